@@ -1,0 +1,53 @@
+# make run    set everything up and serve           make test   set everything up, run all tests
+# make demo   real calls through a real engine      make bench  measure it
+# make lint   ruff and mypy                         make install  only set up
+# ARGS passes options on:  make run ARGS="--config my.yaml"    make test ARGS="tests/unit -x"
+SHELL := /bin/bash
+ARGS ?=
+VENV := .venv
+READY := $(VENV)/.installed
+
+# The first interpreter that really is Python 3.11 or 3.12 (a name on the PATH may be an empty shim).
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
+	&& { echo $$p; break; }; done)
+
+as_root = $$([ "$$(id -u)" -eq 0 ] || echo sudo)
+apt_install = { $(as_root) apt-get update -q && \
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(1); }
+
+.PHONY: run test demo bench lint install
+
+run: install
+	$(VENV)/bin/renvoi serve $(ARGS)
+
+test: install
+	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
+	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
+	$(VENV)/bin/python -m pytest $(ARGS)
+
+demo: install
+	$(VENV)/bin/renvoi demo $(ARGS)
+
+bench: install
+	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
+	$(VENV)/bin/python -m benchmarks $(ARGS)
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@set -euo pipefail; python='$(PYTHON)'; \
+	if [ -z "$$python" ]; then $(call apt_install,python3 python3-venv); python=python3; fi; \
+	"$$python" -c 'import ensurepip' 2>/dev/null || $(call apt_install,"$$(basename $$python)-venv"); \
+	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and \
+	"renvoi needs Python 3.11 or 3.12: name one with make PYTHON=..., this is " + sys.version.split()[0])'; \
+	$(VENV)/bin/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV); \
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--require-hashes -r requirements.lock; \
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .; \
+	touch $@

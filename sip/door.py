@@ -1,0 +1,166 @@
+"""The door: requests outside any dialog, and packets that are no SIP at all.
+
+Whatever must be refused is refused here, before a dialog is made and before any other work is done:
+strangers, overload, methods the engine does not serve, calls that have gone round too often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sip import headers, pjsip, wire
+from sip.leg import Leg
+from sip.message import Message
+from sip.pjsip import ffi, lib
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
+# Room that PJSIP needs for its own header fields in the messages it makes from this one.
+HEAD_MAX = 3400
+DEFAULT_MAX_FORWARDS = 70
+
+
+class Door:
+    """Decides about each request outside a dialog and makes the incoming legs."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        on_invite: Callable[[Leg], None],
+        gate: Callable[[], tuple[str, int] | None],
+        on_rejected: Callable[[str], None],
+    ) -> None:
+        self._endpoint = endpoint
+        self._on_invite = on_invite
+        self._gate = gate
+        self._rejected = on_rejected
+        self._created = ffi.new("pjsip_dialog **")
+        self._lists: dict[tuple[bytes, bytes], Any] = {}
+        self.layout_checked = False
+
+    def start(self) -> None:
+        self._pool = lib.pjsip_endpt_create_pool(self._endpoint.endpt, b"door", 4000, 4000)
+
+    def on_request(self, rdata: Any) -> None:
+        """A request without dialog; answered here, or made into a leg."""
+        method = rdata.msg_info.msg.line.req.method.id
+        if method == pjsip.ACK:
+            return
+        if not self._endpoint.is_trusted(ffi.string(rdata.pkt_info.src_name)):
+            self._refuse(rdata, 403, "stranger")
+            return
+        if method != pjsip.INVITE:
+            self._on_other(rdata, method)
+            return
+        wire.counts["in", "INVITE"] += 1
+        refusal = self._gate()
+        if refusal is not None:
+            reason, retry_after_s = refusal
+            self._refuse(rdata, 503, reason, (b"Retry-After", str(retry_after_s).encode()))
+            return
+        self._on_new_invite(rdata)
+
+    def _on_other(self, rdata: Any, method: int) -> None:
+        if method == pjsip.OPTIONS:
+            wire.counts["in", "OPTIONS"] += 1
+            refusal = self._gate()
+            code = 503 if refusal is not None and refusal[0] == "draining" else 200
+            self._respond(rdata, code, (b"Allow", ALLOW))
+            return
+        self._refuse(rdata, 405, "unsupported", (b"Allow", ALLOW))
+
+    def _on_new_invite(self, rdata: Any) -> None:
+        endpoint = self._endpoint
+        message = wire.received(rdata)
+        if not self.layout_checked:
+            self._check_first_packet(rdata)
+        if message.truncated or message.head_size > HEAD_MAX:
+            self._refuse(rdata, 513, "too_large")
+            return
+        max_fwd = rdata.msg_info.max_fwd
+        if max_fwd != ffi.NULL and max_fwd.ivalue <= 0:
+            self._refuse(rdata, 483, "loop_detected")
+            return
+        if headers.requires_100rel(message):
+            self._refuse(rdata, 420, "unsupported", (b"Unsupported", b"100rel"))
+            return
+        contact = endpoint.contact_of(message.first(b"via") or b"")
+        made = self._created
+        status = lib.pjsip_dlg_create_uas_and_inc_lock(endpoint.ua, rdata, contact.ref, made)
+        if status != 0:
+            code = 482 if status == pjsip.STATUS_EXISTS else 400
+            no_contact = message.first(b"contact") is None
+            self._refuse(rdata, code, "no_contact" if no_contact else "malformed")
+            return
+        dlg = made[0]
+        try:
+            leg = self._make_leg(dlg, rdata, message)
+        finally:
+            lib.pjsip_dlg_dec_lock(dlg)
+        if leg.dialog is not None:  # not lost already while 100 was sent
+            self._on_invite(leg)
+
+    def _make_leg(self, dlg: Any, rdata: Any, message: Message) -> Leg:
+        endpoint = self._endpoint
+        lib.pjsip_dlg_add_usage(dlg, endpoint.usage, ffi.NULL)
+        lib.pjsip_dlg_inc_session(dlg, endpoint.usage)
+        leg = Leg(endpoint, dlg, incoming=True)
+        leg.source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
+        max_fwd = rdata.msg_info.max_fwd
+        leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
+        tsx = lib.pjsip_rdata_get_tsx(rdata)
+        response = wire.Response(dlg, rdata)
+        leg.attach_incoming(tsx, response, message)
+        response.send_trying(dlg, tsx)
+        return leg
+
+    def _check_first_packet(self, rdata: Any) -> None:
+        """The one part of the layout that only a received packet can show."""
+        if rdata.pkt_info.len != rdata.msg_info.len and len(self._endpoint.settings.listen) == 1:
+            raise pjsip.LayoutError(
+                f"PJSIP's layout differs at rx_data.pkt_info.len: read {rdata.pkt_info.len}, "
+                f"expected {rdata.msg_info.len}"
+            )
+        self.layout_checked = True
+
+    def fail(self, rdata: Any) -> None:
+        """Answer a request on which the engine stumbled."""
+        if rdata.msg_info.msg.line.req.method.id != pjsip.ACK:
+            self._refuse(rdata, 500, "internal")
+
+    def on_dropped(self, dropped: Any) -> None:
+        """A packet that PJSIP could not parse. Line ends alone are keep-alives (RFC 5626 3.5.1)."""
+        if dropped.status != 0 and dropped.len > 4:
+            self._rejected("malformed")
+
+    # -- stateless responses ----------------------------------------------------------------------
+
+    def _refuse(
+        self, rdata: Any, code: int, reason: str, header: tuple[bytes, bytes] | None = None
+    ) -> None:
+        self._rejected(reason)
+        self._respond(rdata, code, header)
+
+    def _respond(self, rdata: Any, code: int, header: tuple[bytes, bytes] | None = None) -> None:
+        extra = self._list_of(header) if header is not None else ffi.NULL
+        lib.pjsip_endpt_respond_stateless(
+            self._endpoint.endpt, rdata, code, ffi.NULL, extra, ffi.NULL
+        )
+        wire.count_response(code)
+
+    def _list_of(self, header: tuple[bytes, bytes]) -> Any:
+        """A header list of one field, made once: Retry-After takes few values."""
+        made = self._lists.get(header)
+        if made is None:
+            made = ffi.new("pjsip_hdr *")
+            made.prev = made.next = made
+            name, value = wire.text(header[0]), wire.text(header[1])
+            lib.pj_list_insert_before(
+                made, lib.pjsip_generic_string_hdr_create(self._pool, name.ref, value.ref)
+            )
+            self._lists[header] = made
+        return made

@@ -1,0 +1,70 @@
+"""What a leg tells its listener: one small class for each thing that can happen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sip.leg import Leg
+    from sip.message import Message
+
+
+@dataclass(slots=True)
+class Progress:
+    """The far side of an outgoing leg is trying or ringing: a provisional response above 100."""
+
+    leg: Leg
+    code: int
+    message: Message
+
+
+@dataclass(slots=True)
+class Answered:
+    """An outgoing leg was answered with a 2xx. It is not acknowledged yet: `accept` or `hangup`."""
+
+    leg: Leg
+    code: int
+    message: Message
+
+
+@dataclass(slots=True)
+class Failed:
+    """An outgoing leg ended without an answer.
+
+    `code` is the final response, 408 where none came (Timer B) and 503 where the transport failed
+    or the request could not be sent; then there is no message.
+    """
+
+    leg: Leg
+    code: int
+    message: Message | None
+
+
+@dataclass(slots=True)
+class Cancelled:
+    """The caller gave up before an answer; CANCEL and INVITE have been answered (200 and 487)."""
+
+    leg: Leg
+    message: Message | None
+
+
+@dataclass(slots=True)
+class Acked:
+    """The caller acknowledged the answer; the body is there when the offer came late."""
+
+    leg: Leg
+    message: Message
+
+
+@dataclass(slots=True)
+class Ended:
+    """A leg that was answered is over. `why`: "bye", "ack_timeout" (no ACK in 64*T1)
+    or "transport"."""
+
+    leg: Leg
+    why: str
+    message: Message | None
+
+
+Event = Progress | Answered | Failed | Cancelled | Acked | Ended

@@ -1,0 +1,217 @@
+"""Requests inside a call, relayed: what one side asks, the other side answers.
+
+Every method is relayed the same way (re-INVITE, UPDATE, INFO, MESSAGE and whatever comes): a
+request received on one leg is sent on the other with its headers and body, and the final response
+goes back. Only INVITE has more to it: its ACK travels too, and two of them may not cross (glare).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sip import wire
+from sip.headers import HOP
+from sip.message import Message
+from sip.pjsip import lib
+from sip.state import State
+
+if TYPE_CHECKING:
+    from sip.leg import Leg
+
+# RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
+RETRY_LATER = b"Retry-After: 3"
+
+
+class Exchange:
+    """One request under way from `asker` to its peer."""
+
+    __slots__ = ("answered", "asker", "cseq", "invite", "method", "response", "tdata", "tsx")
+
+    def __init__(self, asker: Leg, method: bytes, tsx: Any, response: wire.Response) -> None:
+        self.asker = asker
+        self.method = method
+        self.invite = method == b"INVITE"
+        self.tsx = tsx  # the asker's server transaction; None when it is over
+        self.response = response
+        self.cseq = 0  # of the request on the peer's side
+        self.answered = False
+        self.tdata: Any = None  # the INVITE sent on the peer's side, for a CANCEL
+
+    def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
+        """Send the response to the asker, once if it is final."""
+        dlg = self.asker.dialog
+        if self.answered or dlg is None or self.tsx is None:
+            return
+        self.answered = code >= 200
+        if not self.response.send(dlg, self.tsx, code, message, extra) and message is not None:
+            self.response.send(dlg, self.tsx, 500, None)
+        if self.answered and not (self.invite and code < 300):
+            self.done()
+
+    def done(self) -> None:
+        """Nothing more will be sent to the asker."""
+        if self.tsx is not None:
+            self.tsx = None
+            self.response.close()
+            if self.asker.exchanges is not None:
+                self.asker.exchanges.asked.remove(self)
+        self.drop_tdata()
+
+    def drop_tdata(self) -> None:
+        if self.tdata is not None:
+            lib.pjsip_tx_data_dec_ref(self.tdata)
+            self.tdata = None
+
+
+class Exchanges:
+    """The requests under way on one leg: `asked` by its far end, `sent` to it (by transaction)."""
+
+    __slots__ = ("asked", "last_ack", "leg", "sending", "sent", "unacked")
+
+    def __init__(self, leg: Leg) -> None:
+        self.leg = leg
+        self.asked: list[Exchange] = []
+        self.sent: dict[int, Exchange] = {}
+        self.last_ack = (b"", b"")  # body and media type of the last ACK passed to this leg
+        self.sending: Exchange | None = None
+        self.unacked: Exchange | None = None  # an INVITE sent to this leg whose 2xx awaits its ACK
+
+    # -- the asker's side -------------------------------------------------------------------------
+
+    def on_request(self, method: bytes, tsx: Any, rdata: Any, message: Message) -> None:
+        """A request from this leg's far end: pass it to the peer or refuse it."""
+        leg = self.leg
+        exchange = Exchange(leg, method, tsx, wire.Response(leg.dialog, rdata))
+        self.asked.append(exchange)
+        refusal = self._refusal(exchange)
+        if refusal is not None:
+            exchange.answer(*refusal)
+            return
+        peer = leg.peer
+        assert peer is not None  # _refusal saw to it
+        if peer.exchanges is None:
+            peer.exchanges = Exchanges(peer)
+        if not peer.exchanges.send(exchange, message):
+            exchange.answer(513, None)
+
+    def _refusal(self, exchange: Exchange) -> tuple[int, Message | None, bytes] | None:
+        peer = self.leg.peer
+        if peer is None or peer.dialog is None:
+            return 481, None, b""
+        ready = State.CONFIRMED if exchange.invite else State.EARLY
+        if self.leg.state < ready or peer.state < ready:
+            return 491, None, b""  # the other side has no such dialog yet (RFC 3261 14.1)
+        if exchange.invite:
+            if any(known.invite for known in self.asked if known is not exchange):
+                return 500, None, RETRY_LATER
+            if self.has_invite_sent:
+                return 491, None, b""
+        return None
+
+    @property
+    def has_invite_sent(self) -> bool:
+        return self.unacked is not None or any(known.invite for known in self.sent.values())
+
+    def on_ack(self, message: Message) -> None:
+        """The ACK of a relayed INVITE: end the repetition here and pass it on."""
+        number = message.cseq
+        for exchange in self.asked:
+            if exchange.invite and exchange.answered and exchange.tsx.cseq == number:
+                tsx = exchange.tsx
+                exchange.done()
+                lib.pjsip_tsx_terminate(tsx, 200)
+                peer = self.leg.peer
+                if peer is not None and peer.exchanges is not None:
+                    peer.exchanges.pass_ack(message)
+                return
+
+    def on_cancel(self) -> None:
+        """The asker gave its re-INVITE up."""
+        for exchange in self.asked:
+            if exchange.invite and not exchange.answered and exchange.tdata is not None:
+                peer = self.leg.peer
+                if peer is not None and peer.dialog is not None:
+                    wire.send_cancel(peer.endpoint.endpt, peer.dialog, exchange.tdata, b"")
+                return
+
+    def on_server_gone(self, tsx: Any) -> bool:
+        """A server transaction of this leg ended by itself; True if it was a relayed INVITE whose
+        2xx was never acknowledged."""
+        for exchange in self.asked:
+            if exchange.tsx == tsx:
+                unacked = exchange.invite and exchange.answered
+                exchange.done()
+                return unacked
+        return False
+
+    # -- the peer's side --------------------------------------------------------------------------
+
+    def send(self, exchange: Exchange, message: Message) -> bool:
+        """Send an exchange's request to this leg's far end; False when it does not fit a packet."""
+        leg = self.leg
+        tdata = wire.create_request(
+            leg.dialog,
+            wire.method(exchange.method),
+            message.passing(HOP),
+            message.body,
+            message.content_type,
+            measure=True,
+        )
+        if tdata is None:
+            return False
+        if exchange.invite:
+            lib.pjsip_tx_data_add_ref(tdata)
+            exchange.tdata = tdata
+        self.sending = exchange
+        sent = wire.send_request(leg.dialog, tdata, wire.kind_of(exchange.method))
+        self.sending = None
+        if not sent and not exchange.answered:
+            exchange.answer(503, None)
+        return True
+
+    def on_sent(self, tsx: Any) -> None:
+        """PJSIP made the client transaction of the request that is being sent."""
+        if self.sending is not None:
+            self.sending.cseq = tsx.cseq
+            self.sent[wire.address(tsx)] = self.sending
+            self.sending = None
+
+    def on_response(self, key: int, code: int, message: Message | None) -> bool:
+        """A response on the peer's side; False if the transaction is none of ours."""
+        exchange = self.sent.get(key)
+        if exchange is None:
+            return False
+        if code < 200:
+            if exchange.invite and code > 100:
+                exchange.answer(code, message)
+            return True
+        del self.sent[key]
+        exchange.drop_tdata()
+        if exchange.invite and code < 300:
+            if exchange.asker.dialog is None:
+                wire.send_ack(self.leg.dialog, exchange.cseq, b"", b"")
+                return True
+            self.unacked = exchange
+        exchange.answer(code, message)
+        return True
+
+    def pass_ack(self, message: Message) -> None:
+        exchange, self.unacked = self.unacked, None
+        if exchange is not None and self.leg.dialog is not None:
+            self.last_ack = (message.body, message.content_type)
+            wire.send_ack(self.leg.dialog, exchange.cseq, *self.last_ack)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self, dlg: Any) -> None:
+        """The leg is over: answer what its far end still waits for, forget what it was asked."""
+        if self.unacked is not None:
+            wire.send_ack(dlg, self.unacked.cseq, b"", b"")
+            self.unacked = None
+        for exchange in list(self.asked):
+            if not exchange.answered:
+                exchange.response.send(dlg, exchange.tsx, 487, None)
+            exchange.done()
+        for exchange in list(self.sent.values()):
+            exchange.answer(408 if exchange.asker.dialog is not None else 487, None)
+        self.sent.clear()

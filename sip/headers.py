@@ -1,0 +1,191 @@
+"""What crosses the B2BUA, and the headers that tell of a diversion. Pure functions on bytes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from sip.message import Message
+
+# Belongs to the hop, to the dialog or to the transaction (RFC 3261 8.1.1, 12.2, 22): made anew for
+# each leg. Everything else passes, known or not. Challenges and credentials are the hop's (22.3).
+HOP = frozenset(
+    b"via from to call-id cseq contact max-forwards route record-route path service-route "
+    b"content-length content-type timestamp rseq rack "
+    b"authorization proxy-authorization www-authenticate proxy-authenticate "
+    b"authentication-info proxy-authentication-info proxy-require".split()
+)
+# A new leg's INVITE also gets these rewritten: 100rel is not offered onward (its PRACK is not
+# relayed yet), Diversion and History-Info grow with each forward.
+REWRITTEN = frozenset((b"supported", b"require", b"diversion", b"history-info"))
+INVITE_HOP = HOP | REWRITTEN
+# RFC 3325 9.1: an asserted identity that its owner wants private stays inside the trust domain.
+IDENTITY = frozenset((b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id"))
+
+_TAG = re.compile(rb";\s*tag\s*=[^;>]*$|;\s*tag\s*=[^;]*(?=;)", re.IGNORECASE)
+_USER = re.compile(rb"(?:sips?|tel):([^@;>?\s]+)", re.IGNORECASE)
+_CAUSE = re.compile(rb"Q\.850\s*;(?:[^,]*;)?\s*cause\s*=\s*(\d{1,3})", re.IGNORECASE)
+_COUNTER = re.compile(rb";\s*counter\s*=\s*\"?(\d{1,4})", re.IGNORECASE)
+_INDEX = re.compile(rb";\s*index\s*=\s*\"?([\d.]+)", re.IGNORECASE)
+_CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Diverted:
+    """One forward of this call: what the next leg's headers must tell.
+
+    `line` is the forwarding line's number in E.164; `reason` and `cause` as in domain.md 2.
+    """
+
+    line: str
+    reason: str
+    cause: int
+
+
+def user_of(value: bytes) -> str:
+    """The user part of the first SIP or tel URI in a header value or Request-URI, '' if none."""
+    found = _USER.search(value)
+    return found.group(1).decode("latin-1") if found else ""
+
+
+def without_tag(value: bytes) -> bytes:
+    """A From or To value without its tag parameter."""
+    head, bracket, params = value.rpartition(b">")
+    if bracket:
+        return head + bracket
+    return _TAG.sub(b"", params)
+
+
+def q850_cause(message: Message | None) -> int | None:
+    """The ISUP cause of the Reason header (RFC 3326), None without one."""
+    if message is None:
+        return None
+    for value in message.values(b"reason"):
+        found = _CAUSE.search(value)
+        if found:
+            return int(found.group(1))
+    return None
+
+
+def entries(message: Message, name: bytes) -> list[bytes]:
+    """The comma-separated entries of every `name` header, in order."""
+    values = message.values(name)
+    return [entry for value in values for entry in split_list(value)] if values else []
+
+
+def split_list(value: bytes) -> list[bytes]:
+    """Split a header value at its commas outside quotes and angle brackets (RFC 3261 7.3.1)."""
+    found, start, quoted, angle, at = [], 0, False, False, 0
+    while at < len(value):
+        char = value[at : at + 1]
+        if quoted and char == b"\\":
+            at += 1
+        elif char == b'"' and not angle:
+            quoted = not quoted
+        elif not quoted and char in b"<>":
+            angle = char == b"<"
+        elif char == b"," and not quoted and not angle:
+            found.append(value[start:at].strip())
+            start = at + 1
+        at += 1
+    found.append(value[start:].strip())
+    return [entry for entry in found if entry]
+
+
+def diversions(message: Message) -> int:
+    """How often the call was forwarded before it came here: the larger of what Diversion
+    (RFC 5806, with its counters) and History-Info (RFC 7044, entries with a cause) tell."""
+    by_diversion = 0
+    for entry in entries(message, b"diversion"):
+        counter = _COUNTER.search(entry)
+        by_diversion += max(1, int(counter.group(1))) if counter else 1
+    by_history = sum(1 for entry in entries(message, b"history-info") if _CAUSE_PARAM.search(entry))
+    return max(by_diversion, by_history)
+
+
+def is_private(message: Message) -> bool:
+    """Whether the caller withholds the number (RFC 3323, RFC 3325)."""
+    return any(
+        word.strip().lower() in (b"id", b"user", b"header", b"session", b"critical")
+        for value in message.values(b"privacy")
+        for word in value.replace(b",", b";").split(b";")
+    )
+
+
+def requires_100rel(message: Message) -> bool:
+    return any(
+        word.strip().lower() == b"100rel"
+        for value in message.values(b"require")
+        for word in value.split(b",")
+    )
+
+
+def _without_100rel(message: Message, name: bytes) -> bytes:
+    words = [
+        word.strip()
+        for value in message.values(name)
+        for word in value.split(b",")
+        if word.strip().lower() != b"100rel"
+    ]
+    return b", ".join(words)
+
+
+def voicemail_parameters(mailbox_uri: str, cause: int) -> str:
+    """RFC 4458 2: the mailbox and the reason, as parameters of the voicemail's Request-URI."""
+    return f";target={quote(mailbox_uri, safe='')};cause={cause}"
+
+
+
+
+def invite_block(
+    message: Message, *, trusted: bool, diverted: list[Diverted], target: str, host: str
+) -> bytes:
+    """The header text of a new leg's INVITE: what passes, and the story of the forwards so far.
+
+    `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address.
+    An untrusted leg (a phone) is not told an identity that its owner withholds.
+    """
+    hop = INVITE_HOP
+    if not trusted and is_private(message):
+        hop = INVITE_HOP | IDENTITY
+    parts = [
+        f"Diversion: <sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off".encode()
+        for done in reversed(diverted)
+    ]
+    parts.extend(b"Diversion: " + entry for entry in entries(message, b"diversion"))
+    parts.extend(b"History-Info: " + entry for entry in history(message, diverted, target, host))
+    for name, title in ((b"supported", b"Supported: "), (b"require", b"Require: ")):
+        words = _without_100rel(message, name)
+        if words:
+            parts.append(title + words)
+    passing = message.passing(hop)
+    if passing:
+        parts.append(passing)
+    return b"\r\n".join(parts)
+
+
+def history(
+    message: Message, diverted: list[Diverted], target: str, host: str
+) -> list[bytes]:
+    """The History-Info entries of a new leg (RFC 7044 9, 10.3): those received, one for each line
+    that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as
+    RFC 7544 uses it). A leg that no forward led to passes what it received."""
+    received = entries(message, b"history-info")
+    if not diverted:
+        return received
+    found = [_INDEX.search(entry) for entry in received]
+    indexes = [match.group(1).rstrip(b".") for match in found if match]
+    told = list(received)
+    index = indexes[-1] if indexes else b""
+    for hop_number, done in enumerate(diverted):
+        if hop_number == 0 and index:
+            # The last entry received is the address by which the call came to this line.
+            continue
+        index = index + b".1" if index else b"1"
+        cause = f";cause={diverted[hop_number - 1].cause}" if hop_number else ""
+        told.append(f"<sip:{done.line}@{host}{cause}>;index=".encode() + index)
+    last = diverted[-1]
+    uri = target if ";cause=" in target else f"{target};cause={last.cause}"
+    told.append(f"<{uri}>;index=".encode() + index + b".1")
+    return told

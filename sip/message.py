@@ -1,0 +1,138 @@
+"""A received SIP message as bytes, read only as far as somebody asks.
+
+PJSIP parses every message too, for its transactions and dialogs. What crosses the engine is taken
+from the bytes instead: one copy out of C replaces a call into C for every header, and whatever
+PJSIP has never heard of passes unchanged.
+"""
+
+from __future__ import annotations
+
+import re
+
+# RFC 3261 7.3.3 and the registry of compact forms.
+COMPACT = {
+    b"a": b"accept-contact", b"b": b"referred-by", b"c": b"content-type",
+    b"d": b"request-disposition", b"e": b"content-encoding", b"f": b"from", b"i": b"call-id",
+    b"j": b"reject-contact", b"k": b"supported", b"l": b"content-length", b"m": b"contact",
+    b"n": b"identity-info", b"o": b"event", b"r": b"refer-to", b"s": b"subject", b"t": b"to",
+    b"u": b"allow-events", b"v": b"via", b"x": b"session-expires", b"y": b"identity",
+}  # fmt: skip
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+
+
+class Message:
+    """One received request or response.
+
+    `fields` holds the header fields in order as (lower-case full name, field as received, value);
+    obsolete folding (RFC 3261 7.3.1) is unfolded.
+    """
+
+    __slots__ = ("_body", "_fields", "_head", "start_line")
+
+    def __init__(self, raw: bytes) -> None:
+        head, end, body = raw.partition(b"\r\n\r\n")
+        lines = head.count(b"\r\n")
+        if not end or head.count(b"\n") != lines or head.count(b"\r") != lines:
+            # A bare CR or LF ends a line for PJSIP as well: one may not hide a header in a value.
+            parts = _HEAD_END.split(raw, maxsplit=1)
+            head = _LINE_END.sub(b"\r\n", parts[0])
+            body = parts[1] if len(parts) == 2 else b""
+        self.start_line, _, self._head = head.partition(b"\r\n")
+        self._body = body
+        self._fields: list[tuple[bytes, bytes, bytes]] | None = None
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes, bytes]]:
+        if self._fields is None:
+            self._fields = _split(self._head)
+        return self._fields
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of the header `name` (lower case), in order."""
+        return [value for known, _, value in self.fields if known == name]
+
+    def first(self, name: bytes) -> bytes | None:
+        """The first value of the header `name` (lower case), or None."""
+        for known, _, value in self.fields:
+            if known == name:
+                return value
+        return None
+
+    @property
+    def head_size(self) -> int:
+        """Bytes of the start line and the header fields."""
+        return len(self.start_line) + len(self._head)
+
+    @property
+    def method(self) -> bytes:
+        return self.start_line.partition(b" ")[0]
+
+    @property
+    def target(self) -> bytes:
+        """The Request-URI."""
+        return self.start_line.split(b" ")[1] if self.start_line.count(b" ") >= 2 else b""
+
+    @property
+    def phrase(self) -> bytes:
+        """The reason phrase of a response."""
+        return self.start_line.partition(b" ")[2].partition(b" ")[2]
+
+    @property
+    def body(self) -> bytes:
+        """The body, by Content-Length where there is one (RFC 3261 18.3)."""
+        if not self._body:
+            return b""
+        length = self.declared_length
+        return self._body if length is None else self._body[:length]
+
+    @property
+    def declared_length(self) -> int | None:
+        value = self.first(b"content-length")
+        return int(value) if value is not None and value.isdigit() else None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether fewer bytes came than Content-Length promised."""
+        length = self.declared_length
+        return length is not None and length > len(self._body)
+
+    @property
+    def content_type(self) -> bytes:
+        return self.first(b"content-type") or b""
+
+    @property
+    def cseq(self) -> int:
+        """The CSeq number, -1 without one."""
+        number = (self.first(b"cseq") or b"").partition(b" ")[0]
+        return int(number) if number.isdigit() else -1
+
+    @property
+    def call_id(self) -> str:
+        return (self.first(b"call-id") or b"").decode("latin-1")
+
+    def passing(self, hop: frozenset[bytes]) -> bytes:
+        """The header fields that cross the engine, as text: all whose name is not in `hop`."""
+        return b"\r\n".join([line for name, line, _ in self.fields if name not in hop])
+
+
+def _split(head: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    lines = head.split(b"\r\n")
+    if b"\r\n " in head or b"\r\n\t" in head:
+        lines = _unfold(lines)
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(b":")
+        name = name.strip().lower()
+        fields.append((COMPACT.get(name, name), line, value.strip()))
+    return fields
+
+
+def _unfold(lines: list[bytes]) -> list[bytes]:
+    whole: list[bytes] = []
+    for line in lines:
+        if whole and line[:1] in (b" ", b"\t"):
+            whole[-1] += b" " + line.strip()
+        else:
+            whole.append(line)
+    return whole

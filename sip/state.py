@@ -1,0 +1,15 @@
+"""Where a leg stands."""
+
+from enum import IntEnum
+
+
+class State(IntEnum):
+    """Where a leg stands. The order is the order of a call's life."""
+
+    TRYING = 0  # incoming: INVITE received, nothing but 100 sent
+    CALLING = 1  # outgoing: INVITE sent, no response yet
+    EARLY = 2  # a provisional response above 100 was sent or received
+    CANCELLING = 3  # outgoing: given up, its final response is awaited
+    ANSWERED = 4  # 2xx sent or received, not acknowledged
+    CONFIRMED = 5  # acknowledged
+    ENDED = 6

@@ -1,0 +1,234 @@
+"""Writing messages through PJSIP: strings, header text, bodies, requests and responses of a dialog.
+
+The header fields that pass are added as one header whose value holds the rest of the text
+("Subject: x" CRLF "Date: y" is the header Subject with a two-line value): one call into C,
+whatever their number. The text was cut out of a parsed message, so no line in it can be anything
+but a field.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import lru_cache
+from typing import Any
+
+from sip import pjsip
+from sip.headers import HOP
+from sip.message import Message
+from sip.pjsip import ffi, lib
+
+# PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
+# (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
+PACKET_MAX = 4000
+VIA_ROOM = 300
+# Below this much text of ours a message cannot come near the limit and is not measured.
+SURELY_FITS = 2000
+
+NULL = ffi.NULL
+RESPONSE_KINDS = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx")
+_METHOD_KINDS = {
+    name.encode(): name
+    for name in (
+        "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INFO", "UPDATE", "PRACK",
+        "REFER", "NOTIFY", "MESSAGE", "SUBSCRIBE", "PUBLISH",
+    )
+}  # fmt: skip
+
+# SIP messages of this process by (direction, kind), retransmissions left out. PJSIP is one for the
+# whole process, and so is this.
+counts: Counter[tuple[str, str]] = Counter()
+
+_created = ffi.new("pjsip_tx_data **")
+_measure = ffi.new("char[]", PACKET_MAX)
+_name = ffi.new("pj_str_t *")
+_value = ffi.new("pj_str_t *")
+_text = ffi.new("pj_str_t *")
+
+
+def kind_of(method_name: bytes) -> str:
+    """A method's name for the counters, from a closed set."""
+    return _METHOD_KINDS.get(method_name, "other")
+
+
+def count_response(code: int) -> None:
+    counts["out", RESPONSE_KINDS[code // 100]] += 1
+
+
+def address(pointer: Any) -> int:
+    return int(ffi.cast("uintptr_t", pointer))
+
+
+class Text:
+    """A pj_str_t over bytes of ours that stay where they are as long as this object."""
+
+    __slots__ = ("_bytes", "ref")
+
+    def __init__(self, value: bytes) -> None:
+        self._bytes = ffi.new("char[]", value)
+        self.ref = ffi.new("pj_str_t *", {"ptr": self._bytes, "slen": len(value)})
+
+
+@lru_cache(maxsize=256)
+def text(value: bytes) -> Text:
+    """The Text of a value that comes again and again: a reason phrase, a media type, a Contact."""
+    return Text(value)
+
+
+@lru_cache(maxsize=64)
+def method(name: bytes) -> Any:
+    """A pjsip_method by its name."""
+    known = {b"INVITE": pjsip.INVITE, b"BYE": pjsip.BYE, b"OPTIONS": pjsip.OPTIONS}
+    held = Text(name)
+    made = ffi.new("pjsip_method *", {"id": known.get(name, pjsip.OTHER), "name": held.ref[0]})
+    _kept.append(held)
+    return made
+
+
+_kept: list[Any] = []
+ACK = lib.pjsip_get_ack_method()
+BYE = lib.pjsip_get_bye_method()
+INVITE = lib.pjsip_get_invite_method()
+
+
+def received(rdata: Any) -> Message:
+    """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
+    info = rdata.msg_info
+    return Message(ffi.buffer(info.msg_buf, info.len)[:])
+
+
+def add_block(tdata: Any, block: bytes) -> Any:
+    """Add header fields (text without the last CRLF) to a message; the header that holds them."""
+    head, _, rest = block.partition(b":")
+    name, value = ffi.from_buffer(head), ffi.from_buffer(rest.lstrip())
+    _name.ptr, _name.slen = name, len(name)
+    _value.ptr, _value.slen = value, len(value)
+    header = lib.pjsip_generic_string_hdr_create(tdata.pool, _name, _value)
+    lib.pj_list_insert_before(ffi.addressof(tdata.msg.hdr), header)
+    return header
+
+
+def set_body(tdata: Any, body: bytes, content_type: bytes) -> None:
+    """Set the body as it came. The media type's parameters ride in its subtype, byte for byte."""
+    if not body:
+        tdata.msg.body = NULL
+        return
+    kind, _, subtype = content_type.partition(b"/")
+    data = ffi.from_buffer(body)
+    _text.ptr, _text.slen = data, len(body)
+    tdata.msg.body = lib.pjsip_msg_body_create(
+        tdata.pool,
+        text(kind.strip() or b"application").ref,
+        text(subtype.strip() or b"octet-stream").ref,
+        _text,
+    )
+
+
+def fits(tdata: Any) -> bool:
+    """Whether the message can be printed, with room for the Via that is still to come."""
+    return bool(lib.pjsip_msg_print(tdata.msg, _measure, PACKET_MAX - VIA_ROOM) > 0)
+
+
+def create_request(
+    dlg: Any, method_: Any, block: bytes, body: bytes, content_type: bytes, *, measure: bool
+) -> Any:
+    """A request inside a dialog, ready to send; None when it would not fit a packet."""
+    if lib.pjsip_dlg_create_request(dlg, method_, -1, _created) != 0:
+        return None
+    tdata = _created[0]
+    if block:
+        add_block(tdata, block)
+    if body:
+        set_body(tdata, body, content_type)
+    if (measure or len(block) + len(body) > SURELY_FITS) and not fits(tdata):
+        lib.pjsip_tx_data_dec_ref(tdata)
+        return None
+    return tdata
+
+
+def send_request(dlg: Any, tdata: Any, kind: str) -> bool:
+    counts["out", kind] += 1
+    return bool(lib.pjsip_dlg_send_request(dlg, tdata, -1, NULL) == 0)
+
+
+def send_ack(dlg: Any, cseq: int, body: bytes, content_type: bytes) -> None:
+    """ACK a 2xx (RFC 3261 13.2.2.4), with the INVITE's CSeq number."""
+    if lib.pjsip_dlg_create_request(dlg, ACK, cseq, _created) == 0:
+        tdata = _created[0]
+        if body:
+            set_body(tdata, body, content_type)
+        send_request(dlg, tdata, "ACK")
+
+
+def send_bye(dlg: Any, reason: bytes, *, measure: bool = True) -> None:
+    tdata = create_request(dlg, BYE, reason, b"", b"", measure=measure)
+    if tdata is not None:
+        send_request(dlg, tdata, "BYE")
+
+
+def send_cancel(endpt: Any, dlg: Any, invite: Any, reason: bytes) -> None:
+    """CANCEL the INVITE whose transmitted data is `invite` (RFC 3261 9.1)."""
+    if lib.pjsip_endpt_create_cancel(endpt, invite, _created) == 0:
+        tdata = _created[0]
+        if reason:
+            add_block(tdata, reason)
+        if fits(tdata):
+            send_request(dlg, tdata, "CANCEL")
+        else:
+            lib.pjsip_tx_data_dec_ref(tdata)
+
+
+class Response:
+    """The response of one server transaction, sent several times with different codes."""
+
+    __slots__ = ("_block", "_tdata")
+
+    def __init__(self, dlg: Any, rdata: Any) -> None:
+        """Raises RuntimeError when PJSIP cannot make a response to this request."""
+        status = lib.pjsip_dlg_create_response(dlg, rdata, 100, NULL, _created)
+        if status != 0:
+            raise RuntimeError(f"pjsip_dlg_create_response failed with status {status}")
+        self._tdata = _created[0]
+        self._block: Any = None
+
+    def send_trying(self, dlg: Any, tsx: Any) -> None:
+        lib.pjsip_tx_data_add_ref(self._tdata)
+        count_response(100)
+        lib.pjsip_dlg_send_response(dlg, tsx, self._tdata)
+
+    def send(
+        self, dlg: Any, tsx: Any, code: int, message: Message | None, extra: bytes = b""
+    ) -> bool:
+        """Send `code`, with the passing headers and the body of `message` and the fields `extra`.
+
+        False when it could not be sent: it does not fit a packet, or the transaction is over.
+        """
+        tdata = self._tdata
+        phrase = message.phrase if message is not None else b""
+        reason = text(phrase).ref if 0 < len(phrase) < 80 else NULL
+        if lib.pjsip_dlg_modify_response(dlg, tdata, code, reason) != 0:
+            return False
+        self._remove_block()
+        body = b""
+        if message is not None:
+            passing = message.passing(HOP)
+            extra = extra + b"\r\n" + passing if extra and passing else extra or passing
+            body = message.body
+            set_body(tdata, body, message.content_type)
+        elif tdata.msg.body != NULL:
+            tdata.msg.body = NULL
+        if extra:
+            self._block = add_block(tdata, extra)
+        # What cannot be printed is not handed over: the transaction would be left unanswered.
+        if len(extra) + len(body) > SURELY_FITS and not fits(tdata):
+            lib.pjsip_tx_data_dec_ref(tdata)
+            return False
+        count_response(code)
+        return bool(lib.pjsip_dlg_send_response(dlg, tsx, tdata) == 0)
+
+    def close(self) -> None:
+        lib.pjsip_tx_data_dec_ref(self._tdata)
+
+    def _remove_block(self) -> None:
+        if self._block is not None:
+            self._block.prev.next, self._block.next.prev = self._block.next, self._block.prev
+            self._block = None
