@@ -9,7 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -21,8 +21,7 @@ from sip.leg import Leg
 from sip.pjsip import ffi, lib
 from sip.state import State
 
-TICK_S = 0.01  # PJSIP's timers, and whatever socket has no reader of its own
-BURST_S = 0.002  # one turn of reading may last this long before other tasks run
+TICK_S = 0.02  # PJSIP's timers, and whatever socket has no reader of its own
 RECEIVE_BUFFER = 4 * 1024 * 1024
 
 
@@ -61,7 +60,7 @@ class Settings:
 
 
 class Endpoint:
-    """All legs of this process, by the address of their dialog.
+    """PJSIP and all legs of this process.
 
     `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE
     and answers None or (reason for the counter, Retry-After in seconds).
@@ -74,15 +73,14 @@ class Endpoint:
         on_invite: Callable[[Leg], None],
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: Callable[[str], None],
-        on_error: Callable[[str], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self.settings = settings
-        self.legs: dict[int, Leg] = {}
+        self.legs: dict[Any, Leg] = {}  # by dialog: pointers of cffi hash by their address
         self.counts = wire.counts  # (direction, kind) of SIP messages
         self.illegal_counts: Counter[str] = Counter()
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.poll_longest_s = 0.0
         self.door = Door(self, on_invite=on_invite, gate=gate, on_rejected=on_rejected)
         self._stack = contextlib.ExitStack()
         self._networks = [ip_network(peer, strict=False) for peer in settings.trusted_peers]
@@ -107,7 +105,8 @@ class Endpoint:
 
     def _start(self) -> None:
         endpoint = self._stack.enter_context(pjsip.stack())
-        for address in self.settings.listen:
+        self.listening = [_free(address) for address in self.settings.listen]
+        for address in self.listening:
             self._listen(endpoint, address)
         endpoint.libStart()
         self.endpt = lib.pjsua_get_pjsip_endpt()
@@ -125,7 +124,7 @@ class Endpoint:
             ),
         ]
         self.usage = self._modules[1][0]
-        self._on_dropped = ffi.callback("void(pjsip_tp_dropped_data *)", self._guard(self._dropped))
+        self._on_dropped = self._callback("void(pjsip_tp_dropped_data *)", self._dropped)
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
         self._watch_sockets()
@@ -169,8 +168,6 @@ class Endpoint:
         config.boundAddress = address.host
         if self.settings.advertise:
             config.publicAddress = self.settings.advertise
-        # PJSIP sets SO_REUSEADDR, which on some kinds of socket hides that the port is taken.
-        _refuse_busy(address)
         try:
             number = endpoint.transportCreate(kinds[address.transport, ":" in address.host], config)
         except pjsua2.Error as error:
@@ -201,34 +198,27 @@ class Endpoint:
         module.name, module.id, module.priority = held.ref[0], -1, priority
         kept: list[Any] = [held]
         for field, function in callbacks:
-            on_error = 1 if kinds[field].startswith("int") else None
-            callback = ffi.callback(kinds[field], self._guard(function, on_error), on_error)
+            callback = self._callback(kinds[field], function)
             setattr(module, field, callback)
             kept.append(callback)
         if lib.pjsip_endpt_register_module(self.endpt, module) != 0 or module.id < 0:
             raise pjsip.LayoutError("PJSIP's layout differs at module.id: it was not registered")
         return module, kept
 
-    def _guard(
-        self, function: Callable[..., Any], on_error: int | None = None
-    ) -> Callable[..., Any]:
+    def _callback(self, kind: str, function: Callable[..., Any]) -> Any:
+        result = 1 if kind.startswith("int") else None
+        return ffi.callback(kind, function, result, onerror=self._stumbled)
+
+    def _stumbled(self, kind: Any, error: BaseException, trace: Any) -> None:
         """No exception leaves a callback: it is counted and told, the message counts as taken."""
-
-        def guarded(*arguments: Any) -> Any:
-            try:
-                return function(*arguments)
-            except Exception:
-                self.illegal_counts["exception"] += 1
-                self.on_error(function.__name__)
-                return on_error
-
-        return guarded
+        self.illegal_counts["exception"] += 1
+        self.on_error(error)
 
     # -- polling ----------------------------------------------------------------------------------
 
     def _watch_sockets(self) -> None:
         """Find PJSIP's UDP sockets by their bound port and read them when the loop says so."""
-        ports = {a.port for a in self.settings.listen if a.transport == "udp"}
+        ports = {a.port for a in self.listening if a.transport == "udp"}
         for name in os.listdir("/proc/self/fd"):
             try:
                 probe = socket.socket(fileno=os.dup(int(name)))
@@ -240,20 +230,17 @@ class Endpoint:
                     with contextlib.suppress(OSError):
                         probe.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
                 self._readers.append(probe)
+                # One turn reads up to 50 datagrams; the loop comes back while there are more.
                 self.loop.add_reader(probe, self._poll)
             else:
                 probe.close()
 
     def _poll(self) -> None:
-        start = time.monotonic()
-        while True:
-            lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
-            if self._count[0] == 0 or time.monotonic() - start > BURST_S:
-                return
+        lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
 
     def _on_tick(self) -> None:
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
-        lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
+        self._poll()
 
     # -- actions ----------------------------------------------------------------------------------
 
@@ -274,12 +261,14 @@ class Endpoint:
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
-        target = wire.Text(uri.encode())
-        local, remote = wire.Text(from_), wire.Text(to)
-        contact = self._contact_for(uri)
-        ua, made = self.ua, self._created
+        made = self._created
         status = lib.pjsip_dlg_create_uac(
-            ua, local.ref, contact.ref, remote.ref, target.ref, made
+            self.ua,
+            wire.borrow(0, from_),
+            self._contact_for(uri).ref,
+            wire.borrow(1, to),
+            wire.borrow(2, uri.encode()),
+            made,
         )
         if status != 0:
             raise DialError(f"cannot place a call to {uri!r} (PJSIP status {status})")
@@ -381,7 +370,7 @@ class Endpoint:
         """A request inside a dialog. ACK has no transaction; all others are handled in TRYING."""
         if rdata.msg_info.msg.line.req.method.id == pjsip.ACK:
             wire.counts["in", "ACK"] += 1
-            leg = self.legs.get(wire.address(lib.pjsip_rdata_get_dlg(rdata)))
+            leg = self.legs.get(lib.pjsip_rdata_get_dlg(rdata))
             if leg is not None:
                 leg.on_ack(wire.received(rdata))
         return 1
@@ -394,7 +383,7 @@ class Endpoint:
         if lib.pjsip_rdata_get_tsx(rdata) != ffi.NULL:
             return 0
         dlg = lib.pjsip_rdata_get_dlg(rdata)
-        leg = self.legs.get(wire.address(dlg))
+        leg = self.legs.get(dlg)
         if leg is None:
             wire.send_ack(dlg, info.cseq.cseq, b"", b"")
         else:
@@ -410,7 +399,7 @@ class Endpoint:
 
     def _on_client_state(self, tsx: Any, state: Any, kind: int) -> None:
         method = tsx.method.id
-        leg = self.legs.get(wire.address(lib.pjsip_tsx_get_dlg(tsx)))
+        leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
         if leg is None:
             if method == pjsip.INVITE and kind == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
                 wire.send_ack(lib.pjsip_tsx_get_dlg(tsx), tsx.cseq, b"", b"")
@@ -430,8 +419,7 @@ class Endpoint:
         elif not final:
             return
         code = tsx.status_code
-        key = wire.address(tsx)
-        if key == leg.invite_key:
+        if tsx == leg.invite_tsx:
             if message is None:
                 leg.on_invite_failed(408 if kind == pjsip.EVENT_TIMER else max(code, 300))
             else:
@@ -439,28 +427,28 @@ class Endpoint:
         elif leg.exchanges is not None:
             if message is None:
                 code = 408 if kind == pjsip.EVENT_TIMER else 503
-            leg.exchanges.on_response(key, code, message)
+            leg.exchanges.on_response(tsx, code, message)
 
     def _on_server_state(self, tsx: Any, state: Any, kind: int) -> None:
         if kind == pjsip.EVENT_RX and tsx.state == pjsip.TSX_TRYING:
             self._on_server_request(tsx, state.src.rdata)
             return
-        leg = self.legs.get(wire.address(lib.pjsip_tsx_get_dlg(tsx)))
+        leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
         if leg is None or tsx.method.id == pjsip.CANCEL:
             return
         if tsx.state == pjsip.TSX_CONFIRMED and kind == pjsip.EVENT_RX:
             # An ACK with the INVITE's own branch: for a 2xx some send it so.
-            if leg.state is State.ANSWERED and wire.address(tsx) == leg.invite_key:
+            if leg.state is State.ANSWERED and tsx == leg.invite_tsx:
                 leg.on_ack(wire.received(state.src.rdata))
         elif tsx.state == pjsip.TSX_TERMINATED:
-            if wire.address(tsx) == leg.invite_key:
+            if tsx == leg.invite_tsx:
                 leg.on_invite_server_gone()
             else:
                 leg.on_server_gone(tsx)
 
     def _on_server_request(self, tsx: Any, rdata: Any) -> None:
         dlg = lib.pjsip_tsx_get_dlg(tsx)
-        leg = self.legs.get(wire.address(dlg))
+        leg = self.legs.get(dlg)
         number = tsx.method.id
         message = wire.received(rdata)
         method = message.method
@@ -478,7 +466,11 @@ class Endpoint:
             leg.on_request(method, tsx, rdata, message)
 
 
-def _refuse_busy(address: Address) -> None:
+def _free(address: Address) -> Address:
+    """The address with a port that is free: its own, or any one for port 0.
+
+    PJSIP sets SO_REUSEADDR, which on some kinds of socket hides that the port is taken.
+    """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     kind = socket.SOCK_DGRAM if address.transport == "udp" else socket.SOCK_STREAM
     with socket.socket(family, kind) as probe:
@@ -487,6 +479,6 @@ def _refuse_busy(address: Address) -> None:
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            raise ListenError(
-                f"sip.listen: cannot listen on {address}: {error.strerror}"
-            ) from None
+            reason = error.strerror or error
+            raise ListenError(f"sip.listen: cannot listen on {address}: {reason}") from None
+        return replace(address, port=probe.getsockname()[1])

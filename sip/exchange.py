@@ -71,7 +71,7 @@ class Exchanges:
     def __init__(self, leg: Leg) -> None:
         self.leg = leg
         self.asked: list[Exchange] = []
-        self.sent: dict[int, Exchange] = {}
+        self.sent: dict[Any, Exchange] = {}  # by client transaction
         self.last_ack = (b"", b"")  # body and media type of the last ACK passed to this leg
         self.sending: Exchange | None = None
         self.unacked: Exchange | None = None  # an INVITE sent to this leg whose 2xx awaits its ACK
@@ -173,19 +173,19 @@ class Exchanges:
         """PJSIP made the client transaction of the request that is being sent."""
         if self.sending is not None:
             self.sending.cseq = tsx.cseq
-            self.sent[wire.address(tsx)] = self.sending
+            self.sent[tsx] = self.sending
             self.sending = None
 
-    def on_response(self, key: int, code: int, message: Message | None) -> bool:
+    def on_response(self, tsx: Any, code: int, message: Message | None) -> bool:
         """A response on the peer's side; False if the transaction is none of ours."""
-        exchange = self.sent.get(key)
+        exchange = self.sent.get(tsx)
         if exchange is None:
             return False
         if code < 200:
             if exchange.invite and code > 100:
                 exchange.answer(code, message)
             return True
-        del self.sent[key]
+        del self.sent[tsx]
         exchange.drop_tdata()
         if exchange.invite and code < 300:
             if exchange.asker.dialog is None:

@@ -39,7 +39,6 @@ class Leg:
         "_hangup_reason",
         "_invite",
         "_invite_cseq",
-        "_key",
         "_response",
         "_tdata",
         "exchanges",
@@ -58,7 +57,6 @@ class Leg:
     def __init__(self, endpoint: Endpoint, dlg: Any, *, incoming: bool) -> None:
         self._endpoint = endpoint
         self._dlg = dlg
-        self._key = wire.address(dlg)
         self._invite: Any = None  # the INVITE's transaction while it lives
         self._invite_cseq = 0
         self._tdata: Any = None  # outgoing: the INVITE as sent, which a CANCEL needs
@@ -78,7 +76,7 @@ class Leg:
         self.source = ""  # incoming: the sender's IP address
         self.uri = ""  # outgoing: the Request-URI
         self.state = State.TRYING if incoming else State.CALLING
-        endpoint.legs[self._key] = self
+        endpoint.legs[dlg] = self
 
     def __repr__(self) -> str:
         side = "from " + self.source if self.incoming else "to " + self.uri
@@ -305,9 +303,9 @@ class Leg:
         self.uri = uri
 
     @property
-    def invite_key(self) -> int:
-        """The address of the initial INVITE's transaction, 0 when it is over."""
-        return wire.address(self._invite) if self._invite is not None else 0
+    def invite_tsx(self) -> Any:
+        """The initial INVITE's transaction, None when it is over."""
+        return self._invite
 
     def _respond(self, code: int, message: Message | None, extra: bytes = b"") -> bool:
         if self._response is None or self._invite is None:
@@ -355,5 +353,5 @@ class Leg:
         if self._response is not None:
             self._response.close()
             self._response = None
-        self._endpoint.legs.pop(self._key, None)
+        self._endpoint.legs.pop(dlg, None)
         lib.pjsip_dlg_dec_session(dlg, self._endpoint.usage)

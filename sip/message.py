@@ -28,7 +28,7 @@ class Message:
     obsolete folding (RFC 3261 7.3.1) is unfolded.
     """
 
-    __slots__ = ("_body", "_fields", "_head", "start_line")
+    __slots__ = ("_body", "_fields", "_head", "_index", "start_line")
 
     def __init__(self, raw: bytes) -> None:
         head, end, body = raw.partition(b"\r\n\r\n")
@@ -41,6 +41,7 @@ class Message:
         self.start_line, _, self._head = head.partition(b"\r\n")
         self._body = body
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
+        self._index: dict[bytes, list[bytes]] | None = None
 
     @property
     def fields(self) -> list[tuple[bytes, bytes, bytes]]:
@@ -50,14 +51,20 @@ class Message:
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the header `name` (lower case), in order."""
-        return [value for known, _, value in self.fields if known == name]
+        return self._values.get(name, [])
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case), or None."""
-        for known, _, value in self.fields:
-            if known == name:
-                return value
-        return None
+        found = self._values.get(name)
+        return found[0] if found else None
+
+    @property
+    def _values(self) -> dict[bytes, list[bytes]]:
+        if self._index is None:
+            self._index = {}
+            for name, _, value in self.fields:
+                self._index.setdefault(name, []).append(value)
+        return self._index
 
     @property
     def head_size(self) -> int:

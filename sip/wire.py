@@ -40,9 +40,8 @@ counts: Counter[tuple[str, str]] = Counter()
 
 _created = ffi.new("pjsip_tx_data **")
 _measure = ffi.new("char[]", PACKET_MAX)
-_name = ffi.new("pj_str_t *")
-_value = ffi.new("pj_str_t *")
-_text = ffi.new("pj_str_t *")
+_borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
+_held = [b"", b"", b""]
 
 
 def kind_of(method_name: bytes) -> str:
@@ -54,10 +53,6 @@ def count_response(code: int) -> None:
     counts["out", RESPONSE_KINDS[code // 100]] += 1
 
 
-def address(pointer: Any) -> int:
-    return int(ffi.cast("uintptr_t", pointer))
-
-
 class Text:
     """A pj_str_t over bytes of ours that stay where they are as long as this object."""
 
@@ -66,6 +61,15 @@ class Text:
     def __init__(self, value: bytes) -> None:
         self._bytes = ffi.new("char[]", value)
         self.ref = ffi.new("pj_str_t *", {"ptr": self._bytes, "slen": len(value)})
+
+
+def borrow(place: int, value: bytes) -> Any:
+    """A pj_str_t over `value` for one call into C that copies it; `place` is 0, 1 or 2."""
+    string = _borrowed[place]
+    _held[place] = value  # C reads it after this function's own reference is gone
+    string.ptr = ffi.from_buffer(value)
+    string.slen = len(value)
+    return string
 
 
 @lru_cache(maxsize=256)
@@ -99,10 +103,8 @@ def received(rdata: Any) -> Message:
 def add_block(tdata: Any, block: bytes) -> Any:
     """Add header fields (text without the last CRLF) to a message; the header that holds them."""
     head, _, rest = block.partition(b":")
-    name, value = ffi.from_buffer(head), ffi.from_buffer(rest.lstrip())
-    _name.ptr, _name.slen = name, len(name)
-    _value.ptr, _value.slen = value, len(value)
-    header = lib.pjsip_generic_string_hdr_create(tdata.pool, _name, _value)
+    value = rest.lstrip()
+    header = lib.pjsip_generic_string_hdr_create(tdata.pool, borrow(0, head), borrow(1, value))
     lib.pj_list_insert_before(ffi.addressof(tdata.msg.hdr), header)
     return header
 
@@ -113,13 +115,11 @@ def set_body(tdata: Any, body: bytes, content_type: bytes) -> None:
         tdata.msg.body = NULL
         return
     kind, _, subtype = content_type.partition(b"/")
-    data = ffi.from_buffer(body)
-    _text.ptr, _text.slen = data, len(body)
     tdata.msg.body = lib.pjsip_msg_body_create(
         tdata.pool,
         text(kind.strip() or b"application").ref,
         text(subtype.strip() or b"octet-stream").ref,
-        _text,
+        borrow(0, body),
     )
 
 

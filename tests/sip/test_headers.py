@@ -11,7 +11,9 @@ def invite(*lines: bytes) -> Message:
     return Message(b"INVITE sip:+33972101001@h SIP/2.0\r\n" + b"\r\n".join(lines) + b"\r\n\r\n")
 
 
-def block(message: Message, *diverted: Diverted, trusted: bool = True, target: str = "sip:t@v") -> list[bytes]:
+def block(
+    message: Message, *diverted: Diverted, trusted: bool = True, target: str = "sip:t@v"
+) -> list[bytes]:
     text = headers.invite_block(
         message, trusted=trusted, diverted=list(diverted), target=target, host="engine"
     )

@@ -24,7 +24,8 @@ except pjsip.LayoutError as error:
 
 WRONG = [
     # (declaration, wrong declaration, the field that the refusal names)
-    ("int len; pjsip_msg *msg; char *info;", "int len; char *info; pjsip_msg *msg;", "msg_info.msg"),
+    ("int len; pjsip_msg *msg; char *info;",
+     "int len; char *info; pjsip_msg *msg;", "msg_info.msg"),
     ("struct { int code; pj_str_t reason; } status;",
      "struct { int pad, code; pj_str_t reason; } status;", "line.status.code"),
     ("  int cseq; pjsip_method method;\n} pjsip_cseq_hdr;",

@@ -1,0 +1,189 @@
+"""HTTP for the operator: /metrics /healthz /readyz /calls.
+
+A GET-only server of one request per connection, on the event loop. It stands on its own so that
+nothing a client sends (garbage, an endless header, nothing at all) costs more than a bounded
+buffer and a bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from engine.config import Address
+from engine.log import get_logger
+from engine.metrics import CONTENT_TYPE_LATEST, Metrics
+
+HEAD_BYTES = 8192
+HEAD_TIMEOUT_S = 5.0
+WRITE_TIMEOUT_S = 10.0
+CONNECTIONS = 64
+
+TEXT = "text/plain; charset=utf-8"
+JSON = "application/json"
+
+log = get_logger("admin")
+
+
+class AddressInUse(OSError):
+    """The address cannot be listened on; the text names it and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    status: HTTPStatus
+    body: bytes = b""
+    content_type: str = TEXT
+
+    def encode(self, with_body: bool = True) -> bytes:
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\n"
+            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n"
+            "Cache-Control: no-store\r\nConnection: close\r\n"
+        )
+        if self.status is HTTPStatus.METHOD_NOT_ALLOWED:
+            head += "Allow: GET, HEAD\r\n"
+        return head.encode() + b"\r\n" + (self.body if with_body else b"")
+
+
+def _text(status: HTTPStatus, text: str) -> Response:
+    return Response(status, text.encode() + b"\n")
+
+
+class Admin:
+    """The server. `ready` gives None, or the reason why no new call should be sent here;
+    `calls` gives the live calls, as JSON-ready dictionaries. Both are called on the loop.
+    """
+
+    def __init__(
+        self,
+        listen: Address,
+        metrics: Metrics,
+        ready: Callable[[], str | None],
+        calls: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        self._listen = listen
+        self._metrics = metrics
+        self._ready = ready
+        self._calls = calls
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+        self._pages: dict[str, Callable[[], Awaitable[Response]]] = {
+            "/metrics": self._show_metrics,
+            "/healthz": self._show_health,
+            "/readyz": self._show_readiness,
+            "/calls": self._show_calls,
+        }
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; after `start` with the port that a 0 became."""
+        return self._listen
+
+    async def start(self) -> None:
+        """Listens. Raises AddressInUse, which names the address."""
+        host, port = self._listen.host, self._listen.port
+        try:
+            self._server = await asyncio.start_server(
+                self._accept, host, port, limit=HEAD_BYTES, reuse_address=True
+            )
+        except OSError as error:
+            reason = "port already in use" if error.errno == errno.EADDRINUSE else error.strerror
+            if error.errno and not reason:
+                reason = os.strerror(error.errno)
+            raise AddressInUse(
+                error.errno or 0, f"admin.listen: cannot listen on {self._listen}: {reason}"
+            ) from None
+        bound = self._server.sockets[0].getsockname()
+        self._listen = Address(host, bound[1])
+
+    async def close(self) -> None:
+        """Stops listening and drops the open connections."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        try:
+            if len(self._connections) <= CONNECTIONS:
+                await self._serve(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            pass  # the client left, or we stop; either way the connection is done
+        finally:
+            self._connections.discard(task)
+            with suppress(OSError, RuntimeError):
+                writer.transport.abort() if writer.transport.get_write_buffer_size() else None
+                writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            return  # closed before the request was whole: nobody to answer
+        except TimeoutError:
+            response, with_body = _text(HTTPStatus.REQUEST_TIMEOUT, "no request in time"), True
+        except asyncio.LimitOverrunError:
+            response = _text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "head over 8 KB")
+            with_body = True
+        else:
+            response, with_body = await self._answer(head)
+        writer.write(response.encode(with_body))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await writer.drain()
+                if writer.can_write_eof():
+                    writer.write_eof()
+                # Read what is left, else the reset that follows may overtake the answer.
+                while await reader.read(HEAD_BYTES):
+                    pass
+
+    async def _answer(self, head: bytes) -> tuple[Response, bool]:
+        """The response to a request, and whether its body is sent (not for HEAD)."""
+        words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+            return _text(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request"), True
+        method, target, _ = words
+        if method not in ("GET", "HEAD"):
+            return _text(HTTPStatus.METHOD_NOT_ALLOWED, "only GET and HEAD"), True
+        page = self._pages.get(target.partition("?")[0])
+        if page is None:
+            known = " ".join(self._pages)
+            return _text(HTTPStatus.NOT_FOUND, f"no such page, there are: {known}"), True
+        try:
+            response = await page()
+        except Exception:
+            log.exception("admin.failed", path=target)
+            response = _text(HTTPStatus.INTERNAL_SERVER_ERROR, "failed, see the log")
+        return response, method == "GET"
+
+    async def _show_metrics(self) -> Response:
+        return Response(HTTPStatus.OK, await self._metrics.render(), CONTENT_TYPE_LATEST)
+
+    async def _show_health(self) -> Response:
+        return _text(HTTPStatus.OK, "ok")
+
+    async def _show_readiness(self) -> Response:
+        reason = self._ready()
+        if reason is None:
+            return _text(HTTPStatus.OK, "ready")
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
+
+    async def _show_calls(self) -> Response:
+        return Response(HTTPStatus.OK, orjson.dumps(self._calls(), default=str), JSON)

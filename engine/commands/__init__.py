@@ -1,0 +1,1 @@
+"""The commands of the `renvoi` program, one module per noun."""

@@ -1,0 +1,209 @@
+"""Line documents in Redis, as commands read and change them (design.md 3.3).
+
+A change is checked as a whole, together with the lines it points at, and written in one
+transaction that gives up when one of them changed meanwhile: then it is checked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import orjson
+import redis
+from redis.exceptions import WatchError
+
+from engine.commands.context import Failed, Wrong
+from rules.model import DocumentError, Line, load_line
+from rules.numbers import Numbering
+from rules.validate import check_write
+
+PREFIX = "line:"
+ATTEMPTS = 20
+BATCH = 1000
+
+Document = dict[str, Any]
+Read = Callable[[Iterable[str]], dict[str, bytes]]
+
+
+class Documents:
+    """The line documents of one Redis."""
+
+    def __init__(self, client: redis.Redis, numbering: Numbering) -> None:
+        self._redis: Any = client  # redis-py types every answer as "or an awaitable of it"
+        self._numbering = numbering
+
+    def raw(self, number: str) -> bytes:
+        """The stored text. Raises Wrong for an unknown line."""
+        raw = self._redis.get(PREFIX + number)
+        if raw is None:
+            raise Wrong(f"line {number}: unknown line")
+        return bytes(raw)
+
+    def every(self) -> Iterator[tuple[str, bytes]]:
+        """Number and stored text of every line, ordered by number."""
+        keys = sorted({bytes(key) for key in self._redis.scan_iter(PREFIX + "*", count=BATCH)})
+        for start in range(0, len(keys), BATCH):
+            batch = keys[start : start + BATCH]
+            for key, raw in zip(batch, self._values(batch), strict=True):
+                if raw is not None:  # deleted meanwhile
+                    yield key.decode(errors="replace").removeprefix(PREFIX), raw
+
+    def lines(self, numbers: Iterable[str]) -> dict[str, Line | None]:
+        """The lines of these numbers; None = no line of ours, or a refused document."""
+        result: dict[str, Line | None] = {}
+        wanted = list(dict.fromkeys(numbers))
+        for number, raw in zip(wanted, self._values([PREFIX + n for n in wanted]), strict=True):
+            try:
+                result[number] = load_line(raw, number, self._numbering) if raw else None
+            except DocumentError:
+                result[number] = None
+        return result
+
+    def put(self, documents: list[Document]) -> list[Line]:
+        """Writes whole documents, all or none. Raises Wrong naming the field of the first that
+        is refused.
+        """
+        return self._change(lambda _read: documents, None)
+
+    def edit(
+        self, number: str, change: Callable[[Document], None], with_others: bool = True
+    ) -> Line:
+        """Changes one document in place; what `change` does not touch stays as it is.
+
+        `with_others` false leaves out the checks against the lines it points at: turning a
+        forward off must stay possible whatever they have become. Raises Wrong.
+        """
+
+        def prepare(read: Read) -> list[Document]:
+            raw = read([number]).get(number)
+            if raw is None:
+                raise Wrong(f"line {number}: unknown line")
+            document = parse_document(raw, f"line {number}")
+            change(document)
+            return [document]
+
+        return self._change(prepare, number, with_others)[0]
+
+    def delete(self, number: str) -> None:
+        """Raises Wrong for an unknown line."""
+        if not self._redis.delete(PREFIX + number):
+            raise Wrong(f"line {number}: unknown line")
+
+    def forwarding_to(self, number: str) -> list[str]:
+        """The lines with a forward that is on and leads to `number` or its voicemail or fax."""
+        found = []
+        for other, raw in self.every():
+            try:
+                line = load_line(raw, other, self._numbering)
+            except DocumentError:
+                continue
+            targets = [f.to.number for f in line.forwards.values() if f.on and f.to]
+            if other != number and number in targets:
+                found.append(other)
+        return found
+
+    def _change(
+        self,
+        prepare: Callable[[Read], list[Document]],
+        number: str | None,
+        with_others: bool = True,
+    ) -> list[Line]:
+        """Writes what `prepare` gives, which reads through the transaction it is handed.
+
+        `number`: the key of a single document, which its content must not contradict.
+        """
+        for _ in range(ATTEMPTS):
+            with self._redis.pipeline() as pipeline:
+
+                def read(numbers: Iterable[str], pipeline: Any = pipeline) -> dict[str, bytes]:
+                    keys = {PREFIX + number: number for number in numbers}
+                    if not keys:
+                        return {}
+                    pipeline.watch(*keys)
+                    values = pipeline.mget(list(keys))
+                    return {
+                        number: bytes(value)
+                        for number, value in zip(keys.values(), values, strict=True)
+                        if value is not None
+                    }
+
+                documents = prepare(read)
+                lines = self._lines(documents, number)
+                if with_others:
+                    self._check(documents, lines, read)
+                pipeline.multi()
+                for document, line in zip(documents, lines, strict=True):
+                    pipeline.set(PREFIX + line.number, orjson.dumps(canonical(document, line)))
+                try:
+                    pipeline.execute()
+                except WatchError:
+                    continue
+                return lines
+        raise Failed("line: changed by others all the time, nothing was written")
+
+    def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
+        """What the documents say by themselves, each number once. Raises Wrong."""
+        lines: dict[str, Line] = {}
+        for place, document in enumerate(documents):
+            name = _name(documents, place)
+            try:
+                line = load_line(orjson.dumps(document), key, self._numbering)
+            except (DocumentError, TypeError) as error:  # TypeError: what JSON cannot hold
+                raise Wrong(f"{name}: {error}") from None
+            if line.number in lines:
+                raise Wrong(f"{name}: number: is given twice (got {document['number']!r})")
+            lines[line.number] = line
+        return list(lines.values())
+
+    def _check(self, documents: list[Document], lines: list[Line], read: Read) -> None:
+        """Checks documents that are written together; they may name one another. Raises Wrong."""
+        own = {line.number: line for line in lines}
+        named = {number for line in lines for number in line.target_numbers()}
+        others: dict[str, Line | None] = {}
+        for number, raw in read(sorted(named - own.keys())).items():
+            try:
+                others[number] = load_line(raw, number, self._numbering)
+            except DocumentError as error:
+                raise Wrong(f"line {number}: its own document is refused: {error}") from None
+        others |= own
+        for place, document in enumerate(documents):
+            try:
+                check_write(document, others, self._numbering, lines[place].number)
+            except DocumentError as error:
+                raise Wrong(f"{_name(documents, place)}: {error}") from None
+
+    def _values(self, keys: list[Any]) -> list[bytes | None]:
+        return list(self._redis.mget(keys)) if keys else []
+
+
+def parse_document(raw: bytes, name: str) -> Document:
+    """The JSON object in `raw`. Raises Wrong."""
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise Wrong(f"{name}: is not JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise Wrong(f"{name}: expected a JSON object (got {type(document).__name__})")
+    return document
+
+
+def canonical(document: Mapping[str, Any], line: Line) -> Document:
+    """The document with its numbers in E.164, everything else as it was given."""
+    result = {**document, "number": line.number}
+    if line.forwards:
+        forwards = dict(result["forwards"])
+        for condition, forward in line.forwards.items():
+            to = forwards[condition.value].get("to")
+            if to and forward.to and to.get("number") is not None:
+                to = {**to, "number": forward.to.number}
+                forwards[condition.value] = {**forwards[condition.value], "to": to}
+        result["forwards"] = forwards
+    return result
+
+
+def _name(documents: list[Document], place: int) -> str:
+    """How an error names one of the documents."""
+    number = documents[place].get("number")
+    where = f" {number}" if isinstance(number, str) else ""
+    return f"document {place + 1}, line{where}" if len(documents) > 1 else f"line{where}"

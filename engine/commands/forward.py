@@ -1,0 +1,168 @@
+"""`renvoi forward`: the four forwards of a line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.documents import Document, Documents, parse_document
+from engine.commands.line import IN_FORCE, forwards_told
+from engine.commands.output import print_json
+from engine.config import Config
+from rules.model import Condition, DocumentError, Kind, Line, load_line
+from rules.numbers import NumberError, Numbering
+
+DEFAULT_AFTER_S = 20
+CONDITIONS = click.Choice([condition.value for condition in Condition])
+
+
+@click.group("forward")
+def forward_group() -> None:
+    """Show and change the forwards of a line.
+
+    \b
+    CONDITION, in order of precedence:
+      unconditional  every call, the line does not ring
+      busy           the line has max_calls calls, or the phone says busy
+      no_answer      nobody answers within --after seconds of ringing
+      unreachable    no phone is registered, or none reacts
+    DEST:
+      voicemail      the line's own voicemail
+      voicemail:N    the voicemail of line N of the same fleet
+      fax:N          line N of the same fleet, with the fax offer
+      number:N       any other number, a line of the fleet or outside
+
+    \b
+    Examples:
+      renvoi forward set 0972101001 no_answer voicemail --after 25
+      renvoi forward show 0972101001
+    """
+
+
+@forward_group.command("set", short_help="Turn a forward of line N on.")
+@click.argument("n")
+@click.argument("condition", type=CONDITIONS, metavar="CONDITION")
+@click.argument("dest")
+@click.option("--after", "after_s", type=int, metavar="S", help="Seconds of ringing, 5 to 60.")
+@with_config
+@with_json
+def set_forward(
+    n: str, condition: str, dest: str, after_s: int | None, config: Config, as_json: bool
+) -> None:
+    """Turn a forward of line N on, to DEST.
+
+    no_answer without --after keeps the delay it had, else takes 20 seconds.
+
+    \b
+    Examples:
+      renvoi forward set 0972101001 busy number:0612345678
+      renvoi forward set 0972101001 no_answer voicemail --after 25
+      renvoi forward set +33972101001 unreachable fax:+33972101002
+    """
+    if after_s is not None and condition != Condition.NO_ANSWER:
+        raise Wrong(f"--after: only no_answer waits (got {after_s} for {condition})")
+    numbering = Numbering(config.numbering.country)
+    number = read_number("N", n, numbering)
+    to = read_destination(dest, number, numbering)
+
+    def change(document: Document) -> None:
+        forward = _forward(document, condition, number)
+        forward |= {"on": True, "to": {**_mapping(forward.get("to")), **to}}
+        if condition == Condition.NO_ANSWER:
+            if after_s is not None:
+                forward["after_s"] = after_s
+            elif forward.get("after_s") is None:
+                forward["after_s"] = DEFAULT_AFTER_S
+
+    with open_redis(config) as client:
+        line = Documents(client, numbering).edit(number, change)
+    _confirm(line, condition, as_json)
+
+
+@forward_group.command("off", short_help="Turn a forward of line N off.")
+@click.argument("n")
+@click.argument("condition", type=CONDITIONS, metavar="CONDITION")
+@with_config
+@with_json
+def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
+    """Turn a forward of line N off; its target is kept for the next time.
+
+    \b
+    Example:
+      renvoi forward off 0972101001 unconditional
+    """
+    numbering = Numbering(config.numbering.country)
+    number = read_number("N", n, numbering)
+
+    def change(document: Document) -> None:
+        _forward(document, condition, number)["on"] = False
+
+    with open_redis(config) as client:
+        line = Documents(client, numbering).edit(number, change, with_others=False)
+    _confirm(line, condition, as_json)
+
+
+@forward_group.command("show")
+@click.argument("n")
+@with_config
+@with_json
+def show_forwards(n: str, config: Config, as_json: bool) -> None:
+    """Show the four forwards of line N."""
+    numbering = Numbering(config.numbering.country)
+    number = read_number("N", n, numbering)
+    with open_redis(config) as client:
+        raw = Documents(client, numbering).raw(number)
+    try:
+        line = load_line(raw, number, numbering)
+    except DocumentError as error:
+        raise Failed(f"line {number}: its document is refused: {error}") from None
+    if as_json:
+        stored = parse_document(raw, f"line {number}").get("forwards") or {}
+        print_json({c.value: stored.get(c.value) or {"on": False} for c in Condition})
+        return
+    for condition, told in forwards_told(line):
+        click.echo(f"{condition:<14} {told}")
+
+
+def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, str]:
+    """`voicemail[:N] | fax:N | number:N` as the document's `to`. Raises Wrong."""
+    kind, colon, text = dest.partition(":")
+    if kind not in set(Kind):
+        raise Wrong(f"DEST: expected voicemail[:N], fax:N or number:N (got {dest!r})")
+    if not colon and kind == Kind.VOICEMAIL:
+        return {"kind": kind, "number": number}
+    if not text:
+        raise Wrong(f"DEST: expected a number, as in {kind}:0972101002 (got {dest!r})")
+    try:
+        # Short and premium numbers are recognised here and refused, by name, with the document.
+        return {"kind": kind, "number": numbering.recognise(text).number}
+    except NumberError as error:
+        raise Wrong(f"DEST: {error.problem} (got {dest!r})") from None
+
+
+def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:
+    """The forward of `condition` inside the document, made when missing."""
+    for place in ("forwards", condition):
+        value = document.get(place)
+        if value is not None and not isinstance(value, dict):
+            raise Wrong(f"line {number}: {place}: expected an object (got {value!r:.80})")
+        document[place] = value = _mapping(value)
+        document = value
+    return document
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _confirm(line: Line, condition: str, as_json: bool) -> None:
+    told = dict(forwards_told(line))[condition]
+    if as_json:
+        forward = line.forwards[Condition(condition)]
+        to = {"kind": forward.to.kind, "number": forward.to.number} if forward.to else None
+        answer: dict[str, Any] = {"number": line.number, "condition": condition, "on": forward.on}
+        print_json(answer | {"to": to, "after_s": forward.after_s})
+    else:
+        click.echo(f"{line.number} {condition}: {told}, {IN_FORCE}")

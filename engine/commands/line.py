@@ -1,0 +1,200 @@
+"""`renvoi line`: write, show, list and delete lines."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+import orjson
+
+from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.documents import Document, Documents, parse_document
+from engine.commands.output import print_json, print_table, warn
+from engine.config import Config
+from rules.model import Condition, DocumentError, Line, load_line
+from rules.numbers import Numbering
+
+IN_FORCE = "in force within one second"
+INPUT_BYTES = 512 * 1024 * 1024
+
+
+@click.group("line")
+def line_group() -> None:
+    """Write, show, list and delete lines.
+
+    N is a number in any usual form: +33972101001, 0033972101001, "09 72 10 10 01".
+
+    \b
+    Examples:
+      renvoi line set lines.json
+      renvoi line show 0972101001
+    """
+
+
+@line_group.command("set", short_help="Write the line documents in FILE.")
+@click.argument("file", type=click.File("rb"))
+@with_config
+@with_json
+def set_lines(file: Any, config: Config, as_json: bool) -> None:
+    """Write the line documents in FILE (- = standard input).
+
+    FILE holds one JSON document, a list of them, or one per line. They are checked as a whole
+    before any is written, and may name one another. A line that exists is replaced.
+
+    \b
+    Examples:
+      renvoi line set lines.json
+      echo '{"number": "+33972101001", "fleet": "acme"}' | renvoi line set -
+      renvoi line show 0972101001 --json | jq '.max_calls = 2' | renvoi line set -
+    """
+    documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
+    numbering = Numbering(config.numbering.country)
+    with open_redis(config) as client:
+        lines = Documents(client, numbering).put(documents)
+    if as_json:
+        print_json({"written": [line.number for line in lines]})
+    elif len(lines) == 1:
+        click.echo(f"{lines[0].number}: written, {IN_FORCE}")
+    else:
+        click.echo(f"{len(lines)} lines written, {IN_FORCE}")
+
+
+@line_group.command("show")
+@click.argument("n")
+@with_config
+@with_json
+def show_line(n: str, config: Config, as_json: bool) -> None:
+    """Show line N: what it may do, where its calls go.
+
+    \b
+    Example:
+      renvoi line show 0972101001
+    """
+    numbering = Numbering(config.numbering.country)
+    number = read_number("N", n, numbering)
+    with open_redis(config) as client:
+        raw = Documents(client, numbering).raw(number)
+    if as_json:
+        print_json(_stored(number, raw))
+        return
+    try:
+        line = load_line(raw, number, numbering)
+    except DocumentError as error:
+        raise Failed(f"line {number}: its document is refused: {error}") from None
+    for name, value in _facts(line):
+        click.echo(f"{name:<14} {value}")
+
+
+@line_group.command("list")
+@with_config
+@with_json
+def list_lines(config: Config, as_json: bool) -> None:
+    """List all lines with the forwards that are on."""
+    numbering = Numbering(config.numbering.country)
+    with open_redis(config) as client:
+        stored = list(Documents(client, numbering).every())
+    if as_json:
+        print_json([_stored(number, raw) for number, raw in stored])
+        return
+    if not stored:
+        click.echo("no lines yet: renvoi line set --help shows how to write one")
+        return
+    rows = []
+    for number, raw in stored:
+        try:
+            line = load_line(raw, number, numbering)
+        except DocumentError as error:
+            rows.append([number, "-", "-", "-", f"REFUSED {error}"])
+            continue
+        on = [f"{c}: {told}" for c, told in forwards_told(line) if told != "off"]
+        calls = "any" if line.max_calls is None else str(line.max_calls)
+        state = "SUSPENDED " if line.suspended else ""
+        rows.append([number, line.fleet, line.label, calls, state + ("; ".join(on) or "none")])
+    print_table(["NUMBER", "FLEET", "LABEL", "MAX CALLS", "FORWARDS"], rows)
+
+
+@line_group.command("delete", short_help="Delete line N.")
+@click.argument("n")
+@with_config
+@with_json
+def delete_line(n: str, config: Config, as_json: bool) -> None:
+    """Delete line N. Lines that forward to it are named: those forwards then count as off, or
+    lead outside.
+    """
+    numbering = Numbering(config.numbering.country)
+    number = read_number("N", n, numbering)
+    with open_redis(config) as client:
+        documents = Documents(client, numbering)
+        documents.delete(number)
+        left = documents.forwarding_to(number)
+    for other in left:
+        warn(f"line {other} still forwards to {number}")
+    if as_json:
+        print_json({"deleted": number, "still_forwarding": left})
+    else:
+        click.echo(f"{number}: deleted, {IN_FORCE}")
+
+
+def parse_input(raw: bytes, name: str) -> list[Document]:
+    """The documents in a file: one, a list, or one per line. Raises Wrong."""
+    raw = raw.removeprefix(b"\xef\xbb\xbf")  # the mark some editors put first
+    if not raw.strip():
+        raise Wrong(f"{name}: is empty, expected a JSON document")
+    try:
+        whole = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        # Only what stands one per line can still be right; else the first error is the one to tell.
+        lines = [(i, line) for i, line in enumerate(raw.splitlines(), 1) if line.strip()]
+        if len(lines) < 2 or not all(line.lstrip().startswith(b"{") for _, line in lines):
+            raise Wrong(f"{name}: is not JSON: {error}") from None
+        return [parse_document(line, f"{name}, line {i}") for i, line in lines]
+    documents = whole if isinstance(whole, list) else [whole]
+    if not documents:
+        raise Wrong(f"{name}: expected at least one JSON document (got [])")
+    for place, document in enumerate(documents, 1):
+        if not isinstance(document, dict):
+            raise Wrong(f"{name}: document {place}: expected a JSON object (got {document!r:.80})")
+    return documents
+
+
+def forwards_told(line: Line) -> list[tuple[str, str]]:
+    """Condition and, in words, what its forward does, for all four in order of precedence."""
+    result = []
+    for condition in Condition:
+        forward = line.forwards.get(condition)
+        told = "off"
+        if forward and forward.on and forward.to:
+            own = forward.to.kind == "voicemail" and forward.to.number == line.number
+            told = "voicemail" if own else f"{forward.to.kind} {forward.to.number}"
+            if forward.after_s is not None and condition is Condition.NO_ANSWER:
+                told += f" after {forward.after_s} s"
+        result.append((condition.value, told))
+    return result
+
+
+def _facts(line: Line) -> list[tuple[str, str]]:
+    offer = line.offer
+    mobile = f"{offer.mobile_hours:g} h a month" if offer.mobile == "hours" else offer.mobile
+    return [
+        ("number", line.number),
+        ("fleet", _plain(line.fleet)),
+        ("label", _plain(line.label) or "-"),
+        ("max calls", "any" if line.max_calls is None else str(line.max_calls)),
+        ("suspended", "yes" if line.suspended else "no"),
+        ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
+        ("user", _plain(line.credentials.user) if line.credentials else "-"),
+        *((condition, told) for condition, told in forwards_told(line)),
+    ]
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", "?", text)
+
+
+def _stored(number: str, raw: bytes) -> Any:
+    """The document as it is stored; what is no JSON is shown as text."""
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return {"number": number, "refused": "is not JSON", "text": raw.decode(errors="replace")}

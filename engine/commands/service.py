@@ -1,0 +1,147 @@
+"""`renvoi serve`, `renvoi demo` and `renvoi check`."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import click
+
+from engine.commands.context import Failed, open_redis, with_config, with_json
+from engine.commands.documents import Documents
+from engine.commands.output import print_json
+from engine.config import Config
+from rules.model import DocumentError, load_line
+from rules.numbers import Numbering
+
+OLDEST_REDIS = (6, 2)
+PJSIP_TIMEOUT_S = 30
+
+
+@click.command("serve", short_help="Take calls.")
+@with_config
+def serve(config: Config) -> int:
+    """Take calls until SIGTERM (lets standing calls end) or SIGINT (ends them).
+
+    \b
+    Examples:
+      renvoi serve
+      RENVOI_REDIS_URL=redis://10.0.0.5 renvoi serve --config /etc/renvoi.yaml
+    """
+    from engine import log, worker
+
+    log.configure(config.log.level, config.log.format)
+    try:
+        return worker.serve(config)
+    finally:
+        log.close()
+
+
+@click.command("demo", short_help="Watch real calls being forwarded.")
+@with_config
+def demo(config: Config) -> int:
+    """Place real calls through a real engine on this machine and compare each with what is
+    expected. Exit status 1 when one differs.
+    """
+    from engine.demo import run
+
+    status: int = run(config)
+    return status
+
+
+@click.command("check", short_help="Check the configuration and what it needs.")
+@with_config
+@with_json
+def check(config: Config, as_json: bool) -> int:
+    """Check the configuration and everything it needs, one line each. Exit status 1 when
+    something fails. Takes no calls and changes nothing.
+    """
+    checks: list[tuple[str, Callable[[Config], str]]] = [
+        ("config", _check_config),
+        ("sip", _check_sip),
+        ("redis", _check_redis),
+        ("destinations", _check_destinations),
+    ]
+    results = []
+    for name, run in checks:
+        try:
+            results.append((name, True, run(config)))
+        except click.ClickException as error:
+            results.append((name, False, error.message))
+        if not as_json:
+            _, passed, detail = results[-1]
+            click.echo(f"{'ok    ' if passed else 'FAILED'}  {name:<12}  {detail}")
+    if as_json:
+        print_json([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in results])
+    return 0 if all(passed for _, passed, _ in results) else 1
+
+
+def _check_config(config: Config) -> str:
+    listens = " ".join(map(str, config.sip.listen))
+    return f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
+
+
+def _check_sip(_config: Config) -> str:
+    """In a process of its own: a library that does not fit may end it."""
+    code = "from sip import pjsip; print(pjsip.check())"
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PJSIP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"PJSIP: no answer within {PJSIP_TIMEOUT_S} s") from None
+    words = (child.stdout if child.returncode == 0 else child.stderr).strip().splitlines()
+    last = words[-1] if words else f"ended with status {child.returncode}"
+    if child.returncode != 0:
+        raise Failed(f"PJSIP: {last}")
+    return f"PJSIP {last}, its layout is the expected one"
+
+
+def _check_redis(config: Config) -> str:
+    numbering = Numbering(config.numbering.country)
+    with open_redis(config) as client:
+        version = str(client.info("server")["redis_version"])
+        major, minor, *_ = (int(part) for part in version.split("."))
+        if (major, minor) < OLDEST_REDIS:
+            raise Failed(f"redis.url: {config.redis.safe_url}: 6.2 or later needed (got {version})")
+        count, refused = 0, []
+        for number, raw in Documents(client, numbering).every():
+            count += 1
+            try:
+                load_line(raw, number, numbering)
+            except DocumentError as error:
+                refused.append(f"line {number}: {error}")
+    where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
+    return f"Redis {version} at {where}, {count} lines"
+
+
+def _check_destinations(config: Config) -> str:
+    """Every place that calls are sent to has an address."""
+    told = []
+    for name in ("voicemail", "fax", "number"):
+        template = getattr(config.destinations, name)
+        host = uri_host(template.replace("{number}", "+33900000000").replace("{national}", "0"))
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise Failed(f"destinations.{name}: {host}: {reason} (got {template!r})") from None
+        told.append(f"{name} {host}")
+    return ", ".join(told)
+
+
+def uri_host(uri: str) -> str:
+    """The host of a SIP URI, an IPv6 address without its brackets."""
+    where = uri.partition(":")[2].partition("?")[0].partition(";")[0].rpartition("@")[2]
+    return urlsplit(f"//{where}").hostname or ""

@@ -1,0 +1,266 @@
+"""Configuration: frozen sections, one strict reader (the contract of config.yaml).
+
+Every key is optional. An unknown key, a wrong type or a value out of range is a `ConfigError` that
+names the key's path, the value and what was expected. Attribute names are the keys of the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from engine import config_values as values
+from engine.config_values import Address, Listen, Network
+
+__all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "read"]
+
+DEFAULT_PATH = Path("config.yaml")
+REDIS_URL_VARIABLE = "RENVOI_REDIS_URL"
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used.
+
+    `path` is the key's path ("timers.pre_ringing_s") or the file's name, `value` what stands there
+    (None when there is nothing to show), `problem` what was expected.
+    """
+
+    def __init__(self, path: str, value: object, problem: str) -> None:
+        self.path = path
+        self.value = value
+        self.problem = problem
+        got = "" if value is None else f" (got {values.shown(value)})"
+        super().__init__(f"{path}: {problem}{got}")
+
+
+def _key(default: object, read: Callable[[Any], object]) -> Any:
+    """One key: its default as it would be written in the file, and the function that reads it."""
+    return field(default_factory=lambda: read(default), metadata={"read": read})
+
+
+@dataclass(frozen=True, slots=True)
+class Sip:
+    listen: tuple[Listen, ...] = _key(["udp:127.0.0.1:5080"], values.listens)
+    advertise: str | None = _key(None, values.optional(values.host))
+    trusted_peers: tuple[Network, ...] = _key(["127.0.0.0/8", "::1/128"], values.networks)
+    outbound_proxy: str | None = _key(None, values.optional(values.sip_uri))
+    registrar: bool = _key(True, values.flag)
+    realm: str = _key("renvoi", values.quotable)
+
+
+@dataclass(frozen=True, slots=True)
+class Destinations:
+    """URI templates: {number} = the target in E.164 with +, {national} = without it."""
+
+    voicemail: str = _key("sip:{number}@127.0.0.1:5091", values.template)
+    fax: str = _key("sip:{number}@127.0.0.1:5092", values.template)
+    number: str = _key("sip:{number}@127.0.0.1:5093", values.template)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbering:
+    country: str = _key("FR", values.country)
+    timezone: str = _key("Europe/Paris", values.timezone)
+
+
+@dataclass(frozen=True, slots=True)
+class Timers:
+    """All in seconds."""
+
+    pre_ringing_s: float = _key(5, values.seconds(0.05, 120))
+    max_ring_s: float = _key(180, values.seconds(0.05, 3600))
+    max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400))
+    drain_s: float = _key(3600, values.seconds(0, 7 * 86400))
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """0 = no limit."""
+
+    max_diversions: int = _key(5, values.whole(0, 70))
+    calls: int = _key(20000, values.whole(0, 1_000_000))
+    calls_per_second: int = _key(0, values.whole(0, 1_000_000))
+    forwards_per_line: int = _key(50, values.whole(0, 1_000_000))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    cache_lines: int = _key(200_000, values.whole(1, 100_000_000))
+    stale_max_s: float = _key(3600, values.seconds(0, 30 * 86400))
+    when_unavailable: Literal["reject", "ring"] = _key("reject", values.one_of("reject", "ring"))
+    live_count: Literal["shared", "local"] = _key("shared", values.one_of("shared", "local"))
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    """`url` may hold a password: never print it, see `safe_url`."""
+
+    url: str = _key("embedded", values.redis_url)
+    data_dir: Path = _key("data", values.directory)
+
+    @property
+    def embedded(self) -> bool:
+        return self.url == "embedded"
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its user and password, for people and logs."""
+        return values.without_secret(self.url)
+
+    def __repr__(self) -> str:
+        return f"Redis(url={self.safe_url!r}, data_dir={str(self.data_dir)!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    listen: Address = _key("127.0.0.1:9100", values.address)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    level: Literal["debug", "info", "warning", "error", "critical"] = _key(
+        "info", values.one_of("debug", "info", "warning", "error", "critical")
+    )
+    format: Literal["json", "console"] = _key("json", values.one_of("json", "console"))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. `Config()` holds the defaults."""
+
+    sip: Sip = field(default_factory=Sip)
+    destinations: Destinations = field(default_factory=Destinations)
+    numbering: Numbering = field(default_factory=Numbering)
+    timers: Timers = field(default_factory=Timers)
+    limits: Limits = field(default_factory=Limits)
+    rules: Rules = field(default_factory=Rules)
+    redis: Redis = field(default_factory=Redis)
+    admin: Admin = field(default_factory=Admin)
+    log: Log = field(default_factory=Log)
+    workers: int = _key(1, values.whole(1, 256))
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "sip": Sip,
+    "destinations": Destinations,
+    "numbering": Numbering,
+    "timers": Timers,
+    "limits": Limits,
+    "rules": Rules,
+    "redis": Redis,
+    "admin": Admin,
+    "log": Log,
+}
+
+
+def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads the file at `path`; None = `config.yaml` in the current directory, if there is one.
+
+    `RENVOI_REDIS_URL` overrides `redis.url`. Raises ConfigError.
+    """
+    if path is None and not DEFAULT_PATH.exists():
+        config = Config()
+    else:
+        config = read(_parse(path or DEFAULT_PATH))
+    if url := environ.get(REDIS_URL_VARIABLE):
+        try:
+            config = replace(config, redis=replace(config.redis, url=values.redis_url(url)))
+        except ValueError as error:
+            raise ConfigError(REDIS_URL_VARIABLE, values.without_secret(url), str(error)) from None
+    return config
+
+
+def read(document: object) -> Config:
+    """Builds a Config from what a YAML file holds. Raises ConfigError."""
+    if document is None:  # an empty file, or one with comments only
+        document = {}
+    config = Config(**_section(Config, document, ""))
+    _check_ports(config)
+    return config
+
+
+def _section(section: type[Any], document: object, path: str) -> dict[str, Any]:
+    """The values of one mapping, read key by key."""
+    if not isinstance(document, dict):
+        raise ConfigError(path or "config", document, "expected a mapping of keys to values")
+    known = {item.name: item for item in fields(section)}
+    given: dict[str, Any] = {}
+    for name, value in document.items():
+        place = f"{path}.{name}" if path else str(name)
+        if name not in known:
+            raise ConfigError(place, value, f"unknown key, known here: {', '.join(known)}")
+        if name in SECTIONS and not path:
+            if value is not None:  # a section whose keys are all commented out
+                given[name] = SECTIONS[name](**_section(SECTIONS[name], value, place))
+            continue
+        try:
+            given[name] = known[name].metadata["read"](value)
+        except ValueError as error:
+            secret = name == "url" and isinstance(value, str)
+            raise ConfigError(
+                place, values.without_secret(value) if secret else _visible(value), str(error)
+            ) from None
+    return given
+
+
+def _visible(value: object) -> object:
+    """None reads as "nothing to show" in an error, so a null in the file is shown by its name."""
+    return "null" if value is None else value
+
+
+def _check_ports(config: Config) -> None:
+    """Worker i adds i to every port: the last worker's must exist too, and none may meet."""
+    last = config.workers - 1
+    taken: dict[tuple[str, str, int], str] = {}
+    places = [(f"sip.listen[{i}]", listen) for i, listen in enumerate(config.sip.listen)]
+    admin = config.admin.listen
+    for place, listen in [*places, ("admin.listen", Listen("tcp", admin.host, admin.port))]:
+        if listen.port == 0:
+            continue
+        if listen.port + last > 65535:
+            raise ConfigError(place, listen.port, f"no port left for {config.workers} workers")
+        family = "udp" if listen.transport == "udp" else "tcp"
+        for port in range(listen.port, listen.port + config.workers):
+            other = taken.setdefault((family, listen.host, port), place)
+            if other != place:
+                raise ConfigError(place, port, f"port already used by {other}")
+
+
+def _parse(path: Path) -> object:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(str(path), None, f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), None, f"is not UTF-8 text (byte {error.start})") from None
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError(where, None, f"is not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(str(path), None, f"is not YAML: {problem}") from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key written twice is an error, not a silent last-one-wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is no plain text", key.start_mark
+                )
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is written twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)

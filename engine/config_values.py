@@ -1,0 +1,272 @@
+"""Values of configuration keys: each function reads one value and raises ValueError saying what
+was expected. None of them opens, resolves or creates anything.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+import zoneinfo
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import phonenumbers
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+TRANSPORTS = ("udp", "tcp", "tls")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
+_HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
+_PLACEHOLDER = re.compile(r"\{[^{}]*\}")
+# A URI that is put into a request as it stands: no blanks, quotes, brackets or control characters.
+_URI_TEXT = re.compile(r"""[^\s<>"`\\^|\x00-\x20\x7f]+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a TCP server listens. `host` is an IP address, IPv6 without brackets; port 0 = any."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where SIP is listened to. `transport`: udp, tcp or tls; `host` and `port` as in Address."""
+
+    transport: str
+    host: str
+    port: int
+
+    @property
+    def ipv6(self) -> bool:
+        return ":" in self.host
+
+    def __str__(self) -> str:
+        return f"{self.transport}:{Address(self.host, self.port)}"
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: one line, at most 120 characters."""
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        hint = ", put it in quotes" if isinstance(value, bool | int | float) else ""
+        raise ValueError(f"expected a string{hint}")
+    return value
+
+
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def whole(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ValueError(f"expected a whole number from {low} to {high}")
+        return value
+
+    return read
+
+
+def seconds(low: float, high: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        number = not isinstance(value, bool) and isinstance(value, int | float)
+        if not number or not math.isfinite(value) or not low <= value <= high:
+            raise ValueError(f"expected a number of seconds from {low} to {high}")
+        return float(value)
+
+    return read
+
+
+def one_of(*choices: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"expected one of {', '.join(choices)}")
+        return str(value)
+
+    return read
+
+
+def optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda value: None if value is None else read(value)
+
+
+def several(read: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    def read_all(value: Any) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise ValueError("expected a list")
+        result = []
+        for item in value:
+            try:
+                result.append(read(item))
+            except ValueError as error:
+                raise ValueError(f"{error}, item {shown(item)}") from None
+        return tuple(result)
+
+    return read_all
+
+
+def host(value: Any) -> str:
+    """A host name or an IP address; IPv6 with or without brackets, kept without."""
+    name = text(value)
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        pass
+    # What looks like an IPv4 address and is none would only fail later, in a name look-up.
+    if bare != name or not _HOST_NAME.fullmatch(name) or name.replace(".", "").isdigit():
+        raise ValueError("expected a host name or an IP address")
+    return name
+
+
+def address(value: Any) -> Address:
+    """`host:port`, the host an IP address (an IPv6 one in brackets)."""
+    wanted = "expected IPv4:port or [IPv6]:port"
+    name, colon, port = text(value).rpartition(":")
+    bracketed = name.startswith("[") and name.endswith("]")
+    try:
+        ip = ipaddress.ip_address(name[1:-1] if bracketed else name)
+    except ValueError:
+        raise ValueError(wanted) from None
+    if not colon or bracketed != (ip.version == 6):
+        raise ValueError(wanted)
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ValueError(f"{wanted}, the port from 0 (any free one) to 65535")
+    return Address(str(ip), int(port))
+
+
+def listen(value: Any) -> Listen:
+    """`transport:host:port`."""
+    transport, _, rest = text(value).partition(":")
+    if transport not in TRANSPORTS:
+        raise ValueError(
+            "expected transport:address:port, such as udp:127.0.0.1:5080, "
+            f"with transport one of {', '.join(TRANSPORTS)}"
+        )
+    where = address(rest)
+    return Listen(transport, where.host, where.port)
+
+
+def listens(value: Any) -> tuple[Listen, ...]:
+    """At least one listening address."""
+    result = several(listen)(value)
+    if not result:
+        raise ValueError("expected at least one address to listen on")
+    return result
+
+
+def network(value: Any) -> Network:
+    try:
+        return ipaddress.ip_network(text(value))
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8 (no host bits set)") from None
+
+
+networks = several(network)
+
+
+def sip_uri(value: Any) -> str:
+    uri = text(value)
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() not in ("sip", "sips") or not _URI_TEXT.fullmatch(rest):
+        raise ValueError("expected a SIP URI such as sip:10.0.0.1:5060;lr")
+    where = rest.partition("?")[0].partition(";")[0].rpartition("@")[2]
+    name, colon, port = where.rpartition(":")
+    if not colon or where.endswith("]"):
+        name, port = where, ""
+    elif not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+        raise ValueError("expected a SIP URI with a port from 1 to 65535")
+    try:
+        host(_PLACEHOLDER.sub("0a", name))  # a template may use the number in the host's name
+    except ValueError:
+        raise ValueError("expected a SIP URI with a host") from None
+    if ":" in name and not name.startswith("["):
+        raise ValueError("expected a SIP URI with its IPv6 address in brackets")
+    return uri
+
+
+def template(value: Any) -> str:
+    """A SIP URI in which {number} and {national} are filled in."""
+    for placeholder in _PLACEHOLDER.findall(text(value)):
+        if placeholder not in ("{number}", "{national}"):
+            raise ValueError(f"unknown placeholder {placeholder}, known: {{number}}, {{national}}")
+    if set(_PLACEHOLDER.sub("", value)) & set("{}"):
+        raise ValueError("a brace is not closed or not opened")
+    return sip_uri(value)
+
+
+def quotable(value: Any) -> str:
+    """Text that can stand between quotes in a header (RFC 3261 25.1)."""
+    realm = text(value)
+    if not realm or not realm.isprintable() or set(realm) & set('"\\'):
+        raise ValueError("expected printable text without quotes or backslashes")
+    return realm
+
+
+def country(value: Any) -> str:
+    code = text(value)
+    if code not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("expected a country's two letters, such as FR")
+    return code
+
+
+def timezone(value: Any) -> str:
+    try:
+        zoneinfo.ZoneInfo(text(value))
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError("expected a time zone such as Europe/Paris") from None
+    return str(value)
+
+
+def redis_url(value: Any) -> str:
+    url = text(value)
+    if url == "embedded":
+        return url
+    known = f"embedded or a URL that begins with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
+    try:
+        parts = urlsplit(url)
+        port = parts.port  # raises when it is no number or out of range
+    except ValueError:
+        # Several hosts, as Sentinel and Cluster take them, are no single host and port.
+        parts, port = urlsplit(url), None
+        if "," not in parts.netloc:
+            raise ValueError("expected a port from 1 to 65535") from None
+    if parts.scheme not in REDIS_SCHEMES or "://" not in url:
+        raise ValueError(f"expected {known}")
+    if parts.scheme == "unix":
+        if not parts.path.strip("/"):
+            raise ValueError("expected the socket's path, as in unix:///run/redis.sock")
+    elif not parts.netloc.rpartition("@")[2]:
+        raise ValueError("expected a host after ://")
+    if port == 0:
+        raise ValueError("expected a port from 1 to 65535")
+    if parts.scheme == "redis+sentinel" and not parts.path.strip("/"):
+        raise ValueError("expected the master's name, as in redis+sentinel://host:26379/mymaster")
+    return url
+
+
+def directory(value: Any) -> Path:
+    path = text(value)
+    if not path or "\x00" in path:
+        raise ValueError("expected a directory")
+    return Path(path)
+
+
+def without_secret(url: Any) -> str:
+    """A Redis URL with its user and password left out."""
+    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//.*@", "//***@", str(url)))

@@ -1,0 +1,343 @@
+"""Live calls per line: counted in this worker, and leased in Redis for lines with a limit.
+
+A lease is a member of the sorted set `live:<number>` whose score is its expiry in unix seconds.
+Leases are renewed while the call lasts; those of a worker that died lapse by themselves. Only one
+background task talks to Redis, in order: a call that ended is off the set before the next one
+asks, and a hang-up that cancels a call cancels no command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+_log = structlog.get_logger("live")
+
+_ANSWER_S = 0.09  # longest wait of a call for Redis; under the 100 ms promised
+_EXCHANGE_S = 1.0  # a Redis that takes longer than this is away
+_RETRY_S = 0.5
+_GATHER_S = 0.02  # leases given back are gathered this long
+_CHUNK = 500  # lease changes in one exchange, so that the loop turns between
+
+# KEYS: live:<number>. ARGV: now, expiry of the new lease, call id, max_calls, calls without lease.
+# Returns -1 when admitted, else the number of calls found. A call that is there already is not
+# counted against itself.
+_ADMIT = """
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
+local found = redis.call('ZCARD', KEYS[1]) + tonumber(ARGV[5])
+if redis.call('ZSCORE', KEYS[1], ARGV[3]) then found = found - 1 end
+if found >= tonumber(ARGV[4]) then return found end
+redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+return -1
+"""
+_SHA = hashlib.sha1(_ADMIT.encode()).hexdigest()
+_ADMITTED = -1
+_UNKNOWN = -2  # Redis did not tell
+
+_Lease = tuple[str, str]  # (number, call id)
+
+
+@dataclass(slots=True, eq=False)
+class _Request:
+    number: str
+    call_id: str
+    max_calls: int
+    reply: asyncio.Future[int]
+
+
+class LiveCalls:
+    """Calls in progress per line. With `shared` false, or Redis away, only this worker's count.
+
+    `lease_s` is the life of a lease in seconds; it is renewed every third of that. `clock` gives
+    unix seconds. `local_decisions` counts admissions that were meant to ask Redis and could not.
+    """
+
+    def __init__(
+        self,
+        redis: Redis | None,
+        *,
+        shared: bool,
+        lease_s: float = 60,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.local_decisions = 0
+        self._redis: Any = redis if shared else None
+        self._lease_s = lease_s
+        self._clock = clock
+        self._calls: dict[str, set[str]] = {}
+        self._leased: dict[str, set[str]] = {}
+        self._requests: list[_Request] = []
+        # What Redis has to be told: when the lease lapses anyway if the call has left, else None.
+        self._changes: dict[_Lease, float | None] = {}
+        self._renewals: deque[_Lease] = deque()
+        self._away = False
+        self._asked_at: float | None = None  # loop time of the exchange under way
+        self._next_renewal = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "local" if self._redis is None else "away" if self._away else "shared"
+        return f"<LiveCalls {state} lines={len(self._calls)} pending={len(self._changes)}>"
+
+    def count(self, number: str) -> int:
+        """Calls in progress on a line in this worker."""
+        return len(self._calls.get(number, ()))
+
+    def add(self, number: str, call_id: str, *, lease: bool = False) -> None:
+        """Count a call without asking. `lease`: let other workers count it too."""
+        self._calls.setdefault(number, set()).add(call_id)
+        if lease and self._redis is not None:
+            self._leased.setdefault(number, set()).add(call_id)
+            self._change(number, call_id, None)
+
+    def leave(self, number: str, call_id: str) -> None:
+        """The call is no longer on the line. Harmless for a call that is not counted."""
+        _discard(self._calls, number, call_id)
+        if _discard(self._leased, number, call_id):
+            self._change(number, call_id, self._clock() + self._lease_s)
+
+    async def admit(self, number: str, call_id: str, max_calls: int) -> int | None:
+        """Count the call on the line if fewer than `max_calls` are there.
+
+        Returns None when it was admitted, else the number of calls found. Waits 100 ms at most.
+        """
+        known = call_id in self._calls.get(number, ())
+        here = self.count(number) - known
+        if here >= max_calls:  # enough without the other workers
+            return here
+        reply = _UNKNOWN
+        if self._can_ask():
+            request = _Request(
+                number, call_id, max_calls, asyncio.get_running_loop().create_future()
+            )
+            self._requests.append(request)
+            self._wake.set()
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    reply = await request.reply
+            except TimeoutError:
+                pass
+            except asyncio.CancelledError:
+                if not known:  # the answer may have come in the same turn of the loop
+                    self.leave(number, call_id)
+                raise
+        if reply == _ADMITTED:
+            return None
+        if reply != _UNKNOWN:
+            return reply
+        return self._admit_locally(number, call_id, max_calls)
+
+    async def start(self) -> None:
+        """Begin to talk to Redis. Until then decisions are local."""
+        if self._redis is not None:
+            self._next_renewal = asyncio.get_running_loop().time() + self._lease_s / 3
+            self._task = asyncio.create_task(self._run(), name="live")
+
+    async def close(self, deadline_s: float = 1.0) -> None:
+        """Give all own leases back, for at most `deadline_s`; what is left lapses."""
+        self._closing = True
+        task, self._task = self._task, None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if task is None:
+            return
+        lapse = self._clock() + self._lease_s
+        for number, call_ids in self._leased.items():
+            self._changes.update({(number, call_id): lapse for call_id in call_ids})
+        self._leased.clear()
+        self._wake.set()
+        try:
+            await asyncio.wait({task}, timeout=deadline_s)
+        finally:
+            task.cancel()
+            await asyncio.wait({task}, timeout=deadline_s)
+
+    # Decisions
+
+    def _can_ask(self) -> bool:
+        if self._task is None or self._away:
+            return False
+        asked_at = self._asked_at
+        # An exchange that hangs already: do not queue behind it.
+        return asked_at is None or asyncio.get_running_loop().time() - asked_at < _ANSWER_S
+
+    def _admit_locally(self, number: str, call_id: str, max_calls: int) -> int | None:
+        here = self.count(number) - (call_id in self._calls.get(number, ()))
+        if self._redis is not None:
+            self.local_decisions += 1
+        if here >= max_calls:
+            return here
+        self.add(number, call_id, lease=True)
+        return None
+
+    def _change(self, number: str, call_id: str, lapse: float | None) -> None:
+        if self._task is None:
+            return
+        self._changes[number, call_id] = lapse
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        self._wake.set()
+
+    # The background task
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout_at(self._next_renewal):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._renew_all()
+            self._wake.clear()
+            while self._away or self._requests or self._changes or self._renewals:
+                await self._exchange()
+                if asyncio.get_running_loop().time() >= self._next_renewal:
+                    self._renew_all()
+                if self._away:
+                    if self._closing:
+                        return
+                    await asyncio.sleep(_RETRY_S)
+            if self._closing:
+                return
+
+    def _renew_all(self) -> None:
+        self._next_renewal = asyncio.get_running_loop().time() + self._lease_s / 3
+        self._renewals = deque(
+            (number, call_id) for number, call_ids in self._leased.items() for call_id in call_ids
+        )
+
+    async def _exchange(self) -> None:
+        """Tell Redis what changed and ask what was asked, in this order, in one round trip."""
+        loop = asyncio.get_running_loop()
+        changes = self._take_changes()
+        requests: list[_Request] = []
+        if not self._changes:  # else an ended call might still be counted
+            requests = [request for request in self._requests if not request.reply.done()]
+            self._requests = []
+        now = self._clock()
+        pipe: Any = self._redis.pipeline(transaction=False)
+        for (number, call_id), lapse in changes.items():
+            if lapse is None:
+                pipe.zadd(f"live:{number}", {call_id: now + self._lease_s})
+            else:
+                pipe.zrem(f"live:{number}", call_id)
+        for request in requests:
+            pipe.execute_command("EVALSHA", _SHA, *self._question(request, now))
+        if not len(pipe):
+            pipe.ping()
+        self._asked_at = loop.time()
+        try:
+            async with asyncio.timeout(_EXCHANGE_S):
+                replies = await pipe.execute(raise_on_error=False)
+                await self._ask_again(requests, replies, now)
+        except Exception as error:  # whatever it is, calls go on by the local count
+            self._note_away(error, changes, requests)
+            return
+        finally:
+            self._asked_at = None
+        for reply in replies[: len(changes)]:
+            if isinstance(reply, Exception):
+                _log.warning("live.lease_refused", error=str(reply))
+        for request, reply in zip(requests, replies[len(changes) :], strict=False):
+            self._answer(request, reply)
+        if self._away:
+            _log.info("live.redis_back")
+            self._away = False
+            self._renew_all()  # it may have come back empty
+
+    def _take_changes(self) -> dict[_Lease, float | None]:
+        """At most a chunk: calls that came and left first, then leases due for renewal."""
+        if len(self._changes) <= _CHUNK:
+            changes, self._changes = self._changes, {}
+        else:
+            changes = {key: self._changes[key] for key in list(self._changes)[:_CHUNK]}
+            for key in changes:
+                del self._changes[key]
+        for key, lapse in list(changes.items()):
+            if lapse is None and key[1] not in self._leased.get(key[0], ()):
+                del changes[key]
+        while self._renewals and len(changes) < _CHUNK:
+            number, call_id = self._renewals.popleft()
+            if call_id in self._leased.get(number, ()):
+                changes.setdefault((number, call_id), None)
+        return changes
+
+    def _question(self, request: _Request, now: float) -> tuple[str | int | float, ...]:
+        number, call_id = request.number, request.call_id
+        unleased = self._calls.get(number, set()) - self._leased.get(number, set()) - {call_id}
+        expiry = now + self._lease_s
+        key = f"live:{number}"
+        return (1, key, now, expiry, call_id, request.max_calls, len(unleased))
+
+    async def _ask_again(self, requests: list[_Request], replies: list[Any], now: float) -> None:
+        """After a restart Redis does not know the script: send it, ask again."""
+        first = len(replies) - len(requests)
+        for place, request in enumerate(requests, first):
+            if isinstance(replies[place], NoScriptError):
+                question = self._question(request, now)
+                replies[place] = await self._redis.execute_command("EVAL", _ADMIT, *question)
+
+    def _answer(self, request: _Request, reply: Any) -> None:
+        if isinstance(reply, Exception):
+            _log.warning("live.admit_refused", error=str(reply))
+            reply = _UNKNOWN
+        number, call_id = request.number, request.call_id
+        if not request.reply.done():
+            if reply == _ADMITTED:
+                self._calls.setdefault(number, set()).add(call_id)
+                self._leased.setdefault(number, set()).add(call_id)
+            elif reply == _UNKNOWN:
+                # Taken back, unless the caller admits it by the local count.
+                self._change(number, call_id, self._clock() + self._lease_s)
+            request.reply.set_result(reply)
+        elif reply in (_ADMITTED, _UNKNOWN) and call_id not in self._leased.get(number, ()):
+            # The caller hung up, or another decision was taken meanwhile.
+            self._change(number, call_id, self._clock() + self._lease_s)
+
+    def _note_away(
+        self, error: Exception, changes: dict[_Lease, float | None], requests: list[_Request]
+    ) -> None:
+        if not self._away:
+            self._away = True
+            expected = isinstance(error, (RedisError, OSError, TimeoutError))
+            text = str(error) or type(error).__name__
+            _log.warning("live.redis_away", error=text, exc_info=None if expected else error)
+        for key, lapse in changes.items():
+            self._changes.setdefault(key, lapse)  # what came later counts
+        for request in requests:  # they may have been admitted all the same
+            self._answer(request, _UNKNOWN)
+        for request in self._requests:
+            if not request.reply.done():
+                request.reply.set_result(_UNKNOWN)
+        self._requests = []
+        # A lease that has lapsed needs no removal: this bounds what a long outage leaves to do.
+        now = self._clock()
+        lapsed = [key for key, lapse in self._changes.items() if lapse is not None and lapse < now]
+        for key in lapsed:
+            del self._changes[key]
+
+
+def _discard(calls: dict[str, set[str]], number: str, call_id: str) -> bool:
+    """Take a call off a line; whether it was there. A line without calls leaves no entry."""
+    there = calls.get(number)
+    if there is None or call_id not in there:
+        return False
+    there.discard(call_id)
+    if not there:
+        del calls[number]
+    return True

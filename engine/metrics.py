@@ -1,0 +1,279 @@
+"""Prometheus metrics of one worker (the contract's names, labels from closed sets only).
+
+Everything the call path touches is one dictionary look-up and one addition. Values that others
+hold (calls in progress, the age of the rules) are read when Prometheus asks, on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+
+from engine import __version__
+
+__all__ = ["CONTENT_TYPE_LATEST", "Histogram", "Metrics"]
+
+CONDITIONS = ("none", "unconditional", "busy", "no_answer", "unreachable")
+DESTINATIONS = ("line", "voicemail", "fax", "number", "none")
+OUTCOMES = (
+    "answered",
+    "busy",
+    "no_answer",
+    "unreachable",
+    "cancelled",
+    "rejected",
+    "failed",
+)
+REJECTIONS = (
+    "stranger",
+    "malformed",
+    "too_large",
+    "overload",
+    "draining",
+    "unsupported",
+    "no_contact",
+    "loop_detected",
+    "bad_number",
+    "internal",
+)
+# Who won when an answer crossed our CANCEL; `other` takes what is not named here.
+RACES = ("line_won", "target_won", "answer_after_cancel", "cancel_after_answer", "glare", "other")
+DOCUMENTS = ("line", "reg")
+
+# Upper bounds in seconds, chosen for the question each histogram answers.
+# Is 99 % of decisions under 1 ms, and where does the rest stand?
+DECISION_S = (5e-5, 1e-4, 2e-4, 3.5e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 1)
+# Memory answers in microseconds, Redis in about a hundred; how slow is slow?
+LOOKUP_S = (2e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 5e-2, 0.25)
+# Does the caller hear ringing soon?
+POST_DIAL_S = (5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
+
+# name for watch() -> (metric, help)
+WATCHED = {
+    "active_calls": ("renvoi_active_calls", "Calls in progress."),
+    "redis_up": ("renvoi_redis_up", "1 while Redis answers."),
+    "rules_age": (
+        "renvoi_rules_age_seconds",
+        "Time since the rules in memory were last known to be current; 0 while they are.",
+    ),
+    "invalidation_lag": (
+        "renvoi_invalidation_lag_seconds",
+        "From a write in Redis until this worker knew of it, last measured.",
+    ),
+    "loop_lag": ("renvoi_loop_lag_seconds", "How late the event loop ran its last timer."),
+    "cdr_backlog": ("renvoi_cdr_backlog", "Call records that wait to be written to Redis."),
+    "cdr_lost": ("renvoi_cdr_lost", "Call records that were lost: memory and spool were full."),
+    "log_dropped": ("renvoi_log_dropped", "Log lines dropped because the output was slow."),
+}
+
+
+class Histogram:
+    """Counts observations, in seconds, by upper bound.
+
+    Written and read on the loop only, hence without the lock of prometheus_client's own, which
+    costs several times as much, several times per call.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds = tuple(bounds)
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative counts by upper bound, as Prometheus wants them."""
+        result, so_far = [], 0
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            so_far += count
+            result.append((bound, float(so_far)))
+        return result
+
+
+class _Histograms(Collector):
+    """One histogram metric: its children by label value ("" when it has no label)."""
+
+    def __init__(self, name: str, text: str, label: str, children: Mapping[str, Histogram]):
+        self._name, self._text, self._label, self._children = name, text, label, children
+
+    def collect(self) -> Iterable[Metric]:
+        labels = [self._label] if self._label else []
+        family = HistogramMetricFamily(self._name, self._text, labels=labels)
+        for value, child in self._children.items():
+            family.add_metric([value] if labels else [], child.buckets(), child.total)
+        yield family
+
+
+class _Messages(Collector):
+    """SIP messages by direction and kind, counted elsewhere."""
+
+    def __init__(self) -> None:
+        self.counts: Callable[[], Mapping[tuple[str, str], int]] = dict
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(
+            "renvoi_sip_messages",
+            "SIP messages by direction (in, out) and kind.",
+            labels=["direction", "kind"],
+        )
+        for (direction, kind), count in sorted(self.counts().items()):
+            family.add_metric([direction, kind], count)
+        yield family
+
+
+class _One:
+    """Looks like a registry that holds a single family, for generate_latest."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+class Metrics:
+    """All metrics of a worker, in a registry of their own."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # series that nobody asks for
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        build = Gauge("renvoi_build_info", "Always 1.", ["version"], registry=self.registry)
+        build.labels(__version__).set(1)
+
+        calls = Counter(
+            "renvoi_calls_total",
+            "Calls that ended: the forward carried out, where to, and how it ended.",
+            ["condition", "destination", "outcome"],
+            registry=self.registry,
+        )
+        # All series exist from the start: the first failure must show as an increase.
+        self._calls = {
+            (condition, destination, outcome): calls.labels(condition, destination, outcome)
+            for condition in CONDITIONS
+            for destination in DESTINATIONS
+            for outcome in OUTCOMES
+        }
+        self._rejected = self._children(
+            "renvoi_rejected_total", "Requests refused before any rule.", "reason", REJECTIONS
+        )
+        self._races = self._children(
+            "renvoi_races_total", "Answers that crossed a CANCEL, by who won.", "kind", RACES
+        )
+        self._documents = self._children(
+            "renvoi_documents_refused_total", "Bad documents found in Redis.", "kind", DOCUMENTS
+        )
+
+        self.decision = Histogram(DECISION_S)
+        self.post_dial_delay = Histogram(POST_DIAL_S)
+        self.lookup_memory = Histogram(LOOKUP_S)
+        self.lookup_redis = Histogram(LOOKUP_S)
+        self.forward_delay = {name: Histogram(DECISION_S) for name in CONDITIONS[1:]}
+        for collector in (
+            _Histograms(
+                "renvoi_decision_seconds",
+                "INVITE received to next INVITE handed to the transport.",
+                "",
+                {"": self.decision},
+            ),
+            _Histograms(
+                "renvoi_post_dial_delay_seconds",
+                "INVITE received to first 18x sent to the caller.",
+                "",
+                {"": self.post_dial_delay},
+            ),
+            _Histograms(
+                "renvoi_rule_lookup_seconds",
+                "Time to have a line's rules, by where they were.",
+                "source",
+                {"memory": self.lookup_memory, "redis": self.lookup_redis},
+            ),
+            _Histograms(
+                "renvoi_forward_delay_seconds",
+                "A forward's trigger to the INVITE of its leg.",
+                "condition",
+                self.forward_delay,
+            ),
+        ):
+            self.registry.register(collector)
+
+        self._gauges = {
+            name: Gauge(metric, text, registry=self.registry)
+            for name, (metric, text) in WATCHED.items()
+        }
+        self._messages = _Messages()
+        self.registry.register(self._messages)
+
+    def call_ended(self, condition: str, destination: str, outcome: str) -> None:
+        """Counts a call. Labels outside the closed sets count as a failed call: an unknown end
+        counts against us, and the series stay bounded.
+        """
+        child = self._calls.get((condition, destination, outcome))
+        (child or self._calls["none", "none", "failed"]).inc()
+
+    def rejected(self, reason: str) -> None:
+        """Counts a request refused before any rule was read; an unknown reason is `internal`."""
+        (self._rejected.get(reason) or self._rejected["internal"]).inc()
+
+    def race(self, kind: str) -> None:
+        """Counts a race; an unknown kind is `other`."""
+        (self._races.get(kind) or self._races["other"]).inc()
+
+    def documents_refused(self, kind: str) -> None:
+        """Counts a bad document; `kind` is `line` or `reg`."""
+        (self._documents.get(kind) or self._documents["line"]).inc()
+
+    def watch(self, name: str, read: Callable[[], float]) -> None:
+        """`read` gives a gauge's value whenever Prometheus asks; `name` is a key of WATCHED.
+
+        Raises KeyError for another name.
+        """
+        self._gauges[name].set_function(lambda: _reading(read))
+
+    def sip_messages(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """`counts` gives the messages so far by (direction, kind) whenever Prometheus asks."""
+        self._messages.counts = counts
+
+    async def render(self) -> bytes:
+        """The text for Prometheus, for the loop that the metrics are written on.
+
+        Gives way to calls between families. A thread would not help: it needs the interpreter
+        lock for the same time, and the values would change under it.
+        """
+        parts = []
+        for family in self.registry.collect():
+            parts.append(generate_latest(_One(family)))
+            await asyncio.sleep(0)
+        return b"".join(parts)
+
+    def _children(
+        self, name: str, text: str, label: str, values: Sequence[str]
+    ) -> dict[str, Counter]:
+        counter = Counter(name, text, [label], registry=self.registry)
+        return {value: counter.labels(value) for value in values}
+
+
+def _reading(read: Callable[[], float]) -> float:
+    """One failing source must not take the other metrics with it."""
+    try:
+        return float(read())
+    except Exception:
+        return float("nan")

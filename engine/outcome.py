@@ -1,0 +1,59 @@
+"""How a call can end: a closed set, and the exception that carries it up the call's coroutine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from rules.decide import Reject
+from rules.model import Condition
+from sip.message import Message
+
+
+class Outcome(StrEnum):
+    """The `outcome` of metrics and records, seen from the caller."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    UNREACHABLE = "unreachable"
+    CANCELLED = "cancelled"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+class Over(Exception):
+    """The call is over: its outcome, the final code for the caller and why, in a short word.
+
+    `message` is the far side's response where the caller gets its headers and body too.
+    """
+
+    def __init__(
+        self, outcome: Outcome, code: int, why: str, message: Message | None = None
+    ) -> None:
+        super().__init__(f"{outcome} ({code}, {why})")
+        self.outcome = outcome
+        self.code = code
+        self.why = why
+        self.message = message
+
+
+_BY_CONDITION = {
+    Condition.BUSY: Outcome.BUSY,
+    Condition.NO_ANSWER: Outcome.NO_ANSWER,
+    Condition.UNREACHABLE: Outcome.UNREACHABLE,
+}
+
+
+def refused(decision: Reject) -> Over:
+    """The end of a call that no forward saved."""
+    outcome = _BY_CONDITION.get(decision.condition) if decision.condition else None
+    return Over(outcome or Outcome.REJECTED, decision.code, decision.why)
+
+
+def of_code(code: int) -> Outcome:
+    """The outcome of a call whose last leg failed and whose caller is given `code`."""
+    if code in (486, 600, 603, 607, 608):
+        return Outcome.BUSY
+    if code >= 500:
+        return Outcome.FAILED
+    return Outcome.REJECTED

@@ -1,0 +1,204 @@
+"""What one call leaves behind: the record, its stream entry and the seconds it adds to `usage`.
+
+docs/cdr.md describes every field. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+STREAM = "cdr"
+
+
+@dataclass(slots=True)
+class LegRecord:
+    """One outgoing leg. Times in unix seconds, None = never; `code` 0 = no final answer."""
+
+    role: str  # line | voicemail | fax | number
+    number: str
+    uri: str
+    code: int
+    q850: int | None
+    started: float
+    rang: float | None
+    answered: float | None
+    ended: float | None
+    condition: str  # the forward that placed this leg, "none" for the called line's own
+
+
+@dataclass(slots=True)
+class ForwardRecord:
+    """One forward that was carried out. `line` is the forwarding line, which pays."""
+
+    line: str
+    condition: str
+    kind: str
+    number: str
+    billing: str
+    seconds: int  # conversation, whole seconds; 0 when the target did not answer
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One call. Times in unix seconds, None = never happened."""
+
+    id: str
+    call_id: str
+    caller: str
+    called: str
+    received: float
+    rang: float | None
+    answered: float | None
+    ended: float
+    condition: str
+    destination: str
+    target: str
+    outcome: str
+    code: int
+    q850: int | None
+    why: str
+    seconds: int
+    payer: str
+    billing: str
+    forwards: list[ForwardRecord]
+    legs: list[LegRecord]
+
+
+FIELDS = tuple(field.name for field in fields(CallRecord))
+_NESTED = ("forwards", "legs")
+
+
+class Entry(msgspec.Struct, array_like=True, gc=False):
+    """A record ready to be written: the values of `FIELDS` as text, and what to add to `usage`."""
+
+    values: list[str]
+    usage: list[tuple[str, str, int]]  # (usage key, billing class, seconds)
+
+
+class Months:
+    """The months of one time zone. Remembers the last month asked for: nearly always the same."""
+
+    def __init__(self, timezone: str) -> None:
+        self._zone = ZoneInfo(timezone)
+        self._name = ""
+        self._begin = self._end = 0.0
+
+    def split(self, start: float, seconds: int) -> list[tuple[str, int]]:
+        """Share `seconds` of conversation from `start` (unix seconds) among months ("2026-11").
+
+        A second cut in two by midnight belongs to the new month. The shares add up to `seconds`.
+        """
+        shares = []
+        while seconds > 0:
+            if not self._begin <= start < self._end:
+                self._find(start)
+            share = min(seconds, int(self._end - start))
+            if share:
+                shares.append((self._name, share))
+                seconds -= share
+            start = self._end
+        return shares
+
+    def _find(self, instant: float) -> None:
+        here = datetime.fromtimestamp(instant, self._zone)
+        year, month = here.year, here.month
+        following = (year + 1, 1) if month == 12 else (year, month + 1)
+        self._name = f"{year:04d}-{month:02d}"
+        self._begin = datetime(year, month, 1, tzinfo=self._zone).timestamp()
+        self._end = datetime(*following, 1, tzinfo=self._zone).timestamp()
+
+
+def _instant(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def to_entry(record: CallRecord, months: Months) -> Entry:
+    """The stream entry of a record. Raises TypeError or ValueError on a record that is no record.
+
+    Text that is not valid Unicode (a peer may send any bytes) is written with escapes.
+    """
+    try:
+        values = _values(record)
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        values = _values(_readable(record))
+    usage = []
+    for forward in record.forwards:
+        if forward.seconds > 0:
+            start = record.answered
+            if start is None:
+                start = record.ended - forward.seconds
+            for month, seconds in months.split(start, forward.seconds):
+                usage.append((f"usage:{forward.line}:{month}", forward.billing, seconds))
+    return Entry(values, usage)
+
+
+def _values(record: CallRecord) -> list[str]:
+    # In the order of FIELDS. Written out because it runs for every call.
+    return [
+        record.id,
+        record.call_id,
+        record.caller,
+        record.called,
+        f"{record.received:.3f}",
+        _instant(record.rang),
+        _instant(record.answered),
+        f"{record.ended:.3f}",
+        record.condition,
+        record.destination,
+        record.target,
+        record.outcome,
+        str(record.code),
+        "" if record.q850 is None else str(record.q850),
+        record.why,
+        str(record.seconds),
+        record.payer,
+        record.billing,
+        _encode(record.forwards).decode() if record.forwards else "[]",
+        _encode(record.legs).decode() if record.legs else "[]",
+    ]
+
+
+def _readable(record: CallRecord) -> CallRecord:
+    def clean(value: object) -> object:
+        if isinstance(value, str):
+            return value.encode("utf-8", "backslashreplace").decode()
+        if isinstance(value, (LegRecord, ForwardRecord, CallRecord)):
+            parts = {field.name: clean(getattr(value, field.name)) for field in fields(value)}
+            return type(value)(**parts)  # type: ignore[arg-type]
+        if isinstance(value, list):
+            return [clean(item) for item in value]
+        return value
+
+    cleaned = clean(record)
+    assert isinstance(cleaned, CallRecord)
+    return cleaned
+
+
+def read_entry(entry: Mapping[str, str] | Mapping[bytes, bytes]) -> CallRecord:
+    """The record of a stream entry (as XRANGE or XREAD give it). Fields it does not know are left.
+
+    Raises ValueError naming the field when the entry is not one of ours.
+    """
+    content: dict[str, object] = {}
+    for raw_name, raw_value in entry.items():
+        name = raw_name.decode() if isinstance(raw_name, bytes) else raw_name
+        value = raw_value.decode() if isinstance(raw_value, bytes) else raw_value
+        if name in _NESTED:
+            content[name] = msgspec.json.decode(value)
+        elif value or name not in ("rang", "answered", "q850"):
+            content[name] = value
+        else:
+            content[name] = None
+    try:
+        return msgspec.convert(content, CallRecord, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"cdr entry: {error}") from None

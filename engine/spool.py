@@ -1,0 +1,167 @@
+"""Lines kept on disk while Redis is away: one file, first in first out, bounded.
+
+A file belongs to one process at a time (flock). While an older process of the same worker still
+drains, the newer one writes to `NAME.1`, and so on; whoever opens the spool takes over what
+processes that have gone left in the others.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+_FILES = 8
+
+
+class Spool:
+    """Bounded first-in-first-out file of lines. Safe to use from several threads.
+
+    `size_of(line)` gives the number of records in a line, 0 when it cannot be read.
+    """
+
+    def __init__(self, path: Path, *, limit_bytes: int, size_of: Callable[[bytes], int]) -> None:
+        self.path = path  # the file in use, once open
+        self._base = path
+        self.records = 0
+        self._limit = limit_bytes
+        self._size_of = size_of
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._end = 0  # bytes in the file
+        self._at = 0  # where the first unread line begins
+        self._lines: deque[tuple[int, int]] = deque()  # (bytes, records) of each unread line
+        self._refused = False  # the last append did not fit or failed
+
+    @property
+    def full(self) -> bool:
+        """Whether an append would fail: no room, no file, or the last attempt failed."""
+        return self._fd < 0 or self._refused or self._end >= self._limit
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def open(self) -> None:
+        """Take the file, repair its end, and take over what others left. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            for candidate in self._candidates():
+                fd = _take(candidate)
+                if fd >= 0:
+                    break
+            else:
+                raise OSError(f"spool {self.path}: all {_FILES} files are in use")
+            self._fd, self.path = fd, candidate
+            for line in _read_lines(fd):
+                self._count(line)
+            # A process killed while it wrote left half a line; nothing can be made of it.
+            os.ftruncate(fd, self._end)
+        for candidate in self._candidates():
+            if candidate != self.path and candidate.exists():
+                self._take_over(candidate)
+
+    def append(self, line: bytes, records: int) -> bool:
+        """Write one line (without its end) durably. False when there is no room or the disk
+        refuses it; the file is then as before."""
+        with self._lock:
+            if self._fd < 0 or self._end + len(line) + 1 > self._limit:
+                self._refused = True
+                return False
+            try:
+                _write(self._fd, line + b"\n", self._end)
+                os.fsync(self._fd)
+            except OSError:
+                self._refused = True
+                try:
+                    os.ftruncate(self._fd, self._end)
+                except OSError:
+                    pass  # the next append writes at the same place
+                return False
+            self._refused = False
+            self._end += len(line) + 1
+            self._lines.append((len(line) + 1, records))
+            self.records += records
+            return True
+
+    def head(self) -> bytes | None:
+        """The oldest line, None when there is none. Raises OSError."""
+        with self._lock:
+            if not self._lines:
+                return None
+            return os.pread(self._fd, self._lines[0][0], self._at).rstrip(b"\n")
+
+    def drop_head(self, *, aside: bool = False) -> None:
+        """Forget the oldest line. `aside`: keep it in `NAME.bad`, because nobody could read it."""
+        with self._lock:
+            length, records = self._lines.popleft()
+            if aside:
+                with self.path.with_name(self.path.name + ".bad").open("ab") as bad:
+                    bad.write(os.pread(self._fd, length, self._at))
+            self._at += length
+            self.records -= records
+            if not self._lines:
+                os.ftruncate(self._fd, 0)
+                self._at = self._end = 0
+                self._refused = False
+
+    def close(self) -> None:
+        """Let go of the file. What is in it stays."""
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _candidates(self) -> list[Path]:
+        name = self._base.name
+        return [self._base, *(self._base.with_name(f"{name}.{n}") for n in range(1, _FILES))]
+
+    def _count(self, line: bytes) -> None:
+        records = self._size_of(line.rstrip(b"\n"))
+        self._end += len(line)
+        self._lines.append((len(line), records))
+        self.records += records
+
+    def _take_over(self, other: Path) -> None:
+        fd = _take(other)
+        if fd < 0:
+            return
+        try:
+            for line in _read_lines(fd):
+                if not self.append(line[:-1], self._size_of(line[:-1])):
+                    return  # what was copied already is told apart by its batch number
+            os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+
+
+def _take(path: Path) -> int:
+    """Open and lock a file: its descriptor, -1 when another process has it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return -1
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read_lines(fd: int) -> Iterator[bytes]:
+    """The complete lines of an open file, each with its end."""
+    with os.fdopen(os.dup(fd), "rb") as reader:
+        reader.seek(0)
+        for line in reader:
+            if line.endswith(b"\n"):
+                yield line
+
+
+def _write(fd: int, content: bytes, at: int) -> None:
+    left = memoryview(content)
+    while left:
+        written = os.pwrite(fd, left, at)
+        left, at = left[written:], at + written

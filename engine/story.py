@@ -1,0 +1,195 @@
+"""What happened to a call, told once at its end: the record, the `call.end` log, the live view."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from engine.outcome import Over
+from engine.record import CallRecord, ForwardRecord, LegRecord
+from rules.decide import ForwardTo
+from sip.leg import Leg
+
+
+class Story:
+    """The facts of one call as they happen. All times are unix seconds."""
+
+    __slots__ = (
+        "answered",
+        "call_id",
+        "called",
+        "caller",
+        "ended",
+        "forwards",
+        "id",
+        "legs",
+        "rang",
+        "received",
+    )
+
+    def __init__(self, id_: str, call_id: str, caller: str, called: str) -> None:
+        self.id = id_
+        self.call_id = call_id
+        self.caller = caller
+        self.called = called
+        self.received = time.time()
+        self.rang: float | None = None
+        self.answered: float | None = None
+        self.ended = 0.0
+        self.forwards: list[ForwardRecord] = []
+        self.legs: dict[Leg, LegRecord] = {}
+
+    def dialled(self, leg: Leg, role: str, number: str) -> None:
+        condition = self.forwards[-1].condition if self.forwards else "none"
+        self.legs[leg] = LegRecord(
+            role, number, leg.uri, 0, None, time.time(), None, None, None, condition
+        )
+
+    def leg_rang(self, leg: Leg) -> None:
+        record = self.legs[leg]
+        if record.rang is None:
+            record.rang = time.time()
+
+    def has_rung(self, leg: Leg) -> bool:
+        return self.legs[leg].rang is not None
+
+    def leg_answered(self, leg: Leg, code: int) -> None:
+        record = self.legs[leg]
+        record.code = code
+        record.answered = time.time()
+
+    def leg_ended(self, leg: Leg, code: int, q850: int | None = None) -> None:
+        record = self.legs.get(leg)
+        if record is not None and record.ended is None:
+            record.code = record.code or code
+            record.q850 = q850 if q850 is not None else record.q850
+            record.ended = time.time()
+
+    def caller_rang(self) -> float | None:
+        """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
+        if self.rang is not None:
+            return None
+        self.rang = time.time()
+        return self.rang - self.received
+
+    def forwarded(self, line: str, decision: ForwardTo) -> None:
+        self.forwards.append(
+            ForwardRecord(
+                line, decision.condition, decision.kind, decision.number, decision.billing, 0
+            )
+        )
+
+    def overtaken(self, winner: Leg) -> None:
+        """The person who was given up picked up all the same: the forwards since did not happen."""
+        line = self.legs[winner].number
+        for place, forward in enumerate(self.forwards):
+            if forward.line == line:
+                del self.forwards[place:]
+                return
+
+    @property
+    def condition(self) -> str:
+        """The forward that was carried out, the last of a chain; "none" if none was."""
+        return self.forwards[-1].condition if self.forwards else "none"
+
+    @property
+    def destination(self) -> str:
+        if self.forwards:
+            return self.forwards[-1].kind
+        return "line" if self.legs else "none"
+
+    def record(self, over: Over) -> CallRecord:
+        """The whole call, for the `cdr` stream. Every forward pays for the conversation."""
+        self.ended = time.time()
+        seconds = 0
+        if self.answered is not None:
+            seconds = max(0, round(self.ended - self.answered))
+        for forward in self.forwards:
+            forward.seconds = seconds
+        last = self.forwards[-1] if self.forwards else None
+        for leg in self.legs.values():
+            leg.ended = leg.ended if leg.ended is not None else self.ended
+        q850 = next((leg.q850 for leg in reversed(self.legs.values()) if leg.q850), None)
+        return CallRecord(
+            id=self.id,
+            call_id=self.call_id,
+            caller=self.caller,
+            called=self.called,
+            received=self.received,
+            rang=self.rang,
+            answered=self.answered,
+            ended=self.ended,
+            condition=self.condition,
+            destination=self.destination,
+            target=last.number if last else self.called,
+            outcome=over.outcome,
+            code=over.code,
+            q850=q850,
+            why=over.why,
+            seconds=seconds,
+            payer=last.line if last else "",
+            billing=last.billing if last else "",
+            forwards=self.forwards,
+            legs=list(self.legs.values()),
+        )
+
+    def now(self) -> dict[str, Any]:
+        """The call as `/calls` and `renvoi calls` show it."""
+        return {
+            "id": self.id,
+            "call_id": self.call_id,
+            "caller": self.caller,
+            "called": self.called,
+            "state": "answered" if self.answered else "ringing" if self.rang else "trying",
+            "received": self.received,
+            "answered": self.answered,
+            "condition": self.condition,
+            "destination": self.destination,
+            "target": self.forwards[-1].number if self.forwards else self.called,
+            "legs": [
+                {"role": leg.role, "number": leg.number, "uri": leg.uri, "code": leg.code}
+                for leg in self.legs.values()
+                if leg.ended is None
+            ],
+        }
+
+
+def telling(record: CallRecord) -> dict[str, Any]:
+    """A record as the fields of its `call.end` log line; times in seconds since the INVITE."""
+    received = record.received
+    return {
+        "call": record.id,
+        "call_id": record.call_id,
+        "caller": record.caller,
+        "called": record.called,
+        "condition": record.condition,
+        "destination": record.destination,
+        "target": record.target,
+        "outcome": record.outcome,
+        "code": record.code,
+        "why": record.why,
+        "rang_s": _since(received, record.rang),
+        "answered_s": _since(received, record.answered),
+        "ended_s": _since(received, record.ended),
+        "seconds": record.seconds,
+        "payer": record.payer,
+        "billing": record.billing,
+        "legs": [
+            {
+                "role": leg.role,
+                "number": leg.number,
+                "uri": leg.uri,
+                "code": leg.code,
+                "q850": leg.q850,
+                "started_s": _since(received, leg.started),
+                "rang_s": _since(received, leg.rang),
+                "answered_s": _since(received, leg.answered),
+                "ended_s": _since(received, leg.ended),
+            }
+            for leg in record.legs
+        ],
+    }
+
+
+def _since(start: float, when: float | None) -> float | None:
+    return None if when is None else round(when - start, 4)

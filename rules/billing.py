@@ -1,0 +1,44 @@
+"""Who pays for a forwarded leg, and from which plan (domain.md 4). Pure.
+
+The forwarding line pays, whoever called. The class is fixed before dialling.
+"""
+
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from rules.model import Billing, Line
+
+
+def billing_class(
+    line: Line,
+    kind: str,
+    number: str,
+    mobile: bool,
+    same_fleet: bool,
+    plan_left_s: float | None,
+) -> Billing:
+    """The class of a leg that `line` forwards to `number`.
+
+    Args:
+        line: the forwarding line, which pays.
+        kind: "line", "voicemail", "fax" or "number".
+        number: the target in E.164; free when it is the line's own.
+        mobile: the target is a mobile.
+        same_fleet: the target is a line of the forwarding line's fleet.
+        plan_left_s: seconds left of the month's hours to mobiles; None when nobody knows, which
+            is read as "some", since the plan is what the customer paid for.
+    """
+    if kind in ("voicemail", "fax", "line") or same_fleet or number == line.number:
+        return Billing.FREE
+    if not mobile:
+        return Billing.STANDARD
+    if line.offer.mobile == "hours" and (plan_left_s is None or plan_left_s > 0):
+        return Billing.DEDUCTED
+    return Billing.OUT_OF_PLAN
+
+
+def month_of(unix_now: float, zone: ZoneInfo) -> tuple[str, float]:
+    """The month a moment belongs to in a time zone, as "2026-11", and its end in unix seconds."""
+    moment = datetime.fromtimestamp(unix_now, zone)
+    year, month = (moment.year + 1, 1) if moment.month == 12 else (moment.year, moment.month + 1)
+    return f"{moment:%Y-%m}", datetime(year, month, 1, tzinfo=zone).timestamp()

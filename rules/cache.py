@@ -1,0 +1,187 @@
+"""What the process remembers of Redis, and whether it may still be believed. Pure but for clocks.
+
+An entry is current while the stream of invalidations that it was read under has not been
+interrupted, and its key has not been named in it. That stretch is a `Span`: comparing an entry's
+span with the cache's is the whole test, so losing the stream makes every entry stale at once
+without touching any. Stale entries stay, as the last good copies.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rules.contact import Contact
+from rules.model import DocumentError, Line
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known about a number.
+
+    Attributes:
+        line: its line; None when it is no line of ours, or never had a good document.
+        contacts: its registrations, preferred first; some may have expired since.
+        plan_used_s: seconds of the month's hours to mobiles that are used; 0 without such a plan.
+        refused: why the document now in Redis is refused. `line` is then the last good one.
+        targets: the other numbers that the line's forwards name.
+        first_expiry: unix seconds when the first of the contacts expires.
+    """
+
+    line: Line | None = None
+    contacts: tuple[Contact, ...] = ()
+    plan_used_s: float = 0.0
+    refused: DocumentError | None = None
+    targets: tuple[str, ...] = ()
+    first_expiry: float = math.inf
+
+    @classmethod
+    def of(
+        cls, line: Line | None, contacts: tuple[Contact, ...], refused: DocumentError | None
+    ) -> "Entry":
+        """An entry with what follows from its parts filled in."""
+        return cls(
+            line,
+            contacts,
+            refused=refused,
+            targets=line.target_numbers() if line is not None else (),
+            first_expiry=min((contact.expires for contact in contacts), default=math.inf),
+        )
+
+    def live_contacts(self, now: float) -> tuple[Contact, ...]:
+        """The contacts that have not expired at `now` (unix seconds), preferred first."""
+        if now < self.first_expiry:
+            return self.contacts
+        return tuple(contact for contact in self.contacts if now < contact.expires)
+
+    def plan_left_s(self) -> float | None:
+        """Seconds left of the month's hours to mobiles; None without such a plan."""
+        if self.line is None or self.line.offer.mobile != "hours":
+            return None
+        return max(0.0, self.line.offer.mobile_hours * 3600 - self.plan_used_s)
+
+
+class Span:
+    """A stretch of time in which no invalidation can have been missed.
+
+    Attributes:
+        lost_at: monotonic seconds until which its entries are known to be current; None while
+            the stretch goes on.
+    """
+
+    __slots__ = ("lost_at",)
+
+    def __init__(self, lost_at: float | None = None) -> None:
+        self.lost_at = lost_at
+
+
+@dataclass(slots=True)
+class Slot:
+    """An entry with what the cache must know about it.
+
+    Attributes:
+        digest: of the document the entry was read from, so that it is not parsed twice.
+        until: unix seconds after which the entry says nothing about the plan (the month's end).
+    """
+
+    entry: Entry
+    span: Span
+    digest: bytes = b""
+    until: float | None = None
+
+    def use_plan(self, used_s: float, until: float) -> None:
+        """Add what is used of the month's plan."""
+        self.entry = replace(self.entry, plan_used_s=used_s)
+        self.until = until
+
+
+class Cache:
+    """Bounded, least recently used first out.
+
+    Lines and unknown numbers have shelves of their own, so that a scan of numbers that do not
+    exist pushes no line out.
+    """
+
+    def __init__(
+        self,
+        cache_lines: int,
+        stale_max_s: float,
+        *,
+        unix: Clock = time.time,
+        now: Clock = time.monotonic,
+    ) -> None:
+        """Remember at most `cache_lines` lines, and a quarter as many unknown numbers."""
+        self._unix = unix
+        self._now = now
+        self.span: Span | None = None
+        self._stale_max_s = stale_max_s
+        self._lines: OrderedDict[str, Slot] = OrderedDict()
+        self._unknown: OrderedDict[str, Slot] = OrderedDict()
+        self._most_lines = max(1, cache_lines)
+        self._most_unknown = max(16, cache_lines // 4)
+
+    def __len__(self) -> int:
+        return len(self._lines) + len(self._unknown)
+
+    def find(self, number: str) -> Slot | None:
+        """The slot of a number, current or not; it becomes the most recently used."""
+        slot = self._lines.get(number)
+        if slot is not None:
+            self._lines.move_to_end(number)
+            return slot
+        slot = self._unknown.get(number)
+        if slot is not None:
+            self._unknown.move_to_end(number)
+        return slot
+
+    def is_current(self, slot: Slot) -> bool:
+        """Whether Redis is sure to say the same at this moment."""
+        return slot.span is self.span and (slot.until is None or self._unix() < slot.until)
+
+    def last_good(self, slot: Slot) -> Entry | None:
+        """The entry, current or stale, unless it is older than `stale_max_s`."""
+        lost_at = slot.span.lost_at
+        if lost_at is not None and self._now() - lost_at > self._stale_max_s:
+            return None
+        if slot.until is not None and self._unix() >= slot.until:
+            # Last month's use is no longer taken off; this month's is not known yet.
+            return replace(slot.entry, plan_used_s=0.0)
+        return slot.entry
+
+    def keep(self, number: str, slot: Slot) -> None:
+        """Remember a slot, and let go of the least recently used one that is too many."""
+        if slot.entry.line is None:
+            self._lines.pop(number, None)
+            shelf, most = self._unknown, self._most_unknown
+        else:
+            self._unknown.pop(number, None)
+            shelf, most = self._lines, self._most_lines
+        shelf[number] = slot
+        shelf.move_to_end(number)
+        if len(shelf) > most:
+            shelf.popitem(last=False)
+
+    def invalidate(self, number: str, usage_only: bool = False) -> None:
+        """The keys of this number have just changed.
+
+        Args:
+            usage_only: only its use of the month's plan has; it matters to lines that have one.
+        """
+        slot = self._lines.get(number) or self._unknown.get(number)
+        if slot is None or (usage_only and slot.until is None):
+            return
+        if slot.span.lost_at is None:
+            slot.span = Span(lost_at=self._now())
+
+    def begin_span(self) -> None:
+        """The stream of invalidations is on: what is read from now on can be believed."""
+        self.span = Span()
+
+    def end_span(self, lost_at: float) -> None:
+        """The stream is interrupted: everything is stale since `lost_at` (monotonic seconds)."""
+        if self.span is not None:
+            self.span.lost_at = lost_at
+            self.span = None

@@ -1,0 +1,102 @@
+"""One connection to Redis of our own, beside the client's pool.
+
+The stream of invalidations needs one that nobody else uses, and the reader keeps one so that a
+look-up costs one write and one read. Both are made the way the client's pool makes its own, so
+that TLS, unix sockets, passwords and Sentinel work alike.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+Command = tuple[str | bytes | int | float, ...]
+
+
+class Connection:
+    """A connection that never retries and never waits by itself: callers bound their waiting."""
+
+    def __init__(self, redis: Redis) -> None:
+        pool = redis.connection_pool
+        settings = {
+            name: value
+            for name, value in pool.connection_kwargs.items()
+            if not name.startswith(("maint_", "oss_", "orig_"))
+        }
+        settings.update(
+            # RESP2 is the same from Redis 6.2 to 8; one request, one attempt, no own clock.
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            health_check_interval=0,
+            socket_timeout=None,
+            socket_connect_timeout=None,
+        )
+        self._raw: Any = pool.connection_class(**settings)
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self._raw.is_connected)
+
+    async def open(self) -> None:
+        """Connect and log in. Does nothing when connected.
+
+        Raises:
+            RedisError, OSError: it cannot.
+        """
+        await self._raw.connect()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in one write and return their replies, as bytes, in order.
+
+        A command that Redis refuses has its `ResponseError` as its reply. When this is
+        interrupted, by an error or by cancelling, the connection is closed: replies still on
+        their way must not answer the next question.
+
+        Raises:
+            RedisError, OSError: the connection is lost.
+        """
+        raw = self._raw
+        done = False
+        try:
+            await self.send(commands)
+            replies: list[Any] = []
+            for _ in commands:
+                try:
+                    replies.append(await raw.read_response(disable_decoding=True))
+                except ResponseError as error:
+                    replies.append(error)
+            done = True
+            return replies
+        finally:
+            if not done:
+                await self.close()
+
+    async def send(self, commands: Sequence[Command]) -> None:
+        """Send commands without waiting for a reply."""
+        if not self.is_open:
+            # Sending would connect again without a word, with nothing set up on the new one.
+            raise RedisConnectionError("connection lost")
+        await self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
+
+    async def hear(self, quiet_s: float) -> Any:
+        """The next message; None when there is none for `quiet_s` seconds.
+
+        Raises:
+            RedisError, OSError: the connection is lost.
+        """
+        return await self._raw.read_response(
+            disable_decoding=True, timeout=quiet_s, disconnect_on_error=False
+        )
+
+    async def close(self) -> None:
+        """Close without waiting for the peer. Never raises."""
+        try:
+            await self._raw.disconnect(nowait=True)
+        except Exception:
+            # Whatever is wrong with it, it is not used again.
+            return

@@ -1,0 +1,118 @@
+"""Registrations: where a line's phones are, read from the members of `reg:<number>`.
+
+Anything may write there, and what it says becomes a Request-URI and a Route header. So only what
+is plainly a contact gets through.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rules.model import DocumentError
+
+_LONGEST_MEMBER = 1024
+
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+# No "?": header fields of a URI would become headers of our INVITE (RFC 3261 19.1.1).
+_SIP_URI = re.compile(
+    rf"(?i:sips?):(?:[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]+@)?{_HOST}(?::(?P<port>\d{{1,5}}))?"
+    r"(?:;[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]*)?"
+)
+_NAMED = re.compile(r"<(?P<uri>[^<>]*)>(?P<parameters>(?:;[^;\"=]+(?:=(?:\"[^\"]*\"|[^;\"]*))?)*)")
+_PARAMETER = re.compile(r";([^;\"=]+)(?:=(?:\"([^\"]*)\"|([^;\"]*)))?")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """One registered phone.
+
+    Attributes:
+        uri: its SIP URI, without brackets.
+        path: the Path it registered through, as one or more `<sip:...;lr>` (RFC 3327); or None.
+        expires: unix seconds.
+        q: preference, 0 to 1.
+    """
+
+    uri: str
+    path: str | None
+    expires: float
+    q: float = 1.0
+
+
+def read_contacts(
+    members: Iterable[tuple[bytes, float]],
+) -> tuple[tuple[Contact, ...], Sequence[DocumentError]]:
+    """The contacts of a registration, preferred first, and the members that were refused.
+
+    Args:
+        members: pairs of member and expiry in unix seconds.
+    """
+    contacts, refused = [], []
+    for member, expires in members:
+        try:
+            contacts.append(read_contact(member, expires))
+        except DocumentError as error:
+            refused.append(error)
+    contacts.sort(key=lambda contact: (-contact.q, -contact.expires))
+    return tuple(contacts), refused
+
+
+def read_contact(member: bytes | str, expires: float) -> Contact:
+    """Read a bare URI, or `<URI>;path="<sip:edge;lr>";q=0.5`. Other parameters are ignored.
+
+    Raises:
+        DocumentError: of field "contact", "path" or "q".
+    """
+    text = _plain_text(member)
+    if not text.startswith("<"):
+        return Contact(_uri("contact", text), None, expires)
+    named = _NAMED.fullmatch(text)
+    if named is None:
+        raise DocumentError("contact", text, "is neither a URI nor <URI>;name=value")
+    path, q = None, 1.0
+    for name, quoted, bare in _PARAMETER.findall(named["parameters"]):
+        if name.strip().lower() == "path":
+            path = _path(quoted or bare)
+        elif name.strip().lower() == "q":
+            q = _preference(bare)
+    return Contact(_uri("contact", named["uri"]), path, expires, q)
+
+
+def _plain_text(member: bytes | str) -> str:
+    text = member.decode("latin-1") if isinstance(member, bytes) else member
+    if len(text) > _LONGEST_MEMBER:
+        raise DocumentError("contact", text, f"is over {_LONGEST_MEMBER} characters")
+    if not _PRINTABLE.fullmatch(text):
+        raise DocumentError("contact", text, "has control or non-ASCII characters")
+    return text
+
+
+def _uri(field: str, text: str) -> str:
+    if text[:4].lower() != "sip:" and text[:5].lower() != "sips:":
+        raise DocumentError(field, text, "is no sip: or sips: URI")
+    if "?" in text:
+        raise DocumentError(field, text, "carries header fields (?)")
+    found = _SIP_URI.fullmatch(text)
+    if found is None or not 0 < int(found["port"] or 5060) < 65_536:
+        raise DocumentError(field, text, "is no valid SIP URI")
+    return text
+
+
+def _path(text: str) -> str:
+    for part in text.split(","):
+        hop = part.strip()
+        if not (hop.startswith("<") and hop.endswith(">")):
+            raise DocumentError("path", text, "is not <URI>, or several with commas")
+        _uri("path", hop[1:-1])
+    return text
+
+
+def _preference(text: str) -> float:
+    try:
+        q = float(text)
+    except ValueError:
+        q = -1.0
+    if not 0 <= q <= 1:
+        raise DocumentError("q", text, "is not from 0 to 1")
+    return q

@@ -1,0 +1,115 @@
+"""The stream of invalidations: Redis says which keys have changed (CLIENT TRACKING, BCAST mode).
+
+On RESP2 the messages come over Pub/Sub, redirected to the connection itself. While the stream is
+on, no change can be missed; when it is interrupted by anything at all, everything is in doubt.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from rules.connection import Connection
+
+_CHANNEL = b"__redis__:invalidate"
+_SETUP_S = 1.0
+_QUIET_S = 0.8
+"""Silence after which the stream is pinged, and after which an unanswered ping ends it."""
+_FIRST_PAUSE_S = 0.02
+_LONGEST_PAUSE_S = 0.4
+
+
+class Invalidations:
+    """Follows the stream for ever, connecting again by itself.
+
+    Args:
+        prefixes: of the keys to hear about; none may be the beginning of another.
+        on_live: the stream is on; reads that begin from now on are covered.
+        on_keys: these keys have changed; None means all of them (FLUSHALL).
+        on_lost: the stream is interrupted; it was last heard at this monotonic time in seconds.
+
+    Attributes:
+        tried: set once the first attempt to connect has ended, well or not.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        prefixes: Sequence[str],
+        *,
+        on_live: Callable[[], None],
+        on_keys: Callable[[Sequence[bytes] | None], None],
+        on_lost: Callable[[float], None],
+    ) -> None:
+        self.tried = asyncio.Event()
+        self._redis = redis
+        self._prefixes = prefixes
+        self._on_live = on_live
+        self._on_keys = on_keys
+        self._on_lost = on_lost
+        self._given_up = False
+
+    async def run(self) -> None:
+        """Follow the stream until cancelled."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            was_live = await self._follow()
+            self.tried.set()
+            pause_s = _FIRST_PAUSE_S if was_live else min(2 * pause_s, _LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s)
+
+    def restart(self) -> None:
+        """Give this connection up: it answers pings but no longer tells of changes."""
+        self._given_up = True
+
+    async def _follow(self) -> bool:
+        """One connection, from opening to loss. Returns whether the stream was ever on."""
+        heard: float | None = None
+        self._given_up = False
+        connection = Connection(self._redis)
+        try:
+            async with asyncio.timeout(_SETUP_S):
+                await self._set_up(connection)
+            heard = time.monotonic()
+            self._on_live()
+            self.tried.set()
+            waiting_for_pong = False
+            while not self._given_up:
+                message = await connection.hear(_QUIET_S)
+                if message is None:
+                    if waiting_for_pong:
+                        break
+                    waiting_for_pong = True
+                    await connection.send([("PING",)])
+                    continue
+                waiting_for_pong = False
+                heard = time.monotonic()
+                if message[0] == b"message" and message[1] == _CHANNEL:
+                    self._on_keys(message[2])
+        except (RedisError, OSError, TimeoutError):
+            # However it was lost, what follows is the same: all is stale, and connect again.
+            pass
+        except Exception as error:
+            context = {"message": "rules: the invalidation stream failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(context)
+        finally:
+            if heard is not None:
+                self._on_lost(heard)
+            await connection.close()
+        return heard is not None
+
+    async def _set_up(self, connection: Connection) -> None:
+        await connection.open()
+        (client,) = await connection.ask([("CLIENT", "ID")])
+        _raise_refusal(client)
+        prefixes = [part for prefix in self._prefixes for part in ("PREFIX", prefix)]
+        tracking = ("CLIENT", "TRACKING", "ON", "REDIRECT", client, "BCAST", *prefixes)
+        for reply in await connection.ask([tracking, ("SUBSCRIBE", _CHANNEL)]):
+            _raise_refusal(reply)
+
+
+def _raise_refusal(reply: object) -> None:
+    if isinstance(reply, ResponseError):
+        raise reply

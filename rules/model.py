@@ -1,0 +1,289 @@
+"""A line and what its customer asked for: frozen data, and the one decoder of its document.
+
+The document is design.md 3.3. Whoever reads it goes through `load_line`, which checks what the
+document alone can tell; `rules.validate` adds what needs the other lines.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from rules.numbers import NumberError, Numbering
+
+_LARGEST_DOCUMENT = 65_536
+_LONGEST_VALUE_SHOWN = 80
+_PLACE = re.compile(r"^(?P<problem>.*?)(?: - at `\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(\w+)`")
+
+
+class Condition(StrEnum):
+    """When a forward applies, in order of precedence (domain.md 1)."""
+
+    UNCONDITIONAL = "unconditional"
+    BUSY = "busy"
+    NO_ANSWER = "no_answer"
+    UNREACHABLE = "unreachable"
+
+
+class Kind(StrEnum):
+    """What a forward leads to, as the customer chose it."""
+
+    VOICEMAIL = "voicemail"
+    FAX = "fax"
+    NUMBER = "number"
+
+
+class Billing(StrEnum):
+    """Who pays for a forwarded leg, and from what (domain.md 4)."""
+
+    FREE = "free"
+    STANDARD = "standard"
+    DEDUCTED = "deducted"
+    OUT_OF_PLAN = "out_of_plan"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a forward leads.
+
+    Attributes:
+        number: E.164 with +; the bare digits when the number is a short one (and refused).
+        mobile: recognised when the rule is loaded, never on the call path.
+        refused: why this number can never be a target ("premium", "emergency", "short").
+    """
+
+    kind: Kind
+    number: str
+    mobile: bool = False
+    refused: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One of the four forwards. `after_s`: seconds of ringing before no_answer, 5 to 60."""
+
+    on: bool
+    to: Destination | None
+    after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the line's subscription includes. `mobile_hours` a month, for `mobile` "hours"."""
+
+    fax: bool = False
+    mobile: Literal["none", "unlimited", "hours"] = "none"
+    mobile_hours: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What the registrar checks a REGISTER of this line against (HA1 of RFC 2617)."""
+
+    user: str
+    ha1: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of ours. `forwards` holds only those the document has."""
+
+    number: str
+    fleet: str
+    label: str = ""
+    max_calls: int | None = None
+    suspended: bool = False
+    offer: Offer = Offer()
+    credentials: Credentials | None = None
+    forwards: Mapping[Condition, Forward] = field(default_factory=dict)
+
+    def target_numbers(self) -> tuple[str, ...]:
+        """The other numbers that forwards which are on name, each once, by precedence."""
+        named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.refused)
+        return tuple(dict.fromkeys(n for n in named if n != self.number))
+
+
+class DocumentError(ValueError):
+    """A document that is refused.
+
+    Attributes:
+        field: the path of the field, such as "forwards.no_answer.after_s"; "document" for all.
+        value: what the document has there; None when it has nothing.
+        problem: what is wrong with it.
+    """
+
+    def __init__(self, field: str, value: object, problem: str) -> None:
+        self.field = field
+        self.value = value
+        self.problem = problem
+        super().__init__(f"{field}: {problem} (got {_shown(value)})")
+
+
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+class _To(msgspec.Struct):
+    kind: Kind
+    number: str | None = None
+
+
+class _Forward(msgspec.Struct):
+    on: bool
+    to: _To | None = None
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+
+
+class _Forwards(msgspec.Struct):
+    unconditional: _Forward | None = None
+    busy: _Forward | None = None
+    no_answer: _Forward | None = None
+    unreachable: _Forward | None = None
+
+
+class _Offer(msgspec.Struct):
+    fax: bool = False
+    mobile: Literal["none", "unlimited", "hours"] = "none"
+    mobile_hours: Annotated[float, Meta(ge=0, le=744)] | None = None
+
+
+class _Credentials(msgspec.Struct):
+    user: _Text
+    ha1: _Text
+
+
+class _Document(msgspec.Struct):
+    number: str
+    fleet: _Text
+    label: str | None = None
+    max_calls: Annotated[int, Meta(ge=1)] | None = None
+    suspended: bool = False
+    offer: _Offer | None = None
+    credentials: _Credentials | None = None
+    forwards: _Forwards | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Line:
+    """Read a line document, with every number in it brought to E.164.
+
+    Fields that are not known are ignored. A target that can never be reached (premium, emergency,
+    short) does not make the document wrong: its forward counts as off at call time.
+
+    Args:
+        raw: the JSON text, at most 64 KiB.
+        number: the number of the key it was stored under; None takes the document's own.
+
+    Raises:
+        DocumentError: naming the field and its value.
+    """
+    document = _decode(raw)
+    own = _read("number", document.number, numbering)
+    if number is not None and own != number:
+        raise DocumentError("number", document.number, f"differs from the key's {number}")
+    offer = document.offer or _Offer()
+    given = document.credentials
+    return Line(
+        number=own,
+        fleet=document.fleet,
+        label=document.label or "",
+        max_calls=document.max_calls,
+        suspended=document.suspended,
+        offer=_offer(offer.fax, offer.mobile, offer.mobile_hours or 0),
+        credentials=Credentials(given.user, given.ha1) if given else None,
+        forwards=_forwards(document.forwards or _Forwards(), own, numbering),
+    )
+
+
+def _forwards(given: _Forwards, own: str, numbering: Numbering) -> dict[Condition, Forward]:
+    forwards = {}
+    for condition in Condition:
+        forward: _Forward | None = getattr(given, condition.value)
+        if forward is None:
+            continue
+        to = None
+        if forward.to is not None:
+            to = _destination(f"forwards.{condition}.to.number", forward.to, own, numbering)
+        if forward.on and to is None:
+            raise DocumentError(f"forwards.{condition}.to", None, "is needed when it is on")
+        forwards[condition] = Forward(forward.on, to, forward.after_s)
+    return forwards
+
+
+def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destination:
+    if to.number is None:
+        # "voicemail" alone is the line's own; a fax or a number has to be said.
+        if to.kind is not Kind.VOICEMAIL:
+            raise DocumentError(path, None, f"is needed for kind {to.kind}")
+        return Destination(to.kind, own)
+    try:
+        found = numbering.recognise(to.number)
+    except NumberError as error:
+        raise DocumentError(path, to.number, error.problem) from None
+    return Destination(to.kind, found.number, found.mobile, found.refused)
+
+
+def _read(path: str, text: str, numbering: Numbering) -> str:
+    try:
+        return numbering.normalise(text)
+    except NumberError as error:
+        raise DocumentError(path, text, error.problem) from None
+
+
+@lru_cache(256)
+def _offer(fax: bool, mobile: Literal["none", "unlimited", "hours"], hours: float) -> Offer:
+    # Lines share a handful of offers: one object each, not one a line.
+    return Offer(fax, mobile, hours)
+
+
+def _decode(raw: bytes | str) -> _Document:
+    if len(raw) > _LARGEST_DOCUMENT:
+        raise DocumentError("document", f"{len(raw)} bytes", f"is over {_LARGEST_DOCUMENT} bytes")
+    try:
+        return _decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise _named(str(error), raw) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        problem = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
+        raise DocumentError("document", raw[:_LONGEST_VALUE_SHOWN], problem) from error
+
+
+def _named(message: str, raw: bytes | str) -> DocumentError:
+    """Our error out of msgspec's message, which ends in " - at `$.forwards.busy`"."""
+    place = _PLACE.match(message)
+    problem, path = (place["problem"], place["path"] or "") if place else (message, "")
+    missing = _MISSING.match(problem)
+    if missing:
+        path = f"{path}.{missing[1]}" if path else missing[1]
+        return DocumentError(path, None, "is required")
+    return DocumentError(path or "document", _value_at(path, raw), _lower(problem))
+
+
+def _value_at(path: str, raw: bytes | str) -> object:
+    try:
+        value: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return raw[:_LONGEST_VALUE_SHOWN]
+    for name in path.split(".") if path else ():
+        if not isinstance(value, dict):
+            return value
+        value = value.get(name)
+    return value
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE_SHOWN else text[: _LONGEST_VALUE_SHOWN - 3] + "..."

@@ -1,0 +1,89 @@
+"""The check of a line document before it is written: as a whole, with the other lines at hand.
+
+The engine reads documents more mildly (`rules.model.load_line`) and repeats these checks at call
+time, because another line may have changed since (design.md 3.3).
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from rules.model import Condition, Destination, DocumentError, Forward, Kind, Line, load_line
+from rules.numbers import Numbering
+
+Others = Mapping[str, Line | None]
+
+
+def check_write(
+    document: Mapping[str, Any], others: Others, numbering: Numbering, number: str | None = None
+) -> Line:
+    """Check a document before it is written; the line that it describes.
+
+    Forwards that are off are checked too: one tick must not turn on what could not be written.
+
+    Args:
+        document: the decoded JSON.
+        others: the line of each number that the document's forwards name (`numbers_named`); None
+            or absent when it is no line of ours.
+        number: the number of the key it is to be written to, in E.164; None: the document's own.
+
+    Raises:
+        DocumentError: naming the field and its value.
+    """
+    line = load_line(_encoded(document), number, numbering)
+    offer = document.get("offer")
+    if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
+        given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
+        raise DocumentError("offer.mobile_hours", given, "must be above 0 for mobile hours")
+    for condition, forward in line.forwards.items():
+        _check_forward(line, condition, forward, others)
+    return line
+
+
+def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[str, ...]:
+    """The other numbers that the forwards of a document name: whose lines `check_write` needs.
+
+    Raises:
+        DocumentError: the document cannot be read.
+    """
+    line = load_line(_encoded(document), None, numbering)
+    named = (f.to.number for f in line.forwards.values() if f.to and not f.to.refused)
+    return tuple(dict.fromkeys(n for n in named if n != line.number))
+
+
+def _check_forward(line: Line, condition: Condition, forward: Forward, others: Others) -> None:
+    if forward.to is None:
+        return
+    field = f"forwards.{condition}.to.number"
+    problem = _wrong_target(line, forward.to, others)
+    if problem is not None:
+        raise DocumentError(field, forward.to.number, problem)
+
+
+def _wrong_target(line: Line, to: Destination, others: Others) -> str | None:
+    if to.refused is not None:
+        return f"is a number that can be no target ({to.refused})"
+    if to.number == line.number:
+        return None if to.kind is Kind.VOICEMAIL else "is the line itself"
+    if to.kind is Kind.NUMBER:
+        # A line of the fleet, or any outside number; another fleet's line is outside too.
+        return None
+    target = others.get(to.number)
+    if target is None:
+        return f"is no line of ours, so it has no {to.kind}"
+    if target.fleet != line.fleet:
+        return f"is not a line of fleet {line.fleet}"
+    if to.kind is Kind.FAX and not target.offer.fax:
+        return "is a line without the fax offer"
+    return None
+
+
+def _encoded(document: object) -> bytes:
+    """The document as JSON again, so that there is one decoder and one wording of its errors."""
+    if not isinstance(document, Mapping):
+        raise DocumentError("document", document, "is no JSON object")
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        raise DocumentError("document", None, f"cannot be JSON: {error}") from error

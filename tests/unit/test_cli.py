@@ -1,0 +1,484 @@
+"""The command line: what each command prints, writes and refuses, and its exit status."""
+
+import io
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import redis
+
+from engine.cli import main
+from engine.commands.documents import Documents
+from engine.redis_server import reach
+from rules.numbers import Numbering
+
+LINE = "+33972101001"
+OTHER = "+33972101002"
+DOCUMENT: dict[str, Any] = {
+    "number": LINE,
+    "fleet": "acme",
+    "label": "Accueil",
+    "max_calls": 2,
+    "crm": {"id": 7},
+    "forwards": {"no_answer": {"on": True, "after_s": 25, "to": {"kind": "voicemail"}}},
+}
+FAX: dict[str, Any] = {"number": OTHER, "fleet": "acme", "offer": {"fax": True}}
+
+
+class Result(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with reach(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def store(server: str) -> Iterator[Any]:
+    with redis.Redis.from_url(server, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def run(
+    server: str,
+    store: object,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Runs `renvoi` in an empty directory, `stdin` as its standard input."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RENVOI_REDIS_URL", server)
+
+    def call(*arguments: str, stdin: object = "") -> Result:
+        text = stdin if isinstance(stdin, str) else json.dumps(stdin)
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        capsys.readouterr()
+        status = main(arguments)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Result(status, captured.out, captured.err)
+
+    return call
+
+
+def refused(result: Result, *told: str) -> None:
+    """Wrong input: status 2 and one line on standard error that names these."""
+    assert result.status == 2, result
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    for text in told:
+        assert text in result.err
+
+
+def test_a_document_is_written_under_its_number_with_unknown_fields_kept(
+    run: Run, store: Any
+) -> None:
+    given = DOCUMENT | {"number": "09 72 10 10 01"}
+    given["forwards"] = {"busy": {"on": True, "to": {"kind": "number", "number": "0612345678"}}}
+    result = run("line", "set", "-", stdin=given)
+    assert (result.status, result.err) == (0, "")
+    assert "in force" in result.out
+    stored = json.loads(store.get(f"line:{LINE}"))
+    assert stored["number"] == LINE
+    assert stored["crm"] == {"id": 7}
+    assert stored["forwards"]["busy"]["to"]["number"] == "+33612345678"
+
+
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_documents_in_one_file_may_name_one_another(
+    run: Run, store: Any, tmp_path: Path, form: str
+) -> None:
+    to_fax = {"unreachable": {"on": True, "to": {"kind": "fax", "number": OTHER}}}
+    documents = [DOCUMENT | {"forwards": to_fax}, FAX]
+    text = json.dumps(documents) if form == "list" else "\n".join(map(json.dumps, documents))
+    (tmp_path / "lines.json").write_text(text)
+    assert run("line", "set", "lines.json").status == 0
+    assert set(store.keys()) == {f"line:{LINE}", f"line:{OTHER}"}
+
+
+def test_of_several_documents_all_are_written_or_none(run: Run, store: Any) -> None:
+    bad = FAX | {"max_calls": 0}
+    refused(run("line", "set", "-", stdin=[DOCUMENT, bad]), "document 2", OTHER, "max_calls", "0")
+    assert store.keys() == []
+    refused(run("line", "set", "-", stdin=[DOCUMENT, DOCUMENT]), "number", LINE, "twice")
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"number": "hello"}, ["number", "hello"]),
+        ({"number": None}, ["number"]),
+        ({"fleet": 5}, ["fleet", "5"]),
+        ({"max_calls": "2"}, ["max_calls", "'2'"]),
+        (
+            {"forwards": {"busy": {"on": True, "to": {"kind": "fax", "number": OTHER}}}},
+            ["forwards.busy.to", OTHER],
+        ),
+        (
+            {"forwards": {"busy": {"on": True, "to": {"kind": "number", "number": LINE}}}},
+            ["forwards.busy.to", LINE],
+        ),
+        (
+            {"forwards": {"no_answer": {"on": True, "after_s": 4, "to": {"kind": "voicemail"}}}},
+            ["forwards.no_answer.after_s", "4"],
+        ),
+    ],
+)
+def test_a_wrong_document_is_refused_by_field_and_value(
+    run: Run, store: Any, change: dict[str, Any], told: list[str]
+) -> None:
+    refused(run("line", "set", "-", stdin=DOCUMENT | change), *told)
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "  \n", "{", "[]", "5", '"x"', "[5]", '{"number": "1"}\n{"number":\n', "\x00", "[" * 9999],
+)
+def test_input_that_is_no_document_is_refused_in_one_line(run: Run, store: Any, text: str) -> None:
+    refused(run("line", "set", "-", stdin=text))
+    assert store.keys() == []
+
+
+def test_a_target_in_redis_is_looked_at(run: Run, store: Any) -> None:
+    to_fax = {"busy": {"on": True, "to": {"kind": "fax", "number": OTHER}}}
+    store.set(f"line:{OTHER}", json.dumps(FAX | {"fleet": "others"}))
+    refused(run("line", "set", "-", stdin=DOCUMENT | {"forwards": to_fax}), "forwards.busy", OTHER)
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    assert run("line", "set", "-", stdin=DOCUMENT | {"forwards": to_fax}).status == 0
+
+
+def test_show_tells_people_and_programs(run: Run, store: Any) -> None:
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    people = run("line", "show", "0033 972 10 10 01")
+    assert people.status == 0
+    assert LINE in people.out
+    assert "voicemail after 25 s" in people.out
+    assert run("line", "show", LINE, "--json").json == DOCUMENT
+    again = run("line", "set", "-", stdin=run("line", "show", LINE, "--json").out)
+    assert again.status == 0
+
+
+def test_list_names_all_lines_and_marks_the_bad_ones(run: Run, store: Any) -> None:
+    assert run("line", "list").status == 0
+    assert run("line", "list", "--json").json == []
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    store.set(f"line:{OTHER}", "not json")
+    rows = run("line", "list").out.splitlines()
+    assert len(rows) == 3
+    assert "no_answer: voicemail after 25 s" in rows[1]
+    assert rows[2].startswith(OTHER)
+    assert "REFUSED" in rows[2]
+    listed = run("line", "list", "--json").json
+    assert listed[0] == DOCUMENT
+    assert listed[1]["number"] == OTHER
+
+
+def test_delete_warns_of_lines_that_forward_there(run: Run, store: Any) -> None:
+    forwards = {"busy": {"on": True, "to": {"kind": "number", "number": OTHER}}}
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"forwards": forwards}))
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    result = run("line", "delete", OTHER)
+    assert result.status == 0
+    assert LINE in result.err
+    assert store.keys() == [f"line:{LINE}"]
+    refused(run("line", "delete", OTHER), OTHER)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("line", "show", LINE),
+        ("line", "delete", LINE),
+        ("forward", "show", LINE),
+        ("forward", "set", LINE, "busy", "voicemail"),
+        ("forward", "off", LINE, "busy"),
+        ("explain", LINE),
+    ],
+)
+def test_an_unknown_line_is_wrong_input(run: Run, store: Any, arguments: tuple[str, ...]) -> None:
+    refused(run(*arguments), LINE, "unknown line")
+    assert store.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("dest", "to"),
+    [
+        ("voicemail", {"kind": "voicemail", "number": LINE}),
+        ("voicemail:0972101002", {"kind": "voicemail", "number": OTHER}),
+        ("fax:+33972101002", {"kind": "fax", "number": OTHER}),
+        ("number:06 12 34 56 78", {"kind": "number", "number": "+33612345678"}),
+    ],
+)
+def test_forward_set_changes_that_forward_and_nothing_else(
+    run: Run, store: Any, dest: str, to: dict[str, str]
+) -> None:
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    result = run("forward", "set", "0972101001", "busy", dest)
+    assert (result.status, result.err) == (0, "")
+    assert "in force" in result.out
+    stored = json.loads(store.get(f"line:{LINE}"))
+    assert stored["forwards"].pop("busy") == {"on": True, "to": to}
+    assert stored == DOCUMENT
+
+
+def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any) -> None:
+    def delay() -> Any:
+        return json.loads(store.get(f"line:{LINE}"))["forwards"]["no_answer"]["after_s"]
+
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    run("forward", "set", LINE, "no_answer", "number:0612345678")
+    assert delay() == 25
+    run("forward", "set", LINE, "no_answer", "voicemail", "--after", "60")
+    assert delay() == 60
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"forwards": None}))
+    answer = run("forward", "set", LINE, "no_answer", "voicemail", "--json").json
+    assert (delay(), answer["after_s"]) == (20, 20)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("no_answer", "voicemail", "--after", "61"), ["after_s", "61"]),
+        (("no_answer", "voicemail", "--after", "x"), ["--after", "x"]),
+        (("busy", "voicemail", "--after", "20"), ["--after", "20"]),
+        (("sometimes", "voicemail"), ["CONDITION", "sometimes"]),
+        (("busy", "mailbox"), ["DEST", "mailbox"]),
+        (("busy", "fax"), ["DEST", "fax"]),
+        (("busy", "number:"), ["DEST", "number:"]),
+        (("busy", "number:hello"), ["DEST", "hello"]),
+        (("busy", "number:112"), ["forwards.busy.to", "112"]),
+        (("busy", "number:0899123456"), ["forwards.busy.to", "+33899123456"]),
+        (("busy", "voicemail:+33972109999"), ["forwards.busy.to", "+33972109999"]),
+        (("busy", f"number:{LINE}"), ["forwards.busy.to", LINE]),
+        (("busy",), ["DEST"]),
+    ],
+)
+def test_a_wrong_forward_is_refused_and_changes_nothing(
+    run: Run, store: Any, arguments: tuple[str, ...], told: list[str]
+) -> None:
+    before = json.dumps(DOCUMENT)
+    store.set(f"line:{LINE}", before)
+    refused(run("forward", "set", LINE, *arguments), *told)
+    assert store.get(f"line:{LINE}") == before
+
+
+def test_forward_off_keeps_the_target_even_when_that_is_gone(run: Run, store: Any) -> None:
+    forwards = {"busy": {"on": True, "to": {"kind": "fax", "number": OTHER}, "note": "x"}}
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"forwards": forwards}))
+    assert run("forward", "off", LINE, "busy").status == 0
+    stored = json.loads(store.get(f"line:{LINE}"))["forwards"]["busy"]
+    assert stored == {"on": False, "to": {"kind": "fax", "number": OTHER}, "note": "x"}
+    shown = run("forward", "show", LINE, "--json").json
+    assert list(shown) == ["unconditional", "busy", "no_answer", "unreachable"]
+    assert shown["busy"] == stored
+    assert shown["unreachable"] == {"on": False}
+
+
+def test_a_change_made_meanwhile_is_not_lost(store: Any) -> None:
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    meanwhile = iter([{"label": "first"}, {"label": "second"}])
+
+    def change(document: dict[str, Any]) -> None:
+        document["suspended"] = True
+        other = next(meanwhile, None)
+        if other:  # another program writes between our read and our write
+            store.set(f"line:{LINE}", json.dumps(DOCUMENT | other))
+
+    client = redis.Redis.from_url("unix://" + store.connection_pool.connection_kwargs["path"])
+    with client:
+        Documents(client, Numbering("FR")).edit(LINE, change)
+    stored = json.loads(store.get(f"line:{LINE}"))
+    assert (stored["label"], stored["suspended"]) == ("second", True)
+
+
+def test_a_document_that_contradicts_its_key_is_not_edited(run: Run, store: Any) -> None:
+    store.set(f"line:{OTHER}", json.dumps(DOCUMENT))
+    refused(run("forward", "set", OTHER, "busy", "voicemail"), "number", LINE)
+    assert store.keys() == [f"line:{OTHER}"]
+
+
+def test_explain_uses_what_redis_holds_now(run: Run, store: Any) -> None:
+    forwards = {
+        "busy": {"on": True, "to": {"kind": "number", "number": OTHER}},
+        "no_answer": DOCUMENT["forwards"]["no_answer"],
+    }
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"forwards": forwards}))
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    assert run("explain", LINE, "--json").json["stages"][0]["decision"] == {
+        "action": "reject",
+        "code": 480,
+        "condition": "unreachable",
+        "why": "unreachable",
+    }
+    now = time.time()
+    store.zadd(f"reg:{LINE}", {"sip:a@127.0.0.1": now + 60})
+    store.zadd(f"reg:{OTHER}", {"sip:b@127.0.0.1": now - 1})
+    stages = run("explain", LINE, "--json").json["stages"]
+    assert stages[0]["decision"] == {"action": "ring", "after_s": 25}
+    busy = next(stage for stage in stages if "busy" in stage["when"])
+    assert (busy["decision"]["kind"], busy["decision"]["number"]) == ("line", OTHER)
+    there = stages[stages.index(busy) + 1]
+    assert (there["number"], there["decision"]["code"]) == (OTHER, 480)
+
+    store.zadd(f"live:{LINE}", {"a": now + 60, "b": now + 60, "lapsed": now - 1})
+    assert run("explain", LINE, "--json").json["stages"][0]["decision"]["condition"] == "busy"
+    text = run("explain", LINE, "--from", OTHER).out
+    assert "2 of 2 in progress" in text
+    assert f"the caller {OTHER} is its target" in text
+    refused(run("explain", LINE, "--from", "me"), "--from", "me")
+
+
+def test_calls_come_from_every_worker(run: Run, tmp_path: Path) -> None:
+    class Admin(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps([{"id": "1", "called": LINE}]).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Admin) as admin:
+        thread = threading.Thread(target=admin.serve_forever)
+        thread.start()
+        config = tmp_path / "config.yaml"
+        config.write_text(f"admin: {{listen: '127.0.0.1:{admin.server_port}'}}")
+        try:
+            assert run("calls", "--json").json == [{"id": "1", "called": LINE}]
+            assert LINE in run("calls").out
+        finally:
+            admin.shutdown()
+            thread.join()
+    silent = run("calls")
+    assert silent.status == 1
+    assert f"127.0.0.1:{admin.server_port}" in silent.err
+
+
+def test_records_are_shown_and_foreign_entries_skipped(run: Run, store: Any) -> None:
+    assert run("cdr").out == "no records yet\n"
+    assert run("cdr", "--json").out == ""
+    fields = {
+        "id": "1",
+        "call_id": "c",
+        "caller": "+33612345678",
+        "called": LINE,
+        "received": "1700000000.5",
+        "rang": "",
+        "answered": "",
+        "ended": "1700000001",
+        "condition": "busy",
+        "destination": "voicemail",
+        "target": LINE,
+        "outcome": "answered",
+        "code": "200",
+        "q850": "",
+        "why": "",
+        "seconds": "12",
+        "payer": LINE,
+        "billing": "free",
+        "forwards": "[]",
+        "legs": "[]",
+    }
+    store.xadd("cdr", {"something": "else"})
+    store.xadd("cdr", fields)
+    result = run("cdr", "--json")
+    assert result.json["called"] == LINE
+    assert "cdr entry" in result.err
+    rows = run("cdr", "--last", "1").out.splitlines()
+    assert len(rows) == 2
+    assert "voicemail" in rows[1]
+
+
+def test_config_is_taken_before_and_after_the_command_and_must_exist(
+    run: Run, tmp_path: Path
+) -> None:
+    for arguments in (("--config", "no.yaml", "line", "list"), ("cdr", "--config", "no.yaml")):
+        refused(run(*arguments), "no.yaml")
+    (tmp_path / "bad.yaml").write_text("timers: {max_ring_s: soon}")
+    for command in (["check"], ["serve"], ["demo"], ["line", "list"], ["calls"], ["explain", LINE]):
+        refused(run(*command, "--config", "bad.yaml"), "timers.max_ring_s", "'soon'")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("fly",), ("line",), (), ("line", "show"), ("cdr", "--last", "-1"), ("--nope",)]
+)
+def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert (result.status, result.out) == (2, "")
+    assert result.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("line", "list"),
+        ("forward", "set", LINE, "busy", "voicemail"),
+        ("cdr",),
+        ("cdr", "--follow"),
+    ],
+)
+def test_redis_away_is_a_failure_that_keeps_the_secret(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("RENVOI_REDIS_URL", "redis://:hunter2@127.0.0.1:1")
+    result = run(*arguments)
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "127.0.0.1:1" in result.err
+    assert "hunter2" not in result.err
+
+
+def test_a_key_of_another_type_is_a_failure_in_one_line(run: Run, store: Any) -> None:
+    store.lpush(f"line:{LINE}", "x")
+    result = run("line", "show", LINE)
+    assert (result.status, result.err.count("\n")) == (1, 1)
+    assert "WRONGTYPE" in result.err
+
+
+def test_check_tells_each_thing_in_a_line(run: Run, store: Any, tmp_path: Path) -> None:
+    result = run("check")
+    assert result.status == 0, result
+    assert [line.split()[:2] for line in result.out.splitlines()] == [
+        ["ok", "config"],
+        ["ok", "sip"],
+        ["ok", "redis"],
+        ["ok", "destinations"],
+    ]
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"max_calls": 0}))
+    result = run("check", "--json")
+    failed = [check for check in result.json if not check["ok"]]
+    assert result.status == 1
+    assert [check["check"] for check in failed] == ["redis"]
+    assert "max_calls" in failed[0]["detail"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [[], ["line"], ["line", "set"], ["forward"], ["forward", "set"], ["explain"], ["cdr"]],
+)
+def test_help_teaches(run: Run, command: list[str]) -> None:
+    result = run(*command, "--help")
+    assert result.status == 0
+    assert "Usage: renvoi" in result.out
+    assert "  renvoi " in result.out  # an example to copy
