@@ -8,6 +8,7 @@ that TLS, unix sockets, passwords and Sentinel work alike.
 from collections.abc import Sequence
 from typing import Any
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -81,7 +82,9 @@ class Connection:
         if not self.is_open:
             # Sending would connect again without a word, with nothing set up on the new one.
             raise RedisConnectionError("connection lost")
-        await self._raw.send_packed_command(self._raw.pack_commands(commands), check_health=False)
+        # hiredis's type stub means a tuple of any length and says one of length one.
+        packed = b"".join(hiredis.pack_command(c) for c in commands)  # type: ignore[arg-type]
+        await self._raw.send_packed_command(packed, check_health=False)
 
     async def hear(self, quiet_s: float) -> Any:
         """The next message; None when there is none for `quiet_s` seconds.

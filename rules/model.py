@@ -223,6 +223,8 @@ def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destinat
         if to.kind is not Kind.VOICEMAIL:
             raise DocumentError(path, None, f"is needed for kind {to.kind}")
         return Destination(to.kind, own)
+    if to.kind is Kind.VOICEMAIL and to.number == own:
+        return Destination(to.kind, own)
     try:
         found = numbering.recognise(to.number)
     except NumberError as error:

@@ -89,10 +89,10 @@ class Numbering:
             NumberError: the text is no number, or a short or emergency number, which has no
                 E.164 form.
         """
-        found = self.recognise(text)
-        if not found.number.startswith("+"):
-            raise NumberError(text, f"is {_article(found.refused or 'short')} number")
-        return found.number
+        number = self._read(text)
+        if not number.startswith("+"):
+            raise NumberError(text, f"is {_article(self._short_kind(number))} number")
+        return number
 
     def recognise(self, text: str) -> Recognised:
         """Everything a rule needs to know about a target.
@@ -103,27 +103,10 @@ class Numbering:
         Raises:
             NumberError: the text is no number at all.
         """
-        digits = _digits(text)
-        if self._own is not None and self._own.fullmatch(digits):
-            return Recognised(digits, *self._classify(digits))
-        if not digits.startswith("+") and len(digits) <= _LONGEST_SHORT_NUMBER:
-            return Recognised(digits, False, self._short_kind(digits))
-        try:
-            parsed = phonenumbers.parse(digits, self.country)
-        except phonenumbers.NumberParseException as error:
-            raise NumberError(text, "is no telephone number") from error
-        verdict = phonenumbers.is_possible_number_with_reason(parsed)
-        if verdict != ValidationResult.IS_POSSIBLE:
-            national = str(parsed.national_number)
-            if verdict == ValidationResult.TOO_SHORT and len(national) <= _LONGEST_SHORT_NUMBER:
-                return Recognised(national, False, self._short_kind(national))
-            raise NumberError(text, _PROBLEMS.get(verdict, "is no telephone number"))
-        e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
-        own = self._own if parsed.country_code == self._code else None
-        if own is not None and not own.fullmatch(e164):
-            # The library takes a trunk prefix for a digit when one digit is missing behind it.
-            raise NumberError(text, _PROBLEMS[ValidationResult.TOO_SHORT])
-        return Recognised(e164, *self._classify(e164))
+        number = self._read(text)
+        if number.startswith("+"):
+            return Recognised(number, *self._classify(number))
+        return Recognised(number, False, self._short_kind(number))
 
     def is_mobile(self, e164: str) -> bool:
         """Whether calls to this number are calls to a mobile. French mobiles are 06/07."""
@@ -142,6 +125,34 @@ class Numbering:
         if len(user) > _LONGEST_TEXT:
             return None
         return self._quick(user)
+
+    def _read(self, text: str) -> str:
+        """E.164 with +, or the bare digits of a short number.
+
+        Raises:
+            NumberError: the text is no number at all.
+        """
+        digits = _digits(text)
+        if self._own is not None and self._own.fullmatch(digits):
+            return digits
+        if not digits.startswith("+") and len(digits) <= _LONGEST_SHORT_NUMBER:
+            return digits
+        try:
+            parsed = phonenumbers.parse(digits, self.country)
+        except phonenumbers.NumberParseException as error:
+            raise NumberError(text, "is no telephone number") from error
+        verdict = phonenumbers.is_possible_number_with_reason(parsed)
+        if verdict != ValidationResult.IS_POSSIBLE:
+            national = str(parsed.national_number)
+            if verdict == ValidationResult.TOO_SHORT and len(national) <= _LONGEST_SHORT_NUMBER:
+                return national
+            raise NumberError(text, _PROBLEMS.get(verdict, "is no telephone number"))
+        e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
+        own = self._own if parsed.country_code == self._code else None
+        if own is not None and not own.fullmatch(e164):
+            # The library takes a trunk prefix for a digit when one digit is missing behind it.
+            raise NumberError(text, _PROBLEMS[ValidationResult.TOO_SHORT])
+        return e164
 
     def _number_or_none(self, user: str) -> str | None:
         try:

@@ -181,7 +181,7 @@ def test_secrets_are_not_shown() -> None:
 
 
 QUICK = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow],
