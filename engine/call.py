@@ -6,6 +6,7 @@ let the two sides talk, write down what happened. Every path ends in an `Over` w
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,10 @@ class Call:
         except Exception:
             self._worker.log.exception("call.error", call=self.story.id)
         finally:
-            self._end_legs(over)
+            try:
+                self._end_legs(over)
+            except Exception:
+                self._worker.log.exception("call.error", call=self.story.id)
             self._worker.on_call_over(self, over)
 
     async def _connect(self) -> Leg:
@@ -122,6 +126,7 @@ class Call:
         try:
             entry = await store.look_up(number)
         except Unavailable:
+            self._check_caller()
             if self._worker.config.rules.when_unavailable == "reject":
                 raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
             return await self._worker.entry_without_rules(number)
@@ -188,6 +193,8 @@ class Call:
         """No forward saves the call: a phone's own no is passed on, else the condition's code."""
         assert isinstance(decision, Reject)
         over = refused(decision)
+        if decision.why == "max_diversions":
+            return over
         for failed in self._failures:
             if failed.message is not None and (
                 stops_all(failed.code) or failed.code == decision.code
@@ -202,7 +209,7 @@ class Call:
         self._worker.forwards[line.number] += 1
         self._worker.live.leave(line.number, self.story.id)
         self._failures.clear()
-        self._tell_caller(181, None)
+        self._caller.progress(181)
 
     # -- ringing ----------------------------------------------------------------------------------
 
@@ -215,17 +222,21 @@ class Call:
         """
         timers = self._worker.config.timers
         for contact in entry.live_contacts(time.time()):
-            routes = (contact.path,) if contact.path else ()
+            routes = tuple(split_path(contact.path)) if contact.path else ()
             self._dial("line", line.number, contact.uri, routes, trusted=False)
-        start = self._worker.loop.time()
+        silent = dict(self._ringing)
         ring_s = after_s if after_s is not None else timers.max_ring_s
-        result = await self._ring(start, timers.pre_ringing_s, ring_s)
+        result = await self._ring(timers.pre_ringing_s, ring_s)
         if isinstance(result, Leg):
             return result
         self._worker.live.leave(line.number, self.story.id)
-        if result is not None:
+        if result is Condition.NO_ANSWER:
             return result
-        outcome = verdict([self._failure_of(failed) for failed in self._failures])
+        failures = [self._failure_of(failed) for failed in self._failures]
+        for failed in self._failures:
+            silent.pop(failed.leg, None)
+        failures += [Failure(408, transport=True)] * len(silent)
+        outcome = verdict(failures)
         if isinstance(outcome, Condition):
             return outcome
         raise Over(of_code(outcome), outcome, "passed_on", self._response_with(outcome))
@@ -235,7 +246,7 @@ class Call:
         uri = self._worker.uri_of(decision)
         max_ring_s = self._worker.config.timers.max_ring_s
         self._dial(decision.kind, decision.number, uri, (), trusted=True)
-        result = await self._ring(self._worker.loop.time(), max_ring_s, max_ring_s)
+        result = await self._ring(max_ring_s, max_ring_s, max_ring_s)
         if isinstance(result, Leg):
             return result
         if result is not None:
@@ -250,27 +261,34 @@ class Call:
             outcome = Outcome.NO_ANSWER if unanswered else Outcome.UNREACHABLE
         raise Over(outcome, code, "target_failed", self._response_with(code))
 
-    async def _ring(self, start: float, pre_s: float, ring_s: float) -> Leg | Condition | None:
+    async def _ring(
+        self, pre_s: float, ring_s: float, most_s: float = math.inf
+    ) -> Leg | Condition | None:
         """Wait for an answer. The leg that answered; NO_ANSWER or UNREACHABLE when a timer ran
         out; None when every leg failed (see `_failures`).
 
-        Until the first 18x the call waits `pre_s` from the INVITE, after it `ring_s`.
+        A leg has `pre_s` from its INVITE to show a first 18x; from then on the call waits
+        `ring_s`, and never longer than `most_s` from the INVITE.
         """
-        deadline = start + pre_s
-        rang = False
+        loop, story = self._worker.loop, self.story
+        start = loop.time()
+        first_rang: float | None = None
         while self._ringing:
-            event = await self._mailbox.get(deadline)
+            # Legs that have never rung do not keep those that do, nor those that are gone.
+            rings = first_rang is not None and any(map(story.has_rung, self._ringing))
+            deadline = first_rang + ring_s if rings and first_rang is not None else start + pre_s
+            event = await self._mailbox.get(min(deadline, start + most_s))
             if event is None:
                 self._retire(GIVEN_UP)
-                return Condition.NO_ANSWER if rang else Condition.UNREACHABLE
+                return Condition.NO_ANSWER if rings else Condition.UNREACHABLE
             if isinstance(event, Answered) and (
                 event.leg in self._ringing or event.leg in self._retired
             ):
                 return self._take(event)
             if isinstance(event, Progress) and event.leg in self._ringing:
-                if event.code not in (181, 199) and not rang:
-                    rang = True
-                    deadline = self._worker.loop.time() + ring_s
+                if _is_ringing(event.code):
+                    story.leg_rang(event.leg)
+                    first_rang = first_rang or loop.time()
                 self._on_progress(event)
             elif isinstance(event, Failed) and event.leg in self._ringing:
                 self._on_failed(event)
@@ -282,24 +300,24 @@ class Call:
         """Somebody picked up: everybody else is called off, the caller gets the answer."""
         winner = event.leg
         self._ringing.pop(winner, None)
-        if self._retired.pop(winner, 0) is None:
+        if winner in self._retired:
             # The no-answer race: who was given up wins while the target has not answered.
+            del self._retired[winner]
             self._worker.metrics.race("line_won")
-            self.story.overtaken(winner)
+            self._take_back(self.story.overtaken(winner))
         self._retire(ELSEWHERE)
         self.story.leg_answered(winner, event.code)
         if self._invite.body:
             winner.accept()
         if not self._caller.answer(event.code, event.message):
             winner.hangup()
+            self._check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         self.story.answered = time.time()
         winner.peer, self._caller.peer = self._caller, winner
         return winner
 
     def _on_progress(self, event: Progress) -> None:
-        if event.code not in (181, 199):
-            self.story.leg_rang(event.leg)
         if len(self._ringing) == 1:
             event.leg.peer, self._caller.peer = self._caller, event.leg
             message: Message | None = event.message
@@ -337,11 +355,11 @@ class Call:
     ) -> None:
         worker, invite = self._worker, self._invite
         if worker.config.sip.outbound_proxy:
-            routes = (worker.config.sip.outbound_proxy, *routes)
+            routes = (f"<{worker.config.sip.outbound_proxy}>", *routes)
         try:
             leg = worker.endpoint.dial(
                 uri,
-                from_=headers.without_tag(invite.first(b"from") or b""),
+                from_=headers.caller_shown(invite, trusted=trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
                 block=headers.invite_block(
                     invite,
@@ -354,6 +372,7 @@ class Call:
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=routes,
+                trusted=trusted,
                 listener=self._mailbox.put,
             )
         except DialError as error:
@@ -384,6 +403,19 @@ class Call:
         if delay is not None:
             self._worker.metrics.post_dial_delay.observe(delay)
         self._caller.progress(code, message)
+
+    def _take_back(self, number: str) -> None:
+        """The call is on this line again, and on none that it was forwarded to since."""
+        live, call_id = self._worker.live, self.story.id
+        for other in self._visited:
+            live.leave(other, call_id)
+        while self._diverted and self._diverted[-1].line != number:
+            self._worker.release_forward(self._diverted.pop().line)
+        if self._diverted:
+            self._worker.release_forward(self._diverted.pop().line)
+        entry = self._worker.store.peek(number)
+        limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
+        live.add(number, call_id, lease=limited)
 
     def _check_caller(self) -> None:
         """After waiting for Redis: the caller's CANCEL beats everything."""
@@ -431,6 +463,16 @@ class Call:
 
     def now(self) -> dict[str, Any]:
         return self.story.now()
+
+
+def _is_ringing(code: int) -> bool:
+    """An 18x that tells of ringing or progress, not of a forward (domain.md 1.5)."""
+    return 180 <= code <= 189 and code != 181
+
+
+def split_path(path: str) -> list[str]:
+    """The hops of a Path, in order (RFC 3327 5.2: a Route of the new leg)."""
+    return [hop.decode() for hop in headers.split_list(path.encode())]
 
 
 def message_of(leg: Leg) -> Message:

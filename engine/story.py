@@ -79,13 +79,17 @@ class Story:
             )
         )
 
-    def overtaken(self, winner: Leg) -> None:
-        """The person who was given up picked up all the same: the forwards since did not happen."""
+    def overtaken(self, winner: Leg) -> str:
+        """Who was given up picked up all the same: the forwards since did not happen.
+
+        The line's number.
+        """
         line = self.legs[winner].number
         for place, forward in enumerate(self.forwards):
             if forward.line == line:
                 del self.forwards[place:]
-                return
+                break
+        return line
 
     @property
     def condition(self) -> str:

@@ -174,11 +174,12 @@ class Worker:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
         self.draining = True
         self.log.info("drain.start", calls=len(self.calls), deadline_s=self.config.timers.drain_s)
-        until = self.loop.time() + self.config.timers.drain_s
-        while self.calls and self.loop.time() < until:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self.config.timers.drain_s
+        while self.calls and loop.time() < until:
             self._idle.clear()
             try:
-                await asyncio.wait_for(self._idle.wait(), min(10.0, until - self.loop.time()))
+                await asyncio.wait_for(self._idle.wait(), min(10.0, until - loop.time()))
             except TimeoutError:
                 self.log.info("drain.progress", calls=len(self.calls))
         self.log.info("drain.end", calls=len(self.calls))
@@ -236,18 +237,23 @@ class Worker:
         """The end of every call, on every path: counts down, counts, records, tells."""
         story = call.story
         self.calls.pop(story.id, None)
-        for line in (*call.lines, story.caller):
+        for line in call.lines:
             self.live.leave(line, story.id)
+        self.live.leave(story.caller, caller_hold(story.id))
         for line in call.diverting_lines:
-            self.forwards[line] -= 1
-            if self.forwards[line] <= 0:
-                del self.forwards[line]
+            self.release_forward(line)
         record = story.record(over)
         self.metrics.call_ended(record.condition, record.destination, record.outcome)
         self.recorder.add(record)
         self.log.info("call.end", **telling(record))
         if not self.calls:
             self._idle.set()
+
+    def release_forward(self, line: str) -> None:
+        """One forwarded call of this line less."""
+        self.forwards[line] -= 1
+        if self.forwards[line] <= 0:
+            del self.forwards[line]
 
     def _count_caller(self, call: Call) -> None:
         """A call that a line makes through the engine counts on that line too (domain.md 1.3)."""
@@ -271,7 +277,8 @@ class Worker:
             self._hold(call, entry.line)
 
     def _hold(self, call: Call, line: Line) -> None:
-        self.live.add(line.number, call.story.id, lease=line.max_calls is not None)
+        held = caller_hold(call.story.id)
+        self.live.add(line.number, held, lease=line.max_calls is not None)
 
     def new_call_id(self) -> str:
         """Unique for ever: worker, start of the worker, number of the call."""
@@ -333,6 +340,12 @@ class Worker:
             self._lag_s = max(0.0, self.loop.time() - due)
 
 
+def caller_hold(call_id: str) -> str:
+    """How a call counts on the line that makes it: apart from the line it reaches, which may be
+    the same one."""
+    return f"{call_id}:caller"
+
+
 def fill(template: str, number: str) -> str:
     """A destination's URI: {number} in E.164 with +, {national} without it."""
     return template.replace("{number}", number).replace("{national}", number.lstrip("+"))
@@ -341,12 +354,7 @@ def fill(template: str, number: str) -> str:
 async def run(config: Config, index: int = 0) -> int:
     """Run one worker until a signal ends it; the exit status."""
     worker = Worker(config, index)
-    try:
-        await worker.start()
-    except StartError as error:
-        print(f"renvoi: {error}", file=sys.stderr)
-        return 1
-    greet(worker)
+    loop = asyncio.get_running_loop()
     done = asyncio.Event()
     draining: asyncio.Task[None] | None = None
 
@@ -356,8 +364,15 @@ async def run(config: Config, index: int = 0) -> int:
             draining = asyncio.ensure_future(worker.drain())
             draining.add_done_callback(lambda _: done.set())
 
-    worker.loop.add_signal_handler(signal.SIGTERM, on_term)
-    worker.loop.add_signal_handler(signal.SIGINT, done.set)
+    # Before the first call can come: a signal during the start ends it properly too.
+    loop.add_signal_handler(signal.SIGTERM, on_term)
+    loop.add_signal_handler(signal.SIGINT, done.set)
+    try:
+        await worker.start()
+    except StartError as error:
+        print(f"renvoi: {error}", file=sys.stderr)
+        return 1
+    greet(worker)
     await done.wait()
     if draining is not None:
         draining.cancel()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import headers, pjsip, wire
+from sip.guard import HEAD_MAX
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import ffi, lib
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
 ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
-# Room that PJSIP needs for its own header fields in the messages it makes from this one.
-HEAD_MAX = 3400
+LATE_S = 32.0  # 64*T1
 DEFAULT_MAX_FORWARDS = 70
 
 
@@ -39,6 +39,7 @@ class Door:
         self._gate = gate
         self._rejected = on_rejected
         self._created = ffi.new("pjsip_dialog **")
+        self._done: dict[tuple[bytes | None, ...], float] = {}
         self._lists: dict[tuple[bytes, bytes], Any] = {}
         self.layout_checked = False
 
@@ -75,9 +76,11 @@ class Door:
 
     def _on_new_invite(self, rdata: Any) -> None:
         endpoint = self._endpoint
-        message = wire.received(rdata)
+        message = wire.received()
         if not self.layout_checked:
             self._check_first_packet(rdata)
+        if self._is_late(message):
+            return
         if message.truncated or message.head_size > HEAD_MAX:
             self._refuse(rdata, 513, "too_large")
             return
@@ -88,13 +91,17 @@ class Door:
         if headers.requires_100rel(message):
             self._refuse(rdata, 420, "unsupported", (b"Unsupported", b"100rel"))
             return
-        contact = endpoint.contact_of(message.first(b"via") or b"")
+        if lib.pjsip_tsx_detect_merged_requests(rdata) != ffi.NULL:
+            self._refuse(rdata, 482, "loop_detected")
+            return
+        via, source = message.first(b"via") or b"", ffi.string(rdata.pkt_info.src_name)
+        transport = via[8:11].decode("latin-1").lower()
+        contact = endpoint.contact_of(transport, b":" in source)
         made = self._created
         status = lib.pjsip_dlg_create_uas_and_inc_lock(endpoint.ua, rdata, contact.ref, made)
         if status != 0:
-            code = 482 if status == pjsip.STATUS_EXISTS else 400
             no_contact = message.first(b"contact") is None
-            self._refuse(rdata, code, "no_contact" if no_contact else "malformed")
+            self._refuse(rdata, 400, "no_contact" if no_contact else "malformed")
             return
         dlg = made[0]
         try:
@@ -120,12 +127,31 @@ class Door:
 
     def _check_first_packet(self, rdata: Any) -> None:
         """The one part of the layout that only a received packet can show."""
-        if rdata.pkt_info.len != rdata.msg_info.len and len(self._endpoint.settings.listen) == 1:
+        datagrams = all(address.transport == "udp" for address in self._endpoint.listening)
+        # Line ends before the start line belong to the packet, not to the message.
+        clean = rdata.pkt_info.packet[0] not in (b"\r", b"\n")
+        if datagrams and clean and rdata.pkt_info.len != rdata.msg_info.len:
             raise pjsip.LayoutError(
                 f"PJSIP's layout differs at rx_data.pkt_info.len: read {rdata.pkt_info.len}, "
                 f"expected {rdata.msg_info.len}"
             )
         self.layout_checked = True
+
+    def remember(self, invite: Message) -> None:
+        """This INVITE is acknowledged: copies of it that are still on their way start no call.
+
+        PJSIP forgets an INVITE's branch with its ACK; RFC 6026 keeps it for 64*T1.
+        """
+        now = self._endpoint.loop.time()
+        self._done[_identity(invite)] = now + LATE_S
+        while self._done:
+            key, until = next(iter(self._done.items()))
+            if until > now:
+                return
+            del self._done[key]
+
+    def _is_late(self, invite: Message) -> bool:
+        return bool(self._done) and _identity(invite) in self._done
 
     def fail(self, rdata: Any) -> None:
         """Answer a request on which the engine stumbled."""
@@ -164,3 +190,7 @@ class Door:
             )
             self._lists[header] = made
         return made
+
+
+def _identity(invite: Message) -> tuple[bytes | None, ...]:
+    return invite.first(b"via"), invite.first(b"call-id"), invite.first(b"cseq")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import time
 from collections import Counter
@@ -17,9 +18,9 @@ import pjsua2
 
 from sip import pjsip, wire
 from sip.door import Door
+from sip.guard import Guard
 from sip.leg import Leg
 from sip.pjsip import ffi, lib
-from sip.state import State
 
 TICK_S = 0.02  # PJSIP's timers, and whatever socket has no reader of its own
 RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -81,6 +82,7 @@ class Endpoint:
         self.illegal_counts: Counter[str] = Counter()
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.guard = Guard(on_rejected)
         self.door = Door(self, on_invite=on_invite, gate=gate, on_rejected=on_rejected)
         self._stack = contextlib.ExitStack()
         self._networks = [ip_network(peer, strict=False) for peer in settings.trusted_peers]
@@ -90,7 +92,7 @@ class Endpoint:
         self._zero = ffi.new("long[2]", [0, 0])
         self._count = ffi.new("unsigned *")
         self._created = ffi.new("pjsip_dialog **")
-        self._contacts: dict[str, wire.Text] = {}
+        self._contacts: dict[tuple[str, bool], wire.Text] = {}  # by transport and IPv6
         self._closed = False
 
     # -- life cycle -------------------------------------------------------------------------------
@@ -112,8 +114,15 @@ class Endpoint:
         self.endpt = lib.pjsua_get_pjsip_endpt()
         self.ua = lib.pjsip_ua_instance()
         self._forget_capabilities()
-        # Requests outside dialogs come to the door after mod-ua (32) found no dialog for them.
+        # The guard comes before PJSIP's transactions (16). Requests outside dialogs come to the
+        # door after mod-ua (32) found no dialog for them.
         self._modules = [
+            self._register(
+                b"renvoi-guard",
+                10,
+                ("on_rx_request", self.guard.on_request),
+                ("on_rx_response", self.guard.on_response),
+            ),
             self._register(b"renvoi-door", 33, ("on_rx_request", self._on_new_request)),
             self._register(
                 b"renvoi-usage",
@@ -123,7 +132,7 @@ class Endpoint:
                 ("on_tsx_state", self._on_tsx_state),
             ),
         ]
-        self.usage = self._modules[1][0]
+        self.usage = self._modules[-1][0]
         self._on_dropped = self._callback("void(pjsip_tp_dropped_data *)", self._dropped)
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
@@ -139,7 +148,10 @@ class Endpoint:
             leg.detach()
             leg.hangup()
         until = time.monotonic() + deadline_s
-        while self.legs and time.monotonic() < until:
+        # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
+        while time.monotonic() < until and any(
+            leg.incoming or leg.provisional for leg in self.legs.values()
+        ):
             await asyncio.sleep(TICK_S)
         if self._tick is not None:
             self._tick.cancel()
@@ -177,7 +189,8 @@ class Endpoint:
             host = endpoint.transportGetInfo(number).localName.rpartition(":")[0] or host
         suffix = "" if address.transport == "udp" else f";transport={address.transport}"
         contact = f"<sip:renvoi@{host}:{address.port}{suffix}>"
-        self._contacts.setdefault(address.transport, wire.Text(contact.encode()))
+        key = address.transport, ":" in address.host
+        self._contacts.setdefault(key, wire.Text(contact.encode()))
         self.host = getattr(self, "host", host)
 
     def _forget_capabilities(self) -> None:
@@ -255,9 +268,11 @@ class Endpoint:
         content_type: bytes,
         max_forwards: int,
         routes: tuple[str, ...] = (),
+        trusted: bool = True,
         listener: Callable[[Any], None],
     ) -> Leg:
-        """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text.
+        """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
+        `routes` Route values such as "<sip:edge;lr>".
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
@@ -265,7 +280,7 @@ class Endpoint:
         status = lib.pjsip_dlg_create_uac(
             self.ua,
             wire.borrow(0, from_),
-            self._contact_for(uri).ref,
+            self._contact_for(routes[0] if routes else uri).ref,
             wire.borrow(1, to),
             wire.borrow(2, uri.encode()),
             made,
@@ -278,8 +293,9 @@ class Endpoint:
         try:
             lib.pjsip_dlg_add_usage(dlg, self.usage, ffi.NULL)
             lib.pjsip_dlg_inc_session(dlg, self.usage)
-            if routes:
-                self._set_routes(dlg, routes)
+            if routes and not self._set_routes(dlg, routes):
+                leg.abandon()
+                raise DialError(f"cannot place a call to {uri!r}: bad route {routes!r}")
             spare = len(from_) + len(to) + 2 * len(uri) + sum(map(len, routes))
             tdata = wire.create_request(
                 dlg, wire.INVITE, block, body, content_type, measure=spare > 600
@@ -291,6 +307,7 @@ class Endpoint:
             ffi.cast("pjsip_int_hdr *", header).ivalue = max_forwards
             lib.pjsip_tx_data_add_ref(tdata)
             leg.attach_outgoing(tdata, uri)
+            leg.trusted = trusted
             leg.listener = listener
             if not wire.send_request(dlg, tdata, "INVITE"):
                 leg.on_invite_failed(503)
@@ -298,34 +315,38 @@ class Endpoint:
             lib.pjsip_dlg_dec_lock(dlg)
         return leg
 
-    def _contact_for(self, uri: str) -> wire.Text:
-        if len(self._contacts) > 1:
-            for transport, contact in self._contacts.items():
-                if f";transport={transport}" in uri:
-                    return contact
-        return next(iter(self._contacts.values()))
+    def _contact_for(self, hop: str) -> wire.Text:
+        """The Contact of a leg whose INVITE goes to `hop`, a URI or a Route value."""
+        if len(self._contacts) == 1:
+            return next(iter(self._contacts.values()))
+        low = hop.lower()
+        named = low.partition(";transport=")[2]
+        transport = "tls" if low.lstrip("<").startswith("sips:") else re.split("[;>?]", named)[0]
+        return self.contact_of(transport or "udp", "[" in hop)
 
-    def contact_of(self, via: bytes) -> wire.Text:
-        """The Contact for a request that came with this Via: the address it was sent to."""
-        if len(self._contacts) > 1:
-            transport = via[8:11].decode("latin-1").lower()
-            if transport in self._contacts:
-                return self._contacts[transport]
-        return next(iter(self._contacts.values()))
+    def contact_of(self, transport: str, ipv6: bool) -> wire.Text:
+        """The Contact for a dialog over this transport and address family."""
+        found = self._contacts.get((transport, ipv6)) or self._contacts.get(("udp", ipv6))
+        return found or next(iter(self._contacts.values()))
 
-    def _set_routes(self, dlg: Any, routes: tuple[str, ...]) -> None:
+    def _set_routes(self, dlg: Any, routes: tuple[str, ...]) -> bool:
+        """Give a new dialog its route set; False when a value does not parse."""
         pool = lib.pjsip_endpt_create_pool(self.endpt, b"routes", 1000, 1000)
-        head = ffi.new("pjsip_hdr *")
-        head.prev = head.next = head
-        for route in routes:
-            line = ffi.new("char[]", f"<{route}>".encode())
-            header = lib.pjsip_parse_hdr(
-                pool, wire.text(b"Route").ref, line, len(line) - 1, ffi.NULL
-            )
-            if header != ffi.NULL:
+        try:
+            head = ffi.new("pjsip_hdr *")
+            head.prev = head.next = head
+            for route in routes:
+                line = ffi.new("char[]", route.encode())
+                header = lib.pjsip_parse_hdr(
+                    pool, wire.text(b"Route").ref, line, len(line) - 1, ffi.NULL
+                )
+                if header == ffi.NULL:
+                    return False
                 lib.pj_list_insert_before(head, header)
-        lib.pjsip_dlg_set_route_set(dlg, head)
-        lib.pjsip_endpt_release_pool(self.endpt, pool)
+            lib.pjsip_dlg_set_route_set(dlg, head)
+            return True
+        finally:
+            lib.pjsip_endpt_release_pool(self.endpt, pool)
 
     def is_trusted(self, source: bytes) -> bool:
         """Whether this IP address may place calls; remembered by address."""
@@ -372,7 +393,7 @@ class Endpoint:
             wire.counts["in", "ACK"] += 1
             leg = self.legs.get(lib.pjsip_rdata_get_dlg(rdata))
             if leg is not None:
-                leg.on_ack(wire.received(rdata))
+                leg.on_ack(leg.mark(wire.received()))
         return 1
 
     def _on_dialog_response(self, rdata: Any) -> int:
@@ -413,9 +434,8 @@ class Endpoint:
         final = tsx.state >= pjsip.TSX_COMPLETED
         message = None
         if kind == pjsip.EVENT_RX:
-            rdata = state.src.rdata
             wire.counts["in", wire.RESPONSE_KINDS[tsx.status_code // 100]] += 1
-            message = wire.received(rdata)
+            message = leg.mark(wire.received())
         elif not final:
             return
         code = tsx.status_code
@@ -436,11 +456,7 @@ class Endpoint:
         leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
         if leg is None or tsx.method.id == pjsip.CANCEL:
             return
-        if tsx.state == pjsip.TSX_CONFIRMED and kind == pjsip.EVENT_RX:
-            # An ACK with the INVITE's own branch: for a 2xx some send it so.
-            if leg.state is State.ANSWERED and tsx == leg.invite_tsx:
-                leg.on_ack(wire.received(state.src.rdata))
-        elif tsx.state == pjsip.TSX_TERMINATED:
+        if tsx.state == pjsip.TSX_TERMINATED:
             if tsx == leg.invite_tsx:
                 leg.on_invite_server_gone()
             else:
@@ -450,7 +466,9 @@ class Endpoint:
         dlg = lib.pjsip_tsx_get_dlg(tsx)
         leg = self.legs.get(dlg)
         number = tsx.method.id
-        message = wire.received(rdata)
+        message = wire.received()
+        if leg is not None:
+            leg.mark(message)
         method = message.method
         wire.counts["in", wire.kind_of(method)] += 1
         if number in (pjsip.BYE, pjsip.CANCEL) or leg is None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sip import wire
-from sip.headers import HOP
+from sip import pjsip, wire
+from sip.headers import crossing
 from sip.message import Message
 from sip.pjsip import lib
 from sip.state import State
@@ -18,6 +18,10 @@ from sip.state import State
 if TYPE_CHECKING:
     from sip.leg import Leg
 
+# Methods are case-sensitive, but PJSIP knows these in any case.
+_KNOWN = frozenset((b"invite", b"bye", b"options"))
+# RFC 3261 9.1: 64*T1.
+CANCEL_TIMEOUT_S = 32.0
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
 RETRY_LATER = b"Retry-After: 3"
 
@@ -25,16 +29,29 @@ RETRY_LATER = b"Retry-After: 3"
 class Exchange:
     """One request under way from `asker` to its peer."""
 
-    __slots__ = ("answered", "asker", "cseq", "invite", "method", "response", "tdata", "tsx")
+    __slots__ = (
+        "answered",
+        "asker",
+        "cancelled",
+        "cseq",
+        "invite",
+        "method",
+        "provisional",
+        "response",
+        "tdata",
+        "tsx",
+    )
 
     def __init__(self, asker: Leg, method: bytes, tsx: Any, response: wire.Response) -> None:
         self.asker = asker
-        self.method = method
-        self.invite = method == b"INVITE"
+        self.method = method.upper() if method.lower() in _KNOWN else method
+        self.invite = tsx.method.id == pjsip.INVITE
         self.tsx = tsx  # the asker's server transaction; None when it is over
         self.response = response
         self.cseq = 0  # of the request on the peer's side
         self.answered = False
+        self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
+        self.cancelled = False  # the asker has given its INVITE up
         self.tdata: Any = None  # the INVITE sent on the peer's side, for a CANCEL
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
@@ -42,9 +59,13 @@ class Exchange:
         dlg = self.asker.dialog
         if self.answered or dlg is None or self.tsx is None:
             return
-        self.answered = code >= 200
         if not self.response.send(dlg, self.tsx, code, message, extra) and message is not None:
-            self.response.send(dlg, self.tsx, 500, None)
+            # Too large for a packet: a provisional one is dropped, a final one becomes a refusal.
+            if code < 200:
+                return
+            code = 500
+            self.response.send(dlg, self.tsx, code, None)
+        self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
 
@@ -127,12 +148,26 @@ class Exchanges:
 
     def on_cancel(self) -> None:
         """The asker gave its re-INVITE up."""
+        peer = self.leg.peer
         for exchange in self.asked:
-            if exchange.invite and not exchange.answered and exchange.tdata is not None:
-                peer = self.leg.peer
-                if peer is not None and peer.dialog is not None:
-                    wire.send_cancel(peer.endpoint.endpt, peer.dialog, exchange.tdata, b"")
+            if exchange.invite and not exchange.answered and not exchange.cancelled:
+                exchange.cancelled = True
+                if peer is not None and peer.exchanges is not None:
+                    peer.exchanges.cancel(exchange)
                 return
+
+    def cancel(self, exchange: Exchange) -> None:
+        """CANCEL the INVITE sent to this leg, once a provisional response allows it (9.1)."""
+        leg = self.leg
+        if exchange.provisional and exchange.tdata is not None and leg.dialog is not None:
+            wire.send_cancel(leg.endpoint.endpt, leg.dialog, exchange.tdata, b"")
+            leg.endpoint.loop.call_later(CANCEL_TIMEOUT_S, self._give_up, exchange)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        """64*T1 after the CANCEL: the INVITE counts as cancelled, whatever the far end does."""
+        for tsx, known in list(self.sent.items()):
+            if known is exchange:
+                lib.pjsip_tsx_terminate(tsx, 487)
 
     def on_server_gone(self, tsx: Any) -> bool:
         """A server transaction of this leg ended by itself; True if it was a relayed INVITE whose
@@ -152,7 +187,7 @@ class Exchanges:
         tdata = wire.create_request(
             leg.dialog,
             wire.method(exchange.method),
-            message.passing(HOP),
+            crossing(message, to_trusted=leg.trusted),
             message.body,
             message.content_type,
             measure=True,
@@ -182,6 +217,9 @@ class Exchanges:
         if exchange is None:
             return False
         if code < 200:
+            first, exchange.provisional = not exchange.provisional, True
+            if first and exchange.cancelled:
+                self.cancel(exchange)
             if exchange.invite and code > 100:
                 exchange.answer(code, message)
             return True
@@ -193,12 +231,15 @@ class Exchanges:
                 return True
             self.unacked = exchange
         exchange.answer(code, message)
+        if self.unacked is exchange and exchange.tsx is None:
+            self.pass_ack(None)  # the answer did not fit and was refused: end it here too
         return True
 
-    def pass_ack(self, message: Message) -> None:
+    def pass_ack(self, message: Message | None) -> None:
+        """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""
         exchange, self.unacked = self.unacked, None
         if exchange is not None and self.leg.dialog is not None:
-            self.last_ack = (message.body, message.content_type)
+            self.last_ack = (message.body, message.content_type) if message else (b"", b"")
             wire.send_ack(self.leg.dialog, exchange.cseq, *self.last_ack)
 
     # -- the end ----------------------------------------------------------------------------------
@@ -212,6 +253,9 @@ class Exchanges:
             if not exchange.answered:
                 exchange.response.send(dlg, exchange.tsx, 487, None)
             exchange.done()
-        for exchange in list(self.sent.values()):
-            exchange.answer(408 if exchange.asker.dialog is not None else 487, None)
-        self.sent.clear()
+        sent, self.sent = self.sent, {}
+        for tsx, exchange in sent.items():
+            exchange.answer(408, None)
+            exchange.drop_tdata()
+            if exchange.invite:  # no timer of PJSIP's ends it once a provisional response came
+                lib.pjsip_tsx_terminate(tsx, 408)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sip.message import Message
 
@@ -16,12 +16,15 @@ HOP = frozenset(
     b"authorization proxy-authorization www-authenticate proxy-authenticate "
     b"authentication-info proxy-authentication-info proxy-require".split()
 )
-# A new leg's INVITE also gets these rewritten: 100rel is not offered onward (its PRACK is not
-# relayed yet), Diversion and History-Info grow with each forward.
-REWRITTEN = frozenset((b"supported", b"require", b"diversion", b"history-info"))
-INVITE_HOP = HOP | REWRITTEN
+# These grow with each forward.
+STORY = frozenset((b"diversion", b"history-info"))
 # RFC 3325 9.1: an asserted identity that its owner wants private stays inside the trust domain.
+_NONE: frozenset[bytes] = frozenset()
 IDENTITY = frozenset((b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id"))
+
+# Reliable provisional responses are not relayed yet, so that nobody may ask for them (RFC 3262).
+_OPTIONS = re.compile(rb"^(supported|k|require)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 _TAG = re.compile(rb";\s*tag\s*=[^;>]*$|;\s*tag\s*=[^;]*(?=;)", re.IGNORECASE)
 _USER = re.compile(rb"(?:sips?|tel):([^@;>?\s]+)", re.IGNORECASE)
@@ -45,8 +48,13 @@ class Diverted:
 
 def user_of(value: bytes) -> str:
     """The user part of the first SIP or tel URI in a header value or Request-URI, '' if none."""
+    if value[:1] == b'"':
+        value = _QUOTED.sub(b"", value, count=1)  # a display name may look like a URI
     found = _USER.search(value)
-    return found.group(1).decode("latin-1") if found else ""
+    if found is None:
+        return ""
+    user = found.group(1).decode("latin-1")
+    return unquote(user) if "%" in user else user
 
 
 def without_tag(value: bytes) -> bytes:
@@ -104,6 +112,17 @@ def diversions(message: Message) -> int:
     return max(by_diversion, by_history)
 
 
+ANONYMOUS = b'"Anonymous" <sip:anonymous@anonymous.invalid>'
+
+
+def caller_shown(message: Message, *, trusted: bool) -> bytes:
+    """The From of a new leg: as received, or anonymous towards a phone when the caller withholds
+    the number (RFC 3323 4.1.1.3)."""
+    if not trusted and is_private(message):
+        return ANONYMOUS
+    return without_tag(message.first(b"from") or b"")
+
+
 def is_private(message: Message) -> bool:
     """Whether the caller withholds the number (RFC 3323, RFC 3325)."""
     return any(
@@ -121,14 +140,29 @@ def requires_100rel(message: Message) -> bool:
     )
 
 
-def _without_100rel(message: Message, name: bytes) -> bytes:
-    words = [
-        word.strip()
-        for value in message.values(name)
-        for word in value.split(b",")
-        if word.strip().lower() != b"100rel"
-    ]
-    return b", ".join(words)
+def crossing(
+    message: Message, *, to_trusted: bool = True, also_not: frozenset[bytes] = _NONE
+) -> bytes:
+    """The header fields of `message` that go on to the other side, as text.
+
+    An identity that its owner withholds does not leave the trust domain, and one that comes from
+    outside is not believed (RFC 3325 5, 9.1).
+    """
+    hop = HOP | also_not if also_not else HOP
+    if message.untrusted or (not to_trusted and is_private(message)):
+        hop |= IDENTITY
+    text = message.passing(hop)
+    return _without_100rel(text) if b"100rel" in text else text
+
+
+def _without_100rel(text: bytes) -> bytes:
+    def rewrite(line: re.Match[bytes]) -> bytes:
+        words = [word.strip() for word in line[2].split(b",")]
+        kept = [word for word in words if word.lower() != b"100rel"]
+        return line[1] + b": " + b", ".join(kept) if kept else b""
+
+    lines = _OPTIONS.sub(rewrite, text.replace(b"\r\n", b"\n")).split(b"\n")
+    return b"\r\n".join(line for line in lines if line)
 
 
 def voicemail_parameters(mailbox_uri: str, cause: int) -> str:
@@ -146,32 +180,28 @@ def invite_block(
     `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address.
     An untrusted leg (a phone) is not told an identity that its owner withholds.
     """
-    hop = INVITE_HOP
-    if not trusted and is_private(message):
-        hop = INVITE_HOP | IDENTITY
+    # Who forwarded the call before it came here may give a caller away who withholds the number.
+    hidden = not trusted and is_private(message)
+    before = [] if hidden else entries(message, b"history-info")
     parts = [
         f"Diversion: <sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off".encode()
         for done in reversed(diverted)
     ]
-    parts.extend(b"Diversion: " + entry for entry in entries(message, b"diversion"))
-    parts.extend(b"History-Info: " + entry for entry in history(message, diverted, target, host))
-    for name, title in ((b"supported", b"Supported: "), (b"require", b"Require: ")):
-        words = _without_100rel(message, name)
-        if words:
-            parts.append(title + words)
-    passing = message.passing(hop)
+    if not hidden:
+        parts.extend(b"Diversion: " + entry for entry in entries(message, b"diversion"))
+    parts.extend(b"History-Info: " + entry for entry in history(before, diverted, target, host))
+    passing = crossing(message, to_trusted=trusted, also_not=STORY)
     if passing:
         parts.append(passing)
     return b"\r\n".join(parts)
 
 
 def history(
-    message: Message, diverted: list[Diverted], target: str, host: str
+    received: list[bytes], diverted: list[Diverted], target: str, host: str
 ) -> list[bytes]:
     """The History-Info entries of a new leg (RFC 7044 9, 10.3): those received, one for each line
     that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as
     RFC 7544 uses it). A leg that no forward led to passes what it received."""
-    received = entries(message, b"history-info")
     if not diverted:
         return received
     found = [_INDEX.search(entry) for entry in received]

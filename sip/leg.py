@@ -51,6 +51,7 @@ class Leg:
         "provisional",
         "source",
         "state",
+        "trusted",
         "uri",
     )
 
@@ -73,6 +74,7 @@ class Leg:
         self.listener: Callable[[Event], None] | None = None
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.provisional = False  # outgoing: some response came, so a CANCEL may be sent
+        self.trusted = True  # inside the trust domain (RFC 3325): all but phones
         self.source = ""  # incoming: the sender's IP address
         self.uri = ""  # outgoing: the Request-URI
         self.state = State.TRYING if incoming else State.CALLING
@@ -134,19 +136,18 @@ class Leg:
             return
         self.state = State.CANCELLING
         self._cancel_reason = reason
+        self._cancel_timer = self._endpoint.loop.call_later(CANCEL_TIMEOUT_S, self._cancel_expired)
         if self.provisional:  # RFC 3261 9.1: not before a provisional response
             self._send_cancel()
 
     def _send_cancel(self) -> None:
         if self._tdata is not None and self._invite is not None:
             wire.send_cancel(self._endpoint.endpt, self._dlg, self._tdata, self._cancel_reason)
-            self._cancel_timer = self._endpoint.loop.call_later(
-                CANCEL_TIMEOUT_S, self._cancel_expired
-            )
 
     def _cancel_expired(self) -> None:
         if self._invite is not None:
             lib.pjsip_tsx_terminate(self._invite, 487)
+        self.on_invite_failed(487)
 
     # -- actions of both --------------------------------------------------------------------------
 
@@ -160,7 +161,7 @@ class Leg:
             self._release()
         elif self.state is State.ANSWERED:
             if self.incoming:
-                self._hangup_reason = reason
+                self._hangup_reason = self._hangup_reason or reason
             else:
                 self.accept()
                 wire.send_bye(self._dlg, reason)
@@ -190,9 +191,9 @@ class Leg:
     def on_invite_response(self, code: int, message: Message) -> None:
         """A response to the initial INVITE of an outgoing leg, each seen once."""
         if code < 200:
-            self.provisional = True
+            first, self.provisional = not self.provisional, True
             if self.state is State.CANCELLING:
-                if self._cancel_timer is None:
+                if first:
                     self._send_cancel()
             elif self.state <= State.EARLY and code > 100:
                 self.state = State.EARLY
@@ -229,6 +230,8 @@ class Leg:
                 self.exchanges.on_ack(message)
             return
         self.state = State.CONFIRMED
+        if self.invite is not None:
+            self._endpoint.door.remember(self.invite)
         self._end_invite(200)
         if self._hangup_reason is not None:
             wire.send_bye(self._dlg, self._hangup_reason)
@@ -282,6 +285,11 @@ class Leg:
             self.exchanges = Exchanges(self)
         self.exchanges.on_request(method, tsx, rdata, message)
 
+    def mark(self, message: Message) -> Message:
+        """A message of this leg's far end, marked with how far it may be believed."""
+        message.untrusted = not self.trusted
+        return message
+
     # -- inside -----------------------------------------------------------------------------------
 
     @property
@@ -313,7 +321,8 @@ class Leg:
         if self._response.send(self._dlg, self._invite, code, message, extra):
             return True
         self._endpoint.illegal("response_not_sent")
-        if code >= 300:  # an INVITE is never left without its final response
+        if code >= 300 and self._response is not None:
+            # An INVITE is never left without its final response.
             self._response.send(self._dlg, self._invite, code, None)
         return False
 

@@ -28,7 +28,7 @@ class Message:
     obsolete folding (RFC 3261 7.3.1) is unfolded.
     """
 
-    __slots__ = ("_body", "_fields", "_head", "_index", "start_line")
+    __slots__ = ("_body", "_fields", "_head", "_index", "start_line", "untrusted")
 
     def __init__(self, raw: bytes) -> None:
         head, end, body = raw.partition(b"\r\n\r\n")
@@ -40,6 +40,7 @@ class Message:
             body = parts[1] if len(parts) == 2 else b""
         self.start_line, _, self._head = head.partition(b"\r\n")
         self._body = body
+        self.untrusted = False  # it came from a phone, not from the trust domain (RFC 3325)
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
 
@@ -65,6 +66,11 @@ class Message:
             for name, _, value in self.fields:
                 self._index.setdefault(name, []).append(value)
         return self._index
+
+    @property
+    def head(self) -> bytes:
+        """The start line and the header fields as text."""
+        return self.start_line + b"\r\n" + self._head
 
     @property
     def head_size(self) -> int:

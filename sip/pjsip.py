@@ -23,7 +23,6 @@ INVITE, CANCEL, ACK, BYE, REGISTER, OPTIONS, OTHER = range(7)
 EVENT_TIMER, EVENT_TX, EVENT_RX, EVENT_TRANSPORT_ERROR = 1, 2, 3, 4
 TSX_TRYING, TSX_PROCEEDING, TSX_COMPLETED, TSX_CONFIRMED, TSX_TERMINATED = 2, 3, 4, 5, 6
 H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_OTHER = 4, 21, 36, 44
-STATUS_EXISTS = 70015  # PJ_EEXISTS: this request came by another way already (a merged request)
 
 # Positions in `pjsip_sip_cfg_var` (a struct of ints): flags first, then the transaction settings.
 CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 4, 13, 14
@@ -154,6 +153,7 @@ int pjsip_dlg_create_response(pjsip_dialog *, pjsip_rx_data *, int, const pj_str
 int pjsip_dlg_modify_response(pjsip_dialog *, pjsip_tx_data *, int, const pj_str_t *);
 int pjsip_dlg_send_response(pjsip_dialog *, pjsip_transaction *, pjsip_tx_data *);
 pjsip_transaction *pjsip_rdata_get_tsx(pjsip_rx_data *);
+pjsip_transaction *pjsip_tsx_detect_merged_requests(pjsip_rx_data *);
 pjsip_dialog *pjsip_rdata_get_dlg(pjsip_rx_data *);
 pjsip_dialog *pjsip_tsx_get_dlg(pjsip_transaction *);
 int pjsip_tsx_terminate(pjsip_transaction *, int);

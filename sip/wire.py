@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from sip import pjsip
-from sip.headers import HOP
+from sip.headers import crossing
 from sip.message import Message
 from sip.pjsip import ffi, lib
 
@@ -40,6 +40,7 @@ counts: Counter[tuple[str, str]] = Counter()
 
 _created = ffi.new("pjsip_tx_data **")
 _measure = ffi.new("char[]", PACKET_MAX)
+_taken = Message(b"")
 _borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
 _held = [b"", b"", b""]
 
@@ -78,26 +79,35 @@ def text(value: bytes) -> Text:
     return Text(value)
 
 
-@lru_cache(maxsize=64)
 def method(name: bytes) -> Any:
-    """A pjsip_method by its name."""
+    """A pjsip_method by its name. A transaction copies it, so it need not live longer."""
+    return _method(name)[0]
+
+
+@lru_cache(maxsize=64)
+def _method(name: bytes) -> tuple[Any, Text]:
     known = {b"INVITE": pjsip.INVITE, b"BYE": pjsip.BYE, b"OPTIONS": pjsip.OPTIONS}
     held = Text(name)
     made = ffi.new("pjsip_method *", {"id": known.get(name, pjsip.OTHER), "name": held.ref[0]})
-    _kept.append(held)
-    return made
+    return made, held
 
 
-_kept: list[Any] = []
 ACK = lib.pjsip_get_ack_method()
 BYE = lib.pjsip_get_bye_method()
 INVITE = lib.pjsip_get_invite_method()
 
 
-def received(rdata: Any) -> Message:
+def take(rdata: Any) -> Message:
     """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
+    global _taken
     info = rdata.msg_info
-    return Message(ffi.buffer(info.msg_buf, info.len)[:])
+    _taken = Message(ffi.buffer(info.msg_buf, info.len)[:])
+    return _taken
+
+
+def received() -> Message:
+    """The message that PJSIP is handling now: the guard took it, before any other callback."""
+    return _taken
 
 
 def add_block(tdata: Any, block: bytes) -> Any:
@@ -156,11 +166,16 @@ def send_ack(dlg: Any, cseq: int, body: bytes, content_type: bytes) -> None:
         tdata = _created[0]
         if body:
             set_body(tdata, body, content_type)
+            if len(body) > SURELY_FITS and not fits(tdata):
+                tdata.msg.body = NULL  # an ACK without its answer ends the far end's waiting
         send_request(dlg, tdata, "ACK")
 
 
 def send_bye(dlg: Any, reason: bytes, *, measure: bool = True) -> None:
+    """BYE, with a whole Reason header field if there is one and it fits."""
     tdata = create_request(dlg, BYE, reason, b"", b"", measure=measure)
+    if tdata is None and reason:
+        tdata = create_request(dlg, BYE, b"", b"", b"", measure=True)
     if tdata is not None:
         send_request(dlg, tdata, "BYE")
 
@@ -210,7 +225,7 @@ class Response:
         self._remove_block()
         body = b""
         if message is not None:
-            passing = message.passing(HOP)
+            passing = crossing(message)
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             body = message.body
             set_body(tdata, body, message.content_type)

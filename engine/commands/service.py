@@ -42,14 +42,14 @@ def serve(config: Config) -> int:
 
 @click.command("demo", short_help="Watch real calls being forwarded.")
 @with_config
-def demo(config: Config) -> int:
+@with_json
+def demo(config: Config, as_json: bool) -> int:
     """Place real calls through a real engine on this machine and compare each with what is
     expected. Exit status 1 when one differs.
     """
     from engine.demo import run
 
-    status: int = run(config)
-    return status
+    return run(config, as_json=as_json)
 
 
 @click.command("check", short_help="Check the configuration and what it needs.")

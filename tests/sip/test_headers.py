@@ -80,7 +80,7 @@ def test_diversions_are_the_larger_of_both_headers() -> None:
 
 def test_a_plain_leg_gets_the_headers_as_they_came() -> None:
     message = invite(b"Via: x", b"X-A: 1", b"Diversion: <sip:a@h>", b"Supported: timer")
-    assert block(message) == [b"Diversion: <sip:a@h>", b"Supported: timer", b"X-A: 1"]
+    assert block(message) == [b"Diversion: <sip:a@h>", b"X-A: 1", b"Supported: timer"]
 
 
 def test_the_newest_diversion_is_on_top() -> None:
@@ -120,11 +120,20 @@ def test_a_withheld_identity_stays_inside_the_trust_domain() -> None:
     message = invite(b"Privacy: id", b"P-Asserted-Identity: <sip:+33612345678@h>")
     assert b"P-Asserted-Identity: <sip:+33612345678@h>" in block(message)
     assert block(message, trusted=False) == [b"Privacy: id"]
+    hidden = invite(b"Privacy: id", b"From: <sip:+33612345678@h>;tag=1")
+    assert headers.caller_shown(hidden, trusted=True) == b"<sip:+33612345678@h>"
+    assert headers.caller_shown(hidden, trusted=False) == headers.ANONYMOUS
+
+
+def test_an_identity_from_outside_the_trust_domain_is_not_believed() -> None:
+    message = invite(b"P-Asserted-Identity: <sip:+33612345678@h>", b"X-A: 1")
+    message.untrusted = True
+    assert headers.crossing(message) == b"X-A: 1"
 
 
 def test_reliable_provisional_responses_are_not_offered_onward() -> None:
     message = invite(b"Supported: 100rel, timer", b"k: replaces")
-    assert block(message) == [b"Supported: timer, replaces"]
+    assert block(message) == [b"Supported: timer", b"k: replaces"]
     assert headers.requires_100rel(invite(b"Require: 100rel"))
 
 

@@ -1,0 +1,53 @@
+"""What `renvoi demo` looks at in the messages of a call, beyond who was reached. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote
+
+from engine.demo_cases import CALLER, CAUSES
+from sip.fake import Call
+from sip.fake_message import text, user_of
+
+_DIVERSION = re.compile(r"<sips?:([^@;>]+)[^>]*>[^,]*?;\s*reason=\"?([\w-]+)", re.IGNORECASE)
+
+
+def caller_faults(call: Call, *, forwarded: bool) -> list[str]:
+    """What the caller should not have seen, or should have."""
+    faults = []
+    codes, tags = call.codes(), call.to_tags()
+    if len(tags) > 1:
+        faults.append(f"{len(tags)} To tags")
+    if (181 in codes) != forwarded:
+        faults.append(f"181 {'missing' if forwarded else 'without a forward'}")
+    return faults
+
+
+def transit_faults(call: Call, leg: Call, role: str) -> list[str]:
+    """What did not cross the engine as it should, between the caller and `role`, who answered."""
+    faults = []
+    sent, got = call.invite, leg.invite
+    if got.body != sent.body:
+        faults.append("SDP offer changed")
+    if call.answers[-1].body != leg.body:
+        faults.append("SDP answer changed")
+    if f"sip:{CALLER}@" not in text(got, b"from"):
+        faults.append(f"From shows {text(got, b'from')}")
+    if text(got, b"to") != text(sent, b"to"):
+        faults.append(f"To shows {text(got, b'to')}")
+    forwards = diversions(leg)
+    if forwards:
+        cause = f"cause={CAUSES.get(forwards[0][1])}"
+        if cause not in (got.values(b"history-info") or [b""])[-1].decode("latin-1"):
+            faults.append(f"History-Info without {cause}")
+        if role == "voicemail":  # RFC 4458: the mailbox, and why the call comes
+            uri = unquote(got.target.decode("latin-1"))
+            parameters = (cause, f"target=sip:{user_of(got)}@")
+            faults += [f"Request-URI without {part}" for part in parameters if part not in uri]
+    return faults
+
+
+def diversions(leg: Call) -> tuple[tuple[str, str], ...]:
+    """(line, reason) of every Diversion entry of a received INVITE, newest first."""
+    values = b",".join(leg.invite.values(b"diversion")).decode("latin-1")
+    return tuple((line, reason) for line, reason in _DIVERSION.findall(values))

@@ -1,0 +1,152 @@
+"""The stage of `renvoi demo`: scripted endpoints around an engine, and one call played on it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+
+import orjson
+
+from engine.demo_cases import CALLER, Case, Played, Result
+from engine.demo_checks import caller_faults, diversions, transit_faults
+from engine.demo_engine import HOST, DemoEngine
+from engine.redis_client import connect_blocking
+from sip.fake import ANSWERS, Call, FakeEndpoint, Script
+from sip.fake_message import text, user_of
+
+FINAL_S = 12.0  # longer than any case takes
+SETTLE_S = 3.0  # for an ACK, a BYE, a record to arrive
+CASE = "Renvoi-Demo"  # a header unknown to the engine: it passes, and tells the calls apart
+GATEWAYS = {"voicemail": "voicemail", "fax": "fax", "number": "gateway"}
+
+# Spacing and codecs as nobody would write them: what arrives must be the same bytes.
+SDP = """v=0
+o=- {origin} 1 IN IP4 127.0.0.1
+s=renvoi  demo
+c=IN IP4 127.0.0.1
+t=0 0
+m=audio 40000 RTP/AVP 97 8
+a=rtpmap:97 x-renvoi-demo/48000/2
+a=x-unknown:  kept  as it is
+"""
+
+
+class Stage:
+    """The caller, everybody else by role, and the engine between them."""
+
+    def __init__(self, engine: DemoEngine) -> None:
+        self.engine = engine
+        self.scripts: dict[str, Script] = {}  # of the phones, by the number of their line
+        self.caller = FakeEndpoint(lambda _: ())
+        self.called = {
+            "phone": FakeEndpoint(lambda user: self.scripts.get(user, ()), sdp("phone")),
+            **{role: FakeEndpoint(lambda _: ANSWERS, sdp(role)) for role in GATEWAYS.values()},
+        }
+
+    async def open(self) -> dict[str, str]:
+        """Bind every endpoint; the engine's `destinations`. Raises OSError."""
+        for endpoint in (self.caller, *self.called.values()):
+            await endpoint.open(HOST)
+        return {kind: self.called[role].uri("{number}") for kind, role in GATEWAYS.items()}
+
+    def close(self) -> None:
+        for endpoint in (self.caller, *self.called.values()):
+            endpoint.close()
+
+    def write(self, cases: Sequence[Case]) -> None:
+        """Put the cases' lines and registrations into Redis, where anybody may write them."""
+        expiry = time.time() + 3600
+        client = connect_blocking(self.engine.redis_url)
+        with client, client.pipeline() as batch:
+            for case in cases:
+                for line in case.lines:
+                    batch.set(f"line:{line['number']}", orjson.dumps(line))
+                for number, script in case.phones.items():
+                    self.scripts[number] = script
+                    batch.zadd(f"reg:{number}", {self.called["phone"].uri(number): expiry})
+            batch.execute()
+
+    async def records(self, wanted: int) -> int:
+        """How many calls are on record, at most SETTLE_S after the last one."""
+        with connect_blocking(self.engine.redis_url) as client:
+            deadline = time.monotonic() + SETTLE_S
+            while (found := int(client.xlen("cdr"))) < wanted and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+            return found
+
+    async def play(self, case: Case, label: str) -> Played:
+        """Place the call of one case, after the call before it that it may need; `label` is the
+        call's own. Returns when it is over and everybody was told.
+        """
+        first = await self._place(case, f"{label}-first") if case.occupied else None
+        call = await self._place(case, label)
+        role, answered = next(
+            ((role, leg) for role, leg in self._invited(label) if leg.body), ("", None)
+        )
+        faults = [] if first is None or first.codes()[-1:] == [200] else ["first call unanswered"]
+        faults += caller_faults(call, forwarded=bool(case.expected.diversions))
+        if answered is not None:
+            faults += transit_faults(call, answered, role)
+            faults += await hang_up(call, answered)
+        if first is not None:
+            await hang_up(first, None)
+        code = (call.codes() or [0])[-1]
+        result = Result(
+            tuple((role, user_of(leg.invite)) for role, leg in self._invited(label)),
+            code if code >= 200 else 0,
+            diversions(answered) if answered is not None else (),
+        )
+        return Played(case, result, tuple(faults), call.answered - call.started)
+
+    async def _place(self, case: Case, label: str) -> Call:
+        """A call that has got its final answer, or was given up."""
+        call = self.caller.place(
+            self.engine.sip, case.called, caller=CALLER, body=sdp(label), headers=[(CASE, label)]
+        )
+        try:
+            await call.final(FINAL_S)
+        except TimeoutError:
+            call.cancel()
+        return call
+
+    def _invited(self, label: str) -> list[tuple[str, Call]]:
+        """Every call under this label that reached anybody, in order, with their role."""
+        name = CASE.lower().encode()
+        found = [
+            (role, call)
+            for role, endpoint in self.called.items()
+            for call in endpoint.calls.values()
+            if text(call.invite, name) == label
+        ]
+        return sorted(found, key=lambda item: item[1].started)
+
+
+async def hang_up(call: Call, leg: Call | None) -> list[str]:
+    """The caller ends an answered call; whether `leg` saw the ACK before it and the BYE."""
+    if call.codes()[-1:] != [200]:
+        return []
+    faults = []
+    if leg is not None and not await _happens(leg.acked):
+        faults.append("ACK not relayed")
+    try:
+        code = await call.hang_up(SETTLE_S)
+        if code != 200:
+            faults.append(f"BYE answered with {code}")
+    except TimeoutError:
+        faults.append("BYE not answered")
+    if leg is not None and not await _happens(leg.ended):
+        faults.append("BYE not relayed")
+    return faults
+
+
+async def _happens(event: asyncio.Event) -> bool:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), SETTLE_S)
+    return event.is_set()
+
+
+def sdp(origin: str) -> bytes:
+    """A session description that only one sender has."""
+    return SDP.format(origin=origin).replace("\n", "\r\n").encode()
