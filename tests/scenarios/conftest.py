@@ -1,0 +1,71 @@
+"""Fixtures: one Redis for all scenarios, one engine a module, one stage a test."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Generator, Iterator
+
+import pytest
+
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.stage import Stage, Theatre
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the engine said when a scenario fails."""
+    report = yield
+    if report.failed:
+        known = getattr(item, "funcargs", {})
+        for name in ("stage", "lone", "theatre"):
+            engine = getattr(known.get(name), "engine", None)
+            if isinstance(engine, Engine):
+                report.sections.append(("engine log", engine.log))
+                break
+    return report
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A redis-server for the whole run."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def theatre(
+    request: pytest.FixtureRequest,
+    shared_redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Theatre]:
+    """An engine on an empty Redis, with the module's `SETTINGS` if it has any.
+
+    When the module is done, nothing may be left: no call, no lease, no error in the log; and
+    the engine must end well.
+    """
+    shared_redis.client.flushall()
+    directory = tmp_path_factory.mktemp("engine")
+    engine = Engine(directory, shared_redis.url, getattr(request.module, "SETTINGS", None))
+    engine.start()
+    try:
+        yield Theatre(engine, shared_redis.client, directory)
+        assert engine.status() is None, f"the engine died:\n{engine.log}"
+        deadline = time.monotonic() + 10
+        while leaks := engine.leaks(shared_redis.client):
+            assert time.monotonic() < deadline, leaks
+            time.sleep(0.1)
+    finally:
+        status = engine.stop()
+    assert status == 0, f"the engine ended with status {status}:\n{engine.log}"
+    assert not engine.complaints()
+
+
+@pytest.fixture
+async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+    """Surroundings for one scenario, with scripted destination servers."""
+    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+        yield stage

@@ -1,0 +1,228 @@
+"""The real processes the scenarios stand on: a redis-server, and the engine itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.scenarios.sipp import HOST, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+START_S = 20.0
+STOP_S = 15.0
+Settings = Mapping[str, Mapping[str, Any]]
+_SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+class RedisServer:
+    """A redis-server on a unix socket. It can be killed and started again.
+
+    With `keeps` it appends every write to a file before it answers, and has them all back after
+    a kill; without, it starts empty.
+    """
+
+    def __init__(self, directory: Path, *, keeps: bool = False) -> None:
+        self._directory = directory
+        self._keeps = keeps
+        self._socket = directory / "redis.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"unix://{self._socket}"
+        self.client = redis.Redis(unix_socket_path=str(self._socket), decode_responses=True)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        program = shutil.which("redis-server")
+        assert program, "these scenarios need redis-server (Debian: apt install redis-server)"
+        command = [program, "--port", "0", "--unixsocket", str(self._socket)]
+        command += ["--save", "", "--appendonly", "yes" if self._keeps else "no"]
+        command += ["--dir", str(self._directory)]
+        with (self._directory / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                self.client.ping()
+                return
+            except redis.RedisError:
+                assert time.monotonic() < deadline, "redis-server did not start"
+                time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it the hard way."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._socket.unlink(missing_ok=True)
+
+    def pause(self) -> None:
+        """Stop it without closing a connection, as a machine that hangs does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Close the client and end the process."""
+        self.client.close()
+        if self._process is not None and self._process.poll() is None:
+            self.resume()
+            self.kill()
+
+
+class Engine:
+    """`renvoi serve` as a process of its own, on free ports."""
+
+    def __init__(self, directory: Path, redis_url: str, settings: Settings | None = None) -> None:
+        """`settings` are merged, section by section, over what the scenarios use."""
+        self.address = (HOST, free_port())
+        self.ports = {kind: free_port() for kind in ("voicemail", "fax", "number")}
+        self._admin = f"{HOST}:{free_port(socket.SOCK_STREAM)}"
+        self._log = directory / "engine.log"
+        self._config = directory / "config.yaml"
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+        config: dict[str, dict[str, Any]] = {
+            "sip": {
+                "listen": [f"udp:{self.address[0]}:{self.address[1]}"],
+                "trusted_peers": ["127.0.0.1/32"],
+            },
+            "destinations": {
+                kind: f"sip:{{number}}@{HOST}:{port}" for kind, port in self.ports.items()
+            },
+            "timers": {"pre_ringing_s": 2, "max_ring_s": 8, "max_call_s": 120, "drain_s": 20},
+            "redis": {"url": redis_url, "data_dir": str(directory / "data")},
+            "admin": {"listen": self._admin},
+            "log": {"level": "info", "format": "json"},
+        }
+        for section, values in (settings or {}).items():
+            config.setdefault(section, {}).update(values)
+        # JSON is YAML too
+        self._config.write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+    def start(self) -> None:
+        """Start it and wait until `/readyz` says 200."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
+        command = [sys.executable, "-m", "engine.cli", "serve", "--config", str(self._config)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + START_S
+        while self.get("/readyz")[0] != 200:
+            assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
+            assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
+            time.sleep(0.02)
+
+    @property
+    def log(self) -> str:
+        """The last of what it printed."""
+        return self._log.read_text("utf-8", "replace")[-6000:]
+
+    def events(self) -> list[dict[str, Any]]:
+        """Every log event so far; a line that is no JSON becomes an event of level "text"."""
+        events = []
+        for line in self._log.read_text("utf-8", "replace").splitlines():
+            whole = line.startswith("{") and line.endswith("}")
+            events.append(json.loads(line) if whole else {"level": "text", "event": line})
+        return events
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """The events that say something went wrong inside, tracebacks included."""
+        return [
+            event
+            for event in self.events()
+            if event["level"] in ("error", "critical") or "Traceback" in event["event"]
+        ]
+
+    @property
+    def peer(self) -> str:
+        """Its SIP address as SIPp wants it."""
+        return f"{self.address[0]}:{self.address[1]}"
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def status(self) -> int | None:
+        """Its exit status, None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
+    async def exited(self, wait_s: float) -> int:
+        """Wait for it to end by itself; its exit status."""
+        deadline = time.monotonic() + wait_s
+        while (status := self.status()) is None:
+            assert time.monotonic() < deadline, f"still running after {wait_s} s:\n{self.log}"
+            await asyncio.sleep(0.02)
+        return status
+
+    def stop(self) -> int:
+        """SIGINT, and its exit status; killed when it does not end."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+        return self._process.wait()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """An admin page: HTTP status (0 when nobody listens) and body."""
+        try:
+            with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of a metric's samples that carry these labels."""
+        total = 0.0
+        for line in self.get("/metrics")[1].splitlines():
+            found = _SAMPLE.match(line)
+            if found and found.group(1) == name:
+                has = dict(_LABEL.findall(found.group(2) or ""))
+                if labels.items() <= has.items():
+                    total += float(found.group(3))
+        return total
+
+    def calls(self) -> list[Any]:
+        """The live calls."""
+        status, body = self.get("/calls")
+        assert status == 200, f"/calls: {status} {body}"
+        calls: list[Any] = json.loads(body)
+        return calls
+
+    def leaks(self, client: redis.Redis) -> str:
+        """What still stands after everything ended; empty when nothing does."""
+        problems = []
+        if calls := self.calls():
+            problems.append(f"/calls: {calls}")
+        if active := self.metric("renvoi_active_calls"):
+            problems.append(f"renvoi_active_calls: {active}")
+        if leases := list(client.scan_iter("live:*", count=1000)):
+            problems.append(f"leases: {leases}")
+        return "; ".join(problems)

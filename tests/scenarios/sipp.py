@@ -1,0 +1,140 @@
+"""Real SIPp processes, and what they saw: the message trace, read back byte for byte."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.scenarios.message import Message, parse
+
+HOST = "127.0.0.1"
+_HEADING = re.compile(rb"UDP message (sent|received) [\[(](\d+)(?: bytes\)|\] bytes) ?:\n\n")
+_names = itertools.count(1)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
+    """A port nobody uses right now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The messages one SIPp sent and received, in order."""
+
+    sent: list[Message] = field(default_factory=list)
+    received: list[Message] = field(default_factory=list)
+
+    def call(self, call_id: str) -> Trace:
+        """Only the messages of one call."""
+        return Trace(
+            [m for m in self.sent if m.call_id == call_id],
+            [m for m in self.received if m.call_id == call_id],
+        )
+
+    def invites(self, user: str = "") -> list[Message]:
+        """The INVITEs received, repeats left out, for that user part when one is given."""
+        found: dict[str, Message] = {}
+        for message in self.received:
+            if not message.code and message.method == "INVITE":
+                found.setdefault(message.branch, message)
+        return [m for m in found.values() if not user or m.user == user]
+
+    def codes(self) -> list[int]:
+        """The codes received for INVITE above 100, in order."""
+        return [m.code for m in self.received if m.code > 100 and m.method == "INVITE"]
+
+    def answer(self, code: int, method: str = "INVITE") -> Message:
+        """The first response received of that code; AssertionError listing what came instead."""
+        for message in self.received:
+            if message.code == code and message.method == method:
+                return message
+        raise AssertionError(f"no {code} to {method} among {self.received}")
+
+
+def read_trace(path: Path) -> Trace:
+    """Read SIPp's message file: each heading says how many bytes follow."""
+    trace = Trace()
+    data = path.read_bytes() if path.exists() else b""
+    position = 0
+    while found := _HEADING.search(data, position):
+        position = found.end() + int(found.group(2))
+        raw = data[found.end() : position]
+        (trace.sent if found.group(1) == b"sent" else trace.received).append(parse(raw))
+    return trace
+
+
+class Sipp:
+    """One SIPp process."""
+
+    def __init__(self, directory: Path, script: str, peer: str) -> None:
+        """`directory` takes its files; `peer` is the host:port its requests go to."""
+        self.name = f"sipp{next(_names)}"
+        self.port = free_port()
+        self._peer = peer
+        self._base = directory / self.name
+        self._process: asyncio.subprocess.Process | None = None
+        self._file("xml").write_text(script, encoding="utf-8")
+
+    def _file(self, suffix: str) -> Path:
+        return self._base.with_suffix(f".{suffix}")
+
+    @property
+    def trace(self) -> Trace:
+        """What it sent and received so far."""
+        return read_trace(self._file("messages"))
+
+    async def start(self, *, port: int = 0, calls: int = 1, limit_s: int = 25) -> Sipp:
+        """Start it and wait until its socket is bound. It fails by itself after `limit_s`."""
+        self.port = port or self.port
+        command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", HOST]
+        command += ["-p", str(self.port), "-m", str(calls), "-nostdin"]
+        # its control and media sockets: left alone, all SIPps of a machine crowd a few ports
+        command += ["-cp", str(free_port()), "-mp", str(free_port())]
+        command += ["-trace_msg", "-message_file", str(self._file("messages"))]
+        command += ["-trace_err", "-error_file", str(self._file("errors"))]
+        command += ["-timeout", f"{limit_s}s", "-timeout_error"]
+        with self._file("screen").open("wb") as screen:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=screen,
+                stderr=screen,
+                cwd=self._base.parent,
+            )
+        while not bound(self.port) and self._process.returncode is None:
+            await asyncio.sleep(0.01)
+        return self
+
+    async def finish(self) -> Trace:
+        """Wait for it to end well: every step of its script was taken. Returns what it saw."""
+        assert self._process is not None
+        status = await self._process.wait()
+        trace = self.trace
+        if status != 0:
+            errors = self._file("errors")
+            text = errors.read_text("utf-8", "replace") if errors.exists() else ""
+            raise AssertionError(
+                f"SIPp on port {self.port} ended with status {status}\n"
+                f"sent {trace.sent}\nreceived {trace.received}\n{text[:2500]}"
+            )
+        return trace
+
+    async def stop(self) -> None:
+        """End it now, whatever it was doing."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+
+def bound(port: int) -> bool:
+    """Whether a UDP socket is bound to that port."""
+    wanted = f":{port:04X}"
+    with open("/proc/net/udp", encoding="ascii") as table:
+        return any(line.split()[1].endswith(wanted) for line in table.readlines()[1:])

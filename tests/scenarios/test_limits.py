@@ -1,0 +1,56 @@
+"""An engine that is full says so at once, and calls in progress do not notice."""
+
+from __future__ import annotations
+
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import Stage
+
+PROXY_PORT = free_port()
+SETTINGS = {
+    "limits": {"calls": 2},
+    "timers": {"max_call_s": 2},
+    "sip": {"outbound_proxy": f"sip:127.0.0.1:{PROXY_PORT};lr"},
+}
+
+
+async def test_above_the_limit_a_call_gets_503_with_retry_after(stage: Stage) -> None:
+    proxy = await Endpoint.open(port=PROXY_PORT)
+    try:
+        line, phone = await stage.line_with_phone()
+        calls = [await stage.call(line) for _ in range(2)]
+        rings = [await proxy.incoming() for _ in range(2)]
+        one_more = await stage.call(line)
+        answer = await one_more.final()
+        assert answer.code == 503
+        assert int(answer.one("Retry-After").split(";")[0]) > 0
+        assert stage.engine.metric("renvoi_rejected_total", reason="overload") >= 1
+        by_proxy = {ring.first.uri for ring in rings}
+        assert by_proxy == {phone.uri()}
+        assert all(f":{PROXY_PORT};lr" in ring.first.one("Route") for ring in rings)
+        for ring in rings:
+            ring.respond(180)
+            ring.respond(486)
+        for call in calls:
+            await call.receive(486)
+    finally:
+        proxy.close()
+
+
+async def test_a_call_that_lasts_too_long_is_ended_on_both_sides(stage: Stage) -> None:
+    proxy = await Endpoint.open(port=PROXY_PORT)
+    try:
+        line, _ = await stage.line_with_phone()
+        call = await stage.call(line)
+        ring = await proxy.incoming()
+        await connect(call, ring)
+        await call.receive("BYE", wait_s=4)
+        await ring.receive("BYE")
+        await stage.ended(call.call_id, outcome="answered")
+        call = await stage.call(line)
+        ring = await proxy.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+    finally:
+        proxy.close()

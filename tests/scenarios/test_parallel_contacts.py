@@ -1,0 +1,177 @@
+"""A line with several phones: all ring, the first answer wins, one bad contact does no harm."""
+
+from __future__ import annotations
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import check_one_tag, connect, part, refuse
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import ANSWER_BYTES, Stage, all_to_numbers, to_number
+
+SETTINGS = {"timers": {"pre_ringing_s": 1}}
+
+
+async def three_phones(stage: Stage) -> tuple[str, dict[str, str], list[Endpoint]]:
+    phones = [await stage.endpoint() for _ in range(3)]
+    targets, forwards = all_to_numbers()
+    line = stage.line(to=[phone.uri() for phone in phones], forwards=forwards)
+    return line, dict(targets), phones
+
+
+async def ring_all(call: Call, phones: list[Endpoint]) -> list[Call]:
+    rings = [await phone.incoming() for phone in phones]
+    for ring in rings:
+        ring.respond(180)
+    await call.receive(180)
+    return rings
+
+
+async def reach(stage: Stage, call: Call, target: str) -> None:
+    away = await stage.server("number").incoming(target)
+    await connect(call, away)
+    await part(call, away)
+
+
+async def test_the_first_answer_wins_and_the_others_are_told(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    await connect(call, rings[1], ring=False)
+    for other in (rings[0], rings[2]):
+        cancel = await other.receive("CANCEL")
+        reason = cancel.one("Reason")
+        assert reason.startswith("SIP")
+        assert "cause=200" in reason
+        assert '"Call completed elsewhere"' in reason
+        await other.receive("ACK")
+    check_one_tag(call.received)
+    await part(call, rings[1])
+    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
+
+
+async def test_two_answers_at_once_leave_one_call(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    for ring in rings[:2]:
+        ring.automatic.discard("CANCEL")
+        ring.respond(200, body=ANSWER_BYTES)
+    answer = await call.receive(200)
+    call.ack(answer)
+    await rings[2].receive("CANCEL")
+    for ring in rings[:2]:
+        await ring.receive("ACK")
+    await rings[1].receive("BYE")
+    assert call.codes().count(200) == 1
+    await part(call, rings[0])
+
+
+async def test_486_stops_one_phone_only(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    await refuse(rings[0], 486)
+    await connect(call, rings[2], ring=False)
+    await part(call, rings[2])
+
+
+async def test_480_stops_one_phone_only(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    await refuse(rings[0], 480)
+    await refuse(rings[1], 480)
+    await connect(call, rings[2], ring=False)
+    await part(call, rings[2])
+
+
+async def test_603_stops_all(stage: Stage) -> None:
+    line, targets, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    await refuse(rings[0], 603)
+    for other in rings[1:]:
+        await other.receive("CANCEL")
+    await reach(stage, call, targets["busy"])
+
+
+async def test_600_stops_all(stage: Stage) -> None:
+    line, targets, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    await refuse(rings[2], 600)
+    for other in rings[:2]:
+        await other.receive("CANCEL")
+    await reach(stage, call, targets["busy"])
+
+
+async def test_one_stale_contact_does_no_harm(stage: Stage) -> None:
+    phone = await stage.endpoint()
+    silent = await stage.endpoint()
+    targets, forwards = all_to_numbers()
+    stale = [f"sip:old@127.0.0.1:{free_port()}", silent.uri(), "sip:x@nowhere.invalid"]
+    line = stage.line(to=[*stale, phone.uri()], forwards=forwards)
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    for target in targets.values():
+        assert not stage.server("number").invited(target)
+
+
+async def test_the_line_is_busy_when_every_phone_that_is_there_is(stage: Stage) -> None:
+    phones = [await stage.endpoint() for _ in range(2)]
+    targets, forwards = all_to_numbers()
+    gone = await stage.endpoint()
+    to = [phone.uri() for phone in (*phones, gone)]
+    line = stage.line(to=to, forwards=forwards)
+    call = await stage.call(line)
+    await refuse(await gone.incoming(), 404)
+    for phone in phones:
+        await refuse(await phone.incoming(), 486)
+    await reach(stage, call, targets["busy"])
+
+
+async def test_the_line_is_unreachable_when_every_phone_is(stage: Stage) -> None:
+    phones = [await stage.endpoint() for _ in range(2)]
+    targets, forwards = all_to_numbers()
+    line = stage.line(to=[phone.uri() for phone in phones], forwards=forwards)
+    call = await stage.call(line)
+    await refuse(await phones[0].incoming(), 404)
+    await refuse(await phones[1].incoming(), 503)
+    await reach(stage, call, targets["unreachable"])
+
+
+async def test_the_caller_who_cancels_stops_every_phone(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = await ring_all(call, phones)
+    call.cancel()
+    await call.receive(487)
+    for ring in rings:
+        await ring.receive("CANCEL")
+        await ring.receive("ACK")
+
+
+async def test_a_phone_behind_an_edge_is_reached_through_its_path(stage: Stage) -> None:
+    edge = await stage.endpoint()
+    line = stage.line()
+    path = f"sip:127.0.0.1:{edge.port};lr"
+    stage.register(line, f'<sip:phone@192.0.2.77:5060>;path="<{path}>"')
+    call = await stage.call(line)
+    ring = await edge.incoming()
+    assert ring.first.uri == "sip:phone@192.0.2.77:5060"
+    assert path in ring.first.one("Route")
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def test_an_expired_contact_is_not_rung(stage: Stage) -> None:
+    gone, here = await stage.endpoint(), await stage.endpoint()
+    line = stage.line(to=[here.uri()], forwards={"busy": to_number(numbers.outside_number())})
+    stage.register(line, gone.uri(), expires_s=-5)
+    call = await stage.call(line)
+    ring = await here.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    assert not gone.invited()

@@ -1,0 +1,298 @@
+"""Rules that change under way, and a Redis that goes away and comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
+
+IN_FORCE_S = 1.0
+
+
+@pytest.fixture
+async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisServer]:
+    """A Redis of the test's own, to be mistreated."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"), keeps=True)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def lone(
+    server: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stage]:
+    """An engine on that Redis; nothing may be left when the test is done."""
+    directory = tmp_path_factory.mktemp("engine")
+    engine = Engine(directory, server.url)
+    engine.start()
+    theatre = Theatre(engine, server.client, directory)
+    try:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            yield stage
+        assert engine.status() is None, engine.log
+        assert engine.calls() == []
+        assert engine.metric("renvoi_active_calls") == 0
+    finally:
+        status = engine.stop()
+    assert status == 0, engine.log
+    assert not engine.complaints()
+
+
+async def reaches(stage: Stage, line: str, kind: str, user: str) -> None:
+    """One call to the line arrives at that server for that user part."""
+    call = await stage.call(line)
+    away = await stage.server(kind).incoming(user)
+    await connect(call, away)
+    await part(call, away)
+
+
+async def test_a_changed_rule_is_in_force_within_a_second(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    stage.change(line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(stage, line, "voicemail", line)
+    target = numbers.outside_number()
+    stage.change(line, forwards={"unconditional": to_number(target)})
+    await asyncio.sleep(IN_FORCE_S)
+    await reaches(stage, line, "number", target)
+    stage.change(line, forwards={})
+    await asyncio.sleep(IN_FORCE_S)
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def test_a_changed_registration_is_in_force_within_a_second(stage: Stage) -> None:
+    line, old = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await old.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    new = await stage.endpoint()
+    stage.redis.delete(f"reg:{line}")
+    stage.register(line, new.uri())
+    await asyncio.sleep(IN_FORCE_S)
+    call = await stage.call(line)
+    ring = await new.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    assert len(old.invited()) == 1
+
+
+async def test_a_line_that_appears_and_goes_is_known_within_a_second(stage: Stage) -> None:
+    line = numbers.line_number()
+    call = await stage.call(line)
+    assert (await call.final()).code == 404
+    stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await asyncio.sleep(IN_FORCE_S)
+    await reaches(stage, line, "voicemail", line)
+    stage.redis.delete(f"line:{line}")
+    await asyncio.sleep(IN_FORCE_S)
+    call = await stage.call(line)
+    assert (await call.final()).code == 404
+
+
+async def test_a_target_that_is_no_longer_allowed_is_off_within_a_second(stage: Stage) -> None:
+    box = stage.line()
+    line = stage.line(forwards={"unconditional": to_voicemail(box)})
+    await reaches(stage, line, "voicemail", box)
+    stage.change(box, fleet="globex")
+    await asyncio.sleep(IN_FORCE_S)
+    call = await stage.call(line)
+    assert (await call.final()).code == 480
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    ["{not json", "[]", '{"number": 7}', '{"fleet": "acme"}', '{"forwards": {"busy": 1}}'],
+)
+async def test_a_bad_document_is_refused_and_the_last_good_one_serves(
+    stage: Stage, garbage: str
+) -> None:
+    line = numbers.line_number()
+    stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(stage, line, "voicemail", line)
+    before = stage.engine.metric("renvoi_documents_refused_total", kind="line")
+    stage.redis.set(f"line:{line}", garbage)
+    await asyncio.sleep(IN_FORCE_S)
+    await reaches(stage, line, "voicemail", line)
+    assert stage.engine.metric("renvoi_documents_refused_total", kind="line") > before
+
+
+@pytest.mark.parametrize("kind", ["string", "list", "member"])
+async def test_a_bad_registration_does_no_harm(stage: Stage, kind: str) -> None:
+    line = stage.line(forwards={})
+    phone = await stage.endpoint()
+    stage.change(line, forwards={"unreachable": to_voicemail(line)})
+    if kind == "string":
+        stage.redis.set(f"reg:{line}", "sip:x@y")
+    elif kind == "list":
+        stage.redis.rpush(f"reg:{line}", "sip:x@y")
+    else:
+        stage.register(line, "not a uri <<>>\x00")
+        stage.register(line, phone.uri())
+        call = await stage.call(line)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+        return
+    await reaches(stage, line, "voicemail", line)
+
+
+async def test_a_line_never_seen_good_is_refused_and_others_are_served(stage: Stage) -> None:
+    line = numbers.line_number()
+    stage.redis.set(f"line:{line}", json.dumps({"number": line, "fleet": 3}))
+    call = await stage.call(line)
+    assert (await call.final()).code in (404, 500)
+    other = numbers.line_number()
+    stage.line(number=other, forwards={"unconditional": to_voicemail(other)})
+    await reaches(stage, other, "voicemail", other)
+
+
+async def test_redis_killed_under_traffic_loses_no_call_to_a_known_line(
+    lone: Stage, server: RedisServer
+) -> None:
+    lines: list[tuple[str, Endpoint]] = []
+    for _ in range(20):
+        line, phone = await lone.line_with_phone()
+        limit = {"max_calls": 5} if len(lines) % 2 else {}
+        lone.change(line, forwards={"busy": to_voicemail(line)}, **limit)
+        lines.append((line, phone))
+    placed: list[str] = []
+
+    async def one(index: int) -> None:
+        line, phone = lines[index % len(lines)]
+        call = await lone.call(line)
+        placed.append(call.call_id)
+        # a slow machine may take its time, but the call must arrive
+        ring = await phone.incoming(wait_s=5)
+        if index % 3 == 0:
+            ring.respond(486)
+            away = await lone.server("voicemail").incoming(line, wait_s=5)
+            await connect(call, away)
+            await part(call, away)
+        else:
+            await connect(call, ring)
+            await part(ring, call)
+
+    for line, phone in lines:
+        call = await lone.call(line)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+    calls: list[asyncio.Task[None]] = []
+    for index in range(200):  # 4 seconds of traffic: Redis goes after 1 and is back after 2.5
+        calls.append(asyncio.create_task(one(index)))
+        if index == 50:
+            server.kill()
+        if index == 125:
+            await asyncio.to_thread(server.start)
+        await asyncio.sleep(0.02)
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    lost = [result for result in results if result is not None]
+    assert not lost, f"{len(lost)} of 200 lost: {lost[:3]}"
+
+    # and every record is there, once, now that Redis is back
+    deadline = time.monotonic() + 10
+    while lone.engine.metric("renvoi_redis_up") != 1 and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert lone.engine.metric("renvoi_redis_up") == 1
+    line, phone = lines[0]
+    lone.change(line, forwards={"unconditional": to_voicemail(line)})
+    await asyncio.sleep(IN_FORCE_S)
+    await reaches(lone, line, "voicemail", line)
+    ids = [record["call_id"] for record in lone.records()]
+    assert [ids.count(call_id) for call_id in placed] == [1] * 200
+
+
+async def test_while_redis_is_away_known_lines_go_on_and_unknown_ones_get_503(
+    lone: Stage, server: RedisServer
+) -> None:
+    line = numbers.line_number()
+    lone.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(lone, line, "voicemail", line)
+    server.kill()
+    await reaches(lone, line, "voicemail", line)
+    call = await lone.call(numbers.line_number())
+    assert (await call.final()).code == 503
+    deadline = time.monotonic() + 4
+    while lone.engine.metric("renvoi_redis_up") != 0 and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+    assert lone.engine.metric("renvoi_redis_up") == 0
+    assert lone.engine.get("/readyz")[0] == 200
+    await asyncio.sleep(1)
+    assert lone.engine.metric("renvoi_rules_age_seconds") >= 1
+    await reaches(lone, line, "voicemail", line)
+    server.start()
+
+
+async def test_a_redis_that_hangs_delays_no_call_to_a_known_line(
+    lone: Stage, server: RedisServer
+) -> None:
+    line, phone = await lone.line_with_phone(max_calls=3)
+    call = await lone.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    server.pause()
+    try:
+        for _ in range(5):
+            start = time.monotonic()
+            call = await lone.call(line)
+            ring = await phone.incoming()
+            assert time.monotonic() - start < 0.3
+            await connect(call, ring)
+            await part(call, ring)
+    finally:
+        server.resume()
+    await lone.record(call.call_id, wait_s=10)
+
+
+async def test_cancel_beats_a_look_up_in_flight(lone: Stage, server: RedisServer) -> None:
+    line, phone = await lone.line_with_phone()
+    server.pause()
+    try:
+        call = await lone.call(line)
+        call.cancel()
+        await call.receive(200, "CANCEL")
+        assert (await call.final()).code == 487
+    finally:
+        server.resume()
+    await asyncio.sleep(0.3)
+    assert not phone.invited()
+    await lone.ended(call.call_id, condition="none", outcome="cancelled", code=487)
+
+
+async def test_a_change_made_while_the_connection_was_cut_is_not_missed(
+    lone: Stage, server: RedisServer
+) -> None:
+    line = numbers.line_number()
+    lone.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(lone, line, "voicemail", line)
+    target = numbers.outside_number()
+    with lone.redis.pipeline(transaction=True) as pipe:
+        pipe.client_kill_filter(_type="normal", skipme=True)
+        pipe.client_kill_filter(_type="pubsub")
+        pipe.set(
+            f"line:{line}",
+            json.dumps(
+                {
+                    "number": line,
+                    "fleet": "acme",
+                    "forwards": {"unconditional": to_number(target)},
+                }
+            ),
+        )
+        pipe.execute()
+    await asyncio.sleep(IN_FORCE_S)
+    await reaches(lone, line, "number", target)

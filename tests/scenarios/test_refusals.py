@@ -1,0 +1,137 @@
+"""Calls and requests that are refused before anything rings."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.expect import connect, part
+from tests.scenarios.message import build, split_commas
+from tests.scenarios.stage import Stage, to_voicemail
+
+
+async def test_an_unknown_number_is_404(stage: Stage) -> None:
+    call = await stage.call(numbers.line_number())
+    assert (await call.final()).code == 404
+    await stage.ended(call.call_id, condition="none", destination="none", code=404)
+
+
+async def test_a_suspended_line_is_403_even_with_unconditional_on(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone(suspended=True)
+    stage.change(line, forwards={"unconditional": to_voicemail(line)})
+    call = await stage.call(line)
+    assert (await call.final()).code == 403
+    assert not phone.invited()
+    assert not stage.server("voicemail").invited(line)
+    await stage.ended(call.call_id, condition="none", outcome="rejected", code=403)
+
+
+async def test_a_stranger_gets_403_and_leaves_no_record(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    before = stage.engine.metric("renvoi_rejected_total", reason="stranger")
+    stranger = await stage.endpoint("127.0.0.9")
+    call = stranger.start(stage.engine.address, line)
+    assert (await call.final()).code == 403
+    assert not phone.invited()
+    assert stage.engine.metric("renvoi_rejected_total", reason="stranger") == before + 1
+    await asyncio.sleep(0.3)
+    assert call.call_id not in str(stage.redis.xrange("cdr"))
+
+
+@pytest.mark.parametrize("method", ["DANCE", "PUBLISH", "SUBSCRIBE"])
+async def test_an_unknown_method_outside_a_dialog_is_405_with_allow(
+    stage: Stage, method: str
+) -> None:
+    call = await stage.call(stage.line(), method=method, body=b"")
+    answer = await call.final(method)
+    assert answer.code == 405
+    assert {"INVITE", "ACK", "CANCEL", "BYE"} <= set(split_commas(answer.one("Allow")))
+
+
+async def test_an_invite_with_a_to_tag_of_no_dialog_is_481(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line, to=f"<sip:{line}@office.example>;tag=old")
+    assert (await call.final()).code == 481
+    assert not phone.invited()
+
+
+@pytest.mark.parametrize("method", ["BYE", "INFO", "UPDATE"])
+async def test_a_request_of_no_dialog_is_481(stage: Stage, method: str) -> None:
+    call = await stage.call("+33972100000", method=method, to="<sip:a@b>;tag=old", body=b"")
+    assert (await call.final(method)).code == 481
+
+
+async def test_max_forwards_0_is_483(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line, max_forwards=0)
+    assert (await call.final()).code == 483
+    assert not phone.invited()
+    assert stage.engine.metric("renvoi_rejected_total", reason="loop_detected") >= 1
+
+
+async def test_an_invite_without_contact_is_refused(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line, contact=False)
+    assert (await call.final()).code == 400
+    assert not phone.invited()
+    assert stage.engine.metric("renvoi_rejected_total", reason="no_contact") >= 1
+
+
+async def test_a_called_name_that_is_no_number_is_refused(stage: Stage) -> None:
+    call = await stage.call("reception")
+    assert (await call.final()).code in (404, 484)
+
+
+@pytest.mark.parametrize("form", ["national", "double_zero", "parameters", "escaped"])
+async def test_a_number_is_known_in_every_form(stage: Stage, form: str) -> None:
+    line, phone = await stage.line_with_phone()
+    called = {
+        "national": "0" + line[3:],
+        "double_zero": "00" + line[1:],
+        "parameters": line + ";npdi;rn=+33999",
+        "escaped": "%2B" + line[1:],
+    }[form]
+    call = await stage.call(called)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def test_garbage_does_not_disturb_a_call(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    noise = await stage.endpoint()
+    junk = [
+        b"\x00\xff" * 200,
+        b"\r\n\r\n",
+        b"INVITE\r\n\r\n",
+        b"SIP/2.0 200 OK\r\n\r\n",
+        b"SIP/2.0 abc OK\r\nVia: x\r\n\r\n",
+        b"INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\n\r\n",
+        b"INVITE sip:a SIP/2.0\r\n" + b"X: y\r\n" * 600 + b"\r\n",
+        build("INVITE sip:a@b SIP/2.0", [("Via", "SIP/2.0/UDP h"), ("CSeq", "x INVITE")]),
+        build("ACK sip:a@b SIP/2.0", [("Via", "SIP/2.0/UDP h;branch=z9hG4bK2"), ("To", "<<>")]),
+    ]
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    for datagram in junk:
+        noise.send(datagram, stage.engine.address)
+    await connect(call, ring)
+    for datagram in junk:
+        noise.send(datagram, stage.engine.address)
+    await part(call, ring)
+
+
+async def test_a_large_sdp_is_relayed_or_clearly_refused(stage: Stage) -> None:
+    """The stack's limit is about 4,000 bytes a message: never silence."""
+    line, phone = await stage.line_with_phone()
+    body = b"v=0\r\n" + b"a=candidate:1 1 UDP 2130706431 192.0.2.1 3478 typ host\r\n" * 50
+    call = await stage.call(line, body=body)
+    ring = await phone.incoming()
+    assert ring.first.body == body
+    await connect(call, ring)
+    await part(call, ring)
+    too_large = await stage.call(line, body=body + b"a=more:1\r\n" * 300)
+    assert (await too_large.final()).code in (413, 513)
+    assert stage.engine.metric("renvoi_rejected_total", reason="too_large") >= 1
