@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from engine.worker import Worker
 
 ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
+NO_MESSAGE = Message(b"")
 GIVEN_UP = b"Reason: Q.850;cause=19"  # RFC 3326: no answer from the user
 
 
@@ -94,6 +95,8 @@ class Call:
     async def _converse(self, winner: Leg) -> Over:
         """From the answer until one side hangs up."""
         caller = self._caller
+        self._invite = NO_MESSAGE  # a standing call keeps little
+        self._failures.clear()
         deadline = self._worker.loop.time() + self._worker.config.timers.max_call_s
         while True:
             event = await self._mailbox.get(deadline)
@@ -102,9 +105,8 @@ class Call:
                     winner.accept(event.message.body, event.message.content_type)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
-                reason = event.message.first(b"reason") if event.message is not None else None
                 other = winner if event.leg is caller else caller
-                other.hangup(b"Reason: " + reason if reason else b"")
+                other.hangup(headers.reason_field(event.message))
                 return Over(Outcome.ANSWERED, 200, event.why)
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
@@ -336,8 +338,7 @@ class Call:
     def _on_late(self, event: Event | Stop | None) -> None:
         """Whatever the current stage has no use for."""
         if isinstance(event, Cancelled):
-            why = event.message.first(b"reason") if event.message is not None else None
-            self._farewell = b"Reason: " + why if why else b""
+            self._farewell = headers.reason_field(event.message)
             raise Over(Outcome.CANCELLED, 487, "caller")
         if isinstance(event, Stop):
             raise Over(Outcome.FAILED, event.code, event.why)

@@ -76,6 +76,10 @@ WATCHED = {
     "loop_lag": ("renvoi_loop_lag_seconds", "How late the event loop ran its last timer."),
     "cdr_backlog": ("renvoi_cdr_backlog", "Call records that wait to be written to Redis."),
     "cdr_lost": ("renvoi_cdr_lost", "Call records that were lost: memory and spool were full."),
+    "legs": ("renvoi_legs", "Sides of calls that stand: one for the caller, one for each phone."),
+    "dialogs": ("renvoi_sip_dialogs", "PJSIP's dialogs, those that only wait to end included."),
+    "transactions": ("renvoi_sip_transactions", "PJSIP's transactions."),
+    "tasks": ("renvoi_call_tasks", "Coroutines of calls."),
     "log_dropped": ("renvoi_log_dropped", "Log lines dropped because the output was slow."),
 }
 

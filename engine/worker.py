@@ -129,7 +129,6 @@ class Worker:
             on_rejected=self.metrics.rejected,
             on_error=self._on_sip_error,
         )
-        self.endpoint.start()
         listen = config.admin.listen
         self.admin = Admin(
             HttpAddress(listen.host, listen.port + self.index if listen.port else 0),
@@ -137,15 +136,18 @@ class Worker:
             self.not_ready,
             lambda: [call.now() for call in self.calls.values()],
         )
-        await self.admin.start()
+        # The rules first: whoever is let in finds them.
         await self.store.start()
         await self.live.start()
         await self.recorder.start()
+        self.endpoint.start()
         self._watch()
+        await self.admin.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
         # The start-up's objects live for ever: keep the collector from walking them again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
 
     def _sip_settings(self) -> Settings:
         sip = self.config.sip
@@ -168,6 +170,10 @@ class Worker:
         watch("cdr_backlog", lambda: self.recorder.backlog)
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
+        watch("legs", lambda: len(self.endpoint.legs))
+        watch("dialogs", lambda: self.endpoint.dialogs)
+        watch("transactions", lambda: self.endpoint.transactions)
+        watch("tasks", lambda: len(self._tasks))
         self.metrics.sip_messages(lambda: self.endpoint.counts)
 
     async def drain(self) -> None:

@@ -114,8 +114,9 @@ class Endpoint:
         self.endpt = lib.pjsua_get_pjsip_endpt()
         self.ua = lib.pjsip_ua_instance()
         self._forget_capabilities()
-        # The guard comes before PJSIP's transactions (16). Requests outside dialogs come to the
-        # door after mod-ua (32) found no dialog for them.
+        # The guard comes before PJSIP's transactions (16). Responses that no transaction takes are
+        # strays, before mod-ua (32). Requests outside dialogs come to the door, after mod-ua found
+        # no dialog for them.
         self._modules = [
             self._register(
                 b"renvoi-guard",
@@ -123,12 +124,12 @@ class Endpoint:
                 ("on_rx_request", self.guard.on_request),
                 ("on_rx_response", self.guard.on_response),
             ),
+            self._register(b"renvoi-stray", 31, ("on_rx_response", self._on_stray_response)),
             self._register(b"renvoi-door", 33, ("on_rx_request", self._on_new_request)),
             self._register(
                 b"renvoi-usage",
                 48,
                 ("on_rx_request", self._on_dialog_request),
-                ("on_rx_response", self._on_dialog_response),
                 ("on_tsx_state", self._on_tsx_state),
             ),
         ]
@@ -396,14 +397,20 @@ class Endpoint:
                 leg.on_ack(leg.mark(wire.received()))
         return 1
 
-    def _on_dialog_response(self, rdata: Any) -> int:
-        """Only a 2xx to INVITE that no transaction takes any more: its ACK was lost."""
+    def _on_stray_response(self, rdata: Any) -> int:
+        """A response without transaction: a 2xx to INVITE again means that its ACK was lost.
+
+        One with another To tag is of a forked call: mod-ua ends that one by ACK and BYE.
+        """
         info = rdata.msg_info
         if info.cseq.method.id != pjsip.INVITE or not 200 <= info.msg.line.status.code < 300:
             return 0
-        if lib.pjsip_rdata_get_tsx(rdata) != ffi.NULL:
+        from_ = getattr(info, "from")
+        call_id = ffi.addressof(info.cid, "hvalue")
+        tags = ffi.addressof(from_, "tag"), ffi.addressof(info.to, "tag")
+        dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
+        if dlg == ffi.NULL:
             return 0
-        dlg = lib.pjsip_rdata_get_dlg(rdata)
         leg = self.legs.get(dlg)
         if leg is None:
             wire.send_ack(dlg, info.cseq.cseq, b"", b"")
@@ -412,51 +419,51 @@ class Endpoint:
         return 1
 
     def _on_tsx_state(self, tsx: Any, event: Any) -> None:
-        kind = event.body.tsx_state.type
+        cause = event.cause
         if tsx.role == pjsip.UAC:
-            self._on_client_state(tsx, event.body.tsx_state, kind)
-        elif kind != pjsip.EVENT_TX:
-            self._on_server_state(tsx, event.body.tsx_state, kind)
+            self._on_client_state(tsx, cause)
+        elif cause != pjsip.EVENT_TX:
+            self._on_server_state(tsx, cause, event)
 
-    def _on_client_state(self, tsx: Any, state: Any, kind: int) -> None:
-        method = tsx.method.id
-        leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
+    def _on_client_state(self, tsx: Any, cause: int) -> None:
+        dlg = lib.pjsip_tsx_get_dlg(tsx)
+        leg = self.legs.get(dlg)
+        is_invite = tsx.method.id == pjsip.INVITE
         if leg is None:
-            if method == pjsip.INVITE and kind == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
-                wire.send_ack(lib.pjsip_tsx_get_dlg(tsx), tsx.cseq, b"", b"")
+            if is_invite and cause == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
+                wire.send_ack(dlg, tsx.cseq, b"", b"")
             return
-        if method == pjsip.INVITE and not leg.incoming and not leg.invite_known:
+        if is_invite and not leg.incoming and not leg.invite_known:
             leg.on_invite_sent(tsx)
         elif leg.exchanges is not None and leg.exchanges.sending is not None:
             leg.exchanges.on_sent(tsx)
-        if kind == pjsip.EVENT_TX:
-            return
-        final = tsx.state >= pjsip.TSX_COMPLETED
-        message = None
-        if kind == pjsip.EVENT_RX:
-            wire.counts["in", wire.RESPONSE_KINDS[tsx.status_code // 100]] += 1
-            message = leg.mark(wire.received())
-        elif not final:
+        if cause == pjsip.EVENT_TX:
             return
         code = tsx.status_code
+        message = None
+        if cause == pjsip.EVENT_RX:
+            wire.counts["in", wire.RESPONSE_KINDS[code // 100]] += 1
+            message = leg.mark(wire.received())
+        elif tsx.state < pjsip.TSX_COMPLETED:
+            return
         if tsx == leg.invite_tsx:
             if message is None:
-                leg.on_invite_failed(408 if kind == pjsip.EVENT_TIMER else max(code, 300))
+                leg.on_invite_failed(408 if cause == pjsip.EVENT_TIMER else max(code, 300))
             else:
                 leg.on_invite_response(code, message)
         elif leg.exchanges is not None:
             if message is None:
-                code = 408 if kind == pjsip.EVENT_TIMER else 503
+                code = 408 if cause == pjsip.EVENT_TIMER else 503
             leg.exchanges.on_response(tsx, code, message)
 
-    def _on_server_state(self, tsx: Any, state: Any, kind: int) -> None:
-        if kind == pjsip.EVENT_RX and tsx.state == pjsip.TSX_TRYING:
-            self._on_server_request(tsx, state.src.rdata)
-            return
-        leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
-        if leg is None or tsx.method.id == pjsip.CANCEL:
-            return
-        if tsx.state == pjsip.TSX_TERMINATED:
+    def _on_server_state(self, tsx: Any, cause: int, event: Any) -> None:
+        state = tsx.state
+        if state == pjsip.TSX_TRYING and cause == pjsip.EVENT_RX:
+            self._on_server_request(tsx, event.source)
+        elif state == pjsip.TSX_TERMINATED and tsx.method.id != pjsip.CANCEL:
+            leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
+            if leg is None:
+                return
             if tsx == leg.invite_tsx:
                 leg.on_invite_server_gone()
             else:
@@ -472,10 +479,7 @@ class Endpoint:
         method = message.method
         wire.counts["in", wire.kind_of(method)] += 1
         if number in (pjsip.BYE, pjsip.CANCEL) or leg is None:
-            code = 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481
-            response = wire.Response(dlg, rdata)
-            response.send(dlg, tsx, code, None)
-            response.close()
+            wire.answer(dlg, tsx, rdata, 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481)
             if leg is not None and number == pjsip.BYE:
                 leg.on_bye(message)
             elif leg is not None and number == pjsip.CANCEL:

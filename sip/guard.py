@@ -67,8 +67,8 @@ class Guard:
 
 def is_poison(message: Message) -> bool:
     """Whether PJSIP would stumble over this message when it prints or routes by it."""
-    head = message.head
-    if b"[" in head and _EMPTY_HOST.search(head):
+    head, start = message.head, message.start_line
+    if (b"[" in head or b"[" in start) and _EMPTY_HOST.search(start + b" " + head):
         return True  # sip_uri.c prints no empty host
     low = head.lower()
     if b"route" in low and any(

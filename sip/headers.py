@@ -26,6 +26,8 @@ IDENTITY = frozenset((b"p-asserted-identity", b"p-preferred-identity", b"remote-
 _OPTIONS = re.compile(rb"^(supported|k|require)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
+OUTSIDE_HOP = HOP | IDENTITY
+
 _TAG = re.compile(rb";\s*tag\s*=[^;>]*$|;\s*tag\s*=[^;]*(?=;)", re.IGNORECASE)
 _USER = re.compile(rb"(?:sips?|tel):([^@;>?\s]+)", re.IGNORECASE)
 _CAUSE = re.compile(rb"Q\.850\s*;(?:[^,]*;)?\s*cause\s*=\s*(\d{1,3})", re.IGNORECASE)
@@ -67,13 +69,21 @@ def without_tag(value: bytes) -> bytes:
 
 def q850_cause(message: Message | None) -> int | None:
     """The ISUP cause of the Reason header (RFC 3326), None without one."""
-    if message is None:
+    if message is None or b"reason" not in message.head.lower():
         return None
     for value in message.values(b"reason"):
         found = _CAUSE.search(value)
         if found:
             return int(found.group(1))
     return None
+
+
+def reason_field(message: Message | None) -> bytes:
+    """The whole first Reason header field, to be passed on; empty without one."""
+    if message is None or b"reason" not in message.head.lower():
+        return b""
+    value = message.first(b"reason")
+    return b"Reason: " + value if value else b""
 
 
 def entries(message: Message, name: bytes) -> list[bytes]:
@@ -148,9 +158,11 @@ def crossing(
     An identity that its owner withholds does not leave the trust domain, and one that comes from
     outside is not believed (RFC 3325 5, 9.1).
     """
-    hop = HOP | also_not if also_not else HOP
+    hop = HOP
     if message.untrusted or (not to_trusted and is_private(message)):
-        hop |= IDENTITY
+        hop = OUTSIDE_HOP
+    if also_not:
+        hop |= also_not
     text = message.passing(hop)
     return _without_100rel(text) if b"100rel" in text else text
 

@@ -233,6 +233,7 @@ class Leg:
         if self.invite is not None:
             self._endpoint.door.remember(self.invite)
         self._end_invite(200)
+        self._forget_invite()
         if self._hangup_reason is not None:
             wire.send_bye(self._dlg, self._hangup_reason)
             self._release()
@@ -341,6 +342,13 @@ class Leg:
         elif isinstance(event, Answered):
             self.hangup()  # nobody wants this answer any more: ACK and BYE
 
+    def _forget_invite(self) -> None:
+        """A standing call keeps neither the INVITE nor the memory of its response."""
+        self.invite = None
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
     def _drop_tdata(self) -> None:
         if self._tdata is not None:
             lib.pjsip_tx_data_dec_ref(self._tdata)
@@ -359,8 +367,6 @@ class Leg:
             self.exchanges.close(dlg)
             self.exchanges = None
         self._drop_tdata()
-        if self._response is not None:
-            self._response.close()
-            self._response = None
+        self._forget_invite()
         self._endpoint.legs.pop(dlg, None)
         lib.pjsip_dlg_dec_session(dlg, self._endpoint.usage)

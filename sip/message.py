@@ -17,6 +17,9 @@ COMPACT = {
     b"n": b"identity-info", b"o": b"event", b"r": b"refer-to", b"s": b"subject", b"t": b"to",
     b"u": b"allow-events", b"v": b"via", b"x": b"session-expires", b"y": b"identity",
 }  # fmt: skip
+# Names as they were received, by their full lower-case form: the same few come again and again.
+_names: dict[bytes, bytes] = {}
+_NAMES_KEPT = 4096
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 
@@ -28,7 +31,7 @@ class Message:
     obsolete folding (RFC 3261 7.3.1) is unfolded.
     """
 
-    __slots__ = ("_body", "_fields", "_head", "_index", "start_line", "untrusted")
+    __slots__ = ("_body", "_cut", "_fields", "_head", "_index", "start_line", "untrusted")
 
     def __init__(self, raw: bytes) -> None:
         head, end, body = raw.partition(b"\r\n\r\n")
@@ -40,6 +43,7 @@ class Message:
             body = parts[1] if len(parts) == 2 else b""
         self.start_line, _, self._head = head.partition(b"\r\n")
         self._body = body
+        self._cut = False  # the body ends where Content-Length says
         self.untrusted = False  # it came from a phone, not from the trust domain (RFC 3325)
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
         self._index: dict[bytes, list[bytes]] | None = None
@@ -69,8 +73,8 @@ class Message:
 
     @property
     def head(self) -> bytes:
-        """The start line and the header fields as text."""
-        return self.start_line + b"\r\n" + self._head
+        """The header fields as text."""
+        return self._head
 
     @property
     def head_size(self) -> int:
@@ -94,10 +98,10 @@ class Message:
     @property
     def body(self) -> bytes:
         """The body, by Content-Length where there is one (RFC 3261 18.3)."""
-        if not self._body:
-            return b""
-        length = self.declared_length
-        return self._body if length is None else self._body[:length]
+        if self._body and not self._cut:
+            self._cut = True
+            self._body = self._body[: self.declared_length]
+        return self._body
 
     @property
     def declared_length(self) -> int | None:
@@ -136,9 +140,16 @@ def _split(head: bytes) -> list[tuple[bytes, bytes, bytes]]:
     fields = []
     for line in lines:
         name, _, value = line.partition(b":")
-        name = name.strip().lower()
-        fields.append((COMPACT.get(name, name), line, value.strip()))
+        fields.append((_names.get(name) or _full_name(name), line, value.strip()))
     return fields
+
+
+def _full_name(name: bytes) -> bytes:
+    low = name.strip().lower()
+    full = COMPACT.get(low, low)
+    if len(_names) < _NAMES_KEPT:
+        _names[name] = full
+    return full
 
 
 def _unfold(lines: list[bytes]) -> list[bytes]:

@@ -96,13 +96,9 @@ typedef struct {
   int state;
 } pjsip_transaction;
 typedef struct {
-  void *prev, *next; int type;
-  union {
-    struct {
-      union { pjsip_rx_data *rdata; pjsip_tx_data *tdata; void *data; } src;
-      pjsip_transaction *tsx; int prev_state; int type;
-    } tsx_state;
-  } body;
+  /* of the event's union only the part for transaction states, its members named as our own */
+  void *prev, *next; int type; pjsip_rx_data *source; pjsip_transaction *tsx;
+  int prev_state; int cause;
 } pjsip_event;
 typedef struct pjsip_module {
   void *prev, *next; pj_str_t name; int id, priority; void *load, *start, *stop, *unload;
@@ -154,6 +150,7 @@ int pjsip_dlg_modify_response(pjsip_dialog *, pjsip_tx_data *, int, const pj_str
 int pjsip_dlg_send_response(pjsip_dialog *, pjsip_transaction *, pjsip_tx_data *);
 pjsip_transaction *pjsip_rdata_get_tsx(pjsip_rx_data *);
 pjsip_transaction *pjsip_tsx_detect_merged_requests(pjsip_rx_data *);
+pjsip_dialog *pjsip_ua_find_dialog(const pj_str_t *, const pj_str_t *, const pj_str_t *, int);
 pjsip_dialog *pjsip_rdata_get_dlg(pjsip_rx_data *);
 pjsip_dialog *pjsip_tsx_get_dlg(pjsip_transaction *);
 int pjsip_tsx_terminate(pjsip_transaction *, int);

