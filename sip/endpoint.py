@@ -22,7 +22,12 @@ from sip.guard import Guard
 from sip.leg import Leg
 from sip.pjsip import ffi, lib
 
-TICK_S = 0.02  # PJSIP's timers, and whatever socket has no reader of its own
+TICK_S = 0.02  # PJSIP's timers
+STREAM_TICK_S = 0.005  # with TCP or TLS, whose sockets come and go: no readers of their own yet
+# How long an answered BYE is remembered for its retransmissions (those of 0.5, 1.5, 3.5 and 7.5 s).
+# RFC 3261 17.2.2 has 32 s on UDP; a later copy finds no dialog and gets 481, which ends it as well.
+# Each one holds its dialog, and PJSIP's table of dialogs has 511 chains for all of them.
+BYE_MEMORY_S = 8.0
 RECEIVE_BUFFER = 4 * 1024 * 1024
 
 
@@ -89,6 +94,7 @@ class Endpoint:
         self._trust: dict[bytes, bool] = {}
         self._readers: list[socket.socket] = []
         self._tick: asyncio.TimerHandle | None = None
+        self._byes: dict[Any, float] = {}  # answered BYEs by transaction, with their loop time
         self._zero = ffi.new("long[2]", [0, 0])
         self._count = ffi.new("unsigned *")
         self._created = ffi.new("pjsip_dialog **")
@@ -138,7 +144,9 @@ class Endpoint:
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
         self._watch_sockets()
-        self._tick = self.loop.call_later(TICK_S, self._on_tick)
+        streams = any(address.transport != "udp" for address in self.listening)
+        self._tick_s = STREAM_TICK_S if streams else TICK_S
+        self._tick = self.loop.call_later(self._tick_s, self._on_tick)
 
     async def close(self, deadline_s: float = 2.0) -> None:
         """End every leg, let the last messages out, free PJSIP. Idempotent."""
@@ -253,8 +261,18 @@ class Endpoint:
         lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
 
     def _on_tick(self) -> None:
-        self._tick = self.loop.call_later(TICK_S, self._on_tick)
+        self._tick = self.loop.call_later(self._tick_s, self._on_tick)
         self._poll()
+        self._forget_byes()
+
+    def _forget_byes(self) -> None:
+        forgotten = self.loop.time() - BYE_MEMORY_S
+        while self._byes:
+            tsx = next(iter(self._byes))
+            if self._byes[tsx] > forgotten:
+                return
+            del self._byes[tsx]
+            lib.pjsip_tsx_terminate(tsx, 200)
 
     # -- actions ----------------------------------------------------------------------------------
 
@@ -460,6 +478,8 @@ class Endpoint:
         state = tsx.state
         if state == pjsip.TSX_TRYING and cause == pjsip.EVENT_RX:
             self._on_server_request(tsx, event.source)
+        elif state == pjsip.TSX_TERMINATED and tsx.method.id == pjsip.BYE:
+            self._byes.pop(tsx, None)
         elif state == pjsip.TSX_TERMINATED and tsx.method.id != pjsip.CANCEL:
             leg = self.legs.get(lib.pjsip_tsx_get_dlg(tsx))
             if leg is None:
@@ -480,6 +500,8 @@ class Endpoint:
         wire.counts["in", wire.kind_of(method)] += 1
         if number in (pjsip.BYE, pjsip.CANCEL) or leg is None:
             wire.answer(dlg, tsx, rdata, 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481)
+            if number == pjsip.BYE and tsx.state == pjsip.TSX_COMPLETED:
+                self._byes[tsx] = self.loop.time()
             if leg is not None and number == pjsip.BYE:
                 leg.on_bye(message)
             elif leg is not None and number == pjsip.CANCEL:
