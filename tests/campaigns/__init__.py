@@ -1,0 +1,1 @@
+"""Campaigns against a running engine: hostile messages (`fuzz`) and endurance (`leaks`)."""

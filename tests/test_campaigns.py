@@ -1,0 +1,31 @@
+"""A short run of each campaign; the long ones are commands (see `tests/campaigns`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.campaigns import fuzz, leaks
+
+# The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
+QUICK = [
+    "invite_with_an_empty_host_in_From",
+    "invite_with_an_empty_host_in_Record-Route",
+    "answer_with_an_empty_host_in_contact",
+    "answer_with_an_empty_host_in_record_route",
+    "answer_without_to_tag",
+    "second_answer_without_to_tag",
+    "reinvite_by_the_caller_left_at_100_then_bye",
+    "reinvite_by_the_phone_left_at_180_then_bye",
+    "BYE_of_3999_by_Via_from_the_phone",
+    "answer_with_huge_record_routes_then_update",
+]
+
+
+@pytest.mark.scenario
+def test_hostile_messages_neither_kill_the_engine_nor_leave_anything_in_it() -> None:
+    print(fuzz.run(seconds=3.0, seed=20_261_122, rate=80.0, cases=QUICK))
+
+
+@pytest.mark.scenario
+def test_six_hundred_calls_leave_nothing_behind_but_their_records() -> None:
+    print(leaks.run(calls=600, rate=150.0, hurry=True))
