@@ -68,6 +68,7 @@ class Call:
         except Exception:
             self._worker.log.exception("call.error", call=self.story.id)
         finally:
+            self._mailbox.close()
             try:
                 self._end_legs(over)
             except Exception:

@@ -19,40 +19,54 @@ class Stop:
 
 
 class Mailbox:
-    """A queue for one reader: `put` from callbacks, `get` from the call's coroutine."""
+    """A queue for one reader: `put` from callbacks, `get` from the call's coroutine.
 
-    __slots__ = ("_items", "_loop", "_waiter")
+    Deadlines mostly move away as a call goes on (pre-ringing, ringing, longest call), so a timer
+    that is too early is left alone and looks again when it fires.
+    """
+
+    __slots__ = ("_items", "_loop", "_timer", "_timer_at", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._items: deque[Event | Stop] = deque()
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
 
     def put(self, item: Event | Stop) -> None:
         self._items.append(item)
+        self._wake()
+
+    async def get(self, deadline: float) -> Event | Stop | None:
+        """The next event; None when the loop's clock passes `deadline` first."""
+        while not self._items:
+            if deadline <= self._loop.time():
+                return None
+            self._arm(deadline)
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._items.popleft()
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _arm(self, deadline: float) -> None:
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer = self._loop.call_at(deadline, self._on_timer)
+        self._timer_at = deadline
+
+    def _on_timer(self) -> None:
+        self._timer = None
         self._wake()
 
     def _wake(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
-
-    async def get(self, deadline: float | None = None) -> Event | Stop | None:
-        """The next event; None when the loop's clock passes `deadline` first."""
-        items = self._items
-        if items:
-            return items.popleft()
-        loop = self._loop
-        timer = None
-        if deadline is not None:
-            if deadline <= loop.time():
-                return None
-            timer = loop.call_at(deadline, self._wake)
-        self._waiter = loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-        return items.popleft() if items else None

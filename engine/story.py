@@ -159,8 +159,7 @@ class Story:
 
 
 def telling(record: CallRecord) -> dict[str, Any]:
-    """A record as the fields of its `call.end` log line; times in seconds since the INVITE."""
-    received = record.received
+    """A record as the fields of its `call.end` log line; times in unix seconds."""
     return {
         "call": record.id,
         "call_id": record.call_id,
@@ -171,29 +170,14 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "target": record.target,
         "outcome": record.outcome,
         "code": record.code,
+        "q850": record.q850,
         "why": record.why,
-        "rang_s": _since(received, record.rang),
-        "answered_s": _since(received, record.answered),
-        "ended_s": _since(received, record.ended),
+        "received": record.received,
+        "rang": record.rang,
+        "answered": record.answered,
+        "ended": record.ended,
         "seconds": record.seconds,
         "payer": record.payer,
         "billing": record.billing,
-        "legs": [
-            {
-                "role": leg.role,
-                "number": leg.number,
-                "uri": leg.uri,
-                "code": leg.code,
-                "q850": leg.q850,
-                "started_s": _since(received, leg.started),
-                "rang_s": _since(received, leg.rang),
-                "answered_s": _since(received, leg.answered),
-                "ended_s": _since(received, leg.ended),
-            }
-            for leg in record.legs
-        ],
+        "legs": record.legs,
     }
-
-
-def _since(start: float, when: float | None) -> float | None:
-    return None if when is None else round(when - start, 4)
