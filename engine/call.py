@@ -170,10 +170,7 @@ class Call:
         self._triggered = time.perf_counter()
         targets = worker.store.targets(entry)
         if targets is None:
-            try:
-                targets = await worker.store.load_targets(entry)
-            except Unavailable:
-                targets = {}
+            targets = await worker.store.load_targets(entry)
             self._check_caller()
         return decide(
             line,
@@ -207,6 +204,7 @@ class Call:
 
     def _forward(self, line: Line, decision: ForwardTo) -> None:
         """The call leaves this line: the caller hears of it, the line is free again."""
+        self._check_caller()  # a CANCEL may wait in the mailbox behind what led here
         self._diverted.append(Diverted(line.number, decision.reason, decision.cause))
         self.story.forwarded(line.number, decision)
         self._worker.forwards[line.number] += 1
