@@ -6,12 +6,10 @@ import asyncio
 import gc
 import os
 import secrets
-import signal
-import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 
-import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -29,7 +27,7 @@ from engine.story import telling
 from rules.decide import ForwardTo
 from rules.model import DocumentError, Line
 from rules.numbers import Numbering
-from rules.store import Entry, Store
+from rules.store import Store
 from sip import headers
 from sip.endpoint import Address, Endpoint, ListenError, Settings
 from sip.leg import Leg
@@ -38,6 +36,7 @@ from sip.pjsip import LayoutError
 
 RETRY_AFTER_S = 5  # told to a caller who is refused for overload
 LAG_PROBE_S = 0.25
+TELL_EVERY_S = 1.0
 CONNECT_S = 3.0
 
 
@@ -61,6 +60,7 @@ class Worker:
         self._serial = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
+        self._told: dict[str, float] = {}  # when a reason for refusing was last logged
         self._tokens = 0.0
         self._tokens_at = 0.0
         self._lag_s = 0.0
@@ -126,7 +126,7 @@ class Worker:
             self._sip_settings(),
             on_invite=self.on_invite,
             gate=self._gate,
-            on_rejected=self.metrics.rejected,
+            on_rejected=self._on_rejected,
             on_error=self._on_sip_error,
         )
         listen = config.admin.listen
@@ -224,7 +224,8 @@ class Worker:
         assert leg.invite is not None
         called = self.numbering.quick(headers.user_of(leg.invite.target))
         if called is None:
-            self.metrics.rejected("bad_number")
+            target = leg.invite.target
+            self._on_rejected("bad_number", lambda: f"no number: {target!r} from {leg.source}")
             leg.reject(404)
             return
         try:
@@ -243,11 +244,7 @@ class Worker:
         """The end of every call, on every path: counts down, counts, records, tells."""
         story = call.story
         self.calls.pop(story.id, None)
-        for line in call.lines:
-            self.live.leave(line, story.id)
         self.live.leave(story.caller, caller_hold(story.id))
-        for line in call.diverting_lines:
-            self.release_forward(line)
         record = story.record(over)
         self.metrics.call_ended(record.condition, record.destination, record.outcome)
         self.recorder.add(record)
@@ -309,10 +306,6 @@ class Worker:
             uri += headers.voicemail_parameters(uri.partition(";")[0], forward.cause)
         return uri
 
-    async def entry_without_rules(self, number: str) -> Entry:
-        """`rules.when_unavailable: ring`: a line about which nothing is known but its number."""
-        return Entry(line=Line(number=number, fleet=""), contacts=())
-
     def _gate(self) -> tuple[str, int] | None:
         """Whether a new call may come in; (reason, Retry-After in seconds) if not."""
         limits = self.config.limits
@@ -331,6 +324,14 @@ class Worker:
         return None
 
     # -- what the parts tell ----------------------------------------------------------------------
+
+    def _on_rejected(self, reason: str, detail: Callable[[], str]) -> None:
+        """Count a refused message; tell of one a second for each reason, whatever comes in."""
+        self.metrics.rejected(reason)
+        now = self.loop.time()
+        if now - self._told.get(reason, -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told[reason] = now
+            self.log.warning("request.rejected", reason=reason, detail=detail())
 
     def _on_document_refused(self, key: str, error: DocumentError) -> None:
         self.metrics.documents_refused(key.partition(":")[0])
@@ -355,56 +356,3 @@ def caller_hold(call_id: str) -> str:
 def fill(template: str, number: str) -> str:
     """A destination's URI: {number} in E.164 with +, {national} without it."""
     return template.replace("{number}", number).replace("{national}", number.lstrip("+"))
-
-
-async def run(config: Config, index: int = 0) -> int:
-    """Run one worker until a signal ends it; the exit status."""
-    worker = Worker(config, index)
-    loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    draining: asyncio.Task[None] | None = None
-
-    def on_term() -> None:
-        nonlocal draining
-        if draining is None:
-            draining = asyncio.ensure_future(worker.drain())
-            draining.add_done_callback(lambda _: done.set())
-
-    # Before the first call can come: a signal during the start ends it properly too.
-    loop.add_signal_handler(signal.SIGTERM, on_term)
-    loop.add_signal_handler(signal.SIGINT, done.set)
-    try:
-        await worker.start()
-    except StartError as error:
-        print(f"renvoi: {error}", file=sys.stderr)
-        return 1
-    greet(worker)
-    await done.wait()
-    if draining is not None:
-        draining.cancel()
-    worker.log.info("worker.stop", calls=len(worker.calls))
-    await worker.close()
-    return 0
-
-
-def greet(worker: Worker) -> None:
-    """Say where the worker listens and what to try next: for machines, then for people."""
-    config = worker.config
-    listen = [str(address) for address in worker.endpoint.listening]
-    worker.log.info(
-        "worker.start", sip=listen, admin=str(worker.admin.address), redis=config.redis.safe_url
-    )
-    if sys.stderr.isatty() or worker.index == 0:
-        print(
-            f"renvoi: SIP on {', '.join(listen)}; metrics on "
-            f"http://{worker.admin.address}/metrics; Redis: {config.redis.safe_url}\n"
-            "renvoi: try next, in another terminal: renvoi line set FILE, renvoi explain NUMBER, "
-            "renvoi demo (see README.md)",
-            file=sys.stderr,
-        )
-
-
-def serve(config: Config) -> int:
-    """`renvoi serve`: runs until a signal ends it; the exit status."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(config))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import headers, pjsip, wire
-from sip.guard import HEAD_MAX
+from sip.guard import HEAD_MAX, OnRejected, described
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import ffi, lib
@@ -32,12 +32,12 @@ class Door:
         *,
         on_invite: Callable[[Leg], None],
         gate: Callable[[], tuple[str, int] | None],
-        on_rejected: Callable[[str], None],
+        on_rejected: OnRejected,
     ) -> None:
         self._endpoint = endpoint
         self._on_invite = on_invite
         self._gate = gate
-        self._rejected = on_rejected
+        self._on_rejected = on_rejected
         self._created = ffi.new("pjsip_dialog **")
         self._done: dict[tuple[bytes | None, ...], float] = {}
         self._lists: dict[tuple[bytes, bytes], Any] = {}
@@ -96,7 +96,7 @@ class Door:
             return
         via, source = message.first(b"via") or b"", ffi.string(rdata.pkt_info.src_name)
         transport = via[8:11].decode("latin-1").lower()
-        contact = endpoint.contact_of(transport, b":" in source)
+        contact = endpoint.transports.contact_of(transport, b":" in source)
         made = self._created
         status = lib.pjsip_dlg_create_uas_and_inc_lock(endpoint.ua, rdata, contact.ref, made)
         if status != 0:
@@ -127,7 +127,7 @@ class Door:
 
     def _check_first_packet(self, rdata: Any) -> None:
         """The one part of the layout that only a received packet can show."""
-        datagrams = all(address.transport == "udp" for address in self._endpoint.listening)
+        datagrams = not self._endpoint.transports.has_streams
         # Line ends before the start line belong to the packet, not to the message.
         clean = rdata.pkt_info.packet[0] not in (b"\r", b"\n")
         if datagrams and clean and rdata.pkt_info.len != rdata.msg_info.len:
@@ -161,14 +161,15 @@ class Door:
     def on_dropped(self, dropped: Any) -> None:
         """A packet that PJSIP could not parse. Line ends alone are keep-alives (RFC 5626 3.5.1)."""
         if dropped.status != 0 and dropped.len > 4:
-            self._rejected("malformed")
+            packet = bytes(ffi.buffer(dropped.data, min(dropped.len, 80)))
+            self._on_rejected("malformed", lambda: f"no SIP: {packet!r}")
 
     # -- stateless responses ----------------------------------------------------------------------
 
     def _refuse(
         self, rdata: Any, code: int, reason: str, header: tuple[bytes, bytes] | None = None
     ) -> None:
-        self._rejected(reason)
+        self._on_rejected(reason, lambda: described(rdata))
         self._respond(rdata, code, header)
 
     def _respond(self, rdata: Any, code: int, header: tuple[bytes, bytes] | None = None) -> None:

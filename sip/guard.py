@@ -25,11 +25,20 @@ _HIDE = re.compile(rb";\s*hide\b", re.IGNORECASE)
 _SIP_URI = re.compile(rb"[^<]*<\s*sips?:|\s*sips?:", re.IGNORECASE)
 
 
+# Told of each message that is refused: the reason for the counter, and a text for the log that is
+# made only if it is asked for.
+OnRejected = Callable[[str, Callable[[], str]], None]
+
+
 class Guard:
     """Copies each message once, for every later callback, and decides whether it may go on."""
 
-    def __init__(self, on_rejected: Callable[[str], None]) -> None:
-        self._rejected = on_rejected
+    def __init__(self, on_rejected: OnRejected) -> None:
+        self._on_rejected = on_rejected
+
+    def _drop(self, rdata: Any, reason: str) -> int:
+        self._on_rejected(reason, lambda: described(rdata))
+        return 1
 
     def on_request(self, rdata: Any) -> int:
         """1 drops the request."""
@@ -43,8 +52,7 @@ class Guard:
         # (sip_transaction.c, tsx_on_state_confirmed).
         if same and not is_poison(message):
             return 0
-        self._rejected("malformed")
-        return 1
+        return self._drop(rdata, "malformed")
 
     def on_response(self, rdata: Any) -> int:
         """1 drops the response."""
@@ -54,15 +62,17 @@ class Guard:
             code = info.msg.line.status.code
             # A 2xx without To tag would fork a dialog without one (sip_dialog.c, pjsip_dlg_fork).
             if 100 < code < 300 and info.to.tag.slen == 0:
-                self._rejected("malformed")
-                return 1
+                return self._drop(rdata, "malformed")
             if message.head_size > HEAD_MAX:
-                self._rejected("too_large")
-                return 1
-        if not is_poison(message):
-            return 0
-        self._rejected("malformed")
-        return 1
+                return self._drop(rdata, "too_large")
+        return self._drop(rdata, "malformed") if is_poison(message) else 0
+
+
+def described(rdata: Any) -> str:
+    """The start line of a message and where it came from, for people."""
+    source = ffi.string(rdata.pkt_info.src_name).decode("latin-1")
+    line = wire.received().start_line[:80].decode("latin-1")
+    return f"{line!r} from {source}:{rdata.pkt_info.src_port}"
 
 
 def is_poison(message: Message) -> bool:

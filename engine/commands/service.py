@@ -31,11 +31,12 @@ def serve(config: Config) -> int:
       renvoi serve
       RENVOI_REDIS_URL=redis://10.0.0.5 renvoi serve --config /etc/renvoi.yaml
     """
-    from engine import log, worker
+    from engine import log
+    from engine import serve as server
 
     log.configure(config.log.level, config.log.format)
     try:
-        return worker.serve(config)
+        return server.serve(config)
     finally:
         log.close()
 

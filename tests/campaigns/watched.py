@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import cli, worker
-from sip import endpoint, leg, pjsip
+from sip import dispatch, leg, pjsip
 
 PERIOD_S = 0.1
 HURRY_MS = [31, 250, 312, 2000]  # t1, t2, t4, td
@@ -66,9 +66,9 @@ OPEN: dict[int, str] = {}  # transactions of dialogs that are not over, as far a
 
 def trace_transactions() -> None:
     """Keep `OPEN`: to see what a transaction that never ends is waiting for."""
-    inner = endpoint.Endpoint._on_tsx_state
+    inner = dispatch.Dispatch.on_tsx_state
 
-    def on_tsx_state(self: endpoint.Endpoint, tsx: Any, event: Any) -> None:
+    def on_tsx_state(self: dispatch.Dispatch, tsx: Any, event: Any) -> None:
         key = int(pjsip.ffi.cast("uintptr_t", tsx))
         if tsx.state >= pjsip.TSX_TERMINATED:
             OPEN.pop(key, None)
@@ -78,7 +78,7 @@ def trace_transactions() -> None:
             OPEN[key] = f"{role} {name[:20]} state {tsx.state} status {tsx.status_code}"
         inner(self, tsx, event)
 
-    endpoint.Endpoint._on_tsx_state = on_tsx_state  # type: ignore[method-assign]
+    dispatch.Dispatch.on_tsx_state = on_tsx_state  # type: ignore[method-assign]
 
 
 def hurry() -> None:

@@ -1,0 +1,72 @@
+"""The way a call has come: the lines it met, its forwards, and where it counts meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rules.decide import ForwardTo
+from rules.model import Line
+from sip.headers import Diverted
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+
+class Route:
+    """One call's path. A call counts on a line from the moment it is rung until it leaves it
+    (domain.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
+
+    __slots__ = ("_call_id", "_worker", "diverted", "received_diversions", "visited")
+
+    def __init__(self, worker: Worker, call_id: str, received_diversions: int) -> None:
+        self._worker = worker
+        self._call_id = call_id
+        self.received_diversions = received_diversions
+        self.visited: tuple[str, ...] = ()
+        self.diverted: list[Diverted] = []
+
+    @property
+    def diversions(self) -> int:
+        """Forwards so far: what the INVITE told and our own."""
+        return self.received_diversions + len(self.diverted)
+
+    def arrive(self, line: Line) -> None:
+        self.visited += (line.number,)
+
+    async def admit(self, line: Line) -> int | None:
+        """Count the call on the line; None, or the calls found when `max_calls` are there."""
+        if line.max_calls is None:
+            self._worker.live.add(line.number, self._call_id)
+            return None
+        return await self._worker.live.admit(line.number, self._call_id, line.max_calls)
+
+    def leave(self, number: str) -> None:
+        """The call is no longer on this line. Harmless if it was not."""
+        self._worker.live.leave(number, self._call_id)
+
+    def forward(self, line: Line, decision: ForwardTo) -> None:
+        """The call goes on from this line."""
+        self.diverted.append(Diverted(line.number, decision.reason, decision.cause))
+        self._worker.forwards[line.number] += 1
+        self.leave(line.number)
+
+    def take_back(self, number: str) -> None:
+        """The call is on this line again, and on none that it was forwarded to since."""
+        for other in self.visited:
+            self.leave(other)
+        while self.diverted:
+            left = self.diverted.pop().line
+            self._worker.release_forward(left)
+            if left == number:
+                break
+        entry = self._worker.store.peek(number)
+        limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
+        self._worker.live.add(number, self._call_id, lease=limited)
+
+    def end(self) -> None:
+        """The call is over: it counts nowhere."""
+        for number in self.visited:
+            self.leave(number)
+        for diverted in self.diverted:
+            self._worker.release_forward(diverted.line)
+        self.diverted.clear()

@@ -1,0 +1,140 @@
+"""From PJSIP's callbacks to the legs: requests and responses inside dialogs.
+
+Everything here runs inside a callback of PJSIP's. The message is the one that the guard took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sip import pjsip, wire
+from sip.leg import Leg
+from sip.pjsip import ffi, lib
+
+# How long an answered BYE is remembered for its retransmissions (those of 0.5, 1.5, 3.5 and 7.5 s).
+# RFC 3261 17.2.2 has 32 s on UDP; a later copy finds no dialog and gets 481, which ends it as well.
+# Each one holds its dialog, and PJSIP's table of dialogs has 511 chains for all of them.
+BYE_MEMORY_S = 8.0
+
+
+class Dispatch:
+    """Finds the leg of each event by its dialog and tells it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, legs: dict[Any, Leg]) -> None:
+        self._loop = loop
+        self._legs = legs
+        self._byes: dict[Any, float] = {}  # answered BYEs by transaction, with their loop time
+
+    def on_dialog_request(self, rdata: Any) -> int:
+        """A request inside a dialog. ACK has no transaction; all others are handled in TRYING."""
+        if rdata.msg_info.msg.line.req.method.id == pjsip.ACK:
+            wire.counts["in", "ACK"] += 1
+            leg = self._legs.get(lib.pjsip_rdata_get_dlg(rdata))
+            if leg is not None:
+                leg.on_ack(leg.mark(wire.received()))
+        return 1
+
+    def on_stray_response(self, rdata: Any) -> int:
+        """A response without transaction: a 2xx to INVITE again means that its ACK was lost.
+
+        One with another To tag is of a forked call: mod-ua ends that one by ACK and BYE.
+        """
+        info = rdata.msg_info
+        if info.cseq.method.id != pjsip.INVITE or not 200 <= info.msg.line.status.code < 300:
+            return 0
+        from_ = getattr(info, "from")
+        call_id = ffi.addressof(info.cid, "hvalue")
+        tags = ffi.addressof(from_, "tag"), ffi.addressof(info.to, "tag")
+        dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
+        if dlg == ffi.NULL:
+            return 0
+        leg = self._legs.get(dlg)
+        if leg is None:
+            wire.send_ack(dlg, info.cseq.cseq, b"", b"")
+        else:
+            leg.on_2xx_again(info.cseq.cseq)
+        return 1
+
+    def on_tsx_state(self, tsx: Any, event: Any) -> None:
+        cause = event.cause
+        if tsx.role == pjsip.UAC:
+            self._on_client_state(tsx, cause)
+        elif cause != pjsip.EVENT_TX:
+            self._on_server_state(tsx, cause, event)
+
+    def _on_client_state(self, tsx: Any, cause: int) -> None:
+        dlg = lib.pjsip_tsx_get_dlg(tsx)
+        leg = self._legs.get(dlg)
+        is_invite = tsx.method.id == pjsip.INVITE
+        if leg is None:
+            if is_invite and cause == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
+                wire.send_ack(dlg, tsx.cseq, b"", b"")
+            return
+        if is_invite and not leg.incoming and not leg.invite_known:
+            leg.on_invite_sent(tsx)
+        elif leg.exchanges is not None and leg.exchanges.sending is not None:
+            leg.exchanges.on_sent(tsx)
+        if cause == pjsip.EVENT_TX:
+            return
+        code = tsx.status_code
+        message = None
+        if cause == pjsip.EVENT_RX:
+            wire.counts["in", wire.RESPONSE_KINDS[code // 100]] += 1
+            message = leg.mark(wire.received())
+        elif tsx.state < pjsip.TSX_COMPLETED:
+            return
+        if tsx == leg.invite_tsx:
+            if message is None:
+                leg.on_invite_failed(408 if cause == pjsip.EVENT_TIMER else max(code, 300))
+            else:
+                leg.on_invite_response(code, message)
+        elif leg.exchanges is not None:
+            if message is None:
+                code = 408 if cause == pjsip.EVENT_TIMER else 503
+            leg.exchanges.on_response(tsx, code, message)
+
+    def _on_server_state(self, tsx: Any, cause: int, event: Any) -> None:
+        state = tsx.state
+        if state == pjsip.TSX_TRYING and cause == pjsip.EVENT_RX:
+            self._on_server_request(tsx, event.source)
+        elif state == pjsip.TSX_TERMINATED and tsx.method.id == pjsip.BYE:
+            self._byes.pop(tsx, None)
+        elif state == pjsip.TSX_TERMINATED and tsx.method.id != pjsip.CANCEL:
+            leg = self._legs.get(lib.pjsip_tsx_get_dlg(tsx))
+            if leg is None:
+                return
+            if tsx == leg.invite_tsx:
+                leg.on_invite_server_gone()
+            else:
+                leg.on_server_gone(tsx)
+
+    def _on_server_request(self, tsx: Any, rdata: Any) -> None:
+        dlg = lib.pjsip_tsx_get_dlg(tsx)
+        leg = self._legs.get(dlg)
+        number = tsx.method.id
+        message = wire.received()
+        if leg is not None:
+            leg.mark(message)
+        method = message.method
+        wire.counts["in", wire.kind_of(method)] += 1
+        if number in (pjsip.BYE, pjsip.CANCEL) or leg is None:
+            wire.answer(dlg, tsx, rdata, 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481)
+            if number == pjsip.BYE and tsx.state == pjsip.TSX_COMPLETED:
+                self._byes[tsx] = self._loop.time()
+            if leg is not None and number == pjsip.BYE:
+                leg.on_bye(message)
+            elif leg is not None and number == pjsip.CANCEL:
+                leg.on_cancel(message)
+        else:
+            leg.on_request(method, tsx, rdata, message)
+
+    def forget_byes(self) -> None:
+        """End the transactions of BYEs that were answered long enough ago."""
+        forgotten = self._loop.time() - BYE_MEMORY_S
+        while self._byes:
+            tsx = next(iter(self._byes))
+            if self._byes[tsx] > forgotten:
+                return
+            del self._byes[tsx]
+            lib.pjsip_tsx_terminate(tsx, 200)
