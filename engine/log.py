@@ -131,7 +131,9 @@ def configure(level: str = "info", format: str = "json", stream: IO[str] | None 
 
 def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
     """A logger that writes `logger=name` and `context` with every event."""
-    return cast(FilteringBoundLogger, structlog.get_logger(name, **context))
+    lazy = structlog.get_logger(name, **context)
+    # The proxy looks its methods up anew for each event; what it stands for does not.
+    return cast(FilteringBoundLogger, lazy.bind() if structlog.is_configured() else lazy)
 
 
 def dropped() -> int:

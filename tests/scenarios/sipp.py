@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import random
 import re
 import socket
 from dataclasses import dataclass, field
@@ -22,6 +24,21 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def media_port() -> int:
+    """A port whose next ones are free too: SIPp binds some for audio and video. Below the range
+    from which the kernel hands out ports, so that nobody gets one of them meanwhile."""
+    while True:
+        first = random.randrange(20_000, 30_000, 8)
+        try:
+            with contextlib.ExitStack() as stack:
+                for port in range(first, first + 8):
+                    probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    probe.bind((HOST, port))
+        except OSError:
+            continue
+        return first
 
 
 @dataclass(frozen=True)
@@ -96,7 +113,7 @@ class Sipp:
         command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", HOST]
         command += ["-p", str(self.port), "-m", str(calls), "-nostdin"]
         # its control and media sockets: left alone, all SIPps of a machine crowd a few ports
-        command += ["-cp", str(free_port()), "-mp", str(free_port())]
+        command += ["-cp", str(free_port()), "-mp", str(media_port())]
         command += ["-trace_msg", "-message_file", str(self._file("messages"))]
         command += ["-trace_err", "-error_file", str(self._file("errors"))]
         command += ["-timeout", f"{limit_s}s", "-timeout_error"]
