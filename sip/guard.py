@@ -42,7 +42,7 @@ class Guard:
 
     def on_request(self, rdata: Any) -> int:
         """1 drops the request."""
-        message = wire.take(rdata)
+        raw = wire.take(rdata)
         info = rdata.msg_info
         method, named = info.msg.line.req.method, info.cseq.method
         same = method.id == named.id
@@ -50,22 +50,24 @@ class Guard:
             same = _text(method.name) == _text(named.name)
         # A request that names another method in CSeq finds a transaction that is not its own
         # (sip_transaction.c, tsx_on_state_confirmed).
-        if same and not is_poison(message):
+        if same and not (is_suspect(raw) and is_poison(wire.received())):
             return 0
         return self._drop(rdata, "malformed")
 
     def on_response(self, rdata: Any) -> int:
         """1 drops the response."""
-        message = wire.take(rdata)
+        raw = wire.take(rdata)
         info = rdata.msg_info
         if info.cseq.method.id == pjsip.INVITE:
             code = info.msg.line.status.code
             # A 2xx without To tag would fork a dialog without one (sip_dialog.c, pjsip_dlg_fork).
             if 100 < code < 300 and info.to.tag.slen == 0:
                 return self._drop(rdata, "malformed")
-            if message.head_size > HEAD_MAX:
+            if len(raw) > HEAD_MAX and wire.received().head_size > HEAD_MAX:
                 return self._drop(rdata, "too_large")
-        return self._drop(rdata, "malformed") if is_poison(message) else 0
+        if is_suspect(raw) and is_poison(wire.received()):
+            return self._drop(rdata, "malformed")
+        return 0
 
 
 def described(rdata: Any) -> str:
@@ -73,6 +75,12 @@ def described(rdata: Any) -> str:
     source = ffi.string(rdata.pkt_info.src_name).decode("latin-1")
     line = wire.received().start_line[:80].decode("latin-1")
     return f"{line!r} from {source}:{rdata.pkt_info.src_port}"
+
+
+def is_suspect(raw: bytes) -> bool:
+    """A quick look at the bytes: whether `is_poison` has to read them."""
+    low = raw.lower()
+    return b"route" in low or b"maddr" in low or (b"[" in raw and bool(_EMPTY_HOST.search(raw)))
 
 
 def is_poison(message: Message) -> bool:

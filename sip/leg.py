@@ -102,8 +102,8 @@ class Leg:
         if self.state > State.EARLY or not self.incoming:
             self._endpoint.illegal("answer")
             return False
-        if not self._respond(code, message):
-            return False
+        if not self._respond(code, message) or self._dlg is None:
+            return False  # without dialog: the transport broke while it was sent
         self.state = State.ANSWERED
         return True
 

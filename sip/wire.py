@@ -40,7 +40,8 @@ counts: Counter[tuple[str, str]] = Counter()
 
 _created = ffi.new("pjsip_tx_data **")
 _measure = ffi.new("char[]", PACKET_MAX)
-_taken = Message(b"")
+_raw = b""
+_message: Message | None = None
 _borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
 _held = [b"", b"", b""]
 
@@ -97,17 +98,21 @@ BYE = lib.pjsip_get_bye_method()
 INVITE = lib.pjsip_get_invite_method()
 
 
-def take(rdata: Any) -> Message:
+def take(rdata: Any) -> bytes:
     """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
-    global _taken
+    global _raw, _message
     info = rdata.msg_info
-    _taken = Message(ffi.buffer(info.msg_buf, info.len)[:])
-    return _taken
+    _raw = bytes(ffi.buffer(info.msg_buf, info.len))
+    _message = None
+    return _raw
 
 
 def received() -> Message:
     """The message that PJSIP is handling now: the guard took it, before any other callback."""
-    return _taken
+    global _message
+    if _message is None:
+        _message = Message(_raw)
+    return _message
 
 
 def add_block(tdata: Any, block: bytes) -> Any:

@@ -18,26 +18,26 @@ _HEADING = re.compile(rb"UDP message (sent|received) [\[(](\d+)(?: bytes\)|\] by
 _names = itertools.count(1)
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM) -> int:
-    """A port nobody uses right now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+# Ports are handed out from below the range from which the kernel takes its own, and none twice:
+# what is free when it is looked up must still be free when the program that gets it binds it.
+_PORTS = range(12_000, 30_000)
+_given: set[int] = set()
 
 
-def media_port() -> int:
-    """A port whose next ones are free too: SIPp binds some for audio and video. Below the range
-    from which the kernel hands out ports, so that nobody gets one of them meanwhile."""
+def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM, several: int = 1) -> int:
+    """A port nobody uses, and as many after it as are asked for: SIPp's media takes several."""
     while True:
-        first = random.randrange(20_000, 30_000, 8)
+        ports = range(first := random.choice(_PORTS), first + several)
+        if not _given.isdisjoint(ports):
+            continue
         try:
             with contextlib.ExitStack() as stack:
-                for port in range(first, first + 8):
-                    probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                for port in ports:
+                    probe = stack.enter_context(socket.socket(socket.AF_INET, kind))
                     probe.bind((HOST, port))
         except OSError:
             continue
+        _given.update(ports)
         return first
 
 
@@ -113,7 +113,7 @@ class Sipp:
         command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", HOST]
         command += ["-p", str(self.port), "-m", str(calls), "-nostdin"]
         # its control and media sockets: left alone, all SIPps of a machine crowd a few ports
-        command += ["-cp", str(free_port()), "-mp", str(media_port())]
+        command += ["-cp", str(free_port()), "-mp", str(free_port(several=8))]
         command += ["-trace_msg", "-message_file", str(self._file("messages"))]
         command += ["-trace_err", "-error_file", str(self._file("errors"))]
         command += ["-timeout", f"{limit_s}s", "-timeout_error"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sip.guard import is_poison
+from sip.guard import is_poison, is_suspect
 from sip.message import Message
 
 HEAD = b"INVITE sip:+33972101001@h SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1\r\n"
@@ -39,3 +39,9 @@ def test_what_a_peer_may_send(line: bytes) -> None:
 
 def test_a_via_may_not_name_the_host_to_answer() -> None:
     assert is_poison(Message(HEAD.replace(b";branch", b";maddr=slow.example;branch") + b"\r\n\r\n"))
+
+
+@pytest.mark.parametrize("line", [b"Record-Route: <tel:+33612345678>", b"From: <sip:a@[]>;tag=1"])
+def test_what_is_poison_is_suspect(line: bytes) -> None:
+    assert is_suspect(HEAD + line + b"\r\n\r\n")
+    assert not is_suspect(HEAD + b"From: <sip:a@[::1]>;tag=1\r\n\r\n")
