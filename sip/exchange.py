@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 # Methods are case-sensitive, but PJSIP knows these in any case.
 _KNOWN = frozenset((b"invite", b"bye", b"options"))
-# RFC 3261 9.1: 64*T1.
-CANCEL_TIMEOUT_S = 32.0
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
 RETRY_LATER = b"Retry-After: 3"
 
@@ -161,7 +159,7 @@ class Exchanges:
         leg = self.leg
         if exchange.provisional and exchange.tdata is not None and leg.dialog is not None:
             wire.send_cancel(leg.endpoint.endpt, leg.dialog, exchange.tdata, b"")
-            leg.endpoint.loop.call_later(CANCEL_TIMEOUT_S, self._give_up, exchange)
+            leg.endpoint.loop.call_later(wire.CANCEL_TIMEOUT_S, self._give_up, exchange)
 
     def _give_up(self, exchange: Exchange) -> None:
         """64*T1 after the CANCEL: the INVITE counts as cancelled, whatever the far end does."""

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from sip.endpoint import Endpoint
 
-# RFC 3261 9.1: 64*T1 after a CANCEL the INVITE counts as cancelled, whatever the far side does.
-CANCEL_TIMEOUT_S = 32.0
-
 
 class Leg:
     """One dialog. `listener` gets its events; None lets the leg end itself quietly."""
@@ -136,7 +133,9 @@ class Leg:
             return
         self.state = State.CANCELLING
         self._cancel_reason = reason
-        self._cancel_timer = self._endpoint.loop.call_later(CANCEL_TIMEOUT_S, self._cancel_expired)
+        self._cancel_timer = self._endpoint.loop.call_later(
+            wire.CANCEL_TIMEOUT_S, self._cancel_expired
+        )
         if self.provisional:  # RFC 3261 9.1: not before a provisional response
             self._send_cancel()
 

@@ -18,11 +18,11 @@ from pjsua2 import _pjsua2
 
 VERSION = "2.15.1"
 
-UAC, UAS = 0, 1
+UAC = 0  # the other role is that of a server
 INVITE, CANCEL, ACK, BYE, REGISTER, OPTIONS, OTHER = range(7)
-EVENT_TIMER, EVENT_TX, EVENT_RX, EVENT_TRANSPORT_ERROR = 1, 2, 3, 4
-TSX_TRYING, TSX_PROCEEDING, TSX_COMPLETED, TSX_CONFIRMED, TSX_TERMINATED = 2, 3, 4, 5, 6
-H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_OTHER = 4, 21, 36, 44
+EVENT_TIMER, EVENT_TX, EVENT_RX = 1, 2, 3
+TSX_TRYING, TSX_COMPLETED, TSX_TERMINATED = 2, 4, 6
+H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED = 4, 21, 36
 
 # Positions in `pjsip_sip_cfg_var` (a struct of ints): flags first, then the transaction settings.
 CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 4, 13, 14
@@ -113,7 +113,6 @@ extern int pjsip_include_allow_hdr_in_dlg;
 const char *pj_get_version(void);
 int pj_log_set_level(int);
 void pj_list_insert_before(void *, void *);
-pj_str_t *pj_strdup(pj_pool_t *, pj_str_t *, const pj_str_t *);
 pjsip_endpoint *pjsua_get_pjsip_endpt(void);
 pjsip_user_agent *pjsip_ua_instance(void);
 unsigned pjsip_ua_get_dlg_set_count(void);
@@ -164,7 +163,6 @@ pjsip_string_hdr *pjsip_generic_string_hdr_create(pj_pool_t *, const pj_str_t *,
     const pj_str_t *);
 void pjsip_tx_data_add_ref(pjsip_tx_data *);
 int pjsip_tx_data_dec_ref(pjsip_tx_data *);
-pjsip_uri *pjsip_parse_uri(pj_pool_t *, char *, size_t, unsigned);
 const pjsip_method *pjsip_get_invite_method(void);
 const pjsip_method *pjsip_get_ack_method(void);
 const pjsip_method *pjsip_get_bye_method(void);

@@ -21,6 +21,8 @@ from sip.pjsip import ffi, lib
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
 PACKET_MAX = 4000
 VIA_ROOM = 300
+# RFC 3261 9.1: 64*T1 after its CANCEL an INVITE counts as cancelled, whatever the far end does.
+CANCEL_TIMEOUT_S = 32.0
 # Below this much text of ours a message cannot come near the limit and is not measured.
 SURELY_FITS = 2000
 
@@ -176,9 +178,9 @@ def send_ack(dlg: Any, cseq: int, body: bytes, content_type: bytes) -> None:
         send_request(dlg, tdata, "ACK")
 
 
-def send_bye(dlg: Any, reason: bytes, *, measure: bool = True) -> None:
+def send_bye(dlg: Any, reason: bytes) -> None:
     """BYE, with a whole Reason header field if there is one and it fits."""
-    tdata = create_request(dlg, BYE, reason, b"", b"", measure=measure)
+    tdata = create_request(dlg, BYE, reason, b"", b"", measure=True)
     if tdata is None and reason:
         tdata = create_request(dlg, BYE, b"", b"", b"", measure=True)
     if tdata is not None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import cli, worker
-from sip import dispatch, leg, pjsip
+from sip import dispatch, pjsip, wire
 
 PERIOD_S = 0.1
 HURRY_MS = [31, 250, 312, 2000]  # t1, t2, t4, td
@@ -91,7 +91,7 @@ def hurry() -> None:
             pjsip.lib.pjsip_sip_cfg_var[pjsip.CFG_T1 + place] = milliseconds
 
     pjsip.check_version_and_settings = check_and_hurry
-    leg.CANCEL_TIMEOUT_S = 2.0
+    wire.CANCEL_TIMEOUT_S = 2.0
 
 
 if __name__ == "__main__":
