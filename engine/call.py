@@ -89,12 +89,15 @@ class Call:
         while True:
             event = await self._mailbox.get(deadline)
             if isinstance(event, Acked):
+                self.story.answered = self.story.answered or time.time()
                 if winner.state is State.ANSWERED:  # late offer: the answer came in the ACK
                     winner.accept(event.message.body, event.message.content_type)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller
                 other.hangup(headers.reason_field(event.message))
+                if self.story.answered is None:  # the 2xx still waited for the caller's PRACK
+                    return Over(Outcome.FAILED, 504 if event.leg is caller else 480, event.why)
                 return Over(Outcome.ANSWERED, 200, event.why)
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
@@ -213,9 +216,11 @@ class Call:
         Raises Over when the caller is to hear the phone's own code.
         """
         timers = self._worker.config.timers
-        for contact in entry.live_contacts(time.time()):
+        contacts = entry.live_contacts(time.time())
+        alone = len(contacts) == 1 and not line.may_forward_ringing
+        for contact in contacts:
             hops = hops_of(contact.path)
-            self._ringing.dial("line", line.number, contact.uri, hops, trusted=False)
+            self._ringing.dial("line", line.number, contact.uri, hops, trusted=False, alone=alone)
         dialled = self._ringing.legs
         ring_s = after_s if after_s is not None else timers.max_ring_s
         result = await self._ringing.wait(timers.pre_ringing_s, ring_s, math.inf)
@@ -236,7 +241,11 @@ class Call:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
         most_s = self._worker.config.timers.max_ring_s
         self._ringing.dial(
-            decision.kind, decision.number, self._worker.uri_of(decision), trusted=True
+            decision.kind,
+            decision.number,
+            self._worker.uri_of(decision),
+            trusted=True,
+            alone=True,
         )
         result = await self._ringing.wait(most_s, most_s, most_s)
         if isinstance(result, Leg):

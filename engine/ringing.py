@@ -17,7 +17,7 @@ from rules.model import Condition
 from rules.outcome import Failure, stops_all
 from sip import headers
 from sip.endpoint import DialError
-from sip.events import Answered, Cancelled, Event, Failed, Progress
+from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
 from sip.leg import Leg
 from sip.message import Message
 from sip.state import State
@@ -68,9 +68,20 @@ class Ringing:
         self.farewell = b""  # the caller's Reason, for the legs that its CANCEL ends
 
     def dial(
-        self, role: str, number: str, uri: str, routes: tuple[str, ...] = (), *, trusted: bool
+        self,
+        role: str,
+        number: str,
+        uri: str,
+        routes: tuple[str, ...] = (),
+        *,
+        trusted: bool,
+        alone: bool,
     ) -> None:
-        """Place one leg of the current attempt; one that cannot be made counts as none."""
+        """Place one leg of the current attempt; one that cannot be made counts as none.
+
+        `alone` says that no other target can follow it: only then may it promise its answer before
+        it answers, by a reliable provisional response (RFC 3262).
+        """
         worker, invite = self._worker, self._invite
         if worker.config.sip.outbound_proxy:
             routes = (f"<{worker.config.sip.outbound_proxy}>", *routes)
@@ -85,12 +96,14 @@ class Ringing:
                     diverted=self._route.diverted,
                     target=uri,
                     host=worker.endpoint.host,
+                    reliable=alone and self._caller.reliable is not None,
                 ),
                 body=invite.body,
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=routes,
                 trusted=trusted,
+                alone=alone,
                 listener=self._mailbox.put,
             )
         except DialError as error:
@@ -165,7 +178,8 @@ class Ringing:
             winner.hangup()
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
-        self._story.answered = time.time()
+        if caller.state is State.ANSWERED:  # not if the 2xx waits for a PRACK
+            self._story.answered = time.time()
         self._invite = NO_MESSAGE  # a standing call keeps little
         self._failures.clear()
         winner.peer, caller.peer = caller, winner
@@ -181,7 +195,7 @@ class Ringing:
         delay_s = self._story.caller_rang()
         if delay_s is not None:
             self._worker.metrics.post_dial_delay.observe(delay_s)
-        self._caller.progress(event.code, message)
+        self._caller.progress(event.code, message, event.early, alone=event.leg.alone)
 
     def _on_failed(self, event: Failed) -> None:
         del self._ringing[event.leg]
@@ -195,6 +209,8 @@ class Ringing:
         if isinstance(event, Cancelled):
             self.farewell = headers.reason_field(event.message)
             raise Over(Outcome.CANCELLED, 487, "caller")
+        if isinstance(event, Ended) and event.leg is self._caller:
+            raise Over(Outcome.FAILED, 504, event.why)
         if isinstance(event, Stop):
             raise Over(Outcome.FAILED, event.code, event.why)
         if isinstance(event, Answered):

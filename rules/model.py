@@ -103,6 +103,12 @@ class Line:
     credentials: Credentials | None = None
     forwards: Mapping[Condition, Forward] = field(default_factory=dict)
 
+    @property
+    def may_forward_ringing(self) -> bool:
+        """Whether a call that rings this line may still be forwarded."""
+        after = (self.forwards.get(Condition.BUSY), self.forwards.get(Condition.NO_ANSWER))
+        return any(forward is not None and forward.on for forward in after)
+
     def target_numbers(self) -> tuple[str, ...]:
         """The other numbers that forwards which are on name, each once, by precedence."""
         named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.refused)

@@ -14,11 +14,12 @@ from sip.guard import HEAD_MAX, OnRejected, described
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import ffi, lib
+from sip.reliable import Reliable
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
-ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
+ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
 LATE_S = 32.0  # 64*T1
 DEFAULT_MAX_FORWARDS = 70
 
@@ -88,9 +89,6 @@ class Door:
         if max_fwd != ffi.NULL and max_fwd.ivalue <= 0:
             self._refuse(rdata, 483, "loop_detected")
             return
-        if headers.requires_100rel(message):
-            self._refuse(rdata, 420, "unsupported", (b"Unsupported", b"100rel"))
-            return
         if lib.pjsip_tsx_detect_merged_requests(rdata) != ffi.NULL:
             self._refuse(rdata, 482, "loop_detected")
             return
@@ -122,6 +120,8 @@ class Door:
         tsx = lib.pjsip_rdata_get_tsx(rdata)
         response = wire.Response(dlg, rdata)
         leg.attach_incoming(tsx, response, message)
+        if b"100rel" in message.head and headers.supports_100rel(message):
+            leg.reliable = Reliable(leg, message)
         response.send_trying(dlg, tsx)
         return leg
 

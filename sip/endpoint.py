@@ -18,6 +18,7 @@ from sip.door import Door
 from sip.guard import Guard, OnRejected
 from sip.leg import Leg
 from sip.pjsip import ffi, lib
+from sip.reliable import Earlies
 from sip.transports import Address, ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
@@ -214,10 +215,11 @@ class Endpoint:
         max_forwards: int,
         routes: tuple[str, ...] = (),
         trusted: bool = True,
+        alone: bool = False,
         listener: Callable[[Any], None],
     ) -> Leg:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
-        `routes` Route values such as "<sip:edge;lr>".
+        `routes` Route values such as "<sip:edge;lr>". `alone` says that no other target can follow.
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
@@ -254,6 +256,9 @@ class Endpoint:
             lib.pjsip_tx_data_add_ref(tdata)
             leg.attach_outgoing(tdata, uri)
             leg.trusted = trusted
+            leg.alone = alone
+            if b"100rel" in block:
+                leg.earlies = Earlies()
             leg.listener = listener
             if not wire.send_request(dlg, tdata, "INVITE"):
                 leg.on_invite_failed(503)

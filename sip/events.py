@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sip.leg import Leg
     from sip.message import Message
+    from sip.reliable import Early
 
 
 @dataclass(slots=True)
 class Progress:
-    """The far side of an outgoing leg is trying or ringing: a provisional response above 100."""
+    """The far side of an outgoing leg is trying or ringing: a provisional response above 100.
+
+    `early` is there when it was sent reliably, each once (RFC 3262).
+    """
 
     leg: Leg
     code: int
     message: Message
+    early: Early | None = None
 
 
 @dataclass(slots=True)
@@ -59,8 +64,8 @@ class Acked:
 
 @dataclass(slots=True)
 class Ended:
-    """A leg that was answered is over. `why`: "bye", "ack_timeout" (no ACK in 64*T1)
-    or "transport"."""
+    """A leg is over. `why`: "bye", "ack_timeout" (no ACK in 64*T1), "transport", or, before the
+    answer, "prack_timeout" (no PRACK in 64*T1)."""
 
     leg: Leg
     why: str

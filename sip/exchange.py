@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, wire
-from sip.headers import crossing
+from sip.headers import crossing, requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
 from sip.state import State
 
 if TYPE_CHECKING:
     from sip.leg import Leg
+    from sip.reliable import Early
 
 # Methods are case-sensitive, but PJSIP knows these in any case.
 _KNOWN = frozenset((b"invite", b"bye", b"options"))
@@ -32,9 +33,11 @@ class Exchange:
         "asker",
         "cancelled",
         "cseq",
+        "early",
         "invite",
         "method",
         "provisional",
+        "quiet",
         "response",
         "tdata",
         "tsx",
@@ -50,6 +53,8 @@ class Exchange:
         self.answered = False
         self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
         self.cancelled = False  # the asker has given its INVITE up
+        self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
+        self.early: Early | None = None  # a PRACK: what it acknowledges
         self.tdata: Any = None  # the INVITE sent on the peer's side, for a CANCEL
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
@@ -102,12 +107,33 @@ class Exchanges:
         leg = self.leg
         exchange = Exchange(leg, method, tsx, wire.Response(leg.dialog, rdata))
         self.asked.append(exchange)
+        if method == b"PRACK":
+            self._on_prack(exchange, message)
+            return
         refusal = self._refusal(exchange)
         if refusal is not None:
             exchange.answer(*refusal)
             return
+        exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # _refusal saw to it
+        self._relay(exchange, peer, message)
+
+    def _on_prack(self, exchange: Exchange, message: Message) -> None:
+        """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
+        reliable = self.leg.reliable
+        known = reliable.on_prack(message) if reliable is not None else False
+        if isinstance(known, bool):
+            exchange.answer(200 if known else 481, None)
+        elif known.leg.dialog is None:
+            exchange.answer(200, None)
+        else:
+            exchange.early = known
+            self._relay(exchange, known.leg, message)
+        if known and reliable is not None:
+            reliable.after_prack()
+
+    def _relay(self, exchange: Exchange, peer: Leg, message: Message) -> None:
         if peer.exchanges is None:
             peer.exchanges = Exchanges(peer)
         if not peer.exchanges.send(exchange, message):
@@ -182,16 +208,21 @@ class Exchanges:
     def send(self, exchange: Exchange, message: Message) -> bool:
         """Send an exchange's request to this leg's far end; False when it does not fit a packet."""
         leg = self.leg
+        block, early = crossing(message, to_trusted=leg.trusted), exchange.early
+        if early is not None:
+            block = early.rack + b"\r\n" + block if block else early.rack
         tdata = wire.create_request(
             leg.dialog,
             wire.method(exchange.method),
-            crossing(message, to_trusted=leg.trusted),
+            block,
             message.body,
             message.content_type,
             measure=True,
         )
         if tdata is None:
             return False
+        if early is not None:
+            wire.readdress(tdata, early.tag, early.contact)
         if exchange.invite:
             lib.pjsip_tx_data_add_ref(tdata)
             exchange.tdata = tdata
@@ -218,7 +249,7 @@ class Exchanges:
             first, exchange.provisional = not exchange.provisional, True
             if first and exchange.cancelled:
                 self.cancel(exchange)
-            if exchange.invite and code > 100:
+            if exchange.invite and code > 100 and not exchange.quiet:
                 exchange.answer(code, message)
             return True
         del self.sent[tsx]

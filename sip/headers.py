@@ -22,13 +22,16 @@ STORY = frozenset((b"diversion", b"history-info"))
 _NONE: frozenset[bytes] = frozenset()
 IDENTITY = frozenset((b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id"))
 
-# Reliable provisional responses are not relayed yet, so that nobody may ask for them (RFC 3262).
+# Reliability is each leg's own: who asks for it and who gets it is said anew (reliable.py).
 _OPTIONS = re.compile(rb"^(supported|k|require)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 OUTSIDE_HOP = HOP | IDENTITY
 
 _TAG = re.compile(rb";\s*tag\s*=[^;>]*$|;\s*tag\s*=[^;]*(?=;)", re.IGNORECASE)
+_TAG_VALUE = re.compile(rb";\s*tag\s*=\s*([^;,\s]+)", re.IGNORECASE)
+_BRACKETED = re.compile(rb"<([^>]*)>")
+_LONGEST_RSEQ = 10  # digits: 2**31 - 1
 _USER = re.compile(rb"(?:sips?|tel):([^@;>?\s]+)", re.IGNORECASE)
 _CAUSE = re.compile(rb"Q\.850\s*;(?:[^,]*;)?\s*cause\s*=\s*(\d{1,3})", re.IGNORECASE)
 _COUNTER = re.compile(rb";\s*counter\s*=\s*\"?(\d{1,4})", re.IGNORECASE)
@@ -142,16 +145,56 @@ def is_private(message: Message) -> bool:
     )
 
 
-def requires_100rel(message: Message) -> bool:
+def has_option(message: Message, name: bytes, tag: bytes) -> bool:
+    """Whether the header `name` (Supported, Require ...) lists the option `tag`."""
     return any(
-        word.strip().lower() == b"100rel"
-        for value in message.values(b"require")
-        for word in value.split(b",")
+        word.strip().lower() == tag for value in message.values(name) for word in value.split(b",")
     )
 
 
+def requires_100rel(message: Message) -> bool:
+    return b"100rel" in message.head and has_option(message, b"require", b"100rel")
+
+
+def supports_100rel(message: Message) -> bool:
+    return has_option(message, b"supported", b"100rel") or requires_100rel(message)
+
+
+def rseq(message: Message) -> int:
+    """The RSeq of a reliable provisional response (RFC 3262 7.1), 0 if it is not reliable."""
+    value = message.first(b"rseq")
+    if value is None or not value.isdigit() or not requires_100rel(message):
+        return 0
+    return int(value) if len(value) <= _LONGEST_RSEQ else 0
+
+
+def rack(message: Message) -> tuple[int, int, bytes] | None:
+    """The RAck of a PRACK (RFC 3262 7.2): RSeq, CSeq number and method; None without a valid one.
+    """
+    words = (message.first(b"rack") or b"").split()
+    if len(words) != 3 or not all(w.isdigit() and len(w) <= _LONGEST_RSEQ for w in words[:2]):
+        return None
+    return int(words[0]), int(words[1]), words[2]
+
+
+def tag_of(value: bytes) -> bytes:
+    """The tag parameter of a From or To value, empty without one."""
+    found = _TAG_VALUE.search(value.rpartition(b">")[2])
+    return found.group(1) if found else b""
+
+
+def uri_of(value: bytes) -> bytes:
+    """The URI of a Contact value, empty if there is none between angle brackets or bare."""
+    bracketed = _BRACKETED.search(_QUOTED.sub(b"", value))
+    return bracketed.group(1) if bracketed else value.partition(b";")[0].strip()
+
+
 def crossing(
-    message: Message, *, to_trusted: bool = True, also_not: frozenset[bytes] = _NONE
+    message: Message,
+    *,
+    to_trusted: bool = True,
+    also_not: frozenset[bytes] = _NONE,
+    keep_100rel: bool = False,
 ) -> bytes:
     """The header fields of `message` that go on to the other side, as text.
 
@@ -164,7 +207,7 @@ def crossing(
     if also_not:
         hop |= also_not
     text = message.passing(hop)
-    return _without_100rel(text) if b"100rel" in text else text
+    return text if keep_100rel or b"100rel" not in text else _without_100rel(text)
 
 
 def _without_100rel(text: bytes) -> bytes:
@@ -185,12 +228,19 @@ def voicemail_parameters(mailbox_uri: str, cause: int) -> str:
 
 
 def invite_block(
-    message: Message, *, trusted: bool, diverted: list[Diverted], target: str, host: str
+    message: Message,
+    *,
+    trusted: bool,
+    diverted: list[Diverted],
+    target: str,
+    host: str,
+    reliable: bool = False,
 ) -> bytes:
     """The header text of a new leg's INVITE: what passes, and the story of the forwards so far.
 
     `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address.
-    An untrusted leg (a phone) is not told an identity that its owner withholds.
+    An untrusted leg (a phone) is not told an identity that its owner withholds. `reliable` offers
+    100rel: a caller who requires it gets it from the engine if need be, so that it is only offered.
     """
     # Who forwarded the call before it came here may give a caller away who withholds the number.
     hidden = not trusted and is_private(message)
@@ -202,9 +252,14 @@ def invite_block(
     if not hidden:
         parts.extend(b"Diversion: " + entry for entry in entries(message, b"diversion"))
     parts.extend(b"History-Info: " + entry for entry in history(before, diverted, target, host))
-    passing = crossing(message, to_trusted=trusted, also_not=STORY)
+    required = reliable and requires_100rel(message)
+    passing = crossing(
+        message, to_trusted=trusted, also_not=STORY, keep_100rel=reliable and not required
+    )
     if passing:
         parts.append(passing)
+    if required:
+        parts.append(b"Supported: 100rel")
     return b"\r\n".join(parts)
 
 

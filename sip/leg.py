@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sip import wire
+from sip import headers, wire
 from sip.events import Acked, Answered, Cancelled, Ended, Event, Failed, Progress
 from sip.exchange import Exchanges
 from sip.message import Message
 from sip.pjsip import lib
+from sip.reliable import Earlies, Early, Reliable
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Leg:
         "_invite_cseq",
         "_response",
         "_tdata",
+        "alone",
+        "earlies",
         "exchanges",
         "incoming",
         "invite",
@@ -46,6 +49,7 @@ class Leg:
         "max_forwards",
         "peer",
         "provisional",
+        "reliable",
         "source",
         "state",
         "trusted",
@@ -71,6 +75,9 @@ class Leg:
         self.listener: Callable[[Event], None] | None = None
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.provisional = False  # outgoing: some response came, so a CANCEL may be sent
+        self.reliable: Reliable | None = None  # incoming: the caller knows 100rel
+        self.earlies: Earlies | None = None  # outgoing: 100rel was offered
+        self.alone = False  # outgoing: no other target can follow, what it says early holds
         self.trusted = True  # inside the trust domain (RFC 3325): all but phones
         self.source = ""  # incoming: the sender's IP address
         self.uri = ""  # outgoing: the Request-URI
@@ -83,13 +90,25 @@ class Leg:
 
     # -- actions of an incoming leg ---------------------------------------------------------------
 
-    def progress(self, code: int, message: Message | None = None) -> None:
-        """Send a provisional response (101 to 199), with the headers and body of `message`."""
+    def progress(
+        self,
+        code: int,
+        message: Message | None = None,
+        early: Early | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Send a provisional response (101 to 199), with the headers and body of `message`.
+
+        `early` and `alone` tell of the leg that the message came from: whether it was reliable
+        there, and whether it is the only one that may answer.
+        """
         if self.state > State.EARLY or not self.incoming:
             self._endpoint.illegal("progress")
             return
         self.state = State.EARLY
-        self._respond(code, message)
+        if self.reliable is None or not self.reliable.send(code, message, early, alone=alone):
+            self._respond(code, message)
 
     def answer(self, code: int, message: Message) -> bool:
         """Send the 2xx; PJSIP repeats it until the ACK (RFC 3261 13.3.1.4).
@@ -99,10 +118,20 @@ class Leg:
         if self.state > State.EARLY or not self.incoming:
             self._endpoint.illegal("answer")
             return False
+        if self.reliable is not None and self.reliable.holds(code, message):
+            return True
         if not self._respond(code, message) or self._dlg is None:
             return False  # without dialog: the transport broke while it was sent
         self.state = State.ANSWERED
+        if self.reliable is not None:
+            self.reliable.close()
         return True
+
+    def answer_held(self, code: int, message: Message) -> None:
+        """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
+        if not self.answer(code, message):
+            self.reject(500)
+            self._tell(Cancelled(self, None))
 
     def reject(self, code: int, message: Message | None = None, extra: bytes = b"") -> None:
         """Send a final response of 300 and above; the leg is over."""
@@ -195,8 +224,7 @@ class Leg:
                 if first:
                     self._send_cancel()
             elif self.state <= State.EARLY and code > 100:
-                self.state = State.EARLY
-                self._tell(Progress(self, code, message))
+                self._on_progress(code, message)
         elif code < 300:
             self._invite = None
             if self.state < State.ANSWERED:
@@ -205,6 +233,16 @@ class Leg:
                 self._tell(Answered(self, code, message))
         else:
             self.on_invite_failed(code, message)
+
+    def _on_progress(self, code: int, message: Message) -> None:
+        early = None
+        rseq = headers.rseq(message) if self.earlies is not None else 0
+        if rseq and self.earlies is not None:
+            early = self.earlies.hear(self, rseq, message)
+            if early is None:
+                return
+        self.state = State.EARLY
+        self._tell(Progress(self, code, message, early))
 
     def on_invite_failed(self, code: int, message: Message | None = None) -> None:
         """The outgoing INVITE is over without an answer."""
@@ -238,6 +276,12 @@ class Leg:
             self._release()
             return
         self._tell(Acked(self, message))
+
+    def on_prack_missing(self) -> None:
+        """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
+        if self.state <= State.EARLY:
+            self._respond(504, None)
+            self._end("prack_timeout")
 
     def on_invite_server_gone(self) -> None:
         """The INVITE's server transaction ended by itself: no ACK in 64*T1, or the transport."""
@@ -311,9 +355,18 @@ class Leg:
         self.uri = uri
 
     @property
+    def invite_cseq(self) -> int:
+        """The CSeq number of an outgoing leg's INVITE."""
+        return self._invite_cseq
+
+    @property
     def invite_tsx(self) -> Any:
         """The initial INVITE's transaction, None when it is over."""
         return self._invite
+
+    def respond_reliably(self, code: int, message: Message | None, extra: bytes) -> bool:
+        """Send a provisional response with its RSeq; False when it does not fit a packet."""
+        return self._respond(code, message, extra)
 
     def _respond(self, code: int, message: Message | None, extra: bytes = b"") -> bool:
         if self._response is None or self._invite is None:
@@ -362,6 +415,9 @@ class Leg:
             return
         self.state = State.ENDED
         dlg, self._dlg = self._dlg, None
+        if self.reliable is not None:
+            self.reliable.close()
+            self.reliable = None
         if self.exchanges is not None:
             self.exchanges.close(dlg)
             self.exchanges = None

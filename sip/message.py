@@ -128,6 +128,12 @@ class Message:
     def call_id(self) -> str:
         return (self.first(b"call-id") or b"").decode("latin-1")
 
+    def without_body(self) -> Message:
+        """The same message without its body."""
+        copy = Message(b"")
+        copy.start_line, copy._head, copy.untrusted = self.start_line, self._head, self.untrusted
+        return copy
+
     def passing(self, hop: frozenset[bytes]) -> bytes:
         """The header fields that cross the engine, as text: all whose name is not in `hop`."""
         return b"\r\n".join([line for name, line, _ in self.fields if name not in hop])

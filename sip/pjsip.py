@@ -22,7 +22,7 @@ UAC = 0  # the other role is that of a server
 INVITE, CANCEL, ACK, BYE, REGISTER, OPTIONS, OTHER = range(7)
 EVENT_TIMER, EVENT_TX, EVENT_RX = 1, 2, 3
 TSX_TRYING, TSX_COMPLETED, TSX_TERMINATED = 2, 4, 6
-H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED = 4, 21, 36
+H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_TO = 4, 21, 36, 38
 
 # Positions in `pjsip_sip_cfg_var` (a struct of ints): flags first, then the transaction settings.
 CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 4, 13, 14
@@ -156,6 +156,9 @@ int pjsip_tsx_terminate(pjsip_transaction *, int);
 pjsip_msg_body *pjsip_msg_body_create(pj_pool_t *, const pj_str_t *, const pj_str_t *,
     const pj_str_t *);
 void *pjsip_msg_find_hdr(const pjsip_msg *, int, const void *);
+pjsip_uri *pjsip_parse_uri(pj_pool_t *, char *, size_t, unsigned);
+void *pj_pool_calloc(pj_pool_t *, size_t, size_t);
+pj_str_t *pj_strdup(pj_pool_t *, pj_str_t *, const pj_str_t *);
 pjsip_hdr *pjsip_parse_hdr(pj_pool_t *, const pj_str_t *, char *, size_t, int *);
 pjsip_msg *pjsip_parse_rdata(char *, size_t, pjsip_rx_data *);
 long pjsip_msg_print(const pjsip_msg *, char *, size_t);
@@ -266,6 +269,7 @@ def _check_received(pool: Any, c_ffi: cffi.FFI, c_lib: Any) -> None:
     _text(c_ffi, "msg.body.content_type.subtype", msg.body.content_type.subtype, b"x-layout")
     found = c_ffi.cast("pjsip_int_hdr *", c_lib.pjsip_msg_find_hdr(msg, H_MAX_FORWARDS, c_ffi.NULL))
     _expect("msg.hdr", found.ivalue, 42)
+    _expect("H_TO", c_lib.pjsip_msg_find_hdr(msg, H_TO, c_ffi.NULL), rdata.msg_info.to)
     msg = parse(_RESPONSE)
     _expect("msg.type", msg.type, 1)
     _expect("msg.line.status.code", msg.line.status.code, 486)

@@ -162,6 +162,21 @@ def create_request(
     return tdata
 
 
+def readdress(tdata: Any, to_tag: bytes, uri: bytes) -> None:
+    """Send a request into another early dialog of a forked call than the one heard last, which
+    PJSIP's dialog follows: its To tag and its Contact."""
+    to = ffi.cast("pjsip_fromto_hdr *", lib.pjsip_msg_find_hdr(tdata.msg, pjsip.H_TO, NULL))
+    if bytes(ffi.buffer(to.tag.ptr, to.tag.slen)) == to_tag or not uri:
+        return
+    length = len(uri)
+    copy = lib.pj_pool_calloc(tdata.pool, 1, length + 1)
+    ffi.memmove(copy, uri, length)
+    target = lib.pjsip_parse_uri(tdata.pool, copy, length, 0)
+    if target != NULL:
+        tdata.msg.line.req.uri = target
+        lib.pj_strdup(tdata.pool, ffi.addressof(to, "tag"), borrow(0, to_tag))
+
+
 def send_request(dlg: Any, tdata: Any, kind: str) -> bool:
     counts["out", kind] += 1
     return bool(lib.pjsip_dlg_send_request(dlg, tdata, -1, NULL) == 0)

@@ -1,0 +1,167 @@
+"""Reliable provisional responses towards the caller (RFC 3262): sent, repeated, acknowledged.
+
+What the far end of an outgoing leg says reliably reaches the caller reliably: with an RSeq of this
+dialog, repeated until the caller's PRACK, which travels on to the far end with the RSeq that it
+gave. A caller that insists on reliability gets it as well where the engine speaks for itself or
+where the far end is not reliable; that PRACK is answered here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sip import headers
+from sip.message import Message
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+    from sip.leg import Leg
+
+T1_S = 0.5
+GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
+
+
+@dataclass(slots=True)
+class Early:
+    """A reliable provisional response as the far end sent it: what the PRACK must name."""
+
+    leg: Leg
+    rseq: int
+    tag: bytes  # To tag: a forked call has several early dialogs (RFC 3261 12.1)
+    contact: bytes
+
+    @property
+    def rack(self) -> bytes:
+        """The RAck header field of its PRACK."""
+        return b"RAck: %d %d INVITE" % (self.rseq, self.leg.invite_cseq)
+
+
+@dataclass(slots=True)
+class _Sent:
+    rseq: int
+    code: int
+    message: Message | None
+    early: Early | None  # None: the PRACK is answered here
+
+
+class Reliable:
+    """The reliable provisional responses of one incoming leg, whose caller knows 100rel.
+
+    One is under way at a time; the others wait for its PRACK (RFC 3262 3). A 2xx waits as well
+    while one with a session description is not acknowledged.
+    """
+
+    __slots__ = ("_cseq", "_held", "_leg", "_rseq", "_sent", "_timer", "_waiting", "required")
+
+    def __init__(self, leg: Leg, invite: Message) -> None:
+        self.required = headers.requires_100rel(invite)
+        self._leg = leg
+        self._cseq = invite.cseq
+        self._rseq = 0
+        self._sent: _Sent | None = None  # the one that awaits its PRACK
+        self._waiting: deque[_Sent] = deque()
+        self._held: tuple[int, Message] | None = None  # the 2xx that waits
+        self._timer: TimerHandle | None = None
+
+    def send(self, code: int, message: Message | None, early: Early | None, *, alone: bool) -> bool:
+        """Send a provisional response reliably; False if it needs not be reliable.
+
+        Unless the leg it came from is `alone`, another target may still follow, and its session
+        description cannot be promised to the caller (RFC 3261 13.2.1: the first reliable answer
+        is the answer).
+        """
+        if early is None and not self.required:
+            return False
+        if message is not None and not alone:
+            message = message.without_body()
+        self._rseq += 1
+        self._waiting.append(_Sent(self._rseq, code, message, early))
+        if self._sent is None:
+            self._next()
+        return True
+
+    def holds(self, code: int, message: Message) -> bool:
+        """Whether the 2xx has to wait for a PRACK; it is sent by itself then."""
+        if not any(one.message is not None and one.message.body for one in self._pending()):
+            return False
+        self._held = code, message
+        return True
+
+    def _pending(self) -> list[_Sent]:
+        return [*([self._sent] if self._sent is not None else ()), *self._waiting]
+
+    def on_prack(self, message: Message) -> Early | bool:
+        """The caller's PRACK: the Early whose far end must get it, True if it ends here, False if
+        it names nothing that waits (481, RFC 3262 3)."""
+        sent = self._sent
+        if sent is None or headers.rack(message) != (sent.rseq, self._cseq, b"INVITE"):
+            return False
+        self._stop_timer()
+        self._sent = None
+        return sent.early or True
+
+    def after_prack(self) -> None:
+        """Send what waited for the PRACK: the next provisional response, or the answer."""
+        self._next()
+        held = self._held
+        if held is not None and not self.holds(*held):
+            self._held = None
+            self._leg.answer_held(*held)
+
+    def close(self) -> None:
+        """A final response is sent, or the leg is over: nothing is repeated any more.
+
+        The PRACK of the last one may still come and is still recognised."""
+        self._stop_timer()
+        self._waiting.clear()
+        self._held = None
+        if self._sent is not None:
+            self._sent.message = None
+
+    def _next(self) -> None:
+        while self._sent is None and self._waiting:
+            self._sent = self._waiting.popleft()
+            self._transmit(self._sent, T1_S)
+
+    def _transmit(self, sent: _Sent, wait_s: float) -> None:
+        extra = b"Require: 100rel\r\nRSeq: %d" % sent.rseq
+        if not self._leg.respond_reliably(sent.code, sent.message, extra):
+            self._sent = None  # it does not fit a packet: as if it had never been said
+            return
+        loop = self._leg.endpoint.loop
+        self._timer = loop.call_later(wait_s, self._repeat, sent, wait_s)
+
+    def _repeat(self, sent: _Sent, waited_s: float) -> None:
+        if 2 * waited_s >= GIVE_UP_S:
+            self.close()
+            self._sent = None
+            self._leg.on_prack_missing()
+        else:
+            self._transmit(sent, 2 * waited_s)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class Earlies:
+    """The reliable provisional responses heard on one outgoing leg, by early dialog."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: dict[bytes, int] = {}
+
+    def hear(self, leg: Leg, rseq: int, message: Message) -> Early | None:
+        """Note one; None if it is a repetition or came out of order, which is dropped without a
+        word (RFC 3262 4)."""
+        tag = headers.tag_of(message.first(b"to") or b"")
+        last = self._last.get(tag)
+        if last is not None and rseq != last + 1:
+            return None
+        self._last[tag] = rseq
+        return Early(leg, rseq, tag, headers.uri_of(message.first(b"contact") or b""))
