@@ -22,7 +22,8 @@ from rules.outcome import Failure, target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended
-from sip.leg import Leg
+from sip.incoming import Incoming
+from sip.outgoing import Outgoing
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 class Call:
     """The call flow of one INVITE to the number `called` (E.164)."""
 
-    def __init__(self, worker: Worker, leg: Leg, called: str) -> None:
+    def __init__(self, worker: Worker, leg: Incoming, called: str) -> None:
         assert leg.invite is not None
         self._worker = worker
         self._caller = leg
@@ -64,7 +65,7 @@ class Call:
             self._route.end()
             self._worker.on_call_over(self, over)
 
-    async def _connect(self) -> Leg:
+    async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
         entry = await self._find(self.story.called)
         while True:
@@ -72,7 +73,7 @@ class Call:
             decision = await self._on_arrival(line, entry)
             if isinstance(decision, Ring):
                 result = await self._ring_line(line, entry, decision.after_s)
-                if isinstance(result, Leg):
+                if isinstance(result, Outgoing):
                     return result
                 decision = await self._decide(line, entry, result)
             if not isinstance(decision, ForwardTo):
@@ -82,7 +83,7 @@ class Call:
                 return await self._ring_target(decision)
             entry = await self._find(decision.number)
 
-    async def _converse(self, winner: Leg) -> Over:
+    async def _converse(self, winner: Outgoing) -> Over:
         """From the answer until one side hangs up."""
         caller = self._caller
         deadline = self._worker.loop.time() + self._worker.config.timers.max_call_s
@@ -210,7 +211,7 @@ class Call:
 
     async def _ring_line(
         self, line: Line, entry: Entry, after_s: int | None
-    ) -> Leg | Condition:
+    ) -> Outgoing | Condition:
         """Ring every registered contact; who answered, or the condition that was met.
 
         Raises Over when the caller is to hear the phone's own code.
@@ -224,7 +225,7 @@ class Call:
         dialled = self._ringing.legs
         ring_s = after_s if after_s is not None else timers.max_ring_s
         result = await self._ringing.wait(timers.pre_ringing_s, ring_s, math.inf)
-        if isinstance(result, Leg):
+        if isinstance(result, Outgoing):
             return result
         self._route.leave(line.number)
         if result is Condition.NO_ANSWER:
@@ -237,7 +238,7 @@ class Call:
             return outcome
         raise Over(of_code(outcome), outcome, "passed_on", self._ringing.response_with(outcome))
 
-    async def _ring_target(self, decision: ForwardTo) -> Leg:
+    async def _ring_target(self, decision: ForwardTo) -> Outgoing:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
         most_s = self._worker.config.timers.max_ring_s
         self._ringing.dial(
@@ -248,7 +249,7 @@ class Call:
             alone=True,
         )
         result = await self._ringing.wait(most_s, most_s, most_s)
-        if isinstance(result, Leg):
+        if isinstance(result, Outgoing):
             return result
         if result is not None:
             raise Over(Outcome(result.value), 480, "target_no_answer")

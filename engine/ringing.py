@@ -18,8 +18,9 @@ from rules.outcome import Failure, stops_all
 from sip import headers
 from sip.endpoint import DialError
 from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
-from sip.leg import Leg
+from sip.incoming import Incoming
 from sip.message import Message
+from sip.outgoing import Outgoing
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Ringing:
     )
 
     def __init__(
-        self, worker: Worker, caller: Leg, mailbox: Mailbox, route: Route, story: Story
+        self, worker: Worker, caller: Incoming, mailbox: Mailbox, route: Route, story: Story
     ) -> None:
         assert caller.invite is not None
         self._worker = worker
@@ -59,8 +60,8 @@ class Ringing:
         self._mailbox = mailbox
         self._route = route
         self._story = story
-        self._ringing: dict[Leg, None] = {}  # the legs of the current attempt
-        self._retired: dict[Leg, None] = {}  # legs given up that may still answer
+        self._ringing: dict[Outgoing, None] = {}  # the legs of the current attempt
+        self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
         self._failures: list[Failed] = []  # of the current attempt
         self._received = time.perf_counter()
         self._decided = False
@@ -127,7 +128,7 @@ class Ringing:
         """A condition was met, or the call reached a line: the forward's delay begins."""
         self._triggered = time.perf_counter()
 
-    async def wait(self, pre_s: float, ring_s: float, most_s: float) -> Leg | Condition | None:
+    async def wait(self, pre_s: float, ring_s: float, most_s: float) -> Outgoing | Condition | None:
         """Wait for an answer. The leg that answered; NO_ANSWER or UNREACHABLE when a timer ran
         out; None when every leg failed (`failures` tells how).
 
@@ -161,7 +162,7 @@ class Ringing:
                 self.on_late(event)
         return None
 
-    def _take(self, event: Answered) -> Leg:
+    def _take(self, event: Answered) -> Outgoing:
         """Somebody picked up: everybody else is called off, the caller gets the answer."""
         winner, caller = event.leg, self._caller
         self._ringing.pop(winner, None)

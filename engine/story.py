@@ -8,7 +8,7 @@ from typing import Any
 from engine.outcome import Over
 from engine.record import CallRecord, ForwardRecord, LegRecord
 from rules.decide import ForwardTo
-from sip.leg import Leg
+from sip.outgoing import Outgoing
 
 
 class Story:
@@ -37,28 +37,28 @@ class Story:
         self.answered: float | None = None
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
-        self.legs: dict[Leg, LegRecord] = {}
+        self.legs: dict[Outgoing, LegRecord] = {}
 
-    def dialled(self, leg: Leg, role: str, number: str) -> None:
+    def dialled(self, leg: Outgoing, role: str, number: str) -> None:
         condition = self.forwards[-1].condition if self.forwards else "none"
         self.legs[leg] = LegRecord(
             role, number, leg.uri, 0, None, time.time(), None, None, None, condition
         )
 
-    def leg_rang(self, leg: Leg) -> None:
+    def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
         if record.rang is None:
             record.rang = time.time()
 
-    def has_rung(self, leg: Leg) -> bool:
+    def has_rung(self, leg: Outgoing) -> bool:
         return self.legs[leg].rang is not None
 
-    def leg_answered(self, leg: Leg, code: int) -> None:
+    def leg_answered(self, leg: Outgoing, code: int) -> None:
         record = self.legs[leg]
         record.code = code
         record.answered = time.time()
 
-    def leg_ended(self, leg: Leg, code: int, q850: int | None = None) -> None:
+    def leg_ended(self, leg: Outgoing, code: int, q850: int | None = None) -> None:
         record = self.legs.get(leg)
         if record is not None and record.ended is None:
             record.code = record.code or code
@@ -79,7 +79,7 @@ class Story:
             )
         )
 
-    def overtaken(self, winner: Leg) -> str:
+    def overtaken(self, winner: Outgoing) -> str:
         """Who was given up picked up all the same: the forwards since did not happen.
 
         The line's number.

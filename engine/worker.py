@@ -30,7 +30,7 @@ from rules.numbers import Numbering
 from rules.store import Store
 from sip import headers
 from sip.endpoint import Address, Endpoint, ListenError, Settings
-from sip.leg import Leg
+from sip.incoming import Incoming
 from sip.message import Message
 from sip.pjsip import LayoutError
 
@@ -219,7 +219,7 @@ class Worker:
 
     # -- calls ------------------------------------------------------------------------------------
 
-    def on_invite(self, leg: Leg) -> None:
+    def on_invite(self, leg: Incoming) -> None:
         """A new call: into a coroutine of its own, by the number it calls."""
         assert leg.invite is not None
         called = self.numbering.quick(headers.user_of(leg.invite.target))

@@ -10,6 +10,7 @@ from typing import Any
 
 from sip import pjsip, wire
 from sip.leg import Leg
+from sip.outgoing import Outgoing
 from sip.pjsip import ffi, lib
 
 # How long an answered BYE is remembered for its retransmissions (those of 0.5, 1.5, 3.5 and 7.5 s).
@@ -71,8 +72,9 @@ class Dispatch:
             if is_invite and cause == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
                 wire.send_ack(dlg, tsx.cseq, b"", b"")
             return
-        if is_invite and not leg.incoming and not leg.invite_known:
-            leg.on_invite_sent(tsx)
+        callee = leg if isinstance(leg, Outgoing) else None
+        if is_invite and callee is not None and not callee.invite_known:
+            callee.on_invite_sent(tsx)
         elif leg.exchanges is not None and leg.exchanges.sending is not None:
             leg.exchanges.on_sent(tsx)
         if cause == pjsip.EVENT_TX:
@@ -84,11 +86,11 @@ class Dispatch:
             message = leg.mark(wire.received())
         elif tsx.state < pjsip.TSX_COMPLETED:
             return
-        if tsx == leg.invite_tsx:
+        if callee is not None and callee.is_invite(tsx):
             if message is None:
-                leg.on_invite_failed(408 if cause == pjsip.EVENT_TIMER else max(code, 300))
+                callee.on_invite_failed(408 if cause == pjsip.EVENT_TIMER else max(code, 300))
             else:
-                leg.on_invite_response(code, message)
+                callee.on_invite_response(code, message)
         elif leg.exchanges is not None:
             if message is None:
                 code = 408 if cause == pjsip.EVENT_TIMER else 503
@@ -102,11 +104,7 @@ class Dispatch:
             self._byes.pop(tsx, None)
         elif state == pjsip.TSX_TERMINATED and tsx.method.id != pjsip.CANCEL:
             leg = self._legs.get(lib.pjsip_tsx_get_dlg(tsx))
-            if leg is None:
-                return
-            if tsx == leg.invite_tsx:
-                leg.on_invite_server_gone()
-            else:
+            if leg is not None:
                 leg.on_server_gone(tsx)
 
     def _on_server_request(self, tsx: Any, rdata: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sip import headers, pjsip, wire
 from sip.guard import HEAD_MAX, OnRejected, described
-from sip.leg import Leg
+from sip.incoming import Incoming
 from sip.message import Message
 from sip.pjsip import ffi, lib
 from sip.reliable import Reliable
@@ -31,7 +31,7 @@ class Door:
         self,
         endpoint: Endpoint,
         *,
-        on_invite: Callable[[Leg], None],
+        on_invite: Callable[[Incoming], None],
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: OnRejected,
     ) -> None:
@@ -109,17 +109,16 @@ class Door:
         if leg.dialog is not None:  # not lost already while 100 was sent
             self._on_invite(leg)
 
-    def _make_leg(self, dlg: Any, rdata: Any, message: Message) -> Leg:
+    def _make_leg(self, dlg: Any, rdata: Any, message: Message) -> Incoming:
         endpoint = self._endpoint
         lib.pjsip_dlg_add_usage(dlg, endpoint.usage, ffi.NULL)
         lib.pjsip_dlg_inc_session(dlg, endpoint.usage)
-        leg = Leg(endpoint, dlg, incoming=True)
+        tsx = lib.pjsip_rdata_get_tsx(rdata)
+        response = wire.Response(dlg, rdata)
+        leg = Incoming(endpoint, dlg, tsx, response, message)
         leg.source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
         max_fwd = rdata.msg_info.max_fwd
         leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
-        tsx = lib.pjsip_rdata_get_tsx(rdata)
-        response = wire.Response(dlg, rdata)
-        leg.attach_incoming(tsx, response, message)
         if b"100rel" in message.head and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
         response.send_trying(dlg, tsx)

@@ -16,7 +16,9 @@ from sip import pjsip, wire
 from sip.dispatch import Dispatch
 from sip.door import Door
 from sip.guard import Guard, OnRejected
+from sip.incoming import Incoming
 from sip.leg import Leg
+from sip.outgoing import Outgoing
 from sip.pjsip import ffi, lib
 from sip.reliable import Earlies
 from sip.transports import Address, ListenError, Transports
@@ -52,7 +54,7 @@ class Endpoint:
         self,
         settings: Settings,
         *,
-        on_invite: Callable[[Leg], None],
+        on_invite: Callable[[Incoming], None],
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: OnRejected,
         on_error: Callable[[BaseException], None],
@@ -136,7 +138,7 @@ class Endpoint:
         until = time.monotonic() + deadline_s
         # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
         while time.monotonic() < until and any(
-            leg.incoming or leg.provisional for leg in self.legs.values()
+            not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values()
         ):
             await asyncio.sleep(TICK_S)
         if self._tick is not None:
@@ -217,7 +219,7 @@ class Endpoint:
         trusted: bool = True,
         alone: bool = False,
         listener: Callable[[Any], None],
-    ) -> Leg:
+    ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
         `routes` Route values such as "<sip:edge;lr>". `alone` says that no other target can follow.
 
@@ -235,7 +237,7 @@ class Endpoint:
         if status != 0:
             raise DialError(f"cannot place a call to {uri!r} (PJSIP status {status})")
         dlg = made[0]
-        leg = Leg(self, dlg, incoming=False)
+        leg = Outgoing(self, dlg, uri)
         lib.pjsip_dlg_inc_lock(dlg)
         try:
             lib.pjsip_dlg_add_usage(dlg, self.usage, ffi.NULL)
@@ -253,15 +255,12 @@ class Endpoint:
                 raise DialError(f"the INVITE to {uri!r} would not fit a packet")
             header = lib.pjsip_msg_find_hdr(tdata.msg, pjsip.H_MAX_FORWARDS, ffi.NULL)
             ffi.cast("pjsip_int_hdr *", header).ivalue = max_forwards
-            lib.pjsip_tx_data_add_ref(tdata)
-            leg.attach_outgoing(tdata, uri)
             leg.trusted = trusted
             leg.alone = alone
             if b"100rel" in block:
                 leg.earlies = Earlies()
             leg.listener = listener
-            if not wire.send_request(dlg, tdata, "INVITE"):
-                leg.on_invite_failed(503)
+            leg.send_invite(tdata)
         finally:
             lib.pjsip_dlg_dec_lock(dlg)
         return leg

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sip.incoming import Incoming
     from sip.leg import Leg
     from sip.message import Message
+    from sip.outgoing import Outgoing
     from sip.reliable import Early
 
 
@@ -18,7 +20,7 @@ class Progress:
     `early` is there when it was sent reliably, each once (RFC 3262).
     """
 
-    leg: Leg
+    leg: Outgoing
     code: int
     message: Message
     early: Early | None = None
@@ -28,7 +30,7 @@ class Progress:
 class Answered:
     """An outgoing leg was answered with a 2xx. It is not acknowledged yet: `accept` or `hangup`."""
 
-    leg: Leg
+    leg: Outgoing
     code: int
     message: Message
 
@@ -41,7 +43,7 @@ class Failed:
     or the request could not be sent; then there is no message.
     """
 
-    leg: Leg
+    leg: Outgoing
     code: int
     message: Message | None
 
@@ -50,7 +52,7 @@ class Failed:
 class Cancelled:
     """The caller gave up before an answer; CANCEL and INVITE have been answered (200 and 487)."""
 
-    leg: Leg
+    leg: Incoming
     message: Message | None
 
 
@@ -58,7 +60,7 @@ class Cancelled:
 class Acked:
     """The caller acknowledged the answer; the body is there when the offer came late."""
 
-    leg: Leg
+    leg: Incoming
     message: Message
 
 

@@ -18,7 +18,8 @@ from sip.message import Message
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.leg import Leg
+    from sip.incoming import Incoming
+    from sip.outgoing import Outgoing
 
 T1_S = 0.5
 GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
@@ -28,7 +29,7 @@ GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
 class Early:
     """A reliable provisional response as the far end sent it: what the PRACK must name."""
 
-    leg: Leg
+    leg: Outgoing
     rseq: int
     tag: bytes  # To tag: a forked call has several early dialogs (RFC 3261 12.1)
     contact: bytes
@@ -56,7 +57,7 @@ class Reliable:
 
     __slots__ = ("_cseq", "_held", "_leg", "_rseq", "_sent", "_timer", "_waiting", "required")
 
-    def __init__(self, leg: Leg, invite: Message) -> None:
+    def __init__(self, leg: Incoming, invite: Message) -> None:
         self.required = headers.requires_100rel(invite)
         self._leg = leg
         self._cseq = invite.cseq
@@ -156,7 +157,7 @@ class Earlies:
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
 
-    def hear(self, leg: Leg, rseq: int, message: Message) -> Early | None:
+    def hear(self, leg: Outgoing, rseq: int, message: Message) -> Early | None:
         """Note one; None if it is a repetition or came out of order, which is dropped without a
         word (RFC 3262 4)."""
         tag = headers.tag_of(message.first(b"to") or b"")

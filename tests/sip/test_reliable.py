@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from sip.leg import Leg
+from sip.incoming import Incoming
 from sip.message import Message
+from sip.outgoing import Outgoing
 from sip.reliable import Earlies, Reliable
 
 INVITE = Message(b"INVITE sip:x@y SIP/2.0\r\nCSeq: 7 INVITE\r\nRequire: 100rel\r\n\r\n")
@@ -83,7 +84,7 @@ def leg() -> CallersLeg:
 
 @pytest.fixture
 def reliable(leg: CallersLeg) -> Reliable:
-    return Reliable(cast("Leg", leg), INVITE)
+    return Reliable(cast("Incoming", leg), INVITE)
 
 
 def test_it_is_repeated_at_doubling_intervals_and_given_up_after_64_t1(
@@ -159,14 +160,14 @@ def test_a_callers_support_alone_needs_no_reliable_word_of_the_engines_own(
     leg: CallersLeg,
 ) -> None:
     invite = Message(b"INVITE sip:x@y SIP/2.0\r\nCSeq: 7 INVITE\r\nk: 100rel\r\n\r\n")
-    reliable = Reliable(cast("Leg", leg), invite)
+    reliable = Reliable(cast("Incoming", leg), invite)
     assert not reliable.send(181, None, None, alone=False)
-    early = Earlies().hear(cast("Leg", leg), 1, reliable_183(1))
+    early = Earlies().hear(cast("Outgoing", leg), 1, reliable_183(1))
     assert reliable.send(183, reliable_183(1), early, alone=True)
 
 
 def test_each_early_dialog_counts_for_itself() -> None:
-    earlies, leg = Earlies(), cast("Leg", None)
+    earlies, leg = Earlies(), cast("Outgoing", None)
     heard = [
         earlies.hear(leg, rseq, reliable_183(rseq, tag)) is not None
         for rseq, tag in [(5, "a"), (5, "a"), (7, "a"), (6, "a"), (1, "b"), (2, "b"), (7, "a")]

@@ -1,0 +1,191 @@
+"""The caller's side of a call: a dialog that began with an INVITE to this engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sip import wire
+from sip.events import Acked, Cancelled
+from sip.leg import Leg
+from sip.message import Message
+from sip.pjsip import lib
+from sip.reliable import Early
+from sip.state import State
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+
+class Incoming(Leg):
+    """A caller. `invite` is its INVITE until the ACK, `source` the IP address it came from."""
+
+    __slots__ = ("_hangup_reason", "_response", "invite", "max_forwards", "source")
+
+    def __init__(
+        self, endpoint: Endpoint, dlg: Any, tsx: Any, response: wire.Response, invite: Message
+    ) -> None:
+        super().__init__(endpoint, dlg, State.TRYING)
+        self._invite = tsx
+        self._response: wire.Response | None = response
+        self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
+        self.invite: Message | None = invite
+        self.max_forwards = 70  # as received
+        self.source = ""
+
+    def __repr__(self) -> str:
+        return f"<Incoming from {self.source} {self.state.name.lower()}>"
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def progress(
+        self,
+        code: int,
+        message: Message | None = None,
+        early: Early | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Send a provisional response (101 to 199), with the headers and body of `message`.
+
+        `early` and `alone` tell of the leg that the message came from: whether it was reliable
+        there, and whether it is the only one that may answer.
+        """
+        if self.state > State.EARLY:
+            self._endpoint.illegal("progress")
+            return
+        self.state = State.EARLY
+        if self.reliable is None or not self.reliable.send(code, message, early, alone=alone):
+            self._respond(code, message)
+
+    def answer(self, code: int, message: Message) -> bool:
+        """Send the 2xx; PJSIP repeats it until the ACK (RFC 3261 13.3.1.4).
+
+        It may have to wait for a PRACK; the leg stays EARLY until then. False when it cannot be
+        sent, because it does not fit a packet: `reject` is still possible.
+        """
+        if self.state > State.EARLY:
+            self._endpoint.illegal("answer")
+            return False
+        if self.reliable is not None and self.reliable.holds(code, message):
+            return True
+        if not self._respond(code, message) or self._dlg is None:
+            return False  # without dialog: the transport broke while it was sent
+        self.state = State.ANSWERED
+        if self.reliable is not None:
+            self.reliable.close()
+        return True
+
+    def answer_held(self, code: int, message: Message) -> None:
+        """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
+        if not self.answer(code, message):
+            self.reject(500)
+            self._tell(Cancelled(self, None))
+
+    def reject(self, code: int, message: Message | None = None, extra: bytes = b"") -> None:
+        """Send a final response of 300 and above; the leg is over."""
+        if self.state > State.EARLY:
+            self._endpoint.illegal("reject")
+            return
+        self._respond(code, message, extra)
+        self._release()
+
+    def hangup(self, reason: bytes = b"") -> None:
+        """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
+        if self.state is State.CONFIRMED:
+            wire.send_bye(self._dlg, reason)
+            self._release()
+        elif self.state is State.ANSWERED:
+            self._hangup_reason = self._hangup_reason or reason
+        elif self.state <= State.EARLY:
+            self.reject(480, extra=reason)
+
+    # -- what the dialog tells --------------------------------------------------------------------
+
+    def on_ack(self, message: Message) -> None:
+        """The caller's ACK; PJSIP's repetition of the 2xx ends with its transaction."""
+        if self.state is not State.ANSWERED:
+            super().on_ack(message)
+            return
+        self.state = State.CONFIRMED
+        if self.invite is not None:
+            self._endpoint.door.remember(self.invite)
+        self._end_invite()
+        self._forget_invite()
+        if self._hangup_reason is not None:
+            wire.send_bye(self._dlg, self._hangup_reason)
+            self._release()
+            return
+        self._tell(Acked(self, message))
+
+    def on_cancel(self, message: Message) -> None:
+        """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
+        if self.state <= State.EARLY:
+            self._give_up(message)
+        else:
+            super().on_cancel(message)
+
+    def on_bye(self, message: Message) -> None:
+        """A BYE, itself answered already. One before the answer ends the early dialog (15.1.2)."""
+        if self.state <= State.EARLY:
+            self._give_up(message)
+            return
+        if self.state is State.ANSWERED:
+            self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
+        super().on_bye(message)
+
+    def _give_up(self, message: Message) -> None:
+        self._respond(487, None)
+        self._release()
+        self._tell(Cancelled(self, message))
+
+    def on_prack_missing(self) -> None:
+        """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
+        if self.state <= State.EARLY:
+            self._respond(504, None)
+            self._end("prack_timeout")
+
+    def on_server_gone(self, tsx: Any) -> None:
+        """The INVITE's server transaction ended by itself: no ACK in 64*T1, or the transport."""
+        if tsx != self._invite:
+            super().on_server_gone(tsx)
+            return
+        self._invite = None
+        if self.state is State.ANSWERED:
+            # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
+            wire.send_bye(self._dlg, self._hangup_reason or b"")
+            self._end("ack_timeout")
+        elif self.state < State.ANSWERED:
+            self._release()
+            self._tell(Cancelled(self, None))
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def respond_reliably(self, code: int, message: Message | None, extra: bytes) -> bool:
+        """Send a provisional response with its RSeq; False when it does not fit a packet."""
+        return self._respond(code, message, extra)
+
+    def _respond(self, code: int, message: Message | None, extra: bytes = b"") -> bool:
+        if self._response is None or self._invite is None:
+            return False
+        if self._response.send(self._dlg, self._invite, code, message, extra):
+            return True
+        self._endpoint.illegal("response_not_sent")
+        if code >= 300 and self._response is not None:
+            # An INVITE is never left without its final response.
+            self._response.send(self._dlg, self._invite, code, None)
+        return False
+
+    def _end_invite(self) -> None:
+        tsx, self._invite = self._invite, None
+        if tsx is not None:
+            lib.pjsip_tsx_terminate(tsx, 200)
+
+    def _forget_invite(self) -> None:
+        """A standing call keeps neither the INVITE nor the memory of its response."""
+        self.invite = None
+        if self._response is not None:
+            self._response.close()
+            self._response = None
+
+    def _forget(self) -> None:
+        self._forget_invite()
