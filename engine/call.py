@@ -24,6 +24,7 @@ from sip import headers
 from sip.events import Acked, Ended
 from sip.incoming import Incoming
 from sip.outgoing import Outgoing
+from sip.replaces import Target
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ class Call:
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
+        holder = self._holder()
+        if holder is not None:
+            return await self._ring_holder(holder)
         entry = await self._find(self.story.called)
         while True:
             line = self._line_of(entry)
@@ -240,7 +244,6 @@ class Call:
 
     async def _ring_target(self, decision: ForwardTo) -> Outgoing:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
-        most_s = self._worker.config.timers.max_ring_s
         self._ringing.dial(
             decision.kind,
             decision.number,
@@ -248,6 +251,40 @@ class Call:
             trusted=True,
             alone=True,
         )
+        return await self._answer_of_target()
+
+    def _holder(self) -> Target | None:
+        """Whoever holds the call that this one wants to take over (Replaces, RFC 3891)."""
+        invite = self._caller.invite
+        if invite is None or b"-tag" not in invite.head:
+            return None
+        return self._worker.endpoint.dialogs.holder(invite)
+
+    async def _ring_holder(self, holder: Target) -> Outgoing:
+        """An attended transfer comes to its end: it goes straight to the phone that talks already,
+        past the line's rules. It takes over a call of the line, so that it is never one too many.
+        """
+        worker, number = self._worker, self.story.called
+        entry = worker.store.peek(number)
+        line = entry.line if entry is not None else None
+        if line is not None:
+            if line.suspended:
+                raise Over(Outcome.REJECTED, 403, "suspended")
+            self._route.take_over(line)
+        self._ringing.triggered()
+        self._ringing.dial(
+            "line" if line is not None else "number",
+            number,
+            holder.uri,
+            holder.routes,
+            trusted=holder.trusted,
+            alone=True,
+        )
+        return await self._answer_of_target()
+
+    async def _answer_of_target(self) -> Outgoing:
+        """Wait for the one leg that is dialled."""
+        most_s = self._worker.config.timers.max_ring_s
         result = await self._ringing.wait(most_s, most_s, most_s)
         if isinstance(result, Outgoing):
             return result

@@ -40,6 +40,11 @@ class Route:
             return None
         return await self._worker.live.admit(line.number, self._call_id, line.max_calls)
 
+    def take_over(self, line: Line) -> None:
+        """Count the call on the line in the place of the one that it replaces."""
+        self.arrive(line)
+        self._worker.live.add(line.number, self._call_id, lease=line.max_calls is not None)
+
     def leave(self, number: str) -> None:
         """The call is no longer on this line. Harmless if it was not."""
         self._worker.live.leave(number, self._call_id)

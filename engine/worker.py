@@ -171,7 +171,7 @@ class Worker:
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
         watch("legs", lambda: len(self.endpoint.legs))
-        watch("dialogs", lambda: self.endpoint.dialogs)
+        watch("dialogs", lambda: self.endpoint.dialog_count)
         watch("transactions", lambda: self.endpoint.transactions)
         watch("tasks", lambda: len(self._tasks))
         self.metrics.sip_messages(lambda: self.endpoint.counts)

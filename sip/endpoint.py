@@ -21,6 +21,7 @@ from sip.leg import Leg
 from sip.outgoing import Outgoing
 from sip.pjsip import ffi, lib
 from sip.reliable import Earlies
+from sip.replaces import Dialogs
 from sip.transports import Address, ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
@@ -67,6 +68,7 @@ class Endpoint:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.guard = Guard(on_rejected)
         self._dispatch = Dispatch(self.loop, self.legs)
+        self.dialogs = Dialogs(self)
         self.door = Door(self, on_invite=on_invite, gate=gate, on_rejected=on_rejected)
         self._stack = contextlib.ExitStack()
         self._networks = [ip_network(peer, strict=False) for peer in settings.trusted_peers]
@@ -225,6 +227,8 @@ class Endpoint:
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
+        if b"-tag" in block:
+            block = self.dialogs.translate(block)
         made = self._created
         status = lib.pjsip_dlg_create_uac(
             self.ua,
@@ -237,7 +241,7 @@ class Endpoint:
         if status != 0:
             raise DialError(f"cannot place a call to {uri!r} (PJSIP status {status})")
         dlg = made[0]
-        leg = Outgoing(self, dlg, uri)
+        leg = Outgoing(self, dlg, uri, routes)
         lib.pjsip_dlg_inc_lock(dlg)
         try:
             lib.pjsip_dlg_add_usage(dlg, self.usage, ffi.NULL)
@@ -302,7 +306,7 @@ class Endpoint:
         self.illegal_counts[what] += 1
 
     @property
-    def dialogs(self) -> int:
+    def dialog_count(self) -> int:
         """PJSIP's dialogs, those that wait for their last transaction included."""
         return int(lib.pjsip_ua_get_dlg_set_count())
 

@@ -209,6 +209,8 @@ class Exchanges:
         """Send an exchange's request to this leg's far end; False when it does not fit a packet."""
         leg = self.leg
         block, early = crossing(message, to_trusted=leg.trusted), exchange.early
+        if b"-tag" in block:
+            block = leg.endpoint.dialogs.translate(block)
         if early is not None:
             block = early.rack + b"\r\n" + block if block else early.rack
         tdata = wire.create_request(

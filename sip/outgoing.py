@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Outgoing(Leg):
-    """Somebody called. `uri` is the Request-URI."""
+    """Somebody called. `uri` is the Request-URI, `routes` the Route values it was sent with."""
 
     __slots__ = (
         "_ack",
@@ -31,10 +31,11 @@ class Outgoing(Leg):
         "invite_cseq",
         "invite_known",
         "provisional",
+        "routes",
         "uri",
     )
 
-    def __init__(self, endpoint: Endpoint, dlg: Any, uri: str) -> None:
+    def __init__(self, endpoint: Endpoint, dlg: Any, uri: str, routes: tuple[str, ...]) -> None:
         super().__init__(endpoint, dlg, State.CALLING)
         self._tdata: Any = None  # the INVITE as sent, which a CANCEL needs
         self._ack = (b"", b"")  # body and media type of the ACK sent, for its repetition
@@ -45,6 +46,7 @@ class Outgoing(Leg):
         self.invite_cseq = 0
         self.invite_known = False  # PJSIP has made the INVITE's transaction
         self.provisional = False  # some response came, so a CANCEL may be sent
+        self.routes = routes
         self.uri = uri
 
     def __repr__(self) -> str:

@@ -193,6 +193,17 @@ def send_ack(dlg: Any, cseq: int, body: bytes, content_type: bytes) -> None:
         send_request(dlg, tdata, "ACK")
 
 
+def sample(dlg: Any) -> Message | None:
+    """A request of this dialog, not to be sent: it shows the dialog's names, target and routes."""
+    if lib.pjsip_dlg_create_request(dlg, ACK, 1, _created) != 0:
+        return None
+    tdata = _created[0]
+    length = lib.pjsip_msg_print(tdata.msg, _measure, PACKET_MAX)
+    text_ = bytes(ffi.buffer(_measure, length)) if length > 0 else b""
+    lib.pjsip_tx_data_dec_ref(tdata)
+    return Message(text_) if text_ else None
+
+
 def send_bye(dlg: Any, reason: bytes) -> None:
     """BYE, with a whole Reason header field if there is one and it fits."""
     tdata = create_request(dlg, BYE, reason, b"", b"", measure=True)

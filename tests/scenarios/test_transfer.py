@@ -1,0 +1,209 @@
+"""Transfers pass through the engine: REFER, its NOTIFYs, and dialogs named in headers."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import connect, part
+from tests.scenarios.stage import Stage, to_number, to_voicemail
+
+WAYS = pytest.mark.parametrize("way", ["from_the_caller", "from_the_callee"])
+
+
+async def talk(stage: Stage, **fields: Any) -> tuple[str, Call, Call]:
+    """A call that stands: the line, the caller's side and the phone's."""
+    phone = await stage.endpoint()
+    line = stage.line(to=[phone.uri()], **fields)
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    return line, call, ring
+
+
+def seen_by(side: Call) -> str:
+    """The dialog as this side tells another of it: the other's own tag is to-tag."""
+    remote_tag = side.remote.rpartition("tag=")[2]
+    return f"{side.call_id};to-tag={remote_tag};from-tag={side.tag}"
+
+
+def own(side: Call) -> str:
+    """The dialog as this side must be told of it."""
+    remote_tag = side.remote.rpartition("tag=")[2]
+    return f"{side.call_id};to-tag={side.tag};from-tag={remote_tag}"
+
+
+async def notify(side: Call, other: Call, fragment: bytes, state: str) -> None:
+    """One NOTIFY of a transfer, through the engine."""
+    side.request(
+        "NOTIFY",
+        headers=[("Event", "refer"), ("Subscription-State", state)],
+        body=fragment,
+        content_type="message/sipfrag;version=2.0",
+    )
+    told = await other.receive("NOTIFY")
+    assert told.body == fragment
+    assert told.one("Event") == "refer"
+    assert told.one("Subscription-State") == state
+    assert told.one("Content-Type") == "message/sipfrag;version=2.0"
+    other.respond(200, to=told)
+    await side.receive(200, "NOTIFY")
+
+
+@WAYS
+async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way: str) -> None:
+    _, call, ring = await talk(stage)
+    referrer, referee = (call, ring) if way == "from_the_caller" else (ring, call)
+    target = "<sip:+33140000099@office.example>"
+    headers = [("Refer-To", target), ("Referred-By", "<sip:boss@office.example>")]
+    referrer.request("REFER", headers=headers)
+    request = await referee.receive("REFER")
+    assert request.one("Refer-To") == target
+    assert request.one("Referred-By") == "<sip:boss@office.example>"
+    referee.respond(202, to=request)
+    await referrer.receive(202, "REFER")
+    await notify(referee, referrer, b"SIP/2.0 100 Trying\r\n", "active;expires=60")
+    await notify(referee, referrer, b"SIP/2.0 200 OK\r\n", "terminated;reason=noresource")
+    await part(referrer, referee)
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("code", [405, 603])
+async def test_a_refused_transfer_leaves_the_call_standing(stage: Stage, code: int) -> None:
+    _, call, ring = await talk(stage)
+    call.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
+    request = await ring.receive("REFER")
+    ring.respond(code, to=request)
+    await call.receive(code, "REFER")
+    assert any(c["call_id"] == call.call_id for c in stage.engine.calls())
+    await part(call, ring)
+
+
+async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> None:
+    """A talks to B and to C; A sends B to C in A's place; C takes over and lets A go."""
+    _, a_to_b, b_side = await talk(stage)
+    c_line, a_to_c, c_side = await talk(stage, max_calls=1)
+    refer_to = f"<sip:{c_line}@office.example?Replaces={quote(seen_by(a_to_c), safe='')}>"
+    a_to_b.request("REFER", headers=[("Refer-To", refer_to)])
+    request = await b_side.receive("REFER")
+    replaces = f"Replaces={quote(own(c_side), safe='')}"
+    assert request.one("Refer-To") == f"<sip:{c_line}@office.example?{replaces}>"
+    b_side.respond(202, to=request)
+    await a_to_b.receive(202, "REFER")
+
+    b_to_c = await stage.call(c_line, headers=[("Replaces", own(c_side))])
+    taken = await c_side.endpoint.incoming()
+    assert taken.first.one("Replaces") == own(c_side)
+    await connect(b_to_c, taken)
+    await part(c_side, a_to_c)
+    await notify(b_side, a_to_b, b"SIP/2.0 200 OK\r\n", "terminated;reason=noresource")
+    await part(a_to_b, b_side)
+    record = await stage.record(a_to_c.call_id)
+    assert record["outcome"] == "answered"
+    assert [c["called"] for c in stage.engine.calls()] == [c_line]
+    busy = await stage.call(c_line)  # the line's one call is the transferred one
+    await busy.receive(486)
+    await part(b_to_c, taken)
+    await stage.ended(b_to_c.call_id, outcome="answered", condition="none", destination="line")
+
+
+async def test_a_dialog_named_as_the_caller_knows_it_is_renamed_for_the_phone(
+    stage: Stage,
+) -> None:
+    line, call, ring = await talk(stage)
+    name = f"{seen_by(call)};early-only"
+    other = await stage.call(line, headers=[("Replaces", name)])
+    taken = await ring.endpoint.incoming()
+    assert taken.first.one("Replaces") == f"{own(ring)};early-only"
+    await connect(other, taken)
+    await part(ring, call)
+    await part(other, taken)
+
+
+async def test_a_caller_can_be_taken_over_as_well(stage: Stage) -> None:
+    """The one who is replaced against may be who placed the call: its Contact is called."""
+    line, call, ring = await talk(stage)
+    taking = await stage.call(line, headers=[("Replaces", seen_by(ring))])
+    taken = await call.endpoint.incoming()
+    assert taken.first.one("Replaces") == own(call)
+    await connect(taking, taken)
+    await part(call, ring)
+    await part(taking, taken)
+
+
+async def test_a_transfer_goes_past_the_rules_of_the_line(stage: Stage) -> None:
+    line, call, ring = await talk(stage)
+    forwards = {
+        "unconditional": to_number(numbers.outside_number()),
+        "busy": to_voicemail(line),
+    }
+    stage.change(line, forwards=forwards, max_calls=1)
+    await stage.settle()
+    other = await stage.call(line, headers=[("Replaces", own(ring))])
+    taken = await ring.endpoint.incoming()
+    await connect(other, taken)
+    await part(ring, call)
+    await part(taken, other)
+    await stage.ended(other.call_id, outcome="answered", condition="none")
+
+
+async def test_a_transfer_that_the_phone_refuses_gets_its_code(stage: Stage) -> None:
+    line, call, ring = await talk(stage)
+    other = await stage.call(line, headers=[("Replaces", own(ring))])
+    taken = await ring.endpoint.incoming()
+    taken.respond(486)
+    await taken.receive("ACK")
+    await other.receive(486)
+    await stage.ended(other.call_id, outcome="busy", condition="none")
+    await part(call, ring)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "nobody@knows;to-tag=a;from-tag=b",
+        "nobody@knows;to-tag=a",
+        ";to-tag=;from-tag=",
+        "x;from-tag=" + "9" * 600 + ";to-tag=1",
+        'y;to-tag="quoted";from-tag=%00%ff',
+    ],
+)
+async def test_a_dialog_nobody_knows_is_left_to_the_phone(stage: Stage, value: str) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line, headers=[("Replaces", value)])
+    ring = await phone.incoming()
+    assert ring.first.one("Replaces") == value
+    ring.respond(481)
+    await ring.receive("ACK")
+    await call.receive(481)
+
+
+@pytest.mark.parametrize("name", ["Join", "Target-Dialog"])
+async def test_join_and_target_dialog_are_renamed_too(stage: Stage, name: str) -> None:
+    _, call, ring = await talk(stage)
+    words = ("to-tag", "from-tag") if name == "Join" else ("local-tag", "remote-tag")
+
+    def spelt(value: str) -> str:
+        return value.replace("to-tag", words[0]).replace("from-tag", words[1])
+
+    call.request("INFO", headers=[(name, spelt(seen_by(call)))])
+    request = await ring.receive("INFO")
+    assert request.one(name) == spelt(own(ring))
+    ring.respond(200, to=request)
+    await call.receive(200, "INFO")
+    await part(call, ring)
+
+
+async def test_a_refer_to_without_a_dialog_passes_byte_for_byte(stage: Stage) -> None:
+    _, call, ring = await talk(stage)
+    odd = '"C; to-tag=x" <sip:c@h;x=y?Replaces=a%3Bto-tag%3Db%3Bfrom-tag%3Dc&X=%22q%22>;k=v'
+    call.request("REFER", headers=[("r", odd)])
+    request = await ring.receive("REFER")
+    assert odd in request.raw.decode()
+    ring.respond(202, to=request)
+    await call.receive(202, "REFER")
+    await part(call, ring)
