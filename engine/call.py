@@ -21,7 +21,7 @@ from rules.model import Condition, Line
 from rules.outcome import Failure, target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
-from sip.events import Acked, Ended
+from sip.events import Acked, Ended, Refreshed
 from sip.incoming import Incoming
 from sip.outgoing import Outgoing
 from sip.replaces import Target
@@ -29,6 +29,9 @@ from sip.state import State
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+
+
+EXPIRED = b'Reason: Q.850;cause=102;text="session expired"'  # recovery on timer expiry
 
 
 class Call:
@@ -88,11 +91,12 @@ class Call:
             entry = await self._find(decision.number)
 
     async def _converse(self, winner: Outgoing) -> Over:
-        """From the answer until one side hangs up."""
-        caller = self._caller
-        deadline = self._worker.loop.time() + self._worker.config.timers.max_call_s
+        """From the answer until one side hangs up, or the session is not refreshed any more."""
+        caller, loop = self._caller, self._worker.loop
+        deadline = loop.time() + self._worker.config.timers.max_call_s
+        expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
         while True:
-            event = await self._mailbox.get(deadline)
+            event = await self._mailbox.get(min(deadline, expiry))
             if isinstance(event, Acked):
                 self.story.answered = self.story.answered or time.time()
                 if winner.state is State.ANSWERED:  # late offer: the answer came in the ACK
@@ -104,6 +108,12 @@ class Call:
                 if self.story.answered is None:  # the 2xx still waited for the caller's PRACK
                     return Over(Outcome.FAILED, 504 if event.leg is caller else 480, event.why)
                 return Over(Outcome.ANSWERED, 200, event.why)
+            elif isinstance(event, Refreshed):
+                expiry = loop.time() + event.seconds if event.seconds else math.inf
+            elif event is None and expiry < deadline:  # RFC 4028 10
+                caller.hangup(EXPIRED)
+                self._ringing.farewell = EXPIRED
+                return Over(Outcome.ANSWERED, 200, "session_expired")
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
             elif isinstance(event, Stop):

@@ -73,6 +73,7 @@ class Timers:
 
     pre_ringing_s: float = _key(5, values.seconds(0.05, 120))
     max_ring_s: float = _key(180, values.seconds(0.05, 3600))
+    session_expires_s: int = _key(1800, values.zero_or(90, 86400))
     max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400))
     drain_s: float = _key(3600, values.seconds(0, 7 * 86400))
 

@@ -92,6 +92,16 @@ def seconds(low: float, high: float) -> Callable[[Any], float]:
     return read
 
 
+def zero_or(low: int, high: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        whole_number = isinstance(value, int) and not isinstance(value, bool)
+        if not whole_number or not (value == 0 or low <= value <= high):
+            raise ValueError(f"expected 0, or whole seconds from {low} to {high}")
+        return int(value)
+
+    return read
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in choices:

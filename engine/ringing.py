@@ -15,7 +15,7 @@ from engine.route import Route
 from engine.story import Story
 from rules.model import Condition
 from rules.outcome import Failure, stops_all
-from sip import headers
+from sip import headers, session
 from sip.endpoint import DialError
 from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
 from sip.incoming import Incoming
@@ -44,10 +44,12 @@ class Ringing:
         "_retired",
         "_ringing",
         "_route",
+        "_session_field",
         "_story",
         "_triggered",
         "_worker",
         "farewell",
+        "session_s",
     )
 
     def __init__(
@@ -63,6 +65,10 @@ class Ringing:
         self._ringing: dict[Outgoing, None] = {}  # the legs of the current attempt
         self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
         self._failures: list[Failed] = []  # of the current attempt
+        self._session_field = session.request_field(
+            self._invite, worker.config.timers.session_expires_s
+        )
+        self.session_s = 0  # seconds until the answered session expires, 0 = never (RFC 4028)
         self._received = time.perf_counter()
         self._decided = False
         self._triggered = 0.0
@@ -98,6 +104,7 @@ class Ringing:
                     target=uri,
                     host=worker.endpoint.host,
                     reliable=alone and self._caller.reliable is not None,
+                    extra=self._session_field,
                 ),
                 body=invite.body,
                 content_type=invite.content_type,
@@ -175,7 +182,10 @@ class Ringing:
         self._story.leg_answered(winner, event.code)
         if self._invite.body:
             winner.accept()
-        if not caller.answer(event.code, event.message):
+        extra, self.session_s = session.response_fields(
+            self._invite, event.message, self._worker.config.timers.session_expires_s
+        )
+        if not caller.answer(event.code, event.message, extra):
             winner.hangup()
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")

@@ -74,4 +74,13 @@ class Ended:
     message: Message | None
 
 
-Event = Progress | Answered | Failed | Cancelled | Acked | Ended
+@dataclass(slots=True)
+class Refreshed:
+    """A 2xx to re-INVITE or UPDATE: the session expires in so many seconds, 0 = never (RFC 4028).
+    """
+
+    leg: Leg
+    seconds: int
+
+
+Event = Progress | Answered | Failed | Cancelled | Acked | Ended | Refreshed

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sip import pjsip, wire
+from sip import pjsip, session, wire
+from sip.events import Refreshed
 from sip.headers import crossing, requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
@@ -38,6 +39,7 @@ class Exchange:
         "method",
         "provisional",
         "quiet",
+        "request",
         "response",
         "tdata",
         "tsx",
@@ -48,6 +50,7 @@ class Exchange:
         self.method = method.upper() if method.lower() in _KNOWN else method
         self.invite = tsx.method.id == pjsip.INVITE
         self.tsx = tsx  # the asker's server transaction; None when it is over
+        self.request: Message | None = None  # one that can refresh the session
         self.response = response
         self.cseq = 0  # of the request on the peer's side
         self.answered = False
@@ -62,6 +65,9 @@ class Exchange:
         dlg = self.asker.dialog
         if self.answered or dlg is None or self.tsx is None:
             return
+        if self.request is not None and message is not None and 200 <= code < 300:
+            extra, expires_s = session.response_fields(self.request, message)
+            self.asker.tell(Refreshed(self.asker, expires_s))
         if not self.response.send(dlg, self.tsx, code, message, extra) and message is not None:
             # Too large for a packet: a provisional one is dropped, a final one becomes a refusal.
             if code < 200:
@@ -114,6 +120,8 @@ class Exchanges:
         if refusal is not None:
             exchange.answer(*refusal)
             return
+        if exchange.invite or method == b"UPDATE":
+            exchange.request = message
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # _refusal saw to it

@@ -235,12 +235,14 @@ def invite_block(
     target: str,
     host: str,
     reliable: bool = False,
+    extra: bytes = b"",
 ) -> bytes:
     """The header text of a new leg's INVITE: what passes, and the story of the forwards so far.
 
     `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address.
     An untrusted leg (a phone) is not told an identity that its owner withholds. `reliable` offers
     100rel: a caller who requires it gets it from the engine if need be, so that it is only offered.
+    `extra` holds header fields of the engine's own.
     """
     # Who forwarded the call before it came here may give a caller away who withholds the number.
     hidden = not trusted and is_private(message)
@@ -260,6 +262,8 @@ def invite_block(
         parts.append(passing)
     if required:
         parts.append(b"Supported: 100rel")
+    if extra:
+        parts.append(extra)
     return b"\r\n".join(parts)
 
 

@@ -57,8 +57,9 @@ class Incoming(Leg):
         if self.reliable is None or not self.reliable.send(code, message, early, alone=alone):
             self._respond(code, message)
 
-    def answer(self, code: int, message: Message) -> bool:
-        """Send the 2xx; PJSIP repeats it until the ACK (RFC 3261 13.3.1.4).
+    def answer(self, code: int, message: Message, extra: bytes = b"") -> bool:
+        """Send the 2xx, with `extra` header fields; PJSIP repeats it until the ACK (RFC 3261
+        13.3.1.4).
 
         It may have to wait for a PRACK; the leg stays EARLY until then. False when it cannot be
         sent, because it does not fit a packet: `reject` is still possible.
@@ -66,20 +67,20 @@ class Incoming(Leg):
         if self.state > State.EARLY:
             self._endpoint.illegal("answer")
             return False
-        if self.reliable is not None and self.reliable.holds(code, message):
+        if self.reliable is not None and self.reliable.holds(code, message, extra):
             return True
-        if not self._respond(code, message) or self._dlg is None:
+        if not self._respond(code, message, extra) or self._dlg is None:
             return False  # without dialog: the transport broke while it was sent
         self.state = State.ANSWERED
         if self.reliable is not None:
             self.reliable.close()
         return True
 
-    def answer_held(self, code: int, message: Message) -> None:
+    def answer_held(self, code: int, message: Message, extra: bytes) -> None:
         """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
-        if not self.answer(code, message):
+        if not self.answer(code, message, extra):
             self.reject(500)
-            self._tell(Cancelled(self, None))
+            self.tell(Cancelled(self, None))
 
     def reject(self, code: int, message: Message | None = None, extra: bytes = b"") -> None:
         """Send a final response of 300 and above; the leg is over."""
@@ -115,7 +116,7 @@ class Incoming(Leg):
             wire.send_bye(self._dlg, self._hangup_reason)
             self._release()
             return
-        self._tell(Acked(self, message))
+        self.tell(Acked(self, message))
 
     def on_cancel(self, message: Message) -> None:
         """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
@@ -136,7 +137,7 @@ class Incoming(Leg):
     def _give_up(self, message: Message) -> None:
         self._respond(487, None)
         self._release()
-        self._tell(Cancelled(self, message))
+        self.tell(Cancelled(self, message))
 
     def on_prack_missing(self) -> None:
         """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
@@ -156,7 +157,7 @@ class Incoming(Leg):
             self._end("ack_timeout")
         elif self.state < State.ANSWERED:
             self._release()
-            self._tell(Cancelled(self, None))
+            self.tell(Cancelled(self, None))
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -116,9 +116,10 @@ class Leg:
 
     def _end(self, why: str, message: Message | None = None) -> None:
         self._release()
-        self._tell(Ended(self, why, message))
+        self.tell(Ended(self, why, message))
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Tell the listener; without one the leg ends itself."""
         if self.listener is not None:
             self.listener(event)
         elif isinstance(event, Answered):

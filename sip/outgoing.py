@@ -135,7 +135,7 @@ class Outgoing(Leg):
             if self.state < State.ANSWERED:
                 self.state = State.ANSWERED
                 self._drop_tdata()
-                self._tell(Answered(self, code, message))
+                self.tell(Answered(self, code, message))
         else:
             self.on_invite_failed(code, message)
 
@@ -147,14 +147,14 @@ class Outgoing(Leg):
             if early is None:
                 return
         self.state = State.EARLY
-        self._tell(Progress(self, code, message, early))
+        self.tell(Progress(self, code, message, early))
 
     def on_invite_failed(self, code: int, message: Message | None = None) -> None:
         """The INVITE is over without an answer."""
         self._invite = None
         if self.state < State.ANSWERED:
             self._release()
-            self._tell(Failed(self, code, message))
+            self.tell(Failed(self, code, message))
 
     def on_2xx_again(self, cseq: int) -> None:
         """A retransmitted 2xx: the ACK was lost (RFC 3261 13.2.2.4)."""

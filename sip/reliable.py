@@ -64,7 +64,7 @@ class Reliable:
         self._rseq = 0
         self._sent: _Sent | None = None  # the one that awaits its PRACK
         self._waiting: deque[_Sent] = deque()
-        self._held: tuple[int, Message] | None = None  # the 2xx that waits
+        self._held: tuple[int, Message, bytes] | None = None  # the 2xx that waits
         self._timer: TimerHandle | None = None
 
     def send(self, code: int, message: Message | None, early: Early | None, *, alone: bool) -> bool:
@@ -84,11 +84,11 @@ class Reliable:
             self._next()
         return True
 
-    def holds(self, code: int, message: Message) -> bool:
+    def holds(self, code: int, message: Message, extra: bytes = b"") -> bool:
         """Whether the 2xx has to wait for a PRACK; it is sent by itself then."""
         if not any(one.message is not None and one.message.body for one in self._pending()):
             return False
-        self._held = code, message
+        self._held = code, message, extra
         return True
 
     def _pending(self) -> list[_Sent]:

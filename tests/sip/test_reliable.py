@@ -70,7 +70,7 @@ class CallersLeg:
             self.sent.append((self.loop.now, code, int(extra.rpartition(b" ")[2])))
         return self.fits
 
-    def answer_held(self, code: int, message: Message) -> None:
+    def answer_held(self, code: int, message: Message, extra: bytes) -> None:
         self.answers.append(code)
 
     def on_prack_missing(self) -> None:

@@ -1,0 +1,45 @@
+"""Session timers (RFC 4028), as the one between the two sides sees them. Pure.
+
+The two sides refresh the session between themselves; the engine asks for it where the caller does
+not (section 8, as a proxy may), and watches when it would expire.
+"""
+
+from __future__ import annotations
+
+import re
+
+from sip.headers import has_option
+from sip.message import Message
+
+_SECONDS = re.compile(rb"\s*(\d{1,9})\s*(?:;|$)")
+
+
+def seconds_of(message: Message, name: bytes = b"session-expires") -> int:
+    """The seconds of a Session-Expires or Min-SE header, 0 without a valid one."""
+    value = message.first(name)
+    found = _SECONDS.match(value) if value is not None else None
+    return int(found[1]) if found else 0
+
+
+def request_field(invite: Message, ours_s: int) -> bytes:
+    """The Session-Expires that the engine adds to an INVITE which has none, never below the
+    caller's Min-SE (8.1); empty if there is nothing to add. `ours_s` 0 asks for nothing."""
+    if not ours_s or seconds_of(invite):
+        return b""
+    return b"Session-Expires: %d" % max(ours_s, seconds_of(invite, b"min-se"))
+
+
+def response_fields(request: Message, response: Message, ours_s: int = 0) -> tuple[bytes, int]:
+    """What a 2xx needs on its way to the asker, and the seconds until the session expires, 0 if it
+    never does.
+
+    A callee that knows no session timers answers without: then an asker that knows them becomes
+    the one to refresh (8.2).
+    """
+    agreed_s = seconds_of(response)
+    if agreed_s:
+        return b"", agreed_s
+    asked_s = seconds_of(request) or (ours_s and max(ours_s, seconds_of(request, b"min-se")))
+    if not asked_s or not has_option(request, b"supported", b"timer"):
+        return b"", 0
+    return b"Session-Expires: %d;refresher=uac\r\nRequire: timer" % asked_s, asked_s
