@@ -16,9 +16,10 @@ from engine.outcome import Outcome, Over, of_code, refused
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
+from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, decide
 from rules.model import Condition, Line
-from rules.outcome import Failure, target_failure, verdict
+from rules.outcome import target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
@@ -134,12 +135,12 @@ class Call:
         try:
             entry = await store.look_up(number)
         except Unavailable:
-            self._ringing.check_caller()
+            self._ringing.check_caller("cancel_in_lookup")
             if self._worker.config.rules.when_unavailable == "reject":
                 raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
             return Entry(line=Line(number=number, fleet=""))  # nothing is known but its number
         metrics.lookup_redis.observe(time.perf_counter() - start)
-        self._ringing.check_caller()
+        self._ringing.check_caller("cancel_in_lookup")
         return entry
 
     def _line_of(self, entry: Entry) -> Line:
@@ -226,28 +227,31 @@ class Call:
     async def _ring_line(
         self, line: Line, entry: Entry, after_s: int | None
     ) -> Outgoing | Condition:
-        """Ring every registered contact; who answered, or the condition that was met.
+        """Ring every registered contact, group after group; who answered, or the condition met.
 
+        However many groups there are, the line's own time runs from the first 18x of any.
         Raises Over when the caller is to hear the phone's own code.
         """
-        timers = self._worker.config.timers
+        timers, ringing = self._worker.config.timers, self._ringing
         contacts = entry.live_contacts(time.time())
         alone = len(contacts) == 1 and not line.may_forward_ringing
-        for contact in contacts:
-            hops = hops_of(contact.path)
-            self._ringing.dial("line", line.number, contact.uri, hops, trusted=False, alone=alone)
-        dialled = self._ringing.legs
         ring_s = after_s if after_s is not None else timers.max_ring_s
-        result = await self._ringing.wait(timers.pre_ringing_s, ring_s, math.inf)
-        if isinstance(result, Outgoing):
-            return result
+        hunt = groups(contacts)
+        result: Outgoing | Condition | None = None
+        for group in hunt:
+            for contact in group:
+                hops = hops_of(contact.path)
+                ringing.dial("line", line.number, contact.uri, hops, trusted=False, alone=alone)
+            group_s = math.inf if group is hunt[-1] else timers.group_ring_s
+            result = await ringing.wait(timers.pre_ringing_s, ring_s, group_s=group_s)
+            if isinstance(result, Outgoing):
+                return result
+            if result is Condition.NO_ANSWER or ringing.decline() is not None:
+                break
         self._route.leave(line.number)
         if result is Condition.NO_ANSWER:
             return result
-        failures = self._ringing.failures()
-        if result is Condition.UNREACHABLE:  # some never said a word: that is how they failed
-            failures += [Failure(408, transport=True)] * (dialled - len(failures))
-        outcome = verdict(failures)
+        outcome = verdict(ringing.failures())
         if isinstance(outcome, Condition):
             return outcome
         raise Over(of_code(outcome), outcome, "passed_on", self._ringing.response_with(outcome))
@@ -268,7 +272,7 @@ class Call:
         invite = self._caller.invite
         if invite is None or b"-tag" not in invite.head:
             return None
-        return self._worker.endpoint.dialogs.holder(invite)
+        return self._worker.endpoint.dialog_names.holder(invite)
 
     async def _ring_holder(self, holder: Target) -> Outgoing:
         """An attended transfer comes to its end: it goes straight to the phone that talks already,
@@ -295,7 +299,7 @@ class Call:
     async def _answer_of_target(self) -> Outgoing:
         """Wait for the one leg that is dialled."""
         most_s = self._worker.config.timers.max_ring_s
-        result = await self._ringing.wait(most_s, most_s, most_s)
+        result = await self._ringing.wait(most_s, most_s, most_s=most_s)
         if isinstance(result, Outgoing):
             return result
         if result is not None:

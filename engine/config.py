@@ -72,6 +72,7 @@ class Timers:
     """All in seconds."""
 
     pre_ringing_s: float = _key(5, values.seconds(0.05, 120))
+    group_ring_s: float = _key(10, values.seconds(0.05, 120))
     max_ring_s: float = _key(180, values.seconds(0.05, 3600))
     session_expires_s: int = _key(1800, values.zero_or(90, 86400))
     max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400))

@@ -50,7 +50,24 @@ REJECTIONS = (
     "internal",
 )
 # Who won when an answer crossed our CANCEL; `other` takes what is not named here.
-RACES = ("line_won", "target_won", "answer_after_cancel", "cancel_after_answer", "glare", "other")
+# Races that were met and resolved (RFC 5407, domain of each in docs/signalling.md).
+RACES = (
+    "line_won",  # no-answer expiry against the phone's 200: the phone won
+    "answer_after_cancel",  # a 200 crossed our CANCEL and lost: ACK and BYE
+    "cancel_after_answer",  # the caller's CANCEL met our 200: the call stands
+    "cancel_in_lookup",  # the caller gave up while Redis was asked
+    "caller_gone_in_forward",  # the caller gave up while the call was on its way to a target
+    "bye_before_ack",  # the caller ended a call whose 200 it never acknowledged
+    "bye_in_reinvite",  # one side ended the call while an INVITE was under way
+    "byes_crossed",  # both sides ended the call at once
+    "glare",  # re-INVITEs that crossed: 491
+    "reinvite_overlap",  # a second re-INVITE before the first was answered: 500
+    "ack_lost",  # a callee repeated its 2xx: acknowledged again
+    "ack_missing",  # a caller never acknowledged a 2xx: BYE after 64*T1
+    "invite_again",  # a copy of an INVITE, late or by another way: no second call
+    "fork_answered_late",  # a second phone of a forked call answered: ACK and BYE
+    "other",
+)
 DOCUMENTS = ("line", "reg")
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
@@ -180,7 +197,7 @@ class Metrics:
             "renvoi_rejected_total", "Requests refused before any rule.", "reason", REJECTIONS
         )
         self._races = self._children(
-            "renvoi_races_total", "Answers that crossed a CANCEL, by who won.", "kind", RACES
+            "renvoi_races_total", "Races between the two sides of a call, by kind.", "kind", RACES
         )
         self._documents = self._children(
             "renvoi_documents_refused_total", "Bad documents found in Redis.", "kind", DOCUMENTS

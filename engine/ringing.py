@@ -6,6 +6,7 @@ until the call is over. Who picks up on one wins while nobody else has (domain.m
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ class Ringing:
         "_caller",
         "_decided",
         "_failures",
+        "_first_rang",
+        "_given_up",
         "_invite",
         "_mailbox",
         "_received",
@@ -65,6 +68,8 @@ class Ringing:
         self._ringing: dict[Outgoing, None] = {}  # the legs of the current attempt
         self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
         self._failures: list[Failed] = []  # of the current attempt
+        self._given_up: list[Failure] = []  # legs of it that nobody answered in time
+        self._first_rang = 0.0  # loop time of its first 18x
         self._session_field = session.request_field(
             self._invite, worker.config.timers.session_expires_s
         )
@@ -135,24 +140,32 @@ class Ringing:
         """A condition was met, or the call reached a line: the forward's delay begins."""
         self._triggered = time.perf_counter()
 
-    async def wait(self, pre_s: float, ring_s: float, most_s: float) -> Outgoing | Condition | None:
-        """Wait for an answer. The leg that answered; NO_ANSWER or UNREACHABLE when a timer ran
-        out; None when every leg failed (`failures` tells how).
+    async def wait(
+        self, pre_s: float, ring_s: float, *, most_s: float = math.inf, group_s: float = math.inf
+    ) -> Outgoing | Condition | None:
+        """Wait for an answer from the legs that ring now. The leg that answered; NO_ANSWER when
+        `ring_s` ran out, UNREACHABLE when none showed a sign; None when every leg failed or rang
+        for `group_s` in vain (`failures` tells how).
 
-        A leg has `pre_s` from its INVITE to show a first 18x; from then on the call waits
-        `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the caller
-        gives up.
+        A leg has `pre_s` from its INVITE to show a first 18x; from the attempt's first one on the
+        call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the
+        caller gives up.
         """
         loop, story = self._worker.loop, self._story
         start = loop.time()
-        first_rang = 0.0
+        group_rang = 0.0
         while self._ringing:
             # Legs that have never rung do not keep those that do, nor those that are gone.
-            rings = first_rang > 0 and any(map(story.has_rung, self._ringing))
-            deadline = first_rang + ring_s if rings else start + pre_s
-            event = await self._mailbox.get(min(deadline, start + most_s))
+            rings = group_rang > 0 and any(map(story.has_rung, self._ringing))
+            line_until = self._first_rang + ring_s if self._first_rang else math.inf
+            until = min(line_until, group_rang + group_s if rings else start + pre_s)
+            event = await self._mailbox.get(min(until, start + most_s))
             if event is None:
-                self._retire(GIVEN_UP)
+                self._give_up()
+                if until == line_until:
+                    return Condition.NO_ANSWER
+                if rings and until <= start + most_s:
+                    return None
                 return Condition.NO_ANSWER if rings else Condition.UNREACHABLE
             if isinstance(event, Answered) and (
                 event.leg in self._ringing or event.leg in self._retired
@@ -161,7 +174,8 @@ class Ringing:
             if isinstance(event, Progress) and event.leg in self._ringing:
                 if _is_ringing(event.code):
                     story.leg_rang(event.leg)
-                    first_rang = first_rang or loop.time()
+                    group_rang = group_rang or loop.time()
+                    self._first_rang = self._first_rang or group_rang
                 self._on_progress(event)
             elif isinstance(event, Failed) and event.leg in self._ringing:
                 self._on_failed(event)
@@ -231,6 +245,13 @@ class Ringing:
             self._retired.pop(event.leg, None)
             self._story.leg_ended(event.leg, event.code)
 
+    def _give_up(self) -> None:
+        """The time of the legs that ring is over: that is how they failed."""
+        for leg in self._ringing:
+            rang = self._story.has_rung(leg)
+            self._given_up.append(Failure(408, rang=rang, transport=not rang))
+        self._retire(GIVEN_UP)
+
     def _retire(self, reason: bytes) -> None:
         """Give up every ringing leg; until the call is over they may still answer."""
         for leg in self._ringing:
@@ -240,24 +261,23 @@ class Ringing:
         self._ringing.clear()
         self._caller.peer = None
 
-    def check_caller(self) -> None:
+    def check_caller(self, race: str = "caller_gone_in_forward") -> None:
         """The caller's CANCEL beats everything, also what waits in front of it. Raises Over."""
         if self._caller.state is State.ENDED:
+            self._worker.metrics.race(race)
             raise Over(Outcome.CANCELLED, 487, "caller")
 
     # -- how the current attempt failed -----------------------------------------------------------
 
-    @property
-    def legs(self) -> int:
-        """How many legs ring now."""
-        return len(self._ringing)
-
     def next_attempt(self) -> None:
+        """Another line or target is tried."""
         self._failures.clear()
+        self._given_up.clear()
+        self._first_rang = 0.0
 
     def failures(self) -> list[Failure]:
         """The legs of the current attempt that failed, for the rules' tables."""
-        return [
+        return self._given_up + [
             Failure(
                 code=failed.code,
                 q850=headers.q850_cause(failed.message),

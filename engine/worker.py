@@ -127,6 +127,7 @@ class Worker:
             on_invite=self.on_invite,
             gate=self._gate,
             on_rejected=self._on_rejected,
+            on_race=self.metrics.race,
             on_error=self._on_sip_error,
         )
         listen = config.admin.listen
@@ -171,7 +172,7 @@ class Worker:
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
         watch("legs", lambda: len(self.endpoint.legs))
-        watch("dialogs", lambda: self.endpoint.dialog_count)
+        watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)
         watch("tasks", lambda: len(self._tasks))
         self.metrics.sip_messages(lambda: self.endpoint.counts)

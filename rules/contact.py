@@ -7,9 +7,13 @@ is plainly a contact gets through.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from rules.model import DocumentError
 
+# Phones that one call may ring: a registration with hundreds of contacts would turn each call into
+# a storm.
+MOST_RUNG = 20
 _LONGEST_MEMBER = 1024
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
@@ -56,6 +60,14 @@ def read_contacts(
             refused.append(error)
     contacts.sort(key=lambda contact: (-contact.q, -contact.expires))
     return tuple(contacts), refused
+
+
+def groups(contacts: Sequence[Contact]) -> list[Sequence[Contact]]:
+    """Contacts to ring, in the order to ring them: those of one q together, the highest q first
+    (RFC 3261 16.6). At most MOST_RUNG of them, the preferred and the newest."""
+    if len(contacts) < 2:
+        return [contacts] if contacts else []
+    return [list(group) for _, group in groupby(contacts[:MOST_RUNG], key=lambda c: c.q)]
 
 
 def read_contact(member: bytes | str, expires: float) -> Contact:

@@ -25,6 +25,7 @@ class Failure:
 
 
 _UNAVAILABLE = 480
+_TELLING = frozenset((415, 420, 484))  # challenges would be among them, but are never relayed
 _PASS = 0
 
 # A gateway's Q.850 cause wins over the SIP code (domain.md 1).
@@ -71,7 +72,8 @@ def verdict(failures: Sequence[Failure]) -> Condition | int:
 
     A 6xx speaks for the person and decides alone. Otherwise unreachable contacts do not count
     unless all are; one phone that rang unanswered makes it no answer; the line is busy if all
-    that count are busy; else the best code goes to the caller (lowest class, first received).
+    that count are busy; else the best code goes to the caller: the lowest class, in it a code
+    that tells the caller what to change, else the first received (RFC 3261 16.7 item 6).
 
     Returns:
         The condition that is met, or the code for the caller when no forward may follow.
@@ -87,7 +89,7 @@ def verdict(failures: Sequence[Failure]) -> Condition | int:
     codes = [r for r in counted if not isinstance(r, Condition)]
     if not codes:
         return Condition.BUSY
-    return min(codes, key=lambda code: code // 100)
+    return min(codes, key=lambda code: (code // 100, code not in _TELLING))
 
 
 def stops_all(code: int) -> bool:

@@ -5,13 +5,15 @@ Everything here runs inside a callback of PJSIP's. The message is the one that t
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, wire
 from sip.leg import Leg
 from sip.outgoing import Outgoing
 from sip.pjsip import ffi, lib
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
 
 # How long an answered BYE is remembered for its retransmissions (those of 0.5, 1.5, 3.5 and 7.5 s).
 # RFC 3261 17.2.2 has 32 s on UDP; a later copy finds no dialog and gets 481, which ends it as well.
@@ -22,9 +24,10 @@ BYE_MEMORY_S = 8.0
 class Dispatch:
     """Finds the leg of each event by its dialog and tells it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, legs: dict[Any, Leg]) -> None:
-        self._loop = loop
-        self._legs = legs
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._loop = endpoint.loop
+        self._legs: dict[Any, Leg] = endpoint.legs
         self._byes: dict[Any, float] = {}  # answered BYEs by transaction, with their loop time
 
     def on_dialog_request(self, rdata: Any) -> int:
@@ -49,8 +52,10 @@ class Dispatch:
         tags = ffi.addressof(from_, "tag"), ffi.addressof(info.to, "tag")
         dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
         if dlg == ffi.NULL:
+            self._endpoint.race("fork_answered_late")
             return 0
         leg = self._legs.get(dlg)
+        self._endpoint.race("ack_lost")
         if leg is None:
             wire.send_ack(dlg, info.cseq.cseq, b"", b"")
         else:
@@ -120,6 +125,8 @@ class Dispatch:
             wire.answer(dlg, tsx, rdata, 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481)
             if number == pjsip.BYE and tsx.state == pjsip.TSX_COMPLETED:
                 self._byes[tsx] = self._loop.time()
+            if leg is None and number == pjsip.BYE:
+                self._endpoint.race("byes_crossed")
             if leg is not None and number == pjsip.BYE:
                 leg.on_bye(message)
             elif leg is not None and number == pjsip.CANCEL:

@@ -81,6 +81,7 @@ class Door:
         if not self.layout_checked:
             self._check_first_packet(rdata)
         if self._is_late(message):
+            endpoint.race("invite_again")
             return
         if message.truncated or message.head_size > HEAD_MAX:
             self._refuse(rdata, 513, "too_large")
@@ -90,6 +91,7 @@ class Door:
             self._refuse(rdata, 483, "loop_detected")
             return
         if lib.pjsip_tsx_detect_merged_requests(rdata) != ffi.NULL:
+            endpoint.race("invite_again")
             self._refuse(rdata, 482, "loop_detected")
             return
         via, source = message.first(b"via") or b"", ffi.string(rdata.pkt_info.src_name)

@@ -58,17 +58,19 @@ class Endpoint:
         on_invite: Callable[[Incoming], None],
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: OnRejected,
+        on_race: Callable[[str], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self.settings = settings
         self.legs: dict[Any, Leg] = {}  # by dialog: pointers of cffi hash by their address
         self.counts = wire.counts  # (direction, kind) of SIP messages
         self.illegal_counts: Counter[str] = Counter()
+        self.race = on_race  # told of each race that is resolved, by its kind
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.guard = Guard(on_rejected)
-        self._dispatch = Dispatch(self.loop, self.legs)
-        self.dialogs = Dialogs(self)
+        self._dispatch = Dispatch(self)
+        self.dialog_names = Dialogs(self)
         self.door = Door(self, on_invite=on_invite, gate=gate, on_rejected=on_rejected)
         self._stack = contextlib.ExitStack()
         self._networks = [ip_network(peer, strict=False) for peer in settings.trusted_peers]
@@ -228,7 +230,7 @@ class Endpoint:
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
         if b"-tag" in block:
-            block = self.dialogs.translate(block)
+            block = self.dialog_names.translate(block)
         made = self._created
         status = lib.pjsip_dlg_create_uac(
             self.ua,
@@ -306,7 +308,7 @@ class Endpoint:
         self.illegal_counts[what] += 1
 
     @property
-    def dialog_count(self) -> int:
+    def dialogs(self) -> int:
         """PJSIP's dialogs, those that wait for their last transaction included."""
         return int(lib.pjsip_ua_get_dlg_set_count())
 

@@ -156,8 +156,10 @@ class Exchanges:
             return 491, None, b""  # the other side has no such dialog yet (RFC 3261 14.1)
         if exchange.invite:
             if any(known.invite for known in self.asked if known is not exchange):
+                self.leg.endpoint.race("reinvite_overlap")
                 return 500, None, RETRY_LATER
             if self.has_invite_sent:
+                self.leg.endpoint.race("glare")
                 return 491, None, b""
         return None
 
@@ -218,7 +220,7 @@ class Exchanges:
         leg = self.leg
         block, early = crossing(message, to_trusted=leg.trusted), exchange.early
         if b"-tag" in block:
-            block = leg.endpoint.dialogs.translate(block)
+            block = leg.endpoint.dialog_names.translate(block)
         if early is not None:
             block = early.rack + b"\r\n" + block if block else early.rack
         tdata = wire.create_request(
@@ -264,6 +266,8 @@ class Exchanges:
             return True
         del self.sent[tsx]
         exchange.drop_tdata()
+        if exchange.invite and code == 491:
+            self.leg.endpoint.race("glare")
         if exchange.invite and code < 300:
             if exchange.asker.dialog is None:
                 wire.send_ack(self.leg.dialog, exchange.cseq, b"", b"")
@@ -285,6 +289,8 @@ class Exchanges:
 
     def close(self, dlg: Any) -> None:
         """The leg is over: answer what its far end still waits for, forget what it was asked."""
+        if self.has_invite_sent:
+            self.leg.endpoint.race("bye_in_reinvite")
         if self.unacked is not None:
             wire.send_ack(dlg, self.unacked.cseq, b"", b"")
             self.unacked = None
@@ -294,7 +300,7 @@ class Exchanges:
             exchange.done()
         sent, self.sent = self.sent, {}
         for tsx, exchange in sent.items():
-            exchange.answer(408, None)
+            exchange.answer(487, None)  # RFC 3261 15.1.2
             exchange.drop_tdata()
             if exchange.invite:  # no timer of PJSIP's ends it once a provisional response came
                 lib.pjsip_tsx_terminate(tsx, 408)

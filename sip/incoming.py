@@ -122,8 +122,10 @@ class Incoming(Leg):
         """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
         if self.state <= State.EARLY:
             self._give_up(message)
-        else:
-            super().on_cancel(message)
+            return
+        if self.state is State.ANSWERED:
+            self._endpoint.race("cancel_after_answer")
+        super().on_cancel(message)
 
     def on_bye(self, message: Message) -> None:
         """A BYE, itself answered already. One before the answer ends the early dialog (15.1.2)."""
@@ -131,6 +133,7 @@ class Incoming(Leg):
             self._give_up(message)
             return
         if self.state is State.ANSWERED:
+            self._endpoint.race("bye_before_ack")
             self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
         super().on_bye(message)
 
@@ -152,6 +155,7 @@ class Incoming(Leg):
             return
         self._invite = None
         if self.state is State.ANSWERED:
+            self._endpoint.race("ack_missing")
             # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
             wire.send_bye(self._dlg, self._hangup_reason or b"")
             self._end("ack_timeout")

@@ -95,6 +95,7 @@ class Leg:
         """A server transaction ended by itself. A relayed INVITE without its ACK ends the call
         (RFC 3261 14.2)."""
         if self.exchanges is not None and self.exchanges.on_server_gone(tsx):
+            self._endpoint.race("ack_missing")
             wire.send_bye(self._dlg, b"")
             self._end("ack_timeout")
 

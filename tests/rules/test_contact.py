@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rules.contact import Contact, read_contact, read_contacts
+from rules.contact import MOST_RUNG, Contact, groups, read_contact, read_contacts
 from rules.model import DocumentError
 
 EDGE = "<sip:edge.example;lr>"
@@ -81,3 +81,21 @@ def test_one_bad_member_does_not_cost_the_others() -> None:
         "sip:last@10.0.0.2",
     ]
     assert [e.value for e in refused] == ["nonsense"]
+
+
+def test_contacts_are_rung_in_groups_by_preference() -> None:
+    members = [(b"<sip:c@h>;q=0.5", 9.0), (b"sip:a@h", 8.0), (b"<sip:d@h>;q=0.5", 10.0)]
+    contacts, _ = read_contacts([*members, (b"sip:b@h", 7.0)])
+    assert [[c.uri for c in group] for group in groups(contacts)] == [
+        ["sip:a@h", "sip:b@h"],
+        ["sip:d@h", "sip:c@h"],
+    ]
+    assert groups(()) == []
+    assert groups(contacts[:1]) == [contacts[:1]]
+
+
+def test_a_registration_with_hundreds_of_contacts_rings_the_newest() -> None:
+    contacts, _ = read_contacts([(f"sip:p{n}@h".encode(), float(n)) for n in range(500)])
+    (group,) = groups(contacts)
+    assert len(group) == MOST_RUNG
+    assert group[0].uri == "sip:p499@h"

@@ -109,6 +109,10 @@ CALLED_OFF = Failure(487, rang=True)
         ([ENGAGED, UNABLE], 488),  # busy only if all that count are busy
         ([UNABLE, FORBIDDEN], 488),  # the first of the lowest class
         ([Failure(500, rang=True), FORBIDDEN], 403),
+        ([FORBIDDEN, Failure(415)], 415),  # RFC 3261 16.7: what tells the caller more
+        ([FORBIDDEN, Failure(420), Failure(484)], 420),
+        ([Failure(401), FORBIDDEN], 480),  # a challenge is never relayed
+        ([Failure(503, rang=True)], 500),
         ([CALLED_OFF, DECLINED], BUSY),  # a 6xx speaks for the person
         ([UNANSWERED, Failure(606)], 606),
     ],

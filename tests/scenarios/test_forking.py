@@ -1,0 +1,97 @@
+"""One contact that forks: several phones answer the same INVITE, each with a To tag of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import check_one_tag, part
+from tests.scenarios.message import Message
+from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+
+
+def say(ring: Call, tag: str, code: int, body: bytes = b"") -> Message:
+    """One of the phones behind the contact answers."""
+    ring.tag = tag
+    return ring.respond(code, body=body)
+
+
+async def test_the_phone_that_answers_need_not_be_the_one_that_rang_first(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    say(ring, "one", 180)
+    say(ring, "two", 180)
+    say(ring, "one", 183, ANSWER_BYTES)
+    say(ring, "two", 183, ANSWER_BYTES + b"a=two\r\n")
+    say(ring, "one", 200, ANSWER_BYTES + b"a=one\r\n")
+    answer = await call.receive(200)
+    assert answer.body == ANSWER_BYTES + b"a=one\r\n"
+    call.ack(answer)
+    ack = await ring.receive("ACK")
+    assert ack.to_tag == "one"
+    check_one_tag(call.received)
+    for method, body in (("INFO", b""), ("INVITE", OFFER_BYTES)):
+        call.request(method, body=body)
+        request = await ring.receive(method)
+        assert request.to_tag == "one"
+        ring.respond(200, to=request, body=body)
+        answered = await call.receive(200, method)
+        if method == "INVITE":
+            call.ack(answered)
+            await ring.receive("ACK")
+    call.request("BYE")
+    assert (await ring.receive("BYE")).to_tag == "one"
+    await call.receive(200, "BYE")
+
+
+async def test_a_second_answer_of_the_same_invite_is_acknowledged_and_ended(stage: Stage) -> None:
+    before = stage.engine.metric("renvoi_races_total", kind="fork_answered_late")
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    say(ring, "one", 180)
+    say(ring, "one", 200, ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    assert (await ring.receive("ACK")).to_tag == "one"
+    second = say(ring, "two", 200, ANSWER_BYTES)
+    assert (await ring.receive("ACK")).to_tag == "two"
+    assert (await ring.receive("BYE")).to_tag == "two"
+    ring.repeat(second)  # as it does until its ACK comes
+    ring.tag = "one"
+    ring.remote = ring.first.one("From")
+    ring.local = f"{ring.first.one('To')};tag=one"
+    ring.state = "answered"
+    assert [c["call_id"] for c in stage.engine.calls()] == [call.call_id]
+    await part(ring, call)
+    assert call.codes() == [180, 200]
+    assert stage.engine.metric("renvoi_races_total", kind="fork_answered_late") > before
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("code", [486, 603])
+async def test_what_the_forking_proxy_decides_is_what_counts(stage: Stage, code: int) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    say(ring, "one", 180)
+    say(ring, "two", 183, ANSWER_BYTES)
+    say(ring, "three", code)
+    await ring.receive("ACK")
+    await call.receive(code)
+    check_one_tag(call.received)
+    await stage.ended(call.call_id, outcome="busy")
+
+
+async def test_an_early_dialog_that_ends_is_not_the_callers_concern(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    say(ring, "one", 180)
+    say(ring, "two", 180)
+    say(ring, "one", 199)
+    say(ring, "two", 200, ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    assert (await ring.receive("ACK")).to_tag == "two"
+    assert call.codes() == [180, 200]
+    await part(call, ring)
