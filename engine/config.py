@@ -49,6 +49,9 @@ class Sip:
     trusted_peers: tuple[Network, ...] = _key(["127.0.0.0/8", "::1/128"], values.networks)
     outbound_proxy: str | None = _key(None, values.optional(values.sip_uri))
     registrar: bool = _key(True, values.flag)
+    registrar_peers: tuple[Network, ...] | None = _key(None, values.optional(values.networks))
+    register_min_s: int = _key(60, values.whole(1, 86400))
+    register_max_s: int = _key(7200, values.whole(1, 7 * 86400))
     realm: str = _key("renvoi", values.quotable)
 
 

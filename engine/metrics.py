@@ -68,6 +68,10 @@ RACES = (
     "fork_answered_late",  # a second phone of a forked call answered: ACK and BYE
     "other",
 )
+REGISTRATIONS = (
+    "accepted", "challenged", "stale", "wrong_password", "limited", "unknown", "suspended",
+    "malformed", "too_brief", "too_many", "redis_away", "overload", "error",
+)  # fmt: skip
 DOCUMENTS = ("line", "reg")
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
@@ -199,6 +203,9 @@ class Metrics:
         self._races = self._children(
             "renvoi_races_total", "Races between the two sides of a call, by kind.", "kind", RACES
         )
+        self._registrations = self._children(
+            "renvoi_registrations_total", "REGISTER requests answered.", "result", REGISTRATIONS
+        )
         self._documents = self._children(
             "renvoi_documents_refused_total", "Bad documents found in Redis.", "kind", DOCUMENTS
         )
@@ -257,6 +264,10 @@ class Metrics:
     def race(self, kind: str) -> None:
         """Counts a race; an unknown kind is `other`."""
         (self._races.get(kind) or self._races["other"]).inc()
+
+    def registration(self, result: str) -> None:
+        """Counts an answered REGISTER; `result` is one of REGISTRATIONS."""
+        self._registrations[result].inc()
 
     def documents_refused(self, kind: str) -> None:
         """Counts a bad document; `kind` is `line` or `reg`."""

@@ -23,6 +23,7 @@ from engine.live import LiveCalls
 from engine.metrics import Metrics
 from engine.outcome import Over
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
+from engine.registrar import Registrar
 from engine.story import telling
 from rules.decide import ForwardTo
 from rules.model import DocumentError, Line
@@ -122,11 +123,13 @@ class Worker:
             worker=f"{self.index}-{self._epoch}",
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
         )
+        self.registrar = Registrar(self)
         self.endpoint = Endpoint(
             self._sip_settings(),
             on_invite=self.on_invite,
             gate=self._gate,
             on_rejected=self._on_rejected,
+            on_register=self.registrar.on_register if config.sip.registrar else None,
             on_race=self.metrics.race,
             on_error=self._on_sip_error,
         )
@@ -141,6 +144,7 @@ class Worker:
         await self.store.start()
         await self.live.start()
         await self.recorder.start()
+        await self.registrar.start()
         self.endpoint.start()
         self._watch()
         await self.admin.start()
@@ -157,7 +161,10 @@ class Worker:
                 Address(item.transport, item.host, item.port + self.index) for item in sip.listen
             ),
             advertise=sip.advertise,
-            trusted_peers=tuple(str(network) for network in sip.trusted_peers),
+            trusted_peers=tuple(map(str, sip.trusted_peers)),
+            registrar_peers=tuple(
+                map(str, sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers)
+            ),
             outbound_proxy=sip.outbound_proxy,
         )
 
@@ -200,7 +207,7 @@ class Worker:
             await asyncio.wait(self._tasks, timeout=5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
-        for name in ("endpoint", "admin", "store", "live", "recorder"):
+        for name in ("registrar", "endpoint", "admin", "store", "live", "recorder"):
             part = getattr(self, name, None)
             if part is not None:
                 await part.close()

@@ -91,6 +91,13 @@ def read_contact(member: bytes | str, expires: float) -> Contact:
     return Contact(_uri("contact", named["uri"]), path, expires, q)
 
 
+def member_of(uri: str, path: str | None, q: float) -> str:
+    """The member of `reg:<number>` that reads back as this contact."""
+    if path is None and q == 1:
+        return uri
+    return f"<{uri}>" + (f';path="{path}"' if path else "") + (f";q={q:g}" if q != 1 else "")
+
+
 def _plain_text(member: bytes | str) -> str:
     text = member.decode("latin-1") if isinstance(member, bytes) else member
     if len(text) > _LONGEST_MEMBER:

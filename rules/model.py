@@ -84,10 +84,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the registrar checks a REGISTER of this line against (HA1 of RFC 2617)."""
+    """What the registrar checks a REGISTER of this line against: H(user:realm:password), by MD5
+    and, if there is one, by SHA-256 (RFC 7616)."""
 
     user: str
     ha1: str = field(repr=False)
+    ha1_sha256: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +163,7 @@ class _Offer(msgspec.Struct):
 class _Credentials(msgspec.Struct):
     user: _Text
     ha1: _Text
+    ha1_sha256: str | None = None
 
 
 class _Document(msgspec.Struct):
@@ -203,7 +206,9 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         max_calls=document.max_calls,
         suspended=document.suspended,
         offer=_offer(offer.fax, offer.mobile, offer.mobile_hours or 0),
-        credentials=Credentials(given.user, given.ha1) if given else None,
+        credentials=Credentials(given.user, given.ha1, given.ha1_sha256 or "")
+        if given
+        else None,
         forwards=_forwards(document.forwards or _Forwards(), own, numbering),
     )
 

@@ -15,6 +15,7 @@ from sip.incoming import Incoming
 from sip.message import Message
 from sip.pjsip import ffi, lib
 from sip.reliable import Reliable
+from sip.request import Request
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -32,9 +33,11 @@ class Door:
         endpoint: Endpoint,
         *,
         on_invite: Callable[[Incoming], None],
+        on_register: Callable[[Request], None] | None,
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: OnRejected,
     ) -> None:
+        self._on_register = on_register
         self._endpoint = endpoint
         self._on_invite = on_invite
         self._gate = gate
@@ -52,7 +55,11 @@ class Door:
         method = rdata.msg_info.msg.line.req.method.id
         if method == pjsip.ACK:
             return
-        if not self._endpoint.is_trusted(ffi.string(rdata.pkt_info.src_name)):
+        source = ffi.string(rdata.pkt_info.src_name)
+        if method == pjsip.REGISTER and self._on_register is not None:
+            self._on_registration(rdata, source)
+            return
+        if source not in self._endpoint.trusted:
             self._refuse(rdata, 403, "stranger")
             return
         if method != pjsip.INVITE:
@@ -65,6 +72,19 @@ class Door:
             self._refuse(rdata, 503, reason, (b"Retry-After", str(retry_after_s).encode()))
             return
         self._on_new_invite(rdata)
+
+    def _on_registration(self, rdata: Any, source: bytes) -> None:
+        endpoint = self._endpoint
+        if source not in endpoint.registrants:
+            self._refuse(rdata, 403, "stranger")
+            return
+        wire.counts["in", "REGISTER"] += 1
+        message = wire.received()
+        request = endpoint.requests.take(
+            endpoint.requests_module, rdata, message, trusted=source in endpoint.trusted
+        )
+        if request is not None and self._on_register is not None:
+            self._on_register(request)
 
     def _on_other(self, rdata: Any, method: int) -> None:
         if method == pjsip.OPTIONS:

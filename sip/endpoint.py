@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 from sip import pjsip, wire
@@ -19,9 +18,11 @@ from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming
 from sip.leg import Leg
 from sip.outgoing import Outgoing
+from sip.peers import Peers
 from sip.pjsip import ffi, lib
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
+from sip.request import Request, Requests
 from sip.transports import Address, ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
@@ -41,6 +42,7 @@ class Settings:
     listen: tuple[Address, ...]
     advertise: str | None
     trusted_peers: tuple[str, ...]
+    registrar_peers: tuple[str, ...]
     outbound_proxy: str | None
 
 
@@ -58,6 +60,7 @@ class Endpoint:
         on_invite: Callable[[Incoming], None],
         gate: Callable[[], tuple[str, int] | None],
         on_rejected: OnRejected,
+        on_register: Callable[[Request], None] | None,
         on_race: Callable[[str], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
@@ -71,10 +74,17 @@ class Endpoint:
         self.guard = Guard(on_rejected)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
-        self.door = Door(self, on_invite=on_invite, gate=gate, on_rejected=on_rejected)
+        self.door = Door(
+            self,
+            on_invite=on_invite,
+            on_register=on_register,
+            gate=gate,
+            on_rejected=on_rejected,
+        )
         self._stack = contextlib.ExitStack()
-        self._networks = [ip_network(peer, strict=False) for peer in settings.trusted_peers]
-        self._trust: dict[bytes, bool] = {}
+        self.trusted = Peers(settings.trusted_peers)
+        self.registrants = Peers(settings.registrar_peers)
+        self.requests = Requests(self)
         self._readers: list[socket.socket] = []
         self._tick: asyncio.TimerHandle | None = None
         self._zero = ffi.new("long[2]", [0, 0])
@@ -114,12 +124,16 @@ class Endpoint:
             self._register(b"renvoi-stray", 31, ("on_rx_response", dispatch.on_stray_response)),
             self._register(b"renvoi-door", 33, ("on_rx_request", self._on_new_request)),
             self._register(
+                b"renvoi-requests", 47, ("on_tsx_state", self.requests.on_tsx_state)
+            ),
+            self._register(
                 b"renvoi-usage",
                 48,
                 ("on_rx_request", dispatch.on_dialog_request),
                 ("on_tsx_state", dispatch.on_tsx_state),
             ),
         ]
+        self.requests_module = self._modules[-2][0]
         self.usage = self._modules[-1][0]
         self._on_dropped = self._callback("void(pjsip_tp_dropped_data *)", self._dropped)
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
@@ -136,6 +150,7 @@ class Endpoint:
         if self._closed:
             return
         self._closed = True
+        self.requests.close()
         for leg in list(self.legs.values()):
             leg.detach()
             leg.hangup()
@@ -289,19 +304,6 @@ class Endpoint:
             return True
         finally:
             lib.pjsip_endpt_release_pool(self.endpt, pool)
-
-    def is_trusted(self, source: bytes) -> bool:
-        """Whether this IP address may place calls; remembered by address."""
-        known = self._trust.get(source)
-        if known is None:
-            if len(self._trust) > 10_000:
-                self._trust.clear()
-            ip = ip_address(source.decode("ascii").partition("%")[0])
-            if ip.version == 6 and ip.ipv4_mapped is not None:
-                ip = ip.ipv4_mapped
-            known = any(ip.version == net.version and ip in net for net in self._networks)
-            self._trust[source] = known
-        return known
 
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""

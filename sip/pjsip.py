@@ -137,6 +137,12 @@ int pjsip_dlg_create_uac(pjsip_user_agent *, const pj_str_t *, const pj_str_t *,
     const pj_str_t *, const pj_str_t *, pjsip_dialog **);
 int pjsip_dlg_set_route_set(pjsip_dialog *, const pjsip_hdr *);
 int pjsip_dlg_add_usage(pjsip_dialog *, pjsip_module *, void *);
+int pjsip_endpt_create_response(pjsip_endpoint *, const pjsip_rx_data *, int, const pj_str_t *,
+    pjsip_tx_data **);
+const pj_str_t *pjsip_get_status_text(int);
+int pjsip_tsx_create_uas2(pjsip_module *, pjsip_rx_data *, void *, pjsip_transaction **);
+void pjsip_tsx_recv_msg(pjsip_transaction *, pjsip_rx_data *);
+int pjsip_tsx_send_msg(pjsip_transaction *, pjsip_tx_data *);
 void pjsip_dlg_inc_lock(pjsip_dialog *);
 void pjsip_dlg_dec_lock(pjsip_dialog *);
 int pjsip_dlg_inc_session(pjsip_dialog *, pjsip_module *);

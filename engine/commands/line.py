@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from engine.commands.context import Failed, Wrong, open_redis, read_number, with
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn
 from engine.config import Config
+from engine.digest import ha1
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 
@@ -134,6 +136,32 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
         print_json({"deleted": number, "still_forwarding": left})
     else:
         click.echo(f"{number}: deleted, {IN_FORCE}")
+
+
+@line_group.command("ha1", short_help="What to keep of a password.")
+@click.argument("user")
+@click.option("--password", help="Read from standard input, or asked for, if not given.")
+@with_config
+def make_ha1(user: str, password: str | None, config: Config) -> None:
+    """Print the `credentials` of a line document for USER and a password, as JSON.
+
+    \b
+    The password itself is kept nowhere. Type it when asked, or pipe it in:
+      renvoi line ha1 accueil
+    """
+    if not user.isprintable() or set(user) & set(':"\\'):
+        raise Wrong(f'USER: may not contain : " or \\ (got {user!r})')
+    if password is None and sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True)
+    password = (sys.stdin.readline() if password is None else password).rstrip("\r\n")
+    realm = config.sip.realm
+    print_json(
+        {
+            "user": user,
+            "ha1": ha1("MD5", user, realm, password),
+            "ha1_sha256": ha1("SHA-256", user, realm, password),
+        }
+    )
 
 
 def parse_input(raw: bytes, name: str) -> list[Document]:

@@ -1,5 +1,6 @@
 """The command line: what each command prints, writes and refuses, and its exit status."""
 
+import hashlib
 import io
 import json
 import threading
@@ -482,3 +483,15 @@ def test_help_teaches(run: Run, command: list[str]) -> None:
     assert result.status == 0
     assert "Usage: renvoi" in result.out
     assert "  renvoi " in result.out  # an example to copy
+
+
+def test_line_ha1_prints_what_to_keep_of_a_password(run: Run) -> None:
+    told = run("line", "ha1", "Mufasa", stdin="Circle of Life\n")
+    assert told.status == 0
+    kept = json.loads(told.out.partition("{")[1] + told.out.partition("{")[2])
+    assert kept == {
+        "user": "Mufasa",
+        "ha1": hashlib.md5(b"Mufasa:renvoi:Circle of Life").hexdigest(),
+        "ha1_sha256": hashlib.sha256(b"Mufasa:renvoi:Circle of Life").hexdigest(),
+    }
+    assert run("line", "ha1", "a:b", "--password", "x").status == 2

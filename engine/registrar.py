@@ -1,0 +1,211 @@
+"""The registrar (RFC 3261 10): phones of lines with credentials say where they are.
+
+What it accepts is written to `reg:<number>`, where the rules find it; docs/registration.md tells
+the rest. Nothing of it is on the call path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
+
+from engine import digest
+from engine.bindings import Bindings, TooMany
+from engine.digest import Answer, Guesses, Nonces
+from rules.contact import Contact, member_of, read_contact, read_contacts
+from rules.model import Credentials, DocumentError
+from rules.store import Unavailable
+from sip import headers
+from sip.message import Message
+from sip.request import Request
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+DEFAULT_EXPIRES_S = 3600
+MOST_CONTACTS = 10
+MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls from Redis
+RETRY_AFTER_S = 5
+GUESSES_BY_SOURCE, GUESSES_BY_LINE = 10, 100  # wrong answers a minute
+_NOBODY = Credentials("", "")
+_EXPIRES = re.compile(rb";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
+_Q = re.compile(rb";\s*q\s*=\s*([\d.]+)", re.IGNORECASE)
+_RECEIVED = re.compile(rb";\s*received\s*=\s*([^;,\s]+)", re.IGNORECASE)
+
+
+class Refusal(Exception):
+    """A REGISTER is not accepted: code, result for the counter, header fields."""
+
+    def __init__(self, code: int, result: str, block: str = "") -> None:
+        super().__init__(code, result)
+        self.code, self.result, self.block = code, result, block
+
+
+class Registrar:
+    """Answers REGISTER for one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._bindings = Bindings(worker.redis)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_source = Guesses(GUESSES_BY_SOURCE)
+        self._by_line = Guesses(GUESSES_BY_LINE)
+
+    async def start(self) -> None:
+        """Raises RedisError."""
+        self._nonces = Nonces(await self._bindings.secret())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def on_register(self, request: Request) -> None:
+        """A REGISTER: answered now if there are too many, else when Redis has told."""
+        if len(self._tasks) >= MOST_WAITING:
+            self._worker.metrics.registration("overload")
+            request.respond(503, b"Retry-After: %d" % RETRY_AFTER_S)
+            return
+        task = self._worker.loop.create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Request) -> None:
+        number = self._worker.numbering.quick(headers.user_of(request.message.first(b"to") or b""))
+        try:
+            code, result, block = 200, "accepted", await self._register(request, number)
+        except Refusal as refusal:
+            code, result, block = refusal.code, refusal.result, refusal.block
+        except (RedisError, Unavailable, OSError):
+            code, result, block = 503, "redis_away", f"Retry-After: {RETRY_AFTER_S}"
+        except Exception:
+            self._worker.log.exception("register.error")
+            code, result, block = 500, "error", ""
+        self._worker.metrics.registration(result)
+        if result != "challenged":
+            self._worker.log.info(
+                "register", number=number, source=request.source, code=code, result=result
+            )
+        request.respond(code, block.encode())
+
+    async def _register(self, request: Request, number: str | None) -> str:
+        """The header fields of the 200. Raises Refusal."""
+        message = request.message
+        if number is None:
+            raise Refusal(404, "unknown")
+        entry = await self._worker.store.look_up(number)
+        line = entry.line
+        credentials = line.credentials if line is not None else None
+        await self._authenticate(request, number, credentials)
+        if line is None or line.suspended:
+            raise Refusal(403, "suspended")
+        return await self._bind(message, number)
+
+    # -- who may ----------------------------------------------------------------------------------
+
+    async def _authenticate(
+        self, request: Request, number: str, credentials: Credentials | None
+    ) -> None:
+        """Raises Refusal unless the phone knows the line's password. A line that does not exist
+        is asked for one as well, so that nobody learns which do."""
+        now, source = time.time(), sender_of(request)
+        answer = self._answer_of(request.message)
+        if answer is None or not self._nonces.is_ours(answer.nonce, number):
+            raise self._challenge(number, stale=False)
+        wait_s = max(self._by_source.wait_s(source, now), self._by_line.wait_s(number, now))
+        if wait_s:
+            raise Refusal(403, "limited", f"Retry-After: {wait_s}")
+        known = credentials or _NOBODY
+        secret = known.ha1_sha256 if answer.algorithm == "SHA-256" else known.ha1
+        right = digest.is_right(answer, "REGISTER", secret)
+        if not (secret and right and answer.username == known.user):
+            self._by_source.wrong(source, now)
+            self._by_line.wrong(number, now)
+            raise Refusal(403, "wrong_password")
+        if not self._nonces.is_fresh(answer.nonce, now):
+            raise self._challenge(number, stale=True)
+        life_s = 2 * digest.NONCE_LIFE_S
+        if not await self._bindings.use_nonce(answer.nonce, answer.count, life_s):
+            raise self._challenge(number, stale=True)
+
+    def _answer_of(self, message: Message) -> Answer | None:
+        realm = self._worker.config.sip.realm
+        for value in message.values(b"authorization"):
+            answer = digest.read_answer(value.decode("utf-8", "replace"))
+            if answer is not None and answer.realm == realm:
+                return answer
+        return None
+
+    def _challenge(self, number: str, *, stale: bool) -> Refusal:
+        nonce = self._nonces.make(number, time.time())
+        values = digest.challenges(self._worker.config.sip.realm, nonce, stale=stale)
+        lines = "\r\n".join(f"WWW-Authenticate: {value}" for value in values)
+        return Refusal(401, "stale" if stale else "challenged", lines)
+
+    # -- where they are ---------------------------------------------------------------------------
+
+    async def _bind(self, message: Message, number: str) -> str:
+        now = time.time()
+        entries = headers.entries(message, b"contact")
+        only = entries == [b"*"]
+        if only and _header_seconds(message) != 0:
+            raise Refusal(400, "malformed")  # RFC 3261 10.3 step 6
+        path = b", ".join(headers.entries(message, b"path")).decode("latin-1") or None
+        changes = [] if only else [self._change(message, one, path, now) for one in entries]
+        try:
+            found = await self._bindings.bind(
+                number, changes, now=now, most=MOST_CONTACTS, only=only
+            )
+        except TooMany:
+            raise Refusal(403, "too_many") from None
+        contacts, _ = read_contacts(found)
+        fields = [told(contact, now) for contact in contacts if contact.expires > now]
+        if path is not None:
+            fields += [f"Path: {path}", "Supported: path"]
+        return "\r\n".join(fields)
+
+    def _change(
+        self, message: Message, entry: bytes, path: str | None, now: float
+    ) -> tuple[str, str, float]:
+        """One Contact as (URI, member, expiry); expiry 0 removes it."""
+        uri = headers.uri_of(entry).decode("latin-1")
+        parameters = entry.rpartition(b">")[2] if b"<" in entry else entry
+        given, q = _EXPIRES.search(parameters), _Q.search(parameters)
+        expires_s = int(given[1]) if given else _header_seconds(message)
+        limits = self._worker.config.sip
+        if expires_s and expires_s < limits.register_min_s:
+            raise Refusal(423, "too_brief", f"Min-Expires: {limits.register_min_s}")
+        expires = now + min(expires_s, limits.register_max_s) if expires_s else 0.0
+        try:
+            preference = min(1.0, float(q[1])) if q else 1.0
+            member = member_of(uri, path, preference)
+            read_contact(member, expires)  # what cannot be read back is not written
+        except (DocumentError, ValueError):
+            raise Refusal(400, "malformed") from None
+        return uri, member, expires
+
+
+def _header_seconds(message: Message) -> int:
+    """The Expires header; the registrar's default without a valid one (RFC 3261 10.3)."""
+    value = message.first(b"expires")
+    return int(value) if value and value.isdigit() and len(value) < 11 else DEFAULT_EXPIRES_S
+
+
+def told(contact: Contact, now: float) -> str:
+    """A Contact field of the 200."""
+    q = f";q={contact.q:g}" if contact.q != 1 else ""
+    return f"Contact: <{contact.uri}>{q};expires={max(1, round(contact.expires - now))}"
+
+
+def sender_of(request: Request) -> str:
+    """Who sent it, for counting guesses: behind a trusted edge the address that the edge saw."""
+    if request.trusted:
+        vias = headers.entries(request.message, b"via")
+        found = _RECEIVED.search(vias[-1]) if len(vias) > 1 else None
+        if found:
+            return found[1].decode("latin-1")
+    return request.source

@@ -1,0 +1,332 @@
+"""The registrar: a phone says where it is, proves who it is, and is called there."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from engine.digest import ALGORITHMS, ha1
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.message import Message
+from tests.scenarios.stage import Stage
+
+PASSWORD = "s3same"
+SETTINGS = {
+    "sip": {
+        "trusted_peers": ["127.0.0.1/32"],
+        "registrar_peers": ["127.0.0.1/32", "127.0.0.2/32"],
+        "register_min_s": 60,
+        "register_max_s": 600,
+    }
+}
+
+
+def line_with_password(stage: Stage, *, strong: bool = False, **fields: bool) -> str:
+    credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
+    if strong:
+        credentials["ha1_sha256"] = ha1("SHA-256", "accueil", "renvoi", PASSWORD)
+    return stage.line(credentials=credentials, **fields)  # type: ignore[arg-type]
+
+
+class Phone:
+    """A phone that registers, on a socket of its own."""
+
+    def __init__(self, stage: Stage, endpoint: Endpoint, number: str) -> None:
+        self.stage = stage
+        self.endpoint = endpoint
+        self.number = number
+        self.password = PASSWORD
+        self.user = "accueil"
+        self.count = 0
+        self.algorithm = "MD5"
+
+    async def send(self, *headers: tuple[str, str]) -> Message:
+        """One REGISTER as it stands; the final answer."""
+        call = self.endpoint.start(
+            self.stage.engine.address,
+            self.number,
+            method="REGISTER",
+            contact=False,
+            to=f"<sip:{self.number}@renvoi>",
+            headers=headers,
+        )
+        return await call.final("REGISTER")
+
+    def contact(self, more: str = "") -> tuple[str, str]:
+        return ("Contact", f"<{self.endpoint.uri()}>{more}")
+
+    def authorization(self, challenge: Message, *, nc: int = 0) -> tuple[str, str]:
+        """What answers a 401."""
+        offered = {text.partition("algorithm=")[2].partition(",")[0]: text
+                   for text in challenge.every("WWW-Authenticate")}
+        nonce = offered[self.algorithm].partition('nonce="')[2].partition('"')[0]
+        self.count += 1
+        count = f"{nc or self.count:08x}"
+        uri, cnonce, digest = "sip:renvoi", secrets.token_hex(4), ALGORITHMS[self.algorithm]
+        a1 = ha1(self.algorithm, self.user, "renvoi", self.password)
+        a2 = digest(f"REGISTER:{uri}".encode()).hexdigest()
+        response = digest(f"{a1}:{nonce}:{count}:{cnonce}:auth:{a2}".encode()).hexdigest()
+        return (
+            "Authorization",
+            f'Digest username="{self.user}", realm="renvoi", nonce="{nonce}", uri="{uri}", '
+            f'response="{response}", algorithm={self.algorithm}, cnonce="{cnonce}", '
+            f"qop=auth, nc={count}",
+        )
+
+    async def register(self, *headers: tuple[str, str]) -> Message:
+        """REGISTER, challenge, REGISTER again; the answer to that."""
+        challenge = await self.send(*headers)
+        assert challenge.code == 401
+        self.count = 0
+        return await self.send(*headers, self.authorization(challenge))
+
+
+async def phone_of(stage: Stage, number: str = "") -> Phone:
+    return Phone(stage, await stage.endpoint(), number or line_with_password(stage))
+
+
+def contacts(answer: Message) -> list[str]:
+    return [value.partition(">")[0].lstrip("<") for value in answer.every("Contact")]
+
+
+def expires(answer: Message) -> list[int]:
+    return [int(value.rpartition("expires=")[2]) for value in answer.every("Contact")]
+
+
+async def call_rings(stage: Stage, phone: Phone) -> None:
+    call = await stage.call(phone.number)
+    ring = await phone.endpoint.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+async def test_a_phone_registers_and_is_called_at_once(stage: Stage, algorithm: str) -> None:
+    phone = await phone_of(stage, line_with_password(stage, strong=True))
+    phone.algorithm = algorithm
+    answer = await phone.register(phone.contact(";expires=300"))
+    assert answer.code == 200
+    assert contacts(answer) == [phone.endpoint.uri()]
+    assert 295 <= expires(answer)[0] <= 300
+    await call_rings(stage, phone)
+
+
+async def test_a_challenge_offers_both_algorithms_the_stronger_first(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    answer = await phone.send(phone.contact())
+    assert answer.code == 401
+    offers = answer.every("WWW-Authenticate")
+    assert ["SHA-256" in offers[0], "MD5" in offers[1]] == [True, True]
+    assert all('realm="renvoi"' in offer and 'qop="auth"' in offer for offer in offers)
+
+
+async def test_several_phones_of_a_line_all_ring(stage: Stage) -> None:
+    first = await phone_of(stage)
+    second = await phone_of(stage, first.number)
+    await first.register(first.contact())
+    answer = await second.register(second.contact(";q=1.0"))
+    assert set(contacts(answer)) == {first.endpoint.uri(), second.endpoint.uri()}
+    call = await stage.call(first.number)
+    rings = [await phone.endpoint.incoming() for phone in (first, second)]
+    rings[0].respond(180)
+    await connect(call, rings[1])
+    await rings[0].receive("CANCEL")
+    await part(call, rings[1])
+
+
+async def test_a_phone_says_where_it_is_no_more(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    other = await phone_of(stage, phone.number)
+    await other.register(other.contact())
+    await phone.register(phone.contact())
+    answer = await phone.register(phone.contact(";expires=0"))
+    assert contacts(answer) == [other.endpoint.uri()]
+    answer = await phone.register(("Contact", "*"), ("Expires", "0"))
+    assert answer.code == 200
+    assert contacts(answer) == []
+    call = await stage.call(phone.number)
+    await call.receive(480)
+
+
+async def test_a_register_without_contact_asks_what_is_known(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    await phone.register(phone.contact(";q=0.4;expires=120"))
+    answer = await phone.register()
+    assert answer.code == 200
+    assert answer.every("Contact")[0].startswith(f"<{phone.endpoint.uri()}>;q=0.4;expires=1")
+
+
+async def test_registering_again_replaces_what_was_there(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    await phone.register(phone.contact(";q=0.4"), ("Path", "<sip:edge.example;lr>"))
+    answer = await phone.register(phone.contact())
+    assert len(answer.every("Contact")) == 1
+    assert ";q=" not in answer.every("Contact")[0]
+    assert stage.redis.zrange(f"reg:{phone.number}", 0, -1) == [phone.endpoint.uri()]
+
+
+@pytest.mark.parametrize(
+    ("headers", "granted"),
+    [((), 600), ((("Expires", "200"),), 200), ((("Expires", "99999"),), 600)],
+)
+async def test_how_long_it_lasts(
+    stage: Stage, headers: Sequence[tuple[str, str]], granted: int
+) -> None:
+    phone = await phone_of(stage)
+    answer = await phone.register(phone.contact(), *headers)
+    assert granted - 5 <= expires(answer)[0] <= granted
+    score = stage.redis.zscore(f"reg:{phone.number}", phone.endpoint.uri())
+    assert isinstance(score, float)
+    assert abs(score - time.time() - granted) < 5
+
+
+async def test_too_short_a_time_is_refused_with_the_least(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    answer = await phone.register(phone.contact(";expires=10"))
+    assert answer.code == 423
+    assert answer.one("Min-Expires") == "60"
+    assert not stage.redis.exists(f"reg:{phone.number}")
+
+
+async def test_the_path_is_kept_told_and_used(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    edge = await stage.endpoint()
+    path = f"<{edge.uri('edge')};lr>"
+    answer = await phone.register(phone.contact(), ("Path", path), ("Supported", "path"))
+    assert answer.one("Path") == path
+    call = await stage.call(phone.number)
+    ring = await edge.incoming()
+    assert ring.first.one("Route") == path
+    assert ring.first.uri == phone.endpoint.uri()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def test_a_wrong_password_is_refused(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    phone.password = "sesame"
+    assert (await phone.register(phone.contact())).code == 403
+    phone.password, phone.user = PASSWORD, "boss"
+    assert (await phone.register(phone.contact())).code == 403
+    assert not stage.redis.exists(f"reg:{phone.number}")
+
+
+@pytest.mark.parametrize("kind", ["unknown", "without_credentials", "suspended"])
+async def test_nobody_learns_which_lines_exist(stage: Stage, kind: str) -> None:
+    number = numbers.line_number()
+    if kind == "without_credentials":
+        number = stage.line()
+    elif kind == "suspended":
+        number = line_with_password(stage, suspended=True)
+    phone = await phone_of(stage, number)
+    assert (await phone.register(phone.contact())).code == 403
+    assert not stage.redis.exists(f"reg:{number}")
+
+
+async def test_an_answer_cannot_be_used_again(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    challenge = await phone.send(phone.contact())
+    proof = phone.authorization(challenge)
+    assert (await phone.send(phone.contact(), proof)).code == 200
+    replayed = await phone.send(("Contact", "<sip:thief@192.0.2.66>"), proof)
+    assert replayed.code == 401
+    assert all("stale=true" in value for value in replayed.every("WWW-Authenticate"))
+    assert contacts(await phone.send(phone.authorization(challenge))) == [phone.endpoint.uri()]
+
+
+async def test_a_nonce_of_somebody_else_or_made_up_is_challenged_anew(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    other = await phone_of(stage)
+    challenge = await other.send(other.contact())
+    answer = await phone.send(phone.contact(), phone.authorization(challenge))
+    assert answer.code == 401
+    assert "stale" not in answer.one("WWW-Authenticate")
+
+
+async def test_a_repeated_register_gets_the_same_answer(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    challenge = await phone.send(phone.contact())
+    answer = await phone.send(phone.contact(), phone.authorization(challenge))
+    call = phone.endpoint.calls[-1]
+    call.repeat(call.first)
+    call.repeat(call.first)
+    await asyncio.sleep(0.3)
+    answers = [m for m in call.received if m.code >= 200]
+    assert len(answers) == 3
+    assert {m.raw for m in answers} == {answer.raw}
+
+
+async def test_passwords_cannot_be_tried_one_after_the_other(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    via = f"SIP/2.0/UDP 192.0.2.9:5060;received=192.0.2.{secrets.randbelow(200)};branch=z9hG4bKx"
+    challenge = await phone.send(phone.contact())
+    phone.password = "wrong"
+    codes = []
+    for _ in range(12):
+        answer = await phone.send(phone.contact(), phone.authorization(challenge), ("Via", via))
+        codes.append(answer.code)
+    assert set(codes) == {403}
+    assert int(answer.one("Retry-After")) > 0
+    phone.password = PASSWORD
+    answer = await phone.send(phone.contact(), phone.authorization(challenge), ("Via", via))
+    assert answer.code == 403  # not even the right one, for a while
+    assert stage.engine.metric("renvoi_registrations_total", result="limited") >= 2
+
+
+@pytest.mark.parametrize(
+    "contact",
+    [
+        "<tel:+33140000001>",
+        "<sip:a@h?Subject=x>",
+        "*",
+        "<sip:" + "a" * 1100 + "@h>",
+    ],
+)
+async def test_a_contact_nobody_can_call_is_refused(stage: Stage, contact: str) -> None:
+    phone = await phone_of(stage)
+    assert (await phone.register(("Contact", contact))).code == 400
+    assert not stage.redis.exists(f"reg:{phone.number}")
+
+
+async def test_a_line_has_room_for_ten_phones(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    many = ", ".join(f"<sip:p{n}@192.0.2.1>" for n in range(10))
+    assert (await phone.register(("Contact", many))).code == 200
+    assert (await phone.register(phone.contact())).code == 403
+    assert len(contacts(await phone.register(("Contact", "<sip:p3@192.0.2.1>")))) == 10
+
+
+async def test_a_number_that_is_none_is_unknown(stage: Stage) -> None:
+    phone = await phone_of(stage, "nobody")
+    assert (await phone.send(phone.contact())).code == 404
+
+
+async def test_who_may_register_may_not_therefore_call(stage: Stage) -> None:
+    number = line_with_password(stage)
+    phone = Phone(stage, await stage.endpoint("127.0.0.2"), number)
+    assert (await phone.register(phone.contact())).code == 200
+    call = phone.endpoint.start(stage.engine.address, number)
+    await call.receive(403)
+    stranger = Phone(stage, await stage.endpoint("127.0.0.3"), number)
+    assert (await stranger.send(stranger.contact())).code == 403
+
+
+async def test_registrations_are_counted(stage: Stage) -> None:
+    def count(result: str) -> float:
+        return stage.engine.metric("renvoi_registrations_total", result=result)
+
+    before = count("accepted"), count("challenged")
+    phone = await phone_of(stage)
+    await phone.register(phone.contact())
+    assert (count("accepted"), count("challenged")) == (before[0] + 1, before[1] + 1)
+    log = stage.engine.log
+    assert PASSWORD not in log
+    assert ha1("MD5", "accueil", "renvoi", PASSWORD) not in log
+
+
