@@ -24,6 +24,7 @@ run: install
 test: install
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
+	@command -v openssl >/dev/null || $(call apt_install,openssl)
 	$(VENV)/bin/python -m pytest $(ARGS)
 
 demo: install

@@ -52,6 +52,11 @@ class Sip:
     registrar_peers: tuple[Network, ...] | None = _key(None, values.optional(values.networks))
     register_min_s: int = _key(60, values.whole(1, 86400))
     register_max_s: int = _key(7200, values.whole(1, 7 * 86400))
+    tls_certificate: Path | None = _key(None, values.optional(values.file))
+    tls_key: Path | None = _key(None, values.optional(values.file))
+    tls_ca: Path | None = _key(None, values.optional(values.file))
+    tls_verify_client: bool = _key(False, values.flag)
+    tls_verify_server: bool = _key(True, values.flag)
     realm: str = _key("renvoi", values.quotable)
 
 
@@ -89,6 +94,7 @@ class Limits:
     max_diversions: int = _key(5, values.whole(0, 70))
     calls: int = _key(20000, values.whole(0, 1_000_000))
     calls_per_second: int = _key(0, values.whole(0, 1_000_000))
+    connections: int = _key(10_000, values.whole(1, 1_000_000))
     forwards_per_line: int = _key(50, values.whole(0, 1_000_000))
 
 

@@ -270,6 +270,13 @@ def redis_url(value: Any) -> str:
     return url
 
 
+def file(value: Any) -> Path:
+    path = Path(text(value)).expanduser()
+    if not path.is_file():
+        raise ValueError("expected the path of a file that is there")
+    return path
+
+
 def directory(value: Any) -> Path:
     path = text(value)
     if not path or "\x00" in path:

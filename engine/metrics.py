@@ -47,6 +47,8 @@ REJECTIONS = (
     "no_contact",
     "loop_detected",
     "bad_number",
+    "connections",
+    "slow_reader",
     "internal",
 )
 # Who won when an answer crossed our CANCEL; `other` takes what is not named here.
@@ -94,6 +96,7 @@ WATCHED = {
         "renvoi_invalidation_lag_seconds",
         "From a write in Redis until this worker knew of it, last measured.",
     ),
+    "connections": ("renvoi_connections", "TCP and TLS connections that stand."),
     "loop_lag": ("renvoi_loop_lag_seconds", "How late the event loop ran its last timer."),
     "cdr_backlog": ("renvoi_cdr_backlog", "Call records that wait to be written to Redis."),
     "cdr_lost": ("renvoi_cdr_lost", "Call records that were lost: memory and spool were full."),
@@ -203,6 +206,11 @@ class Metrics:
         self._races = self._children(
             "renvoi_races_total", "Races between the two sides of a call, by kind.", "kind", RACES
         )
+        self._connections_failed = Counter(
+            "renvoi_connections_failed_total",
+            "TCP and TLS connections that could not be made.",
+            registry=self.registry,
+        )
         self._registrations = self._children(
             "renvoi_registrations_total", "REGISTER requests answered.", "result", REGISTRATIONS
         )
@@ -264,6 +272,10 @@ class Metrics:
     def race(self, kind: str) -> None:
         """Counts a race; an unknown kind is `other`."""
         (self._races.get(kind) or self._races["other"]).inc()
+
+    def connection_failed(self) -> None:
+        """Counts a connection to a peer that could not be made."""
+        self._connections_failed.inc()
 
     def registration(self, result: str) -> None:
         """Counts an answered REGISTER; `result` is one of REGISTRATIONS."""

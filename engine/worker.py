@@ -13,14 +13,14 @@ from collections.abc import Callable
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine import log, redis_client
+from engine import log, redis_client, tls
 from engine.admin import AddressInUse, Admin
 from engine.call import Call
 from engine.cdr import Recorder
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.live import LiveCalls
-from engine.metrics import Metrics
+from engine.metrics import REJECTIONS, Metrics
 from engine.outcome import Over
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.registrar import Registrar
@@ -80,7 +80,7 @@ class Worker:
                 )
             await self._start_redis()
             await self._start_rest()
-        except (LayoutError, ListenError, AddressInUse, EmbeddedRedisError) as error:
+        except (LayoutError, ListenError, AddressInUse, EmbeddedRedisError, tls.TlsError) as error:
             await self.close()
             raise StartError(str(error)) from error
         except StartError:
@@ -131,6 +131,7 @@ class Worker:
             on_rejected=self._on_rejected,
             on_register=self.registrar.on_register if config.sip.registrar else None,
             on_race=self.metrics.race,
+            on_connection=self._on_connection,
             on_error=self._on_sip_error,
         )
         listen = config.admin.listen
@@ -145,7 +146,7 @@ class Worker:
         await self.live.start()
         await self.recorder.start()
         await self.registrar.start()
-        self.endpoint.start()
+        await self.endpoint.start()
         self._watch()
         await self.admin.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
@@ -166,6 +167,9 @@ class Worker:
                 map(str, sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers)
             ),
             outbound_proxy=sip.outbound_proxy,
+            connections=self.config.limits.connections,
+            server_tls=tls.server_context(sip),
+            client_tls=tls.client_context(sip),
         )
 
     def _watch(self) -> None:
@@ -178,6 +182,7 @@ class Worker:
         watch("cdr_backlog", lambda: self.recorder.backlog)
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
+        watch("connections", lambda: len(self.endpoint.streams.connections))
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)
@@ -340,6 +345,14 @@ class Worker:
         if now - self._told.get(reason, -TELL_EVERY_S) >= TELL_EVERY_S:
             self._told[reason] = now
             self.log.warning("request.rejected", reason=reason, detail=detail())
+
+    def _on_connection(self, what: str, detail: str) -> None:
+        """A connection that could not be made or kept."""
+        if what in REJECTIONS:
+            self._on_rejected(what, lambda: detail)
+        else:
+            self.metrics.connection_failed()
+            self.log.warning("connection.failed", reason=what, detail=detail)
 
     def _on_document_refused(self, key: str, error: DocumentError) -> None:
         self.metrics.documents_refused(key.partition(":")[0])

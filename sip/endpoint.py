@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sip import pjsip, wire
+from sip import pjsip, stream_api, wire
 from sip.dispatch import Dispatch
 from sip.door import Door
 from sip.guard import Guard, OnRejected
@@ -23,12 +24,12 @@ from sip.pjsip import ffi, lib
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
+from sip.streams import Streams
 from sip.transports import Address, ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
 
 TICK_S = 0.02  # PJSIP's timers
-STREAM_TICK_S = 0.005  # with TCP or TLS, whose sockets come and go: no readers of their own yet
 
 
 class DialError(ValueError):
@@ -37,13 +38,17 @@ class DialError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None."""
+    """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
+    most TCP and TLS connections at once."""
 
     listen: tuple[Address, ...]
     advertise: str | None
     trusted_peers: tuple[str, ...]
     registrar_peers: tuple[str, ...]
     outbound_proxy: str | None
+    connections: int = 10_000
+    server_tls: ssl.SSLContext | None = None
+    client_tls: ssl.SSLContext | None = None
 
 
 class Endpoint:
@@ -62,6 +67,7 @@ class Endpoint:
         on_rejected: OnRejected,
         on_register: Callable[[Request], None] | None,
         on_race: Callable[[str], None],
+        on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException], None],
     ) -> None:
         self.settings = settings
@@ -85,6 +91,13 @@ class Endpoint:
         self.trusted = Peers(settings.trusted_peers)
         self.registrants = Peers(settings.registrar_peers)
         self.requests = Requests(self)
+        self.streams = Streams(
+            self,
+            most=settings.connections,
+            server_tls=settings.server_tls,
+            client_tls=settings.client_tls,
+            on_refused=on_connection,
+        )
         self._readers: list[socket.socket] = []
         self._tick: asyncio.TimerHandle | None = None
         self._zero = ffi.new("long[2]", [0, 0])
@@ -94,10 +107,13 @@ class Endpoint:
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Raises LayoutError when the library does not match, ListenError for a bad address."""
         try:
             self._start()
+            if self.transports.has_streams:
+                stream_api.check(self.endpt)
+                await self.transports.listen(self.streams)
         except BaseException:
             self._stack.close()
             raise
@@ -135,15 +151,14 @@ class Endpoint:
         ]
         self.requests_module = self._modules[-2][0]
         self.usage = self._modules[-1][0]
-        self._on_dropped = self._callback("void(pjsip_tp_dropped_data *)", self._dropped)
+        self._on_dropped = self.callback("void(pjsip_tp_dropped_data *)", self._dropped)
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
         for udp in self.transports.udp_sockets():
             self._readers.append(udp)
             # One turn reads up to 50 datagrams; the loop comes back while there are more.
             self.loop.add_reader(udp, self._poll)
-        self._tick_s = STREAM_TICK_S if self.transports.has_streams else TICK_S
-        self._tick = self.loop.call_later(self._tick_s, self._on_tick)
+        self._tick = self.loop.call_later(TICK_S, self._on_tick)
 
     async def close(self, deadline_s: float = 2.0) -> None:
         """End every leg, let the last messages out, free PJSIP. Idempotent."""
@@ -160,6 +175,7 @@ class Endpoint:
             not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values()
         ):
             await asyncio.sleep(TICK_S)
+        await self.streams.close()
         if self._tick is not None:
             self._tick.cancel()
         for reader in self._readers:
@@ -169,6 +185,7 @@ class Endpoint:
             lib.pjsip_tpmgr_set_drop_data_cb(
                 lib.pjsip_endpt_get_tpmgr(self.endpt), ffi.NULL
             )
+            self.streams.forget_factories()
             for module, _ in self._modules:
                 lib.pjsip_endpt_unregister_module(self.endpt, module)
         self._stack.close()
@@ -191,14 +208,14 @@ class Endpoint:
         module.name, module.id, module.priority = held.ref[0], -1, priority
         kept: list[Any] = [held]
         for field, function in callbacks:
-            callback = self._callback(kinds[field], function)
+            callback = self.callback(kinds[field], function)
             setattr(module, field, callback)
             kept.append(callback)
         if lib.pjsip_endpt_register_module(self.endpt, module) != 0 or module.id < 0:
             raise pjsip.LayoutError("PJSIP's layout differs at module.id: it was not registered")
         return module, kept
 
-    def _callback(self, kind: str, function: Callable[..., Any]) -> Any:
+    def callback(self, kind: str, function: Callable[..., Any]) -> Any:
         result = 1 if kind.startswith("int") else None
         return ffi.callback(kind, function, result, onerror=self._stumbled)
 
@@ -218,7 +235,7 @@ class Endpoint:
         lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
 
     def _on_tick(self) -> None:
-        self._tick = self.loop.call_later(self._tick_s, self._on_tick)
+        self._tick = self.loop.call_later(TICK_S, self._on_tick)
         self._poll()
         self._dispatch.forget_byes()
 

@@ -87,7 +87,8 @@ typedef struct pjsip_rx_data {
 typedef struct pjsip_tx_data {
   void *prev, *next; pj_pool_t *pool; char obj_name[32]; char *info; long rx_timestamp[2];
   void *mgr; struct { void *key[34]; void *tdata, *token, *callback; } op_key; void *lock;
-  pjsip_msg *msg;
+  pjsip_msg *msg; void *saved_strict_route; struct { char *start, *cur, *end; } buf;
+  void *ref_cnt; int is_pending; void *token, *cb; struct { pj_str_t name; } dest_info;
 } pjsip_tx_data;
 typedef struct {
   pj_pool_t *pool; void *tsx_user, *endpt; int terminating; void *grp_lock, *mutex_b;

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import pjsua2
 
 from sip import wire
+from sip.streams import Streams
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 
@@ -52,31 +53,53 @@ class Transports:
         return any(address.transport != "udp" for address in self.addresses)
 
     def open(self, endpoint: pjsua2.Endpoint) -> None:
-        """Raises ListenError."""
+        """Open the UDP sockets. Raises ListenError."""
         for address in self.addresses:
-            self._listen(endpoint, address)
+            if address.transport == "udp":
+                self._open_udp(endpoint, address)
 
-    def _listen(self, endpoint: pjsua2.Endpoint, address: Address) -> None:
-        kinds = {
-            ("udp", False): pjsua2.PJSIP_TRANSPORT_UDP,
-            ("udp", True): pjsua2.PJSIP_TRANSPORT_UDP6,
-            ("tcp", False): pjsua2.PJSIP_TRANSPORT_TCP,
-            ("tcp", True): pjsua2.PJSIP_TRANSPORT_TCP6,
-            ("tls", False): pjsua2.PJSIP_TRANSPORT_TLS,
-            ("tls", True): pjsua2.PJSIP_TRANSPORT_TLS6,
-        }
+    async def listen(self, streams: Streams) -> None:
+        """Accept TCP and TLS connections. Raises ListenError."""
+        for address in self.addresses:
+            if address.transport != "udp":
+                shown = self._advertise or self._shown(address)
+                try:
+                    await streams.listen(address.transport, address.host, address.port, shown)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise ListenError(f"sip.listen: cannot listen on {address}: {reason}") from None
+                self._show(address, shown)
+
+    def _open_udp(self, endpoint: pjsua2.Endpoint, address: Address) -> None:
+        ipv6 = ":" in address.host
+        kind = pjsua2.PJSIP_TRANSPORT_UDP6 if ipv6 else pjsua2.PJSIP_TRANSPORT_UDP
         config = pjsua2.TransportConfig()
         config.port = address.port
         config.boundAddress = address.host
         if self._advertise:
             config.publicAddress = self._advertise
         try:
-            number = endpoint.transportCreate(kinds[address.transport, ":" in address.host], config)
+            endpoint.transportCreate(kind, config)
         except pjsua2.Error as error:
             raise ListenError(f"sip.listen: cannot listen on {address}: {error.reason}") from None
-        host = self._advertise or address.shown_host
-        if address.host in ("0.0.0.0", "::") and not self._advertise:
-            host = endpoint.transportGetInfo(number).localName.rpartition(":")[0] or host
+        self._show(address, self._advertise or self._shown(address))
+
+    def _shown(self, address: Address) -> str:
+        """The address by which others reach it."""
+        if address.host not in ("0.0.0.0", "::"):
+            return address.shown_host
+        family, anywhere = socket.AF_INET, "192.0.2.1"
+        if ":" in address.host:
+            family, anywhere = socket.AF_INET6, "2001:db8::1"
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect((anywhere, 9))  # nothing is sent; it chooses our address
+            except OSError:
+                return address.shown_host
+            return replace(address, host=probe.getsockname()[0]).shown_host
+
+    def _show(self, address: Address, host: str) -> None:
+        """Make the Contact for dialogs over this address."""
         suffix = "" if address.transport == "udp" else f";transport={address.transport}"
         contact = f"<sip:renvoi@{host}:{address.port}{suffix}>"
         key = address.transport, ":" in address.host

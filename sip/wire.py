@@ -100,6 +100,13 @@ BYE = lib.pjsip_get_bye_method()
 INVITE = lib.pjsip_get_invite_method()
 
 
+def string(value: Any) -> str:
+    """A pj_str_t as text."""
+    if value.ptr == NULL or value.slen <= 0:
+        return ""
+    return bytes(ffi.buffer(value.ptr, value.slen)).decode("latin-1")
+
+
 def take(rdata: Any) -> bytes:
     """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
     global _raw, _message

@@ -115,6 +115,8 @@ class Engine:
         }
         for section, values in (settings or {}).items():
             config.setdefault(section, {}).update(values)
+        _, host, port = config["sip"]["listen"][0].split(":")
+        self.address = (host, int(port))
         # JSON is YAML too
         self._config.write_text(json.dumps(config, indent=1), encoding="utf-8")
 

@@ -1,0 +1,303 @@
+"""TCP and TLS: the connections are asyncio's, PJSIP sees each as a transport of its own.
+
+PJSIP's sockets would have to be polled, hold 64 connections at most and bring an OpenSSL that is
+out of support. So a connection lives in asyncio, whole messages are handed to PJSIP as if one of
+its sockets had read them, and what PJSIP sends goes out through asyncio. `stream_api.py` declares
+the structs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from sip import stream_api, wire
+from sip.framing import PONG, Frames, FramingError, too_large
+from sip.pjsip import ffi, lib
+from sip.stream_api import INCOMING, OUTGOING, Kind
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+CONNECT_S = 4.0  # a peer that does not accept in this time is not there
+FIRST_MESSAGE_S = 10.0  # a new connection that says nothing is closed
+UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is given up
+_FAILED = 1  # any status but 0
+
+
+class Connection(asyncio.Protocol):
+    """One connection, and PJSIP's transport for it."""
+
+    def __init__(
+        self, streams: Streams, kind: Kind, direction: int, remote: tuple[str, int], name: str
+    ) -> None:
+        self._streams = streams
+        self.kind = kind
+        self._direction = direction
+        self.remote = remote
+        self.name = name  # the host name that was asked for, or the address
+        self.tp: Any = None
+        self._frames = Frames()
+        self._socket: asyncio.Transport | None = None
+        self._unsent: list[bytes] | None = []  # until it is connected
+        self._first: asyncio.TimerHandle | None = None
+        self._lost = False
+        self._stranger = False  # gets its 403 and is closed
+
+    # -- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport = cast("asyncio.Transport", transport)
+        opened = transport.get_extra_info("socket")
+        if opened is not None:
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if self._direction == INCOMING:
+            # None: the peer has reset it already.
+            self.remote = (transport.get_extra_info("peername") or self.remote)[:2]
+            self.name = self.remote[0]
+            if not self.name or not self._streams.admit(self):
+                self._lost = True
+                transport.abort()
+                return
+            endpoint = self._streams.endpoint
+            source = self.remote[0].encode()
+            self._stranger = source not in endpoint.trusted and source not in endpoint.registrants
+            self._first = endpoint.loop.call_later(FIRST_MESSAGE_S, transport.abort)
+        if self._lost:
+            transport.abort()
+            return
+        unsent, self._unsent = self._unsent or [], None
+        for data in unsent:
+            transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            messages = self._frames.feed(data)
+        except FramingError as error:
+            self._streams.on_refused("malformed", f"{self}: {error}")
+            self.abort()
+            return
+        for head in self._frames.oversize:
+            self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
+            self.write(too_large(head))
+        self._frames.oversize.clear()
+        for _ in range(self._frames.pings):
+            self.write(PONG)
+        self._frames.pings = 0
+        if messages and self._first is not None and not self._stranger:
+            self._first.cancel()
+            self._first = None
+        for message in messages:
+            if self._lost:
+                return
+            self._streams.receive(self, message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
+
+    # -- what the engine does ---------------------------------------------------------------------
+
+    def write(self, data: bytes) -> bool:
+        """Send, now or when it is connected; False when the connection is of no use any more."""
+        if self._lost:
+            return False
+        if self._unsent is not None:
+            self._unsent.append(data)
+        elif self._socket is not None:
+            self._socket.write(data)
+            if self._socket.get_write_buffer_size() > UNSENT_MAX:
+                self._streams.on_refused("slow_reader", str(self))
+                self.abort()
+                return False
+        return True
+
+    def lose(self) -> None:
+        """The connection is gone: PJSIP's transactions on it hear of it."""
+        if self._first is not None:
+            self._first.cancel()
+        if not self._lost:
+            self._lost = True
+            self._streams.lost(self)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._socket is not None:
+            self._socket.abort()
+        else:
+            self.lose()
+
+    def __str__(self) -> str:
+        return f"{self.kind.name} {self.remote[0]}:{self.remote[1]}"
+
+
+class Streams:
+    """All TCP and TLS connections of an endpoint."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        most: int,
+        server_tls: ssl.SSLContext | None,
+        client_tls: ssl.SSLContext | None,
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.on_refused = on_refused
+        self.connections: dict[Any, Connection] = {}  # by PJSIP's transport
+        self._most = most
+        self._tls = {True: server_tls, False: client_tls}
+        self._servers: list[asyncio.Server] = []
+        self._factories: list[stream_api.Factory] = []
+        self._kinds: dict[Any, Kind] = {}  # by factory
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._rdata = ffi.cast("pjsip_rx_data *", stream_api.rdata_memory)
+        self._callbacks = stream_api.Callbacks(
+            send=endpoint.callback(stream_api.SEND, self._send),
+            shut_down=endpoint.callback(stream_api.SHUT_DOWN, self._shut_down),
+            destroy=endpoint.callback(stream_api.DESTROY, self._destroy),
+            create=endpoint.callback(stream_api.CREATE, self._create),
+        )
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    async def listen(self, transport: str, host: str, port: int, shown: str) -> None:
+        """Accept connections, and make them for legs. `shown` is our name in Via.
+
+        Raises OSError.
+        """
+        kind = Kind(transport, ":" in host, shown, port)
+        made = stream_api.factory(self.endpoint.endpt, kind, self._callbacks)
+        self._factories.append(made)
+        self._kinds[made.pointer] = kind
+        server = await self.endpoint.loop.create_server(
+            lambda: Connection(self, kind, INCOMING, ("", 0), ""),
+            host,
+            port,
+            ssl=self._tls[True] if transport == "tls" else None,
+            ssl_handshake_timeout=CONNECT_S if transport == "tls" else None,
+            backlog=1024,
+        )
+        self._servers.append(server)
+
+    def stop_listening(self) -> None:
+        for server in self._servers:
+            server.close()
+
+    async def close(self) -> None:
+        """Close every connection; PJSIP lets go of their transports."""
+        self.stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self.connections.values()):
+            connection.abort()
+        await asyncio.sleep(0)
+        for connection in list(self.connections.values()):
+            connection.lose()
+
+    def forget_factories(self) -> None:
+        """Take the factories out of PJSIP, before it is ended."""
+        for factory in self._factories:
+            stream_api.forget(self.endpoint.endpt, factory)
+        self._factories.clear()
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a connection that a peer has made; False if there are too many."""
+        if len(self.connections) >= self._most:
+            self.on_refused("connections", str(connection))
+            return False
+        self._register(connection, INCOMING)
+        lib.pjsip_transport_add_ref(connection.tp)  # ours, until it is gone
+        return True
+
+    def _register(self, connection: Connection, direction: int) -> bool:
+        tp = stream_api.transport(
+            self.endpoint.endpt,
+            connection.kind,
+            direction,
+            connection.remote,
+            connection.name,
+            self._callbacks,
+        )
+        if tp is None:
+            return False
+        connection.tp = tp
+        self.connections[tp] = connection
+        return True
+
+    def receive(self, connection: Connection, message: bytes) -> None:
+        """Hand one message to PJSIP."""
+        stream_api.receive(
+            self.endpoint.endpt, self._rdata, connection.tp, connection.remote, message
+        )
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone: transactions on it fail, PJSIP lets go of its transport in time."""
+        tp = connection.tp
+        if tp is None or tp not in self.connections:
+            return
+        stream_api.disconnected(self.endpoint.endpt, tp)
+        if tp.dir == INCOMING:
+            lib.pjsip_transport_dec_ref(tp)
+
+    async def _connect(self, connection: Connection) -> None:
+        loop, kind = self.endpoint.loop, connection.kind
+        secure = kind.name == "tls"
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(
+                    lambda: connection,
+                    *connection.remote,
+                    ssl=self._tls[False] if secure else None,
+                    server_hostname=connection.name if secure else None,
+                )
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            self.on_refused("connect_failed", f"{connection}: {error or 'timed out'}")
+            connection.lose()
+
+    # -- callbacks of PJSIP -----------------------------------------------------------------------
+
+    def _create(
+        self, factory: Any, mgr: Any, endpt: Any, address: Any, length: int, tdata: Any, made: Any
+    ) -> int:
+        """PJSIP needs a connection to send a message on."""
+        kind = self._kinds[factory]
+        remote = stream_api.address_of(address)
+        name = wire.string(tdata.dest_info.name) if tdata != ffi.NULL else ""
+        connection = Connection(self, kind, OUTGOING, remote, name or remote[0])
+        if len(self.connections) >= self._most or not self._register(connection, OUTGOING):
+            self.on_refused("connections", str(connection))
+            return _FAILED
+        made[0] = connection.tp
+        task = self.endpoint.loop.create_task(self._connect(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return 0
+
+    def _send(
+        self, tp: Any, tdata: Any, address: Any, length: int, token: Any, callback: Any
+    ) -> int:
+        connection = self.connections.get(tp)
+        data = ffi.buffer(tdata.buf.start, tdata.buf.cur - tdata.buf.start)[:]
+        return 0 if connection is not None and connection.write(data) else _FAILED
+
+    def _shut_down(self, tp: Any) -> int:
+        return 0
+
+    def _destroy(self, tp: Any) -> int:
+        """Nobody uses the transport any more."""
+        connection = self.connections.pop(tp, None)
+        stream_api.release(self.endpoint.endpt, tp)
+        if connection is not None:
+            connection.tp = None
+            with contextlib.suppress(Exception):
+                connection.abort()
+        return 0

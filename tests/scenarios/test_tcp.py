@@ -1,0 +1,298 @@
+"""Calls over TCP: framing, connections that are shared, break, stall or never come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import time
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import OFFER_BYTES, Stage, to_number, to_voicemail
+from tests.scenarios.stream import StreamEndpoint
+
+UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
+ENGINE = ("127.0.0.1", TCP)
+SETTINGS = {
+    "sip": {"listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"]},
+    "timers": {"pre_ringing_s": 6},
+    "limits": {"connections": 120},
+}
+
+
+@pytest.fixture
+async def streams(stage: Stage) -> list[StreamEndpoint]:
+    """Two endpoints on TCP."""
+    made = [await StreamEndpoint.listen() for _ in range(2)]
+    for endpoint in made:
+        stage._stack.push_async_callback(endpoint.finish)
+    return made
+
+
+def start(caller: Endpoint, called: str, **more: object) -> Call:
+    return caller.start(ENGINE, called, body=OFFER_BYTES, **more)  # type: ignore[arg-type]
+
+
+async def wait_for_connections(stage: Stage, wanted: float, wait_s: float = 5) -> None:
+    deadline = time.monotonic() + wait_s
+    while (now := stage.engine.metric("renvoi_connections")) != wanted:
+        assert time.monotonic() < deadline, f"{now} connections, expected {wanted}"
+        await asyncio.sleep(0.05)
+
+
+async def test_a_call_over_tcp_on_both_sides(stage: Stage, streams: list[StreamEndpoint]) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    assert ring.first.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP}")
+    assert ring.first.one("Contact") == f"<sip:renvoi@127.0.0.1:{TCP};transport=tcp>"
+    assert ring.first.body == OFFER_BYTES
+    answer = await connect(call, ring)
+    assert "transport=tcp" in answer.one("Contact")
+    for side, other in ((call, ring), (ring, call)):
+        side.request("INFO", body=b"x" * 900, content_type="text/plain")
+        request = await other.receive("INFO")
+        other.respond(200, to=request)
+        await side.receive(200, "INFO")
+    await part(ring, call)
+    # Responses came back on the caller's own connection, requests on one to its Contact.
+    assert caller.made == 1
+    assert phone.made == 1
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("way", ["tcp_to_udp", "udp_to_tcp"])
+async def test_a_call_from_one_transport_to_the_other(
+    stage: Stage, streams: list[StreamEndpoint], way: str
+) -> None:
+    stream, datagram = streams[0], await stage.endpoint()
+    caller, phone = (stream, datagram) if way == "tcp_to_udp" else (datagram, stream)
+    line = stage.line(to=[phone.uri()])
+    peer = ENGINE if way == "tcp_to_udp" else stage.engine.address
+    call = caller.start(peer, line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    assert ("transport=tcp" in ring.first.one("Contact")) == (phone is stream)
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def test_a_cancel_over_tcp(stage: Stage, streams: list[StreamEndpoint]) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    await ring.receive("CANCEL")
+    await stage.ended(call.call_id, outcome="cancelled")
+
+
+async def test_calls_to_one_peer_share_a_connection(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    for _ in range(5):
+        call = start(caller, line)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+    assert phone.made == 1
+
+
+async def test_messages_come_in_pieces_and_together(stage: Stage) -> None:
+    reader, writer = await asyncio.open_connection(*ENGINE)
+    options = (
+        "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bK{n}\r\n"
+        "From: <sip:a@b>;tag=1\r\nTo: <sip:x@127.0.0.1>\r\nCall-ID: pieces-{n}\r\n"
+        "CSeq: {n} OPTIONS\r\nMax-Forwards: 70\r\nl: 4\r\n\r\nbody"
+    )
+    for byte in options.format(n=1).encode():
+        writer.write(bytes([byte]))
+        await writer.drain()
+    first = await reader.readuntil(b"\r\n\r\n")
+    assert b"CSeq: 1 OPTIONS" in first
+    writer.write("".join(options.format(n=n) for n in range(2, 12)).encode())
+    for n in range(2, 12):
+        assert f"CSeq: {n} OPTIONS".encode() in await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\r\n\r\n")  # keep-alive
+    assert await reader.readexactly(2) == b"\r\n"
+    writer.close()
+
+
+@pytest.mark.parametrize("size", [3500, 5000])
+async def test_a_message_too_large_is_refused_and_the_next_one_served(
+    stage: Stage, streams: list[StreamEndpoint], size: int
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    big = caller.start(ENGINE, line, body=b"v" * size)
+    await big.receive(513)
+    call = start(caller, line)
+    await connect(call, await phone.incoming())
+    await part(call, phone.invited()[0])
+
+
+async def test_what_is_no_sip_ends_the_connection(stage: Stage) -> None:
+    reader, writer = await asyncio.open_connection(*ENGINE)
+    writer.write(b"x" * 10_000)
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_peer_that_closed_is_called_on_a_new_connection(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    for connections in (1, 2):
+        call = start(caller, line)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+        assert phone.made == connections
+        phone.drop()
+        await asyncio.sleep(0.1)
+
+
+async def test_a_refused_connection_is_unreachable_at_once(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    target = numbers.outside_number()
+    nobody = f"sip:x@127.0.0.1:{free_port(socket.SOCK_STREAM)};transport=tcp"
+    line = stage.line(to=[nobody], forwards={"unreachable": to_number(target)})
+    call = start(streams[0], line)
+    away = await stage.server("number").incoming(target, wait_s=1.5)
+    await connect(call, away)
+    await part(call, away)
+    await stage.ended(call.call_id, condition="unreachable", outcome="answered")
+
+
+async def test_a_peer_that_does_not_accept_is_given_up_in_time(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    """A listening socket whose queue is full: SYNs go unanswered, as behind a firewall."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        contact = f"sip:x@127.0.0.1:{full.getsockname()[1]};transport=tcp"
+        line = stage.line(to=[contact])
+        stage.change(line, forwards={"unreachable": to_voicemail(line)})
+        await stage.settle()
+        call = start(streams[0], line)
+        away = await stage.server("voicemail").incoming(line, wait_s=5.5)
+        await connect(call, away)
+        await part(call, away)
+        for filler in fillers:
+            filler.close()
+
+
+async def test_a_peer_that_dies_while_it_rings_is_unreachable_or_fails(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    await phone.incoming()
+    phone.drop()
+    await call.receive(480)
+    await stage.ended(call.call_id, outcome="unreachable")
+
+
+async def test_a_standing_call_outlives_its_connection(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    """The phone's connection breaks in mid-call: the BYE goes to its Contact anew."""
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    phone.drop()
+    await asyncio.sleep(0.1)
+    await part(call, ring)
+    assert phone.made == 2
+    await stage.ended(call.call_id, outcome="answered")
+
+
+async def test_a_caller_whose_connection_breaks_before_the_answer_is_gone(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    caller.drop()
+    ring.automatic.discard("CANCEL")
+    await asyncio.sleep(0.2)
+    ring.respond(486)
+    await ring.receive("ACK")
+    await stage.record(call.call_id)
+
+
+async def test_many_connections_each_with_a_call(stage: Stage) -> None:
+    await wait_for_connections(stage, 0)
+    callers = [await StreamEndpoint.listen() for _ in range(100)]
+    phone = await stage.endpoint()
+    line = stage.line(to=[phone.uri()])
+    calls = [start(caller, line) for caller in callers]
+    for _ in calls:
+        (await phone.incoming()).respond(486)
+    for call in calls:
+        await call.receive(486, wait_s=8)
+    assert stage.engine.metric("renvoi_connections") == 100
+    for caller in callers:
+        await caller.finish()
+    await wait_for_connections(stage, 0)
+
+
+async def test_over_the_limit_new_connections_are_closed(stage: Stage) -> None:
+    before = stage.engine.metric("renvoi_rejected_total", reason="connections")
+    await wait_for_connections(stage, 0)
+    held = [await asyncio.open_connection(*ENGINE) for _ in range(140)]
+    await asyncio.sleep(0.3)
+    closed = [reader for reader, _ in held if reader.at_eof()]
+    assert len(closed) >= 20
+    assert stage.engine.metric("renvoi_rejected_total", reason="connections") >= before + 20
+    for _, writer in held:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    await wait_for_connections(stage, 0)
+
+
+async def test_a_silent_connection_is_closed(stage: Stage) -> None:
+    reader, writer = await asyncio.open_connection(*ENGINE)
+    writer.write(b"OPTIONS sip:x")
+    start_s = time.monotonic()
+    assert await asyncio.wait_for(reader.read(), 15) == b""
+    assert 8 < time.monotonic() - start_s < 14
+    writer.close()
+
+
+async def test_a_peer_that_resets_leaves_nothing(stage: Stage) -> None:
+    await wait_for_connections(stage, 0)
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(*ENGINE)
+        made = writer.get_extra_info("socket")
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.write(b"OPTIONS sip:x@y SIP/2.0\r\n")
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+    await wait_for_connections(stage, 0)

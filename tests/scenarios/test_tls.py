@@ -1,0 +1,155 @@
+"""Calls over TLS, with certificates of the test's own making."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import Engine
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
+from tests.scenarios.stream import StreamEndpoint
+
+UDP, TLS = free_port(), free_port(socket.SOCK_STREAM)
+ENGINE = ("127.0.0.1", TLS)
+DIRECTORY = Path(tempfile.mkdtemp(prefix="renvoi-tls-"))
+
+
+def certificate(name: str, subject: str) -> tuple[Path, Path]:
+    """A certificate that vouches for itself, for that name or address, and its key."""
+    paths = DIRECTORY / f"{name}.pem", DIRECTORY / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={subject}"]
+    command += ["-out", str(paths[0]), "-keyout", str(paths[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return paths
+
+
+OWN, OWN_KEY = certificate("engine", "IP:127.0.0.1,DNS:localhost")
+PHONE, PHONE_KEY = certificate("phone", "IP:127.0.0.1")
+OTHER, OTHER_KEY = certificate("other", "DNS:elsewhere.example")
+CA = DIRECTORY / "ca.pem"
+CA.write_text(PHONE.read_text() + OTHER.read_text() + OWN.read_text(), encoding="ascii")
+SIP: dict[str, object] = {
+    "listen": [f"udp:127.0.0.1:{UDP}", f"tls:127.0.0.1:{TLS}"],
+    "tls_certificate": str(OWN),
+    "tls_key": str(OWN_KEY),
+    "tls_ca": str(CA),
+}
+SETTINGS = {"sip": SIP, "timers": {"pre_ringing_s": 6}}
+
+
+def server_context(certificate_: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate_, key)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(OWN)
+    return context
+
+
+async def tls_endpoint(
+    stage: Stage, certificate_: Path = PHONE, key: Path = PHONE_KEY
+) -> StreamEndpoint:
+    endpoint = await StreamEndpoint.listen(
+        server_tls=server_context(certificate_, key), client_tls=client_context()
+    )
+    stage._stack.push_async_callback(endpoint.finish)
+    return endpoint
+
+
+def start(caller: Endpoint, called: str) -> Call:
+    return caller.start(ENGINE, called, body=OFFER_BYTES)
+
+
+async def test_a_call_over_tls_on_both_sides(stage: Stage) -> None:
+    caller, phone = await tls_endpoint(stage), await tls_endpoint(stage)
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    assert ring.first.one("Via").startswith(f"SIP/2.0/TLS 127.0.0.1:{TLS}")
+    assert ring.first.one("Contact") == f"<sip:renvoi@127.0.0.1:{TLS};transport=tls>"
+    await connect(call, ring)
+    await part(call, ring)
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("way", ["tls_to_udp", "udp_to_tls"])
+async def test_a_call_from_tls_to_udp_and_back(stage: Stage, way: str) -> None:
+    secure, plain = await tls_endpoint(stage), await stage.endpoint()
+    caller, phone = (secure, plain) if way == "tls_to_udp" else (plain, secure)
+    line = stage.line(to=[phone.uri()])
+    call = caller.start(
+        ENGINE if way == "tls_to_udp" else stage.engine.address, line, body=OFFER_BYTES
+    )
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(ring, call)
+
+
+async def test_a_server_with_a_name_that_is_not_its_own_is_not_called(stage: Stage) -> None:
+    target = numbers.outside_number()
+    impostor = await tls_endpoint(stage, OTHER, OTHER_KEY)
+    line = stage.line(to=[impostor.uri()], forwards={"unreachable": to_number(target)})
+    caller = await tls_endpoint(stage)
+    call = start(caller, line)
+    away = await stage.server("number").incoming(target)
+    assert not impostor.invited()
+    await connect(call, away)
+    await part(call, away)
+    await stage.ended(call.call_id, condition="unreachable")
+
+
+async def test_what_is_no_tls_is_turned_away(stage: Stage) -> None:
+    with socket.create_connection(ENGINE) as plain:
+        plain.sendall(b"OPTIONS sip:x@y SIP/2.0\r\n\r\n")
+        plain.settimeout(6)
+        heard = b""
+        while part_ := plain.recv(100):
+            heard += part_
+        assert not heard.startswith(b"SIP")
+
+
+async def test_old_tls_is_refused(stage: Stage) -> None:
+    context = client_context()
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with socket.create_connection(ENGINE) as plain, pytest.raises((ssl.SSLError, OSError)):
+        context.wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tls_certificate": None}, "sip.tls_certificate"),
+        ({"tls_certificate": "/nowhere.pem"}, "sip.tls_certificate"),
+        ({"tls_key": str(PHONE_KEY)}, "sip.tls_key"),
+        ({"tls_ca": str(OWN_KEY)}, "sip.tls_ca"),
+    ],
+)
+async def test_a_certificate_that_cannot_be_used_stops_the_start(
+    stage: Stage, tmp_path: Path, changes: dict[str, str | None], says: str
+) -> None:
+    listen = [f"tls:127.0.0.1:{free_port(socket.SOCK_STREAM)}"]
+    settings = {"sip": {**SIP, **changes, "listen": listen}}
+    redis_url = stage.redis.connection_pool.connection_kwargs
+    engine = Engine(tmp_path, f"unix://{redis_url['path']}", settings)
+    engine.spawn()
+    assert await engine.exited(10) != 0
+    assert says in engine.log
+    assert "Traceback" not in engine.log
