@@ -208,8 +208,8 @@ class Call:
         assert isinstance(decision, Reject)
         over = refused(decision)
         if decision.why != "max_diversions":
-            over.message = self._ringing.response_with(decision.code)
-            declined = self._ringing.decline()
+            over.message = self._ringing.attempt.response_with(decision.code)
+            declined = self._ringing.attempt.decline()
             if declined is not None:
                 over.code, over.message = declined.code, declined.message
         return over
@@ -246,15 +246,15 @@ class Call:
             result = await ringing.wait(timers.pre_ringing_s, ring_s, group_s=group_s)
             if isinstance(result, Outgoing):
                 return result
-            if result is Condition.NO_ANSWER or ringing.decline() is not None:
+            if result is Condition.NO_ANSWER or ringing.attempt.decline() is not None:
                 break
         self._route.leave(line.number)
         if result is Condition.NO_ANSWER:
             return result
-        outcome = verdict(ringing.failures())
+        outcome = verdict(ringing.attempt.failures())
         if isinstance(outcome, Condition):
             return outcome
-        raise Over(of_code(outcome), outcome, "passed_on", self._ringing.response_with(outcome))
+        raise Over(of_code(outcome), outcome, "passed_on", ringing.attempt.response_with(outcome))
 
     async def _ring_target(self, decision: ForwardTo) -> Outgoing:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
@@ -304,7 +304,7 @@ class Call:
             return result
         if result is not None:
             raise Over(Outcome(result.value), 480, "target_no_answer")
-        failures = self._ringing.failures()
+        failures = self._ringing.attempt.failures()
         if not failures:
             raise Over(Outcome.UNREACHABLE, 480, "target_undialled")
         failure = failures[-1]
@@ -313,7 +313,7 @@ class Call:
         if code == 480:
             unanswered = failure.code in (408, 480) and failure.rang
             outcome = Outcome.NO_ANSWER if unanswered else Outcome.UNREACHABLE
-        raise Over(outcome, code, "target_failed", self._ringing.response_with(code))
+        raise Over(outcome, code, "target_failed", self._ringing.attempt.response_with(code))
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -48,6 +48,8 @@ class Sip:
     advertise: str | None = _key(None, values.optional(values.host))
     trusted_peers: tuple[Network, ...] = _key(["127.0.0.0/8", "::1/128"], values.networks)
     outbound_proxy: str | None = _key(None, values.optional(values.sip_uri))
+    nameservers: tuple[Address, ...] | None = _key(None, values.optional(values.nameservers))
+    probe_s: float = _key(0, values.zero_or_seconds(1, 3600))
     registrar: bool = _key(True, values.flag)
     registrar_peers: tuple[Network, ...] | None = _key(None, values.optional(values.networks))
     register_min_s: int = _key(60, values.whole(1, 86400))
@@ -80,6 +82,7 @@ class Timers:
     """All in seconds."""
 
     pre_ringing_s: float = _key(5, values.seconds(0.05, 120))
+    next_server_s: float = _key(2, values.seconds(0.05, 120))
     group_ring_s: float = _key(10, values.seconds(0.05, 120))
     max_ring_s: float = _key(180, values.seconds(0.05, 3600))
     session_expires_s: int = _key(1800, values.zero_or(90, 86400))

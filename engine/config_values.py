@@ -102,6 +102,21 @@ def zero_or(low: int, high: int) -> Callable[[Any], int]:
     return read
 
 
+def zero_or_seconds(low: float, high: float) -> Callable[[Any], float]:
+    """0 = never."""
+    between = seconds(low, high)
+
+    def read(value: Any) -> float:
+        if value == 0 and not isinstance(value, bool):
+            return 0.0
+        try:
+            return between(value)
+        except ValueError:
+            raise ValueError(f"expected 0, or a number of seconds from {low} to {high}") from None
+
+    return read
+
+
 def one_of(*choices: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in choices:
@@ -158,6 +173,18 @@ def address(value: Any) -> Address:
     if not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise ValueError(f"{wanted}, the port from 0 (any free one) to 65535")
     return Address(str(ip), int(port))
+
+
+def nameserver(value: Any) -> Address:
+    """`address` or `address:port`; port 53 when it is not told."""
+    bare = text(value)
+    try:
+        return Address(str(ipaddress.ip_address(bare)), 53)
+    except ValueError:
+        return address(bare)
+
+
+nameservers = several(nameserver)
 
 
 def listen(value: Any) -> Listen:

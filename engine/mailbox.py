@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sip.events import Event
+from sip.transports import Address
+
+if TYPE_CHECKING:
+    from engine.branch import Branch
 
 
 class Stop:
@@ -16,6 +22,19 @@ class Stop:
     def __init__(self, code: int, why: str) -> None:
         self.code = code
         self.why = why
+
+
+class Resolved:
+    """The servers of a place that had to be looked up; none where the name leads nowhere."""
+
+    __slots__ = ("branch", "servers")
+
+    def __init__(self, branch: Branch, servers: Sequence[Address]) -> None:
+        self.branch = branch
+        self.servers = servers
+
+
+Item = Event | Stop | Resolved
 
 
 class Mailbox:
@@ -29,16 +48,16 @@ class Mailbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._items: deque[Event | Stop] = deque()
+        self._items: deque[Item] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
-    def put(self, item: Event | Stop) -> None:
+    def put(self, item: Item) -> None:
         self._items.append(item)
         self._wake()
 
-    async def get(self, deadline: float) -> Event | Stop | None:
+    async def get(self, deadline: float) -> Item | None:
         """The next event; None when the loop's clock passes `deadline` first."""
         while not self._items:
             if deadline <= self._loop.time():

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.mailbox import Mailbox, Stop
+from engine.attempt import Attempt
+from engine.branch import Branch
+from engine.mailbox import Item, Mailbox, Resolved, Stop
 from engine.outcome import Outcome, Over
 from engine.route import Route
 from engine.story import Story
 from rules.model import Condition
-from rules.outcome import Failure, stops_all
+from rules.outcome import stops_all
 from sip import headers, session
 from sip.endpoint import DialError
-from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
+from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.incoming import Incoming
 from sip.message import Message
 from sip.outgoing import Outgoing
 from sip.state import State
+from sip.transports import Address
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -38,11 +42,10 @@ class Ringing:
     __slots__ = (
         "_caller",
         "_decided",
-        "_failures",
         "_first_rang",
-        "_given_up",
         "_invite",
         "_mailbox",
+        "_move_at",
         "_received",
         "_retired",
         "_ringing",
@@ -50,7 +53,9 @@ class Ringing:
         "_session_field",
         "_story",
         "_triggered",
+        "_unresolved",
         "_worker",
+        "attempt",
         "farewell",
         "session_s",
     )
@@ -65,10 +70,11 @@ class Ringing:
         self._mailbox = mailbox
         self._route = route
         self._story = story
-        self._ringing: dict[Outgoing, None] = {}  # the legs of the current attempt
+        self._ringing: dict[Outgoing, Branch] = {}  # the legs of the current attempt
+        self._unresolved: set[Branch] = set()  # of it, those whose name is being looked up
+        self._move_at = math.inf  # loop time at which the first silent server is given up
         self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
-        self._failures: list[Failed] = []  # of the current attempt
-        self._given_up: list[Failure] = []  # legs of it that nobody answered in time
+        self.attempt = Attempt(story)  # how it fails so far
         self._first_rang = 0.0  # loop time of its first 18x
         self._session_field = session.request_field(
             self._invite, worker.config.timers.session_expires_s
@@ -89,41 +95,75 @@ class Ringing:
         trusted: bool,
         alone: bool,
     ) -> None:
-        """Place one leg of the current attempt; one that cannot be made counts as none.
+        """Ring one more place in the current attempt; one that cannot be rung counts as none.
 
         `alone` says that no other target can follow it: only then may it promise its answer before
         it answers, by a reliable provisional response (RFC 3262).
         """
-        worker, invite = self._worker, self._invite
+        worker = self._worker
         if worker.config.sip.outbound_proxy:
             routes = (f"<{worker.config.sip.outbound_proxy}>", *routes)
+        branch = Branch(role, number, uri, routes, trusted, alone)
+        place = branch.place()
+        if place is None:
+            self._place(branch)
+            return
+        servers = worker.endpoint.names.known(place)
+        if servers is None:
+            self._unresolved.add(branch)
+            worker.endpoint.names.tell(
+                place, lambda found: self._mailbox.put(Resolved(branch, found))
+            )
+        else:
+            self._resolved(branch, servers)
+
+    def _resolved(self, branch: Branch, servers: Sequence[Address]) -> None:
+        if servers:
+            branch.servers = list(servers)
+            self._place_at_next(branch)
+        else:
+            self._worker.log.warning("call.unresolved", call=self._story.id, uri=branch.uri)
+
+    def _place_at_next(self, branch: Branch) -> None:
+        """Send it to the next of its servers, which has a while to say something."""
+        branch.server = branch.servers.pop(0)
+        branch.move_at = math.inf
+        if branch.servers:
+            timers = self._worker.config.timers
+            branch.move_at = self._worker.loop.time() + timers.next_server_s
+            self._move_at = min(self._move_at, branch.move_at)
+        self._place(branch)
+
+    def _place(self, branch: Branch) -> None:
+        worker, invite = self._worker, self._invite
         try:
             leg = worker.endpoint.dial(
-                uri,
-                from_=headers.caller_shown(invite, trusted=trusted),
+                branch.uri,
+                from_=headers.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
                 block=headers.invite_block(
                     invite,
-                    trusted=trusted,
+                    trusted=branch.trusted,
                     diverted=self._route.diverted,
-                    target=uri,
+                    target=branch.uri,
                     host=worker.endpoint.host,
-                    reliable=alone and self._caller.reliable is not None,
+                    reliable=branch.alone and self._caller.reliable is not None,
                     extra=self._session_field,
                 ),
                 body=invite.body,
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
-                routes=routes,
-                trusted=trusted,
-                alone=alone,
+                routes=branch.routes,
+                server=branch.server,
+                trusted=branch.trusted,
+                alone=branch.alone,
                 listener=self._mailbox.put,
             )
         except DialError as error:
             worker.log.warning("call.undialled", call=self._story.id, error=str(error))
             return
-        self._ringing[leg] = None
-        self._story.dialled(leg, role, number)
+        self._ringing[leg] = branch
+        self._story.dialled(leg, branch.role, branch.number)
         self._measure()
 
     def _measure(self) -> None:
@@ -145,7 +185,7 @@ class Ringing:
     ) -> Outgoing | Condition | None:
         """Wait for an answer from the legs that ring now. The leg that answered; NO_ANSWER when
         `ring_s` ran out, UNREACHABLE when none showed a sign; None when every leg failed or rang
-        for `group_s` in vain (`failures` tells how).
+        for `group_s` in vain (`attempt` tells how).
 
         A leg has `pre_s` from its INVITE to show a first 18x; from the attempt's first one on the
         call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the
@@ -154,24 +194,26 @@ class Ringing:
         loop, story = self._worker.loop, self._story
         start = loop.time()
         group_rang = 0.0
-        while self._ringing:
+        while self._ringing or self._unresolved:
             # Legs that have never rung do not keep those that do, nor those that are gone.
             rings = group_rang > 0 and any(map(story.has_rung, self._ringing))
             line_until = self._first_rang + ring_s if self._first_rang else math.inf
             until = min(line_until, group_rang + group_s if rings else start + pre_s)
-            event = await self._mailbox.get(min(until, start + most_s))
-            if event is None:
+            event = await self._mailbox.get(min(until, start + most_s, self._move_at))
+            if event is None and loop.time() >= self._move_at:
+                self._move_on()
+            elif event is None:
                 self._give_up()
                 if until == line_until:
                     return Condition.NO_ANSWER
                 if rings and until <= start + most_s:
                     return None
                 return Condition.NO_ANSWER if rings else Condition.UNREACHABLE
-            if isinstance(event, Answered) and (
+            elif isinstance(event, Answered) and (
                 event.leg in self._ringing or event.leg in self._retired
             ):
                 return self._take(event)
-            if isinstance(event, Progress) and event.leg in self._ringing:
+            elif isinstance(event, Progress) and event.leg in self._ringing:
                 if _is_ringing(event.code):
                     story.leg_rang(event.leg)
                     group_rang = group_rang or loop.time()
@@ -179,6 +221,10 @@ class Ringing:
                 self._on_progress(event)
             elif isinstance(event, Failed) and event.leg in self._ringing:
                 self._on_failed(event)
+            elif isinstance(event, Resolved):
+                if event.branch in self._unresolved:
+                    self._unresolved.discard(event.branch)
+                    self._resolved(event.branch, event.servers)
             else:
                 self.on_late(event)
         return None
@@ -190,8 +236,8 @@ class Ringing:
         if winner in self._retired:
             # The no-answer race: who was given up wins while the target has not answered.
             del self._retired[winner]
-            self._worker.metrics.race("line_won")
-            self._route.take_back(self._story.overtaken(winner))
+            if self._route.take_back(self._story.overtaken(winner)):
+                self._worker.metrics.race("line_won")
         self._retire(ELSEWHERE)
         self._story.leg_answered(winner, event.code)
         if self._invite.body:
@@ -206,7 +252,7 @@ class Ringing:
         if caller.state is State.ANSWERED:  # not if the 2xx waits for a PRACK
             self._story.answered = time.time()
         self._invite = NO_MESSAGE  # a standing call keeps little
-        self._failures.clear()
+        self.attempt.clear()
         winner.peer, caller.peer = caller, winner
         return winner
 
@@ -223,13 +269,31 @@ class Ringing:
         self._caller.progress(event.code, message, event.early, alone=event.leg.alone)
 
     def _on_failed(self, event: Failed) -> None:
-        del self._ringing[event.leg]
-        self._failures.append(event)
+        branch = self._ringing.pop(event.leg)
         self._story.leg_ended(event.leg, event.code, headers.q850_cause(event.message))
+        if event.message is None and branch.server is not None:
+            self._worker.endpoint.names.failed(branch.server)
+        if branch.servers and (event.message is None or event.code == 503):
+            self._place_at_next(branch)  # RFC 3263 4.3
+            return
+        self.attempt.failed(event)
         if stops_all(event.code):
             self._retire(b"")
 
-    def on_late(self, event: Event | Stop | None) -> None:
+    def _move_on(self) -> None:
+        """Silent servers are given up, each for the next of its place; who was given up may still
+        answer."""
+        now = self._worker.loop.time()
+        for leg, branch in list(self._ringing.items()):
+            if branch.move_at <= now and not leg.provisional and branch.server is not None:
+                self._worker.endpoint.names.failed(branch.server)
+                del self._ringing[leg]
+                self._give_up_on(leg, b"")
+                self._place_at_next(branch)
+        waiting = (branch.move_at for leg, branch in self._ringing.items() if not leg.provisional)
+        self._move_at = min(waiting, default=math.inf)
+
+    def on_late(self, event: Item | None) -> None:
         """Whatever the current stage of the call has no use for. Raises Over for its end."""
         if isinstance(event, Cancelled):
             self.farewell = headers.reason_field(event.message)
@@ -248,18 +312,22 @@ class Ringing:
     def _give_up(self) -> None:
         """The time of the legs that ring is over: that is how they failed."""
         for leg in self._ringing:
-            rang = self._story.has_rung(leg)
-            self._given_up.append(Failure(408, rang=rang, transport=not rang))
+            self.attempt.given_up(leg)
         self._retire(GIVEN_UP)
 
     def _retire(self, reason: bytes) -> None:
         """Give up every ringing leg; until the call is over they may still answer."""
         for leg in self._ringing:
-            leg.peer = None
-            leg.cancel(reason)
-        self._retired.update(self._ringing)
+            self._give_up_on(leg, reason)
         self._ringing.clear()
+        self._unresolved.clear()
+        self._move_at = math.inf
         self._caller.peer = None
+
+    def _give_up_on(self, leg: Outgoing, reason: bytes) -> None:
+        leg.peer = None
+        leg.cancel(reason)
+        self._retired[leg] = None
 
     def check_caller(self, race: str = "caller_gone_in_forward") -> None:
         """The caller's CANCEL beats everything, also what waits in front of it. Raises Over."""
@@ -267,39 +335,10 @@ class Ringing:
             self._worker.metrics.race(race)
             raise Over(Outcome.CANCELLED, 487, "caller")
 
-    # -- how the current attempt failed -----------------------------------------------------------
-
     def next_attempt(self) -> None:
         """Another line or target is tried."""
-        self._failures.clear()
-        self._given_up.clear()
+        self.attempt.clear()
         self._first_rang = 0.0
-
-    def failures(self) -> list[Failure]:
-        """The legs of the current attempt that failed, for the rules' tables."""
-        return self._given_up + [
-            Failure(
-                code=failed.code,
-                q850=headers.q850_cause(failed.message),
-                rang=self._story.has_rung(failed.leg),
-                transport=failed.message is None,
-            )
-            for failed in self._failures
-        ]
-
-    def response_with(self, code: int) -> Message | None:
-        """A response of the current attempt with this code, whose headers the caller may see."""
-        for failed in self._failures:
-            if failed.code == code:
-                return failed.message
-        return None
-
-    def decline(self) -> Failed | None:
-        """A phone's 6xx, which speaks for the person."""
-        for failed in self._failures:
-            if stops_all(failed.code):
-                return failed
-        return None
 
 
 def _is_ringing(code: int) -> bool:

@@ -55,8 +55,11 @@ class Route:
         self._worker.forwards[line.number] += 1
         self.leave(line.number)
 
-    def take_back(self, number: str) -> None:
-        """The call is on this line again, and on none that it was forwarded to since."""
+    def take_back(self, number: str) -> bool:
+        """The call is on this line again, and on none that it was forwarded to since. False when it
+        had not left it."""
+        if all(diverted.line != number for diverted in self.diverted):
+            return False
         for other in self.visited:
             self.leave(other)
         while self.diverted:
@@ -67,6 +70,7 @@ class Route:
         entry = self._worker.store.peek(number)
         limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
         self._worker.live.add(number, self._call_id, lease=limited)
+        return True
 
     def end(self) -> None:
         """The call is over: it counts nowhere."""

@@ -167,6 +167,9 @@ class Worker:
                 map(str, sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers)
             ),
             outbound_proxy=sip.outbound_proxy,
+            nameservers=None
+            if sip.nameservers is None
+            else tuple((item.host, item.port) for item in sip.nameservers),
             connections=self.config.limits.connections,
             server_tls=tls.server_context(sip),
             client_tls=tls.client_context(sip),

@@ -18,12 +18,14 @@ from sip.door import Door
 from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming
 from sip.leg import Leg
+from sip.names import Names
 from sip.outgoing import Outgoing
 from sip.peers import Peers
 from sip.pjsip import ffi, lib
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
+from sip.resolving import Resolving
 from sip.streams import Streams
 from sip.transports import Address, ListenError, Transports
 
@@ -39,13 +41,15 @@ class DialError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
-    most TCP and TLS connections at once."""
+    most TCP and TLS connections at once, `nameservers` pairs of address and port (None = this
+    machine's)."""
 
     listen: tuple[Address, ...]
     advertise: str | None
     trusted_peers: tuple[str, ...]
     registrar_peers: tuple[str, ...]
     outbound_proxy: str | None
+    nameservers: tuple[tuple[str, int], ...] | None = None
     connections: int = 10_000
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None
@@ -91,6 +95,9 @@ class Endpoint:
         self.trusted = Peers(settings.trusted_peers)
         self.registrants = Peers(settings.registrar_peers)
         self.requests = Requests(self)
+        families = {(item.transport, ":" in item.host) for item in settings.listen}
+        self.names = Names(families, settings.nameservers)
+        self.resolving = Resolving(self)
         self.streams = Streams(
             self,
             most=settings.connections,
@@ -126,6 +133,7 @@ class Endpoint:
         self.endpt = lib.pjsua_get_pjsip_endpt()
         self.ua = lib.pjsip_ua_instance()
         self._forget_capabilities()
+        self.resolving.start()
         # The guard comes before PJSIP's transactions (16). Responses that no transaction takes are
         # strays, before mod-ua (32). Requests outside dialogs come to the door, after mod-ua found
         # no dialog for them.
@@ -175,6 +183,8 @@ class Endpoint:
             not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values()
         ):
             await asyncio.sleep(TICK_S)
+        self.names.close()
+        self.resolving.close()
         await self.streams.close()
         if self._tick is not None:
             self._tick.cancel()
@@ -252,12 +262,14 @@ class Endpoint:
         content_type: bytes,
         max_forwards: int,
         routes: tuple[str, ...] = (),
+        server: Address | None = None,
         trusted: bool = True,
         alone: bool = False,
         listener: Callable[[Any], None],
     ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
-        `routes` Route values such as "<sip:edge;lr>". `alone` says that no other target can follow.
+        `routes` Route values such as "<sip:edge;lr>". `server` is where to send it, None when the
+        first hop is an IP address. `alone` says that no other target can follow.
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
@@ -267,7 +279,7 @@ class Endpoint:
         status = lib.pjsip_dlg_create_uac(
             self.ua,
             wire.borrow(0, from_),
-            self.transports.contact_for(routes[0] if routes else uri).ref,
+            self._contact_of(server, routes[0] if routes else uri).ref,
             wire.borrow(1, to),
             wire.borrow(2, uri.encode()),
             made,
@@ -298,10 +310,17 @@ class Endpoint:
             if b"100rel" in block:
                 leg.earlies = Earlies()
             leg.listener = listener
+            self.resolving.pinned = server
             leg.send_invite(tdata)
         finally:
+            self.resolving.pinned = None
             lib.pjsip_dlg_dec_lock(dlg)
         return leg
+
+    def _contact_of(self, server: Address | None, hop: str) -> wire.Text:
+        if server is None:
+            return self.transports.contact_for(hop)
+        return self.transports.contact_of(server.transport, ":" in server.host)
 
     def _set_routes(self, dlg: Any, routes: tuple[str, ...]) -> bool:
         """Give a new dialog its route set; False when a value does not parse."""

@@ -1,0 +1,59 @@
+"""How an attempt to ring somebody failed: what its legs said, for the rules and for the caller."""
+
+from __future__ import annotations
+
+from engine.story import Story
+from rules.outcome import Failure, stops_all
+from sip import headers
+from sip.events import Failed
+from sip.message import Message
+from sip.outgoing import Outgoing
+
+
+class Attempt:
+    """The failures of one attempt: a line with its contacts, or a forward's target."""
+
+    __slots__ = ("_failed", "_given_up", "_story")
+
+    def __init__(self, story: Story) -> None:
+        self._story = story
+        self._failed: list[Failed] = []
+        self._given_up: list[Failure] = []  # legs that nobody answered in time
+
+    def clear(self) -> None:
+        """Another line or target is tried, or somebody answered."""
+        self._failed.clear()
+        self._given_up.clear()
+
+    def failed(self, event: Failed) -> None:
+        self._failed.append(event)
+
+    def given_up(self, leg: Outgoing) -> None:
+        """Its time was over before it said more."""
+        rang = self._story.has_rung(leg)
+        self._given_up.append(Failure(408, rang=rang, transport=not rang))
+
+    def failures(self) -> list[Failure]:
+        return self._given_up + [
+            Failure(
+                code=failed.code,
+                q850=headers.q850_cause(failed.message),
+                rang=self._story.has_rung(failed.leg),
+                transport=failed.message is None,
+            )
+            for failed in self._failed
+        ]
+
+    def response_with(self, code: int) -> Message | None:
+        """A response with this code, whose headers the caller may see."""
+        for failed in self._failed:
+            if failed.code == code:
+                return failed.message
+        return None
+
+    def decline(self) -> Failed | None:
+        """A phone's 6xx, which speaks for the person."""
+        for failed in self._failed:
+            if stops_all(failed.code):
+                return failed
+        return None

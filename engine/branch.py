@@ -1,0 +1,31 @@
+"""One place that a call rings, and the servers that may take it there (RFC 3263)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from sip.names import Place, address_of, place_of
+from sip.transports import Address
+
+
+@dataclass(eq=False, slots=True)
+class Branch:
+    """A contact or target. `role`, `number`, `uri`, `routes`, `trusted`, `alone`: as
+    `Ringing.dial` got them. `servers` are those not tried yet, `server` the one that is tried now,
+    `move_at` the loop time at which a silent one is given up for the next."""
+
+    role: str
+    number: str
+    uri: str
+    routes: tuple[str, ...]
+    trusted: bool
+    alone: bool
+    servers: list[Address] = field(default_factory=list)
+    server: Address | None = None
+    move_at: float = math.inf
+
+    def place(self) -> Place | None:
+        """What has to be looked up before it can be rung; None for an IP address."""
+        place = place_of(self.routes[0] if self.routes else self.uri)
+        return place if address_of(place) is None else None
