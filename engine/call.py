@@ -258,6 +258,8 @@ class Call:
 
     async def _ring_target(self, decision: ForwardTo) -> Outgoing:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
+        if self._worker.probing.is_down(decision.kind):
+            raise Over(Outcome.UNREACHABLE, 480, "destination_down")
         self._ringing.dial(
             decision.kind,
             decision.number,

@@ -18,7 +18,12 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
@@ -51,8 +56,8 @@ REJECTIONS = (
     "slow_reader",
     "internal",
 )
-# Who won when an answer crossed our CANCEL; `other` takes what is not named here.
-# Races that were met and resolved (RFC 5407, domain of each in docs/signalling.md).
+# Races that were met and resolved (RFC 5407; each in docs/signalling.md). `other` takes what is not
+# named here.
 RACES = (
     "line_won",  # no-answer expiry against the phone's 200: the phone won
     "answer_after_cancel",  # a 200 crossed our CANCEL and lost: ACK and BYE
@@ -166,6 +171,23 @@ class _Messages(Collector):
         yield family
 
 
+class _Destinations(Collector):
+    """Which destinations answer, as far as they are probed."""
+
+    def __init__(self) -> None:
+        self.up: Callable[[], Mapping[str, bool]] = dict
+
+    def collect(self) -> Iterable[Metric]:
+        family = GaugeMetricFamily(
+            "renvoi_destination_up",
+            "1 while a destination's servers answer OPTIONS (sip.probe_s).",
+            labels=["destination"],
+        )
+        for destination, up in self.up().items():
+            family.add_metric([destination], float(up))
+        yield family
+
+
 class _One:
     """Looks like a registry that holds a single family, for generate_latest."""
 
@@ -257,6 +279,8 @@ class Metrics:
         }
         self._messages = _Messages()
         self.registry.register(self._messages)
+        self._destinations = _Destinations()
+        self.registry.register(self._destinations)
 
     def call_ended(self, condition: str, destination: str, outcome: str) -> None:
         """Counts a call. Labels outside the closed sets count as a failed call: an unknown end
@@ -295,6 +319,10 @@ class Metrics:
     def sip_messages(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """`counts` gives the messages so far by (direction, kind) whenever Prometheus asks."""
         self._messages.counts = counts
+
+    def destinations(self, up: Callable[[], Mapping[str, bool]]) -> None:
+        """`up` tells of each probed destination whether it answers, whenever Prometheus asks."""
+        self._destinations.up = up
 
     async def render(self) -> bytes:
         """The text for Prometheus, for the loop that the metrics are written on.

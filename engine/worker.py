@@ -22,6 +22,7 @@ from engine.config import Config
 from engine.live import LiveCalls
 from engine.metrics import REJECTIONS, Metrics
 from engine.outcome import Over
+from engine.probing import Probing
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.registrar import Registrar
 from engine.story import telling
@@ -124,6 +125,7 @@ class Worker:
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
         )
         self.registrar = Registrar(self)
+        self.probing = Probing(self)
         self.endpoint = Endpoint(
             self._sip_settings(),
             on_invite=self.on_invite,
@@ -148,6 +150,7 @@ class Worker:
         await self.registrar.start()
         await self.endpoint.start()
         self._watch()
+        self.probing.start()
         await self.admin.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
         # The start-up's objects live for ever: keep the collector from walking them again.
@@ -191,6 +194,7 @@ class Worker:
         watch("transactions", lambda: self.endpoint.transactions)
         watch("tasks", lambda: len(self._tasks))
         self.metrics.sip_messages(lambda: self.endpoint.counts)
+        self.metrics.destinations(lambda: self.probing.up)
 
     async def drain(self) -> None:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
@@ -215,7 +219,7 @@ class Worker:
             await asyncio.wait(self._tasks, timeout=5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
-        for name in ("registrar", "endpoint", "admin", "store", "live", "recorder"):
+        for name in ("registrar", "probing", "endpoint", "admin", "store", "live", "recorder"):
             part = getattr(self, name, None)
             if part is not None:
                 await part.close()

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
 ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
+# What the answer to OPTIONS says (RFC 3261 11.2): the engine's own part. Bodies and options of the
+# two sides of a call pass it.
+CAPABILITIES = (
+    (b"Allow", ALLOW),
+    (b"Accept", b"application/sdp, */*"),
+    (b"Supported", b"100rel, timer, replaces"),
+)
+Header = tuple[bytes, bytes]
 LATE_S = 32.0  # 64*T1
 DEFAULT_MAX_FORWARDS = 70
 
@@ -44,7 +52,7 @@ class Door:
         self._on_rejected = on_rejected
         self._created = ffi.new("pjsip_dialog **")
         self._done: dict[tuple[bytes | None, ...], float] = {}
-        self._lists: dict[tuple[bytes, bytes], Any] = {}
+        self._lists: dict[tuple[Header, ...], Any] = {}
         self.layout_checked = False
 
     def start(self) -> None:
@@ -91,7 +99,7 @@ class Door:
             wire.counts["in", "OPTIONS"] += 1
             refusal = self._gate()
             code = 503 if refusal is not None and refusal[0] == "draining" else 200
-            self._respond(rdata, code, (b"Allow", ALLOW))
+            self._respond(rdata, code, *CAPABILITIES)
             return
         self._refuse(rdata, 405, "unsupported", (b"Allow", ALLOW))
 
@@ -187,30 +195,29 @@ class Door:
 
     # -- stateless responses ----------------------------------------------------------------------
 
-    def _refuse(
-        self, rdata: Any, code: int, reason: str, header: tuple[bytes, bytes] | None = None
-    ) -> None:
+    def _refuse(self, rdata: Any, code: int, reason: str, *headers: Header) -> None:
         self._on_rejected(reason, lambda: described(rdata))
-        self._respond(rdata, code, header)
+        self._respond(rdata, code, *headers)
 
-    def _respond(self, rdata: Any, code: int, header: tuple[bytes, bytes] | None = None) -> None:
-        extra = self._list_of(header) if header is not None else ffi.NULL
+    def _respond(self, rdata: Any, code: int, *headers: Header) -> None:
+        extra = self._list_of(headers) if headers else ffi.NULL
         lib.pjsip_endpt_respond_stateless(
             self._endpoint.endpt, rdata, code, ffi.NULL, extra, ffi.NULL
         )
         wire.count_response(code)
 
-    def _list_of(self, header: tuple[bytes, bytes]) -> Any:
-        """A header list of one field, made once: Retry-After takes few values."""
-        made = self._lists.get(header)
+    def _list_of(self, headers: tuple[Header, ...]) -> Any:
+        """A header list of these fields, made once: Retry-After takes few values."""
+        made = self._lists.get(headers)
         if made is None:
             made = ffi.new("pjsip_hdr *")
             made.prev = made.next = made
-            name, value = wire.text(header[0]), wire.text(header[1])
-            lib.pj_list_insert_before(
-                made, lib.pjsip_generic_string_hdr_create(self._pool, name.ref, value.ref)
-            )
-            self._lists[header] = made
+            for name, value in headers:
+                field = lib.pjsip_generic_string_hdr_create(
+                    self._pool, wire.text(name).ref, wire.text(value).ref
+                )
+                lib.pj_list_insert_before(made, field)
+            self._lists[headers] = made
         return made
 
 

@@ -22,6 +22,7 @@ from sip.names import Names
 from sip.outgoing import Outgoing
 from sip.peers import Peers
 from sip.pjsip import ffi, lib
+from sip.probe import Probes
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
@@ -95,6 +96,7 @@ class Endpoint:
         self.trusted = Peers(settings.trusted_peers)
         self.registrants = Peers(settings.registrar_peers)
         self.requests = Requests(self)
+        self.probes = Probes(self)
         families = {(item.transport, ":" in item.host) for item in settings.listen}
         self.names = Names(families, settings.nameservers)
         self.resolving = Resolving(self)
@@ -148,7 +150,7 @@ class Endpoint:
             self._register(b"renvoi-stray", 31, ("on_rx_response", dispatch.on_stray_response)),
             self._register(b"renvoi-door", 33, ("on_rx_request", self._on_new_request)),
             self._register(
-                b"renvoi-requests", 47, ("on_tsx_state", self.requests.on_tsx_state)
+                b"renvoi-requests", 47, ("on_tsx_state", self._on_request_tsx)
             ),
             self._register(
                 b"renvoi-usage",
@@ -174,6 +176,7 @@ class Endpoint:
             return
         self._closed = True
         self.requests.close()
+        self.probes.close()
         for leg in list(self.legs.values()):
             leg.detach()
             leg.hangup()
@@ -363,6 +366,12 @@ class Endpoint:
             self.door.fail(rdata)
             raise
         return 1
+
+    def _on_request_tsx(self, tsx: Any, event: Any) -> None:
+        if tsx.role == pjsip.UAC:
+            self.probes.on_tsx_state(tsx)
+        else:
+            self.requests.on_tsx_state(tsx)
 
     def _dropped(self, dropped: Any) -> None:
         self.door.on_dropped(dropped)

@@ -142,6 +142,7 @@ int pjsip_endpt_create_response(pjsip_endpoint *, const pjsip_rx_data *, int, co
     pjsip_tx_data **);
 const pj_str_t *pjsip_get_status_text(int);
 int pjsip_tsx_create_uas2(pjsip_module *, pjsip_rx_data *, void *, pjsip_transaction **);
+int pjsip_tsx_create_uac(pjsip_module *, pjsip_tx_data *, pjsip_transaction **);
 void pjsip_tsx_recv_msg(pjsip_transaction *, pjsip_rx_data *);
 int pjsip_tsx_send_msg(pjsip_transaction *, pjsip_tx_data *);
 void pjsip_dlg_inc_lock(pjsip_dialog *);

@@ -87,7 +87,7 @@ class Requests:
         self.waiting[tsx] = request
         return request
 
-    def on_tsx_state(self, tsx: Any, event: Any) -> None:
+    def on_tsx_state(self, tsx: Any) -> None:
         """A transaction changed its state; one that ends before it is answered is dropped."""
         request = self.waiting.get(tsx)
         if request is not None and tsx.state >= _TERMINATED:

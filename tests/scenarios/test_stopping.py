@@ -48,6 +48,9 @@ async def test_sigterm_refuses_new_calls_and_lets_standing_ones_end(lone: Stage)
     late = await lone.call(line)
     assert (await late.final()).code == 503
     assert len(phone.invited()) == 1
+    watcher = await lone.endpoint()
+    asked = watcher.start(lone.engine.address, "ping", method="OPTIONS", body=b"")
+    await asked.receive(503, "OPTIONS")
     status, reason = lone.engine.get("/readyz")
     assert (status, "drain" in reason.lower()) == (503, True)
     assert lone.engine.get("/healthz")[0] == 200

@@ -1,0 +1,103 @@
+"""Whether the servers behind the destinations live, asked before a call has to find out.
+
+Every `sip.probe_s` each server of a destination's URI gets OPTIONS. A destination whose servers
+are all silent, or answer 503, is down: forwards to it fail at once (`Call._ring_target`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING
+
+from sip.names import address_of, place_of
+from sip.transports import Address
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+WAIT_S = 4.0  # for an answer: time for three lost packets (RFC 3261 17.1.2)
+DOWN = (408, 503)
+KINDS = ("voicemail", "fax", "number")
+
+
+class Probing:
+    """The destinations' state. `up` holds those that are probed; until its first answer a
+    destination counts as up."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._tasks: list[asyncio.Task[None]] = []
+        self.up: dict[str, bool] = {}
+
+    def start(self) -> None:
+        worker = self._worker
+        if not worker.config.sip.probe_s:
+            return
+        for kind in KINDS:
+            uri = probed_uri(getattr(worker.config.destinations, kind))
+            if uri is None:
+                worker.log.warning("destination.unprobed", destination=kind, reason="host varies")
+                continue
+            self.up[kind] = True
+            self._tasks.append(worker.loop.create_task(self._watch(kind, uri)))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def is_down(self, kind: str) -> bool:
+        return not self.up.get(kind, True)
+
+    async def _watch(self, kind: str, uri: str) -> None:
+        while True:
+            started = self._worker.loop.time()
+            codes = await self._ask(uri)
+            up = any(code not in DOWN for code in codes.values())
+            if up != self.up[kind]:
+                self.up[kind] = up
+                told = {str(server): code for server, code in codes.items()}
+                self._worker.log.warning(
+                    "destination.up" if up else "destination.down",
+                    destination=kind,
+                    uri=uri,
+                    servers=told,
+                )
+            passed = self._worker.loop.time() - started
+            await asyncio.sleep(max(0.1, self._worker.config.sip.probe_s - passed))
+
+    async def _ask(self, uri: str) -> dict[Address, int]:
+        """The code of each server; none when the name leads nowhere."""
+        endpoint = self._worker.endpoint
+        proxy = self._worker.config.sip.outbound_proxy
+        place = place_of(proxy or uri)
+        address = address_of(place)
+        servers = [address] if address is not None else await endpoint.names.ask(place)
+        codes = await asyncio.gather(*(self._code(uri, server) for server in servers))
+        for server, code in zip(servers, codes, strict=True):
+            if code not in DOWN:
+                endpoint.names.works(server)
+            elif proxy is None:  # a proxy's code may speak of the server behind it
+                endpoint.names.failed(server)
+        return dict(zip(servers, codes, strict=True))
+
+    async def _code(self, uri: str, server: Address) -> int:
+        loop = self._worker.loop
+        heard: asyncio.Future[int] = loop.create_future()
+
+        def hear(code: int) -> None:
+            if not heard.done():
+                heard.set_result(code)
+
+        self._worker.endpoint.probes.ask(uri, server, WAIT_S, hear)
+        return await heard
+
+
+def probed_uri(template: str) -> str | None:
+    """The URI of a destination's server: the template without its user. None when the host
+    depends on the number."""
+    scheme, _, rest = template.partition(":")
+    host = rest.rpartition("@")[2]
+    if re.search(r"\{\w+\}", host.partition(";")[0]):
+        return None
+    return f"{scheme}:{re.sub(r';[^;]*[{][^;]*', '', host)}"
