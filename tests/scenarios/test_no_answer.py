@@ -73,6 +73,7 @@ async def the_line_is_cancelled_and_the_target_called_without_waiting(stage: Sta
 
 @batch
 async def who_picks_up_while_the_target_rings_wins(stage: Stage) -> None:
+    before = stage.engine.metric("renvoi_races_total", kind="line_won")
     line, target, call, ring, _ = await ringing(stage, max_calls=1)
     ring.automatic.discard("CANCEL")
     cancel = await ring.receive("CANCEL", wait_s=LONG_S)
@@ -94,6 +95,7 @@ async def who_picks_up_while_the_target_rings_wins(stage: Stage) -> None:
     busy = await second.final()
     await part(call, ring)
     await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
+    assert stage.engine.metric("renvoi_races_total", kind="line_won") > before
     assert busy.code == 486, "the line's call does not count after the race was won"
 
 
@@ -285,6 +287,7 @@ async def a_200_that_is_never_acknowledged_ends_the_call_on_both_sides(stage: St
     await ring.receive("BYE", wait_s=36)
     await call.receive("BYE")
     await stage.record(call.call_id)
+    assert stage.engine.metric("renvoi_races_total", kind="ack_missing") > 0
 
 
 @pytest.fixture(scope="module")

@@ -260,6 +260,7 @@ async def test_a_redis_that_hangs_delays_no_call_to_a_known_line(
 
 async def test_cancel_beats_a_look_up_in_flight(lone: Stage, server: RedisServer) -> None:
     line, phone = await lone.line_with_phone()
+    before = lone.engine.metric("renvoi_races_total", kind="cancel_in_lookup")
     server.pause()
     try:
         call = await lone.call(line)
@@ -271,6 +272,7 @@ async def test_cancel_beats_a_look_up_in_flight(lone: Stage, server: RedisServer
     await asyncio.sleep(0.3)
     assert not phone.invited()
     await lone.ended(call.call_id, condition="none", outcome="cancelled", code=487)
+    assert lone.engine.metric("renvoi_races_total", kind="cancel_in_lookup") == before + 1
 
 
 async def test_a_change_made_while_the_connection_was_cut_is_not_missed(
