@@ -30,6 +30,7 @@ DEFAULT_EXPIRES_S = 3600
 MOST_CONTACTS = 10
 MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls from Redis
 RETRY_AFTER_S = 5
+UNDERSTOOD = frozenset((b"path",))  # option tags that a phone may require
 GUESSES_BY_SOURCE, GUESSES_BY_LINE = 10, 100  # wrong answers a minute
 _NOBODY = Credentials("", "")
 _EXPIRES = re.compile(rb";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
@@ -95,6 +96,8 @@ class Registrar:
     async def _register(self, request: Request, number: str | None) -> str:
         """The header fields of the 200. Raises Refusal."""
         message = request.message
+        if asked := headers.unsupported(message, b"require", UNDERSTOOD):
+            raise Refusal(420, "malformed", f"Unsupported: {asked.decode('latin-1')}")
         if number is None:
             raise Refusal(404, "unknown")
         entry = await self._worker.store.look_up(number)

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
 # What the answer to OPTIONS says (RFC 3261 11.2): the engine's own part. Bodies and options of the
 # two sides of a call pass it.
+UNDERSTOOD = (b"100rel", b"timer", b"replaces")
+PROXY_UNDERSTOOD = frozenset((b"privacy",))  # RFC 3323: Privacy is honoured
 CAPABILITIES = (
     (b"Allow", ALLOW),
     (b"Accept", b"application/sdp, */*"),
-    (b"Supported", b"100rel, timer, replaces"),
+    (b"Supported", b", ".join(UNDERSTOOD)),
 )
 Header = tuple[bytes, bytes]
 LATE_S = 32.0  # 64*T1
@@ -95,13 +97,22 @@ class Door:
             self._on_register(request)
 
     def _on_other(self, rdata: Any, method: int) -> None:
+        message = wire.received()
         if method == pjsip.OPTIONS:
             wire.counts["in", "OPTIONS"] += 1
+            asked = headers.unsupported(message, b"require", frozenset(UNDERSTOOD))
+            asked = asked or self._asks_too_much(message)
+            if asked:
+                self._refuse_options(rdata, asked)
+                return
             refusal = self._gate()
             code = 503 if refusal is not None and refusal[0] == "draining" else 200
             self._respond(rdata, code, *CAPABILITIES)
             return
-        self._refuse(rdata, 405, "unsupported", (b"Allow", ALLOW))
+        # 501 for what is no method we ever heard of, 405 for one that has no place here (RFC 3261
+        # 21.4.6 and 21.5.2).
+        unheard = wire.kind_of(message.method) == "other"
+        self._refuse(rdata, 501 if unheard else 405, "unsupported", (b"Allow", ALLOW))
 
     def _on_new_invite(self, rdata: Any) -> None:
         endpoint = self._endpoint
@@ -117,6 +128,10 @@ class Door:
         max_fwd = rdata.msg_info.max_fwd
         if max_fwd != ffi.NULL and max_fwd.ivalue <= 0:
             self._refuse(rdata, 483, "loop_detected")
+            return
+        asked = self._asks_too_much(message)
+        if asked:
+            self._refuse_options(rdata, asked)
             return
         if lib.pjsip_tsx_detect_merged_requests(rdata) != ffi.NULL:
             endpoint.race("invite_again")
@@ -195,30 +210,52 @@ class Door:
 
     # -- stateless responses ----------------------------------------------------------------------
 
-    def _refuse(self, rdata: Any, code: int, reason: str, *headers: Header) -> None:
-        self._on_rejected(reason, lambda: described(rdata))
-        self._respond(rdata, code, *headers)
+    def _asks_too_much(self, message: Message) -> bytes:
+        """What a proxy on the way would have to understand and this engine does not (RFC 3261
+        16.3). What Require asks is for the phone to understand: it passes."""
+        return headers.unsupported(message, b"proxy-require", PROXY_UNDERSTOOD)
 
-    def _respond(self, rdata: Any, code: int, *headers: Header) -> None:
-        extra = self._list_of(headers) if headers else ffi.NULL
+    def _refuse_options(self, rdata: Any, asked: bytes) -> None:
+        """420, saying which option tags are not understood (RFC 3261 8.2.2.3)."""
+        endpt = self._endpoint.endpt
+        self._on_rejected("unsupported", lambda: f"{asked!r} required; {described(rdata)}")
+        pool = lib.pjsip_endpt_create_pool(endpt, b"refusal", 1000, 1000)
+        try:
+            extra = _list_in(pool, ((b"Unsupported", asked[:500]),))
+            lib.pjsip_endpt_respond_stateless(endpt, rdata, 420, ffi.NULL, extra, ffi.NULL)
+        finally:
+            lib.pjsip_endpt_release_pool(endpt, pool)
+        wire.count_response(420)
+
+    def _refuse(self, rdata: Any, code: int, reason: str, *fields: Header) -> None:
+        self._on_rejected(reason, lambda: described(rdata))
+        self._respond(rdata, code, *fields)
+
+    def _respond(self, rdata: Any, code: int, *fields: Header) -> None:
+        extra = self._list_of(fields) if fields else ffi.NULL
         lib.pjsip_endpt_respond_stateless(
             self._endpoint.endpt, rdata, code, ffi.NULL, extra, ffi.NULL
         )
         wire.count_response(code)
 
-    def _list_of(self, headers: tuple[Header, ...]) -> Any:
+    def _list_of(self, fields: tuple[Header, ...]) -> Any:
         """A header list of these fields, made once: Retry-After takes few values."""
-        made = self._lists.get(headers)
+        made = self._lists.get(fields)
         if made is None:
-            made = ffi.new("pjsip_hdr *")
-            made.prev = made.next = made
-            for name, value in headers:
-                field = lib.pjsip_generic_string_hdr_create(
-                    self._pool, wire.text(name).ref, wire.text(value).ref
-                )
-                lib.pj_list_insert_before(made, field)
-            self._lists[headers] = made
+            made = self._lists[fields] = _list_in(self._pool, fields)
         return made
+
+
+def _list_in(pool: Any, fields: tuple[Header, ...]) -> Any:
+    """A header list of these fields, their text in `pool`."""
+    made = ffi.new("pjsip_hdr *")
+    made.prev = made.next = made
+    for name, value in fields:
+        field = lib.pjsip_generic_string_hdr_create(
+            pool, wire.borrow(0, name), wire.borrow(1, value)
+        )
+        lib.pj_list_insert_before(made, field)
+    return made
 
 
 def _identity(invite: Message) -> tuple[bytes | None, ...]:

@@ -152,6 +152,14 @@ def has_option(message: Message, name: bytes, tag: bytes) -> bool:
     )
 
 
+def unsupported(message: Message, name: bytes, known: frozenset[bytes]) -> bytes:
+    """The option tags that the header `name` asks for and are not `known`, for Unsupported."""
+    if message.first(name) is None:
+        return b""
+    words = (word.strip() for value in message.values(name) for word in value.split(b","))
+    return b", ".join(word for word in words if word and word.lower() not in known)
+
+
 def requires_100rel(message: Message) -> bool:
     return b"100rel" in message.head and has_option(message, b"require", b"100rel")
 

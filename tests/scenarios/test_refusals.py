@@ -40,13 +40,15 @@ async def test_a_stranger_gets_403_and_leaves_no_record(stage: Stage) -> None:
     assert call.call_id not in str(stage.redis.xrange("cdr"))
 
 
-@pytest.mark.parametrize("method", ["DANCE", "PUBLISH", "SUBSCRIBE"])
-async def test_an_unknown_method_outside_a_dialog_is_405_with_allow(
-    stage: Stage, method: str
+@pytest.mark.parametrize(
+    ("method", "code"), [("DANCE", 501), ("PUBLISH", 405), ("SUBSCRIBE", 405), ("MESSAGE", 405)]
+)
+async def test_a_method_that_begins_no_call_is_refused_with_allow(
+    stage: Stage, method: str, code: int
 ) -> None:
     call = await stage.call(stage.line(), method=method, body=b"")
     answer = await call.final(method)
-    assert answer.code == 405
+    assert answer.code == code
     assert {"INVITE", "ACK", "CANCEL", "BYE"} <= set(split_commas(answer.one("Allow")))
 
 
@@ -135,3 +137,34 @@ async def test_a_large_sdp_is_relayed_or_clearly_refused(stage: Stage) -> None:
     too_large = await stage.call(line, body=body + b"a=more:1\r\n" * 300)
     assert (await too_large.final()).code in (413, 513)
     assert stage.engine.metric("renvoi_rejected_total", reason="too_large") >= 1
+
+
+async def test_what_a_proxy_would_have_to_understand_is_refused(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    asked = [("Proxy-Require", "privacy, sec-agree"), ("Proxy-Require", "gin")]
+    call = await stage.call(line, headers=asked)
+    refusal = await call.receive(420)
+    assert split_commas(refusal.one("Unsupported")) == ["sec-agree", "gin"]
+    assert not phone.invited()
+
+
+async def test_options_that_requires_the_unknown_is_refused(stage: Stage) -> None:
+    call = await stage.call("x", method="OPTIONS", headers=[("Require", "timer, foo")], body=b"")
+    assert (await call.receive(420, "OPTIONS")).one("Unsupported") == "foo"
+
+
+async def test_what_the_caller_requires_of_the_phone_is_the_phones_to_judge(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line, headers=[("Require", "foo")])
+    ring = await phone.incoming()
+    assert ring.first.one("Require") == "foo"
+    ring.respond(420, headers=[("Unsupported", "foo")])
+    assert (await call.receive(420)).one("Unsupported") == "foo"
+    await stage.ended(call.call_id, outcome="rejected", code=420)
+
+
+async def test_what_the_phone_requires_of_the_caller_reaches_it(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    (await phone.incoming()).respond(421, headers=[("Require", "bar")])
+    assert (await call.receive(421)).one("Require") == "bar"

@@ -89,7 +89,7 @@ async def test_a_reinvite_without_an_offer_is_answered_in_the_ack(stage: Stage, 
 
 
 @WAYS
-@pytest.mark.parametrize("method", ["UPDATE", "INFO"])
+@pytest.mark.parametrize("method", ["UPDATE", "INFO", "MESSAGE", "OPTIONS", "DANCE"])
 async def test_a_request_passes_with_its_answer(stage: Stage, way: str, method: str) -> None:
     speaker, listener = await talk_towards(stage, way)
     body, kind = (
@@ -108,7 +108,10 @@ async def test_a_request_passes_with_its_answer(stage: Stage, way: str, method: 
 
 
 @WAYS
-@pytest.mark.parametrize(("method", "code"), [("UPDATE", 488), ("INFO", 469), ("INFO", 415)])
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [("UPDATE", 488), ("INFO", 469), ("INFO", 415), ("DANCE", 501), ("MESSAGE", 405)],
+)
 async def test_a_refused_request_gives_its_code(
     stage: Stage, way: str, method: str, code: int
 ) -> None:
