@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import cast
 
-from tests.campaigns import packet
+from tests.campaigns import extensions, packet
 from tests.campaigns.mutation import mutate
 from tests.campaigns.packet import Address, Packet
 from tests.scenarios.message import Message, address_of, parse
@@ -47,6 +47,7 @@ class Crowd(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
         self._dialogs: OrderedDict[bytes, Dialog] = OrderedDict()
         self._timers: set[asyncio.TimerHandle] = set()
+        self._nonce = ""  # of the last challenge
         self.own: Address = ("", 0)
         self.sent = 0
 
@@ -103,6 +104,9 @@ class Crowd(asyncio.DatagramProtocol):
         """Begin a call, or send some other request out of the blue."""
         chance = self._chance
         method = b"INVITE"
+        if chance.random() < 0.05:
+            self.say(extensions.register(chance, self.own, self._engine, number, self._nonce))
+            return
         if chance.random() < 0.15:
             method = chance.choice((b"OPTIONS", b"REGISTER", b"MESSAGE", b"BYE", b"ACK", b"CANCEL",
                                     b"SUBSCRIBE", b"FOO", b"UPDATE", b"PRACK"))
@@ -115,6 +119,7 @@ class Crowd(asyncio.DatagramProtocol):
             invite.body = b""
             invite.drop(b"Content-Type")
         if method == b"INVITE":
+            extensions.adorn(chance, invite, self._names())
             self._keep(invite.get(b"Call-ID"), Dialog(
                 invite.get(b"From"), invite.get(b"To"), invite.get(b"Call-ID"), b"",
                 int(invite.get(b"CSeq").split()[0]), invite))
@@ -123,6 +128,11 @@ class Crowd(asyncio.DatagramProtocol):
             self._later(chance.choice((0.0, 0.01, 0.1, 0.4)), packet.cancel(invite))
         if chance.random() < 0.05:
             self._later(0.02, invite)  # once more, as a retransmission or as a merged request
+
+    def _names(self) -> list[bytes]:
+        """Some dialogs that stand, as the far end would name them."""
+        known = list(self._dialogs.values())[-20:]
+        return [extensions.dialog_name(d.call_id, d.local, d.remote) for d in known if d.remote]
 
     def _keep(self, call_id: bytes, dialog: Dialog) -> None:
         self._dialogs[call_id] = dialog
@@ -151,8 +161,13 @@ class Crowd(asyncio.DatagramProtocol):
             return
 
     def _on_response(self, answer: Message) -> None:
+        if answer.code == 401:
+            self._nonce = extensions.nonce_of(answer)
         dialog = self._dialogs.get(_raw(answer.call_id))
-        if dialog is None or dialog.sent is None or answer.method != "INVITE" or answer.code < 200:
+        if dialog is None or dialog.sent is None or answer.method != "INVITE":
+            return
+        if answer.code < 200:
+            self._on_early(dialog.sent, answer)
             return
         own_invite = _raw(answer.one("CSeq")) == dialog.sent.get(b"CSeq")
         if answer.code >= 300:
@@ -168,6 +183,13 @@ class Crowd(asyncio.DatagramProtocol):
         if own_invite and not dialog.over:
             self._talk(dialog)
 
+    def _on_early(self, sent: Packet, answer: Message) -> None:
+        if answer.code > 100 and self._chance.random() < 0.9:
+            target = _raw(address_of(answer.one("Contact")))
+            prack = extensions.prack(self._chance, self.own, sent, answer, target)
+            if prack is not None:
+                self.say(prack)
+
     def _talk(self, dialog: Dialog) -> None:
         """Some requests inside the dialog, then BYE."""
         chance = self._chance
@@ -181,10 +203,14 @@ class Crowd(asyncio.DatagramProtocol):
 
     def _within(self, dialog: Dialog, method: bytes) -> Packet:
         dialog.cseq += 1
-        return packet.within(
+        made = packet.within(
             self.own, method, local=dialog.local, remote=dialog.remote, call_id=dialog.call_id,
             cseq=dialog.cseq, target=dialog.target, body=packet.SDP if method != b"BYE" else b"",
         )  # fmt: skip
+        if method == b"REFER":
+            refer_to = extensions.refer_to(self._chance, self.own, self._names())
+            made.fields.append((b"Refer-To", refer_to))
+        return made
 
     def _on_request(self, asked: Message) -> None:
         if asked.method == "INVITE" and not asked.to_tag:
@@ -213,6 +239,9 @@ class Crowd(asyncio.DatagramProtocol):
         for _ in range(chance.choice((0, 1, 1, 2))):
             code = chance.choice((100, 180, 180, 183, 181, 199))
             early = packet.response(self.own, asked, code, tag, packet.SDP)
+            if code > 100 and chance.random() < 0.4:
+                early.fields.append((b"Require", b"100rel"))
+                early.fields.append((b"RSeq", b"%d" % chance.choice((1, 2, 3, 77, 2147483647))))
             self._later(delay_s, self._routed(early))
             delay_s += chance.choice((0.0, 0.02))
         final = chance.choice(FINALS)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import socket
 import sys
 import time
 from collections import deque
@@ -16,16 +17,25 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+from tests.campaigns import packet
 from tests.campaigns.cases import CASES
 from tests.campaigns.crowd import Crowd
+from tests.campaigns.hose import Hose
+from tests.campaigns.mutation import mutate
 from tests.campaigns.peer import Peer
 from tests.campaigns.play import play, probe
 from tests.campaigns.site import Site, open_site
 from tests.campaigns.torture import TORTURES
+from tests.scenarios.sipp import HOST, free_port
 
+UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
 SETTINGS = {
     "timers": {"pre_ringing_s": 0.4, "max_ring_s": 1.2, "max_call_s": 4, "drain_s": 1},
     "limits": {"forwards_per_line": 0},
+    "sip": {
+        "listen": [f"udp:{HOST}:{UDP}", f"tcp:{HOST}:{TCP}"],
+        "nameservers": ["127.0.0.1:1"],
+    },
 }
 SETTLE_S = 30.0
 WILDNESS = 0.45  # the share of messages that are changed
@@ -87,6 +97,7 @@ async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple
         for port in (0, 0, 0, *engine.ports.values())
     ]
     callers, phones = opened[0], opened[1:3]
+    hose = Hose(chance, (HOST, TCP))
     write_lines(site, [phone.uri() for phone in phones])
     await asyncio.sleep(0.2)
     lines = [line.encode() for line in (PLAIN, BUSY, AWAY, ALWAYS, TWO, CHAIN)]
@@ -99,12 +110,30 @@ async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple
             if turn % 50 == 0:
                 callers.put(chance.choice(list(TORTURES.values()))(
                     callers.own, engine.address, PLAIN.encode()))
+            if turn % 5 == 0 and trail:
+                await hose.throw(over_tcp(chance, trail))
             await asyncio.sleep(1 / rate)
         await asyncio.sleep(1.0)
     finally:
+        await hose.close()
         for crowd in opened:
             crowd.close()
     return sum(crowd.sent for crowd in opened), list(trail)
+
+
+def over_tcp(chance: Random, trail: deque[bytes]) -> bytes:
+    """Something that was said over UDP, or a new request, as if it had come over TCP."""
+    if chance.random() < 0.5:
+        return chance.choice(trail).replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
+    own = HOST, 9
+    made = packet.request(own, (HOST, TCP), chance.choice((PLAIN, TWO, AWAY)).encode())
+    made.set(b"Via", made.get(b"Via").replace(b"UDP", b"TCP"))
+    made.set(b"Contact", b"<sip:x@127.0.0.1:9;transport=tcp>")
+    return mutate(chance, made) if chance.random() < WILDNESS else made.render()
+
+
+# What the crowd must have said, or the campaign proves little.
+SAID = ("INVITE", "PRACK", "REFER", "UPDATE", "REGISTER", "OPTIONS", "BYE", "CANCEL")
 
 
 def keep(directory: Path, trail: list[bytes]) -> Path:
@@ -148,6 +177,9 @@ def run(
         answered = site.engine.metric("renvoi_calls_total", outcome="answered")
         if answered < seconds:
             raise Broken(f"seed {seed}: only {answered:.0f} calls answered: this proves little")
+        for kind in SAID:
+            if not site.engine.metric("renvoi_sip_messages_total", direction="in", kind=kind):
+                raise Broken(f"seed {seed}: no {kind} came in: this proves little")
         odd = site.engine.counts()["odd"]
         if odd.get("exception"):
             raise Broken(f"seed {seed}: {odd['exception']} exceptions in callbacks")

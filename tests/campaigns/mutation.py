@@ -9,8 +9,8 @@ from tests.campaigns.packet import Fields, Packet
 
 Mutation = Callable[[Random, Packet], None]
 
-# URIs for Contact, From, To, Route, Record-Route and the start line. No host name that a
-# resolver would have to be asked for: that is another matter than parsing.
+# URIs for Contact, From, To, Route, Record-Route and the start line. The campaign's name server
+# never answers.
 URIS = [
     b"sip:x@[]", b"sip:[]", b"sip:x@", b"sip:@127.0.0.1", b"sip:", b"sip", b"", b"*", b":",
     b"sip:x@127.0.0.1:0", b"sip:x@127.0.0.1:65536", b"sip:x@127.0.0.1:-1", b"sip:x@[::1]:9",
@@ -22,6 +22,9 @@ URIS = [
     b"sip:\xc3\xa9@127.0.0.1", b"sip:x@127.0.0.1;=;;=x", b"sip:x@255.255.255.255:9",
     b"sip:x@0.0.0.0", b"sip:x@127.0.0.1:9;" + b"p;" * 300, b"sip:" + b"u" * 3000 + b"@127.0.0.1",
     b"sip:x@" + b"1." * 900 + b"1", b"sip:" + b"%41" * 400 + b"@127.0.0.1", b"sip:x@127.0.0.1 y",
+    b"sip:x@nowhere.invalid", b"sip:x@nowhere.invalid:9;transport=tcp", b"sip:x@a..b.invalid",
+    b"sip:x@" + b"l" * 70 + b".invalid", b"sip:x@xn--.invalid", b"sip:x@-", b"sip:x@single",
+    b"sip:x@[::1]:9;transport=tcp", b"sip:x@" + b"l." * 150 + b"invalid",
     b"sip:" + b"#" * 200 + b"@127.0.0.1", b"sip:" + b"^" * 700 + b"@127.0.0.1",
 ]  # fmt: skip
 ADDRESSES = (b"From", b"To", b"Contact", b"Record-Route", b"Route", b"Via", b"Refer-To", b"Path")
