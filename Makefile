@@ -25,6 +25,7 @@ test: install
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
+	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
 	$(VENV)/bin/python -m pytest $(ARGS)
 

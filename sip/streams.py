@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 CONNECT_S = 4.0  # a peer that does not accept in this time is not there
 FIRST_MESSAGE_S = 10.0  # a new connection that says nothing is closed
+# A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
+# after the last sign of life. Until then calls to it would wait on a dead connection.
+OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8_000),  # milliseconds
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is given up
 _FAILED = 1  # any status but 0
 
@@ -54,8 +64,8 @@ class Connection(asyncio.Protocol):
         self._socket = transport = cast("asyncio.Transport", transport)
         opened = transport.get_extra_info("socket")
         if opened is not None:
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for level, option, value in OPTIONS:
+                opened.setsockopt(level, option, value)
         if self._direction == INCOMING:
             # None: the peer has reset it already.
             self.remote = (transport.get_extra_info("peername") or self.remote)[:2]

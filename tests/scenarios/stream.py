@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+import socket
 import ssl
 from collections.abc import Coroutine
 from typing import Any, Self
@@ -36,16 +37,19 @@ class StreamEndpoint(Endpoint):
         port: int = 0,
         server_tls: ssl.SSLContext | None = None,
         client_tls: ssl.SSLContext | None = None,
+        sock: socket.socket | None = None,
     ) -> Self:
-        """Listen; port 0 takes a free one."""
+        """Listen; port 0 takes a free one. `sock` is bound already, `host` and `port` are its own.
+        """
         endpoint = cls()
         endpoint._client_tls = client_tls
         endpoint.transport = "tls" if server_tls is not None else "tcp"
-        endpoint._server = await asyncio.start_server(
-            endpoint._accepted, host, port, ssl=server_tls
-        )
-        name = endpoint._server.sockets[0].getsockname()
-        endpoint.host, endpoint.port = host, name[1]
+        if sock is None:
+            server = await asyncio.start_server(endpoint._accepted, host, port, ssl=server_tls)
+        else:
+            server = await asyncio.start_server(endpoint._accepted, sock=sock, ssl=server_tls)
+        endpoint._server = server
+        endpoint.host, endpoint.port = server.sockets[0].getsockname()[:2]
         return endpoint
 
     def close(self) -> None:

@@ -1,0 +1,93 @@
+"""A network of its own for one end of a scenario: a namespace behind a pair of virtual links that
+can be cut as a cable is."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+CLONE_NEWNET = 0x40000000
+_numbers = itertools.count(os.getpid())
+
+
+class Network:
+    """A namespace with the address `inside`; the engine's side of the link has `outside`."""
+
+    def __init__(self) -> None:
+        number = next(_numbers) % 16384
+        self.inside = f"10.{200 + number // 4096}.{number // 16 % 256}.{number % 16 * 16 + 2}"
+        self.outside = f"{self.inside.rpartition('.')[0]}.{number % 16 * 16 + 1}"
+        self.name = f"renvoi-{secrets.token_hex(4)}"
+        self._link = f"rv{secrets.token_hex(4)}"
+
+    def __enter__(self) -> Self:
+        if os.geteuid() != 0 or shutil.which("ip") is None:
+            pytest.skip("a network of its own takes root and iproute2")
+        _ip("netns", "add", self.name)
+        try:
+            _ip("link", "add", f"{self._link}o", "type", "veth", "peer", "name", f"{self._link}i")
+            _ip("link", "set", f"{self._link}i", "netns", self.name)
+            _ip("addr", "add", f"{self.outside}/28", "dev", f"{self._link}o")
+            _ip("link", "set", f"{self._link}o", "up")
+            _ip("-n", self.name, "addr", "add", f"{self.inside}/28", "dev", f"{self._link}i")
+            _ip("-n", self.name, "link", "set", "lo", "up")
+            self.mend()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["ip", "link", "del", f"{self._link}o"], capture_output=True, check=False)
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+
+    def cut(self) -> None:
+        """Nothing passes any more, and nobody is told."""
+        _ip("-n", self.name, "link", "set", f"{self._link}i", "down")
+
+    def mend(self) -> None:
+        """Everything passes again, at once."""
+        _ip("-n", self.name, "link", "set", f"{self._link}i", "up")
+        carrier = Path(f"/sys/class/net/{self._link}o/carrier")
+        deadline = time.monotonic() + 5
+        while carrier.read_text(encoding="ascii").strip() != "1":
+            assert time.monotonic() < deadline, "the link does not come up"
+            time.sleep(0.01)
+        _ip("neigh", "flush", "dev", f"{self._link}o")
+
+    def socket(self, kind: socket.SocketKind) -> socket.socket:
+        """A socket in there, bound to a free port of `inside`."""
+        made: list[socket.socket | OSError] = []
+
+        def make() -> None:
+            # A socket stays where it was made; only this thread goes there.
+            libc = ctypes.CDLL(None, use_errno=True)
+            with open(f"/run/netns/{self.name}", "rb") as place:
+                if libc.setns(place.fileno(), CLONE_NEWNET) != 0:
+                    made.append(OSError(ctypes.get_errno(), "setns"))
+                    return
+            opened = socket.socket(socket.AF_INET, kind)
+            opened.bind((self.inside, 0))
+            made.append(opened)
+
+        thread = threading.Thread(target=make)
+        thread.start()
+        thread.join()
+        if isinstance(made[0], OSError):
+            raise made[0]
+        return made[0]
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)

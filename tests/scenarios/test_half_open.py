@@ -1,0 +1,60 @@
+"""A TCP peer whose network is cut: gone without a word, noticed all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.scenarios.expect import connect, part
+from tests.scenarios.network import Network
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import Stage
+from tests.scenarios.stream import StreamEndpoint
+
+SETTINGS = {
+    "sip": {
+        "listen": [
+            f"udp:127.0.0.1:{free_port()}",
+            f"tcp:127.0.0.1:{free_port(socket.SOCK_STREAM)}",
+        ]
+    }
+}
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    with Network() as network:
+        yield network
+
+
+async def test_a_phone_whose_network_was_cut_is_found_again(
+    stage: Stage, network: Network
+) -> None:
+    phone = await StreamEndpoint.listen(sock=network.socket(socket.SOCK_STREAM))
+    stage._stack.push_async_callback(phone.finish)
+    line = stage.line(to=[phone.uri()])
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    assert stage.engine.metric("renvoi_connections") == 1
+
+    network.cut()
+    call = await stage.call(line)
+    await call.receive(480, wait_s=5)
+    await stage.ended(call.call_id, outcome="unreachable")
+    deadline = time.monotonic() + 20
+    while stage.engine.metric("renvoi_connections"):
+        assert time.monotonic() < deadline, "the dead connection is kept"
+        await asyncio.sleep(0.1)
+
+    network.mend()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    assert phone.made == 2
