@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from sip.names import Place, address_of, place_of
+from sip.names import Place, is_address, place_of
 from sip.transports import Address
 
 
@@ -28,4 +28,4 @@ class Branch:
     def place(self) -> Place | None:
         """What has to be looked up before it can be rung; None for an IP address."""
         place = place_of(self.routes[0] if self.routes else self.uri)
-        return place if address_of(place) is None else None
+        return None if is_address(place) else place

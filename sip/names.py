@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -57,6 +58,7 @@ class _Known(NamedTuple):
     choices: Sequence[Choice]
 
 
+@lru_cache(maxsize=4096)  # the same phones and gateways, call after call
 def place_of(hop: str) -> Place:
     """The place that a URI, or a Route value, leads to."""
     bare = hop.strip().lstrip("<").partition(">")[0]
@@ -81,9 +83,14 @@ def place_of(hop: str) -> Place:
     return Place(host, int(port) if port.isdigit() else 0, transport, secure)
 
 
+def is_address(place: Place) -> bool:
+    """Whether a place is named by an IP address: no name ends in a label of digits (RFC 3696 2)."""
+    return ":" in place.host or place.host.rpartition(".")[2].isdigit()
+
+
 def address_of(place: Place) -> Address | None:
     """The server of a place that is named by its IP address; None for a name."""
-    if not place.host or not (place.host[-1].isdigit() or ":" in place.host):
+    if not is_address(place):
         return None
     try:
         host = str(ip_address(place.host))

@@ -78,8 +78,9 @@ class Resolving:
         if self.pinned is not None:
             tell(0, token, _addresses([self.pinned]))
             return
-        host = target.addr.host
-        key = bytes(ffi.buffer(host.ptr, host.slen)), target.addr.port, target.type, target.flag
+        where = target.addr
+        host = where.host
+        key = ffi.unpack(host.ptr, host.slen), where.port, target.type, target.flag
         known = self._addresses.get(key)
         if known is None:
             place = _place(key)
