@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from sip.address import Address
 from sip.names import Place, is_address, place_of
-from sip.transports import Address
 
 
 @dataclass(eq=False, slots=True)

@@ -16,6 +16,7 @@ import yaml
 
 from engine import config_values as values
 from engine.config_values import Address, Listen, Network
+from sip.address import fits_family
 
 __all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "read"]
 
@@ -194,6 +195,7 @@ def read(document: object) -> Config:
         document = {}
     config = Config(**_section(Config, document, ""))
     _check_ports(config)
+    _check_advertise(config.sip)
     return config
 
 
@@ -242,6 +244,14 @@ def _check_ports(config: Config) -> None:
             other = taken.setdefault((family, listen.host, port), place)
             if other != place:
                 raise ConfigError(place, port, f"port already used by {other}")
+
+
+def _check_advertise(sip: Sip) -> None:
+    """An IP address can only be shown for a listening address of its own family."""
+    name = sip.advertise
+    if name is not None and not any(fits_family(name, item.ipv6) for item in sip.listen):
+        family = "IPv6" if ":" in name else "IPv4"
+        raise ConfigError("sip.advertise", name, f"nothing in sip.listen is {family}")
 
 
 def _parse(path: Path) -> object:

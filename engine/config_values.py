@@ -22,6 +22,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TRANSPORTS = ("udp", "tcp", "tls")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
+_LONGEST_NAME = 253  # characters (RFC 1035 2.3.4)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 # A URI that is put into a request as it stands: no blanks, quotes, brackets or control characters.
 _URI_TEXT = re.compile(r"""[^\s<>"`\\^|\x00-\x20\x7f]+""")
@@ -154,7 +155,8 @@ def host(value: Any) -> str:
     except ValueError:
         pass
     # What looks like an IPv4 address and is none would only fail later, in a name look-up.
-    if bare != name or not _HOST_NAME.fullmatch(name) or name.replace(".", "").isdigit():
+    is_name = _HOST_NAME.fullmatch(name) and len(name) <= _LONGEST_NAME
+    if bare != name or not is_name or name.replace(".", "").isdigit():
         raise ValueError("expected a host name or an IP address")
     return name
 

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sip.address import Address
 from sip.events import Event
-from sip.transports import Address
 
 if TYPE_CHECKING:
     from engine.branch import Branch

@@ -10,8 +10,8 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+from sip.address import Address
 from sip.names import address_of, place_of
-from sip.transports import Address
 
 if TYPE_CHECKING:
     from engine.worker import Worker

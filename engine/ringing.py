@@ -20,13 +20,13 @@ from engine.story import Story
 from rules.model import Condition
 from rules.outcome import stops_all
 from sip import headers, session
+from sip.address import Address
 from sip.endpoint import DialError
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.incoming import Incoming
 from sip.message import Message
 from sip.outgoing import Outgoing
 from sip.state import State
-from sip.transports import Address
 
 if TYPE_CHECKING:
     from engine.worker import Worker

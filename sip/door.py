@@ -138,8 +138,7 @@ class Door:
             self._refuse(rdata, 482, "loop_detected")
             return
         via, source = message.first(b"via") or b"", ffi.string(rdata.pkt_info.src_name)
-        transport = via[8:11].decode("latin-1").lower()
-        contact = endpoint.transports.contact_of(transport, b":" in source)
+        contact = endpoint.transports.contact_at(rdata.tp_info.transport, via, source)
         made = self._created
         status = lib.pjsip_dlg_create_uas_and_inc_lock(endpoint.ua, rdata, contact.ref, made)
         if status != 0:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sip import pjsip, stream_api, wire
+from sip.address import Address
 from sip.dispatch import Dispatch
 from sip.door import Door
 from sip.guard import Guard, OnRejected
@@ -28,7 +29,7 @@ from sip.replaces import Dialogs
 from sip.request import Request, Requests
 from sip.resolving import Resolving
 from sip.streams import Streams
-from sip.transports import Address, ListenError, Transports
+from sip.transports import ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
 
@@ -130,9 +131,9 @@ class Endpoint:
     def _start(self) -> None:
         endpoint = self._stack.enter_context(pjsip.stack())
         self.transports = Transports(self.settings.listen, self.settings.advertise)
-        self.transports.open(endpoint)
-        endpoint.libStart()
         self.endpt = lib.pjsua_get_pjsip_endpt()
+        self.transports.open(self.endpt)
+        endpoint.libStart()
         self.ua = lib.pjsip_ua_instance()
         self._forget_capabilities()
         self.resolving.start()

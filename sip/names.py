@@ -19,7 +19,7 @@ import dns.inet
 import dns.nameserver
 import dns.resolver
 
-from sip.transports import Address
+from sip.address import Address
 
 LIFETIME_S = 3.0  # of one question, all name servers and repetitions included
 SHORTEST_S, LONGEST_S = 1.0, 3600.0  # how long an answer is kept, whatever its TTL says

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import wire
+from sip.address import Address
 from sip.pjsip import ffi, lib
-from sip.transports import Address
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sip import stream_api, wire
+from sip.address import Address
 from sip.names import Place, address_of
 from sip.pjsip import LayoutError, ffi, lib
 from sip.stream_api import IPV6, TCP, TLS, UDP
-from sip.transports import Address
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint

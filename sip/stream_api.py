@@ -57,6 +57,8 @@ int pjsip_tpmgr_unregister_tpfactory(void *, pjsip_tpfactory *);
 long pjsip_tpmgr_receive_packet(void *, pjsip_rx_data *);
 void (*pjsip_tpmgr_get_state_cb(void *))(pjsip_transport *, int, const pj_transport_state_info *);
 int pjsip_udp_transport_start(pjsip_endpoint *, void *, void *, unsigned, pjsip_transport **);
+int pjsip_udp_transport_start6(pjsip_endpoint *, void *, void *, unsigned, pjsip_transport **);
+long pjsip_udp_transport_get_socket(pjsip_transport *);
 int pjsip_tx_data_encode(pjsip_tx_data *);
 """)
 

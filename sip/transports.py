@@ -1,4 +1,4 @@
-"""Listening addresses: opened in PJSIP, shown in Contacts, their UDP sockets found again."""
+"""Listening addresses: opened in PJSIP, shown in Contact and Via, their UDP sockets found again."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-
-import pjsua2
+from dataclasses import replace
+from typing import Any
 
 from sip import wire
+from sip.address import Address, fits_family
+from sip.pjsip import ffi, lib
 from sip.streams import Streams
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
@@ -21,73 +22,64 @@ class ListenError(OSError):
     """An address of `sip.listen` could not be used; says which and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
-    """One listening address: transport "udp", "tcp" or "tls", host without brackets, port."""
-
-    transport: str
-    host: str
-    port: int
-
-    @property
-    def shown_host(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
-
-    def __str__(self) -> str:
-        return f"{self.transport}:{self.shown_host}:{self.port}"
-
-
 class Transports:
-    """What PJSIP listens on, and the Contact for a dialog over each."""
+    """What PJSIP listens on, and the Contact for a dialog over each.
+
+    `advertise` is a host name, shown for every address, or an IP address (IPv6 without brackets),
+    shown for the listening addresses of its family; None = each shows its own.
+    """
 
     def __init__(self, listen: tuple[Address, ...], advertise: str | None) -> None:
         """Raises ListenError when an address is taken."""
         self.addresses = [_free(address) for address in listen]
-        self.host = ""  # the name of this engine towards others: of the first address
+        self.host = ""  # the name of this engine in URIs: of the first address
         self._advertise = advertise
         self._contacts: dict[tuple[str, bool], wire.Text] = {}  # by transport and IPv6
+        self._own: dict[Any, wire.Text] = {}  # the Contact of each UDP transport of PJSIP's
 
     @property
     def has_streams(self) -> bool:
         """Whether any of them is TCP or TLS."""
         return any(address.transport != "udp" for address in self.addresses)
 
-    def open(self, endpoint: pjsua2.Endpoint) -> None:
+    def open(self, endpt: Any) -> None:
         """Open the UDP sockets. Raises ListenError."""
         for address in self.addresses:
             if address.transport == "udp":
-                self._open_udp(endpoint, address)
+                self._open_udp(endpt, address)
 
     async def listen(self, streams: Streams) -> None:
         """Accept TCP and TLS connections. Raises ListenError."""
         for address in self.addresses:
             if address.transport != "udp":
-                shown = self._advertise or self._shown(address)
+                shown = self._shown(address)
                 try:
                     await streams.listen(address.transport, address.host, address.port, shown)
                 except OSError as error:
-                    reason = error.strerror or error
-                    raise ListenError(f"sip.listen: cannot listen on {address}: {reason}") from None
+                    raise _cannot_listen(address, error.strerror or error) from None
                 self._show(address, shown)
 
-    def _open_udp(self, endpoint: pjsua2.Endpoint, address: Address) -> None:
+    def _open_udp(self, endpt: Any, address: Address) -> None:
+        shown = self._shown(address)
         ipv6 = ":" in address.host
-        kind = pjsua2.PJSIP_TRANSPORT_UDP6 if ipv6 else pjsua2.PJSIP_TRANSPORT_UDP
-        config = pjsua2.TransportConfig()
-        config.port = address.port
-        config.boundAddress = address.host
-        if self._advertise:
-            config.publicAddress = self._advertise
-        try:
-            endpoint.transportCreate(kind, config)
-        except pjsua2.Error as error:
-            raise ListenError(f"sip.listen: cannot listen on {address}: {error.reason}") from None
-        self._show(address, self._advertise or self._shown(address))
+        host, name = wire.Text(address.host.encode()), wire.Text(shown.encode())
+        where, made = ffi.new("char[28]"), ffi.new("pjsip_transport **")
+        family = socket.AF_INET6 if ipv6 else socket.AF_INET
+        lib.pj_sockaddr_init(family, where, host.ref, address.port)
+        # The name is taken as it is: PJSIP looks nothing up.
+        named = ffi.new("pj_host_port *", {"host": name.ref[0], "port": address.port})
+        start = lib.pjsip_udp_transport_start6 if ipv6 else lib.pjsip_udp_transport_start
+        status = start(endpt, where, named, 1, made)
+        if status != 0:
+            raise _cannot_listen(address, f"PJSIP status {status}")
+        self._own[made[0]] = self._show(address, shown)
 
     def _shown(self, address: Address) -> str:
-        """The address by which others reach it."""
+        """The name or address by which others reach it, IPv6 without brackets."""
+        if self._advertise and fits_family(self._advertise, ":" in address.host):
+            return self._advertise
         if address.host not in ("0.0.0.0", "::"):
-            return address.shown_host
+            return address.host
         family, anywhere = socket.AF_INET, "192.0.2.1"
         if ":" in address.host:
             family, anywhere = socket.AF_INET6, "2001:db8::1"
@@ -95,16 +87,25 @@ class Transports:
             try:
                 probe.connect((anywhere, 9))  # nothing is sent; it chooses our address
             except OSError:
-                return address.shown_host
-            return replace(address, host=probe.getsockname()[0]).shown_host
+                return "::1" if ":" in address.host else "127.0.0.1"  # there is no other
+            return str(probe.getsockname()[0])
 
-    def _show(self, address: Address, host: str) -> None:
+    def _show(self, address: Address, host: str) -> wire.Text:
         """Make the Contact for dialogs over this address."""
+        shown = replace(address, host=host)
         suffix = "" if address.transport == "udp" else f";transport={address.transport}"
-        contact = f"<sip:renvoi@{host}:{address.port}{suffix}>"
-        key = address.transport, ":" in address.host
-        self._contacts.setdefault(key, wire.Text(contact.encode()))
-        self.host = self.host or host
+        contact = wire.Text(f"<sip:renvoi@{shown.shown_host}:{address.port}{suffix}>".encode())
+        self._contacts.setdefault((address.transport, ":" in address.host), contact)
+        self.host = self.host or shown.shown_host
+        return contact
+
+    def contact_at(self, transport: Any, via: bytes, source: bytes) -> wire.Text:
+        """The Contact of a leg whose INVITE came in over PJSIP's `transport`, with this topmost
+        Via, from the IP address `source`."""
+        own = self._own.get(transport)
+        if own is not None:
+            return own
+        return self.contact_of(via[8:11].decode("latin-1").lower(), b":" in source)
 
     def contact_for(self, hop: str) -> wire.Text:
         """The Contact of a leg whose INVITE goes to `hop`, a URI or a Route value."""
@@ -121,21 +122,18 @@ class Transports:
         return found or next(iter(self._contacts.values()))
 
     def udp_sockets(self) -> Iterator[socket.socket]:
-        """A second handle of each UDP socket of PJSIP's, found by its bound port."""
-        ports = {address.port for address in self.addresses if address.transport == "udp"}
-        for name in os.listdir("/proc/self/fd"):
-            try:
-                probe = socket.socket(fileno=os.dup(int(name)))
-            except OSError:
-                continue
-            is_ip = probe.family in (socket.AF_INET, socket.AF_INET6)
-            if is_ip and probe.type == socket.SOCK_DGRAM and probe.getsockname()[1] in ports:
-                for option in (socket.SO_RCVBUF, getattr(socket, "SO_RCVBUFFORCE", 33)):
-                    with contextlib.suppress(OSError):
-                        probe.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
-                yield probe
-            else:
-                probe.close()
+        """A second handle of each UDP socket of PJSIP's."""
+        for transport in self._own:
+            handle = os.dup(lib.pjsip_udp_transport_get_socket(transport))
+            udp = socket.socket(fileno=handle)
+            for option in (socket.SO_RCVBUF, getattr(socket, "SO_RCVBUFFORCE", 33)):
+                with contextlib.suppress(OSError):
+                    udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
+            yield udp
+
+
+def _cannot_listen(address: Address, reason: object) -> ListenError:
+    return ListenError(f"sip.listen: cannot listen on {address}: {reason}")
 
 
 def _free(address: Address) -> Address:
@@ -148,9 +146,10 @@ def _free(address: Address) -> Address:
     with socket.socket(family, kind) as probe:
         if kind == socket.SOCK_STREAM:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             probe.bind((address.host, address.port))
         except OSError as error:
-            reason = error.strerror or error
-            raise ListenError(f"sip.listen: cannot listen on {address}: {reason}") from None
+            raise _cannot_listen(address, error.strerror or error) from None
         return replace(address, port=probe.getsockname()[1])

@@ -20,7 +20,7 @@ from sip.pjsip import ffi, lib
 # PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
 PACKET_MAX = 4000
-VIA_ROOM = 300
+VIA_ROOM = 350  # a host name of 253 characters, transport, port, rport and branch
 # RFC 3261 9.1: 64*T1 after its CANCEL an INVITE counts as cancelled, whatever the far end does.
 CANCEL_TIMEOUT_S = 32.0
 # Below this much text of ours a message cannot come near the limit and is not measured.

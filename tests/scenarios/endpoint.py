@@ -268,7 +268,8 @@ class Endpoint(asyncio.DatagramProtocol):
         self.stray: list[Message] = []
         self._transport: asyncio.DatagramTransport | None = None
         self._arrivals: Mailbox[Call] = Mailbox()
-        self.host, self.port = "", 0
+        self.host, self.port = "", 0  # as Via and Contact show them
+        self.rport = True
 
     @classmethod
     async def open(cls, host: str = "127.0.0.1", port: int = 0) -> Endpoint:
@@ -288,12 +289,13 @@ class Endpoint(asyncio.DatagramProtocol):
 
     def uri(self, user: str = "ua") -> str:
         """A URI that reaches this socket."""
-        return f"sip:{user}@{self.host}:{self.port}"
+        return f"sip:{user}@{bracketed(self.host)}:{self.port}"
 
     def via(self) -> str:
         """A fresh Via for a new transaction."""
         branch = f"z9hG4bK{secrets.token_hex(8)}"
-        return f"SIP/2.0/UDP {self.host}:{self.port};rport;branch={branch}"
+        rport = ";rport" if self.rport else ""
+        return f"SIP/2.0/UDP {bracketed(self.host)}:{self.port}{rport};branch={branch}"
 
     def send(self, raw: bytes, peer: Address) -> None:
         """Put bytes on the wire."""
@@ -316,7 +318,7 @@ class Endpoint(asyncio.DatagramProtocol):
         content_type: str = "application/sdp",
     ) -> Call:
         """Send a first request to `peer` for the number `called`; the call it begins."""
-        uri = f"sip:{called}@{peer[0]}:{peer[1]}"
+        uri = f"sip:{called}@{bracketed(peer[0])}:{peer[1]}"
         sender = from_ or f'"Caller" <sip:{caller}@caller.example>'
         lines = [
             ("Via", self.via()),
@@ -375,4 +377,9 @@ class Endpoint(asyncio.DatagramProtocol):
             Call(self, addr, message, caller=False).respond(481)
 
 
-__all__ = ["METHODS", "WAIT_S", "Address", "Call", "Endpoint", "Headers", "user_of"]
+def bracketed(host: str) -> str:
+    """A host as a URI or a Via shows it."""
+    return f"[{host}]" if ":" in host else host
+
+
+__all__ = ["METHODS", "WAIT_S", "Address", "Call", "Endpoint", "Headers", "bracketed", "user_of"]

@@ -115,8 +115,8 @@ class Engine:
         }
         for section, values in (settings or {}).items():
             config.setdefault(section, {}).update(values)
-        _, host, port = config["sip"]["listen"][0].split(":")
-        self.address = (host, int(port))
+        host, _, port = config["sip"]["listen"][0].partition(":")[2].rpartition(":")
+        self.address = (host.strip("[]"), int(port))
         # JSON is YAML too
         self._config.write_text(json.dumps(config, indent=1), encoding="utf-8")
 

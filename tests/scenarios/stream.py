@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Coroutine
 from typing import Any, Self
 
-from tests.scenarios.endpoint import Address, Endpoint
+from tests.scenarios.endpoint import Address, Endpoint, bracketed
 
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 
@@ -79,14 +79,12 @@ class StreamEndpoint(Endpoint):
         self.streams.clear()
 
     def uri(self, user: str = "ua") -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"sip:{user}@{host}:{self.port};transport={self.transport}"
+        return f"sip:{user}@{bracketed(self.host)}:{self.port};transport={self.transport}"
 
     def via(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
         branch = f"z9hG4bK{secrets.token_hex(8)}"
         name = self.transport.upper()
-        return f"SIP/2.0/{name} {host}:{self.port};rport;branch={branch}"
+        return f"SIP/2.0/{name} {bracketed(self.host)}:{self.port};rport;branch={branch}"
 
     def send(self, raw: bytes, peer: Address) -> None:
         writer = self.streams.get(peer)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sip.address import Address
 from sip.names import Choice, Names, Place, _drawn, address_of, place_of
-from sip.transports import Address
 
 
 @pytest.mark.parametrize(

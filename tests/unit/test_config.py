@@ -82,6 +82,12 @@ def test_listening_addresses_are_parsed(text: str, listen: Listen) -> None:
         ({"sip": {"outbound_proxy": "10.0.0.1"}}, "sip.outbound_proxy", "10.0.0.1"),
         ({"sip": {"advertise": "300.1.1.1"}}, "sip.advertise", "300.1.1.1"),
         ({"sip": {"advertise": "a b"}}, "sip.advertise", "a b"),
+        ({"sip": {"advertise": "2001:db8::1"}}, "sip.advertise", "2001:db8::1"),
+        (
+            {"sip": {"advertise": "192.0.2.1", "listen": ["udp:[::1]:5080"]}},
+            "sip.advertise",
+            "192.0.2.1",
+        ),
         ({"sip": {"registrar": "yes"}}, "sip.registrar", "yes"),
         ({"sip": {"realm": 'a"b'}}, "sip.realm", 'a"b'),
         ({"destinations": {"fax": "sip:{numbr}@h"}}, "destinations.fax", "sip:{numbr}@h"),
@@ -220,3 +226,10 @@ def test_forms_of_redis_url(url: str) -> None:
 )
 def test_forms_of_destinations(template: str) -> None:
     assert read({"destinations": {"voicemail": template}}).destinations.voicemail == template
+
+
+def test_a_host_name_is_no_longer_than_names_can_be() -> None:
+    longest = ".".join(["a" * 62] * 4)
+    assert read({"sip": {"advertise": longest}}).sip.advertise == longest
+    with pytest.raises(ConfigError, match=r"sip\.advertise"):
+        read({"sip": {"advertise": f"{longest}.aa"}})
