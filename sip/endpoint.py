@@ -332,8 +332,9 @@ class Endpoint:
         try:
             head = ffi.new("pjsip_hdr *")
             head.prev = head.next = head
-            for route in routes:
-                line = ffi.new("char[]", route.encode())
+            # Parsed headers point into their lines until the dialog has copied them.
+            lines = [ffi.new("char[]", route.encode()) for route in routes]
+            for line in lines:
                 header = lib.pjsip_parse_hdr(
                     pool, wire.text(b"Route").ref, line, len(line) - 1, ffi.NULL
                 )

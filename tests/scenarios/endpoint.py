@@ -266,6 +266,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.stray: list[Message] = []
+        self.heard: list[Message] = []  # everything that came to this socket
         self._transport: asyncio.DatagramTransport | None = None
         self._arrivals: Mailbox[Call] = Mailbox()
         self.host, self.port = "", 0  # as Via and Contact show them
@@ -290,6 +291,17 @@ class Endpoint(asyncio.DatagramProtocol):
     def uri(self, user: str = "ua") -> str:
         """A URI that reaches this socket."""
         return f"sip:{user}@{bracketed(self.host)}:{self.port}"
+
+    def show(self, other: Endpoint) -> None:
+        """From now on Via and Contact show the other's address. What comes there of a call belongs
+        to that call, too."""
+        self.host, self.port = other.host, other.port
+        other.calls = self.calls
+
+    def requests(self) -> list[str]:
+        """The methods of the requests that came to this socket, in order, repeats left out."""
+        seen = {(m.branch, m.method): m.method for m in self.heard if not m.code}
+        return list(seen.values())
 
     def via(self) -> str:
         """A fresh Via for a new transaction."""
@@ -362,6 +374,7 @@ class Endpoint(asyncio.DatagramProtocol):
         if len(data.strip()) == 0:
             return
         message = parse(data)
+        self.heard.append(message)
         for call in self.calls:
             if call.call_id == message.call_id:
                 call.arrive(message, addr)

@@ -1,0 +1,111 @@
+"""`sip.outbound_proxy`: every outgoing leg is sent there first."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.proxy import FAR, FURTHER, check_route
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number, to_voicemail
+
+PORT = free_port()
+PROXY = f"<sip:127.0.0.1:{PORT};lr>"
+SETTINGS = {"sip": {"outbound_proxy": PROXY.strip("<>")}}
+
+
+@pytest.fixture
+async def proxy(stage: Stage) -> AsyncIterator[Endpoint]:
+    """What listens at the proxy's address."""
+    endpoint = await Endpoint.open(port=PORT)
+    yield endpoint
+    endpoint.close()
+
+
+async def test_a_line_a_voicemail_and_a_number_are_all_called_through_it(
+    stage: Stage, proxy: Endpoint
+) -> None:
+    target = numbers.outside_number()
+    line, phone = await stage.line_with_phone()
+    stage.change(line, forwards={"busy": to_voicemail(line)})
+    call = await stage.call(line)
+    ring = await proxy.incoming()
+    check_route(ring.first, [PROXY], phone.uri())
+    ring.respond(486)
+    check_route(await ring.receive("ACK"), [PROXY], phone.uri())
+    away = await proxy.incoming(line)
+    assert away.first.values("Route") == [PROXY]
+    assert f"@127.0.0.1:{stage.engine.ports['voicemail']};" in away.first.uri
+    away.respond(486)
+    await call.receive(486)
+    other = stage.line(forwards={"unconditional": to_number(target)})
+    call = await stage.call(other)
+    away = await proxy.incoming(target)
+    check_route(
+        away.first, [PROXY], f"sip:{target}@127.0.0.1:{stage.engine.ports['number']}"
+    )
+    await connect(call, away)
+    await part(call, away)
+    assert phone.requests() == []
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("hops", [[FAR], [FAR, FURTHER]])
+async def test_the_proxy_comes_before_the_path_of_a_phone(
+    stage: Stage, proxy: Endpoint, hops: list[str]
+) -> None:
+    phone = await stage.endpoint()
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()}>;path="{", ".join(hops)}"')
+    call = await stage.call(line)
+    ring = await proxy.incoming()
+    check_route(ring.first, [PROXY, *hops], phone.uri())
+    ring.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    check_route(await ring.receive("CANCEL"), [PROXY, *hops], phone.uri())
+    check_route(await ring.receive("ACK"), [PROXY, *hops], phone.uri())
+    await stage.ended(call.call_id, outcome="cancelled")
+
+
+@pytest.mark.parametrize("records", [True, False])
+async def test_the_proxy_stays_on_the_way_if_it_says_so(
+    stage: Stage, proxy: Endpoint, records: bool
+) -> None:
+    """RFC 3261 12.1.2: the route set of the dialog is what the answer recorded."""
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await proxy.incoming()
+    proxy.show(phone)
+    recorded = [("Record-Route", PROXY)] if records else []
+    ring.respond(200, headers=recorded, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    routes = [PROXY] if records else []
+    check_route(await ring.receive("ACK"), routes, phone.uri())
+    await part(call, ring)
+    check_route(ring.requests("BYE")[0], routes, phone.uri())
+    assert proxy.requests() == (["INVITE", "ACK", "BYE"] if records else ["INVITE"])
+    assert phone.requests() == ([] if records else ["ACK", "BYE"])
+
+
+async def test_requests_to_the_caller_do_not_go_there(stage: Stage, proxy: Endpoint) -> None:
+    line, _ = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await proxy.incoming()
+    await connect(call, ring)
+    await ring.hang_up()
+    assert not (await call.receive("BYE")).has("Route")
+    assert proxy.requests() == ["INVITE", "ACK"]
+
+
+async def test_a_proxy_that_is_not_there_makes_every_phone_unreachable(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    await call.receive(480, wait_s=6)
+    assert phone.requests() == []
+    await stage.ended(call.call_id, outcome="unreachable")

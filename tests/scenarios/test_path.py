@@ -1,0 +1,106 @@
+"""Phones that registered through an edge (Path, RFC 3327): calls to them go the same way."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.proxy import FAR, check_route, proxy_of
+from tests.scenarios.stage import ANSWER_BYTES, Stage
+
+
+async def registered(stage: Stage, more: str = "") -> tuple[str, Endpoint, Endpoint, list[str]]:
+    """A line whose phone registered through an edge: its number, phone, edge and routes."""
+    phone = await stage.endpoint()
+    edge, route = await proxy_of(stage, phone)
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()}>;path="{route}{"," if more else ""}{more}"')
+    return line, phone, edge, [route, *([more] if more else [])]
+
+
+async def edge_call(stage: Stage, line: str, edge: Endpoint) -> tuple[Call, Call]:
+    """A call to the line, and what comes to the edge of it."""
+    call = await stage.call(line)
+    return call, await edge.incoming()
+
+
+@pytest.mark.parametrize("more", ["", FAR])
+async def test_a_phone_is_rung_by_the_path_it_registered_through(stage: Stage, more: str) -> None:
+    line, phone, edge, routes = await registered(stage, more)
+    call, ring = await edge_call(stage, line, edge)
+    check_route(ring.first, routes, phone.uri())
+    ring.endpoint.show(phone)
+    await connect(call, ring)
+    # What the answer says counts from then on: without Record-Route, straight to the Contact.
+    await part(call, ring)
+    for method in ("ACK", "BYE"):
+        check_route(ring.requests(method)[0], [], phone.uri())
+    assert edge.requests() == ["INVITE"]
+    assert phone.requests() == ["ACK", "BYE"]
+
+
+async def test_an_edge_that_records_its_route_stays_on_the_way(stage: Stage) -> None:
+    line, phone, edge, routes = await registered(stage)
+    call, ring = await edge_call(stage, line, edge)
+    edge.show(phone)
+    ring.respond(200, headers=[("Record-Route", routes[0])], body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    check_route(await ring.receive("ACK"), routes, phone.uri())
+    await part(call, ring)
+    check_route(ring.requests("BYE")[0], routes, phone.uri())
+    assert edge.requests() == ["INVITE", "ACK", "BYE"]
+    assert phone.requests() == []
+
+
+@pytest.mark.parametrize("more", ["", FAR])
+async def test_a_cancel_takes_the_path_of_its_invite(stage: Stage, more: str) -> None:
+    line, phone, edge, routes = await registered(stage, more)
+    call, ring = await edge_call(stage, line, edge)
+    ring.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    cancel = await ring.receive("CANCEL")
+    check_route(cancel, routes, phone.uri())
+    assert cancel.one("Via") == ring.first.one("Via")
+    check_route(await ring.receive("ACK"), routes, phone.uri())
+    assert edge.requests() == ["INVITE", "CANCEL", "ACK"]
+    assert phone.requests() == []
+
+
+async def test_the_ack_of_a_refusal_takes_the_path_of_its_invite(stage: Stage) -> None:
+    line, phone, edge, routes = await registered(stage)
+    call, ring = await edge_call(stage, line, edge)
+    ring.respond(486)
+    check_route(await ring.receive("ACK"), routes, phone.uri())
+    await call.receive(486)
+    assert edge.requests() == ["INVITE", "ACK"]
+
+
+async def test_the_path_of_one_phone_is_not_taken_to_another(stage: Stage) -> None:
+    line, phone, edge, routes = await registered(stage)
+    other = await stage.endpoint()
+    stage.register(line, other.uri())
+    call, ring = await edge_call(stage, line, edge)
+    check_route(ring.first, routes, phone.uri())
+    beside = await other.incoming()
+    check_route(beside.first, [], other.uri())
+    beside.respond(486)
+    await beside.receive("ACK")
+    ring.respond(486)
+    await call.receive(486)
+
+
+async def test_a_path_with_a_user_and_parameters_comes_back_as_it_was(stage: Stage) -> None:
+    """An edge tells its connections apart by what it put there (RFC 3327 5.3, RFC 5626 5.2)."""
+    phone = await stage.endpoint()
+    edge, _ = await proxy_of(stage, phone)
+    received = "received=sip:192.0.2.9:5061%3btransport%3dtls"
+    route = f"<sip:Vskz%40tcQ==@127.0.0.1:{edge.port};lr;ob;nat=yes;{received};x>"
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()};line=7>;path="{route}"')
+    call, ring = await edge_call(stage, line, edge)
+    check_route(ring.first, [route], f"{phone.uri()};line=7")
+    ring.respond(486)
+    await call.receive(486)
