@@ -1,0 +1,159 @@
+"""Callers behind a NAT (RFC 3581): Via and Contact show an address that they do not send from.
+
+A second socket plays the address inside, so that it is seen what goes there.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.message import Message, parameters
+from tests.scenarios.stage import OFFER_BYTES, Stage, to_voicemail
+
+INSIDE = "127.0.0.5"
+METHODS = ("INVITE", "ACK", "UPDATE", "BYE")
+
+
+class Natted:
+    """A caller behind a NAT: what it sends comes from `port`, what it shows is `inside`."""
+
+    def __init__(self, caller: Endpoint, inside: Endpoint) -> None:
+        self.port = caller.port
+        self.caller = caller
+        self.inside = inside
+        caller.show(inside)
+
+    def check(self, response: Message) -> None:
+        """A response says where its request came from."""
+        via = parameters(response.one("Via"))
+        assert response.one("Via").startswith(f"SIP/2.0/UDP {INSIDE}:{self.inside.port};")
+        assert (via["received"], via["rport"]) == ("127.0.0.1", str(self.port))
+
+
+@pytest.fixture
+async def natted(stage: Stage) -> Natted:
+    return Natted(await stage.endpoint(), await stage.endpoint(INSIDE))
+
+
+def start(stage: Stage, natted: Natted, called: str) -> Call:
+    return natted.caller.start(stage.engine.address, called, body=OFFER_BYTES)
+
+
+async def test_responses_come_back_to_the_port_that_asked(stage: Stage, natted: Natted) -> None:
+    line, phone = await stage.line_with_phone()
+    call = start(stage, natted, line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    call.request("UPDATE", body=OFFER_BYTES)
+    ring.respond(200, to=await ring.receive("UPDATE"))
+    await call.receive(200, "UPDATE")
+    await part(call, ring)
+    responses = [message for message in natted.caller.heard if message.code]
+    assert {message.code for message in responses} == {100, 180, 200}
+    for message in responses:
+        natted.check(message)
+    assert not natted.inside.heard
+    await stage.ended(call.call_id, outcome="answered")
+
+
+@pytest.mark.parametrize("way", ["busy", "unknown", "cancelled"])
+async def test_refusals_come_back_to_the_port_that_asked(
+    stage: Stage, natted: Natted, way: str
+) -> None:
+    line, phone = await stage.line_with_phone()
+    call = start(stage, natted, numbers.line_number() if way == "unknown" else line)
+    if way == "unknown":
+        natted.check(await call.receive(404))
+    else:
+        ring = await phone.incoming()
+        ring.respond(180)
+        await call.receive(180)
+        if way == "busy":
+            ring.respond(486)
+            natted.check(await call.receive(486))
+        else:
+            call.cancel()
+            natted.check(await call.receive(200, "CANCEL"))
+            natted.check(await call.receive(487))
+    assert not natted.inside.heard
+
+
+async def test_a_stranger_behind_a_nat_hears_its_403(stage: Stage) -> None:
+    stranger = Natted(await stage.endpoint("127.0.0.2"), await stage.endpoint(INSIDE))
+    call = start(stage, stranger, stage.line())
+    answer = await call.receive(403)
+    via = parameters(answer.one("Via"))
+    assert (via["received"], via["rport"]) == ("127.0.0.2", str(stranger.port))
+    assert not stranger.inside.heard
+
+
+async def test_without_rport_responses_go_to_the_port_that_via_shows(
+    stage: Stage, natted: Natted
+) -> None:
+    """RFC 3261 18.2.2: to the address that it came from, all the same."""
+    shown = await stage.endpoint()
+    shown.calls = natted.caller.calls
+    natted.caller.port, natted.caller.rport = shown.port, False
+    line, phone = await stage.line_with_phone()
+    call = start(stage, natted, line)
+    ring = await phone.incoming()
+    ring.respond(486)
+    via = parameters((await call.receive(486)).one("Via"))
+    assert via["received"] == "127.0.0.1"
+    assert "rport" not in via
+    assert [message.code for message in shown.heard] == [100, 486]
+    assert not natted.caller.heard
+
+
+async def test_requests_of_the_engine_ask_for_rport(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone(forwards={})
+    stage.change(line, forwards={"busy": to_voicemail(line)})
+    call = await stage.call(line)
+    refused = await phone.incoming()
+    refused.respond(486)
+    await refused.receive("ACK")
+    away = await stage.server("voicemail").incoming(line)
+    await connect(call, away)
+    call.request("UPDATE", body=OFFER_BYTES)
+    away.respond(200, to=await away.receive("UPDATE"))
+    await call.receive(200, "UPDATE")
+    await part(call, away)
+    asked = [message for message in away.received + refused.received if not message.code]
+    assert {message.method for message in asked} == set(METHODS)
+    for message in asked:
+        assert ";rport;branch=" in message.one("Via")
+
+
+async def test_requests_to_a_caller_go_to_its_contact(stage: Stage, natted: Natted) -> None:
+    """As RFC 3261 12.2.1.1 says; whoever stands before phones behind a NAT corrects the Contact."""
+    line, phone = await stage.line_with_phone()
+    call = start(stage, natted, line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await ring.hang_up()
+    bye = await call.receive("BYE")
+    assert bye.uri == call.first.one("Contact").strip("<>")
+    assert natted.inside.requests() == ["BYE"]
+    assert natted.caller.requests() == []
+    await stage.ended(call.call_id, outcome="answered")
+
+
+async def test_a_caller_whose_nat_gives_it_another_port_goes_on(
+    stage: Stage, natted: Natted
+) -> None:
+    line, phone = await stage.line_with_phone()
+    call = start(stage, natted, line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    moved = Natted(await stage.endpoint(), natted.inside)
+    moved.caller.calls = natted.caller.calls
+    call.endpoint = moved.caller
+    call.request("UPDATE", body=OFFER_BYTES)
+    ring.respond(200, to=await ring.receive("UPDATE"))
+    moved.check(await call.receive(200, "UPDATE"))
+    await part(call, ring)
+    assert not natted.inside.heard
+    await stage.ended(call.call_id, outcome="answered")
