@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.outcome import Outcome, Over
 from engine.story import Story
 from rules.outcome import Failure, stops_all
 from sip import headers
@@ -13,17 +14,25 @@ from sip.outgoing import Outgoing
 class Attempt:
     """The failures of one attempt: a line with its contacts, or a forward's target."""
 
-    __slots__ = ("_failed", "_given_up", "_story")
+    __slots__ = ("_failed", "_given_up", "_story", "too_large")
 
     def __init__(self, story: Story) -> None:
         self._story = story
         self._failed: list[Failed] = []
         self._given_up: list[Failure] = []  # legs that nobody answered in time
+        self.too_large = False  # an INVITE of it did not fit a packet, and was not sent
 
     def clear(self) -> None:
         """Another line or target is tried, or somebody answered."""
         self._failed.clear()
         self._given_up.clear()
+        self.too_large = False
+
+    def check_size(self) -> None:
+        """Raises Over when nobody was called because the INVITE fits no packet: the caller must
+        hear why, and a forward would fit no better."""
+        if self.too_large and not self._failed and not self._given_up:
+            raise Over(Outcome.FAILED, 513, "too_large")
 
     def failed(self, event: Failed) -> None:
         self._failed.append(event)

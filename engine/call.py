@@ -251,6 +251,7 @@ class Call:
         self._route.leave(line.number)
         if result is Condition.NO_ANSWER:
             return result
+        ringing.attempt.check_size()
         outcome = verdict(ringing.attempt.failures())
         if isinstance(outcome, Condition):
             return outcome
@@ -306,6 +307,7 @@ class Call:
             return result
         if result is not None:
             raise Over(Outcome(result.value), 480, "target_no_answer")
+        self._ringing.attempt.check_size()
         failures = self._ringing.attempt.failures()
         if not failures:
             raise Over(Outcome.UNREACHABLE, 480, "target_undialled")

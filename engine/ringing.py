@@ -21,7 +21,7 @@ from rules.model import Condition
 from rules.outcome import stops_all
 from sip import headers, session
 from sip.address import Address
-from sip.endpoint import DialError
+from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.incoming import Incoming
 from sip.message import Message
@@ -161,6 +161,7 @@ class Ringing:
             )
         except DialError as error:
             worker.log.warning("call.undialled", call=self._story.id, error=str(error))
+            self.attempt.too_large |= isinstance(error, TooLarge)
             return
         self._ringing[leg] = branch
         self._story.dialled(leg, branch.role, branch.number)

@@ -16,6 +16,7 @@ from sip.message import Message
 from sip.pjsip import ffi, lib
 from sip.reliable import Reliable
 from sip.request import Request
+from sip.response import Response
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -158,7 +159,7 @@ class Door:
         lib.pjsip_dlg_add_usage(dlg, endpoint.usage, ffi.NULL)
         lib.pjsip_dlg_inc_session(dlg, endpoint.usage)
         tsx = lib.pjsip_rdata_get_tsx(rdata)
-        response = wire.Response(dlg, rdata)
+        response = Response(dlg, rdata)
         leg = Incoming(endpoint, dlg, tsx, response, message)
         leg.source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
         max_fwd = rdata.msg_info.max_fwd

@@ -31,13 +31,17 @@ from sip.resolving import Resolving
 from sip.streams import Streams
 from sip.transports import ListenError, Transports
 
-__all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings"]
+__all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLarge"]
 
 TICK_S = 0.02  # PJSIP's timers
 
 
 class DialError(ValueError):
-    """An outgoing leg could not even be made: the URI does not parse or the INVITE does not fit."""
+    """An outgoing leg could not even be made: its URI or a route does not parse."""
+
+
+class TooLarge(DialError):
+    """The INVITE of an outgoing leg does not fit a packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +310,7 @@ class Endpoint:
             )
             if tdata is None:
                 leg.abandon()
-                raise DialError(f"the INVITE to {uri!r} would not fit a packet")
+                raise TooLarge(f"the INVITE to {uri!r} would not fit a packet")
             header = lib.pjsip_msg_find_hdr(tdata.msg, pjsip.H_MAX_FORWARDS, ffi.NULL)
             ffi.cast("pjsip_int_hdr *", header).ivalue = max_forwards
             leg.trusted = trusted

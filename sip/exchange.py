@@ -14,6 +14,7 @@ from sip.events import Refreshed
 from sip.headers import crossing, requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
+from sip.response import Response
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Exchange:
         "tsx",
     )
 
-    def __init__(self, asker: Leg, method: bytes, tsx: Any, response: wire.Response) -> None:
+    def __init__(self, asker: Leg, method: bytes, tsx: Any, response: Response) -> None:
         self.asker = asker
         self.method = method.upper() if method.lower() in _KNOWN else method
         self.invite = tsx.method.id == pjsip.INVITE
@@ -111,8 +112,11 @@ class Exchanges:
     def on_request(self, method: bytes, tsx: Any, rdata: Any, message: Message) -> None:
         """A request from this leg's far end: pass it to the peer or refuse it."""
         leg = self.leg
-        exchange = Exchange(leg, method, tsx, wire.Response(leg.dialog, rdata))
+        exchange = Exchange(leg, method, tsx, Response(leg.dialog, rdata))
         self.asked.append(exchange)
+        if message.truncated:
+            exchange.answer(513, None)
+            return
         if method == b"PRACK":
             self._on_prack(exchange, message)
             return

@@ -84,6 +84,14 @@ class Frames:
         return message
 
 
+def without_body(head: bytes) -> bytes:
+    """The head of a message too large, as a whole message; empty if that is too large as well."""
+    found = _LENGTH.search(head)
+    if found is None or len(head) > MESSAGE_MAX:
+        return b""
+    return head[: found.start(1)] + b"0" + head[found.end(1) :]
+
+
 def too_large(head: bytes) -> bytes:
     """The 513 for a request that cannot be taken; empty for what is none (RFC 3261 21.5.14)."""
     message = Message(head)

@@ -10,6 +10,7 @@ from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import lib
 from sip.reliable import Early
+from sip.response import Response
 from sip.state import State
 
 if TYPE_CHECKING:
@@ -22,11 +23,11 @@ class Incoming(Leg):
     __slots__ = ("_hangup_reason", "_response", "invite", "max_forwards", "source")
 
     def __init__(
-        self, endpoint: Endpoint, dlg: Any, tsx: Any, response: wire.Response, invite: Message
+        self, endpoint: Endpoint, dlg: Any, tsx: Any, response: Response, invite: Message
     ) -> None:
         super().__init__(endpoint, dlg, State.TRYING)
         self._invite = tsx
-        self._response: wire.Response | None = response
+        self._response: Response | None = response
         self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
         self.invite: Message | None = invite
         self.max_forwards = 70  # as received
@@ -175,8 +176,8 @@ class Incoming(Leg):
         if self._response.send(self._dlg, self._invite, code, message, extra):
             return True
         self._endpoint.illegal("response_not_sent")
-        if code >= 300 and self._response is not None:
-            # An INVITE is never left without its final response.
+        if (code >= 300 or (code < 200 and not extra)) and self._response is not None:
+            # An INVITE is never left without its final response, and ringing is worth telling.
             self._response.send(self._dlg, self._invite, code, None)
         return False
 

@@ -20,6 +20,7 @@ COMPACT = {
 # Names as they were received, by their full lower-case form: the same few come again and again.
 _names: dict[bytes, bytes] = {}
 _NAMES_KEPT = 4096
+LONGEST = 3999  # bytes of a datagram that PJSIP reads
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 
@@ -31,16 +32,19 @@ class Message:
     obsolete folding (RFC 3261 7.3.1) is unfolded.
     """
 
-    __slots__ = ("_body", "_cut", "_fields", "_head", "_index", "start_line", "untrusted")
+    __slots__ = ("_body", "_cut", "_fields", "_head", "_index", "lost", "start_line", "untrusted")
 
     def __init__(self, raw: bytes) -> None:
         head, end, body = raw.partition(b"\r\n\r\n")
         lines = head.count(b"\r\n")
+        self.lost = False  # its end, on the way, and it is known
         if not end or head.count(b"\n") != lines or head.count(b"\r") != lines:
             # A bare CR or LF ends a line for PJSIP as well: one may not hide a header in a value.
             parts = _HEAD_END.split(raw, maxsplit=1)
             head = _LINE_END.sub(b"\r\n", parts[0])
             body = parts[1] if len(parts) == 2 else b""
+            if len(parts) == 1 and len(raw) >= LONGEST:
+                self.lost = True
         self.start_line, _, self._head = head.partition(b"\r\n")
         self._body = body
         self._cut = False  # the body ends where Content-Length says
@@ -110,9 +114,9 @@ class Message:
 
     @property
     def truncated(self) -> bool:
-        """Whether fewer bytes came than Content-Length promised."""
+        """Whether fewer bytes came than Content-Length promised: a datagram of more than 4,000."""
         length = self.declared_length
-        return length is not None and length > len(self._body)
+        return self.lost or (length is not None and length > len(self._body))
 
     @property
     def content_type(self) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sip import stream_api, wire
-from sip.framing import PONG, Frames, FramingError, too_large
+from sip.framing import PONG, Frames, FramingError, too_large, without_body
 from sip.pjsip import ffi, lib
 from sip.stream_api import INCOMING, OUTGOING, Kind
 
@@ -94,7 +94,7 @@ class Connection(asyncio.Protocol):
             return
         for head in self._frames.oversize:
             self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
-            self.write(too_large(head))
+            self._refuse(head)
         self._frames.oversize.clear()
         for _ in range(self._frames.pings):
             self.write(PONG)
@@ -106,6 +106,15 @@ class Connection(asyncio.Protocol):
             if self._lost:
                 return
             self._streams.receive(self, message)
+
+    def _refuse(self, head: bytes) -> None:
+        """A message too large: 513 for a request; a response ends what was asked, as one that
+        came without its end in a datagram does."""
+        if not head.startswith(b"SIP/2.0"):
+            self.write(too_large(head))
+        elif not self._lost and (message := without_body(head)):
+            with wire.cut():
+                self._streams.receive(self, message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose()

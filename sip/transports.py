@@ -97,6 +97,7 @@ class Transports:
         contact = wire.Text(f"<sip:renvoi@{shown.shown_host}:{address.port}{suffix}>".encode())
         self._contacts.setdefault((address.transport, ":" in address.host), contact)
         self.host = self.host or shown.shown_host
+        wire.goes_by(shown.shown_host)
         return contact
 
     def contact_at(self, transport: Any, via: bytes, source: bytes) -> wire.Text:

@@ -1,4 +1,4 @@
-"""Writing messages through PJSIP: strings, header text, bodies, requests and responses of a dialog.
+"""Writing messages through PJSIP: strings, header text, bodies, requests of a dialog.
 
 The header fields that pass are added as one header whose value holds the rest of the text
 ("Subject: x" CRLF "Date: y" is the header Subject with a two-line value): one call into C,
@@ -9,18 +9,21 @@ but a field.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 from sip import pjsip
-from sip.headers import crossing
 from sip.message import Message
 from sip.pjsip import ffi, lib
 
 # PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
 PACKET_MAX = 4000
-VIA_ROOM = 350  # a host name of 253 characters, transport, port, rport and branch
+# What stands around the host in a Via (protocol, port, rport, branch), or in a response's Contact,
+# which is added after the check as well.
+ROOM_LEFT = 130
 # RFC 3261 9.1: 64*T1 after its CANCEL an INVITE counts as cancelled, whatever the far end does.
 CANCEL_TIMEOUT_S = 32.0
 # Below this much text of ours a message cannot come near the limit and is not measured.
@@ -42,8 +45,10 @@ counts: Counter[tuple[str, str]] = Counter()
 
 _created = ffi.new("pjsip_tx_data **")
 _measure = ffi.new("char[]", PACKET_MAX)
+_longest_host = 0  # of the names by which this process goes
 _raw = b""
 _message: Message | None = None
+_cut = False  # the message that PJSIP handles now has lost its body on the way
 _borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
 _held = [b"", b"", b""]
 
@@ -121,7 +126,19 @@ def received() -> Message:
     global _message
     if _message is None:
         _message = Message(_raw)
+        _message.lost |= _cut
     return _message
+
+
+@contextmanager
+def cut() -> Iterator[None]:
+    """What PJSIP is given meanwhile is the head of a message that was too large."""
+    global _cut
+    _cut = True
+    try:
+        yield
+    finally:
+        _cut = False
 
 
 def add_block(tdata: Any, block: bytes) -> Any:
@@ -147,9 +164,16 @@ def set_body(tdata: Any, body: bytes, content_type: bytes) -> None:
     )
 
 
+def goes_by(host: str) -> None:
+    """This process shows itself by that host: there must be room for it."""
+    global _longest_host
+    _longest_host = max(_longest_host, len(host))
+
+
 def fits(tdata: Any) -> bool:
-    """Whether the message can be printed, with room for the Via that is still to come."""
-    return bool(lib.pjsip_msg_print(tdata.msg, _measure, PACKET_MAX - VIA_ROOM) > 0)
+    """Whether the message can be printed, with room for the Via or Contact still to come."""
+    room = PACKET_MAX - ROOM_LEFT - _longest_host
+    return bool(lib.pjsip_msg_print(tdata.msg, _measure, room) > 0)
 
 
 def create_request(
@@ -237,61 +261,3 @@ def answer(dlg: Any, tsx: Any, rdata: Any, code: int) -> None:
     if lib.pjsip_dlg_create_response(dlg, rdata, code, NULL, _created) == 0:
         count_response(code)
         lib.pjsip_dlg_send_response(dlg, tsx, _created[0])
-
-
-class Response:
-    """The response of one server transaction, sent several times with different codes."""
-
-    __slots__ = ("_block", "_tdata")
-
-    def __init__(self, dlg: Any, rdata: Any) -> None:
-        """Raises RuntimeError when PJSIP cannot make a response to this request."""
-        status = lib.pjsip_dlg_create_response(dlg, rdata, 100, NULL, _created)
-        if status != 0:
-            raise RuntimeError(f"pjsip_dlg_create_response failed with status {status}")
-        self._tdata = _created[0]
-        self._block: Any = None
-
-    def send_trying(self, dlg: Any, tsx: Any) -> None:
-        lib.pjsip_tx_data_add_ref(self._tdata)
-        count_response(100)
-        lib.pjsip_dlg_send_response(dlg, tsx, self._tdata)
-
-    def send(
-        self, dlg: Any, tsx: Any, code: int, message: Message | None, extra: bytes = b""
-    ) -> bool:
-        """Send `code`, with the passing headers and the body of `message` and the fields `extra`.
-
-        False when it could not be sent: it does not fit a packet, or the transaction is over.
-        """
-        tdata = self._tdata
-        phrase = message.phrase if message is not None else b""
-        reason = text(phrase).ref if 0 < len(phrase) < 80 else NULL
-        if lib.pjsip_dlg_modify_response(dlg, tdata, code, reason) != 0:
-            return False
-        self._remove_block()
-        body = b""
-        if message is not None:
-            passing = crossing(message)
-            extra = extra + b"\r\n" + passing if extra and passing else extra or passing
-            body = message.body
-        if body and message is not None:
-            set_body(tdata, body, message.content_type)
-        else:
-            tdata.msg.body = NULL
-        if extra:
-            self._block = add_block(tdata, extra)
-        # What cannot be printed is not handed over: the transaction would be left unanswered.
-        if len(extra) + len(body) > SURELY_FITS and not fits(tdata):
-            lib.pjsip_tx_data_dec_ref(tdata)
-            return False
-        count_response(code)
-        return bool(lib.pjsip_dlg_send_response(dlg, tsx, tdata) == 0)
-
-    def close(self) -> None:
-        lib.pjsip_tx_data_dec_ref(self._tdata)
-
-    def _remove_block(self) -> None:
-        if self._block is not None:
-            self._block.prev.next, self._block.next.prev = self._block.next, self._block.prev
-            self._block = None
