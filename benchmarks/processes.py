@@ -113,14 +113,24 @@ def rss_bytes(pids: Iterable[int]) -> int:
 
 def waited_s(pids: Iterable[int]) -> float:
     """Seconds the threads of `pids` were ready to run but had no core (Linux schedstat)."""
-    waited_ns = 0
+    return _scheduled_s(pids, 1)
+
+
+def ran_s(pids: Iterable[int]) -> float:
+    """Seconds the threads of `pids` had a core (Linux schedstat): as `cpu_s`, to the nanosecond,
+    but without the threads that have ended."""
+    return _scheduled_s(pids, 0)
+
+
+def _scheduled_s(pids: Iterable[int], field: int) -> float:
+    total_ns = 0
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             try:
-                waited_ns += int(task.read_text().split()[1])
+                total_ns += int(task.read_text().split()[field])
             except OSError:
                 continue
-    return waited_ns / 1e9
+    return total_ns / 1e9
 
 
 def udp_drops(ports: Iterable[int]) -> int:

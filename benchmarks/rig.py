@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -82,9 +83,11 @@ class Rig:
         calls_elsewhere: int = 0,
         limits: Mapping[str, int] | None = None,
         with_engine: bool = True,
+        streams: bool = False,
     ) -> None:
         """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
-        each line's `live:` key. `limits`: section of the engine's config."""
+        each line's `live:` key. `limits`: section of the engine's config. `streams`: the engine
+        listens on TCP and TLS too."""
         self.subject = subject
         self.engine_core, self.load_core = cores
         self.phone = phone
@@ -92,8 +95,11 @@ class Rig:
         self.calls_elsewhere = calls_elsewhere
         self.limits = dict(limits or {})
         self.with_engine = with_engine
+        self.streams = streams
         self.directory = Path(tempfile.mkdtemp(prefix="renvoi-bench-"))
         self.sip_port = free_port()
+        self.tcp_port = free_port(socket.SOCK_STREAM)
+        self.tls_port = free_port(socket.SOCK_STREAM)
         self.admin_port = free_port(socket.SOCK_STREAM)
         self.phone_port = free_port()
         self.voicemail_port = free_port()
@@ -211,9 +217,19 @@ class Rig:
         path = str(SCENARIOS / f"{scenario}.xml")
         self._start(["sipp", "-sf", path, HOST, *where, *sipp_common()], self.load_core)
 
+    def _sip(self) -> dict[str, object]:
+        """Section `sip` of the engine's config."""
+        listen = [f"udp:{HOST}:{self.sip_port}"]
+        section: dict[str, object] = {"listen": listen, "trusted_peers": [f"{HOST}/32"]}
+        if self.streams:
+            listen += [f"tcp:{HOST}:{self.tcp_port}", f"tls:{HOST}:{self.tls_port}"]
+            certificate, key = certificate_for(HOST, self.directory)
+            section |= {"tls_certificate": str(certificate), "tls_key": str(key)}
+        return section
+
     def _start_engine(self) -> None:
         config = {
-            "sip": {"listen": [f"udp:{HOST}:{self.sip_port}"], "trusted_peers": [f"{HOST}/32"]},
+            "sip": self._sip(),
             "destinations": {
                 "voicemail": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
                 "fax": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
@@ -246,6 +262,21 @@ class Rig:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"{what}: not up in {_START_S:g} s: {child.last_lines()}")
             time.sleep(0.05)
+
+
+def certificate_for(address: str, directory: Path) -> tuple[Path, Path]:
+    """A certificate that vouches for itself, and its key."""
+    paths = directory / "certificate.pem", directory / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=bench"]
+    command += ["-addext", f"subjectAltName=IP:{address}", "-out", str(paths[0])]
+    try:
+        done = subprocess.run([*command, "-keyout", str(paths[1])], capture_output=True, text=True)
+    except OSError as error:
+        raise BenchmarkError(f"openssl: {error.strerror} (Debian package openssl)") from error
+    if done.returncode != 0:
+        raise BenchmarkError(f"openssl: {done.stderr.strip()}")
+    return paths
 
 
 def sipp_common() -> list[str]:
