@@ -81,9 +81,7 @@ async def test_the_advertised_name_is_shown_everywhere_over_udp(
     shared_redis: RedisServer, tmp_path: Path, advertise: str
 ) -> None:
     port = free_port()
-    async with stage_of(
-        shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise
-    ) as stage:
+    async with stage_of(shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise) as stage:
         phone = await stage.endpoint()
         call = await stage.call(await forwarded_line(stage, phone))
         await check_everything(stage, call, phone, f"{advertise}:{port}")
@@ -172,9 +170,7 @@ async def test_the_bracketed_address_is_shown_in_diversions_too(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     port = free_port()
-    async with stage_of(
-        shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]"
-    ) as stage:
+    async with stage_of(shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]") as stage:
         caller, phone = await stage.endpoint("::1"), await stage.endpoint("::1")
         line = await forwarded_line(stage, phone)
         call = caller.start(("::1", port), line, body=OFFER_BYTES)

@@ -45,9 +45,7 @@ async def test_a_line_a_voicemail_and_a_number_are_all_called_through_it(
     other = stage.line(forwards={"unconditional": to_number(target)})
     call = await stage.call(other)
     away = await proxy.incoming(target)
-    check_route(
-        away.first, [PROXY], f"sip:{target}@127.0.0.1:{stage.engine.ports['number']}"
-    )
+    check_route(away.first, [PROXY], f"sip:{target}@127.0.0.1:{stage.engine.ports['number']}")
     await connect(call, away)
     await part(call, away)
     assert phone.requests() == []

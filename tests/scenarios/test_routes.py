@@ -209,9 +209,7 @@ async def test_loose_routers_say_so_in_several_ways(stage: Stage, lr: str) -> No
     caller = await stage.endpoint()
     proxy, _ = await proxy_of(stage, caller)
     route = f"<sip:127.0.0.1:{proxy.port};{lr}>"
-    call = caller.start(
-        stage.engine.address, line, caller="ua", headers=[("Record-Route", route)]
-    )
+    call = caller.start(stage.engine.address, line, caller="ua", headers=[("Record-Route", route)])
     ring = await phone.incoming()
     await connect(call, ring)
     request = await update(ring, call)
