@@ -101,7 +101,7 @@ class Call:
             if isinstance(event, Acked):
                 self.story.answered = self.story.answered or time.time()
                 if winner.state is State.ANSWERED:  # late offer: the answer came in the ACK
-                    winner.accept(event.message.body, event.message.content_type)
+                    winner.accept(*event.message.answer)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller

@@ -286,7 +286,7 @@ class Exchanges:
         """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""
         exchange, self.unacked = self.unacked, None
         if exchange is not None and self.leg.dialog is not None:
-            self.last_ack = (message.body, message.content_type) if message else (b"", b"")
+            self.last_ack = message.answer if message else (b"", b"")
             wire.send_ack(self.leg.dialog, exchange.cseq, *self.last_ack)
 
     # -- the end ----------------------------------------------------------------------------------

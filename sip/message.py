@@ -123,6 +123,12 @@ class Message:
         return self.first(b"content-type") or b""
 
     @property
+    def answer(self) -> tuple[bytes, bytes]:
+        """Body and media type of an ACK, nothing of a body that did not come whole: there is no
+        refusing an ACK, and a far end without an answer ends the call by itself."""
+        return (b"", b"") if self.truncated else (self.body, self.content_type)
+
+    @property
     def cseq(self) -> int:
         """The CSeq number, -1 without one."""
         number = (self.first(b"cseq") or b"").partition(b" ")[0]

@@ -100,6 +100,22 @@ async def test_a_large_answer_to_a_late_offer_crosses_in_the_ack(
     await part(call, ring)
 
 
+async def test_an_answer_in_the_ack_that_was_cut_off_is_not_passed_on(stage: Stage) -> None:
+    """Whoever made the offer sees that there is no answer, instead of half of one."""
+    call, phone = await call_of(stage, "udp", b"")
+    ring = await phone.incoming()
+    ring.respond(200, body=sdp(1000))
+    call.ack(await call.receive(200), body=sdp(5000), headers=longer(5000))
+    assert (await ring.receive("ACK")).body == b""
+    await reinvite(call, ring, b"", ANSWER_BYTES)
+    call.request("INVITE")
+    request = await ring.receive("INVITE")
+    ring.respond(200, to=request, body=OFFER_BYTES)
+    call.ack(await call.receive(200), body=sdp(5000), headers=longer(5000))
+    assert (await ring.receive("ACK")).body == b""
+    await part(ring, call)
+
+
 @both
 async def test_many_header_fields_cross(stage: Stage, transport: str) -> None:
     call, phone = await call_of(stage, transport, headers=MANY)

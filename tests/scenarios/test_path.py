@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.proxy import FAR, check_route, proxy_of
+from tests.scenarios.sipp import free_port
 from tests.scenarios.stage import ANSWER_BYTES, Stage
+from tests.scenarios.stream import StreamEndpoint
+
+UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
+SETTINGS = {"sip": {"listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"]}}
 
 
 async def registered(stage: Stage, more: str = "") -> tuple[str, Endpoint, Endpoint, list[str]]:
@@ -104,3 +111,26 @@ async def test_a_path_with_a_user_and_parameters_comes_back_as_it_was(stage: Sta
     check_route(ring.first, [route], f"{phone.uri()};line=7")
     ring.respond(486)
     await call.receive(486)
+
+
+async def test_an_edge_on_tcp_is_reached_on_tcp_whatever_the_phone_has(stage: Stage) -> None:
+    """Where a request goes, the first route says: transport, Via and Contact follow it."""
+    edge = await StreamEndpoint.listen()
+    stage._stack.push_async_callback(edge.finish)
+    phone = await stage.endpoint()
+    route = f"<sip:edge@127.0.0.1:{edge.port};transport=tcp;lr>"
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()}>;path="{route}"')
+    call = await stage.call(line)
+    ring = await edge.incoming()
+    check_route(ring.first, [route], phone.uri())
+    assert ring.first.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP};")
+    assert ring.first.one("Contact") == f"<sip:renvoi@127.0.0.1:{TCP};transport=tcp>"
+    ring.respond(200, headers=[("Record-Route", route)], body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    await part(call, ring)
+    for method in ("ACK", "BYE"):
+        assert ring.requests(method)[0].values("Route") == [route]
+    assert edge.made == 1
+    assert not phone.heard
