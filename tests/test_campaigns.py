@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.campaigns import fuzz, leaks
+from tests.campaigns import fuzz, leaks, soak
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -29,3 +31,15 @@ def test_hostile_messages_neither_kill_the_engine_nor_leave_anything_in_it() -> 
 @pytest.mark.scenario
 def test_six_hundred_calls_leave_nothing_behind_but_their_records() -> None:
     print(leaks.run(calls=600, rate=150.0, hurry=True))
+
+
+@pytest.mark.scenario
+def test_mixed_calls_over_a_network_that_loses_packets_all_end_as_they_should() -> None:
+    print(soak.run(calls=260, rate=40.0, loss=0.03, seed=20_261_123, hurry=True))
+
+
+@pytest.mark.scenario
+def test_the_soak_finds_a_call_that_ended_otherwise() -> None:
+    wrong = {"busy": replace(soak.KINDS["busy"], outcome="answered")}
+    with pytest.raises(soak.Wrong, match=r"\('busy', 'none', 'line'\)"):
+        soak.run(3, 20.0, 0.0, 1, hurry=True, names=["busy"], expected=wrong)

@@ -1,0 +1,84 @@
+"""A relay on the loopback that loses some of what it carries, as a network does."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+from typing import Self, cast
+
+from tests.campaigns.packet import Address
+
+BUFFER = 4 * 1024 * 1024
+
+
+class _End(asyncio.DatagramProtocol):
+    """One socket of the relay."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.DatagramTransport | None = None
+        self.other: _End | None = None
+        self.peer: Address | None = None  # where this end sends to
+        self.chance = Random()
+        self.loss = 0.0
+        self.carried = self.lost = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: Address) -> None:
+        other = self.other
+        assert other is not None
+        if self.chance.random() < self.loss:
+            self.lost += 1
+        elif other.transport is not None and other.peer is not None:
+            self.carried += 1
+            other.transport.sendto(data, other.peer)
+
+    def error_received(self, exc: Exception) -> None:
+        """Nobody there: that is a loss like any other."""
+
+
+class Lossy:
+    """Two sockets: what comes in at `inner` (from a party) leaves at `outer` (to the engine), and
+    the reverse; each way loses the share `loss`. The engine knows the party by `outer`."""
+
+    def __init__(self, inner: _End, outer: _End) -> None:
+        self._inner, self._outer = inner, outer
+
+    @classmethod
+    async def open(
+        cls, engine: Address, party: Address, loss: float, chance: Random, port: int = 0
+    ) -> Self:
+        """`port` is that of `outer`; 0 takes a free one."""
+        loop = asyncio.get_running_loop()
+        ends = []
+        for bound, peer in ((0, party), (port, engine)):
+            _, end = await loop.create_datagram_endpoint(_End, local_addr=("127.0.0.1", bound))
+            end.peer, end.loss, end.chance = peer, loss, chance
+            ends.append(end)
+        ends[0].other, ends[1].other = ends[1], ends[0]
+        return cls(*ends)
+
+    @property
+    def inner(self) -> Address:
+        return _name(self._inner)
+
+    @property
+    def outer(self) -> Address:
+        return _name(self._outer)
+
+    def told(self) -> tuple[int, int, int, int]:
+        """Carried and lost on the way to the engine, carried and lost on the way back."""
+        to, back = self._inner, self._outer
+        return to.carried, to.lost, back.carried, back.lost
+
+    def close(self) -> None:
+        for end in (self._inner, self._outer):
+            if end.transport is not None:
+                end.transport.close()
+
+
+def _name(end: _End) -> Address:
+    assert end.transport is not None
+    host, port = end.transport.get_extra_info("sockname")[:2]
+    return host, port
