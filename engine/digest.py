@@ -101,12 +101,15 @@ class Nonces:
         return hmac.new(self._secret, f"{made}:{number}".encode(), "sha256").hexdigest()[:32]
 
 
-def challenges(realm: str, nonce: str, *, stale: bool) -> list[str]:
-    """The WWW-Authenticate values of a 401, one for each algorithm."""
+def challenges(realm: str, nonce: str, *, sha256: bool, stale: bool) -> list[str]:
+    """The WWW-Authenticate values of a 401, one for each algorithm. SHA-256 is offered only where
+    it can be checked: many phones give up at the first one they do not know, MD5 or not below it.
+    """
     tail = ", stale=true" if stale else ""
     return [
         f'Digest realm="{realm}", nonce="{nonce}", algorithm={name}, qop="auth"{tail}'
         for name in ALGORITHMS
+        if sha256 or name != "SHA-256"
     ]
 
 

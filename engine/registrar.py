@@ -116,13 +116,13 @@ class Registrar:
         """Raises Refusal unless the phone knows the line's password. A line that does not exist
         is asked for one as well, so that nobody learns which do."""
         now, source = time.time(), sender_of(request)
+        known = credentials or _NOBODY
         answer = self._answer_of(request.message)
         if answer is None or not self._nonces.is_ours(answer.nonce, number):
-            raise self._challenge(number, stale=False)
+            raise self._challenge(number, known, stale=False)
         wait_s = max(self._by_source.wait_s(source, now), self._by_line.wait_s(number, now))
         if wait_s:
             raise Refusal(403, "limited", f"Retry-After: {wait_s}")
-        known = credentials or _NOBODY
         secret = known.ha1_sha256 if answer.algorithm == "SHA-256" else known.ha1
         right = digest.is_right(answer, "REGISTER", secret)
         if not (secret and right and answer.username == known.user):
@@ -130,10 +130,10 @@ class Registrar:
             self._by_line.wrong(number, now)
             raise Refusal(403, "wrong_password")
         if not self._nonces.is_fresh(answer.nonce, now):
-            raise self._challenge(number, stale=True)
+            raise self._challenge(number, known, stale=True)
         life_s = 2 * digest.NONCE_LIFE_S
         if not await self._bindings.use_nonce(answer.nonce, answer.count, life_s):
-            raise self._challenge(number, stale=True)
+            raise self._challenge(number, known, stale=True)
 
     def _answer_of(self, message: Message) -> Answer | None:
         realm = self._worker.config.sip.realm
@@ -143,9 +143,11 @@ class Registrar:
                 return answer
         return None
 
-    def _challenge(self, number: str, *, stale: bool) -> Refusal:
-        nonce = self._nonces.make(number, time.time())
-        values = digest.challenges(self._worker.config.sip.realm, nonce, stale=stale)
+    def _challenge(self, number: str, known: Credentials, *, stale: bool) -> Refusal:
+        nonce, sha256 = self._nonces.make(number, time.time()), bool(known.ha1_sha256)
+        values = digest.challenges(
+            self._worker.config.sip.realm, nonce, sha256=sha256, stale=stale
+        )
         lines = "\r\n".join(f"WWW-Authenticate: {value}" for value in values)
         return Refusal(401, "stale" if stale else "challenged", lines)
 

@@ -25,7 +25,7 @@ TSX_TRYING, TSX_COMPLETED, TSX_TERMINATED = 2, 4, 6
 H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_TO = 4, 21, 36, 38
 
 # Positions in `pjsip_sip_cfg_var` (a struct of ints): flags first, then the transaction settings.
-CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 4, 13, 14
+CFG_PORT_IN_FROM_TO, CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 0, 4, 13, 14
 CFG_TIMERS = [500, 4000, 5000, 32000]  # t1, t2, t4, td in milliseconds
 # The hash table's size. At the default of 1,023 a fifth of all CPU went into walking its chains.
 TRANSACTION_TABLE = 131_071
@@ -307,6 +307,8 @@ def stack(c_ffi: cffi.FFI = ffi, c_lib: Any = lib) -> Iterator[pjsua2.Endpoint]:
     try:
         check_version_and_settings(c_ffi, c_lib)
         c_lib.pjsip_sip_cfg_var[CFG_MAX_TRANSACTIONS] = TRANSACTION_TABLE
+        # From and To of an answer are those of the request (RFC 3261 8.2.6.2), ports and all.
+        c_lib.pjsip_sip_cfg_var[CFG_PORT_IN_FROM_TO] = 1
         c_lib.pjsip_sip_cfg_var[CFG_DISABLE_TCP_SWITCH] = 1
         c_lib.pjsip_include_allow_hdr_in_dlg = 0
         config = pjsua2.EpConfig()

@@ -41,6 +41,21 @@ async def talk_towards(stage: Stage, way: str) -> tuple[Call, Call]:
     return (call, ring) if way == "from_the_caller" else (ring, call)
 
 
+async def test_from_and_to_keep_their_ports(stage: Stage) -> None:
+    """Answers bear the request's own (RFC 3261 8.2.6.2): some phones compare them whole."""
+    line, phone = await stage.line_with_phone()
+    endpoint = await stage.endpoint()
+    from_, to = "<sip:boss@office.example:5070>", f"<sip:{line}@office.example:5080>"
+    call = endpoint.start(stage.engine.address, line, from_=from_, to=to, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    assert ring.first.one("From").startswith(from_ + ";tag=")
+    assert ring.first.one("To") == to
+    answer = await connect(call, ring)
+    assert answer.one("From") == call.first.one("From")
+    assert answer.one("To").startswith(to + ";tag=")
+    await part(call, ring)
+
+
 @WAYS
 @pytest.mark.parametrize("offer", [HOLD, T38], ids=["hold", "t38"])
 async def test_a_reinvite_passes_with_its_answer(stage: Stage, way: str, offer: bytes) -> None:

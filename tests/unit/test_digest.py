@@ -66,10 +66,15 @@ def test_a_nonce_is_known_again_by_whoever_has_the_secret() -> None:
 
 
 def test_the_stronger_algorithm_is_offered_first() -> None:
-    first, second = challenges("renvoi", "n", stale=True)
+    first, second = challenges("renvoi", "n", sha256=True, stale=True)
     assert "SHA-256" in first
     assert "MD5" in second
     assert "stale=true" in first
+
+
+def test_sha_256_is_not_offered_where_it_cannot_be_checked() -> None:
+    (only,) = challenges("renvoi", "n", sha256=False, stale=False)
+    assert "MD5" in only
 
 
 def test_guesses_are_counted_for_a_minute_and_by_key() -> None:
