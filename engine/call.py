@@ -11,6 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.destinations import uri_of
 from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over, of_code, refused
 from engine.ringing import Ringing
@@ -36,16 +37,16 @@ EXPIRED = b'Reason: Q.850;cause=102;text="session expired"'  # recovery on timer
 
 
 class Call:
-    """The call flow of one INVITE to the number `called` (E.164)."""
+    """The call flow of one INVITE to the number `called`, from `caller` if known (both E.164)."""
 
-    def __init__(self, worker: Worker, leg: Incoming, called: str) -> None:
+    def __init__(self, worker: Worker, leg: Incoming, called: str, caller: str | None) -> None:
         assert leg.invite is not None
         self._worker = worker
         self._caller = leg
-        self._who = worker.caller_of(leg.invite)
+        self._who = caller
         self._mailbox = Mailbox(worker.loop)
         leg.listener = self._mailbox.put
-        self.story = Story(worker.new_call_id(), leg.invite.call_id, self._who or "", called)
+        self.story = Story(worker.calls.new_id(), leg.invite.call_id, self._who or "", called)
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 
@@ -68,7 +69,7 @@ class Call:
             except Exception:
                 self._worker.log.exception("call.error", call=self.story.id)
             self._route.end()
-            self._worker.on_call_over(self, over)
+            self._worker.calls.over(self, over)
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
@@ -196,7 +197,7 @@ class Call:
                 visited=self._route.visited,
                 diversions=self._route.diversions,
                 max_diversions=limits.max_diversions,
-                forwards_in_progress=worker.forwards[line.number],
+                forwards_in_progress=worker.calls.forwards[line.number],
                 forwards_per_line=limits.forwards_per_line,
                 plan_left_s=entry.plan_left_s(),
             ),
@@ -264,7 +265,7 @@ class Call:
         self._ringing.dial(
             decision.kind,
             decision.number,
-            self._worker.uri_of(decision),
+            uri_of(self._worker.config.destinations, decision),
             trusted=True,
             alone=True,
         )

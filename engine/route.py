@@ -52,7 +52,7 @@ class Route:
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """The call goes on from this line."""
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause))
-        self._worker.forwards[line.number] += 1
+        self._worker.calls.forwards[line.number] += 1
         self.leave(line.number)
 
     def take_back(self, number: str) -> bool:
@@ -64,7 +64,7 @@ class Route:
             self.leave(other)
         while self.diverted:
             left = self.diverted.pop().line
-            self._worker.release_forward(left)
+            self._worker.calls.release_forward(left)
             if left == number:
                 break
         entry = self._worker.store.peek(number)
@@ -77,5 +77,5 @@ class Route:
         for number in self.visited:
             self.leave(number)
         for diverted in self.diverted:
-            self._worker.release_forward(diverted.line)
+            self._worker.calls.release_forward(diverted.line)
         self.diverted.clear()

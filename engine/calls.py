@@ -1,0 +1,151 @@
+"""The calls of one worker that stand: how each begins, where it counts, how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from engine.call import Call
+from engine.outcome import Over
+from engine.story import telling
+from rules.model import Line
+from rules.numbers import Numbering
+from sip import headers
+from sip.incoming import Incoming
+from sip.message import Message
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+
+class Calls:
+    """The calls in progress, by id.
+
+    `forwards` counts the forwarded calls that stand, by forwarding line. `prefix` makes the ids of
+    calls unique for ever: it names the worker and its start.
+    """
+
+    def __init__(self, worker: Worker, prefix: str) -> None:
+        self.forwards: Counter[str] = Counter()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._worker = worker
+        self._prefix = prefix
+        self._serial = 0
+        self._standing: dict[str, Call] = {}
+        self._idle = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._standing)
+
+    def __iter__(self) -> Iterator[Call]:
+        """The calls that stand now; they may end meanwhile."""
+        return iter(list(self._standing.values()))
+
+    def new_id(self) -> str:
+        """Unique for ever: worker, start of the worker, number of the call."""
+        self._serial += 1
+        return f"{self._prefix}-{self._serial}"
+
+    def begin(self, leg: Incoming) -> None:
+        """A new call: into a coroutine of its own, by the number it calls."""
+        worker = self._worker
+        assert leg.invite is not None
+        called = worker.numbering.quick(headers.user_of(leg.invite.target))
+        if called is None:
+            target = leg.invite.target
+            worker.refusals.rejected(
+                "bad_number", lambda: f"no number: {target!r} from {leg.source}"
+            )
+            leg.reject(404)
+            return
+        try:
+            call = Call(worker, leg, called, caller_of(leg.invite, worker.numbering))
+        except Exception:
+            worker.log.exception("call.error")
+            leg.reject(500)
+            return
+        self._standing[call.story.id] = call
+        self._keep(worker.loop.create_task(call.run()))
+        self._count_caller(call)
+
+    def over(self, call: Call, over: Over) -> None:
+        """The end of every call, on every path: counts down, counts, records, tells."""
+        worker, story = self._worker, call.story
+        self._standing.pop(story.id, None)
+        worker.live.leave(story.caller, caller_hold(story.id))
+        record = story.record(over)
+        worker.metrics.call_ended(record.condition, record.destination, record.outcome)
+        worker.recorder.add(record)
+        worker.log.info("call.end", **telling(record))
+        if not self._standing:
+            self._idle.set()
+
+    async def none_left(self, within_s: float) -> bool:
+        """Wait until no call stands, at most so long; whether none does."""
+        if self._standing:
+            self._idle.clear()
+            try:
+                await asyncio.wait_for(self._idle.wait(), within_s)
+            except TimeoutError:
+                return False
+        return True
+
+    async def stop(self, within_s: float) -> None:
+        """End every call, each with its record."""
+        for call in self:
+            call.stop(503, "shutdown")
+        if self.tasks:
+            await asyncio.wait(self.tasks, timeout=within_s)
+
+    def release_forward(self, line: str) -> None:
+        """One forwarded call of this line less."""
+        self.forwards[line] -= 1
+        if self.forwards[line] <= 0:
+            del self.forwards[line]
+
+    # -- the caller's own line --------------------------------------------------------------------
+
+    def _count_caller(self, call: Call) -> None:
+        """A call that a line makes through the engine counts on that line too (domain.md 1.3)."""
+        number = call.story.caller
+        if not number:
+            return
+        entry = self._worker.store.peek(number)
+        if entry is None:
+            self._keep(self._worker.loop.create_task(self._count_caller_later(call, number)))
+        elif entry.line is not None:
+            self._hold(call, entry.line)
+
+    async def _count_caller_later(self, call: Call, number: str) -> None:
+        try:
+            entry = await self._worker.store.look_up(number)
+        except Exception:
+            return  # Redis is away: whether the caller is a line of ours is not known
+        if entry.line is not None and call.story.id in self._standing:
+            self._hold(call, entry.line)
+
+    def _hold(self, call: Call, line: Line) -> None:
+        held = caller_hold(call.story.id)
+        self._worker.live.add(line.number, held, lease=line.max_calls is not None)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+def caller_hold(call_id: str) -> str:
+    """How a call counts on the line that makes it: apart from the line it reaches, which may be
+    the same one."""
+    return f"{call_id}:caller"
+
+
+def caller_of(invite: Message, numbering: Numbering) -> str | None:
+    """The caller in E.164, by P-Asserted-Identity (only trusted peers send calls) or From."""
+    for name in (b"p-asserted-identity", b"from"):
+        for value in invite.values(name):
+            number = numbering.quick(headers.user_of(value))
+            if number is not None:
+                return number
+    return None
