@@ -19,6 +19,7 @@ from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.live import LiveCalls
 from engine.metrics import Metrics
+from engine.presence import Presence, myself
 from engine.probing import Probing
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
@@ -138,6 +139,9 @@ class Worker:
         self._watch()
         self.probing.start()
         await self.admin.start()
+        self.presence = Presence(self.redis, myself(self, f"{self.index}-{self.epoch}"))
+        self.store.on_probe = self.presence.on_probe
+        await self.presence.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
         # The start-up's objects live for ever: keep the collector from walking them again.
         gc.collect()
@@ -200,7 +204,8 @@ class Worker:
         await self.calls.stop(5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
-        for name in ("registrar", "probing", "endpoint", "admin", "store", "live", "recorder"):
+        parts = "presence registrar probing endpoint admin store live recorder"
+        for name in parts.split():
             part = getattr(self, name, None)
             if part is not None:
                 await part.close()

@@ -23,7 +23,10 @@ from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.reader import Answer, Reader, Unavailable
 
-__all__ = ["Contact", "Entry", "Store", "Unavailable"]
+__all__ = ["PROBE_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
+
+PROBE_PREFIX = "probe:"
+"""Of keys that mean nothing: a writer's question whether its write has been heard of."""
 
 _PATIENCE_KNOWN_S = 0.05
 """How long a call of a line with a last good copy waits for a better one."""
@@ -58,6 +61,8 @@ class Store:
         redis_up: Redis answered last time it was asked, which is once a second at least.
         refused: how many bad documents were met, by kind "line" and "reg".
         on_refused: called with the key and the error of each.
+        on_probe: called with the key of each probe that the stream tells of, once everything that
+            it told before is in force here.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Store:
         self.redis_up = False
         self.refused = {"line": 0, "reg": 0}
         self.on_refused: Callable[[str, DocumentError], None] | None = None
+        self.on_probe: Callable[[str], None] | None = None
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
         self._cache = Cache(cache_lines, stale_max_s)
@@ -80,7 +86,7 @@ class Store:
         self._canary = Canary(canary)
         self._stream = Invalidations(
             redis,
-            ("line:", "reg:", "usage:", self._canary.key),
+            ("line:", "reg:", "usage:", PROBE_PREFIX, self._canary.key),
             on_live=self._live,
             on_keys=self._invalidated,
             on_lost=self._lost,
@@ -311,6 +317,11 @@ class Store:
             name = key.decode("utf-8", "replace")
             if name == self._canary.key:
                 self._canary.heard()
+                continue
+            if name.startswith(PROBE_PREFIX):
+                # While Redis does not answer reads, the last good copies are in force.
+                if self.on_probe is not None and self.redis_up:
+                    self.on_probe(name)
                 continue
             kind, _, rest = name.partition(":")
             number = rest.rpartition(":")[0] if kind == "usage" else rest

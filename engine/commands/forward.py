@@ -6,9 +6,10 @@ from typing import Any
 
 import click
 
+from engine.acks import Acks, in_force_blocking
 from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Document, Documents, parse_document
-from engine.commands.line import IN_FORCE, forwards_told
+from engine.commands.line import forwards_told
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.model import Condition, DocumentError, Kind, Line, load_line
@@ -78,7 +79,8 @@ def set_forward(
 
     with open_redis(config) as client:
         line = Documents(client, numbering).edit(number, change)
-    _confirm(line, condition, as_json)
+        acks = in_force_blocking(client, number)
+    _confirm(line, condition, acks, as_json)
 
 
 @forward_group.command("off", short_help="Turn a forward of line N off.")
@@ -101,7 +103,8 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
 
     with open_redis(config) as client:
         line = Documents(client, numbering).edit(number, change, with_others=False)
-    _confirm(line, condition, as_json)
+        acks = in_force_blocking(client, number)
+    _confirm(line, condition, acks, as_json)
 
 
 @forward_group.command("show")
@@ -157,12 +160,13 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value) if isinstance(value, dict) else {}
 
 
-def _confirm(line: Line, condition: str, as_json: bool) -> None:
+def _confirm(line: Line, condition: str, acks: Acks, as_json: bool) -> None:
     told = dict(forwards_told(line))[condition]
     if as_json:
         forward = line.forwards[Condition(condition)]
         to = {"kind": forward.to.kind, "number": forward.to.number} if forward.to else None
         answer: dict[str, Any] = {"number": line.number, "condition": condition, "on": forward.on}
-        print_json(answer | {"to": to, "after_s": forward.after_s})
+        answer |= {"to": to, "after_s": forward.after_s, "in_force": acks.plain()}
+        print_json(answer)
     else:
-        click.echo(f"{line.number} {condition}: {told}, {IN_FORCE}")
+        click.echo(f"{line.number} {condition}: {told}, {acks.told()}")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 import orjson
 
+from engine.acks import in_force_blocking
 from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn
@@ -17,7 +18,6 @@ from engine.digest import ha1
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 
-IN_FORCE = "in force within one second"
 INPUT_BYTES = 512 * 1024 * 1024
 
 
@@ -54,12 +54,13 @@ def set_lines(file: Any, config: Config, as_json: bool) -> None:
     numbering = Numbering(config.numbering.country)
     with open_redis(config) as client:
         lines = Documents(client, numbering).put(documents)
+        acks = in_force_blocking(client, lines[-1].number)
     if as_json:
-        print_json({"written": [line.number for line in lines]})
+        print_json({"written": [line.number for line in lines], "in_force": acks.plain()})
     elif len(lines) == 1:
-        click.echo(f"{lines[0].number}: written, {IN_FORCE}")
+        click.echo(f"{lines[0].number}: written, {acks.told()}")
     else:
-        click.echo(f"{len(lines)} lines written, {IN_FORCE}")
+        click.echo(f"{len(lines)} lines written, {acks.told()}")
 
 
 @line_group.command("show")
@@ -129,13 +130,14 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
     with open_redis(config) as client:
         documents = Documents(client, numbering)
         documents.delete(number)
+        acks = in_force_blocking(client, number)
         left = documents.forwarding_to(number)
     for other in left:
         warn(f"line {other} still forwards to {number}")
     if as_json:
-        print_json({"deleted": number, "still_forwarding": left})
+        print_json({"deleted": number, "still_forwarding": left, "in_force": acks.plain()})
     else:
-        click.echo(f"{number}: deleted, {IN_FORCE}")
+        click.echo(f"{number}: deleted, {acks.told()}")
 
 
 @line_group.command("ha1", short_help="What to keep of a password.")

@@ -1,0 +1,208 @@
+"""Proof that a change is in force: every live worker says that it has heard of it.
+
+Whoever has written `line:<number>` writes a probe after it. Redis tells every worker of both on
+the same stream of invalidations, in order, so that a worker which has heard of the probe has let
+go of what it knew of the line before; it acknowledges (`presence.py`). The probe's name has the
+line's key as its hash tag: in a Redis Cluster both live on one node, hence on one stream.
+
+| key | type | content |
+|---|---|---|
+| `workers` | zset | ids of workers, by the unix time in seconds until which each is known to live |
+| `worker:<id>` | string, JSON | `LiveWorker`; expires when it is not renewed |
+| `probe:{line:<number>}:<token>` | string | means nothing; expires |
+| `ack:{line:<number>}:<token>` | hash | id -> unix ms; expires |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from rules.store import PROBE_PREFIX
+
+if TYPE_CHECKING:
+    import redis
+    import redis.asyncio
+
+INDEX = "workers"
+WORKER_PREFIX = "worker:"
+ACK_PREFIX = "ack:"
+WITHIN_S = 1.5  # how long a writer waits; the promise is one second
+_PROBE_LIFE_S = 60
+_PROBE_AGAIN_S = 0.25  # a worker whose stream was just interrupted hears the next one
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
+
+Command = tuple[str | bytes | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiveWorker:
+    """One worker that takes calls. `started` in unix seconds, `sip` and `admin` as it listens."""
+
+    id: str
+    host: str
+    index: int
+    pid: int
+    started: float
+    sip: tuple[str, ...]
+    admin: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.index} (pid {self.pid})"
+
+
+@dataclass(frozen=True, slots=True)
+class Acks:
+    """Who has a change in force.
+
+    Attributes:
+        workers: those that were alive.
+        said: for each that has acknowledged, by id, after how many milliseconds the writer knew.
+        took_ms: how long the writer waited, in milliseconds.
+    """
+
+    workers: tuple[LiveWorker, ...]
+    said: Mapping[str, float] = field(default_factory=dict)
+    took_ms: float = 0.0
+
+    @property
+    def missing(self) -> tuple[LiveWorker, ...]:
+        """The workers that have not said so yet."""
+        return tuple(worker for worker in self.workers if worker.id not in self.said)
+
+    @property
+    def complete(self) -> bool:
+        """Whether there is a worker, and every one has it in force."""
+        return bool(self.workers) and not self.missing
+
+    def told(self) -> str:
+        """In words: "in force on 2 of 2 workers after 12 ms"."""
+        if not self.workers:
+            return "no engine runs: in force as soon as one does"
+        many = len(self.workers)
+        heard = f"in force on {many - len(self.missing)} of {many} worker{'s' * (many > 1)}"
+        if self.complete:
+            return f"{heard} after {max(self.said.values()):.0f} ms"
+        silent = ", ".join(map(str, self.missing))
+        return f"{heard} after {self.took_ms:.0f} ms, no word from {silent}"
+
+    def plain(self) -> dict[str, Any]:
+        """The same as JSON: counts, milliseconds, and who is missing."""
+        return {
+            "workers": len(self.workers),
+            "acknowledged": len(self.workers) - len(self.missing),
+            "complete": self.complete,
+            "ms": round(max(self.said.values()) if self.complete else self.took_ms, 1),
+            "missing": [asdict(worker) for worker in self.missing],
+        }
+
+
+async def in_force(
+    client: redis.asyncio.Redis, number: str, within_s: float = WITHIN_S
+) -> Acks:
+    """Ask every live worker whether what was written of line `number` is in force there.
+
+    Call it after Redis has answered the write. Returns when all have said so, or after `within_s`
+    seconds with those that have; at once when no worker lives. Raises RedisError, OSError.
+    """
+    asking, answers = _ask(number, within_s), None
+    while True:
+        try:
+            pause_s, commands = asking.send(answers)
+        except StopIteration as end:
+            acks: Acks = end.value
+            return acks
+        await asyncio.sleep(pause_s)
+        pipe: Any = client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        answers = await pipe.execute()
+
+
+def in_force_blocking(client: redis.Redis, number: str, within_s: float = WITHIN_S) -> Acks:
+    """The same as `in_force`, for commands that run outside a loop."""
+    asking, answers = _ask(number, within_s), None
+    while True:
+        try:
+            pause_s, commands = asking.send(answers)
+        except StopIteration as end:
+            acks: Acks = end.value
+            return acks
+        time.sleep(pause_s)
+        pipe: Any = client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        answers = pipe.execute()
+
+
+async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
+    """The workers that live now, by host and index. Raises RedisError, OSError."""
+    some: Any = client
+    ids = await some.zrange(INDEX, 0, -1)
+    return _living([await some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
+
+
+def _ask(
+    number: str, within_s: float
+) -> Generator[tuple[float, Sequence[Command]], list[Any] | None, Acks]:
+    """The questions: each a pause in seconds and commands to send then; their answers come back."""
+    name = f"{{line:{number}}}:{secrets.token_hex(8)}"
+    send_probe: Command = ("SET", PROBE_PREFIX + name, "1", "EX", _PROBE_LIFE_S)
+    read_acks: Command = ("HGETALL", ACK_PREFIX + name)
+    begun = time.monotonic()
+    answers = yield 0.0, [("ZRANGE", INDEX, 0, -1)]
+    ids = [_text(id_) for id_ in answers[0]] if answers else []
+    if not ids:
+        return Acks(())
+    probed = time.monotonic()
+    answers = yield 0.0, [send_probe, *(("GET", WORKER_PREFIX + id_) for id_ in ids)]
+    workers = _living(answers[1:] if answers else [])
+    said: dict[str, float] = {}
+    pause_s = 0.0
+    while True:
+        acks = Acks(workers, said, 1000 * (time.monotonic() - begun))
+        if not acks.missing or acks.took_ms >= 1000 * within_s:
+            return acks
+        commands = [read_acks]
+        if time.monotonic() - probed >= _PROBE_AGAIN_S:
+            probed = time.monotonic()
+            commands.append(send_probe)
+        answers = yield pause_s, commands
+        pause_s = min(max(2 * pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        now_ms = 1000 * (time.monotonic() - begun)
+        for id_ in _pairs(answers[0] if answers else {}):
+            said.setdefault(id_, now_ms)
+
+
+def _living(documents: Sequence[bytes | str | None]) -> tuple[LiveWorker, ...]:
+    """The workers of these documents. Of one that was killed and started anew, the new one: its
+    addresses are the same."""
+    by_place: dict[tuple[Any, ...], LiveWorker] = {}
+    for document in documents:
+        if document is None:
+            continue
+        try:
+            worker = msgspec.json.decode(document, type=LiveWorker)
+        except msgspec.DecodeError:
+            continue  # not written by a worker
+        place = (worker.host, worker.sip)
+        if place not in by_place or by_place[place].started < worker.started:
+            by_place[place] = worker
+    return tuple(sorted(by_place.values(), key=lambda w: (w.host, w.index, w.sip)))
+
+
+def _pairs(answer: Any) -> list[str]:
+    """The fields of a hash, which a bare HGETALL gives as a dictionary or as a flat list."""
+    fields = answer if isinstance(answer, Mapping) else answer[::2]
+    return [_text(name) for name in fields]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

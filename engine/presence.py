@@ -1,0 +1,119 @@
+"""What a worker tells of itself in Redis: that it lives, and which changes it has in force.
+
+`acks.py` is the other side: whoever writes a line asks there who has taken it over. Nothing of this
+is on the call path: hearing of a probe costs one entry in a set, the rest is a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from engine import __version__
+from engine.acks import ACK_PREFIX, INDEX, WORKER_PREFIX, LiveWorker
+from rules.store import PROBE_PREFIX
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+LIFE_S = 5
+"""A worker that has not renewed its sign of life for so long counts as gone."""
+RENEW_S = 1.5
+FORGET_S = 3600  # the index names a worker that went without a word for so long
+ACK_LIFE_S = 60
+MOST_PROBES = 10_000  # that wait for Redis; whoever writes asks again
+GOODBYE_S = 1.0
+
+
+class Presence:
+    """Keeps one worker's sign of life and acknowledges probes."""
+
+    def __init__(self, redis: Redis, worker: LiveWorker) -> None:
+        self._redis: Any = redis
+        self._worker = worker
+        self._probes: set[str] = set()
+        self._said: dict[str, None] = {}  # acknowledged; told of again when they expire
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to announce; a Redis that is away is tried again."""
+        with contextlib.suppress(RedisError, OSError):
+            await self._announce()
+        self._tasks = [
+            asyncio.create_task(self._renew(), name="presence: renew"),
+            asyncio.create_task(self._acknowledge(), name="presence: acknowledge"),
+        ]
+
+    async def close(self) -> None:
+        """Say goodbye, so that nobody waits for this worker."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if not self._tasks:
+            return
+        self._tasks = []
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._redis.delete(WORKER_PREFIX + self._worker.id)
+                await self._redis.zrem(INDEX, self._worker.id)
+
+    def on_probe(self, key: str) -> None:
+        """The stream has told of a probe: all that was written before it is known here."""
+        if key not in self._said and len(self._probes) < MOST_PROBES:
+            self._probes.add(key)
+            self._wake.set()
+
+    async def _announce(self) -> None:
+        now, worker = time.time(), self._worker
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.set(WORKER_PREFIX + worker.id, orjson.dumps(worker), ex=LIFE_S)
+        pipe.zadd(INDEX, {worker.id: now + LIFE_S})
+        pipe.zremrangebyscore(INDEX, "-inf", now - FORGET_S)
+        await pipe.execute()
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            with contextlib.suppress(RedisError, OSError):
+                await self._announce()
+
+    async def _acknowledge(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            probes, self._probes = self._probes, set()
+            try:
+                pipe = self._redis.pipeline(transaction=False)
+                for probe in probes:
+                    ack = ACK_PREFIX + probe.removeprefix(PROBE_PREFIX)
+                    pipe.hset(ack, self._worker.id, round(time.time() * 1000))
+                    pipe.expire(ack, ACK_LIFE_S)
+                await pipe.execute()
+            except (RedisError, OSError):
+                continue  # not said: whoever waits for it sends the probe again
+            self._said.update(dict.fromkeys(probes))
+            while len(self._said) > MOST_PROBES:
+                del self._said[next(iter(self._said))]
+
+
+def myself(worker: Worker, id_: str) -> LiveWorker:
+    """What a worker that listens tells of itself."""
+    return LiveWorker(
+        id=id_,
+        host=socket.gethostname(),
+        index=worker.index,
+        pid=os.getpid(),
+        started=time.time(),
+        sip=tuple(map(str, worker.endpoint.transports.addresses)),
+        admin=str(worker.admin.address),
+        version=__version__,
+    )

@@ -1,0 +1,200 @@
+"""Who has a change in force: presence and acknowledgements against a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import orjson
+import pytest
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+
+from engine import acks, presence
+from engine.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
+from engine.presence import Presence
+from rules.numbers import Numbering
+from rules.store import PROBE_PREFIX, Store
+from tests.redis.servers import RedisServer, running_server
+
+LINE = "+33972101001"
+FRANCE = Numbering("FR")
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with running_server() as server:
+        yield server
+
+
+def told(index: int, started: float = 1.0, id_: str = "") -> LiveWorker:
+    """What a worker says of itself."""
+    place = (f"udp:127.0.0.1:{5080 + index}",)
+    return LiveWorker(id_ or f"w{index}", "host", index, 7, started, place, "127.0.0.1:9100", "1")
+
+
+@asynccontextmanager
+async def worker(server: RedisServer, index: int) -> AsyncIterator[tuple[Store, Presence]]:
+    """A worker's store and presence, as the engine puts them together."""
+    client = server.connect()
+    store = Store(
+        client,
+        numbering=FRANCE,
+        cache_lines=10,
+        stale_max_s=3600,
+        timezone="Europe/Paris",
+        canary=f"test-{index}",
+    )
+    here = Presence(client, told(index))
+    store.on_probe = here.on_probe
+    try:
+        await store.start()
+        await here.start()
+        yield store, here
+    finally:
+        await here.close()
+        await store.close()
+        await client.aclose()
+
+
+async def label(store: Store) -> str:
+    entry = store.peek(LINE) or await store.look_up(LINE)
+    assert entry.line is not None
+    return entry.line.label
+
+
+async def test_every_worker_that_has_acknowledged_answers_by_the_new_rules(
+    server: RedisServer,
+) -> None:
+    client = server.connect()
+    async with AsyncExitStack() as stack:
+        stores = [(await stack.enter_async_context(worker(server, n)))[0] for n in range(3)]
+        for n in range(20):
+            document = f'{{"number": "{LINE}", "fleet": "acme", "label": "{n}"}}'
+            await client.set(f"line:{LINE}", document)
+            found = await in_force(client, LINE)
+            assert found.complete, found
+            assert [w.index for w in found.workers] == [0, 1, 2]
+            assert set(found.said) == {"w0", "w1", "w2"}
+            # In memory there is nothing else any more; not a moment later, but now.
+            assert [await label(store) for store in stores] == [str(n)] * 3
+        assert "in force on 3 of 3 workers after " in found.told()
+    assert (await in_force(client, LINE)).workers == ()
+    await client.aclose()
+
+
+async def test_nobody_is_waited_for_when_no_engine_runs(server: RedisServer) -> None:
+    client = server.connect()
+    found = await in_force(client, LINE)
+    assert (found.workers, found.complete, found.missing) == ((), False, ())
+    assert found.told() == "no engine runs: in force as soon as one does"
+    assert await client.keys() == []
+    await client.aclose()
+
+
+async def test_who_does_not_hear_is_named_and_heard_when_it_hears_again(
+    server: RedisServer,
+) -> None:
+    client = server.connect()
+    async with worker(server, 0), worker(server, 1) as (deaf, _):
+        hear, deaf.on_probe = deaf.on_probe, None
+        found = await in_force(client, LINE, within_s=0.3)
+        assert [w.id for w in found.missing] == ["w1"]
+        assert set(found.said) == {"w0"}
+        assert found.told().endswith("no word from host/1 (pid 7)")
+        assert "1 of 2 workers" in found.told()
+        plain = found.plain()
+        assert (plain["workers"], plain["acknowledged"], plain["complete"]) == (2, 1, False)
+        assert plain["missing"][0]["id"] == "w1"
+
+        waiting = asyncio.create_task(in_force(client, LINE, within_s=5))
+        await asyncio.sleep(0.1)
+        deaf.on_probe = hear  # the probe is sent again until all have heard of it
+        assert (await waiting).complete
+    await client.aclose()
+
+
+async def test_a_stream_that_was_cut_is_waited_for(server: RedisServer) -> None:
+    client = server.connect()
+    async with worker(server, 0):
+        with server.client() as other:
+            other.client_kill_filter(_type="pubsub")
+        assert (await in_force(client, LINE, within_s=5)).complete
+    await client.aclose()
+
+
+async def test_a_worker_that_was_killed_is_forgotten_when_its_successor_is_there(
+    server: RedisServer,
+) -> None:
+    client = server.connect()
+    async with worker(server, 0):
+        with server.client() as other:
+            killed = told(0, started=0.5, id_="killed")
+            other.set(acks.WORKER_PREFIX + killed.id, orjson.dumps(killed), ex=5)
+            other.zadd(acks.INDEX, {killed.id: time.time() + 5, "gone": time.time() - 9})
+            other.set(acks.WORKER_PREFIX + "gone", "{}", ex=5)
+        assert [w.id for w in await live_workers(client)] == ["w0"]
+        assert (await in_force(client, LINE)).complete
+    await client.aclose()
+
+
+async def test_the_sign_of_life_ends_with_the_worker(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "LIFE_S", 1)
+    monkeypatch.setattr(presence, "RENEW_S", 0.2)
+    client = server.connect()
+    async with worker(server, 0) as (_, here):
+        await asyncio.sleep(1.3)
+        assert len(await live_workers(client)) == 1
+        for task in here._tasks:
+            task.cancel()  # as when the process is killed: nobody says goodbye
+        await asyncio.sleep(1.3)
+        assert await live_workers(client) == ()
+    await client.aclose()
+
+
+async def test_one_probe_is_acknowledged_once(server: RedisServer) -> None:
+    client = server.connect()
+    async with worker(server, 0):
+        await in_force(client, LINE)
+        (probe,) = await client.keys(PROBE_PREFIX + "*")
+        (ack,) = await client.keys(acks.ACK_PREFIX + "*")
+        assert 0 < await client.ttl(probe) <= 60
+        assert 0 < await client.ttl(ack) <= 60
+        await client.delete(ack, probe)  # as when both expire: the stream tells of it
+        assert (await in_force(client, LINE)).complete
+        assert await client.exists(ack) == 0
+    await client.aclose()
+
+
+async def test_redis_away_is_an_error_for_who_asks(server: RedisServer) -> None:
+    once = Retry(NoBackoff(), 0)
+    client = redis.asyncio.Redis(unix_socket_path=str(server.socket), retry=once)
+    server.kill()
+    with pytest.raises(redis.RedisError):
+        await in_force(client, LINE)
+    await client.aclose()
+
+
+async def test_commands_ask_the_same_without_a_loop(server: RedisServer) -> None:
+    def ask() -> Acks:
+        with server.client() as client:
+            return in_force_blocking(client, LINE)
+
+    async with worker(server, 0):
+        assert (await asyncio.to_thread(ask)).complete
+
+
+def test_a_probe_lives_where_its_line_does() -> None:
+    """The hash tag of a Redis Cluster: one node, one stream."""
+    for number in (LINE, "+33612345678", "+1"):
+        asking = acks._ask(number, 1.0)
+        next(asking)
+        _, commands = asking.send([[b"w0"]])
+        key = str(commands[0][1])
+        assert key_slot(key.encode()) == key_slot(f"line:{number}".encode())

@@ -1,0 +1,138 @@
+"""The proof that a change is in force: two engines, one of which may hang, die or stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.processes import ROOT, Engine, RedisServer
+from tests.scenarios.stage import Stage, Theatre, to_voicemail
+
+
+@pytest.fixture(scope="module")
+def pair(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Engine, Engine]]:
+    """Two engines on one Redis."""
+    shared_redis.client.flushall()
+    first, second = (
+        Engine(tmp_path_factory.mktemp(name), shared_redis.url) for name in ("first", "second")
+    )
+    for engine in (first, second):
+        engine.start()
+    yield first, second
+    for engine in (first, second):
+        engine.signal(signal.SIGCONT)
+        engine.stop()
+
+
+@pytest.fixture
+async def stage(
+    pair: tuple[Engine, Engine],
+    shared_redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Stage]:
+    theatre = Theatre(pair[0], shared_redis.client, tmp_path_factory.mktemp("stage"))
+    async with Stage(theatre) as stage:
+        yield stage
+
+
+async def renvoi(engine: Engine, *arguments: str) -> str:
+    """What a command prints; it must succeed."""
+    command = [sys.executable, "-m", "engine.cli", *arguments, "--config", str(engine._config)]
+    child = await asyncio.create_subprocess_exec(
+        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, err = await child.communicate()
+    assert child.returncode == 0, err.decode()
+    return out.decode()
+
+
+async def forward(stage: Stage, *arguments: str) -> dict[str, Any]:
+    """`renvoi forward` on the stage's engine; its proof."""
+    told = json.loads(await renvoi(stage.engine, "forward", *arguments, "--json"))
+    proof: dict[str, Any] = told["in_force"]
+    return proof
+
+
+async def reached(engine: Engine, stage: Stage, line: str, box: Endpoint) -> str:
+    """Where a call through this engine comes out: "phone" or "voicemail"."""
+    before = len(box.invited(line))
+    caller = await stage.endpoint()
+    call = caller.start(engine.address, line, caller=numbers.caller_number(), body=b"v=0\r\n")
+    assert (await call.final()).code == 486
+    return "voicemail" if len(box.invited(line)) > before else "phone"
+
+
+async def refuse_all(endpoint: Endpoint) -> None:
+    """Answer every call with busy."""
+    while True:
+        (await endpoint.incoming(wait_s=60)).respond(486)
+
+
+async def test_the_next_call_on_every_engine_follows_what_was_confirmed(
+    stage: Stage, pair: tuple[Engine, Engine]
+) -> None:
+    phone = await stage.endpoint()
+    boxes = [await Endpoint.open(port=engine.ports["voicemail"]) for engine in pair]
+    busy = [asyncio.create_task(refuse_all(endpoint)) for endpoint in (phone, *boxes)]
+    line = stage.line(to=[phone.uri()])
+    try:
+        for _ in range(3):
+            for arguments, place in (
+                (("set", line, "unconditional", "voicemail"), "voicemail"),
+                (("off", line, "unconditional"), "phone"),
+            ):
+                proof = await forward(stage, *arguments)
+                assert proof["complete"], proof
+                assert proof["workers"] == 2
+                # No waiting here: confirmed is in force.
+                for engine, box in zip(pair, boxes, strict=True):
+                    assert await reached(engine, stage, line, box) == place
+    finally:
+        for task in busy:
+            task.cancel()
+        for box in boxes:
+            box.close()
+
+
+async def test_an_engine_that_hangs_is_named(stage: Stage, pair: tuple[Engine, Engine]) -> None:
+    line = stage.line(forwards={"busy": to_voicemail(numbers.line_number()) | {"on": False}})
+    pair[1].signal(signal.SIGSTOP)
+    try:
+        told = await renvoi(stage.engine, "forward", "set", line, "busy", "voicemail")
+    finally:
+        pair[1].signal(signal.SIGCONT)
+    assert "in force on 1 of 2 workers" in told
+    assert pair[1]._process is not None
+    assert f"(pid {pair[1]._process.pid})" in told
+    proof = await forward(stage, "off", line, "busy")
+    assert proof["complete"], proof
+
+
+async def test_an_engine_that_stops_is_not_waited_for(
+    stage: Stage, pair: tuple[Engine, Engine]
+) -> None:
+    line = stage.line()
+    pair[1].stop()
+    proof = await forward(stage, "set", line, "busy", "voicemail")
+    assert (proof["workers"], proof["complete"]) == (1, True)
+    pair[1].start()
+    proof = await forward(stage, "off", line, "busy")
+    assert (proof["workers"], proof["complete"]) == (2, True)
+
+
+async def test_when_no_engine_runs_that_is_said(stage: Stage, pair: tuple[Engine, Engine]) -> None:
+    line = stage.line()
+    for engine in pair:
+        engine.stop()
+    told = await renvoi(stage.engine, "forward", "set", line, "busy", "voicemail")
+    assert told == f"{line} busy: voicemail, no engine runs: in force as soon as one does\n"
