@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from engine import __version__
-from engine.commands.explain import explain_call
+from engine.commands.explain import explain_line
 from engine.commands.forward import forward_group
 from engine.commands.line import line_group
 from engine.commands.service import check, demo, serve
@@ -58,7 +58,7 @@ for _command in (
     demo,
     line_group,
     forward_group,
-    explain_call,
+    explain_line,
     show_calls,
     show_records,
 ):

@@ -71,6 +71,14 @@ def open_redis(config: Config, start: bool = True) -> Iterator[redis.Redis]:
     An embedded Redis that no engine runs is started for the time of the block, unless `start` is
     false. Raises Failed when Redis cannot be reached, also later inside the block.
     """
+    with reach_redis(config, start) as url, _client(url) as client:
+        yield client
+
+
+@contextmanager
+def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
+    """The URL of the configured Redis, for commands that make a client of their own; else as
+    `open_redis`."""
     # Only commands that need Redis pay for importing its client.
     from redis.exceptions import RedisError
 
@@ -78,11 +86,10 @@ def open_redis(config: Config, start: bool = True) -> Iterator[redis.Redis]:
 
     try:
         if config.redis.embedded:
-            with redis_server.reach(config.redis.data_dir, start) as url, _client(url) as client:
-                yield client
+            with redis_server.reach(config.redis.data_dir, start) as url:
+                yield url
         else:
-            with _client(config.redis.url) as client:
-                yield client
+            yield config.redis.url
     except RedisError as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
