@@ -52,6 +52,11 @@ class Call:
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
+    @property
+    def source(self) -> str:
+        """The IP address that the call came from."""
+        return self._caller.source
+
     async def run(self) -> None:
         """Never raises; the worker is told of the end on every path."""
         over = Over(Outcome.FAILED, 500, "internal")

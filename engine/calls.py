@@ -52,7 +52,7 @@ class Calls:
         """A new call: into a coroutine of its own, by the number it calls."""
         worker = self._worker
         assert leg.invite is not None
-        called = worker.numbering.quick(headers.user_of(leg.invite.target))
+        called = called_by(leg.invite.target, worker.numbering)
         if called is None:
             target = leg.invite.target
             worker.refusals.rejected(
@@ -67,6 +67,7 @@ class Calls:
             leg.reject(500)
             return
         self._standing[call.story.id] = call
+        worker.admission.began(leg.source, called)
         self._keep(worker.loop.create_task(call.run()))
         self._count_caller(call)
 
@@ -74,6 +75,7 @@ class Calls:
         """The end of every call, on every path: counts down, counts, records, tells."""
         worker, story = self._worker, call.story
         self._standing.pop(story.id, None)
+        worker.admission.ended(call.source, story.called)
         worker.live.leave(story.caller, caller_hold(story.id))
         record = story.record(over)
         worker.metrics.call_ended(record.condition, record.destination, record.outcome)
@@ -139,6 +141,11 @@ def caller_hold(call_id: str) -> str:
     """How a call counts on the line that makes it: apart from the line it reaches, which may be
     the same one."""
     return f"{call_id}:caller"
+
+
+def called_by(target: bytes, numbering: Numbering) -> str | None:
+    """The called number of a Request-URI in E.164; None when it has none."""
+    return numbering.quick(headers.user_of(target))
 
 
 def caller_of(invite: Message, numbering: Numbering) -> str | None:

@@ -98,6 +98,11 @@ class Limits:
     max_diversions: int = _key(5, values.whole(0, 70))
     calls: int = _key(20000, values.whole(0, 1_000_000))
     calls_per_second: int = _key(0, values.whole(0, 1_000_000))
+    wait_s: float = _key(0.1, values.zero_or_seconds(0.005, 5))
+    peer_calls: int = _key(0, values.whole(0, 1_000_000))
+    peer_calls_per_second: int = _key(0, values.whole(0, 1_000_000))
+    line_calls: int = _key(0, values.whole(0, 1_000_000))
+    line_calls_per_second: int = _key(0, values.whole(0, 1_000_000))
     connections: int = _key(10_000, values.whole(1, 1_000_000))
     forwards_per_line: int = _key(50, values.whole(0, 1_000_000))
 

@@ -47,6 +47,8 @@ REJECTIONS = (
     "malformed",
     "too_large",
     "overload",
+    "peer_limit",
+    "line_limit",
     "draining",
     "unsupported",
     "no_contact",

@@ -13,7 +13,8 @@ from redis.exceptions import RedisError
 
 from engine import log, redis_client, tls
 from engine.admin import AddressInUse, Admin
-from engine.calls import Calls
+from engine.admission import Admission
+from engine.calls import Calls, called_by
 from engine.cdr import Recorder
 from engine.config import Address as HttpAddress
 from engine.config import Config
@@ -29,7 +30,6 @@ from rules.store import Store
 from sip.endpoint import Address, Endpoint, ListenError, Settings
 from sip.pjsip import LayoutError
 
-RETRY_AFTER_S = 5  # told to a caller who is refused for overload
 LAG_PROBE_S = 0.25
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
@@ -51,9 +51,9 @@ class Worker:
         self.refusals = Refusals(self.metrics, self.log)
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
         self.calls = Calls(self, self.epoch)
-        self.draining = False
-        self._tokens = 0.0
-        self._tokens_at = 0.0
+        self.admission = Admission(
+            config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
+        )
         self._lag_s = 0.0
         self._embedded: EmbeddedRedis | None = None
 
@@ -116,7 +116,7 @@ class Worker:
         self.endpoint = Endpoint(
             self._sip_settings(),
             on_invite=self.calls.begin,
-            gate=self._gate,
+            gate=self.admission,
             on_rejected=self.refusals.rejected,
             on_register=self.registrar.on_register if config.sip.registrar else None,
             on_race=self.metrics.race,
@@ -188,7 +188,7 @@ class Worker:
 
     async def drain(self) -> None:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
-        self.draining = True
+        self.admission.draining = True
         self.log.info("drain.start", calls=len(self.calls), deadline_s=self.config.timers.drain_s)
         loop = asyncio.get_running_loop()
         until = loop.time() + self.config.timers.drain_s
@@ -200,7 +200,7 @@ class Worker:
 
     async def close(self) -> None:
         """End every call with its record, then everything else, in the reverse order of start."""
-        self.draining = True
+        self.admission.draining = True
         await self.calls.stop(5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
@@ -216,28 +216,11 @@ class Worker:
 
     def not_ready(self) -> str | None:
         """Why no new call should be sent here, None when all is well (`/readyz`)."""
-        if self.draining:
+        if self.admission.draining:
             return "draining"
         age_s = self.store.age_s()
         if age_s > self.config.rules.stale_max_s:
             return f"redis away for {age_s:.0f} s, rules.stale_max_s is passed"
-        return None
-
-    def _gate(self) -> tuple[str, int] | None:
-        """Whether a new call may come in; (reason, Retry-After in seconds) if not."""
-        limits = self.config.limits
-        if self.draining:
-            return "draining", RETRY_AFTER_S
-        if limits.calls and len(self.calls) >= limits.calls:
-            return "overload", RETRY_AFTER_S
-        if limits.calls_per_second:
-            now = self.loop.time()
-            rate = limits.calls_per_second
-            self._tokens = min(rate, self._tokens + (now - self._tokens_at) * rate)
-            self._tokens_at = now
-            if self._tokens < 1:
-                return "overload", 1
-            self._tokens -= 1
         return None
 
     def _on_sip_error(self, error: BaseException) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import headers, pjsip, wire
+from sip.gate import Gate
 from sip.guard import HEAD_MAX, OnRejected, described
 from sip.incoming import Incoming
 from sip.message import Message
@@ -45,7 +46,7 @@ class Door:
         *,
         on_invite: Callable[[Incoming], None],
         on_register: Callable[[Request], None] | None,
-        gate: Callable[[], tuple[str, int] | None],
+        gate: Gate,
         on_rejected: OnRejected,
     ) -> None:
         self._on_register = on_register
@@ -77,10 +78,10 @@ class Door:
             self._on_other(rdata, method)
             return
         wire.counts["in", "INVITE"] += 1
-        refusal = self._gate()
+        refusal = self._gate.ask(source, wire.received().target)
         if refusal is not None:
-            reason, retry_after_s = refusal
-            self._refuse(rdata, 503, reason, (b"Retry-After", str(retry_after_s).encode()))
+            after = (b"Retry-After", str(refusal.retry_after_s).encode())
+            self._refuse(rdata, refusal.code, refusal.reason, after)
             return
         self._on_new_invite(rdata)
 
@@ -106,9 +107,7 @@ class Door:
             if asked:
                 self._refuse_options(rdata, asked)
                 return
-            refusal = self._gate()
-            code = 503 if refusal is not None and refusal[0] == "draining" else 200
-            self._respond(rdata, code, *CAPABILITIES)
+            self._respond(rdata, 503 if self._gate.draining else 200, *CAPABILITIES)
             return
         # 501 for what is no method we ever heard of, 405 for one that has no place here (RFC 3261
         # 21.4.6 and 21.5.2).

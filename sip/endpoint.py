@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sip import pjsip, stream_api, wire
+from sip import backlog, pjsip, stream_api, wire
 from sip.address import Address
 from sip.dispatch import Dispatch
 from sip.door import Door
+from sip.gate import Gate
 from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming
 from sip.leg import Leg
@@ -64,8 +65,7 @@ class Settings:
 class Endpoint:
     """PJSIP and all legs of this process.
 
-    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE
-    and answers None or (reason for the counter, Retry-After in seconds).
+    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Endpoint:
         settings: Settings,
         *,
         on_invite: Callable[[Incoming], None],
-        gate: Callable[[], tuple[str, int] | None],
+        gate: Gate,
         on_rejected: OnRejected,
         on_register: Callable[[Request], None] | None,
         on_race: Callable[[str], None],
@@ -114,6 +114,8 @@ class Endpoint:
         )
         self._readers: list[socket.socket] = []
         self._tick: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the tick is to run
+        self._gate = gate
         self._zero = ffi.new("long[2]", [0, 0])
         self._count = ffi.new("unsigned *")
         self._created = ffi.new("pjsip_dialog **")
@@ -173,6 +175,8 @@ class Endpoint:
             self._readers.append(udp)
             # One turn reads up to 50 datagrams; the loop comes back while there are more.
             self.loop.add_reader(udp, self._poll)
+            backlog.stamp(udp)
+        self._due = self.loop.time() + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
 
     async def close(self, deadline_s: float = 2.0) -> None:
@@ -253,6 +257,9 @@ class Endpoint:
         lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
 
     def _on_tick(self) -> None:
+        now = self.loop.time()
+        self._gate.waited(max(now - self._due, 0.0, *map(backlog.oldest_s, self._readers)))
+        self._due = now + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
         self._poll()
         self._dispatch.forget_byes()

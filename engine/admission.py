@@ -1,0 +1,257 @@
+"""Whether a new call may come in: limits of the engine, of each peer and of each line, and less
+than all of them when the engine cannot keep up.
+
+A refusal tells when to come back. Who is refused stands, as it were, in a queue that moves as fast
+as there is room: Retry-After is the length of that queue over that rate. Nothing here does I/O or
+reads a clock of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from engine.config import Limits
+from sip.gate import Refusal
+
+RETRY_MAX_S = 30  # nobody is sent away for longer: the next seconds are not known that well
+RATE_MEMORY_S = 10.0  # over which the rate of ended calls is averaged
+KEPT = 1000  # peers or lines that are kept before those with nothing to remember are dropped
+
+WINDOW_S = 0.2  # the load is judged this often
+TO_TARGET_S = 1.0  # the time in which a wait that is too long or too short is brought to its middle
+FLOOR = 10.0  # calls/s that come in however late the loop is: it may be another program's doing
+OPEN_AFTER = 10  # windows in which all who came could come in end the shedding
+
+
+class Gate:
+    """One thing that takes a bounded number of calls at once, and of new ones a second.
+
+    `most` and `per_second`: 0 = no limit. The bucket is one second deep.
+    """
+
+    __slots__ = ("_at", "_ended", "_ended_at", "_queue", "_queue_at", "_tokens", "calls", "most",
+                 "per_second")  # fmt: skip
+
+    def __init__(self, most: int, per_second: float) -> None:
+        self.calls = 0
+        self.most = most
+        self.per_second = per_second
+        self._tokens = float(per_second)
+        self._at = -math.inf
+        self._ended = self._ended_at = 0.0  # calls ended a second, and when that was worked out
+        self._queue = self._queue_at = 0.0
+
+    def refuses(self, now: float) -> int | None:
+        """None when there is room; else the seconds until there is."""
+        if self.most and self.calls >= self.most:
+            return self.come_back(now, self.drain_rate(now))
+        if self.per_second:
+            gained = (now - self._at) * self.per_second
+            self._tokens = min(max(1.0, self.per_second), self._tokens + gained)
+            self._at = now
+            if self._tokens < 1:
+                return self.come_back(now, self.per_second)
+        return None
+
+    def enter(self) -> None:
+        """A call comes in; it was not refused."""
+        if self.per_second:
+            self._tokens -= 1
+
+    def leave(self, now: float) -> None:
+        """A call that counted in `calls` is over."""
+        self.calls -= 1
+        self._ended = self.drain_rate(now) + 1 / RATE_MEMORY_S
+        self._ended_at = now
+
+    def drain_rate(self, now: float) -> float:
+        """Calls that end a second, lately."""
+        return self._ended * math.exp((self._ended_at - now) / RATE_MEMORY_S)
+
+    def come_back(self, now: float, rate: float) -> int:
+        """Retry-After of one more who is refused, when room for `rate` calls is made a second."""
+        self._queue = max(0.0, self._queue - (now - self._queue_at) * rate) + 1
+        self._queue_at = now
+        if self._queue >= rate * RETRY_MAX_S:
+            self._queue = max(1.0, rate * RETRY_MAX_S)
+            return RETRY_MAX_S
+        return math.ceil(self._queue / rate)
+
+    def is_idle(self, now: float) -> bool:
+        """Whether a new one would be the same."""
+        full = self._tokens + (now - self._at) * self.per_second >= self.per_second
+        return not self.calls and full
+
+
+class Shedding:
+    """Lets fewer calls in when messages wait too long, and more again when they do not.
+
+    Bursts wait too: what counts is the shortest wait of a window. `most_s` 0 = never sheds.
+    """
+
+    def __init__(self, most_s: float) -> None:
+        self.most_s = most_s
+        self.per_second = math.inf  # calls that may come in
+        self._tokens = 0.0
+        self._at = 0.0
+        self._began = 0.0
+        self._shortest = math.inf
+        self._asked = self._entered = 0
+        self._last = 0.0  # the shortest wait of the window before
+        self._can = 0.0  # calls/s that the engine is believed to keep up with
+        self._easy = 0  # windows in a row in which nobody had to be refused
+
+    def refuses(self, now: float) -> bool:
+        """Whether one more is too many."""
+        self._asked += 1
+        if self.per_second == math.inf:
+            return False
+        depth = max(2.0, self.per_second * 0.05)
+        self._tokens = min(depth, self._tokens + (now - self._at) * self.per_second)
+        self._at = now
+        return self._tokens < 1
+
+    def enter(self) -> None:
+        self._entered += 1
+        self._tokens -= 1
+
+    def waited(self, seconds: float, now: float) -> None:
+        """One measurement of how long a message waits."""
+        self._shortest = min(self._shortest, seconds)
+        span = now - self._began
+        if span >= WINDOW_S:
+            if self.most_s:
+                self._judge(span)
+            self._began = now
+            self._shortest = math.inf
+            self._asked = self._entered = 0
+
+    def _judge(self, span: float) -> None:
+        wait_s, entering = self._shortest, self._entered / span
+        growth = (wait_s - self._last) / span
+        self._last = wait_s
+        shedding = self.per_second != math.inf
+        if wait_s > self.most_s or (shedding and wait_s > self.most_s / 4):
+            # Messages wait: the engine works all the time. What came in and did not make the wait
+            # grow is what it can do.
+            can = entering / max(0.5, 1 + growth)
+            self._can = can if not shedding else self._can + (can - self._can) / 8
+            change = max(0.5, min(1.1, 1 - (wait_s - self.most_s / 2) / TO_TARGET_S))
+            self.per_second = max(FLOOR, self._can * change)
+            self._easy = 0
+        elif shedding:
+            self._easy = self._easy + 1 if self._asked <= self._entered else 0
+            self.per_second *= 1.03
+            self._can = max(self._can, self.per_second)
+            if self._easy >= OPEN_AFTER:
+                self.per_second = math.inf
+
+
+class Admission:
+    """The gate of a worker. `clock` gives monotonic seconds, `number_of` the called number of a
+    Request-URI (None when it has none)."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float],
+        number_of: Callable[[bytes], str | None],
+    ) -> None:
+        self.draining = False
+        self._clock = clock
+        self._number_of = number_of
+        self._peers: dict[str, Gate] = {}
+        self._lines: dict[str, Gate] = {}
+        self.shedding = Shedding(limits.wait_s)
+        self.engine = Gate(0, 0)
+        self.limit(limits)
+
+    def limit(self, limits: Limits) -> None:
+        """These limits hold from now on; calls in progress stay counted. They are known to a limit
+        per peer or line only from its own start on."""
+        self._limits = limits
+        self.engine.most, self.engine.per_second = limits.calls, limits.calls_per_second
+        self.shedding.most_s = limits.wait_s
+        self._by_peer = bool(limits.peer_calls or limits.peer_calls_per_second)
+        self._by_line = bool(limits.line_calls or limits.line_calls_per_second)
+        for gate in self._peers.values():
+            gate.most, gate.per_second = limits.peer_calls, limits.peer_calls_per_second
+        for gate in self._lines.values():
+            gate.most, gate.per_second = limits.line_calls, limits.line_calls_per_second
+
+    def ask(self, source: bytes, target: bytes) -> Refusal | None:
+        """As `sip.gate.Gate.ask`."""
+        now = self._clock()
+        engine = self.engine
+        if self.draining:
+            rate = engine.drain_rate(now)
+            left_s = engine.calls / rate if rate else RETRY_MAX_S
+            return Refusal("draining", 503, max(1, min(RETRY_MAX_S, math.ceil(left_s))))
+        retry_s = engine.refuses(now)
+        if retry_s is not None:
+            return Refusal("overload", 503, retry_s)
+        if self.shedding.refuses(now):
+            retry_s = engine.come_back(now, self.shedding.per_second)
+            return Refusal("overload", 503, retry_s)
+        peer = line = None
+        if self._by_peer:
+            peer = self._peer(source.decode("ascii"), now)
+            retry_s = peer.refuses(now)
+            if retry_s is not None:
+                return Refusal("peer_limit", 503, retry_s)
+        if self._by_line:
+            number = self._number_of(target)
+            if number is not None:
+                line = self._line(number, now)
+                retry_s = line.refuses(now)
+                if retry_s is not None:
+                    # 503 would speak of the whole engine (RFC 3261 21.5.4): the peer would keep
+                    # the calls to all other lines away, or try this one elsewhere.
+                    return Refusal("line_limit", 480, retry_s)
+        engine.enter()
+        self.shedding.enter()
+        if peer is not None:
+            peer.enter()
+        if line is not None:
+            line.enter()
+        return None
+
+    def began(self, source: str, called: str) -> None:
+        """A call is in progress, until `ended`."""
+        self.engine.calls += 1
+        if self._by_peer:
+            self._peer(source, self._clock()).calls += 1
+        if self._by_line:
+            self._line(called, self._clock()).calls += 1
+
+    def ended(self, source: str, called: str) -> None:
+        """It is over."""
+        now = self._clock()
+        self.engine.leave(now)
+        for gates, name in ((self._peers, source), (self._lines, called)):
+            gate = gates.get(name) if gates else None
+            if gate is not None and gate.calls:
+                gate.leave(now)
+
+    def waited(self, seconds: float) -> None:
+        """As `sip.gate.Gate.waited`."""
+        self.shedding.waited(seconds, self._clock())
+
+    def _peer(self, source: str, now: float) -> Gate:
+        limits = self._limits
+        return _kept(self._peers, source, limits.peer_calls, limits.peer_calls_per_second, now)
+
+    def _line(self, number: str, now: float) -> Gate:
+        limits = self._limits
+        return _kept(self._lines, number, limits.line_calls, limits.line_calls_per_second, now)
+
+
+def _kept(gates: dict[str, Gate], name: str, most: int, per_second: int, now: float) -> Gate:
+    gate = gates.get(name)
+    if gate is None:
+        if len(gates) >= KEPT and len(gates) % KEPT == 0:
+            for idle in [name for name, gate in gates.items() if gate.is_idle(now)]:
+                del gates[idle]
+        gate = gates[name] = Gate(most, per_second)
+    return gate
