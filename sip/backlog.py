@@ -32,5 +32,6 @@ def age_s(ancillary: list[tuple[int, int, bytes]]) -> float:
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return max(0.0, time.time() - float(seconds) - nanoseconds / 1e9)
+            came: float = seconds + nanoseconds / 1e9
+            return max(0.0, time.time() - came)
     return 0.0
