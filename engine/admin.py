@@ -20,7 +20,7 @@ import orjson
 
 from engine.config import Address
 from engine.log import get_logger
-from engine.metrics import CONTENT_TYPE_LATEST, Metrics
+from engine.metrics import CONTENT_TYPE, Metrics
 
 HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
@@ -174,7 +174,7 @@ class Admin:
         return response, method == "GET"
 
     async def _show_metrics(self) -> Response:
-        return Response(HTTPStatus.OK, await self._metrics.render(), CONTENT_TYPE_LATEST)
+        return Response(HTTPStatus.OK, await self._metrics.render(), CONTENT_TYPE)
 
     async def _show_health(self) -> Response:
         return _text(HTTPStatus.OK, "ok")

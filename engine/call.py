@@ -161,8 +161,11 @@ class Call:
 
         An unconditionally forwarded call never counts, not for a moment (domain.md 1.3).
         """
-        route = self._route
+        route, worker = self._route, self._worker
         route.arrive(line)
+        most = worker.config.limits.forwards_per_line
+        if 0 < most <= worker.calls.forwards[line.number]:
+            worker.metrics.limit_reached("forwards_per_line")
         decision = await self._decide(line, entry)
         is_unconditional = (
             isinstance(decision, ForwardTo) and decision.condition is Condition.UNCONDITIONAL
@@ -192,12 +195,15 @@ class Call:
         if targets is None:
             targets = await worker.store.load_targets(entry)
             self._ringing.check_caller()
+        registered = bool(entry.live_contacts(time.time()))
+        if trigger is None and not calls_in_progress:
+            worker.metrics.line_reached(registered)
         return decide(
             line,
             Situation(
                 trigger=trigger,
                 calls_in_progress=calls_in_progress,
-                registered=bool(entry.live_contacts(time.time())),
+                registered=registered,
                 caller=self._who,
                 visited=self._route.visited,
                 diversions=self._route.diversions,

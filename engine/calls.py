@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -43,6 +44,11 @@ class Calls:
         """The calls that stand now; they may end meanwhile."""
         return iter(list(self._standing.values()))
 
+    def oldest_s(self) -> float:
+        """The age of the oldest call in seconds; 0 when there is none."""
+        oldest = next(iter(self._standing.values()), None)  # they are in the order they came in
+        return max(0.0, time.time() - oldest.story.received) if oldest is not None else 0.0
+
     def new_id(self) -> str:
         """Unique for ever: worker, start of the worker, number of the call."""
         self._serial += 1
@@ -78,7 +84,7 @@ class Calls:
         worker.admission.ended(call.source, story.called)
         worker.live.leave(story.caller, caller_hold(story.id))
         record = story.record(over)
-        worker.metrics.call_ended(record.condition, record.destination, record.outcome)
+        worker.metrics.call_over(record)
         worker.recorder.add(record)
         worker.log.info("call.end", **telling(record))
         if not self._standing:

@@ -206,6 +206,7 @@ class Ringing:
             elif event is None:
                 self._give_up()
                 if until == line_until:
+                    self._rang_out(line_until)
                     return Condition.NO_ANSWER
                 if rings and until <= start + most_s:
                     return None
@@ -241,6 +242,8 @@ class Ringing:
                 self._worker.metrics.race("line_won")
         self._retire(ELSEWHERE)
         self._story.leg_answered(winner, event.code)
+        if self._first_rang:
+            self._worker.metrics.ring_answered.observe(self._worker.loop.time() - self._first_rang)
         if self._invite.body:
             winner.accept()
         extra, self.session_s = session.response_fields(
@@ -309,6 +312,12 @@ class Ringing:
         elif isinstance(event, Failed):
             self._retired.pop(event.leg, None)
             self._story.leg_ended(event.leg, event.code)
+
+    def _rang_out(self, until: float) -> None:
+        """Nobody answered before `until`, in loop time."""
+        now, metrics = self._worker.loop.time(), self._worker.metrics
+        metrics.ring_no_answer.observe(now - self._first_rang)
+        metrics.ring_overrun.observe(max(0.0, now - until))
 
     def _give_up(self) -> None:
         """The time of the legs that ring is over: that is how they failed."""

@@ -171,6 +171,9 @@ class Worker:
     def _watch(self) -> None:
         watch = self.metrics.watch
         watch("active_calls", lambda: len(self.calls))
+        watch("calls_limit", lambda: self.config.limits.calls)
+        watch("oldest_call", self.calls.oldest_s)
+        watch("max_call", lambda: self.config.timers.max_call_s)
         watch("redis_up", lambda: float(self.store.redis_up))
         watch("rules_age", self.store.age_s)
         watch("invalidation_lag", lambda: self.store.invalidation_lag_s)

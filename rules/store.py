@@ -298,7 +298,7 @@ class Store:
 
     def _live(self) -> None:
         self._cache.begin_span()
-        self._canary.forget()
+        self._canary.expect_nothing()
         self._ask_canary()
 
     def _lost(self, heard_at: float) -> None:
@@ -344,7 +344,7 @@ class Store:
     async def _touch_canary(self) -> None:
         self._canary.send()
         if not await self._reader.touch(self._canary.key, self._canary.ttl_s):
-            self._canary.forget()
+            self._canary.expect_nothing()
 
 
 def _digest(document: bytes | ResponseError | None) -> bytes:

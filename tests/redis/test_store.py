@@ -409,6 +409,29 @@ async def test_a_stream_that_answers_pings_but_tells_nothing_is_replaced(
         await until(lambda: store._cache.span not in (span, None), 5)
 
 
+async def test_the_lag_grows_while_redis_takes_no_writes_and_the_stream_is_left_alone(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    async with running(durable) as store:
+        await settled(store)
+        span = store._cache.span
+        other.config_set("min-replicas-to-write", 1)  # writes are refused, all else goes on
+        await until(lambda: store.invalidation_lag_s > 2.5, 6)
+        assert store.redis_up
+        assert store._cache.span is span
+        other.config_set("min-replicas-to-write", 0)
+        await until(lambda: store.invalidation_lag_s < 0.5, 4)
+
+
+async def test_the_lag_grows_while_redis_is_away(durable: DurableServer) -> None:
+    async with running(durable) as store:
+        await settled(store)
+        durable.kill()
+        await until(lambda: store.invalidation_lag_s > 2, 5)
+        durable.start()
+        await until(lambda: store.invalidation_lag_s < 0.5, 6)
+
+
 # -- Redis away --------------------------------------------------------------------------------
 
 

@@ -88,7 +88,10 @@ async def test_histograms_are_cumulative_and_have_at_most_twelve_bounds() -> Non
     assert values["renvoi_rule_lookup_seconds_count{source=redis}"] == 1
     assert values["renvoi_rule_lookup_seconds_count{source=memory}"] == 0
     assert values["renvoi_forward_delay_seconds_count{condition=no_answer}"] == 1
-    for name in ("decision", "post_dial_delay", "lookup_memory", "lookup_redis"):
+    for name in (
+        "decision", "post_dial_delay", "lookup_memory", "lookup_redis", "ring_answered",
+        "ring_overrun",
+    ):  # fmt: skip
         histogram = getattr(metrics, name)
         assert isinstance(histogram, Histogram)
         assert len(histogram.bounds) <= 12
