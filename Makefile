@@ -4,6 +4,8 @@
 # ARGS passes options on:  make run ARGS="--config my.yaml"    make test ARGS="tests/unit -x"
 SHELL := /bin/bash
 ARGS ?=
+# Most tests wait for timers: two cores carry several modules at once. 0 = one after the other.
+TESTS_AT_ONCE ?= 4
 VENV := .venv
 READY := $(VENV)/.installed
 
@@ -27,7 +29,7 @@ test: install
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
 	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
-	$(VENV)/bin/python -m pytest $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
 
 demo: install
 	$(VENV)/bin/renvoi demo $(ARGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import re
 import socket
@@ -19,8 +20,11 @@ _names = itertools.count(1)
 
 
 # Ports are handed out from below the range from which the kernel takes its own, and none twice:
-# what is free when it is looked up must still be free when the program that gets it binds it.
-_PORTS = range(12_000, 30_000)
+# what is free when it is looked up must still be free when the program that gets it binds it. Test
+# processes that run at once (pytest-xdist's gw0, gw1 ...) have a share of them each.
+_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(12_000, 30_000)[_PROCESS * 18_000 // _PROCESSES :][: 18_000 // _PROCESSES]
 _given: set[int] = set()
 
 
