@@ -1,74 +1,175 @@
-"""A batch of entries: written in one step or not at all, and once however often it is sent.
+"""Writing entries to Redis, each once however often it is sent and whoever sends it.
 
-A batch has an identity (writer, number). Numbers of one writer only grow, and the script that
-writes a batch also stores its number, so that a batch sent twice, because a reply was lost or a
-process died, is written once.
+An entry is known by its call's id. Whatever adds it also marks the id, in the same step: a copy
+that comes again, because a reply was lost, a process died or a spool was replayed, finds the mark.
+
+One Redis does all of a batch in one script. In a Cluster the keys live on different nodes: there
+each key has a mark of its own beside it (the part of its name in braces decides where a key
+lives), the stream comes last, and what was interrupted is sent again until all is done.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from engine.record import STREAM, Entry
 
 _log = structlog.get_logger("cdr")
 
-# How long Redis remembers a writer's last batch: longer than any spool waits for its replay.
-_REMEMBER_S = 90 * 86400
+# How long an id is remembered: longer than any spool waits for its replay.
+_REMEMBER_S = 30 * 86400
+_REMEMBER_USE_S = 3 * 86400  # in a Cluster, that it was added to a usage key
+_MARK_BITS = 16  # ids of a worker share a key of so many marks, one bit each: 8 KB
+_AT_ONCE = 64  # commands under way to a Cluster
+_BEYOND = "out_of_plan_s"  # the field that only Redis can tell
 
-# KEYS: the stream, the writer's memory, one usage key per addition.
-# ARGV: batch number, seconds to remember it, maxlen, and in MessagePack [names, entries, additions]
-# with the values of each entry, and class and seconds of each addition. One argument, because
-# redis-py packs arguments one by one in Python, which cost three quarters of a write.
-# An error can only come before anything is written: from GET, unpack, or the first XADD. Additions
-# to a key that somebody else made something different of must not stop the others.
-_SCRIPT = """
-local last = redis.call('GET', KEYS[2])
-if last and tonumber(last) >= tonumber(ARGV[1]) then return {} end
-local content = cmsgpack.unpack(ARGV[4])
-local names, entries, additions = content[1], content[2], content[3]
-local flat = {}
-for _, values in ipairs(entries) do
-  for n, name in ipairs(names) do
-    flat[2 * n - 1] = name
-    flat[2 * n] = values[n]
-  end
-  redis.call('XADD', KEYS[1], '*', unpack(flat))
+# How much of some seconds is within a month's plan (-1 = no limit known), of which the usage key
+# tells what is used. What somebody else wrote there may be no number.
+_PLAN = """
+local function within_plan(key, seconds, plan)
+  if plan < 0 then return seconds end
+  local used = redis.pcall('HGET', key, 'deducted')
+  used = type(used) == 'string' and tonumber(used) or 0
+  if used ~= used then used = 0 end
+  return math.max(0, math.min(seconds, math.floor(plan - used)))
 end
-redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[3])
-redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
-local refused = {}
-for n, addition in ipairs(additions) do
-  local reply = redis.pcall('HINCRBY', KEYS[n + 2], addition[1], addition[2])
-  if type(reply) == 'table' and reply.err then
-    refused[#refused + 1] = KEYS[n + 2] .. ' ' .. addition[1] .. ' ' .. addition[2]
-  end
-end
-return refused
 """
-_SHA = hashlib.sha1(_SCRIPT.encode()).hexdigest()
+
+# KEYS: the stream, then whatever the content points at by its place among them (from 1).
+# ARGV: maxlen, seconds to remember, content in MessagePack. One argument, because redis-py packs
+# arguments one by one in Python, which cost three quarters of a write.
+# Content: [names, place of out_of_plan_s among them or 0, entries, marks, witness].
+# Entry: [values, mark key, bit, additions]; addition: [usage key, fleet's usage key or 0, class,
+# seconds, seconds of the month's plan or -1].
+# The stream's type is looked at first, and a mark is set before anything else is written: no error
+# can leave half an entry. Additions to a key that somebody else made something different of must
+# not stop the others.
+# Returns [whether the witness's mark is still there, additions that were refused].
+_SCRIPT = (
+    _PLAN
+    + """
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'stream' and kind ~= 'none' then
+  return redis.error_reply('WRONGTYPE ' .. KEYS[1] .. ' is a ' .. kind)
+end
+local content = cmsgpack.unpack(ARGV[3])
+local names, beyond_at, entries, marks, witness = unpack(content)
+local refused = {}
+
+local function is_marked(place, bit)
+  if bit < 0 then return redis.call('EXISTS', KEYS[place]) end
+  return redis.call('GETBIT', KEYS[place], bit)
+end
+local function mark(place, bit)
+  if bit >= 0 then return redis.call('SETBIT', KEYS[place], bit, 1) == 0 end
+  return redis.call('SET', KEYS[place], '1', 'NX', 'EX', ARGV[2]) and true
+end
+local function add(place, class, seconds)
+  if place == 0 or seconds == 0 then return end
+  local reply = redis.pcall('HINCRBY', KEYS[place], class, seconds)
+  if type(reply) == 'table' and reply.err then
+    refused[#refused + 1] = KEYS[place] .. ' ' .. class .. ' ' .. seconds
+  end
+end
+local kept = 1
+if witness then kept = is_marked(witness[1], witness[2]) end
+for _, entry in ipairs(entries) do
+  local values = entry[1]
+  if mark(entry[2], entry[3]) then
+    local beyond = 0
+    for _, addition in ipairs(entry[4]) do
+      local line, fleet, class, seconds, plan = unpack(addition)
+      local within = seconds
+      if class == 'deducted' then within = within_plan(KEYS[line], seconds, plan) end
+      for _, place in ipairs({line, fleet}) do
+        add(place, class, within)
+        add(place, 'out_of_plan', seconds - within)
+      end
+      beyond = beyond + (class == 'out_of_plan' and seconds or seconds - within)
+    end
+    if beyond > 0 and beyond_at > 0 then values[beyond_at] = string.format('%d', beyond) end
+    local flat = {}
+    for n, name in ipairs(names) do
+      flat[2 * n - 1] = name
+      flat[2 * n] = values[n]
+    end
+    redis.call('XADD', KEYS[1], '*', unpack(flat))
+  end
+end
+for _, place in ipairs(marks) do redis.call('EXPIRE', KEYS[place], ARGV[2]) end
+redis.call('XTRIM', KEYS[1], 'MAXLEN', '~', ARGV[1])
+return {kept, refused}
+"""
+)
+
+# One addition to one usage key, in a Cluster. KEYS: usage key, its marks. ARGV: id, seconds to
+# remember, seconds of the plan or -1, then class and seconds in turn.
+# Returns [seconds beyond the plan, the refusal or nothing].
+_USE = (
+    _PLAN
+    + """
+local known = redis.call('HGET', KEYS[2], ARGV[1])
+if known then return {tonumber(known), false} end
+local sums, beyond = {}, 0
+for n = 4, #ARGV, 2 do
+  local class, seconds = ARGV[n], tonumber(ARGV[n + 1])
+  if class == 'deducted' then
+    local within = within_plan(KEYS[1], seconds, tonumber(ARGV[3]))
+    beyond = seconds - within
+    sums['out_of_plan'] = (sums['out_of_plan'] or 0) + beyond
+    seconds = within
+  end
+  sums[class] = (sums[class] or 0) + seconds
+end
+redis.call('HSET', KEYS[2], ARGV[1], beyond)
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+local refused = false
+for class, seconds in pairs(sums) do
+  if seconds > 0 then
+    local reply = redis.pcall('HINCRBY', KEYS[1], class, seconds)
+    if type(reply) == 'table' and reply.err then
+      refused = KEYS[1] .. ' ' .. class .. ' ' .. seconds
+    end
+  end
+end
+return {beyond, refused}
+"""
+)
+_SHAS = {script: hashlib.sha1(script.encode()).hexdigest() for script in (_SCRIPT, _USE)}
 
 
 class Batch(msgspec.Struct, gc=False):
-    """Entries with an identity. `names` are the fields in the order of the entries' values: a
-    newer version replays what an older one left on disk. `count` comes first so that a spool is
+    """Entries that are sent together. `names` are the fields in the order of the entries' values:
+    a newer version replays what an older one left on disk. `count` comes first so that a spool is
     counted without decoding its entries."""
 
     count: int
-    writer: str
-    number: int
     names: list[str]
     entries: list[Entry]
 
     def to_line(self) -> bytes:
         """The batch as one line of JSON, without its end."""
         return _encode(self)
+
+    def ids(self) -> list[str]:
+        """The ids of its calls."""
+        at = self.names.index("id")
+        return [entry.values[at] for entry in self.entries]
+
+
+class Mark(NamedTuple):
+    """Where it is noted that an id was written: a bit of a key, or with bit -1 the key itself."""
+
+    key: str
+    bit: int
 
 
 class _Size(msgspec.Struct):
@@ -85,8 +186,8 @@ def read_line(line: bytes) -> Batch:
     """The batch of a line. Raises ValueError when it is none."""
     batch = _decode(line)
     width = len(batch.names)
-    if not width or any(len(entry.values) != width for entry in batch.entries):
-        raise ValueError(f"batch {batch.writer} {batch.number}: entries differ from the names")
+    if "id" not in batch.names or any(len(entry.values) != width for entry in batch.entries):
+        raise ValueError("batch: entries differ from the names")
     return batch
 
 
@@ -98,22 +199,122 @@ def records_in(line: bytes) -> int:
         return 0
 
 
-async def write(redis: Redis, batch: Batch, maxlen: int) -> None:
-    """Write a batch unless Redis has it already. Raises RedisError or OSError; the batch may then
-    have been written or not, and is to be sent again as it is."""
-    sums: dict[tuple[str, str], int] = {}
-    for entry in batch.entries:
-        for key, billing, seconds in entry.usage:
-            sums[key, billing] = sums.get((key, billing), 0) + seconds
-    additions = [(billing, seconds) for (_, billing), seconds in sums.items()]
-    content = _pack((batch.names, [entry.values for entry in batch.entries], additions))
-    arguments: list[str | int | bytes] = [2 + len(sums), STREAM, f"cdr:written:{batch.writer}"]
-    arguments += [key for key, _ in sums]
-    arguments += [batch.number, _REMEMBER_S, maxlen, content]
+def mark_of(call_id: str) -> Mark:
+    """The mark of an id. Ids of one worker (`<worker>-<serial>`) share keys of 65,536 bits."""
+    prefix, _, serial = call_id.rpartition("-")
+    if prefix and serial.isascii() and serial.isdigit() and len(serial) < 16:
+        number = int(serial)
+        key = f"{{{STREAM}}}:done:{prefix}:{number >> _MARK_BITS}"
+        return Mark(key, number & ((1 << _MARK_BITS) - 1))
+    return Mark(f"{{{STREAM}}}:done:{call_id}", -1)
+
+
+async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = None) -> bool:
+    """Write those entries of a batch that Redis does not have. Raises RedisError or OSError; any
+    of them may then have been written or not, and all are to be sent again.
+
+    Returns False when the mark of `witness`, an id that was written before, is gone: Redis has
+    lost what it had. Always True in a Cluster, whose nodes lose each its own.
+    """
+    client: Any = redis  # a RedisCluster is no Redis to the type checker
+    if isinstance(client, RedisCluster):
+        await _write_by_key(client, batch, maxlen)
+        return True
+    return await _write_at_once(redis, batch, maxlen, witness)
+
+
+async def is_written(redis: Redis, mark: Mark) -> bool:
+    """Whether Redis knows of an id. Raises RedisError or OSError."""
     client: Any = redis
+    if mark.bit < 0:
+        return bool(await client.exists(mark.key))
+    return bool(await client.getbit(mark.key, mark.bit))
+
+
+async def _write_at_once(
+    redis: Any, batch: Batch, maxlen: int, witness: Mark | None, with_usage: bool = True
+) -> bool:
+    places: dict[str, int] = {STREAM: 1}
+
+    def place(key: str) -> int:
+        return places.setdefault(key, len(places) + 1)
+
+    entries, marks = [], set()
+    for call_id, entry in zip(batch.ids(), batch.entries, strict=True):
+        key, bit = mark_of(call_id)
+        additions = [
+            (place(line), place(fleet) if fleet else 0, billing, seconds, plan_s)
+            for line, fleet, billing, seconds, plan_s in (entry.usage if with_usage else ())
+        ]
+        marks.add(place(key))
+        entries.append((entry.values, place(key), bit, additions))
+    seen = (place(witness.key), witness.bit) if witness is not None else False
+    content = _pack((batch.names, _place_of_beyond(batch) + 1, entries, list(marks), seen))
+    kept, refused = await _run(redis, _SCRIPT, list(places), [maxlen, _REMEMBER_S, content])
+    _tell_refused(refused)
+    return bool(kept)
+
+
+def _place_of_beyond(batch: Batch) -> int:
+    return batch.names.index(_BEYOND) if _BEYOND in batch.names else -1
+
+
+async def _run(redis: Any, script: str, keys: Sequence[str], arguments: Iterable[Any]) -> Any:
+    """Run a script; Redis may not know it, as after a restart."""
+    words = [len(keys), *keys, *arguments]
     try:
-        refused = await client.execute_command("EVALSHA", _SHA, *arguments)
-    except NoScriptError:  # a Redis that was restarted
-        refused = await client.execute_command("EVAL", _SCRIPT, *arguments)
-    if refused:
-        _log.error("cdr.usage_refused", additions=[str(item) for item in refused])
+        return await redis.execute_command("EVALSHA", _SHAS[script], *words)
+    except NoScriptError:
+        return await redis.execute_command("EVAL", script, *words)
+
+
+def _tell_refused(refused: Iterable[Any]) -> None:
+    additions = [str(item) for item in refused]
+    if additions:
+        _log.error("cdr.usage_refused", additions=additions)
+
+
+# In a Cluster
+
+
+async def _write_by_key(redis: Any, batch: Batch, maxlen: int) -> None:
+    """The lines' usage, which tells what is beyond a plan; their fleets'; the stream, last."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+    ids = batch.ids()
+
+    async def use(call_id: str, entry: Entry) -> int:
+        async with gate:
+            return await _use(redis, call_id, entry)
+
+    beyond = await asyncio.gather(*map(use, ids, batch.entries))
+    at = _place_of_beyond(batch)
+    if at >= 0:
+        for entry, seconds in zip(batch.entries, beyond, strict=True):
+            if seconds:
+                entry.values[at] = str(seconds)
+    await _write_at_once(redis, batch, maxlen, None, with_usage=False)
+
+
+async def _use(redis: Any, call_id: str, entry: Entry) -> int:
+    """Add what one call used to every usage key; the seconds beyond a plan."""
+    beyond, fleets = 0, dict[str, list[tuple[str, int]]]()
+    for line, fleet, billing, seconds, plan_s in entry.usage:
+        over = await _add(redis, line, call_id, entry.day, plan_s, [(billing, seconds)])
+        beyond += seconds if billing == "out_of_plan" else over
+        if fleet:
+            parts = fleets.setdefault(fleet, [])
+            parts += [(billing, seconds - over), ("out_of_plan", over)]
+    for fleet, parts in fleets.items():
+        await _add(redis, fleet, call_id, entry.day, -1, parts)
+    return beyond
+
+
+async def _add(
+    redis: Any, key: str, call_id: str, day: int, plan_s: int, parts: list[tuple[str, int]]
+) -> int:
+    words: list[Any] = [call_id, _REMEMBER_USE_S, plan_s]
+    for billing, seconds in parts:
+        words += [billing, seconds]
+    beyond, refused = await _run(redis, _USE, [key, f"once:{{{key}}}:{day}"], words)
+    _tell_refused([refused] if refused else ())
+    return int(beyond)

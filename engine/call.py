@@ -198,6 +198,7 @@ class Call:
         registered = bool(entry.live_contacts(time.time()))
         if trigger is None and not calls_in_progress:
             worker.metrics.line_reached(registered)
+        self.story.decided = self.story.decided or time.time()
         return decide(
             line,
             Situation(
@@ -230,7 +231,7 @@ class Call:
         """The call leaves this line: the caller hears of it, the line is free again."""
         self._ringing.check_caller()  # a CANCEL may wait in the mailbox behind what led here
         self._route.forward(line, decision)
-        self.story.forwarded(line.number, decision)
+        self.story.forwarded(line, decision)
         self._ringing.next_attempt()
         self._caller.progress(181)
 

@@ -1,22 +1,25 @@
 """The recorder: every call's record reaches the `cdr` stream and `usage` once, and once only.
 
-Calls hand their record over and go on. One background task writes them in batches, which Redis
-tells apart (engine/batch.py). While Redis is away records wait in memory, then on disk. A call's
-own task never waits for Redis, so a hang-up cannot interrupt a write.
+Calls hand their record over and go on. One background task writes them in batches; Redis tells
+records apart by their call's id (engine/batch.py), so whatever is in doubt is sent again. While
+Redis is away records wait in memory, then on disk; for a while after they were written they are
+kept, should a fail-over or a restart lose what Redis had said it has. A call's own task never
+waits for Redis, so a hang-up cannot interrupt a write.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from engine.batch import Batch, read_line, records_in, write
+from engine.batch import Batch, is_written, mark_of, read_line, records_in, write
 from engine.record import (
     FIELDS,
     STREAM,
@@ -47,6 +50,10 @@ _BATCH = 200  # records in one step
 _FLUSH_S = 0.05  # between two batches; a record that finds the writer idle is written at once
 _REPLY_S = 2.0  # a Redis that takes longer than this is away
 _RETRY_S = (0.05, 0.5)  # first and longest pause between attempts
+_LOOK_S = 1.0  # between two looks at whether Redis still has what was written
+_KEEP_S = 30.0  # how long written records are kept: longer than a replica or a disk lags behind
+_KEEP_RECORDS = 20_000
+_AGAIN_S = 15.0  # in a Cluster every record is sent twice, so long apart: after a fail-over
 
 
 class Recorder:
@@ -54,7 +61,8 @@ class Recorder:
 
     `memory` is the number of records that wait in memory, `spool_bytes` the size of the file that
     takes the rest. Records that have waited `spill_after_s` for Redis move to the file earlier,
-    so that a killed process loses few. `lost` counts records that found both full.
+    so that a killed process loses few. `lost` counts records that found both full. `on_safe` is
+    told the ids of calls whose records are in Redis or on disk from now on.
     """
 
     def __init__(
@@ -68,9 +76,12 @@ class Recorder:
         memory: int = 50_000,
         spool_bytes: int = 256 * 1024 * 1024,
         spill_after_s: float = 5.0,
+        on_safe: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.lost = 0
+        self.on_safe = on_safe
         self._redis = redis
+        self._in_cluster = isinstance(redis, RedisCluster)
         self._months = Months(timezone)
         self._worker = worker
         self._maxlen = maxlen
@@ -78,28 +89,23 @@ class Recorder:
         self._spill_after_s = spill_after_s
         self._spool = Spool(spool, limit_bytes=spool_bytes, size_of=records_in)
         self._waiting: deque[Entry] = deque()
-        self._flying: Batch | None = None  # has its identity; once sent it must keep it
-        self._sent = False  # whether the flying batch was ever sent
+        self._kept: deque[tuple[float, Entry]] = deque()  # written at this loop time
         self._away_since: float | None = None
-        self._spilled = False  # the spool has batches of the present writer identity
-        self._writer = ""
-        self._number = 0
         self._next_flush = 0.0
+        self._next_look = 0.0
         self._wake = asyncio.Event()
         self._closing = False
         self._closed = False
         self._task: asyncio.Task[None] | None = None
-        self._new_writer()
 
     def __repr__(self) -> str:
         state = "up" if self._away_since is None else "away"
-        return f"<Recorder {self._writer} {state} backlog={self.backlog} lost={self.lost}>"
+        return f"<Recorder {self._worker} {state} backlog={self.backlog} lost={self.lost}>"
 
     @property
     def backlog(self) -> int:
         """Records that are not known to be in Redis yet, in memory and on disk."""
-        flying = self._flying.count if self._flying else 0
-        return len(self._waiting) + flying + self._spool.records
+        return len(self._waiting) + self._spool.records
 
     def add(self, record: CallRecord) -> None:
         """Hand a record over. Never blocks, never raises; later changes to it have no effect."""
@@ -145,7 +151,7 @@ class Recorder:
             if task is not None:
                 task.cancel()
             self._closed = True
-            self._keep()
+            self._keep_on_disk()
             self._spool.close()
 
     # The writer
@@ -154,10 +160,11 @@ class Recorder:
         pause_s = _RETRY_S[0]
         while True:
             await self._wait_for_work()
-            if self._closing and (self._away_since is not None or not self._in_memory()):
+            if self._closing and (self._away_since is not None or not self._waiting):
                 return
             try:
                 await self._write()
+                await self._look()
             except Exception as error:  # whatever it is, the records stay and are tried again
                 self._note_away(error)
                 await self._spill_if_due()
@@ -167,14 +174,17 @@ class Recorder:
                 self._note_up()
                 pause_s = _RETRY_S[0]
 
-    def _in_memory(self) -> bool:
-        return self._flying is not None or bool(self._waiting)
-
     async def _wait_for_work(self) -> None:
-        while not (self._in_memory() or len(self._spool) or self._closing):
+        """Until there is something to write, or to look at."""
+        loop = asyncio.get_running_loop()
+        while not (self._waiting or len(self._spool) or self._closing):
             self._wake.clear()
-            await self._wake.wait()
-        now = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout_at(self._next_look if self._kept else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                return
+        now = loop.time()
         hurried = self._away_since is not None or self._closing or len(self._spool)
         if not hurried and len(self._waiting) < _BATCH and now < self._next_flush:
             await asyncio.sleep(self._next_flush - now)
@@ -182,35 +192,30 @@ class Recorder:
         self._next_flush = now + _FLUSH_S
 
     async def _write(self) -> None:
-        """Write one batch from memory and one from the spool.
-
-        While Redis is away only the spool's is tried, if there is one: a batch of the same writer
-        that overtook it would make Redis take it for one that it has.
-        """
-        if self._in_memory() and (self._away_since is None or not len(self._spool)):
-            if self._flying is None:
-                if self._spilled:
-                    self._new_writer()
-                self._flying = self._form()
-            self._sent = True
-            await self._send(self._flying)
-            self._flying = None
+        """Write one batch from memory and one from the spool."""
+        if self._waiting:
+            batch = self._form(self._waiting)
+            await self._send(batch)
+            self._drop(batch.count)
+            self._note_safe(batch)
         if len(self._spool):
-            batch = await asyncio.to_thread(self._read_spool)
-            if batch is not None:
-                await self._send(batch)
+            spooled = await asyncio.to_thread(self._read_spool)
+            if spooled is not None:
+                await self._send(spooled)
                 self._spool.drop_head()
 
-    def _new_writer(self) -> None:
-        self._writer = f"{self._worker}-{uuid.uuid4().hex[:16]}"
-        self._number = 0
-        self._spilled = False
+    def _form(self, entries: Iterable[Entry]) -> Batch:
+        first = list(islice(entries, _BATCH))
+        return Batch(len(first), list(FIELDS), first)
 
-    def _form(self) -> Batch:
-        size = min(_BATCH, len(self._waiting))
-        entries = [self._waiting.popleft() for _ in range(size)]
-        self._number += 1
-        return Batch(size, self._writer, self._number, list(FIELDS), entries)
+    def _drop(self, count: int) -> None:
+        """The first that wait are somewhere safe."""
+        for _ in range(count):
+            self._waiting.popleft()
+
+    def _note_safe(self, batch: Batch) -> None:
+        if self.on_safe is not None:
+            self.on_safe(batch.ids())
 
     def _read_spool(self) -> Batch | None:
         line = self._spool.head()
@@ -224,8 +229,51 @@ class Recorder:
             return None
 
     async def _send(self, batch: Batch) -> None:
+        witness = mark_of(self._kept[-1][1].values[0]) if self._kept else None
         async with asyncio.timeout(_REPLY_S):
-            await write(self._redis, batch, self._maxlen)
+            had_all = await write(self._redis, batch, self._maxlen, witness)
+        if not had_all:
+            self._send_again()
+        self._remember(batch)
+
+    # What was written and may yet be lost
+
+    def _remember(self, batch: Batch) -> None:
+        if batch.names != list(FIELDS):  # an older version's, of which nothing more is known
+            return
+        now = asyncio.get_running_loop().time()
+        self._kept.extend((now, entry) for entry in batch.entries)
+        while len(self._kept) > _KEEP_RECORDS:
+            self._kept.popleft()
+
+    async def _look(self) -> None:
+        """Once a second: does Redis still have what was written? It loses the newest first."""
+        now = asyncio.get_running_loop().time()
+        if now < self._next_look or not self._kept:
+            return
+        self._next_look = now + _LOOK_S
+        if self._in_cluster:
+            await self._write_twice(now)
+            return
+        async with asyncio.timeout(_REPLY_S):
+            has_newest = await is_written(self._redis, mark_of(self._kept[-1][1].values[0]))
+        if not has_newest:
+            self._send_again()
+        while self._kept and self._kept[0][0] < now - _KEEP_S:
+            self._kept.popleft()
+
+    async def _write_twice(self, now: float) -> None:
+        while self._kept and self._kept[0][0] < now - _AGAIN_S:
+            due = [entry for at, entry in islice(self._kept, _BATCH) if at < now - _AGAIN_S]
+            async with asyncio.timeout(_REPLY_S):
+                await write(self._redis, self._form(due), self._maxlen)
+            for _ in due:
+                self._kept.popleft()
+
+    def _send_again(self) -> None:
+        _log.warning("cdr.redis_lost_records", kept=len(self._kept), kept_s=_KEEP_S)
+        self._waiting.extend(entry for _, entry in self._kept)
+        self._kept.clear()
 
     # Redis away
 
@@ -247,45 +295,31 @@ class Recorder:
         away_s = asyncio.get_running_loop().time() - self._away_since
         if away_s < self._spill_after_s and len(self._waiting) < self._memory:
             return
-        while self._in_memory() and not self._closing:
-            batch = self._next_to_spill()
+        while self._waiting and not self._closing:
+            batch = self._form(self._waiting)
             # In a thread, batch by batch: a slow disk must not delay calls.
-            stored = await asyncio.to_thread(self._spool_one, batch)
-            self._note_spilled(batch, stored)
-            if not stored:
+            if not await asyncio.to_thread(self._spool.append, batch.to_line(), batch.count):
                 return
+            self._drop(batch.count)
+            self._note_safe(batch)
 
-    def _keep(self) -> None:
-        """Spool all that is in memory, now. A batch that a thread was storing when the writer was
-        stopped may be stored twice: it has one identity."""
-        stored = True
-        while self._in_memory() and stored:
-            batch = self._next_to_spill()
-            stored = self._spool_one(batch)
-            self._note_spilled(batch, stored)
-        left = len(self._waiting) + (self._flying.count if self._flying else 0)
-        if left:
-            self.lost += left
-            self._flying = None
-            self._waiting.clear()
-            _log.error("cdr.lost", why="closing", records=left, spool=str(self._spool.path))
-
-    def _next_to_spill(self) -> Batch:
-        if self._flying is None:
-            self._flying, self._sent = self._form(), False
-        return self._flying
-
-    def _spool_one(self, batch: Batch) -> bool:
-        return self._spool.append(batch.to_line(), batch.count)
-
-    def _note_spilled(self, batch: Batch, stored: bool) -> None:
-        if stored:
-            self._flying = None
-            self._spilled = True
-        elif not self._sent:  # it must get another identity: the spool may have older ones
-            self._waiting.extendleft(reversed(batch.entries))
-            self._flying = None
-            self._number -= 1
+    def _keep_on_disk(self) -> None:
+        """Spool all that is in memory, now. What a thread was storing when the writer was stopped
+        may be stored twice."""
+        while self._waiting:
+            batch = self._form(self._waiting)
+            if not self._spool.append(batch.to_line(), batch.count):
+                self.lost += len(self._waiting)
+                _log.error(
+                    "cdr.lost",
+                    why="closing",
+                    records=len(self._waiting),
+                    spool=str(self._spool.path),
+                )
+                self._waiting.clear()
+                return
+            self._drop(batch.count)
+            self._note_safe(batch)
 
     def _lose(self, record: CallRecord, why: str) -> None:
         self.lost += 1

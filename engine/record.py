@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from rules.fleet import FLEET, is_name
+
 STREAM = "cdr"
 
 
@@ -41,6 +43,9 @@ class ForwardRecord:
     number: str
     billing: str
     seconds: int  # conversation, whole seconds; 0 when the target did not answer
+    fleet: str = ""  # the line's
+    plan_s: int | None = None  # the line's plan to mobiles, seconds a month; None = it has none
+    at: float | None = None  # when it was carried out, unix seconds
 
 
 @dataclass(slots=True)
@@ -67,17 +72,30 @@ class CallRecord:
     billing: str
     forwards: list[ForwardRecord]
     legs: list[LegRecord]
+    decided: float | None = None
+    dialled: float | None = None
+    forwarded: float | None = None
+    out_of_plan_s: int = 0
 
 
 FIELDS = tuple(field.name for field in fields(CallRecord))
 _NESTED = ("forwards", "legs")
+_MAY_BE_EMPTY = ("rang", "answered", "q850", "decided", "dialled", "forwarded")
+
+
+Addition = tuple[str, str, str, int, int]
+"""What to add to `usage`: the line's key, its fleet's ("" = none), the billing class, seconds, and
+the seconds of the line's plan a month (-1 = none): what a deducted call uses beyond them is out of
+plan."""
 
 
 class Entry(msgspec.Struct, array_like=True, gc=False):
-    """A record ready to be written: the values of `FIELDS` as text, and what to add to `usage`."""
+    """A record ready to be written: the values of `FIELDS` as text, and what to add to `usage`.
+    `day` is that of its end, in days since 1970."""
 
     values: list[str]
-    usage: list[tuple[str, str, int]]  # (usage key, billing class, seconds)
+    usage: list[Addition]
+    day: int = 0
 
 
 class Months:
@@ -130,15 +148,23 @@ def to_entry(record: CallRecord, months: Months) -> Entry:
         "".join(values).encode()
     except UnicodeEncodeError:
         values = _values(_readable(record))
-    usage = []
+    return Entry(values, _usage(record, months), int(record.ended // 86400))
+
+
+def _usage(record: CallRecord, months: Months) -> list[Addition]:
+    usage: list[Addition] = []
     for forward in record.forwards:
-        if forward.seconds > 0:
-            start = record.answered
-            if start is None:
-                start = record.ended - forward.seconds
-            for month, seconds in months.split(start, forward.seconds):
-                usage.append((f"usage:{forward.line}:{month}", forward.billing, seconds))
-    return Entry(values, usage)
+        if forward.seconds <= 0:
+            continue
+        start = record.answered
+        if start is None:
+            start = record.ended - forward.seconds
+        plan_s = -1 if forward.plan_s is None else forward.plan_s
+        for month, seconds in months.split(start, forward.seconds):
+            line = f"usage:{forward.line}:{month}"
+            fleet = f"usage:{FLEET}{forward.fleet}:{month}" if is_name(forward.fleet) else ""
+            usage.append((line, fleet, forward.billing, seconds, plan_s))
+    return usage
 
 
 def _values(record: CallRecord) -> list[str]:
@@ -164,6 +190,10 @@ def _values(record: CallRecord) -> list[str]:
         record.billing,
         _encode(record.forwards).decode() if record.forwards else "[]",
         _encode(record.legs).decode() if record.legs else "[]",
+        _instant(record.decided),
+        _instant(record.dialled),
+        _instant(record.forwarded),
+        str(record.out_of_plan_s),
     ]
 
 
@@ -194,7 +224,7 @@ def read_entry(entry: Mapping[str, str] | Mapping[bytes, bytes]) -> CallRecord:
         value = raw_value.decode() if isinstance(raw_value, bytes) else raw_value
         if name in _NESTED:
             content[name] = msgspec.json.decode(value)
-        elif value or name not in ("rang", "answered", "q850"):
+        elif value or name not in _MAY_BE_EMPTY:
             content[name] = value
         else:
             content[name] = None

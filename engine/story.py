@@ -8,6 +8,7 @@ from typing import Any
 from engine.outcome import Over
 from engine.record import CallRecord, ForwardRecord, LegRecord
 from rules.decide import ForwardTo
+from rules.model import Line
 from sip.outgoing import Outgoing
 
 
@@ -19,6 +20,7 @@ class Story:
         "call_id",
         "called",
         "caller",
+        "decided",
         "ended",
         "forwards",
         "id",
@@ -33,6 +35,7 @@ class Story:
         self.caller = caller
         self.called = called
         self.received = time.time()
+        self.decided: float | None = None
         self.rang: float | None = None
         self.answered: float | None = None
         self.ended = 0.0
@@ -72,10 +75,18 @@ class Story:
         self.rang = time.time()
         return self.rang - self.received
 
-    def forwarded(self, line: str, decision: ForwardTo) -> None:
+    def forwarded(self, line: Line, decision: ForwardTo) -> None:
         self.forwards.append(
             ForwardRecord(
-                line, decision.condition, decision.kind, decision.number, decision.billing, 0
+                line.number,
+                decision.condition,
+                decision.kind,
+                decision.number,
+                decision.billing,
+                0,
+                line.fleet,
+                line.offer.plan_s,
+                time.time(),
             )
         )
 
@@ -102,9 +113,11 @@ class Story:
             return self.forwards[-1].kind
         return "line" if self.legs else "none"
 
-    def record(self, over: Over) -> CallRecord:
-        """The whole call, for the `cdr` stream. Every forward pays for the conversation."""
-        self.ended = time.time()
+    def record(self, over: Over, ended: float | None = None) -> CallRecord:
+        """The whole call, for the `cdr` stream. Every forward pays for the conversation.
+
+        `ended` in unix seconds; None = now."""
+        self.ended = time.time() if ended is None else ended
         seconds = 0
         if self.answered is not None:
             seconds = max(0, round(self.ended - self.answered))
@@ -113,6 +126,7 @@ class Story:
         last = self.forwards[-1] if self.forwards else None
         for leg in self.legs.values():
             leg.ended = leg.ended if leg.ended is not None else self.ended
+        legs = list(self.legs.values())
         q850 = next((leg.q850 for leg in reversed(self.legs.values()) if leg.q850), None)
         return CallRecord(
             id=self.id,
@@ -134,7 +148,11 @@ class Story:
             payer=last.line if last else "",
             billing=last.billing if last else "",
             forwards=self.forwards,
-            legs=list(self.legs.values()),
+            legs=legs,
+            decided=self.decided,
+            dialled=legs[0].started if legs else None,
+            forwarded=last.at if last else None,
+            out_of_plan_s=0,  # Redis tells, when it is written
         )
 
     def now(self) -> dict[str, Any]:
@@ -173,7 +191,10 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "q850": record.q850,
         "why": record.why,
         "received": record.received,
+        "decided": record.decided,
+        "dialled": record.dialled,
         "rang": record.rang,
+        "forwarded": record.forwarded,
         "answered": record.answered,
         "ended": record.ended,
         "seconds": record.seconds,

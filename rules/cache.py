@@ -59,9 +59,8 @@ class Entry:
 
     def plan_left_s(self) -> float | None:
         """Seconds left of the month's hours to mobiles; None without such a plan."""
-        if self.line is None or self.line.offer.mobile != "hours":
-            return None
-        return max(0.0, self.line.offer.mobile_hours * 3600 - self.plan_used_s)
+        plan_s = self.line.offer.plan_s if self.line is not None else None
+        return None if plan_s is None else max(0.0, plan_s - self.plan_used_s)
 
 
 class Span:

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from rules.numbers import NumberError, Numbering
+
+_T = TypeVar("_T")
 
 _LARGEST_DOCUMENT = 65_536
 _LONGEST_VALUE_SHOWN = 80
@@ -80,6 +82,11 @@ class Offer:
     fax: bool = False
     mobile: Literal["none", "unlimited", "hours"] = "none"
     mobile_hours: float = 0
+
+    @property
+    def plan_s(self) -> int | None:
+        """The plan to mobiles in whole seconds a month; None when there is none to use up."""
+        return int(self.mobile_hours * 3600) if self.mobile == "hours" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,7 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
     Raises:
         DocumentError: naming the field and its value.
     """
-    document = _decode(raw)
+    document = decode_document(_decoder, raw)
     own = _read("number", document.number, numbering)
     if number is not None and own != number:
         raise DocumentError("number", document.number, f"differs from the key's {number}")
@@ -206,9 +213,7 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         max_calls=document.max_calls,
         suspended=document.suspended,
         offer=_offer(offer.fax, offer.mobile, offer.mobile_hours or 0),
-        credentials=Credentials(given.user, given.ha1, given.ha1_sha256 or "")
-        if given
-        else None,
+        credentials=Credentials(given.user, given.ha1, given.ha1_sha256 or "") if given else None,
         forwards=_forwards(document.forwards or _Forwards(), own, numbering),
     )
 
@@ -256,16 +261,31 @@ def _offer(fax: bool, mobile: Literal["none", "unlimited", "hours"], hours: floa
     return Offer(fax, mobile, hours)
 
 
-def _decode(raw: bytes | str) -> _Document:
+def decode_document(decoder: msgspec.json.Decoder[_T], raw: bytes | str) -> _T:
+    """Read a JSON document of at most 64 KiB. Raises DocumentError, naming the field."""
     if len(raw) > _LARGEST_DOCUMENT:
         raise DocumentError("document", f"{len(raw)} bytes", f"is over {_LARGEST_DOCUMENT} bytes")
     try:
-        return _decoder.decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
         raise _named(str(error), raw) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
         raise DocumentError("document", raw[:_LONGEST_VALUE_SHOWN], problem) from error
+
+
+def encode_document(document: object) -> bytes:
+    """The document as JSON again, so that there is one decoder and one wording of its errors.
+
+    Raises:
+        DocumentError: it is no JSON object, or cannot be one.
+    """
+    if not isinstance(document, Mapping):
+        raise DocumentError("document", document, "is no JSON object")
+    try:
+        return msgspec.json.encode(document)
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        raise DocumentError("document", None, f"cannot be JSON: {error}") from error
 
 
 def _named(message: str, raw: bytes | str) -> DocumentError:

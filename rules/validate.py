@@ -7,9 +7,16 @@ time, because another line may have changed since (design.md 3.3).
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
-from rules.model import Condition, Destination, DocumentError, Forward, Kind, Line, load_line
+from rules.model import (
+    Condition,
+    Destination,
+    DocumentError,
+    Forward,
+    Kind,
+    Line,
+    encode_document,
+    load_line,
+)
 from rules.numbers import Numbering
 
 Others = Mapping[str, Line | None]
@@ -31,7 +38,7 @@ def check_write(
     Raises:
         DocumentError: naming the field and its value.
     """
-    line = load_line(_encoded(document), number, numbering)
+    line = load_line(encode_document(document), number, numbering)
     offer = document.get("offer")
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
@@ -47,7 +54,7 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
     Raises:
         DocumentError: the document cannot be read.
     """
-    line = load_line(_encoded(document), None, numbering)
+    line = load_line(encode_document(document), None, numbering)
     named = (f.to.number for f in line.forwards.values() if f.to and not f.to.refused)
     return tuple(dict.fromkeys(n for n in named if n != line.number))
 
@@ -77,13 +84,3 @@ def _wrong_target(line: Line, to: Destination, others: Others) -> str | None:
     if to.kind is Kind.FAX and not target.offer.fax:
         return "is a line without the fax offer"
     return None
-
-
-def _encoded(document: object) -> bytes:
-    """The document as JSON again, so that there is one decoder and one wording of its errors."""
-    if not isinstance(document, Mapping):
-        raise DocumentError("document", document, "is no JSON object")
-    try:
-        return msgspec.json.encode(document)
-    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
-        raise DocumentError("document", None, f"cannot be JSON: {error}") from error

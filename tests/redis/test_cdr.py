@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -182,7 +183,7 @@ async def test_many_records_and_a_close_without_waiting(
     expect(server, 1001)
     assert made.lost == 0
     with server.client() as client:
-        assert client.ttl(client.keys("cdr:written:*")[0]) > 86400
+        assert client.ttl(client.keys("{cdr}:done:*")[0]) > 86400
 
 
 async def test_a_call_across_the_month_counts_in_both(server: RedisServer, tmp_path: Path) -> None:
@@ -247,9 +248,7 @@ async def test_a_record_that_cannot_be_written_spoils_no_other(
 async def test_a_batch_sent_twice_is_written_once(server: RedisServer) -> None:
     redis = server.connect()
     months = Months("Europe/Paris")
-    sent = [
-        batches.Batch(1, "w", n + 1, list(FIELDS), [to_entry(call(n), months)]) for n in range(3)
-    ]
+    sent = [batches.Batch(1, list(FIELDS), [to_entry(call(n), months)]) for n in range(3)]
     for each in [*sent, sent[2], sent[0], *sent]:
         await batches.write(redis, each, 1000)
     await redis.aclose()
@@ -482,11 +481,122 @@ def test_two_processes_keep_apart_and_the_next_takes_over(tmp_path: Path) -> Non
 
 
 async def test_lines_nobody_can_read_are_set_aside(server: RedisServer, tmp_path: Path) -> None:
-    good = batches.Batch(1, "v", 1, list(FIELDS), [to_entry(call(0), Months("UTC"))]).to_line()
-    older = batches.Batch(1, "u", 1, ["id", "old"], [Entry(["call-x", "1"], [])]).to_line()
-    narrow = batches.Batch(1, "t", 1, ["id", "old"], [Entry(["call-y"], [])]).to_line()
+    good = batches.Batch(1, list(FIELDS), [to_entry(call(0), Months("UTC"))]).to_line()
+    older = batches.Batch(1, ["id", "old"], [Entry(["call-x", "1"], [])]).to_line()
+    narrow = batches.Batch(1, ["id", "old"], [Entry(["call-y"], [])]).to_line()
     (tmp_path / "s").write_bytes(b"garbage\n" + good + b"\n" + older + b"\n" + narrow + b"\n")
     async with recorder(server, tmp_path / "s") as made:
         await until(lambda: set(written(server)) == {"call-0", "call-x"})
         await until(lambda: made.backlog == 0)
     assert (tmp_path / "s.bad").read_bytes() == b"garbage\n" + narrow + b"\n"
+
+
+# Twice is once, by id
+
+
+async def test_two_writers_of_one_call_make_one_record(server: RedisServer, tmp_path: Path) -> None:
+    """A supervisor completes what a killed worker had written after all: the first stays."""
+    async with recorder(server, tmp_path / "a") as worker:
+        worker.add(call(0))
+        worker.add(call(2))
+    async with recorder(server, tmp_path / "b") as supervisor:
+        for n in range(4):
+            supervisor.add(call(n, seconds=10, why="worker_died"))
+    with server.client() as client:
+        found = {fields["id"]: fields["why"] for _, fields in client.xrange("cdr")}
+    assert found["call-0"] == found["call-2"] == ""
+    assert found["call-1"] == found["call-3"] == "worker_died"
+    expect(server, 4)
+
+
+async def test_ids_of_any_form_are_written_once(server: RedisServer, tmp_path: Path) -> None:
+    ids = ["a", "-1", "0-5f2c-17", "0-5f2c-65553", "0-5f2c-1-x", "w-99999999999999999999", "é-3"]
+    for _ in range(2):
+        async with recorder(server, tmp_path / "s") as made:
+            for each in ids:
+                made.add(replace(call(0), id=each))
+    assert written(server) == Counter(ids)
+
+
+async def test_safe_is_told_for_redis_and_for_disk(server: RedisServer, tmp_path: Path) -> None:
+    safe: list[str] = []
+    async with recorder(server, tmp_path / "s", spill_after_s=0.1) as made:
+        made.on_safe = safe.extend
+        made.add(call(0))
+        await until(lambda: safe == ["call-0"])
+        server.kill()
+        made.add(call(1))
+        await until(lambda: safe == ["call-0", "call-1"])
+        assert (tmp_path / "s").stat().st_size > 0
+
+
+async def test_what_redis_lost_is_written_again_even_when_nothing_follows(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """As after a fail-over to a replica that lagged behind: the newest is gone."""
+    async with recorder(server, tmp_path / "s") as made:
+        for n in range(450):
+            made.add(call(n))
+        await until(lambda: made.backlog == 0)
+        with server.client() as client:
+            client.flushall()
+        await until(lambda: len(written(server)) == 450)
+        await until(lambda: made.backlog == 0)
+        expect(server, 450)
+
+
+async def test_an_older_version_s_spool_is_replayed(server: RedisServer, tmp_path: Path) -> None:
+    entry = to_entry(call(0), Months("UTC"))
+    known = list(FIELDS[:20])
+    older = batches.Batch(1, known, [Entry(entry.values[:20], entry.usage, entry.day)])
+    (tmp_path / "s").write_bytes(older.to_line() + b"\n")
+    async with recorder(server, tmp_path / "s") as made:
+        await until(lambda: made.backlog == 0)
+    expect(server, 1)
+
+
+# Plans
+
+
+async def test_what_is_beyond_the_plan_is_out_of_plan(server: RedisServer, tmp_path: Path) -> None:
+    """A plan of 25 s: calls of 10 s use it up in the middle of the third."""
+    async with recorder(server, tmp_path / "s") as made:
+        for n in range(4):
+            planned = call(n)
+            planned.forwards[0].plan_s = 25
+            planned.forwards[0].fleet = "acme"
+            made.add(planned)
+    assert usage(server) == {"deducted": "25", "out_of_plan": "15"}
+    with server.client() as client:
+        assert client.hgetall("usage:fleet:acme:2026-11") == usage(server)
+        beyond = [fields["out_of_plan_s"] for _, fields in client.xrange("cdr")]
+    assert beyond == ["0", "0", "5", "10"]
+
+
+async def test_a_plan_is_used_up_exactly_by_many_writers_at_once(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    async def write(worker: int) -> None:
+        async with recorder(server, tmp_path / f"s{worker}") as made:
+            for n in range(100):
+                planned = call(1000 * worker + n, seconds=7)
+                planned.forwards[0].plan_s = 1000
+                made.add(planned)
+                if n % 9 == 0:
+                    await asyncio.sleep(0)
+
+    await asyncio.gather(*map(write, range(4)))
+    assert usage(server) == {"deducted": "1000", "out_of_plan": str(4 * 700 - 1000)}
+    with server.client() as client:
+        assert sum(int(f["out_of_plan_s"]) for _, f in client.xrange("cdr")) == 4 * 700 - 1000
+
+
+async def test_a_month_s_end_gives_each_month_its_own_plan(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    planned = call(0, answered=MIDNIGHT - 6, seconds=10)
+    planned.forwards[0].plan_s = 5
+    async with recorder(server, tmp_path / "s") as made:
+        made.add(planned)
+    assert usage(server) == {"deducted": "5", "out_of_plan": "1"}
+    assert usage(server, "2026-12") == {"deducted": "4"}
