@@ -20,6 +20,7 @@ from engine.commands.line import line_group
 from engine.commands.service import check, demo, serve
 from engine.commands.watch import show_calls, show_records
 from engine.config import ConfigError
+from manager.command import manager_group
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -61,6 +62,7 @@ for _command in (
     explain_line,
     show_calls,
     show_records,
+    manager_group,
 ):
     program.add_command(_command)
 

@@ -141,6 +141,18 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
+class Manager:
+    """The customer's page and REST API, a process of their own (docs/manager.md)."""
+
+    listen: Address = _key("127.0.0.1:8080", values.address)
+    https: bool = _key(False, values.flag)
+    trusted_proxies: tuple[Network, ...] = _key([], values.networks)
+    session_idle_s: int = _key(1800, values.whole(60, 7 * 86400))
+    session_max_s: int = _key(43_200, values.whole(60, 30 * 86400))
+    login_attempts: int = _key(10, values.whole(1, 1000))
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: Literal["debug", "info", "warning", "error", "critical"] = _key(
         "info", values.one_of("debug", "info", "warning", "error", "critical")
@@ -160,6 +172,7 @@ class Config:
     rules: Rules = field(default_factory=Rules)
     redis: Redis = field(default_factory=Redis)
     admin: Admin = field(default_factory=Admin)
+    manager: Manager = field(default_factory=Manager)
     log: Log = field(default_factory=Log)
     workers: int = _key(1, values.whole(1, 256))
 
@@ -173,6 +186,7 @@ SECTIONS: dict[str, type[Any]] = {
     "rules": Rules,
     "redis": Redis,
     "admin": Admin,
+    "manager": Manager,
     "log": Log,
 }
 

@@ -1,0 +1,76 @@
+"""The log of changes: one Redis stream per fleet, written in the transaction of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+PREFIX = "audit:"
+_KEPT = 100_000  # changes a fleet keeps, about
+_READ_AT_ONCE = 500
+_MOST_READ = 5_000
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. `at` in unix seconds; `before` and `after` hold only what has changed."""
+
+    id: str
+    at: float
+    who: str
+    how: str  # page | api | phone | cli
+    line: str
+    what: str  # forwards | line | created | deleted
+    before: Json
+    after: Json
+
+
+def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -> dict[str, bytes]:
+    """The fields of a stream entry."""
+    told = {"who": who, "how": how, "line": line, "what": what}
+    return {
+        **{name: value.encode("utf-8", "backslashreplace") for name, value in told.items()},
+        "from": orjson.dumps(before),
+        "to": orjson.dumps(after),
+    }
+
+
+def add(pipeline: Any, fleet: str, fields: dict[str, bytes]) -> None:
+    """Append an entry, inside the transaction of the change it tells of."""
+    pipeline.xadd(PREFIX + fleet, fields, maxlen=_KEPT, approximate=True)
+
+
+async def read(
+    redis: Redis, fleet: str, line: str | None = None, limit: int = 20, before: str = "+"
+) -> list[Change]:
+    """The last changes of a fleet, or of one of its lines, newest first, from `before` (an id, not
+    included) back. Looks at no more than 5,000 entries."""
+    client: Any = redis
+    found: list[Change] = []
+    end, seen = before if before == "+" else f"({before}", 0
+    while len(found) < limit and seen < _MOST_READ:
+        entries = await client.xrevrange(PREFIX + fleet, max=end, count=_READ_AT_ONCE)
+        for key, fields in entries:
+            change = _change(key.decode(), fields)
+            if change is not None and line in (None, change.line):
+                found.append(change)
+        seen += len(entries)
+        if len(entries) < _READ_AT_ONCE:
+            break
+        end = f"({entries[-1][0].decode()}"
+    return found[:limit]
+
+
+def _change(key: str, fields: dict[bytes, bytes]) -> Change | None:
+    try:
+        text = {name: fields[name.encode()].decode() for name in ("who", "how", "line", "what")}
+        before, after = orjson.loads(fields[b"from"]), orjson.loads(fields[b"to"])
+        at = int(key.partition("-")[0]) / 1000
+    except (KeyError, ValueError):
+        return None  # not written by us
+    return Change(id=key, at=at, before=before, after=after, **text)

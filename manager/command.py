@@ -1,0 +1,142 @@
+"""`renvoi manager`: serve the page and the API; accounts and tokens."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from datetime import datetime
+from typing import Any
+
+import click
+
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.output import print_json, print_table
+from engine.config import Config
+
+_DAY_S = 86_400
+
+
+@click.group("manager", invoke_without_command=True, short_help="The customer's page and REST API.")
+@with_config
+@click.pass_context
+def manager_group(context: click.Context, config: Config) -> int | None:
+    """Serve the customer's page and the REST API, on manager.listen, until SIGTERM or SIGINT.
+
+    \b
+    Examples:
+      renvoi manager account add marie --fleet acme     asks for the password
+      renvoi manager account add support --operator
+      renvoi manager token add crm --fleet acme         prints the token, once
+      renvoi manager --config /etc/renvoi.yaml
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    from engine import log
+    from engine.redis_server import EmbeddedRedisError, reach
+    from manager.serve import serve
+
+    log.configure(config.log.level, config.log.format)
+    try:
+        with ExitStack() as stack:
+            url = config.redis.url
+            if config.redis.embedded:
+                try:
+                    url = stack.enter_context(reach(config.redis.data_dir, start=False))
+                except EmbeddedRedisError as error:
+                    raise Failed(str(error)) from None
+            return serve(config, url)
+    finally:
+        log.close()
+
+
+def _whose(command: Any) -> Any:
+    """Adds --fleet F and --operator."""
+    command = click.option("--operator", is_flag=True, help="For all fleets.")(command)
+    return click.option(
+        "--fleet", metavar="F", help="The fleet whose lines it may see and change."
+    )(command)
+
+
+def _fleet(fleet: str | None, operator: bool) -> str | None:
+    if operator == (fleet is not None):
+        raise Wrong("--fleet: give either --fleet F or --operator")
+    if fleet == "":
+        raise Wrong("--fleet: expected the name of a fleet (got '')")
+    return fleet
+
+
+@manager_group.group("token")
+def token_group() -> None:
+    """Tokens with which other systems use the API.
+
+    \b
+    Example:
+      curl -H "Authorization: Bearer $(renvoi manager token add crm --fleet acme)" \\
+        http://127.0.0.1:8080/api/v1/lines
+    """
+
+
+@token_group.command("add")
+@click.argument("name")
+@_whose
+@click.option("--days", type=click.IntRange(min=1), help="Expires after so many days.")
+@with_config
+def add_token(
+    name: str, fleet: str | None, operator: bool, days: int | None, config: Config
+) -> None:
+    """Make a token called NAME and print it: it is shown this once and kept as a hash only."""
+    import msgspec
+
+    from manager import tokens
+
+    of = _fleet(fleet, operator)
+    if not name.isprintable() or not name.strip():
+        raise Wrong(f"NAME: expected printable text (got {name!r})")
+    expires = None if days is None else time.time() + days * _DAY_S
+    token, text = tokens.make(name, of, expires)
+    with open_redis(config) as client:
+        life = None if days is None else days * _DAY_S
+        client.set(tokens.PREFIX + token.id, msgspec.json.encode(token), ex=life)
+    click.echo(text)
+
+
+@token_group.command("list")
+@with_config
+@with_json
+def list_tokens(config: Config, as_json: bool) -> None:
+    """List the tokens, without their secrets."""
+    from manager import tokens
+
+    with open_redis(config) as client:
+        keys = sorted(client.scan_iter(tokens.PREFIX + "*", count=1000))
+        raws: Any = client.mget(keys) if keys else []
+    found = [token for raw in raws if raw and (token := tokens.read(raw))]
+    if as_json:
+        print_json(
+            [
+                {n: getattr(t, n) for n in ("id", "name", "fleet", "created", "expires")}
+                for t in found
+            ]
+        )
+        return
+    rows = [
+        [t.id, t.name, t.fleet or "all (operator)", _day(t.created), _day(t.expires)] for t in found
+    ]
+    print_table(["ID", "NAME", "FLEET", "CREATED", "EXPIRES"], rows)
+
+
+@token_group.command("revoke")
+@click.argument("token_id", metavar="ID")
+@with_config
+def revoke_token(token_id: str, config: Config) -> None:
+    """Revoke a token by its id; it is refused from the next request on."""
+    from manager import tokens
+
+    with open_redis(config) as client:
+        if not client.delete(tokens.PREFIX + token_id):
+            raise Wrong(f"token {token_id}: unknown token")
+    click.echo(f"{token_id}: revoked")
+
+
+def _day(unix: float | None) -> str:
+    return "-" if unix is None else f"{datetime.fromtimestamp(unix):%Y-%m-%d}"

@@ -1,0 +1,251 @@
+"""Which lines there are, by fleet: an index in memory for lists and searches.
+
+Redis holds lines by number only, and anything may write them. So the index reads them all once and
+follows Redis's own word of what has changed. It says where to look, never who may see what: each
+document is read again, and checked, before anything of it is shown (`manager.lines`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from manager.who import Who
+from rules.invalidation import Invalidations
+
+_PREFIX = b"line:"
+_BATCH = 1000
+_RETRY_S = 0.5
+_FIRST_READ_S = 60.0
+_SEPARATORS = " .-()/\u00a0\u202f"
+
+
+class _Offer(msgspec.Struct):
+    fax: bool = False
+
+
+class _Document(msgspec.Struct):
+    fleet: str
+    label: str | None = None
+    offer: _Offer | None = None
+
+
+_decoder = msgspec.json.Decoder(_Document)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line as the index knows it. `text`: its label and number, folded, for searching."""
+
+    number: str
+    fleet: str
+    label: str
+    fax: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list. `total` counts all that were found, `after` is None on the last page."""
+
+    lines: Sequence[Listed]
+    total: int
+    after: str | None
+
+
+class Directory:
+    """The index. `national` gives the digits of a number as they are dialled at home."""
+
+    def __init__(self, redis: Redis, national: Callable[[str], str]) -> None:
+        self._redis: Any = redis
+        self._national = national
+        self._fleets: dict[str, dict[str, Listed]] = {}
+        self._where: dict[str, str] = {}
+        self._sorted: dict[str | None, list[str]] = {}
+        self._changed: set[bytes] = set()
+        self._all = True
+        self._wake = asyncio.Event()
+        self._ready = asyncio.Event()
+        self._stream = Invalidations(
+            redis, ("line:",), on_live=self._on_live, on_keys=self._on_keys, on_lost=self._on_lost
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __len__(self) -> int:
+        return len(self._where)
+
+    async def start(self) -> None:
+        """Read all lines once; goes on without when Redis is away."""
+        self._tasks = [
+            asyncio.create_task(self._stream.run(), name="directory: invalidations"),
+            asyncio.create_task(self._follow(), name="directory: reader"),
+        ]
+        await self._stream.tried.wait()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def fleets(self) -> list[str]:
+        return sorted(self._fleets)
+
+    def count(self, fleet: str) -> int:
+        return len(self._fleets.get(fleet, ()))
+
+    def has_fax(self, fleet: str) -> bool:
+        """Whether any line of the fleet has a fax offer."""
+        return any(line.fax for line in self._fleets.get(fleet, {}).values())
+
+    def search(
+        self,
+        who: Who,
+        fleet: str | None = None,
+        words: str = "",
+        after: str = "",
+        limit: int = 50,
+        fax: bool = False,
+    ) -> Page:
+        """Lines by number, those whose label or number has every word; `after` a number.
+
+        `fleet` None = all that they may see. `fax`: only lines with a fax offer.
+        """
+        if fleet is None:
+            fleet = who.fleet
+        elif not who.may(fleet):
+            return Page((), 0, None)
+        wanted = self._wanted(words)
+        found = []
+        for number in self._numbers(fleet):
+            line = self._fleets[self._where[number]][number]
+            if (not fax or line.fax) and all(word in line.text for word in wanted):
+                found.append(line)
+        start = bisect_right(found, after, key=lambda line: line.number) if after else 0
+        page = found[start : start + limit]
+        more = start + limit < len(found)
+        return Page(page, len(found), page[-1].number if more else None)
+
+    def _wanted(self, words: str) -> list[str]:
+        digits = "".join(c for c in words if c not in _SEPARATORS)
+        if digits.startswith("00"):
+            digits = "+" + digits.removeprefix("00")
+        if digits.removeprefix("+").isdecimal():
+            return [digits]  # one number, however it is spaced, is one word
+        return fold(words).split()
+
+    def _numbers(self, fleet: str | None) -> list[str]:
+        if fleet is not None and fleet not in self._fleets:
+            return []
+        if fleet not in self._sorted:
+            source: Iterable[str] = self._where if fleet is None else self._fleets[fleet]
+            self._sorted[fleet] = sorted(source)
+        return self._sorted[fleet]
+
+    # -- following Redis --------------------------------------------------------------------------
+
+    def _on_live(self) -> None:
+        self._all = True
+        self._wake.set()
+
+    def _on_keys(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._all = True
+        else:
+            self._changed.update(keys)
+        self._wake.set()
+
+    def _on_lost(self, _heard: float) -> None:
+        self._all = True  # read again once the stream is back
+
+    async def _follow(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                if self._all:
+                    self._all = False
+                    await self._read_all()
+                await self._read_changed()
+                self._ready.set()
+            except (RedisError, OSError):
+                self._all = True
+                await asyncio.sleep(_RETRY_S)
+                self._wake.set()
+
+    async def _read_all(self) -> None:
+        seen: set[str] = set()
+        batch: list[bytes] = []
+        async for key in self._redis.scan_iter(match=b"line:*", count=_BATCH):
+            batch.append(bytes(key))
+            if len(batch) == _BATCH:
+                seen.update(await self._read(batch))
+                batch = []
+        seen.update(await self._read(batch))
+        for number in self._where.keys() - seen:
+            self._drop(number)
+
+    async def _read_changed(self) -> None:
+        while self._changed:
+            keys = [self._changed.pop() for _ in range(min(_BATCH, len(self._changed)))]
+            await self._read(keys)
+
+    async def _read(self, keys: list[bytes]) -> list[str]:
+        """Read these lines again; the numbers of those that are lines."""
+        if not keys:
+            return []
+        there = []
+        for key, raw in zip(keys, await self._redis.mget(keys), strict=True):
+            number = key.removeprefix(_PREFIX).decode(errors="replace")
+            line = self._listed(number, raw) if raw is not None else None
+            if line is None:
+                self._drop(number)
+            else:
+                self._put(line)
+                there.append(number)
+        return there
+
+    def _listed(self, number: str, raw: bytes) -> Listed | None:
+        try:
+            document = _decoder.decode(raw)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+        label = document.label or ""
+        if not document.fleet:
+            return None
+        text = f"{fold(label)} {number} {self._national(number)}"
+        fax = document.offer is not None and document.offer.fax
+        return Listed(number, document.fleet, label, fax, text)
+
+    def _put(self, line: Listed) -> None:
+        if self._where.get(line.number) != line.fleet:
+            self._drop(line.number)
+            self._where[line.number] = line.fleet
+            self._sorted.pop(line.fleet, None)
+            self._sorted.pop(None, None)
+        self._fleets.setdefault(line.fleet, {})[line.number] = line
+
+    def _drop(self, number: str) -> None:
+        fleet = self._where.pop(number, None)
+        if fleet is not None:
+            del self._fleets[fleet][number]
+            if not self._fleets[fleet]:
+                del self._fleets[fleet]
+            self._sorted.pop(fleet, None)
+            self._sorted.pop(None, None)
+
+
+def fold(text: str) -> str:
+    """Lower case without accents, as people search."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in plain if not unicodedata.combining(c))

@@ -1,0 +1,294 @@
+"""The one door to line documents: every route reads and changes lines through here, as somebody.
+
+`Lines.read` is where a line of another fleet does not exist. Nothing else in `manager/` may touch a
+`line:` key (a test sees to it).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+from redis.exceptions import WatchError
+
+from engine.commands.documents import canonical
+from manager import audit
+from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
+from rules.model import Condition, DocumentError, Line, load_line
+from rules.numbers import Numbering
+from rules.validate import check_write, numbers_named
+
+_PREFIX = "line:"
+_ATTEMPTS = 20
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A line as Redis holds it. `etag` changes with every byte of the document."""
+
+    line: Line
+    document: Document = field(repr=False)
+    etag: str
+
+    @property
+    def number(self) -> str:
+        return self.line.number
+
+    @property
+    def fleet(self) -> str:
+        return self.line.fleet
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a change came to. `changed` false: it was so already, nothing was written."""
+
+    stored: Stored
+    changed: bool
+
+
+class Lines:
+    """The line documents of one Redis, for whoever asks."""
+
+    def __init__(self, redis: Redis, numbering: Numbering) -> None:
+        self._redis: Any = redis
+        self._numbering = numbering
+
+    async def read(self, who: Who, number: str) -> Stored:
+        """Raises NotFound (also for a line of another fleet), Broken."""
+        return self._let_in(who, number, await self._redis.get(_PREFIX + number))
+
+    async def several(self, who: Who, numbers: Iterable[str]) -> dict[str, Stored]:
+        """Those of the lines that are there, that they may see, and whose document is right."""
+        wanted = list(dict.fromkeys(numbers))
+        raws = await self._redis.mget([_PREFIX + n for n in wanted]) if wanted else []
+        found = {}
+        for number, raw in zip(wanted, raws, strict=True):
+            try:
+                found[number] = self._let_in(who, number, raw)
+            except (NotFound, Broken):
+                continue
+        return found
+
+    async def fleet_lines(self, fleet: str, numbers: Iterable[str]) -> dict[str, Line | None]:
+        """The lines of these numbers as a line of `fleet` sees them: others are outside numbers."""
+        found = await self.several(Who("", fleet, "page"), numbers)
+        return {number: found[number].line if number in found else None for number in numbers}
+
+    async def change(
+        self,
+        who: Who,
+        number: str,
+        edit: Callable[[Document], None],
+        etag: str | None = None,
+        what: str = "forwards",
+    ) -> Written:
+        """Change one document: compared, checked as a whole and written in one transaction, with
+        its entry in the audit log. `edit` changes a copy of the document.
+
+        Raises NotFound, Broken, Refused, Outdated (it is no longer the one of `etag`).
+        """
+
+        async def prepare(pipe: Any) -> tuple[Stored, Document]:
+            stored = self._let_in(who, number, await self._watched(pipe, number))
+            if etag is not None and etag != stored.etag:
+                raise Outdated(f"line {number} was changed since it was read")
+            document: Document = orjson.loads(orjson.dumps(stored.document))
+            edit(document)
+            return stored, document
+
+        return await self._write(who, number, what, prepare)
+
+    async def replace(
+        self, who: Who, number: str, document: Document, etag: str | None, new: bool
+    ) -> Written:
+        """Write a whole document, by an operator. Credentials that it does not name are kept.
+
+        `new`: only if there is no such line yet. Raises Refused, Outdated.
+        """
+
+        async def prepare(pipe: Any) -> tuple[Stored | None, Document]:
+            raw = await self._watched(pipe, number)
+            stored = None if raw is None else self._if_readable(number, raw)
+            if raw is not None and new:
+                raise Outdated(f"line {number} is there already")
+            if etag is not None and (stored is None or etag != stored.etag):
+                raise Outdated(f"line {number} was changed since it was read")
+            result = dict(document)
+            if stored is not None and "credentials" not in result:
+                kept = stored.document.get("credentials")
+                result |= {} if kept is None else {"credentials": kept}
+            return stored, result
+
+        return await self._write(who, number, "line", prepare)
+
+    async def delete(self, who: Who, number: str, etag: str | None) -> None:
+        """Raises NotFound, Broken, Outdated."""
+        for _ in range(_ATTEMPTS):
+            async with self._redis.pipeline() as pipe:
+                stored = self._let_in(who, number, await self._watched(pipe, number))
+                if etag is not None and etag != stored.etag:
+                    raise Outdated(f"line {number} was changed since it was read")
+                pipe.multi()
+                pipe.delete(_PREFIX + number)
+                gone = without_secrets(stored.document)
+                audit.add(
+                    pipe,
+                    stored.fleet,
+                    audit.entry(who.name, who.how, number, "deleted", gone, {}),
+                )
+                try:
+                    await pipe.execute()
+                except WatchError:
+                    continue
+                return
+        raise Unavailable(f"line {number} is changed by others all the time")
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    async def _write(
+        self, who: Who, number: str, what: str, prepare: Callable[[Any], Any]
+    ) -> Written:
+        for _ in range(_ATTEMPTS):
+            async with self._redis.pipeline() as pipe:
+                stored, document = await prepare(pipe)
+                line = await self._check(pipe, number, stored, document)
+                if not who.may(line.fleet) or (stored and not who.may(stored.fleet)):
+                    raise NotFound(f"line {number}: unknown line")
+                document = canonical(document, line)
+                raw = orjson.dumps(document)
+                result = Stored(line, document, etag_of(raw))
+                if stored is not None and document == stored.document:
+                    return Written(stored, changed=False)
+                pipe.multi()
+                pipe.set(_PREFIX + number, raw)
+                before = {} if stored is None else without_secrets(stored.document)
+                after = without_secrets(document)
+                happened = "created" if stored is None else what
+                told = audit.entry(who.name, who.how, number, happened, *differing(before, after))
+                for fleet in {line.fleet, stored.fleet if stored else line.fleet}:
+                    audit.add(pipe, fleet, told)
+                try:
+                    await pipe.execute()
+                except WatchError:
+                    continue
+                return Written(result, changed=True)
+        raise Unavailable(f"line {number} is changed by others all the time")
+
+    async def _watched(self, pipe: Any, number: str) -> bytes | None:
+        await pipe.watch(_PREFIX + number)
+        raw: bytes | None = await pipe.get(_PREFIX + number)
+        return raw
+
+    async def _check(
+        self, pipe: Any, number: str, stored: Stored | None, document: Document
+    ) -> Line:
+        """The document as a whole, each forward on its own so that all that is wrong is told."""
+        try:
+            line = load_line(orjson.dumps(document), number, self._numbering)
+            named = numbers_named(document, self._numbering)
+        except DocumentError as error:
+            raise Refused([FieldError(error.field, error.value, error.problem)]) from None
+        if named:
+            await pipe.watch(*(_PREFIX + other for other in named))
+        raws = await pipe.mget([_PREFIX + other for other in named]) if named else []
+        others: dict[str, Line | None] = {}
+        for other, raw in zip(named, raws, strict=True):
+            target = None if raw is None else self._if_readable(other, raw)
+            # A line of another fleet is an outside number, and nobody is told that it is a line.
+            others[other] = target.line if target and target.fleet == line.fleet else None
+        errors = self._problems(number, stored, document, others)
+        if errors:
+            raise Refused(errors)
+        return line
+
+    def _problems(
+        self,
+        number: str,
+        stored: Stored | None,
+        document: Document,
+        others: Mapping[str, Line | None],
+    ) -> list[FieldError]:
+        forwards = document.get("forwards") or {}
+        before = (stored.document.get("forwards") or {}) if stored else {}
+        errors = []
+        for condition in (None, *Condition):
+            only = {} if condition is None else {condition.value: forwards.get(condition.value)}
+            part = {**document, "forwards": only}
+            if condition is not None:
+                forward, was = only[condition.value], before.get(condition.value)
+                if not forward or (
+                    not forward.get("on") and was and forward.get("to") == was.get("to")
+                ):
+                    continue  # turning a forward off must stay possible whatever its target became
+            try:
+                check_write(part, others, self._numbering, number)
+            except DocumentError as error:
+                errors.append(FieldError(error.field, error.value, error.problem))
+                if condition is None:
+                    break
+        return errors
+
+    def _let_in(self, who: Who, number: str, raw: bytes | None) -> Stored:
+        """THE choke point: the line, if it is there and theirs."""
+        unknown = NotFound(f"line {number}: unknown line")
+        if raw is None:
+            raise unknown
+        try:
+            line = load_line(raw, number, self._numbering)
+        except DocumentError as error:
+            if _fleet_of(raw) is not None and not who.may(_fleet_of(raw) or ""):
+                raise unknown from None
+            if _fleet_of(raw) is None and not who.operator:
+                raise unknown from None
+            raise Broken(f"line {number}: its document is refused: {error}") from None
+        if not who.may(line.fleet):
+            raise unknown
+        return Stored(line, orjson.loads(raw), etag_of(raw))
+
+    def _if_readable(self, number: str, raw: bytes) -> Stored | None:
+        try:
+            line = load_line(raw, number, self._numbering)
+            return Stored(line, orjson.loads(raw), etag_of(raw))
+        except (DocumentError, orjson.JSONDecodeError):
+            return None
+
+
+def etag_of(raw: bytes) -> str:
+    """Of the stored text: whoever wrote it, any change shows."""
+    return hashlib.sha256(raw).hexdigest()[:24]
+
+
+def without_secrets(document: Mapping[str, Any]) -> Document:
+    """The document as it may be shown and logged: who logs in is told, with what is not."""
+    return {name: value for name, value in document.items() if name != "credentials"}
+
+
+def differing(before: Document, after: Document) -> tuple[Document, Document]:
+    """Only what differs: of forwards, only those that do."""
+    was: Document = {}
+    now: Document = {}
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if name == "forwards" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = differing(old, new)
+        was |= {name: old} if name in before else {}
+        now |= {name: new} if name in after else {}
+    return was, now
+
+
+def _fleet_of(raw: bytes) -> str | None:
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    fleet = document.get("fleet") if isinstance(document, dict) else None
+    return fleet if isinstance(fleet, str) and fleet else None

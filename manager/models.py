@@ -1,0 +1,195 @@
+"""What the API says: the same structures encode the answers and describe them in OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Condition = Literal["unconditional", "busy", "no_answer", "unreachable"]
+E164 = Annotated[str, Meta(description="E.164 with +", examples=["+33972101001"])]
+
+
+class Destination(msgspec.Struct):
+    """Where a forward leads. `number` as people write it is read too; answers have E.164."""
+
+    kind: Literal["voicemail", "fax", "number"]
+    number: str | None = None
+
+
+class Forward(msgspec.Struct):
+    """One of the four forwards. `after_s`: seconds of ringing before no_answer."""
+
+    on: bool
+    to: Destination | None = None
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+
+
+class Forwards(msgspec.Struct):
+    """The four forwards of a line. In a PUT, one that is left out stays as it is."""
+
+    unconditional: Forward | None = None
+    busy: Forward | None = None
+    no_answer: Forward | None = None
+    unreachable: Forward | None = None
+
+
+class InForce(msgspec.Struct):
+    """Whether the engine's workers have said that the change is in force, and when the last one
+    did, in ms after the write."""
+
+    complete: bool
+    workers: int
+    acknowledged: int
+    ms: float
+
+
+class WrittenForwards(Forwards):
+    """The forwards after a change."""
+
+    in_force: InForce | None = None
+
+
+class WrittenForward(Forward):
+    """The forward after a change."""
+
+    in_force: InForce | None = None
+
+
+class LineOffer(msgspec.Struct):
+    """What the subscription includes."""
+
+    fax: bool = False
+    mobile: Literal["none", "unlimited", "hours"] = "none"
+    mobile_hours: float | None = None
+
+
+class LineDocument(msgspec.Struct):
+    """A line's document, without its credentials. Fields of others are kept and shown."""
+
+    number: E164
+    fleet: Annotated[str, Meta(min_length=1)]
+    label: str | None = None
+    max_calls: Annotated[int, Meta(ge=1)] | None = None
+    suspended: bool = False
+    offer: LineOffer | None = None
+    forwards: Forwards | None = None
+
+
+class LineSummary(msgspec.Struct):
+    """A line in a list. `forwards`: the conditions whose forward is on."""
+
+    number: E164
+    fleet: str
+    label: str
+    suspended: bool
+    forwards: list[Condition]
+
+
+class LinePage(msgspec.Struct):
+    """`next` is the cursor of the next page, null on the last. `total` counts all that match."""
+
+    items: list[LineSummary]
+    total: int
+    next: str | None = None
+
+
+class Registration(msgspec.Struct):
+    """One registered phone. `expires` in unix seconds."""
+
+    contact: str
+    expires: float
+
+
+class State(msgspec.Struct):
+    """A line at this moment. `calls_in_progress` is null for a line without `max_calls`, whose
+    calls are not counted."""
+
+    number: E164
+    registered: bool
+    registrations: list[Registration]
+    calls_in_progress: int | None
+    max_calls: int | None
+
+
+class Seconds(msgspec.Struct):
+    """Forwarded conversation in seconds, by billing class."""
+
+    free: int = 0
+    standard: int = 0
+    deducted: int = 0
+    out_of_plan: int = 0
+
+
+class Usage(msgspec.Struct):
+    """A month of a line. `plan_left_s`: seconds left of the hours to mobiles, null without such a
+    plan."""
+
+    number: E164
+    month: Annotated[str, Meta(pattern=r"^\d{4}-\d{2}$", examples=["2026-11"])]
+    seconds: Seconds
+    plan_hours: float | None
+    plan_left_s: float | None
+
+
+class Record(msgspec.Struct):
+    """A call that met the line. Times in unix seconds; `seconds` of conversation. `condition` and
+    `billing` are those of this line's own forward, "none" and "" when it made none."""
+
+    id: str
+    caller: str
+    called: str
+    received: float
+    answered: float | None
+    ended: float
+    condition: Literal["none", "unconditional", "busy", "no_answer", "unreachable"]
+    destination: str
+    target: str
+    outcome: str
+    seconds: int
+    billing: str
+
+
+class RecordPage(msgspec.Struct):
+    """Newest first. A page may hold fewer than were asked for; only `next` null is the end."""
+
+    items: list[Record]
+    next: str | None = None
+
+
+class Stage(msgspec.Struct):
+    """One decision on a call's way: at which line, when, the steps that led to it, what it is."""
+
+    number: E164
+    when: str
+    steps: list[str]
+    decision: dict[str, Any]
+
+
+class Explanation(msgspec.Struct):
+    """What would happen to a call now."""
+
+    number: E164
+    caller: str | None
+    stages: list[Stage]
+
+
+class Change(msgspec.Struct):
+    """Who changed what: `from` and `to` hold only what differs. `at` in unix seconds."""
+
+    id: str
+    at: float
+    who: str
+    how: str
+    line: str
+    what: str
+    before: dict[str, Any] = msgspec.field(name="from")
+    after: dict[str, Any] = msgspec.field(name="to")
+
+
+class ChangePage(msgspec.Struct):
+    """Newest first."""
+
+    items: list[Change]
+    next: str | None = None

@@ -1,0 +1,147 @@
+"""The API's description, OpenAPI 3.1, made out of the table that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from engine import __version__
+from manager.problems import MEDIA_TYPE, Problem
+from rules.model import Condition
+
+if TYPE_CHECKING:
+    from manager.api import Operation
+
+Json = dict[str, Any]
+
+_PATH: dict[str, Json] = {
+    "number": {
+        "description": "The line's number, in E.164 with + (%2B) or as it is dialled at home.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "+33972101001",
+    },
+    "condition": {
+        "description": "When the forward applies.",
+        "schema": {"type": "string", "enum": [c.value for c in Condition]},
+    },
+}
+_QUERY: dict[str, Json] = {
+    "q": {"description": "Words of the label, or digits of the number."},
+    "fleet": {"description": "Only this fleet, for operators."},
+    "limit": {
+        "description": "How many at most; 50 lines, 20 of other lists when it is not given.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 200},
+    },
+    "cursor": {"description": "`next` of the page before."},
+    "month": {"description": "Such as 2026-11; this month when it is not given."},
+    "from": {"description": "The caller's number."},
+}
+_REFUSALS = {
+    400: "The body is no JSON.",
+    401: "No token, or one that is not known.",
+    403: "Only for operators.",
+    404: "There is no such line, or none of this token's fleet.",
+    409: "The stored document of the line is refused; its operator has to write it anew.",
+    412: "The line was changed since it was read (If-Match), or is there already.",
+    413: "The body is too large.",
+    422: "What was sent cannot work: `errors` names the fields.",
+    503: "Redis is away; nothing was changed.",
+}
+
+
+def describe(operations: Sequence[Operation], prefix: str) -> Json:
+    """The OpenAPI document of these operations."""
+    types = {t for o in operations for t in (o.answer, o.body) if t is not None} | {Problem}
+    ordered = sorted(types, key=lambda t: t.__name__)
+    _, components = msgspec.json.schema_components(
+        ordered, ref_template="#/components/schemas/{name}"
+    )
+    paths: dict[str, Json] = {}
+    for operation in operations:
+        item = paths.setdefault(prefix + operation.path, {"parameters": _path(operation.path)})
+        item[operation.method.lower()] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Renvoi",
+            "version": __version__,
+            "description": "Call forwarding of lines. Errors are problem+json (RFC 9457).",
+            "license": {"name": "GPL-2.0-or-later", "identifier": "GPL-2.0-or-later"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }
+
+
+def _path(path: str) -> list[Json]:
+    return [
+        {"name": name, "in": "path", "required": True, **about}
+        for name, about in _PATH.items()
+        if f"{{{name}}}" in path
+    ]
+
+
+def _operation(operation: Operation) -> Json:
+    parameters: list[Json] = [
+        {"name": name, "in": "query", "schema": {"type": "string"}, **_QUERY[name]}
+        for name in operation.query
+    ]
+    if operation.tagged:
+        header = "If-None-Match" if operation.method == "GET" else "If-Match"
+        parameters.append({"name": header, "in": "header", "schema": {"type": "string"}})
+    told: Json = {
+        "operationId": operation.handler.__name__,
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": {str(s): _answer(operation, s) for s in operation.statuses},
+    }
+    if operation.tagged and operation.method == "GET":
+        told["responses"]["304"] = {"description": "It is still the one of If-None-Match."}
+    if operation.body is not None:
+        told["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _ref(operation.body)}},
+        }
+    for status in _refusals(operation):
+        told["responses"][str(status)] = {
+            "description": _REFUSALS[status],
+            "content": {MEDIA_TYPE: {"schema": _ref(Problem)}},
+        }
+    return told
+
+
+def _answer(operation: Operation, status: int) -> Json:
+    if operation.answer is None:
+        return {"description": "Done."}
+    told: Json = {
+        "description": "Done.",
+        "content": {"application/json": {"schema": _ref(operation.answer)}},
+    }
+    if operation.tagged:
+        told["headers"] = {"ETag": {"schema": {"type": "string"}}}
+    return told
+
+
+def _refusals(operation: Operation) -> list[int]:
+    statuses = {401, 503}
+    if "{number}" in operation.path:
+        statuses |= {404, 409}
+    if operation.operators:
+        statuses.add(403)
+    if operation.method in ("PUT", "DELETE"):
+        statuses.add(412)
+    if operation.method == "PUT":
+        statuses |= {400, 413, 422}
+    if operation.query:
+        statuses.add(422)
+    return sorted(statuses)
+
+
+def _ref(of: type[Any]) -> Json:
+    return {"$ref": f"#/components/schemas/{of.__name__}"}

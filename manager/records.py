@@ -1,0 +1,92 @@
+"""Calls and usage of a line, out of what the engine writes (docs/cdr.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from redis.asyncio import Redis
+
+from engine.record import STREAM, CallRecord, ForwardRecord, read_entry
+from rules.billing import month_of
+from rules.model import Billing, Line
+
+_READ_AT_ONCE = 500
+_MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A call that met a line: its record, and the forward that this line made of it, if any."""
+
+    record: CallRecord
+    forward: ForwardRecord | None
+
+
+async def of_line(
+    redis: Redis, line: Line, limit: int, before: str = "+", forwarded: bool = False
+) -> tuple[Sequence[Met], str | None]:
+    """The last calls that met the line, newest first, and where to go on (None = no older ones).
+
+    `before`: a stream id, not included. `forwarded`: only those that the line forwarded.
+    """
+    client: Any = redis
+    found: list[Met] = []
+    end, seen = before if before == "+" else f"({before}", 0
+    while seen < _MOST_READ:
+        entries = await client.xrevrange(STREAM, max=end, count=_READ_AT_ONCE)
+        for key, entry in entries:
+            met = _met(entry, line.number)
+            if met is not None and (met.forward is not None or not forwarded):
+                found.append(met)
+                if len(found) == limit:
+                    return found, key.decode()
+        seen += len(entries)
+        if len(entries) < _READ_AT_ONCE:
+            return found, None
+        end = f"({entries[-1][0].decode()}"
+    return found, end.removeprefix("(")
+
+
+def _met(entry: dict[bytes, bytes], number: str) -> Met | None:
+    # Most entries are other lines': look before reading all of one.
+    if entry.get(b"called") != number.encode() and f'"{number}"'.encode() not in entry.get(
+        b"forwards", b""
+    ):
+        return None
+    try:
+        record = read_entry(entry)
+    except ValueError:
+        return None
+    forward = next((f for f in record.forwards if f.line == number), None)
+    return Met(record, forward) if forward or record.called == number else None
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """Forwarded seconds of a line in a month, by class. `plan_left_s` None = no plan of hours."""
+
+    month: str
+    seconds: dict[str, int]
+    plan_left_s: float | None
+
+
+async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = None) -> Month:
+    """`month` such as "2026-11"; None = this one."""
+    client: Any = redis
+    name = month or month_of(time.time(), zone)[0]
+    raw = await client.hgetall(f"usage:{line.number}:{name}")
+    seconds = dict.fromkeys((str(b) for b in Billing), 0)
+    for key, value in raw.items():
+        if key.decode() in seconds:
+            try:
+                seconds[key.decode()] = int(float(value))
+            except ValueError:
+                continue  # not written by the engine
+    left = None
+    if line.offer.mobile == "hours":
+        left = max(0.0, line.offer.mobile_hours * 3600 - seconds[Billing.DEDUCTED])
+    return Month(name, seconds, left)

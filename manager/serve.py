@@ -1,0 +1,85 @@
+"""`renvoi manager`: the page and the API until a signal ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from engine import log
+from engine.config import Config
+from manager.app import build
+
+_DRAIN_S = 5
+_KEEP_ALIVE_S = 20
+_BACKLOG = 512
+_MOST_REQUESTS = 500  # at once; above it 503
+
+
+def serve(config: Config, redis_url: str) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status."""
+    listen = config.manager.listen
+    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((listen.host, listen.port))
+    except OSError as error:
+        bound.close()
+        print(f"renvoi: manager.listen: {listen}: {error.strerror}", file=sys.stderr)
+        return 1
+    options = uvicorn.Config(
+        build(config, redis_url),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is read by the log-in, from trusted proxies only
+        lifespan="on",
+        ws="none",
+        backlog=_BACKLOG,
+        limit_concurrency=_MOST_REQUESTS,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_DRAIN_S,
+    )
+    server = _Server(options, f"http://{_place(bound)}/")
+    with bound, asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(server.serve(sockets=[bound]))
+    return 0 if server.started else 1
+
+
+class _Server(uvicorn.Server):
+    """Tells where it listens once it does."""
+
+    def __init__(self, options: uvicorn.Config, url: str) -> None:
+        super().__init__(options)
+        self._url = url
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ends by itself at a signal: the process is not killed by it a second time."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            log.get_logger("manager").info("manager.start", url=self._url)
+            print(f"renvoi: the customer's page on {self._url}", file=sys.stderr, flush=True)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()
+
+
+def _place(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

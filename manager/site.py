@@ -1,0 +1,87 @@
+"""What every route works with, opened once: Redis, the lines, the directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from redis.asyncio import Redis
+
+from engine import redis_client
+from engine.acks import Acks, in_force
+from engine.config import Config
+from engine.explain import RefusedLine, Told, UnknownLine, explain_call
+from manager import tokens
+from manager.directory import Directory
+from manager.lines import Lines, Stored
+from manager.shown import Shown
+from manager.who import Broken, NotFound, Unauthenticated, Who
+from rules.model import Line
+from rules.numbers import NumberError, Numbering
+
+_CONNECT_S = 3.0
+_ANSWER_S = 5.0
+
+
+class Site:
+    """The parts of the manager. `redis_url`: where Redis is, `embedded` resolved."""
+
+    def __init__(self, config: Config, redis_url: str) -> None:
+        self.config = config
+        self.numbering = Numbering(config.numbering.country)
+        self.zone = ZoneInfo(config.numbering.timezone)
+        self.shown = Shown(config.numbering.country, self.zone)
+        self.redis: Redis = redis_client.connect(
+            redis_url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S
+        )
+        self.lines = Lines(self.redis, self.numbering)
+        self.directory = Directory(self.redis, self.shown.national)
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        await self.directory.start()
+        try:
+            yield
+        finally:
+            await self.directory.close()
+            await self.redis.aclose()
+
+    def number(self, text: str) -> str:
+        """E.164 of a number in a path. Raises NotFound: no line has a number that is none."""
+        try:
+            return self.numbering.normalise(text)
+        except NumberError:
+            raise NotFound(f"line {text[:40]}: unknown line") from None
+
+    async def in_force(self, number: str) -> Acks:
+        """What the engine's workers say of a change that was just written."""
+        return await in_force(self.redis, number)
+
+    async def explain(
+        self, stored: Stored, caller: str | None = None, instead: Line | None = None
+    ) -> Told:
+        """What would happen to a call to a line that somebody may see; `instead`: if its document
+        were that one."""
+        lines = {stored.number: instead or stored.line}
+        try:
+            return await explain_call(self.redis, self.config, stored.number, caller, lines)
+        except UnknownLine as error:
+            raise NotFound(str(error)) from None
+        except RefusedLine as error:
+            raise Broken(str(error)) from None
+
+    async def bearer(self, header: str) -> Who:
+        """Who sends this Authorization header. Raises Unauthenticated."""
+        scheme, _, text = header.partition(" ")
+        parts = tokens.split(text.strip()) if scheme.lower() == "bearer" else None
+        if parts is None:
+            raise Unauthenticated("a token is needed: Authorization: Bearer rvt_...")
+        client: Any = self.redis
+        raw = await client.get(tokens.PREFIX + parts[0])
+        token = tokens.read(raw) if raw else None
+        if token is None or not tokens.matches(token, parts[1], time.time()):
+            raise Unauthenticated("the token is not known, or it is revoked or expired")
+        return Who(token.name, token.fleet, "api")

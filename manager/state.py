@@ -1,0 +1,32 @@
+"""A line at this moment: its registered phones and its calls in progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+
+from rules.contact import Contact, read_contacts
+from rules.model import Line
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """`calls` is None for a line without a limit, whose calls nobody counts in Redis."""
+
+    contacts: Sequence[Contact]
+    calls: int | None
+
+
+async def of_line(redis: Redis, line: Line) -> State:
+    client: Any = redis
+    now = time.time()
+    members = await client.zrangebyscore(f"reg:{line.number}", f"({now}", "+inf", withscores=True)
+    contacts, _ = read_contacts(members)
+    calls = None
+    if line.max_calls is not None:
+        calls = int(await client.zcount(f"live:{line.number}", f"({now}", "+inf"))
+    return State(contacts, calls)

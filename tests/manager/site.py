@@ -1,0 +1,178 @@
+"""The manager as a process of its own, and a small HTTP client that speaks to it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from tests.scenarios.processes import ROOT
+from tests.scenarios.sipp import HOST, free_port
+
+START_S = 20.0
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer. `headers` in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    cookies: tuple[str, ...] = ()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+    @property
+    def etag(self) -> str:
+        return self.headers["etag"]
+
+    def fields(self) -> dict[str, str]:
+        """The fields that a problem names, with what is wrong."""
+        return {error["field"]: error["problem"] for error in self.json["errors"]}
+
+
+class Manager:
+    """`renvoi manager` on a free port."""
+
+    def __init__(self, directory: Path, redis_url: str, **settings: Any) -> None:
+        import socket
+
+        self.port = free_port(socket.SOCK_STREAM)
+        self.url = f"http://{HOST}:{self.port}"
+        self._directory = directory
+        self._log = directory / "manager.log"
+        self._config = directory / "manager.yaml"
+        self._process: subprocess.Popen[bytes] | None = None
+        config = {
+            "redis": {"url": redis_url, "data_dir": str(directory / "data")},
+            "manager": {"listen": f"{HOST}:{self.port}", **settings},
+        }
+        self._config.write_text(json.dumps(config), encoding="utf-8")
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.cli", "manager", "--config", str(self._config)],
+                cwd=ROOT,
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                self.get("/api/v1/openapi.json")
+                return
+            except OSError:
+                assert self._process.poll() is None, f"the manager did not start:\n{self.log}"
+                assert time.monotonic() < deadline, f"the manager is silent:\n{self.log}"
+                time.sleep(0.05)
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(15)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text("utf-8", "replace")[-6000:]
+
+    def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """One run of the program with this configuration."""
+        return subprocess.run(
+            [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self._config)],
+            cwd=ROOT,
+            env=self._environment(),
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    def token(self, *whose: str) -> str:
+        """A new token for `--fleet F` or `--operator`."""
+        made = self.command("manager", "token", "add", "test", *whose)
+        assert made.returncode == 0, made.stderr
+        return made.stdout.strip()
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            connection.request(method, path, body, dict(headers or {}))
+            response = connection.getresponse()
+            text = response.read().decode()
+            pairs = response.getheaders()
+        finally:
+            connection.close()
+        cookies = tuple(value for name, value in pairs if name.lower() == "set-cookie")
+        return Answer(response.status, {n.lower(): v for n, v in pairs}, text, cookies)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.request("GET", path, headers=headers)
+
+    def _environment(self) -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
+
+
+class Api:
+    """The API as the holder of one token uses it."""
+
+    def __init__(self, manager: Manager, token: str) -> None:
+        self._manager = manager
+        self._token = token
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """`headers` with underscores: if_match="..."."""
+        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        given["Authorization"] = f"Bearer {self._token}"
+        raw = None
+        if body is not None:
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            given["Content-Type"] = "application/json"
+        return self._manager.request(method, f"/api/v1{path}", raw, given)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.send("GET", path, **headers)
+
+    def put(self, path: str, body: Any, **headers: str) -> Answer:
+        return self.send("PUT", path, body, **headers)
+
+
+def write(client: redis.Redis, number: str, fleet: str = "acme", **fields: Any) -> str:
+    """Write a line document as another program would; its number."""
+    client.set(f"line:{number}", json.dumps({"number": number, "fleet": fleet, **fields}))
+    return number
+
+
+def read(client: redis.Redis, number: str) -> Json:
+    text = client.get(f"line:{number}")
+    assert isinstance(text, str)
+    document: Json = json.loads(text)
+    return document

@@ -1,0 +1,317 @@
+"""The REST API over real HTTP, against a real Redis, no engine running."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+import redis
+
+from tests.manager.site import Api, Manager, read, write
+
+LINE, PEER, FAX, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 9))
+FORWARDS = f"/lines/{LINE}/forwards"
+MOBILE = "+33612345678"
+
+
+@pytest.fixture(autouse=True)
+def lines(client: redis.Redis) -> None:
+    for key in client.scan_iter("audit:*"):
+        client.delete(key)
+    write(client, LINE, label="Accueil", credentials={"user": "a", "ha1": "0" * 32}, extra=1)
+    write(client, PEER, label="Atelier")
+    write(client, FAX, label="Télécopie", offer={"fax": True})
+    write(client, OTHER, fleet="globex", label="Secret")
+
+
+def to(kind: str, number: str | None = None, **more: Any) -> dict[str, Any]:
+    target = {"kind": kind} if number is None else {"kind": kind, "number": number}
+    return {"on": True, "to": target, **more}
+
+
+def test_without_a_token_there_is_nothing(manager: Manager, acme: Api) -> None:
+    for header in ("", "Bearer", "Bearer x", "Bearer rvt_abc_def", "Basic YTpi"):
+        answer = manager.get("/api/v1/lines", Authorization=header)
+        assert answer.status == 401, header
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert acme.get("/lines").status == 200
+
+
+def test_a_revoked_token_is_refused_at_once(manager: Manager) -> None:
+    token = manager.token("--fleet", "acme")
+    assert Api(manager, token).get("/lines").status == 200
+    assert manager.command("manager", "token", "revoke", token.split("_")[1]).returncode == 0
+    assert Api(manager, token).get("/lines").status == 401
+
+
+def test_the_token_itself_is_kept_nowhere(manager: Manager, client: redis.Redis) -> None:
+    secret = manager.token("--fleet", "acme").split("_", 2)[2]
+    kept = [str(client.get(key)) for key in client.scan_iter("manager:token:*")]
+    assert kept
+    assert all(secret not in text for text in kept)
+
+
+def test_lines_of_the_fleet_only(acme: Api, operator: Api) -> None:
+    page = acme.get("/lines").json
+    assert [item["number"] for item in page["items"]] == [LINE, PEER, FAX]
+    assert page["total"] == 3
+    assert page["next"] is None
+    assert [i["number"] for i in operator.get("/lines").json["items"]] == [LINE, PEER, FAX, OTHER]
+    assert operator.get("/lines?fleet=globex").json["total"] == 1
+    assert acme.get("/lines?fleet=globex").json["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("accueil", [LINE]),
+        ("telecopie", [FAX]),
+        ("97210100", [LINE, PEER, FAX]),
+        ("09%2072%2010%2010%2002", [PEER]),
+        ("%2B33%209%2072101003", [FAX]),
+        ("0033972101001", [LINE]),
+        ("secret", []),
+        ("nobody", []),
+    ],
+)
+def test_search(acme: Api, words: str, found: list[str]) -> None:
+    assert [i["number"] for i in acme.get(f"/lines?q={words}").json["items"]] == found
+
+
+def test_pages_follow_one_another(acme: Api) -> None:
+    first = acme.get("/lines?limit=2").json
+    assert [i["number"] for i in first["items"]] == [LINE, PEER]
+    second = acme.get(f"/lines?limit=2&cursor={first['next']}").json
+    assert [i["number"] for i in second["items"]] == [FAX]
+    assert second["next"] is None
+    assert acme.get("/lines?cursor=@@").fields().keys() == {"cursor"}
+    assert acme.get("/lines?limit=0").fields().keys() == {"limit"}
+
+
+def test_what_other_programs_write_shows(acme: Api, client: redis.Redis) -> None:
+    new = write(client, "+33972101050", label="Nouvelle")
+    deadline = time.monotonic() + 2
+    while acme.get("/lines?q=nouvelle").json["total"] != 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    client.delete(f"line:{new}")
+    while acme.get("/lines?q=nouvelle").json["total"] != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_line_is_shown_without_its_credentials(acme: Api) -> None:
+    answer = acme.get(f"/lines/{LINE}")
+    assert answer.json == {"number": LINE, "fleet": "acme", "label": "Accueil", "extra": 1}
+    assert "0" * 32 not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/forwards", "/forwards/busy", "/state", "/usage", "/records", "/explain"]
+)
+def test_a_line_of_another_fleet_is_no_line(acme: Api, path: str) -> None:
+    theirs = acme.get(f"/lines/{OTHER}{path}")
+    nobodys = acme.get(f"/lines/+33972101099{path}")
+    assert theirs.status == nobodys.status == 404
+    assert theirs.text.replace(OTHER, "") == nobodys.text.replace("+33972101099", "")
+
+
+def test_forwards_are_set_and_read_back(acme: Api, client: redis.Redis) -> None:
+    wanted = {"busy": to("number", "06 12 34 56 78"), "no_answer": to("voicemail")}
+    answer = acme.put(FORWARDS, wanted)
+    assert answer.status == 200, answer.text
+    assert answer.json["busy"]["to"] == {"kind": "number", "number": MOBILE}
+    assert answer.json["no_answer"]["after_s"] == 20
+    assert answer.json["no_answer"]["to"] == {"kind": "voicemail", "number": LINE}
+    assert answer.json["in_force"]["workers"] == 0
+    assert acme.get(FORWARDS).etag == answer.etag
+    document = read(client, LINE)
+    assert document["extra"] == 1
+    assert document["credentials"]["ha1"] == "0" * 32
+    one = acme.get(FORWARDS + "/busy").json
+    assert one == {"on": True, "to": {"kind": "number", "number": MOBILE}, "after_s": None}
+
+
+def test_put_is_idempotent(acme: Api, client: redis.Redis) -> None:
+    first = acme.put(FORWARDS + "/busy", to("voicemail", PEER))
+    again = acme.put(FORWARDS + "/busy", to("voicemail", PEER))
+    assert (first.status, again.status) == (200, 200)
+    assert first.etag == again.etag
+    assert client.xlen("audit:acme") == 1
+
+
+def test_turning_off_keeps_the_target_whatever_it_became(acme: Api, client: redis.Redis) -> None:
+    acme.put(FORWARDS + "/busy", to("fax", FAX))
+    write(client, FAX)
+    assert acme.put(FORWARDS + "/busy", to("fax", FAX)).status == 422
+    answer = acme.put(FORWARDS + "/busy", {"on": False})
+    assert answer.status == 200, answer.text
+    assert answer.json["to"] == {"kind": "fax", "number": FAX}
+
+
+REFUSALS = [
+    (to("number", LINE), "to.number", "is the line itself"),
+    (to("fax", PEER), "to.number", "is a line without the fax offer"),
+    (to("fax", OTHER), "to.number", "is no line of ours, so it has no fax"),
+    (to("voicemail", OTHER), "to.number", "is no line of ours, so it has no voicemail"),
+    (to("voicemail", MOBILE), "to.number", "is no line of ours, so it has no voicemail"),
+    (to("number", "0899123456"), "to.number", "is a number that can be no target (premium)"),
+    (to("number", "15"), "to.number", "is a number that can be no target (emergency)"),
+    (to("number", "3900"), "to.number", "is a number that can be no target (short)"),
+    (to("number", "hello"), "to.number", "is no telephone number"),
+    (to("number", "06123456"), "to.number", "is too short to be a number"),
+    (to("number"), "to.number", "is needed for kind number"),
+    (to("pigeon", PEER), "to.kind", "invalid enum value 'pigeon'"),
+    ({"on": True}, "to", "is needed when it is on"),
+    ({"to": {"kind": "voicemail"}}, "on", "is required"),
+    ({"on": "yes", "to": {"kind": "voicemail"}}, "on", "expected `bool`, got `str`"),
+    (to("voicemail", after_s=4), "after_s", "expected `int` >= 5"),
+    (to("voicemail", afters=4), "afters", "is not known here"),
+    ({"on": True, "to": {"kind": "voicemail", "n": 1}}, "to.n", "is not known here"),
+]
+
+
+@pytest.mark.parametrize(("forward", "field", "problem"), REFUSALS)
+def test_what_cannot_work_is_refused_by_field(
+    acme: Api, client: redis.Redis, forward: Any, field: str, problem: str
+) -> None:
+    before = client.get(f"line:{LINE}")
+    answer = acme.put(FORWARDS + "/busy", forward)
+    assert answer.status == 422, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.fields() == {field: problem}
+    assert client.get(f"line:{LINE}") == before
+    assert client.xlen("audit:acme") == 0
+
+
+def test_all_that_is_wrong_is_told_at_once(acme: Api) -> None:
+    answer = acme.put(FORWARDS, {"busy": to("number", LINE), "unreachable": to("fax", PEER)})
+    assert answer.fields().keys() == {"busy.to.number", "unreachable.to.number"}
+
+
+@pytest.mark.parametrize("body", [b"{", b"\xff", b"", b"nan"])
+def test_no_json_is_400(acme: Api, body: bytes) -> None:
+    assert acme.send("PUT", FORWARDS, body).status == 400
+
+
+def test_bodies_have_a_limit(acme: Api) -> None:
+    assert acme.send("PUT", FORWARDS, b"[" + b"1," * 50_000).status == 413
+    assert acme.put(FORWARDS, [1]).status == 422
+
+
+def test_two_writers_do_not_overwrite_one_another(acme: Api) -> None:
+    etag = acme.get(FORWARDS).etag
+    assert acme.put(FORWARDS + "/busy", to("voicemail"), if_match=etag).status == 200
+    late = acme.put(FORWARDS + "/busy", to("number", MOBILE), if_match=etag)
+    assert late.status == 412
+    assert acme.get(FORWARDS + "/busy").json["to"]["kind"] == "voicemail"
+    fresh = acme.get(FORWARDS).etag
+    assert acme.put(FORWARDS + "/busy", to("number", MOBILE), if_match=fresh).status == 200
+
+
+def test_not_modified(acme: Api) -> None:
+    etag = acme.get(FORWARDS).etag
+    assert acme.get(FORWARDS, if_none_match=etag).status == 304
+    acme.put(FORWARDS + "/busy", to("voicemail"))
+    assert acme.get(FORWARDS, if_none_match=etag).status == 200
+
+
+def test_every_change_is_in_the_log(acme: Api, operator: Api) -> None:
+    acme.put(FORWARDS + "/busy", to("voicemail", PEER))
+    acme.put(FORWARDS + "/busy", {"on": False})
+    changes = acme.get(f"/lines/{LINE}/changes").json["items"]
+    assert [(c["who"], c["how"], c["what"]) for c in changes] == [("test", "api", "forwards")] * 2
+    target = {"kind": "voicemail", "number": PEER}
+    assert changes[0]["from"] == {"forwards": {"busy": {"on": True, "to": target}}}
+    assert changes[0]["to"] == {"forwards": {"busy": {"on": False, "to": target}}}
+    assert "ha1" not in json.dumps(changes)
+    page = acme.get(f"/lines/{LINE}/changes?limit=1").json
+    older = acme.get(f"/lines/{LINE}/changes?limit=1&cursor={page['next']}").json
+    assert older["items"] == changes[1:]
+    assert operator.get(f"/lines/{OTHER}/changes").json["items"] == []
+
+
+def test_only_operators_write_lines(acme: Api, operator: Api, client: redis.Redis) -> None:
+    new = "+33972101070"
+    document = {"number": new, "fleet": "acme", "max_calls": 2}
+    assert acme.put(f"/lines/{new}", document).status == 403
+    assert acme.send("DELETE", f"/lines/{LINE}").status == 403
+    made = operator.put(f"/lines/{new}", document, if_none_match="*")
+    assert made.status == 200, made.text
+    assert operator.put(f"/lines/{new}", document, if_none_match="*").status == 412
+    assert operator.put(f"/lines/{new}", {**document, "max_calls": 0}).fields() == {
+        "max_calls": "expected `int` >= 1"
+    }
+    assert operator.put(f"/lines/{new}", {**document, "number": PEER}).fields().keys() == {"number"}
+    assert read(client, new) == document
+    assert operator.send("DELETE", f"/lines/{new}", if_match='"x"').status == 412
+    assert operator.send("DELETE", f"/lines/{new}", if_match=made.etag).status == 204
+    assert client.get(f"line:{new}") is None
+
+
+def test_a_line_written_whole_keeps_its_credentials(operator: Api, client: redis.Redis) -> None:
+    shown = operator.get(f"/lines/{LINE}").json
+    assert operator.put(f"/lines/{LINE}", {**shown, "label": "Standard"}).status == 200
+    assert read(client, LINE)["credentials"] == {"user": "a", "ha1": "0" * 32}
+    assert operator.put(f"/lines/{LINE}", {**shown, "credentials": None}).status == 200
+    assert read(client, LINE)["credentials"] is None
+
+
+def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
+    write(client, LINE, max_calls=2, offer={"mobile": "hours", "mobile_hours": 2})
+    client.zadd(f"reg:{LINE}", {"sip:a@10.0.0.1": time.time() + 60, "sip:b@10.0.0.1": 1.0})
+    client.zadd(f"live:{LINE}", {"x": time.time() + 60})
+    client.hset(f"usage:{LINE}:2026-11", mapping={"deducted": "600", "bad": "x"})
+    state = acme.get(f"/lines/{LINE}/state").json
+    assert [c["contact"] for c in state["registrations"]] == ["sip:a@10.0.0.1"]
+    assert (state["registered"], state["calls_in_progress"], state["max_calls"]) == (True, 1, 2)
+    usage = acme.get(f"/lines/{LINE}/usage?month=2026-11").json
+    assert usage["seconds"] == {"free": 0, "standard": 0, "deducted": 600, "out_of_plan": 0}
+    assert (usage["plan_hours"], usage["plan_left_s"]) == (2, 6600)
+    assert acme.get(f"/lines/{LINE}/usage?month=november").fields().keys() == {"month"}
+    acme.put(FORWARDS + "/busy", to("number", MOBILE))
+    told = acme.get(f"/lines/{LINE}/explain?from=0140000000").json
+    assert told["stages"][0]["decision"]["action"] == "ring"
+    assert told["stages"][1]["decision"]["number"] == MOBILE
+    assert acme.get(f"/lines/{LINE}/explain?from=x").fields().keys() == {"from"}
+    client.delete(f"reg:{LINE}", f"live:{LINE}", f"usage:{LINE}:2026-11")
+
+
+def test_that_a_number_is_somebody_elses_line_is_not_told(acme: Api, client: redis.Redis) -> None:
+    forward = {"on": True, "to": {"kind": "voicemail", "number": OTHER}}
+    write(client, LINE, forwards={"unconditional": forward})
+    assert "another fleet" not in acme.get(f"/lines/{LINE}/explain").text
+
+
+def test_a_refused_document_is_told_to_its_fleet_only(acme: Api, client: redis.Redis) -> None:
+    write(client, LINE, max_calls=0)
+    write(client, OTHER, fleet="globex", max_calls=0)
+    assert acme.get(f"/lines/{LINE}").status == 409
+    assert "max_calls" in acme.get(f"/lines/{LINE}").json["detail"]
+    assert acme.get(f"/lines/{OTHER}").status == 404
+
+
+def test_unknown_paths_and_methods(acme: Api) -> None:
+    assert acme.get(f"/lines/{LINE}/forwards/sometimes").status == 404
+    assert acme.get("/nothing").status == 404
+    assert acme.send("POST", "/lines").status == 405
+    assert acme.send("PATCH", FORWARDS, {}).headers["content-type"] == "application/problem+json"
+
+
+def test_the_description_names_every_route(manager: Manager) -> None:
+    described = manager.get("/api/v1/openapi.json").json
+    assert described["openapi"].startswith("3.1")
+    assert "/api/v1/lines/{number}/forwards/{condition}" in described["paths"]
+    refs = set(_refs(described))
+    assert refs
+    assert refs <= {f"#/components/schemas/{n}" for n in described["components"]["schemas"]}
+
+
+def _refs(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
+        return own + [ref for part in value.values() for ref in _refs(part)]
+    return [ref for part in value for ref in _refs(part)] if isinstance(value, list) else []
