@@ -20,7 +20,7 @@ import orjson
 
 from engine.config import Address
 from engine.log import get_logger
-from engine.metrics import CONTENT_TYPE, Metrics
+from engine.metrics import CONTENT_TYPE
 
 HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
@@ -59,17 +59,20 @@ def _text(status: HTTPStatus, text: str) -> Response:
 
 
 class Admin:
-    """The server. `ready` gives None, or the reason why no new call should be sent here;
-    `calls` gives the live calls, as JSON-ready dictionaries. Both are called on the loop.
+    """The server. `metrics` gives the text for Prometheus, `ready` None or the reason why no new
+    call should be sent here, `calls` the live calls, as JSON-ready dictionaries. All are called on
+    the loop. `key` is the configuration's name of the address.
     """
 
     def __init__(
         self,
         listen: Address,
-        metrics: Metrics,
+        metrics: Callable[[], Awaitable[bytes]],
         ready: Callable[[], str | None],
-        calls: Callable[[], list[dict[str, Any]]],
+        calls: Callable[[], Awaitable[list[dict[str, Any]]]],
+        key: str = "admin.listen",
     ) -> None:
+        self._key = key
         self._listen = listen
         self._metrics = metrics
         self._ready = ready
@@ -100,7 +103,7 @@ class Admin:
             if error.errno and not reason:
                 reason = os.strerror(error.errno)
             raise AddressInUse(
-                error.errno or 0, f"admin.listen: cannot listen on {self._listen}: {reason}"
+                error.errno or 0, f"{self._key}: cannot listen on {self._listen}: {reason}"
             ) from None
         bound = self._server.sockets[0].getsockname()
         self._listen = Address(host, bound[1])
@@ -174,7 +177,7 @@ class Admin:
         return response, method == "GET"
 
     async def _show_metrics(self) -> Response:
-        return Response(HTTPStatus.OK, await self._metrics.render(), CONTENT_TYPE)
+        return Response(HTTPStatus.OK, await self._metrics(), CONTENT_TYPE)
 
     async def _show_health(self) -> Response:
         return _text(HTTPStatus.OK, "ok")
@@ -186,4 +189,4 @@ class Admin:
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
     async def _show_calls(self) -> Response:
-        return Response(HTTPStatus.OK, orjson.dumps(self._calls(), default=str), JSON)
+        return Response(HTTPStatus.OK, orjson.dumps(await self._calls(), default=str), JSON)

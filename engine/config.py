@@ -38,38 +38,49 @@ class ConfigError(ValueError):
         super().__init__(f"{path}: {problem}{got}")
 
 
-def _key(default: object, read: Callable[[Any], object]) -> Any:
-    """One key: its default as it would be written in the file, and the function that reads it."""
-    return field(default_factory=lambda: read(default), metadata={"read": read})
+Change = Literal["live", "restart", "fixed"]
+
+
+def _key(default: object, read: Callable[[Any], object], change: Change = "restart") -> Any:
+    """One key: its default as it would be written in the file, and the function that reads it.
+
+    `change` says what a new value needs at SIGHUP (engine/reload.py): `live` nothing, `restart` new
+    worker processes, one after the other, `fixed` a stop and a new start of the whole.
+    """
+    return field(default_factory=lambda: read(default), metadata={"read": read, "change": change})
 
 
 @dataclass(frozen=True, slots=True)
 class Sip:
     listen: tuple[Listen, ...] = _key(["udp:127.0.0.1:5080"], values.listens)
     advertise: str | None = _key(None, values.optional(values.host))
-    trusted_peers: tuple[Network, ...] = _key(["127.0.0.0/8", "::1/128"], values.networks)
-    outbound_proxy: str | None = _key(None, values.optional(values.sip_uri))
+    trusted_peers: tuple[Network, ...] = _key(
+        ["127.0.0.0/8", "::1/128"], values.networks, change="live"
+    )
+    outbound_proxy: str | None = _key(None, values.optional(values.sip_uri), change="live")
     nameservers: tuple[Address, ...] | None = _key(None, values.optional(values.nameservers))
-    probe_s: float = _key(0, values.zero_or_seconds(1, 3600))
+    probe_s: float = _key(0, values.zero_or_seconds(1, 3600), change="live")
     registrar: bool = _key(True, values.flag)
-    registrar_peers: tuple[Network, ...] | None = _key(None, values.optional(values.networks))
-    register_min_s: int = _key(60, values.whole(1, 86400))
-    register_max_s: int = _key(7200, values.whole(1, 7 * 86400))
+    registrar_peers: tuple[Network, ...] | None = _key(
+        None, values.optional(values.networks), change="live"
+    )
+    register_min_s: int = _key(60, values.whole(1, 86400), change="live")
+    register_max_s: int = _key(7200, values.whole(1, 7 * 86400), change="live")
     tls_certificate: Path | None = _key(None, values.optional(values.file))
     tls_key: Path | None = _key(None, values.optional(values.file))
     tls_ca: Path | None = _key(None, values.optional(values.file))
     tls_verify_client: bool = _key(False, values.flag)
     tls_verify_server: bool = _key(True, values.flag)
-    realm: str = _key("renvoi", values.quotable)
+    realm: str = _key("renvoi", values.quotable, change="live")
 
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
     """URI templates: {number} = the target in E.164 with +, {national} = without it."""
 
-    voicemail: str = _key("sip:{number}@127.0.0.1:5091", values.template)
-    fax: str = _key("sip:{number}@127.0.0.1:5092", values.template)
-    number: str = _key("sip:{number}@127.0.0.1:5093", values.template)
+    voicemail: str = _key("sip:{number}@127.0.0.1:5091", values.template, change="live")
+    fax: str = _key("sip:{number}@127.0.0.1:5092", values.template, change="live")
+    number: str = _key("sip:{number}@127.0.0.1:5093", values.template, change="live")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,36 +93,39 @@ class Numbering:
 class Timers:
     """All in seconds."""
 
-    pre_ringing_s: float = _key(5, values.seconds(0.05, 120))
-    next_server_s: float = _key(2, values.seconds(0.05, 120))
-    group_ring_s: float = _key(10, values.seconds(0.05, 120))
-    max_ring_s: float = _key(180, values.seconds(0.05, 3600))
-    session_expires_s: int = _key(1800, values.zero_or(90, 86400))
-    max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400))
-    drain_s: float = _key(3600, values.seconds(0, 7 * 86400))
+    pre_ringing_s: float = _key(5, values.seconds(0.05, 120), change="live")
+    next_server_s: float = _key(2, values.seconds(0.05, 120), change="live")
+    group_ring_s: float = _key(10, values.seconds(0.05, 120), change="live")
+    max_ring_s: float = _key(180, values.seconds(0.05, 3600), change="live")
+    session_expires_s: int = _key(1800, values.zero_or(90, 86400), change="live")
+    max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400), change="live")
+    drain_s: float = _key(3600, values.seconds(0, 7 * 86400), change="live")
+    hung_s: float = _key(10, values.seconds(1, 3600), change="live")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """0 = no limit."""
 
-    max_diversions: int = _key(5, values.whole(0, 70))
-    calls: int = _key(20000, values.whole(0, 1_000_000))
-    calls_per_second: int = _key(0, values.whole(0, 1_000_000))
-    wait_s: float = _key(0.1, values.zero_or_seconds(0.005, 5))
-    peer_calls: int = _key(0, values.whole(0, 1_000_000))
-    peer_calls_per_second: int = _key(0, values.whole(0, 1_000_000))
-    line_calls: int = _key(0, values.whole(0, 1_000_000))
-    line_calls_per_second: int = _key(0, values.whole(0, 1_000_000))
+    max_diversions: int = _key(5, values.whole(0, 70), change="live")
+    calls: int = _key(20000, values.whole(0, 1_000_000), change="live")
+    calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
+    wait_s: float = _key(0.1, values.zero_or_seconds(0.005, 5), change="live")
+    peer_calls: int = _key(0, values.whole(0, 1_000_000), change="live")
+    peer_calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
+    line_calls: int = _key(0, values.whole(0, 1_000_000), change="live")
+    line_calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
     connections: int = _key(10_000, values.whole(1, 1_000_000))
-    forwards_per_line: int = _key(50, values.whole(0, 1_000_000))
+    forwards_per_line: int = _key(50, values.whole(0, 1_000_000), change="live")
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     cache_lines: int = _key(200_000, values.whole(1, 100_000_000))
     stale_max_s: float = _key(3600, values.seconds(0, 30 * 86400))
-    when_unavailable: Literal["reject", "ring"] = _key("reject", values.one_of("reject", "ring"))
+    when_unavailable: Literal["reject", "ring"] = _key(
+        "reject", values.one_of("reject", "ring"), change="live"
+    )
     live_count: Literal["shared", "local"] = _key("shared", values.one_of("shared", "local"))
 
 
@@ -137,7 +151,8 @@ class Redis:
 
 @dataclass(frozen=True, slots=True)
 class Admin:
-    listen: Address = _key("127.0.0.1:9100", values.address)
+    listen: Address = _key("127.0.0.1:9100", values.address, change="fixed")
+    supervisor_listen: Address | None = _key(None, values.optional(values.address), change="fixed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +189,14 @@ class Config:
     admin: Admin = field(default_factory=Admin)
     manager: Manager = field(default_factory=Manager)
     log: Log = field(default_factory=Log)
-    workers: int = _key(1, values.whole(1, 256))
+    workers: int = _key(1, values.whole(1, 256), change="fixed")
+
+    @property
+    def supervisor_listen(self) -> Address:
+        """Where the supervisor's HTTP is: unless it is named, on the port after the workers'."""
+        listen = self.admin.listen
+        next_port = listen.port + self.workers if listen.port else 0
+        return self.admin.supervisor_listen or Address(listen.host, next_port)
 
 
 SECTIONS: dict[str, type[Any]] = {
@@ -196,10 +218,19 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
 
     `RENVOI_REDIS_URL` overrides `redis.url`. Raises ConfigError.
     """
+    return build(load_document(path), environ)
+
+
+def load_document(path: Path | None) -> object:
+    """What the file at `path` holds, unchecked; None as in `load`. Raises ConfigError."""
     if path is None and not DEFAULT_PATH.exists():
-        config = Config()
-    else:
-        config = read(_parse(path or DEFAULT_PATH))
+        return None
+    return _parse(path or DEFAULT_PATH)
+
+
+def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration of such a document and of the environment. Raises ConfigError."""
+    config = read(document)
     if url := environ.get(REDIS_URL_VARIABLE):
         try:
             config = replace(config, redis=replace(config.redis, url=values.redis_url(url)))
@@ -260,9 +291,20 @@ def _check_ports(config: Config) -> None:
             raise ConfigError(place, listen.port, f"no port left for {config.workers} workers")
         family = "udp" if listen.transport == "udp" else "tcp"
         for port in range(listen.port, listen.port + config.workers):
-            other = taken.setdefault((family, listen.host, port), place)
-            if other != place:
-                raise ConfigError(place, port, f"port already used by {other}")
+            _take(taken, family, listen.host, port, place)
+    supervisor = config.supervisor_listen
+    if config.workers > 1 and supervisor.port:
+        if supervisor.port > 65535:
+            raise ConfigError("admin.listen", admin.port, "no port left for the supervisor")
+        _take(taken, "tcp", supervisor.host, supervisor.port, "admin.supervisor_listen")
+
+
+def _take(
+    taken: dict[tuple[str, str, int], str], family: str, host: str, port: int, place: str
+) -> None:
+    other = taken.setdefault((family, host, port), place)
+    if other != place:
+        raise ConfigError(place, port, f"port already used by {other}")
 
 
 def _check_advertise(sip: Sip) -> None:

@@ -42,9 +42,19 @@ class Probing:
             self.up[kind] = True
             self._tasks.append(worker.loop.create_task(self._watch(kind, uri)))
 
+    def restart(self) -> None:
+        """The destinations, or how they are probed, have changed."""
+        self._stop()
+        self.up.clear()
+        self.start()
+
     async def close(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
+        self._tasks.clear()
 
     def is_down(self, kind: str) -> bool:
         return not self.up.get(kind, True)

@@ -1,20 +1,60 @@
-"""`renvoi serve`: one worker in this process, from its start to the signal that ends it."""
+"""`renvoi serve` with one worker, in this process. With several it is `supervisor.py`.
+
+SIGTERM drains, SIGINT ends at once, SIGHUP reads the configuration again.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import uvloop
 
-from engine.config import Config
+from engine.config import Config, ConfigError, load
+from engine.crash import watch_for_crashes
+from engine.reload import changes
+from engine.systemd import Systemd
 from engine.worker import StartError, Worker
 
 
-async def run(config: Config, index: int = 0) -> int:
-    """Run one worker until a signal ends it; the exit status."""
-    worker = Worker(config, index)
+def serve(config: Config, path: Path | None) -> int:
+    """`renvoi serve`: runs until a signal ends it; the exit status. `path` is the file that SIGHUP
+    reads again."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(alone(config, path))
+
+
+async def alone(config: Config, path: Path | None) -> int:
+    """One worker, without a supervisor."""
+    worker = Worker(config)
+    systemd = Systemd()
+
+    def started() -> None:
+        greet(worker)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, worker, path, systemd)
+        systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+
+    def draining() -> None:
+        systemd.stopping(f"draining, {len(worker.calls)} calls")
+
+    watch_for_crashes(config.redis.data_dir, 0)
+    petting = asyncio.ensure_future(systemd.pet())
+    worker.on_drain = lambda left: systemd.status(f"draining, {left} calls", extend_s=60)
+    try:
+        await run(worker, started=started, stopping=draining)
+    except StartError as error:
+        print(f"renvoi: {error}", file=sys.stderr)
+        return 1
+    finally:
+        petting.cancel()
+    return 0
+
+
+async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable[[], None]) -> None:
+    """Run a worker until a signal ends it. Raises StartError."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     draining: asyncio.Task[None] | None = None
@@ -22,44 +62,58 @@ async def run(config: Config, index: int = 0) -> int:
     def on_term() -> None:
         nonlocal draining
         if draining is None:
+            stopping()
             draining = asyncio.ensure_future(worker.drain())
             draining.add_done_callback(lambda _: done.set())
 
     # Before the first call can come: a signal during the start ends it properly too.
     loop.add_signal_handler(signal.SIGTERM, on_term)
     loop.add_signal_handler(signal.SIGINT, done.set)
-    try:
-        await worker.start()
-    except StartError as error:
-        print(f"renvoi: {error}", file=sys.stderr)
-        return 1
-    greet(worker)
+    await worker.start()
+    started()
     await done.wait()
     if draining is not None:
         draining.cancel()
+    else:
+        stopping()
     worker.log.info("worker.stop", calls=len(worker.calls))
     await worker.close()
-    return 0
+
+
+def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:
+    """SIGHUP without a supervisor: what can change live does, or nothing does."""
+    systemd.reloading()
+    try:
+        config = load(path)
+    except ConfigError as error:
+        refuse(worker, str(error))
+    else:
+        found = changes(worker.config, config)
+        if found.restart or found.fixed:
+            names = ", ".join(found.restart + found.fixed)
+            refuse(worker, f"{names}: can only change with a new start")
+        else:
+            worker.log.info("reload.done", keys=worker.apply(config))
+    systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+
+
+def refuse(worker: Worker, reason: str) -> None:
+    worker.log.error("reload.refused", error=reason)
+    print(f"renvoi: reload refused: {reason}", file=sys.stderr, flush=True)
+
+
+def sip_addresses(worker: Worker) -> list[str]:
+    return [str(address) for address in worker.endpoint.transports.addresses]
 
 
 def greet(worker: Worker) -> None:
     """Say where the worker listens and what to try next: for machines, then for people."""
-    config = worker.config
-    listen = [str(address) for address in worker.endpoint.transports.addresses]
-    worker.log.info(
-        "worker.start", sip=listen, admin=str(worker.admin.address), redis=config.redis.safe_url
+    redis, listen = worker.config.redis.safe_url, sip_addresses(worker)
+    worker.log.info("worker.start", sip=listen, admin=str(worker.admin.address), redis=redis)
+    print(
+        f"renvoi: SIP on {', '.join(listen)}; metrics on "
+        f"http://{worker.admin.address}/metrics; Redis: {redis}\n"
+        "renvoi: try next, in another terminal: renvoi line set FILE, renvoi explain NUMBER, "
+        "renvoi demo (see README.md)",
+        file=sys.stderr,
     )
-    if sys.stderr.isatty() or worker.index == 0:
-        print(
-            f"renvoi: SIP on {', '.join(listen)}; metrics on "
-            f"http://{worker.admin.address}/metrics; Redis: {config.redis.safe_url}\n"
-            "renvoi: try next, in another terminal: renvoi line set FILE, renvoi explain NUMBER, "
-            "renvoi demo (see README.md)",
-            file=sys.stderr,
-        )
-
-
-def serve(config: Config) -> int:
-    """`renvoi serve`: runs until a signal ends it; the exit status."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(run(config))

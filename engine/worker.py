@@ -7,6 +7,8 @@ import gc
 import os
 import secrets
 import time
+from collections.abc import Callable
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -25,6 +27,7 @@ from engine.probing import Probing
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
 from engine.registrar import Registrar
+from engine.reload import changes, with_live
 from rules.numbers import Numbering
 from rules.store import Store
 from sip.endpoint import Address, Endpoint, ListenError, Settings
@@ -40,11 +43,13 @@ class StartError(RuntimeError):
 
 
 class Worker:
-    """Everything one process needs to route calls. `index` is added to each port."""
+    """Everything one process needs to route calls. `index` is added to each port. `redis_url` is
+    where the embedded Redis is, when somebody else has it."""
 
-    def __init__(self, config: Config, index: int = 0) -> None:
+    def __init__(self, config: Config, index: int = 0, redis_url: str | None = None) -> None:
         self.config = config
         self.index = index
+        self._redis_url = redis_url
         self.log = log.get_logger("engine", worker=index)
         self.numbering = Numbering(config.numbering.country)
         self.metrics = Metrics()
@@ -54,6 +59,8 @@ class Worker:
         self.admission = Admission(
             config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
         )
+        self.on_drain: Callable[[int], None] = lambda left: None  # told how many calls are left
+        self.is_started = False
         self._lag_s = 0.0
         self._embedded: EmbeddedRedis | None = None
 
@@ -61,11 +68,6 @@ class Worker:
         """Raises StartError with one line that names the field and the value."""
         self.loop = asyncio.get_running_loop()
         try:
-            if self.config.workers > 1:
-                raise StartError(
-                    f"workers: this version runs one worker (got {self.config.workers}); "
-                    "start more engines, each with its own ports, and share Redis"
-                )
             await self._start_redis()
             await self._start_rest()
         except (LayoutError, ListenError, AddressInUse, EmbeddedRedisError, tls.TlsError) as error:
@@ -76,8 +78,8 @@ class Worker:
             raise
 
     async def _start_redis(self) -> None:
-        url = self.config.redis.url
-        if self.config.redis.embedded:
+        url = self._redis_url or self.config.redis.url
+        if url == "embedded":
             self._embedded = EmbeddedRedis(self.config.redis.data_dir)
             await self._embedded.start()
             url = self._embedded.url
@@ -126,9 +128,9 @@ class Worker:
         listen = config.admin.listen
         self.admin = Admin(
             HttpAddress(listen.host, listen.port + self.index if listen.port else 0),
-            self.metrics,
+            self.metrics.render,
             self.not_ready,
-            lambda: [call.now() for call in self.calls],
+            self.calls_now,
         )
         # The rules first: whoever is let in finds them.
         await self.store.start()
@@ -143,6 +145,7 @@ class Worker:
         self.store.on_probe = self.presence.on_probe
         await self.presence.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
+        self.is_started = True
         # The start-up's objects live for ever: keep the collector from walking them again.
         gc.collect()
         gc.freeze()
@@ -189,6 +192,23 @@ class Worker:
         self.metrics.sip_messages(lambda: self.endpoint.counts)
         self.metrics.destinations(lambda: self.probing.up)
 
+    def apply(self, config: Config) -> tuple[str, ...]:
+        """Bring the live keys of another configuration into force; the paths of those that differ.
+        Calls read `config` at each use; here is what has to be told."""
+        changed = changes(self.config, config).live
+        self.config = with_live(self.config, config)
+        self.admission.limit(self.config.limits)
+        settings = self._sip_settings()
+        self.endpoint.trust(settings.trusted_peers, settings.registrar_peers)
+        probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
+        if any(path.startswith(probed) for path in changed):
+            self.probing.restart()
+        return changed
+
+    async def calls_now(self) -> list[dict[str, Any]]:
+        """The calls that stand, as `/calls` shows them."""
+        return [{"worker": self.index, **call.now()} for call in self.calls]
+
     async def drain(self) -> None:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
         self.admission.draining = True
@@ -198,7 +218,9 @@ class Worker:
         while loop.time() < until:
             if await self.calls.none_left(min(PROGRESS_S, until - loop.time())):
                 break
-            self.log.info("drain.progress", calls=len(self.calls))
+            left_s = round(until - loop.time())
+            self.log.info("drain.progress", calls=len(self.calls), left_s=left_s)
+            self.on_drain(len(self.calls))
         self.log.info("drain.end", calls=len(self.calls))
 
     async def close(self) -> None:
@@ -221,6 +243,8 @@ class Worker:
         """Why no new call should be sent here, None when all is well (`/readyz`)."""
         if self.admission.draining:
             return "draining"
+        if not self.is_started:
+            return "starting"
         age_s = self.store.age_s()
         if age_s > self.config.rules.stale_max_s:
             return f"redis away for {age_s:.0f} s, rules.stale_max_s is passed"

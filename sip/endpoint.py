@@ -98,8 +98,7 @@ class Endpoint:
             on_rejected=on_rejected,
         )
         self._stack = contextlib.ExitStack()
-        self.trusted = Peers(settings.trusted_peers)
-        self.registrants = Peers(settings.registrar_peers)
+        self.trust(settings.trusted_peers, settings.registrar_peers)
         self.requests = Requests(self)
         self.probes = Probes(self)
         families = {(item.transport, ":" in item.host) for item in settings.listen}
@@ -120,6 +119,11 @@ class Endpoint:
         self._count = ffi.new("unsigned *")
         self._created = ffi.new("pjsip_dialog **")
         self._closed = False
+
+    def trust(self, peers: tuple[str, ...], registrants: tuple[str, ...]) -> None:
+        """From now on requests are taken from these networks only, and REGISTER from those."""
+        self.trusted = Peers(peers)
+        self.registrants = Peers(registrants)
 
     # -- life cycle -------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CONFIG_PATH = "renvoi.config_path"  # in click's meta: the file that was named, or None
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 10.0
 
@@ -39,6 +40,7 @@ def with_config(command: F) -> F:
     def read(context: click.Context, _option: click.Parameter, path: Path | None) -> Config:
         if path is None:  # given before the command's name?
             path = context.find_root().params.get("config_path")
+        context.meta[CONFIG_PATH] = path
         return load(path)
 
     return click.option(

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from engine.commands.context import Failed, open_redis, with_config, with_json
+from engine.commands.context import CONFIG_PATH, Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.output import print_json
 from engine.config import Config
@@ -24,7 +24,8 @@ PJSIP_TIMEOUT_S = 30
 @click.command("serve", short_help="Take calls.")
 @with_config
 def serve(config: Config) -> int:
-    """Take calls until SIGTERM (lets standing calls end) or SIGINT (ends them).
+    """Take calls until SIGTERM (lets standing calls end) or SIGINT (ends them). SIGHUP reads the
+    configuration again: docs/operation.md. With `workers` above 1 each is a process of its own.
 
     \b
     Examples:
@@ -32,11 +33,17 @@ def serve(config: Config) -> int:
       RENVOI_REDIS_URL=redis://10.0.0.5 renvoi serve --config /etc/renvoi.yaml
     """
     from engine import log
-    from engine import serve as server
 
+    path = click.get_current_context().meta[CONFIG_PATH]
     log.configure(config.log.level, config.log.format)
     try:
-        return server.serve(config)
+        if config.workers > 1:  # the supervisor needs none of what a worker needs
+            from engine import supervisor
+
+            return supervisor.serve(config, path)
+        from engine import serve as server
+
+        return server.serve(config, path)
     finally:
         log.close()
 
@@ -82,7 +89,11 @@ def check(config: Config, as_json: bool) -> int:
 
 def _check_config(config: Config) -> str:
     listens = " ".join(map(str, config.sip.listen))
-    return f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
+    told = f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
+    if config.workers > 1:
+        last = config.workers - 1
+        told += f" (ports up to +{last}), supervisor's HTTP on {config.supervisor_listen}"
+    return told
 
 
 def _check_sip(_config: Config) -> str:

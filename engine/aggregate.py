@@ -1,0 +1,190 @@
+"""The supervisor's pages: what its workers tell, put together.
+
+Counters and histograms are added up, those of processes that are gone included, so that no sum ever
+falls. What a gauge means decides how it is put together (`GAUGES`); one that is not named there,
+and all that speaks of a process, is shown for each worker, with the label `worker`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from engine.config import Address
+from engine.exposition import Readings, process_families
+
+if TYPE_CHECKING:
+    from engine.supervisor import Post
+
+ASK_S = 2.0
+HEAD_END = b"\r\n\r\n"
+
+# How the workers' values of a gauge make one.
+GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
+    "renvoi_active_calls": sum,
+    "renvoi_calls_limit": sum,
+    "renvoi_oldest_call_seconds": max,
+    "renvoi_max_call_seconds": max,
+    "renvoi_redis_up": min,
+    "renvoi_rules_age_seconds": max,
+    "renvoi_invalidation_lag_seconds": max,
+    "renvoi_connections": sum,
+    "renvoi_loop_lag_seconds": max,
+    "renvoi_cdr_backlog": sum,
+    "renvoi_legs": sum,
+    "renvoi_sip_dialogs": sum,
+    "renvoi_sip_transactions": sum,
+    "renvoi_call_tasks": sum,
+    "renvoi_destination_up": min,
+}
+OF_A_PROCESS = ("process_", "python_")
+REASONS = ("died", "not_started", "replaced")
+
+
+class Read:
+    """One metric of one worker, read from its text: values by series (name and labels)."""
+
+    __slots__ = ("heading", "kind", "name", "values")
+
+    def __init__(self, name: str, kind: str, heading: str) -> None:
+        self.name, self.kind, self.heading = name, kind, heading
+        self.values: dict[str, float] = {}
+
+    @property
+    def is_sum(self) -> bool:
+        return self.kind in ("counter", "histogram") and not self.name.startswith(OF_A_PROCESS)
+
+
+class Aggregate:
+    """Asks every worker that takes calls over its own HTTP address."""
+
+    def __init__(self, posts: Sequence[Post]) -> None:
+        self._posts = posts
+        self._last: dict[int, list[Read]] = {}  # what a worker's process told last
+        self._past: dict[str, float] = {}  # sums of the processes that are gone, by series
+        up = Readings("renvoi_worker_up", "gauge", "1 while a worker takes calls.", ["worker"])
+        up.read = lambda: {str(post.index): _takes_calls(post) for post in posts}
+        restarts = Readings(
+            "renvoi_worker_restarts_total",
+            "counter",
+            "Worker processes that ended and were replaced, by reason.",
+            ["worker", "reason"],
+        )
+        restarts.read = lambda: {
+            (str(post.index), reason): post.restarts[reason] for post in posts for reason in REASONS
+        }
+        self._own = (up, restarts)
+        self._process = process_families()
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """The calls of all workers."""
+        answers = await asyncio.gather(*(_ask(post, "/calls") for post in self._posts))
+        return [call for answer in answers if answer for call in orjson.loads(answer)]
+
+    async def metrics(self) -> bytes:
+        """The text for Prometheus."""
+        answers = await asyncio.gather(*(_ask(post, "/metrics") for post in self._posts))
+        told: dict[str, list[Read]] = {}
+        for post, answer in zip(self._posts, answers, strict=True):
+            if answer is not None:
+                told[str(post.index)] = self._last[post.index] = list(read(answer.decode()))
+            elif post.index in self._last:
+                # What it was like a while ago says nothing; what it has counted stays.
+                last = self._last[post.index]
+                told[str(post.index)] = [family for family in last if family.is_sum]
+        process = "".join(family.text() for family in self._process)
+        told["supervisor"] = list(read(process))
+        own = "".join(family.text() for family in self._own)
+        return (own + "".join(self._add_up(told))).encode()
+
+    def remember(self, index: int) -> None:
+        """The process of this worker is gone: its sums stay."""
+        for family in self._last.pop(index, ()):
+            if family.is_sum:
+                for series, value in family.values.items():
+                    self._past[series] = self._past.get(series, 0.0) + value
+
+    def _add_up(self, told: dict[str, list[Read]]) -> Iterator[str]:
+        families: dict[str, list[tuple[str, Read]]] = {}
+        for worker, its in told.items():
+            for family in its:
+                families.setdefault(family.name, []).append((worker, family))
+        for name, parts in families.items():
+            yield parts[0][1].heading
+            if parts[0][1].is_sum:
+                sums = _gathered(family for _, family in parts)
+                for series, values in sums.items():
+                    yield f"{series} {sum(values) + self._past.get(series, 0)!r}\n"
+            elif name in GAUGES:
+                for series, values in _gathered(family for _, family in parts).items():
+                    yield f"{series} {GAUGES[name](values)!r}\n"
+            else:
+                for worker, family in parts:
+                    for series, value in family.values.items():
+                        yield f"{_of_worker(series, worker)} {value!r}\n"
+
+
+def read(text: str) -> Iterator[Read]:
+    """The metrics of a page in the text format, as engine/exposition.py writes it."""
+    family: Read | None = None
+    heading = ""
+    for line in text.splitlines():
+        if line.startswith("# HELP "):
+            heading = f"{line}\n"
+        elif line.startswith("# TYPE "):
+            if family is not None:
+                yield family
+            _, _, name, kind = line.split(" ", 3)
+            family = Read(name, kind, f"{heading}{line}\n")
+        elif family is not None and line:
+            series, _, value = line.rpartition(" ")
+            family.values[series] = float(value)
+    if family is not None:
+        yield family
+
+
+def _gathered(families: Iterable[Read]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for family in families:
+        for series, value in family.values.items():
+            found.setdefault(series, []).append(value)
+    return found
+
+
+def _of_worker(series: str, worker: str) -> str:
+    name, brace, labels = series.partition("{")
+    return f'{name}{{worker="{worker}",{labels}' if brace else f'{name}{{worker="{worker}"}}'
+
+
+def _takes_calls(post: Post) -> float:
+    return float(post.child is not None and post.child.takes_calls)
+
+
+async def _ask(post: Post, path: str) -> bytes | None:
+    """A page of a worker; None when it does not give it in time."""
+    child = post.child
+    if child is None or not child.takes_calls:
+        return None
+    host, _, port = child.started.result().admin.rpartition(":")
+    place = _reachable(Address(host.strip("[]"), int(port)))
+    writer = None
+    try:
+        async with asyncio.timeout(ASK_S):
+            reader, writer = await asyncio.open_connection(place.host, place.port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+            head, _, body = (await reader.read(-1)).partition(HEAD_END)
+    except (OSError, TimeoutError):
+        return None
+    finally:
+        if writer is not None:
+            writer.close()
+    return body if head.split(b" ")[1:2] == [b"200"] else None
+
+
+def _reachable(listen: Address) -> Address:
+    """Where this machine reaches what listens there."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return Address(everywhere.get(listen.host, listen.host), listen.port)

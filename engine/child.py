@@ -1,0 +1,136 @@
+"""One worker process as the supervisor sees it: started, assigned, heard, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from typing import Any
+
+from engine import systemd
+from engine.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
+
+
+class Child:
+    """A process that stands by until it is assigned.
+
+    `calls` and `not_ready` are what it last told of itself, `heard_at` when (loop time). `started`
+    is its word that it takes calls, `exited` its exit status (negative: the signal that ended it).
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
+        with theirs:
+            # A new interpreter: PJSIP must never be forked, and it brings the code that is on disk.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "engine.supervised", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+            )
+        self.pid = self._process.pid
+        self.calls = 0
+        self.not_ready: str | None = "starting"
+        self.heard_at = loop.time()
+        self.document: Any = None
+        self.failure = ""  # why it could not start, by its own word
+        self.started: asyncio.Future[Any] = loop.create_future()
+        self.exited: asyncio.Future[Any] = loop.create_future()
+        self._loop = loop
+        self._line = Line(ours, ToSupervisor)
+        self._pidfd = os.pidfd_open(self.pid)
+        loop.add_reader(self._pidfd, self._on_exit)
+        self._opened = asyncio.Event()  # our end of the line
+        self._first_word: asyncio.Future[Any] = loop.create_future()
+        self._hearing = asyncio.ensure_future(self._hear())
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid} calls={self.calls} not_ready={self.not_ready}>"
+
+    @property
+    def takes_calls(self) -> bool:
+        return self.started.done() and not self.started.cancelled() and not self.exited.done()
+
+    async def stands_by(self) -> bool:
+        """Wait until it has nothing left to do but to be assigned; False if it ended instead."""
+        await asyncio.wait([self._first_word, self.exited], return_when=asyncio.FIRST_COMPLETED)
+        return not self.exited.done()
+
+    async def assign(self, index: int, document: Any, redis_url: str | None) -> None:
+        """From now on it is this worker."""
+        await self._opened.wait()
+        self.document = document
+        self.heard_at = self._loop.time()
+        self._line.say(Assign(index, document, redis_url))
+
+    def reload(self, document: Any) -> None:
+        """Let it apply the live keys of this configuration."""
+        if self.document != document:
+            self.document = document
+            self._line.say(Reload(document))
+
+    def signal(self, number: signal.Signals) -> None:
+        if not self.exited.done():
+            self._process.send_signal(number)
+
+    async def settled(self) -> None:
+        """Wait until it takes calls, or has ended without."""
+        await asyncio.wait([self.started, self.exited], return_when=asyncio.FIRST_COMPLETED)
+        if self.started.cancelled():
+            await self.exited
+
+    async def ended(self, within_s: float) -> bool:
+        """Whether it ends in this time."""
+        await asyncio.wait([self.exited], timeout=within_s)
+        return self.exited.done()
+
+    async def kill(self) -> None:
+        """The end of one that does not listen: first with a trace of where it hangs."""
+        self.signal(signal.SIGABRT)
+        if not await self.ended(1.0):
+            self.signal(signal.SIGKILL)
+            await self.exited
+
+    async def _hear(self) -> None:
+        await self._line.open()
+        self._opened.set()
+        while (message := await self._line.hear()) is not None:
+            if not self._first_word.done():
+                self._first_word.set_result(None)
+            self.heard_at = self._loop.time()
+            if isinstance(message, Beat):
+                self.calls, self.not_ready = message.calls, message.not_ready
+            elif isinstance(message, Started):
+                self.started.set_result(message)
+            elif isinstance(message, Failed):
+                self.failure = message.text
+
+    def _on_exit(self) -> None:
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        status = self._process.wait()
+        self._loop.create_task(self._say_goodbye(status))
+
+    async def _say_goodbye(self, status: int) -> None:
+        """What it said last is read before its end is told."""
+        await asyncio.wait([self._hearing], timeout=0.5)
+        self._hearing.cancel()
+        self._line.close()
+        self.calls, self.not_ready = 0, "dead"
+        self.started.cancel()
+        self.exited.set_result(status)
+
+
+def told(status: int) -> str:
+    """An exit status for people: the signal's name, or the number."""
+    if status < 0:
+        try:
+            return signal.Signals(-status).name
+        except ValueError:
+            return f"signal {-status}"
+    return f"status {status}"

@@ -1,0 +1,60 @@
+"""Telling systemd how it goes (sd_notify): a datagram on the socket it names, nothing more.
+
+Without `NOTIFY_SOCKET` in the environment every call does nothing. The unit says `Type=notify` or
+`notify-reload`, and `WatchdogSec=` if it wants to hear that the loop turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class Systemd:
+    """The one who started us, if it is systemd. Nothing here waits or raises."""
+
+    def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._path = environ.get("NOTIFY_SOCKET", "")
+        if self._path.startswith("@"):
+            self._path = "\0" + self._path[1:]
+        self.watchdog_s = 0.0  # how often it wants to hear from the loop, 0 = never
+        ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        if self._path and ours:
+            with contextlib.suppress(ValueError):
+                self.watchdog_s = int(environ.get("WATCHDOG_USEC", "0")) / 1e6
+
+    def ready(self, status: str) -> None:
+        """The start, or a reload, is done."""
+        self._tell("READY=1", f"STATUS={status}")
+
+    def reloading(self) -> None:
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self, status: str) -> None:
+        self._tell("STOPPING=1", f"STATUS={status}")
+
+    def status(self, text: str, *, extend_s: float = 0.0) -> None:
+        """One line for `systemctl status`. `extend_s`: the stop goes on for so long at least."""
+        lines = [f"STATUS={text}"]
+        if extend_s:
+            lines.append(f"EXTEND_TIMEOUT_USEC={int(extend_s * 1e6)}")
+        self._tell(*lines)
+
+    async def pet(self) -> None:
+        """Say twice in each `watchdog_s` that the loop turns; returns at once if nobody asks."""
+        while self.watchdog_s:
+            self._tell("WATCHDOG=1")
+            await asyncio.sleep(self.watchdog_s / 2)
+
+    def _tell(self, *lines: str) -> None:
+        if not self._path:
+            return
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.setblocking(False)
+            out.sendto("\n".join(lines).encode(), self._path)
