@@ -13,12 +13,13 @@ from benchmarks.cases import BENCHES as LOADED
 from benchmarks.cases import QUICK, STEADY, Settings
 from benchmarks.compare import compare
 from benchmarks.figures import header, row
+from benchmarks.goodput import run_goodput
 from benchmarks.idle import run_idle
 from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
 from benchmarks.subject import CHECKOUT, Subject, machine
 
-BENCHES = {**LOADED, "idle": run_idle}
+BENCHES = {**LOADED, "idle": run_idle, "goodput": run_goodput}
 _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 
 

@@ -75,8 +75,8 @@ STEADY = (
 
 def run_steady(bench: Bench, settings: Settings) -> Iterator[Result]:
     """One rig, one load. Unless the command line names a rate, a slow machine gets a lower one."""
-    with _rig(settings, bench.rig) as rig:
-        rest = _settle(rig, bench, settings)
+    with open_rig(settings, bench.rig) as rig:
+        rest = settle(rig, bench, settings)
         rate = bench.rate
         if settings.rate is None and rest.warm_cpu_s > 0:
             rate = min(rate, max(10.0, round(_FILL / rest.warm_cpu_s, -1)))
@@ -88,8 +88,8 @@ def run_latency(settings: Settings) -> Iterator[Result]:
     """Plain calls at several rates in one engine, slowest first."""
     bench = Bench("latency", WARM_RATE, 10, 2.5, "plain call to one phone")
     rates = (settings.rate,) if settings.rate else (200.0, 1000.0, 2000.0)
-    with _rig(settings, bench.rig) as rig:
-        rest = _settle(rig, bench, settings)
+    with open_rig(settings, bench.rig) as rig:
+        rest = settle(rig, bench, settings)
         for rate in rates:
             plan = replace(settings, rate=rate).plan(rate, bench.full_s, bench.quick_s)
             yield measure(rig, plan, bench, rest.idle_share)
@@ -120,8 +120,8 @@ def run_ceiling(settings: Settings) -> Iterator[Result]:
 
 def _ceiling_step(bench: Bench, settings: Settings, rate: float, full_s: float) -> Result:
     plan = replace(settings, rate=rate, calls=None).plan(rate, full_s, bench.quick_s)
-    with _rig(settings, bench.rig) as rig:
-        rest = _settle(rig, bench, settings)
+    with open_rig(settings, bench.rig) as rig:
+        rest = settle(rig, bench, settings)
         result = measure(rig, plan, bench, rest.idle_share, until_loss=True)
     verdict = "no loss" if _lossless(result) else "loss, given up"
     return replace(result, remark=", ".join(filter(None, (verdict, result.remark))))
@@ -140,8 +140,8 @@ def run_memory(settings: Settings) -> Iterator[Result]:
     standing_s = 3.0 if settings.quick else 6.0
     bench = Bench("memory", rate, 0, 0, "", warm_calls=100)
     plan = Plan(rate=rate, calls=calls, hold_s=calls / rate + standing_s)
-    with _rig(settings, bench.rig) as rig:
-        _settle(rig, bench, settings)
+    with open_rig(settings, bench.rig) as rig:
+        settle(rig, bench, settings)
         sizes = {"before": _rss(rig)}
         for wave in (1,) if settings.quick else (1, 2):
             outcome, sizes[f"standing_{wave}"] = _stand(rig, plan, f"memory, wave {wave}")
@@ -191,7 +191,8 @@ def _pause(seconds: float, why: str) -> None:
     time.sleep(seconds)
 
 
-def _rig(settings: Settings, differences: Mapping[str, object]) -> Rig:
+def open_rig(settings: Settings, differences: Mapping[str, object]) -> Rig:
+    """The rig of this subject, with what differs from the usual."""
     return Rig(settings.subject, cores=settings.cores, **differences)  # type: ignore[arg-type]
 
 
@@ -203,7 +204,7 @@ class Rest:
     warm_cpu_s: float  # CPU of one call of the warm-up, 0 if not known
 
 
-def _settle(rig: Rig, bench: Bench, settings: Settings) -> Rest:
+def settle(rig: Rig, bench: Bench, settings: Settings) -> Rest:
     """Warm the engine up and let it rest."""
     plan = Plan(rate=WARM_RATE, calls=bench.warm_calls)
     plan = replace(plan, **bench.load)  # type: ignore[arg-type]
@@ -294,6 +295,7 @@ def _result(bench: Bench, plan: Plan, outcome: Outcome) -> Result:
         ringing_p99_ms=percentile(latency.ringing_ms, 0.99),
         setup_p50_ms=percentile(latency.final_ms, 0.5),
         setup_p99_ms=percentile(latency.final_ms, 0.99),
+        answered_ms=latency.final_ms,
         remark=", ".join(remarks),
     )
 

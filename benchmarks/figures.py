@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -135,13 +136,19 @@ class Result:
     ringing_p99_ms: float | None = None
     setup_p50_ms: float | None = None
     setup_p99_ms: float | None = None
+    answered_ms: list[float] = field(default_factory=list, repr=False)  # every set-up time, sorted
     remark: str = ""
     more: dict[str, object] = field(default_factory=dict)
+
+    def answered_within(self, most_ms: float) -> int:
+        """Calls that were answered (or refused, by its scenario) in that time."""
+        return bisect_right(self.answered_ms, most_ms)
 
     def as_json(self, machine: Mapping[str, object]) -> str:
         """One line: every measured figure, the machine, the command that repeats the run."""
         fields = {name: value for name, value in asdict(self).items() if value is not None}
         fields |= fields.pop("more")
+        del fields["answered_ms"]
         rounded = {n: round(v, 4) if isinstance(v, float) else v for n, v in fields.items()}
         return json.dumps(rounded | {"machine": dict(machine)})
 

@@ -16,9 +16,11 @@ from sip.gate import Refusal
 
 RETRY_MAX_S = 30  # nobody is sent away for longer: the next seconds are not known that well
 RATE_MEMORY_S = 10.0  # over which the rate of ended calls is averaged
+REFUSING_S = 1.0  # after a refusal the next one is expected for so long
 KEPT = 1000  # peers or lines that are kept before those with nothing to remember are dropped
 
-WINDOW_S = 0.2  # the load is judged this often
+WINDOW_S = 0.2  # the load is judged this often,
+SAMPLES = 3  # by as many measurements at least: one long turn of the loop is no overload
 TO_TARGET_S = 1.0  # the time in which a wait that is too long or too short is brought to its middle
 FLOOR = 10.0  # calls/s that come in however late the loop is: it may be another program's doing
 OPEN_AFTER = 10  # windows in which all who came could come in end the shedding
@@ -97,6 +99,8 @@ class Shedding:
         self._at = 0.0
         self._began = 0.0
         self._shortest = math.inf
+        self._samples = 0
+        self._late = False  # the window before was too slow
         self._asked = self._entered = 0
         self._last = 0.0  # the shortest wait of the window before
         self._can = 0.0  # calls/s that the engine is believed to keep up with
@@ -114,24 +118,30 @@ class Shedding:
 
     def enter(self) -> None:
         self._entered += 1
-        self._tokens -= 1
+        if self.per_second != math.inf:
+            self._tokens -= 1
 
     def waited(self, seconds: float, now: float) -> None:
         """One measurement of how long a message waits."""
         self._shortest = min(self._shortest, seconds)
+        self._samples += 1
         span = now - self._began
-        if span >= WINDOW_S:
+        if span >= WINDOW_S and self._samples >= SAMPLES:
             if self.most_s:
                 self._judge(span)
             self._began = now
             self._shortest = math.inf
-            self._asked = self._entered = 0
+            self._samples = self._asked = self._entered = 0
 
     def _judge(self, span: float) -> None:
         wait_s, entering = self._shortest, self._entered / span
         growth = (wait_s - self._last) / span
         self._last = wait_s
         shedding = self.per_second != math.inf
+        if not shedding and wait_s > self.most_s and not self._late:
+            self._late = True  # a second one in a row begins the shedding
+            return
+        self._late = wait_s > self.most_s
         if wait_s > self.most_s or (shedding and wait_s > self.most_s / 4):
             # Messages wait: the engine works all the time. What came in and did not make the wait
             # grow is what it can do.
@@ -142,7 +152,7 @@ class Shedding:
             self._easy = 0
         elif shedding:
             self._easy = self._easy + 1 if self._asked <= self._entered else 0
-            self.per_second *= 1.03
+            self.per_second *= 1.1 if self._shortest < self.most_s / 8 else 1.03
             self._can = max(self._can, self.per_second)
             if self._easy >= OPEN_AFTER:
                 self.per_second = math.inf
@@ -159,6 +169,8 @@ class Admission:
         number_of: Callable[[bytes], str | None],
     ) -> None:
         self.draining = False
+        self.refusing = False
+        self._refused_at = -math.inf
         self._clock = clock
         self._number_of = number_of
         self._peers: dict[str, Gate] = {}
@@ -183,6 +195,12 @@ class Admission:
     def ask(self, source: bytes, target: bytes) -> Refusal | None:
         """As `sip.gate.Gate.ask`."""
         now = self._clock()
+        refusal = self._ask(source, target, now)
+        if refusal is not None:
+            self.refusing, self._refused_at = True, now
+        return refusal
+
+    def _ask(self, source: bytes, target: bytes, now: float) -> Refusal | None:
         engine = self.engine
         if self.draining:
             rate = engine.drain_rate(now)
@@ -236,7 +254,10 @@ class Admission:
 
     def waited(self, seconds: float) -> None:
         """As `sip.gate.Gate.waited`."""
-        self.shedding.waited(seconds, self._clock())
+        now = self._clock()
+        self.shedding.waited(seconds, now)
+        if self.refusing and now - self._refused_at > REFUSING_S:
+            self.refusing = False
 
     def _peer(self, source: str, now: float) -> Gate:
         limits = self._limits

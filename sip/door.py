@@ -18,6 +18,7 @@ from sip.pjsip import ffi, lib
 from sip.reliable import Reliable
 from sip.request import Request
 from sip.response import Response
+from sip.sieve import identity
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -58,6 +59,7 @@ class Door:
         self._done: dict[tuple[bytes | None, ...], float] = {}
         self._lists: dict[tuple[Header, ...], Any] = {}
         self.layout_checked = False
+        self.asked = False  # the gate let in the INVITE that is handled now
 
     def start(self) -> None:
         self._pool = lib.pjsip_endpt_create_pool(self._endpoint.endpt, b"door", 4000, 4000)
@@ -78,7 +80,7 @@ class Door:
             self._on_other(rdata, method)
             return
         wire.counts["in", "INVITE"] += 1
-        refusal = self._gate.ask(source, wire.received().target)
+        refusal = None if self.asked else self._gate.ask(source, wire.received().target)
         if refusal is not None:
             after = (b"Retry-After", str(refusal.retry_after_s).encode())
             self._refuse(rdata, refusal.code, refusal.reason, after)
@@ -165,6 +167,7 @@ class Door:
         leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
         if b"100rel" in message.head and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
+        endpoint.sieve.entered.put(identity(message), True)
         response.send_trying(dlg, tsx)
         return leg
 
@@ -186,7 +189,7 @@ class Door:
         PJSIP forgets an INVITE's branch with its ACK; RFC 6026 keeps it for 64*T1.
         """
         now = self._endpoint.loop.time()
-        self._done[_identity(invite)] = now + LATE_S
+        self._done[identity(invite)] = now + LATE_S
         while self._done:
             key, until = next(iter(self._done.items()))
             if until > now:
@@ -194,7 +197,7 @@ class Door:
             del self._done[key]
 
     def _is_late(self, invite: Message) -> bool:
-        return bool(self._done) and _identity(invite) in self._done
+        return bool(self._done) and identity(invite) in self._done
 
     def fail(self, rdata: Any) -> None:
         """Answer a request on which the engine stumbled."""
@@ -255,7 +258,3 @@ def _list_in(pool: Any, fields: tuple[Header, ...]) -> Any:
         )
         lib.pj_list_insert_before(made, field)
     return made
-
-
-def _identity(invite: Message) -> tuple[bytes | None, ...]:
-    return invite.first(b"via"), invite.first(b"call-id"), invite.first(b"cseq")

@@ -29,6 +29,7 @@ from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
 from sip.resolving import Resolving
+from sip.sieve import Sieve
 from sip.streams import Streams
 from sip.transports import ListenError, Transports
 
@@ -97,6 +98,7 @@ class Endpoint:
             gate=gate,
             on_rejected=on_rejected,
         )
+        self.sieve = Sieve(self, gate, on_rejected)
         self._stack = contextlib.ExitStack()
         self.trust(settings.trusted_peers, settings.registrar_peers)
         self.requests = Requests(self)
@@ -111,7 +113,7 @@ class Endpoint:
             client_tls=settings.client_tls,
             on_refused=on_connection,
         )
-        self._readers: list[socket.socket] = []
+        self._readers: list[tuple[socket.socket, Any]] = []
         self._tick: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the tick is to run
         self._gate = gate
@@ -175,10 +177,10 @@ class Endpoint:
         self._on_dropped = self.callback("void(pjsip_tp_dropped_data *)", self._dropped)
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
-        for udp in self.transports.udp_sockets():
-            self._readers.append(udp)
+        for udp, transport in self.transports.udp_sockets():
+            self._readers.append((udp, transport))
             # One turn reads up to 50 datagrams; the loop comes back while there are more.
-            self.loop.add_reader(udp, self._poll)
+            self.loop.add_reader(udp, self._read, udp, transport)
             backlog.stamp(udp)
         self._due = self.loop.time() + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
@@ -204,7 +206,7 @@ class Endpoint:
         await self.streams.close()
         if self._tick is not None:
             self._tick.cancel()
-        for reader in self._readers:
+        for reader, _ in self._readers:
             self.loop.remove_reader(reader)
             reader.close()
         if hasattr(self, "endpt"):
@@ -257,14 +259,24 @@ class Endpoint:
 
     # -- polling ----------------------------------------------------------------------------------
 
+    def _read(self, udp: socket.socket, transport: Any) -> None:
+        if self._gate.refusing:
+            self.sieve.read(udp, transport)
+        else:
+            self._poll()
+
     def _poll(self) -> None:
         lib.pjsip_endpt_handle_events2(self.endpt, self._zero, self._count)
 
     def _on_tick(self) -> None:
         now = self.loop.time()
-        self._gate.waited(max(now - self._due, 0.0, *map(backlog.oldest_s, self._readers)))
+        waits = [backlog.oldest_s(udp) for udp, _ in self._readers]
+        self._gate.waited(max(now - self._due, 0.0, *waits))
         self._due = now + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
+        if self._gate.refusing:  # PJSIP reads what comes between the two
+            for udp, transport in self._readers:
+                self.sieve.read(udp, transport)
         self._poll()
         self._dispatch.forget_byes()
 

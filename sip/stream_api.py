@@ -177,16 +177,19 @@ def forget(endpt: Any, made: Factory) -> None:
     lib.pjsip_tpmgr_unregister_tpfactory(lib.pjsip_endpt_get_tpmgr(endpt), made.pointer)
 
 
-def receive(endpt: Any, rdata: Any, tp: Any, remote: tuple[str, int], message: bytes) -> None:
-    """Hand a whole message to PJSIP, as one of its own sockets does."""
+def receive(
+    endpt: Any, rdata: Any, tp: Any, remote: tuple[Any, ...], message: bytes, address: Any
+) -> None:
+    """Hand a whole message to PJSIP, as one of its own sockets does. `remote` is the host and port
+    that it came from, `address` the same as a sockaddr of 28 bytes."""
     pool = lib.pjsip_endpt_create_pool(endpt, b"rdata", 4000, 4000)
     info = rdata.pkt_info
     rdata.tp_info.pool, rdata.tp_info.transport = pool, tp
     ffi.memmove(info.packet, message, len(message))
     info.len = len(message)
-    ffi.memmove(info.src_addr, tp.key.rem_addr, 28)
+    ffi.memmove(info.src_addr, address, 28)
     info.src_addr_len = tp.addr_len
-    info.src_name = remote[0].encode()[:45]
+    info.src_name = remote[0].partition("%")[0].encode()[:45]
     info.src_port = remote[1]
     lib.pjsip_transport_add_ref(tp)
     try:

@@ -254,8 +254,9 @@ class Streams:
 
     def receive(self, connection: Connection, message: bytes) -> None:
         """Hand one message to PJSIP."""
+        tp = connection.tp
         stream_api.receive(
-            self.endpoint.endpt, self._rdata, connection.tp, connection.remote, message
+            self.endpoint.endpt, self._rdata, tp, connection.remote, message, tp.key.rem_addr
         )
 
     def lost(self, connection: Connection) -> None:

@@ -122,15 +122,16 @@ class Transports:
         found = self._contacts.get((transport, ipv6)) or self._contacts.get(("udp", ipv6))
         return found or next(iter(self._contacts.values()))
 
-    def udp_sockets(self) -> Iterator[socket.socket]:
-        """A second handle of each UDP socket of PJSIP's."""
+    def udp_sockets(self) -> Iterator[tuple[socket.socket, Any]]:
+        """A second handle of each UDP socket of PJSIP's, and PJSIP's transport."""
         for transport in self._own:
             handle = os.dup(lib.pjsip_udp_transport_get_socket(transport))
             udp = socket.socket(fileno=handle)
             for option in (socket.SO_RCVBUF, getattr(socket, "SO_RCVBUFFORCE", 33)):
                 with contextlib.suppress(OSError):
                     udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
-            yield udp
+            udp.setblocking(False)
+            yield udp, transport
 
 
 def _cannot_listen(address: Address, reason: object) -> ListenError:

@@ -1,0 +1,211 @@
+"""A full engine: who is refused, how, and that calls in progress do not notice.
+
+The first refusal is PJSIP's; those of the next second are made from the bytes (sip/sieve.py), which
+has to be as right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.message import Message, parameters
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+
+PORT, PORT6 = free_port(), free_port()
+OTHER_PEER = "127.0.0.3"
+SETTINGS = {
+    "limits": {"calls": 3, "peer_calls": 2, "line_calls": 1},
+    "sip": {
+        "listen": [f"udp:127.0.0.1:{PORT}", f"udp:[::1]:{PORT6}"],
+        "trusted_peers": ["127.0.0.1/32", f"{OTHER_PEER}/32", "::1/128"],
+    },
+}
+Standing = list[tuple[Call, Call]]
+
+
+async def standing(stage: Stage, callers: list[Endpoint]) -> Standing:
+    """A call to a line of its own from each caller, answered."""
+    calls = []
+    for caller in callers:
+        line, phone = await stage.line_with_phone()
+        call = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        calls.append((call, ring))
+    return calls
+
+
+async def full(stage: Stage) -> Standing:
+    """An engine with all the calls it takes, which has refused one lately."""
+    other = await stage.endpoint(OTHER_PEER)
+    caller = await stage.endpoint()
+    calls = await standing(stage, [caller, caller, other])
+    refused = other.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    assert (await refused.receive(503)).one("Retry-After")
+    return calls
+
+
+async def leave(calls: Standing) -> None:
+    for call, ring in calls:
+        await part(call, ring)
+
+
+def refusals(stage: Stage, reason: str = "overload") -> float:
+    return stage.engine.metric("renvoi_rejected_total", reason=reason)
+
+
+async def test_a_refusal_from_the_bytes_is_a_proper_response(stage: Stage) -> None:
+    calls = await full(stage)
+    before = refusals(stage)
+    caller = await stage.endpoint(OTHER_PEER)
+    line = stage.line()
+    call = caller.start(
+        stage.engine.address,
+        line,
+        body=OFFER_BYTES,
+        headers=[("v", "SIP/2.0/UDP up;branch=z9hG4bKx")],
+    )
+    answer = await call.receive(503)
+    assert 1 <= int(answer.one("Retry-After")) <= 30
+    assert answer.to_tag
+    for name in ("From", "Call-ID", "CSeq"):
+        assert answer.one(name) == call.first.one(name)
+    top, below = answer.every("Via")
+    assert below == "SIP/2.0/UDP up;branch=z9hG4bKx"
+    assert parameters(top)["branch"] == call.first.branch
+    assert parameters(top)["rport"] == str(caller.port)
+    assert parameters(top)["received"] == OTHER_PEER
+    # the same INVITE again is no other call, and its answer no other answer
+    call.repeat(call.first)
+    await asyncio.sleep(0.3)
+    finals = [m for m in call.received if m.code == 503]
+    assert len(finals) == 2
+    assert {m.to_tag for m in finals} == {answer.to_tag}
+    assert refusals(stage) == before + 1
+    assert not caller.stray
+    await leave(calls)
+
+
+async def test_calls_in_progress_do_not_notice(stage: Stage) -> None:
+    calls = await full(stage)
+    call, ring = calls[0]
+    call.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
+    info = await ring.receive("INFO")
+    ring.respond(200, to=info)
+    await call.receive(200, "INFO")
+    offer = ring.request("INVITE", body=OFFER_BYTES)
+    again = await call.receive("INVITE")
+    call.respond(200, to=again, body=ANSWER_BYTES)
+    answer = await ring.receive(200)
+    assert answer.cseq == offer.cseq
+    ring.ack(answer)
+    await call.receive("ACK")
+    await leave(calls)
+
+
+async def test_an_invite_that_came_in_is_not_refused_when_it_comes_again(stage: Stage) -> None:
+    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
+    calls = await standing(stage, [caller, caller])
+    line, phone = await stage.line_with_phone()
+    call = other.start(stage.engine.address, line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    refused = other.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    await refused.receive(503)
+    for _ in range(3):
+        call.repeat(call.first)
+    await asyncio.sleep(0.3)
+    assert set(call.codes()) == {180}
+    assert len(phone.invited()) == 1
+    ring.respond(486)
+    await call.receive(486)
+    await leave(calls)
+
+
+async def test_there_is_room_again_as_soon_as_a_call_ends(stage: Stage) -> None:
+    calls = await full(stage)
+    await part(*calls.pop())
+    line, phone = await stage.line_with_phone()
+    caller = await stage.endpoint(OTHER_PEER)
+    call = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    await leave(calls)
+
+
+async def test_a_peer_above_its_limit_is_refused_and_others_come_in(stage: Stage) -> None:
+    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
+    calls = await standing(stage, [caller, caller])
+    before = refusals(stage, "peer_limit")
+    for _ in range(2):  # the second one from the bytes
+        refused = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+        assert (await refused.receive(503)).one("Retry-After")
+    assert refusals(stage, "peer_limit") == before + 2
+    calls += await standing(stage, [other])
+    await leave(calls)
+
+
+async def test_a_line_above_its_limit_says_480(stage: Stage) -> None:
+    caller = await stage.endpoint()
+    calls = await standing(stage, [caller])
+    line = calls[0][0].first.user
+    before = refusals(stage, "line_limit")
+    for _ in range(2):
+        refused = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+        assert (await refused.receive(480)).one("Retry-After")
+    assert refusals(stage, "line_limit") == before + 2
+    calls += await standing(stage, [caller])
+    await leave(calls)
+
+
+async def test_strangers_are_strangers_all_the_same(stage: Stage) -> None:
+    calls = await full(stage)
+    before = refusals(stage, "stranger")
+    stranger = await stage.endpoint("127.0.0.9")
+    call = stranger.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    answer = await call.receive(403)
+    assert not answer.has("Retry-After")
+    assert refusals(stage, "stranger") == before + 1
+    await leave(calls)
+
+
+async def test_without_rport_the_answer_goes_where_via_says(stage: Stage) -> None:
+    calls = await full(stage)
+    shown, caller = await stage.endpoint(OTHER_PEER), await stage.endpoint(OTHER_PEER)
+    caller.rport = False
+    caller.show(shown)
+    call = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    await call.receive(503)
+    assert [m.code for m in shown.heard if m.method == "INVITE"] == [503]
+    await leave(calls)
+
+
+async def test_over_ipv6(stage: Stage) -> None:
+    calls = await full(stage)
+    caller = await stage.endpoint("::1")
+    call = caller.start(("::1", PORT6), stage.line(), body=OFFER_BYTES)
+    answer = await call.receive(503)
+    assert parameters(answer.every("Via")[0])["received"] == "::1"
+    await leave(calls)
+
+
+async def test_what_is_no_whole_invite_ends_nothing(stage: Stage) -> None:
+    calls = await full(stage)
+    caller = await stage.endpoint(OTHER_PEER)
+    whole = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES).first.raw
+    for line in (b"Via", b"From", b"To", b"Call-ID", b"CSeq"):
+        without = b"\r\n".join(x for x in whole.split(b"\r\n") if not x.startswith(line + b":"))
+        caller.send(without, stage.engine.address)
+    for cut in range(0, len(whole), 37):
+        caller.send(whole[:cut], stage.engine.address)
+    for odd in (b"INVITE \r\n\r\n", b"INVITE " + b"x" * 5000, whole.replace(b"UDP", b"\xff")):
+        caller.send(odd, stage.engine.address)
+    call = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    answer: Message = await call.receive(503)
+    assert answer.call_id == call.call_id
+    await leave(calls)
