@@ -29,6 +29,8 @@ test: install
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
 	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
+	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
+	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
 
 demo: install

@@ -25,6 +25,7 @@ from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.incoming import Incoming
 from sip.message import Message
+from sip.names import same_place
 from sip.outgoing import Outgoing
 from sip.state import State
 
@@ -101,8 +102,9 @@ class Ringing:
         it answers, by a reliable provisional response (RFC 3262).
         """
         worker = self._worker
-        if worker.config.sip.outbound_proxy:
-            routes = (f"<{worker.config.sip.outbound_proxy}>", *routes)
+        proxy = worker.config.sip.outbound_proxy
+        if proxy and not (routes and same_place(routes[0], proxy)):
+            routes = (f"<{proxy}>", *routes)
         branch = Branch(role, number, uri, routes, trusted, alone)
         place = branch.place()
         if place is None:

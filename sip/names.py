@@ -83,6 +83,13 @@ def place_of(hop: str) -> Place:
     return Place(host, int(port) if port.isdigit() else 0, transport, secure)
 
 
+def same_place(hop: str, other: str) -> bool:
+    """Whether two URIs, or Route values, lead to the same place, port given or not."""
+    place, second = place_of(hop), place_of(other)
+    address = address_of(place)
+    return place == second or (address is not None and address == address_of(second))
+
+
 def is_address(place: Place) -> bool:
     """Whether a place is named by an IP address: no name ends in a label of digits (RFC 3696 2)."""
     return ":" in place.host or place.host.rpartition(".")[2].isdigit()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre
+from tests.scenarios.stage import Stage, Theatre, playing
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,26 +41,12 @@ def theatre(
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Theatre]:
-    """An engine on an empty Redis, with the module's `SETTINGS` if it has any.
-
-    When the module is done, nothing may be left: no call, no lease, no error in the log; and
-    the engine must end well.
-    """
+    """An engine on an empty Redis, with the module's `SETTINGS` if it has any."""
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("engine")
     engine = Engine(directory, shared_redis.url, getattr(request.module, "SETTINGS", None))
-    engine.start()
-    try:
-        yield Theatre(engine, shared_redis.client, directory)
-        assert engine.status() is None, f"the engine died:\n{engine.log}"
-        deadline = time.monotonic() + 10
-        while leaks := engine.leaks(shared_redis.client):
-            assert time.monotonic() < deadline, leaks
-            time.sleep(0.1)
-    finally:
-        status = engine.stop()
-    assert status == 0, f"the engine ended with status {status}:\n{engine.log}"
-    assert not engine.complaints()
+    with playing(engine, shared_redis.client, directory) as theatre:
+        yield theatre
 
 
 @pytest.fixture

@@ -40,7 +40,10 @@ class Call:
         self.is_caller = caller
         self.remote = first.one("To" if caller else "From")
         self.local = first.one("From") if caller else f"{first.one('To')};tag={self.tag}"
-        self.target = first.uri if caller else address_of(first.one("Contact"))
+        self.target = first.uri
+        if not caller and first.has("Contact"):
+            self.target = address_of(first.one("Contact"))
+        self.routes: Headers = ()  # Route fields of the requests within the dialog
         self.cseq = first.cseq[0] if caller else next(numbers) * 10
         self.automatic = {"BYE", "CANCEL"}
         self.received: list[Message] = []
@@ -245,6 +248,7 @@ class Call:
             ("Call-ID", self.call_id),
             ("CSeq", f"{cseq} {method}"),
             ("Max-Forwards", "70"),
+            *self.routes,
         ]
         if method in ("INVITE", "UPDATE"):
             lines.append(("Contact", f"<{self.endpoint.uri()}>"))

@@ -12,12 +12,14 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
 import pytest
 
 CLONE_NEWNET = 0x40000000
+Socket = socket.socket
 _numbers = itertools.count(os.getpid())
 
 
@@ -30,6 +32,7 @@ class Network:
         self.outside = f"{self.inside.rpartition('.')[0]}.{number % 16 * 16 + 1}"
         self.name = f"renvoi-{secrets.token_hex(4)}"
         self._link = f"rv{secrets.token_hex(4)}"
+        self.link = f"{self._link}i"  # its name in there
 
     def __enter__(self) -> Self:
         if os.geteuid() != 0 or shutil.which("ip") is None:
@@ -68,20 +71,30 @@ class Network:
 
     def socket(self, kind: socket.SocketKind) -> socket.socket:
         """A socket in there, bound to a free port of `inside`."""
-        made: list[socket.socket | OSError] = []
 
-        def make() -> None:
-            # A socket stays where it was made; only this thread goes there.
-            libc = ctypes.CDLL(None, use_errno=True)
-            with open(f"/run/netns/{self.name}", "rb") as place:
-                if libc.setns(place.fileno(), CLONE_NEWNET) != 0:
-                    made.append(OSError(ctypes.get_errno(), "setns"))
-                    return
+        def make() -> Socket:
             opened = socket.socket(socket.AF_INET, kind)
             opened.bind((self.inside, 0))
-            made.append(opened)
+            return opened
 
-        thread = threading.Thread(target=make)
+        return self.within(make)
+
+    def within(self, make: Callable[[], Socket]) -> Socket:
+        """The socket that `make` opens in there. Raises what it raises."""
+        made: list[Socket | OSError] = []
+
+        def work() -> None:
+            # A socket stays where it was made; only this thread goes there.
+            libc = ctypes.CDLL(None, use_errno=True)
+            try:
+                with open(f"/run/netns/{self.name}", "rb") as place:
+                    if libc.setns(place.fileno(), CLONE_NEWNET) != 0:
+                        raise OSError(ctypes.get_errno(), "setns")
+                made.append(make())
+            except OSError as error:
+                made.append(error)
+
+        thread = threading.Thread(target=work)
         thread.start()
         thread.join()
         if isinstance(made[0], OSError):

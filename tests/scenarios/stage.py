@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -76,6 +76,24 @@ class Theatre:
 
 Servers = dict[str, Endpoint]
 SippServers = dict[str, Sipp]
+
+
+@contextmanager
+def playing(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[Theatre]:
+    """Start the engine. At the end nothing may be left, no call, no lease, no error in the log,
+    and the engine must end well."""
+    engine.start()
+    try:
+        yield Theatre(engine, client, directory)
+        assert engine.status() is None, f"the engine died:\n{engine.log}"
+        deadline = time.monotonic() + 10
+        while leaks := engine.leaks(client):
+            assert time.monotonic() < deadline, leaks
+            time.sleep(0.1)
+    finally:
+        status = engine.stop()
+    assert status == 0, f"the engine ended with status {status}:\n{engine.log}"
+    assert not engine.complaints()
 
 
 class Stage:
@@ -197,6 +215,14 @@ class Stage:
             await asyncio.sleep(0.05)
         assert len(entries) == 1, f"{len(entries)} records for call {call_id}"
         return {**entries[0], **{k: json.loads(entries[0][k]) for k in ("forwards", "legs")}}
+
+    async def records_of(self, called: str, wait_s: float = 5.0) -> list[dict[str, str]]:
+        """The records of the calls to a number, as soon as there is one."""
+        deadline = time.monotonic() + wait_s
+        while not (found := [r for r in self.records() if r["called"] == called]):
+            assert time.monotonic() < deadline, f"no record of a call to {called}"
+            await asyncio.sleep(0.05)
+        return found
 
     async def ended(self, call_id: str, **expected: object) -> dict[str, Any]:
         """Like `record`, asserting the fields given (compared as text)."""

@@ -71,6 +71,21 @@ async def test_the_proxy_comes_before_the_path_of_a_phone(
     await stage.ended(call.call_id, outcome="cancelled")
 
 
+async def test_a_path_that_begins_at_the_proxy_goes_there_once(
+    stage: Stage, proxy: Endpoint
+) -> None:
+    """A Kamailio that is proxy and edge in one would have to send the request to itself."""
+    phone = await stage.endpoint()
+    path = f"<sip:127.0.0.1:{PORT};lr;received=sip:192.0.2.9:5060>"
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()}>;path="{path}, {FAR}"')
+    call = await stage.call(line)
+    ring = await proxy.incoming()
+    check_route(ring.first, [path, FAR], phone.uri())
+    ring.respond(486)
+    await call.receive(486)
+
+
 @pytest.mark.parametrize("records", [True, False])
 async def test_the_proxy_stays_on_the_way_if_it_says_so(
     stage: Stage, proxy: Endpoint, records: bool

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sip.address import Address
-from sip.names import Choice, Names, Place, _drawn, address_of, place_of
+from sip.names import Choice, Names, Place, _drawn, address_of, place_of, same_place
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,22 @@ from sip.names import Choice, Names, Place, _drawn, address_of, place_of
 )
 def test_what_a_uri_says(hop: str, place: Place) -> None:
     assert place_of(hop) == place
+
+
+@pytest.mark.parametrize(
+    ("hop", "other", "same"),
+    [
+        ("<sip:192.0.2.1:5060;lr;received=sip:10.0.0.1>", "sip:192.0.2.1;lr", True),
+        ("<sips:192.0.2.1;lr>", "sip:192.0.2.1:5061;transport=tls;lr", True),
+        ("<sip:edge@Edge.example;lr>", "sip:edge.example;lr", True),
+        ("<sip:edge.example:5060;lr>", "sip:edge.example;lr", False),  # may be two servers
+        ("<sip:192.0.2.1;transport=tcp;lr>", "sip:192.0.2.1;lr", False),
+        ("<sip:192.0.2.1:5070;lr>", "sip:192.0.2.1;lr", False),
+        ("<sip:192.0.2;lr>", "sip:192.0.3;lr", False),
+    ],
+)
+def test_whether_two_hops_are_the_same_place(hop: str, other: str, same: bool) -> None:
+    assert same_place(hop, other) is same
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,206 @@
+"""baresip, a phone that nobody here wrote: one process, driven by its control port (ctrl_tcp).
+
+It speaks and listens without a sound card: a sine goes out, what comes in goes nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.digest import ha1
+from tests.scenarios.mailbox import Mailbox
+from tests.scenarios.network import Network
+from tests.scenarios.sipp import HOST, free_port
+
+MODULES = Path("/usr/lib/baresip/modules")
+PASSWORD = "s3same"
+CREDENTIALS = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
+WAIT_S = 5.0
+START_S = 15.0
+_names = itertools.count(1)
+CONFIG = """\
+poll_method epoll
+net_interface {host}
+sip_listen {host}:{port}
+rtp_ports {media}-{last_media}
+audio_source ausine,440
+ausrc_srate 48000
+ausrc_channels 2
+audio_player aubridge,heard
+audio_alert aubridge,bell
+audio_path /nonexistent
+menu_bell no
+module_path {modules}
+module g711.so
+module ausine.so
+module aubridge.so
+module_tmp account.so
+module_app menu.so
+module_app ctrl_tcp.so
+ctrl_tcp_listen 127.0.0.1:{control}
+"""
+
+
+class Baresip:
+    """One phone of the number `number`; its requests go to `server`, a host:port.
+
+    With a password it registers for `register_s`, with an outbound proxy through that, with a
+    network of its own from there.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        number: str,
+        server: str,
+        *,
+        password: str = "",
+        register_s: int = 120,
+        outbound: str = "",
+        network: Network | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.number = number
+        self._server = server
+        self._network = network
+        self._directory = directory / f"baresip{next(_names)}"
+        self._directory.mkdir()
+        self._registers = bool(password)
+        self._events: Mailbox[dict[str, Any]] = Mailbox()
+        self._answers: Mailbox[dict[str, Any]] = Mailbox()
+        self.host = network.inside if network is not None else HOST
+        self.port = free_port(several=2)  # it takes the next one for TLS
+        self._control = free_port(socket.SOCK_STREAM)
+        account = [f"<sip:{number}@{server}>", f"regint={register_s if password else 0}", *options]
+        if password:
+            account += ["auth_user=accueil", f"auth_pass={password}"]
+        if outbound:
+            account += [f'outbound="{outbound}"']
+        media = free_port(several=12)
+        config = CONFIG.format(
+            host=self.host,
+            port=self.port,
+            media=media,
+            last_media=media + 11,
+            modules=MODULES,
+            control=self._control,
+        )
+        for name, text in (
+            ("config", config),
+            ("accounts", ";".join(account) + "\n"),
+            ("contacts", ""),
+        ):
+            (self._directory / name).write_text(text, encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return f"<baresip {self.number} at {self.host}:{self.port}, unclaimed: {self.said()}>"
+
+    @property
+    def log(self) -> str:
+        """Everything it printed, its SIP messages included."""
+        return (self._directory / "log").read_text("utf-8", "replace")
+
+    def said(self) -> list[str]:
+        """The kinds of event that nobody waited for."""
+        return [event["type"] for event in self._events.items]
+
+    async def start(self) -> Baresip:
+        """Start it and wait until it is ready, registered if it has a password."""
+        within = ("ip", "netns", "exec", self._network.name) if self._network is not None else ()
+        with (self._directory / "log").open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *within, "baresip", "-s", "-f", str(self._directory),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+            )  # fmt: skip
+        reader, self._writer = await self._connect()
+        self._reading = asyncio.get_running_loop().create_task(self._read(reader))
+        if self._registers:
+            await self.registered()
+        return self
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = asyncio.get_running_loop().time() + START_S
+        while True:
+            try:
+                return await asyncio.open_connection(sock=self._socket())
+            except OSError:
+                assert self._process.returncode is None, f"baresip ended:\n{self.log}"
+                assert asyncio.get_running_loop().time() < deadline, f"not ready:\n{self.log}"
+                await asyncio.sleep(0.05)
+
+    def _socket(self) -> socket.socket:
+        def make() -> socket.socket:
+            return socket.create_connection(("127.0.0.1", self._control), timeout=WAIT_S)
+
+        return make() if self._network is None else self._network.within(make)
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Netstrings of JSON: answers to commands, and events."""
+        try:
+            while True:
+                size = int((await reader.readuntil(b":"))[:-1])
+                message = json.loads((await reader.readexactly(size + 1))[:-1])
+                (self._events if message.get("event") else self._answers).put(message)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+
+    async def command(self, name: str, parameters: str = "") -> str:
+        """One command of its menu; what it says to it."""
+        text = json.dumps({"command": name, "params": parameters}).encode()
+        self._writer.write(b"%d:%s," % (len(text), text))
+        answer = await self._answers.take(lambda _: True, WAIT_S, f"answer to {name}")
+        assert answer["ok"], f"{name} {parameters}: {answer}"
+        return str(answer.get("data", ""))
+
+    async def event(self, kind: str, wait_s: float = WAIT_S) -> dict[str, Any]:
+        """Wait for an event of that kind, such as CALL_RINGING."""
+        try:
+            return await self._events.take(lambda e: e["type"] == kind, wait_s, kind)
+        except AssertionError:
+            raise AssertionError(f"no {kind} within {wait_s} s: {self!r}\n{self.log}") from None
+
+    # What a person does with it
+
+    async def registered(self) -> None:
+        """Wait until its registration is accepted: it may be so before anybody listens to it."""
+        deadline = asyncio.get_running_loop().time() + START_S
+        while "OK" not in await self.command("reginfo"):
+            assert asyncio.get_running_loop().time() < deadline, f"not registered:\n{self.log}"
+            await asyncio.sleep(0.05)
+
+    async def dial(self, number: str) -> None:
+        """Call a number of the server it belongs to."""
+        await self.command("dial", f"sip:{number}@{self._server}")
+
+    async def rings(self, wait_s: float = WAIT_S) -> str:
+        """Wait for a call; who calls, as its display would show."""
+        event = await self.event("CALL_INCOMING", wait_s)
+        return str(event["peeruri"])
+
+    async def talks(self, wait_s: float = WAIT_S) -> None:
+        """Wait until a call is answered and the other's voice is heard."""
+        await self.event("CALL_ESTABLISHED", wait_s)
+        await self.event("CALL_RTPESTAB", wait_s)
+
+    async def closed(self, wait_s: float = WAIT_S) -> str:
+        """Wait until a call has ended; why, as its display would show."""
+        event = await self.event("CALL_CLOSED", wait_s)
+        return str(event["param"])
+
+    async def stop(self) -> None:
+        """End it as its user would, or the hard way if it does not listen."""
+        if self._process.returncode is None:
+            try:
+                await self.command("quit")
+                await asyncio.wait_for(self._process.wait(), WAIT_S)
+            except (AssertionError, ConnectionError, TimeoutError):
+                self._process.kill()
+                await self._process.wait()
+        self._reading.cancel()
+        self._writer.close()

@@ -1,0 +1,309 @@
+"""Kamailio before two engines, by the configuration of deploy/kamailio: what it does of its own.
+
+The same with real phones: test_real_phones.py, test_network_cut.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import part, refuse
+from tests.scenarios.kamailio import Kamailio
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.sipp import HOST, free_port
+from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, Theatre, playing, to_number
+
+EDGE, GATEWAY = "127.0.0.3", "127.0.0.2"
+
+
+@dataclass
+class Front:
+    """A Kamailio and the two engines behind it."""
+
+    kamailio: Kamailio
+    engines: list[Engine]
+    gateway_port: int
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    async def engine_of(self, call: Call) -> Engine:
+        """The engine that had this call, as it says when the call has ended."""
+        for _ in range(100):
+            for engine in self.engines:
+                if any(event.get("call_id") == call.call_id for event in engine.events()):
+                    return engine
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"no engine had {call!r}")
+
+
+def open_front(redis: RedisServer, directory: Path) -> Front:
+    """Two engines that trust Kamailio alone, and two gateways, the first of which is dead."""
+    servers = [f"{HOST}:{free_port()}" for _ in range(2)]
+    port = free_port()
+    kamailio = Kamailio(
+        directory,
+        servers,
+        gateways=[f"{GATEWAY}:{free_port()}", f"{GATEWAY}:{port}"],
+        callers=[GATEWAY],
+        host=EDGE,
+    )
+    engines = []
+    for server in servers:
+        place = directory / server
+        place.mkdir()
+        settings: dict[str, dict[str, object]] = {
+            "sip": {
+                "listen": [f"udp:{server}"],
+                "outbound_proxy": kamailio.uri,
+                "trusted_peers": [f"{EDGE}/32"],
+            },
+            "destinations": {"number": f"sip:{{number}}@{kamailio.peer}"},
+        }
+        engines.append(Engine(place, redis.url, settings))
+    return Front(kamailio, engines, port)
+
+
+@pytest.fixture(scope="module")
+def front(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
+    """Running, for all scenarios that leave it as it was."""
+    shared_redis.client.flushall()
+    front = open_front(shared_redis, tmp_path_factory.mktemp("front"))
+    with front.stack as stack:
+        for engine in front.engines:
+            place = tmp_path_factory.mktemp("engine")
+            stack.enter_context(playing(engine, shared_redis.client, place))
+        front.kamailio.start()
+        stack.callback(front.kamailio.stop)
+        yield front
+
+
+@pytest.fixture(scope="module")
+def theatre(
+    front: Front, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Theatre:
+    return Theatre(front.engines[0], shared_redis.client, tmp_path_factory.mktemp("phones"))
+
+
+@pytest.fixture
+async def gateway(front: Front, stage: Stage) -> AsyncIterator[Endpoint]:
+    """The gateway that works."""
+    endpoint = await Endpoint.open(GATEWAY, front.gateway_port)
+    yield endpoint
+    endpoint.close()
+
+
+async def call_from_outside(front: Front, stage: Stage, called: str) -> Call:
+    """A call from a gateway to a number of Kamailio's."""
+    endpoint = await stage.endpoint(GATEWAY)
+    return endpoint.start(front.kamailio.address, called, body=OFFER_BYTES)
+
+
+async def talk(call: Call, ring: Call) -> None:
+    """The phone rings and answers; both sides keep the routes that Kamailio recorded."""
+    ring.routes = [("Route", ring.first.one("Record-Route"))]
+    ring.respond(180)
+    await call.receive(180)
+    ring.respond(200, body=ANSWER_BYTES)
+    answer = await call.receive(200)
+    call.routes = [("Route", answer.one("Record-Route"))]
+    call.ack(answer)
+    await ring.receive("ACK")
+
+
+def test_the_shipped_configuration_is_one_that_kamailio_takes(tmp_path: Path) -> None:
+    kamailio = Kamailio(tmp_path, ["127.0.0.1:5080"])
+    checked = subprocess.run([*kamailio.command, "-c"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    assert "config file ok" in checked.stderr
+
+
+async def test_a_line_meets_the_same_engine_however_it_is_dialled(
+    front: Front, stage: Stage
+) -> None:
+    used: list[Engine] = []
+    while len({id(engine) for engine in used}) < 2:
+        assert len(used) < 40, "all lines meet one engine"
+        phone = await stage.endpoint()
+        line = stage.line(to=[phone.uri()])
+        met = []
+        for dialled in (line, f"0{line[3:]}", f"00{line[1:]}"):
+            call = await call_from_outside(front, stage, dialled)
+            await refuse(await phone.incoming(), 486)
+            await call.receive(486)
+            met.append(await front.engine_of(call))
+        assert met[0] is met[1] is met[2]
+        used.append(met[0])
+
+
+async def test_requests_within_a_call_go_through_it_both_ways(front: Front, stage: Stage) -> None:
+    phone = await stage.endpoint()
+    line = stage.line(to=[phone.uri()])
+    call = await call_from_outside(front, stage, line)
+    ring = await phone.incoming()
+    await talk(call, ring)
+    for speaker, listener in ((call, ring), (ring, call)):
+        speaker.request("INVITE", body=OFFER_BYTES)
+        request = await listener.receive("INVITE")
+        assert request.every("Via")[0].startswith(f"SIP/2.0/UDP {front.kamailio.peer};")
+        listener.respond(200, to=request, body=ANSWER_BYTES)
+        speaker.ack(await speaker.receive(200))
+        await listener.receive("ACK")
+    await part(ring, call)
+    await stage.ended(call.call_id, outcome="answered")
+
+
+async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
+    front: Front, stage: Stage
+) -> None:
+    """Its Contact is an address that nobody else knows: INVITE, CANCEL, ACK and BYE find it."""
+    phone = await stage.endpoint()
+    path = f"<sip:{front.kamailio.peer};lr;received=sip:{HOST}:{phone.port}>"
+    phone.host, phone.port = "192.0.2.99", 5060
+    line = stage.line()
+    stage.register(line, f'<{phone.uri()}>;path="{path}"')
+    call = await call_from_outside(front, stage, line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    await ring.receive("CANCEL")
+    await ring.receive("ACK")
+    call = await call_from_outside(front, stage, line)
+    ring = await phone.incoming()
+    await talk(call, ring)
+    await part(call, ring)
+    await stage.ended(call.call_id, outcome="answered")
+
+
+async def test_a_forward_to_a_number_takes_the_next_gateway_when_the_first_is_dead(
+    front: Front, stage: Stage, gateway: Endpoint
+) -> None:
+    target = numbers.outside_number()
+    line = stage.line(forwards={"unconditional": to_number(target)})
+    call = await call_from_outside(front, stage, line)
+    away = await gateway.incoming(target, wait_s=5)
+    assert away.first.has("Diversion")
+    await talk(call, away)
+    await part(call, away)
+    await stage.ended(call.call_id, outcome="answered", condition="unconditional")
+
+
+async def test_what_an_engine_sends_never_comes_back_to_an_engine(
+    front: Front, stage: Stage
+) -> None:
+    """Somebody wrote an engine's address into the registrations."""
+    line = stage.line(to=[f"sip:x@{front.engines[1].peer}"])
+    call = await call_from_outside(front, stage, line)
+    answer = await call.final()
+    assert answer.code in (480, 482)
+    record = await stage.record(call.call_id)
+    assert [leg["code"] for leg in record["legs"]] == [482]
+    assert "refused: it would go round" in front.kamailio.log
+
+
+async def test_who_is_neither_listed_nor_registered_may_not_call(
+    front: Front, stage: Stage
+) -> None:
+    phone = await stage.endpoint()
+    line = stage.line(to=[phone.uri()])
+    stranger = await stage.endpoint()
+    call = stranger.start(front.kamailio.address, line, body=OFFER_BYTES)
+    await call.receive(403)
+    assert not phone.heard
+
+
+async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, stage: Stage) -> None:
+    """Whatever it says of itself: the engine counts and shows who it is."""
+    line, other = stage.line(credentials=CREDENTIALS), numbers.line_number()
+    mine = Baresip(stage.theatre.directory, line, front.kamailio.peer, password=PASSWORD)
+    stage._stack.push_async_callback(mine.stop)
+    await mine.start()
+    phone = await stage.endpoint()
+    called = stage.line(to=[phone.uri()])
+    await mine.dial(called)
+    ring = await phone.incoming()
+    assert line in ring.first.one("P-Asserted-Identity")
+    assert other not in ring.first.one("P-Asserted-Identity")
+    await refuse(ring, 486)
+    await mine.closed()
+    record = await stage.record(
+        next(r["call_id"] for r in stage.records() if r["called"] == called)
+    )
+    assert record["caller"] == line
+
+
+# -- engines that go -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mortal(shared_redis: RedisServer, tmp_path: Path, theatre: Theatre) -> Iterator[Front]:
+    """A Kamailio and engines of which one is not to survive."""
+    front = open_front(shared_redis, tmp_path)
+    with front.stack as stack:
+        for engine in front.engines:
+            engine.start()
+            stack.callback(engine.stop)
+        front.kamailio.start()
+        stack.callback(front.kamailio.stop)
+        yield front
+
+
+async def line_of(front: Front, stage: Stage, engine: Engine) -> tuple[str, Endpoint]:
+    """A line that Kamailio gives to this engine, and its phone."""
+    for _ in range(40):
+        phone = await stage.endpoint()
+        line = stage.line(to=[phone.uri()])
+        if await meets(front, stage, line, phone) is engine:
+            return line, phone
+    raise AssertionError("all lines meet the other engine")
+
+
+async def meets(front: Front, stage: Stage, line: str, phone: Endpoint) -> Engine:
+    """The engine that a call to this line meets."""
+    call = await call_from_outside(front, stage, line)
+    await refuse(await phone.incoming(wait_s=5), 486)
+    await call.receive(486)
+    return await front.engine_of(call)
+
+
+async def test_an_engine_that_is_gone_is_passed_over_and_found_again(
+    mortal: Front, stage: Stage
+) -> None:
+    first, second = mortal.engines
+    line, phone = await line_of(mortal, stage, first)
+    first.signal(signal.SIGKILL)
+    assert await meets(mortal, stage, line, phone) is second
+    await first.exited(5)
+    first.start()
+    for _ in range(50):
+        if await meets(mortal, stage, line, phone) is first:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the engine that is back gets no calls")
+
+
+async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
+    mortal: Front, stage: Stage
+) -> None:
+    first, second = mortal.engines
+    line, phone = await line_of(mortal, stage, first)
+    standing = await call_from_outside(mortal, stage, line)
+    ring = await phone.incoming()
+    await talk(standing, ring)
+    first.signal(signal.SIGTERM)
+    await asyncio.sleep(0.3)
+    for _ in range(3):
+        assert await meets(mortal, stage, line, phone) is second
+    await part(standing, ring)
+    assert await first.exited(10) == 0
