@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from engine.call import Call
 from engine.outcome import Over
+from engine.starcode import StarCall, dialled_code
 from engine.story import telling
 from rules.model import Line
 from rules.numbers import Numbering
@@ -34,13 +35,13 @@ class Calls:
         self._worker = worker
         self._prefix = prefix
         self._serial = 0
-        self._standing: dict[str, Call] = {}
+        self._standing: dict[str, Call | StarCall] = {}
         self._idle = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._standing)
 
-    def __iter__(self) -> Iterator[Call]:
+    def __iter__(self) -> Iterator[Call | StarCall]:
         """The calls that stand now; they may end meanwhile."""
         return iter(list(self._standing.values()))
 
@@ -61,6 +62,10 @@ class Calls:
         called = called_by(leg.invite.target, worker.numbering)
         if called is None:
             target = leg.invite.target
+            dialled = dialled_code(target) if worker.config.numbering.star_codes else None
+            if dialled is not None:
+                self._stand(StarCall(worker, leg, dialled))
+                return
             worker.refusals.rejected(
                 "bad_number", lambda: f"no number: {target!r} from {leg.source}"
             )
@@ -72,12 +77,16 @@ class Calls:
             worker.log.exception("call.error")
             leg.reject(500)
             return
-        self._standing[call.story.id] = call
-        worker.admission.began(leg.source, called)
-        self._keep(worker.loop.create_task(call.run()))
+        self._stand(call)
         self._count_caller(call)
 
-    def over(self, call: Call, over: Over) -> None:
+    def _stand(self, call: Call | StarCall) -> None:
+        """The call stands from now on, until `over`."""
+        self._standing[call.story.id] = call
+        self._worker.admission.began(call.source, call.story.called)
+        self._keep(self._worker.loop.create_task(call.run()))
+
+    def over(self, call: Call | StarCall, over: Over) -> None:
         """The end of every call, on every path: counts down, counts, records, tells."""
         worker, story = self._worker, call.story
         self._standing.pop(story.id, None)

@@ -87,6 +87,10 @@ class Destinations:
 class Numbering:
     country: str = _key("FR", values.country)
     timezone: str = _key("Europe/Paris", values.timezone)
+    star_codes: bool = _key(True, values.flag, change="live")
+    voicemail_codes: tuple[str, ...] = _key(
+        ["123", "888"], values.several(values.short_number), change="live"
+    )
 
 
 @dataclass(frozen=True, slots=True)

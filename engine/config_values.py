@@ -209,6 +209,13 @@ def listens(value: Any) -> tuple[Listen, ...]:
     return result
 
 
+def short_number(value: Any) -> str:
+    number = text(value)
+    if not (number.isascii() and number.isdigit() and len(number) <= 6):
+        raise ValueError("expected up to 6 digits in quotes, such as \"888\"")
+    return number
+
+
 def network(value: Any) -> Network:
     try:
         return ipaddress.ip_network(text(value))

@@ -103,28 +103,38 @@ class Registrar:
         entry = await self._worker.store.look_up(number)
         line = entry.line
         credentials = line.credentials if line is not None else None
-        await self._authenticate(request, number, credentials)
+        await self.authenticate(message, sender_of(request), number, credentials)
         if line is None or line.suspended:
             raise Refusal(403, "suspended")
         return await self._bind(message, number)
 
     # -- who may ----------------------------------------------------------------------------------
 
-    async def _authenticate(
-        self, request: Request, number: str, credentials: Credentials | None
+    async def authenticate(
+        self,
+        message: Message,
+        source: str,
+        number: str,
+        credentials: Credentials | None,
+        method: str = "REGISTER",
+        dialled: str | None = None,
     ) -> None:
         """Raises Refusal unless the phone knows the line's password. A line that does not exist
-        is asked for one as well, so that nobody learns which do."""
-        now, source = time.time(), sender_of(request)
+        is asked for one as well, so that nobody learns which do. Wrong answers are counted for
+        `source`, whoever sent the request. What the password was shown for must be `dialled`, if
+        given (RFC 7616 3.4.6)."""
+        now = time.time()
         known = credentials or _NOBODY
-        answer = self._answer_of(request.message)
+        answer = self._answer_of(message)
         if answer is None or not self._nonces.is_ours(answer.nonce, number):
             raise self._challenge(number, known, stale=False)
+        if dialled is not None and headers.user_of(answer.uri.encode()) != dialled:
+            raise Refusal(403, "wrong_password")
         wait_s = max(self._by_source.wait_s(source, now), self._by_line.wait_s(number, now))
         if wait_s:
             raise Refusal(403, "limited", f"Retry-After: {wait_s}")
         secret = known.ha1_sha256 if answer.algorithm == "SHA-256" else known.ha1
-        right = digest.is_right(answer, "REGISTER", secret)
+        right = digest.is_right(answer, method, secret)
         if not (secret and right and answer.username == known.user):
             self._by_source.wrong(source, now)
             self._by_line.wrong(number, now)

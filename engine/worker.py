@@ -28,6 +28,7 @@ from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
 from engine.registrar import Registrar
 from engine.reload import changes, with_live
+from engine.starcode import changes_forwards
 from rules.numbers import Numbering
 from rules.store import Store
 from sip.endpoint import Address, Endpoint, ListenError, Settings
@@ -124,6 +125,7 @@ class Worker:
             on_race=self.metrics.race,
             on_connection=self.refusals.connection,
             on_error=self._on_sip_error,
+            may_refer=self.may_refer,
         )
         listen = config.admin.listen
         self.admin = Admin(
@@ -249,6 +251,10 @@ class Worker:
         if age_s > self.config.rules.stale_max_s:
             return f"redis away for {age_s:.0f} s, rules.stale_max_s is passed"
         return None
+
+    def may_refer(self, refer_to: bytes) -> bool:
+        """Whether one side of a call may send the other there: not to change its line's rules."""
+        return not (self.config.numbering.star_codes and changes_forwards(refer_to))
 
     def _on_sip_error(self, error: BaseException) -> None:
         self.log.error("sip.error", exc_info=error)

@@ -15,9 +15,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine import log
+from engine.audit import without_secrets
 from engine.explain import plain
 from manager import audit, models, openapi, problems, records, state
-from manager.lines import Document, Stored, without_secrets
+from manager.lines import Document, Stored
 from manager.site import Site
 from manager.who import BadRequest, FieldError, Forbidden, Refused, TooLarge, Who
 from rules.model import Condition

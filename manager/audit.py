@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-PREFIX = "audit:"
-_KEPT = 100_000  # changes a fleet keeps, about
+from engine.audit import KEPT, PREFIX, Json, entry
+
+__all__ = ["Change", "add", "entry", "read"]
+
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,9 @@ class Change:
     after: Json
 
 
-def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -> dict[str, bytes]:
-    """The fields of a stream entry."""
-    told = {"who": who, "how": how, "line": line, "what": what}
-    return {
-        **{name: value.encode("utf-8", "backslashreplace") for name, value in told.items()},
-        "from": orjson.dumps(before),
-        "to": orjson.dumps(after),
-    }
-
-
 def add(pipeline: Any, fleet: str, fields: dict[str, bytes]) -> None:
     """Append an entry, inside the transaction of the change it tells of."""
-    pipeline.xadd(PREFIX + fleet, fields, maxlen=_KEPT, approximate=True)
+    pipeline.xadd(PREFIX + fleet, fields, maxlen=KEPT, approximate=True)
 
 
 async def read(

@@ -15,12 +15,12 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import WatchError
 
-from engine.commands.documents import canonical
+from engine.audit import differing, without_secrets
 from manager import audit
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
-from rules.validate import check_write, numbers_named
+from rules.validate import canonical, check_write, numbers_named
 
 _PREFIX = "line:"
 _ATTEMPTS = 20
@@ -263,26 +263,6 @@ class Lines:
 def etag_of(raw: bytes) -> str:
     """Of the stored text: whoever wrote it, any change shows."""
     return hashlib.sha256(raw).hexdigest()[:24]
-
-
-def without_secrets(document: Mapping[str, Any]) -> Document:
-    """The document as it may be shown and logged: who logs in is told, with what is not."""
-    return {name: value for name, value in document.items() if name != "credentials"}
-
-
-def differing(before: Document, after: Document) -> tuple[Document, Document]:
-    """Only what differs: of forwards, only those that do."""
-    was: Document = {}
-    now: Document = {}
-    for name in sorted(before.keys() | after.keys()):
-        old, new = before.get(name), after.get(name)
-        if old == new:
-            continue
-        if name == "forwards" and isinstance(old, dict) and isinstance(new, dict):
-            old, new = differing(old, new)
-        was |= {name: old} if name in before else {}
-        now |= {name: new} if name in after else {}
-    return was, now
 
 
 def _fleet_of(raw: bytes) -> str | None:

@@ -59,6 +59,20 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
     return tuple(dict.fromkeys(n for n in named if n != line.number))
 
 
+def canonical(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
+    """The document with its numbers in E.164, everything else as it was given."""
+    result = {**document, "number": line.number}
+    if line.forwards:
+        forwards = dict(result["forwards"])
+        for condition, forward in line.forwards.items():
+            to = forwards[condition.value].get("to")
+            if to and forward.to and to.get("number") is not None:
+                to = {**to, "number": forward.to.number}
+                forwards[condition.value] = {**forwards[condition.value], "to": to}
+        result["forwards"] = forwards
+    return result
+
+
 def _check_forward(line: Line, condition: Condition, forward: Forward, others: Others) -> None:
     if forward.to is None:
         return

@@ -66,7 +66,8 @@ class Settings:
 class Endpoint:
     """PJSIP and all legs of this process.
 
-    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE.
+    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
+    `may_refer` whether one side of a call may send the other to this Refer-To.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Endpoint:
         on_race: Callable[[str], None],
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException], None],
+        may_refer: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self.settings = settings
+        self.may_refer = may_refer
         self.legs: dict[Any, Leg] = {}  # by dialog: pointers of cffi hash by their address
         self.counts = wire.counts  # (direction, kind) of SIP messages
         self.illegal_counts: Counter[str] = Counter()

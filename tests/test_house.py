@@ -20,6 +20,7 @@ FRONT_DOOR = {"engine/cli.py": {"manager"}}
 PLAIN = {
     "engine",
     "engine.acks",
+    "engine.audit",
     "engine.commands",
     "engine.config",
     "engine.explain",

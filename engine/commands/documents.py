@@ -6,7 +6,7 @@ transaction that gives up when one of them changed meanwhile: then it is checked
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -16,7 +16,7 @@ from redis.exceptions import WatchError
 from engine.commands.context import Failed, Wrong
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
-from rules.validate import check_write
+from rules.validate import canonical, check_write
 
 PREFIX = "line:"
 ATTEMPTS = 20
@@ -186,20 +186,6 @@ def parse_document(raw: bytes, name: str) -> Document:
     if not isinstance(document, dict):
         raise Wrong(f"{name}: expected a JSON object (got {type(document).__name__})")
     return document
-
-
-def canonical(document: Mapping[str, Any], line: Line) -> Document:
-    """The document with its numbers in E.164, everything else as it was given."""
-    result = {**document, "number": line.number}
-    if line.forwards:
-        forwards = dict(result["forwards"])
-        for condition, forward in line.forwards.items():
-            to = forwards[condition.value].get("to")
-            if to and forward.to and to.get("number") is not None:
-                to = {**to, "number": forward.to.number}
-                forwards[condition.value] = {**forwards[condition.value], "to": to}
-        result["forwards"] = forwards
-    return result
 
 
 def _name(documents: list[Document], place: int) -> str:

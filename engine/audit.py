@@ -1,0 +1,50 @@
+"""The log of changes: one Redis stream a fleet, written with the change itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+PREFIX = "audit:"
+KEPT = 100_000  # changes a fleet keeps, about
+
+Json = dict[str, Any]
+
+
+def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -> dict[str, bytes]:
+    """The fields of a stream entry.
+
+    Args:
+        who: the account, the line whose phone it was, or the user of the command.
+        how: page | api | phone | cli.
+        what: forwards | line | created | deleted.
+        before: only what has changed, see `differing`; likewise `after`.
+    """
+    told = {"who": who, "how": how, "line": line, "what": what}
+    return {
+        **{name: value.encode("utf-8", "backslashreplace") for name, value in told.items()},
+        "from": orjson.dumps(before),
+        "to": orjson.dumps(after),
+    }
+
+
+def without_secrets(document: Mapping[str, Any]) -> Json:
+    """The document as it may be shown and logged."""
+    return {name: value for name, value in document.items() if name != "credentials"}
+
+
+def differing(before: Json, after: Json) -> tuple[Json, Json]:
+    """Only what differs: of forwards, only those that do."""
+    was: Json = {}
+    now: Json = {}
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if old == new:
+            continue
+        if name == "forwards" and isinstance(old, dict) and isinstance(new, dict):
+            old, new = differing(old, new)
+        was |= {name: old} if name in before else {}
+        now |= {name: new} if name in after else {}
+    return was, now

@@ -1,0 +1,126 @@
+"""One line document changed in place: read, edited, checked, written if nobody else wrote it.
+
+The comparison is made by Redis, in one script with the write and with its entry in the log of
+changes (`audit.py`). In a Redis Cluster the log lives on another node; there the entry follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis, RedisCluster
+
+from engine import audit
+from rules.model import DocumentError, Line, load_line
+from rules.numbers import Numbering
+from rules.validate import canonical, check_write, numbers_named
+
+PREFIX = "line:"
+ATTEMPTS = 20
+
+# KEYS: the line, and the log where it is on the same node. ARGV: the document that was read, the
+# one to write, how many entries the log keeps, then the fields of its entry. 0 = changed meanwhile.
+_WRITE = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+if KEYS[2] then
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+end
+return 1
+"""
+
+Document = dict[str, Any]
+
+
+class NoLine(Exception):
+    """There is no such line."""
+
+
+class Unreadable(Exception):
+    """The document in Redis is refused; somebody else has written it."""
+
+
+class Conflict(Exception):
+    """The line is changed by others all the time; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """The line as it is now. `written` is false when it was so already."""
+
+    line: Line
+    written: bool
+
+
+async def change_line(
+    redis: Redis,
+    number: str,
+    edit: Callable[[Document], None],
+    numbering: Numbering,
+    *,
+    who: str,
+    how: str,
+) -> Changed:
+    """Change the forwards of line `number` (E.164) as `edit` does with its document.
+
+    What `edit` changes is checked as it is when a whole document is written; what it leaves alone
+    is not, and turning a forward off is always possible.
+
+    Raises:
+        NoLine, Unreadable, Conflict.
+        DocumentError: naming the field and its value.
+        RedisError, OSError: Redis is away.
+    """
+    client: Any = redis
+    for _ in range(ATTEMPTS):
+        raw = await client.get(PREFIX + number)
+        if raw is None:
+            raise NoLine(number)
+        try:
+            before = load_line(raw, number, numbering)
+        except DocumentError as error:
+            raise Unreadable(str(error)) from None
+        stored: Document = orjson.loads(raw)
+        document: Document = orjson.loads(raw)
+        edit(document)
+        line = await _check(client, stored, document, number, numbering)
+        document = canonical(document, line)
+        if document == stored:
+            return Changed(before, written=False)
+        was, now = audit.differing(audit.without_secrets(stored), audit.without_secrets(document))
+        told = audit.entry(who, how, number, "forwards", was, now)
+        fields = [part for field in told.items() for part in field]
+        log = audit.PREFIX + line.fleet
+        keys = [PREFIX + number] if isinstance(client, RedisCluster) else [PREFIX + number, log]
+        arguments = [raw, orjson.dumps(document), audit.KEPT, *fields]
+        if await client.eval(_WRITE, len(keys), *keys, *arguments):
+            if log not in keys:
+                await client.xadd(log, told, maxlen=audit.KEPT, approximate=True)
+            return Changed(line, written=True)
+    raise Conflict(number)
+
+
+async def _check(
+    client: Any, stored: Document, document: Document, number: str, numbering: Numbering
+) -> Line:
+    """The document as a whole by itself, and what has changed in it with the other lines."""
+    line = load_line(orjson.dumps(document), number, numbering)
+    before = stored.get("forwards") or {}
+    changed = {
+        name: forward
+        for name, forward in (document.get("forwards") or {}).items()
+        if forward and forward.get("on") and forward != before.get(name)
+    }
+    part = {**document, "forwards": changed}
+    others: dict[str, Line | None] = {}
+    for other in numbers_named(part, numbering):
+        raw = await client.get(PREFIX + other)
+        try:
+            others[other] = load_line(raw, other, numbering) if raw else None
+        except DocumentError:
+            others[other] = None  # whatever it is, it is no line that can be forwarded to
+    check_write(part, others, numbering, number)
+    return line

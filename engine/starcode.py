@@ -1,0 +1,265 @@
+"""A call that dials a star code: a phone changes its line's forwards, or asks how they stand.
+
+It rings nobody. The answer is in the final response: 2xx, the change is in force on every worker
+(or the forward that was asked about is on); anything else, nothing was changed (or it is off). The
+words are in the reason phrase and in a Warning, for phones that show them. docs/star-codes.md has
+the codes, who may dial them, and why these responses.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import RedisError
+
+from engine.acks import in_force
+from engine.change import Conflict, NoLine, Unreadable, change_line
+from engine.mailbox import Mailbox, Stop
+from engine.outcome import Outcome, Over
+from engine.registrar import Refusal
+from engine.story import Story
+from engine.vouched import caller_of, is_registered_phone, is_second_hand
+from rules.model import Condition, DocumentError, Line
+from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
+from rules.store import Unavailable
+from sip import headers
+from sip.events import Acked, Ended
+from sip.incoming import Incoming
+from sip.message import Message
+from sip.state import State
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+
+ACK_S = 40.0  # PJSIP gives up waiting for an ACK after 64*T1, 32 s
+RETRY_AFTER_S = 5
+_MEDIA = re.compile(rb"^m=(\S+) \S+ ([^\r\n]+)", re.MULTILINE)
+_TIME = re.compile(rb"^t=[^\r\n]+", re.MULTILINE)
+_UNPRINTABLE = re.compile(r"[^\x20-\x7e]|[\"\\]")
+
+
+def dialled_code(target: bytes) -> str | None:
+    """The user part of a Request-URI if it is meant as a star code."""
+    user = headers.user_of(target)
+    return user if looks_like_code(user) else None
+
+
+def changes_forwards(refer_to: bytes) -> bool:
+    """Whether a Refer-To leads to a star code: nobody may have a phone dial one by a transfer."""
+    dialled = dialled_code(refer_to)
+    try:
+        return dialled is not None and read_code(dialled).action is not Action.STATUS
+    except StarCodeError:
+        return False
+
+
+class StarCall:
+    """The call flow of one INVITE to a star code. `dialled` as `dialled_code` gives it."""
+
+    def __init__(self, worker: Worker, leg: Incoming, dialled: str) -> None:
+        assert leg.invite is not None
+        self._worker = worker
+        self._leg = leg
+        self._invite = leg.invite
+        self._dialled = dialled
+        self._who = caller_of(leg.invite, worker.numbering)
+        self._mailbox = Mailbox(worker.loop)
+        self._extra = b""  # header fields of the final response
+        self._words = ""
+        leg.listener = self._mailbox.put
+        shown = _UNPRINTABLE.sub("?", dialled)[:64]
+        self.story = Story(
+            worker.calls.new_id(), leg.invite.call_id, self._who.number or "", shown
+        )
+
+    @property
+    def source(self) -> str:
+        """The IP address that the call came from."""
+        return self._leg.source
+
+    async def run(self) -> None:
+        """Never raises; the worker is told of the end on every path."""
+        over = Over(Outcome.FAILED, 500, "internal")
+        try:
+            over = await self._carry_out()
+        except Over as end:
+            over = end
+        except Exception:
+            self._worker.log.exception("call.error", call=self.story.id)
+        finally:
+            self._mailbox.close()
+            if self._leg.state <= State.EARLY:
+                message = self._message(over.code, b"") if self._words else None
+                self._leg.reject(over.code if over.code >= 300 else 500, message, self._extra)
+            self._leg.detach()
+            self._leg.hangup()
+            self._worker.calls.over(self, over)
+
+    async def _carry_out(self) -> Over:
+        """The whole call. Raises Over when it is refused or fails."""
+        try:
+            code = read_code(self._dialled)
+            line = await self._may()
+            if code.action is Action.STATUS:
+                self._tell_status(code, line)
+            else:
+                line = await self._change(code, line)
+                self._words = self._describe(code, line)
+        except StarCodeError as error:
+            raise self._refused(error.code, error.why, error.problem) from None
+        except DocumentError as error:
+            raise self._refused(403, "not_allowed", str(error)) from None
+        except Refusal as refusal:
+            self._extra = refusal.block.encode()
+            raise Over(Outcome.REJECTED, refusal.code, refusal.result) from None
+        except NoLine:  # deleted meanwhile
+            raise self._refused(403, "not_this_phone", "no line of ours") from None
+        except (Unavailable, RedisError, OSError):
+            self._extra = b"Retry-After: %d" % RETRY_AFTER_S
+            raise Over(Outcome.FAILED, 503, "redis_away") from None
+        except Unreadable:
+            raise Over(Outcome.FAILED, 500, "bad_document") from None
+        except Conflict:
+            raise Over(Outcome.FAILED, 500, "changed_by_others") from None
+        return await self._confirm()
+
+    # -- who may ----------------------------------------------------------------------------------
+
+    async def _may(self) -> Line:
+        """The line whose phone calls. Raises Over or Refusal when it is not known well enough."""
+        worker, number = self._worker, self._who.number
+        if number is None or is_second_hand(self._invite):
+            raise self._refused(403, "not_this_phone", "dial this from the line's own phone")
+        entry = worker.store.peek(number) or await worker.store.look_up(number)
+        line = entry.line
+        contacts = entry.live_contacts(time.time())
+        phone = is_registered_phone(self._invite, self.source, contacts, self._who.asserted)
+        if line is None or (not phone and line.credentials is None):
+            raise self._refused(403, "not_this_phone", "not a registered phone of this line")
+        if not phone:
+            await worker.registrar.authenticate(
+                self._invite, self.source, number, line.credentials, "INVITE", self._dialled
+            )
+        if line.suspended:
+            raise self._refused(403, "suspended", "the line is suspended")
+        return line
+
+    # -- what is asked ----------------------------------------------------------------------------
+
+    async def _change(self, code: StarCode, line: Line) -> Line:
+        """Write it, and wait until it is in force. The line as it is now."""
+        worker = self._worker
+        mailbox = worker.config.numbering.voicemail_codes
+        self._check_caller()
+
+        def edit(document: dict[str, Any]) -> None:
+            apply(code, document, line.number, worker.numbering, mailbox)
+
+        changed = await change_line(
+            worker.redis, line.number, edit, worker.numbering, who=line.number, how="phone"
+        )
+        try:
+            proof = (await in_force(worker.redis, line.number)).plain()
+        except (RedisError, OSError):
+            proof = {}  # it is written all the same
+        worker.log.info(
+            "starcode",
+            call=self.story.id,
+            line=line.number,
+            action=code.action,
+            conditions=[condition.value for condition in code.conditions],
+            changed=changed.written,
+            in_force=proof,
+        )
+        self._check_caller()
+        return changed.line
+
+    def _tell_status(self, code: StarCode, line: Line) -> None:
+        """Raises Over with 480 when none of the forwards asked about is on."""
+        mailbox = self._worker.config.numbering.voicemail_codes
+        words = self._describe(code, line)
+        if not is_on(code, line, self._worker.numbering, mailbox):
+            raise self._refused(480, "forward_off", words)
+        self._words = words
+
+    def _describe(self, code: StarCode, line: Line) -> str:
+        return "; ".join(described(line, condition) for condition in code.conditions)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def _confirm(self) -> Over:
+        """The 200, which takes no media, and BYE as soon as it is acknowledged."""
+        self._check_caller()
+        leg = self._leg
+        if not leg.answer(200, self._message(200, no_media(self._invite.body, self._host))):
+            self._check_caller()
+            raise Over(Outcome.FAILED, 500, "answer_not_sent")
+        self.story.answered = time.time()
+        deadline = self._worker.loop.time() + ACK_S
+        while not leg.state >= State.ENDED:
+            event = await self._mailbox.get(deadline)
+            if event is None or isinstance(event, Acked | Ended | Stop):
+                break
+        return Over(Outcome.ANSWERED, 200, "star_code")
+
+    def _check_caller(self) -> None:
+        """A caller who has hung up is not served. Raises Over."""
+        if self._leg.state is State.ENDED:
+            raise Over(Outcome.CANCELLED, 487, "caller")
+
+    def _refused(self, code: int, why: str, words: str) -> Over:
+        self._words = words
+        return Over(Outcome.REJECTED, code, why)
+
+    def _message(self, code: int, body: bytes) -> Message:
+        """A response with words: the phrase that phones show, and a Warning (RFC 3261 20.43)."""
+        words = _UNPRINTABLE.sub("?", self._words)
+        lines = [f"SIP/2.0 {code} {words[:79]}", f'Warning: 399 {self._host} "{words[:400]}"']
+        if body:
+            lines.append("Content-Type: application/sdp")
+        return Message("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+    @property
+    def _host(self) -> str:
+        host = self._worker.endpoint.host
+        return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+    def stop(self, code: int, why: str) -> None:
+        """Ask the call to end."""
+        self._mailbox.put(Stop(code, why))
+
+    def now(self) -> dict[str, Any]:
+        """The call as `/calls` shows it."""
+        return self.story.now()
+
+
+def described(line: Line, condition: Condition) -> str:
+    """One forward in a few words: "busy to number +33612345678: on"."""
+    forward = line.forwards.get(condition)
+    name = condition.value.replace("_", " ")
+    if forward is None or forward.to is None:
+        return f"{name}: none"
+    own = forward.to.number == line.number
+    to = forward.to.kind.value if own else f"{forward.to.kind.value} {forward.to.number}"
+    waits = condition is Condition.NO_ANSWER and forward.after_s is not None
+    after = f" after {forward.after_s} s" if waits else ""
+    return f"{name} to {to}{after}: {'on' if forward.on else 'off'}"
+
+
+def no_media(offer: bytes, host: str) -> bytes:
+    """An answer that takes none of the offered streams (RFC 3264 6), or, where the offer is still
+    to come, an offer without any (5)."""
+    family = "IP6" if host.startswith("[") else "IP4"
+    bare = host.strip("[]")
+    when = _TIME.search(offer)
+    lines = [
+        b"v=0",
+        f"o=renvoi {int(time.time())} 1 IN {family} {bare}".encode(),
+        b"s=-",
+        f"c=IN {family} {bare}".encode(),
+        when[0] if when else b"t=0 0",
+        *(b"m=%s 0 %s" % (kind, rest) for kind, rest in _MEDIA.findall(offer)),
+    ]
+    return b"\r\n".join(lines) + b"\r\n"

@@ -1,0 +1,78 @@
+"""Whose phone a call comes from, and how well that is known: for calls that change a line. Pure.
+
+That a peer is trusted is enough to place a call. To change where a line's calls go it is not: the
+caller must be one of the line's registered phones, or know the line's password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rules.contact import Contact
+from rules.numbers import Numbering
+from sip import headers
+from sip.message import Message
+from sip.names import place_of
+
+
+class Caller(NamedTuple):
+    """The number a caller goes by (E.164), None without one; `asserted`: by P-Asserted-Identity,
+    which the peer vouches for (RFC 3325), not by a From that anybody may write."""
+
+    number: str | None
+    asserted: bool
+
+
+def caller_of(invite: Message, numbering: Numbering) -> Caller:
+    """Who calls. Where an identity is asserted, From says nothing."""
+    asserted = invite.first(b"p-asserted-identity") is not None
+    name = b"p-asserted-identity" if asserted else b"from"
+    for value in headers.entries(invite, name):
+        number = numbering.quick(headers.user_of(value))
+        if number is not None:
+            return Caller(number, asserted)
+    return Caller(None, asserted)
+
+
+def is_second_hand(invite: Message) -> bool:
+    """Whether somebody else had this call made: it was diverted (RFC 5806, RFC 7044), or a phone
+    was asked to make it by a transfer (RFC 3892, RFC 3891)."""
+    given = (b"referred-by", b"replaces", b"diversion")
+    return any(invite.first(n) is not None for n in given) or headers.diversions(invite) > 0
+
+
+def is_registered_phone(
+    invite: Message, source: str, contacts: Sequence[Contact], asserted: bool
+) -> bool:
+    """Whether the call comes from one of the line's phones.
+
+    It does when the packet came from the address of a contact. If the identity is asserted, also
+    when it came from the edge that a contact registered through, or when the INVITE's Contact is
+    one of the line's.
+
+    Args:
+        source: the IP address that sent it.
+        contacts: those that have not expired.
+    """
+    if any(place_of(contact.uri).host == source for contact in contacts):
+        return True
+    if not asserted:
+        return False
+    for contact in contacts:
+        hops = headers.split_list(contact.path.encode()) if contact.path else []
+        if any(place_of(hop.decode()).host == source for hop in hops):
+            return True
+    given = headers.entries(invite, b"contact")
+    if len(given) != 1:
+        return False
+    uri = headers.uri_of(given[0]).decode("latin-1")
+    return any(_same(uri, contact.uri) for contact in contacts)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two URIs name the same phone: user, host and port; parameters do not matter."""
+    mine, theirs = place_of(one), place_of(other)
+    if not mine.host or (mine.host, mine.port or 5060) != (theirs.host, theirs.port or 5060):
+        return False
+    return headers.user_of(one.encode()) == headers.user_of(other.encode())

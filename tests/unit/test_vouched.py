@@ -1,0 +1,86 @@
+"""Whose phone a call comes from: what proves it, what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.vouched import caller_of, is_registered_phone, is_second_hand
+from rules.contact import Contact
+from rules.numbers import Numbering
+from sip.message import Message
+
+FRANCE = Numbering("FR")
+DESK = "sip:desk@192.0.2.7:5062"
+
+
+def invite(*fields: str, contact: str = f"<{DESK}>") -> Message:
+    head = ("INVITE sip:*21%23@renvoi SIP/2.0", f"Contact: {contact}", *fields)
+    return Message("\r\n".join(head).encode() + b"\r\n\r\n")
+
+
+def contact(uri: str = DESK, path: str | None = None) -> Contact:
+    return Contact(uri, path, 4e9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "number", "asserted"),
+    [
+        (["From: <sip:0972101001@h>;tag=1"], "+33972101001", False),
+        (["From: <sip:anonymous@h>;tag=1"], None, False),
+        (["From: <sip:0972101001@h>", "P-Asserted-Identity: <tel:+33140000001>"],
+         "+33140000001", True),
+        (["P-Asserted-Identity: <sip:accueil@h>, <tel:+33140000001>"], "+33140000001", True),
+        (["From: <sip:0972101001@h>", "P-Asserted-Identity: <sip:accueil@h>"], None, True),
+        (["From: <sip:0972101001@h>", "P-Preferred-Identity: <tel:+33140000001>"],
+         "+33972101001", False),
+        (['From: "sip:+33972101001@h" <sip:anonymous@h>'], None, False),
+    ],
+)  # fmt: skip
+def test_who_calls(fields: list[str], number: str | None, asserted: bool) -> None:
+    assert caller_of(invite(*fields), FRANCE) == (number, asserted)
+
+
+@pytest.mark.parametrize(
+    ("field", "second_hand"),
+    [
+        ("Referred-By: <sip:x@h>", True),
+        ("b: <sip:x@h>", True),
+        ("Replaces: a@h;to-tag=1;from-tag=2", True),
+        ("Diversion: <sip:x@h>;reason=deflection", True),
+        ("History-Info: <sip:x@h?Reason=SIP%3Bcause%3D302>;index=1", True),
+        ("History-Info: <sip:*21%23@h>;index=1", False),
+        ("Privacy: id", False),
+    ],
+)
+def test_calls_that_somebody_else_had_made(field: str, second_hand: bool) -> None:
+    assert is_second_hand(invite(field)) is second_hand
+
+
+@pytest.mark.parametrize(
+    ("source", "known", "asserted", "is_phone"),
+    [
+        ("192.0.2.7", [contact()], False, True),  # the phone itself
+        ("192.0.2.7", [contact("sip:a@192.0.2.9"), contact()], False, True),
+        ("192.0.2.1", [contact()], False, False),  # a server that asserts nothing
+        ("192.0.2.1", [contact()], True, True),  # its Contact is the line's
+        ("192.0.2.1", [contact("sip:desk@192.0.2.7:5062;transport=tcp")], True, True),
+        ("192.0.2.1", [contact("sip:desk@192.0.2.7")], True, False),
+        ("192.0.2.1", [contact("sip:other@192.0.2.7:5062")], True, False),
+        ("192.0.2.1", [contact("sip:desk@192.0.2.8:5062")], True, False),
+        ("192.0.2.1", [contact("sip:x@10.0.0.1", "<sip:192.0.2.1;lr>")], True, True),
+        ("192.0.2.1", [contact("sip:x@10.0.0.1", "<sip:192.0.2.1;lr>")], False, False),
+        ("192.0.2.1", [contact("sip:x@10.0.0.1", "<sip:e.h;lr>, <sip:192.0.2.1;lr>")], True, True),
+        ("2001:db8::7", [contact("sip:desk@[2001:db8::7]:5062")], False, True),
+        ("192.0.2.7", [], True, False),
+    ],
+)
+def test_what_makes_a_caller_the_lines_phone(
+    source: str, known: list[Contact], asserted: bool, is_phone: bool
+) -> None:
+    assert is_registered_phone(invite(), source, known, asserted) is is_phone
+
+
+@pytest.mark.parametrize("given", ["<>", "*", "<sip:>", f"<{DESK}>, <{DESK}>", '"x" <tel:+331>'])
+def test_a_contact_that_says_nothing_proves_nothing(given: str) -> None:
+    message = invite(contact=given)
+    assert not is_registered_phone(message, "192.0.2.1", [contact()], True)
