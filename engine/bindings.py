@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
+from engine.redis_client import Client, Script
 
 SECRET_KEY = "registrar:secret"
 _USED_KEY = "registrar:nonce:"
@@ -54,10 +54,10 @@ class TooMany(Exception):
 class Bindings:
     """What the registrar keeps in Redis. Every method raises RedisError when Redis is away."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Client) -> None:
         self._redis: Any = redis
-        self._use = redis.register_script(_USE)
-        self._bind = redis.register_script(_BIND)
+        self._use = Script(redis, _USE)
+        self._bind = Script(redis, _BIND)
 
     async def secret(self) -> bytes:
         """The secret of all workers on this Redis; the first one makes it."""
@@ -67,7 +67,7 @@ class Bindings:
     async def use_nonce(self, nonce: str, count: int, life_s: int) -> bool:
         """Note that a nonce was used with this count; False if it was already, or with a higher
         one."""
-        used = await self._use(keys=[_USED_KEY + nonce], args=[count, life_s])
+        used = await self._use(_USED_KEY + nonce, count, life_s)
         return bool(used == 1)
 
     async def bind(
@@ -85,9 +85,7 @@ class Bindings:
         """
         flat = [part for change in changes for part in change]
         try:
-            found = await self._bind(
-                keys=[f"reg:{number}"], args=[now, most, int(only), len(changes), *flat]
-            )
+            found = await self._bind(f"reg:{number}", now, most, int(only), len(changes), *flat)
         except Exception as error:
             if "TOOMANY" in str(error):
                 raise TooMany(number) from None

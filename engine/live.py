@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
+
+from engine.redis_client import Client, exchange
 
 _log = structlog.get_logger("live")
 
@@ -63,7 +64,7 @@ class LiveCalls:
 
     def __init__(
         self,
-        redis: Redis | None,
+        redis: Client | None,
         *,
         shared: bool,
         lease_s: float = 60,
@@ -230,20 +231,19 @@ class LiveCalls:
             requests = [request for request in self._requests if not request.reply.done()]
             self._requests = []
         now = self._clock()
-        pipe: Any = self._redis.pipeline(transaction=False)
+        commands: list[tuple[str | int | float, ...]] = []
         for (number, call_id), lapse in changes.items():
             if lapse is None:
-                pipe.zadd(f"live:{number}", {call_id: now + self._lease_s})
+                commands.append(("ZADD", f"live:{number}", now + self._lease_s, call_id))
             else:
-                pipe.zrem(f"live:{number}", call_id)
-        for request in requests:
-            pipe.execute_command("EVALSHA", _SHA, *self._question(request, now))
-        if not len(pipe):
-            pipe.ping()
+                commands.append(("ZREM", f"live:{number}", call_id))
+        commands += [("EVALSHA", _SHA, *self._question(one, now)) for one in requests]
+        if not commands:
+            commands.append(("EXISTS", "live:"))
         self._asked_at = loop.time()
         try:
             async with asyncio.timeout(_EXCHANGE_S):
-                replies = await pipe.execute(raise_on_error=False)
+                replies = await exchange(self._redis, commands)
                 await self._ask_again(requests, replies, now)
         except Exception as error:  # whatever it is, calls go on by the local count
             self._note_away(error, changes, requests)

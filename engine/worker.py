@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine import log, redis_client, tls
@@ -86,7 +85,7 @@ class Worker:
             url = self._embedded.url
         try:
             # Socket limits for the writers; the store bounds its own waits.
-            self.redis: Redis = redis_client.connect(
+            self.redis: redis_client.Client = redis_client.connect(
                 url, socket_connect_timeout=CONNECT_S, socket_timeout=10.0
             )
             await asyncio.wait_for(self.redis.ping(), CONNECT_S)

@@ -1,9 +1,9 @@
 """What the process remembers of Redis, and whether it may still be believed. Pure but for clocks.
 
 An entry is current while the stream of invalidations that it was read under has not been
-interrupted, and its key has not been named in it. That stretch is a `Span`: comparing an entry's
-span with the cache's is the whole test, so losing the stream makes every entry stale at once
-without touching any. Stale entries stay, as the last good copies.
+interrupted, and its key has not been named in it. That stretch is a `Span`, shared by all entries
+read in it: whether it goes on is the whole test, so losing the stream makes every entry stale at
+once without touching any. Stale entries stay, as the last good copies.
 """
 
 import math
@@ -66,15 +66,45 @@ class Entry:
 class Span:
     """A stretch of time in which no invalidation can have been missed.
 
+    What was read from several servers is covered by a joint span, which ends with the first of
+    theirs.
+
     Attributes:
         lost_at: monotonic seconds until which its entries are known to be current; None while
             the stretch goes on.
     """
 
-    __slots__ = ("lost_at",)
+    __slots__ = ("_joint", "lost_at")
 
     def __init__(self, lost_at: float | None = None) -> None:
         self.lost_at = lost_at
+        self._joint: dict[Span, Span] | None = None
+
+    def end(self, lost_at: float) -> None:
+        """The stretch is over, and every joint one that it is part of."""
+        if self.lost_at is not None:
+            return
+        self.lost_at = lost_at
+        joint, self._joint = self._joint, None
+        for span in (joint or {}).values():
+            span.end(lost_at)
+
+    def with_other(self, other: "Span") -> "Span":
+        """The span of what is covered only while both go on: the same object each time."""
+        if other is self:
+            return self
+        for span in (self, other):
+            if span.lost_at is not None:
+                return span
+        known = self._joint = self._joint or {}
+        joint = known.get(other)
+        if joint is None:
+            for old in [old for old in known if old.lost_at is not None]:
+                del known[old]
+            joint = known[other] = Span()
+            other._joint = other._joint or {}
+            other._joint[self] = joint
+        return joint
 
 
 @dataclass(slots=True)
@@ -115,7 +145,6 @@ class Cache:
         """Remember at most `cache_lines` lines, and a quarter as many unknown numbers."""
         self._unix = unix
         self._now = now
-        self.span: Span | None = None
         self._stale_max_s = stale_max_s
         self._lines: OrderedDict[str, Slot] = OrderedDict()
         self._unknown: OrderedDict[str, Slot] = OrderedDict()
@@ -138,7 +167,7 @@ class Cache:
 
     def is_current(self, slot: Slot) -> bool:
         """Whether Redis is sure to say the same at this moment."""
-        return slot.span is self.span and (slot.until is None or self._unix() < slot.until)
+        return slot.span.lost_at is None and (slot.until is None or self._unix() < slot.until)
 
     def last_good(self, slot: Slot) -> Entry | None:
         """The entry, current or stale, unless it is older than `stale_max_s`."""
@@ -174,13 +203,3 @@ class Cache:
             return
         if slot.span.lost_at is None:
             slot.span = Span(lost_at=self._now())
-
-    def begin_span(self) -> None:
-        """The stream of invalidations is on: what is read from now on can be believed."""
-        self.span = Span()
-
-    def end_span(self, lost_at: float) -> None:
-        """The stream is interrupted: everything is stale since `lost_at` (monotonic seconds)."""
-        if self.span is not None:
-            self.span.lost_at = lost_at
-            self.span = None

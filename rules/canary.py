@@ -14,14 +14,12 @@ class Canary:
     """Times writes until their invalidation is heard.
 
     Attributes:
-        key: the Redis key, of this worker alone.
-        ttl_s: how long the key outlives the worker, in seconds.
+        prefix: what its key begins with, for this worker alone.
+        key: the Redis key; in a cluster one in a slot of the server it is sent to.
     """
 
-    ttl_s = 60
-
     def __init__(self, worker: str) -> None:
-        self.key = f"canary:{worker}"
+        self.prefix = self.key = f"canary:{worker}"
         self._since: float | None = None
         """When the first write was tried of which nothing was heard yet."""
         self._out_since: float | None = None

@@ -1,43 +1,66 @@
 """One connection to Redis of our own, beside the client's pool.
 
 The stream of invalidations needs one that nobody else uses, and the reader keeps one so that a
-look-up costs one write and one read. Both are made the way the client's pool makes its own, so
-that TLS, unix sockets, passwords and Sentinel work alike.
+look-up costs one write and one read. Both are made the way the client makes its own, so that TLS,
+unix sockets, passwords, Sentinel and Cluster work alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
 Command = tuple[str | bytes | int | float, ...]
+Dial = Callable[[], Any]
+"""Makes a connection of redis-py's that is not open yet."""
+
+_CONNECT_S = 0.5
+"""How long a server may take to accept a connection. Short, because an attempt that began just
+before the network came back must not keep the next one waiting."""
+_POOL_ONLY = ("maint_", "oss_", "orig_", "himport_")
+_NODE_ONLY = ("max_connections", "connection_class", "response_callbacks", "event_dispatcher")
+
+
+def dial_like(redis: Redis) -> Dial:
+    """Connections like those of the client's pool."""
+    pool = redis.connection_pool
+    return _dial(pool.connection_class, pool.connection_kwargs)
+
+
+def dial_node(cluster: RedisCluster, host: str, port: int) -> Dial:
+    """Connections to one node, like those of the cluster client."""
+    given = cluster.get_connection_kwargs()
+    settings = {name: value for name, value in given.items() if name not in _NODE_ONLY}
+    return _dial(given["connection_class"], {**settings, "host": host, "port": port})
+
+
+def _dial(connection_class: Any, given: Mapping[str, Any]) -> Dial:
+    settings = {
+        name: value for name, value in given.items() if not name.startswith(_POOL_ONLY)
+    }
+    settings.update(
+        # RESP2 is the same from Redis 6.2 to 8; one request, one attempt, no own clock.
+        protocol=2,
+        retry=Retry(NoBackoff(), 0),
+        retry_on_error=[],
+        health_check_interval=0,
+        socket_timeout=None,
+        socket_connect_timeout=_CONNECT_S,
+    )
+    return lambda: connection_class(**settings)
 
 
 class Connection:
     """A connection that never retries and never waits by itself: callers bound their waiting."""
 
-    def __init__(self, redis: Redis) -> None:
-        pool = redis.connection_pool
-        settings = {
-            name: value
-            for name, value in pool.connection_kwargs.items()
-            if not name.startswith(("maint_", "oss_", "orig_"))
-        }
-        settings.update(
-            # RESP2 is the same from Redis 6.2 to 8; one request, one attempt, no own clock.
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            health_check_interval=0,
-            socket_timeout=None,
-            socket_connect_timeout=None,
-        )
-        self._raw: Any = pool.connection_class(**settings)
+    def __init__(self, dial: Dial) -> None:
+        self._raw: Any = dial()
 
     @property
     def is_open(self) -> bool:

@@ -8,17 +8,16 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from rules.connection import Connection
+from rules.connection import Connection, Dial
 
 _CHANNEL = b"__redis__:invalidate"
 _SETUP_S = 1.0
 _QUIET_S = 0.8
 """Silence after which the stream is pinged, and after which an unanswered ping ends it."""
 _FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.4
+_LONGEST_PAUSE_S = 0.2
 
 
 class Invalidations:
@@ -29,6 +28,7 @@ class Invalidations:
         on_live: the stream is on; reads that begin from now on are covered.
         on_keys: these keys have changed; None means all of them (FLUSHALL).
         on_lost: the stream is interrupted; it was last heard at this monotonic time in seconds.
+        on_error: why it could not be had, or was lost.
 
     Attributes:
         tried: set once the first attempt to connect has ended, well or not.
@@ -36,39 +36,48 @@ class Invalidations:
 
     def __init__(
         self,
-        redis: Redis,
+        dial: Dial,
         prefixes: Sequence[str],
         *,
         on_live: Callable[[], None],
         on_keys: Callable[[Sequence[bytes] | None], None],
         on_lost: Callable[[float], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self.tried = asyncio.Event()
-        self._redis = redis
+        self._dial = dial
         self._prefixes = prefixes
         self._on_live = on_live
         self._on_keys = on_keys
         self._on_lost = on_lost
-        self._given_up = False
+        self._on_error = on_error
+        self._following: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
         """Follow the stream until cancelled."""
         pause_s = _FIRST_PAUSE_S
         while True:
-            was_live = await self._follow()
+            self._following = asyncio.create_task(self._follow(), name="rules: one stream")
+            try:
+                await asyncio.wait({self._following})
+            finally:
+                self._following.cancel()
+                await asyncio.gather(self._following, return_exceptions=True)
             self.tried.set()
+            was_live = not self._following.cancelled() and self._following.result()
             pause_s = _FIRST_PAUSE_S if was_live else min(2 * pause_s, _LONGEST_PAUSE_S)
             await asyncio.sleep(pause_s)
 
     def restart(self) -> None:
-        """Give this connection up: it answers pings but no longer tells of changes."""
-        self._given_up = True
+        """Give this connection up and make another: it answers pings but no longer tells of
+        changes, or it leads to a server that no longer has the keys."""
+        if self._following is not None:
+            self._following.cancel()
 
     async def _follow(self) -> bool:
         """One connection, from opening to loss. Returns whether the stream was ever on."""
         heard: float | None = None
-        self._given_up = False
-        connection = Connection(self._redis)
+        connection = Connection(self._dial)
         try:
             async with asyncio.timeout(_SETUP_S):
                 await self._set_up(connection)
@@ -76,11 +85,11 @@ class Invalidations:
             self._on_live()
             self.tried.set()
             waiting_for_pong = False
-            while not self._given_up:
+            while True:
                 message = await connection.hear(_QUIET_S)
                 if message is None:
                     if waiting_for_pong:
-                        break
+                        raise TimeoutError("the stream of changes is silent")
                     waiting_for_pong = True
                     await connection.send([("PING",)])
                     continue
@@ -88,9 +97,9 @@ class Invalidations:
                 heard = time.monotonic()
                 if message[0] == b"message" and message[1] == _CHANNEL:
                     self._on_keys(message[2])
-        except (RedisError, OSError, TimeoutError):
+        except (RedisError, OSError, TimeoutError) as error:
             # However it was lost, what follows is the same: all is stale, and connect again.
-            pass
+            self._on_error(error)
         except Exception as error:
             context = {"message": "rules: the invalidation stream failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(context)

@@ -8,20 +8,20 @@ goes on and no mark was made. Anything else is kept as a last good copy, to be r
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rules.billing import month_of
 from rules.cache import Cache, Entry, Slot, Span
-from rules.canary import Canary
 from rules.contact import Contact, read_contacts
-from rules.invalidation import Invalidations
+from rules.layout import Client, Layout, layout_of
+from rules.lookup import Lookup, pairs, seconds_used
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
-from rules.reader import Answer, Reader, Unavailable
+from rules.shard import Shard, Unavailable
 
 __all__ = ["PROBE_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
 
@@ -31,43 +31,35 @@ PROBE_PREFIX = "probe:"
 _PATIENCE_KNOWN_S = 0.05
 """How long a call of a line with a last good copy waits for a better one."""
 _PATIENCE_UNKNOWN_S = 1.0
-_LARGEST_BATCH = 200
-_CANARY_EVERY_S = 1.0
-_CANARY_EVERY_DOWN_S = 0.25
+_MANY_KEYS = 10_000
+"""News of more keys than this at once makes everything stale: quicker than going through them."""
+_PREFIXES = ("line:", "reg:", "usage:", PROBE_PREFIX)
 _NO_TARGETS: Mapping[str, Line | None] = {}
-
-
-class _Read:
-    """A look-up on its way: everybody who waits for it, and whether it was overtaken."""
-
-    __slots__ = ("future", "overtaken")
-
-    def __init__(self, future: "asyncio.Future[Entry | None]") -> None:
-        self.future = future
-        self.overtaken = False
 
 
 class Store:
     """Lines, registrations and plan use by number.
 
     Args:
-        redis: a client; its settings are used for two connections of the store's own.
+        redis: a client; its settings are used for two connections of the store's own to each
+            server.
         cache_lines: how many lines to remember.
         stale_max_s: how long a last good copy may serve while Redis is away, in seconds.
         timezone: IANA name; decides which month of a plan it is.
         canary: this worker's unique id.
 
     Attributes:
-        redis_up: Redis answered last time it was asked, which is once a second at least.
         refused: how many bad documents were met, by kind "line" and "reg".
         on_refused: called with the key and the error of each.
-        on_probe: called with the key of each probe that the stream tells of, once everything that
+        on_trouble: called with the server, the error and its kind (`rules.trouble`) whenever
+            something is wrong with Redis.
+        on_probe: called with the key of each probe that a stream tells of, once everything that
             it told before is in force here.
     """
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Client,
         *,
         numbering: Numbering,
         cache_lines: int,
@@ -75,51 +67,41 @@ class Store:
         timezone: str,
         canary: str,
     ) -> None:
-        self.redis_up = False
         self.refused = {"line": 0, "reg": 0}
         self.on_refused: Callable[[str, DocumentError], None] | None = None
+        self.on_trouble: Callable[[str, BaseException, str], None] | None = None
         self.on_probe: Callable[[str], None] | None = None
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
         self._cache = Cache(cache_lines, stale_max_s)
-        self._reader = Reader(redis, _PATIENCE_UNKNOWN_S)
-        self._canary = Canary(canary)
-        self._stream = Invalidations(
-            redis,
-            ("line:", "reg:", "usage:", PROBE_PREFIX, self._canary.key),
-            on_live=self._live,
-            on_keys=self._invalidated,
-            on_lost=self._lost,
-        )
-        self._queued: dict[str, _Read] = {}
-        self._flying: dict[str, _Read] = {}
-        self._wake = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._canary_due = True
-        self._lost_at = time.monotonic()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._reads: dict[str, Lookup] = {}
+        self._begun = time.monotonic()
+
+        def make(name: str, dial: Any, **more: Any) -> Shard:
+            return Shard(name, dial, prefixes=_PREFIXES, canary=canary, watcher=self, **more)
+
+        self._layout: Layout = layout_of(redis, make)
+
+    @property
+    def redis_up(self) -> bool:
+        """Whether all of Redis answered last time it was asked, which is once a second at least."""
+        shards = self._layout.shards
+        return bool(shards) and all(shard.up for shard in shards)
+
+    @property
+    def redis_refuses(self) -> str | None:
+        """Why some of Redis takes no writes ("full", "read_only"...); None while all of it does."""
+        return next((shard.refused for shard in self._layout.shards if shard.refused), None)
 
     async def start(self) -> None:
         """Connect, and wait until Redis has answered or has been found away (1 s at most)."""
-        self._tasks = [
-            asyncio.create_task(self._stream.run(), name="rules: invalidations"),
-            asyncio.create_task(self._read_for_ever(), name="rules: reader"),
-            asyncio.create_task(self._sing(), name="rules: canary"),
-        ]
-        await self._stream.tried.wait()
-        await self._answered.wait()
+        await self._layout.start()
 
     async def close(self) -> None:
         """Stop, and let nobody wait for an answer that will not come."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
-        self.redis_up = False
-        self._give_up([*self._flying.values(), *self._queued.values()])
-        self._flying.clear()
-        self._queued.clear()
-        await self._reader.close()
+        await self._layout.close()
+        for read in list(self._reads.values()):
+            self._failed(read)
 
     def peek(self, number: str) -> Entry | None:
         """What memory knows about a number; None when Redis has to be asked (`look_up`).
@@ -131,7 +113,13 @@ class Store:
             return None
         if self._cache.is_current(slot):
             return slot.entry
-        return None if self.redis_up else self._cache.last_good(slot)
+        up, prompt = self._state(number)
+        if prompt:
+            return None
+        copy = self._cache.last_good(slot)
+        if up and copy is not None and number not in self._reads:
+            self._read(number)  # for the next call: this one does not wait
+        return copy
 
     async def look_up(self, number: str) -> Entry:
         """What is known about a number, read from Redis if memory is not current.
@@ -147,8 +135,9 @@ class Store:
             if self._cache.is_current(slot):
                 return slot.entry
             copy = self._cache.last_good(slot)
-        if self.redis_up:
-            read = self._flying.get(number) or self._queued.get(number) or self._queue(number)
+        up, prompt = self._state(number)
+        if prompt or (up and copy is None):
+            read = self._reads.get(number) or self._read(number)
             patience_s = _PATIENCE_KNOWN_S if copy else _PATIENCE_UNKNOWN_S
             # The read goes on when the caller hangs up or loses patience: others may wait too.
             await asyncio.wait((read.future,), timeout=patience_s)
@@ -180,12 +169,15 @@ class Store:
 
     def age_s(self) -> float:
         """Seconds since the rules in memory were last known to be current; 0 while they are."""
-        return 0.0 if self._cache.span is not None else time.monotonic() - self._lost_at
+        off = [shard.lost_at for shard in self._layout.shards if shard.span is None]
+        if not self._layout.shards:
+            off = [self._begun]
+        return time.monotonic() - min(off) if off else 0.0
 
     @property
     def invalidation_lag_s(self) -> float:
         """Seconds from a write until the news of it was here, measured once a second."""
-        return self._canary.lag_s
+        return max((shard.canary.lag_s for shard in self._layout.shards), default=0.0)
 
     async def _known_or_empty(self, number: str) -> Entry:
         try:
@@ -193,87 +185,77 @@ class Store:
         except Unavailable:
             return Entry()
 
-    # Reading: one task, one batch at a time; what is asked meanwhile makes the next batch.
+    # Reading
 
-    def _queue(self, number: str) -> _Read:
-        read = self._queued[number] = _Read(asyncio.get_running_loop().create_future())
-        self._wake.set()
+    def _state(self, number: str) -> tuple[bool, bool]:
+        """Whether who holds the number's keys is up, and expected to answer at once."""
+        shards = self._layout.shards
+        if len(shards) == 1:
+            return shards[0].up, shards[0].prompt
+        line = self._layout.shard_of(f"line:{number}")
+        reg = self._layout.shard_of(f"reg:{number}")
+        if line is None or reg is None:
+            return False, False
+        return line.up and reg.up, line.prompt and reg.prompt
+
+    def _read(self, number: str) -> Lookup:
+        future = asyncio.get_running_loop().create_future()
+        read = self._reads[number] = Lookup(number, future, self._layout, self._done, self._failed)
+        read.read(time.time())
         return read
 
-    async def _read_for_ever(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            try:
-                while self._canary_due or self._queued:
-                    if self._canary_due:
-                        self._canary_due = False
-                        await self._touch_canary()
-                    if self._queued:
-                        await self._read_batch()
-                    self.redis_up = True
-            except Unavailable:
-                self.redis_up = False
-                self._give_up(self._queued.values())
-                self._queued.clear()
-            except Exception as error:
-                # One answer that cannot be dealt with must not end the reading of all others.
-                context = {"message": "rules: a batch of look-ups failed", "exception": error}
-                asyncio.get_running_loop().call_exception_handler(context)
-            self._answered.set()
-
-    async def _read_batch(self) -> None:
-        numbers = list(self._queued)[:_LARGEST_BATCH]
-        batch = {number: self._queued.pop(number) for number in numbers}
-        # Anyone may join a read on its way until an invalidation overtakes it.
-        self._flying = dict(batch)
-        span, begun = self._cache.span, time.monotonic()
+    def _done(self, read: Lookup) -> None:
+        """Everything that was asked for is there."""
         try:
-            slots = await self._read_slots(numbers)
-            for number, read in batch.items():
-                slot = slots[number]
-                if span is not None and not read.overtaken:
-                    slot.span = span
-                else:
-                    slot.span = Span(lost_at=begun)
-                self._cache.keep(number, slot)
-                if not read.future.done():
-                    read.future.set_result(slot.entry)
-        finally:
-            self._flying = {}
-            self._give_up(batch.values())
+            slot = read.slot
+            if slot is None:
+                slot = read.slot = self._slot(read.number, read.document, read.members)
+                if slot.entry.plan_left_s() is not None:
+                    read.read_plan(*month_of(time.time(), self._zone))
+                    return
+            else:
+                slot.use_plan(seconds_used(read.used), read.until)
+            span = read.span()
+            if span is None or read.overtaken:
+                span = Span(lost_at=read.begun)
+            slot.span = span
+            self._cache.keep(read.number, slot)
+            self._forget(read)
+            if not read.future.done():
+                read.future.set_result(slot.entry)
+        except BaseException:
+            self._failed(read)
+            raise
 
-    async def _read_slots(self, numbers: Sequence[str]) -> dict[str, Slot]:
-        unix_now = time.time()
-        answers = await self._reader.read(numbers, unix_now)
-        slots = {n: self._slot(n, a) for n, a in zip(numbers, answers, strict=True)}
-        planned = [n for n, slot in slots.items() if slot.entry.plan_left_s() is not None]
-        if planned:
-            month, until = month_of(unix_now, self._zone)
-            used = await self._reader.read_usage([f"usage:{n}:{month}" for n in planned])
-            for number, seconds in zip(planned, used, strict=True):
-                slots[number].use_plan(seconds, until)
-        return slots
+    def _failed(self, read: Lookup) -> None:
+        self._forget(read)
+        if not read.future.done():
+            read.future.set_result(None)
 
-    def _slot(self, number: str, answer: Answer) -> Slot:
+    def _forget(self, read: Lookup) -> None:
+        if self._reads.get(read.number) is read:
+            del self._reads[read.number]
+
+    def _slot(self, number: str, document: bytes | ResponseError | None, listed: Any) -> Slot:
         """Read an answer. A document that has not changed is not parsed again, nor counted."""
+        members = pairs(listed)
         before = self._cache.find(number)
-        line, refused, digest = None, None, _digest(answer.document)
+        line, refused, digest = None, None, _digest(document)
         if before is not None and before.digest == digest:
             line, refused = before.entry.line, before.entry.refused
-        elif answer.document is not None:
+        elif document is not None:
             try:
-                line = self._line(number, answer.document)
+                line = self._line(number, document)
             except DocumentError as error:
                 # A copy, without the traceback that would keep the whole document in memory.
                 refused = DocumentError(error.field, error.value, error.problem)
                 line = before.entry.line if before is not None else None
                 self._refuse("line", number, refused)
         contacts: tuple[Contact, ...] = ()
-        if isinstance(answer.members, ResponseError):
+        if isinstance(members, ResponseError):
             self._refuse("reg", number, DocumentError("contacts", None, "key is no sorted set"))
-        elif answer.members:
-            contacts, bad_members = read_contacts(answer.members)
+        elif members:
+            contacts, bad_members = read_contacts(members)
             for bad_member in bad_members:
                 self._refuse("reg", number, bad_member)
         return Slot(Entry.of(line, contacts, refused), Span(0.0), digest)
@@ -288,63 +270,51 @@ class Store:
         if self.on_refused is not None:
             self.on_refused(f"{kind}:{number}", error)
 
-    @staticmethod
-    def _give_up(reads: Iterable[_Read]) -> None:
-        for read in reads:
-            if not read.future.done():
-                read.future.set_result(None)
+    # What the shards tell
 
-    # The stream, and the canary that proves it alive.
-
-    def _live(self) -> None:
-        self._cache.begin_span()
-        self._canary.expect_nothing()
-        self._ask_canary()
-
-    def _lost(self, heard_at: float) -> None:
-        self._cache.end_span(heard_at)
-        self._lost_at = heard_at
-        # Ask at once whether it is Redis that has gone, or this connection alone.
-        self._ask_canary()
-
-    def _invalidated(self, keys: Sequence[bytes] | None) -> None:
+    def on_keys(self, shard: Shard, keys: Sequence[bytes] | None) -> None:
+        """These keys have changed; None means all of them."""
         if keys is None:
-            # Everything was deleted: what is remembered is as stale as after an interruption.
-            self._cache.end_span(time.monotonic())
-            self._cache.begin_span()
+            self._overtake_all()
             return
-        for key in keys:
+        if len(keys) > _MANY_KEYS:
+            shard.forget()
+            self._overtake_all()
+        probes = []
+        canary = shard.canary
+        for key in keys if len(keys) <= _MANY_KEYS else ():
             name = key.decode("utf-8", "replace")
-            if name == self._canary.key:
-                self._canary.heard()
-                continue
-            if name.startswith(PROBE_PREFIX):
-                # While Redis does not answer reads, the last good copies are in force.
-                if self.on_probe is not None and self.redis_up:
-                    self.on_probe(name)
-                continue
             kind, _, rest = name.partition(":")
+            if kind == "canary":
+                if name == canary.key:
+                    canary.heard()
+                continue
+            if kind == "probe":
+                probes.append(name)
+                continue
             number = rest.rpartition(":")[0] if kind == "usage" else rest
             self._cache.invalidate(number, usage_only=kind == "usage")
-            read = self._flying.pop(number, None)
+            read = self._reads.pop(number, None)
             if read is not None:
                 read.overtaken = True
+        # While Redis does not answer reads, the last good copies are in force.
+        if self.on_probe is not None and shard.up:
+            for name in probes:
+                self.on_probe(name)
 
-    async def _sing(self) -> None:
-        while True:
-            self._ask_canary()
-            await asyncio.sleep(_CANARY_EVERY_S if self.redis_up else _CANARY_EVERY_DOWN_S)
-            if self._canary.is_missed and self.redis_up and self._cache.span is not None:
-                self._stream.restart()
+    def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
+        """A cluster's server says how it sees the cluster."""
+        self._layout.answers(shard, replies)
 
-    def _ask_canary(self) -> None:
-        self._canary_due = True
-        self._wake.set()
+    def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:
+        """Something is wrong with a server."""
+        if self.on_trouble is not None:
+            self.on_trouble(shard.name, error, kind)
 
-    async def _touch_canary(self) -> None:
-        self._canary.send()
-        if not await self._reader.touch(self._canary.key, self._canary.ttl_s):
-            self._canary.expect_nothing()
+    def _overtake_all(self) -> None:
+        for read in self._reads.values():
+            read.overtaken = True
+        self._reads.clear()
 
 
 def _digest(document: bytes | ResponseError | None) -> bytes:

@@ -84,7 +84,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
     # Only commands that need Redis pay for importing its client.
     from redis.exceptions import RedisError
 
-    from engine import redis_client, redis_server
+    from engine import redis_server
 
     try:
         if config.redis.embedded:
@@ -95,7 +95,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
     except RedisError as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
-    except (redis_server.EmbeddedRedisError, redis_client.UnsupportedUrl) as error:
+    except (redis_server.EmbeddedRedisError, ValueError) as error:
         raise Failed(str(error)) from None
 
 

@@ -14,9 +14,10 @@ from zoneinfo import ZoneInfo
 import pytest
 import redis
 
+from rules.cache import Span
+from rules.connection import Command
 from rules.model import Condition, DocumentError
 from rules.numbers import Numbering
-from rules.reader import Answer
 from rules.store import Entry, Store, Unavailable
 
 if TYPE_CHECKING:
@@ -123,18 +124,10 @@ async def test_look_ups_of_one_moment_share_one_read(
     for number in numbers:
         other.set(f"line:{number}", document(number))
     async with running(durable) as store:
-        asked = 0
-        read = store._reader.read
-
-        async def counted(numbers: Sequence[str], unix_now: float) -> list[Answer]:
-            nonlocal asked
-            asked += 1
-            return await read(numbers, unix_now)
-
-        store._reader.read = counted  # type: ignore[method-assign]
+        before = other.info("commandstats").get("cmdstat_get", {"calls": 0})["calls"]
         entries = await asyncio.gather(*(store.look_up(n) for n in numbers * 3))
         assert [e.line.number for e in entries if e.line] == numbers * 3
-        assert asked == 1
+        assert other.info("commandstats")["cmdstat_get"]["calls"] == before + len(numbers)
 
 
 async def test_an_unknown_number_is_remembered_and_appears_when_written(
@@ -310,14 +303,21 @@ class Gate:
     def __init__(self, store: Store) -> None:
         self.answered = asyncio.Event()
         self.open = asyncio.Event()
-        self._read = store._reader.read
-        store._reader.read = self._held  # type: ignore[method-assign]
+        (shard,) = store._layout.shards
+        self._ask = shard._ask
+        shard._ask = self._held  # type: ignore[method-assign]
 
-    async def _held(self, numbers: Sequence[str], unix_now: float) -> list[Answer]:
-        answers = await self._read(numbers, unix_now)
-        self.answered.set()
-        await self.open.wait()
-        return answers
+    async def _held(self, commands: Sequence[Command]) -> list[Any]:
+        replies = await self._ask(commands)
+        if any(command[0] == "GET" for command in commands):
+            self.answered.set()
+            await self.open.wait()
+        return replies
+
+
+def span_of(store: Store) -> Span | None:
+    (shard,) = store._layout.shards
+    return shard.span
 
 
 async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
@@ -329,7 +329,7 @@ async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
         other.set(f"line:{LINE}", document(label="two"))
-        await until(lambda: LINE not in store._flying)
+        await until(lambda: LINE not in store._reads)
         gate.open.set()
         assert label(await early) == "one"
         assert store.peek(LINE) is None
@@ -345,7 +345,7 @@ async def test_a_call_after_the_change_does_not_join_the_overtaken_read(
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
         other.set(f"line:{LINE}", document(label="two"))
-        await until(lambda: LINE not in store._flying)  # the news has overtaken the answer
+        await until(lambda: LINE not in store._reads)  # the news has overtaken the answer
         late = asyncio.create_task(store.look_up(LINE))
         await asyncio.sleep(0)
         gate.open.set()
@@ -359,12 +359,12 @@ async def test_a_read_across_an_interruption_is_never_taken_for_current(
 ) -> None:
     async with running(durable) as store:
         await until(lambda: store.age_s() == 0)
-        span = store._cache.span
+        span = span_of(store)
         gate = Gate(store)
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
         kill_stream(other)
-        await until(lambda: store._cache.span not in (span, None))  # lost, and found again
+        await until(lambda: span_of(store) not in (span, None))  # lost, and found again
         other.set(f"line:{LINE}", document(label="two"))
         gate.open.set()
         assert label(await early) == "one"
@@ -403,10 +403,10 @@ async def test_a_stream_that_answers_pings_but_tells_nothing_is_replaced(
 ) -> None:
     async with running(durable) as store:
         await settled(store)
-        span = store._cache.span
-        store._stream._on_keys = lambda keys: None
+        span = span_of(store)
+        store._layout.shards[0]._stream._on_keys = lambda keys: None
         await until(lambda: store.invalidation_lag_s > 2, 5)
-        await until(lambda: store._cache.span not in (span, None), 5)
+        await until(lambda: span_of(store) not in (span, None), 5)
 
 
 async def test_the_lag_grows_while_redis_takes_no_writes_and_the_stream_is_left_alone(

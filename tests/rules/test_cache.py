@@ -28,14 +28,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def cache(clock: Clock) -> Cache:
-    cache = Cache(3, stale_max_s=60, unix=clock, now=clock)
-    cache.begin_span()
-    return cache
+    return Cache(3, stale_max_s=60, unix=clock, now=clock)
 
 
-def slot(cache: Cache, number: str = NUMBER, known: bool = True) -> Slot:
-    assert cache.span is not None
-    kept = Slot(Entry(Line(number, "acme") if known else None), cache.span)
+def slot(
+    cache: Cache, number: str = NUMBER, known: bool = True, span: Span | None = None
+) -> Slot:
+    kept = Slot(Entry(Line(number, "acme") if known else None), span or Span())
     cache.keep(number, kept)
     return kept
 
@@ -52,20 +51,22 @@ def test_current_until_its_key_is_named(cache: Cache, clock: Clock) -> None:
 def test_an_interruption_makes_everything_stale_and_a_new_span_does_not_bring_it_back(
     cache: Cache, clock: Clock
 ) -> None:
-    kept = slot(cache)
-    cache.end_span(clock.s)
+    span = Span()
+    kept, other = slot(cache, span=span), slot(cache, "+33972101002", span=span)
+    span.end(clock.s)
     assert not cache.is_current(kept)
-    cache.begin_span()
+    assert not cache.is_current(other)
+    slot(cache, "+33972101003", span=Span())
     assert not cache.is_current(kept)
 
 
 def test_the_age_of_a_copy_counts_from_when_it_was_last_known_current(
     cache: Cache, clock: Clock
 ) -> None:
-    kept = slot(cache)
+    kept = slot(cache, span=(span := Span()))
     clock.s += 3600  # current all the while: no age
     assert cache.last_good(kept) is kept.entry
-    cache.end_span(clock.s - 2)
+    span.end(clock.s - 2)
     clock.s += 58
     assert cache.last_good(kept) is kept.entry
     clock.s += 1
@@ -75,24 +76,42 @@ def test_the_age_of_a_copy_counts_from_when_it_was_last_known_current(
 def test_a_copy_that_was_overtaken_does_not_get_younger_by_a_later_interruption(
     cache: Cache, clock: Clock
 ) -> None:
-    kept = slot(cache)
+    kept = slot(cache, span=(span := Span()))
     cache.invalidate(NUMBER)
     clock.s += 50
     cache.invalidate(NUMBER)
-    cache.end_span(clock.s)
+    span.end(clock.s)
     clock.s += 11
     assert cache.last_good(kept) is None
 
 
-def test_a_read_of_an_ended_span_is_never_current(cache: Cache, clock: Clock) -> None:
-    span = cache.span
-    assert span is not None
-    cache.end_span(clock.s)
-    cache.begin_span()
-    late = Slot(Entry(Line(NUMBER, "acme")), span)
-    cache.keep(NUMBER, late)
-    assert not cache.is_current(late)
-    assert cache.last_good(late) is late.entry
+def test_what_was_read_from_two_servers_is_current_while_both_streams_go_on(
+    cache: Cache, clock: Clock
+) -> None:
+    first, second, third = Span(), Span(), Span()
+    assert first.with_other(first) is first
+    joint = first.with_other(second)
+    assert joint is second.with_other(first) is first.with_other(second)
+    alone, both = slot(cache, "+1", span=first), slot(cache, "+2", span=joint)
+    three = slot(cache, "+3", span=joint.with_other(third))
+    third.end(clock.s - 5)
+    assert [cache.is_current(each) for each in (alone, both, three)] == [True, True, False]
+    second.end(clock.s)
+    assert [cache.is_current(each) for each in (alone, both, three)] == [True, False, False]
+    assert joint.lost_at == clock.s
+    assert first.with_other(second) is second  # over: what is read under it is not current
+    again = first.with_other(Span())
+    assert again.lost_at is None
+    assert again is not joint
+
+
+def test_a_server_that_reconnects_for_ever_leaves_no_joint_spans_behind() -> None:
+    steady = Span()
+    for _ in range(100):
+        other = Span()
+        steady.with_other(other)
+        other.end(1.0)
+    assert len(steady._joint or ()) <= 2
 
 
 def test_without_a_stream_nothing_is_current() -> None:
@@ -134,8 +153,6 @@ def test_use_of_a_plan_matters_to_lines_with_hours_only_and_until_the_month_ends
     planned = Slot(
         Entry(Line(NUMBER, "acme", offer=Offer(mobile="hours", mobile_hours=2))), Span(None)
     )
-    assert cache.span is not None
-    planned.span = cache.span
     planned.use_plan(600, until=clock.s + 10)
     cache.keep(NUMBER, planned)
     assert planned.entry.plan_left_s() == 6600

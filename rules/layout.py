@@ -1,0 +1,233 @@
+"""Which server holds which key: one of them all, a master that Sentinel names, or a cluster.
+
+A layout follows what it is told by the servers. When keys have moved, or a master is another one,
+the shards concerned connect anew and everything read from them is in doubt.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.crc import key_slot
+from redis.exceptions import AskError, RedisError, ResponseError
+
+from rules.connection import Connection, dial_like, dial_node
+from rules.shard import Shard
+
+SLOTS = 16384
+_POLL_S = 0.5
+_ANSWER_S = 1.0
+_SEEK_S = 0.25
+
+Client = Redis | RedisCluster
+MakeShard = Callable[..., Shard]
+Address = tuple[str, int]
+
+
+class Layout:
+    """One server, or one at a time: the master that Sentinel names.
+
+    Args:
+        client: the engine's Redis client.
+        make: makes a shard from its name, its dial and more arguments of `Shard`.
+    """
+
+    def __init__(self, client: Redis, make: MakeShard) -> None:
+        pool = client.connection_pool
+        self._sentinel = pool if isinstance(pool, SentinelConnectionPool) else None
+        self._only = make("redis", dial_like(client))
+        self._watch: asyncio.Task[None] | None = None
+        self.shards: Sequence[Shard] = (self._only,)
+
+    async def start(self) -> None:
+        """Connect, and wait until Redis has answered or has been found away (1 s at most)."""
+        self._only.start()
+        if self._sentinel is not None:
+            self._watch = asyncio.create_task(self._follow(), name="rules: sentinel")
+        await self._only.tried()
+
+    async def close(self) -> None:
+        """Close every shard."""
+        await _end(self._watch)
+        await self._only.close()
+
+    def shard_of(self, key: str) -> Shard | None:
+        """Who holds a key; None when nobody is known to."""
+        return self._only
+
+    def redirect(self, error: AskError) -> Shard | None:
+        """Where a shard says that a key is to be asked for."""
+        return None
+
+    def answers(self, shard: Shard, replies: Sequence[Any]) -> None:
+        """What a shard said to its questions."""
+
+    async def _follow(self) -> None:
+        """Sentinel may name another master while the old one still answers, or hangs."""
+        assert self._sentinel is not None
+        manager, name = self._sentinel.sentinel_manager, self._sentinel.service_name
+        known: object = None
+        while True:
+            with contextlib.suppress(RedisError, OSError, TimeoutError):
+                async with asyncio.timeout(_ANSWER_S):
+                    master = await manager.discover_master(name)
+                if known is not None and master != known:
+                    self._only.restart()
+                known = master
+            await asyncio.sleep(_POLL_S if self._only.up else _SEEK_S)
+
+
+class ClusterLayout(Layout):
+    """A cluster: a shard for each master that has slots.
+
+    Every master is asked twice a second how it sees the cluster. The view of the latest epoch
+    counts: that of a node that is cut off from the majority stays behind.
+    """
+
+    _QUESTIONS = (("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
+
+    def __init__(self, client: RedisCluster, make: MakeShard) -> None:
+        self._client = client
+        self._make = make
+        self._seeds: list[Address] = [(node.host, int(node.port)) for node in client.startup_nodes]
+        self._shards: dict[Address, Shard] = {}
+        self._ranges: dict[Address, tuple[tuple[int, int], ...]] = {}
+        self._slots: list[Shard | None] = [None] * SLOTS
+        self._epoch = -1
+        self._closing: set[asyncio.Task[None]] = set()
+        self._watch: asyncio.Task[None] | None = None
+        self.shards: Sequence[Shard] = ()
+
+    async def start(self) -> None:
+        """Ask the nodes of the URL who has what, then as for one server."""
+        await self._seek_once()
+        self._watch = asyncio.create_task(self._seek(), name="rules: cluster")
+        await asyncio.gather(*(shard.tried() for shard in self.shards))
+
+    async def close(self) -> None:
+        """Close every shard."""
+        await _end(self._watch)
+        await asyncio.gather(*self._closing, *(shard.close() for shard in self.shards))
+
+    def shard_of(self, key: str) -> Shard | None:
+        """Who holds a key; None when nobody is known to."""
+        return self._slots[key_slot(key.encode())]
+
+    def redirect(self, error: AskError) -> Shard | None:
+        """Where a shard says that a key is to be asked for, if it is known; and look around."""
+        for shard in self.shards:
+            shard.probe()
+        return self._shards.get((error.host, error.port))
+
+    def answers(self, shard: Shard, replies: Sequence[Any]) -> None:
+        """A master's view of the cluster."""
+        slots, info = replies
+        if isinstance(slots, ResponseError) or isinstance(info, ResponseError):
+            return
+        address = next((a for a, known in self._shards.items() if known is shard), None)
+        if address is not None:
+            self._see(slots, info, address)
+
+    def _see(self, slots: Any, info: bytes, told_by: Address) -> None:
+        epoch = _epoch_of(info)
+        if epoch < self._epoch:
+            return
+        self._epoch = epoch
+        ranges: dict[Address, list[tuple[int, int]]] = {}
+        for first, last, (host, port, *_), *_ in slots:
+            address = (host.decode() if host else told_by[0], int(port))
+            ranges.setdefault(address, []).append((int(first), int(last)))
+        found = {address: tuple(sorted(theirs)) for address, theirs in ranges.items()}
+        if found and found != self._ranges:
+            self._apply(found)
+
+    def _apply(self, found: dict[Address, tuple[tuple[int, int], ...]]) -> None:
+        """Other masters, or other slots: new shards start, changed ones forget, old ones end."""
+        before, self._ranges = self._ranges, found
+        gone = [shard for address, shard in self._shards.items() if address not in found]
+        kept = {a: shard for a, shard in self._shards.items() if a in found}
+        self._shards = {}
+        self._slots = [None] * SLOTS
+        for address, ranges in found.items():
+            shard = kept.get(address)
+            if shard is None:
+                host, port = address
+                shard = self._make(
+                    f"{host}:{port}",
+                    dial_node(self._client, host, port),
+                    questions=self._QUESTIONS,
+                    every_s=_POLL_S,
+                )
+                shard.start()
+            elif before.get(address) != ranges:
+                shard.forget()
+            self._shards[address] = shard
+            for first, last in ranges:
+                self._slots[first : last + 1] = [shard] * (last + 1 - first)
+            shard.canary.key = _key_in(shard.canary.prefix, ranges)
+            shard.canary.expect_nothing()
+        self.shards = tuple(self._shards.values())
+        for shard in gone:
+            # Not awaited: whoever told us this may be the one that goes.
+            task = asyncio.create_task(shard.close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def _seek(self) -> None:
+        """When none of the known masters answers, ask the nodes of the URL and all once known."""
+        while True:
+            await asyncio.sleep(_SEEK_S)
+            if not any(shard.up for shard in self.shards):
+                await self._seek_once()
+
+    async def _seek_once(self) -> None:
+        for address in dict.fromkeys((*self._seeds, *self._shards)):
+            connection = Connection(dial_node(self._client, *address))
+            try:
+                async with asyncio.timeout(_ANSWER_S):
+                    await connection.open()
+                    slots, info = await connection.ask(self._QUESTIONS)
+            except (RedisError, OSError, TimeoutError):
+                continue
+            finally:
+                await connection.close()
+            if not isinstance(slots, ResponseError) and not isinstance(info, ResponseError):
+                self._see(slots, info, address)
+                if self.shards:
+                    return
+
+
+def layout_of(client: Client, make: MakeShard) -> Layout:
+    """The layout of a client's Redis."""
+    if isinstance(client, RedisCluster):
+        return ClusterLayout(client, make)
+    return Layout(client, make)
+
+
+def _epoch_of(info: bytes) -> int:
+    for line in info.splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"cluster_current_epoch":
+            return int(value)
+    return 0
+
+
+def _key_in(prefix: str, ranges: Sequence[tuple[int, int]]) -> str:
+    """A key with this beginning in one of the slots. About as many attempts as masters."""
+    number = 0
+    while True:
+        key = f"{prefix}:{number}"
+        slot = key_slot(key.encode())
+        if any(first <= slot <= last for first, last in ranges):
+            return key
+        number += 1
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

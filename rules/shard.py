@@ -1,0 +1,316 @@
+"""One Redis server and the keys it holds: all of them, or a cluster node's share.
+
+Its reads go over one connection, many in one round trip: what is asked while an exchange is on its
+way makes the next one. Beside it runs its stream of invalidations, and a canary a second that
+proves both alive and shows whether it still takes writes.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from redis.exceptions import AskError, RedisError, ResponseError
+
+from rules.cache import Span
+from rules.canary import Canary
+from rules.connection import Command, Connection, Dial
+from rules.invalidation import Invalidations
+from rules.trouble import kind_of, refuses
+
+PATIENCE_S = 1.0
+"""A server that is silent for this long is away."""
+SLOW_S = 0.05
+"""One that is silent for this long makes nobody wait who has a last good copy."""
+_LARGEST_BATCH = 400
+_DOWN_EVERY_S = 0.25
+_CANARY_TTL_S = 60
+_RECONNECT_REFUSED_S = 5.0
+
+
+class Unavailable(Exception):
+    """Redis does not answer, and nothing is known without it."""
+
+
+class Taker(Protocol):
+    """Gets the reply to a command: bytes, a list or a ResponseError, or `Unavailable` when there
+    is none; with the span it was read in (None: the stream was off) and when the exchange began
+    (monotonic seconds)."""
+
+    def __call__(self, reply: Any, span: Span | None, begun: float) -> None: ...
+
+
+class Watcher(Protocol):
+    """Who is told what becomes of a shard."""
+
+    def on_keys(self, shard: "Shard", keys: Sequence[bytes] | None) -> None:
+        """These keys have changed; None means all of them."""
+
+    def on_answers(self, shard: "Shard", replies: Sequence[Any]) -> None:
+        """What it said to `Shard.questions`."""
+
+    def on_shard_trouble(self, shard: "Shard", error: BaseException, kind: str) -> None:
+        """Something was wrong with it. `kind` is one of `trouble.KINDS`."""
+
+
+class Shard:
+    """One server.
+
+    Args:
+        name: for people and logs.
+        dial: makes a connection to it.
+        prefixes: of the keys to hear about; that of the canary comes on top.
+        canary: the worker's unique id.
+        every_s: seconds between two canaries.
+
+    Attributes:
+        up: it answered last time it was asked, which is once a second at least.
+        span: the stretch without a missed invalidation that goes on; None between two.
+        lost_at: monotonic seconds when the last stretch ended.
+        refused: why it takes no writes ("read_only", "full"...); None while it does.
+        questions: commands sent with every canary.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        dial: Dial,
+        *,
+        prefixes: Sequence[str],
+        canary: str,
+        watcher: Watcher,
+        questions: Sequence[Command] = (),
+        every_s: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.up = False
+        self.span: Span | None = None
+        self.lost_at = time.monotonic()
+        self.refused: str | None = None
+        self.questions = questions
+        self.canary = Canary(canary)
+        self.answered = asyncio.Event()
+        self._dial = dial
+        self._every_s = every_s
+        self._watcher = watcher
+        self._stream = Invalidations(
+            dial,
+            (*prefixes, self.canary.prefix),
+            on_live=self._live,
+            on_keys=self._heard,
+            on_lost=self._lost,
+            on_error=lambda error: self._trouble(error, "stream" if self.up else kind_of(error)),
+        )
+        self._queue: list[tuple[Command, Taker]] = []
+        self._flying: list[tuple[Command, Taker]] = []
+        self._connection: Connection | None = None
+        self._asked_at: float | None = None
+        self._limit: asyncio.Timeout | None = None  # of the exchange that is on its way
+        self._stale = False  # the connection is not to be used again
+        self._reconnected_at = -_RECONNECT_REFUSED_S
+        self._canary_due = True
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def __repr__(self) -> str:
+        state = "up" if self.up else "down"
+        return f"<Shard {self.name} {state} stream={'on' if self.span else 'off'}>"
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._tasks = [
+            asyncio.create_task(self._stream.run(), name=f"rules: invalidations {self.name}"),
+            asyncio.create_task(self._read_for_ever(), name=f"rules: reader {self.name}"),
+            asyncio.create_task(self._sing(), name=f"rules: canary {self.name}"),
+        ]
+
+    async def tried(self) -> None:
+        """Wait until it has answered or has been found away (1 s at most)."""
+        await self._stream.tried.wait()
+        await self.answered.wait()
+
+    async def close(self) -> None:
+        """Stop, and let nobody wait for an answer that will not come."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        self._down(Unavailable("closed"))
+        await self._disconnect()
+
+    def ask(self, command: Command, taker: Taker) -> None:
+        """Send a command with the next exchange."""
+        self._queue.append((command, taker))
+        self._wake.set()
+
+    @property
+    def prompt(self) -> bool:
+        """Whether an answer can be expected at once: it is up, and does not hang."""
+        asked_at = self._asked_at
+        return self.up and (asked_at is None or time.monotonic() - asked_at < SLOW_S)
+
+    def probe(self) -> None:
+        """Ask at once whether it is there."""
+        self._canary_due = True
+        self._wake.set()
+
+    def restart(self) -> None:
+        """Connect anew: another server may have its name, or other keys its place."""
+        self.interrupt()
+        self._stale = True
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(asyncio.get_running_loop().time())
+        self._stream.restart()
+        self.probe()
+
+    def interrupt(self) -> None:
+        """News may have been missed: everything read from it is in doubt."""
+        if self.span is not None:
+            self.lost_at = time.monotonic()
+            self.span.end(self.lost_at)
+            self.span = None
+            self._stream.restart()
+
+    # Reading: one task, one batch at a time.
+
+    async def _read_for_ever(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._canary_due or self._queue:
+                try:
+                    await self._exchange()
+                except (RedisError, OSError, TimeoutError) as error:
+                    await self._fail(error)
+                except Exception as error:
+                    # One answer that cannot be dealt with must not end the reading of all others.
+                    _report("rules: an exchange failed", error)
+                    await self._fail(error)
+            self.answered.set()
+
+    async def _exchange(self) -> None:
+        """The canary if it is due, and what is queued, in one round trip."""
+        own: list[Command] = []
+        if self._canary_due:
+            self._canary_due = False
+            self.canary.send()
+            own = [("SET", self.canary.key, "1", "EX", _CANARY_TTL_S), *self.questions]
+        batch = self._flying = self._queue[:_LARGEST_BATCH]
+        del self._queue[:_LARGEST_BATCH]
+        span, begun = self.span, time.monotonic()
+        self._asked_at = begun
+        try:
+            async with asyncio.timeout(PATIENCE_S) as self._limit:
+                replies = await self._ask([*own, *(command for command, _ in batch)])
+        finally:
+            self._asked_at = self._limit = None
+        for reply in replies[len(own) :]:
+            if isinstance(reply, ResponseError) and refuses(reply):
+                raise reply
+        self._flying = []
+        self.up = True
+        if own:
+            self._hear_canary(replies[0])
+            if self.questions:
+                self._watcher.on_answers(self, replies[1 : len(own)])
+        for (_, taker), reply in zip(batch, replies[len(own) :], strict=True):
+            _give(taker, reply, span, begun)
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        if self._stale:
+            await self._disconnect()
+            self._stale = False
+        if self._connection is not None and self._connection.is_open:
+            try:
+                return await self._connection.ask(commands)
+            except (RedisError, OSError):
+                # Dropped while idle, most likely: one attempt on a new connection.
+                await self._disconnect()
+        connection = self._connection = Connection(self._dial)
+        await connection.open()
+        return await connection.ask(commands)
+
+    async def _disconnect(self) -> None:
+        if self._connection is not None:
+            await self._connection.close()
+            self._connection = None
+
+    async def _fail(self, error: BaseException) -> None:
+        self._trouble(error, kind_of(error))
+        await self._disconnect()
+        self._down(Unavailable(str(error) or "no answer"))
+
+    def _down(self, why: Unavailable) -> None:
+        self.up = False
+        waiting = [*self._flying, *self._queue]
+        self._flying, self._queue = [], []
+        for _, taker in waiting:
+            _give(taker, why, None, 0.0)
+
+    # The canary
+
+    def _hear_canary(self, reply: object) -> None:
+        if not isinstance(reply, ResponseError):
+            self.refused = None
+            return
+        self.canary.expect_nothing()
+        if isinstance(reply, AskError):
+            return
+        # It answers, and refuses to be written to: a replica, no memory left, no right to.
+        self.refused = kind_of(reply)
+        self._trouble(reply, self.refused)
+        now = time.monotonic()
+        if self.refused == "read_only" and now - self._reconnected_at > _RECONNECT_REFUSED_S:
+            # Behind its name there may be a master again, for those who ask anew.
+            self._reconnected_at = now
+            self.restart()
+
+    async def _sing(self) -> None:
+        while True:
+            self.probe()
+            await asyncio.sleep(self._every_s if self.up else _DOWN_EVERY_S)
+            if self.canary.is_missed and self.up and self.span is not None:
+                self._trouble(TimeoutError("changes are not told"), "stream")
+                self.interrupt()
+
+    # The stream
+
+    def _live(self) -> None:
+        self.span = Span()
+        self.canary.expect_nothing()
+        self.probe()
+
+    def _lost(self, heard_at: float) -> None:
+        if self.span is not None:
+            self.span.end(heard_at)
+            self.span = None
+            self.lost_at = heard_at
+        # Ask at once whether it is the server that has gone, or this connection alone.
+        self.probe()
+
+    def _heard(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None and self.span is not None:
+            # Everything was deleted: what is remembered is as stale as after an interruption.
+            self.forget()
+        self._watcher.on_keys(self, keys)
+
+    def forget(self) -> None:
+        """Everything read so far is in doubt; the stream goes on."""
+        if self.span is not None:
+            self.span.end(time.monotonic())
+            self.span = Span()
+
+    def _trouble(self, error: BaseException, kind: str) -> None:
+        self._watcher.on_shard_trouble(self, error, kind)
+
+
+def _give(taker: Taker, reply: Any, span: Span | None, begun: float) -> None:
+    try:
+        taker(reply, span, begun)
+    except Exception as error:
+        _report("rules: a look-up failed", error)
+
+
+def _report(message: str, error: Exception) -> None:
+    context = {"message": message, "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
