@@ -23,7 +23,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, SlotNotCoveredError
 from redis.retry import Retry
 
-Client = redis.asyncio.Redis | redis.asyncio.cluster.RedisCluster
+Client = redis.asyncio.Redis
+"""What `connect` gives. For a cluster it is no Redis by its class (it is a RedisCluster) and is one
+by its methods, for commands and scripts about one key."""
 
 SENTINEL_PORT, PORT = 26379, 6379
 _SENTINEL_S = 0.5
@@ -73,17 +75,16 @@ def connect(url: str, **options: Any) -> Client:
     if kind == "cluster":
         nodes = [redis.asyncio.cluster.ClusterNode(*host) for host in settings.pop("hosts")]
         settings = {**_cluster_limits(options), **settings}
-        return redis.asyncio.cluster.RedisCluster(
+        cluster: Any = redis.asyncio.cluster.RedisCluster(
             startup_nodes=nodes, retry=AsyncRetry(NoBackoff(), _CLUSTER_RETRIES), **settings
         )
+        return cast(Client, cluster)
     options = {"retry": AsyncRetry(NoBackoff(), 1), **options}
     return redis.asyncio.Redis.from_url(settings["url"], **options)
 
 
 def connect_blocking(url: str, **options: Any) -> redis.Redis:
-    """The same as `connect`, for the commands that run outside a loop. What it gives for a cluster
-    is no Redis by its class and is one by its methods, for commands about one key.
-    """
+    """The same as `connect`, for the commands that run outside a loop."""
     kind, settings = _read(url)
     if kind == "sentinel":
         master, hosts, asking = _split_sentinel(settings)
@@ -132,10 +133,11 @@ async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[An
     for command in commands:
         pipe.execute_command(*command)
     replies: list[Any] = await pipe.execute(raise_on_error=False)
+    cluster: Any = client
     lost = any(isinstance(reply, _LOST) for reply in replies)
-    if lost and isinstance(client, redis.asyncio.cluster.RedisCluster):
+    if lost and isinstance(cluster, redis.asyncio.cluster.RedisCluster):
         # A pipeline does not look around by itself for who has the keys now.
-        await client.nodes_manager.initialize()
+        await cluster.nodes_manager.initialize()
     return replies
 
 

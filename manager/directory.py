@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from manager.who import Who
+from rules.connection import dial_like
 from rules.invalidation import Invalidations
 
 _PREFIX = b"line:"
@@ -76,7 +77,11 @@ class Directory:
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         self._stream = Invalidations(
-            redis, ("line:",), on_live=self._on_live, on_keys=self._on_keys, on_lost=self._on_lost
+            dial_like(redis),
+            ("line:",),
+            on_live=self._on_live,
+            on_keys=self._on_keys,
+            on_lost=self._on_lost,
         )
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -42,7 +42,7 @@ class Invalidations:
         on_live: Callable[[], None],
         on_keys: Callable[[Sequence[bytes] | None], None],
         on_lost: Callable[[float], None],
-        on_error: Callable[[BaseException], None],
+        on_error: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self.tried = asyncio.Event()
         self._dial = dial

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import AskError, RedisError, ResponseError
+from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
 
 from rules.cache import Span
 from rules.canary import Canary
@@ -260,7 +260,7 @@ class Shard:
         self.refused = kind_of(reply)
         self._trouble(reply, self.refused)
         now = time.monotonic()
-        if self.refused == "read_only" and now - self._reconnected_at > _RECONNECT_REFUSED_S:
+        if isinstance(reply, ReadOnlyError) and now - self._reconnected_at > _RECONNECT_REFUSED_S:
             # Behind its name there may be a master again, for those who ask anew.
             self._reconnected_at = now
             self.restart()

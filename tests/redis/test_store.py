@@ -414,11 +414,11 @@ async def test_the_lag_grows_while_redis_takes_no_writes_and_the_stream_is_left_
 ) -> None:
     async with running(durable) as store:
         await settled(store)
-        span = store._cache.span
+        span = span_of(store)
         other.config_set("min-replicas-to-write", 1)  # writes are refused, all else goes on
         await until(lambda: store.invalidation_lag_s > 2.5, 6)
         assert store.redis_up
-        assert store._cache.span is span
+        assert span_of(store) is span
         other.config_set("min-replicas-to-write", 0)
         await until(lambda: store.invalidation_lag_s < 0.5, 4)
 

@@ -1,0 +1,287 @@
+"""Several redis-servers that belong together: a cluster, and a master with its sentinels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.crc import key_slot
+
+from engine import redis_client
+from tests.redis.servers import PROGRAM
+
+HOST = "127.0.0.1"
+SLOTS = 16384
+START_S = 20.0
+
+
+class Node:
+    """One redis-server process on a TCP port of its own."""
+
+    def __init__(self, folder: Path, *options: str, port: int = 0, sentinel: bool = False) -> None:
+        self.port = port or free_port()
+        self.folder = folder / str(self.port)
+        self.folder.mkdir()
+        self._options = options
+        self._sentinel = sentinel
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [PROGRAM, *self._options, "--port", str(self.port), "--bind", HOST]
+        command += ["--dir", str(self.folder)]
+        command += ["--sentinel"] if self._sentinel else ["--save", ""]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        with self.client() as client:
+            until(lambda: _answers(client), f"redis-server on port {self.port}")
+
+    def client(self) -> redis.Redis:
+        """A blocking client of this node alone; close it."""
+        return redis.Redis(HOST, self.port, decode_responses=True, socket_timeout=5)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Pause it (SIGSTOP) or let it go on (SIGCONT)."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it the hard way; it can be started again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+class ClusterServers:
+    """Masters that share the slots, each with as many replicas as asked for."""
+
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, timeout_ms: int = 1000):
+        options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)]
+        # Counted in the ping time of the cluster's bus: quick enough for a test.
+        options += ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"]
+        options += ["--cluster-require-full-coverage", "no", "--appendonly", "no"]
+        self.masters = [Node(folder, *options, port=bus_port()) for _ in range(masters)]
+        self.replicas = [Node(folder, *options, port=bus_port()) for _ in range(masters * replicas)]
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{node.port}" for node in self.masters)
+
+    def start(self) -> None:
+        """Start the nodes and make them one cluster."""
+        nodes = [*self.masters, *self.replicas]
+        for node in nodes:
+            node.start()
+        first = self.masters[0]
+        for place, node in enumerate(self.masters):
+            begin = place * SLOTS // len(self.masters)
+            end = (place + 1) * SLOTS // len(self.masters) - 1
+            with node.client() as client:
+                client.execute_command("CLUSTER ADDSLOTSRANGE", begin, end)
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", place + 1)
+        for node in nodes[1:]:
+            with node.client() as client:
+                client.execute_command("CLUSTER MEET", HOST, first.port)
+        until(lambda: all(_knows(node, len(nodes)) for node in nodes), "the cluster")
+        for place, node in enumerate(self.replicas):
+            with self.masters[place % len(self.masters)].client() as client:
+                master_id = client.execute_command("CLUSTER MYID")
+            with node.client() as client:
+                until(lambda c=client, m=master_id: _replicates(c, m), "a replica")  # type: ignore[misc]
+        until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
+
+    def stop(self) -> None:
+        for node in (*self.masters, *self.replicas):
+            node.kill()
+
+    def connect(self, **options: Any) -> redis_client.Client:
+        """A client as the engine uses it; close it."""
+        return redis_client.connect(self.url, **options)
+
+    def client(self) -> Any:
+        """A blocking client: the other program that writes. Close it."""
+        return redis_client.connect_blocking(self.url, decode_responses=True)
+
+    def flush(self) -> None:
+        for node in self.masters:
+            with node.client() as client:
+                client.flushall()
+
+    def master_of(self, key: str) -> Node:
+        """The master that has a key's slot, as the slots were given out."""
+        slot = key_slot(key.encode())
+        place = next(
+            i
+            for i in range(len(self.masters))
+            if i * SLOTS // len(self.masters) <= slot < (i + 1) * SLOTS // len(self.masters)
+        )
+        return self.masters[place]
+
+
+class SentinelServers:
+    """A master, a replica, and three sentinels that watch them."""
+
+    NAME = "renvoi"
+
+    def __init__(self, folder: Path, *options: str, down_after_ms: int = 400) -> None:
+        self._down_after_ms = down_after_ms
+        self._folder = folder
+        quick = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
+        self.master = Node(folder, *quick, *options)
+        self.replica = Node(
+            folder, *quick, *options, "--replicaof", f"{HOST} {self.master.port}"
+        )
+        self.sentinels: list[Node] = []
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"{HOST}:{node.port}" for node in self.sentinels)
+        return f"redis+sentinel://{places}/{self.NAME}"
+
+    def start(self) -> None:
+        """Start all five and wait until every sentinel knows the others and the replica."""
+        self.master.start()
+        self.replica.start()
+        for _ in range(3):
+            port = free_port()
+            file = self._folder / f"sentinel-{port}.conf"
+            file.write_text(
+                f"sentinel monitor {self.NAME} {HOST} {self.master.port} 2\n"
+                f"sentinel down-after-milliseconds {self.NAME} {self._down_after_ms}\n"
+                f"sentinel failover-timeout {self.NAME} 3000\n"
+            )
+            node = Node(self._folder, str(file), port=port, sentinel=True)
+            node.start()
+            self.sentinels.append(node)
+        with self.replica.client() as client:
+            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        until(lambda: all(map(self._sees_all, self.sentinels)), "the sentinels")
+
+    def stop(self) -> None:
+        for node in (*self.sentinels, self.replica, self.master):
+            node.kill()
+
+    def connect(self, **options: Any) -> redis_client.Client:
+        """A client as the engine uses it; close it."""
+        return redis_client.connect(self.url, **options)
+
+    def client(self) -> Any:
+        """A blocking client of the present master. Close it."""
+        return redis_client.connect_blocking(self.url, decode_responses=True)
+
+    def current(self) -> int:
+        """The port of the master, as the first sentinel says."""
+        with self.sentinels[0].client() as client:
+            return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
+
+    def _sees_all(self, sentinel: Node) -> bool:
+        with sentinel.client() as client:
+            said = client.execute_command("SENTINEL MASTER", self.NAME)
+        state = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
+        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) == 1
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Not pytest's: the path of a unix socket is at most 107 bytes long."""
+    with tempfile.TemporaryDirectory(prefix="rc") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def cluster_servers() -> Iterator[ClusterServers]:
+    """Three masters for the whole run of this process."""
+    with folder() as place:
+        servers = ClusterServers(place)
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
+
+
+@pytest.fixture
+def cluster(cluster_servers: ClusterServers) -> ClusterServers:
+    """The same, empty."""
+    cluster_servers.flush()
+    return cluster_servers
+
+
+@contextmanager
+def running(servers: Sequence[Any]) -> Iterator[None]:
+    """Started in order, stopped whatever happens."""
+    with ExitStack() as stack:
+        for server in servers:
+            stack.callback(server.stop)
+            server.start()
+        yield
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def bus_port() -> int:
+    """A port whose 10,000th successor, the node's bus, exists and is free too."""
+    for _ in range(1000):
+        with socket.socket() as probe:
+            port = free_port() % 30000 + 20000
+            try:
+                probe.bind((HOST, port + 10000))
+                with socket.socket() as other:
+                    other.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port for a cluster's bus")
+
+
+def until(condition: Callable[[], object], what: str, limit_s: float = START_S) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come up"
+        time.sleep(0.02)
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def _info(node: Node) -> dict[str, str]:
+    with node.client() as client:
+        said: Any = client.execute_command("CLUSTER INFO")
+        return dict(said)
+
+
+def _knows(node: Node, count: int) -> bool:
+    return int(_info(node)["cluster_known_nodes"]) == count
+
+
+def _is_ok(node: Node) -> bool:
+    return _info(node)["cluster_state"] == "ok"
+
+
+def _replicates(client: redis.Redis, master_id: str) -> bool:
+    try:
+        raw: Any = client
+        return bool(raw.execute_command("CLUSTER REPLICATE", master_id))
+    except redis.ResponseError:  # the master is not known here yet
+        return False
