@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
-from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 import redis.asyncio
@@ -154,7 +154,7 @@ def add_options(url: str, **options: Any) -> str:
     for name, value in options.items():
         if value is not None and name not in given and _TLS[name] not in given:
             given[name] = str(value).lower() if isinstance(value, bool) else str(value)
-    return urlunsplit(parts._replace(query=urlencode(given)))
+    return _with_query(url, given)
 
 
 def _read(url: str) -> tuple[str, dict[str, Any]]:
@@ -165,8 +165,7 @@ def _read(url: str) -> tuple[str, dict[str, Any]]:
     settings = _tls(query) if scheme == "rediss" else {}
     if not shape:
         # redis-py reads the rest of the URL itself.
-        plain = urlunsplit(parts._replace(query=urlencode({**query, **settings})))
-        return "single", {"url": plain}
+        return "single", {"url": _with_query(url, {**query, **settings})}
     if scheme == "rediss":
         settings["ssl"] = True
         settings["ssl_check_hostname"] = settings.get("ssl_check_hostname", "true") == "true"
@@ -225,6 +224,10 @@ def _tls(query: dict[str, str]) -> dict[str, Any]:
     if verified == "none":
         settings["ssl_check_hostname"] = "false"
     return settings
+
+
+def _with_query(url: str, query: dict[str, Any]) -> str:
+    return url.partition("?")[0] + (f"?{urlencode(query)}" if query else "")
 
 
 def _host(place: str, port: int) -> tuple[str, int]:
