@@ -113,8 +113,6 @@ class Engine:
             "limits": {"wait_s": 0},
             "timers": {"pre_ringing_s": 2, "max_ring_s": 8, "max_call_s": 120, "drain_s": 20},
             "redis": {"url": redis_url, "data_dir": str(directory / "data")},
-            # A machine that tests share has no time for calls now and then; its own scenarios shed.
-            "limits": {"wait_s": 0},
             "admin": {"listen": self._admin},
             "log": {"level": "info", "format": "json"},
         }
