@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.config import Config
-from manager import api, problems
+from manager import api, bulk, editing, pages, problems
 from manager.site import Site
+from manager.web import Visit, Web, failed
+from manager.who import NotFound
+from manager.words import preferred
 
+_HERE = Path(__file__).parent
 # Nothing from anywhere else, no inline script or style, no frames, no plugins.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -40,13 +49,51 @@ def build(config: Config, redis_url: str) -> Starlette:
             yield
 
     app = Starlette(
-        routes=api.routes(site),
+        routes=[*api.routes(site), *_pages(site)],
         lifespan=lifespan,
-        exception_handlers={HTTPException: problems.http_error},
+        exception_handlers={HTTPException: _not_served},
     )
+    app.state.site = site
     headers = _HEADERS | (_INSIST if config.manager.https else {})
     app.add_middleware(_Headers, headers=headers)
     return app
+
+
+def _pages(site: Site) -> list[BaseRoute]:
+    web = Web(site)
+    log_in = pages.LogIn(web)
+    line, forwards = "/lines/{number}", "/lines/{number}/forwards"
+    return [
+        Route("/", _home),
+        Route("/login", web.open(log_in.show)),
+        Route("/login", web.open(log_in.enter), methods=["POST"]),
+        Route("/logout", web.guarded(log_in.leave), methods=["POST"]),
+        Route("/lines", web.guarded(pages.lines)),
+        Route("/suggest", web.guarded(pages.suggest)),
+        Route(line, web.guarded(pages.line)),
+        Route(forwards, web.guarded(editing.edit)),
+        Route(forwards, web.guarded(editing.submit), methods=["POST"]),
+        Route(forwards + "/preview", web.guarded(editing.preview), methods=["POST"]),
+        Route(forwards + "/done", web.guarded(editing.done)),
+        Route("/several", web.guarded(bulk.choose)),
+        Route("/several", web.guarded(bulk.submit), methods=["POST"]),
+        Mount("/static", StaticFiles(directory=_HERE / "static")),
+    ]
+
+
+async def _home(_request: Request) -> Response:
+    return RedirectResponse("/lines", 303)
+
+
+async def _not_served(request: Request, error: Exception) -> Response:
+    """Paths and methods that are none, as the asker reads: the API's problems, or a page."""
+    if request.url.path.startswith(api.PREFIX):
+        return await problems.http_error(request, error)
+    language = preferred(request.headers.get("accept-language", ""))
+    response = failed(Visit(request.app.state.site, request, language), NotFound(""))
+    assert isinstance(error, HTTPException)
+    response.status_code = error.status_code
+    return response
 
 
 class _Headers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -63,6 +64,110 @@ def _fleet(fleet: str | None, operator: bool) -> str | None:
     if fleet == "":
         raise Wrong("--fleet: expected the name of a fleet (got '')")
     return fleet
+
+
+@manager_group.group("account")
+def account_group() -> None:
+    """Accounts that log in to the page.
+
+    \b
+    Examples:
+      renvoi manager account add marie --fleet acme
+      renvoi manager account password marie < password.txt
+    """
+
+
+@account_group.command("add")
+@click.argument("name")
+@_whose
+@with_config
+def add_account(name: str, fleet: str | None, operator: bool, config: Config) -> None:
+    """Make the account NAME; its password is asked for, or read from standard input."""
+    import msgspec
+
+    from manager import accounts
+
+    of, known = _fleet(fleet, operator), _name(name)
+    try:
+        account = accounts.make(known, of, _password())
+    except ValueError as error:
+        raise Wrong(f"password: {error}") from None
+    with open_redis(config) as client:
+        if not client.set(accounts.PREFIX + known, msgspec.json.encode(account), nx=True):
+            raise Wrong(f"NAME: there is an account of that name (got {name!r})")
+    click.echo(f"{known}: made, for {f'fleet {of}' if of else 'all fleets (operator)'}")
+
+
+@account_group.command("password")
+@click.argument("name")
+@with_config
+def set_password(name: str, config: Config) -> None:
+    """Give NAME another password, asked for or read from standard input; its sessions end."""
+    import msgspec
+
+    from manager import accounts
+
+    known = _name(name)
+    with open_redis(config) as client:
+        raw: Any = client.get(accounts.PREFIX + known)
+        account = accounts.read(raw)
+        if account is None:
+            raise Wrong(f"account {known}: unknown account")
+        try:
+            changed = msgspec.structs.replace(account, password=accounts.hashed(_password()))
+        except ValueError as error:
+            raise Wrong(f"password: {error}") from None
+        client.set(accounts.PREFIX + known, msgspec.json.encode(changed), xx=True)
+    click.echo(f"{known}: has another password, its sessions have ended")
+
+
+@account_group.command("list")
+@with_config
+@with_json
+def list_accounts(config: Config, as_json: bool) -> None:
+    """List the accounts."""
+    from manager import accounts
+
+    with open_redis(config) as client:
+        keys = sorted(client.scan_iter(accounts.PREFIX + "*", count=1000))
+        raws: Any = client.mget(keys) if keys else []
+    found = [account for raw in raws if (account := accounts.read(raw))]
+    if as_json:
+        print_json([{"name": a.name, "fleet": a.fleet, "created": a.created} for a in found])
+        return
+    rows = [[a.name, a.fleet or "all (operator)", _day(a.created)] for a in found]
+    print_table(["NAME", "FLEET", "CREATED"], rows)
+
+
+@account_group.command("delete")
+@click.argument("name")
+@with_config
+def delete_account(name: str, config: Config) -> None:
+    """Delete the account NAME; its sessions end at once."""
+    from manager import accounts
+
+    known = _name(name)
+    with open_redis(config) as client:
+        if not client.delete(accounts.PREFIX + known):
+            raise Wrong(f"account {known}: unknown account")
+    click.echo(f"{known}: deleted")
+
+
+def _name(text: str) -> str:
+    from manager import accounts
+
+    name = accounts.name_of(text)
+    if name is None:
+        raise Wrong(f"NAME: expected up to 64 of a-z 0-9 . _ @ - (got {text!r})")
+    return name
+
+
+def _password() -> str:
+    """From the terminal, twice and unseen, or the first line of standard input."""
+    if sys.stdin.isatty():
+        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return typed
+    return sys.stdin.readline().rstrip("\r\n")
 
 
 @manager_group.group("token")

@@ -105,6 +105,19 @@ class Lines:
 
         return await self._write(who, number, what, prepare)
 
+    async def preview(
+        self, who: Who, number: str, edit: Callable[[Document], None], etag: str | None = None
+    ) -> Stored:
+        """What `change` would write, with the same checks and the same errors."""
+        async with self._redis.pipeline() as pipe:
+            stored = self._let_in(who, number, await self._watched(pipe, number))
+            if etag is not None and etag != stored.etag:
+                raise Outdated(f"line {number} was changed since it was read")
+            document: Document = orjson.loads(orjson.dumps(stored.document))
+            edit(document)
+            line = await self._check(pipe, number, stored, document)
+            return Stored(line, canonical(document, line), stored.etag)
+
     async def replace(
         self, who: Who, number: str, document: Document, etag: str | None, new: bool
     ) -> Written:

@@ -30,3 +30,13 @@ async def of_line(redis: Redis, line: Line) -> State:
     if line.max_calls is not None:
         calls = int(await client.zcount(f"live:{line.number}", f"({now}", "+inf"))
     return State(contacts, calls)
+
+
+async def registered(redis: Redis, numbers: Sequence[str]) -> set[str]:
+    """Those of the lines that have a live registration, asked in one go."""
+    pipe: Any = redis.pipeline(transaction=False)
+    now = time.time()
+    for number in numbers:
+        pipe.zcount(f"reg:{number}", f"({now}", "+inf")
+    counts = await pipe.execute() if numbers else []
+    return {number for number, count in zip(numbers, counts, strict=True) if count}

@@ -1,0 +1,80 @@
+"""Accounts of customers and operators: kept in Redis, passwords as argon2id hashes."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+
+import msgspec
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+PREFIX = "manager:account:"
+SHORTEST_PASSWORD = 10
+_LONGEST_PASSWORD = 200
+_NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
+
+_hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's argon2id
+# What an unknown account is compared with, so that it takes as long as a known one.
+_NOBODY = _hasher.hash("nobody's password")
+# Each comparison costs 19 MiB and some 20 ms of a core: two at a time, the rest wait.
+_comparing = asyncio.Semaphore(2)
+
+
+class Account(msgspec.Struct, frozen=True):
+    """What Redis keeps of an account, at `manager:account:<name>`. `fleet` None = an operator."""
+
+    name: str
+    fleet: str | None
+    password: str
+    created: float
+
+    @property
+    def stamp(self) -> str:
+        """Changes with the password, so that sessions opened with the old one end."""
+        return hashlib.sha256(self.password.encode()).hexdigest()[:16]
+
+
+def name_of(text: str) -> str | None:
+    """An account's name as it is kept; None when it cannot be one."""
+    name = text.strip().lower()
+    return name if _NAME.fullmatch(name) else None
+
+
+def make(name: str, fleet: str | None, password: str) -> Account:
+    """A new account. Raises ValueError naming what is wrong with the password."""
+    return Account(name, fleet, hashed(password), time.time())
+
+
+def hashed(password: str) -> str:
+    """Raises ValueError when it is too short or too long."""
+    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+        raise ValueError(f"expected {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters")
+    return _hasher.hash(password)
+
+
+def read(raw: bytes | None) -> Account | None:
+    """What Redis holds; None when it is no account."""
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=Account)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
+async def matches(account: Account | None, password: str) -> bool:
+    """Whether this is the account's password; takes as long for no account. Blocks no loop."""
+    kept = account.password if account else _NOBODY
+    async with _comparing:
+        right = await asyncio.to_thread(_verify, kept, password[:_LONGEST_PASSWORD])
+    return right and account is not None
+
+
+def _verify(kept: str, password: str) -> bool:
+    try:
+        return _hasher.verify(kept, password)
+    except (VerifyMismatchError, InvalidHashError):
+        return False

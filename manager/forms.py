@@ -1,0 +1,199 @@
+"""The form of the four forwards: what is typed, kept as it was typed, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from manager.directory import Directory, fold
+from manager.lines import Document
+from manager.shown import Shown
+from manager.who import FieldError, Who
+from manager.words import Say
+from rules.model import Condition, Forward, Kind, Line
+
+# The guide's order; that of precedence is Condition's own.
+ORDER = (Condition.UNCONDITIONAL, Condition.NO_ANSWER, Condition.BUSY, Condition.UNREACHABLE)
+KINDS = (Kind.VOICEMAIL, Kind.FAX, Kind.NUMBER)
+KEEP, ON, OFF = "keep", "on", "off"
+DEFAULT_AFTER_S = 20
+_LONGEST_TYPED = 80
+
+# What `rules` says of a field, and the words for it.
+_PROBLEMS = (
+    (r"is the line itself", "error_self"),
+    (r"is a number that can be no target \((premium|emergency|short)\)", "error_{0}"),
+    (r"is no line of ours.*|is not a line of fleet .*", "error_not_fleet"),
+    (r"is a line without the fax offer", "error_no_fax"),
+    (r"is needed .*", "error_needed"),
+    (r"is no telephone number", "error_no_number"),
+    (r"is too short to be a number|is a local number without its area code", "error_too_short"),
+    (r"is too long to be a number|does not have the length of a number", "error_too_long"),
+    (r"has no known country code", "error_country"),
+)
+
+
+@dataclass(slots=True)
+class Choice:
+    """One of the four. `mode`: on, off, or keep (several lines); the rest as it was typed."""
+
+    condition: Condition
+    mode: str = OFF
+    service: str = Kind.VOICEMAIL
+    typed: dict[str, str] = field(default_factory=dict)
+    after: str = str(DEFAULT_AFTER_S)
+
+    @property
+    def on(self) -> bool:
+        return self.mode == ON
+
+    def named(self, part: str) -> str:
+        """The name of one of its fields in the form."""
+        return f"{self.condition}-{part}"
+
+    @property
+    def target(self) -> str:
+        return self.typed.get(self.service, "")
+
+
+def of_line(line: Line, shown: Shown) -> list[Choice]:
+    """The form as the line's document has it."""
+    return [_of_forward(c, line.forwards.get(c), shown) for c in ORDER]
+
+
+def _of_forward(condition: Condition, forward: Forward | None, shown: Shown) -> Choice:
+    choice = Choice(condition)
+    if forward is None:
+        return choice
+    choice.mode = ON if forward.on else OFF
+    if forward.to is not None:
+        choice.service = forward.to.kind
+        choice.typed = {forward.to.kind.value: shown.number(forward.to.number)}
+    if forward.after_s is not None:
+        choice.after = str(forward.after_s)
+    return choice
+
+
+def of_form(fields: Mapping[str, str]) -> list[Choice]:
+    """The form as it was sent."""
+    choices = []
+    for condition in ORDER:
+        typed = {k.value: fields.get(f"{condition}-{k}", "")[:_LONGEST_TYPED] for k in KINDS}
+        mode = fields.get(f"{condition}-on", OFF)
+        choices.append(
+            Choice(
+                condition,
+                mode if mode in (KEEP, ON) else OFF,
+                fields.get(f"{condition}-service", "")[:_LONGEST_TYPED],
+                {kind: text.strip() for kind, text in typed.items()},
+                fields.get(f"{condition}-after", "").strip()[:_LONGEST_TYPED],
+            )
+        )
+    return choices
+
+
+@dataclass(frozen=True, slots=True)
+class FormError:
+    """What is wrong with a field of the form, in the reader's words."""
+
+    name: str
+    text: str
+
+
+class Wanted:
+    """What a form asks for, as an edit of a line's document."""
+
+    def __init__(self, choices: Iterable[Choice], directory: Directory, say: Say) -> None:
+        self.choices = list(choices)
+        self._directory = directory
+        self._say = say
+
+    def edit(self, who: Who, own: str, fleet: str) -> tuple[list[FormError], Any]:
+        """(what is wrong by itself, the function that edits the document of line `own`)."""
+        errors: list[FormError] = []
+        forwards: dict[str, Document] = {}
+        for choice in self.choices:
+            if choice.mode == KEEP:
+                continue
+            if not choice.on:
+                forwards[choice.condition.value] = {"on": False}
+                continue
+            forwards[choice.condition.value] = self._forward(choice, who, own, fleet, errors)
+
+        def edit(document: Document) -> None:
+            stored = dict(document.get("forwards") or {})
+            for condition, wanted in forwards.items():
+                old = stored.get(condition)
+                if old is None and not wanted["on"]:
+                    continue
+                stored[condition] = {**(old or {}), **wanted}
+            if stored:
+                document["forwards"] = stored
+
+        return errors, edit
+
+    def _forward(
+        self, choice: Choice, who: Who, own: str, fleet: str, errors: list[FormError]
+    ) -> Document:
+        if choice.service not in set(Kind):
+            errors.append(FormError(choice.named("service"), self._say("error_service")))
+            return {"on": False}
+        number: str | None = choice.target
+        if not number:
+            number = own if choice.service == Kind.VOICEMAIL else None
+        elif not _looks_like_number(number):
+            number = self._by_name(choice, number, who, fleet, errors)
+        forward: Document = {"on": True, "to": {"kind": choice.service, "number": number}}
+        if choice.condition is Condition.NO_ANSWER:
+            if choice.after.isascii() and choice.after.isdigit() and 5 <= int(choice.after) <= 60:
+                forward["after_s"] = int(choice.after)
+            else:
+                errors.append(FormError(choice.named("after"), self._say("error_after")))
+        return forward
+
+    def _by_name(
+        self, choice: Choice, text: str, who: Who, fleet: str, errors: list[FormError]
+    ) -> str:
+        """The number of the line that is called so."""
+        found = self._directory.search(who, fleet, text, limit=50).lines
+        named = [line for line in found if fold(line.label) == fold(text)] or list(found)
+        if len(named) == 1:
+            return named[0].number
+        if named:
+            problem = self._say("error_ambiguous", value=text)
+            errors.append(FormError(choice.named(choice.service), problem))
+        return text
+
+    def told(self, errors: Iterable[FieldError]) -> list[FormError]:
+        """What the rules refuse, in the reader's words, at the form's fields."""
+        result = []
+        for error in errors:
+            path = error.field.split(".")
+            choice = next(
+                (c for c in self.choices if len(path) > 1 and c.condition == path[1]), None
+            )
+            name = ""
+            if choice is not None:
+                name = choice.named("after" if path[-1] == "after_s" else choice.service)
+            value = choice.target if choice else error.value
+            result.append(FormError(name, self.word(error, value)))
+        return result
+
+    def word(self, error: FieldError, value: object) -> str:
+        """What the rules say of a field, in the reader's words."""
+        if error.field.endswith("after_s"):
+            return self._say("error_after")
+        for pattern, key in _PROBLEMS:
+            found = re.fullmatch(pattern, error.problem)
+            if found:
+                key = key.format(*found.groups())
+                if key == "error_no_number":
+                    return self._say(key, value=value)
+                return self._say(key)
+        return self._say("error_other", problem=f"{error.field} {error.problem}")
+
+
+def _looks_like_number(text: str) -> bool:
+    return sum(c.isdigit() for c in text) >= 2 and not any(c.isalpha() for c in text)

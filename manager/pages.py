@@ -1,0 +1,222 @@
+"""The pages to log in, to choose a line, and to see what it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import orjson
+from starlette.responses import Response
+
+from manager import audit, records, state
+from manager.lines import Stored
+from manager.outlook import Targets
+from manager.web import Visit, Web, local, see
+from manager.who import TooMany
+from rules.model import Condition, Destination, Kind, Line
+
+LINES_A_PAGE = 50
+_SUGGESTED = 20
+_CALLS_SHOWN = 10
+_CHANGES_SHOWN = 10
+
+
+class LogIn:
+    """The log-in, and the way out."""
+
+    def __init__(self, web: Web) -> None:
+        self._sessions = web.sessions
+
+    async def show(self, visit: Visit) -> Response:
+        return self._page(visit)
+
+    async def enter(self, visit: Visit) -> Response:
+        fields = visit.fields
+        self._sessions.check_login(visit.request, fields.get("csrf", ""))
+        try:
+            sid = await self._sessions.log_in(
+                visit.request, fields.get("account", ""), fields.get("password", "")
+            )
+        except TooMany as error:
+            minutes = -(-error.after_s // 60)
+            response = self._page(visit, visit.say("login_many", minutes=minutes), 429)
+            response.headers["Retry-After"] = str(error.after_s)
+            return response
+        if sid is None:
+            return self._page(visit, visit.say("login_wrong"), 403)
+        response = see(local(fields.get("next", "/")))
+        self._sessions.give(response, sid)
+        return response
+
+    async def leave(self, visit: Visit) -> Response:
+        assert visit.session is not None
+        await self._sessions.log_out(visit.session)
+        response = see("/login")
+        self._sessions.take(response)
+        return response
+
+    def _page(self, visit: Visit, error: str = "", status: int = 200) -> Response:
+        following = visit.fields.get("next") or visit.query("next")
+        response = visit.page(
+            "login.html",
+            status,
+            error=error,
+            account=visit.fields.get("account", "")[:64],
+            following=local(following) if following else "",
+            token=self._sessions.new_login_token(visit.request),
+        )
+        self._sessions.login_token(visit.request, response)
+        return response
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line in the list. `forwards`: condition and where it leads, of those that are on."""
+
+    line: Line
+    connected: bool
+    forwards: Sequence[tuple[Condition, str]]
+
+
+async def lines(visit: Visit) -> Response:
+    """Choose the line. With `part=list` only the list, for the search while typing."""
+    site, words = visit.site, visit.query("q")
+    fleet = visit.query("fleet") or None
+    page = site.directory.search(visit.who, fleet, words, visit.query("after"), LINES_A_PAGE)
+    numbers = [line.number for line in page.lines]
+    stored, there = await asyncio.gather(
+        site.lines.several(visit.who, numbers), state.registered(site.redis, numbers)
+    )
+    rows = [_row(visit, found, found.number in there) for found in stored.values()]
+    template = "_lines.html" if visit.query("part") == "list" else "lines.html"
+    return visit.page(
+        template,
+        rows=rows,
+        found=page,
+        words=words,
+        after=visit.query("after"),
+        fleet=fleet or "",
+        fleets=site.directory.fleets() if visit.who.operator else [],
+    )
+
+
+def _row(visit: Visit, stored: Stored, connected: bool) -> Row:
+    line, teller = stored.line, visit.teller
+    # The list does not read the targets: a line of the fleet is told as a number here.
+    on = [
+        (c, teller.destination(line, f.to, {}))
+        for c, f in line.forwards.items()
+        if f.on and f.to is not None
+    ]
+    return Row(line, connected, on)
+
+
+async def suggest(visit: Visit) -> Response:
+    """Lines of the fleet for a field of the form, while typing."""
+    own = await visit.site.lines.read(visit.who, visit.query("line"))
+    page = visit.site.directory.search(
+        visit.who,
+        own.fleet,
+        visit.query("q"),
+        limit=_SUGGESTED + 1,
+        fax=visit.query("kind") == Kind.FAX,
+    )
+    shown = visit.site.shown
+    found = [
+        {"number": shown.number(line.number), "label": line.label}
+        for line in page.lines
+        if line.number != own.number or visit.query("kind") == Kind.VOICEMAIL
+    ]
+    return Response(
+        orjson.dumps(found[:_SUGGESTED]),
+        headers={"Cache-Control": "no-store"},
+        media_type="application/json",
+    )
+
+
+async def line(visit: Visit) -> Response:
+    """Call management of one line: how it is now, its forwards, the next call, what was."""
+    site = visit.site
+    stored = await site.lines.read(visit.who, visit.number)
+    own = stored.line
+    targets = await targets_of(visit, own)
+    now, month, (calls, _), changes, told = await asyncio.gather(
+        state.of_line(site.redis, own),
+        records.usage(site.redis, own, site.zone),
+        records.of_line(site.redis, own, _CALLS_SHOWN, forwarded=True),
+        audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
+        site.explain(stored),
+    )
+    teller = visit.teller
+    return visit.page(
+        "line.html",
+        line=own,
+        state=now,
+        month=month,
+        calls=calls,
+        changes=[(change, change_rows(visit, own, change)) for change in changes],
+        forwards=summary(visit, own, targets),
+        outlook=teller.outlook(own, targets, month, told),
+        called=lambda call: teller.destination(own, _destination(call), targets),
+    )
+
+
+def _destination(met: records.Met) -> Destination:
+    """Where a call of the past was forwarded."""
+    forward = met.forward
+    assert forward is not None
+    kind = Kind.NUMBER if forward.kind == "line" else Kind(forward.kind)
+    return Destination(kind, forward.number)
+
+
+async def targets_of(visit: Visit, own: Line) -> Targets:
+    """The lines that forwards name, those that are off too."""
+    named = {f.to.number for f in own.forwards.values() if f.to} - {own.number}
+    return await visit.site.lines.fleet_lines(own.fleet, sorted(named))
+
+
+def summary(visit: Visit, own: Line, targets: Targets) -> dict[Condition, str]:
+    """What each of the four does, in words; "" when it is off."""
+    told = {}
+    for condition in Condition:
+        forward = own.forwards.get(condition)
+        on = forward is not None and forward.on and forward.to is not None
+        told[condition] = ""
+        if on and forward is not None and forward.to is not None:
+            told[condition] = visit.teller.destination(own, forward.to, targets)
+    return told
+
+
+def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str, str, str]]:
+    """(what, before, after) of a change, for people."""
+    rows = []
+    for condition in Condition:
+        before = (change.before.get("forwards") or {}).get(condition.value)
+        after = (change.after.get("forwards") or {}).get(condition.value)
+        if before != after:
+            rows.append(
+                (
+                    visit.say(condition.value),
+                    forward_told(visit, own, before),
+                    forward_told(visit, own, after),
+                )
+            )
+    if (change.before.keys() | change.after.keys()) - {"forwards"}:
+        rows.append((visit.say("other_fields"), "", ""))
+    return rows
+
+
+def forward_told(visit: Visit, own: Line, forward: object) -> str:
+    """A forward as a document has it, in words."""
+    if not isinstance(forward, dict) or not forward.get("on"):
+        return visit.say("off")
+    to = forward.get("to")
+    try:
+        assert isinstance(to, dict)
+        kind = Kind(to["kind"])
+    except (KeyError, ValueError, AssertionError):
+        return "?"
+    told = visit.teller.destination(own, Destination(kind, to.get("number") or own.number), {})
+    after_s = forward.get("after_s")
+    return told if after_s is None else f"{told}, {after_s} s"

@@ -1,0 +1,185 @@
+"""Who is logged in: opaque sessions in Redis, the log-in and its limits, CSRF.
+
+The cookie holds 256 random bits; Redis holds their hash, so that reading Redis opens no session.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import secrets
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine import log
+from engine.config import Manager
+from manager import accounts
+from manager.who import Forbidden, TooMany, Who
+
+_PREFIX = "manager:session:"
+_ATTEMPTS = "manager:attempts:"
+_WINDOW_S = 900
+_log = log.get_logger("manager")
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A session as Redis keeps it. `since` in unix seconds; `stamp` is the account's."""
+
+    account: str
+    stamp: str
+    csrf: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open session."""
+
+    who: Who
+    csrf: str
+    key: str
+
+
+class Sessions:
+    """Opens, finds and ends sessions."""
+
+    def __init__(self, redis: Redis, config: Manager) -> None:
+        self._redis: Any = redis
+        self._config = config
+        # __Host-: only this host over https may set it (RFC 6265bis 4.1.3.2).
+        prefix = "__Host-" if config.https else ""
+        self._cookie = f"{prefix}renvoi_session"
+        self._login_cookie = f"{prefix}renvoi_login"
+
+    async def find(self, request: Request) -> Session | None:
+        """The session of a request; None when there is none that still counts."""
+        sid = request.cookies.get(self._cookie, "")
+        if not 20 <= len(sid) <= 100:
+            return None
+        key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
+        raw = await self._redis.getex(key, ex=self._config.session_idle_s)
+        try:
+            kept = msgspec.json.decode(raw or b"", type=Kept)
+        except msgspec.DecodeError:
+            return None
+        account = accounts.read(await self._redis.get(accounts.PREFIX + kept.account))
+        over = time.time() - kept.since > self._config.session_max_s
+        if account is None or account.stamp != kept.stamp or over:
+            await self._redis.delete(key)
+            return None
+        return Session(Who(account.name, account.fleet, "page"), kept.csrf, key)
+
+    async def log_in(self, request: Request, name: str, password: str) -> str | None:
+        """Open a session; its cookie's value, None when name or password is wrong.
+
+        Raises TooMany.
+        """
+        known = accounts.name_of(name)
+        address = self.address(request)
+        limits = await self._count_attempt(known or "?", address)
+        raw = await self._redis.get(accounts.PREFIX + known) if known else None
+        account = accounts.read(raw)
+        if not await accounts.matches(account, password) or account is None:
+            _log.warning("login.refused", account=known, address=address)
+            return None
+        for key in limits:
+            await self._redis.decr(key)
+        sid = secrets.token_urlsafe(32)
+        kept = Kept(account.name, account.stamp, secrets.token_urlsafe(24), time.time())
+        key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
+        await self._redis.set(key, msgspec.json.encode(kept), ex=self._config.session_idle_s)
+        _log.info("login", account=account.name, address=address)
+        return sid
+
+    async def log_out(self, session: Session) -> None:
+        await self._redis.delete(session.key)
+
+    def give(self, response: Response, sid: str) -> None:
+        """Put the session's cookie on the answer."""
+        self._set(response, self._cookie, sid, self._config.session_max_s, "lax")
+        response.delete_cookie(self._login_cookie)
+
+    def take(self, response: Response) -> None:
+        response.delete_cookie(self._cookie, secure=self._config.https)
+
+    # -- CSRF: the log-in form has a cookie of its own, all others the session's token -------------
+
+    def login_token(self, request: Request, response: Response) -> None:
+        """Put the log-in form's token on its page, if the browser has none yet."""
+        self._set(response, self._login_cookie, request.state.login_token, 3600, "strict")
+
+    def new_login_token(self, request: Request) -> str:
+        known: str = request.cookies.get(self._login_cookie, "")
+        token = known if 20 <= len(known) <= 100 else secrets.token_urlsafe(24)
+        request.state.login_token = token
+        return token
+
+    def check_login(self, request: Request, given: str) -> None:
+        """Raises Forbidden."""
+        self._check(request, request.cookies.get(self._login_cookie, ""), given)
+
+    def check(self, request: Request, session: Session, given: str) -> None:
+        """Whether a form was sent by our own page. Raises Forbidden."""
+        self._check(request, session.csrf, given)
+
+    def _check(self, request: Request, expected: str, given: str) -> None:
+        origin = request.headers.get("origin")
+        host = request.headers.get("host", "")
+        foreign = origin is not None and origin.partition("://")[2] != host
+        if foreign or not expected or not hmac.compare_digest(expected.encode(), given.encode()):
+            raise Forbidden("the form was not sent by this page, or it is too old")
+
+    # -- limits -----------------------------------------------------------------------------------
+
+    async def _count_attempt(self, name: str, address: str) -> list[str]:
+        """Count before comparing, so that guesses made at once count too. Raises TooMany."""
+        most = self._config.login_attempts
+        limits = {
+            f"{_ATTEMPTS}{name}:{address}": most,
+            f"{_ATTEMPTS}address:{address}": 5 * most,
+            f"{_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
+        }
+        pipe = self._redis.pipeline(transaction=True)
+        for key in limits:
+            pipe.set(key, 0, ex=_WINDOW_S, nx=True)
+            pipe.incr(key)
+            pipe.ttl(key)
+        answers = await pipe.execute()
+        for place, most in enumerate(limits.values()):
+            count, left_s = answers[3 * place + 1], answers[3 * place + 2]
+            if count > most:
+                _log.warning("login.limited", account=name, address=address)
+                raise TooMany("too many log-ins that failed", max(1, int(left_s)))
+        return list(limits)
+
+    def address(self, request: Request) -> str:
+        """Where a request comes from: the peer, or what a trusted proxy says of it."""
+        peer = request.client.host if request.client else ""
+        forwarded = request.headers.get("x-forwarded-for", "")
+        for hop in [part.strip() for part in reversed(forwarded.split(",")) if part.strip()]:
+            if not self._trusted(peer):
+                break
+            peer = hop
+        try:
+            return str(ipaddress.ip_address(peer))
+        except ValueError:
+            return "unknown"
+
+    def _trusted(self, address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._config.trusted_proxies)
+
+    def _set(self, response: Response, name: str, value: str, life_s: int, same: Any) -> None:
+        response.set_cookie(
+            name, value, life_s, secure=self._config.https, httponly=True, samesite=same
+        )

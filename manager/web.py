@@ -1,0 +1,210 @@
+"""What all pages share: the language, who is logged in, the form that was sent, errors as pages."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from engine import log
+from manager import problems
+from manager.forms import ORDER
+from manager.outlook import Teller
+from manager.sessions import Session, Sessions
+from manager.shown import duration
+from manager.site import Site
+from manager.who import BadRequest, Failure, Forbidden, TooLarge, Who
+from manager.words import LANGUAGES, Say, preferred, speaker
+
+_LARGEST_FORM = 131_072
+_MOST_FIELDS = 2_000
+_LANGUAGE = "renvoi_lang"
+_YEAR_S = 31_536_000
+_HERE = Path(__file__).parent
+_log = log.get_logger("manager")
+
+_templates = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    auto_reload=False,
+)
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request for a page. `session` is None on the log-in page only."""
+
+    site: Site
+    request: Request
+    language: str
+    session: Session | None = None
+    form: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def say(self) -> Say:
+        return speaker(self.language)
+
+    @property
+    def who(self) -> Who:
+        assert self.session is not None
+        return self.session.who
+
+    @property
+    def teller(self) -> Teller:
+        return Teller(self.say, self.site.shown)
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The form's fields, the first value of each."""
+        return {name: values[0] for name, values in self.form.items()}
+
+    @property
+    def number(self) -> str:
+        return self.site.number(self.request.path_params["number"])
+
+    def query(self, name: str) -> str:
+        return self.request.query_params.get(name, "")[:200]
+
+    def page(self, template: str, status: int = 200, **context: Any) -> Response:
+        """An HTML answer; `context` and what all templates know."""
+        shared = {
+            "t": self.say,
+            "language": self.language,
+            "other": next(name for name in LANGUAGES if name != self.language),
+            "other_url": self._other_url(),
+            "who": self.session.who if self.session else None,
+            "csrf": self.session.csrf if self.session else "",
+            "order": ORDER,
+            "number": self.site.shown.number,
+            "date": lambda unix: self.site.shown.date(unix, self.language),
+            "duration": duration,
+            "path": self.request.url.path,
+        }
+        html = _templates.get_template(template).render({**shared, **context})
+        headers = {"Cache-Control": "no-store", "Content-Language": self.language}
+        return Response(html, status, headers, "text/html; charset=utf-8")
+
+    def _other_url(self) -> str:
+        """The same page in the other language."""
+        other = next(name for name in LANGUAGES if name != self.language)
+        kept = [(n, v) for n, v in self.request.query_params.multi_items() if n != "lang"]
+        return f"{self.request.url.path}?{urlencode([*kept, ('lang', other)])}"
+
+
+Handler = Callable[[Visit], Awaitable[Response]]
+
+
+class Web:
+    """Turns handlers of visits into routes' endpoints."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.sessions = Sessions(site.redis, site.config.manager)
+
+    def open(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """For everybody: the log-in."""
+        return self._endpoint(handler, public=True)
+
+    def guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+        """For who is logged in; a form that is sent must be ours."""
+        return self._endpoint(handler, public=False)
+
+    def _endpoint(self, handler: Handler, public: bool) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            visit = Visit(self.site, request, self._language(request))
+            try:
+                if request.method == "POST":
+                    visit.form = await _form(request)
+                if not public:
+                    visit.session = await self.sessions.find(request)
+                    if visit.session is None:
+                        return _to_login(request)
+                    if request.method == "POST":
+                        self.sessions.check(request, visit.session, visit.fields.get("csrf", ""))
+                response = await handler(visit)
+            except Exception as error:
+                response = failed(visit, error)
+            if request.query_params.get("lang") in LANGUAGES:
+                response.set_cookie(
+                    _LANGUAGE,
+                    visit.language,
+                    _YEAR_S,
+                    httponly=True,
+                    secure=self.site.config.manager.https,
+                    samesite="lax",
+                )
+            return response
+
+        return serve
+
+    def _language(self, request: Request) -> str:
+        for wish in (request.query_params.get("lang"), request.cookies.get(_LANGUAGE)):
+            if wish in LANGUAGES:
+                return wish
+        return preferred(request.headers.get("accept-language", ""))
+
+
+def failed(visit: Visit, error: Exception) -> Response:
+    """The page that says what went wrong."""
+    failure = problems.as_failure(error)
+    if failure is None:
+        _log.exception("page.error", path=visit.request.url.path)
+        failure = Failure("")
+        failure.status = 500
+    say, status = visit.say, failure.status
+    known = status if status in (403, 404, 409, 503) else 403 if status < 500 else 500
+    what = {
+        403: say("error_form") if isinstance(failure, Forbidden) else failure.detail,
+        404: say("error_404_what"),
+        409: say("error_409_what", detail=failure.detail),
+        503: say("error_503_what"),
+        500: "",
+    }[known]
+    return visit.page("error.html", status, title=say(f"error_{known}"), what=what)
+
+
+def local(path: str, otherwise: str = "/") -> str:
+    """A path of this site to go on to; nothing that leads elsewhere."""
+    plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
+    return path if plain and not path.startswith("/login") else otherwise
+
+
+def see(path: str) -> Response:
+    """Go there with GET."""
+    return RedirectResponse(path, 303)
+
+
+def _to_login(request: Request) -> Response:
+    place = request.url.path if request.method == "GET" else "/"
+    if request.method == "GET" and request.url.query:
+        place += f"?{request.url.query}"
+    if place == "/":
+        return see("/login")
+    return see(f"/login?next={quote(place, safe='')}")
+
+
+async def _form(request: Request) -> dict[str, list[str]]:
+    raw = b""
+    async for chunk in request.stream():
+        raw += chunk
+        if len(raw) > _LARGEST_FORM:
+            raise TooLarge(f"the form is over {_LARGEST_FORM} bytes")
+    try:
+        return parse_qs(
+            raw.decode("ascii"),
+            keep_blank_values=True,
+            max_num_fields=_MOST_FIELDS,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except ValueError as error:
+        raise BadRequest(f"the form cannot be read: {error}") from None

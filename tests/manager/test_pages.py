@@ -1,0 +1,413 @@
+"""The page over real HTTP, without a browser's help: every refusal, every guard."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+import redis
+
+from tests.manager.browser import PASSWORD, Visitor, path_of, text
+from tests.manager.site import Manager, read, write
+
+LINE, PEER, FAX, TWIN, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 4, 9))
+FORM = f"/lines/{LINE}/forwards"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def accounts(manager: Manager) -> None:
+    for name, whose in (("marie", ["--fleet", "acme"]), ("gil", ["--fleet", "globex"])):
+        made = manager.command("manager", "account", "add", name, *whose, typed=PASSWORD + "\n")
+        assert made.returncode == 0, made.stderr
+    manager.command("manager", "account", "add", "support", "--operator", typed=PASSWORD + "\n")
+
+
+@pytest.fixture(autouse=True)
+def lines(client: redis.Redis) -> None:
+    for key in [*client.scan_iter("audit:*"), *client.scan_iter("manager:attempts:*")]:
+        client.delete(key)
+    write(client, LINE, label="Accueil", offer={"mobile": "hours", "mobile_hours": 2})
+    write(client, PEER, label="Atelier")
+    write(client, FAX, label="Télécopie", offer={"fax": True})
+    write(client, TWIN, label="Atelier")
+    write(client, OTHER, fleet="globex", label="Secret")
+
+
+@pytest.fixture(scope="module")
+def logged_in(manager: Manager, accounts: None) -> Visitor:
+    visitor = Visitor(manager)
+    assert visitor.log_in("marie").status == 200
+    return visitor
+
+
+@pytest.fixture
+def marie(logged_in: Visitor) -> Visitor:
+    """Somebody of fleet acme, who is logged in."""
+    visitor = Visitor(logged_in.manager)
+    visitor.cookies = dict(logged_in.cookies)
+    return visitor
+
+
+# -- who may ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["/lines", f"/lines/{LINE}", FORM, FORM + "/done", "/several", "/suggest"]
+)
+def test_without_a_session_there_is_only_the_log_in(manager: Manager, path: str) -> None:
+    answer = Visitor(manager).request("GET", path)
+    assert answer.status == 303
+    assert path_of(answer) == "/login"
+
+
+def test_after_the_log_in_one_is_where_one_wanted_to_be(manager: Manager) -> None:
+    visitor = Visitor(manager)
+    page = visitor.get(FORM)
+    after = visitor.send(page, "/login", account="marie", password=PASSWORD)
+    assert path_of(after) == FORM
+    page = visitor.get("/login?next=//evil.example/")
+    away = visitor.send(page, "/login", account="marie", password=PASSWORD)
+    assert away.headers["location"] == "/"
+
+
+def test_wrong_passwords_are_limited_then_refused_unread(manager: Manager) -> None:
+    visitor = Visitor(manager)
+    for _ in range(10):
+        assert visitor.log_in("marie", "wrong wrong wrong").status == 403
+    limited = visitor.log_in("marie")
+    assert limited.status == 429
+    assert int(limited.headers["retry-after"]) > 0
+    assert "Trop d’essais" in text(limited)
+
+
+def test_unknown_and_known_accounts_are_told_alike(manager: Manager) -> None:
+    known = Visitor(manager).log_in("marie", "wrong wrong wrong")
+    unknown = Visitor(manager).log_in("nobody", "wrong wrong wrong")
+    assert known.status == unknown.status == 403
+    assert text(known) == text(unknown)
+
+
+def test_the_cookie_is_out_of_reach_of_scripts_and_sites(manager: Manager) -> None:
+    visitor = Visitor(manager)
+    page = visitor.get("/login")
+    answer = visitor.send(page, "/login", account="marie", password=PASSWORD)
+    cookie = next(c for c in answer.cookies if c.startswith("renvoi_session="))
+    assert "HttpOnly" in cookie
+    assert "SameSite=lax" in cookie
+    assert "Path=/" in cookie
+
+
+def test_every_page_has_the_headers(marie: Visitor) -> None:
+    for path in ("/login", "/lines", FORM, "/static/page.js", "/nothing"):
+        headers = marie.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"], path
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["x-frame-options"] == "DENY"
+
+
+def test_logging_out_ends_the_session(manager: Manager) -> None:
+    marie = Visitor(manager)
+    marie.log_in("marie")
+    kept = dict(marie.cookies)
+    marie.submit(marie.get("/lines"), "/logout")
+    marie.cookies = kept
+    assert marie.request("GET", "/lines").status == 303
+
+
+def test_a_new_password_ends_the_sessions(manager: Manager) -> None:
+    manager.command("manager", "account", "add", "temp", "--fleet", "acme", typed=PASSWORD + "\n")
+    visitor = Visitor(manager)
+    visitor.log_in("temp")
+    assert visitor.request("GET", "/lines").status == 200
+    manager.command("manager", "account", "password", "temp", typed="another password\n")
+    assert visitor.request("GET", "/lines").status == 303
+    assert visitor.log_in("temp", "another password").status == 200
+    manager.command("manager", "account", "delete", "temp")
+    assert visitor.request("GET", "/lines").status == 303
+
+
+def test_redis_opens_no_session(marie: Visitor, client: redis.Redis) -> None:
+    keys = list(client.scan_iter("manager:session:*"))
+    assert keys
+    assert not any(marie.cookies["renvoi_session"] in key for key in keys)
+    kept = [str(client.get(k)) for k in client.scan_iter("manager:account:*")]
+    assert all("$argon2id$" in text for text in kept)
+    assert not any(PASSWORD in text for text in kept)
+
+
+def test_a_form_of_another_site_is_refused(marie: Visitor, client: redis.Redis) -> None:
+    before = client.get(f"line:{LINE}")
+    page = marie.get(FORM)
+    assert marie.submit(page, FORM, csrf="x" * 32, step="validate").status == 403
+    assert marie.submit(page, FORM, csrf=None, step="validate").status == 403
+    token = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert token
+    fields = [("csrf", token[1]), ("step", "validate"), ("busy-on", "on")]
+    foreign = marie.request("POST", FORM, fields, Origin="https://evil.example")
+    assert foreign.status == 403
+    assert client.get(f"line:{LINE}") == before
+
+
+@pytest.mark.parametrize("path", ["", "/forwards", "/forwards/done?change=x"])
+def test_a_line_of_another_fleet_is_no_line(marie: Visitor, path: str) -> None:
+    assert marie.get(f"/lines/{OTHER}{path}").status == 404
+    assert "Secret" not in marie.get(f"/lines/{OTHER}{path}").text
+
+
+def test_no_route_changes_a_line_of_another_fleet(marie: Visitor, client: redis.Redis) -> None:
+    before = client.get(f"line:{OTHER}")
+    page = marie.get(FORM)
+    token = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert token
+    fields = [("csrf", token[1]), ("line", OTHER), ("busy-on", "on")]
+    fields += [("busy-service", "voicemail"), ("step", "validate")]
+    for path in (f"/lines/{OTHER}/forwards", f"/lines/{OTHER}/forwards/preview"):
+        assert marie.request("POST", path, fields).status == 404
+    bulk = marie.request("POST", "/several", [*fields[:-1], ("step", "apply")])
+    assert bulk.status == 303
+    assert client.get(f"line:{OTHER}") == before
+    assert "Secret" not in marie.get("/lines?q=secret").text
+    assert marie.get(f"/suggest?line=%2B{LINE[1:]}&q=secret").json == []
+    assert marie.get(f"/suggest?line=%2B{OTHER[1:]}&q=").status == 404
+
+
+def test_an_operator_sees_all_fleets(manager: Manager) -> None:
+    visitor = Visitor(manager)
+    visitor.log_in("support")
+    page = text(visitor.get("/lines"))
+    assert "Accueil" in page
+    assert "Secret" in page
+    assert "Accueil" not in text(visitor.get("/lines?fleet=globex"))
+
+
+# -- the journey, without JavaScript ------------------------------------------------------------
+
+
+def test_the_journey(marie: Visitor, client: redis.Redis) -> None:
+    assert "Accueil" in text(marie.get("/lines"))
+    assert "Gestion des appels" in text(marie.get(f"/lines/{LINE}"))
+    page = marie.get(FORM)
+    for words in (
+        "Renvoyer tous les appels vers",
+        "Si pas de réponse avant",
+        "Si la ligne est occupée",
+        "Si la ligne est injoignable ou déconnectée",
+        "Messagerie",
+        "Fax",
+        "Numéro",
+        "Valider",
+    ):
+        assert words in text(page)
+    changes = {"busy__on": "on", "busy__service": "number", "busy__number": "06 12 34 56 78"}
+    check = marie.submit(page, FORM, step="validate", **changes)
+    assert "Vérifiez, puis validez" in text(check)
+    assert "Déduit de vos 2 h vers les mobiles : il reste 2 h 00" in text(check)
+    assert client.xlen("audit:acme") == 0
+    done = marie.submit(check, FORM, step="validate")
+    assert "Aucun serveur d’appels ne répond" in text(done)  # no engine runs here
+    busy = read(client, LINE)["forwards"]["busy"]
+    assert busy == {"on": True, "to": {"kind": "number", "number": "+33612345678"}}
+    history = text(marie.get(f"/lines/{LINE}"))
+    assert "marie (page)" in history
+    assert "Occupée : Désactivé → numéro 06 12 34 56 78" in history
+
+
+def test_what_was_shown_may_be_validated_at_once(marie: Visitor, client: redis.Redis) -> None:
+    page = marie.get(FORM)  # its preview is that of the form as it stands
+    again = marie.submit(page, FORM, step="validate")
+    assert "étaient déjà" in text(again)
+    assert client.xlen("audit:acme") == 0
+
+
+REFUSALS = [
+    ("number", "0972101001", "Une ligne ne peut pas se renvoyer à elle-même."),
+    ("number", "0899 12 34 56", "Les numéros surtaxés ne sont pas possibles."),
+    ("number", "112", "Les numéros d’urgence ne sont pas possibles."),
+    ("number", "3900", "Les numéros courts ne sont pas possibles."),
+    ("number", "06 12 34", "Les numéros courts ne sont pas possibles."),
+    ("number", "06 12 34 56", "Il manque des chiffres à ce numéro."),
+    ("number", "06 12 34 56 78 90 12 34", "Ce numéro a trop de chiffres."),
+    ("number", "+999 123456789", "n’est ni un numéro ni le nom d’une ligne."),
+    ("number", "tante Odile", "« tante Odile » n’est ni un numéro ni le nom d’une ligne."),
+    ("number", "<b>x</b>", "« <b>x</b> » n’est ni un numéro ni le nom d’une ligne."),
+    ("number", "atelier", "Plusieurs lignes s’appellent « atelier » : donnez le numéro."),
+    ("number", "", "Indiquez un numéro."),
+    ("voicemail", "09 72 10 10 09", "Ce n’est pas une ligne de votre parc."),
+    ("voicemail", "0612345678", "Ce n’est pas une ligne de votre parc."),
+    ("fax", "09 72 10 10 02", "Cette ligne n’a pas l’offre fax."),
+    ("fax", "", "Indiquez un numéro."),
+    ("pigeon", "x", "Choisissez un service."),
+]
+
+
+@pytest.mark.parametrize(("service", "typed", "problem"), REFUSALS)
+def test_refusals_at_the_field_with_what_was_typed(
+    marie: Visitor, client: redis.Redis, service: str, typed: str, problem: str
+) -> None:
+    before = client.get(f"line:{LINE}")
+    fields = {"busy__on": "on", "busy__service": service, f"busy__{service}": typed}
+    answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    assert answer.status == 422
+    assert problem in text(answer)
+    name = f"busy-{service}" if service != "pigeon" else "busy-service"
+    assert f'href="#{name}"' in answer.text
+    assert f'id="{name}-error"' in answer.text
+    if typed and service not in ("pigeon", "fax"):
+        assert f'value="{typed.replace("<", "&lt;").replace(">", "&gt;")}"' in answer.text
+    assert client.get(f"line:{LINE}") == before
+
+
+@pytest.mark.parametrize("after", ["4", "61", "", "vingt", "-5", "5.5"])
+def test_seconds_of_ringing(marie: Visitor, after: str) -> None:
+    fields = {"no_answer__on": "on", "no_answer__service": "voicemail", "no_answer__after": after}
+    answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    assert answer.status == 422
+    assert "entre 5 et 60" in text(answer)
+
+
+def test_all_problems_are_told_at_once(marie: Visitor) -> None:
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "112"}
+    fields |= {
+        "unreachable__on": "on",
+        "unreachable__service": "number",
+        "unreachable__number": LINE,
+    }
+    answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    assert "Il y a 2 problèmes" in text(answer)
+
+
+def test_a_line_is_found_by_its_name(marie: Visitor, client: redis.Redis) -> None:
+    fields = {"busy__on": "on", "busy__service": "fax", "busy__fax": "telecopie"}
+    check = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    marie.submit(check, FORM, step="validate")
+    assert read(client, LINE)["forwards"]["busy"]["to"] == {"kind": "fax", "number": FAX}
+
+
+def test_an_empty_voicemail_is_the_lines_own(marie: Visitor, client: redis.Redis) -> None:
+    fields = {"busy__on": "on", "busy__service": "voicemail", "busy__voicemail": ""}
+    check = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    marie.submit(check, FORM, step="validate")
+    assert read(client, LINE)["forwards"]["busy"]["to"]["number"] == LINE
+
+
+def test_fax_is_offered_only_where_there_is_one(marie: Visitor, client: redis.Redis) -> None:
+    assert 'value="fax"' in marie.get(FORM).text
+    write(client, FAX, label="Télécopie")
+    deadline = time.monotonic() + 2
+    while 'value="fax"' in marie.get(FORM).text:
+        assert time.monotonic() < deadline
+
+
+COSTS = [
+    ({"mobile": "unlimited"}, "0612345678", "Hors forfait : l’offre « mobiles illimités »"),
+    ({"mobile": "hours", "mobile_hours": 2}, "0612345678", "il reste 1 h 00 ce mois-ci"),
+    (
+        {"mobile": "hours", "mobile_hours": 1},
+        "0612345678",
+        "vos 1 h vers les mobiles sont épuisées",
+    ),
+    ({}, "0612345678", "l’offre de cette ligne ne comprend pas les mobiles"),
+    ({"mobile": "unlimited"}, "0140000000", "Au tarif d’un appel ordinaire"),
+    ({}, PEER, "Gratuit : ligne de votre parc."),
+    ({}, OTHER, "Au tarif d’un appel ordinaire"),
+]
+
+
+@pytest.mark.parametrize(("offer", "typed", "told"), COSTS)
+def test_costs_in_plain_words(
+    marie: Visitor, client: redis.Redis, offer: dict[str, object], typed: str, told: str
+) -> None:
+    write(client, LINE, offer=offer)
+    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+    client.hset(f"usage:{LINE}:{month}", "deducted", "3600")
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": typed}
+    assert told in text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+
+
+def test_all_calls_win_over_the_others(marie: Visitor) -> None:
+    fields = {"busy__on": "on", "busy__service": "voicemail", "unconditional__on": "on"}
+    fields |= {"unconditional__service": "voicemail", "unconditional__voicemail": PEER}
+    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in told
+    assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02." in told
+
+
+def test_two_people_the_second_is_told_and_sees_both(
+    manager: Manager, marie: Visitor, client: redis.Redis
+) -> None:
+    support = Visitor(manager)
+    support.log_in("support")
+    theirs, mine = support.get(FORM), marie.get(FORM)
+    fields = {"busy__on": "on", "busy__service": "voicemail", "busy__voicemail": "09 72 10 10 02"}
+    check = support.submit(theirs, FORM, step="validate", **fields)
+    support.submit(check, FORM, step="validate")
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "06 12 34 56 78"}
+    late = marie.submit(mine, FORM, step="validate", **fields)
+    assert late.status == 409
+    told = text(late)
+    assert "support l’a modifiée" in told
+    assert "Occupée messagerie du 09 72 10 10 02 numéro 06 12 34 56 78" in told
+    assert read(client, LINE)["forwards"]["busy"]["to"]["kind"] == "voicemail"
+    knowing = marie.submit(late, FORM, step="validate")
+    assert "C’est enregistré" in text(knowing)
+    assert read(client, LINE)["forwards"]["busy"]["to"]["kind"] == "number"
+
+
+def test_changed_between_check_and_valider(marie: Visitor, client: redis.Redis) -> None:
+    fields = {"busy__on": "on", "busy__service": "voicemail"}
+    check = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    write(client, LINE, label="Standard")
+    assert marie.submit(check, FORM, step="validate").status == 409
+    assert "forwards" not in read(client, LINE)
+
+
+def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
+    page = marie.get("/several?" + "&".join(f"line=%2B{n[1:]}" for n in (PEER, FAX, OTHER, LINE)))
+    assert "Les mêmes renvois pour 3 lignes" in text(page)
+    assert "Choisissez au moins un renvoi" in text(marie.submit(page, "/several", step="check"))
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "09 72 10 10 02"}
+    check = marie.submit(page, "/several", step="check", **fields)
+    assert "2 lignes peuvent être changées" in text(check)
+    assert "09 72 10 10 02 Atelier : Une ligne ne peut pas" in text(check)
+    assert client.xlen("audit:acme") == 0
+    done = marie.submit(check, "/several", step="apply")
+    assert "2 lignes changées" in text(done)
+    assert read(client, FAX)["forwards"]["busy"]["to"]["number"] == PEER
+    assert "forwards" not in read(client, PEER)
+    assert client.xlen("audit:acme") == 2
+
+
+def test_several_found_lines_and_own_voicemails(marie: Visitor, client: redis.Redis) -> None:
+    page = marie.get("/several?all=1&q=atelier")
+    fields = {"unreachable__on": "on", "unreachable__service": "voicemail"}
+    check = marie.submit(page, "/several", step="check", **fields)
+    marie.submit(check, "/several", step="apply")
+    for number in (PEER, TWIN):
+        assert read(client, number)["forwards"]["unreachable"]["to"]["number"] == number
+
+
+# -- languages and errors -----------------------------------------------------------------------
+
+
+def test_the_language_is_the_browsers_until_it_is_switched(manager: Manager) -> None:
+    visitor = Visitor(manager, "en-GB,en;q=0.9,fr;q=0.5")
+    page = visitor.log_in("marie")
+    assert "Choose the line" in text(page)
+    assert '<html lang="en">' in page.text
+    assert "Choisissez la ligne" in text(visitor.get("/lines?lang=fr"))
+    assert "Choisissez la ligne" in text(visitor.get("/lines"))
+
+
+def test_unknown_pages_are_pages(marie: Visitor) -> None:
+    answer = marie.get("/nothing")
+    assert answer.status == 404
+    assert "Cette page n’existe pas" in text(answer)
+
+
+def test_a_refused_document_is_told(marie: Visitor, client: redis.Redis) -> None:
+    write(client, LINE, max_calls=0)
+    answer = marie.get(f"/lines/{LINE}")
+    assert answer.status == 409
+    assert "max_calls" in text(answer)

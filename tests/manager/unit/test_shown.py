@@ -1,0 +1,38 @@
+"""How numbers, dates and durations are written."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from manager.shown import Shown, duration
+
+FRANCE = Shown("FR", ZoneInfo("Europe/Paris"))
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        ("+33972101001", "09 72 10 10 01"),
+        ("+33612345678", "06 12 34 56 78"),
+        ("+442079460958", "+44 20 7946 0958"),
+        ("112", "112"),
+        ("", ""),
+        ("anonymous", "anonymous"),
+    ],
+)
+def test_numbers(number: str, shown: str) -> None:
+    assert FRANCE.number(number) == shown
+
+
+def test_dates() -> None:
+    assert FRANCE.date(1_764_072_300, "fr") == "25 nov. 2025 à 13:05"
+    assert FRANCE.date(1_764_072_300, "en") == "25 Nov 2025, 13:05"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (5040, "1 h 24"), (-1, "0 s")]
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert duration(seconds) == told
