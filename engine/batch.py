@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,8 +48,8 @@ end
 # ARGV: maxlen, seconds to remember, content in MessagePack. One argument, because redis-py packs
 # arguments one by one in Python, which cost three quarters of a write.
 # Content: [names, place of out_of_plan_s among them or 0, entries, marks, witness].
-# Entry: [values, mark key, bit, additions]; addition: [usage key, fleet's usage key or 0, class,
-# seconds, seconds of the month's plan or -1].
+# Entry: [values, mark key, bit, additions, id]. Addition: [usage key, fleet's usage key or 0,
+# class, seconds, seconds of the month's plan or -1, key of the fleet's standing calls or 0].
 # The stream's type is looked at first, and a mark is set before anything else is written: no error
 # can leave half an entry. Additions to a key that somebody else made something different of must
 # not stop the others.
@@ -86,13 +87,14 @@ for _, entry in ipairs(entries) do
   if mark(entry[2], entry[3]) then
     local beyond = 0
     for _, addition in ipairs(entry[4]) do
-      local line, fleet, class, seconds, plan = unpack(addition)
+      local line, fleet, class, seconds, plan, standing = unpack(addition)
       local within = seconds
       if class == 'deducted' then within = within_plan(KEYS[line], seconds, plan) end
       for _, place in ipairs({line, fleet}) do
         add(place, class, within)
         add(place, 'out_of_plan', seconds - within)
       end
+      if standing > 0 then redis.pcall('HDEL', KEYS[standing], entry[5]) end
       beyond = beyond + (class == 'out_of_plan' and seconds or seconds - within)
     end
     if beyond > 0 and beyond_at > 0 then values[beyond_at] = string.format('%d', beyond) end
@@ -110,8 +112,8 @@ return {kept, refused}
 """
 )
 
-# One addition to one usage key, in a Cluster. KEYS: usage key, its marks. ARGV: id, seconds to
-# remember, seconds of the plan or -1, then class and seconds in turn.
+# One addition to one usage key, in a Cluster. KEYS: usage key, its marks, standing calls.
+# ARGV: id, seconds to remember, seconds of the plan or -1, then class and seconds in turn.
 # Returns [seconds beyond the plan, the refusal or nothing].
 _USE = (
     _PLAN
@@ -130,6 +132,7 @@ for n = 4, #ARGV, 2 do
   sums[class] = (sums[class] or 0) + seconds
 end
 redis.call('HSET', KEYS[2], ARGV[1], beyond)
+redis.pcall('HDEL', KEYS[3], ARGV[1])
 redis.call('EXPIRE', KEYS[2], ARGV[2])
 local refused = false
 for class, seconds in pairs(sums) do
@@ -143,7 +146,19 @@ end
 return {beyond, refused}
 """
 )
-_SHAS = {script: hashlib.sha1(script.encode()).hexdigest() for script in (_SCRIPT, _USE)}
+METERED = ("deducted", "out_of_plan")
+"""The classes of calls that are counted against a plan or a cap while they stand."""
+
+
+@cache
+def _sha(script: str) -> str:
+    return hashlib.sha1(script.encode()).hexdigest()
+
+
+def standing_key(usage_key: str) -> str:
+    """Where the calls that stand and use a fleet's cap are noted until they are added to its usage:
+    beside it on the same node of a Cluster."""
+    return f"standing:{{{usage_key}}}"
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -243,14 +258,21 @@ async def _write_at_once(
     for call_id, entry in zip(batch.ids(), batch.entries, strict=True):
         key, bit = mark_of(call_id)
         additions = [
-            (place(line), place(fleet) if fleet else 0, billing, seconds, plan_s)
+            (
+                place(line),
+                place(fleet) if fleet else 0,
+                billing,
+                seconds,
+                plan_s,
+                place(standing_key(fleet)) if fleet and billing in METERED else 0,
+            )
             for line, fleet, billing, seconds, plan_s in (entry.usage if with_usage else ())
         ]
         marks.add(place(key))
-        entries.append((entry.values, place(key), bit, additions))
+        entries.append((entry.values, place(key), bit, additions, call_id))
     seen = (place(witness.key), witness.bit) if witness is not None else False
     content = _pack((batch.names, _place_of_beyond(batch) + 1, entries, list(marks), seen))
-    kept, refused = await _run(redis, _SCRIPT, list(places), [maxlen, _REMEMBER_S, content])
+    kept, refused = await run_script(redis, _SCRIPT, list(places), [maxlen, _REMEMBER_S, content])
     _tell_refused(refused)
     return bool(kept)
 
@@ -259,11 +281,13 @@ def _place_of_beyond(batch: Batch) -> int:
     return batch.names.index(_BEYOND) if _BEYOND in batch.names else -1
 
 
-async def _run(redis: Any, script: str, keys: Sequence[str], arguments: Iterable[Any]) -> Any:
-    """Run a script; Redis may not know it, as after a restart."""
+async def run_script(
+    redis: Any, script: str, keys: Sequence[str], arguments: Iterable[Any] = ()
+) -> Any:
+    """Run a script; Redis may not know it, as after a restart. Raises RedisError or OSError."""
     words = [len(keys), *keys, *arguments]
     try:
-        return await redis.execute_command("EVALSHA", _SHAS[script], *words)
+        return await redis.execute_command("EVALSHA", _sha(script), *words)
     except NoScriptError:
         return await redis.execute_command("EVAL", script, *words)
 
@@ -315,6 +339,7 @@ async def _add(
     words: list[Any] = [call_id, _REMEMBER_USE_S, plan_s]
     for billing, seconds in parts:
         words += [billing, seconds]
-    beyond, refused = await _run(redis, _USE, [key, f"once:{{{key}}}:{day}"], words)
+    keys = [key, f"once:{{{key}}}:{day}", standing_key(key)]
+    beyond, refused = await run_script(redis, _USE, keys, words)
     _tell_refused([refused] if refused else ())
     return int(beyond)

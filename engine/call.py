@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from engine.worker import Worker
 
 
+CAP_REACHED = "fleet_cap"
+CAP = b'Reason: SIP;cause=402;text="out-of-plan cap reached"'
 EXPIRED = b'Reason: Q.850;cause=102;text="session expired"'  # recovery on timer expiry
 
 
@@ -100,6 +102,7 @@ class Call:
     async def _converse(self, winner: Outgoing) -> Over:
         """From the answer until one side hangs up, or the session is not refreshed any more."""
         caller, loop = self._caller, self._worker.loop
+        self._meter()
         deadline = loop.time() + self._worker.config.timers.max_call_s
         expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
         while True:
@@ -124,9 +127,21 @@ class Call:
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
             elif isinstance(event, Stop):
+                if event.why == CAP_REACHED:
+                    caller.hangup(CAP)
+                    self._ringing.farewell = CAP
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
+
+    def _meter(self) -> None:
+        """Seconds begin to count against the plan and the cap of who pays."""
+        forwards = self.story.forwards
+        if forwards:
+            answered = self.story.answered or time.time()
+            self._worker.meter.begin(
+                self.story.id, forwards[-1], answered, lambda: self.stop(500, CAP_REACHED)
+            )
 
     # -- the rules --------------------------------------------------------------------------------
 
@@ -161,17 +176,15 @@ class Call:
 
         An unconditionally forwarded call never counts, not for a moment (domain.md 1.3).
         """
-        route, worker = self._route, self._worker
+        route = self._route
         route.arrive(line)
-        most = worker.config.limits.forwards_per_line
-        if 0 < most <= worker.calls.forwards[line.number]:
-            worker.metrics.limit_reached("forwards_per_line")
         decision = await self._decide(line, entry)
         is_unconditional = (
             isinstance(decision, ForwardTo) and decision.condition is Condition.UNCONDITIONAL
         )
         rings = isinstance(decision, Ring)
-        if line.suspended or is_unconditional or (line.max_calls is None and not rings):
+        suspended = isinstance(decision, Reject) and decision.code == 403
+        if suspended or is_unconditional or (line.max_calls is None and not rings):
             return decision
         found = await route.admit(line)
         self._ringing.check_caller()
@@ -198,8 +211,13 @@ class Call:
         registered = bool(entry.live_contacts(time.time()))
         if trigger is None and not calls_in_progress:
             worker.metrics.line_reached(registered)
-        self.story.decided = self.story.decided or time.time()
-        return decide(
+        fleet = worker.fleets.find(line.fleet)
+        if fleet is None:
+            fleet = await worker.fleets.load(line.fleet)
+            self._ringing.check_caller()
+        now = time.time()
+        self.story.decided = self.story.decided or now
+        decision = decide(
             line,
             Situation(
                 trigger=trigger,
@@ -209,12 +227,21 @@ class Call:
                 visited=self._route.visited,
                 diversions=self._route.diversions,
                 max_diversions=limits.max_diversions,
-                forwards_in_progress=worker.calls.forwards[line.number],
+                forwards_in_progress=worker.calls.forwards.standing(line.number),
                 forwards_per_line=limits.forwards_per_line,
-                plan_left_s=entry.plan_left_s(),
+                forwards_last_hour=worker.calls.forwards.last_hour(
+                    line.number, limits.forwards_per_line_per_hour
+                ),
+                forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
+                plan_left_s=worker.meter.less_standing(line.number, entry.plan_left_s(), now),
+                cap_left_s=worker.meter.cap_left_s(line.fleet, fleet, now),
+                fleet_suspended=fleet.suspended,
             ),
             targets,
         )
+        for reason in decision.prevented:
+            worker.metrics.forward_prevented(reason)
+        return decision
 
     def _refusal(self, decision: Decision) -> Over:
         """No forward saves the call: a phone's own no is passed on, else the condition's code."""
@@ -298,7 +325,8 @@ class Call:
         entry = worker.store.peek(number)
         line = entry.line if entry is not None else None
         if line is not None:
-            if line.suspended:
+            fleet = worker.fleets.find(line.fleet)
+            if line.suspended or (fleet is not None and fleet.suspended):
                 raise Over(Outcome.REJECTED, 403, "suspended")
             self._route.take_over(line)
         self._ringing.triggered()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engine.call import Call
+from engine.forwards import Forwards
 from engine.outcome import Over
 from engine.starcode import StarCall, dialled_code
 from engine.story import telling
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class Calls:
     """The calls in progress, by id.
 
-    `forwards` counts the forwarded calls that stand, by forwarding line. `prefix` makes the ids of
+    `forwards` counts forwarded calls by forwarding line. `prefix` makes the ids of
     calls unique for ever: it names the worker and its start.
     """
 
     def __init__(self, worker: Worker, prefix: str) -> None:
-        self.forwards: Counter[str] = Counter()
+        self.forwards = Forwards()
         self.tasks: set[asyncio.Task[None]] = set()
         self._worker = worker
         self._prefix = prefix
@@ -92,6 +92,7 @@ class Calls:
         self._standing.pop(story.id, None)
         worker.admission.ended(call.source, story.called)
         worker.live.leave(story.caller, caller_hold(story.id))
+        worker.meter.end(story.id)
         record = story.record(over)
         worker.metrics.call_over(record)
         worker.recorder.add(record)
@@ -115,12 +116,6 @@ class Calls:
             call.stop(503, "shutdown")
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=within_s)
-
-    def release_forward(self, line: str) -> None:
-        """One forwarded call of this line less."""
-        self.forwards[line] -= 1
-        if self.forwards[line] <= 0:
-            del self.forwards[line]
 
     # -- the caller's own line --------------------------------------------------------------------
 

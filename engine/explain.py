@@ -181,9 +181,12 @@ class _Walk:
 def _plain(stage: Stage) -> dict[str, Any]:
     name = {"Ring": "ring", "ForwardTo": "forward", "Reject": "reject"}
     action = name[type(stage.decision).__name__]
+    decision = {
+        name: value for name, value in asdict(stage.decision).items() if name != "prevented"
+    }
     return {
         "number": stage.number,
         "when": stage.when.strip(),
         "steps": list(stage.steps),
-        "decision": {"action": action, **asdict(stage.decision)},
+        "decision": {"action": action, **decision},
     }

@@ -22,6 +22,7 @@ from engine.exposition import (
     process_families,
 )
 from engine.record import CallRecord, LegRecord
+from rules.decide import PREVENTED
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
@@ -75,7 +76,7 @@ REGISTRATIONS = (
     "accepted", "challenged", "stale", "wrong_password", "limited", "unknown", "suspended",
     "malformed", "too_brief", "too_many", "redis_away", "overload", "error",
 )  # fmt: skip
-DOCUMENTS = ("line", "reg")
+DOCUMENTS = ("line", "reg", "fleet")
 
 # The final answers to callers: those that RFC 6076 and the ITU's figures name, the rest by class.
 CODES = (
@@ -86,7 +87,8 @@ CODES = (
 )  # fmt: skip
 # How an answered call ended: a BYE of either side, or what cut it off.
 CONVERSATION_ENDS = (
-    "bye", "session_expired", "max_call", "ack_timeout", "transport", "shutdown", "other",
+    "bye", "session_expired", "max_call", "fleet_cap", "ack_timeout", "transport", "shutdown",
+    "other",
 )  # fmt: skip
 ROLES = ("line", "voicemail", "fax", "number")
 # How one outgoing leg ended. `given_up`: called off before it said more, because its time was over,
@@ -95,7 +97,7 @@ LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given
 RING_ENDS = ("answered", "no_answer")
 BILLING = ("free", "standard", "deducted", "out_of_plan")
 # Limits against fraud and loops, when one of them stops a forward.
-LIMITS = ("max_diversions", "forwards_per_line")
+LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour", "fleet_cap")
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
 # Is 99 % of decisions under 1 ms, and where does the rest stand?
@@ -199,6 +201,12 @@ class Metrics:
             ["limit"],
             LIMITS,
         )
+        self._prevented = Counters(
+            "renvoi_forwards_prevented_total",
+            "Forwards that are on, were due and did not happen, by why not.",
+            ["reason"],
+            PREVENTED,
+        )
         self._rejected = Counters(
             "renvoi_rejected_total", "Requests refused before any rule.", ["reason"], REJECTIONS
         )
@@ -283,7 +291,8 @@ class Metrics:
         )
         self.families: tuple[Family, ...] = (
             build, self._calls, self._answers, self._ends, self._targets, self._arrivals,
-            self._billed, self._limits, self._rejected, self._races, self._connections_failed,
+            self._billed, self._limits, self._prevented, self._rejected, self._races,
+            self._connections_failed,
             self._registrations, self._documents, decision, post_dial_delay, lookup, forward_delay,
             ring, ring_overrun, conversation, *self._watched.values(), self._messages,
             self._destinations, *process_families(),
@@ -323,9 +332,11 @@ class Metrics:
         """A call has come to a line of ours, which has a live registration or none."""
         self._arrivals.counts["yes" if registered else "no"] += 1
 
-    def limit_reached(self, limit: str) -> None:
-        """A limit, one of LIMITS, stopped a forward. Raises KeyError for another name."""
-        self._limits.counts[limit] += 1
+    def forward_prevented(self, reason: str) -> None:
+        """A forward was due and did not happen; `reason` is one of `rules.decide.PREVENTED`."""
+        self._prevented.counts[reason] += 1
+        if reason in self._limits.counts and reason != "max_diversions":  # the record tells of it
+            self._limits.counts[reason] += 1
 
     # -- requests, connections, documents ---------------------------------------------------------
 

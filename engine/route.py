@@ -52,7 +52,9 @@ class Route:
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """The call goes on from this line."""
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause))
-        self._worker.calls.forwards[line.number] += 1
+        self._worker.calls.forwards.begin(
+            line.number, self._worker.config.limits.forwards_per_line_per_hour
+        )
         self.leave(line.number)
 
     def take_back(self, number: str) -> bool:
@@ -64,7 +66,7 @@ class Route:
             self.leave(other)
         while self.diverted:
             left = self.diverted.pop().line
-            self._worker.calls.release_forward(left)
+            self._worker.calls.forwards.end(left)
             if left == number:
                 break
         entry = self._worker.store.peek(number)
@@ -77,5 +79,5 @@ class Route:
         for number in self.visited:
             self.leave(number)
         for diverted in self.diverted:
-            self._worker.calls.release_forward(diverted.line)
+            self._worker.calls.forwards.end(diverted.line)
         self.diverted.clear()

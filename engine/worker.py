@@ -20,6 +20,7 @@ from engine.cdr import Recorder
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.live import LiveCalls
+from engine.meter import Meter
 from engine.metrics import Metrics
 from engine.presence import Presence, myself
 from engine.probing import Probing
@@ -28,6 +29,7 @@ from engine.refusals import Refusals
 from engine.registrar import Registrar
 from engine.reload import changes, with_live
 from engine.starcode import changes_forwards
+from rules.fleets import Fleets
 from rules.numbers import Numbering
 from rules.store import Store
 from sip.endpoint import Address, Endpoint, ListenError, Settings
@@ -106,6 +108,12 @@ class Worker:
             canary=f"{os.getpid()}-{self.epoch}",
         )
         self.store.on_refused = self.refusals.document
+        self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
+        self.fleets.on_refused = self.refusals.document
+        self.store.on_fleet = self.fleets.changed
+        self.meter = Meter(
+            self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
+        )
         self.live = LiveCalls(self.redis, shared=config.rules.live_count == "shared")
         self.recorder = Recorder(
             self.redis,
@@ -134,7 +142,9 @@ class Worker:
             self.calls_now,
         )
         # The rules first: whoever is let in finds them.
+        await self.fleets.start()
         await self.store.start()
+        await self.meter.start()
         await self.live.start()
         await self.recorder.start()
         await self.registrar.start()
@@ -151,6 +161,10 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
+
+    def _plan_left_s(self, number: str) -> float | None:
+        entry = self.store.peek(number)
+        return entry.plan_left_s() if entry is not None else None
 
     def _sip_settings(self) -> Settings:
         sip = self.config.sip
@@ -230,7 +244,7 @@ class Worker:
         await self.calls.stop(5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
-        parts = "presence registrar probing endpoint admin store live recorder"
+        parts = "presence registrar probing endpoint admin meter store fleets live recorder"
         for name in parts.split():
             part = getattr(self, name, None)
             if part is not None:

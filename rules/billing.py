@@ -37,6 +37,12 @@ def billing_class(
     return Billing.OUT_OF_PLAN
 
 
+def month_begin(unix_now: float, zone: ZoneInfo) -> float:
+    """When the month of a moment began in a time zone, in unix seconds."""
+    moment = datetime.fromtimestamp(unix_now, zone)
+    return datetime(moment.year, moment.month, 1, tzinfo=zone).timestamp()
+
+
 def month_of(unix_now: float, zone: ZoneInfo) -> tuple[str, float]:
     """The month a moment belongs to in a time zone, as "2026-11", and its end in unix seconds."""
     moment = datetime.fromtimestamp(unix_now, zone)

@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rules.billing import billing_class
@@ -13,6 +13,7 @@ from rules.model import Billing, Condition, Destination, Kind, Line
 from rules.outcome import Failure, stops_all, target_failure, verdict
 
 __all__ = [
+    "PREVENTED",
     "Decision",
     "Explanation",
     "Failure",
@@ -26,6 +27,24 @@ __all__ = [
     "target_failure",
     "verdict",
 ]
+
+PREVENTED = (
+    "no_target",
+    "premium",
+    "emergency",
+    "short",
+    "self",
+    "not_ours",
+    "other_fleet",
+    "no_fax",
+    "caller_is_target",
+    "loop",
+    "forwards_per_line",
+    "forwards_per_line_per_hour",
+    "fleet_cap",
+    "max_diversions",
+)
+"""Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +61,11 @@ class Situation:
         max_diversions: how many forwards one call may have; 0 = no limit.
         forwards_in_progress: forwarded calls of this line that stand now.
         forwards_per_line: how many may stand at once; 0 = no limit.
+        forwards_last_hour: forwards of this line in the last hour.
+        forwards_per_line_per_hour: how many there may be; 0 = no limit.
         plan_left_s: seconds left of the month's hours to mobiles; None = unknown or no such plan.
+        cap_left_s: seconds left of what the fleet may use out of plan in the month; None = no cap.
+        fleet_suspended: the line's fleet is, and with it all its lines.
     """
 
     trigger: Condition | None = None
@@ -54,14 +77,20 @@ class Situation:
     max_diversions: int = 5
     forwards_in_progress: int = 0
     forwards_per_line: int = 0
+    forwards_last_hour: int = 0
+    forwards_per_line_per_hour: int = 0
     plan_left_s: float | None = None
+    cap_left_s: float | None = None
+    fleet_suspended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """Ring the line's contacts. `after_s`: seconds until no_answer; None = no such timer."""
+    """Ring the line's contacts. `after_s`: seconds until no_answer; None = no such timer.
+    `prevented`: of PREVENTED, for each forward that is on, was due and did not happen."""
 
     after_s: int | None
+    prevented: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +110,7 @@ class ForwardTo:
     billing: Billing
     cause: int
     reason: str
+    prevented: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +120,7 @@ class Reject:
     code: int
     condition: Condition | None
     why: str
+    prevented: tuple[str, ...] = field(default=(), compare=False)
 
 
 Decision = Ring | ForwardTo | Reject
@@ -118,7 +149,31 @@ _TRIGGERS = {
 }
 
 _Targets = Mapping[str, Line | None]
-_Steps = list[str] | None
+
+
+class _No(NamedTuple):
+    """Why a forward does not happen: of PREVENTED ("" when it is off), and in words."""
+
+    reason: str
+    told: str
+
+
+_OFF = _No("", "off")
+
+
+class _Notes:
+    """What is said of a decision on the way to it; `steps` only where somebody reads them."""
+
+    __slots__ = ("prevented", "steps")
+
+    def __init__(self, steps: list[str] | None) -> None:
+        self.steps = steps
+        self.prevented: tuple[str, ...] = ()
+
+    def step(self, step: str, *values: object) -> None:
+        # Formatted only for `explain`: the call path pays for no text.
+        if self.steps is not None:
+            self.steps.append(step.format(*values))
 
 
 def decide(line: Line, situation: Situation, targets: _Targets) -> Decision:
@@ -128,150 +183,172 @@ def decide(line: Line, situation: Situation, targets: _Targets) -> Decision:
         targets: the line of each number that `line.forwards` names; None (or absent) when that
             number is no line of ours.
     """
-    return _walk(line, situation, targets, None)
+    return _walk(line, situation, targets, _Notes(None))
 
 
 def explain(line: Line, situation: Situation, targets: _Targets) -> Explanation:
     """The same decision as `decide`, by the same code, with the steps that led to it."""
     steps: list[str] = []
-    decision = _walk(line, situation, targets, steps)
+    decision = _walk(line, situation, targets, _Notes(steps))
     steps.append(_told(decision))
     return Explanation(tuple(steps), decision)
 
 
-def _walk(line: Line, now: Situation, targets: _Targets, steps: _Steps) -> Decision:
+def _walk(line: Line, now: Situation, targets: _Targets, notes: _Notes) -> Decision:
     """The order of domain.md 1, top to bottom."""
     if line.suspended:
-        _note(steps, "line: suspended")
+        notes.step("line: suspended")
         return Reject(403, None, "suspended")
+    if now.fleet_suspended:
+        notes.step("fleet: {} is suspended with all its lines", line.fleet)
+        return Reject(403, None, "fleet_suspended")
     if now.trigger is not None:
-        return _met(now.trigger, line, now, targets, steps)
+        return _met(now.trigger, line, now, targets, notes)
 
-    forward = _forward(Condition.UNCONDITIONAL, line, now, targets, steps)
+    forward = _forward(Condition.UNCONDITIONAL, line, now, targets, notes)
     if forward is not None:
         return forward
 
     if line.max_calls is not None and now.calls_in_progress >= line.max_calls:
-        _note(steps, "calls: {} of {} in progress, busy", now.calls_in_progress, line.max_calls)
-        return _met(Condition.BUSY, line, now, targets, steps)
-    _note(steps, "calls: {} of {} in progress", now.calls_in_progress, line.max_calls or "any")
+        notes.step("calls: {} of {} in progress, busy", now.calls_in_progress, line.max_calls)
+        return _met(Condition.BUSY, line, now, targets, notes)
+    notes.step("calls: {} of {} in progress", now.calls_in_progress, line.max_calls or "any")
 
     if not now.registered:
-        _note(steps, "registration: none live, unreachable")
-        return _met(Condition.UNREACHABLE, line, now, targets, steps)
-    _note(steps, "registration: live")
+        notes.step("registration: none live, unreachable")
+        return _met(Condition.UNREACHABLE, line, now, targets, notes)
+    notes.step("registration: live")
 
-    return Ring(_no_answer_timer(line, now, targets, steps))
+    return Ring(_no_answer_timer(line, now, targets, notes), notes.prevented)
 
 
 def _met(
-    condition: Condition, line: Line, now: Situation, targets: _Targets, steps: _Steps
+    condition: Condition, line: Line, now: Situation, targets: _Targets, notes: _Notes
 ) -> Decision:
     """The condition is met: its forward, or its code when that is off or not allowed."""
-    forward = _forward(condition, line, now, targets, steps)
+    forward = _forward(condition, line, now, targets, notes)
     if forward is not None:
         return forward
-    return Reject(_TRIGGERS[condition].refusal, condition, condition.value)
+    return Reject(_TRIGGERS[condition].refusal, condition, condition.value, notes.prevented)
 
 
 def _forward(
-    condition: Condition, line: Line, now: Situation, targets: _Targets, steps: _Steps
+    condition: Condition, line: Line, now: Situation, targets: _Targets, notes: _Notes
 ) -> ForwardTo | Reject | None:
     """The forward of a condition; None when it is off or counts as off.
 
     The limit of diversions comes last: it stops forwards that would otherwise happen.
     """
-    why_not = _why_not(condition, line, now, targets)
-    if why_not is not None:
-        _note(steps, "{}: {}", condition, why_not)
+    no = _why_not(condition, line, now, targets)
+    if no is not None:
+        notes.step("{}: {}", condition, no.told)
+        if no.reason:
+            notes.prevented += (no.reason,)
         return None
     if 0 < now.max_diversions <= now.diversions:
-        _note(steps, "{}: on, but {} forwards so far are the limit", condition, now.diversions)
-        return Reject(_TRIGGERS[condition].refusal, condition, "max_diversions")
+        notes.step("{}: on, but {} forwards so far are the limit", condition, now.diversions)
+        refusal, prevented = _TRIGGERS[condition].refusal, (*notes.prevented, "max_diversions")
+        return Reject(refusal, condition, "max_diversions", prevented)
     to = line.forwards[condition].to
     assert to is not None  # _why_not has seen it
-    trigger = _TRIGGERS[condition]
-    kind, inside = _where(to, line, targets)
-    billing = billing_class(line, kind, to.number, to.mobile, inside, now.plan_left_s)
-    _note(steps, "{}: on, to {} {}, billing {}", condition, kind, to.number, billing)
-    return ForwardTo(condition, kind, to.number, billing, trigger.cause, trigger.reason)
+    cause, reason, _ = _TRIGGERS[condition]
+    kind = _kind(to, line, targets)
+    billing = _billing(to, line, now, targets)
+    notes.step("{}: on, to {} {}, billing {}", condition, kind, to.number, billing)
+    return ForwardTo(condition, kind, to.number, billing, cause, reason, notes.prevented)
 
 
-def _no_answer_timer(line: Line, now: Situation, targets: _Targets, steps: _Steps) -> int | None:
+def _no_answer_timer(line: Line, now: Situation, targets: _Targets, notes: _Notes) -> int | None:
     """Seconds until no_answer: only a forward that may happen cuts the ringing short."""
     condition = Condition.NO_ANSWER
-    why_not = _why_not(condition, line, now, targets)
-    if why_not is not None:
-        _note(steps, "{}: {}", condition, why_not)
+    no = _why_not(condition, line, now, targets)
+    if no is not None:
+        notes.step("{}: {}", condition, no.told)
         return None
     forward = line.forwards[condition]
     if forward.after_s is None:
-        _note(steps, "{}: on, without a timer", condition)
+        notes.step("{}: on, without a timer", condition)
     else:
-        _note(steps, "{}: on, after {} s of ringing", condition, forward.after_s)
+        notes.step("{}: on, after {} s of ringing", condition, forward.after_s)
     return forward.after_s
 
 
-def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets) -> str | None:
+def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets) -> _No | None:
     """Why a forward is off or counts as off; None when it may happen (domain.md 1.6 and 2)."""
     forward = line.forwards.get(condition)
     if forward is None or not forward.on:
-        return "off"
+        return _OFF
     to = forward.to
     if to is None:
-        return "off, it has no target"
+        return _No("no_target", "off, it has no target")
     if to.refused is not None:
-        return f"not allowed, {to.number} is a number of kind {to.refused}"
+        return _No(to.refused, f"not allowed, {to.number} is a number of kind {to.refused}")
     if to.kind is Kind.VOICEMAIL and to.number == line.number:
         # Its own voicemail is always right, also for the line itself when it calls in.
         return _over_limit(now)
-    return _wrong_target(to, line, targets) or _wrong_call(to, now) or _over_limit(now)
+    return (
+        _wrong_target(to, line, targets)
+        or _wrong_call(to, now)
+        or _over_limit(now)
+        or _over_cap(to, line, now, targets)
+    )
 
 
-def _wrong_target(to: Destination, line: Line, targets: _Targets) -> str | None:
+def _wrong_target(to: Destination, line: Line, targets: _Targets) -> _No | None:
     if to.number == line.number:
-        return "not allowed, the target is the line itself"
+        return _No("self", "not allowed, the target is the line itself")
     if to.kind is Kind.NUMBER:
         return None
     target = targets.get(to.number)
     if target is None:
-        return f"not allowed, {to.number} is no line of ours"
+        return _No("not_ours", f"not allowed, {to.number} is no line of ours")
     if target.fleet != line.fleet:
-        return f"not allowed, {to.number} is a line of another fleet"
+        return _No("other_fleet", f"not allowed, {to.number} is a line of another fleet")
     if to.kind is Kind.FAX and not target.offer.fax:
-        return f"not allowed, {to.number} has no fax offer"
+        return _No("no_fax", f"not allowed, {to.number} has no fax offer")
     return None
 
 
-def _wrong_call(to: Destination, now: Situation) -> str | None:
+def _wrong_call(to: Destination, now: Situation) -> _No | None:
     if to.number == now.caller:
-        return f"skipped, the caller {now.caller} is its target"
+        return _No("caller_is_target", f"skipped, the caller {now.caller} is its target")
     # A voicemail is not its line: nothing rings there, and nothing can come back.
     if to.kind is not Kind.VOICEMAIL and to.number in now.visited:
-        return f"counts as off, the call has already met {to.number}"
+        return _No("loop", f"counts as off, the call has already met {to.number}")
     return None
 
 
-def _over_limit(now: Situation) -> str | None:
+def _over_limit(now: Situation) -> _No | None:
+    """The limits against loops through the outside and toll fraud."""
     if 0 < now.forwards_per_line <= now.forwards_in_progress:
-        return f"counts as off, {now.forwards_in_progress} forwards of the line stand already"
+        told = f"counts as off, {now.forwards_in_progress} forwards of the line stand already"
+        return _No("forwards_per_line", told)
+    if 0 < now.forwards_per_line_per_hour <= now.forwards_last_hour:
+        told = f"counts as off, the line had {now.forwards_last_hour} forwards in the last hour"
+        return _No("forwards_per_line_per_hour", told)
     return None
 
 
-def _where(to: Destination, line: Line, targets: _Targets) -> tuple[str, bool]:
-    """What the target is, and whether it is in the fleet. Another fleet's line is outside."""
+def _over_cap(to: Destination, line: Line, now: Situation, targets: _Targets) -> _No | None:
+    """What the fleet may use out of plan in a month is used up (domain.md 4)."""
+    if now.cap_left_s is None or now.cap_left_s > 0:
+        return None
+    if _billing(to, line, now, targets) is not Billing.OUT_OF_PLAN:
+        return None
+    return _No("fleet_cap", f"not allowed, the cap of fleet {line.fleet} is used up")
+
+
+def _kind(to: Destination, line: Line, targets: _Targets) -> str:
+    """What the target is. Another fleet's line is an outside number."""
     if to.kind is not Kind.NUMBER:
-        return to.kind.value, True
+        return to.kind.value
     target = targets.get(to.number)
-    if target is not None and target.fleet == line.fleet:
-        return "line", True
-    return "number", False
+    return "line" if target is not None and target.fleet == line.fleet else "number"
 
 
-def _note(steps: _Steps, step: str, *values: object) -> None:
-    # Formatted only for `explain`: the call path pays for no text.
-    if steps is not None:
-        steps.append(step.format(*values))
+def _billing(to: Destination, line: Line, now: Situation, targets: _Targets) -> Billing:
+    kind = _kind(to, line, targets)
+    return billing_class(line, kind, to.number, to.mobile, kind != "number", now.plan_left_s)
 
 
 def _told(decision: Decision) -> str:
@@ -279,5 +356,6 @@ def _told(decision: Decision) -> str:
         timer = "" if decision.after_s is None else f", no answer after {decision.after_s} s"
         return f"ring the line{timer}"
     if isinstance(decision, ForwardTo):
-        return f"forward to {decision.kind} {decision.number} ({decision.condition})"
+        payer = "" if decision.billing is Billing.FREE else f", billing {decision.billing}"
+        return f"forward to {decision.kind} {decision.number} ({decision.condition}){payer}"
     return f"refuse with {decision.code} ({decision.why})"

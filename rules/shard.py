@@ -46,6 +46,9 @@ class Watcher(Protocol):
     def on_keys(self, shard: "Shard", keys: Sequence[bytes] | None) -> None:
         """These keys have changed; None means all of them."""
 
+    def on_stream(self, shard: "Shard") -> None:
+        """Its stream of invalidations is on; something may have been missed before."""
+
     def on_answers(self, shard: "Shard", replies: Sequence[Any]) -> None:
         """What it said to `Shard.questions`."""
 
@@ -277,6 +280,7 @@ class Shard:
 
     def _live(self) -> None:
         self.span = Span()
+        self._watcher.on_stream(self)
         self.canary.expect_nothing()
         self.probe()
 

@@ -33,7 +33,7 @@ _PATIENCE_KNOWN_S = 0.05
 _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 10_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
-_PREFIXES = ("line:", "reg:", "usage:", PROBE_PREFIX)
+_PREFIXES = ("line:", "reg:", "usage:", "fleet:", PROBE_PREFIX)
 _NO_TARGETS: Mapping[str, Line | None] = {}
 
 
@@ -53,6 +53,8 @@ class Store:
         on_refused: called with the key and the error of each.
         on_trouble: called with the server, the error and its kind (`rules.trouble`) whenever
             something is wrong with Redis.
+        on_fleet: called with the name of a fleet whose document or usage has changed; with None
+            when any may have.
         on_probe: called with the key of each probe that a stream tells of, once everything that
             it told before is in force here.
     """
@@ -70,6 +72,7 @@ class Store:
         self.refused = {"line": 0, "reg": 0}
         self.on_refused: Callable[[str, DocumentError], None] | None = None
         self.on_trouble: Callable[[str, BaseException, str], None] | None = None
+        self.on_fleet: Callable[[str | None], None] | None = None
         self.on_probe: Callable[[str], None] | None = None
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
@@ -293,6 +296,9 @@ class Store:
                 probes.append(name)
                 continue
             number = rest.rpartition(":")[0] if kind == "usage" else rest
+            if kind == "fleet" or number.startswith("fleet:"):
+                self._tell_fleet(number.removeprefix("fleet:"))
+                continue
             self._cache.invalidate(number, usage_only=kind == "usage")
             read = self._reads.pop(number, None)
             if read is not None:
@@ -301,6 +307,10 @@ class Store:
         if self.on_probe is not None and shard.up:
             for name in probes:
                 self.on_probe(name)
+
+    def on_stream(self, shard: Shard) -> None:
+        """A server's stream of invalidations is on; something may have been missed before."""
+        self._tell_fleet(None)
 
     def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
         """A cluster's server says how it sees the cluster."""
@@ -311,7 +321,12 @@ class Store:
         if self.on_trouble is not None:
             self.on_trouble(shard.name, error, kind)
 
+    def _tell_fleet(self, name: str | None) -> None:
+        if self.on_fleet is not None:
+            self.on_fleet(name)
+
     def _overtake_all(self) -> None:
+        self._tell_fleet(None)
         for read in self._reads.values():
             read.overtaken = True
         self._reads.clear()

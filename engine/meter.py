@@ -1,0 +1,267 @@
+"""What standing calls are using of plans and caps, counted while they stand, off the call path.
+
+`usage` is written when a call ends. A fleet's cap must also hold for the calls that stand, on all
+workers and hosts together: each worker notes its own beside the fleet's usage, once a second, and
+reads those of the others; whatever adds a call to `usage` takes its note away in the same step, so
+that no second counts twice. When the cap is reached, the calls that are using it are ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+import structlog
+
+from engine.batch import METERED, run_script, standing_key
+from rules.billing import month_begin, month_of
+from rules.fleet import FLEET, is_name
+from rules.fleets import Fleets, FleetState
+
+if TYPE_CHECKING:
+    from engine.record import ForwardRecord
+
+_log = structlog.get_logger("meter")
+
+TICK_S = 1.0
+_LEASE_S = 5.0  # a note that is older than this is of a worker that died
+_EXCHANGE_S = 1.0
+_EXPIRE_S = 60
+_CONFIRM = 2  # ticks in a row above the cap before calls are ended
+
+# KEYS: the fleet's usage, its standing calls. Both at one moment.
+_READ = "return {redis.call('HGET', KEYS[1], 'out_of_plan'), redis.call('HGETALL', KEYS[2])}"
+
+
+class Note(msgspec.Struct, array_like=True, gc=False):
+    """A standing call. Times in unix seconds; `plan_left_s` is what is left of the line's plan,
+    standing calls left out; None for a call that is out of plan altogether."""
+
+    line: str
+    answered: float
+    plan_left_s: float | None
+    noted: float
+
+
+class _Standing:
+    """A standing call of this worker that a line pays for."""
+
+    __slots__ = ("answered", "fleet", "line", "planned", "stop")
+
+    def __init__(
+        self, line: str, fleet: str, planned: bool, answered: float, stop: Callable[[], None]
+    ) -> None:
+        self.line = line
+        self.fleet = fleet
+        self.planned = planned  # deducted from a plan, as long as it lasts
+        self.answered = answered
+        self.stop = stop
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Note).decode
+
+
+class Meter:
+    """The standing calls of one worker that use plans and caps.
+
+    Args:
+        redis: a client, of one Redis or of a Cluster.
+        fleets: tells which have a cap.
+        plan_left_s: seconds left of a line's plan, standing calls left out; None = not known.
+        clock: unix seconds.
+    """
+
+    def __init__(
+        self,
+        redis: Any,
+        fleets: Fleets,
+        plan_left_s: Callable[[str], float | None],
+        *,
+        timezone: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._redis = redis
+        self._fleets = fleets
+        self._plan_left_s = plan_left_s
+        self._zone = ZoneInfo(timezone)
+        self._clock = clock
+        self._calls: dict[str, _Standing] = {}
+        self._by_fleet: dict[str, set[str]] = {}
+        self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
+        self._using_s: dict[str, float] = {}  # by fleet: out of plan, all workers, last tick
+        self._over: dict[str, int] = {}  # by fleet: ticks in a row above the cap
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="meter")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    # -- on the call path: dictionaries ------------------------------------------------------------
+
+    def begin(
+        self, call_id: str, forward: ForwardRecord, answered: float, stop: Callable[[], None]
+    ) -> None:
+        """A forwarded call was answered. `stop` ends it when its fleet's cap is reached."""
+        if forward.billing not in METERED:
+            return
+        planned = forward.billing == "deducted"
+        self._calls[call_id] = _Standing(forward.line, forward.fleet, planned, answered, stop)
+        self._by_fleet.setdefault(forward.fleet, set()).add(call_id)
+        if planned:
+            count, answers = self._planned.get(forward.line, (0, 0.0))
+            self._planned[forward.line] = count + 1, answers + answered
+
+    def end(self, call_id: str) -> None:
+        """The call is over. Harmless for one that was not metered."""
+        call = self._calls.pop(call_id, None)
+        if call is None:
+            return
+        calls = self._by_fleet[call.fleet]
+        calls.discard(call_id)
+        if not calls:
+            del self._by_fleet[call.fleet]
+            self._over.pop(call.fleet, None)
+            self._using_s.pop(call.fleet, None)
+        if call.planned:
+            count, answers = self._planned.pop(call.line)
+            if count > 1:
+                self._planned[call.line] = count - 1, answers - call.answered
+
+    def less_standing(self, line: str, plan_left_s: float | None, now: float) -> float | None:
+        """Seconds left of a line's plan, less what this worker's standing calls have used of it;
+        None stays None (no plan, or not known)."""
+        if plan_left_s is None:
+            return None
+        count, answers = self._planned.get(line, (0, 0.0))
+        return max(0.0, plan_left_s - (count * now - answers))
+
+    def cap_left_s(self, name: str, fleet: FleetState, now: float) -> float | None:
+        """Seconds left of a fleet's cap, less what its standing calls had used at the last tick,
+        those of other workers included if there are any here; None without a cap."""
+        left = fleet.cap_left_s(now)
+        return None if left is None else left - self._using_s.get(name, 0.0)
+
+    # -- once a second -----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self.tick()
+
+    async def tick(self) -> None:
+        """Note this worker's calls, read the others', end those of a fleet whose cap is reached.
+        Never raises."""
+        for fleet in [name for name in self._by_fleet if self._has_cap(name)]:
+            try:
+                async with asyncio.timeout(_EXCHANGE_S):
+                    await self._tick(fleet)
+            except Exception as error:  # Redis is away: what is known goes on
+                _log.warning("meter.failed", fleet=fleet, error=str(error) or type(error).__name__)
+
+    def _has_cap(self, fleet: str) -> bool:
+        state = self._fleets.find(fleet)
+        return (
+            is_name(fleet)
+            and state is not None
+            and state.fleet is not None
+            and state.fleet.cap_seconds is not None
+        )
+
+    async def _tick(self, fleet: str) -> None:
+        now = self._clock()
+        month, _ = month_of(now, self._zone)
+        usage = f"usage:{FLEET}{fleet}:{month}"
+        noted = {id_: self._note(id_, now) for id_ in self._by_fleet.get(fleet, ())}
+        if not noted:
+            return
+        standing = standing_key(usage)
+        await self._redis.hset(
+            standing, mapping={id_: _encode(note) for id_, note in noted.items()}
+        )
+        await self._redis.expire(standing, _EXPIRE_S)
+        used, stored = await run_script(self._redis, _READ, [usage, standing])
+        gone = [id_ for id_ in noted if id_ not in self._calls]
+        if gone:  # ended meanwhile: its usage may have been added before the note was written
+            await self._redis.hdel(standing, *gone)
+        notes = _notes(stored, now)
+        for id_ in gone:
+            notes.pop(id_, None)
+        self._weigh(fleet, _number(used), notes, now)
+
+    def _note(self, call_id: str, now: float) -> Note:
+        call = self._calls[call_id]
+        left = self._plan_left_s(call.line) if call.planned else None
+        # A plan that nobody can tell of is not used up.
+        plan_left_s = (1e9 if left is None else left) if call.planned else None
+        return Note(call.line, call.answered, plan_left_s, now)
+
+    def _weigh(self, fleet: str, used_s: float, notes: dict[str, Note], now: float) -> None:
+        using_s, exhausted = out_of_plan_of(notes.values(), now, month_begin(now, self._zone))
+        self._using_s[fleet] = using_s
+        state = self._fleets.find(fleet)
+        cap_s = state.fleet.cap_seconds if state is not None and state.fleet is not None else None
+        if cap_s is None or used_s + using_s < cap_s:
+            self._over.pop(fleet, None)
+            return
+        self._over[fleet] = self._over.get(fleet, 0) + 1
+        if self._over[fleet] < _CONFIRM:
+            return
+        for call_id in list(self._by_fleet.get(fleet, ())):
+            call = self._calls[call_id]
+            if not call.planned or call.line in exhausted:
+                _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)
+                call.stop()
+
+
+def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[float, set[str]]:
+    """Seconds out of plan that standing calls have used since `begin`, and the lines whose plan
+    their calls have used up. A line's calls use its plan together."""
+    out_of_plan_s = 0.0
+    lines: dict[str, list[float]] = {}  # seconds used together, seconds left
+    for note in notes:
+        seconds = max(0.0, now - max(note.answered, begin))
+        if note.plan_left_s is None:
+            out_of_plan_s += seconds
+            continue
+        line = lines.setdefault(note.line, [0.0, note.plan_left_s])
+        line[0] += seconds
+        line[1] = min(line[1], note.plan_left_s)
+    exhausted = set()
+    for number, (used_s, left_s) in lines.items():
+        if used_s >= left_s:
+            exhausted.add(number)
+            out_of_plan_s += used_s - left_s
+    return out_of_plan_s, exhausted
+
+
+def _notes(stored: list[bytes], now: float) -> dict[str, Note]:
+    """The notes in a HGETALL; what is none of ours, or too old, is left out."""
+    notes = {}
+    for id_, raw in zip(stored[::2], stored[1::2], strict=True):
+        try:
+            note = _decode(raw)
+        except ValueError:
+            continue
+        if now - note.noted < _LEASE_S:
+            notes[id_.decode("utf-8", "replace")] = note
+    return notes
+
+
+def _number(raw: bytes | None) -> float:
+    try:
+        return float(raw or 0)
+    except ValueError:
+        return 0.0

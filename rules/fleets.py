@@ -1,0 +1,184 @@
+"""The fleets of the lines that are called: their documents and what they have used, from memory.
+
+A fleet is read once, when a line of it is first called. From then on it is read again in the
+background whenever Redis says that it has changed; meanwhile, and while Redis is away, what is
+known serves. So a call looks into a dictionary.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+from rules.billing import month_of
+from rules.fleet import FLEET, Fleet, is_name, load_fleet
+from rules.model import DocumentError
+
+_PATIENCE_S = 0.05
+"""How long the first call of a fleet waits for its document."""
+_EXCHANGE_S = 1.0
+_PAUSE_S = 0.02
+"""Changes are gathered this long: a busy fleet's usage changes with every call that ends."""
+_RETRY_S = 0.5
+_MOST = 20_000
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class FleetState:
+    """What is known of a fleet.
+
+    Attributes:
+        fleet: its document; None when it has none.
+        used_s: seconds out of plan that its lines have used in the month, without the calls that
+            stand.
+        until: unix seconds when that month ends.
+    """
+
+    fleet: Fleet | None = None
+    used_s: float = 0.0
+    until: float = 0.0
+
+    @property
+    def suspended(self) -> bool:
+        return self.fleet is not None and self.fleet.suspended
+
+    def cap_left_s(self, unix_now: float) -> float | None:
+        """Seconds out of plan that are left in the month, below 0 when it went beyond; None without
+        a cap."""
+        if self.fleet is None or self.fleet.cap_seconds is None:
+            return None
+        return self.fleet.cap_seconds - (self.used_s if unix_now < self.until else 0.0)
+
+
+_NOTHING = FleetState()
+
+
+class Fleets:
+    """Fleets by name.
+
+    Args:
+        redis: a client, of one Redis or of a Cluster.
+        timezone: IANA name; decides which month it is.
+
+    Attributes:
+        on_refused: called with the key and the error of each bad document; the last good one
+            serves.
+    """
+
+    def __init__(self, redis: Redis, *, timezone: str, clock: Callable[[], float] = time.time):
+        self.on_refused: Callable[[str, DocumentError], None] | None = None
+        self._redis: Any = redis
+        self._zone = ZoneInfo(timezone)
+        self._clock = clock
+        self._known: OrderedDict[str, FleetState] = OrderedDict()
+        self._due: dict[str, None] = {}
+        self._reading: set[str] = set()
+        self._told: dict[str, Any] = {}  # the bad documents that were told of
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="rules: fleets")
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def find(self, name: str) -> FleetState | None:
+        """What is known of a fleet; None when it has to be asked for (`load`)."""
+        return self._known.get(name)
+
+    async def load(self, name: str) -> FleetState:
+        """The same, read from Redis if need be: for 50 ms at most, then it has no document."""
+        if name not in self._known and is_name(name):
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    await self._read([name])
+            except (RedisError, OSError, TimeoutError):
+                self._known.setdefault(name, _NOTHING)
+                self.changed(name)
+        return self._known.get(name, _NOTHING)
+
+    def changed(self, name: str | None) -> None:
+        """Redis says that a fleet's document or usage has changed; None: any may have."""
+        for each in [*self._known, *self._reading] if name is None else (name,):
+            if each in self._known or each in self._reading:
+                self._due[each] = None
+        self._wake.set()
+
+    async def _run(self) -> None:
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(_PAUSE_S)
+            self._wake.clear()
+            while self._due:
+                names = list(self._due)[:_AT_ONCE]
+                for name in names:
+                    del self._due[name]
+                try:
+                    async with asyncio.timeout(_EXCHANGE_S):
+                        await self._read(names)
+                except (RedisError, OSError, TimeoutError):
+                    self._due.update(dict.fromkeys(names))
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _read(self, names: Sequence[str]) -> None:
+        month, until = month_of(self._clock(), self._zone)
+        pipe = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipe.get(FLEET + name)
+            pipe.hget(f"usage:{FLEET}{name}:{month}", "out_of_plan")
+        # Who hears of a change meanwhile reads again.
+        self._reading.update(names)
+        try:
+            replies = await pipe.execute(raise_on_error=False)
+        finally:
+            self._reading.difference_update(names)
+        for reply in replies:
+            if isinstance(reply, Exception) and not _is_wrong_type(reply):
+                raise reply
+        for place, name in enumerate(names):
+            self._keep(name, replies[2 * place], replies[2 * place + 1], until)
+
+    def _keep(self, name: str, raw: Any, used: Any, until: float) -> None:
+        before = self._known.get(name, _NOTHING)
+        fleet = None
+        try:
+            if isinstance(raw, Exception):
+                raise DocumentError("document", None, "key is no string")
+            if raw is not None:
+                fleet = load_fleet(raw, name)
+            self._told.pop(name, None)
+        except DocumentError as error:
+            fleet = before.fleet
+            if self._told.get(name, self) != raw and self.on_refused is not None:
+                self.on_refused(FLEET + name, error)
+            self._told[name] = raw if isinstance(raw, bytes) else None
+        self._known[name] = FleetState(fleet, _seconds(used), until)
+        self._known.move_to_end(name)
+        if len(self._known) > _MOST:
+            self._told.pop(self._known.popitem(last=False)[0], None)
+
+
+def _is_wrong_type(reply: Exception) -> bool:
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
+def _seconds(reply: object) -> float:
+    """What is no number counts as 0."""
+    if not isinstance(reply, bytes):
+        return 0.0
+    try:
+        seconds = float(reply)
+    except ValueError:
+        return 0.0
+    return seconds if seconds > 0 else 0.0

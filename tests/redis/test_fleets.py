@@ -1,0 +1,273 @@
+"""Fleets from Redis: in force at once, kept while it is away; caps that hold across workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from engine.cdr import CallRecord, ForwardRecord, Recorder
+from engine.meter import Meter, Note, out_of_plan_of
+from rules.billing import month_of
+from rules.fleet import Fleet
+from rules.fleets import Fleets, FleetState
+from rules.model import DocumentError
+from rules.numbers import Numbering
+from rules.store import Store
+from tests.redis.servers import RedisServer, running_server
+from tests.redis.test_cdr import call as a_record
+
+LINE, OTHER = "+33972101001", "+33972101002"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    with running_server() as server:
+        yield server
+
+
+@asynccontextmanager
+async def fleets(server: RedisServer) -> AsyncIterator[Fleets]:
+    redis = server.connect()
+    made = Fleets(redis, timezone="UTC")
+    store = Store(
+        redis,
+        numbering=Numbering("FR"),
+        cache_lines=100,
+        stale_max_s=100,
+        timezone="UTC",
+        canary=f"t{id(made)}",
+    )
+    store.on_fleet = made.changed
+    await made.start()
+    await store.start()
+    try:
+        yield made
+    finally:
+        await store.close()
+        await made.close()
+        await redis.aclose()
+
+
+async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
+    end = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < end, "did not happen in time"
+        await asyncio.sleep(0.01)
+
+
+def state(known: Fleets) -> FleetState:
+    found = known.find("acme")
+    assert found is not None
+    return found
+
+
+def put(server: RedisServer, **fields: Any) -> None:
+    with server.client() as client:
+        client.set("fleet:acme", json.dumps({"name": "acme", **fields}))
+
+
+def usage_key(name: str = "fleet:acme") -> str:
+    return f"usage:{name}:{month_of(time.time(), ZoneInfo('UTC'))[0]}"
+
+
+async def test_changes_are_in_force_at_once(server: RedisServer) -> None:
+    async with fleets(server) as known:
+        assert known.find("acme") is None
+        assert (await known.load("acme")).fleet is None
+        put(server, suspended=True)
+        await until(lambda: state(known).suspended)
+        put(server, cap_seconds=100)
+        with server.client() as client:
+            client.hincrby(usage_key(), "out_of_plan", 40)
+        now = time.time()
+        await until(lambda: state(known).cap_left_s(now) == 60)
+        with server.client() as client:
+            client.flushall()
+        await until(lambda: state(known).fleet is None)
+
+
+async def test_the_last_good_document_serves(server: RedisServer) -> None:
+    told: list[DocumentError] = []
+    put(server, cap_seconds=7)
+    async with fleets(server) as known:
+        known.on_refused = lambda key, error: told.append(error)
+        await known.load("acme")
+        put(server, cap_seconds="much")
+        await until(lambda: bool(told))
+        for _ in range(3):
+            known.changed("acme")
+            await asyncio.sleep(0.05)
+        assert [error.field for error in told] == ["cap_seconds"]
+        server.kill()
+        await asyncio.sleep(0.1)
+        begin = time.monotonic()
+        assert (await known.load("other")).fleet is None
+        assert time.monotonic() - begin < 0.3
+        assert state(known).fleet == Fleet("acme", cap_seconds=7)
+        server.start()
+        put(server, suspended=True)
+        await until(lambda: state(known).suspended)
+
+
+# Standing calls
+
+
+def test_standing_calls_use_a_plan_together() -> None:
+    notes = [
+        Note(LINE, 100.0, 50.0, 0),  # two calls of one line, 40 s and 30 s, of 50 s left
+        Note(LINE, 110.0, 50.0, 0),
+        Note(OTHER, 100.0, 41.0, 0),  # within its plan
+        Note(OTHER, 130.0, None, 0),  # out of plan anyway
+    ]
+    assert out_of_plan_of(notes, 140.0, 0.0) == (20.0 + 10.0, {LINE})
+    # a new month began at 135: only its seconds count
+    assert out_of_plan_of(notes, 140.0, 135.0) == (5.0, set())
+
+
+def forward(billing: str, line: str = LINE) -> ForwardRecord:
+    return ForwardRecord(line, "busy", "number", "+33612345678", billing, 0, "acme", None, None)
+
+
+class Worker:
+    """A meter and a recorder on a clock of their own: one worker of several."""
+
+    def __init__(self, server: RedisServer, known: Fleets, spool: Path, name: str) -> None:
+        self.redis = server.connect()
+        self.now = time.time()
+        self.plan_left_s: dict[str, float] = {}
+        self.stopped: list[str] = []
+        self.meter = Meter(
+            self.redis, known, self.plan_left_s.get, timezone="UTC", clock=lambda: self.now
+        )
+        self.recorder = Recorder(self.redis, timezone="UTC", worker=name, spool=spool / name)
+
+    def begin(self, call_id: str, billing: str = "out_of_plan", line: str = LINE) -> None:
+        stop = lambda: self.stopped.append(call_id)  # noqa: E731
+        self.meter.begin(call_id, forward(billing, line), self.now, stop)
+
+    async def end(self, call_id: str, seconds: int) -> None:
+        self.meter.end(call_id)
+        record: CallRecord = a_record(0, answered=self.now - seconds, seconds=seconds)
+        record.id = call_id
+        record.forwards = [forward("out_of_plan")]
+        record.forwards[0].seconds = seconds
+        self.recorder.add(record)
+        await until(lambda: self.recorder.backlog == 0)
+
+
+@asynccontextmanager
+async def workers(server: RedisServer, folder: Path) -> AsyncIterator[tuple[Worker, Worker]]:
+    async with AsyncExitStack() as stack:
+        made = []
+        for name in ("0-a", "1-b"):
+            known = await stack.enter_async_context(fleets(server))
+            await known.load("acme")
+            worker = Worker(server, known, folder, name)
+            stack.push_async_callback(worker.redis.aclose)
+            await worker.recorder.start()
+            stack.push_async_callback(worker.recorder.close)
+            made.append(worker)
+        yield made[0], made[1]
+
+
+async def step(seconds: float, *made: Worker) -> None:
+    """Time passes, and every worker's meter ticks."""
+    for worker in made:
+        worker.now += seconds
+    for worker in made:
+        await worker.meter.tick()
+
+
+async def test_the_cap_is_reached_by_all_standing_calls_together(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    put(server, cap_seconds=100)
+    async with workers(server, tmp_path) as (a, b):
+        a.begin("0-a-1")
+        b.begin("1-b-1")
+        for _ in range(4):
+            await step(11, a, b)
+            for worker in (a, b):  # the notes are those of this second
+                await worker.meter.tick()
+        assert not a.stopped
+        assert not b.stopped
+        await step(6, a, b)
+        await step(1, a, b)
+        await step(1, a, b)
+        assert set(a.stopped) == {"0-a-1"}
+        assert set(b.stopped) == {"1-b-1"}
+
+
+async def test_a_call_that_was_settled_does_not_count_twice(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    put(server, cap_seconds=100)
+    async with workers(server, tmp_path) as (a, b):
+        a.begin("0-a-1")
+        b.begin("1-b-1")
+        for _ in range(8):
+            await step(5, a, b)
+        await b.end("1-b-1", 40)  # 40 s settled and 40 s standing: not 120
+        for _ in range(3):
+            await step(1, a, b)
+        assert not a.stopped
+        with server.client() as client:
+            assert client.hget(usage_key(), "out_of_plan") == "40"
+            assert client.hkeys("standing:{" + usage_key() + "}") == ["0-a-1"]
+        for _ in range(8):
+            await step(3, a)
+        assert a.stopped
+
+
+async def test_a_dead_worker_s_calls_stop_counting(server: RedisServer, tmp_path: Path) -> None:
+    put(server, cap_seconds=100)
+    async with workers(server, tmp_path) as (a, b):
+        a.begin("0-a-1")
+        b.begin("1-b-1")
+        await step(45, a, b)
+        for _ in range(8):  # b is gone
+            await step(4, a)
+        assert not a.stopped  # 77 s of its own
+
+
+async def test_a_planned_call_is_ended_only_beyond_its_plan(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    put(server, cap_seconds=10)
+    async with workers(server, tmp_path) as (a, b):
+        a.plan_left_s = b.plan_left_s = {}
+        a.meter._plan_left_s = b.meter._plan_left_s = {LINE: 30.0, OTHER: 1000.0}.get
+        a.begin("0-a-1", "deducted")
+        b.begin("1-b-1", "deducted")
+        b.begin("1-b-2", "deducted", OTHER)
+        assert a.meter.less_standing(LINE, 30.0, a.now + 10) == 20.0
+        for _ in range(3):
+            await step(5, a, b)
+            for worker in (a, b):
+                await worker.meter.tick()
+        assert not a.stopped
+        assert not b.stopped
+        for _ in range(8):
+            await step(1, a, b)
+        assert "0-a-1" in a.stopped
+        assert set(b.stopped) == {"1-b-1"}
+
+
+async def test_redis_away_ends_no_call(server: RedisServer, tmp_path: Path) -> None:
+    put(server, cap_seconds=1)
+    async with workers(server, tmp_path) as (a, _):
+        a.begin("0-a-1")
+        server.kill()
+        for _ in range(3):
+            await step(5, a)
+        assert not a.stopped
+        a.meter.end("0-a-1")
+        assert len(a.meter) == 0

@@ -1,0 +1,89 @@
+"""Fleets: a suspended one, a cap that is reached during calls, and the limits against fraud."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+from tests.scenarios import numbers
+from tests.scenarios.expect import connect, part
+from tests.scenarios.stage import Stage, to_number
+
+SETTINGS = {"timers": {"pre_ringing_s": 1}, "limits": {"forwards_per_line_per_hour": 2}}
+
+
+def fleet(stage: Stage, name: str, **fields: Any) -> None:
+    stage.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
+
+
+async def test_a_suspended_fleet_suspends_all_its_lines(stage: Stage) -> None:
+    fleet(stage, "late", suspended=True)
+    line, _ = await stage.line_with_phone(fleet="late")
+    call = await stage.call(line)
+    await call.receive(403)
+    await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended", code=403)
+    fleet(stage, "late", suspended=False)
+    await stage.settle()
+    target = numbers.outside_number()
+    stage.change(line, forwards={"unconditional": to_number(target)})
+    call = await stage.call(line)
+    away = await stage.server("number").incoming(target)
+    await connect(call, away)
+    await part(call, away)
+
+
+async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(stage: Stage) -> None:
+    """Two calls at once use a cap of 3 s twice as fast; a call to a landline goes on."""
+    fleet(stage, "thrifty", cap_seconds=3)
+    mobile, landline = numbers.mobile_number(), numbers.outside_number()
+    first, second = (
+        stage.line(fleet="thrifty", forwards={"unconditional": to_number(mobile)})
+        for _ in range(2)
+    )
+    third = stage.line(fleet="thrifty", forwards={"unconditional": to_number(landline)})
+    number = stage.server("number")
+    calls = []
+    for line, target in ((third, landline), (first, mobile), (second, mobile)):
+        call = await stage.call(line)
+        away = await number.incoming(target)
+        await connect(call, away)
+        calls.append((call, away))
+    begin = time.monotonic()
+    for call, away in calls[1:]:
+        bye = await away.receive("BYE", wait_s=10)
+        assert "SIP;cause=402" in bye.one("Reason")
+        await call.receive("BYE", wait_s=10)
+    assert 1.0 < time.monotonic() - begin < 7.0
+    await part(*calls[0])
+    await stage.ended(calls[0][0].call_id, why="bye", billing="standard")
+    for call, _ in calls[1:]:
+        record = await stage.ended(call.call_id, outcome="answered", why="fleet_cap")
+        assert record["out_of_plan_s"] == record["seconds"]
+    used = stage.redis.hgetall(next(iter(stage.redis.keys("usage:fleet:thrifty:*"))))
+    assert int(used["out_of_plan"]) >= 3
+    assert int(used["standard"]) >= 1
+
+    await asyncio.sleep(0.2)
+    call = await stage.call(first)
+    await call.receive(480)  # nobody is registered, and the forward counts as off
+    await stage.ended(call.call_id, condition="none", outcome="unreachable")
+    prevented = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    assert prevented == 1
+    assert stage.engine.metric("renvoi_limits_reached_total", limit="fleet_cap") == 3
+
+
+async def test_forwards_of_a_line_in_an_hour(stage: Stage) -> None:
+    target = numbers.outside_number()
+    line = stage.line(forwards={"unconditional": to_number(target)})
+    for _ in range(2):
+        call = await stage.call(line)
+        away = await stage.server("number").incoming(target)
+        await connect(call, away)
+        await part(call, away)
+    call = await stage.call(line)
+    await call.receive(480)
+    assert stage.engine.metric(
+        "renvoi_forwards_prevented_total", reason="forwards_per_line_per_hour"
+    )
