@@ -193,6 +193,13 @@ class Baresip:
         event = await self.event("CALL_CLOSED", wait_s)
         return str(event["param"])
 
+    async def is_sent(self, text: str) -> None:
+        """Wait until a message with this text has come to it or gone from it."""
+        deadline = asyncio.get_running_loop().time() + WAIT_S
+        while text not in self.log:
+            assert asyncio.get_running_loop().time() < deadline, f"no {text}: {self!r}\n{self.log}"
+            await asyncio.sleep(0.05)
+
     async def stop(self) -> None:
         """End it as its user would, or the hard way if it does not listen."""
         if self._process.returncode is None:
