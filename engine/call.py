@@ -48,7 +48,13 @@ class Call:
         self._who = caller
         self._mailbox = Mailbox(worker.loop)
         leg.listener = self._mailbox.put
-        self.story = Story(worker.calls.new_id(), leg.invite.call_id, self._who or "", called)
+        self.story = Story(
+            worker.calls.new_id(),
+            leg.invite.call_id,
+            self._who or "",
+            called,
+            worker.journal.changed,
+        )
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 
@@ -108,7 +114,7 @@ class Call:
         while True:
             event = await self._mailbox.get(min(deadline, expiry))
             if isinstance(event, Acked):
-                self.story.answered = self.story.answered or time.time()
+                self.story.talks()
                 if winner.state is State.ANSWERED:  # late offer: the answer came in the ACK
                     winner.accept(*event.message.answer)
             elif isinstance(event, Ended) and event.leg in (caller, winner):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.call import Call
 from engine.forwards import Forwards
+from engine.journal import Left
 from engine.outcome import Over
 from engine.starcode import StarCall, dialled_code
 from engine.story import telling
@@ -83,6 +84,7 @@ class Calls:
     def _stand(self, call: Call | StarCall) -> None:
         """The call stands from now on, until `over`."""
         self._standing[call.story.id] = call
+        self._worker.journal.begin(call.story)
         self._worker.admission.began(call.source, call.story.called)
         self._keep(self._worker.loop.create_task(call.run()))
 
@@ -95,10 +97,34 @@ class Calls:
         worker.meter.end(story.id)
         record = story.record(over)
         worker.metrics.call_over(record)
+        worker.journal.over(story, record)
         worker.recorder.add(record)
         worker.log.info("call.end", **telling(record))
         if not self._standing:
             self._idle.set()
+
+    async def complete(self, left: list[Left]) -> None:
+        """Write the records of processes that are gone, and let their calls count no more."""
+        worker = self._worker
+        for journal in left:
+            for record in (*journal.standing, *journal.over):
+                lines = {record.called, *(f.line for f in record.forwards)}
+                for line in lines | {forward.number for forward in record.forwards}:
+                    worker.live.release(line, record.id)
+                worker.live.release(record.caller, caller_hold(record.id))
+            for place, record in enumerate(journal.over + journal.standing):
+                worker.recorder.add(record)
+                if place >= len(journal.over):
+                    worker.metrics.call_over(record)
+                    worker.log.warning("call.end", **telling(record))
+                if place % 20 == 0:
+                    await asyncio.sleep(0)
+            worker.log.warning(
+                "journal.completed",
+                journal=journal.path.name,
+                failed=len(journal.standing),
+                recorded=len(journal.over),
+            )
 
     async def none_left(self, within_s: float) -> bool:
         """Wait until no call stands, at most so long; whether none does."""

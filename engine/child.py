@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from engine import systemd
@@ -37,6 +38,7 @@ class Child:
         self.calls = 0
         self.not_ready: str | None = "starting"
         self.heard_at = loop.time()
+        self.journal: Path | None = None
         self.document: Any = None
         self.failure = ""  # why it could not start, by its own word
         self.started: asyncio.Future[Any] = loop.create_future()
@@ -106,6 +108,7 @@ class Child:
             if isinstance(message, Beat):
                 self.calls, self.not_ready = message.calls, message.not_ready
             elif isinstance(message, Started):
+                self.journal = Path(message.journal) if message.journal else None
                 self.started.set_result(message)
             elif isinstance(message, Failed):
                 self.failure = message.text

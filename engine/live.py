@@ -109,6 +109,11 @@ class LiveCalls:
         if _discard(self._leased, number, call_id):
             self._change(number, call_id, self._clock() + self._lease_s)
 
+    def release(self, number: str, call_id: str) -> None:
+        """A process that is gone may have left this lease."""
+        if number and self._redis is not None:
+            self._change(number, call_id, self._clock() + self._lease_s)
+
     async def admit(self, number: str, call_id: str, max_calls: int) -> int | None:
         """Count the call on the line if fewer than `max_calls` are there.
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from rules.decide import Reject
 from rules.model import Condition
-from sip.message import Message
+
+if TYPE_CHECKING:
+    from sip.message import Message
 
 
 class Outcome(StrEnum):

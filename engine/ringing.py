@@ -256,7 +256,7 @@ class Ringing:
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         if caller.state is State.ANSWERED:  # not if the 2xx waits for a PRACK
-            self._story.answered = time.time()
+            self._story.talks()
         self._invite = NO_MESSAGE  # a standing call keeps little
         self.attempt.clear()
         winner.peer, caller.peer = caller, winner

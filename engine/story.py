@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.outcome import Over
 from engine.record import CallRecord, ForwardRecord, LegRecord
 from rules.decide import ForwardTo
 from rules.model import Line
-from sip.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from sip.outgoing import Outgoing
 
 
 class Story:
-    """The facts of one call as they happen. All times are unix seconds."""
+    """The facts of one call as they happen. All times are unix seconds. Whenever one changes the
+    story puts itself into `changed`, for the journal."""
 
     __slots__ = (
+        "_changed",
         "answered",
         "call_id",
         "called",
@@ -29,7 +33,15 @@ class Story:
         "received",
     )
 
-    def __init__(self, id_: str, call_id: str, caller: str, called: str) -> None:
+    def __init__(
+        self,
+        id_: str,
+        call_id: str,
+        caller: str,
+        called: str,
+        changed: set[Story] | None = None,
+    ) -> None:
+        self._changed = changed if changed is not None else set()
         self.id = id_
         self.call_id = call_id
         self.caller = caller
@@ -47,11 +59,13 @@ class Story:
         self.legs[leg] = LegRecord(
             role, number, leg.uri, 0, None, time.time(), None, None, None, condition
         )
+        self._changed.add(self)
 
     def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
         if record.rang is None:
             record.rang = time.time()
+            self._changed.add(self)
 
     def has_rung(self, leg: Outgoing) -> bool:
         return self.legs[leg].rang is not None
@@ -60,6 +74,13 @@ class Story:
         record = self.legs[leg]
         record.code = code
         record.answered = time.time()
+        self._changed.add(self)
+
+    def talks(self) -> None:
+        """Both sides are connected, if they were not before."""
+        if self.answered is None:
+            self.answered = time.time()
+            self._changed.add(self)
 
     def leg_ended(self, leg: Outgoing, code: int, q850: int | None = None) -> None:
         record = self.legs.get(leg)
@@ -67,6 +88,7 @@ class Story:
             record.code = record.code or code
             record.q850 = q850 if q850 is not None else record.q850
             record.ended = time.time()
+            self._changed.add(self)
 
     def caller_rang(self) -> float | None:
         """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
@@ -89,12 +111,14 @@ class Story:
                 time.time(),
             )
         )
+        self._changed.add(self)
 
     def overtaken(self, winner: Outgoing) -> str:
         """Who was given up picked up all the same: the forwards since did not happen.
 
         The line's number.
         """
+        self._changed.add(self)
         line = self.legs[winner].number
         for place, forward in enumerate(self.forwards):
             if forward.line == line:

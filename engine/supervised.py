@@ -53,7 +53,7 @@ async def supervised(descriptor: int) -> int:
     def started() -> None:
         sip, admin = sip_addresses(worker), str(worker.admin.address)
         worker.log.info("worker.start", sip=sip, admin=admin, pid=os.getpid())
-        line.say(Started(sip, admin))
+        line.say(Started(sip, admin, str(worker.journal.path)))
 
     failure = ""
     try:

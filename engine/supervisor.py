@@ -24,6 +24,7 @@ from engine.aggregate import Aggregate
 from engine.child import Child, told
 from engine.config import Config, ConfigError, build, load_document
 from engine.crash import last_stack
+from engine.journal import standing_in
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.systemd import Systemd
@@ -33,6 +34,7 @@ PROGRESS_S = 10.0
 STOP_S = 20.0  # for a worker to end, over the time its calls are given
 START_S = 30.0  # for a worker to say its first word: a busy machine imports slowly
 STEADY_S = 60.0  # a worker that lived so long has not failed at its start
+TOLD_CALLS = 100  # ids of standing calls in the log line of a death
 BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before a restart, by failures in a row
 
 
@@ -217,11 +219,14 @@ class Supervisor:
                 self._spare = Child()
 
     def _tell_death(self, post: Post, child: Child, status: int) -> None:
+        calls = standing_in(child.journal) if child.journal else []
         self.log.error(
             "worker.died",
             worker=post.index,
             pid=child.pid,
             status=told(status),
+            calls=len(calls),
+            standing=calls[:TOLD_CALLS],
             error=child.failure or None,
             stack=last_stack(self.config.redis.data_dir, post.index) or None,
         )

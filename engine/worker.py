@@ -19,6 +19,7 @@ from engine.calls import Calls, called_by
 from engine.cdr import Recorder
 from engine.config import Address as HttpAddress
 from engine.config import Config
+from engine.journal import Journal, directory_of
 from engine.live import LiveCalls
 from engine.meter import Meter
 from engine.metrics import Metrics
@@ -57,6 +58,7 @@ class Worker:
         self.metrics = Metrics()
         self.refusals = Refusals(self.metrics, self.log)
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
+        self.journal = Journal(directory_of(config.redis.data_dir), self.epoch)
         self.calls = Calls(self, self.epoch)
         self.admission = Admission(
             config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
@@ -120,6 +122,7 @@ class Worker:
             timezone=config.numbering.timezone,
             worker=self.epoch,
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
+            on_safe=self.journal.safe,
         )
         self.registrar = Registrar(self)
         self.probing = Probing(self)
@@ -141,6 +144,8 @@ class Worker:
             self.not_ready,
             self.calls_now,
         )
+        self.journal.open()
+        left = await asyncio.to_thread(self.journal.take_over)
         # The rules first: whoever is let in finds them.
         await self.fleets.start()
         await self.store.start()
@@ -157,6 +162,7 @@ class Worker:
         await self.presence.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
         self.is_started = True
+        self._completing = self.loop.create_task(self.calls.complete(left))
         # The start-up's objects live for ever: keep the collector from walking them again.
         gc.collect()
         gc.freeze()
@@ -244,11 +250,13 @@ class Worker:
         await self.calls.stop(5.0)
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
+            await asyncio.wait([self._completing], timeout=5.0)
         parts = "presence registrar probing endpoint admin meter store fleets live recorder"
         for name in parts.split():
             part = getattr(self, name, None)
             if part is not None:
                 await part.close()
+        self.journal.close()
         if hasattr(self, "redis"):
             await self.redis.aclose()
         if self._embedded is not None:
@@ -277,3 +285,5 @@ class Worker:
             due = self.loop.time() + LAG_PROBE_S
             await asyncio.sleep(LAG_PROBE_S)
             self._lag_s = max(0.0, self.loop.time() - due)
+            self.journal.beat()
+            await self.journal.flush()

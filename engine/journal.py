@@ -1,0 +1,341 @@
+"""The calls that stand, written down where the death of the process does not reach: so that a
+worker that is killed leaves no call without its record (`failed`, `worker_died`), nor with two.
+
+One file in shared memory for each worker process, locked by it. A call is in it from its INVITE
+until its record is in Redis or on disk: first as facts, then as the record itself. Writing is
+copying a few hundred bytes into a memory map, no system call; facts that change are gathered for a
+moment.
+Whoever starts next takes over the files whose owners are gone. That may be done twice: records are
+told apart by their call's id (engine/batch.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from engine.log import get_logger
+from engine.outcome import Outcome, Over
+from engine.record import CallRecord, ForwardRecord, LegRecord
+from engine.story import Story
+
+SLOT_BYTES = 1024
+GROW_BYTES = 1 << 20
+MOST_BYTES = 1 << 28
+SHARED_MEMORY = Path("/dev/shm")
+_HEADER = struct.Struct("<IIQI")  # bytes of the whole entry, next slot, version, checksum of all
+_ROOM = SLOT_BYTES - _HEADER.size
+_BEAT = struct.Struct("<d")  # slot 0: when the worker's loop last turned, unix seconds
+
+log = get_logger("journal")
+
+
+class Standing(msgspec.Struct, array_like=True, tag="standing", gc=False):
+    """The facts of a call in progress, as in `Story`."""
+
+    id: str
+    call_id: str
+    caller: str
+    called: str
+    received: float
+    decided: float | None
+    rang: float | None
+    answered: float | None
+    forwards: list[ForwardRecord]
+    legs: list[LegRecord]
+
+
+class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
+    """The record of a call that is over, until it is safe."""
+
+    record: CallRecord
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Standing | Ended).decode
+
+
+class Left:
+    """What a process that is gone left behind: the calls that stood when its loop last turned
+    (`died`, unix seconds), and records that were not known to be safe."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+        content = _whole(descriptor)
+        self.died = _BEAT.unpack_from(content)[0] if content else 0.0
+        self.standing: list[CallRecord] = []
+        self.over: list[CallRecord] = []
+        for entry in _entries(content):
+            if isinstance(entry, Ended):
+                self.over.append(entry.record)
+            else:
+                self.standing.append(completed(entry, self.died))
+        self.pending = {record.id for record in (*self.standing, *self.over)}
+
+    def forget(self) -> None:
+        """All of it is safe."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+
+class Journal:
+    """The journal of one worker process. `full` counts calls that found no room."""
+
+    def __init__(self, directory: Path, epoch: str) -> None:
+        self.full = 0
+        self.path = directory / f"calls-{epoch}.journal"
+        self.changed: set[Story] = set()  # stories whose facts are not written down yet
+        self._map: mmap.mmap | None = None
+        self._descriptor = -1
+        self._slots: dict[str, list[int]] = {}  # of each call
+        self._free: list[int] = []
+        self._version = 0
+        self._left: list[Left] = []
+
+    def open(self) -> None:
+        """Make the file. Without it calls are not written down: logged, not fatal."""
+        draft = self.path.with_suffix(".new")  # nobody takes it over before it is locked
+        try:
+            self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.posix_fallocate(self._descriptor, 0, GROW_BYTES)
+            self._map = mmap.mmap(self._descriptor, GROW_BYTES)
+            draft.rename(self.path)
+        except OSError as error:
+            log.error("journal.unusable", path=str(self.path), error=str(error))
+            return
+        self._add_slots(1, GROW_BYTES)
+        self.beat()
+
+    def take_over(self) -> list[Left]:
+        """The journals beside this one whose owners are gone. They are kept until all that is in
+        them is safe."""
+        for path in sorted(self.path.parent.glob("calls-*.journal")):
+            if path != self.path and (descriptor := _lock(path)) >= 0:
+                try:
+                    left = Left(path, descriptor)
+                except Exception as error:
+                    log.error("journal.unreadable", path=str(path), error=str(error))
+                    path.replace(path.with_suffix(".bad"))
+                    os.close(descriptor)
+                    continue
+                if left.pending:
+                    self._left.append(left)
+                else:
+                    left.forget()
+        return list(self._left)
+
+    def beat(self) -> None:
+        """The loop turns."""
+        if self._map is not None:
+            _BEAT.pack_into(self._map, 0, time.time())
+
+    def begin(self, story: Story) -> None:
+        """A call has come in."""
+        self._write(story.id, _facts(story))
+
+    async def flush(self) -> None:
+        """Write down what has changed, some calls at a time."""
+        while self.changed:
+            for story in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
+                if story.id in self._slots:
+                    self._write(story.id, _facts(story))
+            await asyncio.sleep(0)
+
+    def over(self, story: Story, record: CallRecord) -> None:
+        """A call has ended; its record is not safe yet."""
+        self.changed.discard(story)
+        self._write(record.id, Ended(record))
+
+    def safe(self, ids: Iterable[str]) -> None:
+        """These records are in Redis or on disk."""
+        for id_ in ids:
+            slots = self._slots.pop(id_, None)
+            if slots is not None:
+                self._release(slots)
+        for left in list(self._left):
+            left.pending.difference_update(ids)
+            if not left.pending:
+                left.forget()
+                self._left.remove(left)
+
+    def close(self) -> None:
+        """The end of this process in peace; what is not safe stays for the next."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+            if not self._slots:
+                self.path.unlink(missing_ok=True)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        if self.path.parent.parent == SHARED_MEMORY:
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()  # when no other worker has its own there
+
+    # -- slots ------------------------------------------------------------------------------------
+
+    def _write(self, id_: str, entry: Standing | Ended) -> None:
+        """A new version of a call's entry, in slots of its own: a death in the midst of it leaves
+        the old one, or both, of which the later counts."""
+        memory = self._map
+        if memory is None:
+            return
+        content = _encode(entry)
+        size = len(content)
+        slots = self._take(1 if size <= _ROOM else -(-size // _ROOM))
+        memory = self._map
+        if slots is None or memory is None:
+            self.full += 1
+            return
+        self._version += 1
+        check = zlib.crc32(content)
+        following = 0
+        for part in range(len(slots) - 1, -1, -1):
+            at = slots[part] * SLOT_BYTES
+            piece = content[part * _ROOM : (part + 1) * _ROOM]
+            memory[at + _HEADER.size : at + _HEADER.size + len(piece)] = piece
+            _HEADER.pack_into(memory, at, 0 if part else size, following, self._version, check)
+            following = slots[part]
+        old = self._slots.get(id_)
+        self._slots[id_] = slots
+        if old is not None:
+            self._release(old)
+
+    def _take(self, count: int) -> list[int] | None:
+        free = self._free
+        while len(free) < count:
+            if not self._grow():
+                return None
+        return [free.pop() for _ in range(count)]
+
+    def _release(self, slots: list[int]) -> None:
+        if self._map is not None:
+            self._map[slots[0] * SLOT_BYTES : slots[0] * SLOT_BYTES + 4] = b"\0\0\0\0"
+        self._free.extend(slots)
+
+    def _grow(self) -> bool:
+        assert self._map is not None
+        size = len(self._map)
+        if size + GROW_BYTES > MOST_BYTES:
+            return False
+        try:
+            # Memory that is not there would end the process when it is written to.
+            os.posix_fallocate(self._descriptor, size, GROW_BYTES)
+            self._map.resize(size + GROW_BYTES)
+        except OSError:
+            return False
+        self._add_slots(size // SLOT_BYTES, size + GROW_BYTES)
+        return True
+
+    def _add_slots(self, first: int, end_bytes: int) -> None:
+        # The last freed is the first used again: as few pages as possible.
+        self._free[:0] = range(end_bytes // SLOT_BYTES - 1, first - 1, -1)
+
+
+def directory_of(data_dir: Path) -> Path:
+    """Where the journals of the workers on this data directory are: in shared memory, which is
+    never written to a disk and so never waits for one; beside the data where there is none."""
+    name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
+    directory = SHARED_MEMORY / f"renvoi-{os.getuid()}-{name}"
+    try:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        owner = directory.lstat()
+        if owner.st_uid == os.getuid() and not owner.st_mode & 0o077:
+            return directory
+    except OSError:
+        pass
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return data_dir
+
+
+def standing_in(path: Path) -> list[str]:
+    """The ids of the calls that stand in a journal, whoever owns it."""
+    try:
+        entries = _entries(path.read_bytes())
+        return [entry.id for entry in entries if isinstance(entry, Standing)]
+    except (OSError, msgspec.DecodeError):
+        return []
+
+
+def completed(facts: Standing, died: float) -> CallRecord:
+    """The record of a call whose worker is gone. What was answered is paid for until the last
+    moment that is known."""
+    story = Story(facts.id, facts.call_id, facts.caller, facts.called)
+    story.received, story.decided = facts.received, facts.decided
+    story.rang, story.answered = facts.rang, facts.answered
+    story.forwards = facts.forwards
+    story.legs = dict(enumerate(facts.legs))  # type: ignore[arg-type]  # there are no legs any more
+    over = Over(Outcome.FAILED, 500, "worker_died")
+    return story.record(over, max(died, facts.received, facts.answered or 0.0))
+
+
+def _facts(story: Story) -> Standing:
+    return Standing(
+        story.id,
+        story.call_id,
+        story.caller,
+        story.called,
+        story.received,
+        story.decided,
+        story.rang,
+        story.answered,
+        story.forwards,
+        list(story.legs.values()),
+    )
+
+
+def _entries(content: bytes) -> Iterator[Standing | Ended]:
+    """The last whole entry of each call, in the order of their writing."""
+    found: dict[str, tuple[int, Standing | Ended]] = {}
+    for at in range(SLOT_BYTES, len(content) - SLOT_BYTES + 1, SLOT_BYTES):
+        size, following, version, check = _HEADER.unpack_from(content, at)
+        if not size:
+            continue
+        whole = bytearray(content[at + _HEADER.size : at + SLOT_BYTES])
+        while following and len(whole) < size:
+            begin = following * SLOT_BYTES
+            whole += content[begin + _HEADER.size : begin + SLOT_BYTES]
+            following = _HEADER.unpack_from(content, begin)[1]
+        if len(whole) < size or zlib.crc32(whole[:size]) != check:
+            continue  # the process died while it wrote this one
+        entry = _decode(whole[:size])
+        id_ = entry.id if isinstance(entry, Standing) else entry.record.id
+        if id_ not in found or found[id_][0] < version:
+            found[id_] = version, entry
+    for _, entry in sorted(found.values(), key=lambda pair: pair[0]):
+        yield entry
+
+
+def _lock(path: Path) -> int:
+    """Open a journal whose owner is gone: its descriptor, else -1."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink and path.exists():
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return -1
+
+
+def _whole(descriptor: int) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as reader:
+        reader.seek(0)
+        return reader.read()

@@ -1,0 +1,150 @@
+"""The journal outlives its process, whole, whenever that dies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.journal import SLOT_BYTES, Journal, standing_in
+from engine.outcome import Outcome, Over
+from engine.record import ForwardRecord
+from engine.story import Story
+
+BUSY_PROCESS = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from engine.journal import Journal
+from engine.outcome import Outcome, Over
+from engine.story import Story
+from tests.unit.test_journal import forward
+
+journal = Journal(Path(sys.argv[1]), "0-busy")
+journal.open()
+stories = []
+for n in range(40):
+    stories.append(Story(f"0-busy-{n}", "x" * (60 * n), "+33612345678", "+33972101001"))
+    journal.begin(stories[-1])
+for n in range(10):
+    journal.over(stories[n], stories[n].record(Over(Outcome.BUSY, 486, "phone")))
+print("ready", flush=True)
+threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+while True:
+    for story in stories[10:]:
+        story.forwards = [forward(time.time())] * (1 + len(story.forwards) % 30)
+        journal.begin(story)
+        journal.beat()
+"""
+
+
+def forward(at: float) -> ForwardRecord:
+    return ForwardRecord(
+        "+33972101001", "busy", "number", "+33612345678", "deducted", 0, "acme", 7200, at
+    )
+
+
+@pytest.mark.parametrize("after_s", ["0.0", "0.023", "0.117"])
+def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", BUSY_PROCESS, str(tmp_path), after_s],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert child.returncode == -signal.SIGKILL
+    path = tmp_path / "calls-0-busy.journal"
+    assert set(standing_in(path)) == {f"0-busy-{n}" for n in range(10, 40)}
+    journal = Journal(tmp_path, "0-next")
+    journal.open()
+    (left,) = journal.take_over()
+    assert [record.id for record in left.over] == [f"0-busy-{n}" for n in range(10)]
+    assert {record.outcome for record in left.over} == {"busy"}
+    assert {record.id for record in left.standing} == {f"0-busy-{n}" for n in range(10, 40)}
+    for record in left.standing:
+        number = int(record.id.rpartition("-")[2])
+        assert record.call_id == "x" * (60 * number)
+        assert (record.outcome, record.why) == ("failed", "worker_died")
+        assert record.ended >= left.died > 0
+    # it is kept until the last of it is safe
+    ids = sorted(left.pending)
+    journal.safe(ids[:-1])
+    assert path.exists()
+    journal.safe(ids[-1:])
+    assert not path.exists()
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "0-one")
+    journal.open()
+    story = Story("0-one-1", "abc", "+33612345678", "+33972101001")
+    story.forwards.append(forward(story.received))
+    story.talks()
+    assert story.answered is not None
+    story.answered -= 100
+    journal.begin(story)
+    journal.beat()
+    journal.close()  # with a call in it: as good as killed
+    after = Journal(tmp_path, "0-two")
+    after.open()
+    (left,) = after.take_over()
+    (record,) = left.standing
+    assert record.seconds == record.forwards[0].seconds == 100
+    assert (record.payer, record.billing, record.condition) == ("+33972101001", "deducted", "busy")
+
+
+def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
+    first, second = Journal(tmp_path, "0-a"), Journal(tmp_path, "1-b")
+    first.open()
+    first.begin(Story("0-a-1", "abc", "", "+33972101001"))
+    second.open()
+    assert second.take_over() == []
+    first.close()
+    assert len(second.take_over()) == 1
+    second.close()
+
+
+async def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    story = Story("0-a-1", "abc", "", "+33972101001", journal.changed)
+    journal.begin(story)
+    story.talks()
+    assert journal.changed == {story}
+    await journal.flush()
+    assert not journal.changed
+    journal.over(story, story.record(Over(Outcome.ANSWERED, 200, "bye")))
+    story.caller_rang()
+    assert standing_in(journal.path) == []
+    journal.safe(["0-a-1"])
+    journal.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    size = journal.path.stat().st_size
+    for n in range(3 * size // SLOT_BYTES):
+        story = Story(f"0-a-{n}", "abc", "", "+33972101001")
+        journal.begin(story)
+        journal.safe([story.id])
+    assert journal.path.stat().st_size == size
+    for n in range(2 * size // SLOT_BYTES):
+        journal.begin(Story(f"0-a-{n}", "abc", "", "+33972101001"))
+    assert journal.full == 0
+    assert len(standing_in(journal.path)) == 2 * size // SLOT_BYTES
+    journal.close()
+
+
+def test_a_file_that_is_no_journal_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "calls-0-x.journal").write_bytes(b"\x01\0\0\0\0\0\0\0" * 2000)
+    (tmp_path / "calls-0-y.journal").write_bytes(b"")
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    assert journal.take_over() == []
+    journal.close()

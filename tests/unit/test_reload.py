@@ -1,0 +1,74 @@
+"""What a changed configuration needs, key by key."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from engine.config import SECTIONS, Config, ConfigError, read
+from engine.reload import Changes, changes, with_live
+
+
+def one(path: str, value: object) -> dict[str, Any]:
+    section, _, key = path.partition(".")
+    return {section: {key: value}} if key else {section: value}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "need"),
+    [
+        ("timers.max_call_s", 60, "live"),
+        ("limits.calls", 7, "live"),
+        ("limits.peer_calls", 7, "live"),
+        ("destinations.number", "sip:{number}@192.0.2.1", "live"),
+        ("sip.trusted_peers", ["192.0.2.0/24"], "live"),
+        ("rules.when_unavailable", "ring", "live"),
+        ("sip.listen", ["udp:127.0.0.1:5070"], "restart"),
+        ("numbering.country", "BE", "restart"),
+        ("rules.live_count", "local", "restart"),
+        ("rules.cache_lines", 5, "restart"),
+        ("limits.connections", 5, "restart"),
+        ("workers", 3, "fixed"),
+        ("admin.listen", "127.0.0.1:9200", "fixed"),
+        ("redis.data_dir", "elsewhere", "fixed"),  # the embedded Redis is there
+        ("redis.url", "redis://127.0.0.1", "fixed"),
+    ],
+)
+def test_a_key_needs(path: str, value: object, need: str) -> None:
+    found = changes(Config(), read(one(path, value)))
+    assert found == Changes(**{need: (path,)})
+
+
+def test_without_an_embedded_redis_its_keys_need_new_processes() -> None:
+    old, new = ({"redis": {"url": f"redis://127.0.0.1:{port}"}} for port in (1, 2))
+    assert changes(read(old), read(new)) == Changes(restart=("redis.url",))
+
+
+def test_nothing_changed() -> None:
+    assert not changes(Config(), Config())
+
+
+def test_only_live_keys_are_taken_over() -> None:
+    new = read({"timers": {"drain_s": 1}, "sip": {"realm": "x", "listen": ["udp:127.0.0.1:1"]}})
+    config = with_live(Config(), new)
+    assert (config.timers.drain_s, config.sip.realm) == (1, "x")
+    assert config.sip.listen == Config().sip.listen
+    assert changes(config, new) == Changes(restart=("sip.listen",))
+
+
+def test_every_key_says_what_a_change_needs() -> None:
+    keys = [key for section in SECTIONS.values() for key in fields(section)]
+    assert {key.metadata["change"] for key in keys} <= {"live", "restart", "fixed"}
+
+
+def test_the_supervisors_port_is_the_one_after_the_workers() -> None:
+    config = read({"workers": 3, "admin": {"listen": "127.0.0.1:9300"}})
+    assert str(config.supervisor_listen) == "127.0.0.1:9303"
+    named = read({"workers": 3, "admin": {"supervisor_listen": "127.0.0.1:9400"}})
+    assert str(named.supervisor_listen) == "127.0.0.1:9400"
+    with pytest.raises(ConfigError, match=r"admin.supervisor_listen: port already used"):
+        read({"workers": 3, "admin": {"supervisor_listen": "127.0.0.1:9101"}})
+    with pytest.raises(ConfigError, match=r"no port left"):
+        read({"workers": 2, "admin": {"listen": "127.0.0.1:65535"}})

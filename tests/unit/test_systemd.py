@@ -1,0 +1,67 @@
+"""What systemd is told, on a real datagram socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.systemd import Systemd
+
+
+@pytest.fixture
+def heard(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.settimeout(2)
+        yield end
+
+
+def test_ready_reloading_stopping(heard: socket.socket) -> None:
+    systemd = Systemd({"NOTIFY_SOCKET": heard.getsockname()})
+    systemd.ready("2 of 2 workers")
+    systemd.reloading()
+    systemd.stopping("draining")
+    systemd.status("draining, 3 calls", extend_s=60)
+    assert heard.recv(500) == b"READY=1\nSTATUS=2 of 2 workers"
+    reloading = heard.recv(500).split(b"\n")
+    assert reloading[0] == b"RELOADING=1"
+    assert int(reloading[1].removeprefix(b"MONOTONIC_USEC=")) > 0
+    assert heard.recv(500) == b"STOPPING=1\nSTATUS=draining"
+    assert heard.recv(500) == b"STATUS=draining, 3 calls\nEXTEND_TIMEOUT_USEC=60000000"
+
+
+def test_an_abstract_socket() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(f"\0renvoi-test-{os.getpid()}")
+        end.settimeout(2)
+        Systemd({"NOTIFY_SOCKET": f"@renvoi-test-{os.getpid()}"}).ready("x")
+        assert end.recv(100) == b"READY=1\nSTATUS=x"
+
+
+async def test_the_watchdog_hears_twice_in_its_time(heard: socket.socket) -> None:
+    environ = {"NOTIFY_SOCKET": heard.getsockname(), "WATCHDOG_USEC": "40000"}
+    task = asyncio.create_task(Systemd(environ).pet())
+    await asyncio.sleep(0.2)
+    task.cancel()
+    heard.setblocking(False)
+    told = []
+    while True:
+        try:
+            told.append(heard.recv(100))
+        except BlockingIOError:
+            break
+    assert set(told) == {b"WATCHDOG=1"}
+    assert len(told) >= 2
+
+
+async def test_nobody_asked() -> None:
+    await Systemd({}).pet()
+    Systemd({}).ready("x")
+    another = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"}
+    await Systemd(another).pet()
+    Systemd(another).ready("x")  # systemd is gone: no reason to fail
