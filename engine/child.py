@@ -84,7 +84,13 @@ class Child:
         """Wait until it takes calls, or has ended without."""
         await asyncio.wait([self.started, self.exited], return_when=asyncio.FIRST_COMPLETED)
         if self.started.cancelled():
-            await self.exited
+            await self.end()
+
+    async def end(self) -> int:
+        """Wait for its end: its exit status. Not `await exited`: who gives up waiting must not take
+        the end away from the others."""
+        await asyncio.wait([self.exited])
+        return int(self.exited.result())
 
     async def ended(self, within_s: float) -> bool:
         """Whether it ends in this time."""
@@ -96,7 +102,7 @@ class Child:
         self.signal(signal.SIGABRT)
         if not await self.ended(1.0):
             self.signal(signal.SIGKILL)
-            await self.exited
+            await self.end()
 
     async def _hear(self) -> None:
         await self._line.open()

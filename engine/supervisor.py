@@ -139,7 +139,7 @@ class Supervisor:
             if self._stopping:
                 return ""
             if not child.takes_calls:
-                return child.failure or f"worker ended at its start ({told(await child.exited)})"
+                return child.failure or f"worker ended at its start ({told(await child.end())})"
         for post in self.posts:
             post.task = asyncio.ensure_future(self._keep(post))
         self._spare = Child()
@@ -198,7 +198,7 @@ class Supervisor:
             child = post.child
             assert child is not None
             began = loop.time()
-            status = await child.exited
+            status = await child.end()
             reason = "replaced" if post.retiring and status == 0 else "died"
             if child.failure:
                 reason = "not_started"
@@ -303,7 +303,6 @@ class Supervisor:
         while post := next((p for p in self.posts if p.generation < self._generation), None):
             child = post.child
             assert child is not None
-            self.log.info("roll.worker", worker=post.index, calls=child.calls)
             if self._spare is None:
                 self._spare = Child()
             # The ports are free for a moment only; and code that does not start replaces nothing.
@@ -311,6 +310,7 @@ class Supervisor:
                 self._spare = None
                 self._stop_rolling(post, "the new code does not start")
                 return
+            self.log.info("roll.worker", worker=post.index, calls=child.calls)
             post.retiring = True
             child.signal(signal.SIGTERM)
             while not await child.ended(PROGRESS_S):
