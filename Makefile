@@ -31,6 +31,7 @@ test: install
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
 	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
 	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
+	@command -v promtool >/dev/null || $(call apt_install,prometheus)
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
 
 demo: install

@@ -96,8 +96,6 @@ ROLES = ("line", "voicemail", "fax", "number")
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
 BILLING = ("free", "standard", "deducted", "out_of_plan")
-# Limits against fraud and loops, when one of them stops a forward.
-LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour", "fleet_cap")
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
 # Is 99 % of decisions under 1 ms, and where does the rest stand?
@@ -195,12 +193,6 @@ class Metrics:
             ["billing"],
             BILLING,
         )
-        self._limits = Counters(
-            "renvoi_limits_reached_total",
-            "Calls that met a limit against loops and fraud.",
-            ["limit"],
-            LIMITS,
-        )
         self._prevented = Counters(
             "renvoi_forwards_prevented_total",
             "Forwards that are on, were due and did not happen, by why not.",
@@ -291,8 +283,7 @@ class Metrics:
         )
         self.families: tuple[Family, ...] = (
             build, self._calls, self._answers, self._ends, self._targets, self._arrivals,
-            self._billed, self._limits, self._prevented, self._rejected, self._races,
-            self._connections_failed,
+            self._billed, self._prevented, self._rejected, self._races, self._connections_failed,
             self._registrations, self._documents, decision, post_dial_delay, lookup, forward_delay,
             ring, ring_overrun, conversation, *self._watched.values(), self._messages,
             self._destinations, *process_families(),
@@ -304,8 +295,6 @@ class Metrics:
         """Counts all that a call tells at its end: how it ended, its answer, its legs, its cost."""
         self.call_ended(record.condition, record.destination, record.outcome)
         self._answers.counts[code_class(record.code)] += 1
-        if record.why in self._limits.counts:
-            self._limits.counts[record.why] += 1
         for leg in record.legs:
             key = (leg.role, leg_result(leg))
             if key in self._targets.counts:
@@ -335,8 +324,6 @@ class Metrics:
     def forward_prevented(self, reason: str) -> None:
         """A forward was due and did not happen; `reason` is one of `rules.decide.PREVENTED`."""
         self._prevented.counts[reason] += 1
-        if reason in self._limits.counts and reason != "max_diversions":  # the record tells of it
-            self._limits.counts[reason] += 1
 
     # -- requests, connections, documents ---------------------------------------------------------
 

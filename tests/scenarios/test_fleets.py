@@ -71,7 +71,7 @@ async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(stage: Stage)
     await stage.ended(call.call_id, condition="none", outcome="unreachable")
     prevented = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
     assert prevented == 1
-    assert stage.engine.metric("renvoi_limits_reached_total", limit="fleet_cap") == 3
+    assert stage.engine.metric("renvoi_conversation_ends_total", why="fleet_cap") == 2
 
 
 async def test_forwards_of_a_line_in_an_hour(stage: Stage) -> None:

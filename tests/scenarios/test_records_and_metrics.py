@@ -99,6 +99,31 @@ async def test_every_outcome_is_counted_and_recorded_once(stage: Stage, play: Pl
     assert stage.engine.metric("renvoi_calls_total", **labels) >= 1
 
 
+async def test_what_the_caller_got_counts_not_what_happened_on_the_way(stage: Stage) -> None:
+    metric = stage.engine.metric
+
+    def counts() -> list[float]:
+        return [
+            metric("renvoi_answers_total", code="200"),
+            metric("renvoi_answers_total", code="486"),
+            metric("renvoi_targets_total", destination="line", result="busy"),
+            metric("renvoi_targets_total", destination="voicemail", result="answered"),
+            metric("renvoi_conversation_ends_total", why="bye"),
+            metric("renvoi_line_arrivals_total", registered="yes"),
+        ]
+
+    before = counts()
+    line, phone = await stage.line_with_phone()
+    stage.change(line, forwards={"busy": to_voicemail(line)})
+    call = await stage.call(line)
+    await refuse(await phone.incoming(), 486)
+    deposit = await stage.server("voicemail").incoming(line)
+    await connect(call, deposit)
+    await part(call, deposit)
+    await stage.ended(call.call_id, condition="busy", outcome="answered")
+    assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 0, 1, 1, 1, 1]
+
+
 async def test_the_log_tells_the_whole_story_once(stage: Stage) -> None:
     call, _, _ = await answered(stage)
     await stage.record(call.call_id)

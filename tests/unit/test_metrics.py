@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.metrics import CONDITIONS, DESTINATIONS, OUTCOMES, WATCHED, Histogram, Metrics
+from engine.exposition import Histogram
+from engine.metrics import (
+    CONDITIONS,
+    DESTINATIONS,
+    OUTCOMES,
+    WATCHED,
+    Metrics,
+    code_class,
+    leg_result,
+)
+from engine.record import FIELDS, CallRecord, ForwardRecord, LegRecord
 
 CONTRACT = {
     "renvoi_calls": "counter",
@@ -50,6 +60,84 @@ async def test_a_call_counts_once_under_its_labels() -> None:
     key = "renvoi_calls_total{condition=busy,destination=voicemail,outcome=answered}"
     assert values[key] == 2
     assert sum(v for k, v in values.items() if k.startswith("renvoi_calls_total{")) == 2
+
+
+def record(code: int, why: str, *legs: LegRecord, **more: Any) -> CallRecord:
+    """A record of a call that ended at 20 s, with what the metrics read filled in."""
+    known: dict[str, Any] = dict.fromkeys(FIELDS, "")
+    known |= {"code": code, "why": why, "ended": 20.0, "answered": None, "legs": list(legs)}
+    known |= {"condition": "none", "destination": "line", "outcome": "failed", "forwards": []}
+    return CallRecord(**(known | more))
+
+
+def leg(
+    role: str, code: int, rang: float | None = None, answered: float | None = None
+) -> LegRecord:
+    return LegRecord(role, "+33972101001", "", code, None, 1.0, rang, answered, 20.0, "none")
+
+
+async def test_a_busy_phone_and_a_voicemail_that_answers_are_one_answered_call() -> None:
+    metrics = Metrics()
+    forward = ForwardRecord("+33972101001", "busy", "number", "+33612345678", "out_of_plan", 15)
+    metrics.call_over(
+        record(
+            200, "bye", leg("line", 486), leg("number", 200, 3.0, 5.0), outcome="answered",
+            condition="busy", destination="number", answered=5.0, forwards=[forward],
+        )
+    )  # fmt: skip
+    values = await scrape(metrics)
+    counted = {name: value for name, value in values.items() if value and "total" in name}
+    counted = {name: value for name, value in counted.items() if name.startswith("renvoi")}
+    assert counted == {
+        "renvoi_calls_total{condition=busy,destination=number,outcome=answered}": 1,
+        "renvoi_answers_total{code=200}": 1,
+        "renvoi_targets_total{destination=line,result=busy}": 1,
+        "renvoi_targets_total{destination=number,result=answered}": 1,
+        "renvoi_conversation_ends_total{why=bye}": 1,
+        "renvoi_billed_seconds_total{billing=out_of_plan}": 15,
+    }
+    assert values["renvoi_conversation_seconds_sum{end=completed}"] == 15
+    assert values["renvoi_conversation_seconds_count{end=cut_off}"] == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [(200, "200"), (202, "2xx"), (302, "3xx"), (404, "404"), (415, "4xx"), (501, "5xx"),
+     (503, "503"), (600, "600"), (607, "6xx"), (0, "5xx"), (999, "5xx")],
+)  # fmt: skip
+def test_final_answers_have_a_closed_set_of_labels(code: int, label: str) -> None:
+    assert code_class(code) == label
+
+
+@pytest.mark.parametrize(
+    ("ended", "result"),
+    [
+        (leg("line", 200, 2.0, 3.0), "answered"),
+        (leg("line", 486), "busy"),
+        (leg("line", 603, 2.0), "busy"),
+        (leg("line", 480, 2.0), "no_answer"),
+        (leg("line", 480), "unreachable"),
+        (leg("line", 503), "unreachable"),
+        (leg("line", 503, 2.0), "refused"),
+        (leg("line", 488), "refused"),
+        (leg("line", 487, 2.0), "given_up"),
+        (leg("line", 0), "given_up"),
+    ],
+)
+def test_how_a_leg_ended(ended: LegRecord, result: str) -> None:
+    assert leg_result(ended) == result
+
+
+async def test_calls_that_are_cut_off_say_so() -> None:
+    metrics = Metrics()
+    metrics.call_over(record(200, "max_call", answered=10.0))
+    metrics.call_over(record(200, "no such reason", answered=10.0))
+    metrics.forward_prevented("forwards_per_line")
+    values = await scrape(metrics)
+    assert values["renvoi_conversation_ends_total{why=max_call}"] == 1
+    assert values["renvoi_conversation_ends_total{why=other}"] == 1
+    assert values["renvoi_conversation_seconds_sum{end=cut_off}"] == 20
+    assert values["renvoi_forwards_prevented_total{reason=forwards_per_line}"] == 1
 
 
 async def test_unknown_labels_add_no_series_and_count_against_us() -> None:
