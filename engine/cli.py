@@ -15,10 +15,13 @@ import click
 
 from engine import __version__
 from engine.commands.explain import explain_line
+from engine.commands.fleet import fleet_group
 from engine.commands.forward import forward_group
 from engine.commands.line import line_group
+from engine.commands.records import show_records
 from engine.commands.service import check, demo, serve
-from engine.commands.watch import show_calls, show_records
+from engine.commands.usage import show_usage
+from engine.commands.watch import show_calls
 from engine.config import ConfigError
 from manager.command import manager_group
 
@@ -59,9 +62,11 @@ for _command in (
     demo,
     line_group,
     forward_group,
+    fleet_group,
     explain_line,
     show_calls,
     show_records,
+    show_usage,
     manager_group,
 ):
     program.add_command(_command)

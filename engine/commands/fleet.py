@@ -1,0 +1,178 @@
+"""`renvoi fleet`: what a customer's lines may spend together, and whether they are suspended."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+import orjson
+
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.line import INPUT_BYTES, parse_input
+from engine.commands.output import print_json, print_table
+from engine.commands.usage import CLASSES, duration, of_key
+from engine.config import Config
+from rules.billing import month_of
+from rules.fleet import FLEET, Fleet, check_fleet, load_fleet
+from rules.model import DocumentError
+
+IN_FORCE = "in force within one second"
+
+
+@click.group("fleet")
+def fleet_group() -> None:
+    """Write, show, list and delete fleets.
+
+    A fleet is named by the `fleet` of its lines. Its document is optional: it may cap the seconds
+    out of plan that all its lines use in a month, and suspend them all.
+
+    \b
+    Examples:
+      echo '{"name": "acme", "cap_seconds": 36000}' | renvoi fleet set -
+      renvoi fleet show acme
+    """
+
+
+@fleet_group.command("set", short_help="Write the fleet documents in FILE.")
+@click.argument("file", type=click.File("rb"))
+@with_config
+@with_json
+def set_fleets(file: Any, config: Config, as_json: bool) -> None:
+    """Write the fleet documents in FILE (- = standard input): one, a list, or one per line.
+
+    They are checked before any is written. A fleet that exists is replaced.
+
+    \b
+    name         as in the lines' `fleet`, at most 64 characters without braces
+    cap_seconds  seconds out of plan a month, all lines together; null = no cap
+    suspended    true: calls to its lines get 403
+    label        for people
+
+    \b
+    Example:
+      echo '{"name": "acme", "suspended": true}' | renvoi fleet set -
+    """
+    documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
+    fleets: dict[str, bytes] = {}
+    for place, document in enumerate(documents, 1):
+        which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
+        try:
+            fleet = check_fleet(document)
+        except DocumentError as error:
+            raise Wrong(f"{which}: {error}") from None
+        if fleet.name in fleets:
+            raise Wrong(f"{which}: name: is given twice (got {fleet.name!r})")
+        fleets[fleet.name] = orjson.dumps(document)
+    with open_redis(config) as client:
+        redis: Any = client
+        for name, raw in fleets.items():
+            redis.set(FLEET + name, raw)
+    if as_json:
+        print_json({"written": list(fleets)})
+    else:
+        click.echo(f"{', '.join(fleets)}: written, {IN_FORCE}")
+
+
+@fleet_group.command("show")
+@click.argument("name")
+@with_config
+@with_json
+def show_fleet(name: str, config: Config, as_json: bool) -> None:
+    """Show fleet NAME: its cap, and what its lines have used this month.
+
+    Calls that stand are counted when they end.
+
+    \b
+    Example:
+      renvoi fleet show acme
+    """
+    month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
+    with open_redis(config) as client:
+        redis: Any = client
+        raw = redis.get(FLEET + name)
+        used = of_key(redis, f"usage:{FLEET}{name}:{month}")
+    if raw is None:
+        raise Wrong(f"fleet {name}: unknown fleet")
+    fleet = _read(name, raw)
+    if as_json:
+        print_json({**orjson.loads(raw), "month": month, "usage": used})
+        return
+    spent = used.get("out_of_plan", 0)
+    left = None if fleet.cap_seconds is None else max(0, fleet.cap_seconds - spent)
+    facts = [
+        ("name", fleet.name),
+        ("label", fleet.label or "-"),
+        ("suspended", "yes" if fleet.suspended else "no"),
+        ("cap a month", "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)),
+        ("left", "-" if left is None else duration(left)),
+        *((f"{name} {month}", duration(used.get(name, 0))) for name in CLASSES),
+    ]
+    for what, value in facts:
+        click.echo(f"{what:<20} {value}")
+
+
+@fleet_group.command("list")
+@with_config
+@with_json
+def list_fleets(config: Config, as_json: bool) -> None:
+    """List the fleets that have a document, with what they have used this month."""
+    month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
+    found = []
+    with open_redis(config) as client:
+        redis: Any = client
+        for key in sorted({bytes(key) for key in redis.scan_iter(FLEET + "*", count=1000)}):
+            name = key.decode("utf-8", "replace").removeprefix(FLEET)
+            raw = redis.get(key)
+            if raw is not None:
+                found.append((name, raw, of_key(redis, f"usage:{FLEET}{name}:{month}")))
+    if as_json:
+        print_json([{**_stored(name, raw), "usage": used} for name, raw, used in found])
+        return
+    if not found:
+        click.echo("no fleet has a document: renvoi fleet set --help shows how to write one")
+        return
+    rows = []
+    for name, raw, used in found:
+        spent = duration(used.get("out_of_plan", 0))
+        try:
+            fleet = load_fleet(raw, name)
+        except DocumentError as error:
+            rows.append([name, f"REFUSED {error}", "-", spent])
+            continue
+        cap = "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)
+        rows.append([name, "SUSPENDED" if fleet.suspended else "on", cap, spent])
+    print_table(["NAME", "STATE", "CAP", f"OUT OF PLAN {month}"], rows)
+
+
+@fleet_group.command("delete", short_help="Delete the document of fleet NAME.")
+@click.argument("name")
+@with_config
+@with_json
+def delete_fleet(name: str, config: Config, as_json: bool) -> None:
+    """Delete the document of fleet NAME: no cap, not suspended. Its lines and usage stay."""
+    with open_redis(config) as client:
+        if not client.delete(FLEET + name):
+            raise Wrong(f"fleet {name}: unknown fleet")
+    if as_json:
+        print_json({"deleted": name})
+    else:
+        click.echo(f"{name}: deleted, {IN_FORCE}")
+
+
+def _read(name: str, raw: bytes) -> Fleet:
+    try:
+        return load_fleet(raw, name)
+    except DocumentError as error:
+        raise Failed(f"fleet {name}: its document is refused: {error}") from None
+
+
+def _stored(name: str, raw: bytes) -> dict[str, Any]:
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        document = None
+    if isinstance(document, dict):
+        return document
+    return {"name": name, "refused": "is no JSON object", "text": raw.decode(errors="replace")}

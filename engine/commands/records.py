@@ -1,0 +1,261 @@
+"""`renvoi cdr`: the records of calls that ended, filtered, as a table, JSON lines or CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import click
+
+from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.output import print_json, warn
+from engine.config import Config
+from engine.metrics import CONDITIONS, OUTCOMES
+from engine.record import FIELDS, STREAM, CallRecord, read_entry
+from rules.numbers import Numbering
+
+FOLLOW_BLOCK_MS = 1000
+_PAGE = 1000  # entries in one answer
+_SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
+_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_ROW = "{:<19}  {:<15}  {:<15}  {:<13}  {:<9}  {:<15}  {:<11}  {:>4}  {:>7}  {}"
+_HEAD = (
+    "RECEIVED",
+    "CALLER",
+    "CALLED",
+    "CONDITION",
+    "WENT TO",
+    "TARGET",
+    "OUTCOME",
+    "CODE",
+    "SECONDS",
+    "BILLING",
+)
+_Stored = tuple[bytes, dict[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which records are shown: all that is given must fit. Times in unix seconds, of `received`."""
+
+    line: str | None = None
+    condition: str | None = None
+    outcome: str | None = None
+    since: float | None = None
+    until: float | None = None
+
+    def fits(self, record: CallRecord) -> bool:
+        return (
+            (self.line is None or self.line in self._numbers(record))
+            and self.condition in (None, record.condition)
+            and self.outcome in (None, record.outcome)
+            and (self.since is None or record.received >= self.since)
+            and (self.until is None or record.received < self.until)
+        )
+
+    @staticmethod
+    def _numbers(record: CallRecord) -> Iterator[str]:
+        """The lines a call has to do with: who called, who was called, who paid."""
+        yield record.caller
+        yield record.called
+        yield record.payer
+        for forward in record.forwards:
+            yield forward.line
+
+
+@click.command("cdr", short_help="Show the records of calls that ended.")
+@click.option("--follow", is_flag=True, help="Go on with new records until Ctrl-C.")
+@click.option(
+    "--last",
+    type=click.IntRange(min=0),
+    metavar="COUNT",
+    help="The last COUNT that fit.  [default: 20, with --since or --until all]",
+)
+@click.option("--line", metavar="N", help="Line N called, was called, forwarded or pays.")
+@click.option("--condition", type=click.Choice(CONDITIONS), help="The last forward carried out.")
+@click.option("--outcome", type=click.Choice(OUTCOMES), help="How the call ended.")
+@click.option("--since", metavar="WHEN", help="Received then or later.")
+@click.option("--until", metavar="WHEN", help="Received before then.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all fields.")
+@with_config
+@with_json
+def show_records(
+    follow: bool,
+    last: int | None,
+    line: str | None,
+    condition: str | None,
+    outcome: str | None,
+    since: str | None,
+    until: str | None,
+    as_csv: bool,
+    config: Config,
+    as_json: bool,
+) -> None:
+    """Show the records of calls that ended, oldest first; with --json one object a line.
+
+    WHEN is a time ago (90s, 15m, 2h, 7d), a date and time in the numbering zone ("2026-11-25",
+    "2026-11-25T14:30"), one with its own offset, or unix seconds. Records stand in the order in
+    which they were written: when the calls ended, after an outage of Redis later.
+
+    \b
+    Examples:
+      renvoi cdr --last 100
+      renvoi cdr --line 0972101001 --since 2h
+      renvoi cdr --condition busy --since 2026-11-01 --until 2026-12-01 --csv > november.csv
+      renvoi cdr --follow --outcome failed --json | jq .why
+    """
+    if as_csv and as_json:
+        raise Wrong("--csv: does not go with --json")
+    zone, now = ZoneInfo(config.numbering.timezone), time.time()
+    wanted = Wanted(
+        None if line is None else read_number("--line", line, Numbering(config.numbering.country)),
+        condition,
+        outcome,
+        None if since is None else read_when("--since", since, zone, now),
+        None if until is None else read_when("--until", until, zone, now),
+    )
+    if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
+        raise Wrong(f"--until: is not after --since (got {until!r})")
+    if last is None and wanted.since is None and wanted.until is None:
+        last = 20
+    with open_redis(config, start=not follow) as client:
+        redis: Any = client
+        newest = redis.xrevrange(STREAM, count=1)
+        seen = newest[0][0] if newest else b"0-0"
+        show = _printer(as_json, as_csv)
+        shown = 0
+        for record in _found(redis, wanted, last, seen) if newest else ():
+            show(record)
+            shown += 1
+        if not shown and not follow and not as_json and not as_csv:
+            click.echo("no such records" if newest else "no records yet")
+        try:
+            while follow:
+                for _, entries in redis.xread({STREAM: seen}, block=FOLLOW_BLOCK_MS) or ():
+                    for record in filter(wanted.fits, _records(entries)):
+                        show(record)
+                    seen = entries[-1][0]
+        except KeyboardInterrupt:
+            pass  # the way to end it
+
+
+def read_when(name: str, text: str, zone: ZoneInfo, now: float) -> float:
+    """A moment in unix seconds. Raises Wrong."""
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now - float(ago[1]) * _UNIT_S[ago[2]]
+    if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "expected a time ago such as 2h, or a date such as 2026-11-25T14:30"
+        raise Wrong(f"{name}: {expected} (got {text!r})") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Iterable[CallRecord]:
+    """The records that fit, up to the entry `newest`, oldest first.
+
+    An entry's id is the time of its writing, which is after the call: nothing that was written
+    before `since` has to be read.
+    """
+    first = b"-"
+    if wanted.since is not None:
+        first = b"%d-0" % max(0, int((wanted.since - _SKEW_S) * 1000))
+    if last is None:
+        return _forwards(redis, wanted, first, newest)
+    fitting: list[CallRecord] = []
+    end = newest
+    while len(fitting) < last:
+        entries = redis.xrevrange(STREAM, end, first, count=_PAGE)
+        fitting += filter(wanted.fits, _records(entries))
+        if len(entries) < _PAGE:
+            break
+        end = b"(" + entries[-1][0]
+    return reversed(fitting[:last])
+
+
+def _forwards(redis: Any, wanted: Wanted, first: bytes, newest: bytes) -> Iterator[CallRecord]:
+    start = first
+    while True:
+        entries = redis.xrange(STREAM, start, newest, count=_PAGE)
+        yield from filter(wanted.fits, _records(entries))
+        if len(entries) < _PAGE:
+            return
+        start = b"(" + entries[-1][0]
+
+
+def _records(entries: Iterable[_Stored]) -> Iterator[CallRecord]:
+    for entry_id, entry in entries:
+        try:
+            yield read_entry(entry)
+        except ValueError as error:
+            warn(f"cdr entry {entry_id.decode()}: {error}")
+
+
+def _printer(as_json: bool, as_csv: bool) -> Callable[[CallRecord], None]:
+    """What prints one record; the head comes with the first."""
+    if as_json:
+        return lambda record: print_json(asdict(record), indent=False)
+    head_due = True
+
+    def show(record: CallRecord) -> None:
+        nonlocal head_due
+        if head_due:
+            head_due = False
+            click.echo(_csv(FIELDS) if as_csv else _ROW.format(*_HEAD))
+        click.echo(_csv(_flat(record)) if as_csv else _row(record).rstrip())
+
+    return show
+
+
+def _csv(values: Iterable[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(values)
+    return text.getvalue()
+
+
+def _flat(record: CallRecord) -> Iterator[object]:
+    """The values of `FIELDS`; forwards and legs as JSON. Text that a spreadsheet would take for a
+    formula is quoted: it came from outside."""
+    import orjson
+
+    for name in FIELDS:
+        value = getattr(record, name)
+        if isinstance(value, list):
+            yield orjson.dumps(value).decode()
+        elif isinstance(value, str) and value[:1] in "=@-\t\r" and value[:1]:
+            yield "'" + value
+        else:
+            yield "" if value is None else value
+
+
+def _row(record: CallRecord) -> str:
+    values = (
+        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.received)),
+        record.caller,
+        record.called,
+        record.condition,
+        record.destination,
+        record.target,
+        record.outcome,
+        record.code,
+        record.seconds,
+        record.billing,
+    )
+    return _ROW.format(*(_cell(value) for value in values))
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, int):
+        return value
+    return "".join(c if c.isprintable() else "?" for c in str(value)) or "-"

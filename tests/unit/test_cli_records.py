@@ -1,0 +1,213 @@
+"""`renvoi cdr`, `renvoi usage` and `renvoi fleet`: what they print, write and refuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from engine.commands.context import Wrong
+from engine.commands.records import read_when
+from engine.commands.usage import duration
+from engine.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
+from tests.unit.test_cli import DOCUMENT, LINE, OTHER, Run, refused, run, server, store
+
+__all__ = ["run", "server", "store"]
+
+NOW = time.time()
+MONTH = datetime.fromtimestamp(NOW, ZoneInfo("Europe/Paris")).strftime("%Y-%m")
+OUTSIDE, MOBILE = "+33140000000", "+33612345678"
+
+
+def call(number: int, ago_s: float, **fields: Any) -> CallRecord:
+    received = NOW - ago_s
+    forward = ForwardRecord(LINE, "busy", "number", MOBILE, "deducted", 10, "acme", 3600, received)
+    given: dict[str, Any] = {
+        "id": f"0-a-{number}", "call_id": f"{number}@peer", "caller": OUTSIDE, "called": LINE,
+        "received": received, "rang": None, "answered": received + 1, "ended": received + 11,
+        "condition": "busy", "destination": "number", "target": MOBILE, "outcome": "answered",
+        "code": 200, "q850": 16, "why": "bye", "seconds": 10, "payer": LINE,
+        "billing": "deducted", "forwards": [forward], "legs": [],
+    }  # fmt: skip
+    return CallRecord(**{**given, **fields})
+
+
+CALLS = [
+    call(0, 86400 * 3),
+    call(1, 7200, condition="none", outcome="busy", code=486, payer="", forwards=[]),
+    call(2, 3000, called=OTHER, why='=cmd "x", y'),
+    call(3, 600, caller=OTHER, outcome="failed", code=500),
+    call(4, 60, called=OTHER, payer=OTHER, forwards=[]),
+]
+
+
+@pytest.fixture
+def records(store: Any) -> Any:
+    """As they are written: the entry's id is the time of the end; one was late, one is foreign."""
+    months = Months("Europe/Paris")
+    store.xadd("cdr", {"something": "else"}, id=f"{int((NOW - 86400 * 4) * 1000)}-0")
+    for record in CALLS:
+        values = to_entry(record, months).values
+        fields = dict(zip(FIELDS, values, strict=True))
+        store.xadd("cdr", fields, id=f"{int(record.ended * 1000)}-0")
+    return store
+
+
+def ids(run: Run, *arguments: str) -> list[int]:
+    result = run("cdr", "--json", *arguments)
+    assert result.status == 0, result
+    return [int(json.loads(line)["id"][4:]) for line in result.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), [0, 1, 2, 3, 4]),
+        (("--last", "2"), [3, 4]),
+        (("--last", "0"), []),
+        (("--line", LINE), [0, 1, 2, 3]),  # called, forwarded or pays
+        (("--line", "0972101002"), [2, 3, 4]),  # called or calls
+        (("--line", OTHER, "--last", "1"), [4]),
+        (("--condition", "none"), [1]),
+        (("--outcome", "failed"), [3]),
+        (("--condition", "busy", "--outcome", "answered", "--last", "2"), [2, 4]),
+        (("--since", "1h"), [2, 3, 4]),
+        (("--since", "15m"), [3, 4]),
+        (("--until", "1h"), [0, 1]),
+        (("--since", "1d", "--until", "15m"), [1, 2]),
+        (("--since", str(NOW - 601), "--until", str(NOW - 599)), [3]),
+        (("--since", "1s"), []),
+    ],
+)
+def test_records_are_filtered(
+    run: Run, records: Any, arguments: tuple[str, ...], expected: list[int]
+) -> None:
+    assert ids(run, *arguments) == expected
+
+
+def test_pages_are_read_until_enough_fit(
+    run: Run, records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.commands.records._PAGE", 2)
+    assert ids(run) == [0, 1, 2, 3, 4]
+    assert ids(run, "--since", "30d") == [0, 1, 2, 3, 4]
+    assert ids(run, "--outcome", "busy", "--last", "3") == [1]
+
+
+def test_csv_has_every_field_and_no_formula(run: Run, records: Any) -> None:
+    result = run("cdr", "--csv")
+    rows = list(csv.DictReader(result.out.splitlines()))
+    assert list(rows[0]) == list(FIELDS)
+    assert len(rows) == 5
+    assert rows[2]["why"] == '\'=cmd "x", y'
+    assert json.loads(rows[0]["forwards"])[0]["line"] == LINE
+    assert rows[0]["caller"] == OUTSIDE
+    assert run("cdr", "--csv", "--since", "1s").out == ""
+
+
+def test_the_table_says_when_nothing_fits(run: Run, records: Any) -> None:
+    assert run("cdr", "--since", "1s").out == "no such records\n"
+    assert len(run("cdr", "--last", "3").out.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--line", "me"), ("--line", "me")),
+        (("--since", "soon"), ("--since", "soon")),
+        (("--until", "2026-13-01"), ("--until", "2026-13-01")),
+        (("--since", "1h", "--until", "2h"), ("--until", "2h")),
+        (("--condition", "drunk"), ("condition", "drunk")),
+        (("--csv", "--json"), ("--csv",)),
+    ],
+)
+def test_wrong_filters_are_named(
+    run: Run, store: Any, arguments: tuple[str, ...], told: tuple[str, ...]
+) -> None:
+    refused(run("cdr", *arguments), *told)
+
+
+def test_moments() -> None:
+    zone = ZoneInfo("Europe/Paris")
+    assert read_when("x", "90s", zone, 1000.0) == 910.0
+    assert read_when("x", "1.5h", zone, 10_000.0) == 4600.0
+    assert read_when("x", "1794308400.5", zone, 0) == 1794308400.5
+    midnight = datetime(2026, 11, 25, tzinfo=zone).timestamp()
+    assert read_when("x", "2026-11-25", zone, 0) == midnight
+    assert read_when("x", "2026-11-24T23:00Z", zone, 0) == midnight
+    with pytest.raises(Wrong, match="x"):
+        read_when("x", "2h ago", zone, 0)
+
+
+# usage
+
+
+def test_usage_of_a_line_and_of_a_fleet(run: Run, store: Any) -> None:
+    store.set(
+        f"line:{LINE}", json.dumps(DOCUMENT | {"offer": {"mobile": "hours", "mobile_hours": 2}})
+    )
+    store.hset(f"usage:{LINE}:{MONTH}", mapping={"deducted": 3600, "free": 65, "x": "garbage"})
+    store.hset("usage:fleet:acme:2026-01", mapping={"out_of_plan": 7509})
+    told = run("usage", "0972101001", "--json").json
+    assert told["usage"] == {"free": 65, "standard": 0, "deducted": 3600, "out_of_plan": 0}
+    assert (told["plan_s"], told["plan_left_s"]) == (7200, 3600)
+    assert "1 h 00 min 00 s left" in run("usage", LINE).out
+    assert "2 h 05 min 09 s" in run("usage", "fleet:acme", "--month", "2026-01").out
+    refused(run("usage", OTHER), OTHER)
+    refused(run("usage", LINE, "--month", "2026-13"), "--month", "2026-13")
+
+
+def test_durations() -> None:
+    assert [duration(s) for s in (0, 59, 61, 3600)] == [
+        "0 s",
+        "59 s",
+        "1 min 01 s",
+        "1 h 00 min 00 s",
+    ]
+
+
+# fleets
+
+
+def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
+    document = {"name": "acme", "cap_seconds": 3600, "crm": 7}
+    assert "in force" in run("fleet", "set", "-", stdin=document).out
+    assert json.loads(store.get("fleet:acme")) == document
+    store.hset(f"usage:fleet:acme:{MONTH}", mapping={"out_of_plan": 600})
+    shown = run("fleet", "show", "acme").out
+    assert "50 min 00 s" in shown
+    assert run("fleet", "show", "acme", "--json").json["usage"] == {"out_of_plan": 600}
+    both = [{"name": "a", "suspended": True}, {"name": "b"}]
+    assert run("fleet", "set", "-", "--json", stdin=both).json == {"written": ["a", "b"]}
+    store.set("fleet:bad", "{")
+    rows = run("fleet", "list").out.splitlines()
+    assert [row.split()[0] for row in rows[1:]] == ["a", "acme", "b", "bad"]
+    assert "SUSPENDED" in rows[1]
+    assert "REFUSED" in rows[4]
+    assert len(run("fleet", "list", "--json").json) == 4
+    assert run("fleet", "delete", "acme", "--json").json == {"deleted": "acme"}
+    refused(run("fleet", "delete", "acme"), "acme")
+    refused(run("fleet", "show", "acme"), "acme")
+    assert run("fleet", "show", "bad").status == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"name": "acme", "cap_seconds": "1h"}, ("cap_seconds", "1h")),
+        ({"cap_seconds": 1}, ("name",)),
+        ({"name": "a{b}"}, ("name", "a{b}")),
+        ([{"name": "a"}, {"name": "b", "suspended": 1}], ("document 2", "suspended", "1")),
+        ([{"name": "a"}, {"name": "a"}], ("document 2", "name", "twice")),
+    ],
+)
+def test_a_bad_fleet_is_refused_whole(
+    run: Run, store: Any, document: Any, told: tuple[str, ...]
+) -> None:
+    refused(run("fleet", "set", "-", stdin=document), *told)
+    assert store.keys() == []
