@@ -8,6 +8,8 @@ ARGS ?=
 TESTS_AT_ONCE ?= 4
 VENV := .venv
 READY := $(VENV)/.installed
+API_VENV := .venv-api
+API_READY := $(API_VENV)/.installed
 
 # The first interpreter that really is Python 3.11 or 3.12 (a name on the PATH may be an empty shim).
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -23,7 +25,7 @@ apt_install = { $(as_root) apt-get update -q && \
 run: install
 	$(VENV)/bin/renvoi serve $(ARGS)
 
-test: install
+test: install $(API_READY)
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
@@ -59,3 +61,9 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .; \
 	touch $@
+
+$(API_READY): requirements-api.lock $(READY)
+	@$(VENV)/bin/python -m venv --clear $(API_VENV)
+	@$(API_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--require-hashes -r requirements-api.lock
+	@touch $@

@@ -34,8 +34,14 @@ _QUERY: dict[str, Json] = {
         "description": "How many at most; 50 lines, 20 of other lists when it is not given.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 200},
     },
-    "cursor": {"description": "`next` of the page before."},
-    "month": {"description": "Such as 2026-11; this month when it is not given."},
+    "cursor": {
+        "description": "`next` of the page before.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"},
+    },
+    "month": {
+        "description": "Such as 2026-11; this month when it is not given.",
+        "schema": {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$"},
+    },
     "from": {"description": "The caller's number."},
 }
 _REFUSALS = {

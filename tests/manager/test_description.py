@@ -1,0 +1,26 @@
+"""The API keeps to its own description, and the test notices when it does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.campaigns import api
+
+
+def test_every_answer_is_as_described() -> None:
+    # What an operator may is the same, but for these.
+    tokens = {"--fleet acme": (), "--operator": ("list_lines", "put_line")}
+    print(api.run(examples=3, seed=20_261_125, tokens=tokens))
+
+
+def test_an_answer_that_is_not_as_described_is_noticed() -> None:
+    def spoil(text: str) -> str:
+        description = json.loads(text)
+        page = description["components"]["schemas"]["LinePage"]
+        page["properties"]["total"] = {"type": "string"}
+        return json.dumps(description)
+
+    with pytest.raises(api.Wrong, match="is not of type"):
+        api.run(examples=1, spoil=spoil, tokens={"--fleet acme": ("list_lines",)})
