@@ -114,7 +114,7 @@ class Limits:
     max_diversions: int = _key(5, values.whole(0, 70), change="live")
     calls: int = _key(20000, values.whole(0, 1_000_000), change="live")
     calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
-    wait_s: float = _key(0.1, values.zero_or_seconds(0.005, 5), change="live")
+    wait_s: float = _key(0.05, values.zero_or_seconds(0.005, 5), change="live")
     peer_calls: int = _key(0, values.whole(0, 1_000_000), change="live")
     peer_calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
     line_calls: int = _key(0, values.whole(0, 1_000_000), change="live")
