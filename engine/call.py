@@ -68,19 +68,22 @@ class Call:
     async def run(self) -> None:
         """Never raises; the worker is told of the end on every path."""
         over = Over(Outcome.FAILED, 500, "internal")
+        crash: Exception | None = None
         try:
             winner = await self._connect()
             over = await self._converse(winner)
         except Over as end:
             over = end
-        except Exception:
-            self._worker.log.exception("call.error", call=self.story.id)
+        except Exception as error:
+            crash = error
         finally:
             self._mailbox.close()
             try:
                 self._end_legs(over)
-            except Exception:
-                self._worker.log.exception("call.error", call=self.story.id)
+            except Exception as error:
+                crash = crash or error
+            if crash is not None:
+                self._worker.calls.crashed(self.story, crash)
             self._route.end()
             self._worker.calls.over(self, over)
 
@@ -247,6 +250,7 @@ class Call:
         )
         for reason in decision.prevented:
             worker.metrics.forward_prevented(reason)
+        self.story.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision
 
     def _refusal(self, decision: Decision) -> Over:

@@ -12,7 +12,7 @@ from engine.forwards import Forwards
 from engine.journal import Left
 from engine.outcome import Over
 from engine.starcode import StarCall, dialled_code
-from engine.story import telling
+from engine.story import Story, telling
 from rules.model import Line
 from rules.numbers import Numbering
 from sip import headers
@@ -74,8 +74,9 @@ class Calls:
             return
         try:
             call = Call(worker, leg, called, caller_of(leg.invite, worker.numbering))
-        except Exception:
-            worker.log.exception("call.error")
+        except Exception as error:
+            invite = leg.invite
+            worker.log.error("call.error", call_id=invite.call_id, called=called, exc_info=error)
             leg.reject(500)
             return
         self._stand(call)
@@ -125,6 +126,17 @@ class Calls:
                 failed=len(journal.standing),
                 recorded=len(journal.over),
             )
+
+    def crashed(self, story: Story, error: Exception) -> None:
+        """A call met an error of ours; it ends in `failed`, the others go on."""
+        self._worker.log.error(
+            "call.error",
+            call=story.id,
+            call_id=story.call_id,
+            caller=story.caller,
+            called=story.called,
+            exc_info=error,
+        )
 
     async def none_left(self, within_s: float) -> bool:
         """Wait until no call stands, at most so long; whether none does."""

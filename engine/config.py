@@ -175,7 +175,11 @@ class Manager:
 @dataclass(frozen=True, slots=True)
 class Log:
     level: Literal["debug", "info", "warning", "error", "critical"] = _key(
-        "info", values.one_of("debug", "info", "warning", "error", "critical")
+        "info", values.one_of("debug", "info", "warning", "error", "critical"), change="live"
+    )
+    sample: float = _key(0, values.share, change="live")
+    numbers: Literal["full", "masked", "none"] = _key(
+        "full", values.one_of("full", "masked", "none"), change="live"
     )
     format: Literal["json", "console"] = _key("json", values.one_of("json", "console"))
 

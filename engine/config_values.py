@@ -93,6 +93,14 @@ def seconds(low: float, high: float) -> Callable[[Any], float]:
     return read
 
 
+def share(value: Any) -> float:
+    """A part of the whole, from 0 to 1."""
+    number = not isinstance(value, bool) and isinstance(value, int | float)
+    if not number or not 0 <= value <= 1:  # a NaN is neither
+        raise ValueError("expected a number from 0 to 1")
+    return float(value)
+
+
 def zero_or(low: int, high: int) -> Callable[[Any], int]:
     def read(value: Any) -> int:
         whole_number = isinstance(value, int) and not isinstance(value, bool)

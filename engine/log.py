@@ -1,80 +1,38 @@
 """Structured logs that never make the event loop wait.
 
-A log line is rendered where it is written (orjson) and put into a bounded buffer; a background
-thread writes the buffer out a few times a second. When the buffer is full, because the disk or the
-terminal is slow, lines are dropped and counted rather than calls delayed.
+A log line is rendered where it is written (orjson) and put into a bounded buffer, which
+`log_writer.py` writes out. Level, sampling and the policy on numbers change while the engine runs:
+`change`.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import logging
 import sys
-import threading
-from collections import deque
+import zlib
+from types import TracebackType
 from typing import IO, Any, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
-__all__ = ["FilteringBoundLogger", "configure", "dropped", "flush", "get_logger"]
+from engine.config import Log as Section
+from engine.log_writer import Writer
+from engine.privacy import Policy, clean_event
 
-BUFFER_LINES = 20_000
-WRITE_INTERVAL_S = 0.05
+__all__ = [
+    "FilteringBoundLogger", "apply", "change", "configure", "detail", "dropped", "flush",
+    "get_logger", "numbers", "set_up", "told",
+]  # fmt: skip
 
-
-class Writer:
-    """A bounded buffer of lines and the thread that writes it to a stream.
-
-    `capacity` is in lines. `dropped` counts the lines that were lost, because the buffer was full
-    or the stream refused them.
-    """
-
-    def __init__(self, stream: IO[str], capacity: int = BUFFER_LINES) -> None:
-        self.dropped = 0
-        self._stream = stream
-        self._capacity = capacity
-        self._lines: deque[str] = deque()
-        self._closing = threading.Event()
-        self._writing = threading.Lock()
-        # A timed wait instead of a wake-up per line: waking a thread for every line would make
-        # the loop compete with it for the interpreter lock.
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
-
-    def put(self, line: str) -> None:
-        """Takes one line, without its end. Never waits."""
-        if len(self._lines) >= self._capacity:
-            self.dropped += 1
-        else:
-            self._lines.append(line)
-
-    def flush(self) -> None:
-        """Writes out, in the calling thread, what was put so far."""
-        with self._writing:
-            lines: list[str] = []
-            with contextlib.suppress(IndexError):
-                while len(lines) < self._capacity:
-                    lines.append(self._lines.popleft())
-            if not lines:
-                return
-            try:
-                self._stream.write("\n".join(lines) + "\n")
-                self._stream.flush()
-            except (OSError, ValueError):  # a closed pipe or file: nobody reads any more
-                self.dropped += len(lines)
-
-    def close(self) -> None:
-        """Writes the rest and ends the thread."""
-        self._closing.set()
-        self._thread.join(timeout=2)
-        self.flush()
-
-    def _run(self) -> None:
-        while not self._closing.wait(WRITE_INTERVAL_S):
-            self.flush()
+FRAMES = 30  # of a traceback, the last ones
+_METHODS = (
+    "debug", "info", "warning", "warn", "error", "critical", "fatal", "exception", "msg", "log",
+    "adebug", "ainfo", "awarning", "awarn", "aerror", "acritical", "afatal", "aexception", "amsg",
+    "alog", "is_enabled_for", "get_effective_level",
+)  # fmt: skip
 
 
 class _Named:
@@ -104,29 +62,69 @@ class _StandardLibrary(logging.Handler):
             self.handleError(record)
 
 
+# Every logger is of this class. A change of the level exchanges its methods, so that what is below
+# the level costs a call of an empty function and loggers that are held need not be made anew.
+class _Bound(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
+    pass
+
+
+class _Detailed(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
+    """The logger of a sampled call: it tells everything, whatever the level."""
+
+
 _writer: Writer | None = None
+_level = logging.INFO
+_numbers: Policy = "full"
+_sampled_below = 0  # of 2**32: calls whose Call-ID has a lower hash are told in detail
 
 
-def configure(level: str = "info", format: str = "json", stream: IO[str] | None = None) -> None:
+def configure(
+    level: str = "info",
+    format: str = "json",
+    stream: IO[str] | None = None,
+    *,
+    sample: float = 0.0,
+    numbers: Policy = "full",
+) -> None:
     """Sets up logging for the whole process; may be called again.
 
     `level`: debug, info, warning, error or critical. `format`: json or console.
-    `stream`: standard output when None.
+    `stream`: standard output when None. `sample`: share of the calls (0 to 1) that are told in
+    detail. `numbers`: full, masked or none.
     """
     global _writer
     close()
     stream = stream or sys.stdout
     _writer = Writer(stream)
-    threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
         processors=_processors(format, colors=stream.isatty()),
-        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        wrapper_class=_Bound,
         logger_factory=_Named,
         cache_logger_on_first_use=True,
     )
-    root = logging.getLogger()
-    root.handlers = [_StandardLibrary()]
-    root.setLevel(max(threshold, logging.INFO))
+    logging.getLogger().handlers = [_StandardLibrary()]
+    change(level, sample=sample, numbers=numbers)
+
+
+def set_up(section: Section) -> None:
+    """As `configure`, by the section `log` of the configuration."""
+    configure(section.level, section.format, sample=section.sample, numbers=section.numbers)
+
+
+def apply(section: Section) -> None:
+    """As `change`, by the section `log` of the configuration."""
+    change(section.level, sample=section.sample, numbers=section.numbers)
+
+
+def change(level: str, *, sample: float, numbers: Policy) -> None:
+    """From the next line on: another level, share of calls told in detail, policy on numbers."""
+    global _level, _numbers, _sampled_below
+    _level, _numbers = logging.getLevelNamesMapping()[level.upper()], numbers
+    _sampled_below = 1 << 32 if _level <= logging.DEBUG else round(sample * (1 << 32))
+    at_level = structlog.make_filtering_bound_logger(_level)
+    for name in _METHODS:
+        setattr(_Bound, name, getattr(at_level, name))
+    logging.getLogger().setLevel(max(_level, logging.INFO))
 
 
 def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
@@ -136,13 +134,28 @@ def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, lazy.bind() if structlog.is_configured() else lazy)
 
 
+def detail(call_id: str, **context: Any) -> FilteringBoundLogger | None:
+    """The logger for the debug events of the call with this Call-ID; None if it is not among those
+    that are told in detail. Which are depends on nothing but the Call-ID: every engine that meets a
+    call decides alike."""
+    if not _sampled_below or zlib.crc32(call_id.encode("latin-1", "replace")) >= _sampled_below:
+        return None
+    lazy = structlog.wrap_logger(_Named("call"), wrapper_class=_Detailed, **context)
+    return cast(FilteringBoundLogger, lazy.bind())
+
+
+def numbers() -> Policy:
+    """The policy on numbers in force."""
+    return _numbers
+
+
 def dropped() -> int:
     """Lines lost since `configure`."""
     return _writer.dropped if _writer else 0
 
 
 def flush() -> None:
-    """Writes out what was logged so far; waits for the stream."""
+    """Writes out what was logged so far; waits for the stream, but not for ever."""
     if _writer:
         _writer.flush()
 
@@ -156,14 +169,69 @@ def close() -> None:
 
 
 def _processors(format: str, colors: bool) -> list[Processor]:
-    shared: list[Processor] = [
-        _add_name,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    shared: list[Processor] = [_tell_exception, _keep_private, _add_name]
+    shared += [structlog.processors.add_log_level, stamp]
     if format == "console":
-        return [*shared, structlog.dev.ConsoleRenderer(colors=colors)]
-    return [*shared, structlog.processors.format_exc_info, _render_json]
+        return [*shared, _show_exception, structlog.dev.ConsoleRenderer(colors=colors)]
+    return [*shared, _render_json]
+
+
+def _tell_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """`exc_info` becomes `exception`: type, text and frames, outermost first, without values of
+    variables; what it was caused by comes after it."""
+    given = event.pop("exc_info", None)
+    if given:
+        error = given if isinstance(given, BaseException) else None
+        if error is None:
+            error = given[1] if isinstance(given, tuple) else sys.exc_info()[1]
+        if error is not None:
+            event["exception"] = told(error)
+    return event
+
+
+def told(error: BaseException) -> list[dict[str, Any]]:
+    """An exception and its causes as plain data."""
+    chain: list[dict[str, Any]] = []
+    current: BaseException | None = error
+    while current is not None and len(chain) < 5:
+        frames = _frames(current.__traceback__)
+        chain.append({"type": type(current).__name__, "text": str(current), "frames": frames})
+        hidden = current.__suppress_context__
+        current = current.__cause__ or (None if hidden else current.__context__)
+    return chain
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    frames = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return frames[-FRAMES:]
+
+
+def _keep_private(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    if _numbers == "full" and event.get("event") == "call.end" and not _has_password(event):
+        return event
+    return clean_event(event, _numbers)
+
+
+def _has_password(event: EventDict) -> bool:
+    """Whether one of a call's URIs may hold one (sip:user:password@host); all else in the end of a
+    call is numbers and words of our own."""
+    for leg in event.get("legs", ()):
+        user, at, _ = leg.uri.rpartition("@")
+        if at and user.count(":") != 1:
+            return True
+    return False
+
+
+def _show_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    for one in event.pop("exception", ()):
+        lines = [f"{one['type']}: {one['text']}", *(f"  at {f}" for f in reversed(one["frames"]))]
+        event["exception"] = "\n".join(filter(None, (event.get("exception"), *lines)))
+    return event
 
 
 def _add_name(logger: WrappedLogger, _level: str, event: EventDict) -> EventDict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine import log
 from engine.outcome import Over
 from engine.record import CallRecord, ForwardRecord, LegRecord
 from rules.decide import ForwardTo
@@ -25,6 +26,7 @@ class Story:
         "called",
         "caller",
         "decided",
+        "detail",
         "ended",
         "forwards",
         "id",
@@ -53,6 +55,13 @@ class Story:
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
         self.legs: dict[Outgoing, LegRecord] = {}
+        self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
+        self.tell("call.begin", caller=caller, called=called)
+
+    def tell(self, event: str, **facts: Any) -> None:
+        """A debug event, if this call is told in detail (`log.sample`)."""
+        if self.detail is not None:
+            self.detail.debug(event, **facts)
 
     def dialled(self, leg: Outgoing, role: str, number: str) -> None:
         condition = self.forwards[-1].condition if self.forwards else "none"
@@ -60,12 +69,14 @@ class Story:
             role, number, leg.uri, 0, None, time.time(), None, None, None, condition
         )
         self._changed.add(self)
+        self.tell("leg.dialled", role=role, number=number, uri=leg.uri)
 
     def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
         if record.rang is None:
             record.rang = time.time()
             self._changed.add(self)
+            self.tell("leg.rang", uri=leg.uri)
 
     def has_rung(self, leg: Outgoing) -> bool:
         return self.legs[leg].rang is not None
@@ -75,6 +86,7 @@ class Story:
         record.code = code
         record.answered = time.time()
         self._changed.add(self)
+        self.tell("leg.answered", uri=leg.uri, code=code)
 
     def talks(self) -> None:
         """Both sides are connected, if they were not before."""
@@ -89,12 +101,14 @@ class Story:
             record.q850 = q850 if q850 is not None else record.q850
             record.ended = time.time()
             self._changed.add(self)
+            self.tell("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
 
     def caller_rang(self) -> float | None:
         """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
         if self.rang is not None:
             return None
         self.rang = time.time()
+        self.tell("caller.rang")
         return self.rang - self.received
 
     def forwarded(self, line: Line, decision: ForwardTo) -> None:
@@ -112,6 +126,7 @@ class Story:
             )
         )
         self._changed.add(self)
+        self.tell("call.forwarded", forward=self.forwards[-1])
 
     def overtaken(self, winner: Outgoing) -> str:
         """Who was given up picked up all the same: the forwards since did not happen.
@@ -120,6 +135,7 @@ class Story:
         """
         self._changed.add(self)
         line = self.legs[winner].number
+        self.tell("call.overtaken", line=line, uri=winner.uri)
         for place, forward in enumerate(self.forwards):
             if forward.line == line:
                 del self.forwards[place:]
@@ -224,5 +240,6 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "payer": record.payer,
         "billing": record.billing,
+        "forwards": record.forwards,
         "legs": record.legs,
     }

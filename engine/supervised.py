@@ -42,7 +42,7 @@ async def supervised(descriptor: int) -> int:
     if not isinstance(order, Assign):
         return 0
     config = build(order.document)
-    log.configure(config.log.level, config.log.format)
+    log.set_up(config.log)
     watch_for_crashes(config.redis.data_dir, order.index)
     worker = Worker(config, order.index, order.redis_url)
     helpers = [

@@ -285,6 +285,7 @@ class Supervisor:
         if self._rolling is None or self._rolling.done():
             self._before = self.config, self._document
         self.config, self._document = config, document
+        log.apply(config.log)
         for post in self.posts:
             if post.child is not None and post.child.takes_calls:
                 post.child.reload(document)

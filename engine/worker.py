@@ -219,6 +219,7 @@ class Worker:
         changed = changes(self.config, config).live
         self.config = with_live(self.config, config)
         self.admission.limit(self.config.limits)
+        log.apply(self.config.log)
         settings = self._sip_settings()
         self.endpoint.trust(settings.trusted_peers, settings.registrar_peers)
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
@@ -277,8 +278,8 @@ class Worker:
         """Whether one side of a call may send the other there: not to change its line's rules."""
         return not (self.config.numbering.star_codes and changes_forwards(refer_to))
 
-    def _on_sip_error(self, error: BaseException) -> None:
-        self.log.error("sip.error", exc_info=error)
+    def _on_sip_error(self, error: BaseException, call_id: str) -> None:
+        self.log.error("sip.error", call_id=call_id, exc_info=error)
 
     async def _measure_lag(self) -> None:
         while True:

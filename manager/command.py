@@ -36,7 +36,7 @@ def manager_group(context: click.Context, config: Config) -> int | None:
     from engine.redis_server import EmbeddedRedisError, reach
     from manager.serve import serve
 
-    log.configure(config.log.level, config.log.format)
+    log.set_up(config.log)
     try:
         with ExitStack() as stack:
             url = config.redis.url

@@ -80,7 +80,7 @@ class Endpoint:
         on_register: Callable[[Request], None] | None,
         on_race: Callable[[str], None],
         on_connection: Callable[[str, str], None],
-        on_error: Callable[[BaseException], None],
+        on_error: Callable[[BaseException, str], None],
         may_refer: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self.settings = settings
@@ -253,7 +253,7 @@ class Endpoint:
     def _stumbled(self, kind: Any, error: BaseException, trace: Any) -> None:
         """No exception leaves a callback: it is counted and told, the message counts as taken."""
         self.illegal_counts["exception"] += 1
-        self.on_error(error)
+        self.on_error(error, wire.received().call_id)
 
     @property
     def host(self) -> str:

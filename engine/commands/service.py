@@ -35,7 +35,7 @@ def serve(config: Config) -> int:
     from engine import log
 
     path = click.get_current_context().meta[CONFIG_PATH]
-    log.configure(config.log.level, config.log.format)
+    log.set_up(config.log)
     try:
         if config.workers > 1:  # the supervisor needs none of what a worker needs
             from engine import supervisor
