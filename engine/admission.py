@@ -22,7 +22,7 @@ KEPT = 1000  # peers or lines that are kept before those with nothing to remembe
 WINDOW_S = 0.2  # the load is judged this often,
 SAMPLES = 3  # by as many measurements at least: one long turn of the loop is no overload
 TO_TARGET_S = 1.0  # the time in which a wait that is too long or too short is brought to its middle
-FLOOR = 10.0  # calls/s that come in however late the loop is: it may be another program's doing
+FLOOR = 50.0  # calls/s that come in however late the loop is: it may be another program's doing
 OPEN_AFTER = 10  # windows in which all who came could come in end the shedding
 
 
@@ -111,7 +111,7 @@ class Shedding:
         self._asked += 1
         if self.per_second == math.inf:
             return False
-        depth = max(2.0, self.per_second * 0.05)
+        depth = max(10.0, self.per_second * 0.05)
         self._tokens = min(depth, self._tokens + (now - self._at) * self.per_second)
         self._at = now
         return self._tokens < 1

@@ -134,7 +134,7 @@ def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
     return cast(FilteringBoundLogger, lazy.bind() if structlog.is_configured() else lazy)
 
 
-def detail(call_id: str, **context: Any) -> FilteringBoundLogger | None:
+def detail(call_id: str, /, **context: Any) -> FilteringBoundLogger | None:
     """The logger for the debug events of the call with this Call-ID; None if it is not among those
     that are told in detail. Which are depends on nothing but the Call-ID: every engine that meets a
     call decides alike."""

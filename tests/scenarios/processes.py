@@ -100,6 +100,7 @@ class Engine:
         self._config = directory / "config.yaml"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        self.program = ["-m", "engine.cli"]
         config: dict[str, dict[str, Any]] = {
             "sip": {
                 "listen": [f"udp:{self.address[0]}:{self.address[1]}"],
@@ -136,7 +137,7 @@ class Engine:
     def spawn(self) -> None:
         """Start it and wait for nothing."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
-        command = [sys.executable, "-m", "engine.cli", "serve", "--config", str(self._config)]
+        command = [sys.executable, *self.program, "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log

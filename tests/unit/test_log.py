@@ -1,8 +1,10 @@
 """Logs: one JSON object a line, nothing that makes the loop wait, nothing lost at the end."""
 
+import contextlib
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from engine import log
+from engine.log_writer import Writer
 
 
 @pytest.fixture
@@ -63,7 +66,33 @@ def test_exceptions_are_part_of_their_event(stream: io.StringIO) -> None:
         log.get_logger("x").exception("failed")
     (event,) = written(stream)
     assert event["level"] == "error"
-    assert "ValueError: boom" in event["exception"]
+    (told,) = event["exception"]
+    assert (told["type"], told["text"]) == ("ValueError", "boom")
+    assert "test_exceptions_are_part_of_their_event" in told["frames"][-1]
+
+
+def test_an_exception_tells_what_it_was_caused_by(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    try:
+        try:
+            raise ValueError("first")
+        except ValueError as error:
+            raise KeyError("second") from error
+    except KeyError:
+        log.get_logger("x").exception("failed")
+    (event,) = written(stream)
+    assert [told["text"] for told in event["exception"]] == ["'second'", "first"]
+
+
+def test_on_a_console_an_exception_is_text(stream: io.StringIO) -> None:
+    log.configure("info", "console", stream)
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        log.get_logger("x").exception("failed")
+    log.flush()
+    assert "ValueError: boom" in stream.getvalue()
+    assert "test_log.py" in stream.getvalue()
 
 
 def test_libraries_log_into_the_same_stream(stream: io.StringIO) -> None:
@@ -95,7 +124,7 @@ class Stuck(io.StringIO):
 
 def test_a_stuck_output_delays_nobody_and_drops_are_counted() -> None:
     stuck = Stuck()
-    writer = log.Writer(stuck, capacity=100)
+    writer = Writer(stuck, capacity=100)
     started = time.monotonic()
     for i in range(1000):
         writer.put(str(i))
@@ -109,7 +138,7 @@ def test_a_stuck_output_delays_nobody_and_drops_are_counted() -> None:
 def test_a_closed_output_is_counted_and_never_raised() -> None:
     closed = io.StringIO()
     closed.close()
-    writer = log.Writer(closed)
+    writer = Writer(closed)
     writer.put("lost")
     writer.close()
     assert writer.dropped == 1
@@ -123,3 +152,116 @@ def test_the_last_lines_before_the_exit_are_written() -> None:
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert child.returncode == 3
     assert [json.loads(line)["i"] for line in child.stdout.splitlines()] == list(range(500))
+
+
+# While the engine runs
+
+
+def test_the_level_changes_for_loggers_that_are_held(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    held = log.get_logger("x").bind(a=1)
+    held.debug("no")
+    log.change("debug", sample=0, numbers="full")
+    held.debug("yes")
+    log.change("warning", sample=0, numbers="full")
+    held.info("no")
+    held.warning("yes too")
+    assert [event["event"] for event in written(stream)] == ["yes", "yes too"]
+
+
+def test_what_is_below_the_level_costs_nothing_worth_telling(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream)
+    held = log.get_logger("x")
+    debug, empty = type(held).debug, type(held).info
+    assert debug is not empty
+    assert debug(held, "event", some="thing") is None
+    assert written(stream) == []
+
+
+def test_a_sampled_call_is_told_whole_and_the_others_not_at_all(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream, sample=0.1)
+    for number in range(2000):
+        call_id = f"{number}@caller.example"
+        for step in range(3):
+            detail = log.detail(call_id, call_id=call_id)
+            if detail is not None:
+                detail.debug("step", step=step)
+    events = written(stream)
+    by_call: dict[str, list[int]] = {}
+    for event in events:
+        assert event["level"] == "debug"
+        by_call.setdefault(event["call_id"], []).append(event["step"])
+    assert 120 < len(by_call) < 280
+    assert set(map(tuple, by_call.values())) == {(0, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("level", "sample", "told"), [("info", 0, 0), ("info", 1, 100), ("debug", 0, 100)]
+)
+def test_none_or_all(stream: io.StringIO, level: str, sample: float, told: int) -> None:
+    log.configure(level, "json", stream, sample=sample)
+    assert sum(log.detail(f"{n}@x") is not None for n in range(100)) == told
+
+
+def test_the_policy_on_numbers_holds_for_every_value(stream: io.StringIO) -> None:
+    log.configure("info", "json", stream, numbers="masked")
+    held = log.get_logger("x", line="+33972101001")
+    held.info("a", text="to sip:+33612345678@gw", items=[{"n": "0972101001"}], raw=b"+33612345678")
+    log.change("info", sample=0, numbers="none")
+    held.info("b", text="to sip:+33612345678@gw")
+    first, second = written(stream)
+    assert first["line"] == "+339******01"
+    assert first["text"] == "to sip:+336******78@gw"
+    assert first["items"] == [{"n": "0972****01"}]
+    assert first["raw"] == "+336******78"
+    assert (second["line"], second["text"]) == ("***", "to sip:***@gw")
+
+
+# A reader that has stopped: a real pipe that is full
+
+
+def test_a_pipe_that_nobody_reads_delays_nobody_and_the_end_comes() -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as stream:
+        writer = Writer(stream, capacity=1000)
+        started = time.monotonic()
+        slowest = 0.0
+        for number in range(20_000):
+            before = time.monotonic()
+            writer.put(f"{number:06} " + "x" * 200)
+            slowest = max(slowest, time.monotonic() - before)
+        assert time.monotonic() - started < 5
+        assert slowest < 1.0
+        writer.close()
+        assert time.monotonic() - started < 15
+        assert writer.dropped > 15_000
+        os.set_blocking(read_end, False)
+        taken = b""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(read_end, 1 << 20):
+                taken += piece
+    lines = taken.split(b"\n")
+    assert [int(line[:6]) for line in lines if len(line) == 207] == list(range(len(lines) - 1))
+    os.close(read_end)
+
+
+def test_a_pipe_that_is_read_again_goes_on_where_it_stopped() -> None:
+    read_end, write_end = os.pipe()
+    taken = bytearray()
+    with os.fdopen(write_end, "w") as stream:
+        writer = Writer(stream, capacity=100_000)
+        for number in range(5000):
+            writer.put(f"{number:06} " + "x" * 100)
+        time.sleep(0.3)  # the pipe is full by now
+
+        def drain() -> None:
+            while piece := os.read(read_end, 1 << 16):
+                taken.extend(piece)
+
+        reader = threading.Thread(target=drain)
+        reader.start()
+        writer.close()
+        assert writer.dropped == 0
+    reader.join(5)
+    os.close(read_end)
+    assert [int(line[:6]) for line in taken.splitlines()] == list(range(5000))
