@@ -183,7 +183,7 @@ async def test_an_output_that_nobody_reads_stops_no_call_and_no_end(
         while piece := os.read(engine.reader, 1 << 20):
             held += len(piece)
         os.close(engine.reader)
-    assert held >= 60_000
+    assert held >= 40_000  # of pages that are not all full
 
 
 async def test_the_level_and_the_policy_change_while_it_runs(
