@@ -18,7 +18,7 @@ WAYS = ("straight", "through_kamailio")
 
 @dataclass(frozen=True)
 class Front:
-    """A running engine, and the host:port that its phones know."""
+    """A running engine, and what its phones know: host:port, and transport if it is not UDP."""
 
     theatre: Theatre
     server: str
@@ -26,12 +26,17 @@ class Front:
 
 @contextmanager
 def open_front(
-    directory: Path, redis: RedisServer, listen: str, sip: dict[str, Any], kamailio: Kamailio | None
+    directory: Path,
+    redis: RedisServer,
+    server: str,
+    kamailio: Kamailio | None = None,
+    transport: str = "udp",
+    **sip: Any,
 ) -> Iterator[Front]:
-    """An engine at `listen` (host:port), on an empty Redis. Behind Kamailio it trusts that alone,
-    and sends everything through it."""
+    """An engine at `server` (host:port), on an empty Redis. Behind Kamailio it trusts that alone,
+    and sends everything through it. `sip` are settings."""
     redis.client.flushall()
-    settings = {"listen": [f"udp:{listen}"], **sip}
+    settings = {"listen": [f"{transport}:{server}"], **sip}
     if kamailio is not None:
         settings["trusted_peers"] = [f"{kamailio.address[0]}/32"]
         settings["outbound_proxy"] = kamailio.uri
@@ -40,7 +45,8 @@ def open_front(
         if kamailio is not None:
             kamailio.start()
             stack.callback(kamailio.stop)
-        yield Front(theatre, kamailio.peer if kamailio is not None else listen)
+        known = kamailio.peer if kamailio is not None else server
+        yield Front(theatre, known if transport == "udp" else f"{known};transport={transport}")
 
 
 class Phones:

@@ -1,11 +1,13 @@
 """Phones that nobody here wrote (baresip): they register, call, are forwarded, and talk.
 
-Each scenario is played twice: straight to the engine, and through Kamailio as deploy/kamailio
-ships it. Then the engine trusts Kamailio alone, and knows the phones by the Path they came by.
+Each scenario is played straight to the engine, over UDP and TCP, and through Kamailio as
+deploy/kamailio ships it. Then the engine trusts Kamailio alone, and knows the phones by the Path
+they came by.
 """
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -19,18 +21,21 @@ from tests.scenarios.stage import Stage, Theatre, to_number
 EDGE = "127.0.0.3"
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=[*WAYS, "over_tcp"])
 def front(
     request: pytest.FixtureRequest,
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Front]:
     directory = tmp_path_factory.mktemp("engine")
-    server, dead = f"{HOST}:{free_port()}", f"{HOST}:{free_port()}"
+    transport, kind = "udp", socket.SOCK_DGRAM
+    if request.param == "over_tcp":
+        transport, kind = "tcp", socket.SOCK_STREAM
+    server, dead = f"{HOST}:{free_port(kind)}", f"{HOST}:{free_port()}"
     kamailio = None
     if request.param == "through_kamailio":
         kamailio = Kamailio(directory, [server, dead], callers=[], host=EDGE)
-    with open_front(directory, shared_redis, server, {}, kamailio) as front:
+    with open_front(directory, shared_redis, server, kamailio, transport) as front:
         yield front
 
 
