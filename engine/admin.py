@@ -61,7 +61,8 @@ def _text(status: HTTPStatus, text: str) -> Response:
 class Admin:
     """The server. `metrics` gives the text for Prometheus, `ready` None or the reason why no new
     call should be sent here, `calls` the live calls, as JSON-ready dictionaries. All are called on
-    the loop. `key` is the configuration's name of the address.
+    the loop. `key` is the configuration's name of the address; `remark` what has to be said of one
+    that is ready all the same.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Admin:
         ready: Callable[[], str | None],
         calls: Callable[[], Awaitable[list[dict[str, Any]]]],
         key: str = "admin.listen",
+        remark: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._key = key
         self._listen = listen
         self._metrics = metrics
         self._ready = ready
+        self._remark = remark
         self._calls = calls
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -185,7 +188,8 @@ class Admin:
     async def _show_readiness(self) -> Response:
         reason = self._ready()
         if reason is None:
-            return _text(HTTPStatus.OK, "ready")
+            remark = self._remark()
+            return _text(HTTPStatus.OK, f"ready, but {remark}" if remark else "ready")
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
     async def _show_calls(self) -> Response:

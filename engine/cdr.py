@@ -79,6 +79,7 @@ class Recorder:
         on_safe: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         self.lost = 0
+        self.on_error: Callable[[BaseException], None] | None = None
         self.on_safe = on_safe
         self._redis = redis
         self._in_cluster = isinstance(redis, RedisCluster)
@@ -278,6 +279,8 @@ class Recorder:
     # Redis away
 
     def _note_away(self, error: Exception) -> None:
+        if self.on_error is not None:
+            self.on_error(error)
         if self._away_since is None:
             self._away_since = asyncio.get_running_loop().time()
             expected = isinstance(error, (RedisError, OSError, TimeoutError))

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 
 from engine import config_values as values
+from engine import redis_url
 from engine.config_values import Address, Listen, Network
 from sip.address import fits_family
 
@@ -140,6 +141,22 @@ class Redis:
 
     url: str = _key("embedded", values.redis_url)
     data_dir: Path = _key("data", values.directory)
+    tls_ca: Path | None = _key(None, values.optional(values.file))
+    tls_certificate: Path | None = _key(None, values.optional(values.file))
+    tls_key: Path | None = _key(None, values.optional(values.file))
+    tls_verify: bool = _key(True, values.flag)
+
+    def with_tls(self) -> Redis:
+        """The same, its URL saying what the keys say about TLS. Raises ConfigError."""
+        given: dict[str, object] = {"tls_ca": self.tls_ca, "tls_certificate": self.tls_certificate}
+        given |= {"tls_key": self.tls_key, "tls_verify": None if self.tls_verify else "false"}
+        stray = next((name for name, value in given.items() if value is not None), None)
+        if stray is not None and not self.url.startswith("rediss"):
+            raise ConfigError(f"redis.{stray}", str(given[stray]), "needs a rediss:// URL")
+        url = redis_url.with_tls(
+            self.url, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_verify
+        )
+        return replace(self, url=url)
 
     @property
     def embedded(self) -> bool:
@@ -245,7 +262,7 @@ def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:
             config = replace(config, redis=replace(config.redis, url=values.redis_url(url)))
         except ValueError as error:
             raise ConfigError(REDIS_URL_VARIABLE, values.without_secret(url), str(error)) from None
-    return config
+    return replace(config, redis=config.redis.with_tls())
 
 
 def read(document: object) -> Config:

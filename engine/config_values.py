@@ -12,15 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import phonenumbers
+
+from engine import redis_url as redis_place
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 TRANSPORTS = ("udp", "tcp", "tls")
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "redis+cluster")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
 _LONGEST_NAME = 253  # characters (RFC 1035 2.3.4)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
@@ -289,28 +289,13 @@ def timezone(value: Any) -> str:
 
 def redis_url(value: Any) -> str:
     url = text(value)
-    if url == "embedded":
-        return url
-    known = f"embedded or a URL that begins with {', '.join(s + '://' for s in REDIS_SCHEMES)}"
-    try:
-        parts = urlsplit(url)
-        port = parts.port  # raises when it is no number or out of range
-    except ValueError:
-        # Several hosts, as Sentinel and Cluster take them, are no single host and port.
-        parts, port = urlsplit(url), None
-        if "," not in parts.netloc:
-            raise ValueError("expected a port from 1 to 65535") from None
-    if parts.scheme not in REDIS_SCHEMES or "://" not in url:
-        raise ValueError(f"expected {known}")
-    if parts.scheme == "unix":
-        if not parts.path.strip("/"):
-            raise ValueError("expected the socket's path, as in unix:///run/redis.sock")
-    elif not parts.netloc.rpartition("@")[2]:
-        raise ValueError("expected a host after ://")
-    if port == 0:
-        raise ValueError("expected a port from 1 to 65535")
-    if parts.scheme == "redis+sentinel" and not parts.path.strip("/"):
-        raise ValueError("expected the master's name, as in redis+sentinel://host:26379/mymaster")
+    if url != "embedded":
+        try:
+            redis_place.read(url)
+        except ValueError as error:
+            # urlsplit shows what it could not read: a password may be in it.
+            shown_safely = str(error) if str(error).startswith(("expected", "unknown")) else ""
+            raise ValueError(shown_safely or "expected a URL") from None
     return url
 
 

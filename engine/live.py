@@ -59,7 +59,8 @@ class LiveCalls:
     """Calls in progress per line. With `shared` false, or Redis away, only this worker's count.
 
     `lease_s` is the life of a lease in seconds; it is renewed every third of that. `clock` gives
-    unix seconds. `local_decisions` counts admissions that were meant to ask Redis and could not.
+    unix seconds. `local_decisions` counts admissions that were meant to ask Redis and could not;
+    `on_error` is told why.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class LiveCalls:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.local_decisions = 0
+        self.on_error: Callable[[BaseException], None] | None = None
         self._redis: Any = redis if shared else None
         self._lease_s = lease_s
         self._clock = clock
@@ -257,7 +259,7 @@ class LiveCalls:
             self._asked_at = None
         for reply in replies[: len(changes)]:
             if isinstance(reply, Exception):
-                _log.warning("live.lease_refused", error=str(reply))
+                self._tell_error(reply)
         for request, reply in zip(requests, replies[len(changes) :], strict=False):
             self._answer(request, reply)
         if self._away:
@@ -299,7 +301,7 @@ class LiveCalls:
 
     def _answer(self, request: _Request, reply: Any) -> None:
         if isinstance(reply, Exception):
-            _log.warning("live.admit_refused", error=str(reply))
+            self._tell_error(reply)
             reply = _UNKNOWN
         number, call_id = request.number, request.call_id
         if not request.reply.done():
@@ -314,9 +316,14 @@ class LiveCalls:
             # The caller hung up, or another decision was taken meanwhile.
             self._change(number, call_id, self._clock() + self._lease_s)
 
+    def _tell_error(self, error: Exception) -> None:
+        if self.on_error is not None:
+            self.on_error(error)
+
     def _note_away(
         self, error: Exception, changes: dict[_Lease, float | None], requests: list[_Request]
     ) -> None:
+        self._tell_error(error)
         if not self._away:
             self._away = True
             expected = isinstance(error, (RedisError, OSError, TimeoutError))

@@ -22,6 +22,7 @@ from engine.exposition import (
     process_families,
 )
 from engine.record import CallRecord, LegRecord
+from rules import trouble
 from rules.decide import PREVENTED
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
@@ -217,6 +218,12 @@ class Metrics:
         self._documents = Counters(
             "renvoi_documents_refused_total", "Bad documents found in Redis.", ["kind"], DOCUMENTS
         )
+        self._redis_errors = Counters(
+            "renvoi_redis_errors_total",
+            "What was wrong with Redis, by kind, each time it was met.",
+            ["kind"],
+            trouble.KINDS,
+        )
         decision = Histograms(
             "renvoi_decision_seconds",
             "INVITE received to next INVITE handed to the transport.",
@@ -284,7 +291,8 @@ class Metrics:
         self.families: tuple[Family, ...] = (
             build, self._calls, self._answers, self._ends, self._targets, self._arrivals,
             self._billed, self._prevented, self._rejected, self._races, self._connections_failed,
-            self._registrations, self._documents, decision, post_dial_delay, lookup, forward_delay,
+            self._registrations, self._documents, self._redis_errors,
+            decision, post_dial_delay, lookup, forward_delay,
             ring, ring_overrun, conversation, *self._watched.values(), self._messages,
             self._destinations, *process_families(),
         )  # fmt: skip
@@ -349,6 +357,11 @@ class Metrics:
         """Counts a bad document; `kind` is `line` or `reg`."""
         counts = self._documents.counts
         counts[kind if kind in counts else "line"] += 1
+
+    def redis_error(self, kind: str) -> None:
+        """Counts an error of Redis; `kind` is one of `rules.trouble.KINDS`."""
+        counts = self._redis_errors.counts
+        counts[kind if kind in counts else "other"] += 1
 
     # -- what others hold -------------------------------------------------------------------------
 

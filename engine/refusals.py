@@ -8,6 +8,7 @@ from collections.abc import Callable
 from engine.log import FilteringBoundLogger
 from engine.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError
+from rules.trouble import kind_of
 
 TELL_EVERY_S = 1.0
 
@@ -35,6 +36,16 @@ class Refusals:
         else:
             self._metrics.connection_failed()
             self._log.warning("connection.failed", reason=what, detail=detail)
+
+    def redis(self, where: str, error: BaseException, kind: str = "") -> None:
+        """Something is wrong with Redis: counted each time, told once a second for each kind."""
+        kind = kind or kind_of(error)
+        self._metrics.redis_error(kind)
+        now = time.monotonic()
+        if now - self._told.get(f"redis {kind}", -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told[f"redis {kind}"] = now
+            text = str(error) or type(error).__name__
+            self._log.warning("redis.trouble", kind=kind, where=where, error=text)
 
     def document(self, key: str, error: DocumentError) -> None:
         """A bad document in Redis."""

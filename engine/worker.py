@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -116,6 +117,7 @@ class Worker:
         self.meter = Meter(
             self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
         )
+        self.store.on_trouble = self.refusals.redis
         self.live = LiveCalls(self.redis, shared=config.rules.live_count == "shared")
         self.recorder = Recorder(
             self.redis,
@@ -124,6 +126,8 @@ class Worker:
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
             on_safe=self.journal.safe,
         )
+        self.live.on_error = partial(self.refusals.redis, "live")
+        self.recorder.on_error = partial(self.refusals.redis, "cdr")
         self.registrar = Registrar(self)
         self.probing = Probing(self)
         self.endpoint = Endpoint(
@@ -143,6 +147,7 @@ class Worker:
             self.metrics.render,
             self.not_ready,
             self.calls_now,
+            remark=self.remark,
         )
         self.journal.open()
         left = await asyncio.to_thread(self.journal.take_over)
@@ -272,6 +277,14 @@ class Worker:
         age_s = self.store.age_s()
         if age_s > self.config.rules.stale_max_s:
             return f"redis away for {age_s:.0f} s, rules.stale_max_s is passed"
+        return None
+
+    def remark(self) -> str | None:
+        """What is wrong though calls are taken: they go on, and what they leave behind waits."""
+        if refuses := self.store.redis_refuses:
+            return f"redis takes no writes ({refuses}), {self.recorder.backlog} records wait"
+        if not self.store.redis_up:
+            return f"redis does not answer, {self.recorder.backlog} records wait"
         return None
 
     def may_refer(self, refer_to: bytes) -> bool:
