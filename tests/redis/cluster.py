@@ -139,9 +139,7 @@ class SentinelServers:
         self._folder = folder
         quick = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
         self.master = Node(folder, *quick, *options)
-        self.replica = Node(
-            folder, *quick, *options, "--replicaof", f"{HOST} {self.master.port}"
-        )
+        self.replica = Node(folder, *quick, *options, "--replicaof", f"{HOST} {self.master.port}")
         self.sentinels: list[Node] = []
 
     @property

@@ -3,77 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from engine import redis_client
 from engine.bindings import Bindings, TooMany
 from engine.live import LiveCalls
 from rules.layout import ClusterLayout
-from rules.numbers import Numbering
-from rules.store import Store, Unavailable
+from rules.store import Unavailable
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
+from tests.redis.stores import document, labelled, settled, store_on, until
 
 __all__ = ["cluster", "cluster_servers"]
 
-FRANCE = Numbering("FR")
 NUMBERS = [f"+331234560{n:02}" for n in range(30)]
 LINE = NUMBERS[0]
-
-
-def document(number: str, **fields: Any) -> str:
-    return json.dumps({"number": number, "fleet": "acme"} | fields)
-
-
-@asynccontextmanager
-async def running(servers: ClusterServers) -> AsyncIterator[Store]:
-    client = servers.connect()
-    store = Store(
-        client,
-        numbering=FRANCE,
-        cache_lines=1000,
-        stale_max_s=3600,
-        timezone="Europe/Paris",
-        canary=f"test-{time.monotonic_ns()}",
-    )
-    try:
-        await store.start()
-        yield store
-    finally:
-        await store.close()
-        await client.aclose()
-
-
-async def until(condition: Callable[[], object], limit_s: float = 10) -> float:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < limit_s, "it did not happen"
-        await asyncio.sleep(0.002)
-    return time.monotonic() - start
-
-
-async def labelled(store: Store, number: str, expected: str, limit_s: float = 1.0) -> float:
-    start = time.monotonic()
-    while True:
-        entry = store.peek(number) or await store.look_up(number)
-        if entry.line is not None and entry.line.label == expected:
-            return time.monotonic() - start
-        assert time.monotonic() - start < limit_s, f"{number}: {expected} is not in force"
-        await asyncio.sleep(0.002)
-
-
-async def settled(store: Store, *numbers: str) -> None:
-    """Look numbers up until memory has them all as current."""
-    await until(lambda: store.redis_up and store.age_s() == 0)
-    deadline = time.monotonic() + 5
-    while missing := [number for number in numbers if store.peek(number) is None]:
-        assert time.monotonic() < deadline, missing
-        await asyncio.gather(*map(store.look_up, missing))
 
 
 async def test_lines_of_all_masters_are_read_once_and_then_known(cluster: ClusterServers) -> None:
@@ -81,7 +28,7 @@ async def test_lines_of_all_masters_are_read_once_and_then_known(cluster: Cluste
         for number in NUMBERS:
             other.set(f"line:{number}", document(number, label="one"))
             other.zadd(f"reg:{number}", {f"sip:{number}@10.0.0.1": time.time() + 60})
-        async with running(cluster) as store:
+        async with store_on(cluster.connect()) as store:
             assert store.redis_up
             assert len(store._layout.shards) == 3
             entries = await asyncio.gather(*map(store.look_up, NUMBERS))
@@ -95,7 +42,7 @@ async def test_a_change_on_any_master_is_in_force_at_once(cluster: ClusterServer
     with cluster.client() as other:
         for number in NUMBERS:
             other.set(f"line:{number}", document(number))
-        async with running(cluster) as store:
+        async with store_on(cluster.connect()) as store:
             await settled(store, *NUMBERS)
             for number in NUMBERS[:10]:
                 other.set(f"line:{number}", document(number, label="two"))
@@ -112,7 +59,7 @@ async def test_the_plan_is_read_from_its_own_slot_and_followed(cluster: ClusterS
         offer = {"mobile": "hours", "mobile_hours": 2}
         other.set(f"line:{LINE}", document(LINE, offer=offer))
         other.hset(f"usage:{LINE}:{month}", "deducted", "600")
-        async with running(cluster) as store:
+        async with store_on(cluster.connect()) as store:
             await settled(store, LINE)
             assert (await store.look_up(LINE)).plan_left_s() == 6600
             other.hincrby(f"usage:{LINE}:{month}", "deducted", 60)
@@ -126,7 +73,7 @@ async def test_a_stream_killed_on_one_node_makes_only_what_is_there_stale(
     with cluster.client() as other:
         for number in NUMBERS:
             other.set(f"line:{number}", document(number))
-        async with running(cluster) as store:
+        async with store_on(cluster.connect()) as store:
             await settled(store, *NUMBERS)
             victim = cluster.master_of(f"line:{LINE}")
             keys = {n: (f"line:{n}", f"reg:{n}") for n in NUMBERS}
@@ -150,7 +97,7 @@ async def test_a_paused_master_delays_no_known_line_and_nobody_elsewhere(
     with cluster.client() as other:
         for number in NUMBERS:
             other.set(f"line:{number}", document(number))
-    async with running(cluster) as store:
+    async with store_on(cluster.connect()) as store:
         await settled(store, *NUMBERS)
         victim = cluster.master_of(f"line:{LINE}")
         ghosts = [
@@ -183,7 +130,7 @@ async def test_slots_that_move_are_followed_and_nothing_is_missed(cluster: Clust
     with cluster.client() as other:
         for number in NUMBERS:
             other.set(f"line:{number}", document(number, label="n0"))
-        async with running(cluster) as store:
+        async with store_on(cluster.connect()) as store:
             await settled(store, *NUMBERS)
             source = cluster.master_of(slot_key)
             target = next(node for node in cluster.masters if node is not source)
@@ -278,17 +225,7 @@ async def test_the_registrar_binds_and_takes_a_nonce_once(cluster: ClusterServer
 
 
 async def test_no_cluster_at_start(cluster: ClusterServers) -> None:
-    from engine import redis_client
-
-    client = redis_client.connect(f"redis+cluster://{HOST}:1")
-    store = Store(
-        client, numbering=FRANCE, cache_lines=10, stale_max_s=60, timezone="UTC", canary="x"
-    )
-    try:
-        await store.start()
+    async with store_on(redis_client.connect(f"redis+cluster://{HOST}:1")) as store:
         assert not store.redis_up
         with pytest.raises(Unavailable):
             await store.look_up(LINE)
-    finally:
-        await store.close()
-        await client.aclose()

@@ -1,0 +1,69 @@
+"""A store on any Redis, and waiting for what it must come to know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from engine import redis_client
+from rules.numbers import Numbering
+from rules.store import Store, Unavailable
+
+FRANCE = Numbering("FR")
+
+
+def document(number: str, **fields: Any) -> str:
+    return json.dumps({"number": number, "fleet": "acme"} | fields)
+
+
+@asynccontextmanager
+async def store_on(client: redis_client.Client, cache_lines: int = 1000) -> AsyncIterator[Store]:
+    """A store that runs on a client, which is closed with it."""
+    store = Store(
+        client,
+        numbering=FRANCE,
+        cache_lines=cache_lines,
+        stale_max_s=3600,
+        timezone="Europe/Paris",
+        canary=f"test-{time.monotonic_ns()}",
+    )
+    try:
+        await store.start()
+        yield store
+    finally:
+        await store.close()
+        await client.aclose()
+
+
+async def until(condition: Callable[[], object], limit_s: float = 10) -> float:
+    """Wait for a condition; the seconds it took."""
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < limit_s, "it did not happen"
+        await asyncio.sleep(0.002)
+    return time.monotonic() - start
+
+
+async def labelled(store: Store, number: str, expected: str, limit_s: float = 1.0) -> float:
+    """Wait until the rules in force are the expected ones; the seconds it took."""
+    start = time.monotonic()
+    while True:
+        with suppress(Unavailable):
+            entry = store.peek(number) or await store.look_up(number)
+            if entry.line is not None and entry.line.label == expected:
+                return time.monotonic() - start
+        assert time.monotonic() - start < limit_s, f"{number}: {expected} is not in force"
+        await asyncio.sleep(0.002)
+
+
+async def settled(store: Store, *numbers: str) -> None:
+    """Look numbers up until memory has them all as current."""
+    await until(lambda: store.redis_up and store.age_s() == 0)
+    deadline = time.monotonic() + 5
+    while missing := [number for number in numbers if store.peek(number) is None]:
+        assert time.monotonic() < deadline, missing
+        await asyncio.gather(*map(store.look_up, missing))

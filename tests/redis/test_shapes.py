@@ -1,0 +1,270 @@
+"""Redis as operators run it: unix socket, TLS, users with few rights, Sentinel."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from engine import config_values, redis_client, redis_url
+from engine.live import LiveCalls
+from rules.trouble import kind_of
+from tests.redis.cluster import HOST, Node, SentinelServers, folder, free_port
+from tests.redis.stores import document, labelled, settled, store_on, until
+
+LINE = "+33972101001"
+
+
+# -- the URL -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shape", "hosts", "settings"),
+    [
+        ("redis://h", "single", (), {}),
+        ("redis://:p%40@h:6380/2", "single", (), {}),
+        ("unix:///run/redis.sock?db=3", "single", (), {}),
+        (
+            "redis+sentinel://me:p%2Fw@a,b:1,[::1]:2,[::2]/main/3",
+            "sentinel",
+            (("a", 26379), ("b", 1), ("::1", 2), ("::2", 26379)),
+            {"username": "me", "password": "p/w", "db": 3},
+        ),
+        ("redis+cluster://pw@a:1", "cluster", (("a", 1),), {"password": "pw"}),
+        (
+            "rediss+cluster://a?verify=false",
+            "cluster",
+            (("a", 6379),),
+            {"ssl": True, "ssl_cert_reqs": "none", "ssl_check_hostname": False},
+        ),
+    ],
+)
+def test_every_form_of_url_is_read(
+    url: str, shape: str, hosts: tuple[tuple[str, int], ...], settings: dict[str, Any]
+) -> None:
+    place = redis_url.read(url)
+    assert (place.shape, place.hosts, place.settings) == (shape, hosts, settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("http://h", "begins with"),
+        ("redis://h:0", "port"),
+        ("redis+cluster://a:x", "port"),
+        ("redis+cluster://a/3", "no path"),
+        ("redis+sentinel://a", "master's name"),
+        ("redis+sentinel://a/m/x", "database"),
+        ("redis://h?colour=red", "unknown option colour"),
+        ("redis://h?verify=false", "rediss://"),
+        ("rediss://h?verify=maybe", "true or false"),
+        ("rediss://h?ca=/no/such/file", "ca="),
+        ("unix://", "socket"),
+        ("redis://", "host"),
+    ],
+)
+def test_a_wrong_url_is_refused_by_name(url: str, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        config_values.redis_url(url)
+
+
+def test_the_sentinels_may_have_a_password_of_their_own() -> None:
+    place = redis_url.read("redis+sentinel://u:p@a/m?sentinel_password=q")
+    assert place.settings == {"username": "u", "password": "p", "db": 0}
+    assert place.asking == {"password": "q"}
+
+
+# -- one server ----------------------------------------------------------------------------------
+
+
+async def serves(url: str, other: redis.Redis) -> None:
+    """A store and the live count work on this URL, and changes by another program are heard."""
+    other.set(f"line:{LINE}", document(LINE, label="one"))
+    client = redis_client.connect(url)
+    live = LiveCalls(client, shared=True)
+    async with store_on(client) as store:
+        await settled(store, LINE)
+        other.set(f"line:{LINE}", document(LINE, label="two"))
+        await labelled(store, LINE, "two")
+        await live.start()
+        await until(lambda: not live._away, 2)
+        live.add(LINE, "call", lease=True)
+        await until(lambda: other.zcard(f"live:{LINE}") == 1, 3)
+        await live.close()
+    with redis_client.connect_blocking(url) as blocking:
+        assert blocking.get(f"line:{LINE}")
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Iterator[Path]:
+    """An authority, certificates by it for a server and a client, and another authority."""
+    with folder() as place:
+        for name in ("ca", "stranger"):
+            _openssl(
+                place, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+                f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem",
+            )  # fmt: skip
+        (place / "ext").write_text(f"subjectAltName=IP:{HOST}\n")
+        for name in ("server", "client"):
+            _openssl(
+                place, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
+                "-keyout", f"{name}.key", "-out", f"{name}.csr",
+            )  # fmt: skip
+            _openssl(
+                place, "x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
+                "-CAcreateserial", "-days", "2", "-extfile", "ext", "-out", f"{name}.pem",
+            )  # fmt: skip
+        yield place
+
+
+def _openssl(place: Path, *arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], cwd=place, check=True, capture_output=True)
+
+
+class TlsServer:
+    """A redis-server that speaks TLS only, and asks for a certificate."""
+
+    def __init__(self, place: Path, certificates: Path) -> None:
+        self.port = free_port()
+        self._plain = Node(
+            place,
+            "--tls-port", str(self.port),
+            "--tls-cert-file", str(certificates / "server.pem"),
+            "--tls-key-file", str(certificates / "server.key"),
+            "--tls-ca-cert-file", str(certificates / "ca.pem"),
+        )  # fmt: skip
+
+    def __enter__(self) -> redis.Redis:
+        self._plain.start()
+        self._client = self._plain.client()
+        return self._client
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+        self._plain.kill()
+
+
+async def test_tls_by_options_of_the_url(certificates: Path) -> None:
+    c = certificates
+    with folder() as place:
+        server = TlsServer(place, c)
+        with server as other:
+            good = f"ca={c}/ca.pem&cert={c}/client.pem&key={c}/client.key"
+            await serves(f"rediss://{HOST}:{server.port}?{good}", other)
+            nameless = f"rediss://{HOST}:{server.port}?cert={c}/client.pem&key={c}/client.key"
+            await serves(nameless + "&verify=false", other)
+            for bad in (nameless, f"{nameless}&ca={c}/stranger.pem"):
+                client = redis_client.connect(bad)
+                with pytest.raises(redis.ConnectionError) as refused:
+                    await client.ping()
+                assert kind_of(refused.value) == "away"
+                await client.aclose()
+
+
+async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
+    rights = (
+        "on >secret ~line:* ~reg:* ~live:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:* ~canary:*"
+        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* &__redis__:invalidate"
+        " +@read +@write +@connection +@scripting +@pubsub +@transaction +info -@dangerous"
+        " +client|tracking +client|id +info"
+    )
+    with folder() as place:
+        server = Node(place)
+        server.start()
+        try:
+            with server.client() as other:
+                raw: Any = other
+                raw.execute_command("ACL", "SETUSER", "engine", *rights.split())
+                await serves(f"redis://engine:secret@{HOST}:{server.port}", other)
+                wrong = redis_client.connect(f"redis://engine:wrong@{HOST}:{server.port}")
+                async with store_on(wrong) as store:
+                    assert not store.redis_up
+                    met: list[str] = []
+                    store.on_trouble = lambda where, error, kind: met.append(kind)
+                    await until(lambda: met, 3)
+                    assert set(met) <= {"denied"}
+        finally:
+            server.kill()
+
+
+# -- Sentinel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sentinel() -> Iterator[SentinelServers]:
+    with folder() as place:
+        servers = SentinelServers(place)
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
+
+
+async def test_a_master_that_hangs_is_replaced_and_what_was_written_meanwhile_is_in_force(
+    sentinel: SentinelServers,
+) -> None:
+    """SIGSTOP: connections stay open and say nothing, the hardest of the ways to fail."""
+    with sentinel.client() as other:
+        other.set(f"line:{LINE}", document(LINE, label="one"))
+        other.wait(1, 2000)
+    old = sentinel.current()
+    client = sentinel.connect(socket_timeout=1.0)
+    live = LiveCalls(client, shared=True)
+    async with store_on(client) as store:
+        await live.start()
+        await settled(store, LINE)
+        live.add(LINE, "call", lease=True)
+        sentinel.master.signal(signal.SIGSTOP)
+        slowest, replaced, written = 0.0, 0.0, False
+        deadline = time.monotonic() + 20
+        while True:
+            assert time.monotonic() < deadline, "no new master"
+            start = time.monotonic()
+            entry = store.peek(LINE) or await store.look_up(LINE)
+            slowest = max(slowest, time.monotonic() - start)
+            assert entry.line is not None
+            if not written and await asyncio.to_thread(sentinel.current) != old:
+                replaced = time.monotonic()
+                with sentinel.replica.client() as other:
+                    other.set(f"line:{LINE}", document(LINE, label="two"))
+                written = True
+            if entry.line.label == "two":
+                break
+            await asyncio.sleep(0.005)
+        assert time.monotonic() - replaced < 1.0
+        assert slowest < 0.25
+        with sentinel.replica.client() as other:
+            await until(lambda: other.zcard(f"live:{LINE}") == 1, 5)
+            other.set(f"line:{LINE}", document(LINE, label="three"))
+            await labelled(store, LINE, "three")
+            # The old master comes back as it was, and is nobody's any more.
+            sentinel.master.signal(signal.SIGCONT)
+            await asyncio.sleep(0.5)
+            other.set(f"line:{LINE}", document(LINE, label="four"))
+            await labelled(store, LINE, "four")
+        await until(lambda: store.redis_up and store.age_s() == 0, 5)
+        await live.close()
+
+
+async def test_a_planned_switch_of_the_master_is_followed(sentinel: SentinelServers) -> None:
+    with sentinel.client() as other:
+        other.set(f"line:{LINE}", document(LINE, label="one"))
+    old = sentinel.current()
+    async with store_on(sentinel.connect(socket_timeout=1.0)) as store:
+        await settled(store, LINE)
+        with sentinel.sentinels[0].client() as manager:
+            raw: Any = manager
+            raw.execute_command("SENTINEL FAILOVER", sentinel.NAME)
+        await until(lambda: sentinel.current() != old, 20)
+        with sentinel.replica.client() as other:
+            other.set(f"line:{LINE}", document(LINE, label="two"))
+        await labelled(store, LINE, "two", 1.5)
+        await until(lambda: store.redis_up and store.age_s() == 0, 5)
