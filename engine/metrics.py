@@ -140,6 +140,10 @@ WATCHED = {
     "cdr_lost": (
         "renvoi_cdr_lost_total", "counter", "Call records lost: memory and spool were full.",
     ),
+    "live_unshared": (
+        "renvoi_live_unshared_total", "counter",
+        "Calls counted without Redis on lines with max_calls: it was away or did not tell in time.",
+    ),
     "legs": (
         "renvoi_legs", "gauge",
         "Sides of calls that stand: one for the caller, one for each phone.",

@@ -211,6 +211,7 @@ class Worker:
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
         watch("connections", lambda: len(self.endpoint.streams.connections))
+        watch("live_unshared", lambda: self.live.local_decisions)
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)

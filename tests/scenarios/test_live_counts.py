@@ -1,0 +1,150 @@
+"""`max_calls` over several workers: never one call too many, whichever worker it comes to."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.scenarios.crew import Crew
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import RedisServer
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre
+
+WORKERS = 3
+AT_ONCE = 102
+MAX_CALLS = 5
+ROUNDS = 6
+
+
+@pytest.fixture(scope="module")
+def theatre(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Theatre]:
+    shared_redis.client.flushall()
+    directory = tmp_path_factory.mktemp("crew")
+    settings = {"limits": {"wait_s": 0}}  # a burst is what this is about: none is to be shed
+    crew = Crew(directory, shared_redis.url, WORKERS, settings)
+    crew.start()
+    try:
+        yield Theatre(crew, shared_redis.client, directory)
+        deadline = time.monotonic() + 10
+        while leaks := crew.leaks(shared_redis.client):
+            assert time.monotonic() < deadline, leaks
+            time.sleep(0.1)
+    finally:
+        status = crew.stop()
+    assert status == 0, crew.log
+    assert not crew.complaints()
+
+
+@pytest.fixture
+async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+        yield stage
+
+
+async def burst(stage: Stage, line: str) -> list[Call]:
+    """A hundred calls to the line at once, each worker's share from an endpoint of its own."""
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    callers = [await stage.endpoint() for _ in range(WORKERS)]
+    calls = [
+        callers[n % WORKERS].start(crew.address_of(n % WORKERS), line, body=OFFER_BYTES)
+        for n in range(AT_ONCE)
+    ]
+    await asyncio.gather(*(_settled(call) for call in calls))
+    return calls
+
+
+async def _settled(call: Call) -> None:
+    """Until it rings or is refused."""
+    deadline = time.monotonic() + 20
+    while not call.codes():
+        assert time.monotonic() < deadline, call
+        await asyncio.sleep(0.02)
+
+
+async def test_of_a_hundred_calls_at_once_exactly_max_calls_ring(stage: Stage) -> None:
+    """Where Redis did not tell in time, a worker goes by its own count (domain.md 5: a call does
+    not wait for Redis); a round in which that happened shows nothing."""
+    crew = stage.engine
+    exact = 0
+    for _ in range(ROUNDS):
+        phone = await stage.endpoint()
+        line = stage.line(to=[phone.uri()], max_calls=MAX_CALLS)
+        ringing = asyncio.create_task(_ring_all(stage, phone))
+        unshared = crew.metric("renvoi_live_unshared_total")
+        calls = await burst(stage, line)
+        refused = [call for call in calls if 486 in call.codes()]
+        rung = [call for call in calls if 180 in call.codes()]
+        told = crew.metric("renvoi_live_unshared_total") == unshared
+        assert len(refused) + len(rung) == AT_ONCE
+        if told:
+            exact += 1
+            assert len(rung) == MAX_CALLS
+            assert len(phone.invited()) == MAX_CALLS
+            assert stage.redis.zcard(f"live:{line}") == MAX_CALLS
+        for call in rung:
+            call.cancel()
+        for call in rung:
+            await call.receive(487)
+        ringing.cancel()
+    print(f"{exact} of {ROUNDS} rounds by Redis alone")
+    assert exact > 0
+
+
+async def _ring_all(stage: Stage, phone: Endpoint) -> None:
+    while True:
+        ring = await phone.incoming(wait_s=60)
+        ring.respond(180)
+
+
+async def test_a_call_that_ends_in_one_worker_makes_room_in_another(stage: Stage) -> None:
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    line, phone = await stage.line_with_phone(max_calls=1)
+    for turn in range(2 * WORKERS):
+        caller = await stage.endpoint()
+        call = caller.start(crew.address_of(turn % WORKERS), line, body=OFFER_BYTES)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        other = await stage.endpoint()
+        busy = other.start(crew.address_of((turn + 1) % WORKERS), line, body=OFFER_BYTES)
+        assert (await busy.final()).code == 486
+        await part(call, ring)
+        await crew.until(lambda: stage.redis.zcard(f"live:{line}") == 0)
+
+
+async def test_lines_without_a_limit_ask_redis_for_nothing(stage: Stage) -> None:
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    line, phone = await stage.line_with_phone()
+    limited, limited_phone = await stage.line_with_phone(max_calls=9)
+    for number, callee in ((line, phone), (limited, limited_phone)):  # both in memory
+        await one_call(stage, number, callee)
+    assert await counts_asked(stage, line, phone) == 0
+    assert await counts_asked(stage, limited, limited_phone) == 4
+
+
+async def counts_asked(stage: Stage, line: str, phone: Endpoint) -> int:
+    """How often Redis was asked for a live count by four calls."""
+
+    def told() -> int:
+        stats = stage.redis.info("commandstats")
+        return int(stats.get("cmdstat_zcard", {"calls": 0})["calls"])
+
+    before = told()
+    for _ in range(4):
+        await one_call(stage, line, phone)
+    return told() - before
+
+
+async def one_call(stage: Stage, line: str, phone: Endpoint) -> None:
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
