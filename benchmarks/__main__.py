@@ -15,6 +15,7 @@ from benchmarks.compare import compare
 from benchmarks.figures import header, row
 from benchmarks.goodput import run_goodput
 from benchmarks.idle import run_idle
+from benchmarks.instructions import COUNTED, count
 from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
 from benchmarks.subject import CHECKOUT, Subject, machine
@@ -26,7 +27,8 @@ _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 def parser() -> argparse.ArgumentParser:
     """All options; `compare` is a word among the benches because most options serve both."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    made.add_argument("bench", nargs="*", help=f"of {', '.join(BENCHES)}, or compare; all if none")
+    names = ", ".join(BENCHES)
+    made.add_argument("bench", nargs="*", help=f"of {names}, or compare, instructions; all if none")
     made.add_argument("--quick", action="store_true", help="about a minute: a look, no figures")
     made.add_argument("--rate", type=float, help="calls per second, instead of the bench's own")
     made.add_argument("--calls", type=int, help="number of calls, instead of the bench's own")
@@ -35,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--engine", help="measure this command instead; {config} is its config file")
     made.add_argument("--base", help="compare: a git ref or the path of another checkout")
     made.add_argument("--bench", dest="compared", default="bridged", help="compare: which bench")
+    made.add_argument("--keep", action="store_true", help="instructions: make them the baseline")
     made.add_argument("--rounds", type=int, default=5, help="compare: number of pairs")
     return made
 
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run what was asked for. Returns 0, 1 when a bench could not be carried out, 2 for usage."""
     usage = parser()
     options = usage.parse_args(argv)
-    wrong = [name for name in options.bench if name not in BENCHES and name != "compare"]
+    wrong = [name for name in options.bench if name not in (*BENCHES, "compare", "instructions")]
     if wrong:
         usage.error(f"bench: unknown (got {wrong[0]})")
     for name in ("rate", "calls", "rounds"):
@@ -69,6 +72,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if "compare" in options.bench:
             return _compare(usage, options, settings)
+        if "instructions" in options.bench:
+            named = tuple(name for name in options.bench if name != "instructions") or COUNTED
+            if unknown := set(named) - {bench.name for bench in STEADY}:
+                usage.error(f"instructions: cannot be counted (got {min(unknown)})")
+            count(settings, named, options.base, keep=options.keep)
+            return 0
         names = options.bench or (QUICK if options.quick else tuple(BENCHES))
         return _run(names, settings)
     except BenchmarkError as error:

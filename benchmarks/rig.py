@@ -84,10 +84,11 @@ class Rig:
         limits: Mapping[str, int] | None = None,
         with_engine: bool = True,
         streams: bool = False,
+        start_s: float = _START_S,
     ) -> None:
         """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
         each line's `live:` key. `limits`: section of the engine's config. `streams`: the engine
-        listens on TCP and TLS too."""
+        listens on TCP and TLS too. `start_s`: how long a program may take to be up."""
         self.subject = subject
         self.engine_core, self.load_core = cores
         self.phone = phone
@@ -96,6 +97,7 @@ class Rig:
         self.limits = dict(limits or {})
         self.with_engine = with_engine
         self.streams = streams
+        self._start_s = start_s
         self.directory = Path(tempfile.mkdtemp(prefix="renvoi-bench-"))
         self.sip_port = free_port()
         self.tcp_port = free_port(socket.SOCK_STREAM)
@@ -255,12 +257,12 @@ class Rig:
             return False
 
     def _await(self, child: Child, what: str, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + self._start_s
         while not ready():
             if child.status() is not None:
                 raise BenchmarkError(f"{what} ended ({child.status()}): {child.last_lines()}")
             if time.monotonic() > deadline:
-                raise BenchmarkError(f"{what}: not up in {_START_S:g} s: {child.last_lines()}")
+                raise BenchmarkError(f"{what}: not up in {self._start_s:g} s: {child.last_lines()}")
             time.sleep(0.05)
 
 
