@@ -328,13 +328,15 @@ class Endpoint(asyncio.DatagramProtocol):
         from_: str = "",
         max_forwards: int = 70,
         to: str = "",
+        uri: str = "",
         contact: bool = True,
         headers: Headers = (),
         body: bytes = b"",
         content_type: str = "application/sdp",
     ) -> Call:
-        """Send a first request to `peer` for the number `called`; the call it begins."""
-        uri = f"sip:{called}@{bracketed(peer[0])}:{peer[1]}"
+        """Send a first request to `peer` for the number `called` there, or for `uri`; the call it
+        begins."""
+        uri = uri or f"sip:{called}@{bracketed(peer[0])}:{peer[1]}"
         sender = from_ or f'"Caller" <sip:{caller}@caller.example>'
         lines = [
             ("Via", self.via()),

@@ -223,6 +223,21 @@ async def test_who_is_neither_listed_nor_registered_may_not_call(
     assert not phone.heard
 
 
+async def test_nothing_is_relayed_that_belongs_to_no_call(front: Front, stage: Stage) -> None:
+    """A To tag and a Route make no dialog: Kamailio is no open relay."""
+    victim, stranger = await stage.endpoint(), await stage.endpoint()
+    call = stranger.start(
+        front.kamailio.address,
+        "x",
+        method="MESSAGE",
+        to=f"<{victim.uri()}>;tag=1",
+        uri=victim.uri(),
+        headers=[("Route", f"<{front.kamailio.uri}>")],
+    )
+    await call.receive(403, "MESSAGE")
+    assert not victim.heard
+
+
 async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, stage: Stage) -> None:
     """Whatever it says of itself: the engine counts and shows who it is."""
     line, other = stage.line(credentials=CREDENTIALS), numbers.line_number()

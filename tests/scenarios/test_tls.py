@@ -153,3 +153,33 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
     assert await engine.exited(10) != 0
     assert says in engine.log
     assert "Traceback" not in engine.log
+
+
+async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
+    stage: Stage, tmp_path: Path
+) -> None:
+    port = free_port(socket.SOCK_STREAM)
+    settings = {"sip": {**SIP, "listen": [f"tls:127.0.0.1:{port}"], "tls_verify_client": True}}
+    redis_url = stage.redis.connection_pool.connection_kwargs
+    engine = Engine(tmp_path, f"unix://{redis_url['path']}", settings)
+    engine.start()
+    try:
+        for known in (True, False):
+            context = client_context()
+            if known:
+                context.load_cert_chain(PHONE, PHONE_KEY)
+            caller = await StreamEndpoint.listen(
+                server_tls=server_context(PHONE, PHONE_KEY), client_tls=context
+            )
+            call = caller.start(("127.0.0.1", port), numbers.line_number(), method="OPTIONS")
+            if known:
+                await call.receive(200, "OPTIONS")
+            else:
+                with pytest.raises(AssertionError, match="no 200"):
+                    await call.receive(200, "OPTIONS", wait_s=1)
+                assert not call.received
+            await caller.finish()
+        assert engine.metric("renvoi_connections") == 0
+    finally:
+        engine.stop()
+    assert not engine.complaints()
