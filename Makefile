@@ -10,6 +10,7 @@ VENV := .venv
 READY := $(VENV)/.installed
 API_VENV := .venv-api
 API_READY := $(API_VENV)/.installed
+AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
 # The first interpreter that really is Python 3.11 or 3.12 (a name on the PATH may be an empty shim).
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
@@ -34,6 +35,9 @@ test: install $(API_READY)
 	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
 	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
 	@command -v promtool >/dev/null || $(call apt_install,prometheus)
+	@command -v chromium >/dev/null || $(call apt_install,chromium fonts-dejavu-core)
+	@[ -f $(AXE) ] || { command -v npm >/dev/null || $(call apt_install,npm); \
+		npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --silent axe-core@4.14.1; }
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
 
 demo: install

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 
 from manager import forms, records
-from manager.forms import KEEP, ON, Choice, FormError, Wanted
+from manager.editing import wanted_of
+from manager.forms import KEEP, ON, Choice, FormError
 from manager.lines import Stored
 from manager.outlook import Cost
 from manager.pages import targets_of
@@ -77,7 +78,7 @@ async def _lines(visit: Visit, numbers: Sequence[str]) -> list[Stored]:
 
 async def _own_errors(visit: Visit, first: Stored, choices: Sequence[Choice]) -> list[FormError]:
     """What is wrong with what was typed, whatever the line: told at its field."""
-    wanted = Wanted(choices, visit.site.directory, visit.say)
+    wanted = wanted_of(visit, choices)
     errors, change = wanted.edit(visit.who, first.number, first.fleet)
     if errors:
         return errors
@@ -96,7 +97,7 @@ async def _run(
     visit: Visit, lines: Sequence[Stored], choices: Sequence[Choice], write: bool
 ) -> Batch:
     batch, site = Batch(), visit.site
-    wanted = Wanted(choices, site.directory, visit.say)
+    wanted = wanted_of(visit, choices)
     for stored in lines:
         _, change = wanted.edit(visit.who, stored.number, stored.fleet)
         try:

@@ -109,6 +109,10 @@ class Directory:
     def count(self, fleet: str) -> int:
         return len(self._fleets.get(fleet, ()))
 
+    def has(self, fleet: str, number: str) -> bool:
+        """Whether the number is a line of the fleet."""
+        return self._where.get(number) == fleet
+
     def has_fax(self, fleet: str) -> bool:
         """Whether any line of the fleet has a fax offer."""
         return any(line.fax for line in self._fleets.get(fleet, {}).values())

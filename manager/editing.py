@@ -107,9 +107,14 @@ async def done(visit: Visit) -> Response:
         line=stored.line,
         done=kept,
         seconds=_seconds(visit, kept.seconds),
-        forwards=summary(visit, stored.line, targets),
+        forwards=summary(visit, stored.line),
         outlook=visit.teller.outlook(stored.line, targets, month, told),
     )
+
+
+def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
+    """What a form asks for, in the reader's words."""
+    return Wanted(choices, visit.site.directory, visit.site.numbering, visit.say)
 
 
 # -- inside -----------------------------------------------------------------------------------
@@ -119,7 +124,7 @@ async def _check(
     visit: Visit, stored: Stored, choices: Sequence[Choice], etag: str | None
 ) -> Check:
     site, who = visit.site, visit.who
-    wanted = Wanted(choices, site.directory, visit.say)
+    wanted = wanted_of(visit, choices)
     errors, change = wanted.edit(who, stored.number, stored.fleet)
     try:
         result = await site.lines.preview(who, stored.number, change, etag)
@@ -154,7 +159,7 @@ def _seen(stored: Stored, result: Stored, outlook: Outlook) -> str:
 
 async def _write(visit: Visit, stored: Stored, choices: Sequence[Choice], etag: str) -> Response:
     site = visit.site
-    wanted = Wanted(choices, site.directory, visit.say)
+    wanted = wanted_of(visit, choices)
     _, change = wanted.edit(visit.who, stored.number, stored.fleet)
     try:
         written = await site.lines.change(visit.who, stored.number, change, etag)
@@ -214,9 +219,7 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
     """Somebody else was quicker: both are shown, and nothing is written before a new Valider."""
     stored = await visit.site.lines.read(visit.who, visit.number)
     changes = await audit.read(visit.site.redis, stored.fleet, stored.number, 1)
-    errors, change = Wanted(choices, visit.site.directory, visit.say).edit(
-        visit.who, stored.number, stored.fleet
-    )
+    errors, change = wanted_of(visit, choices).edit(visit.who, stored.number, stored.fleet)
     try:
         document = (await visit.site.lines.preview(visit.who, stored.number, change)).document
     except Refused:
@@ -228,9 +231,9 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
     for condition in forms.ORDER:
         before = (was.get("forwards") or {}).get(condition.value)
         after = (now.get("forwards") or {}).get(condition.value)
-        if before != after:
-            told = (forward_told(visit, own, before), forward_told(visit, own, after))
-            rows.append((condition, *told))
+        theirs, yours = forward_told(visit, own, before), forward_told(visit, own, after)
+        if theirs != yours:
+            rows.append((condition, theirs, yours))
     return await _form(
         visit,
         stored,

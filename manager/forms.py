@@ -13,6 +13,7 @@ from manager.shown import Shown
 from manager.who import FieldError, Who
 from manager.words import Say
 from rules.model import Condition, Forward, Kind, Line
+from rules.numbers import Numbering
 
 # The guide's order; that of precedence is Condition's own.
 ORDER = (Condition.UNCONDITIONAL, Condition.NO_ANSWER, Condition.BUSY, Condition.UNREACHABLE)
@@ -105,9 +106,12 @@ class FormError:
 class Wanted:
     """What a form asks for, as an edit of a line's document."""
 
-    def __init__(self, choices: Iterable[Choice], directory: Directory, say: Say) -> None:
+    def __init__(
+        self, choices: Iterable[Choice], directory: Directory, numbering: Numbering, say: Say
+    ) -> None:
         self.choices = list(choices)
         self._directory = directory
+        self._numbering = numbering
         self._say = say
 
     def edit(self, who: Who, own: str, fleet: str) -> tuple[list[FormError], Any]:
@@ -128,11 +132,20 @@ class Wanted:
                 old = stored.get(condition)
                 if old is None and not wanted["on"]:
                     continue
-                stored[condition] = {**(old or {}), **wanted}
+                kept = (old or {}).get("to") if self._leads_there(own, old, wanted) else None
+                stored[condition] = {**(old or {}), **wanted, **({"to": kept} if kept else {})}
             if stored:
                 document["forwards"] = stored
 
         return errors, edit
+
+    def _leads_there(self, own: str, old: Document | None, wanted: Document) -> bool:
+        """Whether a forward leads where the stored one does, however both are written."""
+        if not old or "to" not in wanted or not isinstance(old.get("to"), dict):
+            return False
+        was, to = old["to"], wanted["to"]
+        number = to["number"] and self._numbering.quick(to["number"])
+        return was.get("kind") == to["kind"] and (was.get("number") or own) == number
 
     def _forward(
         self, choice: Choice, who: Who, own: str, fleet: str, errors: list[FormError]

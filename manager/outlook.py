@@ -69,11 +69,9 @@ class Teller:
             self.steps(line, told),
         )
 
-    def destination(self, line: Line, to: Destination, targets: Targets) -> str:
-        """Where a forward leads, in words."""
-        kind = to.kind.value
-        if to.kind is Kind.NUMBER and targets.get(to.number) is not None:
-            kind = "line"
+    def destination(self, line: Line, to: Destination, inside: bool) -> str:
+        """Where a forward leads, in words. `inside`: the target is a line of the fleet."""
+        kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
         return self._where(line.number, kind, to.number)
 
     def costs(self, line: Line, targets: Targets, month: Month) -> list[Cost]:
@@ -88,7 +86,7 @@ class Teller:
             kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
             level = billing_class(line, kind, to.number, to.mobile, inside, month.plan_left_s)
             text = self._cost(line, kind, level, month)
-            result.append(Cost(condition, self.destination(line, to, targets), level, text))
+            result.append(Cost(condition, self.destination(line, to, inside), level, text))
         return result
 
     def _cost(self, line: Line, kind: str, level: Billing, month: Month) -> str:

@@ -102,12 +102,9 @@ async def lines(visit: Visit) -> Response:
 
 
 def _row(visit: Visit, stored: Stored, connected: bool) -> Row:
-    line, teller = stored.line, visit.teller
-    # The list does not read the targets: a line of the fleet is told as a number here.
+    line = stored.line
     on = [
-        (c, teller.destination(line, f.to, {}))
-        for c, f in line.forwards.items()
-        if f.on and f.to is not None
+        (c, told(visit, line, f.to)) for c, f in line.forwards.items() if f.on and f.to is not None
     ]
     return Row(line, connected, on)
 
@@ -141,14 +138,13 @@ async def line(visit: Visit) -> Response:
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
     targets = await targets_of(visit, own)
-    now, month, (calls, _), changes, told = await asyncio.gather(
+    now, month, (calls, _), changes, way = await asyncio.gather(
         state.of_line(site.redis, own),
         records.usage(site.redis, own, site.zone),
         records.of_line(site.redis, own, _CALLS_SHOWN, forwarded=True),
         audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
         site.explain(stored),
     )
-    teller = visit.teller
     return visit.page(
         "line.html",
         line=own,
@@ -156,9 +152,9 @@ async def line(visit: Visit) -> Response:
         month=month,
         calls=calls,
         changes=[(change, change_rows(visit, own, change)) for change in changes],
-        forwards=summary(visit, own, targets),
-        outlook=teller.outlook(own, targets, month, told),
-        called=lambda call: teller.destination(own, _destination(call), targets),
+        forwards=summary(visit, own),
+        outlook=visit.teller.outlook(own, targets, month, way),
+        called=lambda call: told(visit, own, _destination(call)),
     )
 
 
@@ -176,16 +172,21 @@ async def targets_of(visit: Visit, own: Line) -> Targets:
     return await visit.site.lines.fleet_lines(own.fleet, sorted(named))
 
 
-def summary(visit: Visit, own: Line, targets: Targets) -> dict[Condition, str]:
+def summary(visit: Visit, own: Line) -> dict[Condition, str]:
     """What each of the four does, in words; "" when it is off."""
-    told = {}
+    words = {}
     for condition in Condition:
         forward = own.forwards.get(condition)
         on = forward is not None and forward.on and forward.to is not None
-        told[condition] = ""
+        words[condition] = ""
         if on and forward is not None and forward.to is not None:
-            told[condition] = visit.teller.destination(own, forward.to, targets)
-    return told
+            words[condition] = told(visit, own, forward.to)
+    return words
+
+
+def told(visit: Visit, own: Line, to: Destination) -> str:
+    """Where a forward of the line leads, in words."""
+    return visit.teller.destination(own, to, visit.site.directory.has(own.fleet, to.number))
 
 
 def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str, str, str]]:
@@ -194,14 +195,9 @@ def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str
     for condition in Condition:
         before = (change.before.get("forwards") or {}).get(condition.value)
         after = (change.after.get("forwards") or {}).get(condition.value)
-        if before != after:
-            rows.append(
-                (
-                    visit.say(condition.value),
-                    forward_told(visit, own, before),
-                    forward_told(visit, own, after),
-                )
-            )
+        was, now = forward_told(visit, own, before), forward_told(visit, own, after)
+        if was != now:
+            rows.append((visit.say(condition.value), was, now))
     if (change.before.keys() | change.after.keys()) - {"forwards"}:
         rows.append((visit.say("other_fields"), "", ""))
     return rows
@@ -217,6 +213,6 @@ def forward_told(visit: Visit, own: Line, forward: object) -> str:
         kind = Kind(to["kind"])
     except (KeyError, ValueError, AssertionError):
         return "?"
-    told = visit.teller.destination(own, Destination(kind, to.get("number") or own.number), {})
+    where = told(visit, own, Destination(kind, to.get("number") or own.number))
     after_s = forward.get("after_s")
-    return told if after_s is None else f"{told}, {after_s} s"
+    return where if after_s is None else f"{where}, {after_s} s"

@@ -33,8 +33,9 @@ class Shown:
         """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"."""
         moment = datetime.fromtimestamp(unix, self._zone)
         month = _MONTHS[language].split(",")[moment.month - 1]
-        at = " à " if language == "fr" else ", "
-        return f"{moment.day} {month} {moment.year}{at}{moment:%H:%M}"
+        at = " à\u00a0" if language == "fr" else ", "
+        # Only between day and hour may it be broken over two lines.
+        return f"{moment.day}\u00a0{month}\u00a0{moment.year}{at}{moment:%H:%M}"
 
     def _number(self, e164: str) -> str:
         try:

@@ -258,12 +258,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "done_title": ("C’est en vigueur", "It is in force"),
     "done_pending_title": ("C’est enregistré", "It is saved"),
     "done_proof": (
-        "Les {workers} serveurs d’appels l’ont confirmé en {seconds} s.",
-        "All {workers} call servers confirmed it within {seconds} s.",
+        "Les {workers} serveurs d’appels l’ont confirmé en {seconds} s. "
+        "La promesse est d’une minute.",
+        "All {workers} call servers confirmed it within {seconds} s. The promise is one minute.",
     ),
     "done_proof_one": (
-        "Le serveur d’appels l’a confirmé en {seconds} s.",
-        "The call server confirmed it within {seconds} s.",
+        "Le serveur d’appels l’a confirmé en {seconds} s. La promesse est d’une minute.",
+        "The call server confirmed it within {seconds} s. The promise is one minute.",
     ),
     "done_partly": (
         "{said} serveurs d’appels sur {workers} l’ont confirmé. "

@@ -1,0 +1,132 @@
+"""A real Chromium, and the eyes on every page it opens: its console, and axe-core."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+
+from tests.manager.browser import PASSWORD
+from tests.manager.site import Manager
+
+PROGRAM = "/usr/bin/chromium"
+AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+# Where `RENVOI_SCREENSHOTS=docs/manager make test ARGS=tests/manager/test_browser.py` puts them.
+SCREENSHOTS = os.environ.get("RENVOI_SCREENSHOTS")
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 860}
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
+_WAIT_MS = 15_000
+
+
+@asynccontextmanager
+async def chromium() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=PROGRAM, args=_FLAGS)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+class Person:
+    """Somebody in front of a browser of their own. `complaints`: what its console said."""
+
+    def __init__(self, manager: Manager, context: BrowserContext, page: Page) -> None:
+        self.manager = manager
+        self.page = page
+        self.complaints: list[str] = []
+        self._context = context
+        context.set_default_timeout(_WAIT_MS)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", self._on_console)
+
+    @classmethod
+    async def sit_down(
+        cls,
+        browser: Browser,
+        manager: Manager,
+        language: str = "fr-FR",
+        size: dict[str, int] = DESK,
+        javascript: bool = True,
+    ) -> Person:
+        viewport: Any = size
+        context = await browser.new_context(
+            locale=language,
+            viewport=viewport,
+            java_script_enabled=javascript,
+            has_touch=size is PHONE,
+            reduced_motion="reduce",
+        )
+        return cls(manager, context, await context.new_page())
+
+    async def leave(self) -> None:
+        """Close the browser; nothing may have been said on its console."""
+        await self._context.close()
+        assert not self.complaints
+
+    def _on_console(self, message: Any) -> None:
+        # The status of an answer that the page itself shows is no complaint.
+        if message.type == "error" and "Failed to load resource" not in message.text:
+            self.complaints.append(message.text)
+
+    async def go(self, path: str) -> None:
+        await self.page.goto(self.manager.url + path)
+
+    async def log_in(self, name: str = "marie") -> None:
+        await self.go("/login")
+        await self.page.fill("#account", name)
+        await self.page.fill("#password", PASSWORD)
+        await self.page.click("main button")
+        await self.page.wait_for_url("**/lines")
+
+    async def press(self, *keys: str) -> None:
+        for key in keys:
+            await self.page.keyboard.press(key)
+
+    async def tab_to(self, selector: str) -> None:
+        """Tab until that element has the focus."""
+        for _ in range(80):
+            await self.page.keyboard.press("Tab")
+            here = "s => document.activeElement && document.activeElement.matches(s)"
+            if await self.page.evaluate(here, selector):
+                return
+        raise AssertionError(f"Tab never leads to {selector}")
+
+    async def says(self, text: str) -> None:
+        """Wait until the page shows this text."""
+        await self.page.get_by_text(text).first.wait_for()
+
+    async def shown(self, name: str) -> None:
+        """The page as it is passes axe-core; kept as a picture when they are asked for."""
+        if SCREENSHOTS:
+            folder = Path(SCREENSHOTS)
+            folder.mkdir(parents=True, exist_ok=True)
+            await self.page.mouse.move(0, 0)
+            await self.page.screenshot(path=folder / f"{name}.png", full_page=True)
+        found = await self.axe()
+        assert not found, (name, found)
+
+    async def axe(self) -> list[str]:
+        """What axe-core has to say against the page: rule and element."""
+        await self.page.evaluate(AXE.read_text("utf-8"))
+        found = await self.page.evaluate("async () => (await axe.run()).violations")
+        return [
+            f"{rule['impact']} {rule['id']}: {node['html'][:160]}"
+            for rule in found
+            for node in rule["nodes"]
+        ]
