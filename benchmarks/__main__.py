@@ -18,9 +18,10 @@ from benchmarks.idle import run_idle
 from benchmarks.instructions import COUNTED, count
 from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
+from benchmarks.sharding import run_sharding
 from benchmarks.subject import CHECKOUT, Subject, machine
 
-BENCHES = {**LOADED, "idle": run_idle, "goodput": run_goodput}
+BENCHES = {**LOADED, "idle": run_idle, "goodput": run_goodput, "sharding": run_sharding}
 _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 
 

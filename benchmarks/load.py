@@ -81,10 +81,22 @@ class Outcome:
 
 
 class Run:
-    """A SIPp caller in progress. `step()` once a second until it returns False; then `finish()`."""
+    """A SIPp caller in progress. `step()` once a second until it returns False; then `finish()`.
 
-    def __init__(self, rig: Rig, plan: Plan, label: str) -> None:
+    `target`: where it sends, None = the rig's usual. `numbers`: file of who calls whom.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        plan: Plan,
+        label: str,
+        *,
+        target: tuple[str, int] | None = None,
+        numbers: str = "numbers.csv",
+    ) -> None:
         self._rig, self._plan, self._label = rig, plan, label
+        self._target, self._numbers = target or rig.target, numbers
         self._port = free_port(host=plan.source)
         stem = f"caller-{self._port}"
         self._stat = rig.directory / f"{stem}.csv"
@@ -107,12 +119,12 @@ class Run:
 
     def _argv(self) -> list[str]:
         plan = self._plan
-        host, port = self._rig.target
+        host, port = self._target
         return [
             "sipp", "-sf", str(SCENARIOS / f"{plan.scenario}.xml"), f"{host}:{port}",
             "-i", plan.source, "-p", str(self._port),
             "-r", f"{plan.rate:g}", "-m", str(plan.calls), "-l", str(plan.calls),
-            "-d", str(int(plan.hold_s * 1000)), "-inf", "numbers.csv",
+            "-d", str(int(plan.hold_s * 1000)), "-inf", self._numbers,
             "-max_retrans", "2", "-max_invite_retrans", "2", "-recv_timeout", "5000",
             "-trace_stat", "-stf", self._stat.name, "-fd", "1",
             "-trace_err", "-error_file", self._errors.name,

@@ -144,16 +144,20 @@ def udp_drops(ports: Iterable[int]) -> int:
     return drops
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM, host: str = "127.0.0.1") -> int:
-    """A port nobody listens on now, outside the range of outgoing connections."""
+def free_port(
+    kind: socket.SocketKind = socket.SOCK_DGRAM, host: str = "127.0.0.1", several: int = 1
+) -> int:
+    """A port nobody listens on now, outside the range of outgoing connections; and as many behind
+    it as are asked for."""
     for _ in range(200):
         port = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
-        with socket.socket(socket.AF_INET, kind) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
+        try:
+            for number in range(port, port + several):
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind((host, number))
+        except OSError:
+            continue
+        return port
     raise BenchmarkError(f"no free port on {host}")
 
 

@@ -85,10 +85,13 @@ class Rig:
         with_engine: bool = True,
         streams: bool = False,
         start_s: float = _START_S,
+        workers: int = 1,
+        live_count: str = "shared",
     ) -> None:
         """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
         each line's `live:` key. `limits`: section of the engine's config. `streams`: the engine
-        listens on TCP and TLS too. `start_s`: how long a program may take to be up."""
+        listens on TCP and TLS too. `start_s`: how long a program may take to be up. `live_count`:
+        as in the section `rules`."""
         self.subject = subject
         self.engine_core, self.load_core = cores
         self.phone = phone
@@ -99,10 +102,14 @@ class Rig:
         self.streams = streams
         self._start_s = start_s
         self.directory = Path(tempfile.mkdtemp(prefix="renvoi-bench-"))
-        self.sip_port = free_port()
+        self.workers = workers
+        self.live_count = live_count
+        self.sip_port = free_port(several=workers)
         self.tcp_port = free_port(socket.SOCK_STREAM)
         self.tls_port = free_port(socket.SOCK_STREAM)
-        self.admin_port = free_port(socket.SOCK_STREAM)
+        first = free_port(socket.SOCK_STREAM, several=workers + 1)
+        # The page of all workers is the supervisor's, on the port after theirs.
+        self.first_admin_port, self.admin_port = first, first + (workers if workers > 1 else 0)
         self.phone_port = free_port()
         self.voicemail_port = free_port()
         self.redis_port = free_port(socket.SOCK_STREAM)
@@ -165,8 +172,8 @@ class Rig:
 
     def drops(self, *more_ports: int) -> int:
         """Datagrams dropped so far at the sockets of the engine, the phones and `more_ports`."""
-        ports = (self.sip_port, self.phone_port, self.voicemail_port, *more_ports)
-        return udp_drops(ports)
+        engine = range(self.sip_port, self.sip_port + self.workers)
+        return udp_drops((*engine, self.phone_port, self.voicemail_port, *more_ports))
 
     def wait_until_idle(self, patience_s: float) -> float:
         """Wait for the end of all calls; returns how many the engine still counts."""
@@ -230,7 +237,7 @@ class Rig:
         return section
 
     def _start_engine(self) -> None:
-        config = {
+        config: dict[str, object] = {
             "sip": self._sip(),
             "destinations": {
                 "voicemail": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
@@ -239,9 +246,13 @@ class Rig:
             },
             "limits": self.limits,
             "redis": {"url": f"redis://{HOST}:{self.redis_port}/0"},
-            "admin": {"listen": f"{HOST}:{self.admin_port}"},
+            "admin": {"listen": f"{HOST}:{self.first_admin_port}"},
             "log": {"level": "info", "format": "json"},
         }
+        if self.workers > 1:
+            config["workers"] = self.workers
+        if self.live_count != "shared":
+            config["rules"] = {"live_count": self.live_count}
         path = self.directory / "config.yaml"
         path.write_text(json.dumps(config, indent=1))  # every JSON document is a YAML document
         self.engine = self._start(
@@ -252,7 +263,10 @@ class Rig:
     def _engine_ready(self) -> bool:
         try:
             with urlopen(f"http://{HOST}:{self.admin_port}/readyz", timeout=2) as answer:
-                return bool(answer.status == 200)
+                ready = bool(answer.status == 200)
+            return ready and (
+                self.workers == 1 or total(self.metrics(), "renvoi_worker_up") == self.workers
+            )
         except (URLError, OSError):
             return False
 

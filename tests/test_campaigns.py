@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.campaigns import fuzz, leaks, soak
+from tests.campaigns import fuzz, leaks, soak, workers
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -43,3 +43,8 @@ def test_the_soak_finds_a_call_that_ended_otherwise() -> None:
     wrong = {"busy": replace(soak.KINDS["busy"], outcome="answered")}
     with pytest.raises(soak.Wrong, match=r"\('busy', 'none', 'line'\)"):
         soak.run(3, 20.0, 0.0, 1, hurry=True, names=["busy"], expected=wrong)
+
+
+@pytest.mark.scenario
+def test_no_call_is_lost_when_workers_are_killed_reloaded_rolled_and_drained() -> None:
+    print(workers.run(rate=40.0, stage_s=1.5, hold_s=0.7))
