@@ -20,7 +20,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -101,6 +101,8 @@ class Journal:
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
         self._free: list[int] = []
+        self._safe: list[str] = []  # since the last beat
+        self._safe_before: list[str] = []
         self._version = 0
         self._left: list[Left] = []
 
@@ -138,9 +140,12 @@ class Journal:
         return list(self._left)
 
     def beat(self) -> None:
-        """The loop turns."""
+        """The loop turns. What was safe two beats ago is forgotten: the lease of a call is given
+        back a moment after its end, and whoever takes over must know of it."""
         if self._map is not None:
             _BEAT.pack_into(self._map, 0, time.time())
+        self._forget(self._safe_before)
+        self._safe_before, self._safe = self._safe, []
 
     def begin(self, story: Story) -> None:
         """A call has come in."""
@@ -159,20 +164,25 @@ class Journal:
         self.changed.discard(story)
         self._write(record.id, Ended(record))
 
-    def safe(self, ids: Iterable[str]) -> None:
+    def safe(self, ids: Sequence[str]) -> None:
         """These records are in Redis or on disk."""
-        for id_ in ids:
-            slots = self._slots.pop(id_, None)
-            if slots is not None:
-                self._release(slots)
+        self._safe.extend(ids)
         for left in list(self._left):
             left.pending.difference_update(ids)
             if not left.pending:
                 left.forget()
                 self._left.remove(left)
 
+    def _forget(self, ids: list[str]) -> None:
+        for id_ in ids:
+            slots = self._slots.pop(id_, None)
+            if slots is not None:
+                self._release(slots)
+
     def close(self) -> None:
         """The end of this process in peace; what is not safe stays for the next."""
+        self._forget(self._safe_before)
+        self._forget(self._safe)
         if self._map is not None:
             self._map.close()
             self._map = None

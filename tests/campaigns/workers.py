@@ -36,6 +36,7 @@ from tests.scenarios.processes import RedisServer
 WORKERS = 2
 LINES = [f"+33972140{n:03d}" for n in range(40)]
 BACK_S = 1.0  # a killed worker takes calls again within
+ANSWER_S = 10.0  # a caller whose INVITE was heard by a worker that died waits for nothing
 PATIENCE_S = 20.0
 SETTINGS: dict[str, Any] = {
     "limits": {"calls": 0, "wait_s": 0},
@@ -73,6 +74,7 @@ class Load:
         self.crew, self.redis, self.rate, self.hold_s = crew, client, rate, hold_s
         self.calls: list[Placed] = []
         self.problems: list[str] = []
+        self.killed_at = 0.0  # worker 1
         self.draining = False  # everywhere: a refusal is as it should be
         self._tasks: set[asyncio.Task[None]] = set()
         self._callers: list[Party] = []
@@ -130,9 +132,13 @@ class Load:
             placed.asked_at = time.monotonic()
             side, asked = party.call(LINES[turn % len(LINES)].encode(), party.engine)
             placed.tried.append(side.call_id.decode())
-            final = await asked.answer
+            await asyncio.wait([asked.answer], timeout=ANSWER_S)
+            final = asked.answer.result() if asked.answer.done() else None
             if final is None or final.code != 503:
                 break
+        if final is None and placed.worker == 1 and placed.asked_at < self.killed_at:
+            placed.ended = "its worker was killed"
+            return
         code = final.code if final is not None else 0
         if code != 200:
             placed.ended = f"refused {code}"
@@ -170,6 +176,7 @@ async def kill(load: Load, stage_s: float) -> str:
     await load.place(stage_s / 2)
     known = len(load.problems)
     killed_at, pid = time.monotonic(), crew.kill(1)
+    load.killed_at = killed_at
     await load.place(stage_s / 2)
     await load.finish()
     first = min(
@@ -283,7 +290,7 @@ def check(load: Load) -> str:
     twice = [id_ for id_, count in ids.items() if count > 1]
     load.problems += [f"{id_}: recorded twice" for id_ in twice[:5]]
     for call in load.calls:
-        if not call.answered_at:
+        if not call.answered_at and call.ended != "its worker was killed":
             continue
         found = records[call.tried[-1]]
         whys = [record["why"] for record in found]

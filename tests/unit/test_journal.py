@@ -125,6 +125,22 @@ async def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_call_is_remembered_until_its_lease_is_given_back(tmp_path: Path) -> None:
+    """A lease goes back a moment after the record is safe: whoever takes over must know of it."""
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    story = Story("0-a-1", "abc", "", "+33972101001")
+    journal.begin(story)
+    journal.over(story, story.record(Over(Outcome.ANSWERED, 200, "bye")))
+    journal.safe([story.id])
+    journal.beat()
+    assert b"+33972101001" in journal.path.read_bytes()
+    assert journal._slots
+    journal.beat()
+    assert not journal._slots
+    journal.close()
+
+
 def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-a")
     journal.open()
@@ -133,7 +149,9 @@ def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> N
         story = Story(f"0-a-{n}", "abc", "", "+33972101001")
         journal.begin(story)
         journal.safe([story.id])
+        journal.beat()
     assert journal.path.stat().st_size == size
+    journal.beat()
     for n in range(2 * size // SLOT_BYTES):
         journal.begin(Story(f"0-a-{n}", "abc", "", "+33972101001"))
     assert journal.full == 0
