@@ -156,7 +156,6 @@ class Ringing:
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=branch.routes,
-                call=self._story.call_id,
                 server=branch.server,
                 trusted=branch.trusted,
                 alone=branch.alone,

@@ -53,6 +53,8 @@ def build(config: Config, redis_url: str) -> Starlette:
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_served},
     )
+    # A slash too many is a page that is not there, not a redirect to whatever Host says.
+    app.router.redirect_slashes = False
     app.state.site = site
     headers = _HEADERS | (_INSIST if config.manager.https else {})
     app.add_middleware(_Headers, headers=headers)

@@ -63,4 +63,13 @@ def _change(key: str, fields: dict[bytes, bytes]) -> Change | None:
         at = int(key.partition("-")[0]) / 1000
     except (KeyError, ValueError):
         return None  # not written by us
+    if not (_is_document(before) and _is_document(after)):
+        return None
     return Change(id=key, at=at, before=before, after=after, **text)
+
+
+def _is_document(value: object) -> bool:
+    """Whether it can be part of a line document."""
+    if not isinstance(value, dict):
+        return False
+    return value.get("forwards") is None or isinstance(value["forwards"], dict)

@@ -213,6 +213,6 @@ def forward_told(visit: Visit, own: Line, forward: object) -> str:
         kind = Kind(to["kind"])
     except (KeyError, ValueError, AssertionError):
         return "?"
-    where = told(visit, own, Destination(kind, to.get("number") or own.number))
+    where = told(visit, own, Destination(kind, str(to.get("number") or own.number)))
     after_s = forward.get("after_s")
     return where if after_s is None else f"{where}, {after_s} s"

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from engine.record import STREAM, CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
-from rules.model import Billing, Line
+from rules.model import Billing, Condition, Kind, Line
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
@@ -62,7 +62,18 @@ def _met(entry: dict[bytes, bytes], number: str) -> Met | None:
     except ValueError:
         return None
     forward = next((f for f in record.forwards if f.line == number), None)
+    if forward is not None and not _known(forward):
+        return None  # not written by the engine
     return Met(record, forward) if forward or record.called == number else None
+
+
+def _known(forward: ForwardRecord) -> bool:
+    """Whether its words are those of the contract: anything may write to the stream."""
+    return (
+        forward.condition in set(Condition)
+        and forward.kind in {"line", *Kind}
+        and forward.billing in set(Billing)
+    )
 
 
 @dataclass(frozen=True, slots=True)

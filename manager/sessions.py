@@ -152,8 +152,10 @@ class Sessions:
             pipe.incr(key)
             pipe.ttl(key)
         answers = await pipe.execute()
-        for place, most in enumerate(limits.values()):
+        for place, (key, most) in enumerate(limits.items()):
             count, left_s = answers[3 * place + 1], answers[3 * place + 2]
+            if left_s < 0:  # it ended while a right password was compared, and was counted down
+                await self._redis.expire(key, _WINDOW_S)
             if count > most:
                 _log.warning("login.limited", account=name, address=address)
                 raise TooMany("too many log-ins that failed", max(1, int(left_s)))

@@ -30,8 +30,11 @@ class Shown:
         return "".join(c for c in self.number(e164) if c.isdecimal() or c == "+")
 
     def date(self, unix: float, language: str) -> str:
-        """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"."""
-        moment = datetime.fromtimestamp(unix, self._zone)
+        """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"; "?" for what is no time."""
+        try:
+            moment = datetime.fromtimestamp(unix, self._zone)
+        except (ValueError, OverflowError, OSError):
+            return "?"
         month = _MONTHS[language].split(",")[moment.month - 1]
         at = " à\u00a0" if language == "fr" else ", "
         # Only between day and hour may it be broken over two lines.

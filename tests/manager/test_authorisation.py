@@ -1,0 +1,393 @@
+"""Every route, asked by everybody who may not.
+
+The routes are those that the application really has, so that a new one cannot be forgotten: it is
+tried like all others, and one with a parameter that this module does not know fails here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote
+
+import pytest
+import redis
+from starlette.routing import Mount, Route
+
+from engine.config import Config
+from manager.app import build
+from tests.manager.browser import PASSWORD, Visitor, path_of
+from tests.manager.site import Answer, Api, Manager, write
+
+OWN, PEER, THEIRS, NOBODYS = (f"+3397210100{n}" for n in (1, 2, 8, 9))
+SECRETS = ("Tresorerie", "globex", "+33699999999", "06 99 99 99 99", "192.0.2.77")
+# For everybody: the way in, and what describes the site without telling of anybody.
+OPEN = {
+    ("GET", "/"),
+    ("GET", "/login"),
+    ("POST", "/login"),
+    ("GET", "/api/v1/openapi.json"),
+}
+API = "/api/v1"
+SPELLINGS = (
+    THEIRS,
+    "0" + THEIRS[3:],
+    "00" + THEIRS[1:],
+    "09 72 10 10 08",
+    f"tel:{THEIRS}",
+    f"sip:{THEIRS}@renvoi",
+    f" {THEIRS} ",
+)
+
+
+def all_routes() -> Iterator[tuple[str, str]]:
+    """Method and path of everything that is served, HEAD left out: it is GET's."""
+    for route in build(Config(), "redis://127.0.0.1:1").routes:
+        if isinstance(route, Mount):
+            assert route.path == "/static", f"{route.path}: is it for everybody?"
+            continue
+        assert isinstance(route, Route), route
+        for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
+            yield method, route.path
+
+
+ROUTES = sorted(set(all_routes()))
+GUARDED = [route for route in ROUTES if route not in OPEN]
+OF_THE_API = [route for route in GUARDED if route[1].startswith(API)]
+OF_THE_PAGE = [route for route in GUARDED if not route[1].startswith(API)]
+OF_A_LINE = [route for route in GUARDED if "{number}" in route[1]]
+
+
+def filled(path: str, number: str) -> str:
+    """A path with its parameters; a parameter that is not known here is an error."""
+    return path.format(number=quote(number, safe=""), condition="busy")
+
+
+def body_for(method: str, path: str) -> dict[str, object] | None:
+    """Something that would change a forward, if it were let in."""
+    if method not in ("PUT", "PATCH", "POST"):
+        return None
+    forward = {"on": True, "to": {"kind": "number", "number": "+33612345678"}}
+    if path.endswith("{condition}"):
+        return forward
+    if path.endswith("/forwards"):
+        return {"busy": forward}
+    return {"number": THEIRS, "fleet": "acme", "forwards": {"busy": forward}}
+
+
+FORM = [
+    ("busy-on", "on"),
+    ("busy-service", "number"),
+    ("busy-number", "0612345678"),
+    ("step", "validate"),
+    ("line", THEIRS),
+    ("account", "marie"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def accounts(manager: Manager) -> None:
+    for name, whose in (
+        ("marie", ["--fleet", "acme"]),
+        ("gil", ["--fleet", "globex"]),
+        ("support", ["--operator"]),
+    ):
+        made = manager.command("manager", "account", "add", name, *whose, typed=PASSWORD + "\n")
+        assert made.returncode == 0, made.stderr
+
+
+@pytest.fixture(autouse=True)
+def lines(client: redis.Redis) -> Iterator[None]:
+    """The lines, and after each test that nobody has changed those of fleet globex."""
+    for key in (*client.scan_iter("audit:*"), *client.scan_iter("manager:attempts:*")):
+        client.delete(key)
+    forward = {"on": True, "to": {"kind": "number", "number": "+33699999999"}}
+    write(client, OWN, label="Accueil")
+    write(client, PEER, label="Atelier")
+    write(client, THEIRS, fleet="globex", label="Tresorerie", forwards={"busy": forward})
+    client.zadd(f"reg:{THEIRS}", {"sip:desk@192.0.2.77": 4e9})
+    before = client.get(f"line:{THEIRS}")
+    yield
+    assert client.get(f"line:{THEIRS}") == before
+    assert client.xlen("audit:globex") == 0
+
+
+@pytest.fixture(scope="module")
+def sessions(manager: Manager, accounts: None) -> dict[str, Visitor]:
+    opened = {}
+    for name in ("marie", "gil", "support"):
+        opened[name] = Visitor(manager)
+        assert opened[name].log_in(name).status == 200
+    return opened
+
+
+def visitor(opened: Visitor) -> Visitor:
+    """Somebody with the same session, whose cookies are his own."""
+    copy = Visitor(opened.manager)
+    copy.cookies = dict(opened.cookies)
+    return copy
+
+
+def csrf_of(opened: Visitor) -> str:
+    token = re.search(r'name="csrf" value="([^"]+)"', opened.get("/lines").text)
+    assert token is not None
+    return token[1]
+
+
+def says_nothing(answer: Answer) -> bool:
+    """Nothing of fleet globex in it, headers included."""
+    whole = answer.text + repr(dict(answer.headers))
+    return not any(secret.lower() in whole.lower() for secret in SECRETS)
+
+
+def to_login(answer: Answer) -> bool:
+    return answer.status == 303 and path_of(answer) == "/login"
+
+
+def test_the_routes_are_there() -> None:
+    assert set(ROUTES) >= OPEN
+    assert len(OF_THE_API) >= 13
+    assert len(OF_THE_PAGE) >= 10
+    assert len(OF_A_LINE) >= 15
+
+
+# -- nobody -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path"), OF_THE_API)
+def test_the_api_without_a_good_token(
+    manager: Manager, sessions: dict[str, Visitor], method: str, path: str
+) -> None:
+    revoked = manager_revoked(manager)
+    wrong = manager_token(manager)[:-4] + "AAAA"
+    basic = "Basic bWFyaWU6Y29ycmVjdCBob3JzZSBiYXR0ZXJ5"
+    cookie = "; ".join(f"{n}={v}" for n, v in sessions["gil"].cookies.items())
+    for headers in (
+        {},
+        {"Authorization": f"Bearer {revoked}"},
+        {"Authorization": f"Bearer {wrong}"},
+        {"Authorization": basic},
+        {"Cookie": cookie},  # a session of the page is no token
+    ):
+        answer = manager.request(method, filled(path, THEIRS), b"{}", headers)
+        assert answer.status == 401, headers
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert says_nothing(answer)
+
+
+_made: dict[str, str] = {}
+
+
+def manager_token(manager: Manager) -> str:
+    """A token of fleet globex, made once a module."""
+    if "good" not in _made:
+        _made["good"] = manager.token("--fleet", "globex")
+    return _made["good"]
+
+
+def manager_revoked(manager: Manager) -> str:
+    """The same, revoked."""
+    if "revoked" not in _made:
+        _made["revoked"] = manager.token("--fleet", "globex")
+        ended = manager.command("manager", "token", "revoke", _made["revoked"].split("_")[1])
+        assert ended.returncode == 0, ended.stderr
+    return _made["revoked"]
+
+
+@pytest.mark.parametrize(("method", "path"), OF_THE_PAGE)
+def test_the_page_without_a_session(
+    manager: Manager, sessions: dict[str, Visitor], method: str, path: str
+) -> None:
+    over = visitor(sessions["gil"])
+    over.cookies = {name: value[::-1] for name, value in over.cookies.items()}
+    with_token = {"Authorization": f"Bearer {manager_token(manager)}"}
+    place = filled(path, THEIRS)
+    fields = FORM if method == "POST" else None
+    for answer in (
+        Visitor(manager).request(method, place, fields),
+        over.request(method, place, fields),
+        Visitor(manager).request(method, place, fields, **with_token),
+    ):
+        assert to_login(answer), answer
+        assert says_nothing(answer)
+        assert answer.text == ""
+
+
+def test_sessions_that_are_over_open_nothing(manager: Manager) -> None:
+    """Logged out, of an account that is gone, of one whose password was changed."""
+    add = ("manager", "account", "add", "brief", "--fleet", "globex")
+    manager.command(*add, typed=PASSWORD + "\n")
+    out, gone, changed = (Visitor(manager) for _ in range(3))
+    for one in (out, gone, changed):
+        assert one.log_in("brief").status == 200
+    kept = dict(out.cookies)
+    out.submit(out.get("/lines"), "/logout")
+    out.cookies = kept
+    assert to_login(out.request("GET", "/lines"))
+    manager.command("manager", "account", "password", "brief", typed="another password\n")
+    assert to_login(changed.request("GET", "/lines"))
+    manager.command("manager", "account", "delete", "brief")
+    assert to_login(gone.request("GET", "/lines"))
+
+
+@pytest.mark.parametrize("path", [path for method, path in GUARDED if method == "GET"])
+def test_head_tells_no_more_than_get(manager: Manager, path: str) -> None:
+    answer = manager.request("HEAD", filled(path, THEIRS))
+    assert answer.status in (303, 401)
+
+
+# -- the wrong fleet --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "path"), [r for r in OF_A_LINE if r[1].startswith(API)])
+def test_the_api_for_a_line_of_another_fleet(acme: Api, method: str, path: str) -> None:
+    """A line of another fleet, however its number is written, is as one that does not exist."""
+    local = path.removeprefix(API)
+    unknown = acme.send(method, filled(local, NOBODYS), body_for(method, path))
+    assert unknown.status in (403, 404)
+    for spelling in SPELLINGS:
+        answer = acme.send(method, filled(local, spelling), body_for(method, path))
+        assert answer.status == unknown.status, spelling
+        assert says_nothing(answer)
+        if spelling == THEIRS:
+            assert answer.text.replace(THEIRS, NOBODYS) == unknown.text
+            kept = {n: v for n, v in answer.headers.items() if n != "date"}
+            assert kept == {n: v for n, v in unknown.headers.items() if n != "date"}
+
+
+@pytest.mark.parametrize(("method", "path"), [r for r in OF_A_LINE if r not in OF_THE_API])
+def test_the_page_of_a_line_of_another_fleet(
+    sessions: dict[str, Visitor], method: str, path: str
+) -> None:
+    marie = visitor(sessions["marie"])
+    fields = [*FORM, ("csrf", csrf_of(marie))] if method == "POST" else None
+    unknown = marie.request(method, filled(path, NOBODYS), fields)
+    assert unknown.status == 404
+    for spelling in SPELLINGS:
+        answer = marie.request(method, filled(path, spelling), fields)
+        assert answer.status == 404, spelling
+        assert says_nothing(answer)
+        if spelling == THEIRS:
+            assert answer.text.replace(THEIRS[1:], NOBODYS[1:]) == unknown.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [r for r in GUARDED if "{number}" not in r[1] and r[1] != "/logout"]
+)
+def test_routes_of_no_single_line_show_nothing_of_another_fleet(
+    acme: Api, sessions: dict[str, Visitor], method: str, path: str
+) -> None:
+    """Whatever is asked for: their fleet, words of theirs, their number as a cursor or a line."""
+    asked = [f"{name}={quote(value, safe='')}" for name in ("q", "fleet", "line", "after", "cursor")
+             for value in (THEIRS, "0972101008", "tresorerie", "globex", "0699999999")]  # fmt: skip
+    marie = visitor(sessions["marie"])
+    token = csrf_of(marie)
+    for query in ["", "all=1", *asked, f"all=1&fleet=globex&line={quote(THEIRS)}"]:
+        place = f"{path}?{query}"
+        if path.startswith(API):
+            answer = acme.send(method, place.removeprefix(API), body_for(method, path))
+            assert "+33972101008" not in answer.text or "cursor" in query
+        elif method == "GET":
+            answer = marie.request("GET", place)
+        else:
+            answer = marie.request("POST", place, [*FORM, ("csrf", token)])
+        assert answer.status < 500
+        shown = re.sub(r'(value|href|hreflang)="[^"]*"|« [^»]* »', "", answer.text)
+        for secret in ("Tresorerie", "+33699999999", "06 99 99 99 99", "192.0.2.77"):
+            assert secret not in shown, query
+        assert "09 72 10 10 08" not in shown, query
+
+
+def test_a_forward_to_their_line_tells_nothing_of_it(
+    acme: Api, sessions: dict[str, Visitor]
+) -> None:
+    """It is an outside number, in the API, in the preview and in what would happen."""
+    wanted = {"on": True, "to": {"kind": "number", "number": THEIRS}}
+    assert acme.put(f"/lines/{OWN}/forwards/unconditional", wanted).status == 200
+    for path in ("", "/forwards", "/state", "/explain", "/changes", "/records", "/usage"):
+        answer = acme.get(f"/lines/{OWN}{path}")
+        assert answer.status == 200
+        assert says_nothing(answer), path
+    for kind in ("voicemail", "fax"):
+        theirs, none = (
+            acme.put(f"/lines/{OWN}/forwards/busy", {"on": True, "to": {"kind": kind, "number": n}})
+            for n in (THEIRS, NOBODYS)
+        )
+        assert theirs.status == none.status == 422
+        assert theirs.text.replace(THEIRS, NOBODYS) == none.text
+    marie = visitor(sessions["marie"])
+    for path in ("", "/forwards"):
+        assert says_nothing(marie.get(f"/lines/{OWN}{path}"))
+
+
+# -- operators, and the fleet itself: the tests above would pass on a site that is down -------
+
+
+@pytest.mark.parametrize(("method", "path"), [r for r in OF_A_LINE if r[0] == "GET"])
+def test_who_may_is_let_in(
+    manager: Manager, operator: Api, sessions: dict[str, Visitor], method: str, path: str
+) -> None:
+    if path.startswith(API):
+        own = Api(manager, manager_token(manager))
+        for api in (own, operator):
+            assert api.send(method, filled(path.removeprefix(API), THEIRS)).status == 200
+        return
+    for name in ("gil", "support"):
+        answer = visitor(sessions[name]).request(method, filled(path, THEIRS))
+        if path.endswith("/done"):  # of a change that was never made
+            assert answer.status == 404
+        else:
+            assert answer.status == 200
+            assert "Tresorerie" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [r for r in OF_THE_API if r[0] in ("PUT", "DELETE") and "forwards" not in r[1]],
+)
+def test_whole_lines_are_for_operators(manager: Manager, method: str, path: str) -> None:
+    own = Api(manager, manager_token(manager))
+    answer = own.send(method, filled(path.removeprefix(API), THEIRS), body_for(method, path))
+    assert answer.status == 403
+
+
+# -- forms of other sites ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [path for method, path in OF_THE_PAGE if method == "POST"])
+def test_every_form_must_be_ours(
+    sessions: dict[str, Visitor], client: redis.Redis, path: str
+) -> None:
+    marie = visitor(sessions["marie"])
+    own, others = csrf_of(marie), csrf_of(visitor(sessions["gil"]))
+    place = filled(path, OWN)
+    before = client.get(f"line:{OWN}")
+    fields = [(n, v) for n, v in FORM if n != "line"] + [("line", OWN)]
+    tries: list[tuple[list[tuple[str, str]], dict[str, str]]] = [
+        ([], {}),
+        ([("csrf", "")], {}),
+        ([("csrf", "x" * 32)], {}),
+        ([("csrf", others)], {}),
+        ([("csrf", own[:-1])], {}),
+        ([("csrf", own)], {"Origin": "https://evil.example"}),
+        ([("csrf", own)], {"Origin": "null"}),
+    ]
+    for token, headers in tries:
+        answer = marie.request("POST", place, [*fields, *token], **headers)
+        assert answer.status == 403, (token, headers)
+    assert client.get(f"line:{OWN}") == before
+    assert marie.request("GET", "/lines").status == 200  # nobody was logged out either
+    # and by a link, an image or a script: nothing is changed by GET
+    assert marie.request("GET", f"{place}?csrf={own}&busy-on=on&step=validate").status != 500
+    assert client.get(f"line:{OWN}") == before
+
+
+def test_a_method_cannot_be_smuggled(sessions: dict[str, Visitor], client: redis.Redis) -> None:
+    marie = visitor(sessions["marie"])
+    before = client.get(f"line:{OWN}")
+    place = f"/lines/{quote(OWN)}/forwards"
+    for header in ("X-HTTP-Method-Override", "X-Method-Override", "X-HTTP-Method"):
+        marie.request("GET", f"{place}?_method=POST&busy-on=on", None, **{header: "POST"})
+    for method in ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"):
+        assert marie.request(method, place, FORM).status == 405
+    assert client.get(f"line:{OWN}") == before
