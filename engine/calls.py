@@ -100,6 +100,8 @@ class Calls:
         worker.metrics.call_over(record)
         worker.journal.over(story, record)
         worker.recorder.add(record)
+        if worker.spans is not None:
+            worker.spans.put(record)
         worker.log.info("call.end", **telling(record))
         if not self._standing:
             self._idle.set()

@@ -202,6 +202,15 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """null = off, which costs nothing."""
+
+    hep: Address | None = _key(None, values.optional(values.capture_server))
+    hep_id: int = _key(2001, values.whole(1, 2**32 - 1))
+    otlp: str | None = _key(None, values.optional(values.http_url))
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The whole configuration. `Config()` holds the defaults."""
 
@@ -215,6 +224,7 @@ class Config:
     admin: Admin = field(default_factory=Admin)
     manager: Manager = field(default_factory=Manager)
     log: Log = field(default_factory=Log)
+    trace: Trace = field(default_factory=Trace)
     workers: int = _key(1, values.whole(1, 256), change="fixed")
 
     @property
@@ -236,6 +246,7 @@ SECTIONS: dict[str, type[Any]] = {
     "admin": Admin,
     "manager": Manager,
     "log": Log,
+    "trace": Trace,
 }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import phonenumbers
 
@@ -192,6 +193,33 @@ def nameserver(value: Any) -> Address:
         return Address(str(ipaddress.ip_address(bare)), 53)
     except ValueError:
         return address(bare)
+
+
+def capture_server(value: Any) -> Address:
+    """`udp:address:port`."""
+    transport, _, rest = text(value).partition(":")
+    if transport != "udp":
+        raise ValueError("expected udp:address:port, such as udp:10.0.0.5:9060")
+    where = address(rest)
+    if where.port == 0:
+        raise ValueError("expected a port from 1 to 65535")
+    return where
+
+
+def http_url(value: Any) -> str:
+    """http://host:port, without user and password."""
+    url = text(value)
+    wanted = "expected http://host:port or https://host:port"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(wanted) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(wanted)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"{wanted}, keys go into OTEL_EXPORTER_OTLP_HEADERS")
+    return url
 
 
 nameservers = several(nameserver)

@@ -156,6 +156,10 @@ WATCHED = {
     "log_dropped": (
         "renvoi_log_dropped_total", "counter", "Log lines dropped because the output was slow.",
     ),
+    "trace_dropped": (
+        "renvoi_trace_dropped_total", "counter",
+        "SIP messages and calls that were not traced because the server took no more.",
+    ),
 }  # fmt: skip
 
 

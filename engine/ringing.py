@@ -156,6 +156,7 @@ class Ringing:
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=branch.routes,
+                call=self._story.call_id,
                 server=branch.server,
                 trusted=branch.trusted,
                 alone=branch.alone,

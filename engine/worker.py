@@ -20,6 +20,7 @@ from engine.calls import Calls, called_by
 from engine.cdr import Recorder
 from engine.config import Address as HttpAddress
 from engine.config import Config
+from engine.hep import Hep
 from engine.journal import Journal, directory_of
 from engine.live import LiveCalls
 from engine.meter import Meter
@@ -30,6 +31,7 @@ from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
 from engine.registrar import Registrar
 from engine.reload import changes, with_live
+from engine.spans import Spans
 from engine.starcode import changes_forwards
 from rules.fleets import Fleets
 from rules.numbers import Numbering
@@ -68,6 +70,8 @@ class Worker:
         self.is_started = False
         self._lag_s = 0.0
         self._embedded: EmbeddedRedis | None = None
+        self.hep: Hep | None = None
+        self.spans: Spans | None = None
 
     async def start(self) -> None:
         """Raises StartError with one line that names the field and the value."""
@@ -130,6 +134,11 @@ class Worker:
         self.recorder.on_error = partial(self.refusals.redis, "cdr")
         self.registrar = Registrar(self)
         self.probing = Probing(self)
+        trace = config.trace
+        if trace.hep is not None:
+            self.hep = Hep(trace.hep, trace.hep_id, f"renvoi-{self.index}")
+        if trace.otlp is not None:
+            self.spans = Spans(trace.otlp, self.index)
         self.endpoint = Endpoint(
             self._sip_settings(),
             on_invite=self.calls.begin,
@@ -139,6 +148,7 @@ class Worker:
             on_race=self.metrics.race,
             on_connection=self.refusals.connection,
             on_error=self._on_sip_error,
+            on_message=self.hep.put if self.hep is not None else None,
             may_refer=self.may_refer,
         )
         listen = config.admin.listen
@@ -210,6 +220,8 @@ class Worker:
         watch("cdr_backlog", lambda: self.recorder.backlog)
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
+        tracers = [tracer for tracer in (self.hep, self.spans) if tracer is not None]
+        watch("trace_dropped", lambda: sum(tracer.dropped for tracer in tracers))
         watch("connections", lambda: len(self.endpoint.streams.connections))
         watch("live_unshared", lambda: self.live.local_decisions)
         watch("legs", lambda: len(self.endpoint.legs))
@@ -263,6 +275,9 @@ class Worker:
             part = getattr(self, name, None)
             if part is not None:
                 await part.close()
+        for tracer in (self.hep, self.spans):
+            if tracer is not None:
+                await asyncio.to_thread(tracer.close)
         self.journal.close()
         if hasattr(self, "redis"):
             await self.redis.aclose()

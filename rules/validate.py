@@ -39,13 +39,28 @@ def check_write(
         DocumentError: naming the field and its value.
     """
     line = load_line(encode_document(document), number, numbering)
+    check_line(line, document, others)
+    return line
+
+
+def check_line(line: Line, document: Mapping[str, Any], others: Others) -> None:
+    """The same for a document that has been read: `line` is what it describes."""
     offer = document.get("offer")
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
         raise DocumentError("offer.mobile_hours", given, "must be above 0 for mobile hours")
     for condition, forward in line.forwards.items():
         _check_forward(line, condition, forward, others)
-    return line
+
+
+def lines_needed(line: Line) -> tuple[str, ...]:
+    """The other numbers whose lines decide whether a document may be written: mailboxes and faxes.
+    A forward to a number may lead anywhere."""
+    return tuple(
+        forward.to.number
+        for forward in line.forwards.values()
+        if forward.to and forward.to.kind is not Kind.NUMBER and forward.to.number != line.number
+    )
 
 
 def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[str, ...]:

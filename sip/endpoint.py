@@ -31,6 +31,7 @@ from sip.request import Request, Requests
 from sip.resolving import Resolving
 from sip.sieve import Sieve
 from sip.streams import Streams
+from sip.tracing import PRIORITY, Seen, Tracing
 from sip.transports import ListenError, Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLarge"]
@@ -81,6 +82,7 @@ class Endpoint:
         on_race: Callable[[str], None],
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
+        on_message: Callable[[Seen], None] | None = None,
         may_refer: Callable[[bytes], bool] = lambda _: True,
     ) -> None:
         self.settings = settings
@@ -123,6 +125,7 @@ class Endpoint:
         self._zero = ffi.new("long[2]", [0, 0])
         self._count = ffi.new("unsigned *")
         self._created = ffi.new("pjsip_dialog **")
+        self.tracing = Tracing(self, on_message) if on_message is not None else None
         self._closed = False
 
     def trust(self, peers: tuple[str, ...], registrants: tuple[str, ...]) -> None:
@@ -175,6 +178,8 @@ class Endpoint:
                 ("on_tsx_state", dispatch.on_tsx_state),
             ),
         ]
+        if self.tracing is not None:
+            self._trace(self.tracing)
         self.requests_module = self._modules[-2][0]
         self.usage = self._modules[-1][0]
         self._on_dropped = self.callback("void(pjsip_tp_dropped_data *)", self._dropped)
@@ -228,11 +233,29 @@ class Endpoint:
             if header != ffi.NULL:
                 header.prev.next, header.next.prev = header.next, header.prev
 
+    def _trace(self, tracing: Tracing) -> None:
+        received, sent = tracing.on_received, tracing.on_sent
+        module = self._register(
+            b"renvoi-trace",
+            PRIORITY,
+            ("on_rx_request", received),
+            ("on_rx_response", received),
+            ("on_tx_request", sent),
+            ("on_tx_response", sent),
+        )
+        self._modules.insert(0, module)
+
+    def place_of(self, transport: Any) -> tuple[str, tuple[str, int]] | None:
+        """What a transport of PJSIP's is, and its address on this machine."""
+        return self.transports.places.get(transport) or self.streams.place_of(transport)
+
     def _register(self, name: bytes, priority: int, *callbacks: tuple[str, Any]) -> tuple[Any, ...]:
         kinds = {
             "on_rx_request": "int(pjsip_rx_data *)",
             "on_rx_response": "int(pjsip_rx_data *)",
             "on_tsx_state": "void(pjsip_transaction *, pjsip_event *)",
+            "on_tx_request": "int(pjsip_tx_data *)",
+            "on_tx_response": "int(pjsip_tx_data *)",
         }
         module = ffi.new("pjsip_module *")
         held = wire.Text(name)
@@ -240,7 +263,8 @@ class Endpoint:
         kept: list[Any] = [held]
         for field, function in callbacks:
             callback = self.callback(kinds[field], function)
-            setattr(module, field, callback)
+            # Those for what is sent are declared without their type.
+            setattr(module, field, ffi.cast("void *", callback) if "_tx_" in field else callback)
             kept.append(callback)
         if lib.pjsip_endpt_register_module(self.endpt, module) != 0 or module.id < 0:
             raise pjsip.LayoutError("PJSIP's layout differs at module.id: it was not registered")
@@ -297,13 +321,15 @@ class Endpoint:
         max_forwards: int,
         routes: tuple[str, ...] = (),
         server: Address | None = None,
+        call: str = "",
         trusted: bool = True,
         alone: bool = False,
         listener: Callable[[Any], None],
     ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
         `routes` Route values such as "<sip:edge;lr>". `server` is where to send it, None when the
-        first hop is an IP address. `alone` says that no other target can follow.
+        first hop is an IP address. `call` is the Call-ID of its caller, for
+        traces. `alone` says that no other target can follow.
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
@@ -345,9 +371,13 @@ class Endpoint:
                 leg.earlies = Earlies()
             leg.listener = listener
             self.resolving.pinned = server
+            if self.tracing is not None:
+                self.tracing.current = call.encode("latin-1")
             leg.send_invite(tdata)
         finally:
             self.resolving.pinned = None
+            if self.tracing is not None:
+                self.tracing.current = b""
             lib.pjsip_dlg_dec_lock(dlg)
         return leg
 

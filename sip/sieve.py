@@ -90,7 +90,7 @@ class Sieve:
             except OSError:
                 return
             if data.startswith(b"INVITE "):
-                if not self._is_refused(udp, data, source):
+                if not self._is_refused(udp, transport, data, source):
                     self._pass_on(transport, data, source)
                     self._endpoint.door.asked = False
             elif not (data.startswith(b"ACK ") and self._tag in data):
@@ -102,7 +102,9 @@ class Sieve:
         endpt = self._endpoint.endpt
         stream_api.receive(endpt, self._rdata, transport, source, data, sockaddr(source))
 
-    def _is_refused(self, udp: socket.socket, data: bytes, source: Source) -> bool:
+    def _is_refused(
+        self, udp: socket.socket, transport: Any, data: bytes, source: Source
+    ) -> bool:
         """Refuse a call that may not come in; False for whatever PJSIP is to see."""
         invite = Message(data)
         key = identity(invite)
@@ -124,6 +126,8 @@ class Sieve:
             return False
         self._refused.put(key, refusal)
         wire.count_response(refusal.code)
+        if self._endpoint.tracing is not None:
+            self._endpoint.tracing.refused(transport, data, source, *reply)
         try:
             udp.sendto(*reply)
         except OSError:

@@ -143,6 +143,12 @@ class Connection(asyncio.Protocol):
             self._lost = True
             self._streams.lost(self)
 
+    @property
+    def local(self) -> tuple[str, int]:
+        """Our end; nowhere in particular until it is connected."""
+        ours = self._socket.get_extra_info("sockname") if self._socket is not None else None
+        return ours[:2] if ours else ("::" if self.kind.ipv6 else "0.0.0.0", 0)
+
     def abort(self) -> None:
         """Close at once."""
         if self._socket is not None:
@@ -251,6 +257,11 @@ class Streams:
         connection.tp = tp
         self.connections[tp] = connection
         return True
+
+    def place_of(self, transport: Any) -> tuple[str, tuple[str, int]] | None:
+        """What a connection is, by PJSIP's transport, and its address on this machine."""
+        connection = self.connections.get(transport)
+        return None if connection is None else (connection.kind.name, connection.local)
 
     def receive(self, connection: Connection, message: bytes) -> None:
         """Hand one message to PJSIP."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import re
 import socket
@@ -35,6 +36,7 @@ class Transports:
         self.host = ""  # the name of this engine in URIs: of the first address
         self._advertise = advertise
         self._contacts: dict[tuple[str, bool], wire.Text] = {}  # by transport and IPv6
+        self.places: dict[Any, tuple[str, tuple[str, int]]] = {}  # of those, for traces
         self._own: dict[Any, wire.Text] = {}  # the Contact of each UDP transport of PJSIP's
 
     @property
@@ -73,6 +75,7 @@ class Transports:
         if status != 0:
             raise _cannot_listen(address, f"PJSIP status {status}")
         self._own[made[0]] = self._show(address, shown)
+        self.places[made[0]] = "udp", (_numeric(address.host, shown), address.port)
 
     def _shown(self, address: Address) -> str:
         """The name or address by which others reach it, IPv6 without brackets."""
@@ -132,6 +135,15 @@ class Transports:
                     udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
             udp.setblocking(False)
             yield udp, transport
+
+
+def _numeric(host: str, shown: str) -> str:
+    """The address of a socket that may listen on all: then the one it is shown by, if it is one."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.ip_address(shown))
+    return host
 
 
 def _cannot_listen(address: Address, reason: object) -> ListenError:

@@ -1,12 +1,13 @@
 """Line documents in Redis, as commands read and change them (design.md 3.3).
 
 A change is checked as a whole, together with the lines it points at, and written in one
-transaction that gives up when one of them changed meanwhile: then it is checked again.
+transaction that gives up when one of them changed meanwhile: then it is checked again. In a Redis
+Cluster, which has no transaction over several keys, that holds for each document by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -31,6 +32,7 @@ class Documents:
 
     def __init__(self, client: redis.Redis, numbering: Numbering) -> None:
         self._redis: Any = client  # redis-py types every answer as "or an awaitable of it"
+        self._is_cluster = not isinstance(client, redis.Redis)
         self._numbering = numbering
 
     def raw(self, number: str) -> bytes:
@@ -114,32 +116,21 @@ class Documents:
         `number`: the key of a single document, which its content must not contradict.
         """
         for _ in range(ATTEMPTS):
-            with self._redis.pipeline() as pipeline:
-
-                def read(numbers: Iterable[str], pipeline: Any = pipeline) -> dict[str, bytes]:
-                    keys = {PREFIX + number: number for number in numbers}
-                    if not keys:
-                        return {}
-                    pipeline.watch(*keys)
-                    values = pipeline.mget(list(keys))
-                    return {
-                        number: bytes(value)
-                        for number, value in zip(keys.values(), values, strict=True)
-                        if value is not None
-                    }
-
-                documents = prepare(read)
+            with (
+                _Compared(self._redis) if self._is_cluster else _Transaction(self._redis) as change
+            ):
+                documents = prepare(change.read)
                 lines = self._lines(documents, number)
                 if with_others:
-                    self._check(documents, lines, read)
-                pipeline.multi()
-                for document, line in zip(documents, lines, strict=True):
-                    pipeline.set(PREFIX + line.number, orjson.dumps(canonical(document, line)))
-                try:
-                    pipeline.execute()
-                except WatchError:
-                    continue
-                return lines
+                    self._check(documents, lines, change.read)
+                texts = [
+                    orjson.dumps(canonical(document, line))
+                    for document, line in zip(documents, lines, strict=True)
+                ]
+                if change.write(
+                    {PREFIX + line.number: t for line, t in zip(lines, texts, strict=True)}
+                ):
+                    return lines
         raise Failed("line: changed by others all the time, nothing was written")
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
@@ -174,7 +165,87 @@ class Documents:
                 raise Wrong(f"{_name(documents, place)}: {error}") from None
 
     def _values(self, keys: list[Any]) -> list[bytes | None]:
-        return list(self._redis.mget(keys)) if keys else []
+        if not keys:
+            return []
+        read = self._redis.mget_nonatomic if self._is_cluster else self._redis.mget
+        return list(read(keys))
+
+
+class _Transaction:
+    """A change that Redis carries out whole, unless something that was read has changed."""
+
+    def __init__(self, client: Any) -> None:
+        self._pipeline = client.pipeline()
+
+    def __enter__(self) -> _Transaction:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipeline.reset()
+
+    def read(self, numbers: Iterable[str]) -> dict[str, bytes]:
+        """The stored texts of those that there are."""
+        keys = {PREFIX + number: number for number in numbers}
+        if not keys:
+            return {}
+        self._pipeline.watch(*keys)
+        values = self._pipeline.mget(list(keys))
+        return {n: bytes(v) for n, v in zip(keys.values(), values, strict=True) if v is not None}
+
+    def write(self, texts: Mapping[str, bytes]) -> bool:
+        """Whether it was carried out."""
+        self._pipeline.multi()
+        for key, text in texts.items():
+            self._pipeline.set(key, text)
+        try:
+            self._pipeline.execute()
+        except WatchError:
+            return False
+        return True
+
+
+# KEYS: a document's. ARGV: the new text, and the one that it must have now (absent: none).
+_COMPARE_AND_SET = """
+local now = redis.call('GET', KEYS[1])
+if now ~= (ARGV[2] or false) and now ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+"""
+
+
+class _Compared:
+    """The same on a Cluster, where keys are on several nodes: each document is written only over
+    the one that was read. One that was not written makes the caller try again; those that were
+    written by then are written again, as they are."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._seen: dict[str, bytes | None] = {}
+
+    def __enter__(self) -> _Compared:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._seen.clear()
+
+    def read(self, numbers: Iterable[str]) -> dict[str, bytes]:
+        """The stored texts of those that there are."""
+        numbers = list(numbers)
+        if not numbers:
+            return {}
+        keys = [PREFIX + number for number in numbers]
+        values = self._client.mget_nonatomic(keys)
+        self._seen.update(zip(keys, values, strict=True))
+        return {n: bytes(v) for n, v in zip(numbers, values, strict=True) if v is not None}
+
+    def write(self, texts: Mapping[str, bytes]) -> bool:
+        """Whether all were written."""
+        for key, text in texts.items():
+            before = self._seen.get(key) if key in self._seen else self._client.get(key)
+            arguments = [text] if before is None else [text, before]
+            if not self._client.execute_command("EVAL", _COMPARE_AND_SET, 1, key, *arguments):
+                return False
+        return True
 
 
 def parse_document(raw: bytes, name: str) -> Document:

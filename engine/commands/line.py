@@ -10,6 +10,7 @@ import click
 import orjson
 
 from engine.acks import in_force_blocking
+from engine.commands.bulk import export_lines, import_lines
 from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn
@@ -31,7 +32,12 @@ def line_group() -> None:
     Examples:
       renvoi line set lines.json
       renvoi line show 0972101001
+      renvoi line export > lines.jsonl
     """
+
+
+line_group.add_command(import_lines)
+line_group.add_command(export_lines)
 
 
 @line_group.command("set", short_help="Write the line documents in FILE.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import time
 from typing import Any
@@ -11,8 +12,11 @@ import pytest
 
 from engine import redis_client
 from engine.bindings import Bindings, TooMany
+from engine.cli import main
+from engine.commands.documents import Documents
 from engine.live import LiveCalls
 from rules.layout import ClusterLayout
+from rules.numbers import Numbering
 from rules.store import Unavailable
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
 from tests.redis.stores import document, labelled, settled, store_on, until
@@ -229,3 +233,36 @@ async def test_no_cluster_at_start(cluster: ClusterServers) -> None:
         assert not store.redis_up
         with pytest.raises(Unavailable):
             await store.look_up(LINE)
+
+
+def test_commands_change_documents_on_a_cluster(
+    cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RENVOI_REDIS_URL", cluster.url)
+    with cluster.client() as other:
+        for number in NUMBERS:
+            other.set(f"line:{number}", document(number, note="kept"))
+        assert main(["forward", "set", LINE, "busy", f"voicemail:{NUMBERS[1]}"]) == 0
+        assert main(["forward", "set", LINE, "busy", "voicemail:+33972999999"]) == 2
+        stored = json.loads(other.get(f"line:{LINE}"))
+        assert stored["forwards"]["busy"]["to"]["number"] == NUMBERS[1]
+        assert stored["note"] == "kept"
+        capsys.readouterr()
+        assert main(["line", "list", "--json"]) == 0
+        assert len(json.loads(capsys.readouterr().out)) == len(NUMBERS)
+        assert main(["line", "delete", NUMBERS[1]]) == 0
+        assert f"line {LINE} still forwards to {NUMBERS[1]}" in capsys.readouterr().err
+        documents = Documents(redis_client.connect_blocking(cluster.url), Numbering("FR"))
+        tried = 0
+
+        def change(found: dict[str, object]) -> None:
+            nonlocal tried
+            tried += 1
+            if tried == 1:  # somebody else writes between our reading and our writing
+                other.set(f"line:{NUMBERS[2]}", document(NUMBERS[2], label="theirs"))
+            found["max_calls"] = 3
+
+        documents.edit(NUMBERS[2], change)
+        stored = json.loads(other.get(f"line:{NUMBERS[2]}"))
+        assert (tried, stored["label"], stored["max_calls"]) == (2, "theirs", 3)
+        documents._redis.close()

@@ -1,0 +1,151 @@
+"""`renvoi line import` and `renvoi line export`: all lines at once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from engine.acks import in_force_blocking
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.documents import Documents
+from engine.commands.output import print_json
+from engine.config import Config
+from engine.line_file import FORMATS, write_rows
+from rules.numbers import Numbering
+
+SHOWN_FAULTS = 20
+PROGRESS_S = 0.5
+PROGRESS_LOG_S = 5.0
+
+_format = click.option(
+    "--format", "form", type=click.Choice(FORMATS), help="Of the file.  [default: by its name]"
+)
+
+
+@click.command("import", short_help="Write all the lines of FILE in one step.")
+@click.argument("file", type=click.File("rb"))
+@_format
+@click.option("--replace", is_flag=True, help="Delete the lines that are not in FILE.")
+@click.option(
+    "--parts", type=click.IntRange(min=0), default=0, metavar="LINES",
+    help="Not in one step but so many lines at a time.",
+)  # fmt: skip
+@click.option("--check", "only_check", is_flag=True, help="Write nothing, say what would change.")
+@with_config
+@with_json
+def import_lines(
+    file: BinaryIO, form: str | None, replace: bool, parts: int, only_check: bool,
+    config: Config, as_json: bool,
+) -> int:  # fmt: skip
+    """Write all the lines of FILE (- = standard input) in one step: whoever reads sees all the old
+    ones or all the new ones. In a Redis Cluster the step is one for each slot.
+
+    FILE is JSON lines (one document a line) or CSV, as `renvoi line export` writes them. All of it
+    is checked first; when anything is wrong, the first faults are told and nothing is written.
+    Lines that are not in FILE stay as they are, unless --replace is given.
+
+    \b
+    Examples:
+      renvoi line import lines.jsonl
+      renvoi line import lines.csv --replace
+      renvoi line import lines.csv --check
+      renvoi line export | ssh other renvoi line import -
+    """
+    from engine.line_import import ImportRefused, LineImport
+
+    chosen = form or ("csv" if Path(file.name or "").suffix.lower() == ".csv" else "jsonl")
+    numbering = Numbering(config.numbering.country)
+    with (
+        open_redis(config) as client,
+        LineImport(
+            client, numbering, replace=replace, faults_shown=SHOWN_FAULTS, progress=_Progress()
+        ) as work,
+    ):
+        begun = time.monotonic()
+        plan = work.check(file, chosen)
+        if plan.fault_count:
+            for fault in plan.faults:
+                click.echo(f"renvoi: {file.name}, {fault}", err=True)
+            more = plan.fault_count - len(plan.faults)
+            hidden = f", {more} of them not shown" if more else ""
+            raise Wrong(f"{file.name}: {plan.fault_count} faults{hidden}; nothing was written")
+        if not plan.lines and replace:
+            raise Wrong(f"{file.name}: holds no line, and --replace would delete all")
+        busy_s, acks = 0.0, None
+        if not only_check and not plan.is_empty:
+            try:
+                busy_s = work.carry_out(parts)
+            except ImportRefused as error:
+                raise Failed(str(error)) from None
+            # One line on each server: news of the others came there before.
+            every = [in_force_blocking(client, number) for number in plan.probes.values()]
+            acks = next((one for one in every if not one.complete), every[-1])
+        took_s = time.monotonic() - begun
+    told = {
+        "lines": plan.lines, "added": plan.added, "updated": plan.updated,
+        "unchanged": plan.unchanged, "deleted": len(plan.deleted),
+    }  # fmt: skip
+    if as_json:
+        force = acks.plain() if acks is not None else None
+        more_told = {"seconds": round(took_s, 3), "redis_busy_s": round(busy_s, 3)}
+        print_json(told | more_told | {"in_force": force, "written": acks is not None})
+        return 0
+    counts = ", ".join(f"{count:,} {name}" for name, count in told.items() if name != "lines")
+    click.echo(f"{plan.lines:,} lines in {took_s:.1f} s: {counts}")
+    if acks is not None:
+        click.echo(f"switched over in {busy_s:.3f} s, {acks.told()}")
+    else:
+        click.echo("nothing was written" if only_check else "nothing to change")
+    return 0
+
+
+@click.command("export", short_help="Print all lines.")
+@_format
+@with_config
+def export_lines(form: str | None, config: Config) -> int:
+    """Print all lines to standard output, ordered by number, as JSON lines or CSV.
+
+    The documents are printed whole, with what the registrar keeps of passwords: mind who can read
+    the file.
+
+    \b
+    Examples:
+      renvoi line export > lines.jsonl
+      renvoi line export --format csv > lines.csv
+    """
+    numbering = Numbering(config.numbering.country)
+    progress = _Progress()
+    out = sys.stdout.buffer
+    with open_redis(config) as client:
+        stored = enumerate(Documents(client, numbering).every(), 1)
+
+        def documents() -> Iterator[bytes]:
+            for count, (_, raw) in stored:
+                progress("printed", count)
+                yield raw
+
+        count = write_rows(documents(), form or "jsonl", out.write)
+        out.flush()
+    click.echo(f"renvoi: {count:,} lines", err=True)
+    return 0
+
+
+class _Progress:
+    """How far it is, on standard error: over itself on a terminal, else a line now and then."""
+
+    def __init__(self) -> None:
+        self._tty = sys.stderr.isatty()
+        self._next = time.monotonic() + (PROGRESS_S if self._tty else PROGRESS_LOG_S)
+
+    def __call__(self, what: str, count: int) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (PROGRESS_S if self._tty else PROGRESS_LOG_S)
+        end = "\r" if self._tty else "\n"
+        click.echo(f"renvoi: {count:,} lines {what}{end}", err=True, nl=False)

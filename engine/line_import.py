@@ -1,0 +1,427 @@
+"""Many lines at once: checked as a whole, compared with what is there, switched over in one step.
+
+On one Redis the step is one transaction: its commands wait at the server, outside the data, until
+the last is there, and are carried out together. An import that ends early, however it ends, leaves
+nothing behind, because the server drops a transaction with its connection. In a Cluster there is
+no transaction over several slots: there each slot's lines are switched together, slot by slot.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import hiredis
+import orjson
+import redis
+from redis.crc import key_slot
+from redis.exceptions import RedisError, ResponseError
+
+from engine.line_file import RowError, read_rows
+from rules.model import DocumentError, Line, Offer, load_line
+from rules.numbers import Numbering
+from rules.validate import canonical, check_line, lines_needed
+
+PREFIX = "line:"
+BATCH = 1000
+_REPLICA_LIMIT = 256 << 20  # of what may wait for a replica, unless Redis says another
+_SWITCH_S = 300.0  # longest wait for the step itself
+# KEYS: of one slot. ARGV: how many are set, then their values; the rest are deleted.
+_SWITCH_SLOT = """
+local set = tonumber(ARGV[1])
+for n, key in ipairs(KEYS) do
+  if n <= set then redis.call('SET', key, ARGV[n + 1]) else redis.call('UNLINK', key) end
+end
+return #KEYS
+"""
+
+Progress = Callable[[str, int], None]
+"""Told what is being done, and how many lines it has been done with."""
+
+
+class ImportRefused(Exception):
+    """It cannot be done on this Redis in this way; nothing was written. One line of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and on which line of the file."""
+
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}"
+
+
+@dataclass(slots=True)
+class Plan:
+    """What an import would change.
+
+    Attributes:
+        faults: the first of them; with any, nothing may be written.
+        fault_count: of all.
+        deleted: numbers of lines that are not in the file.
+        probes: a changed line on each server, by which to ask engines whether it is in force.
+        size: bytes of the documents that are written.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    fault_count: int = 0
+    lines: int = 0
+    added: int = 0
+    updated: int = 0
+    deleted: list[str] = field(default_factory=list)
+    probes: dict[str, str] = field(default_factory=dict)
+    size: int = 0
+
+    @property
+    def unchanged(self) -> int:
+        return self.lines - self.added - self.updated
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.added or self.updated or self.deleted)
+
+
+class LineImport:
+    """One import, used as a context: its working files end with it."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        numbering: Numbering,
+        *,
+        replace: bool = False,
+        faults_shown: int = 20,
+        progress: Progress = lambda what, count: None,
+    ) -> None:
+        self._client: Any = client
+        self._is_cluster = not isinstance(client, redis.Redis)
+        self._numbering = numbering
+        self._replace = replace
+        self._faults_shown = faults_shown
+        self._progress = progress
+        self._fleets: dict[str, int] = {}
+        self._names: list[str] = []
+        self._known: dict[str, int] = {}  # number -> its fleet's place and whether it has fax
+        self._outside: dict[str, Line | None] = {}
+        self._slots: list[tuple[int, int]] = []  # slot and place in the file of each change
+        # Unlinked at once: no end of this process leaves them behind.
+        self._checked: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        self._changes: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
+        self.plan = Plan()
+
+    def __enter__(self) -> LineImport:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._checked.close()
+        self._changes.close()
+
+    # Checking
+
+    def check(self, file: BinaryIO, form: str) -> Plan:
+        """Read and check the whole file, and find out what it would change. Raises RedisError."""
+        self._read(file, form)
+        self._compare()
+        if self._replace and not self.plan.fault_count:
+            self._find_deleted()
+        return self.plan
+
+    def _read(self, file: BinaryIO, form: str) -> None:
+        """Each document by itself."""
+        for place, row in read_rows(file, form):
+            if isinstance(row, RowError):
+                self._fault(place, row)
+                continue
+            try:
+                line = load_line(orjson.dumps(row), None, self._numbering)
+                needs = bool(lines_needed(line))
+                if not needs:
+                    check_line(line, row, {})
+            except (DocumentError, TypeError) as error:
+                self._fault(place, error)
+                continue
+            if line.number in self._known:
+                self._fault(place, f"number: is given twice (got {row['number']!r})")
+                continue
+            self._remember(line)
+            text = orjson.dumps(canonical(row, line))
+            head = b"%d\t%d\t%s\t" % (place, needs, line.number.encode())
+            self._checked.write(head + text + b"\n")
+            self.plan.lines += 1
+            if self.plan.lines % BATCH == 0:
+                self._progress("checked", self.plan.lines)
+
+    def _compare(self) -> None:
+        """Each document with the lines it names, and with what is there."""
+        self._checked.seek(0)
+        count, offset = 0, 0
+        for batch in _batches(self._checked):
+            numbers = [number for _, _, number, _ in batch]
+            stored = self._values(numbers)
+            self._check_targets(batch)
+            for (_, _, number, text), before in zip(batch, stored, strict=True):
+                if before == text or _says_the_same(before, text):
+                    continue
+                if before is None:
+                    self.plan.added += 1
+                else:
+                    self.plan.updated += 1
+                self.plan.size += len(text)
+                self.plan.probes[self._server_of(number)] = number
+                record = number.encode() + b"\t" + text + b"\n"
+                self._changes.write(record)
+                if self._is_cluster:
+                    self._slots.append((_slot(number), offset))
+                    offset += len(record)
+            count += len(batch)
+            self._progress("compared", count)
+
+    def _check_targets(self, batch: list[Checked]) -> None:
+        lines = {}
+        for _, needs, number, text in batch:
+            if needs:
+                lines[number] = load_line(text, number, self._numbering)
+        missing = {
+            target
+            for line in lines.values()
+            for target in lines_needed(line)
+            if target not in self._known and target not in self._outside
+        }
+        if len(self._outside) > 100_000:
+            self._outside.clear()
+        self._read_outside(sorted(missing))
+        others = _Others(self._known, self._names, self._outside)
+        for place, needs, number, text in batch:
+            if needs:
+                try:
+                    check_line(lines[number], orjson.loads(text), others)
+                except DocumentError as error:
+                    self._fault(place, error)
+
+    def _read_outside(self, numbers: list[str]) -> None:
+        """Lines that are named and are not in the file; with `replace` they will be gone."""
+        for number, raw in zip(numbers, self._values(numbers), strict=True):
+            try:
+                line = load_line(raw, number, self._numbering) if raw else None
+            except DocumentError:
+                line = None
+            self._outside[number] = None if self._replace else line
+
+    def _find_deleted(self) -> None:
+        for key in self._client.scan_iter(PREFIX + "*", count=BATCH):
+            number = bytes(key).decode(errors="surrogateescape").removeprefix(PREFIX)
+            if number not in self._known:
+                self.plan.deleted.append(number)
+        self.plan.deleted = sorted(set(self.plan.deleted))
+        for number in self.plan.deleted[:BATCH]:
+            self.plan.probes.setdefault(self._server_of(number), number)
+
+    def _remember(self, line: Line) -> None:
+        place = self._fleets.setdefault(line.fleet, len(self._fleets))
+        if place == len(self._names):
+            self._names.append(line.fleet)
+        self._known[line.number] = place << 1 | line.offer.fax
+
+    def _fault(self, place: int, text: object) -> None:
+        self.plan.fault_count += 1
+        if len(self.plan.faults) < self._faults_shown:
+            self.plan.faults.append(Fault(place, str(text)))
+
+    def _server_of(self, number: str) -> str:
+        if not self._is_cluster:
+            return ""
+        return str(self._client.get_node_from_key(PREFIX + number).name)
+
+    def _values(self, numbers: list[str]) -> list[bytes | None]:
+        if not numbers:
+            return []
+        keys = [PREFIX + number for number in numbers]
+        read = self._client.mget_nonatomic if self._is_cluster else self._client.mget
+        return list(read(keys))
+
+    # Switching over
+
+    def carry_out(self, parts: int = 0) -> float:
+        """Write it all; the seconds that Redis was busy with it, in one piece.
+
+        `parts`: write so many lines at a time, for a Redis that must not be busy for long; readers
+        then see some old and some new lines meanwhile. 0 = all at once.
+
+        Raises RedisError, OSError (then nothing was written, unless `parts` or a Cluster), and
+        ImportRefused.
+        """
+        if self._is_cluster:
+            return self._switch_slots()
+        if not parts:
+            self._spare_replicas()
+        changes: Iterator[tuple[str, bytes]] = self._stored_changes()
+        most, longest = parts or len(self._known) + len(self.plan.deleted) + 1, 0.0
+        commands = _grouped(changes, self.plan.deleted, min(BATCH, most))
+        waiting = True
+        while waiting:
+            waiting, took = self._switch(commands, most)
+            longest = max(longest, took)
+        return longest
+
+    def _switch(self, commands: Iterator[tuple[list[bytes], int]], most: int) -> tuple[bool, float]:
+        """One transaction of at most `most` lines; whether there may be more, and how long it
+        took."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            connection.send_command("MULTI")
+            connection.read_response()
+            count, more = 0, True
+            while count < most:
+                command = next(commands, None)
+                if command is None:
+                    more = False
+                    break
+                words, lines = command
+                # hiredis's type stub means a tuple of any length and says one of length one.
+                packed = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]
+                connection.send_packed_command([packed])
+                connection.read_response()  # QUEUED, or why not: a full Redis says so here
+                count += lines
+                self._progress("sent", count)
+            if not count:
+                connection.send_command("DISCARD")
+                connection.read_response()
+                return False, 0.0
+            begun = time.monotonic()
+            connection.send_command("EXEC")
+            replies = connection.read_response(timeout=_SWITCH_S)
+            took = time.monotonic() - begun
+            refused = next((r for r in replies if isinstance(r, ResponseError)), None)
+            if refused is not None:
+                raise refused
+            return more, took
+        except BaseException:
+            # With its connection the server drops all that it has been sent so far.
+            connection.disconnect()
+            raise
+        finally:
+            pool.release(connection)
+
+    def _spare_replicas(self) -> None:
+        """All that is written at once waits for each replica at once, which Redis bounds."""
+        replicas = self._client.info("replication").get("connected_slaves", 0)
+        size = self.plan.size + 64 * (self.plan.added + self.plan.updated + len(self.plan.deleted))
+        limit = _REPLICA_LIMIT
+        try:
+            said = self._client.config_get("client-output-buffer-limit")
+            words = str(said["client-output-buffer-limit"]).split()
+            limit = int(words[words.index("slave" if "slave" in words else "replica") + 1])
+        except (RedisError, KeyError, ValueError, IndexError):
+            pass  # not allowed to ask: what Redis ships with
+        if replicas and limit and size > 0.8 * limit:
+            raise ImportRefused(
+                f"import: {size >> 20} MB at once would cut Redis off from its replicas "
+                f"(client-output-buffer-limit replica is {limit >> 20} MB): raise that, or use "
+                "--parts"
+            )
+
+    def _switch_slots(self) -> float:
+        by_slot: dict[int, tuple[list[int], list[str]]] = {}
+        for slot, offset in self._slots:
+            by_slot.setdefault(slot, ([], []))[0].append(offset)
+        for number in self.plan.deleted:
+            by_slot.setdefault(_slot(number), ([], []))[1].append(number)
+        done, longest = 0, 0.0
+        for offsets, gone in by_slot.values():
+            pairs = [self._change_at(offset) for offset in offsets]
+            keys = [PREFIX + number for number, _ in pairs] + [PREFIX + n for n in gone]
+            begun = time.monotonic()
+            self._client.execute_command(
+                "EVAL", _SWITCH_SLOT, len(keys), *keys, len(pairs), *(text for _, text in pairs)
+            )
+            longest = max(longest, time.monotonic() - begun)
+            done += len(keys)
+            self._progress("written", done)
+        return longest
+
+    def _change_at(self, offset: int) -> tuple[str, bytes]:
+        self._changes.seek(offset)
+        number, _, text = self._changes.readline().rstrip(b"\n").partition(b"\t")
+        return number.decode(), text
+
+    def _stored_changes(self) -> Iterator[tuple[str, bytes]]:
+        self._changes.seek(0)
+        for record in self._changes:
+            number, _, text = record.rstrip(b"\n").partition(b"\t")
+            yield number.decode(), text
+
+
+Checked = tuple[int, bool, str, bytes]
+"""A document that is right by itself: line of the file, whether others must be asked about, number,
+text."""
+
+
+class _Others(Mapping[str, Line | None]):
+    """The lines that documents may name: those of the file, then those of Redis."""
+
+    def __init__(
+        self, known: dict[str, int], fleets: list[str], outside: dict[str, Line | None]
+    ) -> None:
+        self._known, self._fleets, self._outside = known, fleets, outside
+
+    def __getitem__(self, number: str) -> Line | None:
+        place = self._known.get(number)
+        if place is None:
+            return self._outside[number]
+        return Line(number, self._fleets[place >> 1], offer=Offer(fax=bool(place & 1)))
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._known
+        yield from self._outside
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._outside)
+
+
+def _says_the_same(before: bytes | None, text: bytes) -> bool:
+    """Whether two documents differ in nothing but the order of their fields."""
+    try:
+        return before is not None and bool(orjson.loads(before) == orjson.loads(text))
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _batches(file: Iterable[bytes]) -> Iterator[list[Checked]]:
+    batch: list[Checked] = []
+    for record in file:
+        place, needs, number, text = record.rstrip(b"\n").split(b"\t", 3)
+        batch.append((int(place), needs == b"1", number.decode(), text))
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _grouped(
+    changes: Iterator[tuple[str, bytes]], deleted: list[str], size: int
+) -> Iterator[tuple[list[bytes], int]]:
+    """Commands of at most `size` lines each, and how many lines they are about."""
+    words: list[bytes] = [b"MSET"]
+    for number, text in changes:
+        words += ((PREFIX + number).encode(), text)
+        if len(words) > 2 * size:
+            yield words, size
+            words = [b"MSET"]
+    if len(words) > 1:
+        yield words, len(words) // 2
+    for start in range(0, len(deleted), size):
+        some = deleted[start : start + size]
+        keys = [(PREFIX + number).encode(errors="surrogateescape") for number in some]
+        yield [b"UNLINK", *keys], len(some)
+
+
+def _slot(number: str) -> int:
+    return key_slot((PREFIX + number).encode(errors="surrogateescape"))
