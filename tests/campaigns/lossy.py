@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from random import Random
+from socket import socket
 from typing import Self, cast
 
 from tests.campaigns.packet import Address
-
-BUFFER = 4 * 1024 * 1024
+from tests.campaigns.roomy import open_udp
 
 
 class _End(asyncio.DatagramProtocol):
@@ -21,6 +21,7 @@ class _End(asyncio.DatagramProtocol):
         self.chance = Random()
         self.loss = 0.0
         self.carried = self.lost = 0
+        self.socket: socket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.DatagramTransport", transport)
@@ -53,7 +54,9 @@ class Lossy:
         loop = asyncio.get_running_loop()
         ends = []
         for bound, peer in ((0, party), (port, engine)):
-            _, end = await loop.create_datagram_endpoint(_End, local_addr=("127.0.0.1", bound))
+            sock = open_udp(bound)
+            _, end = await loop.create_datagram_endpoint(_End, sock=sock)
+            end.socket = sock
             end.peer, end.loss, end.chance = peer, loss, chance
             ends.append(end)
         ends[0].other, ends[1].other = ends[1], ends[0]
@@ -71,6 +74,10 @@ class Lossy:
         """Carried and lost on the way to the engine, carried and lost on the way back."""
         to, back = self._inner, self._outer
         return to.carried, to.lost, back.carried, back.lost
+
+    @property
+    def sockets(self) -> list[socket]:
+        return [end.socket for end in (self._inner, self._outer) if end.socket is not None]
 
     def close(self) -> None:
         for end in (self._inner, self._outer):

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
+from socket import socket
 from typing import Any
 
 import uvloop
@@ -23,6 +24,7 @@ import uvloop
 from tests.campaigns.lossy import Lossy
 from tests.campaigns.packet import SDP
 from tests.campaigns.party import Asked, Message, Party, Side
+from tests.campaigns.roomy import dropped, open_udp
 from tests.campaigns.site import Site, open_site
 
 # Longer than any call here talks or rings, so that only those who were cut off meet them.
@@ -106,6 +108,8 @@ class Soak:
         self.problems: list[str] = []
         self.parties: dict[str, Party] = {}
         self.relays: dict[str, Lossy] = {}
+        self._sockets: list[socket] = []
+        self.dropped = 0  # packets that the endpoints' own sockets had no room for
 
     async def open(self, stack: AsyncExitStack) -> None:
         engine = self._site.engine
@@ -117,15 +121,17 @@ class Soak:
             plays[kind] = lambda side, invite: self._start(self._target(side, invite))
         loop = asyncio.get_running_loop()
         for name, play in plays.items():
+            sock = open_udp()
             _, party = await loop.create_datagram_endpoint(
                 lambda name=name, play=play: Party(name, play),  # type: ignore[misc]
-                local_addr=("127.0.0.1", 0),
+                sock=sock,
             )
             relay = await Lossy.open(
                 engine.address, party.address, self._loss, self._chance, engine.ports.get(name, 0)
             )
             party.engine, party.outer = relay.inner, relay.outer
             self.parties[name], self.relays[name] = party, relay
+            self._sockets += [sock, *relay.sockets]
             stack.callback(relay.close)
             stack.callback(party.close)
         self._write_lines()
@@ -283,6 +289,7 @@ class Soak:
         self.problems += [f"{side!r}: stands" for side in self.standing()]
         for party in self.parties.values():
             self.problems += party.complaints
+        self.dropped = sum(map(dropped, self._sockets))
 
     def check_records(self, expected: dict[str, Kind]) -> Counter[str]:
         """One record a call, as its kind says; how many were right, by kind."""
@@ -405,7 +412,8 @@ def told(site: Site, soak: Soak, right: Counter[str], reached: float, late_s: fl
     lines.append(f"races: {races}")
     lines.append(f"{sum(placed.values())} calls at {reached:.0f}/s, {sum(right.values())} right, "
                  f"the engine's memory {site.engine.resident_kb // 1024} MB; "
-                 f"the endpoints were late by {late_s:.2f} s at most")  # fmt: skip
+                 f"the endpoints were late by {late_s:.2f} s at most, "
+                 f"and had no room for {soak.dropped} packets")  # fmt: skip
     return "\n".join(lines)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import cast
 
 from tests.campaigns import packet
 from tests.campaigns.packet import Address, Packet
+from tests.campaigns.roomy import open_udp
 from tests.scenarios.message import Message, address_of, parse
-
-RECEIVE_BUFFER = 4 * 1024 * 1024
 
 
 class Switchboard(asyncio.DatagramProtocol):
@@ -32,9 +30,7 @@ class Switchboard(asyncio.DatagramProtocol):
     async def open(cls, engine: Address, port: int = 0) -> Switchboard:
         """Bind a socket on the loopback."""
         loop = asyncio.get_running_loop()
-        _, board = await loop.create_datagram_endpoint(
-            lambda: cls(engine), local_addr=("127.0.0.1", port)
-        )
+        _, board = await loop.create_datagram_endpoint(lambda: cls(engine), sock=open_udp(port))
         return board
 
     def close(self) -> None:
@@ -63,11 +59,9 @@ class Switchboard(asyncio.DatagramProtocol):
     # -- asyncio.DatagramProtocol -----------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there; it gets room for bursts."""
+        """The socket is there."""
         self._transport = cast(asyncio.DatagramTransport, transport)
         self.own = transport.get_extra_info("sockname")[:2]
-        plain = transport.get_extra_info("socket")
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
         """Answer what the engine says."""

@@ -45,8 +45,8 @@ class Kamailio:
         self.peer = f"{host}:{self.address[1]}"
         self.uri = f"sip:{self.peer};lr"
         self._process: subprocess.Popen[bytes] | None = None
-        targets = [(1, engine) for engine in engines] + [(2, gateway) for gateway in gateways]
-        self._write("dispatcher.list", [f"{group} sip:{target} 0 0" for group, target in targets])
+        self._gateways = gateways
+        self._write_targets(engines)
         self._write("address.list", [f"1 {caller} 32 0" for caller in callers])
         self._defines = {
             "LISTEN": f"udp:{self.peer}",
@@ -57,6 +57,25 @@ class Kamailio:
             "CHILDREN": 2,
             **(settings or {}),
         }
+
+    def _write_targets(self, engines: Sequence[str]) -> None:
+        targets = [(1, engine) for engine in engines]
+        targets += [(2, gateway) for gateway in self._gateways]
+        self._write("dispatcher.list", [f"{group} sip:{target} 0 0" for group, target in targets])
+
+    def use(self, engines: Sequence[str]) -> None:
+        """From now on these are the engines; nothing is started again."""
+        self._write_targets(engines)
+        control = f"unixs:{self._directory}/kamailio_ctl"
+        command = ["kamcmd", "-s", control, "dispatcher.reload"]
+        # It refuses to reload twice within a second.
+        deadline = time.monotonic() + START_S
+        while True:
+            told = subprocess.run(command, capture_output=True, text=True, check=False)
+            if told.returncode == 0 and not told.stdout.startswith("error"):
+                return
+            assert time.monotonic() < deadline, told
+            time.sleep(0.2)
 
     def _write(self, name: str, lines: Sequence[str]) -> None:
         (self._directory / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")

@@ -146,6 +146,21 @@ async def test_a_line_meets_the_same_engine_however_it_is_dialled(
         used.append(met[0])
 
 
+async def test_a_changed_list_of_engines_is_taken_while_it_runs(front: Front, stage: Stage) -> None:
+    used = []
+    servers = [engine.peer for engine in front.engines]
+    try:
+        for engine in front.engines:
+            await asyncio.to_thread(front.kamailio.use, [engine.peer])
+            for _ in range(8):
+                phone = await stage.endpoint()
+                line = stage.line(to=[phone.uri()])
+                used.append(await meets(front, stage, line, phone) is engine)
+    finally:
+        await asyncio.to_thread(front.kamailio.use, servers)
+    assert all(used)
+
+
 async def test_requests_within_a_call_go_through_it_both_ways(front: Front, stage: Stage) -> None:
     phone = await stage.endpoint()
     line = stage.line(to=[phone.uri()])
@@ -326,7 +341,7 @@ async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other
     mortal: Front, stage: Stage
 ) -> None:
     """As an upgrade does it: drain, wait for the end, start, the next one."""
-    calls = 100
+    calls = 60
     line, _ = await line_of(mortal, stage, mortal.engines[0])
     phone = await stage.sipp(answering_phone(), calls=calls)
     stage.redis.delete(f"reg:{line}")
