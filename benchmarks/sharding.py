@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ MODES = {
     "shared": "max_calls, any worker, one round trip to Redis",
 }
 _IDLE_S = 3.0
+_SETTLE_S = 4.0
 
 
 @dataclass
@@ -93,10 +95,10 @@ def _open(stack: contextlib.ExitStack, settings: Settings, workers: int, mode: s
         numbers.write_text("\n".join(["SEQUENTIAL", *lines]) + "\n")
     _send(case, LINES * (workers if mode == "shared" else 1), 300.0)  # all rules into memory
     rig.wait_until_idle(5)
-    meter = CpuMeter(_pid(rig))
     report(f"{case.name}: idle")
-    while meter.elapsed_s() < (1.0 if settings.quick else _IDLE_S):
-        rig.wait_until_idle(0)
+    time.sleep(_SETTLE_S if workers > 1 else 0.5)  # the process that stands by is starting
+    meter = CpuMeter(_pid(rig))
+    time.sleep(1.0 if settings.quick else _IDLE_S)
     case.idle_share = meter.used_s() / meter.elapsed_s()
     return case
 
@@ -108,7 +110,7 @@ def _measure(case: Case, settings: Settings) -> None:
     redis_before = cpu_s(redis)
     meter = CpuMeter(_pid(case.rig))
     started, lost = _send(case, calls, rate)
-    case.rig.wait_until_idle(5)
+    time.sleep(0.5)  # the last records are written
     used = meter.used_s() - case.idle_share * meter.elapsed_s()
     case.calls += started
     case.lost += lost

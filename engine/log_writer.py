@@ -106,7 +106,8 @@ class Writer:
             while self._started:
                 if waits and not _is_ready(descriptor, until - time.monotonic()):
                     return False
-                done = os.write(descriptor, self._started[: PIECE if waits else WHOLE])
+                piece = _piece(self._started) if waits else self._started[:WHOLE]
+                done = os.write(descriptor, piece)
                 self._started = self._started[done:]
         except BlockingIOError:
             return False
@@ -121,6 +122,13 @@ def _descriptor(stream: IO[str]) -> int | None:
         return stream.fileno()
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def _piece(content: bytes) -> bytes:
+    """What is written at once to a pipe: whole lines, if one fits, because several workers may
+    write to the same pipe and what is no longer than PIECE is not torn apart."""
+    piece = content[:PIECE]
+    return piece[: piece.rfind(b"\n") + 1] or piece
 
 
 def _waits(descriptor: int) -> bool:

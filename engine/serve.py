@@ -40,6 +40,7 @@ async def alone(config: Config, path: Path | None) -> int:
     def draining() -> None:
         systemd.stopping(f"draining, {len(worker.calls)} calls")
 
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)  # not before it runs
     watch_for_crashes(config.redis.data_dir, 0)
     petting = asyncio.ensure_future(systemd.pet())
     worker.on_drain = lambda left: systemd.status(f"draining, {left} calls", extend_s=60)
@@ -82,6 +83,8 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:
     """SIGHUP without a supervisor: what can change live does, or nothing does."""
+    if worker.admission.draining:
+        return
     systemd.reloading()
     try:
         config = load(path)

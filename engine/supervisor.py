@@ -258,6 +258,8 @@ class Supervisor:
 
     def reload(self) -> None:
         """SIGHUP: what has changed decides whether it is refused, applied live or rolled out."""
+        if self._stopping:
+            return
         self._systemd.reloading()
         try:
             document = load_document(self._path)

@@ -13,11 +13,13 @@ import socket
 import time
 from collections.abc import Mapping
 
+MUST_S = 0.5
 VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 
 
 class Systemd:
-    """The one who started us, if it is systemd. Nothing here waits or raises."""
+    """The one who started us, if it is systemd. Nothing here raises; what must arrive waits for
+    half a second at most, when systemd is behind."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._path = environ.get("NOTIFY_SOCKET", "")
@@ -31,13 +33,14 @@ class Systemd:
 
     def ready(self, status: str) -> None:
         """The start, or a reload, is done."""
-        self._tell("READY=1", f"STATUS={status}")
+        self._tell("READY=1", f"STATUS={status}", within_s=MUST_S)
 
     def reloading(self) -> None:
-        self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        since = f"MONOTONIC_USEC={time.monotonic_ns() // 1000}"
+        self._tell("RELOADING=1", since, within_s=MUST_S)
 
     def stopping(self, status: str) -> None:
-        self._tell("STOPPING=1", f"STATUS={status}")
+        self._tell("STOPPING=1", f"STATUS={status}", within_s=MUST_S)
 
     def status(self, text: str, *, extend_s: float = 0.0) -> None:
         """One line for `systemctl status`. `extend_s`: the stop goes on for so long at least."""
@@ -52,9 +55,9 @@ class Systemd:
             self._tell("WATCHDOG=1")
             await asyncio.sleep(self.watchdog_s / 2)
 
-    def _tell(self, *lines: str) -> None:
+    def _tell(self, *lines: str, within_s: float = 0.0) -> None:
         if not self._path:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-            out.setblocking(False)
+            out.settimeout(within_s)
             out.sendto("\n".join(lines).encode(), self._path)

@@ -1,0 +1,167 @@
+"""One worker alone: reload by SIGHUP, what systemd is told, and what a killed one leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.crew import Crew
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import ROOT, Engine, RedisServer
+from tests.scenarios.stage import Stage, Theatre
+
+
+@pytest.fixture
+def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """What systemd would have been told so far."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
+        end.bind(str(tmp_path / "notify"))
+        end.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        told: list[str] = []
+
+        def read() -> list[str]:
+            while True:
+                try:
+                    told.append(end.recv(1000).decode())
+                except BlockingIOError:
+                    return told
+
+        yield read
+
+
+@pytest.fixture
+async def lone(
+    heard: Callable[[], list[str]], shared_redis: RedisServer, tmp_path: Path
+) -> AsyncIterator[Stage]:
+    engine = Engine(tmp_path, shared_redis.url, {"timers": {"drain_s": 5}})
+    engine.start()
+    theatre = Theatre(engine, shared_redis.client, tmp_path)
+    try:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            yield stage
+    finally:
+        engine.stop()
+
+
+async def stand(stage: Stage) -> tuple[Call, Call]:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    return call, ring
+
+
+def change(engine: Engine, section: str, **keys: Any) -> None:
+    config = json.loads(engine._config.read_text("utf-8"))
+    config.setdefault(section, {}).update(keys)
+    engine._config.write_text(json.dumps(config), "utf-8")
+
+
+async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
+    deadline = asyncio.get_running_loop().time() + within_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.02)
+
+
+def told(engine: Engine, name: str) -> list[dict[str, Any]]:
+    return [event for event in engine.events() if event["event"] == name]
+
+
+async def test_sighup_and_systemd(lone: Stage, heard: Callable[[], list[str]]) -> None:
+    engine = lone.engine
+    await until(lambda: any(text.startswith("READY=1\nSTATUS=1 worker") for text in heard()))
+    await until(lambda: heard().count("WATCHDOG=1") > 2)
+    call, ring = await stand(lone)
+    # live
+    change(engine, "limits", calls=1)
+    engine.signal(signal.SIGHUP)
+    await until(lambda: told(engine, "reload.done"))
+    assert told(engine, "reload.done")[-1]["keys"] == ["limits.calls"]
+    await until(lambda: any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in heard()))
+    line, _ = await lone.line_with_phone()
+    assert (await (await lone.call(line)).final()).code == 503
+    change(engine, "limits", calls=100)
+    engine.signal(signal.SIGHUP)
+    await until(lambda: len(told(engine, "reload.done")) == 2)
+    # nothing of a change of which a part needs a new start
+    change(engine, "limits", calls=1)
+    change(engine, "numbering", country="BE")
+    change(engine, "sip", nameservers=["127.0.0.1"])
+    engine.signal(signal.SIGHUP)
+    await until(lambda: told(engine, "reload.refused"))
+    reason = "sip.nameservers, numbering.country: can only change with a new start"
+    assert told(engine, "reload.refused")[-1]["error"] == reason
+    assert f"renvoi: reload refused: {reason}" in engine.log
+    other_call, other_ring = await stand(lone)  # the limit is as it was
+    for one, two in ((call, ring), (other_call, other_ring)):
+        await part(one, two)
+    engine.signal(signal.SIGTERM)
+    assert await engine.exited(5) == 0
+    assert any(text.startswith("STOPPING=1\nSTATUS=draining, 0 calls") for text in heard())
+
+
+async def test_the_calls_of_a_killed_engine_are_recorded_by_the_next(lone: Stage) -> None:
+    engine = lone.engine
+    call, ring = await stand(lone)
+    await asyncio.sleep(0.6)  # what changes is written down after a moment
+    engine.signal(signal.SIGKILL)
+    await engine.exited(5)
+    assert [r for r in lone.records() if r["call_id"] == call.call_id] == []
+    engine.start()
+    record = await lone.ended(call.call_id, outcome="failed", why="worker_died", code="500")
+    assert record["legs"][0]["code"] == 200
+    await until(lambda: told(engine, "journal.completed"))
+    assert told(engine, "journal.completed")[-1]["failed"] == 1
+    again, again_ring = await stand(lone)
+    await part(again, again_ring)
+    await lone.ended(again.call_id, outcome="answered")
+    for left in (call, ring):
+        left.endpoint.calls.clear()
+
+
+async def test_workers_share_the_supervisors_redis_and_the_commands_reach_all(
+    heard: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WATCHDOG_USEC")  # nobody reads while it starts: ten would fill the socket
+    crew = Crew(tmp_path, "embedded", 2)
+    crew.start()
+    try:
+        await until(lambda: any(t.startswith("READY=1\nSTATUS=2 of 2 workers") for t in heard()))
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
+
+        def renvoi(*words: str) -> str:
+            command = [sys.executable, "-m", "engine.cli", *words, "--config", str(crew._config)]
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        (tmp_path / "line.json").write_text('{"number": "+33972101001", "fleet": "acme"}')
+        renvoi("line", "set", str(tmp_path / "line.json"))
+        assert json.loads(renvoi("calls", "--json")) == []
+        assert "supervisor's HTTP on" in renvoi("check")
+        pid = crew.kill(1)
+        await crew.replaced(1, pid)
+        await crew.until(lambda: crew.metric("renvoi_redis_up") == 1)
+        # the supervisor dies: its workers drain and end by themselves
+        pids = [crew.pid_of(worker) for worker in range(2)]
+        crew.signal(signal.SIGKILL)
+        await crew.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
+        assert len(crew.told("supervisor.gone")) == 2
+    finally:
+        crew.stop()
