@@ -25,6 +25,18 @@ def program() -> str:
     return found
 
 
+def port_of_both() -> int:
+    """A port that is free for UDP and for TCP."""
+    while True:
+        port = free_port()
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+                return port
+            except OSError:
+                continue
+
+
 class Kamailio:
     """One Kamailio before `engines` (host:port each), with `gateways` to the outside. `callers`
     are the addresses that may call without having registered."""
@@ -41,7 +53,7 @@ class Kamailio:
     ) -> None:
         self._directory = directory / "kamailio"
         self._directory.mkdir()
-        self.address = (host, free_port())
+        self.address = (host, port_of_both())
         self.peer = f"{host}:{self.address[1]}"
         self.uri = f"sip:{self.peer};lr"
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,6 +62,7 @@ class Kamailio:
         self._write("address.list", [f"1 {caller} 32 0" for caller in callers])
         self._defines = {
             "LISTEN": f"udp:{self.peer}",
+            "LISTEN_TCP": f"tcp:{self.peer}",
             "DISPATCHER_LIST": f'"{self._directory}/dispatcher.list"',
             "ADDRESS_LIST": f'"{self._directory}/address.list"',
             "PING_S": 1,

@@ -13,8 +13,6 @@ from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import Stage, Theatre, playing
 
-WAYS = ("straight", "through_kamailio")
-
 
 @dataclass(frozen=True)
 class Front:
@@ -34,9 +32,9 @@ def open_front(
     **sip: Any,
 ) -> Iterator[Front]:
     """An engine at `server` (host:port), on an empty Redis. Behind Kamailio it trusts that alone,
-    and sends everything through it. `sip` are settings."""
+    and sends everything through it, over UDP. `transport` is the phones', `sip` are settings."""
     redis.client.flushall()
-    settings = {"listen": [f"{transport}:{server}"], **sip}
+    settings = {"listen": [f"{transport if kamailio is None else 'udp'}:{server}"], **sip}
     if kamailio is not None:
         settings["trusted_peers"] = [f"{kamailio.address[0]}/32"]
         settings["outbound_proxy"] = kamailio.uri

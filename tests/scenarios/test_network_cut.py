@@ -13,7 +13,7 @@ import pytest
 from tests.scenarios.baresip import CREDENTIALS, Baresip
 from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.network import Network
-from tests.scenarios.phones import WAYS, Front, Phones, open_front
+from tests.scenarios.phones import Front, Phones, open_front
 from tests.scenarios.processes import RedisServer
 from tests.scenarios.sipp import HOST, free_port
 from tests.scenarios.stage import Stage, Theatre, to_number
@@ -25,7 +25,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
-@pytest.fixture(scope="module", params=WAYS)
+@pytest.fixture(scope="module", params=["straight", "through_kamailio"])
 def front(
     request: pytest.FixtureRequest,
     network: Network,

@@ -1,6 +1,6 @@
 """Phones that nobody here wrote (baresip): they register, call, are forwarded, and talk.
 
-Each scenario is played straight to the engine, over UDP and TCP, and through Kamailio as
+Each scenario is played over UDP and TCP, straight to the engine and through Kamailio as
 deploy/kamailio ships it. Then the engine trusts Kamailio alone, and knows the phones by the Path
 they came by.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.scenarios.kamailio import Kamailio
-from tests.scenarios.phones import WAYS, Front, Phones, open_front
+from tests.scenarios.phones import Front, Phones, open_front
 from tests.scenarios.processes import RedisServer
 from tests.scenarios.sipp import HOST, free_port
 from tests.scenarios.stage import Stage, Theatre, to_number
@@ -21,20 +21,19 @@ from tests.scenarios.stage import Stage, Theatre, to_number
 EDGE = "127.0.0.3"
 
 
-@pytest.fixture(scope="module", params=[*WAYS, "over_tcp"])
+@pytest.fixture(
+    scope="module", params=["udp", "tcp", "udp_through_kamailio", "tcp_through_kamailio"]
+)
 def front(
     request: pytest.FixtureRequest,
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Front]:
     directory = tmp_path_factory.mktemp("engine")
-    transport, kind = "udp", socket.SOCK_DGRAM
-    if request.param == "over_tcp":
-        transport, kind = "tcp", socket.SOCK_STREAM
+    transport, through, _ = request.param.partition("_")
+    kind = socket.SOCK_STREAM if transport == "tcp" and not through else socket.SOCK_DGRAM
     server, dead = f"{HOST}:{free_port(kind)}", f"{HOST}:{free_port()}"
-    kamailio = None
-    if request.param == "through_kamailio":
-        kamailio = Kamailio(directory, [server, dead], callers=[], host=EDGE)
+    kamailio = Kamailio(directory, [server, dead], callers=[], host=EDGE) if through else None
     with open_front(directory, shared_redis, server, kamailio, transport) as front:
         yield front
 
