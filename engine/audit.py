@@ -30,6 +30,32 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
     }
 
 
+def entries(
+    who: str, how: str, number: str, before: bytes | None, after: Mapping[str, Any] | None
+) -> list[tuple[str, dict[str, bytes]]]:
+    """What the log gets for one document written or deleted: stream and fields, one for each fleet
+    that is concerned; none when nothing has changed. `before` as it is stored, None = there was
+    none; `after` None = it is deleted."""
+    was, now = _readable(before), without_secrets(after or {})
+    if was == now and after is not None and before is not None:
+        return []
+    what = "deleted" if after is None else "created" if before is None else "line"
+    if what == "line" and (was | {"forwards": 0}) == (now | {"forwards": 0}):
+        what = "forwards"
+    told = entry(who, how, number, what, *differing(was, now))
+    fleets = dict.fromkeys(d["fleet"] for d in (now, was) if isinstance(d.get("fleet"), str))
+    return [(PREFIX + fleet, told) for fleet in fleets]
+
+
+def _readable(stored: bytes | None) -> Json:
+    """A stored document as it may be logged; nothing of one that is no document."""
+    try:
+        document = orjson.loads(stored or b"{}")
+    except orjson.JSONDecodeError:
+        return {}
+    return without_secrets(document) if isinstance(document, dict) else {}
+
+
 def without_secrets(document: Mapping[str, Any]) -> Json:
     """The document as it may be shown and logged."""
     return {name: value for name, value in document.items() if name != "credentials"}

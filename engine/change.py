@@ -90,10 +90,8 @@ async def change_line(
         document = canonical(document, line)
         if document == stored:
             return Changed(before, written=False)
-        was, now = audit.differing(audit.without_secrets(stored), audit.without_secrets(document))
-        told = audit.entry(who, how, number, "forwards", was, now)
+        log, told = audit.entries(who, how, number, raw, document)[0]
         fields = [part for field in told.items() for part in field]
-        log = audit.PREFIX + line.fleet
         keys = [PREFIX + number] if isinstance(client, RedisCluster) else [PREFIX + number, log]
         arguments = [raw, orjson.dumps(document), audit.KEPT, *fields]
         if await client.eval(_WRITE, len(keys), *keys, *arguments):

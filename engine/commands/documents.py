@@ -1,19 +1,22 @@
 """Line documents in Redis, as commands read and change them (design.md 3.3).
 
 A change is checked as a whole, together with the lines it points at, and written in one
-transaction that gives up when one of them changed meanwhile: then it is checked again. In a Redis
-Cluster, which has no transaction over several keys, that holds for each document by itself.
+transaction that gives up when one of them changed meanwhile: then it is checked again. Its entries
+in the log of changes are part of it. In a Redis Cluster, which has no transaction over several
+keys, that holds for each document by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import getpass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
 import redis
 from redis.exceptions import WatchError
 
+from engine import audit
 from engine.commands.context import Failed, Wrong
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
@@ -25,6 +28,7 @@ BATCH = 1000
 
 Document = dict[str, Any]
 Read = Callable[[Iterable[str]], dict[str, bytes]]
+Entries = Mapping[str, Sequence[tuple[str, dict[str, bytes]]]]  # by the key of the document
 
 
 class Documents:
@@ -89,8 +93,16 @@ class Documents:
 
     def delete(self, number: str) -> None:
         """Raises Wrong for an unknown line."""
-        if not self._redis.delete(PREFIX + number):
-            raise Wrong(f"line {number}: unknown line")
+        for _ in range(ATTEMPTS):
+            with self._begin() as change:
+                before = change.read([number]).get(number)
+                if before is None:
+                    raise Wrong(f"line {number}: unknown line")
+                key = PREFIX + number
+                entries = {key: audit.entries(_me(), "cli", number, before, None)}
+                if change.write({key: None}, entries):
+                    return
+        raise Failed("line: changed by others all the time, nothing was deleted")
 
     def forwarding_to(self, number: str) -> list[str]:
         """The lines with a forward that is on and leads to `number` or its voicemail or fax."""
@@ -116,22 +128,17 @@ class Documents:
         `number`: the key of a single document, which its content must not contradict.
         """
         for _ in range(ATTEMPTS):
-            with (
-                _Compared(self._redis) if self._is_cluster else _Transaction(self._redis) as change
-            ):
+            with self._begin() as change:
                 documents = prepare(change.read)
                 lines = self._lines(documents, number)
                 if with_others:
                     self._check(documents, lines, change.read)
-                texts = [
-                    orjson.dumps(canonical(document, line))
-                    for document, line in zip(documents, lines, strict=True)
-                ]
-                if change.write(
-                    {PREFIX + line.number: t for line, t in zip(lines, texts, strict=True)}
-                ):
+                if change.write(*_written(documents, lines, change.read)):
                     return lines
         raise Failed("line: changed by others all the time, nothing was written")
+
+    def _begin(self) -> _Compared | _Transaction:
+        return _Compared(self._redis) if self._is_cluster else _Transaction(self._redis)
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
         """What the documents say by themselves, each number once. Raises Wrong."""
@@ -192,11 +199,17 @@ class _Transaction:
         values = self._pipeline.mget(list(keys))
         return {n: bytes(v) for n, v in zip(keys.values(), values, strict=True) if v is not None}
 
-    def write(self, texts: Mapping[str, bytes]) -> bool:
-        """Whether it was carried out."""
+    def write(self, texts: Mapping[str, bytes | None], entries: Entries) -> bool:
+        """Write these documents (None = delete), and tell of it in the log of changes. Whether it
+        was carried out."""
         self._pipeline.multi()
         for key, text in texts.items():
-            self._pipeline.set(key, text)
+            if text is None:
+                self._pipeline.delete(key)
+            else:
+                self._pipeline.set(key, text)
+            for stream, fields in entries[key]:
+                self._pipeline.xadd(stream, fields, maxlen=audit.KEPT, approximate=True)
         try:
             self._pipeline.execute()
         except WatchError:
@@ -204,11 +217,12 @@ class _Transaction:
         return True
 
 
-# KEYS: a document's. ARGV: the new text, and the one that it must have now (absent: none).
+# KEYS: a document's. ARGV: the new text (empty: delete it), and the one that it must have now
+# (absent: none).
 _COMPARE_AND_SET = """
 local now = redis.call('GET', KEYS[1])
 if now ~= (ARGV[2] or false) and now ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1])
+if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1]) end
 return 1
 """
 
@@ -229,23 +243,47 @@ class _Compared:
         self._seen.clear()
 
     def read(self, numbers: Iterable[str]) -> dict[str, bytes]:
-        """The stored texts of those that there are."""
-        numbers = list(numbers)
-        if not numbers:
-            return {}
-        keys = [PREFIX + number for number in numbers]
-        values = self._client.mget_nonatomic(keys)
-        self._seen.update(zip(keys, values, strict=True))
-        return {n: bytes(v) for n, v in zip(numbers, values, strict=True) if v is not None}
+        """The stored texts of those that there are, as they were when they were read first."""
+        keys = {PREFIX + number: number for number in numbers}
+        new = [key for key in keys if key not in self._seen]
+        if new:
+            self._seen.update(zip(new, self._client.mget_nonatomic(new), strict=True))
+        found = ((number, self._seen[key]) for key, number in keys.items())
+        return {number: bytes(text) for number, text in found if text is not None}
 
-    def write(self, texts: Mapping[str, bytes]) -> bool:
-        """Whether all were written."""
+    def write(self, texts: Mapping[str, bytes | None], entries: Entries) -> bool:
+        """Whether all were written (None = deleted). The log lives on other nodes, and follows."""
         for key, text in texts.items():
-            before = self._seen.get(key) if key in self._seen else self._client.get(key)
-            arguments = [text] if before is None else [text, before]
+            before = self._seen.get(key)
+            arguments = [text or b""] if before is None else [text or b"", before]
             if not self._client.execute_command("EVAL", _COMPARE_AND_SET, 1, key, *arguments):
                 return False
+            for stream, fields in entries[key]:
+                self._client.xadd(stream, fields, maxlen=audit.KEPT, approximate=True)
         return True
+
+
+def _written(
+    documents: list[Document], lines: list[Line], read: Read
+) -> tuple[dict[str, bytes | None], Entries]:
+    """The texts to write, by key, and what the log of changes is told of each."""
+    before = read([line.number for line in lines])
+    texts: dict[str, bytes | None] = {}
+    entries = {}
+    for document, line in zip(documents, lines, strict=True):
+        key, written = PREFIX + line.number, canonical(document, line)
+        texts[key] = orjson.dumps(written)
+        told = audit.entries(_me(), "cli", line.number, before.get(line.number), written)
+        entries[key] = told
+    return texts, entries
+
+
+def _me() -> str:
+    """Who types the command, for the log of changes."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "?"
 
 
 def parse_document(raw: bytes, name: str) -> Document:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -38,7 +39,7 @@ def told(index: int, started: float = 1.0, id_: str = "") -> LiveWorker:
 
 
 @asynccontextmanager
-async def worker(server: RedisServer, index: int) -> AsyncIterator[tuple[Store, Presence]]:
+async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, Presence]]:
     """A worker's store and presence, as the engine puts them together."""
     client = server.connect()
     store = Store(

@@ -113,7 +113,7 @@ def test_documents_in_one_file_may_name_one_another(
     text = json.dumps(documents) if form == "list" else "\n".join(map(json.dumps, documents))
     (tmp_path / "lines.json").write_text(text)
     assert run("line", "set", "lines.json").status == 0
-    assert set(store.keys()) == {f"line:{LINE}", f"line:{OTHER}"}
+    assert set(store.keys("line:*")) == {f"line:{LINE}", f"line:{OTHER}"}
 
 
 def test_of_several_documents_all_are_written_or_none(run: Run, store: Any) -> None:
@@ -202,7 +202,7 @@ def test_delete_warns_of_lines_that_forward_there(run: Run, store: Any) -> None:
     result = run("line", "delete", OTHER)
     assert result.status == 0
     assert LINE in result.err
-    assert store.keys() == [f"line:{LINE}"]
+    assert store.keys("line:*") == [f"line:{LINE}"]
     refused(run("line", "delete", OTHER), OTHER)
 
 
@@ -295,6 +295,31 @@ def test_forward_off_keeps_the_target_even_when_that_is_gone(run: Run, store: An
     assert list(shown) == ["unconditional", "busy", "no_answer", "unreachable"]
     assert shown["busy"] == stored
     assert shown["unreachable"] == {"on": False}
+
+
+def test_every_change_is_in_the_log_of_changes(run: Run, store: Any) -> None:
+    secret = {"credentials": {"user": "u", "ha1": "hidden"}}
+    run("line", "set", "-", stdin=[DOCUMENT | secret, FAX])
+    run("forward", "set", LINE, "busy", "voicemail")
+    run("forward", "set", LINE, "busy", "voicemail")  # it is so already
+    run("forward", "off", LINE, "busy")
+    run("line", "set", "-", stdin=FAX | {"fleet": "globex"})
+    run("line", "delete", OTHER)
+    acme = [entry for _, entry in store.xrange("audit:acme")]
+    told = [(entry["line"], entry["what"]) for entry in acme]
+    assert told == [
+        (LINE, "created"), (OTHER, "created"), (LINE, "forwards"), (LINE, "forwards"),
+        (OTHER, "line"),
+    ]  # fmt: skip
+    assert {entry["how"] for entry in acme} == {"cli"}
+    assert all(entry["who"] for entry in acme)
+    busy = {"on": True, "to": {"kind": "voicemail", "number": LINE}}
+    assert json.loads(acme[2]["from"]) == {"forwards": {}}
+    assert json.loads(acme[2]["to"]) == {"forwards": {"busy": busy}}
+    assert json.loads(acme[3]["to"]) == {"forwards": {"busy": busy | {"on": False}}}
+    assert "hidden" not in str(acme)
+    globex = [entry["what"] for _, entry in store.xrange("audit:globex")]
+    assert globex == ["line", "deleted"]
 
 
 def test_a_change_made_meanwhile_is_not_lost(store: Any) -> None:
