@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from engine.config import Address
 from engine.exposition import Readings, process_families
-
-if TYPE_CHECKING:
-    from engine.supervisor import Post
+from engine.post import Post
 
 ASK_S = 2.0
 HEAD_END = b"\r\n\r\n"

@@ -14,6 +14,8 @@ from typing import Any
 from engine import systemd
 from engine.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
 
+START_S = 30.0  # for a process to say its first word: a busy machine imports slowly
+
 
 class Child:
     """A process that stands by until it is assigned.
@@ -60,8 +62,9 @@ class Child:
 
     async def stands_by(self) -> bool:
         """Wait until it has nothing left to do but to be assigned; False if it ended instead."""
-        await asyncio.wait([self._first_word, self.exited], return_when=asyncio.FIRST_COMPLETED)
-        return not self.exited.done()
+        both = [self._first_word, self.exited]
+        await asyncio.wait(both, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
+        return self._first_word.done() and not self.exited.done()
 
     async def assign(self, index: int, document: Any, redis_url: str | None) -> None:
         """From now on it is this worker."""

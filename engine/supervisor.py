@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,11 @@ import uvloop
 from engine import log
 from engine.admin import AddressInUse, Admin
 from engine.aggregate import Aggregate
-from engine.child import Child, told
+from engine.child import START_S, Child, told
 from engine.config import Config, ConfigError, build, load_document
 from engine.crash import last_stack
 from engine.journal import standing_in
+from engine.post import Post
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.systemd import Systemd
@@ -32,23 +32,7 @@ from engine.systemd import Systemd
 WATCH_S = 0.5
 PROGRESS_S = 10.0
 STOP_S = 20.0  # for a worker to end, over the time its calls are given
-START_S = 30.0  # for a worker to say its first word: a busy machine imports slowly
-STEADY_S = 60.0  # a worker that lived so long has not failed at its start
 TOLD_CALLS = 100  # ids of standing calls in the log line of a death
-BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before a restart, by failures in a row
-
-
-class Post:
-    """One worker's place: the process that holds it, and what became of those before."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.child: Child | None = None
-        self.generation = 0  # of the configuration and code that the process was started with
-        self.retiring = False  # its process was asked to drain, for another to take the place
-        self.restarts: Counter[str] = Counter()  # by reason
-        self.failures = 0  # in a row
-        self.task: asyncio.Task[None] | None = None
 
 
 class Supervisor:
@@ -206,10 +190,8 @@ class Supervisor:
             self._aggregate.remember(post.index)
             if reason != "replaced":
                 self._tell_death(post, child, status)
-                failed = reason == "not_started" or loop.time() - began < STEADY_S
-                post.failures = post.failures + 1 if failed else 0
-                await asyncio.sleep(BACK_OFF_S[min(post.failures, len(BACK_OFF_S)) - 1])
-            post.child, self._spare = self._spare or Child(), None
+                await asyncio.sleep(post.pause_s(loop.time() - began, reason == "died"))
+            post.child = self._take_spare()
             await self._assign(post, post.child)
             await post.child.settled()
             if post.child.takes_calls:
@@ -217,6 +199,11 @@ class Supervisor:
                 self.log.info("worker.restarted", worker=post.index, pid=post.child.pid)
             if self._spare is None:
                 self._spare = Child()
+
+    def _take_spare(self) -> Child:
+        """The process that stands by, if it still does."""
+        spare, self._spare = self._spare, None
+        return spare if spare is not None and not spare.exited.done() else Child()
 
     def _tell_death(self, post: Post, child: Child, status: int) -> None:
         calls = standing_in(child.journal) if child.journal else []
@@ -306,7 +293,7 @@ class Supervisor:
         while post := next((p for p in self.posts if p.generation < self._generation), None):
             child = post.child
             assert child is not None
-            if self._spare is None:
+            if self._spare is None or self._spare.exited.done():
                 self._spare = Child()
             # The ports are free for a moment only; and code that does not start replaces nothing.
             if not await self._spare.stands_by():

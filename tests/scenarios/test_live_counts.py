@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
-from tests.scenarios.processes import RedisServer
+from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre
 
 WORKERS = 3
@@ -148,3 +149,24 @@ async def one_call(stage: Stage, line: str, phone: Endpoint) -> None:
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
+
+
+async def test_where_the_front_shards_by_number_the_check_asks_nobody(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    engine = Engine(tmp_path, shared_redis.url, {"rules": {"live_count": "local"}})
+    engine.start()
+    theatre = Theatre(engine, shared_redis.client, tmp_path)
+    try:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            line, phone = await stage.line_with_phone(max_calls=1)
+            await one_call(stage, line, phone)
+            assert await counts_asked(stage, line, phone) == 0
+            standing = await stage.call(line)
+            ring = await phone.incoming()
+            await connect(standing, ring)
+            assert (await (await stage.call(line)).final()).code == 486
+            assert not stage.redis.exists(f"live:{line}")
+            await part(standing, ring)
+    finally:
+        engine.stop()
