@@ -169,6 +169,11 @@ class Engine:
         """Its SIP address as SIPp wants it."""
         return f"{self.address[0]}:{self.address[1]}"
 
+    @property
+    def admin(self) -> str:
+        """Its HTTP address, as host:port."""
+        return self._admin
+
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
         assert self._process is not None

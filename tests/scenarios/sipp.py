@@ -111,14 +111,26 @@ class Sipp:
         """What it sent and received so far."""
         return read_trace(self._file("messages"))
 
-    async def start(self, *, port: int = 0, calls: int = 1, limit_s: int = 25) -> Sipp:
-        """Start it and wait until its socket is bound. It fails by itself after `limit_s`."""
+    async def start(
+        self,
+        *,
+        port: int = 0,
+        calls: int = 1,
+        limit_s: int = 25,
+        rate: float = 10,
+        host: str = HOST,
+        trace: bool = True,
+    ) -> Sipp:
+        """Start it and wait until its socket is bound. It fails by itself after `limit_s`. `rate`:
+        calls a second that it places; `trace`: whether it keeps every message."""
         self.port = port or self.port
-        command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", HOST]
+        command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", host]
+        command += ["-r", str(rate)]
         command += ["-p", str(self.port), "-m", str(calls), "-nostdin"]
         # its control and media sockets: left alone, all SIPps of a machine crowd a few ports
         command += ["-cp", str(free_port()), "-mp", str(free_port(several=8))]
-        command += ["-trace_msg", "-message_file", str(self._file("messages"))]
+        if trace:
+            command += ["-trace_msg", "-message_file", str(self._file("messages"))]
         command += ["-trace_err", "-error_file", str(self._file("errors"))]
         command += ["-timeout", f"{limit_s}s", "-timeout_error"]
         with self._file("screen").open("wb") as screen:
