@@ -18,10 +18,17 @@ from benchmarks.idle import run_idle
 from benchmarks.instructions import COUNTED, count
 from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
+from benchmarks.scrape import run_scrape
 from benchmarks.sharding import run_sharding
 from benchmarks.subject import CHECKOUT, Subject, machine
 
-BENCHES = {**LOADED, "idle": run_idle, "goodput": run_goodput, "sharding": run_sharding}
+BENCHES = {
+    **LOADED,
+    "idle": run_idle,
+    "goodput": run_goodput,
+    "scrape": run_scrape,
+    "sharding": run_sharding,
+}
 _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 
 

@@ -101,7 +101,7 @@ class Run:
         stem = f"caller-{self._port}"
         self._stat = rig.directory / f"{stem}.csv"
         self._errors = rig.directory / f"{stem}.err"
-        self._log = rig.directory / f"{stem}.log"
+        self.log = rig.directory / f"{stem}.log"
         self._drops_before = rig.drops()
         self._load_pids = rig.load_pids()
         self._load_before_s = cpu_s(self._load_pids)
@@ -128,7 +128,7 @@ class Run:
             "-max_retrans", "2", "-max_invite_retrans", "2", "-recv_timeout", "5000",
             "-trace_stat", "-stf", self._stat.name, "-fd", "1",
             "-trace_err", "-error_file", self._errors.name,
-            "-trace_logs", "-log_file", self._log.name, *sipp_common(),
+            "-trace_logs", "-log_file", self.log.name, *sipp_common(),
         ]  # fmt: skip
 
     def step(self) -> bool:
@@ -177,7 +177,7 @@ class Run:
             seconds=tuple(self.seconds),
             load_cpu_s=load_s,
             drops=self._drops,
-            latency=Latency.read(self._log),
+            latency=Latency.read(self.log),
             errors=errors[:600],
             engine_waited_s=waited_s,
             plan_s=self._plan.seconds,

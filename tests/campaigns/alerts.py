@@ -12,35 +12,27 @@ import argparse
 import asyncio
 import json
 import math
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tests.campaigns.prometheus import Numbers, Prometheus, hurried
-from tests.scenarios import script
-from tests.scenarios.processes import ROOT, Engine, RedisServer
-from tests.scenarios.sipp import HOST, Sipp
+from tests.campaigns import faults
+from tests.campaigns.faults import Fault
+from tests.campaigns.prometheus import Numbers, Prometheus
+from tests.campaigns.scene import Scene
+from tests.scenarios.processes import ROOT
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "renvoi.json"
-STRANGER = "127.0.0.2"
-SETTINGS: dict[str, dict[str, Any]] = {
-    "sip": {"trusted_peers": [f"{HOST}/32"]},
-    "timers": {"pre_ringing_s": 2, "max_ring_s": 8, "max_call_s": 15},
-    "limits": {"calls": 100, "forwards_per_line": 8, "wait_s": 0},
-}
-MOBILE, NOBODY, FAX = "+33612345678", "+33972139999", "+33972130099"
 # Business hours are all hours here, and sums of money are small.
 NUMBERS: Numbers = {
     "RenvoiNoTraffic": (
         "and on () (day_of_week() > 0 < 6) and on () (hour() >= 8 < 16)", ""
     ),
-    "RenvoiOutOfPlan": ("> 3600", "> 150"),
+    "RenvoiOutOfPlan": ("> 3600", "> 300"),
     "RenvoiRecordsWait": ("> 1000", "> 5"),
     "RenvoiRulesStale": ("> 900", "> 30"),
 }  # fmt: skip
@@ -49,307 +41,6 @@ NUMBERS: Numbers = {
 class Wrong(AssertionError):
     """A panel without data, a rule that does not evaluate, an alert that is silent or does not end.
     """
-
-
-@dataclass(frozen=True)
-class Flow:
-    """Calls of one kind: the called line, what its phone plays ("" = none is registered), and what
-    the caller plays."""
-
-    number: str
-    phone: str
-    caller: Callable[[str, str], str]
-    rate: float
-    forwards: dict[str, dict[str, Any]]
-    offer: dict[str, Any]
-
-
-def _answered(called: str, caller: str) -> str:
-    return script.answered_call(called, caller, talk_s=1.0)
-
-
-def _to(kind: str, number: str, **more: Any) -> dict[str, Any]:
-    return {"on": True, "to": {"kind": kind, "number": number}, **more}
-
-
-def flows() -> list[Flow]:
-    """What a day looks like: most calls are answered, some forwarded, some refused."""
-    number = [f"+3397213{place:04d}" for place in range(10)]
-    unlimited: dict[str, Any] = {"mobile": "unlimited"}
-    return [
-        Flow(number[0], "answers", _answered, 3, {}, {}),
-        Flow(number[1], "busy", _answered, 1, {"busy": _to("voicemail", number[1])}, {}),
-        Flow(number[2], "rings", _answered, 0.5,
-             {"no_answer": _to("voicemail", number[2], after_s=5)}, {}),
-        Flow(number[3], "", _answered, 1, {"unreachable": _to("number", MOBILE)}, unlimited),
-        Flow(number[4], "", _answered, 0.5, {"unreachable": _to("number", MOBILE)},
-             {"mobile": "hours", "mobile_hours": 100}),
-        Flow(number[5], "answers", _answered, 0.5, {"unconditional": _to("fax", FAX)}, {}),
-        Flow(number[6], "busy", lambda a, b: script.refused_call(a, b, 486), 0.5, {}, {}),
-        Flow(number[7], "rings", lambda a, b: script.cancelled_call(a, b, after=180), 0.3, {}, {}),
-    ]  # fmt: skip
-
-
-class Scene:
-    """Redis, engine, Prometheus, phones, destinations and callers."""
-
-    def __init__(self, directory: Path, factor: float, numbers: Numbers) -> None:
-        self._directory = directory
-        self.server = RedisServer(directory)
-        self.engine = Engine(directory, self.server.url, SETTINGS)
-        self.prometheus = Prometheus(directory, [self.engine.admin], factor, numbers)
-        self.factor = factor
-        self.flows = flows()
-        self._phones: dict[str, Sipp] = {}
-        self._callers: list[Sipp] = []
-        self._targets: dict[str, Sipp] = {}
-
-    async def start(self) -> None:
-        """Everything runs, and nobody calls yet."""
-        self.server.start()
-        for name, play in {
-            "answers": script.answering_phone(rings_s=0.2),
-            "busy": script.refusing_phone("486 Busy Here"),
-            "rings": script.cancelled_phone(),
-        }.items():
-            self._phones[name] = await self.sipp(play)
-        for kind in self.engine.ports:
-            await self.target(kind, script.answering_phone(rings_s=0.1))
-        self.write_line(FAX, offer={"fax": True})
-        for flow in self.flows:
-            self.write_line(flow.number, forwards=flow.forwards, offer=flow.offer)
-        self.register()
-        self.engine.start()
-        self.prometheus.start()
-
-    async def stop(self) -> None:
-        """End everything."""
-        self.prometheus.stop()
-        for sipp in (*self._callers, *self._phones.values(), *self._targets.values()):
-            await sipp.stop()
-        self.server.resume()
-        self.engine.stop()
-        self.server.stop()
-
-    def write_line(self, number: str, **fields: Any) -> None:
-        """A line of the fleet."""
-        document = {"number": number, "fleet": "acme", **fields}
-        self.server.client.set(f"line:{number}", json.dumps(document))
-
-    def register(self) -> None:
-        """Every phone is where it belongs, for an hour."""
-        for flow in self.flows:
-            if flow.phone:
-                uri = f"sip:phone@{HOST}:{self._phones[flow.phone].port}"
-                self.server.client.zadd(f"reg:{flow.number}", {uri: time.time() + 3600})
-
-    async def sipp(self, play: str, **options: Any) -> Sipp:
-        """A SIPp that goes on until it is stopped."""
-        settings: dict[str, Any] = {"calls": 1_000_000, "limit_s": 3600, "trace": False}
-        return await Sipp(self._directory, play, self.engine.peer).start(**(settings | options))
-
-    async def target(self, kind: str, play: str) -> None:
-        """The server of a destination, in the place of the one before."""
-        if kind in self._targets:
-            await self._targets[kind].stop()
-        self._targets[kind] = await self.sipp(play, port=self.engine.ports[kind])
-
-    async def call(self) -> None:
-        """The usual traffic begins."""
-        for place, flow in enumerate(self.flows):
-            play = flow.caller(flow.number, f"+3314000{place:04d}")
-            self._callers.append(await self.sipp(play, rate=flow.rate))
-
-    async def be_silent(self) -> None:
-        """Nobody calls any more."""
-        for caller in self._callers:
-            await caller.stop()
-        self._callers.clear()
-
-    @asynccontextmanager
-    async def more(self, play: str, rate: float, **options: Any) -> AsyncIterator[None]:
-        """More calls, of one kind."""
-        sipp = await self.sipp(play, rate=rate, **options)
-        try:
-            yield
-        finally:
-            await sipp.stop()
-
-
-# -- faults ----------------------------------------------------------------------------------------
-
-
-Fault = Callable[[Scene], AbstractAsyncContextManager[None]]
-
-
-@asynccontextmanager
-async def redis_hangs(scene: Scene) -> AsyncIterator[None]:
-    """Redis stops without closing a connection."""
-    scene.server.pause()
-    try:
-        yield
-    finally:
-        scene.server.resume()
-
-
-@asynccontextmanager
-async def redis_takes_no_writes(scene: Scene) -> AsyncIterator[None]:
-    """Redis answers and refuses every write."""
-    scene.server.client.config_set("min-replicas-to-write", 1)
-    try:
-        yield
-    finally:
-        scene.server.client.config_set("min-replicas-to-write", 0)
-
-
-@asynccontextmanager
-async def bad_document(scene: Scene) -> AsyncIterator[None]:
-    """Somebody writes nonsense for a line that is called."""
-    scene.server.client.set(f"line:{scene.flows[0].number}", '{"number": 7}')
-    try:
-        yield
-    finally:
-        scene.write_line(scene.flows[0].number)
-
-
-@asynccontextmanager
-async def registrations_gone(scene: Scene) -> AsyncIterator[None]:
-    """All phones are gone at once."""
-    scene.server.client.delete(*(f"reg:{flow.number}" for flow in scene.flows))
-    try:
-        yield
-    finally:
-        scene.register()
-
-
-@asynccontextmanager
-async def numbers_gone(scene: Scene) -> AsyncIterator[None]:
-    """Many calls to numbers that are no lines: an import that went wrong."""
-    async with scene.more(script.refused_call(NOBODY, "+33140009001", 404), rate=40):
-        yield
-
-
-@asynccontextmanager
-async def forwards_pile_up(scene: Scene) -> AsyncIterator[None]:
-    """One line is made to forward many calls at once."""
-    number = "+33972130050"
-    scene.write_line(number, forwards={"unreachable": _to("number", "+33186000001")})
-    play = script.answered_call(number, "+33140009002", talk_s=4.0)
-    async with scene.more(play, rate=6):
-        yield
-
-
-@asynccontextmanager
-async def out_of_plan(scene: Scene) -> AsyncIterator[None]:
-    """Many calls out of plan: fraud by a forward."""
-    lines = [f"+3397213006{place}" for place in range(5)]
-    forwards = {"unreachable": _to("number", MOBILE)}
-    async with AsyncExitStack() as stack:
-        for line in lines:
-            scene.write_line(line, forwards=forwards, offer={"mobile": "unlimited"})
-            play = script.answered_call(line, "+33140009003", talk_s=2.0)
-            await stack.enter_async_context(scene.more(play, rate=3))
-        yield
-
-
-@asynccontextmanager
-async def crowd(scene: Scene) -> AsyncIterator[None]:
-    """More calls at once than `limits.calls`."""
-    number = scene.flows[0].number
-    async with scene.more(script.answered_call(number, "+33140009004", talk_s=6.0), rate=25):
-        yield
-
-
-@asynccontextmanager
-async def voicemail_fails(scene: Scene) -> AsyncIterator[None]:
-    """The voicemail refuses every call."""
-    await scene.target("voicemail", script.refusing_phone("503 Service Unavailable"))
-    try:
-        yield
-    finally:
-        await scene.target("voicemail", script.answering_phone(rings_s=0.1))
-
-
-@asynccontextmanager
-async def strangers(scene: Scene) -> AsyncIterator[None]:
-    """Somebody who is not trusted tries many calls."""
-    play = script.refused_call(scene.flows[0].number, "+33140009005", 403)
-    async with scene.more(play, rate=40, host=STRANGER):
-        yield
-
-
-@asynccontextmanager
-async def core_taken(scene: Scene) -> AsyncIterator[None]:
-    """Something else takes the engine's core most of the time."""
-
-    async def take() -> None:
-        while True:
-            scene.engine.signal(signal.SIGSTOP)
-            await asyncio.sleep(0.4)
-            scene.engine.signal(signal.SIGCONT)
-            await asyncio.sleep(0.1)
-
-    task = asyncio.create_task(take())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        scene.engine.signal(signal.SIGCONT)
-
-
-@asynccontextmanager
-async def slow_look_ups(scene: Scene) -> AsyncIterator[None]:
-    """Redis answers late, and the lines that are called are not in memory."""
-
-    async def hold_up() -> None:
-        while True:
-            scene.server.client.flushdb()  # every look-up goes to Redis again
-            for flow in scene.flows:
-                scene.write_line(flow.number, forwards=flow.forwards, offer=flow.offer)
-            scene.register()
-            scene.server.client.client_pause(150, all=True)
-            await asyncio.sleep(0.3)
-
-    task = asyncio.create_task(hold_up())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def calls_cut_off(scene: Scene) -> AsyncIterator[None]:
-    """Calls that last longer than `timers.max_call_s`."""
-    number = scene.flows[0].number
-    async with scene.more(script.answered_call(number, "+33140009006", talk_s=60.0), rate=2):
-        yield
-
-
-@asynccontextmanager
-async def engine_gone(scene: Scene) -> AsyncIterator[None]:
-    """The engine is killed, and started again later."""
-    scene.engine.signal(signal.SIGKILL)
-    await scene.engine.exited(5)
-    yield
-    scene.engine.start()
-
-
-@asynccontextmanager
-async def engine_restarted(scene: Scene) -> AsyncIterator[None]:
-    """The engine is killed and started again at once."""
-    async with engine_gone(scene):
-        pass
-    yield
-
-
-@asynccontextmanager
-async def silence(scene: Scene) -> AsyncIterator[None]:
-    """Nobody calls any more."""
-    await scene.be_silent()
-    yield
-    await scene.call()
 
 
 @dataclass(frozen=True)
@@ -362,27 +53,27 @@ class Case:
 
 
 CASES = (
-    Case(bad_document, ("RenvoiDocumentsRefused",)),
-    Case(registrations_gone, ("RenvoiMassDeregistration",)),
-    Case(numbers_gone, ("RenvoiSeerBurn",), 120),
-    Case(forwards_pile_up, ("RenvoiForwardLimit",)),
-    Case(voicemail_fails, ("RenvoiTargetUnreachable",)),
-    Case(strangers, ("RenvoiStrangers",)),
-    Case(crowd, ("RenvoiNearCapacity", "RenvoiRefusingCalls")),
-    Case(out_of_plan, ("RenvoiOutOfPlan",), 120),
-    Case(slow_look_ups, ("RenvoiDecisionBurn",), 120),
-    Case(core_taken, ("RenvoiLoopLag",)),
-    Case(calls_cut_off, ("RenvoiCallsCutOff",), 90),
+    Case(faults.bad_document, ("RenvoiDocumentsRefused",)),
+    Case(faults.registrations_gone, ("RenvoiMassDeregistration",)),
+    Case(faults.numbers_gone, ("RenvoiSeerBurn",), 120),
+    Case(faults.forwards_pile_up, ("RenvoiForwardLimit",)),
+    Case(faults.voicemail_fails, ("RenvoiTargetUnreachable",)),
+    Case(faults.strangers, ("RenvoiStrangers",)),
+    Case(faults.crowd, ("RenvoiNearCapacity", "RenvoiRefusingCalls")),
+    Case(faults.out_of_plan, ("RenvoiOutOfPlan",), 120),
+    Case(faults.slow_look_ups, ("RenvoiDecisionBurn",), 120),
+    Case(faults.core_taken, ("RenvoiLoopLag",)),
+    Case(faults.calls_cut_off, ("RenvoiCallsCutOff",), 90),
     Case(
-        redis_hangs,
+        faults.redis_hangs,
         ("RenvoiRedisDown", "RenvoiRulesLate", "RenvoiRulesTooLate", "RenvoiRecordsWait",
          "RenvoiRulesStale"),
         90,
     ),
-    Case(redis_takes_no_writes, ("RenvoiRulesLate", "RenvoiRulesTooLate"), 90),
-    Case(silence, ("RenvoiNoTraffic",)),
-    Case(engine_gone, ("RenvoiDown",)),
-    Case(engine_restarted, ("RenvoiRestarts",)),
+    Case(faults.redis_takes_no_writes, ("RenvoiRulesLate", "RenvoiRulesTooLate"), 90),
+    Case(faults.silence, ("RenvoiNoTraffic",)),
+    Case(faults.engine_gone, ("RenvoiDown",)),
+    Case(faults.engine_restarted, ("RenvoiRestarts",)),
 )  # fmt: skip
 
 
@@ -482,7 +173,7 @@ def broken_rules(prometheus: Prometheus) -> list[str]:
     return broken
 
 
-async def run(
+async def campaign(
     groups: Iterable[Sequence[Case]],
     *,
     factor: float,
@@ -497,6 +188,7 @@ async def run(
         scene = Scene(Path(name), factor, numbers)
         try:
             await scene.start()
+            began = time.monotonic()
             await scene.call()
             await asyncio.sleep(warm_s)
             await settled(scene.prometheus)
@@ -509,7 +201,7 @@ async def run(
                          f"cleared {one.cleared_s:5.1f} s after")  # fmt: skip
                     shown.append(one)
             if pictures is not None:
-                await paint(scene.prometheus, pictures)
+                await paint(scene.prometheus, pictures, (time.monotonic() - began) / 60)
             return shown
         finally:
             await scene.stop()
@@ -524,10 +216,11 @@ async def settled(prometheus: Prometheus, within_s: float = 20) -> None:
         raise Wrong(f"no data or no value:\n{what}") from None
 
 
-async def paint(prometheus: Prometheus, directory: Path) -> None:
-    """Draw the dashboard as it stands."""
+async def paint(prometheus: Prometheus, directory: Path, minutes: float) -> None:
+    """Draw the dashboard as it stands, over the last minutes."""
     command = [sys.executable, str(ROOT / "deploy" / "grafana" / "picture.py")]
-    command += ["--prometheus", prometheus.url, "--out", str(directory), "--minutes", "15"]
+    command += ["--prometheus", prometheus.url, "--out", str(directory)]
+    command += ["--minutes", f"{minutes:g}"]
     painter = await asyncio.create_subprocess_exec(*command)
     if await painter.wait():
         raise Wrong("the dashboard could not be drawn")
@@ -546,7 +239,7 @@ def main() -> int:
     groups = [[known[name]] for name in options.only or known]
     try:
         shown = asyncio.run(
-            run(groups, factor=options.factor, numbers=NUMBERS, warm_s=20, clears_s=180,
+            campaign(groups, factor=options.factor, numbers=NUMBERS, warm_s=20, clears_s=180,
                 pictures=options.pictures, tell=lambda line: print(line, flush=True))
         )  # fmt: skip
     except Wrong as wrong_one:
@@ -556,7 +249,7 @@ def main() -> int:
     return 0
 
 
-__all__ = ["CASES", "NUMBERS", "Case", "Shown", "Wrong", "hurried", "run"]
+__all__ = ["CASES", "NUMBERS", "Case", "Shown", "Wrong", "campaign"]
 
 if __name__ == "__main__":
     sys.exit(main())

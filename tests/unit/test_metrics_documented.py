@@ -22,7 +22,10 @@ WHEN_TOLD = {
 def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
     """Type and labels by metric, from the page's tables."""
     found = {}
-    for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \|(.*?)\|", PAGE, re.MULTILINE):
+    of_a_worker = PAGE.partition("## An engine with several workers")[0]
+    for name, kind, labels in re.findall(
+        r"^\| `(\w+)` \| (\w+) \|(.*?)\|", of_a_worker, re.MULTILINE
+    ):
         assert name not in found, f"{name} is there twice"
         found[name] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
     return found
