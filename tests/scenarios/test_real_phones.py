@@ -59,6 +59,8 @@ async def test_a_phone_registers_is_called_and_both_hear_one_another(
     await phone.command("accept")
     for side in (caller, phone):
         await side.talks()
+    await caller.command("sndcode", "7")  # in the RTP, as both agreed by SDP
+    await phone.event("CALL_DTMF_START")
     await caller.command("hold")
     await phone.is_sent("a=sendonly")
     await caller.command("resume")
@@ -66,6 +68,19 @@ async def test_a_phone_registers_is_called_and_both_hear_one_another(
     await caller.closed()
     (record,) = await stage.records_of(phone.number)
     assert record["outcome"] == "answered"
+
+
+async def test_a_phone_is_heard_before_it_is_picked_up(stage: Stage, phones: Phones) -> None:
+    """Early media (183 with SDP); then the caller gives up."""
+    phone = await phones.line("answermode=early")
+    caller = await phones.line()
+    await caller.dial(phone.number)
+    for seen in ("CALL_PROGRESS", "CALL_REMOTE_SDP"):
+        await caller.event(seen)
+    await caller.command("hangup")
+    await phone.closed()
+    (record,) = await stage.records_of(phone.number)
+    assert record["outcome"] == "cancelled"
 
 
 async def test_a_phone_that_is_busy_is_forwarded(stage: Stage, phones: Phones) -> None:
