@@ -8,9 +8,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from engine.audit import KEPT, PREFIX, Json, entry
-
-__all__ = ["Change", "add", "entry", "read"]
+from engine.audit import PREFIX, Json
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000
@@ -28,11 +26,6 @@ class Change:
     what: str  # forwards | line | created | deleted
     before: Json
     after: Json
-
-
-def add(pipeline: Any, fleet: str, fields: dict[str, bytes]) -> None:
-    """Append an entry, inside the transaction of the change it tells of."""
-    pipeline.xadd(PREFIX + fleet, fields, maxlen=KEPT, approximate=True)
 
 
 async def read(

@@ -213,8 +213,11 @@ class Directory:
         """Read these lines again; the numbers of those that are lines."""
         if not keys:
             return []
+        pipe = self._redis.pipeline(transaction=False)  # in a cluster they are on several nodes
+        for key in keys:
+            pipe.get(key)
         there = []
-        for key, raw in zip(keys, await self._redis.mget(keys), strict=True):
+        for key, raw in zip(keys, await pipe.execute(), strict=True):
             number = key.removeprefix(_PREFIX).decode(errors="replace")
             line = self._listed(number, raw) if raw is not None else None
             if line is None:

@@ -7,16 +7,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis
-from redis.exceptions import WatchError
+from redis.asyncio import Redis, RedisCluster
 
-from engine.audit import differing, without_secrets
-from manager import audit
+from engine.audit import KEPT, PREFIX, differing, entry, without_secrets
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
@@ -24,6 +22,18 @@ from rules.validate import canonical, check_write, numbers_named
 
 _PREFIX = "line:"
 _ATTEMPTS = 20
+_RESTLESS = "line {} is changed by others all the time"
+
+# KEYS: the line, then the logs that are on the same node. ARGV: the document that was read ("" =
+# none), the one to write ("" = delete), how many entries a log keeps, the fields of the entry.
+_SWAP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
+for n = 2, #KEYS do
+  redis.call('XADD', KEYS[n], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+end
+return 1
+"""
 
 Document = dict[str, Any]
 
@@ -62,12 +72,12 @@ class Lines:
 
     async def read(self, who: Who, number: str) -> Stored:
         """Raises NotFound (also for a line of another fleet), Broken."""
-        return self._let_in(who, number, await self._redis.get(_PREFIX + number))
+        return self._let_in(who, number, await self._raw(number))
 
     async def several(self, who: Who, numbers: Iterable[str]) -> dict[str, Stored]:
         """Those of the lines that are there, that they may see, and whose document is right."""
         wanted = list(dict.fromkeys(numbers))
-        raws = await self._redis.mget([_PREFIX + n for n in wanted]) if wanted else []
+        raws = await self._raws(wanted)
         found = {}
         for number, raw in zip(wanted, raws, strict=True):
             try:
@@ -89,34 +99,28 @@ class Lines:
         etag: str | None = None,
         what: str = "forwards",
     ) -> Written:
-        """Change one document: compared, checked as a whole and written in one transaction, with
-        its entry in the audit log. `edit` changes a copy of the document.
+        """Change one document: checked as a whole, compared and written in one step, with its
+        entry in the audit log. `edit` changes a copy of the document.
 
         Raises NotFound, Broken, Refused, Outdated (it is no longer the one of `etag`).
         """
 
-        async def prepare(pipe: Any) -> tuple[Stored, Document]:
-            stored = self._let_in(who, number, await self._watched(pipe, number))
-            if etag is not None and etag != stored.etag:
-                raise Outdated(f"line {number} was changed since it was read")
-            document: Document = orjson.loads(orjson.dumps(stored.document))
-            edit(document)
-            return stored, document
-
-        return await self._write(who, number, what, prepare)
+        for _ in range(_ATTEMPTS):
+            raw = await self._raw(number)
+            stored, document = self._edited(who, number, raw, edit, etag)
+            written = await self._write(who, number, raw, stored, document, what)
+            if written is not None:
+                return written
+        raise Unavailable(_RESTLESS.format(number))
 
     async def preview(
         self, who: Who, number: str, edit: Callable[[Document], None], etag: str | None = None
     ) -> Stored:
         """What `change` would write, with the same checks and the same errors."""
-        async with self._redis.pipeline() as pipe:
-            stored = self._let_in(who, number, await self._watched(pipe, number))
-            if etag is not None and etag != stored.etag:
-                raise Outdated(f"line {number} was changed since it was read")
-            document: Document = orjson.loads(orjson.dumps(stored.document))
-            edit(document)
-            line = await self._check(pipe, number, stored, document)
-            return Stored(line, canonical(document, line), stored.etag)
+        raw = await self._raw(number)
+        stored, document = self._edited(who, number, raw, edit, etag)
+        line = await self._check(number, stored, document)
+        return Stored(line, canonical(document, line), stored.etag)
 
     async def replace(
         self, who: Who, number: str, document: Document, etag: str | None, new: bool
@@ -126,8 +130,8 @@ class Lines:
         `new`: only if there is no such line yet. Raises Refused, Outdated.
         """
 
-        async def prepare(pipe: Any) -> tuple[Stored | None, Document]:
-            raw = await self._watched(pipe, number)
+        for _ in range(_ATTEMPTS):
+            raw = await self._raw(number)
             stored = None if raw is None else self._if_readable(number, raw)
             if raw is not None and new:
                 raise Outdated(f"line {number} is there already")
@@ -137,80 +141,101 @@ class Lines:
             if stored is not None and "credentials" not in result:
                 kept = stored.document.get("credentials")
                 result |= {} if kept is None else {"credentials": kept}
-            return stored, result
-
-        return await self._write(who, number, "line", prepare)
+            written = await self._write(who, number, raw, stored, result, "line")
+            if written is not None:
+                return written
+        raise Unavailable(_RESTLESS.format(number))
 
     async def delete(self, who: Who, number: str, etag: str | None) -> None:
         """Raises NotFound, Broken, Outdated."""
         for _ in range(_ATTEMPTS):
-            async with self._redis.pipeline() as pipe:
-                stored = self._let_in(who, number, await self._watched(pipe, number))
-                if etag is not None and etag != stored.etag:
-                    raise Outdated(f"line {number} was changed since it was read")
-                pipe.multi()
-                pipe.delete(_PREFIX + number)
-                gone = without_secrets(stored.document)
-                audit.add(
-                    pipe,
-                    stored.fleet,
-                    audit.entry(who.name, who.how, number, "deleted", gone, {}),
-                )
-                try:
-                    await pipe.execute()
-                except WatchError:
-                    continue
+            raw = await self._raw(number)
+            stored = self._let_in(who, number, raw)
+            if etag is not None and etag != stored.etag:
+                raise Outdated(f"line {number} was changed since it was read")
+            gone = without_secrets(stored.document)
+            told = entry(who.name, who.how, number, "deleted", gone, {})
+            if await self._swap(number, raw, b"", {stored.fleet}, told):
                 return
-        raise Unavailable(f"line {number} is changed by others all the time")
+        raise Unavailable(_RESTLESS.format(number))
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _write(
-        self, who: Who, number: str, what: str, prepare: Callable[[Any], Any]
-    ) -> Written:
-        for _ in range(_ATTEMPTS):
-            async with self._redis.pipeline() as pipe:
-                stored, document = await prepare(pipe)
-                line = await self._check(pipe, number, stored, document)
-                if not who.may(line.fleet) or (stored and not who.may(stored.fleet)):
-                    raise NotFound(f"line {number}: unknown line")
-                document = canonical(document, line)
-                raw = orjson.dumps(document)
-                result = Stored(line, document, etag_of(raw))
-                if stored is not None and document == stored.document:
-                    return Written(stored, changed=False)
-                pipe.multi()
-                pipe.set(_PREFIX + number, raw)
-                before = {} if stored is None else without_secrets(stored.document)
-                after = without_secrets(document)
-                happened = "created" if stored is None else what
-                told = audit.entry(who.name, who.how, number, happened, *differing(before, after))
-                for fleet in {line.fleet, stored.fleet if stored else line.fleet}:
-                    audit.add(pipe, fleet, told)
-                try:
-                    await pipe.execute()
-                except WatchError:
-                    continue
-                return Written(result, changed=True)
-        raise Unavailable(f"line {number} is changed by others all the time")
-
-    async def _watched(self, pipe: Any, number: str) -> bytes | None:
-        await pipe.watch(_PREFIX + number)
-        raw: bytes | None = await pipe.get(_PREFIX + number)
+    async def _raw(self, number: str) -> bytes | None:
+        raw: bytes | None = await self._redis.get(_PREFIX + number)
         return raw
 
-    async def _check(
-        self, pipe: Any, number: str, stored: Stored | None, document: Document
-    ) -> Line:
+    async def _raws(self, numbers: Sequence[str]) -> list[bytes | None]:
+        """Asked in one go; a pipeline, since in a cluster they live on several nodes."""
+        pipe = self._redis.pipeline(transaction=False)
+        for number in numbers:
+            pipe.get(_PREFIX + number)
+        return list(await pipe.execute()) if numbers else []
+
+    def _edited(
+        self,
+        who: Who,
+        number: str,
+        raw: bytes | None,
+        edit: Callable[[Document], None],
+        etag: str | None,
+    ) -> tuple[Stored, Document]:
+        stored = self._let_in(who, number, raw)
+        if etag is not None and etag != stored.etag:
+            raise Outdated(f"line {number} was changed since it was read")
+        document: Document = orjson.loads(orjson.dumps(stored.document))
+        edit(document)
+        return stored, document
+
+    async def _write(
+        self,
+        who: Who,
+        number: str,
+        raw: bytes | None,
+        stored: Stored | None,
+        document: Document,
+        what: str,
+    ) -> Written | None:
+        """Check and write; None when somebody else was quicker."""
+        line = await self._check(number, stored, document)
+        if not who.may(line.fleet) or (stored and not who.may(stored.fleet)):
+            raise NotFound(f"line {number}: unknown line")
+        document = canonical(document, line)
+        if stored is not None and document == stored.document:
+            return Written(stored, changed=False)
+        new = orjson.dumps(document)
+        before = {} if stored is None else without_secrets(stored.document)
+        happened = "created" if stored is None else what
+        changes = differing(before, without_secrets(document))
+        told = entry(who.name, who.how, number, happened, *changes)
+        fleets = {line.fleet, stored.fleet if stored else line.fleet}
+        if not await self._swap(number, raw, new, fleets, told):
+            return None
+        return Written(Stored(line, document, etag_of(new)), changed=True)
+
+    async def _swap(
+        self, number: str, old: bytes | None, new: bytes, fleets: set[str], told: dict[str, Any]
+    ) -> bool:
+        """Write the line if it is still the one that was read, with its entry in the logs: in one
+        step, but for a Redis Cluster, whose logs live on other nodes and follow."""
+        logs = [PREFIX + fleet for fleet in sorted(fleets)]
+        apart = isinstance(self._redis, RedisCluster)
+        keys = [_PREFIX + number, *([] if apart else logs)]
+        fields = [part for field in told.items() for part in field]
+        done = await self._redis.eval(_SWAP, len(keys), *keys, old or b"", new, KEPT, *fields)
+        if done and apart:
+            for log in logs:
+                await self._redis.xadd(log, told, maxlen=KEPT, approximate=True)
+        return bool(done)
+
+    async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
         """The document as a whole, each forward on its own so that all that is wrong is told."""
         try:
             line = load_line(orjson.dumps(document), number, self._numbering)
             named = numbers_named(document, self._numbering)
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
-        if named:
-            await pipe.watch(*(_PREFIX + other for other in named))
-        raws = await pipe.mget([_PREFIX + other for other in named]) if named else []
+        raws = await self._raws(named)
         others: dict[str, Line | None] = {}
         for other, raw in zip(named, raws, strict=True):
             target = None if raw is None else self._if_readable(other, raw)
@@ -263,7 +288,10 @@ class Lines:
             raise Broken(f"line {number}: its document is refused: {error}") from None
         if not who.may(line.fleet):
             raise unknown
-        return Stored(line, orjson.loads(raw), etag_of(raw))
+        try:
+            return Stored(line, orjson.loads(raw), etag_of(raw))
+        except orjson.JSONDecodeError as error:
+            raise Broken(f"line {number}: its document is no JSON: {error}") from None
 
     def _if_readable(self, number: str, raw: bytes) -> Stored | None:
         try:

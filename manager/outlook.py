@@ -188,7 +188,7 @@ class Teller:
         return self._say(f"step_{condition}_now")
 
     def _end(self, decision: Reject) -> str:
-        if decision.why == "suspended":
+        if decision.why in ("suspended", "fleet_suspended"):
             return self._say("end_suspended")
         known = decision.condition in (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)
         return self._say(f"end_{decision.condition}" if known else "end_other")

@@ -39,7 +39,7 @@ async def of_line(
     while seen < _MOST_READ:
         entries = await client.xrevrange(STREAM, max=end, count=_READ_AT_ONCE)
         for key, entry in entries:
-            met = _met(entry, line.number)
+            met = _met(entry, line)
             if met is not None and (met.forward is not None or not forwarded):
                 found.append(met)
                 if len(found) == limit:
@@ -51,20 +51,23 @@ async def of_line(
     return found, end.removeprefix("(")
 
 
-def _met(entry: dict[bytes, bytes], number: str) -> Met | None:
+def _met(entry: dict[bytes, bytes], line: Line) -> Met | None:
+    number = line.number.encode()
     # Most entries are other lines': look before reading all of one.
-    if entry.get(b"called") != number.encode() and f'"{number}"'.encode() not in entry.get(
-        b"forwards", b""
-    ):
+    if entry.get(b"called") != number and b'"%b"' % number not in entry.get(b"forwards", b""):
         return None
     try:
         record = read_entry(entry)
     except ValueError:
         return None
-    forward = next((f for f in record.forwards if f.line == number), None)
+    # A line that came from another fleet does not bring what was forwarded there.
+    own = (f for f in record.forwards if f.line == line.number and f.fleet in ("", line.fleet))
+    forward = next(own, None)
+    if forward is None and any(f.line == line.number for f in record.forwards):
+        return None
     if forward is not None and not _known(forward):
         return None  # not written by the engine
-    return Met(record, forward) if forward or record.called == number else None
+    return Met(record, forward) if forward or record.called == line.number else None
 
 
 def _known(forward: ForwardRecord) -> bool:

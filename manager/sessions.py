@@ -26,6 +26,14 @@ from manager.who import Forbidden, TooMany, Who
 _PREFIX = "manager:session:"
 _ATTEMPTS = "manager:attempts:"
 _WINDOW_S = 900
+# Counts one more within the window (ARGV: its seconds); the count, and the seconds that are left.
+_COUNT = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return {count, redis.call('TTL', KEYS[1])}
+"""
+# One less, unless the window has ended meanwhile: a count without an end would lock for ever.
+_FORGIVE = "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
 _log = log.get_logger("manager")
 
 
@@ -90,7 +98,7 @@ class Sessions:
             _log.warning("login.refused", account=known, address=address)
             return None
         for key in limits:
-            await self._redis.decr(key)
+            await self._redis.eval(_FORGIVE, 1, key)
         sid = secrets.token_urlsafe(32)
         kept = Kept(account.name, account.stamp, secrets.token_urlsafe(24), time.time())
         key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
@@ -146,16 +154,8 @@ class Sessions:
             f"{_ATTEMPTS}address:{address}": 5 * most,
             f"{_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
         }
-        pipe = self._redis.pipeline(transaction=True)
-        for key in limits:
-            pipe.set(key, 0, ex=_WINDOW_S, nx=True)
-            pipe.incr(key)
-            pipe.ttl(key)
-        answers = await pipe.execute()
-        for place, (key, most) in enumerate(limits.items()):
-            count, left_s = answers[3 * place + 1], answers[3 * place + 2]
-            if left_s < 0:  # it ended while a right password was compared, and was counted down
-                await self._redis.expire(key, _WINDOW_S)
+        for key, most in limits.items():
+            count, left_s = await self._redis.eval(_COUNT, 1, key, _WINDOW_S)
             if count > most:
                 _log.warning("login.limited", account=name, address=address)
                 raise TooMany("too many log-ins that failed", max(1, int(left_s)))

@@ -14,6 +14,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "skip": ("Aller au contenu", "Skip to the content"),
     "product": ("Renvoi", "Renvoi"),
     "tagline": ("Vos renvois d’appels", "Your call forwarding"),
+    "lead": (
+        "Choisissez où vont vos appels quand vous ne pouvez pas répondre.",
+        "Choose where your calls go when you cannot answer.",
+    ),
     "log_in": ("Se connecter", "Log in"),
     "log_out": ("Se déconnecter", "Log out"),
     "account": ("Identifiant", "Account"),
@@ -86,7 +90,6 @@ WORDS: dict[str, tuple[str, str]] = {
     "caller_hidden": ("Numéro masqué", "Withheld"),
     "why": ("Motif", "Reason"),
     "to_where": ("Vers", "To"),
-    "talk": ("Durée", "Duration"),
     "cost": ("Coût", "Cost"),
     "history": ("Historique des changements", "History of changes"),
     "history_none": ("Aucun changement pour l’instant.", "No change so far."),
@@ -390,11 +393,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "bulk_on": ("Activer", "Turn on"),
     "bulk_nothing": ("Choisissez au moins un renvoi à changer.", "Choose a forward to change."),
     "bulk_lines": ("Lignes concernées", "The lines"),
-    "bulk_ready": ("{count} lignes peuvent être changées.", "{count} lines can be changed."),
-    "bulk_refused": ("{count} restent comme elles sont :", "{count} stay as they are:"),
-    "bulk_done": ("{count} lignes changées", "{count} lines changed"),
-    "bulk_same": ("{count} l’étaient déjà.", "{count} were so already."),
-    "bulk_cost": ("{count} renvois : {cost}", "{count} forwards: {cost}"),
+    "bulk_ready": ("Lignes à changer : {count}", "Lines to change: {count}"),
+    "bulk_refused": ("Restent comme elles sont : {count}", "Stay as they are: {count}"),
+    "bulk_done": ("Lignes changées : {count}", "Lines changed: {count}"),
+    "bulk_same": ("Déjà ainsi : {count}.", "So already: {count}."),
+    "bulk_cost": ("{count} × {cost}", "{count} × {cost}"),
 }  # fmt: skip
 
 

@@ -309,10 +309,10 @@ async def test_several_lines(
     await page.fill("#unreachable-number", "09 72 10 10 02")
     await marie.shown("fr-10-several")
     await page.get_by_role("button", name="Aperçu").click()
-    await marie.says("2 lignes peuvent être changées.")
+    await marie.says("Lignes à changer : 2")
     await marie.shown("fr-11-several-check")
     await page.get_by_role("button", name="Valider").click()
-    await marie.says("2 lignes changées")
+    await marie.says("Lignes changées : 2")
     await marie.shown("fr-12-several-done")
     assert read(client, BOSS)["forwards"]["unreachable"]["to"]["number"] == PEER
     await marie.leave()

@@ -369,11 +369,11 @@ def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
     assert "Choisissez au moins un renvoi" in text(marie.submit(page, "/several", step="check"))
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "09 72 10 10 02"}
     check = marie.submit(page, "/several", step="check", **fields)
-    assert "2 lignes peuvent être changées" in text(check)
+    assert "Lignes à changer : 2" in text(check)
     assert "09 72 10 10 02 Atelier : Une ligne ne peut pas" in text(check)
     assert client.xlen("audit:acme") == 0
     done = marie.submit(check, "/several", step="apply")
-    assert "2 lignes changées" in text(done)
+    assert "Lignes changées : 2" in text(done)
     assert read(client, FAX)["forwards"]["busy"]["to"]["number"] == PEER
     assert "forwards" not in read(client, PEER)
     assert client.xlen("audit:acme") == 2
