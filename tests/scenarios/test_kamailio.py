@@ -20,6 +20,7 @@ from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import part, refuse
 from tests.scenarios.kamailio import Kamailio
+from tests.scenarios.message import Message
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.script import answered_call, answering_phone
 from tests.scenarios.sipp import HOST, Sipp, free_port
@@ -121,6 +122,16 @@ async def talk(call: Call, ring: Call) -> None:
     await ring.receive("ACK")
 
 
+async def reinvite(speaker: Call, listener: Call) -> Message:
+    """One side changes the session; the request as the other got it."""
+    speaker.request("INVITE", body=OFFER_BYTES)
+    request = await listener.receive("INVITE")
+    listener.respond(200, to=request, body=ANSWER_BYTES)
+    speaker.ack(await speaker.receive(200))
+    await listener.receive("ACK")
+    return request
+
+
 def test_the_shipped_configuration_is_one_that_kamailio_takes(tmp_path: Path) -> None:
     kamailio = Kamailio(tmp_path, ["127.0.0.1:5080"])
     checked = subprocess.run([*kamailio.command, "-c"], capture_output=True, text=True, check=False)
@@ -168,12 +179,8 @@ async def test_requests_within_a_call_go_through_it_both_ways(front: Front, stag
     ring = await phone.incoming()
     await talk(call, ring)
     for speaker, listener in ((call, ring), (ring, call)):
-        speaker.request("INVITE", body=OFFER_BYTES)
-        request = await listener.receive("INVITE")
+        request = await reinvite(speaker, listener)
         assert request.every("Via")[0].startswith(f"SIP/2.0/UDP {front.kamailio.peer};")
-        listener.respond(200, to=request, body=ANSWER_BYTES)
-        speaker.ack(await speaker.receive(200))
-        await listener.receive("ACK")
     await part(ring, call)
     await stage.ended(call.call_id, outcome="answered")
 
@@ -181,7 +188,8 @@ async def test_requests_within_a_call_go_through_it_both_ways(front: Front, stag
 async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
     front: Front, stage: Stage
 ) -> None:
-    """Its Contact is an address that nobody else knows: INVITE, CANCEL, ACK and BYE find it."""
+    """Its Contact is an address that nobody else knows: INVITE, CANCEL, ACK, re-INVITE and BYE find
+    it."""
     phone = await stage.endpoint()
     path = f"<sip:{front.kamailio.peer};lr;received=sip:{HOST}:{phone.port}>"
     phone.host, phone.port = "192.0.2.99", 5060
@@ -198,6 +206,7 @@ async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
     call = await call_from_outside(front, stage, line)
     ring = await phone.incoming()
     await talk(call, ring)
+    await reinvite(call, ring)
     await part(call, ring)
     await stage.ended(call.call_id, outcome="answered")
 
