@@ -17,10 +17,10 @@ from starlette.routing import Route
 from engine import log
 from engine.audit import without_secrets
 from engine.explain import plain
-from manager import audit, models, openapi, problems, records, state
+from manager import audit, models, openapi, patience, problems, records, state
 from manager.lines import Document, Stored
 from manager.site import Site
-from manager.who import BadRequest, FieldError, Forbidden, Refused, TooLarge, Who
+from manager.who import BadRequest, FieldError, Forbidden, Refused, Who
 from rules.model import Condition
 from rules.numbers import NumberError
 
@@ -55,12 +55,8 @@ class Call:
         return await self.site.lines.read(self.who, self.number)
 
     async def body(self) -> Document:
-        """The JSON object that was sent. Raises BadRequest, TooLarge."""
-        raw = b""
-        async for chunk in self.request.stream():
-            raw += chunk
-            if len(raw) > _LARGEST_BODY:
-                raise TooLarge(f"the body is over {_LARGEST_BODY} bytes")
+        """The JSON object that was sent. Raises BadRequest, TooLarge, TooSlow."""
+        raw = await patience.read(self.request, _LARGEST_BODY)
         try:
             document = orjson.loads(raw)
         except orjson.JSONDecodeError as error:

@@ -49,6 +49,7 @@ _REFUSALS = {
     401: "No token, or one that is not known.",
     403: "Only for operators.",
     404: "There is no such line, or none of this token's fleet.",
+    408: "The body did not come in time.",
     409: "The stored document of the line is refused; its operator has to write it anew.",
     412: "The line was changed since it was read (If-Match), or is there already.",
     413: "The body is too large.",
@@ -143,7 +144,7 @@ def _refusals(operation: Operation) -> list[int]:
     if operation.method in ("PUT", "DELETE"):
         statuses.add(412)
     if operation.method == "PUT":
-        statuses |= {400, 413, 422}
+        statuses |= {400, 408, 413, 422}
     if operation.query:
         statuses.add(422)
     return sorted(statuses)

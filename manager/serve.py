@@ -14,6 +14,7 @@ import uvicorn
 from engine import log
 from engine.config import Config
 from manager.app import build
+from manager.patience import Patient
 
 _DRAIN_S = 5
 _KEEP_ALIVE_S = 20
@@ -40,6 +41,7 @@ def serve(config: Config, redis_url: str) -> int:
         server_header=False,
         proxy_headers=False,  # who asks is read by the log-in, from trusted proxies only
         lifespan="on",
+        http=Patient,
         ws="none",
         backlog=_BACKLOG,
         limit_concurrency=_MOST_REQUESTS,

@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from engine import log
-from manager import problems
+from manager import patience, problems
 from manager.forms import ORDER
 from manager.outlook import Teller
 from manager.sessions import Session, Sessions
 from manager.shown import duration
 from manager.site import Site
-from manager.who import BadRequest, Failure, Forbidden, TooLarge, Who
+from manager.who import BadRequest, Failure, Forbidden, Who
 from manager.words import LANGUAGES, Say, preferred, speaker
 
 _LARGEST_FORM = 131_072
@@ -193,11 +193,7 @@ def _to_login(request: Request) -> Response:
 
 
 async def _form(request: Request) -> dict[str, list[str]]:
-    raw = b""
-    async for chunk in request.stream():
-        raw += chunk
-        if len(raw) > _LARGEST_FORM:
-            raise TooLarge(f"the form is over {_LARGEST_FORM} bytes")
+    raw = await patience.read(request, _LARGEST_FORM)
     try:
         return parse_qs(
             raw.decode("ascii"),

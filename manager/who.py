@@ -82,6 +82,10 @@ class TooLarge(Failure):
     status, title = 413, "Too large"
 
 
+class TooSlow(Failure):
+    status, title = 408, "Too slow"
+
+
 @dataclass(slots=True)
 class Refused(Failure):
     """What was sent cannot work, field by field."""

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import random
 import re
+import socket
 import statistics
 import string
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import pytest
 import redis
+from starlette.requests import Request
 
+from manager import patience
+from manager.who import TooSlow
 from tests.manager.browser import PASSWORD, Visitor
 from tests.manager.site import Answer, Api, Manager, write
 from tests.scenarios.sipp import HOST
@@ -139,6 +145,38 @@ def test_bodies_that_are_no_forms(manager: Manager, marie: Visitor, body: bytes)
     assert raw_post(manager, marie, body) in (400, 403, 413)
     kind = {"Content-Type": "multipart/form-data; boundary=b"}
     assert raw_post(manager, marie, body, **kind) in (400, 403, 413)
+
+
+def test_clients_that_say_nothing_close_the_site_to_nobody(
+    manager: Manager, marie: Visitor
+) -> None:
+    """More of them than are served at once: the one that is silent longest makes room."""
+    with ExitStack() as stack:
+        silent = []
+        for n in range(520):
+            one = stack.enter_context(socket.create_connection((HOST, manager.port)))
+            if n % 2:
+                one.sendall(b"POST /login HTTP/1.1\r\nHost: x\r\nContent-")
+            silent.append(one)
+        for _ in range(3):
+            assert marie.request("GET", "/lines").status == 200
+        silent[0].settimeout(5)
+        assert silent[0].recv(1) == b""
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(patience, "BODY_S", 0.05)
+    parts = [{"type": "http.request", "body": b"a=", "more_body": True}]
+
+    async def receive() -> Any:
+        if not parts:
+            await asyncio.sleep(60)
+        return parts.pop()
+
+    with pytest.raises(TooSlow):
+        await patience.read(Request({"type": "http", "method": "POST"}, receive), 100)
 
 
 @pytest.mark.parametrize("query", ["?q=%ff", "?after=%00", "?fleet=" + "x" * 3000, "?lang=xx"])

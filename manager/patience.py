@@ -1,0 +1,76 @@
+"""How long a client may take to say what it wants.
+
+uvicorn waits for ever for a connection's first request, and counts connections that say nothing
+among those it serves: a few hundred silent ones would close the site to everybody. Here each has a
+bounded time for the head of its request, and when there are many the one that has been silent
+longest makes room. Bodies have a bounded time as well (`read`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar, cast
+
+from starlette.requests import ClientDisconnect, Request
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from manager.who import BadRequest, TooLarge, TooSlow
+
+HEAD_S = 10.0
+BODY_S = 20.0
+MOST_CONNECTIONS = 400  # above it silent ones make room
+
+
+class Patient(H11Protocol):
+    """uvicorn's HTTP/1.1, with an end to its patience."""
+
+    _silent: ClassVar[dict[H11Protocol, None]] = {}  # no request under way; the oldest first
+    _ends: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait(HEAD_S)
+        if len(self.connections) > MOST_CONNECTIONS:
+            oldest = next(iter(self._silent))
+            cast(Patient, oldest).transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._heard()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._heard()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing():
+            self._wait(self.timeout_keep_alive)
+
+    def _wait(self, seconds: float) -> None:
+        self._heard()
+        self._silent[self] = None
+        self._ends = self.loop.call_later(seconds, self.transport.close)
+
+    def _heard(self) -> None:
+        self._silent.pop(self, None)
+        if self._ends is not None:
+            self._ends.cancel()
+            self._ends = None
+
+
+async def read(request: Request, most: int) -> bytes:
+    """The body of a request, at most so many bytes. Raises TooLarge, TooSlow, BadRequest."""
+    raw = b""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for chunk in request.stream():
+                raw += chunk
+                if len(raw) > most:
+                    raise TooLarge(f"the body is over {most} bytes")
+    except TimeoutError:
+        raise TooSlow(f"the body did not come within {BODY_S:g} s") from None
+    except ClientDisconnect:
+        raise BadRequest("the body did not come whole") from None
+    return raw
