@@ -33,8 +33,8 @@ class Canary:
         self._out_since = self._out_since or now
 
     def heard(self) -> None:
-        """Its invalidation has arrived."""
-        if self._since is not None:
+        """Its invalidation has arrived. When none is out, it is the last one that has expired."""
+        if self._since is not None and self._out_since is not None:
             self._lag_s = time.monotonic() - self._since
             self._since = self._out_since = None
 

@@ -1,5 +1,6 @@
 """Metrics: names and labels of the contract, bounded series, what a scrape reads."""
 
+import timeit
 from typing import Any
 
 import pytest
@@ -218,3 +219,14 @@ async def test_two_workers_in_one_process_do_not_share_metrics() -> None:
     first, second = Metrics(), Metrics()
     first.rejected("overload")
     assert (await scrape(second))["renvoi_rejected_total{reason=overload}"] == 0
+
+
+def test_no_metric_holds_the_loop_for_long() -> None:
+    """Calls wait while one family is written: the best of many tries, so that a busy machine
+    does not matter. The SIP messages are as many as there are methods and codes."""
+    metrics = Metrics()
+    kinds = [(way, f"{number}") for way in ("in", "out") for number in range(80)]
+    metrics.sip_messages(lambda: dict.fromkeys(kinds, 12_345))
+    for family in metrics.families:
+        best = min(timeit.repeat(family.text, number=1, repeat=30))
+        assert best < 1e-3, f"{family.name}: {best * 1e3:.2f} ms"
