@@ -36,6 +36,7 @@ COLOURS = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c"}
 PALETTE = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#e0b400",
            "#37872d", "#fa6400", "#c4162a", "#a352cc")  # fmt: skip
 
+Box = tuple[float, float, float, float]
 Series = tuple[str, list[float], list[float]]  # legend, times in unix seconds, values
 
 
@@ -199,14 +200,14 @@ def draw_row(title: str, panels: Sequence[dict[str, Any]], source: Source, path:
     figure = Figure(figsize=(width, height), facecolor=PAPER)
     figure.text(0.008, 1 - 0.25 / height, title, color=INK, fontsize=12, weight="bold", va="center")
 
-    def box(left: float, below: float, wide: float, high: float) -> list[float]:
-        return [left / width, 1 - (below + high) / height, wide / width, high / height]
+    def box(left: float, below: float, wide: float, high: float) -> Box:
+        return (left / width, 1 - (below + high) / height, wide / width, high / height)
 
     for panel in panels:
         place = panel["gridPos"]
         left, wide = place["x"] * UNIT_W, place["w"] * UNIT_W
         below, high = (place["y"] - top + 1) * UNIT_H, place["h"] * UNIT_H
-        frame = figure.add_axes(tuple(box(left + 0.05, below + 0.05, wide - 0.1, high - 0.1)))  # type: ignore[arg-type]
+        frame = figure.add_axes(box(left + 0.05, below + 0.05, wide - 0.1, high - 0.1))
         frame.set_facecolor(PANEL)
         frame.set_xticks([])
         frame.set_yticks([])
@@ -214,12 +215,12 @@ def draw_row(title: str, panels: Sequence[dict[str, Any]], source: Source, path:
                         pad=-13)  # fmt: skip
         curves = [curve for target in panel["targets"] for curve in source.series(target)]
         if panel["type"] == "stat":
-            axes = figure.add_axes(tuple(box(left + 0.1, below + 0.3, wide - 0.2, high - 0.4)))  # type: ignore[arg-type]
+            axes = figure.add_axes(box(left + 0.1, below + 0.3, wide - 0.2, high - 0.4))
             draw_stat(axes, panel, curves)
         else:
             lines = math.ceil(len(curves) / 4)
             inner = box(left + 0.62, below + 0.38, wide - 0.8, high - 0.78 - 0.15 * lines)
-            axes = figure.add_axes(tuple(inner))  # type: ignore[arg-type]
+            axes = figure.add_axes(inner)
             draw_graph(axes, panel, curves, source)
     figure.savefig(path, dpi=100)
 
