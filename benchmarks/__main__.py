@@ -16,6 +16,7 @@ from benchmarks.figures import header, row
 from benchmarks.goodput import run_goodput
 from benchmarks.idle import run_idle
 from benchmarks.instructions import COUNTED, count
+from benchmarks.lines import run_lines
 from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
 from benchmarks.scrape import run_scrape
@@ -28,6 +29,7 @@ BENCHES = {
     "goodput": run_goodput,
     "scrape": run_scrape,
     "sharding": run_sharding,
+    "lines": run_lines,
 }
 _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 

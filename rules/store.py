@@ -31,7 +31,7 @@ PROBE_PREFIX = "probe:"
 _PATIENCE_KNOWN_S = 0.05
 """How long a call of a line with a last good copy waits for a better one."""
 _PATIENCE_UNKNOWN_S = 1.0
-_MANY_KEYS = 10_000
+_MANY_KEYS = 2_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
 _PREFIXES = ("line:", "reg:", "usage:", "fleet:", PROBE_PREFIX)
 _NO_TARGETS: Mapping[str, Line | None] = {}

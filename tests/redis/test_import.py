@@ -316,7 +316,7 @@ async def test_an_engine_learns_of_a_large_import_at_once_and_forgets_instead_of
 ) -> None:
     import asyncio
 
-    count = 12_000  # more than are gone through one by one
+    count = 5_000  # more than are gone through one by one
     with redis_client.connect_blocking(server.url) as writer:
         carry_out(writer, [line(n) for n in range(count)])
         async with store_on(redis_client.connect(server.url), cache_lines=count) as store:

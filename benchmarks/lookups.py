@@ -1,0 +1,124 @@
+"""A store of rules on its own, to be measured: look-ups among many lines, and an import under it.
+
+`python -m benchmarks.lookups URL LINES CACHE VISITS` prints one JSON line. With a further argument,
+a command, it runs that meanwhile and says what the loop and the memory made of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import random
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+
+from engine import redis_client
+from rules.numbers import Numbering
+from rules.store import Store
+
+AT_ONCE = 100
+TIMED = 2000
+HOT = 500
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def number_of(place: int) -> str:
+    """The number of the nth line that the benchmark writes."""
+    return f"+3397{place:07d}"
+
+
+async def main(url: str, lines: int, cache: int, visits: int, command: str = "") -> None:
+    """Measure, print, end."""
+    client = redis_client.connect(url)
+    store = Store(
+        client,
+        numbering=Numbering("FR"),
+        cache_lines=cache,
+        stale_max_s=3600,
+        timezone="Europe/Paris",
+        canary=f"bench-{os.getpid()}",
+    )
+    await store.start()
+    before = _resident()
+    dice = random.Random(1)
+    for _ in range(visits // AT_ONCE):
+        numbers = [number_of(dice.randrange(lines)) for _ in range(AT_ONCE)]
+        await asyncio.gather(*map(store.look_up, numbers))
+    hot = [number_of(dice.randrange(lines)) for _ in range(HOT)]
+    for number in hot:
+        await store.look_up(number)
+    told: dict[str, object] = {"lines": lines, "cache_lines": cache, "visits": visits}
+    gc.collect()
+    told["resident_mb"] = round(_resident() / 1e6, 1)
+    told["cache_mb"] = round((_resident() - before) / 1e6, 1)
+    told["cached"] = len(store._cache)
+    told["memory_us"] = _shares([_peek_us(store, hot[n % HOT]) for n in range(20 * TIMED)])
+    cold: list[float] = []
+    while len(cold) < TIMED and lines > cache:
+        number = number_of(dice.randrange(lines))
+        if store.peek(number) is None:
+            start = time.perf_counter()
+            await store.look_up(number)
+            cold.append(1e6 * (time.perf_counter() - start))
+    if cold:
+        told["redis_us"] = _shares(cold)
+    if command:
+        told |= await _under(store, hot, command)
+    print(json.dumps(told), flush=True)
+    await store.close()
+    await client.aclose()
+
+
+async def _under(store: Store, hot: list[str], command: str) -> dict[str, object]:
+    """Hot lines are looked up all the while; how late was the loop, how large the process."""
+    child = await asyncio.create_subprocess_exec(
+        *shlex.split(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    output = asyncio.ensure_future(child.communicate())
+    lag_s, peak, slowest_s, asked = 0.0, _resident(), 0.0, 0
+    while not output.done():
+        due = time.perf_counter() + 0.002
+        await asyncio.sleep(0.002)
+        lag_s = max(lag_s, time.perf_counter() - due)
+        number = hot[asked % HOT]
+        asked += 1
+        start = time.perf_counter()
+        _ = store.peek(number) or await store.look_up(number)
+        slowest_s = max(slowest_s, time.perf_counter() - start)
+        peak = max(peak, _resident())
+    return {
+        "import": json.loads((await output)[0]),
+        "worst_lag_ms": round(1e3 * lag_s, 1),
+        "worst_lookup_ms": round(1e3 * slowest_s, 1),
+        "peak_mb": round(peak / 1e6, 1),
+    }
+
+
+def _peek_us(store: Store, number: str) -> float:
+    start = time.perf_counter()
+    store.peek(number)
+    return 1e6 * (time.perf_counter() - start)
+
+
+def _shares(values: list[float]) -> dict[str, float]:
+    values = sorted(values)
+    return {name: round(values[int(len(values) * share)], 2) for name, share in _SHARES.items()}
+
+
+_SHARES = {"p50": 0.5, "p99": 0.99}
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+if __name__ == "__main__":
+    url, *counts = sys.argv[1:5]
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main(url, int(counts[0]), int(counts[1]), int(counts[2]), *sys.argv[5:]))
