@@ -66,9 +66,10 @@ def _measure(
         words = [sys.executable, "-m", "benchmarks.lookups", server.url, count, CACHES[-1], 300_000]
         found = json.loads(_run(server, [*map(str, words), command]))
         report(f"lines {count:,}: {found}")
+        busy_ms = 1e3 * found["import"]["redis_busy_s"]
         remark = (
-            "all changed under look-ups: Redis busy "
-            f"{1e3 * found['import']['redis_busy_s']:.0f} ms, loop {found['worst_lag_ms']} ms late, look-up of a hot line "
+            f"all changed under look-ups: Redis busy {busy_ms:.0f} ms, "
+            f"loop {found['worst_lag_ms']} ms late, look-up of a hot line "
             f"{found['worst_lookup_ms']} ms, at most {found['peak_mb']:.0f} MB"
         )
         yield _result(count, "import again", yard, found, remark)
