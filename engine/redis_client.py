@@ -58,7 +58,7 @@ def connect(url: str, **options: Any) -> Client:
     if place.shape == "sentinel":
         sentinel: Any = redis.asyncio.sentinel.Sentinel
         manager = sentinel(place.hosts, sentinel_kwargs={**_ASKING, **place.asking})
-        settings = {"retry": AsyncRetry(NoBackoff(), 1), **options, **place.settings}
+        settings = {"retry": _once(), **options, **place.settings}
         client: _SentinelClient = manager.master_for(
             place.master, redis_class=_SentinelClient, **settings
         )
@@ -72,7 +72,7 @@ def connect(url: str, **options: Any) -> Client:
             **{**_cluster_limits(options), **place.settings},
         )
         return cast(Client, cluster)
-    options = {"retry": AsyncRetry(NoBackoff(), 1), **options}
+    options = {"retry": _once(), **options}
     return redis.asyncio.Redis.from_url(place.url, **options)
 
 
@@ -83,9 +83,7 @@ def connect_blocking(url: str, **options: Any) -> redis.Redis:
     if place.shape == "sentinel":
         sentinel: Any = redis.sentinel.Sentinel
         manager = sentinel(place.hosts, sentinel_kwargs={**_ASKING, **place.asking})
-        client: redis.Redis = manager.master_for(
-            place.master, retry=Retry(NoBackoff(), 1), **options
-        )
+        client: redis.Redis = manager.master_for(place.master, retry=_once_blocking(), **options)
         return client
     if place.shape == "cluster":
         node: Any = redis.cluster.ClusterNode
@@ -94,7 +92,7 @@ def connect_blocking(url: str, **options: Any) -> redis.Redis:
             startup_nodes=nodes, retry=Retry(NoBackoff(), _CLUSTER_RETRIES), **options
         )
         return cast(redis.Redis, cluster)
-    return redis.Redis.from_url(place.url, retry=Retry(NoBackoff(), 1), **options)
+    return redis.Redis.from_url(place.url, retry=_once_blocking(), **options)
 
 
 class Script:
@@ -130,6 +128,16 @@ async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[An
         # A pipeline does not look around by itself for who has the keys now.
         await cluster.nodes_manager.initialize()
     return replies
+
+
+def _once() -> AsyncRetry:
+    """One more attempt at once when a connection is lost; none when Redis is silent. The client
+    repeats at the address it had: after a fail-over only the next command finds the new master."""
+    return AsyncRetry(NoBackoff(), 1, (redis.ConnectionError,))
+
+
+def _once_blocking() -> Retry:
+    return Retry(NoBackoff(), 1, (redis.ConnectionError,))
 
 
 def _cluster_limits(options: dict[str, Any]) -> dict[str, Any]:

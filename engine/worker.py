@@ -42,6 +42,7 @@ from sip.pjsip import LayoutError
 LAG_PROBE_S = 0.25
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
+ANSWER_S = 2.0
 
 
 class StartError(RuntimeError):
@@ -95,7 +96,7 @@ class Worker:
         try:
             # Socket limits for the writers; the store bounds its own waits.
             self.redis: redis_client.Client = redis_client.connect(
-                url, socket_connect_timeout=CONNECT_S, socket_timeout=10.0
+                url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S
             )
             await asyncio.wait_for(self.redis.ping(), CONNECT_S)
         except (RedisError, OSError, TimeoutError, ValueError) as error:

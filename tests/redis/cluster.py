@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import redis
@@ -25,10 +25,27 @@ SLOTS = 16384
 START_S = 20.0
 
 
+class Inside(Protocol):
+    """A network namespace: its name, and the address in there."""
+
+    name: str
+    inside: str
+
+
 class Node:
     """One redis-server process on a TCP port of its own."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0, sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        port: int = 0,
+        sentinel: bool = False,
+        inside: Inside | None = None,
+    ) -> None:
+        """`inside`: a network of its own to run in."""
+        self._inside = inside
+        self.host = inside.inside if inside is not None else HOST
         self.port = port or free_port()
         self.folder = folder / str(self.port)
         self.folder.mkdir()
@@ -38,7 +55,10 @@ class Node:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [PROGRAM, *self._options, "--port", str(self.port), "--bind", HOST]
+        command = [PROGRAM, *self._options, "--port", str(self.port), "--bind", self.host]
+        command += ["--protected-mode", "no"]
+        if self._inside is not None:
+            command = ["ip", "netns", "exec", self._inside.name, *command]
         command += ["--dir", str(self.folder)]
         command += ["--sentinel"] if self._sentinel else ["--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
@@ -48,7 +68,7 @@ class Node:
 
     def client(self) -> redis.Redis:
         """A blocking client of this node alone; close it."""
-        return redis.Redis(HOST, self.port, decode_responses=True, socket_timeout=5)
+        return redis.Redis(self.host, self.port, decode_responses=True, socket_timeout=5)
 
     def signal(self, number: signal.Signals) -> None:
         """Pause it (SIGSTOP) or let it go on (SIGCONT)."""

@@ -1,0 +1,318 @@
+"""Calls on a Redis as operators run it: a cluster, a master that fails over, one that is full."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import redis_client
+from tests.redis.cluster import (
+    ClusterServers,
+    Node,
+    SentinelServers,
+    cluster_servers,
+    folder,
+)
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.network import Network
+from tests.scenarios.processes import Engine
+from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
+
+__all__ = ["cluster_servers"]
+
+IN_FORCE_S = 1.0
+
+
+@asynccontextmanager
+async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator[Stage]:
+    """An engine on that Redis, with destinations; it must end well and leave nothing."""
+    engine = Engine(directory, url)
+    engine.start()
+    other = client or redis_client.connect_blocking(url, decode_responses=True, socket_timeout=2)
+    theatre = Theatre(engine, other, directory)
+    try:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            yield stage
+        assert engine.calls() == []
+    finally:
+        status = engine.stop()
+        other.close()
+    assert status == 0, engine.log
+    assert not engine.complaints()
+
+
+async def answered(stage: Stage, line: str, phone: Endpoint) -> str:
+    """One call to the line, answered by its phone; its Call-ID."""
+    call = await stage.call(line)
+    ring = await phone.incoming(wait_s=5)
+    await connect(call, ring)
+    await part(call, ring)
+    return call.call_id
+
+
+async def reaches(stage: Stage, line: str, kind: str, user: str) -> str:
+    """One call to the line arrives at that server for that user part."""
+    call = await stage.call(line)
+    away = await stage.server(kind).incoming(user, wait_s=5)
+    await connect(call, away)
+    await part(call, away)
+    return call.call_id
+
+
+async def recorded_once(stage: Stage, placed: list[str], wait_s: float = 10) -> None:
+    """Every call has its record, and one."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        ids = [record["call_id"] for record in stage.records()]
+        if all(ids.count(call_id) == 1 for call_id in placed):
+            return
+        assert time.monotonic() < deadline, {i: ids.count(i) for i in placed if ids.count(i) != 1}
+        await asyncio.sleep(0.1)
+
+
+# -- Cluster -------------------------------------------------------------------------------------
+
+
+async def test_calls_on_a_cluster(cluster_servers: ClusterServers, tmp_path: Path) -> None:
+    """Rules, registrations, live counts, records and usage, each in a slot of its own."""
+    cluster_servers.flush()
+    async with staged(tmp_path, cluster_servers.url) as stage:
+        placed = []
+        lines = [await stage.line_with_phone(max_calls=1) for _ in range(4)]
+        for line, _ in lines:
+            stage.change(line, forwards={"busy": to_voicemail(line)})
+        for line, phone in lines:
+            first = await stage.call(line)
+            ring = await phone.incoming()
+            await connect(first, ring)
+            placed.append(await reaches(stage, line, "voicemail", line))
+            await part(first, ring)
+            placed.append(first.call_id)
+        target = numbers.outside_number()
+        stage.change(line, forwards={"unconditional": to_number(target)})
+        await asyncio.sleep(IN_FORCE_S)
+        call = await stage.call(line)
+        away = await stage.server("number").incoming(target, wait_s=5)
+        await connect(call, away)
+        await asyncio.sleep(1.1)  # long enough to be paid for
+        await part(call, away)
+        placed.append(call.call_id)
+        await recorded_once(stage, placed)
+        used: Any = stage.redis.hgetall(f"usage:{line}:{time.strftime('%Y-%m')}")
+        assert sum(map(int, used.values())) >= 1
+        assert stage.engine.metric("renvoi_redis_up") == 1
+
+
+async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_path: Path) -> None:
+    with folder() as place:
+        cluster = ClusterServers(place, replicas=1, timeout_ms=800)
+        try:
+            cluster.start()
+            async with staged(tmp_path, cluster.url) as stage:
+                lines = [await stage.line_with_phone() for _ in range(9)]
+                placed = [await answered(stage, *each) for each in lines]
+                await recorded_once(stage, placed)
+                line, _ = lines[0]
+                victim = cluster.master_of(f"line:{line}")
+                victim.kill()
+                deadline = time.monotonic() + 20
+                while time.monotonic() < deadline:
+                    placed += await asyncio.gather(*(answered(stage, *each) for each in lines))
+                    if stage.engine.metric("renvoi_redis_up") == 1:
+                        break
+                    await asyncio.sleep(0.2)
+                assert stage.engine.metric("renvoi_redis_up") == 1
+                # The replica has its keys now, and what is written there is in force.
+                stage.change(line, forwards={"unconditional": to_voicemail(line)})
+                await asyncio.sleep(IN_FORCE_S)
+                placed.append(await reaches(stage, line, "voicemail", line))
+                await recorded_once(stage, placed)
+        finally:
+            cluster.stop()
+
+
+# -- Sentinel ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sentinel() -> Iterator[SentinelServers]:
+    with folder() as place:
+        servers = SentinelServers(place)
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
+
+
+@pytest.mark.parametrize("how", ["killed", "hung"])
+async def test_a_fail_over_under_load_loses_no_call_and_no_record(
+    sentinel: SentinelServers, tmp_path: Path, how: str
+) -> None:
+    old = sentinel.current()
+    async with staged(tmp_path, sentinel.url) as stage:
+        lines = [await stage.line_with_phone(max_calls=5) for _ in range(10)]
+        for place, (line, _) in enumerate(lines):
+            if place % 2:
+                stage.change(line, max_calls=None)
+        placed = [await answered(stage, *each) for each in lines]
+        await recorded_once(stage, placed)
+        with sentinel.client() as client:
+            assert client.wait(1, 3000) == 1  # the replica has it all: what comes is the engine's
+        calls: list[asyncio.Task[str]] = []
+        slowest = switched = 0.0
+
+        async def one(index: int) -> str:
+            nonlocal slowest
+            line, phone = lines[index % len(lines)]
+            start = time.monotonic()
+            call = await stage.call(line)
+            ring = await phone.incoming(wait_s=5)
+            slowest = max(slowest, time.monotonic() - start)
+            await connect(call, ring)
+            await part(ring, call)
+            return call.call_id
+
+        for index in range(1000):
+            calls.append(asyncio.create_task(one(index)))
+            if index == 20:
+                if how == "killed":
+                    sentinel.master.kill()
+                else:
+                    sentinel.master.signal(signal.SIGSTOP)
+            if index > 20 and not switched and await asyncio.to_thread(sentinel.current) != old:
+                switched = time.monotonic()
+                line, _ = lines[0]
+                with sentinel.replica.client() as client:
+                    # Written as soon as there is a master again, by another program.
+                    fields = {"forwards": {"unconditional": to_voicemail(line)}}
+                    client.set(
+                        f"line:{line}", json.dumps({"number": line, "fleet": "acme"} | fields)
+                    )
+                lines = lines[1:]
+            if switched and time.monotonic() - switched > IN_FORCE_S:
+                break
+            await asyncio.sleep(0.04)
+        assert switched, "no new master"
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        lost = [result for result in results if isinstance(result, BaseException)]
+        assert not lost, f"{len(lost)} of {len(calls)} lost: {lost[:3]}"
+        assert slowest < 1.0  # a busy machine's own time; Redis was away for longer
+        placed += [result for result in results if isinstance(result, str)]
+        placed.append(await reaches(stage, line, "voicemail", line))
+        stage.redis.close()  # a blocking client stays with the master that it knew
+        stage.redis = sentinel.client()
+        await recorded_once(stage, placed)
+        stage.redis.close()
+
+
+async def until_ready_says(engine: Engine, words: str) -> None:
+    """The engine takes calls, and `/readyz` says this of it before long."""
+    deadline = time.monotonic() + 5
+    while True:
+        status, text = engine.get("/readyz")
+        assert status == 200, text
+        if words in text:
+            return
+        assert time.monotonic() < deadline, text
+        await asyncio.sleep(0.1)
+
+
+# -- troubles ------------------------------------------------------------------------------------
+
+
+async def test_a_full_redis_is_reported_and_calls_go_on(tmp_path: Path) -> None:
+    with folder() as place:
+        server = Node(place)
+        server.start()
+        try:
+            client = server.client()
+            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as stage:
+                engine = stage.engine
+                line, phone = await stage.line_with_phone(max_calls=2)
+                placed = [await answered(stage, line, phone)]
+                await recorded_once(stage, placed)
+                client.config_set("maxmemory", 1)
+                placed += [await answered(stage, line, phone) for _ in range(5)]
+                deadline = time.monotonic() + 5
+                while engine.metric("renvoi_redis_errors_total", kind="full") < 2:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.1)
+                await until_ready_says(engine, "takes no writes (full)")
+                told = [e for e in engine.events() if e.get("event") == "redis.trouble"]
+                assert {event["kind"] for event in told} == {"full"}
+                assert len(told) < 20
+                client.config_set("maxmemory", 0)
+                await recorded_once(stage, placed)
+                await until_ready_says(engine, "ready\n")
+        finally:
+            server.kill()
+
+
+async def test_a_read_only_redis_is_reported_and_calls_go_on(tmp_path: Path) -> None:
+    with folder() as place:
+        server = Node(place)
+        server.start()
+        try:
+            client = server.client()
+            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as stage:
+                engine = stage.engine
+                line, phone = await stage.line_with_phone(max_calls=2)
+                placed = [await answered(stage, line, phone)]
+                await recorded_once(stage, placed)
+                client.replicaof("127.0.0.1", "1")  # of a master that is not there
+                placed += [await answered(stage, line, phone) for _ in range(3)]
+                deadline = time.monotonic() + 5
+                while engine.metric("renvoi_redis_errors_total", kind="read_only") < 2:
+                    assert time.monotonic() < deadline
+                    await asyncio.sleep(0.1)
+                await until_ready_says(engine, "takes no writes (read_only)")
+                client.replicaof("NO", "ONE")
+                await recorded_once(stage, placed)
+        finally:
+            server.kill()
+
+
+async def test_a_network_that_is_cut_delays_no_known_line_and_changes_are_in_force_after(
+    tmp_path: Path,
+) -> None:
+    """A cable that is pulled: no reset, no refusal, nothing comes back."""
+    with Network() as network, folder() as place:
+        server = Node(place, inside=network)
+        server.start()
+        try:
+            client = server.client()
+            async with staged(tmp_path, f"redis://{network.inside}:{server.port}", client) as stage:
+                line, phone = await stage.line_with_phone(max_calls=3)
+                placed = [await answered(stage, line, phone)]
+                await recorded_once(stage, placed)
+                client.connection_pool.disconnect()
+                network.cut()
+                slowest, end = 0.0, time.monotonic() + 3
+                while time.monotonic() < end:
+                    start = time.monotonic()
+                    call = await stage.call(line)
+                    ring = await phone.incoming()
+                    slowest = max(slowest, time.monotonic() - start)
+                    await connect(call, ring)
+                    await part(call, ring)
+                    placed.append(call.call_id)
+                assert slowest < 0.3
+                assert stage.engine.metric("renvoi_redis_up") == 0
+                network.mend()
+                stage.change(line, forwards={"unconditional": to_voicemail(line)})
+                await asyncio.sleep(IN_FORCE_S)
+                placed.append(await reaches(stage, line, "voicemail", line))
+                await recorded_once(stage, placed)
+        finally:
+            server.kill()
