@@ -41,6 +41,7 @@ class Child:
         self.not_ready: str | None = "starting"
         self.heard_at = loop.time()
         self.journal: Path | None = None
+        self.killing: asyncio.Task[None] | None = None
         self.document: Any = None
         self.failure = ""  # why it could not start, by its own word
         self.started: asyncio.Future[Any] = loop.create_future()

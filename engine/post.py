@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 
 from engine.child import Child
@@ -21,7 +20,6 @@ class Post:
         self.retiring = False  # its process was asked to drain, for another to take the place
         self.restarts: Counter[str] = Counter()  # by reason: died, not_started, replaced
         self.failures = 0  # in a row
-        self.task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Post {self.index} {self.child!r} failures={self.failures}>"

@@ -1,0 +1,205 @@
+"""Keeps the place of every worker taken: starts, hears, ends and replaces their processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from engine.child import START_S, Child, told
+from engine.config import Config
+from engine.crash import last_stack
+from engine.journal import standing_in
+from engine.log import FilteringBoundLogger
+from engine.post import Post
+
+WATCH_S = 0.5
+PROGRESS_S = 10.0
+TOLD_CALLS = 100  # ids of standing calls in the log line of a death
+
+
+class Keeper:
+    """The processes of all workers, and one that stands by.
+
+    `config` and its `document` are those that a new process gets, `redis_url` the embedded Redis.
+    `on_gone` is told the index of each worker whose process has ended.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        document: Any,
+        log: FilteringBoundLogger,
+        on_gone: Callable[[int], None],
+    ) -> None:
+        self.config, self.document = config, document
+        self.redis_url: str | None = None
+        self.posts = [Post(index) for index in range(config.workers)]
+        self._log = log
+        self._on_gone = on_gone
+        self._generation = 0  # of code and configuration
+        self._spare: Child | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def calls(self) -> int:
+        """Calls in progress, by the workers' last word."""
+        return sum(post.child.calls for post in self.posts if post.child is not None)
+
+    @property
+    def running(self) -> list[Child]:
+        """The processes of workers that have not ended."""
+        children = [post.child for post in self.posts if post.child is not None]
+        return [child for child in children if not child.exited.done()]
+
+    async def start(self) -> str:
+        """Start all workers; why one cannot, empty when all take calls."""
+        self._tasks.append(asyncio.ensure_future(self._watch()))
+        for post in self.posts:
+            post.child = Child()
+            await self._assign(post, post.child)
+        for post in self.posts:
+            child = post.child
+            assert child is not None
+            await child.settled()
+            if not child.takes_calls:
+                return child.failure or f"worker ended at its start ({told(await child.end())})"
+        self._tasks += [asyncio.ensure_future(self._keep(post)) for post in self.posts]
+        self._spare = Child()
+        return ""
+
+    def leave(self) -> None:
+        """From now on nobody who ends is replaced."""
+        for task in self._tasks[1:]:
+            task.cancel()
+        if self._spare is not None:
+            self._spare.signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def signal(self, number: signal.Signals) -> None:
+        """To all workers."""
+        for child in self.running:
+            child.signal(number)
+
+    def adopt(self, config: Config, document: Any) -> None:
+        """Another configuration: its live keys now, the others for the processes to come."""
+        self.config, self.document = config, document
+        for child in self.running:
+            if child.takes_calls:
+                child.reload(document)
+
+    # -- one after the other ----------------------------------------------------------------------
+
+    def renew(self) -> None:
+        """Every process is out of date, the one that stands by too."""
+        self._generation += 1
+        if self._spare is not None:
+            self._spare.signal(signal.SIGTERM)
+            self._spare = Child()
+
+    @property
+    def oldest(self) -> Post | None:
+        """A worker whose process is out of date."""
+        return next((post for post in self.posts if post.generation < self._generation), None)
+
+    def keep_old(self) -> None:
+        """What runs now will do."""
+        for post in self.posts:
+            post.generation = self._generation
+
+    async def replace(self, post: Post) -> str:
+        """Let a worker drain and another process take its place; why that cannot be, or empty."""
+        child = post.child
+        assert child is not None
+        if self._spare is None or self._spare.exited.done():
+            self._spare = Child()
+        # The ports are free for a moment only; and code that does not start replaces nothing.
+        if not await self._spare.stands_by():
+            self._spare = None
+            return "the new code does not start"
+        self._log.info("roll.worker", worker=post.index, calls=child.calls)
+        post.retiring = True
+        child.signal(signal.SIGTERM)
+        while not await child.ended(PROGRESS_S):
+            self._log.info("roll.progress", worker=post.index, calls=child.calls)
+        while (successor := post.child) is child or successor is None:
+            await asyncio.sleep(0.02)
+        await successor.settled()
+        return "" if successor.takes_calls else successor.failure or "the new process died"
+
+    # -- one worker -------------------------------------------------------------------------------
+
+    async def _assign(self, post: Post, child: Child) -> None:
+        post.generation = self._generation
+        post.retiring = False
+        await child.assign(post.index, self.document, self.redis_url)
+
+    async def _keep(self, post: Post) -> None:
+        """See to it that the place is taken, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            child = post.child
+            assert child is not None
+            began = loop.time()
+            status = await child.end()
+            reason = "replaced" if post.retiring and status == 0 else "died"
+            if child.failure:
+                reason = "not_started"
+            post.restarts[reason] += 1
+            self._on_gone(post.index)
+            if reason != "replaced":
+                self._tell_death(post, child, status)
+                await asyncio.sleep(post.pause_s(loop.time() - began, reason == "died"))
+            post.child = self._take_spare()
+            await self._assign(post, post.child)
+            await post.child.settled()
+            if post.child.takes_calls:
+                post.child.reload(self.document)  # it may have changed meanwhile
+                self._log.info("worker.restarted", worker=post.index, pid=post.child.pid)
+            if self._spare is None:
+                self._spare = Child()
+
+    def _take_spare(self) -> Child:
+        """The process that stands by, if it still does."""
+        spare, self._spare = self._spare, None
+        return spare if spare is not None and not spare.exited.done() else Child()
+
+    def _tell_death(self, post: Post, child: Child, status: int) -> None:
+        calls = standing_in(child.journal) if child.journal else []
+        self._log.error(
+            "worker.died",
+            worker=post.index,
+            pid=child.pid,
+            status=told(status),
+            calls=len(calls),
+            standing=calls[:TOLD_CALLS],
+            error=child.failure or None,
+            stack=last_stack(self.config.redis.data_dir, post.index) or None,
+        )
+
+    async def _watch(self) -> None:
+        """Notice workers whose loop does not turn, and end them."""
+        loop = asyncio.get_running_loop()
+        checked = loop.time()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = loop.time()
+            late, checked = now - checked > 4 * WATCH_S, now
+            for post in self.posts:
+                child = post.child
+                if child is None or child.exited.done():
+                    continue
+                if late:  # it is ourselves, or the whole machine, that stood still
+                    child.heard_at = now
+                elif now - child.heard_at > self._patience_s(child):
+                    self._log.error("worker.hung", worker=post.index, pid=child.pid)
+                    child.heard_at = now
+                    child.killing = asyncio.ensure_future(child.kill())
+
+    def _patience_s(self, child: Child) -> float:
+        most_s = self.config.timers.hung_s
+        return most_s if child.started.done() else max(most_s, START_S)
