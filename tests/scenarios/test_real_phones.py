@@ -139,3 +139,30 @@ async def test_a_phone_hands_its_call_over_to_a_colleague(stage: Stage, phones: 
     await phone.closed()
     await caller.command("hangup")
     await colleague.closed()
+
+
+async def test_a_phone_changes_its_forwards_by_star_codes(stage: Stage, phones: Phones) -> None:
+    """Confirmed by a call that is taken and ended at once; refused by one that is not taken. It is
+    known by the address it registered from, behind Kamailio by what that asserts."""
+    colleague = await phones.line("answermode=auto")
+    phone, caller = await phones.line(), await phones.line()
+    await phone.dial(f"*21*{colleague.number}%23")
+    await phone.event("CALL_ESTABLISHED")
+    await phone.closed()
+    await caller.dial(phone.number)
+    for side in (caller, colleague):
+        await side.talks()
+    await caller.command("hangup")
+    await colleague.closed()
+    await phone.dial("*%2321%23")  # the status
+    await phone.event("CALL_ESTABLISHED")
+    await phone.closed()
+    await phone.dial("%2321%23")
+    await phone.event("CALL_ESTABLISHED")
+    await phone.closed()
+    await phone.dial("*%2321%23")
+    assert f"480 unconditional to number {colleague.number}: off" in await phone.closed()
+    await caller.dial(phone.number)
+    assert caller.number in await phone.rings()
+    await caller.command("hangup")
+    await phone.closed()
