@@ -88,8 +88,10 @@ NUMBERS = {name: f"+339721200{place:02d}" for place, name in enumerate(KINDS)}
 OUTSIDE, MAILBOX = "+33186000001", NUMBERS["answered, caller hangs up"]
 
 
-# Endpoints that are so late are not those of any real network: no new calls until they are back.
+# Endpoints that are so late, or an engine with so many seconds' worth of calls under way (two are
+# usual), are not those of any real network: no new calls until they are back.
 BEHIND_S = 0.2
+UNDER_WAY_S = 3.0
 
 
 class Wrong(AssertionError):
@@ -334,12 +336,12 @@ class Lag:
 async def play(
     site: Site, soak: Soak, calls: int, rate: float, names: Sequence[str]
 ) -> tuple[float, float]:
-    """Place the calls, each kind in its turn, at `rate` a second or as fast as the endpoints can
-    follow; the rate reached, and how late they were at most, in seconds."""
+    """Place the calls, each kind in its turn, at `rate` a second or as fast as engine and endpoints
+    can follow; the rate reached, and how late the endpoints were at most, in seconds."""
     start = told = due = time.monotonic()
     lag = Lag()
     for turn in range(calls):
-        while lag.now_s > BEHIND_S:
+        while lag.now_s > BEHIND_S or soak.under_way > rate * UNDER_WAY_S:
             await asyncio.sleep(0.1)
         soak.place(names[turn % len(names)])
         now = time.monotonic()
