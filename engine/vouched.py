@@ -48,8 +48,8 @@ def is_registered_phone(
     """Whether the call comes from one of the line's phones.
 
     It does when the packet came from the address of a contact. If the identity is asserted, also
-    when it came from the edge that a contact registered through, or when the INVITE's Contact is
-    one of the line's.
+    when the INVITE's Contact is one of the line's. That an edge asserts it is not enough by
+    itself: the same edge may pass on calls from outside, with what they assert.
 
     Args:
         source: the IP address that sent it.
@@ -59,10 +59,6 @@ def is_registered_phone(
         return True
     if not asserted:
         return False
-    for contact in contacts:
-        hops = headers.split_list(contact.path.encode()) if contact.path else []
-        if any(place_of(hop.decode()).host == source for hop in hops):
-            return True
     given = headers.entries(invite, b"contact")
     if len(given) != 1:
         return False
