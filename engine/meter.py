@@ -104,10 +104,10 @@ class Meter:
         self._task = asyncio.create_task(self._run(), name="meter")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()  # the client's connection may lose one that meets an error of its own
+            await asyncio.wait({task}, timeout=0.5)
 
     # -- on the call path: dictionaries ------------------------------------------------------------
 

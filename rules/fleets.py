@@ -82,16 +82,19 @@ class Fleets:
         self._reading: set[str] = set()
         self._told: dict[str, Any] = {}  # the bad documents that were told of
         self._wake = asyncio.Event()
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="rules: fleets")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
+        self._closing = True
+        self._wake.set()
+        task, self._task = self._task, None
+        while task is not None and not task.done():
+            task.cancel()  # the client's connection may lose one that meets an error of its own
+            await asyncio.wait({task}, timeout=0.5)
 
     def find(self, name: str) -> FleetState | None:
         """What is known of a fleet; None when it has to be asked for (`load`)."""
@@ -116,7 +119,7 @@ class Fleets:
         self._wake.set()
 
     async def _run(self) -> None:
-        while True:
+        while not self._closing:
             await self._wake.wait()
             await asyncio.sleep(_PAUSE_S)
             self._wake.clear()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.campaigns import fuzz, leaks, soak, workers
+from tests.campaigns import fuzz, leaks, soak, truth, workers
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -48,3 +48,7 @@ def test_the_soak_finds_a_call_that_ended_otherwise() -> None:
 @pytest.mark.scenario
 def test_no_call_is_lost_when_workers_are_killed_reloaded_rolled_and_drained() -> None:
     print(workers.run(rate=40.0, stage_s=1.5, hold_s=0.7))
+
+
+def test_records_usage_and_live_counts_are_true_through_crashes_and_fail_overs() -> None:
+    print(truth.run(examples=8, steps=25, seed=20_261_125))

@@ -1,0 +1,657 @@
+"""Random calls, changes of rules, crashes and fail-overs against a simple model of what is true.
+
+`python -m tests.campaigns.truth --examples 200`: after each run of random steps `live:`, `usage:`
+and the CDR stream say what the model says: no call unbilled, none billed twice, none counted for
+ever.
+
+The parts are the engine's own (rules, live counts, recorder, journal), as many workers as below,
+each with connections of its own to real Redis servers; only SIP is left out. A crash of a worker
+ends all it was doing at some instant, without a word: what it had in memory is gone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import functools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar
+
+import hypothesis.strategies as st
+import redis.asyncio
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from engine import cdr
+from engine import live as live_calls
+from engine.calls import Calls
+from engine.cdr import Recorder
+from engine.journal import Journal
+from engine.live import LiveCalls
+from engine.metrics import Metrics
+from engine.outcome import Outcome, Over
+from engine.record import CallRecord, read_entry
+from engine.story import Story
+from rules.decide import ForwardTo, Reject, Ring, Situation, decide
+from rules.fleets import Fleets
+from rules.model import Billing
+from rules.numbers import Numbering
+from rules.store import Store, Unavailable
+from tests.campaigns.redis_pair import RedisPair
+
+ZONE = "Europe/Paris"
+LEASE_S = 1.0
+WORKERS = 3
+MAX_CALLS = 2
+PLAN_S = 180  # of the line that has one
+LINES = ("+33972101001", "+33972101002", "+33972101003")
+OFFERS = (
+    {"mobile": "hours", "mobile_hours": PLAN_S / 3600},
+    {"mobile": "unlimited"},
+    {"mobile": "none"},
+)
+MOBILE, FIXED, PREMIUM, CALLER = "+33612345678", "+33123456789", "+33899123456", "+33198765432"
+# A line's unconditional forward, and the class of the leg it makes for each of OFFERS.
+OUT, STANDARD, FREE = Billing.OUT_OF_PLAN, Billing.STANDARD, Billing.FREE
+FORWARDS: dict[str, tuple[dict[str, Any] | None, Any]] = {
+    "off": (None, None),
+    "mobile": ({"kind": "number", "number": MOBILE}, (None, OUT, OUT)),
+    "fixed": ({"kind": "number", "number": FIXED}, (STANDARD,) * 3),
+    "voicemail": ({"kind": "voicemail"}, (FREE,) * 3),
+    "premium": ({"kind": "number", "number": PREMIUM}, None),  # refused: counts as off
+}
+IN_FORCE_S = 1.0  # the promise for a change of the rules
+SETTLE_S = 10.0
+
+
+@dataclass
+class Standing:
+    """What the model knows of a call in progress."""
+
+    worker: int
+    story: Story
+    line: str | None  # where it counts
+
+
+@dataclass
+class Truth:
+    """The model: what each key must say in the end."""
+
+    standing: dict[str, Standing] = field(default_factory=dict)
+    ended: dict[str, CallRecord] = field(default_factory=dict)
+    crashed: dict[str, tuple[float, float]] = field(default_factory=dict)  # answered, crash
+    forward: dict[str, str] = field(default_factory=lambda: dict.fromkeys(LINES, "off"))
+    suspended: bool = False
+
+    def on(self, line: str) -> set[str]:
+        return {id_ for id_, call in self.standing.items() if call.line == line}
+
+
+class Worker:
+    """The parts of one engine process, without SIP."""
+
+    def __init__(self, index: int, run: int, socket: Path, folder: Path) -> None:
+        self.index = index
+        self.epoch = f"{index}-{run:x}"
+        self.serial = 0
+        self.redis = redis.asyncio.Redis(unix_socket_path=str(socket), socket_timeout=1.0)
+        self.store = Store(
+            self.redis, numbering=Numbering("FR"), cache_lines=100, stale_max_s=60,
+            timezone=ZONE, canary=self.epoch,
+        )  # fmt: skip
+        self.fleets = Fleets(self.redis, timezone=ZONE)
+        self.store.on_fleet = self.fleets.changed
+        self.live = LiveCalls(self.redis, shared=True, lease_s=LEASE_S)
+        self.journal = Journal(folder, self.epoch)
+        self.recorder = Recorder(
+            self.redis, timezone=ZONE, worker=self.epoch, spool=folder / f"cdr-{index}.spool",
+            spill_after_s=0.1, on_safe=self.journal.safe,
+        )  # fmt: skip
+
+    async def start(self) -> None:
+        self.journal.open()
+        left = self.journal.take_over()
+        await self.fleets.start()
+        await self.store.start()
+        await self.live.start()
+        await self.recorder.start()
+        calls: Any = SimpleNamespace(
+            live=self.live, recorder=self.recorder, metrics=Metrics(),
+            log=SimpleNamespace(warning=lambda *_, **__: None),
+        )  # fmt: skip
+        await Calls(calls, self.epoch).complete(left)
+
+    async def crash(self) -> None:
+        """As by SIGKILL: tasks stop where they are, files and sockets are closed by the kernel."""
+        for task in (self.recorder._task, self.live._task):
+            while task is not None and not task.done():
+                task.cancel()  # redis-py loses one that meets an error of its connection
+                await asyncio.wait({task}, timeout=0.02)
+        if self.live._timer is not None:
+            self.live._timer.cancel()
+        self.recorder._spool.close()
+        self.journal._slots["never"] = []  # what is in the file stays
+        self.journal.close()
+        for left in self.journal._left:  # those it had taken over are free again
+            os.close(left._descriptor)
+        await self.store.close()
+        await self.fleets.close()
+        await self.redis.aclose()
+
+    async def close(self) -> None:
+        for part in (self.store, self.fleets, self.live, self.recorder):
+            await part.close()
+        self.journal.close()
+        await self.redis.aclose()
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def told(step: F) -> F:
+    """Keep the story, and the first one that goes wrong: played again it may go well, because what
+    meets at one instant is not in our hands."""
+
+    @functools.wraps(step)
+    def play(machine: Machine, **given: Any) -> None:
+        machine.story.append(f"{step.__name__}({given or ''})")
+        try:
+            step(machine, **given)
+        except Exception as error:
+            if not Machine.failure:
+                Machine.failure = f"{error!r}\nafter:\n  " + "\n  ".join(machine.story)
+            raise
+
+    return play  # type: ignore[return-value]
+
+
+class Machine(RuleBasedStateMachine):
+    """Each rule is one thing that happens; the invariants are checked at rest and at the end."""
+
+    pair: ClassVar[RedisPair]
+    runs: ClassVar[int] = 0
+    counts: ClassVar[Counter[str]] = Counter()
+    failure: ClassVar[str] = ""  # the first story that went wrong
+
+    @initialize()
+    def begin(self) -> None:
+        type(self).runs += 1
+        self.pair.reset()
+        self.loop = asyncio.new_event_loop()
+        self.folder = Path(tempfile.mkdtemp(prefix="truth"))
+        self.truth = Truth()
+        self.disturbed = False  # since the last rest: live counts may be local
+        self.starts = 0
+        self.one_copy = False  # what a worker that is gone wrote may be on the primary alone
+        for line in LINES:
+            self._write_line(line)
+        self._write_fleet()
+        self.workers = [self._make(index) for index in range(WORKERS)]
+        for worker in self.workers:
+            self._do(worker.start())
+        self._do(self._rules_in_force())
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.story: list[str] = []
+
+    def teardown(self) -> None:
+        if not hasattr(self, "workers"):
+            return
+        try:
+            self.rest()
+            for id_ in list(self.truth.standing):
+                self._do(self._end(id_, 7))
+            self.rest()
+        finally:
+            self.pair.start()
+            for worker in self.workers:
+                self._do(worker.close())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- calls ------------------------------------------------------------------------------------
+
+    @rule(index=st.integers(0, WORKERS - 1), line=st.sampled_from(LINES))
+    @told
+    def call(self, index: int, line: str) -> None:
+        """A call comes in, and is forwarded, rung and answered, or refused."""
+        self._do(self._call(self.workers[index], line))
+
+    @rule(line=st.sampled_from(LINES), count=st.integers(2, 9))
+    @told
+    def burst(self, line: str, count: int) -> None:
+        """Many calls at one moment, spread over the workers."""
+
+        async def all_at_once() -> None:
+            await asyncio.gather(
+                *(self._call(self.workers[n % WORKERS], line) for n in range(count))
+            )
+
+        before = len(self.truth.on(line))  # admitted by local counts, while Redis was away
+        self._do(all_at_once())
+        if not self.disturbed:
+            assert len(self.truth.on(line)) <= max(before, MAX_CALLS), "one too many was admitted"
+
+    @rule(steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 90)), max_size=25))
+    @told
+    def traffic(self, steps: list[tuple[int, int]]) -> None:
+        """Calls come and go without a pause."""
+
+        async def play() -> None:
+            for pick, seconds in steps:
+                standing = list(self.truth.standing)
+                if pick % 2 and standing:
+                    await self._end(standing[pick % len(standing)], seconds)
+                else:
+                    await self._call(self.workers[pick % WORKERS], LINES[pick % len(LINES)])
+
+        self._do(play())
+
+    @rule(pick=st.integers(0, 99), seconds=st.integers(0, 90))
+    @told
+    def hang_up(self, pick: int, seconds: int) -> None:
+        # What stands depends on time a little, so what is drawn must not depend on it.
+        standing = list(self.truth.standing)
+        if standing:
+            self._do(self._end(standing[pick % len(standing)], seconds))
+
+    # -- rules ------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.pair.is_up)
+    @rule(line=st.sampled_from(LINES), forward=st.sampled_from(sorted(FORWARDS)))
+    @told
+    def change_rules(self, line: str, forward: str) -> None:
+        self.truth.forward[line] = forward
+        self._write_line(line)
+        self._do(self._rules_in_force())
+
+    @precondition(lambda self: self.pair.is_up)
+    @rule()
+    @told
+    def suspend_or_resume(self) -> None:
+        self.truth.suspended = not self.truth.suspended
+        self._write_fleet()
+        self._do(self._rules_in_force())
+
+    # -- trouble ----------------------------------------------------------------------------------
+
+    @rule(index=st.integers(0, WORKERS - 1), after_ms=st.sampled_from([0, 1, 5, 30]))
+    @told
+    def crash(self, index: int, after_ms: int) -> None:
+        """A worker dies in the midst of what it does, and another takes its place.
+
+        Not at the moment at which Redis loses what it had confirmed: nobody would know any more.
+        """
+        self.counts["crashes"] += 1
+        if self.pair.is_up:
+            self.pair.attach()
+        self.one_copy = not self.pair.is_up
+        self._do(asyncio.sleep(after_ms / 1000))
+        worker = self.workers[index]
+        for id_, call in list(self.truth.standing.items()):
+            if call.worker == index:
+                del self.truth.standing[id_]
+                self.truth.crashed[id_] = call.story.answered or 0.0, time.time()
+        # What a worker's loop does every 250 ms: facts that were told are in the journal.
+        worker.journal.beat()
+        self._do(worker.journal.flush())
+        self._do(worker.crash())
+        self.workers[index] = self._make(index)
+        self._do(self.workers[index].start())
+        self.disturbed = True
+
+    @precondition(lambda self: self.pair.is_up)
+    @rule()
+    @told
+    def drop_connections(self) -> None:
+        self.counts["drops"] += 1
+        self.pair.drop_connections()
+        self.disturbed = True
+
+    @precondition(lambda self: self.pair.is_up)
+    @rule()
+    @told
+    def redis_dies(self) -> None:
+        self.counts["outages"] += 1
+        self.pair.kill()
+        self.disturbed = True
+
+    @precondition(lambda self: not self.pair.is_up)
+    @rule()
+    @told
+    def redis_returns(self) -> None:
+        self._start_redis()
+        self._do(self._rules_in_force(SETTLE_S))
+
+    @precondition(lambda self: self.pair.is_up and not self.pair.cut_off)
+    @rule()
+    @told
+    def replica_lags(self) -> None:
+        self.pair.cut()
+
+    @precondition(lambda self: self.pair.is_up)
+    @rule()
+    @told
+    def fail_over(self) -> None:
+        """What was written since the replica lagged is lost; documents are written again."""
+        self.counts["fail-overs"] += 1
+        if not self.pair.cut_off:
+            self.pair.cut()
+        self.pair.fail_over()
+        for line in LINES:
+            self._write_line(line)
+        self._write_fleet()
+        self.pair.attach()
+        self.disturbed = True
+        self._do(self._rules_in_force(SETTLE_S))
+
+    @rule(ms=st.sampled_from([0, 3, 20, 60, 200]))
+    @told
+    def time_passes(self, ms: int) -> None:
+        self._do(asyncio.sleep(ms / 1000))
+
+    @rule()
+    @told
+    def rest(self) -> None:
+        """Redis is there and nothing is under way: every key says what is true."""
+        self._start_redis()
+        self._do(self._settle())
+        self.disturbed = False
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        for worker in getattr(self, "workers", ()):
+            assert worker.recorder.lost == 0
+            assert worker.journal.full == 0
+
+    # -- how ------------------------------------------------------------------------------------
+
+    def _do(self, work: Any) -> None:
+        self.loop.run_until_complete(work)
+
+    def _make(self, index: int) -> Worker:
+        self.starts += 1
+        return Worker(index, self.runs << 12 | self.starts, self.pair.socket, self.folder)
+
+    def _write_line(self, line: str) -> None:
+        to = FORWARDS[self.truth.forward[line]][0]
+        forwards = {"unconditional": {"on": True, "to": to}} if to else {}
+        document = {
+            "number": line, "fleet": "acme", "max_calls": MAX_CALLS,
+            "offer": OFFERS[LINES.index(line)], "forwards": forwards,
+        }  # fmt: skip
+        with self.pair.client() as client:
+            client.set(f"line:{line}", json.dumps(document))
+
+    def _write_fleet(self) -> None:
+        with self.pair.client() as client:
+            document = {"name": "acme", "suspended": self.truth.suspended}
+            client.set("fleet:acme", json.dumps(document))
+
+    def _start_redis(self) -> None:
+        self.pair.start()
+        if self.one_copy:
+            self.pair.attach()
+            self.one_copy = False
+
+    async def _rules_in_force(self, within_s: float = IN_FORCE_S) -> None:
+        """A change is in force within a second on every worker, sooner here by asking."""
+        deadline = time.monotonic() + within_s
+        for worker in self.workers if hasattr(self, "workers") else ():
+            for line in LINES:
+                while not await self._knows(worker, line):
+                    assert time.monotonic() < deadline, f"{worker.epoch}: {line} not in force"
+                    await asyncio.sleep(0.005)
+
+    async def _knows(self, worker: Worker, line: str) -> bool:
+        try:
+            entry = await worker.store.look_up(line)
+        except Unavailable:
+            return False
+        fleet = worker.fleets.find("acme") or await worker.fleets.load("acme")
+        to = FORWARDS[self.truth.forward[line]][0]
+        found = None if entry.line is None else next(iter(entry.line.forwards.values()), None)
+        target = found.to.number if found is not None and found.to is not None else None
+        wanted = None if to is None else to.get("number", line)
+        known = entry.line is not None and fleet.fleet is not None
+        return known and target == wanted and fleet.suspended == self.truth.suspended
+
+    async def _call(self, worker: Worker, number: str) -> None:
+        self.counts["calls"] += 1
+        worker.serial += 1
+        story = Story(
+            f"{worker.epoch}-{worker.serial}", "c@peer", CALLER, number, worker.journal.changed
+        )
+        worker.journal.begin(story)
+        try:
+            entry = await worker.store.look_up(number)
+        except Unavailable:  # a worker that started while Redis was away knows nothing yet
+            assert self.disturbed
+            self._over(worker, story, Over(Outcome.FAILED, 503, "rules_unavailable"))
+            return
+        fleet = worker.fleets.find("acme") or await worker.fleets.load("acme")
+        assert entry.line is not None
+        line = entry.line
+        situation = Situation(
+            caller=CALLER, visited=(number,), plan_left_s=entry.plan_left_s(),
+            fleet_suspended=fleet.suspended,
+        )  # fmt: skip
+        decision = decide(line, situation, {})
+        self._check_decision(number, decision)
+        if isinstance(decision, Reject):
+            self._over(worker, story, Over(Outcome.REJECTED, 403, decision.why))
+            return
+        counts_on = None
+        if isinstance(decision, Ring):
+            if not await self._admitted(worker, story.id, number):
+                self._over(worker, story, Over(Outcome.BUSY, 486, "busy"))
+                return
+            counts_on = number
+        else:
+            assert isinstance(decision, ForwardTo)
+            story.forwarded(line, decision)
+        story.talks()
+        self.truth.standing[story.id] = Standing(worker.index, story, counts_on)
+
+    def _check_decision(self, line: str, decision: Any) -> None:
+        """By the rules that were last written: they are in force before anything else happens."""
+        if self.truth.suspended:
+            assert decision == Reject(403, None, "fleet_suspended")
+            return
+        classes = FORWARDS[self.truth.forward[line]][1]
+        if classes is None:
+            assert isinstance(decision, Ring)
+            return
+        assert isinstance(decision, ForwardTo)
+        expected = classes[LINES.index(line)]
+        if expected is None:  # by what is left of the plan, which calls that just ended may change
+            assert decision.billing in (Billing.DEDUCTED, Billing.OUT_OF_PLAN)
+        else:
+            assert decision.billing is expected
+
+    async def _admitted(self, worker: Worker, id_: str, line: str) -> bool:
+        found = await worker.live.admit(line, id_, MAX_CALLS)
+        return found is None
+
+    async def _end(self, id_: str, seconds: int) -> None:
+        """The call ends after so many seconds of conversation."""
+        call = self.truth.standing.pop(id_)
+        worker, story = self.workers[call.worker], call.story
+        assert story.answered is not None
+        story.received -= seconds
+        story.answered -= seconds
+        if call.line is not None:
+            worker.live.leave(call.line, id_)
+        self._over(worker, story, Over(Outcome.ANSWERED, 200, "bye"))
+
+    def _over(self, worker: Worker, story: Story, over: Over) -> None:
+        record = story.record(over)
+        worker.journal.over(story, record)
+        worker.recorder.add(record)
+        self.truth.ended[story.id] = record
+
+    # -- the comparison -------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """Wait until nothing is under way, at most so long; then everything must be true."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            wrong = self._wrong()
+            if wrong is None:
+                return
+            assert time.monotonic() < deadline, wrong
+            await asyncio.sleep(0.01)
+
+    def _wrong(self) -> str | None:
+        """What is not as it must be, None when all is."""
+        with self.pair.client() as client:
+            pipe = client.pipeline(transaction=True)
+            pipe.xrange("cdr")
+            for line in LINES:
+                pipe.zrangebyscore(f"live:{line}", f"({time.time()}", "+inf")
+            entries, *live = pipe.execute()
+            records = [read_entry(fields) for _, fields in entries]
+            return (
+                self._wrong_ids(records)
+                or self._wrong_live(live)
+                or self._wrong_records(records)
+                or self._wrong_usage(client, records)
+            )
+
+    def _wrong_ids(self, records: list[CallRecord]) -> str | None:
+        found = Counter(record.id for record in records)
+        wanted = Counter([*self.truth.ended, *self.truth.crashed])
+        if found != wanted:
+            return f"records: {dict(found - wanted)} too many, {dict(wanted - found)} missing"
+        return None
+
+    def _wrong_live(self, live: list[list[str]]) -> str | None:
+        for line, members in zip(LINES, live, strict=True):
+            if set(members) != self.truth.on(line):
+                return f"live:{line}: {sorted(members)}, true: {sorted(self.truth.on(line))}"
+        return None
+
+    def _wrong_records(self, records: list[CallRecord]) -> str | None:
+        for record in records:
+            ended = self.truth.ended.get(record.id)
+            if ended is not None:
+                same = (ended.outcome, ended.seconds, ended.why) == (
+                    record.outcome, record.seconds, record.why,
+                )  # fmt: skip
+                if not same or [f.billing for f in ended.forwards] != [
+                    f.billing for f in record.forwards
+                ]:
+                    return f"record {record}, true: {ended}"
+                continue
+            answered, crash = self.truth.crashed[record.id]
+            if (record.outcome, record.why) != ("failed", "worker_died"):
+                return f"record {record} of a call whose worker died"
+            if abs(record.seconds - (crash - answered)) > 1:
+                return f"record {record}: {record.seconds} s, true: {crash - answered:.1f}"
+        return None
+
+    def _wrong_usage(self, client: Any, records: list[CallRecord]) -> str | None:
+        fleet: Counter[str] = Counter()
+        beyond_s = 0
+        for line in LINES:
+            seconds: Counter[str] = Counter()
+            for record in records:
+                for forward in record.forwards:
+                    if forward.line == line:
+                        seconds[forward.billing] += forward.seconds
+            beyond = max(0, seconds["deducted"] - PLAN_S)
+            seconds["deducted"] -= beyond
+            seconds["out_of_plan"] += beyond
+            beyond_s += seconds["out_of_plan"]
+            fleet += seconds
+            if (told := _sum(client, f"usage:{line}:*")) != +seconds:
+                return f"usage of {line}: {told}, true: {+seconds}"
+        if (told := _sum(client, "usage:fleet:acme:*")) != +fleet:
+            return f"usage of the fleet: {told}, true: {+fleet}"
+        told_s = sum(record.out_of_plan_s for record in records)
+        return None if told_s == beyond_s else f"out_of_plan_s: {told_s}, true: {beyond_s}"
+
+
+def _sum(client: Any, pattern: str) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for key in client.scan_iter(pattern):
+        total.update({name: int(value) for name, value in client.hgetall(key).items()})
+    return +total
+
+
+def run(examples: int, steps: int, seed: int | None = None) -> str:
+    """Play `examples` runs of `steps` steps each; a `seed` of None takes always the same ones.
+    What was played, in one line. Raises AssertionError with the shortest story that goes wrong."""
+    Machine.counts.clear()
+    Machine.failure = ""
+    machine = type("Story", (Machine,), {})
+    if seed is not None:
+        from hypothesis import seed as seeded
+
+        machine = seeded(seed)(machine)
+    begun = time.monotonic()
+    # Times of the parts that a run would spend waiting.
+    short = {
+        (cdr, "_LOOK_S"): 0.05,
+        (cdr, "_RETRY_S"): (0.01, 0.05),
+        (live_calls, "_RETRY_S"): 0.05,
+    }
+    before = {place: getattr(*place) for place in short}
+    try:
+        for (module, name), value in short.items():
+            setattr(module, name, value)
+        with RedisPair() as pair:
+            Machine.pair = pair
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=examples,
+                    stateful_step_count=steps,
+                    derandomize=seed is None,
+                    database=None,
+                    deadline=None,
+                    print_blob=False,
+                    verbosity=Verbosity.normal,
+                    phases=(Phase.generate,),
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+    except Exception as error:
+        raise AssertionError(Machine.failure or repr(error)) from error
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
+    played = ", ".join(f"{count} {what}" for what, count in sorted(Machine.counts.items()))
+    return f"truth: {examples} runs, {played}, {time.monotonic() - begun:.0f} s: nothing wrong"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.campaigns.truth")
+    parser.add_argument("--examples", type=int, default=200, help="runs")
+    parser.add_argument("--steps", type=int, default=40, help="steps in a run, at most")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats a campaign")
+    options = parser.parse_args()
+    print(f"seed {options.seed}", flush=True)
+    print(run(options.examples, options.steps, options.seed))
+
+
+if __name__ == "__main__":
+    main()
