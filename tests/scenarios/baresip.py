@@ -72,6 +72,9 @@ class Baresip:
         self._directory = directory / f"baresip{next(_names)}"
         self._directory.mkdir()
         self._registers = bool(password)
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._events: Mailbox[dict[str, Any]] = Mailbox()
         self._answers: Mailbox[dict[str, Any]] = Mailbox()
         self.host = network.inside if network is not None else HOST
@@ -130,6 +133,7 @@ class Baresip:
             try:
                 return await asyncio.open_connection(sock=self._socket())
             except OSError:
+                assert self._process is not None
                 assert self._process.returncode is None, f"baresip ended:\n{self.log}"
                 assert asyncio.get_running_loop().time() < deadline, f"not ready:\n{self.log}"
                 await asyncio.sleep(0.05)
@@ -153,6 +157,7 @@ class Baresip:
     async def command(self, name: str, parameters: str = "") -> str:
         """One command of its menu; what it says to it."""
         text = json.dumps({"command": name, "params": parameters}).encode()
+        assert self._writer is not None, "not started"
         self._writer.write(b"%d:%s," % (len(text), text))
         answer = await self._answers.take(lambda _: True, WAIT_S, f"answer to {name}")
         assert answer["ok"], f"{name} {parameters}: {answer}"
@@ -202,12 +207,14 @@ class Baresip:
 
     async def stop(self) -> None:
         """End it as its user would, or the hard way if it does not listen."""
-        if self._process.returncode is None:
+        if self._process is not None and self._process.returncode is None:
             try:
                 await self.command("quit")
                 await asyncio.wait_for(self._process.wait(), WAIT_S)
             except (AssertionError, ConnectionError, TimeoutError):
                 self._process.kill()
                 await self._process.wait()
-        self._reading.cancel()
-        self._writer.close()
+        if self._reading is not None:
+            self._reading.cancel()
+        if self._writer is not None:
+            self._writer.close()
