@@ -209,6 +209,8 @@ class Journal:
         memory = self._map
         if slots is None or memory is None:
             self.full += 1
+            if self.full == 1:
+                log.warning("journal.full", path=str(self.path), calls=len(self._slots))
             return
         self._version += 1
         check = zlib.crc32(content)

@@ -20,6 +20,7 @@ from typing import Any
 
 import redis
 
+from engine.journal import directory_of
 from tests.scenarios.sipp import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,7 +202,10 @@ class Engine:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        return self._process.wait()
+        status = self._process.wait()
+        # What one that was killed has left for its successor; there will be none.
+        shutil.rmtree(directory_of(self._directory / "data"), ignore_errors=True)
+        return status
 
     def get(self, path: str) -> tuple[int, str]:
         """An admin page: HTTP status (0 when nobody listens) and body."""
