@@ -149,8 +149,9 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
 @line_group.command("ha1", short_help="What to keep of a password.")
 @click.argument("user")
 @click.option("--password", help="Read from standard input, or asked for, if not given.")
+@click.option("--sha256", is_flag=True, help="For phones that know SHA-256; others then give up.")
 @with_config
-def make_ha1(user: str, password: str | None, config: Config) -> None:
+def make_ha1(user: str, password: str | None, sha256: bool, config: Config) -> None:
     """Print the `credentials` of a line document for USER and a password, as JSON.
 
     \b
@@ -163,13 +164,10 @@ def make_ha1(user: str, password: str | None, config: Config) -> None:
         password = click.prompt("Password", hide_input=True)
     password = (sys.stdin.readline() if password is None else password).rstrip("\r\n")
     realm = config.sip.realm
-    print_json(
-        {
-            "user": user,
-            "ha1": ha1("MD5", user, realm, password),
-            "ha1_sha256": ha1("SHA-256", user, realm, password),
-        }
-    )
+    kept = {"user": user, "ha1": ha1("MD5", user, realm, password)}
+    if sha256:
+        kept["ha1_sha256"] = ha1("SHA-256", user, realm, password)
+    print_json(kept)
 
 
 def parse_input(raw: bytes, name: str) -> list[Document]:

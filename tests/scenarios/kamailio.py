@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -110,7 +111,9 @@ class Kamailio:
         command = [*self.command, "-DD", "-E", "-m", "32", "-M", "4", "-w", str(self._directory)]
         command += ["-Y", str(self._directory), "-P", str(self._directory / "pid")]
         with (self._directory / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + START_S
         while not self.answers():
             assert self._process.poll() is None, f"Kamailio ended:\n{self.log}"
@@ -141,5 +144,5 @@ class Kamailio:
             try:
                 self._process.wait(STOP_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
