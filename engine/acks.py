@@ -104,6 +104,10 @@ class Acks:
         }
 
 
+Step = tuple[float, Sequence[Command]]
+Asking = Generator[Step, list[Any] | None, Acks]
+
+
 async def in_force(
     client: redis.asyncio.Redis, number: str, within_s: float = WITHIN_S
 ) -> Acks:
@@ -112,34 +116,29 @@ async def in_force(
     Call it after Redis has answered the write. Returns when all have said so, or after `within_s`
     seconds with those that have; at once when no worker lives. Raises RedisError, OSError.
     """
-    asking, answers = _ask(number, within_s), None
-    while True:
-        try:
-            pause_s, commands = asking.send(answers)
-        except StopIteration as end:
-            acks: Acks = end.value
-            return acks
-        await asyncio.sleep(pause_s)
-        pipe: Any = client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        answers = await pipe.execute()
+    asking = _ask(number, within_s)
+    step = _resume(asking, None)
+    while not isinstance(step, Acks):
+        await asyncio.sleep(step[0])
+        step = _resume(asking, await _pipeline(client, step[1]).execute())
+    return step
 
 
 def in_force_blocking(client: redis.Redis, number: str, within_s: float = WITHIN_S) -> Acks:
     """The same as `in_force`, for commands that run outside a loop."""
-    asking, answers = _ask(number, within_s), None
-    while True:
-        try:
-            pause_s, commands = asking.send(answers)
-        except StopIteration as end:
-            acks: Acks = end.value
-            return acks
-        time.sleep(pause_s)
-        pipe: Any = client.pipeline(transaction=False)
-        for command in commands:
-            pipe.execute_command(*command)
-        answers = pipe.execute()
+    asking = _ask(number, within_s)
+    step = _resume(asking, None)
+    while not isinstance(step, Acks):
+        time.sleep(step[0])
+        step = _resume(asking, _pipeline(client, step[1]).execute())
+    return step
+
+
+def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
+    pipe = client.pipeline(transaction=False)
+    for command in commands:
+        pipe.execute_command(*command)
+    return pipe
 
 
 async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
@@ -149,9 +148,16 @@ async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
     return _living([await some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
 
 
-def _ask(
-    number: str, within_s: float
-) -> Generator[tuple[float, Sequence[Command]], list[Any] | None, Acks]:
+def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
+    """What is asked next, or what it came to."""
+    try:
+        return asking.send(answers)
+    except StopIteration as end:
+        acks: Acks = end.value
+        return acks
+
+
+def _ask(number: str, within_s: float) -> Asking:
     """The questions: each a pause in seconds and commands to send then; their answers come back."""
     name = f"{{line:{number}}}:{secrets.token_hex(8)}"
     send_probe: Command = ("SET", PROBE_PREFIX + name, "1", "EX", _PROBE_LIFE_S)

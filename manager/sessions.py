@@ -29,7 +29,7 @@ _WINDOW_S = 900
 # Counts one more within the window (ARGV: its seconds); the count, and the seconds that are left.
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return {count, redis.call('TTL', KEYS[1])}
 """
 # One less, unless the window has ended meanwhile: a count without an end would lock for ever.

@@ -97,3 +97,10 @@ def text(answer: Answer) -> str:
 
 def path_of(answer: Answer) -> str:
     return urlsplit(answer.headers["location"]).path
+
+
+def csrf_of(visitor: Visitor) -> str:
+    """The token that the session's forms carry."""
+    token = re.search(r'name="csrf" value="([^"]+)"', visitor.get("/lines").text)
+    assert token is not None
+    return token[1]

@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route
 
 from engine.config import Config
 from manager.app import build
-from tests.manager.browser import PASSWORD, Visitor, path_of
+from tests.manager.browser import PASSWORD, Visitor, csrf_of, path_of
 from tests.manager.site import Answer, Api, Manager, write
 
 OWN, PEER, THEIRS, NOBODYS = (f"+3397210100{n}" for n in (1, 2, 8, 9))
@@ -126,12 +126,6 @@ def visitor(opened: Visitor) -> Visitor:
     copy = Visitor(opened.manager)
     copy.cookies = dict(opened.cookies)
     return copy
-
-
-def csrf_of(opened: Visitor) -> str:
-    token = re.search(r'name="csrf" value="([^"]+)"', opened.get("/lines").text)
-    assert token is not None
-    return token[1]
 
 
 def says_nothing(answer: Answer) -> bool:

@@ -22,7 +22,7 @@ from starlette.requests import Request
 
 from manager import patience
 from manager.who import TooSlow
-from tests.manager.browser import PASSWORD, Visitor
+from tests.manager.browser import PASSWORD, Visitor, csrf_of
 from tests.manager.site import Answer, Api, Manager, write
 from tests.scenarios.sipp import HOST
 
@@ -59,12 +59,6 @@ def marie(manager: Manager, accounts: None) -> Visitor:
     visitor = Visitor(manager)
     assert visitor.log_in("marie").status == 200
     return visitor
-
-
-def csrf_of(visitor: Visitor) -> str:
-    token = re.search(r'name="csrf" value="([^"]+)"', visitor.get("/lines").text)
-    assert token is not None
-    return token[1]
 
 
 def is_guarded(answer: Answer) -> bool:
