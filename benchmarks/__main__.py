@@ -18,6 +18,7 @@ from benchmarks.idle import run_idle
 from benchmarks.instructions import COUNTED, count
 from benchmarks.lines import run_lines
 from benchmarks.load import report
+from benchmarks.manager import run_manager
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
 from benchmarks.scrape import run_scrape
 from benchmarks.sharding import run_sharding
@@ -27,6 +28,7 @@ BENCHES = {
     **LOADED,
     "idle": run_idle,
     "goodput": run_goodput,
+    "manager": run_manager,
     "scrape": run_scrape,
     "sharding": run_sharding,
     "lines": run_lines,

@@ -59,11 +59,11 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
             outcome = running.finish()
         if len(windows) < 2 * rounds:
             raise BenchmarkError(f"scrape: only {len(windows)} of {2 * rounds} windows")
-        _assign(windows, running.log)
+        assign(windows, running.log)
     for scraped, name in NAMES.items():
         mine = [window for window in windows if window.scraped is scraped]
         setup = sorted(ms for window in mine for ms in window.setup_ms)
-        decisions = _added([window.decisions for window in mine])
+        decisions = added([window.decisions for window in mine])
         result = Result(
             bench=name,
             command=f"python -m benchmarks scrape --rate {rate:g}",
@@ -98,7 +98,7 @@ def _take_turns(rig: Rig, rounds: int, window_s: float, windows: list[Window]) -
                 window.scrape_ms.append(_scrape(rig.admin_port))
             time.sleep(min(EVERY_S, max(0.0, left_s)))
         window.end = time.time()
-        window.decisions = _between(before, rig.metrics())
+        window.decisions = between(before, rig.metrics())
         windows.append(window)
         report(f"{NAMES[scraped]} {turn // 2 + 1}/{rounds}")
 
@@ -111,11 +111,11 @@ def _scrape(port: int) -> float:
     return (time.perf_counter() - start) * 1000
 
 
-def _between(before: Samples, after: Samples) -> Histogram:
+def between(before: Samples, after: Samples) -> Histogram:
     return Histogram.between(before, after, "renvoi_decision_seconds")
 
 
-def _added(histograms: list[Histogram | None]) -> Histogram:
+def added(histograms: list[Histogram | None]) -> Histogram:
     counts: dict[float, float] = {}
     for histogram in histograms:
         for edge, count in histogram.buckets if histogram else ():
@@ -123,7 +123,7 @@ def _added(histograms: list[Histogram | None]) -> Histogram:
     return Histogram(tuple(sorted(counts.items())))
 
 
-def _assign(windows: list[Window], log: Path) -> None:
+def assign(windows: list[Window], log: Path) -> None:
     """Every answered call to the window in which its INVITE was sent."""
     for line in log.read_text().splitlines():
         try:

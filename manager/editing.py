@@ -102,13 +102,14 @@ async def done(visit: Visit) -> Response:
     targets = await targets_of(visit, stored.line)
     month = await records.usage(visit.site.redis, stored.line, visit.site.zone)
     told = await visit.site.explain(stored)
+    purse = await records.purse(visit.site.redis, stored.fleet, visit.site.zone)
     return visit.page(
         "done.html",
         line=stored.line,
         done=kept,
         seconds=_seconds(visit, kept.seconds),
         forwards=summary(visit, stored.line),
-        outlook=visit.teller.outlook(stored.line, targets, month, told),
+        outlook=visit.teller.outlook(stored.line, targets, month, told, purse),
     )
 
 
@@ -141,7 +142,8 @@ async def _check(
     targets = await targets_of(visit, line)
     month = await records.usage(site.redis, line, site.zone)
     told = await site.explain(stored, instead=line)
-    outlook = visit.teller.outlook(line, targets, month, told)
+    purse = await records.purse(site.redis, line.fleet, site.zone)
+    outlook = visit.teller.outlook(line, targets, month, told, purse)
     same = result.document == stored.document
     return Check((), line, outlook, _seen(stored, result, outlook), same)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from engine.explain import Stage, Told
 from manager.forms import ORDER
-from manager.records import Month
+from manager.records import Month, Purse
 from manager.shown import Shown, duration
 from manager.words import Say
 from rules.billing import billing_class
@@ -61,10 +61,16 @@ class Teller:
         self._say = say
         self._shown = shown
 
-    def outlook(self, line: Line, targets: Targets, month: Month, told: Told) -> Outlook:
+    def outlook(
+        self, line: Line, targets: Targets, month: Month, told: Told, purse: Purse
+    ) -> Outlook:
+        costs = self.costs(line, targets, month)
+        conflicts = self.conflicts(line, targets)
+        if purse.empty and any(cost.level is Billing.OUT_OF_PLAN for cost in costs):
+            conflicts.append(self._say("cap_empty"))
         return Outlook(
-            self.costs(line, targets, month),
-            self.conflicts(line, targets),
+            costs,
+            conflicts,
             self.sentence(line, told),
             self.steps(line, told),
         )

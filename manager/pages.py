@@ -138,9 +138,10 @@ async def line(visit: Visit) -> Response:
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
     targets = await targets_of(visit, own)
-    now, month, (calls, _), changes, way = await asyncio.gather(
+    now, month, purse, (calls, _), changes, way = await asyncio.gather(
         state.of_line(site.redis, own),
         records.usage(site.redis, own, site.zone),
+        records.purse(site.redis, own.fleet, site.zone),
         records.of_line(site.redis, own, _CALLS_SHOWN, forwarded=True),
         audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
         site.explain(stored),
@@ -150,10 +151,11 @@ async def line(visit: Visit) -> Response:
         line=own,
         state=now,
         month=month,
+        purse=purse,
         calls=calls,
         changes=[(change, change_rows(visit, own, change)) for change in changes],
         forwards=summary(visit, own),
-        outlook=visit.teller.outlook(own, targets, month, way),
+        outlook=visit.teller.outlook(own, targets, month, way, purse),
         called=lambda call: told(visit, own, _destination(call)),
     )
 

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from engine.record import STREAM, CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
-from rules.model import Billing, Condition, Kind, Line
+from rules.fleet import FLEET, load_fleet
+from rules.model import Billing, Condition, DocumentError, Kind, Line
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
@@ -104,3 +105,38 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
     if line.offer.mobile == "hours":
         left = max(0.0, line.offer.mobile_hours * 3600 - seconds[Billing.DEDUCTED])
     return Month(name, seconds, left)
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """What the lines of a fleet may use out of plan in a month, together. `left_s` below 0 when it
+    went beyond; None = no cap."""
+
+    suspended: bool = False
+    cap_s: int | None = None
+    left_s: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        return self.left_s is not None and self.left_s <= 0
+
+
+async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
+    """The fleet's cap and what is left of it; no cap when its document cannot be read."""
+    client: Any = redis
+    raw = await client.get(FLEET + fleet)
+    try:
+        document = load_fleet(raw, fleet) if raw else None
+    except DocumentError:
+        document = None
+    if document is None:
+        return Purse()
+    if document.cap_seconds is None:
+        return Purse(document.suspended)
+    month = month_of(time.time(), zone)[0]
+    used = await client.hget(f"usage:{FLEET}{fleet}:{month}", Billing.OUT_OF_PLAN.value)
+    try:
+        left = document.cap_seconds - float(used or 0)
+    except ValueError:
+        left = None
+    return Purse(document.suspended, document.cap_seconds, left)

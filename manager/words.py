@@ -178,6 +178,15 @@ WORDS: dict[str, tuple[str, str]] = {
         "Deux lignes se renvoient l’une à l’autre : {other} renvoie déjà vers cette ligne.",
         "Two lines forward to one another: {other} already forwards to this line.",
     ),
+    "cap_empty": (
+        "Le plafond hors forfait du parc est atteint ce mois-ci : "
+        "les renvois hors forfait n’agiront pas.",
+        "The fleet’s cap on calls out of plan is reached this month: "
+        "forwards out of plan will do nothing.",
+    ),
+    "cap": ("Hors forfait du parc", "The fleet’s out of plan"),
+    "cap_left": ("Il reste {left} sur {cap}", "{left} left of {cap}"),
+    "fleet_suspended": ("Le parc est suspendu.", "The fleet is suspended."),
     # costs
     "cost_free_voicemail": ("Gratuit : messagerie.", "Free: voicemail."),
     "cost_free_fax": ("Gratuit : fax du parc.", "Free: fax of the fleet."),

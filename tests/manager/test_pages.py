@@ -326,6 +326,19 @@ def test_costs_in_plain_words(
     assert told in text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
 
 
+def test_the_fleets_cap_is_told(marie: Visitor, client: redis.Redis) -> None:
+    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+    client.set("fleet:acme", '{"name": "acme", "cap_seconds": 7200}')
+    client.hset(f"usage:fleet:acme:{month}", "out_of_plan", "3600")
+    assert "Il reste 1 h 00 sur 2 h 00" in text(marie.get(f"/lines/{LINE}"))
+    client.hset(f"usage:fleet:acme:{month}", "out_of_plan", "7200")
+    write(client, LINE, offer={"mobile": "unlimited"})
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "0612345678"}
+    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "Le plafond hors forfait du parc est atteint" in told
+    client.delete("fleet:acme", f"usage:fleet:acme:{month}")
+
+
 def test_all_calls_win_over_the_others(marie: Visitor) -> None:
     fields = {"busy__on": "on", "busy__service": "voicemail", "unconditional__on": "on"}
     fields |= {"unconditional__service": "voicemail", "unconditional__voicemail": PEER}

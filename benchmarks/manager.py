@@ -1,0 +1,283 @@
+"""The customer's page and the API on a fleet of 10,000 lines: how quick they are, and what calls
+notice of them. One engine under steady load, windows with and without customers in turn (A B A B).
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import re
+import signal
+import socket
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlencode
+
+import msgspec
+import redis
+
+from benchmarks.cases import STEADY, Settings, settle
+from benchmarks.figures import Result, percentile
+from benchmarks.load import Plan, Run, report
+from benchmarks.processes import BenchmarkError, Child, free_port, rss_bytes, yardstick_ms
+from benchmarks.rig import HOST, LINES, Rig
+from benchmarks.scrape import Window, added, assign, between
+from manager import accounts, tokens
+
+FLEET_LINES = 10_000
+CUSTOMERS = 4  # at once, each with a connection of their own, without a pause
+NAMES = {False: "manager-none", True: "manager-load"}
+_START_S = 60.0
+_PASSWORD = "a password of the bench"
+
+
+def other_line(index: int) -> str:
+    """A line of the fleet that no call of the bench calls."""
+    return f"+339725{index:05d}"
+
+
+@dataclass
+class Customers:
+    """What they do, and how long each thing takes: kind -> milliseconds."""
+
+    port: int
+    token: str
+    cookie: str = ""
+    taken_ms: dict[str, list[float]] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    busy: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def log_in(self) -> None:
+        """One session for all."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        connection.request("GET", "/login")
+        answer = connection.getresponse()
+        cookie = (answer.getheader("Set-Cookie") or "").partition(";")[0]
+        token = re.search(r'name="csrf" value="([^"]+)"', answer.read().decode())
+        fields = {"csrf": token[1] if token else "", "account": "bench", "password": _PASSWORD}
+        headers = {"Cookie": cookie, "Content-Type": "application/x-www-form-urlencoded"}
+        connection.request("POST", "/login", urlencode(fields), headers)
+        answer = connection.getresponse()
+        answer.read()
+        for name, value in answer.getheaders():
+            if name.lower() == "set-cookie" and "renvoi_session" in value:
+                self.cookie = value.partition(";")[0]
+        connection.close()
+        if not self.cookie:
+            raise BenchmarkError(f"manager: the log-in gave {answer.status}")
+
+    def run(self, seed: int) -> None:
+        """One customer, while `busy` is set, until `over`."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
+        for turn in itertools.count(seed * 1000):
+            while not self.busy.wait(0.05):
+                if self.over.is_set():
+                    connection.close()
+                    return
+            if self.over.is_set():
+                connection.close()
+                return
+            self._do(connection, turn)
+
+    def _do(self, connection: http.client.HTTPConnection, turn: int) -> None:
+        line = other_line(turn * 37 % (FLEET_LINES - LINES))
+        path = line.replace("+", "%2B")
+        forward = {"on": turn % 2 == 0, "to": {"kind": "voicemail", "number": line}}
+        kind, method, url, body = (
+            ("page: lines", "GET", "/lines", None),
+            ("page: search", "GET", f"/lines?q=bureau+{turn % 997}&part=list", None),
+            ("page: line", "GET", f"/lines/{path}", None),
+            ("page: forwards", "GET", f"/lines/{path}/forwards", None),
+            ("api: lines", "GET", "/api/v1/lines?limit=50", None),
+            ("api: forwards", "GET", f"/api/v1/lines/{path}/forwards", None),
+            ("api: explain", "GET", f"/api/v1/lines/{path}/explain", None),
+            ("api: put", "PUT", f"/api/v1/lines/{path}/forwards/busy", json.dumps(forward)),
+        )[turn % 8]
+        headers = {"Cookie": self.cookie, "Authorization": f"Bearer {self.token}"}
+        begun = time.perf_counter()
+        connection.request(method, url, body, headers)
+        answer = connection.getresponse()
+        text = answer.read()
+        self.taken_ms.setdefault(kind, []).append((time.perf_counter() - begun) * 1000)
+        if answer.status != 200:
+            self.wrong.append(f"{kind}: {answer.status} {text[:200]!r}")
+
+
+def run_manager(settings: Settings) -> Iterator[Result]:
+    """Windows in turn, in one run of one SIPp; calls belong to the window of their INVITE."""
+    rounds, window_s = (2, 3.0) if settings.quick else (10, 5.0)
+    bench = STEADY[1]
+    with Rig(settings.subject, cores=settings.cores) as rig:
+        _write_fleet(rig)
+        port, token, child = _start_manager(rig)
+        try:
+            customers = Customers(port, token)
+            customers.log_in()
+            rest = settle(rig, bench, settings)
+            rate = settings.rate or min(
+                300.0, max(10.0, round(0.3 / max(rest.warm_cpu_s, 1e-4), -1))
+            )
+            plan = Plan(rate=rate, calls=round(rate * (2 * rounds * (window_s + 0.5) + 4)))
+            yardstick = yardstick_ms(rig.engine_core)
+            windows = _measure(rig, plan, customers, rounds, window_s)
+            memory = rss_bytes([child.pid])
+        finally:
+            child.stop(first=signal.SIGTERM, patience_s=10)
+    if customers.wrong:
+        raise BenchmarkError(f"manager: {len(customers.wrong)} wrong, {customers.wrong[0]}")
+    for loaded, name in NAMES.items():
+        mine = [window for window in windows if window.scraped is loaded]
+        setup = sorted(ms for window in mine for ms in window.setup_ms)
+        decisions = added([window.decisions for window in mine])
+        seconds = sum(window.end - window.start for window in mine)
+        result = Result(
+            bench=name,
+            command=f"python -m benchmarks manager --rate {rate:g}",
+            rate=rate,
+            got_rate=len(setup) / seconds,
+            seconds=seconds,
+            calls=len(setup),
+            yardstick_ms=yardstick,
+            decision_p50_ms=decisions.quantile_ms(0.5),
+            decision_p99_ms=decisions.quantile_ms(0.99),
+            decision_within_1ms=decisions.share_within(0.001),
+            setup_p50_ms=percentile(setup, 0.5),
+            setup_p99_ms=percentile(setup, 0.99),
+        )
+        if loaded:
+            _tell(result, windows, customers, seconds, memory)
+        yield result
+
+
+def _measure(
+    rig: Rig, plan: Plan, customers: Customers, rounds: int, window_s: float
+) -> list[Window]:
+    people = [threading.Thread(target=customers.run, args=(n,)) for n in range(CUSTOMERS)]
+    for person in people:
+        person.start()
+    windows: list[Window] = []
+    turns = threading.Thread(target=_take_turns, args=(rig, customers, rounds, window_s, windows))
+    running = Run(rig, plan, "manager")
+    turns.start()
+    try:
+        while running.step() and turns.is_alive():
+            pass
+        turns.join()
+    finally:
+        customers.over.set()
+        customers.busy.set()
+        for person in people:
+            person.join()
+        running.finish()
+    if len(windows) < 2 * rounds:
+        raise BenchmarkError(f"manager: only {len(windows)} of {2 * rounds} windows")
+    assign(windows, running.log)
+    return windows
+
+
+def _take_turns(
+    rig: Rig, customers: Customers, rounds: int, window_s: float, windows: list[Window]
+) -> None:
+    time.sleep(2.0)  # the load comes up
+    for turn in range(2 * rounds):
+        loaded = turn % 2 == 1
+        before = rig.metrics()
+        if loaded:
+            customers.busy.set()
+        time.sleep(0.3)
+        window = Window(loaded, time.time())
+        time.sleep(window_s)
+        window.end = time.time()
+        customers.busy.clear()
+        time.sleep(0.2)
+        window.decisions = between(before, rig.metrics())
+        windows.append(window)
+        report(f"{NAMES[loaded]} {turn // 2 + 1}/{rounds}")
+
+
+def _tell(
+    result: Result, windows: list[Window], customers: Customers, seconds: float, memory: int
+) -> None:
+    """Each window with customers against the one before it, and what the customers waited."""
+    pairs = list(zip(windows[::2], windows[1::2], strict=True))
+    setup = [with_.setup_p99_ms / max(without.setup_p99_ms, 1e-9) for without, with_ in pairs]
+    decision = [
+        (with_.decisions.quantile_ms(0.99) or 0.0) / (without.decisions.quantile_ms(0.99) or 1e9)
+        for without, with_ in pairs
+        if without.decisions and with_.decisions
+    ]
+    told = [
+        f"{name} p99 with / without: {min(ratios):.2f} / {statistics.median(ratios):.2f}"
+        f" / {max(ratios):.2f}"
+        for name, ratios in (("decision", decision), ("set-up", setup))
+    ]
+    waits = {kind: sorted(taken) for kind, taken in sorted(customers.taken_ms.items())}
+    count = sum(map(len, waits.values()))
+    shown = ", ".join(
+        f"{kind} {percentile(taken, 0.5):.0f} / {percentile(taken, 0.99):.0f}"
+        for kind, taken in waits.items()
+    )
+    result.remark = (
+        f"{len(pairs)} pairs, {'; '.join(told)} (min/median/max); {count / seconds:.0f} requests/s "
+        f"of {CUSTOMERS} customers on {FLEET_LINES} lines, {memory / 2**20:.0f} MiB; "
+        f"ms p50 / p99: {shown}"
+    )
+    result.more = {
+        "decision_p99_ratios": [round(ratio, 3) for ratio in decision],
+        "setup_p99_ratios": [round(ratio, 3) for ratio in setup],
+        "requests_per_s": round(count / seconds, 1),
+        "rss_mib": round(memory / 2**20, 1),
+        "ms": {
+            kind: [len(taken), percentile(taken, 0.5), percentile(taken, 0.99)]
+            for kind, taken in waits.items()
+        },
+    }
+
+
+def _write_fleet(rig: Rig) -> None:
+    """The rest of the fleet, whose first lines the rig has written."""
+    with redis.Redis(host=HOST, port=rig.redis_port) as client, client.pipeline() as batch:
+        for index in range(FLEET_LINES - LINES):
+            number = other_line(index)
+            document = {"number": number, "fleet": "bench", "label": f"Bureau {index}"}
+            batch.set(f"line:{number}", json.dumps(document))
+        batch.execute()
+
+
+def _start_manager(rig: Rig) -> tuple[int, str, Child]:
+    """The manager on the load's core: its port, a token, its process."""
+    port = free_port(socket.SOCK_STREAM)
+    token, text = tokens.make("bench", "bench")
+    account = accounts.make("bench", "bench", _PASSWORD)
+    with redis.Redis(host=HOST, port=rig.redis_port) as client:
+        client.set(tokens.PREFIX + token.id, msgspec.json.encode(token))
+        client.set(accounts.PREFIX + account.name, msgspec.json.encode(account))
+    config = {
+        "redis": {"url": f"redis://{HOST}:{rig.redis_port}/0"},
+        "manager": {"listen": f"{HOST}:{port}"},
+    }
+    path = rig.directory / "manager.yaml"
+    path.write_text(json.dumps(config))
+    argv = [sys.executable, "-m", "engine.cli", "manager", "--config", str(path)]
+    child = Child(
+        argv,
+        core=rig.load_core,
+        log=rig.directory / "manager.log",
+        cwd=rig.directory,
+        env=rig.subject.environment(),
+    )
+    deadline = time.monotonic() + _START_S
+    while True:
+        try:
+            socket.create_connection((HOST, port), timeout=1).close()
+            return port, text, child
+        except OSError:
+            if child.status() is not None or time.monotonic() > deadline:
+                raise BenchmarkError(f"the manager is not up: {child.last_lines()}") from None
+            time.sleep(0.05)
