@@ -10,7 +10,6 @@ import json
 import re
 import signal
 import socket
-import statistics
 import sys
 import threading
 import time
@@ -26,7 +25,7 @@ from benchmarks.figures import Result, percentile
 from benchmarks.load import Plan, Run, report
 from benchmarks.processes import BenchmarkError, Child, free_port, rss_bytes, yardstick_ms
 from benchmarks.rig import HOST, LINES, Rig
-from benchmarks.scrape import Window, added, assign, between
+from benchmarks.scrape import Window, assign, between, ratios, summary
 from manager import accounts, tokens
 
 FLEET_LINES = 10_000
@@ -132,26 +131,11 @@ def run_manager(settings: Settings) -> Iterator[Result]:
     if customers.wrong:
         raise BenchmarkError(f"manager: {len(customers.wrong)} wrong, {customers.wrong[0]}")
     for loaded, name in NAMES.items():
-        mine = [window for window in windows if window.scraped is loaded]
-        setup = sorted(ms for window in mine for ms in window.setup_ms)
-        decisions = added([window.decisions for window in mine])
-        seconds = sum(window.end - window.start for window in mine)
-        result = Result(
-            bench=name,
-            command=f"python -m benchmarks manager --rate {rate:g}",
-            rate=rate,
-            got_rate=len(setup) / seconds,
-            seconds=seconds,
-            calls=len(setup),
-            yardstick_ms=yardstick,
-            decision_p50_ms=decisions.quantile_ms(0.5),
-            decision_p99_ms=decisions.quantile_ms(0.99),
-            decision_within_1ms=decisions.share_within(0.001),
-            setup_p50_ms=percentile(setup, 0.5),
-            setup_p99_ms=percentile(setup, 0.99),
-        )
+        command = f"python -m benchmarks manager --rate {rate:g}"
+        result = summary(name, command, rate, windows, loaded)
+        result.yardstick_ms = yardstick
         if loaded:
-            _tell(result, windows, customers, seconds, memory)
+            _tell(result, windows, customers, memory)
         yield result
 
 
@@ -201,37 +185,21 @@ def _take_turns(
         report(f"{NAMES[loaded]} {turn // 2 + 1}/{rounds}")
 
 
-def _tell(
-    result: Result, windows: list[Window], customers: Customers, seconds: float, memory: int
-) -> None:
-    """Each window with customers against the one before it, and what the customers waited."""
-    pairs = list(zip(windows[::2], windows[1::2], strict=True))
-    setup = [with_.setup_p99_ms / max(without.setup_p99_ms, 1e-9) for without, with_ in pairs]
-    decision = [
-        (with_.decisions.quantile_ms(0.99) or 0.0) / (without.decisions.quantile_ms(0.99) or 1e9)
-        for without, with_ in pairs
-        if without.decisions and with_.decisions
-    ]
-    told = [
-        f"{name} p99 with / without: {min(ratios):.2f} / {statistics.median(ratios):.2f}"
-        f" / {max(ratios):.2f}"
-        for name, ratios in (("decision", decision), ("set-up", setup))
-    ]
+def _tell(result: Result, windows: list[Window], customers: Customers, memory: int) -> None:
+    """What the calls noticed, and what the customers waited."""
+    told, figures = ratios(windows)
     waits = {kind: sorted(taken) for kind, taken in sorted(customers.taken_ms.items())}
-    count = sum(map(len, waits.values()))
+    per_s = sum(map(len, waits.values())) / result.seconds
     shown = ", ".join(
         f"{kind} {percentile(taken, 0.5):.0f} / {percentile(taken, 0.99):.0f}"
         for kind, taken in waits.items()
     )
     result.remark = (
-        f"{len(pairs)} pairs, {'; '.join(told)} (min/median/max); {count / seconds:.0f} requests/s "
-        f"of {CUSTOMERS} customers on {FLEET_LINES} lines, {memory / 2**20:.0f} MiB; "
-        f"ms p50 / p99: {shown}"
+        f"{told}; {per_s:.0f} requests/s of {CUSTOMERS} customers on {FLEET_LINES} lines, "
+        f"{memory / 2**20:.0f} MiB; ms p50 / p99: {shown}"
     )
-    result.more = {
-        "decision_p99_ratios": [round(ratio, 3) for ratio in decision],
-        "setup_p99_ratios": [round(ratio, 3) for ratio in setup],
-        "requests_per_s": round(count / seconds, 1),
+    result.more = figures | {
+        "requests_per_s": round(per_s, 1),
         "rss_mib": round(memory / 2**20, 1),
         "ms": {
             kind: [len(taken), percentile(taken, 0.5), percentile(taken, 0.99)]

@@ -61,28 +61,37 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
             raise BenchmarkError(f"scrape: only {len(windows)} of {2 * rounds} windows")
         assign(windows, running.log)
     for scraped, name in NAMES.items():
-        mine = [window for window in windows if window.scraped is scraped]
-        setup = sorted(ms for window in mine for ms in window.setup_ms)
-        decisions = added([window.decisions for window in mine])
-        result = Result(
-            bench=name,
-            command=f"python -m benchmarks scrape --rate {rate:g}",
-            rate=rate,
-            got_rate=len(setup) / sum(window.end - window.start for window in mine),
-            seconds=sum(window.end - window.start for window in mine),
-            calls=len(setup),
-            failed=outcome.lost,
-            retransmissions=outcome.last.retransmissions,
-            yardstick_ms=yardstick,
-            decision_p50_ms=decisions.quantile_ms(0.5),
-            decision_p99_ms=decisions.quantile_ms(0.99),
-            decision_within_1ms=decisions.share_within(0.001),
-            setup_p50_ms=percentile(setup, 0.5),
-            setup_p99_ms=percentile(setup, 0.99),
-        )
+        command = f"python -m benchmarks scrape --rate {rate:g}"
+        result = summary(name, command, rate, windows, scraped)
+        result.yardstick_ms = yardstick
+        result.failed = outcome.lost
+        result.retransmissions = outcome.last.retransmissions
         if scraped:
             _compare(result, windows)
         yield result
+
+
+def summary(
+    name: str, command: str, rate: float, windows: list[Window], disturbed: bool
+) -> Result:
+    """What the calls met in the windows with, or in those without."""
+    mine = [window for window in windows if window.scraped is disturbed]
+    setup = sorted(ms for window in mine for ms in window.setup_ms)
+    decisions = added([window.decisions for window in mine])
+    seconds = sum(window.end - window.start for window in mine)
+    return Result(
+        bench=name,
+        command=command,
+        rate=rate,
+        got_rate=len(setup) / seconds,
+        seconds=seconds,
+        calls=len(setup),
+        decision_p50_ms=decisions.quantile_ms(0.5),
+        decision_p99_ms=decisions.quantile_ms(0.99),
+        decision_within_1ms=decisions.share_within(0.001),
+        setup_p50_ms=percentile(setup, 0.5),
+        setup_p99_ms=percentile(setup, 0.99),
+    )
 
 
 def _take_turns(rig: Rig, rounds: int, window_s: float, windows: list[Window]) -> None:
@@ -139,8 +148,8 @@ def assign(windows: list[Window], log: Path) -> None:
         window.setup_ms.sort()
 
 
-def _compare(result: Result, windows: list[Window]) -> None:
-    """Each window with scrapes against the one before it."""
+def ratios(windows: list[Window]) -> tuple[str, dict[str, object]]:
+    """Each window with against the one before it: in words, and as figures."""
     pairs = list(zip(windows[::2], windows[1::2], strict=True))
     setup = [with_.setup_p99_ms / max(without.setup_p99_ms, 1e-9) for without, with_ in pairs]
     decision = [
@@ -148,18 +157,19 @@ def _compare(result: Result, windows: list[Window]) -> None:
         for without, with_ in pairs
         if without.decisions and with_.decisions
     ]
-    scrapes = sorted(ms for window in windows for ms in window.scrape_ms)
     told = [
-        f"{name} p99 with / without: {min(ratios):.2f} / {statistics.median(ratios):.2f}"
-        f" / {max(ratios):.2f}"
-        for name, ratios in (("decision", decision), ("set-up", setup))
+        f"{name} p99 with / without: {min(values):.2f} / {statistics.median(values):.2f}"
+        f" / {max(values):.2f}"
+        for name, values in (("decision", decision), ("set-up", setup))
     ]
-    result.remark = (
-        f"{len(pairs)} pairs, {'; '.join(told)} (min/median/max); a scrape takes "
-        f"{percentile(scrapes, 0.5) or 0:.1f} ms (median)"
-    )
-    result.more = {
+    return f"{len(pairs)} pairs, {'; '.join(told)} (min/median/max)", {
         "decision_p99_ratios": [round(ratio, 3) for ratio in decision],
         "setup_p99_ratios": [round(ratio, 3) for ratio in setup],
-        "scrape_ms_p50": percentile(scrapes, 0.5),
     }
+
+
+def _compare(result: Result, windows: list[Window]) -> None:
+    scrapes = sorted(ms for window in windows for ms in window.scrape_ms)
+    told, figures = ratios(windows)
+    result.remark = f"{told}; a scrape takes {percentile(scrapes, 0.5) or 0:.1f} ms (median)"
+    result.more = figures | {"scrape_ms_p50": percentile(scrapes, 0.5)}

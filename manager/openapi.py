@@ -12,7 +12,7 @@ from manager.problems import MEDIA_TYPE, Problem
 from rules.model import Condition
 
 if TYPE_CHECKING:
-    from manager.api import Operation
+    from manager.operation import Operation
 
 Json = dict[str, Any]
 

@@ -1,0 +1,146 @@
+"""What every operation of the API shares: the request, the answers, and how it is served."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from engine import log
+from manager import patience, problems
+from manager.lines import Document, Stored
+from manager.site import Site
+from manager.who import BadRequest, FieldError, Forbidden, Refused, Who
+from rules.model import Condition
+
+_LARGEST_BODY = 65_536
+_LONGEST_PAGE = 200
+_log = log.get_logger("manager")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as its operation sees it."""
+
+    site: Site
+    request: Request
+    who: Who
+
+    @property
+    def number(self) -> str:
+        return self.site.number(self.request.path_params["number"])
+
+    @property
+    def if_match(self) -> str | None:
+        """The etag of If-Match; None when there is none, or "*"."""
+        given = self.request.headers.get("if-match", "*").strip()
+        return None if given == "*" else given.removeprefix("W/").strip('"')
+
+    async def line(self) -> Stored:
+        return await self.site.lines.read(self.who, self.number)
+
+    async def body(self) -> Document:
+        """The JSON object that was sent. Raises BadRequest, TooLarge, TooSlow."""
+        raw = await patience.read(self.request, _LARGEST_BODY)
+        try:
+            document = orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            raise BadRequest(f"the body is no JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise Refused([FieldError("", document, "expected a JSON object")])
+        return document
+
+    def limit(self, default: int = 50) -> int:
+        text = self.request.query_params.get("limit", str(default))
+        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_PAGE):
+            raise Refused([FieldError("limit", text, f"expected 1 to {_LONGEST_PAGE}")])
+        return int(text)
+
+    def cursor(self) -> str:
+        """Where the page before ended; "" at the beginning."""
+        text = self.request.query_params.get("cursor", "")
+        try:
+            raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), b"-_", validate=True)
+            place = raw.decode("ascii")
+        except (binascii.Error, UnicodeError, ValueError):
+            place = "?"
+        if text and not all(c in "+-0123456789" for c in place):
+            raise Refused([FieldError("cursor", text, "is not a cursor of this API")])
+        return place
+
+    def stream_cursor(self) -> str:
+        """The same for lists that come out of a stream."""
+        place = self.cursor()
+        first, dash, second = place.partition("-")
+        if place and not (dash and first.isdigit() and second.isdigit() and len(place) < 42):
+            raise Refused([FieldError("cursor", place, "is not a cursor of this list")])
+        return place or "+"
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One row of the table: what serves and describes an operation of the API."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    answer: type[Any] | None
+    body: type[Any] | None = None
+    query: tuple[str, ...] = ()
+    tagged: bool = False  # has an ETag
+    operators: bool = False  # only operators' tokens
+    statuses: tuple[int, ...] = (200,)
+
+
+def answer(value: object, etag: str | None = None, status: int = 200) -> Response:
+    """A JSON answer."""
+    headers = {"Cache-Control": "no-store"} | ({"ETag": f'"{etag}"'} if etag else {})
+    return Response(msgspec.json.encode(value), status, headers, "application/json")
+
+
+def tagged(call: Call, value: object, etag: str) -> Response:
+    """An answer with its ETag, or 304 when the asker has it already."""
+    known = call.request.headers.get("if-none-match", "")
+    if etag in [tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")]:
+        return Response(None, 304, {"ETag": f'"{etag}"'})
+    return answer(value, etag)
+
+
+def cursor_of(place: str | None) -> str | None:
+    """The cursor that goes on behind this place; None at the end."""
+    return place and base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
+
+
+def serve(site: Site, methods: Mapping[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint of a path: who asks, what may be asked, and every end as an answer."""
+
+    async def respond(request: Request) -> Response:
+        operation = methods["GET" if request.method == "HEAD" else request.method]
+        try:
+            who = await site.bearer(request.headers.get("authorization", ""))
+            if operation.operators and not who.operator:
+                raise Forbidden("only an operator's token may do this")
+            if request.path_params.get("condition", "busy") not in set(Condition):
+                return problems.answer(
+                    problems.Problem(404, "Not found", "there is no such condition")
+                )
+            return await operation.handler(Call(site, request, who))
+        except Exception as error:
+            failure = problems.as_failure(error)
+            if failure is not None:
+                return problems.failed(failure)
+            _log.exception("api.error", path=request.url.path, method=request.method)
+            return problems.answer(problems.Problem(500, "Internal error"))
+
+    return respond
