@@ -114,7 +114,7 @@ class Teller:
         """What of the forwards will not do what one may expect."""
         say, on = self._say, [c for c in ORDER if (f := line.forwards.get(c)) and f.on]
         result = []
-        others = [f"« {say(c)} »" for c in on if c is not Condition.UNCONDITIONAL]
+        others = [say("quoted", text=say(c)) for c in on if c is not Condition.UNCONDITIONAL]
         if Condition.UNCONDITIONAL in on and others:
             key = "conflict_all" if len(others) > 1 else "conflict_all_one"
             result.append(say(key, others=", ".join(others)))

@@ -54,7 +54,7 @@ def duration(seconds: float) -> str:
     """Such as "1 h 24", "7 min", "40 s"; the same in both languages."""
     whole = max(0, int(seconds))
     if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02}"
+        return f"{whole // 3600}\u00a0h\u00a0{whole % 3600 // 60:02}"
     if whole >= 60:
-        return f"{whole // 60} min"
-    return f"{whole} s"
+        return f"{whole // 60}\u00a0min"
+    return f"{whole}\u00a0s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 LANGUAGES = ("fr", "en")
@@ -162,6 +163,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "preview_none": ("Aucun renvoi : la ligne sonne.", "No forward: the line rings."),
     "no_change": ("Rien n’a changé", "Nothing has changed"),
     "costs": ("Ce que coûtent ces renvois", "What these forwards cost"),
+    "quoted": ("« {text} »", "“{text}”"),
     "conflict_all": (
         "« Tous les appels » l’emporte : {others} n’agiront pas tant qu’il est actif.",
         "“All calls” wins: {others} will do nothing while it is on.",
@@ -410,12 +412,20 @@ WORDS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
+# French sets a space before some signs, at which no line may break.
+_TIGHT = re.compile(" (?=[:;!?»])|(?<=«) ")
+_SAID = {
+    "fr": {key: _TIGHT.sub("\u00a0", french) for key, (french, _) in WORDS.items()},
+    "en": {key: english for key, (_, english) in WORDS.items()},
+}
+
+
 def speaker(language: str) -> Say:
     """The function that says a word in this language."""
-    place = LANGUAGES.index(language)
+    said = _SAID[language]
 
     def say(key: str, **values: object) -> str:
-        text = WORDS[key][place]
+        text = said[key]
         return text.format(**values) if values else text
 
     return say
