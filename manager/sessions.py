@@ -150,7 +150,7 @@ class Sessions:
         """Count before comparing, so that guesses made at once count too. Raises TooMany."""
         most = self._config.login_attempts
         limits = {
-            f"{_ATTEMPTS}{name}:{address}": most,
+            f"{_ATTEMPTS}pair:{name}:{address}": most,
             f"{_ATTEMPTS}address:{address}": 5 * most,
             f"{_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
         }
