@@ -1,4 +1,4 @@
-"""The configurations for telephony servers beside Renvoi that Debian 12 does not have: their own logic.
+"""Configurations for telephony servers beside Renvoi that Debian 12 does not have: their own logic.
 
 Kamailio's is tested with calls: tests/scenarios/test_kamailio.py.
 """
