@@ -51,7 +51,8 @@ class Baresip:
     """One phone of the number `number`; its requests go to `server`, a host:port.
 
     With a password it registers for `register_s`, with an outbound proxy through that, with a
-    network of its own from there.
+    network of its own from there. `options` are parameters of its account, `config` more lines of
+    its configuration.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Baresip:
         outbound: str = "",
         network: Network | None = None,
         options: Sequence[str] = (),
+        config: str = "",
     ) -> None:
         self.number = number
         self._server = server
@@ -86,7 +88,7 @@ class Baresip:
         if outbound:
             account += [f'outbound="{outbound}"']
         media = free_port(several=12)
-        config = CONFIG.format(
+        whole = config + CONFIG.format(
             host=self.host,
             port=self.port,
             media=media,
@@ -95,7 +97,7 @@ class Baresip:
             control=self._control,
         )
         for name, text in (
-            ("config", config),
+            ("config", whole),
             ("accounts", ";".join(account) + "\n"),
             ("contacts", ""),
         ):

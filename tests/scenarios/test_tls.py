@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios import numbers
+from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
@@ -153,6 +154,34 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
     assert await engine.exited(10) != 0
     assert says in engine.log
     assert "Traceback" not in engine.log
+
+
+async def test_real_phones_register_and_talk_over_tls(stage: Stage) -> None:
+    """baresip; the engine checks the certificate of the phone that it calls."""
+    both = DIRECTORY / "both.pem"
+    both.write_text(PHONE_KEY.read_text() + PHONE.read_text(), encoding="ascii")
+    phones = []
+    for _ in range(2):
+        phone = Baresip(
+            stage.theatre.directory,
+            stage.line(credentials=CREDENTIALS),
+            f"127.0.0.1:{TLS};transport=tls",
+            password=PASSWORD,
+            config=f"sip_certificate {both}\n",
+        )
+        stage._stack.push_async_callback(phone.stop)
+        phones.append(await phone.start())
+    caller, phone = phones
+    await caller.dial(phone.number)
+    await phone.rings()
+    await phone.command("accept")
+    for side in phones:
+        await side.talks()
+    await phone.command("hangup")
+    await caller.closed()
+    (record,) = await stage.records_of(phone.number)
+    assert record["outcome"] == "answered"
+    assert ";transport=tls" in record["legs"]
 
 
 async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
