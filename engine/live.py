@@ -25,8 +25,9 @@ from rules.connection import Command, Connection, dial_like
 
 _log = structlog.get_logger("live")
 
-# A call waits for Redis this long, counted in ticks of the loop: when it is the loop that is late,
-# the answer may lie in the socket, and a decision without it would let one call too many in.
+# A call waits for Redis this long, counted in ticks of the loop. One that comes late does not
+# count: then the answer may lie in the socket, and a decision without it would let one call too
+# many in.
 _TICK_S = 0.015
 _TICKS = 6  # under the 100 ms promised
 _EXCHANGE_S = 1.0  # a Redis that takes longer than this is away
@@ -202,15 +203,21 @@ class LiveCalls:
             self._ticking = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
     def _tick(self) -> None:
+        assert self._ticking is not None
+        late = asyncio.get_running_loop().time() - self._ticking.when() > _TICK_S
         self._ticking = None
+        if not late:
+            self._count_tick()
+        if self._waiting or self._asked:
+            self._tick_on()
+
+    def _count_tick(self) -> None:
         if self._asked:
             self._exchange_ticks += 1
         for request in self._waiting:
             request.ticks += 1
             if request.ticks >= _TICKS and not request.reply.done():
                 request.reply.set_result(_UNKNOWN)
-        if self._waiting or self._asked:
-            self._tick_on()
 
     def _admit_locally(self, number: str, call_id: str, max_calls: int) -> int | None:
         here = self.count(number) - (call_id in self._calls.get(number, ()))

@@ -140,14 +140,14 @@ async def test_a_paused_redis_delays_no_call(server: RedisServer) -> None:
 
         replies = await asyncio.gather(*(timed(f"p{n}") for n in range(20)))
         assert [reply for reply, _ in replies].count(None) == 1
-        assert max(taken for _, taken in replies) < 0.13  # 100 ms and a turn of a busy machine
+        assert max(taken for _, taken in replies) < 0.5  # 90 ms, on a machine with time for us
         assert live.local_decisions == 20
         kept = {"a"} | live._calls[LINE]
         await asyncio.sleep(1.2)
         live.leave(LINE, "a")
         reply, taken = await timed("later")  # by now it is known to be away
         assert reply is None
-        assert taken < 0.02
+        assert taken < 0.08  # nobody is asked
         server.resume()
         kept = (kept | {"later"}) - {"a"}
         await until(lambda: leases(server) == kept)
