@@ -58,29 +58,34 @@ class Calls:
 
     def begin(self, leg: Incoming) -> None:
         """A new call: into a coroutine of its own, by the number it calls."""
-        worker = self._worker
-        assert leg.invite is not None
-        called = called_by(leg.invite.target, worker.numbering)
-        if called is None:
-            target = leg.invite.target
-            dialled = dialled_code(target) if worker.config.numbering.star_codes else None
-            if dialled is not None:
-                self._stand(StarCall(worker, leg, dialled))
-                return
-            worker.refusals.rejected(
-                "bad_number", lambda: f"no number: {target!r} from {leg.source}"
-            )
-            leg.reject(404)
-            return
+        worker, invite = self._worker, leg.invite
+        assert invite is not None
+        called = called_by(invite.target, worker.numbering)
         try:
-            call = Call(worker, leg, called, caller_of(leg.invite, worker.numbering))
+            call = self._call_of(leg, invite, called)
         except Exception as error:
-            invite = leg.invite
             worker.log.error("call.error", call_id=invite.call_id, called=called, exc_info=error)
             leg.reject(500)
             return
+        if call is None:
+            worker.refusals.rejected(
+                "bad_number", lambda: f"no number: {invite.target!r} from {leg.source}"
+            )
+            leg.reject(404)
+            return
         self._stand(call)
-        self._count_caller(call)
+        if isinstance(call, Call):
+            self._count_caller(call)
+
+    def _call_of(
+        self, leg: Incoming, invite: Message, called: str | None
+    ) -> Call | StarCall | None:
+        """The call to a number, or to a star code; None when it calls neither."""
+        worker = self._worker
+        if called is not None:
+            return Call(worker, leg, called, caller_of(invite, worker.numbering))
+        dialled = dialled_code(invite.target) if worker.config.numbering.star_codes else None
+        return None if dialled is None else StarCall(worker, leg, dialled)
 
     def _stand(self, call: Call | StarCall) -> None:
         """The call stands from now on, until `over`."""

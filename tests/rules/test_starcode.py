@@ -6,8 +6,10 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rules.model import Condition, load_line
+from rules.model import Condition, DocumentError, load_line
 from rules.numbers import Numbering
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 
@@ -209,3 +211,22 @@ def test_a_status_code_tells_whether_it_is_on(text: str, before: dict[str, Any],
     document = {"number": OWN, "fleet": "acme", "forwards": before}
     line = load_line(orjson.dumps(document), OWN, FRANCE)
     assert is_on(read_code(text), line, FRANCE, MAILBOX) is on
+
+
+keys = st.text("0123456789*#+ ", max_size=40)
+
+
+@given(st.one_of(keys, st.text(max_size=80), st.builds("*{}*{}#".format, keys, keys)))
+def test_whatever_is_dialled_is_understood_or_refused(text: str) -> None:
+    """And what is understood makes a document that can be read, or is refused by it."""
+    document: dict[str, Any] = {"number": OWN, "fleet": "acme", "forwards": {"busy": ON}}
+    refused: list[object] = []
+    try:
+        apply(read_code(text), document, OWN, FRANCE, MAILBOX)
+        load_line(orjson.dumps(document), OWN, FRANCE)
+    except StarCodeError as error:
+        refused = [error.code, bool(error.problem)]
+    except DocumentError as error:
+        refused = [error.field]
+    # How long it rings, 5 to 60 s, is the document's to say.
+    assert refused in ([], [404, True], [484, True], ["forwards.no_answer.after_s"])
