@@ -164,6 +164,8 @@ def draw_graph(axes: Axes, panel: dict[str, Any], curves: Sequence[Series], sour
     if logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_minor_locator(ticker.NullLocator())
+    elif defaults.get("decimals") == 0:
+        axes.yaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(lambda value, _: tell(value))
     stacked = custom["stacking"]["mode"] == "normal"
     heights: dict[float, float] = {}
