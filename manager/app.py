@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -67,6 +69,7 @@ def _pages(site: Site) -> list[BaseRoute]:
     line, forwards = "/lines/{number}", "/lines/{number}/forwards"
     return [
         Route("/", _home),
+        Route("/healthz", partial(_health, site)),
         Route("/login", web.open(log_in.show)),
         Route("/login", web.open(log_in.enter), methods=["POST"]),
         Route("/logout", web.guarded(log_in.leave), methods=["POST"]),
@@ -81,6 +84,15 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route("/several", web.guarded(bulk.submit), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
+
+
+async def _health(site: Site, _request: Request) -> Response:
+    """For who watches the process: 200 while it can reach Redis."""
+    try:
+        await site.ping()
+    except (RedisError, OSError):
+        return PlainTextResponse("redis away\n", 503)
+    return PlainTextResponse("ok\n")
 
 
 async def _home(_request: Request) -> Response:

@@ -73,6 +73,7 @@ class Directory:
         self._where: dict[str, str] = {}
         self._sorted: dict[str | None, list[str]] = {}
         self._changed: set[bytes] = set()
+        self._live = False
         self._all = True
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
@@ -95,8 +96,9 @@ class Directory:
             asyncio.create_task(self._follow(), name="directory: reader"),
         ]
         await self._stream.tried.wait()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
+        if self._live:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -106,16 +108,9 @@ class Directory:
     def fleets(self) -> list[str]:
         return sorted(self._fleets)
 
-    def count(self, fleet: str) -> int:
-        return len(self._fleets.get(fleet, ()))
-
     def has(self, fleet: str, number: str) -> bool:
         """Whether the number is a line of the fleet."""
         return self._where.get(number) == fleet
-
-    def has_fax(self, fleet: str) -> bool:
-        """Whether any line of the fleet has a fax offer."""
-        return any(line.fax for line in self._fleets.get(fleet, {}).values())
 
     def search(
         self,
@@ -164,7 +159,7 @@ class Directory:
     # -- following Redis --------------------------------------------------------------------------
 
     def _on_live(self) -> None:
-        self._all = True
+        self._live = self._all = True
         self._wake.set()
 
     def _on_keys(self, keys: Sequence[bytes] | None) -> None:
@@ -175,6 +170,7 @@ class Directory:
         self._wake.set()
 
     def _on_lost(self, _heard: float) -> None:
+        self._live = False
         self._all = True  # read again once the stream is back
 
     async def _follow(self) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from engine import redis_client
+from engine import log, redis_client
 from engine.acks import Acks, in_force
 from engine.config import Config
 from engine.explain import RefusedLine, Told, UnknownLine, explain_call
@@ -23,6 +24,7 @@ from rules.model import Line
 from rules.numbers import NumberError, Numbering
 
 _CONNECT_S = 3.0
+_log = log.get_logger("manager")
 _ANSWER_S = 5.0
 
 
@@ -42,12 +44,23 @@ class Site:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
+        try:
+            await self.ping()
+        except (RedisError, OSError) as error:
+            told = " ".join(str(error).split()) or "no answer"
+            where = self.config.redis.safe_url
+            _log.error("redis.away", url=where, error=told)  # it goes on, and waits for it
         await self.directory.start()
         try:
             yield
         finally:
             await self.directory.close()
             await self.redis.aclose()
+
+    async def ping(self) -> None:
+        """Raises RedisError, OSError."""
+        client: Any = self.redis
+        await client.ping()
 
     def number(self, text: str) -> str:
         """E.164 of a number in a path. Raises NotFound: no line has a number that is none."""

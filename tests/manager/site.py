@@ -55,18 +55,18 @@ class Manager:
         self.url = f"http://{HOST}:{self.port}"
         self._directory = directory
         self._log = directory / "manager.log"
-        self._config = directory / "manager.yaml"
+        self.config = directory / "manager.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         config = {
             "redis": {"url": redis_url, "data_dir": str(directory / "data")},
             "manager": {"listen": f"{HOST}:{self.port}", **settings},
         }
-        self._config.write_text(json.dumps(config), encoding="utf-8")
+        self.config.write_text(json.dumps(config), encoding="utf-8")
 
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", "manager", "--config", str(self._config)],
+                [sys.executable, "-m", "engine.cli", "manager", "--config", str(self.config)],
                 cwd=ROOT,
                 env=self._environment(),
                 stdout=log,
@@ -100,7 +100,7 @@ class Manager:
     def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         """One run of the program with this configuration."""
         return subprocess.run(
-            [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self._config)],
+            [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self.config)],
             cwd=ROOT,
             env=self._environment(),
             input=typed,

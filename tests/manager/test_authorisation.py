@@ -24,6 +24,7 @@ SECRETS = ("Tresorerie", "globex", "+33699999999", "06 99 99 99 99", "192.0.2.77
 # For everybody: the way in, and what describes the site without telling of anybody.
 OPEN = {
     ("GET", "/"),
+    ("GET", "/healthz"),
     ("GET", "/login"),
     ("POST", "/login"),
     ("GET", "/api/v1/openapi.json"),
