@@ -17,7 +17,6 @@ from engine.config import Config
 from rules.model import DocumentError, load_line
 from rules.numbers import Numbering
 
-OLDEST_REDIS = (6, 2)
 PJSIP_TIMEOUT_S = 30
 
 
@@ -120,10 +119,14 @@ def _check_sip(_config: Config) -> str:
 def _check_redis(config: Config) -> str:
     numbering = Numbering(config.numbering.country)
     with open_redis(config) as client:
-        version = str(client.info("server")["redis_version"])
-        major, minor, *_ = (int(part) for part in version.split("."))
-        if (major, minor) < OLDEST_REDIS:
-            raise Failed(f"redis.url: {config.redis.safe_url}: 6.2 or later needed (got {version})")
+        from engine import redis_check
+
+        try:
+            # The embedded one is reached by its socket: a single server.
+            url = "unix:///embedded" if config.redis.embedded else config.redis.url
+            told = redis_check.describe(client, url)
+        except redis_check.Unfit as unfit:
+            raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
         count, refused = 0, []
         for number, raw in Documents(client, numbering).every():
             count += 1
@@ -135,7 +138,7 @@ def _check_redis(config: Config) -> str:
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
-    return f"Redis {version} at {where}, {count} lines"
+    return f"{told}; {where}: {count:,} lines"
 
 
 def _check_destinations(config: Config) -> str:

@@ -14,10 +14,24 @@ import pytest
 import redis
 
 from engine import config_values, redis_client, redis_url
+from engine.commands.context import Failed
+from engine.commands.service import _check_redis
+from engine.config import load
 from engine.live import LiveCalls
 from rules.trouble import kind_of
-from tests.redis.cluster import HOST, Node, SentinelServers, folder, free_port
+from tests.redis.cluster import (
+    HOST,
+    ClusterServers,
+    Node,
+    SentinelServers,
+    cluster,
+    cluster_servers,
+    folder,
+    free_port,
+)
 from tests.redis.stores import document, labelled, settled, store_on, until
+
+__all__ = ["cluster", "cluster_servers"]
 
 LINE = "+33972101001"
 
@@ -268,3 +282,49 @@ async def test_a_planned_switch_of_the_master_is_followed(sentinel: SentinelServ
             other.set(f"line:{LINE}", document(LINE, label="two"))
         await labelled(store, LINE, "two", 1.5)
         await until(lambda: store.redis_up and store.age_s() == 0, 5)
+
+
+# -- renvoi check --------------------------------------------------------------------------------
+
+
+def checked(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
+    """What `renvoi check` says of this Redis."""
+    monkeypatch.setenv("RENVOI_REDIS_URL", url)
+    config = load(None)
+    try:
+        return True, _check_redis(config)
+    except Failed as failed:
+        return False, failed.message
+
+
+def test_check_tells_of_each_shape(
+    sentinel: SentinelServers, cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, told = checked(sentinel.url, monkeypatch)
+    assert good
+    assert "master renvoi at 127.0.0.1" in told
+    assert "by 3 sentinels, 1 replica" in told
+    good, told = checked(cluster.url, monkeypatch)
+    assert good
+    assert "a cluster of 3 masters and 0 replicas, all slots served" in told
+    replica = f"redis://{HOST}:{sentinel.replica.port}"
+    good, told = checked(replica, monkeypatch)
+    assert not good
+    assert "is a replica of" in told
+    with sentinel.master.client() as client:
+        single = f"redis://{HOST}:{sentinel.master.port}"
+        client.config_set("maxmemory", 1)
+        assert checked(single, monkeypatch) == (
+            False,
+            f"redis.url: {single}: is full: used_memory has reached maxmemory (0 MB)",
+        )
+        client.config_set("maxmemory", "1gb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        assert "allkeys-lru (may throw lines" in checked(single, monkeypatch)[1]
+    with cluster.masters[0].client() as client:
+        raw: Any = client
+        raw.execute_command("CLUSTER", "DELSLOTS", 0)
+        try:
+            assert "16383 of 16384 slots" in checked(cluster.url, monkeypatch)[1]
+        finally:
+            raw.execute_command("CLUSTER", "ADDSLOTS", 0)

@@ -1,0 +1,85 @@
+"""What `renvoi check` says of Redis: its shape, whether it can serve, what may go wrong with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import redis
+
+from engine import redis_url
+
+OLDEST = (6, 2)
+
+
+class Unfit(Exception):
+    """This Redis cannot serve; one line that says why."""
+
+
+def describe(client: redis.Redis, url: str) -> str:
+    """One line about the Redis behind `url`. Raises Unfit, RedisError."""
+    place = redis_url.read(url)
+    each: Any = client
+    if place.shape == "cluster":
+        return _cluster(each)
+    info = each.info()
+    told = f"Redis {_version(info)}"
+    if url.startswith("rediss"):
+        told += " over TLS"
+    if info["role"] != "master":
+        where = f"{info['master_host']}:{info['master_port']}"
+        raise Unfit(f"is a replica of {where}: it takes no writes")
+    if place.shape == "sentinel":
+        host, port = each.connection_pool.master_address
+        sentinels = 1 + each.connection_pool.sentinel_manager.sentinels[0].sentinel_master(
+            place.master
+        ).get("num-other-sentinels", 0)
+        told += f", master {place.master} at {host}:{port} by {_many(sentinels, 'sentinel')}"
+        if sentinels < 3:
+            told += " (fewer than three cannot agree when one is lost)"
+    replicas = info.get("connected_slaves", 0)
+    if replicas or place.shape == "sentinel":
+        told += f", {_many(replicas, 'replica')}"
+    return told + _remarks(info)
+
+
+def _cluster(client: Any) -> str:
+    nodes = client.get_primaries()
+    state = client.cluster_info(target_nodes=nodes[0])
+    if state["cluster_state"] != "ok" or int(state["cluster_slots_ok"]) < 16384:
+        raise Unfit(
+            f"cluster_state {state['cluster_state']}, {state['cluster_slots_ok']} of 16384 slots"
+        )
+    remarks, version = set(), ""
+    for node in nodes:
+        info = client.info(target_nodes=node)
+        version = _version(info)
+        remarks.add(_remarks(info))
+    replicas = len(client.get_replicas())
+    told = f"Redis {version}, a cluster of {_many(len(nodes), 'master')}"
+    told += f" and {_many(replicas, 'replica')}, all slots served"
+    return told + "".join(sorted(remarks))
+
+
+def _version(info: dict[str, Any]) -> str:
+    version = str(info["redis_version"])
+    major, minor, *_ = (int(part) for part in version.split("."))
+    if (major, minor) < OLDEST:
+        raise Unfit(f"{OLDEST[0]}.{OLDEST[1]} or later needed (got {version})")
+    return version
+
+
+def _remarks(info: dict[str, Any]) -> str:
+    """What may go wrong, for those whose rights let them see it."""
+    told = ""
+    most, policy = info.get("maxmemory", 0), info.get("maxmemory_policy", "noeviction")
+    if most and info.get("used_memory", 0) >= most and policy == "noeviction":
+        raise Unfit(f"is full: used_memory has reached maxmemory ({most >> 20} MB)")
+    if most and policy != "noeviction":
+        told += f", maxmemory-policy {policy} (may throw lines and registrations away)"
+    if info.get("aof_enabled") == 0:
+        told += ", appendonly no (what was written last is lost with the server)"
+    return told
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
