@@ -310,12 +310,13 @@ async def _write_by_key(redis: Any, batch: Batch, maxlen: int) -> None:
         async with gate:
             return await _use(redis, call_id, entry)
 
-    beyond = await asyncio.gather(*map(use, ids, batch.entries))
+    beyond = await asyncio.gather(*map(use, ids, batch.entries), return_exceptions=True)
     at = _place_of_beyond(batch)
-    if at >= 0:
-        for entry, seconds in zip(batch.entries, beyond, strict=True):
-            if seconds:
-                entry.values[at] = str(seconds)
+    for entry, seconds in zip(batch.entries, beyond, strict=True):
+        if isinstance(seconds, BaseException):
+            raise seconds
+        if seconds and at >= 0:
+            entry.values[at] = str(seconds)
     await _write_at_once(redis, batch, maxlen, None, with_usage=False)
 
 
