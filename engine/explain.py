@@ -8,18 +8,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
+from engine.batch import standing_key
 from engine.config import Config
-from rules.billing import month_of
+from engine.destinations import uri_of
+from engine.meter import notes_of, out_of_plan_of
+from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, explain
+from rules.fleet import FLEET, Fleet, load_fleet
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 
+LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour")
 LATER = (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)
 _IF = {
     Condition.BUSY: "if the phone is busy or declines",
@@ -38,21 +43,54 @@ class RefusedLine(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One decision on the call's way: at which line, when, the steps to it, and itself."""
+    """One decision on the call's way: at which line, when, the steps to it, and itself; for a
+    forward that leaves the lines of the fleet, the Request-URI it would be sent to."""
 
     number: str
     when: str
     steps: tuple[str, ...]
     decision: Decision
+    uri: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Redis knows of a line on the call's way, at this moment.
+
+    Attributes:
+        contacts: live registrations.
+        registered_s: seconds until the last of them expires; 0 = there is none.
+        calls: calls in progress that count on the line; only lines with `max_calls` are counted
+            for all workers.
+        plan_s, plan_left_s: its hours to mobiles this month; None = no such plan.
+        cap_s, cap_left_s: what its fleet may use out of plan this month, standing calls taken off;
+            None = no cap.
+    """
+
+    number: str
+    fleet: str
+    suspended: bool
+    contacts: int
+    registered_s: int
+    calls: int
+    max_calls: int | None
+    plan_s: int | None
+    plan_left_s: float | None
+    fleet_suspended: bool
+    cap_s: int | None
+    cap_left_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What would happen to a call from `caller` (None = without a number) to line `number`."""
+    """What would happen to a call from `caller` (None = without a number) to line `number`.
+    `lines` are those it may meet, the called one first."""
 
     number: str
     caller: str | None
     stages: tuple[Stage, ...]
+    lines: tuple[Facts, ...] = ()
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 async def explain_call(
@@ -72,7 +110,9 @@ async def explain_call(
         RedisError, OSError: Redis is away.
     """
     walk = _Walk(redis, config, lines or {})
-    return Told(number, caller, tuple(await walk.call(await walk.line(number), caller)))
+    stages = await walk.call(await walk.line(number), caller)
+    limits = {name: getattr(config.limits, name) for name in LIMITS}
+    return Told(number, caller, tuple(stages), tuple(walk.facts.values()), limits)
 
 
 def plain(told: Told) -> dict[str, Any]:
@@ -81,6 +121,8 @@ def plain(told: Told) -> dict[str, Any]:
         "number": told.number,
         "caller": told.caller,
         "stages": [_plain(stage) for stage in told.stages],
+        "lines": [asdict(facts) for facts in told.lines],
+        "limits": dict(told.limits),
     }
 
 
@@ -92,6 +134,7 @@ class _Walk:
         self._config = config
         self._numbering = Numbering(config.numbering.country)
         self._given = lines
+        self.facts: dict[str, Facts] = {}
 
     async def line(self, number: str) -> Line:
         """Raises UnknownLine or RefusedLine."""
@@ -112,6 +155,7 @@ class _Walk:
             caller=caller,
             max_diversions=limits.max_diversions,
             forwards_per_line=limits.forwards_per_line,
+            forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
         )
         stages = await self._follow(line, arriving, "")
         if isinstance(stages[0].decision, Ring):
@@ -128,8 +172,11 @@ class _Walk:
         targets = await self._lines(line.target_numbers())
         now = await self._now(line, situation)
         explanation = explain(line, now, targets)
-        stages = [Stage(line.number, when, tuple(explanation.steps), explanation.decision)]
         decision = explanation.decision
+        uri = None
+        if isinstance(decision, ForwardTo) and decision.kind != "line":
+            uri = uri_of(self._config.destinations, decision)
+        stages = [Stage(line.number, when, explanation.steps, decision, uri)]
         if isinstance(decision, ForwardTo) and decision.kind == "line":
             target = targets.get(decision.number)
             if target is not None:
@@ -158,24 +205,71 @@ class _Walk:
 
     async def _now(self, line: Line, situation: Situation) -> Situation:
         """The situation with what Redis knows of this line."""
-        now = time.time()
-        left = None
-        if line.offer.mobile == "hours":
-            month, _ = month_of(now, ZoneInfo(self._config.numbering.timezone))
-            used = await self._redis.hget(f"usage:{line.number}:{month}", "deducted")
-            try:
-                left = max(0.0, line.offer.mobile_hours * 3600 - float(used or 0))
-            except ValueError:
-                left = None
-        live = await self._redis.zcount(f"live:{line.number}", f"({now}", "+inf")
-        registered = await self._redis.zcount(f"reg:{line.number}", f"({now}", "+inf")
+        facts = self.facts.get(line.number)
+        if facts is None:
+            facts = self.facts[line.number] = await self._facts(line)
         return replace(
             situation,
-            calls_in_progress=int(live),
-            registered=bool(registered),
+            calls_in_progress=facts.calls,
+            registered=facts.contacts > 0,
             visited=(*situation.visited, line.number),
-            plan_left_s=left,
+            plan_left_s=facts.plan_left_s,
+            cap_left_s=facts.cap_left_s,
+            fleet_suspended=facts.fleet_suspended,
         )
+
+    async def _facts(self, line: Line) -> Facts:
+        now, zone = time.time(), ZoneInfo(self._config.numbering.timezone)
+        month, _ = month_of(now, zone)
+        usage = f"usage:{FLEET}{line.fleet}:{month}"
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.zcount(f"live:{line.number}", f"({now}", "+inf")
+        pipe.zrevrangebyscore(f"reg:{line.number}", "+inf", f"({now}", withscores=True)
+        pipe.hget(f"usage:{line.number}:{month}", "deducted")
+        pipe.get(FLEET + line.fleet)
+        pipe.hget(usage, "out_of_plan")
+        pipe.hgetall(standing_key(usage))
+        calls, contacts, deducted, raw, spent, standing = await pipe.execute()
+        fleet = _fleet(line.fleet, raw)
+        plan_s = line.offer.plan_s
+        # A plan whose use nobody can tell counts as not used up (rules.billing).
+        used_s = _seconds(deducted)
+        left_s = None if plan_s is None or used_s is None else max(0.0, plan_s - used_s)
+        cap_left_s = None
+        if fleet.cap_seconds is not None:
+            using_s, _ = out_of_plan_of(
+                notes_of(standing, now).values(), now, month_begin(now, zone)
+            )
+            cap_left_s = fleet.cap_seconds - (_seconds(spent) or 0.0) - using_s
+        return Facts(
+            line.number,
+            line.fleet,
+            line.suspended,
+            len(contacts),
+            round(contacts[0][1] - now) if contacts else 0,
+            int(calls),
+            line.max_calls,
+            plan_s,
+            left_s,
+            fleet.suspended,
+            fleet.cap_seconds,
+            cap_left_s,
+        )
+
+
+def _fleet(name: str, raw: bytes | None) -> Fleet:
+    """A refused document counts as none here; an engine may know an older, good one."""
+    try:
+        return load_fleet(raw, name) if raw is not None else Fleet(name)
+    except DocumentError:
+        return Fleet(name)
+
+
+def _seconds(raw: bytes | None) -> float | None:
+    try:
+        return max(0.0, float(raw or 0))
+    except ValueError:
+        return None
 
 
 def _plain(stage: Stage) -> dict[str, Any]:
@@ -184,6 +278,8 @@ def _plain(stage: Stage) -> dict[str, Any]:
     decision = {
         name: value for name, value in asdict(stage.decision).items() if name != "prevented"
     }
+    if isinstance(stage.decision, ForwardTo):
+        decision |= {"payer": stage.number, "uri": stage.uri}
     return {
         "number": stage.number,
         "when": stage.when.strip(),

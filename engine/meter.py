@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -196,7 +196,7 @@ class Meter:
         gone = [id_ for id_ in noted if id_ not in self._calls]
         if gone:  # ended meanwhile: its usage may have been added before the note was written
             await self._redis.hdel(standing, *gone)
-        notes = _notes(stored, now)
+        notes = notes_of(dict(zip(stored[::2], stored[1::2], strict=True)), now)
         for id_ in gone:
             notes.pop(id_, None)
         self._weigh(fleet, _number(used), notes, now)
@@ -247,10 +247,10 @@ def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[flo
     return out_of_plan_s, exhausted
 
 
-def _notes(stored: list[bytes], now: float) -> dict[str, Note]:
-    """The notes in a HGETALL; what is none of ours, or too old, is left out."""
+def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
+    """The notes of a fleet by call id; what is none of ours, or too old, is left out."""
     notes = {}
-    for id_, raw in zip(stored[::2], stored[1::2], strict=True):
+    for id_, raw in stored.items():
         try:
             note = _decode(raw)
         except ValueError:

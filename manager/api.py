@@ -129,6 +129,7 @@ async def get_explanation(call: Call) -> Response:
     if not call.who.operator:
         for stage in told["stages"]:
             stage["steps"] = [_discreet(step) for step in stage["steps"]]
+            stage["decision"].pop("uri", None)  # where our servers are
     return answer(told)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,8 +19,12 @@ from engine.commands.context import (
     with_json,
 )
 from engine.commands.output import print_json
+from engine.commands.usage import duration
 from engine.config import Config
 from rules.numbers import Numbering
+
+if TYPE_CHECKING:
+    from engine.explain import Facts
 
 
 @click.command("explain", short_help="Say what would happen to a call, and why.")
@@ -29,7 +35,9 @@ from rules.numbers import Numbering
 def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> None:
     """Say what would happen to a call to line N now, step by step, and why.
 
-    Calls in progress, registrations and the month's usage are those that Redis holds now.
+    Calls in progress, registrations and the month's usage are those that Redis holds now, for
+    every line the call may meet. Forwards in progress and in the last hour are counted by each
+    worker for itself: their limits are named, and taken for not reached.
 
     \b
     Examples:
@@ -58,10 +66,34 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     if as_json:
         print_json(plain(told))
         return
+    for facts in told.lines:
+        for text in _known(facts):
+            click.echo(text)
     click.echo(f"A call to {number} from {known or 'a caller without a number'}:")
     for stage in told.stages:
         if stage.when:
             click.echo(f"{stage.when}:")
         for step in stage.steps[:-1]:
             click.echo(f"    {step}")
-        click.echo(f"  -> {stage.steps[-1]}")
+        where = f", paid by {stage.number}, sent to {stage.uri}" if stage.uri else ""
+        click.echo(f"  -> {stage.steps[-1]}{where}")
+    named = ", ".join(f"{name} {value or 'none'}" for name, value in told.limits.items())
+    click.echo(f"Limits: {named}")
+
+
+def _known(facts: Facts) -> Iterator[str]:
+    """What is known of a line, for people."""
+    calls = "any" if facts.max_calls is None else facts.max_calls
+    contacts = "no live registration"
+    if facts.contacts:
+        contacts = f"{facts.contacts} live registrations, the last for {facts.registered_s} s"
+    yield f"{facts.number}: {contacts}; {facts.calls} of {calls} calls in progress"
+    if facts.plan_s is not None:
+        left = "unknown" if facts.plan_left_s is None else duration(facts.plan_left_s)
+        yield f"    plan to mobiles: {left} left of {duration(facts.plan_s)} this month"
+    fleet = f"    fleet {facts.fleet}: {'SUSPENDED' if facts.fleet_suspended else 'not suspended'}"
+    if facts.cap_s is None or facts.cap_left_s is None:
+        yield f"{fleet}, no cap"
+    else:
+        left = duration(max(0.0, facts.cap_left_s))
+        yield f"{fleet}, {left} left of {duration(facts.cap_s)} out of plan this month"

@@ -368,6 +368,8 @@ def test_explain_uses_what_redis_holds_now(run: Run, store: Any) -> None:
     there = stages[stages.index(busy) + 1]
     assert (there["number"], there["decision"]["code"]) == (OTHER, 480)
 
+    assert [facts["contacts"] for facts in run("explain", LINE, "--json").json["lines"]] == [1, 0]
+
     store.zadd(f"live:{LINE}", {"a": now + 60, "b": now + 60, "lapsed": now - 1})
     assert run("explain", LINE, "--json").json["stages"][0]["decision"]["condition"] == "busy"
     text = run("explain", LINE, "--from", OTHER).out

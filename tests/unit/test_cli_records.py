@@ -211,3 +211,48 @@ def test_a_bad_fleet_is_refused_whole(
 ) -> None:
     refused(run("fleet", "set", "-", stdin=document), *told)
     assert store.keys() == []
+
+
+# explain
+
+
+def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
+    """The chain's second line pays for the mobile: from its plan, then from the fleet's cap."""
+    always = {"unconditional": {"on": True, "to": {"kind": "number", "number": OTHER}}}
+    store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme", "forwards": always}))
+    onwards = {"unconditional": {"on": True, "to": {"kind": "number", "number": MOBILE}}}
+    offer = {"mobile": "hours", "mobile_hours": 1}
+    other = {"number": OTHER, "fleet": "acme", "offer": offer, "forwards": onwards}
+    store.set(f"line:{OTHER}", json.dumps(other))
+    store.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 100}))
+
+    def told() -> Any:
+        return run("explain", LINE, "--json").json
+
+    store.hset(f"usage:{OTHER}:{MONTH}", mapping={"deducted": 600})
+    chain = told()
+    assert [stage["number"] for stage in chain["stages"]] == [LINE, OTHER]
+    last = chain["stages"][1]["decision"]
+    assert (last["payer"], last["billing"]) == (OTHER, "deducted")
+    assert last["uri"].startswith(f"sip:{MOBILE}@")
+    facts = chain["lines"][1]
+    assert (facts["plan_s"], facts["plan_left_s"]) == (3600, 3000)
+    assert (facts["cap_s"], facts["cap_left_s"]) == (100, 100)
+    assert chain["limits"]["forwards_per_line"] == 50
+
+    store.hset(f"usage:{OTHER}:{MONTH}", mapping={"deducted": 3600})
+    assert told()["stages"][1]["decision"]["billing"] == "out_of_plan"
+    store.hset(f"usage:fleet:acme:{MONTH}", mapping={"out_of_plan": 60})
+    note = json.dumps([OTHER, time.time() - 50, None, time.time()])  # a call that stands
+    standing = "standing:{usage:fleet:acme:" + MONTH + "}"
+    store.hset(standing, mapping={"0-a-1": note, "old": "[]"})
+    capped = told()
+    assert capped["lines"][1]["cap_left_s"] < 0
+    assert "the cap of fleet acme is used up" in " ".join(capped["stages"][1]["steps"])
+    text = run("explain", LINE).out
+    assert "0 s left of 1 min 40 s out of plan" in text
+    assert "0 s left of 1 h 00 min 00 s" in text
+
+    store.set("fleet:acme", json.dumps({"name": "acme", "suspended": True}))
+    assert told()["stages"][0]["decision"]["why"] == "fleet_suspended"
+    assert "SUSPENDED" in run("explain", LINE).out
