@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,6 +11,7 @@ PREFIX = "audit:"
 KEPT = 100_000  # changes a fleet keeps, about
 
 Json = dict[str, Any]
+Entries = Sequence[tuple[str, dict[str, bytes]]]  # the stream and the fields of each
 
 
 def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -> dict[str, bytes]:
@@ -32,7 +33,7 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
 
 def entries(
     who: str, how: str, number: str, before: bytes | None, after: Mapping[str, Any] | None
-) -> list[tuple[str, dict[str, bytes]]]:
+) -> Entries:
     """What the log gets for one document written or deleted: stream and fields, one for each fleet
     that is concerned; none when nothing has changed. `before` as it is stored, None = there was
     none; `after` None = it is deleted."""

@@ -21,13 +21,14 @@ from rules.validate import canonical, check_write, numbers_named
 PREFIX = "line:"
 ATTEMPTS = 20
 
-# KEYS: the line, and the log where it is on the same node. ARGV: the document that was read, the
-# one to write, how many entries the log keeps, then the fields of its entry. 0 = changed meanwhile.
-_WRITE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[2])
-if KEYS[2] then
-  redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
+# KEYS: the line, and the logs that are on the same node. ARGV: the document that was read, the one
+# to write (each '' = none), how many entries a log keeps, then the fields of the entry.
+# 0 = changed meanwhile.
+_SWAP = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
+for n = 2, #KEYS do
+  redis.call('XADD', KEYS[n], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
 end
 return 1
 """
@@ -90,15 +91,31 @@ async def change_line(
         document = canonical(document, line)
         if document == stored:
             return Changed(before, written=False)
-        log, told = audit.entries(who, how, number, raw, document)[0]
-        fields = [part for field in told.items() for part in field]
-        keys = [PREFIX + number] if isinstance(client, RedisCluster) else [PREFIX + number, log]
-        arguments = [raw, orjson.dumps(document), audit.KEPT, *fields]
-        if await client.eval(_WRITE, len(keys), *keys, *arguments):
-            if log not in keys:
-                await client.xadd(log, told, maxlen=audit.KEPT, approximate=True)
+        new = orjson.dumps(document)
+        if await swap(redis, number, raw, new, audit.entries(who, how, number, raw, document)):
             return Changed(line, written=True)
     raise Conflict(number)
+
+
+async def swap(
+    redis: Redis, number: str, old: bytes | None, new: bytes | None, entries: audit.Entries
+) -> bool:
+    """Write line `number` if it still is `old`, with its entries in the logs of changes (all the
+    same, one for each fleet). None = there is none. False: somebody else was quicker.
+
+    Raises RedisError, OSError.
+    """
+    client: Any = redis
+    logs = [log for log, _ in entries]
+    apart = isinstance(client, RedisCluster)
+    keys = [PREFIX + number, *([] if apart else logs)]
+    told = entries[0][1] if entries else {}
+    fields = [part for field in told.items() for part in field]
+    done = await client.eval(_SWAP, len(keys), *keys, old or b"", new or b"", audit.KEPT, *fields)
+    if done and apart:
+        for log in logs:
+            await client.xadd(log, told, maxlen=audit.KEPT, approximate=True)
+    return bool(done)
 
 
 async def _check(

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from redis.asyncio import Redis, RedisCluster
+from redis.asyncio import Redis
 
-from engine.audit import KEPT, PREFIX, differing, entry, without_secrets
+from engine.audit import entries
+from engine.change import swap
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
@@ -23,17 +24,6 @@ from rules.validate import canonical, check_write, numbers_named
 _PREFIX = "line:"
 _ATTEMPTS = 20
 _RESTLESS = "line {} is changed by others all the time"
-
-# KEYS: the line, then the logs that are on the same node. ARGV: the document that was read ("" =
-# none), the one to write ("" = delete), how many entries a log keeps, the fields of the entry.
-_SWAP = """
-if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
-if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
-for n = 2, #KEYS do
-  redis.call('XADD', KEYS[n], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
-end
-return 1
-"""
 
 Document = dict[str, Any]
 
@@ -97,7 +87,6 @@ class Lines:
         number: str,
         edit: Callable[[Document], None],
         etag: str | None = None,
-        what: str = "forwards",
     ) -> Written:
         """Change one document: checked as a whole, compared and written in one step, with its
         entry in the audit log. `edit` changes a copy of the document.
@@ -108,7 +97,7 @@ class Lines:
         for _ in range(_ATTEMPTS):
             raw = await self._raw(number)
             stored, document = self._edited(who, number, raw, edit, etag)
-            written = await self._write(who, number, raw, stored, document, what)
+            written = await self._write(who, number, raw, stored, document)
             if written is not None:
                 return written
         raise Unavailable(_RESTLESS.format(number))
@@ -141,7 +130,7 @@ class Lines:
             if stored is not None and "credentials" not in result:
                 kept = stored.document.get("credentials")
                 result |= {} if kept is None else {"credentials": kept}
-            written = await self._write(who, number, raw, stored, result, "line")
+            written = await self._write(who, number, raw, stored, result)
             if written is not None:
                 return written
         raise Unavailable(_RESTLESS.format(number))
@@ -153,9 +142,8 @@ class Lines:
             stored = self._let_in(who, number, raw)
             if etag is not None and etag != stored.etag:
                 raise Outdated(f"line {number} was changed since it was read")
-            gone = without_secrets(stored.document)
-            told = entry(who.name, who.how, number, "deleted", gone, {})
-            if await self._swap(number, raw, b"", {stored.fleet}, told):
+            told = entries(who.name, who.how, number, raw, None)
+            if await swap(self._redis, number, raw, None, told):
                 return
         raise Unavailable(_RESTLESS.format(number))
 
@@ -194,7 +182,6 @@ class Lines:
         raw: bytes | None,
         stored: Stored | None,
         document: Document,
-        what: str,
     ) -> Written | None:
         """Check and write; None when somebody else was quicker."""
         line = await self._check(number, stored, document)
@@ -204,29 +191,10 @@ class Lines:
         if stored is not None and document == stored.document:
             return Written(stored, changed=False)
         new = orjson.dumps(document)
-        before = {} if stored is None else without_secrets(stored.document)
-        happened = "created" if stored is None else what
-        changes = differing(before, without_secrets(document))
-        told = entry(who.name, who.how, number, happened, *changes)
-        fleets = {line.fleet, stored.fleet if stored else line.fleet}
-        if not await self._swap(number, raw, new, fleets, told):
+        told = entries(who.name, who.how, number, raw, document)
+        if not await swap(self._redis, number, raw, new, told):
             return None
         return Written(Stored(line, document, etag_of(new)), changed=True)
-
-    async def _swap(
-        self, number: str, old: bytes | None, new: bytes, fleets: set[str], told: dict[str, Any]
-    ) -> bool:
-        """Write the line if it is still the one that was read, with its entry in the logs: in one
-        step, but for a Redis Cluster, whose logs live on other nodes and follow."""
-        logs = [PREFIX + fleet for fleet in sorted(fleets)]
-        apart = isinstance(self._redis, RedisCluster)
-        keys = [_PREFIX + number, *([] if apart else logs)]
-        fields = [part for field in told.items() for part in field]
-        done = await self._redis.eval(_SWAP, len(keys), *keys, old or b"", new, KEPT, *fields)
-        if done and apart:
-            for log in logs:
-                await self._redis.xadd(log, told, maxlen=KEPT, approximate=True)
-        return bool(done)
 
     async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
         """The document as a whole, each forward on its own so that all that is wrong is told."""

@@ -21,6 +21,7 @@ PLAIN = {
     "engine",
     "engine.acks",
     "engine.audit",
+    "engine.change",
     "engine.commands",
     "engine.config",
     "engine.explain",

@@ -9,7 +9,7 @@ keys, that holds for each document by itself.
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import orjson
@@ -28,7 +28,7 @@ BATCH = 1000
 
 Document = dict[str, Any]
 Read = Callable[[Iterable[str]], dict[str, bytes]]
-Entries = Mapping[str, Sequence[tuple[str, dict[str, bytes]]]]  # by the key of the document
+Entries = Mapping[str, audit.Entries]  # by the key of the document
 
 
 class Documents:
