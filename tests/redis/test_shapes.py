@@ -14,10 +14,13 @@ import pytest
 import redis
 
 from engine import config_values, redis_client, redis_url
+from engine.acks import in_force
+from engine.change import change_line
 from engine.commands.context import Failed
 from engine.commands.service import _check_redis
 from engine.config import load
 from engine.live import LiveCalls
+from engine.presence import Presence
 from rules.trouble import kind_of
 from tests.redis.cluster import (
     HOST,
@@ -29,7 +32,8 @@ from tests.redis.cluster import (
     folder,
     free_port,
 )
-from tests.redis.stores import document, labelled, settled, store_on, until
+from tests.redis.stores import FRANCE, document, labelled, settled, store_on, until
+from tests.redis.test_acks import told
 
 __all__ = ["cluster", "cluster_servers"]
 
@@ -182,10 +186,28 @@ async def test_tls_by_options_of_the_url(certificates: Path) -> None:
                 await client.aclose()
 
 
+async def changes(url: str, other: redis.Redis) -> None:
+    """What a star code does: the line and its log are written, and the workers acknowledge."""
+    other.set(f"line:{LINE}", document(LINE))
+    client = redis_client.connect(url)
+
+    def edit(found: dict[str, object]) -> None:
+        found["forwards"] = {"busy": {"on": True, "to": {"kind": "voicemail"}}}
+
+    async with store_on(client) as store:
+        here = Presence(client, told(0))
+        store.on_probe = here.on_probe
+        await here.start()
+        assert (await change_line(client, LINE, edit, FRANCE, who="x", how="phone")).written
+        assert (await in_force(client, LINE, within_s=10)).complete
+        await here.close()
+    assert other.xlen("audit:acme") == 1
+
+
 async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
     rights = (
         "on >secret ~line:* ~reg:* ~live:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:* ~canary:*"
-        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* &__redis__:invalidate"
+        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* &__redis__:invalidate"
         " +@read +@write +@connection +@scripting +@pubsub +@transaction +info -@dangerous"
         " +client|tracking +client|id +info"
     )
@@ -197,6 +219,7 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
                 raw: Any = other
                 raw.execute_command("ACL", "SETUSER", "engine", *rights.split())
                 await serves(f"redis://engine:secret@{HOST}:{server.port}", other)
+                await changes(f"redis://engine:secret@{HOST}:{server.port}", other)
                 wrong = redis_client.connect(f"redis://engine:wrong@{HOST}:{server.port}")
                 async with store_on(wrong) as store:
                     assert not store.redis_up
