@@ -134,6 +134,8 @@ def test_bytes_that_are_no_text_are_escaped() -> None:
 
 PARIS = ZoneInfo("Europe/Paris")
 MIDNIGHT = datetime(2026, 12, 1, tzinfo=PARIS).timestamp()
+MARCH = datetime(2026, 3, 1, tzinfo=PARIS).timestamp()
+OCTOBER = datetime(2026, 10, 1, tzinfo=PARIS).timestamp()
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,20 @@ MIDNIGHT = datetime(2026, 12, 1, tzinfo=PARIS).timestamp()
             [("2026-12", 86400), ("2027-01", 86400)],
         ),
         ("Europe/Paris", MIDNIGHT, 0, []),
+        # March and October have an hour less and an hour more: 31 days of clocks, not of seconds.
+        ("Europe/Paris", MARCH - 10, 40, [("2026-02", 10), ("2026-03", 30)]),
+        (
+            "Europe/Paris",
+            MARCH,
+            32 * 86400,
+            [("2026-03", 31 * 86400 - 3600), ("2026-04", 86400 + 3600)],
+        ),
+        (
+            "Europe/Paris",
+            OCTOBER,
+            31 * 86400 + 3601,
+            [("2026-10", 31 * 86400 + 3600), ("2026-11", 1)],
+        ),
     ],
 )
 def test_months_share_the_seconds(
