@@ -33,8 +33,13 @@ _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
 _CONFIRM = 2  # ticks in a row above the cap before calls are ended
 
-# KEYS: the fleet's usage, its standing calls. Both at one moment.
-_READ = "return {redis.call('HGET', KEYS[1], 'out_of_plan'), redis.call('HGETALL', KEYS[2])}"
+# KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
+# Both are read at one moment.
+_NOTE = """
+for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return {redis.call('HGET', KEYS[1], 'out_of_plan'), redis.call('HGETALL', KEYS[2])}
+"""
 
 
 class Note(msgspec.Struct, array_like=True, gc=False):
@@ -188,11 +193,10 @@ class Meter:
         if not noted:
             return
         standing = standing_key(usage)
-        await self._redis.hset(
-            standing, mapping={id_: _encode(note) for id_, note in noted.items()}
-        )
-        await self._redis.expire(standing, _EXPIRE_S)
-        used, stored = await run_script(self._redis, _READ, [usage, standing])
+        words: list[int | str | bytes] = [_EXPIRE_S]
+        for id_, note in noted.items():
+            words += [id_, _encode(note)]
+        used, stored = await run_script(self._redis, _NOTE, [usage, standing], words)
         gone = [id_ for id_ in noted if id_ not in self._calls]
         if gone:  # ended meanwhile: its usage may have been added before the note was written
             await self._redis.hdel(standing, *gone)

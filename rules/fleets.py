@@ -8,7 +8,7 @@ known serves. So a call looks into a dictionary.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -79,6 +79,7 @@ class Fleets:
         self._clock = clock
         self._known: OrderedDict[str, FleetState] = OrderedDict()
         self._due: dict[str, None] = {}
+        self._wanted: dict[str, asyncio.Future[None]] = {}  # not known yet, calls wait
         self._reading: set[str] = set()
         self._told: dict[str, Any] = {}  # the bad documents that were told of
         self._wake = asyncio.Event()
@@ -103,12 +104,12 @@ class Fleets:
     async def load(self, name: str) -> FleetState:
         """The same, read from Redis if need be: for 50 ms at most, then it has no document."""
         if name not in self._known and is_name(name):
-            try:
-                async with asyncio.timeout(_PATIENCE_S):
-                    await self._read([name])
-            except (RedisError, OSError, TimeoutError):
-                self._known.setdefault(name, _NOTHING)
-                self.changed(name)
+            read = self._wanted.get(name)
+            if read is None:
+                read = self._wanted[name] = asyncio.get_running_loop().create_future()
+                self._wake.set()
+            # The read goes on when a caller hangs up or loses patience: others may wait too.
+            await asyncio.wait({read}, timeout=_PATIENCE_S)
         return self._known.get(name, _NOTHING)
 
     def changed(self, name: str | None) -> None:
@@ -119,20 +120,27 @@ class Fleets:
         self._wake.set()
 
     async def _run(self) -> None:
+        """One exchange at a time, of many fleets; what is asked meanwhile makes the next."""
         while not self._closing:
             await self._wake.wait()
-            await asyncio.sleep(_PAUSE_S)
+            if not self._wanted:
+                await asyncio.sleep(_PAUSE_S)
             self._wake.clear()
-            while self._due:
-                names = list(self._due)[:_AT_ONCE]
+            while self._wanted or self._due:
+                names = [*self._wanted, *self._due][:_AT_ONCE]
+                wanted = {name: self._wanted.pop(name) for name in names if name in self._wanted}
                 for name in names:
-                    del self._due[name]
+                    self._due.pop(name, None)
                 try:
                     async with asyncio.timeout(_EXCHANGE_S):
                         await self._read(names)
                 except (RedisError, OSError, TimeoutError):
-                    self._due.update(dict.fromkeys(names))
+                    for name in names:
+                        self._known.setdefault(name, _NOTHING)
+                        self._due[name] = None
+                    _tell(wanted.values())
                     await asyncio.sleep(_RETRY_S)
+                _tell(wanted.values())
 
     async def _read(self, names: Sequence[str]) -> None:
         month, until = month_of(self._clock(), self._zone)
@@ -170,6 +178,12 @@ class Fleets:
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
             self._told.pop(self._known.popitem(last=False)[0], None)
+
+
+def _tell(reads: Iterable["asyncio.Future[None]"]) -> None:
+    for read in reads:
+        if not read.done():
+            read.set_result(None)
 
 
 def _is_wrong_type(reply: Exception) -> bool:

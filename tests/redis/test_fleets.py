@@ -117,6 +117,28 @@ async def test_the_last_good_document_serves(server: RedisServer) -> None:
         await until(lambda: state(known).suspended)
 
 
+async def test_many_calls_of_many_fleets_at_once_are_one_exchange(server: RedisServer) -> None:
+    put(server, suspended=True)
+    async with fleets(server) as known:
+        names = [f"f{n}" for n in range(50)] + ["acme"] * 100
+        with server.client() as client:
+            before = client.info("stats")["total_connections_received"]
+            states = await asyncio.gather(*map(known.load, names))
+            assert client.info("stats")["total_connections_received"] <= before + 2
+    assert [state.suspended for state in states] == [False] * 50 + [True] * 100
+
+
+async def test_a_caller_who_hangs_up_takes_nobody_s_answer(server: RedisServer) -> None:
+    put(server, suspended=True)
+    async with fleets(server) as known:
+        first = asyncio.ensure_future(known.load("acme"))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(known.load("acme"))
+        await asyncio.sleep(0)
+        first.cancel()
+        assert (await second).suspended
+
+
 # Standing calls
 
 
