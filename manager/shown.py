@@ -22,12 +22,16 @@ class Shown:
         self._country = country
         self._zone = zone
         self._code = phonenumbers.country_code_for_region(country)
+        self._home = f"+{self._code}"
+        self._trunk = phonenumbers.ndd_prefix_for_region(country, True) or ""
         # Formatting costs some 30 us: a page shows the same numbers again and again.
         self.number = lru_cache(65_536)(self._number)
 
     def national(self, e164: str) -> str:
-        """The digits as they are dialled at home: "0972101001"."""
-        return "".join(c for c in self.number(e164) if c.isdecimal() or c == "+")
+        """The digits as they are dialled at home: "0972101001". Cheap: asked of every line."""
+        if not e164.startswith(self._home):
+            return e164
+        return self._trunk + e164.removeprefix(self._home)
 
     def date(self, unix: float, language: str) -> str:
         """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"; "?" for what is no time."""

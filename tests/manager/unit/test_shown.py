@@ -26,6 +26,19 @@ def test_numbers(number: str, shown: str) -> None:
     assert FRANCE.number(number) == shown
 
 
+@pytest.mark.parametrize(
+    ("country", "number", "digits"),
+    [
+        ("FR", "+33972101001", "0972101001"),
+        ("FR", "+442079460958", "+442079460958"),
+        ("GB", "+442079460958", "02079460958"),
+        ("ES", "+34912345678", "912345678"),
+    ],
+)
+def test_digits_as_dialled_at_home(country: str, number: str, digits: str) -> None:
+    assert Shown(country, ZoneInfo("Europe/Paris")).national(number) == digits
+
+
 def test_dates() -> None:
     assert FRANCE.date(1_764_072_300, "fr") == "25\u00a0nov.\u00a02025 à\u00a013:05"
     assert FRANCE.date(1_764_072_300, "en") == "25\u00a0Nov\u00a02025, 13:05"
