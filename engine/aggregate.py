@@ -167,7 +167,7 @@ async def _ask(post: Post, path: str) -> bytes | None:
     if child is None or not child.takes_calls:
         return None
     host, _, port = child.started.result().admin.rpartition(":")
-    place = _reachable(Address(host.strip("[]"), int(port)))
+    place = Address(host.strip("[]"), int(port)).reached_here()
     writer = None
     try:
         async with asyncio.timeout(ASK_S):
@@ -180,9 +180,3 @@ async def _ask(post: Post, path: str) -> bytes | None:
         if writer is not None:
             writer.close()
     return body if head.split(b" ")[1:2] == [b"200"] else None
-
-
-def _reachable(listen: Address) -> Address:
-    """Where this machine reaches what listens there."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return Address(everywhere.get(listen.host, listen.host), listen.port)

@@ -39,6 +39,11 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def reached_here(self, place: int = 0) -> Address:
+        """Where this machine reaches what listens there, or `place` ports behind it."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return Address(everywhere.get(self.host, self.host), self.port + place)
+
 
 @dataclass(frozen=True, slots=True)
 class Listen:

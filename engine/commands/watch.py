@@ -23,7 +23,7 @@ def show_calls(config: Config, as_json: bool) -> None:
     calls: list[dict[str, Any]] = []
     silent = []
     for worker in range(config.workers):
-        address = _reachable(config.admin.listen, worker)
+        address = config.admin.listen.reached_here(worker)
         try:
             calls += _ask(address)
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -42,12 +42,6 @@ def show_calls(config: Config, as_json: bool) -> None:
         warn(text)
     if silent:
         raise Failed(silent[0])
-
-
-def _reachable(listen: Address, worker: int) -> Address:
-    """Where this machine reaches a worker's admin server."""
-    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return Address(everywhere.get(listen.host, listen.host), listen.port + worker)
 
 
 def _ask(address: Address) -> list[dict[str, Any]]:
