@@ -81,6 +81,7 @@ def _open(stack: contextlib.ExitStack, settings: Settings, workers: int, mode: s
         workers=workers,
         max_calls=None if mode == "plain" else MAX_CALLS,
         live_count="local" if mode == "local" else "shared",
+        start_s=60.0,
     )
     case = Case(workers, mode, stack.enter_context(rig))
     for worker in range(workers):
