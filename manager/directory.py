@@ -8,6 +8,7 @@ document is read again, and checked, before anything of it is shown (`manager.li
 from __future__ import annotations
 
 import asyncio
+import secrets
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -20,8 +21,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from manager.who import Who
-from rules.connection import dial_like
-from rules.invalidation import Invalidations
+from rules.news import News
 
 _PREFIX = b"line:"
 _BATCH = 1000
@@ -89,17 +89,11 @@ class Directory:
         self._where: dict[str, str] = {}
         self._views: dict[str | None, _View] = {}
         self._changed: set[bytes] = set()
-        self._live = False
         self._all = True
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
-        self._stream = Invalidations(
-            dial_like(redis),
-            ("line:",),
-            on_live=self._on_live,
-            on_keys=self._on_keys,
-            on_lost=self._on_lost,
-        )
+        name = f"directory-{secrets.token_hex(8)}"
+        self._news = News(redis, ("line:",), name, self._on_keys)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
@@ -107,12 +101,9 @@ class Directory:
 
     async def start(self) -> None:
         """Read all lines once; goes on without when Redis is away."""
-        self._tasks = [
-            asyncio.create_task(self._stream.run(), name="directory: invalidations"),
-            asyncio.create_task(self._follow(), name="directory: reader"),
-        ]
-        await self._stream.tried.wait()
-        if self._live:
+        self._tasks = [asyncio.create_task(self._follow(), name="directory: reader")]
+        await self._news.start()
+        if self._news.is_complete:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
 
@@ -120,6 +111,7 @@ class Directory:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._news.close()
 
     def fleets(self) -> list[str]:
         return sorted(self._fleets)
@@ -179,20 +171,12 @@ class Directory:
 
     # -- following Redis --------------------------------------------------------------------------
 
-    def _on_live(self) -> None:
-        self._live = self._all = True
-        self._wake.set()
-
     def _on_keys(self, keys: Sequence[bytes] | None) -> None:
         if keys is None:
             self._all = True
         else:
             self._changed.update(keys)
         self._wake.set()
-
-    def _on_lost(self, _heard: float) -> None:
-        self._live = False
-        self._all = True  # read again once the stream is back
 
     async def _follow(self) -> None:
         while True:

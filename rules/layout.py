@@ -164,7 +164,7 @@ class ClusterLayout(Layout):
                 )
                 shard.start()
             elif before.get(address) != ranges:
-                shard.forget()
+                shard.doubt()
             self._shards[address] = shard
             for first, last in ranges:
                 self._slots[first : last + 1] = [shard] * (last + 1 - first)

@@ -304,6 +304,11 @@ class Shard:
             self.span.end(time.monotonic())
             self.span = Span()
 
+    def doubt(self) -> None:
+        """As `forget`, because it holds other keys now: news of them may have been missed."""
+        self.forget()
+        self._watcher.on_stream(self)
+
     def _trouble(self, error: BaseException, kind: str) -> None:
         self._watcher.on_shard_trouble(self, error, kind)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from engine.cli import main
 from engine.commands.documents import Documents
 from engine.live import LiveCalls
 from rules.layout import ClusterLayout
+from rules.news import News
 from rules.numbers import Numbering
 from rules.store import Unavailable
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
@@ -266,3 +268,33 @@ def test_commands_change_documents_on_a_cluster(
         stored = json.loads(other.get(f"line:{NUMBERS[2]}"))
         assert (tried, stored["label"], stored["max_calls"]) == (2, "theirs", 3)
         documents._redis.close()
+
+
+async def test_news_of_all_masters_reaches_who_keeps_an_index(cluster: ClusterServers) -> None:
+    client = cluster.connect()
+    heard: set[bytes] = set()
+    missed = 0
+
+    def on_keys(keys: Sequence[bytes] | None) -> None:
+        nonlocal missed
+        if keys is None:
+            missed += 1
+        else:
+            heard.update(keys)
+
+    news = News(client, ("line:",), "index", on_keys)
+    try:
+        await news.start()
+        await until(lambda: news.is_complete, 5)
+        with cluster.client() as other:
+            for number in NUMBERS:
+                other.set(f"line:{number}", document(number))
+            await until(lambda: len(heard) == len(NUMBERS), 2)
+            assert heard == {f"line:{number}".encode() for number in NUMBERS}
+            before = missed
+            with cluster.masters[0].client() as node:
+                node.client_kill_filter(_type="pubsub")
+            await until(lambda: missed > before and news.is_complete, 3)
+    finally:
+        await news.close()
+        await client.aclose()
