@@ -138,11 +138,11 @@ async def line(visit: Visit) -> Response:
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
     targets = await targets_of(visit, own)
-    now, month, purse, (calls, _), changes, way = await asyncio.gather(
+    now, month, purse, calls, changes, way = await asyncio.gather(
         state.of_line(site.redis, own),
         records.usage(site.redis, own, site.zone),
         records.purse(site.redis, own.fleet, site.zone),
-        records.of_line(site.redis, own, _CALLS_SHOWN, forwarded=True),
+        site.calls.forwarded(own, _CALLS_SHOWN),
         audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
         site.explain(stored),
     )

@@ -28,11 +28,11 @@ class Met:
 
 
 async def of_line(
-    redis: Redis, line: Line, limit: int, before: str = "+", forwarded: bool = False
+    redis: Redis, line: Line, limit: int, before: str = "+"
 ) -> tuple[Sequence[Met], str | None]:
     """The last calls that met the line, newest first, and where to go on (None = no older ones).
 
-    `before`: a stream id, not included. `forwarded`: only those that the line forwarded.
+    `before`: a stream id, not included.
     """
     client: Any = redis
     found: list[Met] = []
@@ -40,9 +40,9 @@ async def of_line(
     while seen < _MOST_READ:
         entries = await client.xrevrange(STREAM, max=end, count=_READ_AT_ONCE)
         for key, entry in entries:
-            met = _met(entry, line)
-            if met is not None and (met.forward is not None or not forwarded):
-                found.append(met)
+            call = met(entry, line)
+            if call is not None:
+                found.append(call)
                 if len(found) == limit:
                     return found, key.decode()
         seen += len(entries)
@@ -52,7 +52,8 @@ async def of_line(
     return found, end.removeprefix("(")
 
 
-def _met(entry: dict[bytes, bytes], line: Line) -> Met | None:
+def met(entry: dict[bytes, bytes], line: Line) -> Met | None:
+    """What an entry of the stream tells of a line; None when that is nothing."""
     number = line.number.encode()
     # Most entries are other lines': look before reading all of one.
     if entry.get(b"called") != number and b'"%b"' % number not in entry.get(b"forwards", b""):

@@ -16,6 +16,7 @@ from engine.acks import Acks, in_force
 from engine.config import Config
 from engine.explain import RefusedLine, Told, UnknownLine, explain_call
 from manager import tokens
+from manager.calls import Calls
 from manager.directory import Directory
 from manager.lines import Lines, Stored
 from manager.shown import Shown
@@ -41,6 +42,7 @@ class Site:
         )
         self.lines = Lines(self.redis, self.numbering)
         self.directory = Directory(self.redis, self.shown.national)
+        self.calls = Calls(self.redis)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -51,9 +53,11 @@ class Site:
             where = self.config.redis.safe_url
             _log.error("redis.away", url=where, error=told)  # it goes on, and waits for it
         await self.directory.start()
+        await self.calls.start()
         try:
             yield
         finally:
+            await self.calls.close()
             await self.directory.close()
             await self.redis.aclose()
 

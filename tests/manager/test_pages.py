@@ -8,6 +8,7 @@ import time
 import pytest
 import redis
 
+from engine.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, path_of, text
 from tests.manager.site import Manager, read, write
 
@@ -345,6 +346,26 @@ def test_all_calls_win_over_the_others(marie: Visitor) -> None:
     told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
     assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in told
     assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02." in told
+
+
+def test_forwarded_calls_show_with_their_cost_and_to_the_right_fleet_only(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    for fleet, caller in (("acme", "+33140000007"), ("globex", "+33140000008")):
+        forward = ForwardRecord(LINE, "busy", "number", "+33612345678", "deducted", 75, fleet)
+        record = CallRecord(
+            "x", "y", caller, PEER, 1.0, None, 2.0, 3.0, "busy", "number", "+33612345678",
+            "answered", 200, None, "", 75, LINE, "deducted", [forward], [],
+        )  # fmt: skip
+        entry = to_entry(record, Months("Europe/Paris"))
+        client.xadd("cdr", dict(zip(FIELDS, entry.values, strict=True)))
+    deadline = time.monotonic() + 5
+    while "01 40 00 00 07" not in (page := text(marie.get(f"/lines/{LINE}"))):
+        assert time.monotonic() < deadline
+    assert "Occupée numéro 06 12 34 56 78 Déduit du forfait 1 min" in page
+    assert "01 40 00 00 08" not in page
+    assert "01 40 00 00 07" not in text(marie.get(f"/lines/{PEER}"))
+    client.delete("cdr")
 
 
 def test_two_people_the_second_is_told_and_sees_both(
