@@ -112,7 +112,7 @@ class Sessions:
     def give(self, response: Response, sid: str) -> None:
         """Put the session's cookie on the answer."""
         self._set(response, self._cookie, sid, self._config.session_max_s, "lax")
-        response.delete_cookie(self._login_cookie)
+        response.delete_cookie(self._login_cookie, secure=self._config.https)
 
     def take(self, response: Response) -> None:
         response.delete_cookie(self._cookie, secure=self._config.https)

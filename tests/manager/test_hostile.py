@@ -13,6 +13,7 @@ import string
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -24,6 +25,7 @@ from manager import patience
 from manager.who import TooSlow
 from tests.manager.browser import PASSWORD, Visitor, csrf_of
 from tests.manager.site import Answer, Api, Manager, write
+from tests.scenarios.processes import RedisServer
 from tests.scenarios.sipp import HOST
 
 OWN, PEER, FAX, THEIRS = (f"+3397210100{n}" for n in (1, 2, 3, 8))
@@ -369,16 +371,14 @@ def test_an_account_that_does_not_exist_takes_as_long(manager: Manager) -> None:
 
 def test_guesses_are_counted_wherever_they_claim_to_come_from(manager: Manager) -> None:
     visitor, statuses = Visitor(manager), []
-    page = visitor.get("/login")
-    token = re.search(r'name="csrf" value="([^"]+)"', page.text)
-    assert token is not None
+    token = login_token(visitor.get("/login"))
     for n in range(12):
-        fields = [("csrf", token[1]), ("account", "marie"), ("password", "wrong wrong wrong")]
+        fields = [("csrf", token), ("account", "marie"), ("password", "wrong wrong wrong")]
         claim = {"X-Forwarded-For": f"198.51.100.{n}", "Forwarded": f"for=198.51.100.{n}"}
         statuses.append(visitor.request("POST", "/login", fields, **claim).status)
     assert statuses[:10] == [403] * 10
     assert statuses[10:] == [429] * 2
-    fields = [("csrf", token[1]), ("account", "MARIE "), ("password", PASSWORD)]
+    fields = [("csrf", token), ("account", "MARIE "), ("password", PASSWORD)]
     assert visitor.request("POST", "/login", fields).status == 429  # the same account
 
 
@@ -408,3 +408,40 @@ def test_passwords_and_tokens_are_in_no_log(manager: Manager) -> None:
 @pytest.mark.parametrize("path", ["/lines", FORM, f"/lines/{quote(OWN)}"])
 def test_pages_are_kept_by_no_cache(marie: Visitor, path: str) -> None:
     assert marie.get(path).headers["cache-control"] == "no-store"
+
+
+def test_over_https_cookies_are_for_this_host_alone(
+    manager: Manager, tmp_path: Path, server: RedisServer
+) -> None:
+    """Behind a proxy that has the certificate; and only such a proxy may say who asks."""
+    behind = Manager(tmp_path, server.url, https=True, trusted_proxies=["127.0.0.0/8"])
+    behind.start()
+    try:
+        visitor = Visitor(behind)
+        page = visitor.get("/login")
+        assert page.headers["strict-transport-security"].startswith("max-age=")
+        answer = visitor.send(page, "/login", account="marie", password=PASSWORD)
+        assert answer.status == 303
+        given = [*page.cookies, *answer.cookies]
+        assert {cookie.partition("=")[0] for cookie in given} == {
+            "__Host-renvoi_login", "__Host-renvoi_session",
+        }  # fmt: skip
+        for cookie in given:  # RFC 6265bis 4.1.3.2
+            assert "Secure" in cookie
+            assert "Path=/" in cookie
+            assert "Domain" not in cookie
+        assert visitor.get("/lines").status == 200
+        fields = [("account", "marie"), ("password", "wrong wrong wrong")]
+        stranger = Visitor(behind)
+        fields.append(("csrf", login_token(stranger.get("/login"))))
+        for n in range(15):  # each claim is believed: it is the proxy's
+            claim = {"X-Forwarded-For": f"203.0.113.9, 198.51.100.{n}"}
+            assert stranger.request("POST", "/login", fields, **claim).status == 403
+    finally:
+        assert behind.stop() == 0
+
+
+def login_token(page: Answer) -> str:
+    token = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert token is not None
+    return token[1]
