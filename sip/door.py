@@ -80,12 +80,26 @@ class Door:
             self._on_other(rdata, method)
             return
         wire.counts["in", "INVITE"] += 1
-        refusal = None if self.asked else self._gate.ask(source, wire.received().target)
-        if refusal is not None:
-            after = (b"Retry-After", str(refusal.retry_after_s).encode())
-            self._refuse(rdata, refusal.code, refusal.reason, after)
+        if not self.asked and self._is_refused(rdata, source):
             return
         self._on_new_invite(rdata)
+
+    def _is_refused(self, rdata: Any, source: bytes) -> bool:
+        """Refuse a call that may not come in, and each time that its INVITE comes again."""
+        invite, refused = wire.received(), self._endpoint.sieve.refused
+        refusal = refused.get(identity(invite)) if refused else None
+        again = refusal is not None
+        if refusal is None:
+            refusal = self._gate.ask(source, invite.target)
+        if refusal is None:
+            return False
+        fields = ((b"Retry-After", b"%d" % refusal.retry_after_s),) if refusal.retry_after_s else ()
+        if again:
+            self._respond(rdata, refusal.code, *fields)
+        else:
+            refused.put(identity(invite), refusal)
+            self._refuse(rdata, refusal.code, refusal.reason, *fields)
+        return True
 
     def _on_registration(self, rdata: Any, source: bytes) -> None:
         endpoint = self._endpoint

@@ -60,6 +60,9 @@ class Recent(Generic[_T]):
             self._before, self._now, self._since = self._now, {}, now
         self._now[hash(key)] = known
 
+    def __bool__(self) -> bool:
+        return bool(self._now or self._before)
+
     def get(self, key: Identity) -> _T | None:
         place = hash(key)
         return self._now.get(place) or self._before.get(place)
@@ -68,12 +71,14 @@ class Recent(Generic[_T]):
 class Sieve:
     """Reads the UDP sockets while new calls are refused.
 
-    `entered` knows the INVITEs that came in: sent again, they are no new calls.
+    `entered` knows the INVITEs that came in: sent again, they are no new calls. `refused` knows
+    those that did not: refused once, refused for good, or a caller would hear of a call that it
+    has given up.
     """
 
     def __init__(self, endpoint: Endpoint, gate: Gate, on_rejected: OnRejected) -> None:
         self.entered: Recent[bool] = Recent()
-        self._refused: Recent[Refusal] = Recent()
+        self.refused: Recent[Refusal] = Recent()
         self._endpoint = endpoint
         self._gate = gate
         self._on_rejected = on_rejected
@@ -112,7 +117,7 @@ class Sieve:
         if to is None or None in key or _TAG.search(to) or self.entered.get(key):
             return False
         host = source[0].partition("%")[0].encode()
-        refusal = self._refused.get(key)
+        refusal = self.refused.get(key)
         if refusal is None:
             stranger = host not in self._endpoint.trusted
             refusal = _STRANGER if stranger else self._gate.ask(host, invite.target)
@@ -124,7 +129,7 @@ class Sieve:
         reply = answer(invite, refusal, source, self._tag)
         if reply is None:
             return False
-        self._refused.put(key, refusal)
+        self.refused.put(key, refusal)
         wire.count_response(refusal.code)
         if self._endpoint.tracing is not None:
             self._endpoint.tracing.refused(transport, data, source, *reply)

@@ -145,6 +145,10 @@ class Sipp:
             await asyncio.sleep(0.01)
         return self
 
+    def status(self) -> int | None:
+        """Its exit status, None while it runs."""
+        return None if self._process is None else self._process.returncode
+
     async def finish(self) -> Trace:
         """Wait for it to end well: every step of its script was taken. Returns what it saw."""
         assert self._process is not None

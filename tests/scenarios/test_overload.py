@@ -209,3 +209,22 @@ async def test_what_is_no_whole_invite_ends_nothing(stage: Stage) -> None:
     answer: Message = await call.receive(503)
     assert answer.call_id == call.call_id
     await leave(calls)
+
+
+async def test_an_invite_that_was_refused_stays_refused_when_there_is_room_again(
+    stage: Stage,
+) -> None:
+    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
+    calls = await standing(stage, [caller, caller, other])
+    line, phone = await stage.line_with_phone()
+    await asyncio.sleep(1.5)  # the last refusal is over a second ago: this one is PJSIP's
+    before = refusals(stage)
+    refused = other.start(stage.engine.address, line, body=OFFER_BYTES)
+    await refused.receive(503)
+    await leave(calls)
+    await asyncio.sleep(1.5)
+    refused.repeat(refused.first)
+    await asyncio.sleep(0.3)
+    assert [m.code for m in refused.received] == [503, 503]
+    assert not phone.invited()
+    assert refusals(stage) == before + 1
