@@ -40,7 +40,7 @@ class Window:
 
 def run_scrape(settings: Settings) -> Iterator[Result]:
     """Windows in turn, in one run of one SIPp; calls belong to the window of their INVITE."""
-    rounds, window_s = (3, 3.0) if settings.quick else (15, 5.0)
+    rounds, window_s = (6, 2.5) if settings.quick else (15, 5.0)
     bench = STEADY[1]
     with Rig(settings.subject, cores=settings.cores) as rig:
         rest = settle(rig, bench, settings)
