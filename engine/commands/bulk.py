@@ -56,7 +56,8 @@ def import_lines(
       renvoi line import lines.csv --check
       renvoi line export | ssh other renvoi line import -
     """
-    from engine.line_import import ImportRefused, LineImport
+    from engine.line_import import LineImport
+    from engine.line_switch import ImportRefused
 
     chosen = form or ("csv" if Path(file.name or "").suffix.lower() == ".csv" else "jsonl")
     numbering = Numbering(config.numbering.country)

@@ -8,8 +8,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,14 +236,16 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
     return cluster_servers
 
 
-@contextmanager
-def running(servers: Sequence[Any]) -> Iterator[None]:
-    """Started in order, stopped whatever happens."""
-    with ExitStack() as stack:
-        for server in servers:
-            stack.callback(server.stop)
-            server.start()
-        yield
+@pytest.fixture
+def sentinel() -> Iterator[SentinelServers]:
+    """A master, a replica and three sentinels, to be mistreated."""
+    with folder() as place:
+        servers = SentinelServers(place)
+        try:
+            servers.start()
+            yield servers
+        finally:
+            servers.stop()
 
 
 def free_port() -> int:

@@ -31,11 +31,12 @@ from tests.redis.cluster import (
     cluster_servers,
     folder,
     free_port,
+    sentinel,
 )
 from tests.redis.stores import FRANCE, document, labelled, settled, store_on, until
 from tests.redis.test_acks import told
 
-__all__ = ["cluster", "cluster_servers"]
+__all__ = ["cluster", "cluster_servers", "sentinel"]
 
 LINE = "+33972101001"
 
@@ -232,17 +233,6 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
 
 
 # -- Sentinel ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sentinel() -> Iterator[SentinelServers]:
-    with folder() as place:
-        servers = SentinelServers(place)
-        try:
-            servers.start()
-            yield servers
-        finally:
-            servers.stop()
 
 
 async def test_a_master_that_hangs_is_replaced_and_what_was_written_meanwhile_is_in_force(

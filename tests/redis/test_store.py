@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from rules.connection import Command
 from rules.model import Condition, DocumentError
 from rules.numbers import Numbering
 from rules.store import Entry, Store, Unavailable
+from tests.redis.stores import until
 
 if TYPE_CHECKING:
     from tests.redis.conftest import DurableServer
@@ -59,15 +60,6 @@ async def running(
     finally:
         await store.close()
         await client.aclose()
-
-
-async def until(condition: Callable[[], object], limit_s: float = 10) -> float:
-    """Wait for a condition; the seconds it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < limit_s, "it did not happen"
-        await asyncio.sleep(0.002)
-    return time.monotonic() - start
 
 
 def label(entry: Entry | None) -> str | None:

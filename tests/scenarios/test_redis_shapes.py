@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tests.redis.cluster import (
     SentinelServers,
     cluster_servers,
     folder,
+    sentinel,
 )
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
@@ -28,7 +29,7 @@ from tests.scenarios.network import Network
 from tests.scenarios.processes import Engine
 from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
 
-__all__ = ["cluster_servers"]
+__all__ = ["cluster_servers", "sentinel"]
 
 IN_FORCE_S = 1.0
 
@@ -142,17 +143,6 @@ async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_pat
 
 
 # -- Sentinel ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def sentinel() -> Iterator[SentinelServers]:
-    with folder() as place:
-        servers = SentinelServers(place)
-        try:
-            servers.start()
-            yield servers
-        finally:
-            servers.stop()
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
