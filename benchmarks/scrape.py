@@ -49,7 +49,10 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
         yardstick = yardstick_ms(rig.engine_core)
         running = Run(rig, plan, "scrape")
         windows: list[Window] = []
-        toggler = threading.Thread(target=_take_turns, args=(rig, rounds, window_s, windows))
+        wrong: list[BenchmarkError] = []
+        toggler = threading.Thread(
+            target=_take_turns, args=(rig, rounds, window_s, windows, wrong)
+        )
         toggler.start()
         try:
             while running.step() and toggler.is_alive():
@@ -57,8 +60,8 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
             toggler.join()
         finally:
             outcome = running.finish()
-        if len(windows) < 2 * rounds:
-            raise BenchmarkError(f"scrape: only {len(windows)} of {2 * rounds} windows")
+        if wrong:
+            raise wrong[0]
         assign(windows, running.log)
     for scraped, name in NAMES.items():
         command = f"python -m benchmarks scrape --rate {rate:g}"
@@ -94,29 +97,42 @@ def summary(
     )
 
 
-def _take_turns(rig: Rig, rounds: int, window_s: float, windows: list[Window]) -> None:
+def _take_turns(
+    rig: Rig, rounds: int, window_s: float, windows: list[Window], wrong: list[BenchmarkError]
+) -> None:
+    """The windows, one after the other; `wrong` gets what ended them early."""
     time.sleep(2.0)  # the load comes up
-    for turn in range(2 * rounds):
-        scraped = turn % 2 == 1
-        before = rig.metrics()
-        time.sleep(0.3)  # reading that page took the callers' core for a moment
-        window = Window(scraped, time.time())
-        until = time.monotonic() + window_s
-        while (left_s := until - time.monotonic()) > 0:
-            if scraped:
-                window.scrape_ms.append(_scrape(rig.admin_port))
-            time.sleep(min(EVERY_S, max(0.0, left_s)))
-        window.end = time.time()
-        window.decisions = between(before, rig.metrics())
-        windows.append(window)
-        report(f"{NAMES[scraped]} {turn // 2 + 1}/{rounds}")
+    try:
+        for turn in range(2 * rounds):
+            scraped = turn % 2 == 1
+            windows.append(_window(rig, window_s, scraped=scraped))
+            report(f"{NAMES[scraped]} {turn // 2 + 1}/{rounds}")
+    except BenchmarkError as error:
+        wrong.append(error)
+
+
+def _window(rig: Rig, window_s: float, *, scraped: bool) -> Window:
+    before = rig.metrics()
+    time.sleep(0.3)  # reading that page took the callers' core for a moment
+    window = Window(scraped, time.time())
+    until = time.monotonic() + window_s
+    while (left_s := until - time.monotonic()) > 0:
+        if scraped:
+            window.scrape_ms.append(_scrape(rig.admin_port))
+        time.sleep(min(EVERY_S, max(0.0, left_s)))
+    window.end = time.time()
+    window.decisions = between(before, rig.metrics())
+    return window
 
 
 def _scrape(port: int) -> float:
     """Milliseconds of one scrape, as Prometheus would see it."""
     start = time.perf_counter()
-    with urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as answer:
-        answer.read()
+    try:
+        with urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as answer:
+            answer.read()
+    except OSError as error:
+        raise BenchmarkError(f"/metrics on port {port}: {error}") from error
     return (time.perf_counter() - start) * 1000
 
 
