@@ -81,13 +81,18 @@ class RedisPair:
             # A server listens on no port: the link that replication needs goes over TCP.
             client.execute_command("REPLICAOF", "127.0.0.1", self._port(self._primary))
             deadline = time.monotonic() + START_S
-            while client.info("replication").get("master_link_status") != "up":
+            while not _follows(client):
                 if time.monotonic() > deadline:
                     raise RuntimeError("the replica does not follow")
                 time.sleep(0.02)
-        with self._own(self._primary) as client:
-            client.wait(1, 2000)
         self.cut_off = False
+        self.replicate()
+
+    def replicate(self) -> None:
+        """The replica has all that was written until now."""
+        with self._own(self._primary) as client:
+            client.set("replicated", "1")  # Redis waits for what this connection wrote
+            client.wait(1, 3000)
 
     def cut(self) -> None:
         """From now on the replica hears of nothing."""
@@ -157,6 +162,15 @@ class RedisPair:
             process.wait()
             self._processes[place] = None
             (self._home(place) / "s").unlink(missing_ok=True)
+
+
+def _follows(replica: redis.Redis) -> bool:
+    """Whether it has all of the primary, also on disk: after a full copy it writes its file anew,
+    and is as old as before when it is killed meanwhile."""
+    link = replica.info("replication").get("master_link_status")
+    disk = replica.info("persistence")
+    writing = disk["aof_rewrite_in_progress"] or disk["aof_rewrite_scheduled"]
+    return bool(link == "up" and disk["aof_enabled"] and not writing)
 
 
 def _free_port() -> int:
