@@ -82,8 +82,9 @@ class Gate:
 
     def is_idle(self, now: float) -> bool:
         """Whether a new one would be the same."""
-        full = self._tokens + (now - self._at) * self.per_second >= self.per_second
-        return not self.calls and full
+        if self.calls or not self.per_second:
+            return not self.calls
+        return self._tokens + (now - self._at) * self.per_second >= self.per_second
 
 
 class Shedding:

@@ -161,8 +161,9 @@ def test_a_draining_engine_says_when_it_will_be_done() -> None:
     assert refusal.retry_after_s == pytest.approx(100 / 10, abs=3)
 
 
-def test_peers_that_are_quiet_are_forgotten() -> None:
-    admission, clock = gate(peer_calls_per_second=5)
+@pytest.mark.parametrize("limit", ["peer_calls_per_second", "peer_calls"])
+def test_peers_that_are_quiet_are_forgotten(limit: str) -> None:
+    admission, clock = gate(**{limit: 5})
     for host in range(3 * KEPT):
         clock.now += 1
         assert admission.ask(b"10.1.%d.%d" % divmod(host, 256), uri()) is None
