@@ -17,6 +17,7 @@ NUMBERS = {
     "RenvoiRulesLate": ("> 45", "> 3"),
     "RenvoiRulesTooLate": ("> 60", "> 4"),
     "RenvoiTargetUnreachable": (">= 10", ">= 2"),
+    "RenvoiMassDeregistration": (">= 20", ">= 5"),
 }
 AT_ONCE = (
     ("forwards_pile_up", "voicemail_fails", "strangers", "numbers_gone"),
