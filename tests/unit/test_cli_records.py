@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import time
+from dataclasses import fields
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +16,7 @@ import pytest
 from engine.commands.context import Wrong
 from engine.commands.records import read_when
 from engine.commands.usage import duration
-from engine.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
+from engine.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
 from tests.unit.test_cli import DOCUMENT, LINE, OTHER, Run, refused, run, server, store
 
 __all__ = ["run", "server", "store"]
@@ -24,7 +26,7 @@ MONTH = datetime.fromtimestamp(NOW, ZoneInfo("Europe/Paris")).strftime("%Y-%m")
 OUTSIDE, MOBILE = "+33140000000", "+33612345678"
 
 
-def call(number: int, ago_s: float, **fields: Any) -> CallRecord:
+def call(number: int, ago_s: float, **more: Any) -> CallRecord:
     received = NOW - ago_s
     forward = ForwardRecord(LINE, "busy", "number", MOBILE, "deducted", 10, "acme", 3600, received)
     given: dict[str, Any] = {
@@ -34,7 +36,7 @@ def call(number: int, ago_s: float, **fields: Any) -> CallRecord:
         "code": 200, "q850": 16, "why": "bye", "seconds": 10, "payer": LINE,
         "billing": "deducted", "forwards": [forward], "legs": [],
     }  # fmt: skip
-    return CallRecord(**{**given, **fields})
+    return CallRecord(**{**given, **more})
 
 
 CALLS = [
@@ -53,8 +55,8 @@ def records(store: Any) -> Any:
     store.xadd("cdr", {"something": "else"}, id=f"{int((NOW - 86400 * 4) * 1000)}-0")
     for record in CALLS:
         values = to_entry(record, months).values
-        fields = dict(zip(FIELDS, values, strict=True))
-        store.xadd("cdr", fields, id=f"{int(record.ended * 1000)}-0")
+        entry = dict(zip(FIELDS, values, strict=True))
+        store.xadd("cdr", entry, id=f"{int(record.ended * 1000)}-0")
     return store
 
 
@@ -256,3 +258,12 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     store.set("fleet:acme", json.dumps({"name": "acme", "suspended": True}))
     assert told()["stages"][0]["decision"]["why"] == "fleet_suspended"
     assert "SUSPENDED" in run("explain", LINE).out
+
+
+def test_every_field_of_a_record_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs/cdr.md").read_text()
+    entry, _, rest = text.partition("### An element of `forwards`")
+    forwards, _, legs = rest.partition("### An element of `legs`")
+    for part, record in ((entry, CallRecord), (forwards, ForwardRecord), (legs, LegRecord)):
+        for each in fields(record):
+            assert f"\n| `{each.name}` |" in part, f"{record.__name__}.{each.name}"
