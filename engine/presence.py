@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -34,9 +35,11 @@ GOODBYE_S = 1.0
 
 
 class Presence:
-    """Keeps one worker's sign of life and acknowledges probes."""
+    """Keeps one worker's sign of life and acknowledges probes. `on_error` is told why Redis did not
+    take it."""
 
     def __init__(self, redis: Redis, worker: LiveWorker) -> None:
+        self.on_error: Callable[[BaseException], None] | None = None
         self._redis: Any = redis
         self._worker = worker
         self._probes: set[str] = set()
@@ -46,8 +49,7 @@ class Presence:
 
     async def start(self) -> None:
         """Begin to announce; a Redis that is away is tried again."""
-        with contextlib.suppress(RedisError, OSError):
-            await self._announce()
+        await self._announce()
         self._tasks = [
             asyncio.create_task(self._renew(), name="presence: renew"),
             asyncio.create_task(self._acknowledge(), name="presence: acknowledge"),
@@ -73,6 +75,17 @@ class Presence:
             self._wake.set()
 
     async def _announce(self) -> None:
+        """Never raises: it is tried again."""
+        try:
+            await self._tell()
+        except (RedisError, OSError) as error:
+            self._failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        if self.on_error is not None:
+            self.on_error(error)
+
+    async def _tell(self) -> None:
         now, worker = time.time(), self._worker
         pipe = self._redis.pipeline(transaction=False)
         pipe.set(WORKER_PREFIX + worker.id, orjson.dumps(worker), ex=LIFE_S)
@@ -83,8 +96,7 @@ class Presence:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_S)
-            with contextlib.suppress(RedisError, OSError):
-                await self._announce()
+            await self._announce()
 
     async def _acknowledge(self) -> None:
         while True:
@@ -98,7 +110,8 @@ class Presence:
                     pipe.hset(ack, self._worker.id, round(time.time() * 1000))
                     pipe.expire(ack, ACK_LIFE_S)
                 await pipe.execute()
-            except (RedisError, OSError):
+            except (RedisError, OSError) as error:
+                self._failed(error)
                 continue  # not said: whoever waits for it sends the probe again
             self._said.update(dict.fromkeys(probes))
             while len(self._said) > MOST_PROBES:

@@ -116,7 +116,9 @@ class StarCall:
             raise Over(Outcome.REJECTED, refusal.code, refusal.result) from None
         except NoLine:  # deleted meanwhile
             raise self._refused(403, "not_this_phone", "no line of ours") from None
-        except (Unavailable, RedisError, OSError):
+        except (Unavailable, RedisError, OSError) as error:
+            if not isinstance(error, Unavailable):
+                self._worker.refusals.redis("starcode", error)
             self._extra = b"Retry-After: %d" % RETRY_AFTER_S
             raise Over(Outcome.FAILED, 503, "redis_away") from None
         except Unreadable:
