@@ -186,8 +186,6 @@ class LiveCalls:
         finally:
             task.cancel()
             await asyncio.wait({task}, timeout=deadline_s)
-            if self._connection is not None:
-                await self._connection.close()
 
     # Decisions
 
@@ -242,6 +240,13 @@ class LiveCalls:
     # The background task
 
     async def _run(self) -> None:
+        try:
+            await self._talk()
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
+
+    async def _talk(self) -> None:
         while True:
             try:
                 async with asyncio.timeout_at(self._next_renewal):

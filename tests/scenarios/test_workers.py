@@ -16,7 +16,7 @@ from tests.scenarios.processes import RedisServer
 from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_voicemail
 
 WORKERS = 2
-DRAIN_S = 6
+DRAIN_S = 60  # nobody here is cut off
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def theatre(
 ) -> Iterator[Theatre]:
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("crew")
-    settings = {"timers": {"drain_s": DRAIN_S, "hung_s": 2}}
+    settings = {"timers": {"drain_s": DRAIN_S, "hung_s": 4}}
     crew = Crew(directory, shared_redis.url, WORKERS, settings)
     crew.start()
     try:
