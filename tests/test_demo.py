@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,13 @@ pytestmark = pytest.mark.scenario
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 30.0
 COMMAND = [sys.executable, "-m", "engine.cli", "demo"]
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty directory with a path short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="demo-", dir="/tmp") as name:
+        yield Path(name)
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -53,11 +61,11 @@ def test_every_condition_meets_every_destination() -> None:
     assert len(numbers) == len(set(numbers)), "two cases share a line"
 
 
-def test_the_command_passes_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_command_passes_and_leaves_nothing(place: Path) -> None:
     done = subprocess.run(
         COMMAND,
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=environment(place),
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
@@ -68,7 +76,7 @@ def test_the_command_passes_and_leaves_nothing(tmp_path: Path) -> None:
     shown = [line[6:].split("  ")[0] for line in done.stdout.splitlines() if line[:3] == "ok "]
     assert sorted(shown) == sorted(case.name for case in all_cases())
     assert f"{len(shown)} of {len(shown)} as expected, 0 different" in done.stdout
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
 
 
 def test_json_tells_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,11 +143,11 @@ def test_an_engine_that_dies_is_told_at_once(
     assert f"the engine ended with status -{signal.SIGKILL:d}: " in capsys.readouterr().err
 
 
-def test_a_stopped_demo_takes_its_engine_with_it(tmp_path: Path) -> None:
+def test_a_stopped_demo_takes_its_engine_with_it(place: Path) -> None:
     with subprocess.Popen(
         COMMAND,
         cwd=ROOT,
-        env=environment(tmp_path),
+        env=environment(place),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,4 +161,4 @@ def test_a_stopped_demo_takes_its_engine_with_it(tmp_path: Path) -> None:
     assert err == "renvoi: demo: stopped by a signal\n"
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
-    assert not list(tmp_path.iterdir())
+    assert not list(place.iterdir())
