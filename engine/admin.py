@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 
 from engine.config import Address
-from engine.log import get_logger
-from engine.metrics import CONTENT_TYPE
+from engine.telemetry.log import get_logger
+from engine.telemetry.metrics import CONTENT_TYPE
 
 HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0

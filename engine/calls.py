@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from engine.call import Call
 from engine.forwards import Forwards
-from engine.journal import Left
 from engine.outcome import Over
+from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
 from rules.model import Line

@@ -14,10 +14,10 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from engine.batch import standing_key
 from engine.config import Config
 from engine.destinations import uri_of
-from engine.meter import notes_of, out_of_plan_of
+from engine.records.batch import standing_key
+from engine.records.meter import notes_of, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, explain
 from rules.fleet import FLEET, Fleet, load_fleet

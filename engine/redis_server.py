@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from engine.log import get_logger
+from engine.telemetry.log import get_logger
 
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path on Linux, less its final zero
 START_TIMEOUT_S = 60.0  # a long append-only file takes time to load

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from engine.log import FilteringBoundLogger
-from engine.metrics import REJECTIONS, Metrics
+from engine.telemetry.log import FilteringBoundLogger
+from engine.telemetry.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError
 from rules.trouble import kind_of
 

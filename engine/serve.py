@@ -14,9 +14,9 @@ from pathlib import Path
 import uvloop
 
 from engine.config import Config, ConfigError, load
-from engine.crash import watch_for_crashes
+from engine.processes.crash import watch_for_crashes
+from engine.processes.systemd import Systemd
 from engine.reload import changes
-from engine.systemd import Systemd
 from engine.worker import StartError, Worker
 
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import RedisError
 
-from engine.acks import in_force
-from engine.change import Conflict, NoLine, Unreadable, change_line
+from engine.changes.acks import in_force
+from engine.changes.change import Conflict, NoLine, Unreadable, change_line
 from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over
-from engine.registrar import Refusal
+from engine.registration.registrar import Refusal
 from engine.story import Story
 from engine.vouched import caller_of, is_registered_phone, is_second_hand
 from rules.model import Condition, DocumentError, Line

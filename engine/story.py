@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine import log
 from engine.outcome import Over
-from engine.record import CallRecord, ForwardRecord, LegRecord
+from engine.records.record import CallRecord, ForwardRecord, LegRecord
+from engine.telemetry import log
 from rules.decide import ForwardTo
 from rules.model import Line
 

@@ -4,8 +4,8 @@ The supervisor is not on the call path and knows no SIP. It owns the embedded Re
 SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and either
 applies it live or replaces one worker after the other. A worker that is to be replaced keeps its
 ports until its last call has ended (`timers.drain_s` at most), because the calls' own signalling
-comes to them; the others serve meanwhile. docs/operation.md tells the rest, `keeper.py` keeps the
-processes.
+comes to them; the others serve meanwhile. docs/operation.md tells the rest, `processes/keeper.py`
+keeps the processes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 
 import uvloop
 
-from engine import log
 from engine.admin import AddressInUse, Admin
-from engine.aggregate import Aggregate
 from engine.config import Config, ConfigError, build, load_document
-from engine.keeper import PROGRESS_S, Keeper
+from engine.processes.aggregate import Aggregate
+from engine.processes.keeper import PROGRESS_S, Keeper
+from engine.processes.systemd import Systemd
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
-from engine.systemd import Systemd
+from engine.telemetry import log
 
 STOP_S = 20.0  # for a worker to end, over the time its calls are given
 

@@ -13,26 +13,27 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from engine import log, redis_client, tls
+from engine import redis_client, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.calls import Calls, called_by
-from engine.cdr import Recorder
+from engine.changes.presence import Presence, myself
 from engine.config import Address as HttpAddress
 from engine.config import Config
-from engine.hep import Hep
-from engine.journal import Journal, directory_of
 from engine.live import LiveCalls
-from engine.meter import Meter
-from engine.metrics import Metrics
-from engine.presence import Presence, myself
 from engine.probing import Probing
+from engine.processes.journal import Journal, directory_of
+from engine.records.cdr import Recorder
+from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
-from engine.registrar import Registrar
+from engine.registration.registrar import Registrar
 from engine.reload import changes, with_live
-from engine.spans import Spans
 from engine.starcode import changes_forwards
+from engine.telemetry import log
+from engine.telemetry.hep import Hep
+from engine.telemetry.metrics import Metrics
+from engine.telemetry.spans import Spans
 from rules.fleets import Fleets
 from rules.numbers import Numbering
 from rules.store import Store

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.audit import without_secrets
+from engine.changes.audit import without_secrets
 from engine.explain import plain
 from manager import audit, forwarding, models, openapi, records, state
 from manager.lines import Stored

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from engine.audit import PREFIX, Json
+from engine.changes.audit import PREFIX, Json
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000

@@ -14,7 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine.record import STREAM
+from engine.records.record import STREAM
 from manager.records import Met, met
 from rules.model import Line
 

@@ -32,8 +32,8 @@ def manager_group(context: click.Context, config: Config) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    from engine import log
     from engine.redis_server import EmbeddedRedisError, reach
+    from engine.telemetry import log
     from manager.serve import serve
 
     log.set_up(config.log)

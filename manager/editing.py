@@ -12,8 +12,8 @@ import msgspec
 import orjson
 from starlette.responses import Response
 
-from engine.acks import Acks
-from engine.audit import differing
+from engine.changes.acks import Acks
+from engine.changes.audit import differing
 from manager import audit, forms, records
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored

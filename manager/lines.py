@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from engine.audit import entries
-from engine.change import swap
+from engine.changes.audit import entries
+from engine.changes.change import swap
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering

@@ -13,7 +13,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import log
+from engine.telemetry import log
 from manager import patience, problems
 from manager.lines import Document, Stored
 from manager.site import Site

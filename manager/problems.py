@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import log
+from engine.telemetry import log
 from manager.who import Failure, Refused, TooMany, Unauthenticated, Unavailable
 
 _log = log.get_logger("manager")

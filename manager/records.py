@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from engine.record import STREAM, CallRecord, ForwardRecord, read_entry
+from engine.records.record import STREAM, CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
 from rules.fleet import FLEET, load_fleet
 from rules.model import Billing, Condition, DocumentError, Kind, Line

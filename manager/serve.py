@@ -11,8 +11,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from engine import log
 from engine.config import Config
+from engine.telemetry import log
 from manager.app import build
 from manager.patience import Patient
 

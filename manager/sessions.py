@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import Response
 
-from engine import log
 from engine.config import Manager
+from engine.telemetry import log
 from manager import accounts
 from manager.who import Forbidden, TooMany, Who
 

@@ -11,10 +11,11 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from engine import log, redis_client
-from engine.acks import Acks, in_force
+from engine import redis_client
+from engine.changes.acks import Acks, in_force
 from engine.config import Config
 from engine.explain import RefusedLine, Told, UnknownLine, explain_call
+from engine.telemetry import log
 from manager import tokens
 from manager.calls import Calls
 from manager.directory import Directory

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from engine import log
+from engine.telemetry import log
 from manager import patience, problems
 from manager.forms import ORDER
 from manager.outlook import Teller

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from engine import demo, demo_engine
 from engine.config import Config
-from engine.demo_cases import Case, Result, all_cases
-from engine.demo_stage import Stage
+from engine.demo import engine as demo_engine
+from engine.demo import show as demo
+from engine.demo.cases import Case, Result, all_cases
+from engine.demo.stage import Stage
 from rules.model import Condition, Kind
 
 pytestmark = pytest.mark.scenario

@@ -10,12 +10,12 @@ from typing import BinaryIO
 
 import click
 
-from engine.acks import in_force_blocking
+from engine.changes.acks import in_force_blocking
+from engine.changes.line_file import FORMATS, write_rows
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.output import print_json
 from engine.config import Config
-from engine.line_file import FORMATS, write_rows
 from rules.numbers import Numbering
 
 SHOWN_FAULTS = 20
@@ -56,8 +56,8 @@ def import_lines(
       renvoi line import lines.csv --check
       renvoi line export | ssh other renvoi line import -
     """
-    from engine.line_import import LineImport
-    from engine.line_switch import ImportRefused
+    from engine.changes.line_import import LineImport
+    from engine.changes.line_switch import ImportRefused
 
     chosen = form or ("csv" if Path(file.name or "").suffix.lower() == ".csv" else "jsonl")
     numbering = Numbering(config.numbering.country)

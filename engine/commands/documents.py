@@ -16,7 +16,7 @@ import orjson
 import redis
 from redis.exceptions import WatchError
 
-from engine import audit
+from engine.changes import audit
 from engine.commands.context import Failed, Wrong
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering

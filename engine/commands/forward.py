@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from engine.acks import Acks, in_force_blocking
+from engine.changes.acks import Acks, in_force_blocking
 from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.line import forwards_told

@@ -9,13 +9,13 @@ from typing import Any
 import click
 import orjson
 
-from engine.acks import in_force_blocking
+from engine.changes.acks import in_force_blocking
 from engine.commands.bulk import export_lines, import_lines
 from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn
 from engine.config import Config
-from engine.digest import ha1
+from engine.registration.digest import ha1
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 

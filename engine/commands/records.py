@@ -17,8 +17,8 @@ import click
 from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.output import print_json, warn
 from engine.config import Config
-from engine.metrics import CONDITIONS, OUTCOMES
-from engine.record import FIELDS, STREAM, CallRecord, read_entry
+from engine.records.record import FIELDS, STREAM, CallRecord, read_entry
+from engine.telemetry.metrics import CONDITIONS, OUTCOMES
 from rules.numbers import Numbering
 
 FOLLOW_BLOCK_MS = 1000

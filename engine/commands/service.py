@@ -31,7 +31,7 @@ def serve(config: Config) -> int:
       renvoi serve
       RENVOI_REDIS_URL=redis://10.0.0.5 renvoi serve --config /etc/renvoi.yaml
     """
-    from engine import log
+    from engine.telemetry import log
 
     path = click.get_current_context().meta[CONFIG_PATH]
     log.set_up(config.log)
@@ -54,7 +54,7 @@ def demo(config: Config, as_json: bool) -> int:
     """Place real calls through a real engine on this machine and compare each with what is
     expected. Exit status 1 when one differs.
     """
-    from engine.demo import run
+    from engine.demo.show import run
 
     return run(config, as_json=as_json)
 

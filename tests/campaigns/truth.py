@@ -38,17 +38,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from engine import cdr
 from engine import live as live_calls
-from engine.batch import mark_of
 from engine.calls import Calls
-from engine.cdr import Recorder
-from engine.journal import Journal
 from engine.live import LiveCalls
-from engine.metrics import Metrics
 from engine.outcome import Outcome, Over
-from engine.record import CallRecord, read_entry
+from engine.processes.journal import Journal
+from engine.records import cdr
+from engine.records.batch import mark_of
+from engine.records.cdr import Recorder
+from engine.records.record import CallRecord, read_entry
 from engine.story import Story
+from engine.telemetry.metrics import Metrics
 from rules.decide import ForwardTo, Reject, Ring, Situation, decide
 from rules.fleets import Fleets
 from rules.model import Billing

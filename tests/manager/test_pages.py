@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from engine.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
+from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, path_of, text
 from tests.manager.site import Manager, read, write
 

@@ -15,9 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from engine import acks, presence
-from engine.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
-from engine.presence import Presence
+from engine.changes import acks, presence
+from engine.changes.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
+from engine.changes.presence import Presence
 from rules.numbers import Numbering
 from rules.store import PROBE_PREFIX, Store
 from tests.redis.servers import RedisServer, running_server

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from engine import batch
-from engine.cdr import CallRecord, Recorder
-from engine.meter import Meter
-from engine.record import FIELDS, Months, to_entry
+from engine.records import batch
+from engine.records.cdr import CallRecord, Recorder
+from engine.records.meter import Meter
+from engine.records.record import FIELDS, Months, to_entry
 from rules.fleets import Fleets
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
 from tests.redis.test_cdr import call as a_record
@@ -84,8 +84,8 @@ async def test_what_is_sent_again_is_written_once(
     cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a reply that was lost, a spool, a dead worker; and by the second sending."""
-    monkeypatch.setattr("engine.cdr._AGAIN_S", 0.2)
-    monkeypatch.setattr("engine.cdr._LOOK_S", 0.1)
+    monkeypatch.setattr("engine.records.cdr._AGAIN_S", 0.2)
+    monkeypatch.setattr("engine.records.cdr._LOOK_S", 0.1)
     for _ in range(2):
         async with recorder(cluster, tmp_path / "s") as made:
             for n in range(60):
@@ -134,8 +134,8 @@ async def test_a_record_that_redis_lost_comes_again(
     cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that failed over has lost its newest: every record is sent a second time."""
-    monkeypatch.setattr("engine.cdr._AGAIN_S", 1.0)
-    monkeypatch.setattr("engine.cdr._LOOK_S", 0.1)
+    monkeypatch.setattr("engine.records.cdr._AGAIN_S", 1.0)
+    monkeypatch.setattr("engine.records.cdr._LOOK_S", 0.1)
     async with recorder(cluster, tmp_path / "s") as made:
         for n in range(12):
             made.add(call(n, LINES[n % len(LINES)]))

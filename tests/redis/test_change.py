@@ -11,8 +11,8 @@ import pytest
 import redis
 import redis.asyncio
 
-from engine.acks import in_force
-from engine.change import Conflict, NoLine, Unreadable, change_line
+from engine.changes.acks import in_force
+from engine.changes.change import Conflict, NoLine, Unreadable, change_line
 from rules.model import DocumentError
 from rules.numbers import Numbering
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from engine import redis_client
-from engine.bindings import Bindings, TooMany
 from engine.cli import main
 from engine.commands.documents import Documents
 from engine.live import LiveCalls
+from engine.registration.bindings import Bindings, TooMany
 from rules.layout import ClusterLayout
 from rules.news import News
 from rules.numbers import Numbering

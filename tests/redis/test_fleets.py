@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from engine.cdr import CallRecord, ForwardRecord, Recorder
-from engine.meter import Meter, Note, out_of_plan_of
+from engine.records.cdr import CallRecord, ForwardRecord, Recorder
+from engine.records.meter import Meter, Note, out_of_plan_of
 from rules.billing import month_of
 from rules.fleet import Fleet
 from rules.fleets import Fleets, FleetState

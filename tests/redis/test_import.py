@@ -18,10 +18,10 @@ import pytest
 import redis
 
 from engine import redis_client
+from engine.changes.line_file import COLUMNS, RowError, from_cells, read_rows, to_cells
+from engine.changes.line_import import LineImport
+from engine.changes.line_switch import ImportRefused
 from engine.cli import main
-from engine.line_file import COLUMNS, RowError, from_cells, read_rows, to_cells
-from engine.line_import import LineImport
-from engine.line_switch import ImportRefused
 from rules.numbers import Numbering
 from tests.redis.cluster import ClusterServers, Node, cluster, cluster_servers, folder
 from tests.redis.servers import RedisServer, running_server
@@ -250,7 +250,7 @@ def test_an_import_that_is_killed_while_it_sends_leaves_nothing(
     file = write(tmp_path / "lines.jsonl", [line(n) for n in range(3000)])
     code = (
         "import os, signal, sys\n"
-        "from engine import line_switch as bulk\n"
+        "from engine.changes import line_switch as bulk\n"
         "from engine.cli import main\n"
         "sent = bulk._grouped\n"
         "def some(*arguments):\n"

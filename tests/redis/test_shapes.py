@@ -14,13 +14,13 @@ import pytest
 import redis
 
 from engine import config_values, redis_client, redis_url
-from engine.acks import in_force
-from engine.change import change_line
+from engine.changes.acks import in_force
+from engine.changes.change import change_line
+from engine.changes.presence import Presence
 from engine.commands.context import Failed
 from engine.commands.service import _check_redis
 from engine.config import load
 from engine.live import LiveCalls
-from engine.presence import Presence
 from rules.trouble import kind_of
 from tests.redis.cluster import (
     HOST,

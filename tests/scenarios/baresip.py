@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.digest import ha1
+from engine.registration.digest import ha1
 from tests.scenarios.mailbox import Mailbox
 from tests.scenarios.network import Network
 from tests.scenarios.sipp import HOST, free_port

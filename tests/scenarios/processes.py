@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from engine.journal import directory_of
+from engine.processes.journal import directory_of
 from tests.scenarios.sipp import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]

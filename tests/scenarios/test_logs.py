@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from engine.digest import ha1
+from engine.registration.digest import ha1
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from engine.digest import ALGORITHMS, ha1
+from engine.registration.digest import ALGORITHMS, ha1
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part

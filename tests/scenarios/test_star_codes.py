@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from engine.digest import ha1
+from engine.registration.digest import ha1
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.message import Message

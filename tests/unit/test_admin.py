@@ -10,7 +10,7 @@ import pytest
 from engine import admin as admin_module
 from engine.admin import AddressInUse, Admin
 from engine.config import Address
-from engine.metrics import Metrics
+from engine.telemetry.metrics import Metrics
 
 
 class Engine:

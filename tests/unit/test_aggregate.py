@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from engine.admin import Admin
-from engine.aggregate import GAUGES, Aggregate, read
 from engine.config import Address
-from engine.control import Started
-from engine.metrics import Metrics
+from engine.processes.aggregate import GAUGES, Aggregate, read
+from engine.processes.control import Started
+from engine.telemetry.metrics import Metrics
 
 
 class Place:

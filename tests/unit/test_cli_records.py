@@ -16,7 +16,7 @@ import pytest
 from engine.commands.context import Wrong
 from engine.commands.records import read_when
 from engine.commands.usage import duration
-from engine.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
+from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
 from tests.unit.test_cli import DOCUMENT, LINE, OTHER, Run, refused, run, server, store
 
 __all__ = ["run", "server", "store"]

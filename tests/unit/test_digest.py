@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.digest import Guesses, Nonces, challenges, ha1, is_right, read_answer
+from engine.registration.digest import Guesses, Nonces, challenges, ha1, is_right, read_answer
 
 ANSWER = (
     'Digest username="Mufasa", realm="http-auth@example.org", uri="/dir/index.html", '

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from engine.hep import packet
+from engine.telemetry.hep import packet
 from sip.tracing import Seen
 
 SIX, FOUR = ("2001:db8::1", 5060), ("192.0.2.7", 5062)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.journal import SLOT_BYTES, Journal, standing_in
 from engine.outcome import Outcome, Over
-from engine.record import ForwardRecord
+from engine.processes.journal import SLOT_BYTES, Journal, standing_in
+from engine.records.record import ForwardRecord
 from engine.story import Story
 
 BUSY_PROCESS = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from engine.journal import Journal
+from engine.processes.journal import Journal
 from engine.outcome import Outcome, Over
 from engine.story import Story
 from tests.unit.test_journal import forward

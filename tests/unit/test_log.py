@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from engine import log
-from engine.log_writer import Writer
+from engine.telemetry import log
+from engine.telemetry.log_writer import Writer
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_closed_output_is_counted_and_never_raised() -> None:
 
 def test_the_last_lines_before_the_exit_are_written() -> None:
     code = (
-        "from engine import log; log.configure(); "
+        "from engine.telemetry import log; log.configure(); "
         "[log.get_logger('x').info('line', i=i) for i in range(500)]; raise SystemExit(3)"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.exposition import Histogram
-from engine.metrics import (
+from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord
+from engine.telemetry.exposition import Histogram
+from engine.telemetry.metrics import (
     CONDITIONS,
     DESTINATIONS,
     OUTCOMES,
@@ -16,7 +17,6 @@ from engine.metrics import (
     code_class,
     leg_result,
 )
-from engine.record import FIELDS, CallRecord, ForwardRecord, LegRecord
 
 CONTRACT = {
     "renvoi_calls": "counter",

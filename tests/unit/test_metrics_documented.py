@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from engine.metrics import Metrics
+from engine.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()

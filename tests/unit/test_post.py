@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.post import BACK_OFF_S, Post
+from engine.processes.post import BACK_OFF_S, Post
 
 
 def test_the_first_restart_is_at_once_and_a_process_that_keeps_dying_waits_longer() -> None:

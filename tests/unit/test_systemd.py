@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.systemd import Systemd
+from engine.processes.systemd import Systemd
 
 
 @pytest.fixture

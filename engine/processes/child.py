@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from engine import systemd
-from engine.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
+from engine.processes import systemd
+from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
 
 START_S = 30.0  # for a process to say its first word: a busy machine imports slowly
 
@@ -31,7 +31,7 @@ class Child:
         with theirs:
             # A new interpreter: PJSIP must never be forked, and it brings the code that is on disk.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.supervised", str(theirs.fileno())],
+                [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ import structlog
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
-from engine.record import STREAM, Entry
+from engine.records.record import STREAM, Entry
 
 _log = structlog.get_logger("cdr")
 

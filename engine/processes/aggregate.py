@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from engine.config import Address
-from engine.exposition import Readings, process_families
-from engine.post import Post
+from engine.processes.post import Post
+from engine.telemetry.exposition import Readings, process_families
 
 ASK_S = 2.0
 HEAD_END = b"\r\n\r\n"
@@ -126,7 +126,7 @@ class Aggregate:
 
 
 def read(text: str) -> Iterator[Read]:
-    """The metrics of a page in the text format, as engine/exposition.py writes it."""
+    """The metrics of a page in the text format, as engine/telemetry/exposition.py writes it."""
     family: Read | None = None
     heading = ""
     for line in text.splitlines():

@@ -17,13 +17,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 import structlog
 
-from engine.batch import METERED, run_script, standing_key
+from engine.records.batch import METERED, run_script, standing_key
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
 from rules.fleets import Fleets, FleetState
 
 if TYPE_CHECKING:
-    from engine.record import ForwardRecord
+    from engine.records.record import ForwardRecord
 
 _log = structlog.get_logger("meter")
 

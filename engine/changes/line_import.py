@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import orjson
 import redis
 
-from engine.line_file import RowError, read_rows
-from engine.line_switch import BATCH, PREFIX, Progress, Switch, slot_of
+from engine.changes.line_file import RowError, read_rows
+from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, slot_of
 from rules.model import DocumentError, Line, Offer, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_line, lines_needed

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis, RedisCluster
 
-from engine import audit
+from engine.changes import audit
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
-from engine import digest
-from engine.bindings import Bindings, TooMany
-from engine.digest import Answer, Guesses, Nonces
+from engine.registration import digest
+from engine.registration.bindings import Bindings, TooMany
+from engine.registration.digest import Answer, Guesses, Nonces
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable

@@ -6,7 +6,7 @@ until its record is in Redis or on disk: first as facts, then as the record itse
 copying a few hundred bytes into a memory map, no system call; facts that change are gathered for a
 moment.
 Whoever starts next takes over the files whose owners are gone. That may be done twice: records are
-told apart by their call's id (engine/batch.py).
+told apart by their call's id (engine/records/batch.py).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pathlib import Path
 
 import msgspec
 
-from engine.log import get_logger
 from engine.outcome import Outcome, Over
-from engine.record import CallRecord, ForwardRecord, LegRecord
+from engine.records.record import CallRecord, ForwardRecord, LegRecord
 from engine.story import Story
+from engine.telemetry.log import get_logger
 
 SLOT_BYTES = 1024
 GROW_BYTES = 1 << 20

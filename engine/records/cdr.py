@@ -1,9 +1,9 @@
 """The recorder: every call's record reaches the `cdr` stream and `usage` once, and once only.
 
 Calls hand their record over and go on. One background task writes them in batches; Redis tells
-records apart by their call's id (engine/batch.py), so whatever is in doubt is sent again. While
-Redis is away records wait in memory, then on disk; for a while after they were written they are
-kept, should a fail-over or a restart lose what Redis had said it has. A call's own task never
+records apart by their call's id (engine/records/batch.py), so whatever is in doubt is sent again.
+While Redis is away records wait in memory, then on disk; for a while after they were written they
+are kept, should a fail-over or a restart lose what Redis had said it has. A call's own task never
 waits for Redis, so a hang-up cannot interrupt a write.
 """
 
@@ -19,8 +19,8 @@ import structlog
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import RedisError
 
-from engine.batch import Batch, is_written, mark_of, read_line, records_in, write
-from engine.record import (
+from engine.records.batch import Batch, is_written, mark_of, read_line, records_in, write
+from engine.records.record import (
     FIELDS,
     STREAM,
     CallRecord,
@@ -31,7 +31,7 @@ from engine.record import (
     read_entry,
     to_entry,
 )
-from engine.spool import Spool
+from engine.records.spool import Spool
 
 __all__ = [
     "FIELDS",

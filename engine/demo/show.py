@@ -20,9 +20,9 @@ import orjson
 from redis.exceptions import RedisError
 
 from engine.config import Config
-from engine.demo_cases import AFTER_S, Case, Played, all_cases
-from engine.demo_engine import DemoEngine, EngineFailed
-from engine.demo_stage import Stage
+from engine.demo.cases import AFTER_S, Case, Played, all_cases
+from engine.demo.engine import DemoEngine, EngineFailed
+from engine.demo.stage import Stage
 
 STAGGER_S = 0.03  # calls do not start at once, so that set-up times are their own
 

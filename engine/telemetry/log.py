@@ -19,8 +19,8 @@ import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 from engine.config import Log as Section
-from engine.log_writer import Writer
-from engine.privacy import Policy, clean_event
+from engine.telemetry.log_writer import Writer
+from engine.telemetry.privacy import Policy, clean_event
 
 __all__ = [
     "FilteringBoundLogger", "apply", "change", "configure", "detail", "dropped", "flush",

@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from engine.child import START_S, Child, told
 from engine.config import Config
-from engine.crash import last_stack
-from engine.journal import standing_in
-from engine.log import FilteringBoundLogger
-from engine.post import Post
+from engine.processes.child import START_S, Child, told
+from engine.processes.crash import last_stack
+from engine.processes.journal import standing_in
+from engine.processes.post import Post
+from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
 PROGRESS_S = 10.0

@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from engine import __version__
-from engine.exposition import (
+from engine.records.record import CallRecord, LegRecord
+from engine.telemetry.exposition import (
     CONTENT_TYPE,
     Counters,
     Family,
@@ -21,7 +22,6 @@ from engine.exposition import (
     Readings,
     process_families,
 )
-from engine.record import CallRecord, LegRecord
 from rules import trouble
 from rules.decide import PREVENTED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from engine.child import Child
+from engine.processes.child import Child
 
 STEADY_S = 60.0  # a process that lived so long has not failed at its start
 BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before a restart, by failures in a row

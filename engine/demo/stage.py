@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import orjson
 
-from engine.demo_cases import CALLER, Case, Played, Result
-from engine.demo_checks import caller_faults, diversions, transit_faults
-from engine.demo_engine import HOST, DemoEngine
+from engine.demo.cases import CALLER, Case, Played, Result
+from engine.demo.checks import caller_faults, diversions, transit_faults
+from engine.demo.engine import HOST, DemoEngine
 from engine.redis_client import connect_blocking
 from sip.fake import ANSWERS, Call, FakeEndpoint, Script
 from sip.fake_message import text, user_of

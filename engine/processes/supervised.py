@@ -1,4 +1,4 @@
-"""A worker process under the supervisor: `python -m engine.supervised DESCRIPTOR`.
+"""A worker process under the supervisor: `python -m engine.processes.supervised DESCRIPTOR`.
 
 It stands by, with everything imported, until the supervisor says which worker it is. From then on
 it is that worker, tells twice a second that its loop turns, and applies what the supervisor sends.
@@ -15,11 +15,11 @@ import sys
 
 import uvloop
 
-from engine import log
 from engine.config import build
-from engine.control import Assign, Beat, Failed, Line, Reload, Started, ToWorker
-from engine.crash import watch_for_crashes
+from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToWorker
+from engine.processes.crash import watch_for_crashes
 from engine.serve import run, sip_addresses
+from engine.telemetry import log
 from engine.worker import StartError, Worker
 
 BEAT_S = 0.5

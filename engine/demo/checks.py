@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-from engine.demo_cases import CALLER, CAUSES
+from engine.demo.cases import CALLER, CAUSES
 from sip.fake import Call
 from sip.fake_message import text, user_of
 

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine import __version__
-from engine.acks import ACK_PREFIX, INDEX, WORKER_PREFIX, LiveWorker
+from engine.changes.acks import ACK_PREFIX, INDEX, WORKER_PREFIX, LiveWorker
 from rules.store import PROBE_PREFIX
 
 if TYPE_CHECKING:

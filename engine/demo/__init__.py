@@ -1,0 +1,1 @@
+"""`renvoi demo`: real calls through a real engine, each compared with what is expected."""

@@ -1,0 +1,1 @@
+"""What runs and replaces worker processes, for `engine/supervisor.py`."""
