@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 ARGS ?=
 # Most tests wait for timers: two cores carry several modules at once. 0 = one after the other.
-TESTS_AT_ONCE ?= 4
+TESTS_AT_ONCE ?= 3
 VENV := .venv
 READY := $(VENV)/.installed
 API_VENV := .venv-api

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from engine import redis_client
+from engine.changes.acks import in_force_blocking
 from tests.redis.cluster import (
     ClusterServers,
     Node,
@@ -45,6 +46,9 @@ async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator
         async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
             yield stage
         assert engine.calls() == []
+    except AssertionError as error:
+        error.add_note(engine.log)
+        raise
     finally:
         status = engine.stop()
         other.close()
@@ -101,7 +105,9 @@ async def test_calls_on_a_cluster(cluster_servers: ClusterServers, tmp_path: Pat
             placed.append(first.call_id)
         target = numbers.outside_number()
         stage.change(line, forwards={"unconditional": to_number(target)})
-        await asyncio.sleep(IN_FORCE_S)
+        # A cluster whose nodes get no time to ping one another stops serving for a moment.
+        proof = await asyncio.to_thread(in_force_blocking, stage.redis, line, 10.0)
+        assert proof.complete, f"{proof.told()}\n{stage.engine.log}"
         call = await stage.call(line)
         away = await stage.server("number").incoming(target, wait_s=5)
         await connect(call, away)
