@@ -62,7 +62,7 @@ def test_started_without_redis_it_waits_for_it(tmp_path: Path) -> None:
     manager.start()
     try:
         assert manager.get("/healthz").status == 503
-        assert "redis.away" in manager.log
+        soon(lambda: "redis.away" in manager.log)
         server.start()
         write(server.client, LINE, label="Accueil")
         acme = Api(manager, manager.token("--fleet", "acme"))
