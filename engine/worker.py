@@ -174,7 +174,7 @@ class Worker:
         self._watch()
         self.probing.start()
         await self.admin.start()
-        self.presence = Presence(self.redis, myself(self, f"{self.index}-{self.epoch}"))
+        self.presence = Presence(self.redis, myself(self, self.epoch))
         self.presence.on_error = partial(self.refusals.redis, "presence")
         self.store.on_probe = self.presence.on_probe
         await self.presence.start()

@@ -18,6 +18,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from rules.billing import month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
+from rules.lookup import seconds_used
 from rules.model import DocumentError
 
 _PATIENCE_S = 0.05
@@ -174,7 +175,7 @@ class Fleets:
             if self._told.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(FLEET + name, error)
             self._told[name] = raw if isinstance(raw, bytes) else None
-        self._known[name] = FleetState(fleet, _seconds(used), until)
+        self._known[name] = FleetState(fleet, seconds_used(used), until)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
             self._told.pop(self._known.popitem(last=False)[0], None)
@@ -188,14 +189,3 @@ def _tell(reads: Iterable["asyncio.Future[None]"]) -> None:
 
 def _is_wrong_type(reply: Exception) -> bool:
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
-
-
-def _seconds(reply: object) -> float:
-    """What is no number counts as 0."""
-    if not isinstance(reply, bytes):
-        return 0.0
-    try:
-        seconds = float(reply)
-    except ValueError:
-        return 0.0
-    return seconds if seconds > 0 else 0.0

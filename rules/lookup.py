@@ -122,14 +122,14 @@ class Lookup:
 
 
 def seconds_used(reply: object) -> float:
-    """Seconds deducted from a plan. What is no number counts as 0."""
+    """Seconds of a plan or a cap that are used. What is no number counts as 0."""
     if not isinstance(reply, bytes):
         return 0.0
     try:
         seconds = float(reply)
     except ValueError:
         return 0.0
-    # Not a number fails every comparison, and is no use of a plan either.
+    # Not a number fails every comparison, and is no use either.
     return seconds if seconds > 0 else 0.0
 
 

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -22,6 +22,7 @@ from engine.records.cdr import CallRecord, Entry, ForwardRecord, LegRecord, Reco
 from engine.records.record import FIELDS, Months, to_entry
 from engine.records.spool import Spool
 from tests.redis.servers import RedisServer, running_server
+from tests.redis.stores import until
 
 LINE = "+33972101001"
 NOON = datetime(2026, 11, 10, 12, tzinfo=ZoneInfo("Europe/Paris")).timestamp()
@@ -90,13 +91,6 @@ async def recorder(
     finally:
         await made.close()
         await redis.aclose()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 def written(server: RedisServer) -> Counter[str]:

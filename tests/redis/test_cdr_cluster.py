@@ -20,8 +20,8 @@ from engine.records.meter import Meter
 from engine.records.record import FIELDS, Months, to_entry
 from rules.fleets import Fleets
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
+from tests.redis.stores import until
 from tests.redis.test_cdr import call as a_record
-from tests.redis.test_cdr import until
 from tests.redis.test_fleets import forward, usage_key
 
 __all__ = ["cluster", "cluster_servers"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from rules.model import DocumentError
 from rules.numbers import Numbering
 from rules.store import Store
 from tests.redis.servers import RedisServer, running_server
+from tests.redis.stores import until
 from tests.redis.test_cdr import call as a_record
 
 LINE, OTHER = "+33972101001", "+33972101002"
@@ -54,13 +55,6 @@ async def fleets(server: RedisServer) -> AsyncIterator[Fleets]:
         await store.close()
         await made.close()
         await redis.aclose()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 def state(known: Fleets) -> FleetState:

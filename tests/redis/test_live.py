@@ -12,6 +12,7 @@ import uvloop
 
 from engine.live import LiveCalls
 from tests.redis.servers import RedisServer, running_server
+from tests.redis.stores import until
 
 LINE = "+33972101001"
 KEY = f"live:{LINE}"
@@ -35,13 +36,6 @@ async def worker(
     finally:
         await live.close()
         await redis.aclose()
-
-
-async def until(condition: Callable[[], bool], limit_s: float = 10) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "did not happen in time"
-        await asyncio.sleep(0.01)
 
 
 def leases(server: RedisServer) -> set[str]:
