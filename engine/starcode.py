@@ -146,6 +146,9 @@ class StarCall:
             )
         if line.suspended:
             raise self._refused(403, "suspended", "the line is suspended")
+        fleet = worker.fleets.find(line.fleet) or await worker.fleets.load(line.fleet)
+        if fleet.suspended:
+            raise self._refused(403, "fleet_suspended", "the line's fleet is suspended")
         return line
 
     # -- what is asked ----------------------------------------------------------------------------

@@ -357,6 +357,21 @@ async def test_an_unknown_line_and_a_suspended_one_may_not(stage: Stage) -> None
     assert (await dial(stage, phone, "*21*888#", "anonymous"))[0].code == 403
 
 
+async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(stage: Stage) -> None:
+    stage.redis.set("fleet:late", json.dumps({"name": "late", "suspended": True}))
+    line, phone = await stage.line_with_phone(fleet="late")
+    for code in ("*21*888#", "*#21#"):
+        answer, call = await dial(stage, phone, code, line)
+        assert answer.code == 403
+        assert told(answer) == "the line's fleet is suspended"
+        await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended")
+    assert stored(stage, line) == {}
+    stage.redis.set("fleet:late", json.dumps({"name": "late", "suspended": False}))
+    await stage.settle()
+    assert (await dial(stage, phone, "*21*888#", line))[0].code == 200
+    assert stored(stage, line)["unconditional"]["on"]
+
+
 class Softphone:
     """A phone that knows a line's password but did not register here."""
 
