@@ -242,8 +242,10 @@ class Call:
                     line.number, limits.forwards_per_line_per_hour
                 ),
                 forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
-                plan_left_s=worker.meter.less_standing(line.number, entry.plan_left_s(), now),
-                cap_left_s=worker.meter.cap_left_s(line.fleet, fleet, now),
+                plan_left_s=worker.meter.less_standing(
+                    line.number, fleet, entry.plan_left_s(), now
+                ),
+                cap_left_s=fleet.cap_left_s(now),
                 fleet_suspended=fleet.suspended,
             ),
             targets,

@@ -16,13 +16,12 @@ from redis.asyncio import Redis
 
 from engine.config import Config
 from engine.destinations import uri_of
-from engine.records.batch import standing_key
-from engine.records.meter import notes_of, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, explain
 from rules.fleet import FLEET, Fleet, load_fleet
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
+from rules.standing import notes_of, out_of_plan_of, standing_key
 
 LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour")
 LATER = (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)

@@ -1,8 +1,8 @@
 """The fleets of the lines that are called: their documents and what they have used, from memory.
 
 A fleet is read once, when a line of it is first called. From then on it is read again in the
-background whenever Redis says that it has changed; meanwhile, and while Redis is away, what is
-known serves. So a call looks into a dictionary.
+background whenever Redis says that it, its usage or its standing calls have changed; meanwhile, and
+while Redis is away, what is known serves. So a call looks into a dictionary.
 """
 
 import asyncio
@@ -16,10 +16,11 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from rules.billing import month_of
+from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
 from rules.lookup import seconds_used
 from rules.model import DocumentError
+from rules.standing import NOTHING, Using, notes_of, standing_key
 
 _PATIENCE_S = 0.05
 """How long the first call of a fleet waits for its document."""
@@ -40,22 +41,26 @@ class FleetState:
         used_s: seconds out of plan that its lines have used in the month, without the calls that
             stand.
         until: unix seconds when that month ends.
+        using: what the calls that stand use, on all workers; workers note them once a second.
     """
 
     fleet: Fleet | None = None
     used_s: float = 0.0
     until: float = 0.0
+    using: Using = NOTHING
 
     @property
     def suspended(self) -> bool:
         return self.fleet is not None and self.fleet.suspended
 
     def cap_left_s(self, unix_now: float) -> float | None:
-        """Seconds out of plan that are left in the month, below 0 when it went beyond; None without
-        a cap."""
+        """Seconds out of plan that are left in the month, standing calls taken off, below 0 when it
+        went beyond; None without a cap."""
         if self.fleet is None or self.fleet.cap_seconds is None:
             return None
-        return self.fleet.cap_seconds - (self.used_s if unix_now < self.until else 0.0)
+        if unix_now >= self.until:
+            return self.fleet.cap_seconds
+        return self.fleet.cap_seconds - self.used_s - self.using.out_of_plan_by(unix_now)
 
 
 _NOTHING = FleetState()
@@ -148,7 +153,9 @@ class Fleets:
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
             pipe.get(FLEET + name)
-            pipe.hget(f"usage:{FLEET}{name}:{month}", "out_of_plan")
+            usage = f"usage:{FLEET}{name}:{month}"
+            pipe.hget(usage, "out_of_plan")
+            pipe.hgetall(standing_key(usage))
         # Who hears of a change meanwhile reads again.
         self._reading.update(names)
         try:
@@ -159,9 +166,10 @@ class Fleets:
             if isinstance(reply, Exception) and not _is_wrong_type(reply):
                 raise reply
         for place, name in enumerate(names):
-            self._keep(name, replies[2 * place], replies[2 * place + 1], until)
+            raw, used, standing = replies[3 * place : 3 * place + 3]
+            self._keep(name, raw, used, standing, until)
 
-    def _keep(self, name: str, raw: Any, used: Any, until: float) -> None:
+    def _keep(self, name: str, raw: Any, used: Any, standing: Any, until: float) -> None:
         before = self._known.get(name, _NOTHING)
         fleet = None
         try:
@@ -175,7 +183,11 @@ class Fleets:
             if self._told.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(FLEET + name, error)
             self._told[name] = raw if isinstance(raw, bytes) else None
-        self._known[name] = FleetState(fleet, seconds_used(used), until)
+        using = NOTHING
+        if isinstance(standing, dict) and standing:
+            now = self._clock()
+            using = Using.of(notes_of(standing, now).values(), now, month_begin(now, self._zone))
+        self._known[name] = FleetState(fleet, seconds_used(used), until, using)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
             self._told.pop(self._known.popitem(last=False)[0], None)

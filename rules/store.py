@@ -22,6 +22,7 @@ from rules.lookup import Lookup, pairs, seconds_used
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.shard import Shard, Unavailable
+from rules.standing import STANDING, fleet_of
 
 __all__ = ["PROBE_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
 
@@ -33,7 +34,7 @@ _PATIENCE_KNOWN_S = 0.05
 _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 2_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
-_PREFIXES = ("line:", "reg:", "usage:", "fleet:", PROBE_PREFIX)
+_PREFIXES = ("line:", "reg:", "usage:", "fleet:", STANDING, PROBE_PREFIX)
 _NO_TARGETS: Mapping[str, Line | None] = {}
 
 
@@ -294,6 +295,9 @@ class Store:
                 continue
             if kind == "probe":
                 probes.append(name)
+                continue
+            if kind == "standing":
+                self._tell_fleet(fleet_of(name))
                 continue
             number = rest.rpartition(":")[0] if kind == "usage" else rest
             if kind == "fleet" or number.startswith("fleet:"):

@@ -22,6 +22,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from engine.records.record import STREAM, Entry
+from rules.standing import standing_key
 
 _log = structlog.get_logger("cdr")
 
@@ -153,12 +154,6 @@ METERED = ("deducted", "out_of_plan")
 @cache
 def _sha(script: str) -> str:
     return hashlib.sha1(script.encode()).hexdigest()
-
-
-def standing_key(usage_key: str) -> str:
-    """Where the calls that stand and use a fleet's cap are noted until they are added to its usage:
-    beside it on the same node of a Cluster."""
-    return f"standing:{{{usage_key}}}"
 
 
 class Batch(msgspec.Struct, gc=False):

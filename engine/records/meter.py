@@ -3,24 +3,25 @@
 `usage` is written when a call ends. A fleet's cap must also hold for the calls that stand, on all
 workers and hosts together: each worker notes its own beside the fleet's usage, once a second, and
 reads those of the others; whatever adds a call to `usage` takes its note away in the same step, so
-that no second counts twice. When the cap is reached, the calls that are using it are ended.
+that no second counts twice. When the cap is reached, the calls that are using it are ended. All
+workers hear of new notes (`rules.fleets`), and take them off before they dial.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-import msgspec
 import structlog
 
-from engine.records.batch import METERED, run_script, standing_key
+from engine.records.batch import METERED, run_script
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
 from rules.fleets import Fleets, FleetState
+from rules.standing import Note, encode_note, notes_of, out_of_plan_of, standing_key
 
 if TYPE_CHECKING:
     from engine.records.record import ForwardRecord
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _log = structlog.get_logger("meter")
 
 TICK_S = 1.0
-_LEASE_S = 5.0  # a note that is older than this is of a worker that died
 _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
 _CONFIRM = 2  # ticks in a row above the cap before calls are ended
@@ -40,16 +40,6 @@ for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 return {redis.call('HGET', KEYS[1], 'out_of_plan'), redis.call('HGETALL', KEYS[2])}
 """
-
-
-class Note(msgspec.Struct, array_like=True, gc=False):
-    """A standing call. Times in unix seconds; `plan_left_s` is what is left of the line's plan,
-    standing calls left out; None for a call that is out of plan altogether."""
-
-    line: str
-    answered: float
-    plan_left_s: float | None
-    noted: float
 
 
 class _Standing:
@@ -65,10 +55,6 @@ class _Standing:
         self.planned = planned  # deducted from a plan, as long as it lasts
         self.answered = answered
         self.stop = stop
-
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Note).decode
 
 
 class Meter:
@@ -98,7 +84,6 @@ class Meter:
         self._calls: dict[str, _Standing] = {}
         self._by_fleet: dict[str, set[str]] = {}
         self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
-        self._using_s: dict[str, float] = {}  # by fleet: out of plan, all workers, last tick
         self._over: dict[str, int] = {}  # by fleet: ticks in a row above the cap
         self._task: asyncio.Task[None] | None = None
 
@@ -139,25 +124,22 @@ class Meter:
         if not calls:
             del self._by_fleet[call.fleet]
             self._over.pop(call.fleet, None)
-            self._using_s.pop(call.fleet, None)
         if call.planned:
             count, answers = self._planned.pop(call.line)
             if count > 1:
                 self._planned[call.line] = count - 1, answers - call.answered
 
-    def less_standing(self, line: str, plan_left_s: float | None, now: float) -> float | None:
-        """Seconds left of a line's plan, less what this worker's standing calls have used of it;
-        None stays None (no plan, or not known)."""
+    def less_standing(
+        self, line: str, fleet: FleetState, plan_left_s: float | None, now: float
+    ) -> float | None:
+        """Seconds left of a line's plan, less what standing calls have used of it: this worker's,
+        and those of all workers where the fleet has a cap; None stays None (no plan, or not
+        known)."""
         if plan_left_s is None:
             return None
         count, answers = self._planned.get(line, (0, 0.0))
-        return max(0.0, plan_left_s - (count * now - answers))
-
-    def cap_left_s(self, name: str, fleet: FleetState, now: float) -> float | None:
-        """Seconds left of a fleet's cap, less what its standing calls had used at the last tick,
-        those of other workers included if there are any here; None without a cap."""
-        left = fleet.cap_left_s(now)
-        return None if left is None else left - self._using_s.get(name, 0.0)
+        used_s = max(count * now - answers, fleet.using.plan_by(line, now))
+        return max(0.0, plan_left_s - used_s)
 
     # -- once a second -----------------------------------------------------------------------------
 
@@ -195,7 +177,7 @@ class Meter:
         standing = standing_key(usage)
         words: list[int | str | bytes] = [_EXPIRE_S]
         for id_, note in noted.items():
-            words += [id_, _encode(note)]
+            words += [id_, encode_note(note)]
         used, stored = await run_script(self._redis, _NOTE, [usage, standing], words)
         gone = [id_ for id_ in noted if id_ not in self._calls]
         if gone:  # ended meanwhile: its usage may have been added before the note was written
@@ -214,7 +196,6 @@ class Meter:
 
     def _weigh(self, fleet: str, used_s: float, notes: dict[str, Note], now: float) -> None:
         using_s, exhausted = out_of_plan_of(notes.values(), now, month_begin(now, self._zone))
-        self._using_s[fleet] = using_s
         state = self._fleets.find(fleet)
         cap_s = state.fleet.cap_seconds if state is not None and state.fleet is not None else None
         if cap_s is None or used_s + using_s < cap_s:
@@ -228,40 +209,6 @@ class Meter:
             if not call.planned or call.line in exhausted:
                 _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)
                 call.stop()
-
-
-def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[float, set[str]]:
-    """Seconds out of plan that standing calls have used since `begin`, and the lines whose plan
-    their calls have used up. A line's calls use its plan together."""
-    out_of_plan_s = 0.0
-    lines: dict[str, list[float]] = {}  # seconds used together, seconds left
-    for note in notes:
-        seconds = max(0.0, now - max(note.answered, begin))
-        if note.plan_left_s is None:
-            out_of_plan_s += seconds
-            continue
-        line = lines.setdefault(note.line, [0.0, note.plan_left_s])
-        line[0] += seconds
-        line[1] = min(line[1], note.plan_left_s)
-    exhausted = set()
-    for number, (used_s, left_s) in lines.items():
-        if used_s >= left_s:
-            exhausted.add(number)
-            out_of_plan_s += used_s - left_s
-    return out_of_plan_s, exhausted
-
-
-def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
-    """The notes of a fleet by call id; what is none of ours, or too old, is left out."""
-    notes = {}
-    for id_, raw in stored.items():
-        try:
-            note = _decode(raw)
-        except ValueError:
-            continue
-        if now - note.noted < _LEASE_S:
-            notes[id_.decode("utf-8", "replace")] = note
-    return notes
 
 
 def _number(raw: bytes | None) -> float:

@@ -14,12 +14,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine.records.cdr import CallRecord, ForwardRecord, Recorder
-from engine.records.meter import Meter, Note, out_of_plan_of
+from engine.records.meter import Meter
 from rules.billing import month_of
 from rules.fleet import Fleet
 from rules.fleets import Fleets, FleetState
 from rules.model import DocumentError
 from rules.numbers import Numbering
+from rules.standing import Note, out_of_plan_of
 from rules.store import Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -157,6 +158,7 @@ class Worker:
 
     def __init__(self, server: RedisServer, known: Fleets, spool: Path, name: str) -> None:
         self.redis = server.connect()
+        self.known = known
         self.now = time.time()
         self.plan_left_s: dict[str, float] = {}
         self.stopped: list[str] = []
@@ -243,6 +245,41 @@ async def test_a_call_that_was_settled_does_not_count_twice(
         assert a.stopped
 
 
+async def test_a_worker_without_calls_of_a_fleet_knows_of_the_others_before_it_dials(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """Within a second of each note; and of a call that is settled, once."""
+    put(server, cap_seconds=100)
+    async with workers(server, tmp_path) as (a, b):
+        a.meter._plan_left_s = {OTHER: 1000.0}.get
+        answered = a.now = time.time() - 30
+        a.begin("0-a-1")
+        a.begin("0-a-2", "deducted", OTHER)
+        a.now = time.time()
+        await a.meter.tick()
+        written = time.monotonic()
+        await until(lambda: state(b.known).using.out_of_plan == 1)
+        assert time.monotonic() - written < 1.0
+        at = state(b.known).using.at
+        left = state(b.known).cap_left_s(at)
+        assert left == pytest.approx(100 - (at - answered))
+        assert left is not None
+        assert left <= 70
+        assert state(b.known).cap_left_s(at + 3) == pytest.approx(left - 3)
+        # Nobody has spoken for it for the life of a note: it counts no further.
+        assert state(b.known).cap_left_s(at + 60) == pytest.approx(left - 5)
+        assert b.meter.less_standing(OTHER, state(b.known), 100.0, at) == pytest.approx(
+            100 - (at - answered)
+        )
+        assert b.meter.less_standing(LINE, state(b.known), 100.0, at) == 100.0
+        await a.end("0-a-1", 30)
+        await until(lambda: state(b.known).using.out_of_plan == 0)
+        assert state(b.known).cap_left_s(time.time()) == 70
+        with server.client() as client:
+            client.delete("standing:{" + usage_key() + "}")
+        await until(lambda: state(b.known).using.planned == {})
+
+
 async def test_a_dead_worker_s_calls_stop_counting(server: RedisServer, tmp_path: Path) -> None:
     put(server, cap_seconds=100)
     async with workers(server, tmp_path) as (a, b):
@@ -264,7 +301,7 @@ async def test_a_planned_call_is_ended_only_beyond_its_plan(
         a.begin("0-a-1", "deducted")
         b.begin("1-b-1", "deducted")
         b.begin("1-b-2", "deducted", OTHER)
-        assert a.meter.less_standing(LINE, 30.0, a.now + 10) == 20.0
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 20.0
         for _ in range(3):
             await step(5, a, b)
             for worker in (a, b):

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.commands.context import Failed
 from engine.commands.service import _check_redis
 from engine.config import load
 from engine.live import LiveCalls
+from engine.records.cdr import ForwardRecord, Recorder
 from rules.trouble import kind_of
 from tests.redis.cluster import (
     HOST,
@@ -35,6 +37,7 @@ from tests.redis.cluster import (
 )
 from tests.redis.stores import FRANCE, document, labelled, settled, store_on, until
 from tests.redis.test_acks import told
+from tests.redis.test_cdr import call as a_record
 
 __all__ = ["cluster", "cluster_servers", "sentinel"]
 
@@ -205,10 +208,25 @@ async def changes(url: str, other: redis.Redis) -> None:
     assert other.xlen("audit:acme") == 1
 
 
+async def bills(url: str, other: redis.Redis, place: Path) -> None:
+    """A call that a fleet's cap is about can be recorded."""
+    client = redis_client.connect(url)
+    recorder = Recorder(client, timezone="UTC", worker="0-a", spool=place / "spool")
+    await recorder.start()
+    paid = ForwardRecord(LINE, "busy", "number", "+33612345678", "out_of_plan", 7, "acme")
+    recorder.add(replace(a_record(1, seconds=7), forwards=[paid]))
+    await until(lambda: recorder.backlog == 0, 3)
+    await recorder.close()
+    await client.aclose()
+    assert other.xlen("cdr") == 1
+    assert [other.hget(key, "out_of_plan") for key in other.keys("usage:fleet:acme:*")] == ["7"]
+
+
 async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
     rights = (
         "on >secret ~line:* ~reg:* ~live:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:* ~canary:*"
-        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* &__redis__:invalidate"
+        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* ~standing:*"
+        " &__redis__:invalidate"
         " +@read +@write +@connection +@scripting +@pubsub +@transaction +info -@dangerous"
         " +client|tracking +client|id +info"
     )
@@ -221,6 +239,7 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
                 raw.execute_command("ACL", "SETUSER", "engine", *rights.split())
                 await serves(f"redis://engine:secret@{HOST}:{server.port}", other)
                 await changes(f"redis://engine:secret@{HOST}:{server.port}", other)
+                await bills(f"redis://engine:secret@{HOST}:{server.port}", other, place)
                 wrong = redis_client.connect(f"redis://engine:wrong@{HOST}:{server.port}")
                 async with store_on(wrong) as store:
                     assert not store.redis_up

@@ -1,0 +1,125 @@
+"""Calls that stand and use a fleet's cap: the notes that workers keep of them in Redis. Pure.
+
+Each worker notes its own once a second in `standing:{usage:fleet:<name>:<month>}`, by call id;
+whatever adds a call to the fleet's usage takes its note away in the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from rules.fleet import FLEET
+
+STANDING = "standing:"
+LEASE_S = 5.0
+"""A note that is older than this is of a worker that died."""
+
+
+class Note(msgspec.Struct, array_like=True, gc=False, frozen=True):
+    """A standing call. Times in unix seconds; `plan_left_s` is what is left of the line's plan,
+    standing calls left out; None for a call that is out of plan altogether."""
+
+    line: str
+    answered: float
+    plan_left_s: float | None
+    noted: float
+
+
+encode_note = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Note).decode
+
+
+def standing_key(usage_key: str) -> str:
+    """Where the standing calls of a fleet are noted: beside its usage, on the same node of a
+    Cluster."""
+    return f"{STANDING}{{{usage_key}}}"
+
+
+def fleet_of(key: str) -> str:
+    """The fleet whose standing calls a key has; what is no such key names none."""
+    return key.removeprefix(f"{STANDING}{{usage:{FLEET}").rpartition(":")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Using:
+    """What the standing calls of a fleet had used at a moment, and how fast they use more.
+
+    Attributes:
+        at: unix seconds.
+        out_of_plan_s: seconds out of plan that they had used together.
+        out_of_plan: how many of them use more of that.
+        planned: of each line's plan, the seconds that its calls had used, and how many there are.
+    """
+
+    at: float = 0.0
+    out_of_plan_s: float = 0.0
+    out_of_plan: int = 0
+    planned: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, notes: Iterable[Note], now: float, begin: float) -> Using:
+        """What the notes tell of the month that began at `begin`."""
+        notes = list(notes)
+        seconds, exhausted = out_of_plan_of(notes, now, begin)
+        using = sum(note.plan_left_s is None or note.line in exhausted for note in notes)
+        planned: dict[str, tuple[float, int]] = {}
+        for note in notes:
+            if note.plan_left_s is not None:
+                used_s, calls = planned.get(note.line, (0.0, 0))
+                used_s += max(0.0, now - max(note.answered, begin))
+                planned[note.line] = used_s, calls + 1
+        return cls(now, seconds, using, planned)
+
+    def out_of_plan_by(self, now: float) -> float:
+        """Seconds out of plan that they have used by now. Nobody speaks for them any more once no
+        news of them has come for the life of a note."""
+        return self.out_of_plan_s + self.out_of_plan * self._since(now)
+
+    def plan_by(self, line: str, now: float) -> float:
+        """Seconds of a line's plan that its standing calls have used by now."""
+        used_s, calls = self.planned.get(line, (0.0, 0))
+        return used_s + calls * self._since(now)
+
+    def _since(self, now: float) -> float:
+        return max(0.0, min(now - self.at, LEASE_S))
+
+
+NOTHING = Using()
+"""No call stands."""
+
+
+def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[float, set[str]]:
+    """Seconds out of plan that standing calls have used since `begin`, and the lines whose plan
+    their calls have used up. A line's calls use its plan together."""
+    out_of_plan_s = 0.0
+    lines: dict[str, list[float]] = {}  # seconds used together, seconds left
+    for note in notes:
+        seconds = max(0.0, now - max(note.answered, begin))
+        if note.plan_left_s is None:
+            out_of_plan_s += seconds
+            continue
+        line = lines.setdefault(note.line, [0.0, note.plan_left_s])
+        line[0] += seconds
+        line[1] = min(line[1], note.plan_left_s)
+    exhausted = set()
+    for number, (used_s, left_s) in lines.items():
+        if used_s >= left_s:
+            exhausted.add(number)
+            out_of_plan_s += used_s - left_s
+    return out_of_plan_s, exhausted
+
+
+def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
+    """The notes of a fleet by call id; what is none of ours, or too old, is left out."""
+    notes = {}
+    for id_, raw in stored.items():
+        try:
+            note = _decode(raw)
+        except ValueError:
+            continue
+        if now - note.noted < LEASE_S:
+            notes[id_.decode("utf-8", "replace")] = note
+    return notes
