@@ -18,7 +18,7 @@ from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
 from rules.contact import groups
-from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, decide
+from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
 from rules.outcome import target_failure, verdict
 from rules.store import Entry, Unavailable
@@ -224,32 +224,32 @@ class Call:
         if fleet is None:
             fleet = await worker.fleets.load(line.fleet)
             self._ringing.check_caller()
-        now = time.time()
+        now, route, forwards = time.time(), self._route, worker.forwards
         self.story.decided = self.story.decided or now
-        decision = decide(
-            line,
-            Situation(
-                trigger=trigger,
-                calls_in_progress=calls_in_progress,
-                registered=registered,
-                caller=self._who,
-                visited=self._route.visited,
-                diversions=self._route.diversions,
-                max_diversions=limits.max_diversions,
-                forwards_in_progress=worker.calls.forwards.standing(line.number),
-                forwards_per_line=limits.forwards_per_line,
-                forwards_last_hour=worker.calls.forwards.last_hour(
-                    line.number, limits.forwards_per_line_per_hour
-                ),
-                forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
-                plan_left_s=worker.meter.less_standing(
-                    line.number, fleet, entry.plan_left_s(), now
-                ),
-                cap_left_s=fleet.cap_left_s(now),
-                fleet_suspended=fleet.suspended,
-            ),
-            targets,
+        held = line.number in route.held  # decided for a forward before, which counts once
+        situation = Situation(
+            trigger=trigger,
+            calls_in_progress=calls_in_progress,
+            registered=registered,
+            caller=self._who,
+            visited=route.visited,
+            diversions=route.diversions,
+            max_diversions=limits.max_diversions,
+            forwards_in_progress=forwards.standing(line.number) - held,
+            forwards_per_line=limits.forwards_per_line,
+            forwards_last_hour=forwards.last_hour(line.number, limits.forwards_per_line_per_hour)
+            - held,
+            forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
+            plan_left_s=worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now),
+            cap_left_s=fleet.cap_left_s(now),
+            fleet_suspended=fleet.suspended,
         )
+        decision = decide(line, situation, targets)
+        if isinstance(decision, ForwardTo) and not route.may_forward(line.number):
+            full = await route.ask_to_forward(line.number)
+            self._ringing.check_caller()
+            if full is not None:
+                decision = decide(line, at_limit(situation, full), targets)
         for reason in decision.prevented:
             worker.metrics.forward_prevented(reason)
         self.story.tell("call.decision", line=line.number, trigger=trigger, decision=decision)

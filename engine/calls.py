@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engine.call import Call
-from engine.forwards import Forwards
 from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
@@ -24,14 +23,10 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """The calls in progress, by id.
-
-    `forwards` counts forwarded calls by forwarding line. `prefix` makes the ids of
-    calls unique for ever: it names the worker and its start.
-    """
+    """The calls in progress, by id. `prefix` makes their ids unique for ever: it names the worker
+    and its start."""
 
     def __init__(self, worker: Worker, prefix: str) -> None:
-        self.forwards = Forwards()
         self.tasks: set[asyncio.Task[None]] = set()
         self._worker = worker
         self._prefix = prefix
@@ -120,6 +115,8 @@ class Calls:
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
                 worker.live.release(record.caller, caller_hold(record.id))
+                for forward in record.forwards:
+                    worker.forwards.release(forward.line, record.id)
             for place, record in enumerate(journal.over + journal.standing):
                 worker.recorder.add(record)
                 if place >= len(journal.over):

@@ -1,7 +1,12 @@
-"""How many forwards the lines of one worker have: standing ones, and those of the last hour.
+"""How many forwards a line has: those that stand, and those of the last hour, on all workers.
 
-Both are limits against loops through the outside and toll fraud. They are counted per worker:
-behind a front that shards by called number a line's calls meet one worker, and the count is exact.
+Both are limits against loops through the outside and toll fraud. An eighth of a limit is dealt out
+among the workers that live: a forward within its worker's share asks nobody, so that a line that is
+forwarded now and then costs nothing. The rest is one pool in Redis (`forwards:<number>`,
+`forwards:hour:<number>`), of which a forward beyond the share takes its place by one atomic step.
+So there are never more than the limit together, and never fewer than seven eighths of it allowed,
+whichever workers the calls come to. A worker that is alone, or sees all calls of its lines, counts
+for itself and has all of it.
 """
 
 from __future__ import annotations
@@ -10,16 +15,58 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
+from engine.config import Limits
+from engine.live import LiveCalls
+from engine.redis_client import Client
+
 HOUR_S = 3600.0
+STANDING, LAST_HOUR = "forwards_per_line", "forwards_per_line_per_hour"
+"""The limits, by their names in the configuration and in `rules.decide.PREVENTED`."""
+_DEALT = 8  # one part in so many is dealt out
 _SWEEP = 10_000  # lines that were forwarded, before those without forwards lately are forgotten
 
 
-class Forwards:
-    """Forwards by forwarding line. `clock` gives monotonic seconds."""
+class _Hour:
+    """When a line was forwarded in the last hour by this worker; `own` within its share."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    __slots__ = ("all", "own")
+
+    def __init__(self) -> None:
+        self.all: deque[float] = deque()
+        self.own: deque[float] = deque()
+
+    def forget(self, since: float) -> None:
+        """Let go of what is older."""
+        for times in (self.all, self.own):
+            while times and times[0] <= since:
+                times.popleft()
+
+
+class Forwards:
+    """Forwards by forwarding line.
+
+    Args:
+        redis: where the pools are; None: this worker counts for itself.
+        clock: monotonic seconds.
+
+    Attributes:
+        workers: how many share the limits. Told from outside; what comes too many for a moment
+            when it grows is at most the standing forwards that were within the larger share.
+    """
+
+    def __init__(
+        self, redis: Client | None = None, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.workers = 1
+        self._shared = redis is not None
+        self._pool = LiveCalls(redis, shared=self._shared, kind="forwards:")
+        self._hour_pool = LiveCalls(
+            redis, shared=self._shared, lease_s=HOUR_S, kind="forwards:hour:", key_s=int(HOUR_S)
+        )
         self._standing: Counter[str] = Counter()
-        self._recent: dict[str, deque[float]] = {}
+        self._pooled: set[tuple[str, str]] = set()  # line and call of those that are in the pool
+        self._in_pool: Counter[str] = Counter()
+        self._recent: dict[str, _Hour] = {}
         self._clock = clock
         self._sweep_at = _SWEEP
 
@@ -27,41 +74,133 @@ class Forwards:
         """Lines with standing forwards."""
         return len(self._standing)
 
+    @property
+    def pools(self) -> tuple[LiveCalls, LiveCalls]:
+        """What is counted in Redis: standing forwards, and those of the last hour."""
+        return self._pool, self._hour_pool
+
     def standing(self, line: str) -> int:
-        """Forwarded calls of the line that stand now."""
+        """Forwarded calls of the line that stand now in this worker."""
         return self._standing[line]
 
     def last_hour(self, line: str, most: int) -> int:
-        """Forwards of the line in the last hour; 0 without asking when `most` is 0 (no limit)."""
-        times = self._recent.get(line) if most else None
-        if not times:
-            return 0
-        since = self._clock() - HOUR_S
-        while times and times[0] <= since:
-            times.popleft()
-        return len(times)
+        """Forwards of the line in the last hour by this worker; 0 without asking when `most` is 0
+        (no limit)."""
+        hour = self._hour_of(line) if most else None
+        return len(hour.all) if hour is not None else 0
 
-    def begin(self, line: str, most_per_hour: int) -> None:
-        """A forward is carried out; times are kept only while there is a limit on them."""
+    def begin(self, line: str, limits: Limits) -> bool:
+        """Count a forward that is within this worker's share; False: the pool has to be asked."""
+        standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
+        if self._shared and self.workers > 1:
+            if standing and not self._has_share(line, standing):
+                return False
+            if hour and not self._has_share_of_hour(line, hour):
+                return False
         self._standing[line] += 1
-        if most_per_hour:
-            times = self._recent.get(line)
-            if times is None:
-                self._sweep()
-                times = self._recent[line] = deque()
-            times.append(self._clock())
+        if hour:
+            self._note(line)
+        return True
 
-    def end(self, line: str) -> None:
-        """One standing forward of the line less."""
+    async def ask(self, line: str, call_id: str, limits: Limits) -> str | None:
+        """Count a forward beyond the share; None, or the limit that is reached by all workers
+        together."""
+        standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
+        pooled = bool(standing) and not self._has_share(line, standing)
+        if not pooled:
+            self._standing[line] += 1
+        elif await self._pool.admit(line, call_id, self._pool_of(standing)) is not None:
+            return STANDING
+        else:
+            self._standing[line] += 1
+            self._in_pool[line] += 1
+            self._pooled.add((line, call_id))
+        if not hour:
+            return None
+        if self._has_share_of_hour(line, hour):
+            self._note(line)
+            return None
+        try:
+            found = await self._hour_pool.admit(line, call_id, self._pool_of(hour))
+        except BaseException:
+            self.end(line, call_id)
+            raise
+        if found is not None:
+            self.end(line, call_id)
+            return LAST_HOUR
+        self._hour_pool.keep(line, call_id)
+        self._note(line, own=False)
+        return None
+
+    def end(self, line: str, call_id: str) -> None:
+        """One standing forward of the line less: that of this call."""
         self._standing[line] -= 1
         if self._standing[line] <= 0:
             del self._standing[line]
+        if self._pooled and (line, call_id) in self._pooled:
+            self._pooled.discard((line, call_id))
+            self._in_pool[line] -= 1
+            if self._in_pool[line] <= 0:
+                del self._in_pool[line]
+            self._pool.leave(line, call_id)
+
+    def release(self, line: str, call_id: str) -> None:
+        """A process that is gone may have left this forward in the pool."""
+        if self._shared:
+            self._pool.release(line, call_id)
+
+    @property
+    def local_decisions(self) -> int:
+        """Forwards for which Redis should have been asked and did not tell."""
+        return self._pool.local_decisions + self._hour_pool.local_decisions
+
+    async def start(self) -> None:
+        """Begin to talk to Redis."""
+        for pool in self.pools:
+            await pool.start()
+
+    async def close(self) -> None:
+        """Give the places in the pool back."""
+        for pool in self.pools:
+            await pool.close()
+
+    def _share(self, limit: int) -> int:
+        """How much of a limit this worker has for itself."""
+        return limit // (_DEALT * self.workers) if self._shared and self.workers > 1 else limit
+
+    def _pool_of(self, limit: int) -> int:
+        return limit - self.workers * self._share(limit)
+
+    def _has_share(self, line: str, limit: int) -> bool:
+        return self._standing[line] - self._in_pool[line] < self._share(limit)
+
+    def _has_share_of_hour(self, line: str, limit: int) -> bool:
+        hour = self._hour_of(line)
+        return (len(hour.own) if hour is not None else 0) < self._share(limit)
+
+    def _hour_of(self, line: str) -> _Hour | None:
+        hour = self._recent.get(line)
+        if hour is not None:
+            hour.forget(self._clock() - HOUR_S)
+        return hour
+
+    def _note(self, line: str, *, own: bool = True) -> None:
+        hour = self._recent.get(line)
+        if hour is None:
+            self._sweep()
+            hour = self._recent[line] = _Hour()
+        now = self._clock()
+        hour.all.append(now)
+        if own:
+            hour.own.append(now)
 
     def _sweep(self) -> None:
         """Forget the lines without forwards lately, each time their number has doubled."""
         if len(self._recent) < self._sweep_at:
             return
         since = self._clock() - HOUR_S
-        for line in [line for line, times in self._recent.items() if times[-1] <= since]:
+        for line in [
+            line for line, hour in self._recent.items() if not hour.all or hour.all[-1] <= since
+        ]:
             del self._recent[line]
         self._sweep_at = max(_SWEEP, 2 * len(self._recent))

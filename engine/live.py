@@ -35,15 +35,16 @@ _RETRY_S = 0.5
 _GATHER_S = 0.02  # leases given back are gathered this long
 _CHUNK = 500  # lease changes in one exchange, so that the loop turns between
 
-# KEYS: live:<number>. ARGV: now, expiry of the new lease, call id, max_calls, calls without lease.
-# Returns -1 when admitted, else the number of calls found. A call that is there already is not
-# counted against itself.
+# KEYS: live:<number>. ARGV: now, expiry of the new lease, call id, max_calls, calls without lease,
+# seconds after which the key goes (0 = never). Returns -1 when admitted, else the number of calls
+# found. A call that is there already is not counted against itself.
 _ADMIT = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local found = redis.call('ZCARD', KEYS[1]) + tonumber(ARGV[5])
 if redis.call('ZSCORE', KEYS[1], ARGV[3]) then found = found - 1 end
 if found >= tonumber(ARGV[4]) then return found end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
+if ARGV[6] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 return -1
 """
 _SHA = hashlib.sha1(_ADMIT.encode()).hexdigest()
@@ -66,8 +67,10 @@ class LiveCalls:
     """Calls in progress per line. With `shared` false, or Redis away, only this worker's count.
 
     `lease_s` is the life of a lease in seconds; it is renewed every third of that. `clock` gives
-    unix seconds. `local_decisions` counts admissions that were meant to ask Redis and could not;
-    `on_error` is told why.
+    unix seconds. `kind` begins the key: what else is counted by line in the same way has its own
+    (`forwards.py`). `key_s`: the key goes so long after its last admission; 0 = when it is empty.
+    `local_decisions` counts admissions that were meant to ask Redis and could not; `on_error` is
+    told why.
     """
 
     def __init__(
@@ -77,6 +80,8 @@ class LiveCalls:
         shared: bool,
         lease_s: float = 60,
         clock: Callable[[], float] = time.time,
+        kind: str = "live:",
+        key_s: int = 0,
     ) -> None:
         self.local_decisions = 0
         self.on_error: Callable[[BaseException], None] | None = None
@@ -85,6 +90,8 @@ class LiveCalls:
         self._connection: Connection | None = None
         self._lease_s = lease_s
         self._clock = clock
+        self._kind = kind
+        self._key_s = key_s
         self._calls: dict[str, set[str]] = {}
         self._leased: dict[str, set[str]] = {}
         self._requests: list[_Request] = []
@@ -122,6 +129,11 @@ class LiveCalls:
         _discard(self._calls, number, call_id)
         if _discard(self._leased, number, call_id):
             self._change(number, call_id, self._clock() + self._lease_s)
+
+    def keep(self, number: str, call_id: str) -> None:
+        """Let an admitted call's lease run out by itself: it is neither renewed nor given back."""
+        _discard(self._calls, number, call_id)
+        _discard(self._leased, number, call_id)
 
     def release(self, number: str, call_id: str) -> None:
         """A process that is gone may have left this lease."""
@@ -282,12 +294,12 @@ class LiveCalls:
         commands: list[Command] = []
         for (number, call_id), lapse in changes.items():
             if lapse is None:
-                commands.append(("ZADD", f"live:{number}", now + self._lease_s, call_id))
+                commands.append(("ZADD", self._kind + number, now + self._lease_s, call_id))
             else:
-                commands.append(("ZREM", f"live:{number}", call_id))
+                commands.append(("ZREM", self._kind + number, call_id))
         commands += [("EVALSHA", _SHA, *self._question(one, now)) for one in requests]
         if not commands:
-            commands.append(("EXISTS", "live:"))
+            commands.append(("EXISTS", self._kind))
         self._asked, self._exchange_ticks = True, 0
         self._tick_on()
         try:
@@ -351,8 +363,8 @@ class LiveCalls:
         number, call_id = request.number, request.call_id
         unleased = self._calls.get(number, set()) - self._leased.get(number, set()) - {call_id}
         expiry = now + self._lease_s
-        key = f"live:{number}"
-        return (1, key, now, expiry, call_id, request.max_calls, len(unleased))
+        key = self._kind + number
+        return (1, key, now, expiry, call_id, request.max_calls, len(unleased), self._key_s)
 
     async def _ask_again(self, requests: list[_Request], replies: list[Any], now: float) -> None:
         """After a restart Redis does not know the script: send it, ask again, all at once."""

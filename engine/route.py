@@ -16,7 +16,7 @@ class Route:
     """One call's path. A call counts on a line from the moment it is rung until it leaves it
     (domain.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
 
-    __slots__ = ("_call_id", "_worker", "diverted", "received_diversions", "visited")
+    __slots__ = ("_call_id", "_worker", "diverted", "held", "received_diversions", "visited")
 
     def __init__(self, worker: Worker, call_id: str, received_diversions: int) -> None:
         self._worker = worker
@@ -24,6 +24,7 @@ class Route:
         self.received_diversions = received_diversions
         self.visited: tuple[str, ...] = ()
         self.diverted: list[Diverted] = []
+        self.held: tuple[str, ...] = ()  # lines on which it counts as a standing forward
 
     @property
     def diversions(self) -> int:
@@ -49,12 +50,25 @@ class Route:
         """The call is no longer on this line. Harmless if it was not."""
         self._worker.live.leave(number, self._call_id)
 
+    def may_forward(self, number: str) -> bool:
+        """Count a forward of the line that is within this worker's share of the limits; False when
+        all workers have to be asked (`ask_to_forward`)."""
+        if number not in self.held:
+            if not self._worker.forwards.begin(number, self._worker.config.limits):
+                return False
+            self.held += (number,)
+        return True
+
+    async def ask_to_forward(self, number: str) -> str | None:
+        """Count it by all workers; None, or the limit that is in the way."""
+        full = await self._worker.forwards.ask(number, self._call_id, self._worker.config.limits)
+        if full is None:
+            self.held += (number,)
+        return full
+
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """The call goes on from this line."""
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause))
-        self._worker.calls.forwards.begin(
-            line.number, self._worker.config.limits.forwards_per_line_per_hour
-        )
         self.leave(line.number)
 
     def take_back(self, number: str) -> bool:
@@ -66,7 +80,7 @@ class Route:
             self.leave(other)
         while self.diverted:
             left = self.diverted.pop().line
-            self._worker.calls.forwards.end(left)
+            self._let_go(left)
             if left == number:
                 break
         entry = self._worker.store.peek(number)
@@ -78,6 +92,11 @@ class Route:
         """The call is over: it counts nowhere."""
         for number in self.visited:
             self.leave(number)
-        for diverted in self.diverted:
-            self._worker.calls.forwards.end(diverted.line)
+        for number in self.held:
+            self._let_go(number)
         self.diverted.clear()
+
+    def _let_go(self, number: str) -> None:
+        if number in self.held:
+            self.held = tuple(other for other in self.held if other != number)
+            self._worker.forwards.end(number, self._call_id)

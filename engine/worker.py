@@ -20,6 +20,7 @@ from engine.calls import Calls, called_by
 from engine.changes.presence import Presence, myself
 from engine.config import Address as HttpAddress
 from engine.config import Config
+from engine.forwards import Forwards
 from engine.live import LiveCalls
 from engine.probing import Probing
 from engine.processes.journal import Journal, directory_of
@@ -124,7 +125,10 @@ class Worker:
             self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
         )
         self.store.on_trouble = self.refusals.redis
-        self.live = LiveCalls(self.redis, shared=config.rules.live_count == "shared")
+        shared = config.rules.live_count == "shared"
+        self.live = LiveCalls(self.redis, shared=shared)
+        self.forwards = Forwards(self.redis if shared else None)
+        self.forwards.workers = config.workers
         self.recorder = Recorder(
             self.redis,
             timezone=config.numbering.timezone,
@@ -132,7 +136,8 @@ class Worker:
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
             on_safe=self.journal.safe,
         )
-        self.live.on_error = partial(self.refusals.redis, "live")
+        for count in (self.live, *self.forwards.pools):
+            count.on_error = partial(self.refusals.redis, "live")
         self.recorder.on_error = partial(self.refusals.redis, "cdr")
         self.registrar = Registrar(self)
         self.probing = Probing(self)
@@ -168,6 +173,7 @@ class Worker:
         await self.store.start()
         await self.meter.start()
         await self.live.start()
+        await self.forwards.start()
         await self.recorder.start()
         await self.registrar.start()
         await self.endpoint.start()
@@ -176,6 +182,7 @@ class Worker:
         await self.admin.start()
         self.presence = Presence(self.redis, myself(self, self.epoch))
         self.presence.on_error = partial(self.refusals.redis, "presence")
+        self.presence.on_workers = self._on_workers
         self.store.on_probe = self.presence.on_probe
         await self.presence.start()
         self._lag_task = self.loop.create_task(self._measure_lag())
@@ -226,7 +233,7 @@ class Worker:
         tracers = [tracer for tracer in (self.hep, self.spans) if tracer is not None]
         watch("trace_dropped", lambda: sum(tracer.dropped for tracer in tracers))
         watch("connections", lambda: len(self.endpoint.streams.connections))
-        watch("live_unshared", lambda: self.live.local_decisions)
+        watch("live_unshared", lambda: self.live.local_decisions + self.forwards.local_decisions)
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)
@@ -273,7 +280,9 @@ class Worker:
         if hasattr(self, "_lag_task"):
             self._lag_task.cancel()
             await asyncio.wait([self._completing], timeout=5.0)
-        parts = "presence registrar probing endpoint admin meter store fleets live recorder"
+        parts = (
+            "presence registrar probing endpoint admin meter store fleets live forwards recorder"
+        )
         for name in parts.split():
             part = getattr(self, name, None)
             if part is not None:
@@ -309,6 +318,10 @@ class Worker:
     def may_refer(self, refer_to: bytes) -> bool:
         """Whether one side of a call may send the other there: not to change its line's rules."""
         return not (self.config.numbering.star_codes and changes_forwards(refer_to))
+
+    def _on_workers(self, count: int) -> None:
+        """So many share the limits on a line's forwards; those of this host may yet start."""
+        self.forwards.workers = max(count, self.config.workers)
 
     def _on_sip_error(self, error: BaseException, call_id: str) -> None:
         self.log.error("sip.error", call_id=call_id, exc_info=error)

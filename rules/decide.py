@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rules.billing import billing_class
@@ -21,6 +21,7 @@ __all__ = [
     "Reject",
     "Ring",
     "Situation",
+    "at_limit",
     "decide",
     "explain",
     "stops_all",
@@ -82,6 +83,14 @@ class Situation:
     plan_left_s: float | None = None
     cap_left_s: float | None = None
     fleet_suspended: bool = False
+
+
+def at_limit(situation: Situation, limit: str) -> Situation:
+    """The situation when all workers together have reached a limit on a line's forwards,
+    `forwards_per_line` or `forwards_per_line_per_hour`."""
+    if limit == "forwards_per_line":
+        return replace(situation, forwards_in_progress=situation.forwards_per_line)
+    return replace(situation, forwards_last_hour=situation.forwards_per_line_per_hour)
 
 
 @dataclass(frozen=True, slots=True)

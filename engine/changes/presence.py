@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LIFE_S = 5
 """A worker that has not renewed its sign of life for so long counts as gone."""
 RENEW_S = 1.5
+SKEW_S = 20.0  # clocks of hosts may differ so much
 FORGET_S = 3600  # the index names a worker that went without a word for so long
 ACK_LIFE_S = 60
 MOST_PROBES = 10_000  # that wait for Redis; whoever writes asks again
@@ -36,10 +37,11 @@ GOODBYE_S = 1.0
 
 class Presence:
     """Keeps one worker's sign of life and acknowledges probes. `on_error` is told why Redis did not
-    take it."""
+    take it, `on_workers` each time how many live, this one included."""
 
     def __init__(self, redis: Redis, worker: LiveWorker) -> None:
         self.on_error: Callable[[BaseException], None] | None = None
+        self.on_workers: Callable[[int], None] | None = None
         self._redis: Any = redis
         self._worker = worker
         self._probes: set[str] = set()
@@ -91,7 +93,10 @@ class Presence:
         pipe.set(WORKER_PREFIX + worker.id, orjson.dumps(worker), ex=LIFE_S)
         pipe.zadd(INDEX, {worker.id: now + LIFE_S})
         pipe.zremrangebyscore(INDEX, "-inf", now - FORGET_S)
-        await pipe.execute()
+        pipe.zcount(INDEX, now - SKEW_S, "+inf")
+        *_, count = await pipe.execute()
+        if self.on_workers is not None:
+            self.on_workers(max(1, count))
 
     async def _renew(self) -> None:
         while True:

@@ -142,7 +142,7 @@ WATCHED = {
     ),
     "live_unshared": (
         "renvoi_live_unshared_total", "counter",
-        "Calls counted without Redis on lines with max_calls: it was away or did not tell in time.",
+        "Calls and forwards counted without Redis on lines with limits: it did not tell in time.",
     ),
     "legs": (
         "renvoi_legs", "gauge",

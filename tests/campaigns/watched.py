@@ -32,7 +32,7 @@ def counts(watched: worker.Worker) -> dict[str, Any]:
         "legs": len(sip.legs),
         "dialogs": sip.dialogs,
         "transactions": sip.transactions,
-        "forwards": len(watched.calls.forwards),
+        "forwards": len(watched.forwards),
         "tasks": len(watched.calls.tasks),
         "cdr_backlog": watched.recorder.backlog,
         "odd": dict(sip.illegal_counts),

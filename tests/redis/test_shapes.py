@@ -20,7 +20,8 @@ from engine.changes.change import change_line
 from engine.changes.presence import Presence
 from engine.commands.context import Failed
 from engine.commands.service import _check_redis
-from engine.config import load
+from engine.config import Limits, load
+from engine.forwards import Forwards
 from engine.live import LiveCalls
 from engine.records.cdr import ForwardRecord, Recorder
 from rules.trouble import kind_of
@@ -209,8 +210,14 @@ async def changes(url: str, other: redis.Redis) -> None:
 
 
 async def bills(url: str, other: redis.Redis, place: Path) -> None:
-    """A call that a fleet's cap is about can be recorded."""
+    """A call that limits and a fleet's cap are about can be counted and recorded."""
     client = redis_client.connect(url)
+    forwards = Forwards(client)
+    forwards.workers = 9
+    await forwards.start()
+    assert await forwards.ask(LINE, "call", Limits()) is None
+    assert other.zcard(f"forwards:{LINE}") == 1
+    await forwards.close()
     recorder = Recorder(client, timezone="UTC", worker="0-a", spool=place / "spool")
     await recorder.start()
     paid = ForwardRecord(LINE, "busy", "number", "+33612345678", "out_of_plan", 7, "acme")
@@ -224,11 +231,10 @@ async def bills(url: str, other: redis.Redis, place: Path) -> None:
 
 async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
     rights = (
-        "on >secret ~line:* ~reg:* ~live:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:* ~canary:*"
-        " ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* ~standing:*"
-        " &__redis__:invalidate"
-        " +@read +@write +@connection +@scripting +@pubsub +@transaction +info -@dangerous"
-        " +client|tracking +client|id +info"
+        "on >secret ~line:* ~reg:* ~live:* ~forwards:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:*"
+        " ~canary:* ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* ~standing:*"
+        " &__redis__:invalidate +@read +@write +@connection +@scripting +@pubsub +@transaction"
+        " +info -@dangerous +client|tracking +client|id +info"
     )
     with folder() as place:
         server = Node(place)

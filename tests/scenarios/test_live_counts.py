@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios import numbers
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
 
 WORKERS = 3
 AT_ONCE = 102
 MAX_CALLS = 5
+FORWARDS, FORWARDS_AN_HOUR = 24, 48  # of one line: a worker's own share of them is 1 and 2
 ROUNDS = 6
 
 
@@ -27,7 +29,14 @@ def theatre(
 ) -> Iterator[Theatre]:
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("crew")
-    settings = {"limits": {"wait_s": 0}}  # a burst is what this is about: none is to be shed
+    settings = {  # a burst is what this is about: none is to be shed
+        "limits": {
+            "wait_s": 0,
+            "forwards_per_line": FORWARDS,
+            "forwards_per_line_per_hour": FORWARDS_AN_HOUR,
+        },
+        "timers": {"pre_ringing_s": 1},
+    }
     crew = Crew(directory, shared_redis.url, WORKERS, settings)
     crew.start()
     try:
@@ -98,9 +107,9 @@ async def test_of_a_hundred_calls_at_once_exactly_max_calls_ring(stage: Stage) -
     assert exact > 0
 
 
-async def _ring_all(stage: Stage, phone: Endpoint) -> None:
+async def _ring_all(stage: Stage, phone: Endpoint, user: str = "") -> None:
     while True:
-        ring = await phone.incoming(wait_s=60)
+        ring = await phone.incoming(user, wait_s=60)
         ring.respond(180)
 
 
@@ -118,6 +127,65 @@ async def test_a_call_that_ends_in_one_worker_makes_room_in_another(stage: Stage
         assert (await busy.final()).code == 486
         await part(call, ring)
         await crew.until(lambda: stage.redis.zcard(f"live:{line}") == 0)
+
+
+async def test_of_a_hundred_calls_at_once_exactly_the_limit_is_forwarded(stage: Stage) -> None:
+    """The limit against loops and toll fraud, over all workers; freed when a call ends."""
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    for _ in range(ROUNDS):
+        target = numbers.outside_number()
+        line = stage.line(forwards={"unconditional": to_number(target)})
+        ringing = asyncio.create_task(_ring_all(stage, stage.server("number"), target))
+        unshared = crew.metric("renvoi_live_unshared_total")
+        calls = await burst(stage, line)
+        told = crew.metric("renvoi_live_unshared_total") == unshared
+        reached = stage.server("number").invited(target)
+        refused = [call for call in calls if 480 in call.codes()]
+        assert len(refused) + len(reached) == AT_ONCE
+        for call in calls:
+            if call not in refused:
+                call.cancel()
+                await call.receive(487)
+        ringing.cancel()
+        await crew.until(lambda: stage.redis.zcard(f"forwards:{line}") == 0)  # noqa: B023
+        if told:
+            assert len(reached) == FORWARDS
+            assert crew.metric("renvoi_forwards_prevented_total", reason="forwards_per_line") >= 78
+            return
+    pytest.fail("Redis did not tell in time in any round")
+
+
+async def test_forwards_in_an_hour_are_counted_by_all_workers_together(stage: Stage) -> None:
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    target = numbers.outside_number()
+    line = stage.line(forwards={"unconditional": to_number(target)})
+    answers = []
+    for turn in range(FORWARDS_AN_HOUR + 6):
+        caller = await stage.endpoint()
+        call = caller.start(crew.address_of(turn % WORKERS), line, body=OFFER_BYTES)
+        if turn < FORWARDS_AN_HOUR:
+            away = await stage.server("number").incoming(target)
+            away.respond(486)
+        answers.append((await call.final()).code)
+        caller.close()
+    assert answers == [486] * FORWARDS_AN_HOUR + [480] * 6
+    assert stage.redis.zcard(f"forwards:hour:{line}") == FORWARDS_AN_HOUR - 2 * WORKERS
+
+
+async def test_a_line_that_is_forwarded_now_and_then_asks_redis_for_nothing(stage: Stage) -> None:
+    target = numbers.outside_number()
+    line = stage.line(forwards={"unconditional": to_number(target)})
+    asked = stage.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    for _ in range(2):  # a worker's share of the hour
+        call = await stage.call(line)
+        away = await stage.server("number").incoming(target)
+        away.respond(486)
+        assert (await call.final()).code == 486
+    assert not stage.redis.exists(f"forwards:{line}", f"forwards:hour:{line}")
+    written = 2  # the records
+    assert stage.redis.info("commandstats")["cmdstat_evalsha"]["calls"] - asked <= written
 
 
 async def test_lines_without_a_limit_ask_redis_for_nothing(stage: Stage) -> None:
