@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from engine.destinations import uri_of
 from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over, of_code, refused
+from engine.records.batch import METERED
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
@@ -25,6 +26,7 @@ from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
 from sip.incoming import Incoming
+from sip.leg import Leg
 from sip.outgoing import Outgoing
 from sip.replaces import Target
 from sip.state import State
@@ -89,6 +91,9 @@ class Call:
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
+        if self._worker.transfers:
+            await self.owe()
+            self._ringing.check_caller()
         holder = self._holder()
         if holder is not None:
             return await self._ring_holder(holder)
@@ -143,14 +148,21 @@ class Call:
             else:
                 self._ringing.on_late(event)
 
+    async def owe(self) -> None:
+        """Take over what is owed for the call because it comes of a transfer, if it does."""
+        await self._worker.transfers.carry(self.story, self._route)
+        if self.story.answered is not None and not self.story.ended:
+            self._meter()
+
     def _meter(self) -> None:
         """Seconds begin to count against the plan and the cap of who pays."""
-        forwards = self.story.forwards
-        if forwards:
-            answered = self.story.answered or time.time()
-            self._worker.meter.begin(
-                self.story.id, forwards[-1], answered, lambda: self.stop(500, CAP_REACHED)
-            )
+        for forward in reversed(self.story.forwards):
+            if forward.billing in METERED:  # at most one, unless a call was transferred
+                answered = self.story.answered or time.time()
+                self._worker.meter.begin(
+                    self.story.id, forward, answered, lambda: self.stop(500, CAP_REACHED)
+                )
+                return
 
     # -- the rules --------------------------------------------------------------------------------
 
@@ -331,19 +343,23 @@ class Call:
 
     async def _ring_holder(self, holder: Target) -> Outgoing:
         """An attended transfer comes to its end: it goes straight to the phone that talks already,
-        past the line's rules. It takes over a call of the line, so that it is never one too many.
+        past the line's rules. It takes over a call of the line, so that it is never one too many;
+        or one that was forwarded, which its forwarding lines go on paying for.
         """
         worker, number = self._worker, self.story.called
-        entry = worker.store.peek(number)
+        there = worker.transfers.take_over(holder.leg, self.story, self._route)
+        entry = worker.store.peek(there[1] if there is not None else number)
         line = entry.line if entry is not None else None
+        role, number = there or ("line" if line is not None else "number", number)
         if line is not None:
             fleet = worker.fleets.find(line.fleet)
             if line.suspended or (fleet is not None and fleet.suspended):
                 raise Over(Outcome.REJECTED, 403, "suspended")
-            self._route.take_over(line)
+            if role == "line":
+                self._route.take_over(line)
         self._ringing.triggered()
         self._ringing.dial(
-            "line" if line is not None else "number",
+            role,
             number,
             holder.uri,
             holder.routes,
@@ -388,6 +404,10 @@ class Call:
     def stop(self, code: int, why: str) -> None:
         """Ask the call to end: BYE when it is answered, else `code` to the caller."""
         self._mailbox.put(Stop(code, why))
+
+    def has(self, leg: Leg) -> bool:
+        """Whether a leg is one of its sides, or was dialled for one."""
+        return leg is self._caller or leg in self.story.legs
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
 
 from engine.call import Call
 from engine.outcome import Over
@@ -20,6 +20,7 @@ from sip.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.leg import Leg
 
 
 class Calls:
@@ -130,6 +131,29 @@ class Calls:
                 failed=len(journal.standing),
                 recorded=len(journal.over),
             )
+
+    def of_leg(self, leg: Leg) -> Call | None:
+        """The call that a leg is a side of."""
+        for call in self._standing.values():
+            if isinstance(call, Call) and call.has(leg):
+                return call
+        return None
+
+    def begun(self, caller: str, called: str, since: float) -> Call | None:
+        """The newest call from one number to another that came in since (unix seconds)."""
+        for call in reversed(self._standing.values()):
+            story = call.story
+            if story.received < since:
+                break
+            if isinstance(call, Call) and (story.caller, story.called) == (caller, called):
+                return call
+        return None
+
+    def background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Do something beside the calls."""
+        task = self._worker.loop.create_task(work)
+        self._keep(task)
+        return task
 
     def crashed(self, story: Story, error: Exception) -> None:
         """A call met an error of ours; it ends in `failed`, the others go on."""

@@ -102,6 +102,10 @@ class Forwards:
             self._note(line)
         return True
 
+    def carry(self, line: str) -> None:
+        """Count a standing forward that was let through before."""
+        self._standing[line] += 1
+
     async def ask(self, line: str, call_id: str, limits: Limits) -> str | None:
         """Count a forward beyond the share; None, or the limit that is reached by all workers
         together."""

@@ -175,8 +175,8 @@ class Ringing:
         if not self._decided:
             self._decided = True
             metrics.decision.observe(now - self._received)
-        if self._triggered and self._story.forwards:
-            condition = self._story.forwards[-1].condition
+        condition = self._story.condition
+        if self._triggered and condition != "none":
             metrics.forward_delay[condition].observe(now - self._triggered)
         self._triggered = 0.0
 

@@ -59,6 +59,12 @@ class Route:
             self.held += (number,)
         return True
 
+    def carry(self, number: str) -> None:
+        """Count a forward that was carried out in another call and goes on in this one."""
+        if number not in self.held:
+            self._worker.forwards.carry(number)
+            self.held += (number,)
+
     async def ask_to_forward(self, number: str) -> str | None:
         """Count it by all workers; None, or the limit that is in the way."""
         full = await self._worker.forwards.ask(number, self._call_id, self._worker.config.limits)

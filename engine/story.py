@@ -22,6 +22,7 @@ class Story:
     __slots__ = (
         "_changed",
         "answered",
+        "brought",
         "call_id",
         "called",
         "caller",
@@ -30,6 +31,7 @@ class Story:
         "ended",
         "forwards",
         "id",
+        "is_transferred",
         "legs",
         "rang",
         "received",
@@ -54,6 +56,8 @@ class Story:
         self.answered: float | None = None
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
+        self.brought = 0  # how many of them, the first, pay for the caller's side (transfers.py)
+        self.is_transferred = False  # it owes what the call before it left
         self.legs: dict[Outgoing, LegRecord] = {}
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         self.tell("call.begin", caller=caller, called=called)
@@ -128,6 +132,18 @@ class Story:
         self._changed.add(self)
         self.tell("call.forwarded", forward=self.forwards[-1])
 
+    def pay(self, paid: list[ForwardRecord], *, for_caller: bool = False) -> None:
+        """Lines pay for this call because it comes of a transfer: for the caller's side first, then
+        for the other, then its own forwards."""
+        place = 0
+        if for_caller:
+            self.brought = len(paid)
+        else:
+            while place < len(self.forwards) and self.forwards[place].condition == "none":
+                place += 1
+        self.forwards[place:place] = paid
+        self._changed.add(self)
+
     def overtaken(self, winner: Outgoing) -> str:
         """Who was given up picked up all the same: the forwards since did not happen.
 
@@ -137,7 +153,7 @@ class Story:
         line = self.legs[winner].number
         self.tell("call.overtaken", line=line, uri=winner.uri)
         for place, forward in enumerate(self.forwards):
-            if forward.line == line:
+            if forward.line == line and forward.condition != "none":
                 del self.forwards[place:]
                 break
         return line
@@ -149,9 +165,27 @@ class Story:
 
     @property
     def destination(self) -> str:
-        if self.forwards:
+        if self.condition != "none":
             return self.forwards[-1].kind
-        return "line" if self.legs else "none"
+        leg = self._reached
+        return leg.role if leg is not None else "none"
+
+    @property
+    def target(self) -> str:
+        """The number that the call went to."""
+        if self.condition != "none":
+            return self.forwards[-1].number
+        leg = self._reached
+        return leg.number if leg is not None else self.called
+
+    @property
+    def _reached(self) -> LegRecord | None:
+        """The leg that answered, else the last that was dialled."""
+        reached = None
+        for leg in self.legs.values():
+            if leg.answered is not None or reached is None or reached.answered is None:
+                reached = leg
+        return reached
 
     def record(self, over: Over, ended: float | None = None) -> CallRecord:
         """The whole call, for the `cdr` stream. Every forward pays for the conversation.
@@ -179,7 +213,7 @@ class Story:
             ended=self.ended,
             condition=self.condition,
             destination=self.destination,
-            target=last.number if last else self.called,
+            target=self.target,
             outcome=over.outcome,
             code=over.code,
             q850=q850,
@@ -191,7 +225,7 @@ class Story:
             legs=legs,
             decided=self.decided,
             dialled=legs[0].started if legs else None,
-            forwarded=last.at if last else None,
+            forwarded=last.at if last and last.condition != "none" else None,
             out_of_plan_s=0,  # Redis tells, when it is written
         )
 
@@ -207,7 +241,7 @@ class Story:
             "answered": self.answered,
             "condition": self.condition,
             "destination": self.destination,
-            "target": self.forwards[-1].number if self.forwards else self.called,
+            "target": self.target,
             "legs": [
                 {"role": leg.role, "number": leg.number, "uri": leg.uri, "code": leg.code}
                 for leg in self.legs.values()

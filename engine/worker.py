@@ -35,10 +35,12 @@ from engine.telemetry import log
 from engine.telemetry.hep import Hep
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
+from engine.transfers import Transfers
 from rules.fleets import Fleets
 from rules.numbers import Numbering
 from rules.store import Store
 from sip.endpoint import Address, Endpoint, ListenError, Settings
+from sip.leg import Leg
 from sip.pjsip import LayoutError
 
 LAG_PROBE_S = 0.25
@@ -66,6 +68,7 @@ class Worker:
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
         self.journal = Journal(directory_of(config.redis.data_dir), self.epoch)
         self.calls = Calls(self, self.epoch)
+        self.transfers = Transfers(self)
         self.admission = Admission(
             config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
         )
@@ -121,6 +124,7 @@ class Worker:
         self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
         self.fleets.on_refused = self.refusals.document
         self.store.on_fleet = self.fleets.changed
+        self.store.on_transfer = self.transfers.heard
         self.meter = Meter(
             self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
         )
@@ -315,9 +319,12 @@ class Worker:
             return f"redis does not answer, {self.recorder.backlog} records wait"
         return None
 
-    def may_refer(self, refer_to: bytes) -> bool:
+    def may_refer(self, referrer: Leg, refer_to: bytes) -> bool:
         """Whether one side of a call may send the other there: not to change its line's rules."""
-        return not (self.config.numbering.star_codes and changes_forwards(refer_to))
+        if self.config.numbering.star_codes and changes_forwards(refer_to):
+            return False
+        self.transfers.referred(referrer, refer_to)
+        return True
 
     def _on_workers(self, count: int) -> None:
         """So many share the limits on a line's forwards; those of this host may yet start."""

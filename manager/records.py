@@ -63,9 +63,10 @@ def met(entry: dict[bytes, bytes], line: Line) -> Met | None:
     except ValueError:
         return None
     # A line that came from another fleet does not bring what was forwarded there.
-    own = (f for f in record.forwards if f.line == line.number and f.fleet in ("", line.fleet))
-    forward = next(own, None)
-    if forward is None and any(f.line == line.number for f in record.forwards):
+    # What it pays for a transfer ("none") is no forward.
+    made = [f for f in record.forwards if f.line == line.number and f.condition != "none"]
+    forward = next((f for f in made if f.fleet in ("", line.fleet)), None)
+    if forward is None and made:
         return None
     if forward is not None and not _known(forward):
         return None  # not written by the engine

@@ -24,17 +24,19 @@ from rules.numbers import Numbering
 from rules.shard import Shard, Unavailable
 from rules.standing import STANDING, fleet_of
 
-__all__ = ["PROBE_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
+__all__ = ["PROBE_PREFIX", "TRANSFER_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
 
 PROBE_PREFIX = "probe:"
 """Of keys that mean nothing: a writer's question whether its write has been heard of."""
+TRANSFER_PREFIX = "transfer:"
+"""Of keys that say who pays for a call that is about to come of a transfer."""
 
 _PATIENCE_KNOWN_S = 0.05
 """How long a call of a line with a last good copy waits for a better one."""
 _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 2_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
-_PREFIXES = ("line:", "reg:", "usage:", "fleet:", STANDING, PROBE_PREFIX)
+_PREFIXES = ("line:", "reg:", "usage:", "fleet:", STANDING, TRANSFER_PREFIX, PROBE_PREFIX)
 _NO_TARGETS: Mapping[str, Line | None] = {}
 
 
@@ -56,6 +58,7 @@ class Store:
             something is wrong with Redis.
         on_fleet: called with the name of a fleet whose document or usage has changed; with None
             when any may have.
+        on_transfer: called with the key of each transfer that a stream tells of.
         on_probe: called with the key of each probe that a stream tells of, once everything that
             it told before is in force here.
     """
@@ -74,6 +77,7 @@ class Store:
         self.on_refused: Callable[[str, DocumentError], None] | None = None
         self.on_trouble: Callable[[str, BaseException, str], None] | None = None
         self.on_fleet: Callable[[str | None], None] | None = None
+        self.on_transfer: Callable[[str], None] | None = None
         self.on_probe: Callable[[str], None] | None = None
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
@@ -295,6 +299,10 @@ class Store:
                 continue
             if kind == "probe":
                 probes.append(name)
+                continue
+            if kind == "transfer":
+                if self.on_transfer is not None:
+                    self.on_transfer(name)
                 continue
             if kind == "standing":
                 self._tell_fleet(fleet_of(name))

@@ -83,7 +83,7 @@ class Endpoint:
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
-        may_refer: Callable[[bytes], bool] = lambda _: True,
+        may_refer: Callable[[Leg, bytes], bool] = lambda leg, refer_to: True,
     ) -> None:
         self.settings = settings
         self.may_refer = may_refer

@@ -124,7 +124,9 @@ class Exchanges:
         if refusal is not None:
             exchange.answer(*refusal)
             return
-        if method == b"REFER" and not leg.endpoint.may_refer(message.first(b"refer-to") or b""):
+        if method == b"REFER" and not leg.endpoint.may_refer(
+            leg, message.first(b"refer-to") or b""
+        ):
             exchange.answer(403, None)
             return
         if exchange.invite or method == b"UPDATE":

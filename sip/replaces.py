@@ -46,6 +46,7 @@ class Target(NamedTuple):
     uri: str
     routes: tuple[str, ...]
     trusted: bool
+    leg: Leg
 
 
 def parse(value: bytes) -> DialogName | None:
@@ -128,13 +129,13 @@ class Dialogs:
 
     def _target(self, leg: Leg) -> Target | None:
         if isinstance(leg, Outgoing):
-            return Target(leg.uri, leg.routes, leg.trusted)
+            return Target(leg.uri, leg.routes, leg.trusted, leg)
         assert isinstance(leg, Incoming)
         request = wire.sample(leg.dialog)
         if request is None:
             return None
         routes = tuple(route.decode("latin-1") for route in request.values(b"route"))
-        return Target(request.target.decode("latin-1"), routes, leg.trusted)
+        return Target(request.target.decode("latin-1"), routes, leg.trusted, leg)
 
 
 def name_of(leg: Leg) -> DialogName:

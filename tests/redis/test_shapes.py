@@ -233,8 +233,8 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
     rights = (
         "on >secret ~line:* ~reg:* ~live:* ~forwards:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:*"
         " ~canary:* ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* ~standing:*"
-        " &__redis__:invalidate +@read +@write +@connection +@scripting +@pubsub +@transaction"
-        " +info -@dangerous +client|tracking +client|id +info"
+        " ~transfer:* &__redis__:invalidate +@read +@write +@connection +@scripting +@pubsub"
+        " +@transaction +info -@dangerous +client|tracking +client|id +info"
     )
     with folder() as place:
         server = Node(place)

@@ -1,0 +1,201 @@
+"""Who pays for a call that was transferred (domain.md 4: it stays with who transferred it).
+
+A transfer ends one call and makes another. One side of a call sends the other on by REFER, which
+passes through here; whoever got it then calls the target anew, and may name a call that it takes
+over (Replaces). What the first call made somebody pay for must not be lost on the way:
+
+- a leg that goes on is paid for by the lines whose forwards led to it, as before: the leg that a
+  Replaces takes over, or the far end of a forward that is sent on to somebody else;
+- a line that sends the other side on to a line pays for that as for a forward of its own.
+
+In the record these are elements of `forwards` with the condition "none": nothing was forwarded in
+this call. The new call is known by the number that was sent on, which calls the number it was sent
+to. It may come to another worker, so that what is owed is kept in Redis for a minute (`transfer:
+<caller>:<called>`): every worker hears of it, and only the call that it is about asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+from redis.exceptions import RedisError
+
+from engine.records.record import ForwardRecord
+from rules.billing import billing_class
+from rules.store import TRANSFER_PREFIX, Unavailable
+from sip import headers
+from sip.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from engine.route import Route
+    from engine.story import Story
+    from engine.worker import Worker
+    from sip.leg import Leg
+
+LIFE_S = 60
+"""How long after the REFER the new call may come."""
+_PATIENCE_S = 0.1
+_QUICK_S = 5.0  # the news of a transfer comes later than its call by no more
+_MOST = 10_000
+
+
+class Owed(msgspec.Struct, array_like=True):
+    """What a call pays that comes of a transfer: for its caller's side, which goes on, and the line
+    that sent it to its target ("" = none of ours)."""
+
+    paid: list[ForwardRecord]
+    by: str
+
+
+class _Transfer(NamedTuple):
+    """A transfer whose call has not come yet: until when it may, what is owed if that is known
+    here, and who tells Redis."""
+
+    until: float
+    owed: Owed | None = None
+    told: asyncio.Task[None] | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Owed).decode
+
+
+class Transfers:
+    """The transfers under way, as one worker knows of them."""
+
+    def __init__(self, worker: Worker, clock: Callable[[], float] = time.monotonic) -> None:
+        self._worker = worker
+        self._clock = clock
+        # By key, oldest first. What is not known here is in Redis.
+        self._known: dict[str, _Transfer] = {}
+
+    def __len__(self) -> int:
+        """Transfers whose new call has not come yet; 0 nearly always."""
+        return len(self._known)
+
+    def referred(self, referrer: Leg, refer_to: bytes) -> None:
+        """One side of a call sends the other on (REFER)."""
+        worker, referee = self._worker, referrer.peer
+        called = worker.numbering.quick(headers.user_of(refer_to))
+        call = worker.calls.of_leg(referrer)
+        if called is None or call is None or referee is None:
+            return
+        story = call.story
+        caller, by = _number_at(story, referee), _number_at(story, referrer)
+        owed = Owed(paid_for(story, referee), by if self._is_line(by) else "")
+        if caller and (owed.paid or owed.by):
+            key = f"{TRANSFER_PREFIX}{caller}:{called}"
+            told = worker.calls.background(self._tell(key, owed))
+            self._keep(key, _Transfer(self._clock() + LIFE_S, owed, told))
+
+    def heard(self, key: str) -> None:
+        """Redis tells of a transfer; its call may have been quicker."""
+        if key in self._known:
+            return
+        self._keep(key, _Transfer(self._clock() + LIFE_S))
+        caller, _, called = key.removeprefix(TRANSFER_PREFIX).partition(":")
+        call = self._worker.calls.begun(caller, called, time.time() - _QUICK_S)
+        if call is not None:
+            self._worker.calls.background(call.owe())
+
+    async def carry(self, story: Story, route: Route) -> None:
+        """Let a call that comes of a transfer pay what it owes, once."""
+        owed = await self._take(story.caller, story.called)
+        if owed is None or story.is_transferred:
+            return
+        story.is_transferred = True
+        for fleet in {forward.fleet for forward in owed.paid}:
+            await self._worker.fleets.load(fleet)  # so that its cap is known here
+        sent = await self._sent_on(owed.by, story.called) if owed.by else None
+        if not story.ended:  # by somebody who was quicker than the news
+            self._pay(story, route, owed.paid, for_caller=True)
+            story.pay([sent] if sent is not None else [])
+
+    def take_over(self, leg: Leg, story: Story, route: Route) -> tuple[str, str] | None:
+        """A call takes over the far end of a leg (Replaces), and what is paid for it: the role and
+        the number of who is there; None when that is only known by who calls."""
+        call = self._worker.calls.of_leg(leg)
+        if call is None:
+            return None
+        self._pay(story, route, paid_for(call.story, leg))
+        record = call.story.legs.get(leg) if isinstance(leg, Outgoing) else None
+        return (record.role, record.number) if record is not None else None
+
+    def _pay(
+        self, story: Story, route: Route, paid: list[ForwardRecord], *, for_caller: bool = False
+    ) -> None:
+        story.pay(paid, for_caller=for_caller)
+        for forward in paid:
+            route.carry(forward.line)
+
+    async def _take(self, caller: str, called: str) -> Owed | None:
+        key = f"{TRANSFER_PREFIX}{caller}:{called}"
+        known = self._known.pop(key, None)
+        if known is None or known.until < self._clock():
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                if known.told is not None:
+                    await asyncio.wait({known.told})
+                client: Any = self._worker.redis
+                stored = await client.getdel(key)
+            return known.owed or (_decode(stored) if stored else None)
+        except (RedisError, OSError, TimeoutError, ValueError) as error:
+            self._worker.refusals.redis("transfer", error)
+            return known.owed
+
+    async def _sent_on(self, by: str, called: str) -> ForwardRecord | None:
+        """What line `by` pays for sending a call on to line `called`; None when one is none."""
+        store = self._worker.store
+        try:
+            payer, target = [await store.look_up(number) for number in (by, called)]
+        except Unavailable:
+            return None
+        if payer.line is None or target.line is None:
+            return None
+        line, same_fleet = payer.line, payer.line.fleet == target.line.fleet
+        mobile = self._worker.numbering.is_mobile(called)
+        billing = billing_class(line, "number", called, mobile, same_fleet, payer.plan_left_s())
+        plan_s = line.offer.plan_s
+        return ForwardRecord(
+            by, "none", "line", called, billing, 0, line.fleet, plan_s, time.time()
+        )
+
+    def _is_line(self, number: str) -> bool:
+        entry = self._worker.store.peek(number) if number else None
+        return entry is not None and entry.line is not None
+
+    def _keep(self, key: str, transfer: _Transfer) -> None:
+        now = self._clock()
+        for old, known in list(self._known.items()):
+            if known.until > now and len(self._known) < _MOST:
+                break
+            del self._known[old]
+        self._known[key] = transfer
+
+    async def _tell(self, key: str, owed: Owed) -> None:
+        client: Any = self._worker.redis
+        try:
+            await client.set(key, _encode(owed), ex=LIFE_S)
+        except (RedisError, OSError) as error:
+            self._worker.refusals.redis("transfer", error)
+
+
+def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:
+    """What lines pay for one side of a call, to be paid on in another."""
+    paid = story.forwards
+    paid = paid[story.brought :] if isinstance(leg, Outgoing) else paid[: story.brought]
+    return [replace(forward, condition="none", seconds=0) for forward in paid]
+
+
+def _number_at(story: Story, leg: Leg) -> str:
+    """The number of who is at the far end of a leg."""
+    if not isinstance(leg, Outgoing):
+        return story.caller
+    record = story.legs.get(leg)
+    return record.number if record is not None else ""
