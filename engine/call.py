@@ -29,7 +29,7 @@ from sip.incoming import Incoming
 from sip.leg import Leg
 from sip.outgoing import Outgoing
 from sip.replaces import Target
-from sip.state import State
+from sip.state import ANSWERED, EARLY
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -123,7 +123,7 @@ class Call:
             event = await self._mailbox.get(min(deadline, expiry))
             if isinstance(event, Acked):
                 self.story.talks()
-                if winner.state is State.ANSWERED:  # late offer: the answer came in the ACK
+                if winner.state is ANSWERED:  # late offer: the answer came in the ACK
                     winner.accept(*event.message.answer)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
@@ -337,7 +337,7 @@ class Call:
     def _holder(self) -> Target | None:
         """Whoever holds the call that this one wants to take over (Replaces, RFC 3891)."""
         invite = self._caller.invite
-        if invite is None or b"-tag" not in invite.head:
+        if invite is None or invite.head.find(b"-tag") < 0:
             return None
         return self._worker.endpoint.dialog_names.holder(invite)
 
@@ -393,7 +393,7 @@ class Call:
     def _end_legs(self, over: Over) -> None:
         """Whatever still stands is ended, and nobody listens any more."""
         caller = self._caller
-        if caller.state <= State.EARLY:
+        if caller.state <= EARLY:
             caller.reject(over.code if over.code >= 300 else 500, over.message)
         caller.detach()
         caller.hangup()

@@ -88,7 +88,7 @@ class Calls:
         self._standing[call.story.id] = call
         self._worker.journal.begin(call.story)
         self._worker.admission.began(call.source, call.story.called)
-        self._keep(self._worker.loop.create_task(call.run()))
+        self._keep(self._worker.loop.create_task(call.run(), name="call"))
 
     def over(self, call: Call | StarCall, over: Over) -> None:
         """The end of every call, on every path: counts down, counts, records, tells."""

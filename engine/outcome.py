@@ -33,7 +33,7 @@ class Over(Exception):
     def __init__(
         self, outcome: Outcome, code: int, why: str, message: Message | None = None
     ) -> None:
-        super().__init__(f"{outcome} ({code}, {why})")
+        super().__init__(outcome, code, why)
         self.outcome = outcome
         self.code = code
         self.why = why

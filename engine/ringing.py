@@ -27,7 +27,7 @@ from sip.incoming import Incoming
 from sip.message import Message
 from sip.names import same_place
 from sip.outgoing import Outgoing
-from sip.state import State
+from sip.state import ANSWERED, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -256,7 +256,7 @@ class Ringing:
             winner.hangup()
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
-        if caller.state is State.ANSWERED:  # not if the 2xx waits for a PRACK
+        if caller.state is ANSWERED:  # not if the 2xx waits for a PRACK
             self._story.talks()
         self._invite = NO_MESSAGE  # a standing call keeps little
         self.attempt.clear()
@@ -344,7 +344,7 @@ class Ringing:
 
     def check_caller(self, race: str = "caller_gone_in_forward") -> None:
         """The caller's CANCEL beats everything, also what waits in front of it. Raises Over."""
-        if self._caller.state is State.ENDED:
+        if self._caller.state is ENDED:
             self._worker.metrics.race(race)
             raise Over(Outcome.CANCELLED, 487, "caller")
 

@@ -28,7 +28,7 @@ from sip import headers
 from sip.events import Acked, Ended
 from sip.incoming import Incoming
 from sip.message import Message
-from sip.state import State
+from sip.state import EARLY, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -90,7 +90,7 @@ class StarCall:
             self._worker.log.exception("call.error", call=self.story.id)
         finally:
             self._mailbox.close()
-            if self._leg.state <= State.EARLY:
+            if self._leg.state <= EARLY:
                 message = self._message(over.code, b"") if self._words else None
                 self._leg.reject(over.code if over.code >= 300 else 500, message, self._extra)
             self._leg.detach()
@@ -203,7 +203,7 @@ class StarCall:
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         self.story.answered = time.time()
         deadline = self._worker.loop.time() + ACK_S
-        while not leg.state >= State.ENDED:
+        while not leg.state >= ENDED:
             event = await self._mailbox.get(deadline)
             if event is None or isinstance(event, Acked | Ended | Stop):
                 break
@@ -211,7 +211,7 @@ class StarCall:
 
     def _check_caller(self) -> None:
         """A caller who has hung up is not served. Raises Over."""
-        if self._leg.state is State.ENDED:
+        if self._leg.state is ENDED:
             raise Over(Outcome.CANCELLED, 487, "caller")
 
     def _refused(self, code: int, why: str, words: str) -> Over:

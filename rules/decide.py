@@ -48,7 +48,7 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would make it three times as dear, at each decision
 class Situation:
     """All that a decision depends on besides the rules.
 

@@ -115,8 +115,9 @@ class Line:
     @property
     def may_forward_ringing(self) -> bool:
         """Whether a call that rings this line may still be forwarded."""
-        after = (self.forwards.get(Condition.BUSY), self.forwards.get(Condition.NO_ANSWER))
-        return any(forward is not None and forward.on for forward in after)
+        busy = self.forwards.get(Condition.BUSY)
+        no_answer = self.forwards.get(Condition.NO_ANSWER)
+        return bool((busy and busy.on) or (no_answer and no_answer.on))
 
     def target_numbers(self) -> tuple[str, ...]:
         """The other numbers that forwards which are on name, each once, by precedence."""

@@ -9,6 +9,7 @@ import time
 
 SO_TIMESTAMPNS = 35  # socket(7), SO_TIMESTAMP(7); Python has no name for it
 _TIMESPEC = struct.Struct("qq")
+_LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _ROOM = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
@@ -21,7 +22,7 @@ def stamp(udp: socket.socket) -> None:
 def oldest_s(udp: socket.socket) -> float:
     """Seconds that the next datagram has waited; 0 when there is none. Reads nothing."""
     try:
-        _, ancillary, _, _ = udp.recvmsg(1, _ROOM, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        _, ancillary, _, _ = udp.recvmsg(1, _ROOM, _LOOK)
     except OSError:
         return 0.0
     return age_s(ancillary)

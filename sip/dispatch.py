@@ -70,9 +70,12 @@ class Dispatch:
             self._on_server_state(tsx, cause, event)
 
     def _on_client_state(self, tsx: Any, cause: int) -> None:
+        method = tsx.method.id
+        if method == pjsip.BYE:
+            return  # a leg is over when it says so
         dlg = lib.pjsip_tsx_get_dlg(tsx)
         leg = self._legs.get(dlg)
-        is_invite = tsx.method.id == pjsip.INVITE
+        is_invite = method == pjsip.INVITE
         if leg is None:
             if is_invite and cause == pjsip.EVENT_RX and 200 <= tsx.status_code < 300:
                 wire.send_ack(dlg, tsx.cseq, b"", b"")

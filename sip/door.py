@@ -14,11 +14,10 @@ from sip.gate import Gate
 from sip.guard import HEAD_MAX, OnRejected, described
 from sip.incoming import Incoming
 from sip.message import Message
-from sip.pjsip import ffi, lib
+from sip.pjsip import ffi, lib, string_at
 from sip.reliable import Reliable
 from sip.request import Request
 from sip.response import Response
-from sip.sieve import identity
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -69,7 +68,7 @@ class Door:
         method = rdata.msg_info.msg.line.req.method.id
         if method == pjsip.ACK:
             return
-        source = ffi.string(rdata.pkt_info.src_name)
+        source = string_at(rdata.pkt_info.src_name)
         if method == pjsip.REGISTER and self._on_register is not None:
             self._on_registration(rdata, source)
             return
@@ -82,12 +81,12 @@ class Door:
         wire.counts["in", "INVITE"] += 1
         if not self.asked and self._is_refused(rdata, source):
             return
-        self._on_new_invite(rdata)
+        self._on_new_invite(rdata, source)
 
     def _is_refused(self, rdata: Any, source: bytes) -> bool:
         """Refuse a call that may not come in, and each time that its INVITE comes again."""
         invite, refused = wire.received(), self._endpoint.sieve.refused
-        refusal = refused.get(identity(invite)) if refused else None
+        refusal = refused.get(invite.identity) if refused else None
         again = refusal is not None
         if refusal is None:
             refusal = self._gate.ask(source, invite.target)
@@ -97,7 +96,7 @@ class Door:
         if again:
             self._respond(rdata, refusal.code, *fields)
         else:
-            refused.put(identity(invite), refusal)
+            refused.put(invite.identity, refusal)
             self._refuse(rdata, refusal.code, refusal.reason, *fields)
         return True
 
@@ -130,7 +129,7 @@ class Door:
         unheard = wire.kind_of(message.method) == "other"
         self._refuse(rdata, 501 if unheard else 405, "unsupported", (b"Allow", ALLOW))
 
-    def _on_new_invite(self, rdata: Any) -> None:
+    def _on_new_invite(self, rdata: Any, source: bytes) -> None:
         endpoint = self._endpoint
         message = wire.received()
         if not self.layout_checked:
@@ -153,7 +152,7 @@ class Door:
             endpoint.race("invite_again")
             self._refuse(rdata, 482, "loop_detected")
             return
-        via, source = message.first(b"via") or b"", ffi.string(rdata.pkt_info.src_name)
+        via = message.first(b"via") or b""
         contact = endpoint.transports.contact_at(rdata.tp_info.transport, via, source)
         made = self._created
         status = lib.pjsip_dlg_create_uas_and_inc_lock(endpoint.ua, rdata, contact.ref, made)
@@ -163,25 +162,25 @@ class Door:
             return
         dlg = made[0]
         try:
-            leg = self._make_leg(dlg, rdata, message)
+            leg = self._make_leg(dlg, rdata, message, source)
         finally:
             lib.pjsip_dlg_dec_lock(dlg)
         if leg.dialog is not None:  # not lost already while 100 was sent
             self._on_invite(leg)
 
-    def _make_leg(self, dlg: Any, rdata: Any, message: Message) -> Incoming:
+    def _make_leg(self, dlg: Any, rdata: Any, message: Message, source: bytes) -> Incoming:
         endpoint = self._endpoint
         lib.pjsip_dlg_add_usage(dlg, endpoint.usage, ffi.NULL)
         lib.pjsip_dlg_inc_session(dlg, endpoint.usage)
         tsx = lib.pjsip_rdata_get_tsx(rdata)
         response = Response(dlg, rdata)
         leg = Incoming(endpoint, dlg, tsx, response, message)
-        leg.source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
+        leg.source = source.decode("ascii")
         max_fwd = rdata.msg_info.max_fwd
         leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
-        if b"100rel" in message.head and headers.supports_100rel(message):
+        if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
-        endpoint.sieve.entered.put(identity(message), True)
+        endpoint.sieve.entered.put(message.identity, True)
         response.send_trying(dlg, tsx)
         return leg
 
@@ -203,7 +202,7 @@ class Door:
         PJSIP forgets an INVITE's branch with its ACK; RFC 6026 keeps it for 64*T1.
         """
         now = self._endpoint.loop.time()
-        self._done[identity(invite)] = now + LATE_S
+        self._done[invite.identity] = now + LATE_S
         while self._done:
             key, until = next(iter(self._done.items()))
             if until > now:
@@ -211,7 +210,7 @@ class Door:
             del self._done[key]
 
     def _is_late(self, invite: Message) -> bool:
-        return bool(self._done) and identity(invite) in self._done
+        return bool(self._done) and invite.identity in self._done
 
     def fail(self, rdata: Any) -> None:
         """Answer a request on which the engine stumbled."""

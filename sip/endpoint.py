@@ -333,7 +333,7 @@ class Endpoint:
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
-        if b"-tag" in block:
+        if block.find(b"-tag") >= 0:
             block = self.dialog_names.translate(block)
         made = self._created
         status = lib.pjsip_dlg_create_uac(
@@ -367,7 +367,7 @@ class Endpoint:
             ffi.cast("pjsip_int_hdr *", header).ivalue = max_forwards
             leg.trusted = trusted
             leg.alone = alone
-            if b"100rel" in block:
+            if block.find(b"100rel") >= 0:
                 leg.earlies = Earlies()
             leg.listener = listener
             self.resolving.pinned = server

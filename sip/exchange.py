@@ -15,7 +15,7 @@ from sip.headers import crossing, requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
 from sip.response import Response
-from sip.state import State
+from sip.state import CONFIRMED, EARLY
 
 if TYPE_CHECKING:
     from sip.leg import Leg
@@ -160,7 +160,7 @@ class Exchanges:
         peer = self.leg.peer
         if peer is None or peer.dialog is None:
             return 481, None, b""
-        ready = State.CONFIRMED if exchange.invite else State.EARLY
+        ready = CONFIRMED if exchange.invite else EARLY
         if self.leg.state < ready or peer.state < ready:
             return 491, None, b""  # the other side has no such dialog yet (RFC 3261 14.1)
         if exchange.invite:

@@ -80,7 +80,11 @@ def described(rdata: Any) -> str:
 def is_suspect(raw: bytes) -> bool:
     """A quick look at the bytes: whether `is_poison` has to read them."""
     low = raw.lower()
-    return b"route" in low or b"maddr" in low or (b"[" in raw and bool(_EMPTY_HOST.search(raw)))
+    return (
+        low.find(b"route") >= 0
+        or low.find(b"maddr") >= 0
+        or (raw.find(b"[") >= 0 and bool(_EMPTY_HOST.search(raw)))
+    )
 
 
 def is_poison(message: Message) -> bool:

@@ -72,7 +72,7 @@ def without_tag(value: bytes) -> bytes:
 
 def q850_cause(message: Message | None) -> int | None:
     """The ISUP cause of the Reason header (RFC 3326), None without one."""
-    if message is None or b"reason" not in message.head.lower():
+    if message is None or message.head.lower().find(b"reason") < 0:
         return None
     for value in message.values(b"reason"):
         found = _CAUSE.search(value)
@@ -83,7 +83,7 @@ def q850_cause(message: Message | None) -> int | None:
 
 def reason_field(message: Message | None) -> bytes:
     """The whole first Reason header field, to be passed on; empty without one."""
-    if message is None or b"reason" not in message.head.lower():
+    if message is None or message.head.lower().find(b"reason") < 0:
         return b""
     value = message.first(b"reason")
     return b"Reason: " + value if value else b""
@@ -117,6 +117,8 @@ def split_list(value: bytes) -> list[bytes]:
 def diversions(message: Message) -> int:
     """How often the call was forwarded before it came here: the larger of what Diversion
     (RFC 5806, with its counters) and History-Info (RFC 7044, entries with a cause) tell."""
+    if message.first(b"diversion") is None and message.first(b"history-info") is None:
+        return 0
     by_diversion = 0
     for entry in entries(message, b"diversion"):
         counter = _COUNTER.search(entry)
@@ -138,7 +140,7 @@ def caller_shown(message: Message, *, trusted: bool) -> bytes:
 
 def is_private(message: Message) -> bool:
     """Whether the caller withholds the number (RFC 3323, RFC 3325)."""
-    return any(
+    return message.first(b"privacy") is not None and any(
         word.strip().lower() in (b"id", b"user", b"header", b"session", b"critical")
         for value in message.values(b"privacy")
         for word in value.replace(b",", b";").split(b";")
@@ -147,7 +149,7 @@ def is_private(message: Message) -> bool:
 
 def has_option(message: Message, name: bytes, tag: bytes) -> bool:
     """Whether the header `name` (Supported, Require ...) lists the option `tag`."""
-    return any(
+    return message.first(name) is not None and any(
         word.strip().lower() == tag for value in message.values(name) for word in value.split(b",")
     )
 
@@ -161,7 +163,7 @@ def unsupported(message: Message, name: bytes, known: frozenset[bytes]) -> bytes
 
 
 def requires_100rel(message: Message) -> bool:
-    return b"100rel" in message.head and has_option(message, b"require", b"100rel")
+    return message.head.find(b"100rel") >= 0 and has_option(message, b"require", b"100rel")
 
 
 def supports_100rel(message: Message) -> bool:
@@ -215,7 +217,7 @@ def crossing(
     if also_not:
         hop |= also_not
     text = message.passing(hop)
-    return text if keep_100rel or b"100rel" not in text else _without_100rel(text)
+    return text if keep_100rel or text.find(b"100rel") < 0 else _without_100rel(text)
 
 
 def _without_100rel(text: bytes) -> bytes:
@@ -255,13 +257,13 @@ def invite_block(
     # Who forwarded the call before it came here may give a caller away who withholds the number.
     hidden = not trusted and is_private(message)
     before = [] if hidden else entries(message, b"history-info")
-    parts = [
-        f"Diversion: <sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off".encode()
-        for done in reversed(diverted)
-    ]
+    parts: list[bytes] = []
+    for done in reversed(diverted):
+        told = f"<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
+        parts.append(b"Diversion: " + told.encode())
     if not hidden:
-        parts.extend(b"Diversion: " + entry for entry in entries(message, b"diversion"))
-    parts.extend(b"History-Info: " + entry for entry in history(before, diverted, target, host))
+        parts += [b"Diversion: " + entry for entry in entries(message, b"diversion")]
+    parts += [b"History-Info: " + entry for entry in history(before, diverted, target, host)]
     required = reliable and requires_100rel(message)
     passing = crossing(
         message, to_trusted=trusted, also_not=STORY, keep_100rel=reliable and not required

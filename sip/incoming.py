@@ -11,7 +11,7 @@ from sip.message import Message
 from sip.pjsip import lib
 from sip.reliable import Early
 from sip.response import Response
-from sip.state import State
+from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -25,7 +25,7 @@ class Incoming(Leg):
     def __init__(
         self, endpoint: Endpoint, dlg: Any, tsx: Any, response: Response, invite: Message
     ) -> None:
-        super().__init__(endpoint, dlg, State.TRYING)
+        super().__init__(endpoint, dlg, TRYING)
         self._invite = tsx
         self._response: Response | None = response
         self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
@@ -51,10 +51,10 @@ class Incoming(Leg):
         `early` and `alone` tell of the leg that the message came from: whether it was reliable
         there, and whether it is the only one that may answer.
         """
-        if self.state > State.EARLY:
+        if self.state > EARLY:
             self._endpoint.illegal("progress")
             return
-        self.state = State.EARLY
+        self.state = EARLY
         if self.reliable is None or not self.reliable.send(code, message, early, alone=alone):
             self._respond(code, message)
 
@@ -65,14 +65,14 @@ class Incoming(Leg):
         It may have to wait for a PRACK; the leg stays EARLY until then. False when it cannot be
         sent, because it does not fit a packet: `reject` is still possible.
         """
-        if self.state > State.EARLY:
+        if self.state > EARLY:
             self._endpoint.illegal("answer")
             return False
         if self.reliable is not None and self.reliable.holds(code, message, extra):
             return True
         if not self._respond(code, message, extra) or self._dlg is None:
             return False  # without dialog: the transport broke while it was sent
-        self.state = State.ANSWERED
+        self.state = ANSWERED
         if self.reliable is not None:
             self.reliable.close()
         return True
@@ -85,7 +85,7 @@ class Incoming(Leg):
 
     def reject(self, code: int, message: Message | None = None, extra: bytes = b"") -> None:
         """Send a final response of 300 and above; the leg is over."""
-        if self.state > State.EARLY:
+        if self.state > EARLY:
             self._endpoint.illegal("reject")
             return
         self._respond(code, message, extra)
@@ -93,22 +93,22 @@ class Incoming(Leg):
 
     def hangup(self, reason: bytes = b"") -> None:
         """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
-        if self.state is State.CONFIRMED:
+        if self.state is CONFIRMED:
             wire.send_bye(self._dlg, reason)
             self._release()
-        elif self.state is State.ANSWERED:
+        elif self.state is ANSWERED:
             self._hangup_reason = self._hangup_reason or reason
-        elif self.state <= State.EARLY:
+        elif self.state <= EARLY:
             self.reject(480, extra=reason)
 
     # -- what the dialog tells --------------------------------------------------------------------
 
     def on_ack(self, message: Message) -> None:
         """The caller's ACK; PJSIP's repetition of the 2xx ends with its transaction."""
-        if self.state is not State.ANSWERED:
+        if self.state is not ANSWERED:
             super().on_ack(message)
             return
-        self.state = State.CONFIRMED
+        self.state = CONFIRMED
         if self.invite is not None:
             self._endpoint.door.remember(self.invite)
         self._end_invite()
@@ -121,19 +121,19 @@ class Incoming(Leg):
 
     def on_cancel(self, message: Message) -> None:
         """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
-        if self.state <= State.EARLY:
+        if self.state <= EARLY:
             self._give_up(message)
             return
-        if self.state is State.ANSWERED:
+        if self.state is ANSWERED:
             self._endpoint.race("cancel_after_answer")
         super().on_cancel(message)
 
     def on_bye(self, message: Message) -> None:
         """A BYE, itself answered already. One before the answer ends the early dialog (15.1.2)."""
-        if self.state <= State.EARLY:
+        if self.state <= EARLY:
             self._give_up(message)
             return
-        if self.state is State.ANSWERED:
+        if self.state is ANSWERED:
             self._endpoint.race("bye_before_ack")
             self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
         super().on_bye(message)
@@ -145,7 +145,7 @@ class Incoming(Leg):
 
     def on_prack_missing(self) -> None:
         """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
-        if self.state <= State.EARLY:
+        if self.state <= EARLY:
             self._respond(504, None)
             self._end("prack_timeout")
 
@@ -155,12 +155,12 @@ class Incoming(Leg):
             super().on_server_gone(tsx)
             return
         self._invite = None
-        if self.state is State.ANSWERED:
+        if self.state is ANSWERED:
             self._endpoint.race("ack_missing")
             # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
             wire.send_bye(self._dlg, self._hangup_reason or b"")
             self._end("ack_timeout")
-        elif self.state < State.ANSWERED:
+        elif self.state < ANSWERED:
             self._release()
             self.tell(Cancelled(self, None))
 

@@ -17,7 +17,7 @@ from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
 from sip.message import Message
 from sip.pjsip import lib
-from sip.state import State
+from sip.state import ENDED, State
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -132,9 +132,9 @@ class Leg:
 
     def _release(self) -> None:
         """Let PJSIP's dialog go; its transactions end on their own. Idempotent."""
-        if self.state is State.ENDED:
+        if self.state is ENDED:
             return
-        self.state = State.ENDED
+        self.state = ENDED
         dlg, self._dlg = self._dlg, None
         if self.exchanges is not None:
             self.exchanges.close(dlg)

@@ -22,6 +22,7 @@ _names: dict[bytes, bytes] = {}
 _NAMES_KEPT = 4096
 LONGEST = 3999  # bytes of a datagram that PJSIP reads
 _LINE_END = re.compile(rb"\r\n|\n|\r")
+Identity = tuple[bytes | None, ...]
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 
 
@@ -32,16 +33,28 @@ class Message:
     obsolete folding (RFC 3261 7.3.1) is unfolded.
     """
 
-    __slots__ = ("_body", "_cut", "_fields", "_head", "_index", "lost", "start_line", "untrusted")
+    __slots__ = (
+        "_body",
+        "_cut",
+        "_fields",
+        "_first",
+        "_head",
+        "_identity",
+        "_lines",
+        "lost",
+        "start_line",
+        "untrusted",
+    )
 
     def __init__(self, raw: bytes) -> None:
         head, end, body = raw.partition(b"\r\n\r\n")
-        lines = head.count(b"\r\n")
+        lines = head.splitlines()
         self.lost = False  # its end, on the way, and it is known
-        if not end or head.count(b"\n") != lines or head.count(b"\r") != lines:
+        if not end or b"\r\n".join(lines) != head:
             # A bare CR or LF ends a line for PJSIP as well: one may not hide a header in a value.
             parts = _HEAD_END.split(raw, maxsplit=1)
             head = _LINE_END.sub(b"\r\n", parts[0])
+            lines = head.split(b"\r\n")
             body = parts[1] if len(parts) == 2 else b""
             if len(parts) == 1 and len(raw) >= LONGEST:
                 self.lost = True
@@ -49,31 +62,37 @@ class Message:
         self._body = body
         self._cut = False  # the body ends where Content-Length says
         self.untrusted = False  # it came from a phone, not from the trust domain (RFC 3325)
+        self._lines = lines  # the start line and those of the header fields, still folded
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
-        self._index: dict[bytes, list[bytes]] | None = None
+        self._first: dict[bytes, bytes] | None = None  # values by name
+        self._identity: Identity | None = None
 
     @property
     def fields(self) -> list[tuple[bytes, bytes, bytes]]:
         if self._fields is None:
-            self._fields = _split(self._head)
+            self._fields = _split(self._head, self._lines[1:])
         return self._fields
 
     def values(self, name: bytes) -> list[bytes]:
         """Every value of the header `name` (lower case), in order."""
-        return self._values.get(name, [])
+        if self.first(name) is None:
+            return []
+        return [value for known, _, value in self.fields if known == name]
 
     def first(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case), or None."""
-        found = self._values.get(name)
-        return found[0] if found else None
+        found = self._first
+        if found is None:
+            found = self._first = {name: value for name, _, value in reversed(self.fields)}
+        return found.get(name)
 
     @property
-    def _values(self) -> dict[bytes, list[bytes]]:
-        if self._index is None:
-            self._index = {}
-            for name, _, value in self.fields:
-                self._index.setdefault(name, []).append(value)
-        return self._index
+    def identity(self) -> Identity:
+        """What an INVITE and its repetitions have in common, and no other INVITE has."""
+        if self._identity is None:
+            first = self.first
+            self._identity = first(b"via"), first(b"call-id"), first(b"cseq")
+        return self._identity
 
     @property
     def head(self) -> bytes:
@@ -142,6 +161,7 @@ class Message:
         """The same message without its body."""
         copy = Message(b"")
         copy.start_line, copy._head, copy.untrusted = self.start_line, self._head, self.untrusted
+        copy._lines = self._lines
         return copy
 
     def passing(self, hop: frozenset[bytes]) -> bytes:
@@ -149,15 +169,16 @@ class Message:
         return b"\r\n".join([line for name, line, _ in self.fields if name not in hop])
 
 
-def _split(head: bytes) -> list[tuple[bytes, bytes, bytes]]:
-    lines = head.split(b"\r\n")
-    if b"\r\n " in head or b"\r\n\t" in head:
+def _split(head: bytes, lines: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+    # Not `in`, here and wherever each message passes: bytes are tried as a number first.
+    if head.find(b"\r\n ") >= 0 or head.find(b"\r\n\t") >= 0:
         lines = _unfold(lines)
-    fields = []
-    for line in lines:
-        name, _, value = line.partition(b":")
-        fields.append((_names.get(name) or _full_name(name), line, value.strip()))
-    return fields
+    known = _names.get
+    return [
+        (known(name) or _full_name(name), line, value.strip())
+        for line in lines
+        for name, _, value in (line.partition(b":"),)
+    ]
 
 
 def _full_name(name: bytes) -> bytes:

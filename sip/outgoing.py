@@ -10,7 +10,7 @@ from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import lib
 from sip.reliable import Earlies
-from sip.state import State
+from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -36,7 +36,7 @@ class Outgoing(Leg):
     )
 
     def __init__(self, endpoint: Endpoint, dlg: Any, uri: str, routes: tuple[str, ...]) -> None:
-        super().__init__(endpoint, dlg, State.CALLING)
+        super().__init__(endpoint, dlg, CALLING)
         self._tdata: Any = None  # the INVITE as sent, which a CANCEL needs
         self._ack = (b"", b"")  # body and media type of the ACK sent, for its repetition
         self._cancel_reason = b""
@@ -67,10 +67,10 @@ class Outgoing(Leg):
 
     def accept(self, body: bytes = b"", content_type: bytes = b"") -> None:
         """Acknowledge the 2xx, with a body when the offer came in it (late offer)."""
-        if self.state is not State.ANSWERED:
+        if self.state is not ANSWERED:
             self._endpoint.illegal("accept")
             return
-        self.state = State.CONFIRMED
+        self.state = CONFIRMED
         if body:
             self._ack = (body, content_type)
         wire.send_ack(self._dlg, self.invite_cseq, body, content_type)
@@ -80,9 +80,9 @@ class Outgoing(Leg):
 
         The leg still tells how it ends: a 200 may cross the CANCEL.
         """
-        if self.state not in (State.CALLING, State.EARLY):
+        if self.state not in (CALLING, EARLY):
             return
-        self.state = State.CANCELLING
+        self.state = CANCELLING
         self._cancel_reason = reason
         self._cancel_timer = self._endpoint.loop.call_later(
             wire.CANCEL_TIMEOUT_S, self._cancel_expired
@@ -92,9 +92,9 @@ class Outgoing(Leg):
 
     def hangup(self, reason: bytes = b"") -> None:
         """CANCEL, ACK and BYE, or BYE."""
-        if self.state is State.ANSWERED:
+        if self.state is ANSWERED:
             self.accept()
-        if self.state is State.CONFIRMED:
+        if self.state is CONFIRMED:
             wire.send_bye(self._dlg, reason)
             self._release()
         else:
@@ -125,15 +125,15 @@ class Outgoing(Leg):
         """A response to the initial INVITE. Provisional ones come as often as they are sent."""
         if code < 200:
             first, self.provisional = not self.provisional, True
-            if self.state is State.CANCELLING:
+            if self.state is CANCELLING:
                 if first:
                     self._send_cancel()
-            elif self.state <= State.EARLY and code > 100:
+            elif self.state <= EARLY and code > 100:
                 self._on_progress(code, message)
         elif code < 300:
             self._invite = None
-            if self.state < State.ANSWERED:
-                self.state = State.ANSWERED
+            if self.state < ANSWERED:
+                self.state = ANSWERED
                 self._drop_tdata()
                 self.tell(Answered(self, code, message))
         else:
@@ -146,13 +146,13 @@ class Outgoing(Leg):
             early = self.earlies.hear(self, rseq, message)
             if early is None:
                 return
-        self.state = State.EARLY
+        self.state = EARLY
         self.tell(Progress(self, code, message, early))
 
     def on_invite_failed(self, code: int, message: Message | None = None) -> None:
         """The INVITE is over without an answer."""
         self._invite = None
-        if self.state < State.ANSWERED:
+        if self.state < ANSWERED:
             self._release()
             self.tell(Failed(self, code, message))
 
@@ -160,12 +160,12 @@ class Outgoing(Leg):
         """A retransmitted 2xx: the ACK was lost (RFC 3261 13.2.2.4)."""
         if cseq != self.invite_cseq:
             super().on_2xx_again(cseq)
-        elif self.state is State.CONFIRMED:
+        elif self.state is CONFIRMED:
             wire.send_ack(self._dlg, cseq, *self._ack)
 
     def on_bye(self, message: Message) -> None:
         """A BYE, itself answered already."""
-        if self.state < State.ANSWERED:
+        if self.state < ANSWERED:
             self._endpoint.illegal("bye")  # the callee must answer the INVITE, not end it
         else:
             super().on_bye(message)

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
 from typing import Any
 
+import _cffi_backend
 import cffi
 import pjsua2
 from pjsua2 import _pjsua2
@@ -191,8 +194,30 @@ def load(cdef: str = CDEF) -> tuple[cffi.FFI, Any]:
     return ffi, ffi.dlopen(_pjsua2.__file__)
 
 
-# `lib` is untyped on purpose: cffi's ABI mode resolves each function when it is first used.
-ffi, lib = load()
+def functions(library: Any) -> Any:
+    """The functions of a library, each resolved when it is first used.
+
+    A module, because Python finds what is in one in a few instructions. An attribute of cffi's own
+    library object costs 650, and a call needs fifty.
+    """
+    made = ModuleType("pjsip functions")
+
+    def resolve(name: str) -> Any:
+        found = getattr(library, name)
+        setattr(made, name, found)
+        return found
+
+    made.__getattr__ = resolve  # type: ignore[method-assign]  # PEP 562
+    return made
+
+
+# Untyped on purpose. `variables` is the library itself: its variables are read and set there.
+ffi, variables = load()
+lib = functions(variables)
+# What every message needs, without cffi's own Python in between, which costs as much again.
+from_buffer = partial(_cffi_backend.from_buffer, ffi.BCharA)
+string_at = _cffi_backend.string  # up to its zero byte
+bytes_at = _cffi_backend.unpack  # so many bytes
 
 _REQUEST = (
     b"INVITE sip:+33972101001@192.0.2.1:5080;user=phone SIP/2.0\r\n"
@@ -217,7 +242,7 @@ def _expect(field: str, got: object, wanted: object) -> None:
         )
 
 
-def check_version_and_settings(c_ffi: cffi.FFI = ffi, c_lib: Any = lib) -> None:
+def check_version_and_settings(c_ffi: cffi.FFI = ffi, c_lib: Any = variables) -> None:
     """Compare the library version and the transaction settings. Call before `libInit`."""
     _expect("pj_get_version", c_ffi.string(c_lib.pj_get_version()).decode(), VERSION)
     timers = [c_lib.pjsip_sip_cfg_var[CFG_T1 + i] for i in range(4)]
@@ -299,7 +324,7 @@ def _check_created(endpt: Any, c_ffi: cffi.FFI, c_lib: Any) -> None:
 
 
 @contextmanager
-def stack(c_ffi: cffi.FFI = ffi, c_lib: Any = lib) -> Iterator[pjsua2.Endpoint]:
+def stack(c_ffi: cffi.FFI = ffi, c_lib: Any = variables) -> Iterator[pjsua2.Endpoint]:
     """A started, checked and silent PJSIP without media, threads or transports."""
     c_lib.pj_log_set_level(0)  # before libCreate, which prints to stdout
     endpoint = pjsua2.Endpoint()

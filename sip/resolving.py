@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sip import stream_api, wire
 from sip.address import Address
 from sip.names import Place, address_of
-from sip.pjsip import LayoutError, ffi, lib
+from sip.pjsip import LayoutError, bytes_at, ffi, lib
 from sip.stream_api import IPV6, TCP, TLS, UDP
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Resolving:
             return
         where = target.addr
         host = where.host
-        key = ffi.unpack(host.ptr, host.slen), where.port, target.type, target.flag
+        key = bytes_at(host.ptr, host.slen), where.port, target.type, target.flag
         known = self._addresses.get(key)
         if known is None:
             place = _place(key)

