@@ -161,9 +161,11 @@ class Numbering:
             return None
 
     def _ask_library(self, e164: str) -> tuple[bool, str | None]:
+        if _FRENCH_MOBILE.fullmatch(e164):  # most targets: asking takes longer than all the rest
+            return True, None
         kind = phonenumbers.number_type(phonenumbers.parse(e164, None))
-        mobile = kind == PhoneNumberType.MOBILE or _FRENCH_MOBILE.fullmatch(e164) is not None
-        return mobile, "premium" if kind == PhoneNumberType.PREMIUM_RATE else None
+        premium = kind == PhoneNumberType.PREMIUM_RATE
+        return kind == PhoneNumberType.MOBILE, "premium" if premium else None
 
     def _short_kind(self, digits: str) -> str:
         if shortnumberinfo.is_emergency_number(digits, self.country):

@@ -45,8 +45,8 @@ def check_write(
 
 def check_line(line: Line, document: Mapping[str, Any], others: Others) -> None:
     """The same for a document that has been read: `line` is what it describes."""
-    offer = document.get("offer")
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
+        offer = document.get("offer")
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
         raise DocumentError("offer.mobile_hours", given, "must be above 0 for mobile hours")
     for condition, forward in line.forwards.items():

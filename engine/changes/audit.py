@@ -1,4 +1,5 @@
-"""The log of changes: one Redis stream a fleet, written with the change itself."""
+"""The log of changes: one Redis stream a fleet, written with the change itself; and one for all
+fleets, of the imports of many lines."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from typing import Any
 import orjson
 
 PREFIX = "audit:"
+IMPORTS = PREFIX
+"""Of imports as a whole: no fleet has an empty name."""
 KEPT = 100_000  # changes a fleet keeps, about
 
 Json = dict[str, Any]
@@ -20,7 +23,7 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
     Args:
         who: the account, the line whose phone it was, or the user of the command.
         how: page | api | phone | cli.
-        what: forwards | line | created | deleted.
+        what: forwards | line | created | deleted | import.
         before: only what has changed, see `differing`; likewise `after`.
     """
     told = {"who": who, "how": how, "line": line, "what": what}
@@ -46,6 +49,12 @@ def entries(
     told = entry(who, how, number, what, *differing(was, now))
     fleets = dict.fromkeys(d["fleet"] for d in (now, was) if isinstance(d.get("fleet"), str))
     return [(PREFIX + fleet, told) for fleet in fleets]
+
+
+def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
+    """What the log gets of an import of many lines: the file's name, and how many lines of the
+    fleet, or of all, were added, updated and deleted."""
+    return entry(who, "cli", "", "import", {}, {"file": file, **told})
 
 
 def _readable(stored: bytes | None) -> Json:

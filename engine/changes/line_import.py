@@ -8,16 +8,19 @@ no transaction over several slots: there each slot's lines are switched together
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO
 
+import msgspec
 import orjson
 import redis
 
+from engine.changes import audit
 from engine.changes.line_file import RowError, read_rows
-from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, slot_of
+from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_words, slot_of
 from rules.model import DocumentError, Line, Offer, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_line, lines_needed
@@ -35,6 +38,15 @@ class Fault:
 
 
 @dataclass(slots=True)
+class Counts:
+    """Lines of a fleet, or of all."""
+
+    added: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+@dataclass(slots=True)
 class Plan:
     """What an import would change.
 
@@ -44,6 +56,7 @@ class Plan:
         deleted: numbers of lines that are not in the file.
         probes: a changed line on each server, by which to ask engines whether it is in force.
         size: bytes of the documents that are written.
+        fleets: how many lines of each fleet are added, updated and deleted.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -54,6 +67,7 @@ class Plan:
     deleted: list[str] = field(default_factory=list)
     probes: dict[str, str] = field(default_factory=dict)
     size: int = 0
+    fleets: dict[str, Counts] = field(default_factory=dict)
 
     @property
     def unchanged(self) -> int:
@@ -128,7 +142,10 @@ class LineImport:
                 continue
             self._remember(line)
             text = orjson.dumps(canonical(row, line))
-            head = b"%d\t%d\t%s\t" % (place, needs, line.number.encode())
+            # With the line as it was read, where others are to be asked about: reading is slow.
+            head = b"%d\t%s\t%s\t" % (
+                place, _encode(line) if needs else b"", line.number.encode(),
+            )  # fmt: skip
             self._checked.write(head + text + b"\n")
             self.plan.lines += 1
             if self.plan.lines % BATCH == 0:
@@ -145,10 +162,15 @@ class LineImport:
             for (_, _, number, text), before in zip(batch, stored, strict=True):
                 if before == text or _says_the_same(before, text):
                     continue
+                fleet = self._names[self._known[number] >> 1]
                 if before is None:
                     self.plan.added += 1
+                    self._count(fleet).added += 1
                 else:
                     self.plan.updated += 1
+                    self._count(fleet).updated += 1
+                    if (was := _fleet_of(before)) != fleet:
+                        self._count(was).deleted += 1
                 self.plan.size += len(text)
                 self.plan.probes[self._server_of(number)] = number
                 record = number.encode() + b"\t" + text + b"\n"
@@ -160,10 +182,7 @@ class LineImport:
             self._progress("compared", count)
 
     def _check_targets(self, batch: list[Checked]) -> None:
-        lines = {}
-        for _, needs, number, text in batch:
-            if needs:
-                lines[number] = load_line(text, number, self._numbering)
+        lines = {number: line for _, line, number, _ in batch if line is not None}
         missing = {
             target
             for line in lines.values()
@@ -174,12 +193,13 @@ class LineImport:
             self._outside.clear()
         self._read_outside(sorted(missing))
         others = _Others(self._known, self._names, self._outside)
-        for place, needs, number, text in batch:
-            if needs:
-                try:
-                    check_line(lines[number], orjson.loads(text), others)
-                except DocumentError as error:
-                    self._fault(place, error)
+        for place, _, number, text in batch:
+            if number not in lines:
+                continue
+            try:
+                check_line(lines[number], _Lazily(text), others)
+            except DocumentError as error:
+                self._fault(place, error)
 
     def _read_outside(self, numbers: list[str]) -> None:
         """Lines that are named and are not in the file; with `replace` they will be gone."""
@@ -196,8 +216,14 @@ class LineImport:
             if number not in self._known:
                 self.plan.deleted.append(number)
         self.plan.deleted = sorted(set(self.plan.deleted))
+        for start in range(0, len(self.plan.deleted), BATCH):
+            for raw in self._values(self.plan.deleted[start : start + BATCH]):
+                self._count(_fleet_of(raw)).deleted += 1
         for number in self.plan.deleted[:BATCH]:
             self.plan.probes.setdefault(self._server_of(number), number)
+
+    def _count(self, fleet: str) -> Counts:
+        return self.plan.fleets.setdefault(fleet, Counts())
 
     def _remember(self, line: Line) -> None:
         place = self._fleets.setdefault(line.fleet, len(self._fleets))
@@ -222,19 +248,60 @@ class LineImport:
         read = self._client.mget_nonatomic if self._is_cluster else self._client.mget
         return list(read(keys))
 
-    def carry_out(self, parts: int = 0) -> float:
-        """Write it all; as `Switch.carry_out`."""
+    def carry_out(self, parts: int = 0, *, who: str = "", file: str = "") -> float:
+        """Write it all; as `Switch.carry_out`. `who` did it, with `file`: for the log of changes,
+        where the import as a whole is one entry, written in the same step (with `parts` in the
+        first, in a Cluster before). Those of the fleets that it concerns follow."""
         plan = self.plan
         lines = plan.added + plan.updated
-        switch = Switch(self._client, self._changes, plan.deleted, lines, plan.size, self._progress)
-        if self._is_cluster:
-            return switch.slots(self._slots)
-        return switch.carry_out(parts)
+        counts = {"added": plan.added, "updated": plan.updated, "deleted": len(plan.deleted)}
+        told = {"fleets": len(plan.fleets), **counts} | ({"parts": parts} if parts else {})
+        switch = Switch(
+            self._client,
+            self._changes,
+            plan.deleted,
+            lines,
+            plan.size,
+            self._progress,
+            log_words(audit.IMPORTS, audit.imported(who, file, told)),
+        )
+        took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
+        with contextlib.suppress(redis.RedisError, OSError):  # it is done, and one entry says so
+            self._tell_fleets(who, file)
+        return took
+
+    def _tell_fleets(self, who: str, file: str) -> None:
+        pipe = self._client.pipeline(transaction=False)
+        for place, (fleet, counts) in enumerate(self.plan.fleets.items(), 1):
+            if fleet:
+                pipe.execute_command(
+                    *log_words(audit.PREFIX + fleet, audit.imported(who, file, asdict(counts)))
+                )
+            if place % BATCH == 0 or place == len(self.plan.fleets):
+                pipe.execute()
 
 
-Checked = tuple[int, bool, str, bytes]
-"""A document that is right by itself: line of the file, whether others must be asked about, number,
-text."""
+Checked = tuple[int, Line | None, str, bytes]
+"""A document that is right by itself: line of the file, what it describes if others must be asked
+about, number, text."""
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Line).decode
+
+
+class _Lazily(Mapping[str, Any]):
+    """A document that is only read if something is wrong with it."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def __getitem__(self, name: str) -> Any:
+        return orjson.loads(self._text)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from orjson.loads(self._text)
+
+    def __len__(self) -> int:
+        return len(orjson.loads(self._text))
 
 
 class _Others(Mapping[str, Line | None]):
@@ -267,11 +334,21 @@ def _says_the_same(before: bytes | None, text: bytes) -> bool:
         return False
 
 
+def _fleet_of(document: bytes | None) -> str:
+    """The fleet of a stored document; "" when that cannot be told."""
+    try:
+        found = orjson.loads(document or b"{}")
+    except orjson.JSONDecodeError:
+        return ""
+    fleet = found.get("fleet") if isinstance(found, dict) else None
+    return fleet if isinstance(fleet, str) else ""
+
+
 def _batches(file: Iterable[bytes]) -> Iterator[list[Checked]]:
     batch: list[Checked] = []
     for record in file:
-        place, needs, number, text = record.rstrip(b"\n").split(b"\t", 3)
-        batch.append((int(place), needs == b"1", number.decode(), text))
+        place, line, number, text = record.rstrip(b"\n").split(b"\t", 3)
+        batch.append((int(place), _decode(line) if line else None, number.decode(), text))
         if len(batch) == BATCH:
             yield batch
             batch = []

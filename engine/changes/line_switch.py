@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, BinaryIO
 
 import hiredis
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
+
+from engine.changes import audit
 
 PREFIX = "line:"
 BATCH = 1000
@@ -39,6 +42,7 @@ class Switch:
         deleted: numbers of lines that go.
         lines: how many documents there are.
         size: their bytes.
+        entry: the command that tells the log of changes.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class Switch:
         lines: int,
         size: int,
         progress: Progress,
+        entry: Sequence[str | bytes | int],
     ) -> None:
         self._client = client
         self._changes = changes
@@ -56,6 +61,7 @@ class Switch:
         self._lines = lines
         self._size = size
         self._progress = progress
+        self._entry = entry
 
     def carry_out(self, parts: int = 0) -> float:
         """Write it all; the seconds that Redis was busy with it, in one piece.
@@ -69,7 +75,10 @@ class Switch:
         if not parts:
             self._spare_replicas()
         most, longest = parts or self._lines + len(self._deleted) + 1, 0.0
-        commands = _grouped(self._stored_changes(), self._deleted, min(BATCH, most))
+        commands = chain(
+            [([_bytes(word) for word in self._entry], 0)],
+            _grouped(self._stored_changes(), self._deleted, min(BATCH, most)),
+        )
         waiting = True
         while waiting:
             waiting, took = self._switch(commands, most)
@@ -142,6 +151,7 @@ class Switch:
             by_slot.setdefault(slot, ([], []))[0].append(offset)
         for number in self._deleted:
             by_slot.setdefault(slot_of(number), ([], []))[1].append(number)
+        self._client.execute_command(*self._entry)
         done, longest = 0, 0.0
         for offsets, gone in by_slot.values():
             pairs = [self._change_at(offset) for offset in offsets]
@@ -183,6 +193,16 @@ def _grouped(
         some = deleted[start : start + size]
         keys = [(PREFIX + number).encode(errors="surrogateescape") for number in some]
         yield [b"UNLINK", *keys], len(some)
+
+
+def log_words(stream: str, fields: Mapping[str, bytes]) -> list[str | bytes | int]:
+    """The command that adds an entry to a log of changes."""
+    words: list[str | bytes | int] = ["XADD", stream, "MAXLEN", "~", audit.KEPT, "*"]
+    return words + [word for pair in fields.items() for word in pair]
+
+
+def _bytes(word: str | bytes | int) -> bytes:
+    return word if isinstance(word, bytes) else str(word).encode()
 
 
 def slot_of(number: str) -> int:

@@ -13,7 +13,7 @@ import click
 from engine.changes.acks import in_force_blocking
 from engine.changes.line_file import FORMATS, write_rows
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
-from engine.commands.documents import Documents
+from engine.commands.documents import Documents, myself
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.numbers import Numbering
@@ -80,7 +80,7 @@ def import_lines(
         busy_s, acks = 0.0, None
         if not only_check and not plan.is_empty:
             try:
-                busy_s = work.carry_out(parts)
+                busy_s = work.carry_out(parts, who=myself(), file=file.name or "-")
             except ImportRefused as error:
                 raise Failed(str(error)) from None
             # One line on each server: news of the others came there before.

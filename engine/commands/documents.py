@@ -99,7 +99,7 @@ class Documents:
                 if before is None:
                     raise Wrong(f"line {number}: unknown line")
                 key = PREFIX + number
-                entries = {key: audit.entries(_me(), "cli", number, before, None)}
+                entries = {key: audit.entries(myself(), "cli", number, before, None)}
                 if change.write({key: None}, entries):
                     return
         raise Failed("line: changed by others all the time, nothing was deleted")
@@ -273,12 +273,12 @@ def _written(
     for document, line in zip(documents, lines, strict=True):
         key, written = PREFIX + line.number, canonical(document, line)
         texts[key] = orjson.dumps(written)
-        told = audit.entries(_me(), "cli", line.number, before.get(line.number), written)
+        told = audit.entries(myself(), "cli", line.number, before.get(line.number), written)
         entries[key] = told
     return texts, entries
 
 
-def _me() -> str:
+def myself() -> str:
     """Who types the command, for the log of changes."""
     try:
         return getpass.getuser()

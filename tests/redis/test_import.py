@@ -148,6 +148,37 @@ def test_export_and_import_go_round(
         assert json.loads(capfdbinary.readouterr().out)["unchanged"] == 3
 
 
+def logged(client: redis.Redis, stream: str) -> list[tuple[str, str, str, dict[str, Any]]]:
+    entries: Any = client.xrange(stream)
+    return [
+        (fields["how"], fields["line"], fields["what"], json.loads(fields["to"]))
+        for _, fields in entries
+        if fields["who"] and json.loads(fields["from"]) == {}
+    ]
+
+
+def test_the_log_of_changes_tells_of_an_import(server: RedisServer, tmp_path: Path) -> None:
+    one = write(tmp_path / "one.jsonl", [line(1), line(2), line(3, fleet="globex"), line(4)])
+    assert main(["line", "import", one]) == 0
+    with server.client() as client:
+        told = {"file": one, "added": 4, "updated": 0, "deleted": 0}
+        assert logged(client, "audit:") == [("cli", "", "import", {**told, "fleets": 2})]
+        assert logged(client, "audit:acme") == [("cli", "", "import", {**told, "added": 3})]
+        assert logged(client, "audit:globex") == [("cli", "", "import", {**told, "added": 1})]
+        # One changed, one moved to another fleet, one the same, one deleted.
+        documents = [line(1, "two"), line(2), line(3)]
+        two = write(tmp_path / "two.jsonl", documents)
+        assert main(["line", "import", two, "--replace", "--check"]) == 0
+        assert client.xlen("audit:") == 1
+        assert main(["line", "import", two, "--replace"]) == 0
+        told = {"file": two, "added": 0, "updated": 2, "deleted": 1}
+        assert logged(client, "audit:")[1:] == [("cli", "", "import", {**told, "fleets": 2})]
+        assert logged(client, "audit:acme")[1][3] == told
+        assert logged(client, "audit:globex")[1][3] == {**told, "updated": 0}
+        assert main(["line", "import", two]) == 0  # changes nothing
+        assert client.xlen("audit:") == 2
+
+
 def test_every_fault_is_told_with_its_line_and_nothing_is_written(
     server: RedisServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -266,7 +297,7 @@ def test_an_import_that_is_killed_while_it_sends_leaves_nothing(
     )
     assert child.returncode == -signal.SIGKILL, child.stderr
     with server.client() as client:
-        assert client.dbsize() == 0
+        assert client.dbsize() == 0  # no line, no entry in the log
         assert client.info("clients")["connected_clients"] == 1
     assert os.listdir(tmp_path) == ["lines.jsonl"]
 
@@ -305,7 +336,7 @@ def test_what_would_cut_off_a_replica_is_refused_and_goes_in_parts() -> None:
                         carry_out(writer, documents)
                     assert client.dbsize() == 0
                     carry_out(writer, documents, parts=1000)
-                assert client.dbsize() == 8000
+                assert len(client.keys("line:*")) == 8000
                 assert client.info("replication")["connected_slaves"] == 1
         finally:
             replica.kill()
