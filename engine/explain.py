@@ -14,10 +14,12 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
+from engine.changes.acks import INDEX, SKEW_S
 from engine.config import Config
 from engine.destinations import uri_of
+from engine.forwards import HOUR_POOL, LAST_HOUR, STANDING, STANDING_POOL, pool_of
 from rules.billing import month_begin, month_of
-from rules.decide import Decision, ForwardTo, Ring, Situation, explain
+from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import FLEET, Fleet, load_fleet
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
@@ -62,6 +64,10 @@ class Facts:
         calls: calls in progress that count on the line; only lines with `max_calls` are counted
             for all workers.
         plan_s, plan_left_s: its hours to mobiles this month; None = no such plan.
+        forwards, forwards_last_hour: its forwards that stand, and those of the last hour, as far as
+            Redis knows: several workers tell it those beyond an eighth of the limit, one alone
+            none.
+        reached: the limit on them that is reached by all workers together; None = neither.
         cap_s, cap_left_s: what its fleet may use out of plan this month, standing calls taken off;
             None = no cap.
     """
@@ -78,6 +84,9 @@ class Facts:
     fleet_suspended: bool
     cap_s: int | None
     cap_left_s: float | None
+    forwards: int = 0
+    forwards_last_hour: int = 0
+    reached: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +216,7 @@ class _Walk:
         facts = self.facts.get(line.number)
         if facts is None:
             facts = self.facts[line.number] = await self._facts(line)
-        return replace(
+        found = replace(
             situation,
             calls_in_progress=facts.calls,
             registered=facts.contacts > 0,
@@ -216,6 +225,17 @@ class _Walk:
             cap_left_s=facts.cap_left_s,
             fleet_suspended=facts.fleet_suspended,
         )
+        return at_limit(found, facts.reached) if facts.reached else found
+
+    def _reached(self, standing: int, last_hour: int, workers: int) -> str | None:
+        """The limit on forwards that leaves no place in the pool of all workers."""
+        if workers < 2:
+            return None
+        for limit, found in ((STANDING, standing), (LAST_HOUR, last_hour)):
+            most = getattr(self._config.limits, limit)
+            if most > 0 and found >= pool_of(most, workers):
+                return limit
+        return None
 
     async def _facts(self, line: Line) -> Facts:
         now, zone = time.time(), ZoneInfo(self._config.numbering.timezone)
@@ -228,7 +248,11 @@ class _Walk:
         pipe.get(FLEET + line.fleet)
         pipe.hget(usage, "out_of_plan")
         pipe.hgetall(standing_key(usage))
-        calls, contacts, deducted, raw, spent, standing = await pipe.execute()
+        pipe.zcount(f"{STANDING_POOL}{line.number}", f"({now}", "+inf")
+        pipe.zcount(f"{HOUR_POOL}{line.number}", f"({now}", "+inf")
+        pipe.zcount(INDEX, now - SKEW_S, "+inf")
+        replies = await pipe.execute()
+        calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
         fleet = _fleet(line.fleet, raw)
         plan_s = line.offer.plan_s
         # A plan whose use nobody can tell counts as not used up (rules.billing).
@@ -253,6 +277,9 @@ class _Walk:
             fleet.suspended,
             fleet.cap_seconds,
             cap_left_s,
+            forwards,
+            last_hour,
+            self._reached(forwards, last_hour, workers),
         )
 
 

@@ -20,10 +20,21 @@ from engine.live import LiveCalls
 from engine.redis_client import Client
 
 HOUR_S = 3600.0
+STANDING_POOL, HOUR_POOL = "forwards:", "forwards:hour:"
 STANDING, LAST_HOUR = "forwards_per_line", "forwards_per_line_per_hour"
 """The limits, by their names in the configuration and in `rules.decide.PREVENTED`."""
 _DEALT = 8  # one part in so many is dealt out
 _SWEEP = 10_000  # lines that were forwarded, before those without forwards lately are forgotten
+
+
+def share_of(limit: int, workers: int) -> int:
+    """How much of a limit a worker has for itself: all of it when it is alone."""
+    return limit // (_DEALT * workers) if workers > 1 else limit
+
+
+def pool_of(limit: int, workers: int) -> int:
+    """How much of a limit all workers have together, beyond their shares."""
+    return limit - workers * share_of(limit, workers)
 
 
 class _Hour:
@@ -59,9 +70,9 @@ class Forwards:
     ) -> None:
         self.workers = 1
         self._shared = redis is not None
-        self._pool = LiveCalls(redis, shared=self._shared, kind="forwards:")
+        self._pool = LiveCalls(redis, shared=self._shared, kind=STANDING_POOL)
         self._hour_pool = LiveCalls(
-            redis, shared=self._shared, lease_s=HOUR_S, kind="forwards:hour:", key_s=int(HOUR_S)
+            redis, shared=self._shared, lease_s=HOUR_S, kind=HOUR_POOL, key_s=int(HOUR_S)
         )
         self._standing: Counter[str] = Counter()
         self._pooled: set[tuple[str, str]] = set()  # line and call of those that are in the pool
@@ -113,7 +124,7 @@ class Forwards:
         pooled = bool(standing) and not self._has_share(line, standing)
         if not pooled:
             self._standing[line] += 1
-        elif await self._pool.admit(line, call_id, self._pool_of(standing)) is not None:
+        elif await self._pool.admit(line, call_id, pool_of(standing, self.workers)) is not None:
             return STANDING
         else:
             self._standing[line] += 1
@@ -125,7 +136,7 @@ class Forwards:
             self._note(line)
             return None
         try:
-            found = await self._hour_pool.admit(line, call_id, self._pool_of(hour))
+            found = await self._hour_pool.admit(line, call_id, pool_of(hour, self.workers))
         except BaseException:
             self.end(line, call_id)
             raise
@@ -169,11 +180,7 @@ class Forwards:
             await pool.close()
 
     def _share(self, limit: int) -> int:
-        """How much of a limit this worker has for itself."""
-        return limit // (_DEALT * self.workers) if self._shared and self.workers > 1 else limit
-
-    def _pool_of(self, limit: int) -> int:
-        return limit - self.workers * self._share(limit)
+        return share_of(limit, self.workers) if self._shared else limit
 
     def _has_share(self, line: str, limit: int) -> bool:
         return self._standing[line] - self._in_pool[line] < self._share(limit)

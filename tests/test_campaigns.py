@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import fuzz, leaks, soak, workers
+from tests.campaigns import fuzz, imports, leaks, soak, workers
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -51,6 +51,11 @@ def test_the_soak_finds_a_call_that_ended_otherwise() -> None:
 @pytest.mark.scenario
 def test_no_call_is_lost_when_workers_are_killed_reloaded_rolled_and_drained() -> None:
     print(workers.run(rate=40.0, stage_s=1.5, hold_s=0.7))
+
+
+@pytest.mark.scenario
+def test_an_import_is_whole_or_not_at_all_and_no_call_waits_for_it() -> None:
+    print(imports.run(lines=6_000, form="csv"))
 
 
 @pytest.mark.scenario

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 INDEX = "workers"
 WORKER_PREFIX = "worker:"
 ACK_PREFIX = "ack:"
+SKEW_S = 20.0
+"""Clocks of hosts that share a Redis may differ so much."""
 WITHIN_S = 1.5  # how long a writer waits; the promise is one second
 _PROBE_LIFE_S = 60
 _PROBE_AGAIN_S = 0.25  # a worker whose stream was just interrupted hears the next one

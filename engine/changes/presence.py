@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from engine import __version__
-from engine.changes.acks import ACK_PREFIX, INDEX, WORKER_PREFIX, LiveWorker
+from engine.changes.acks import ACK_PREFIX, INDEX, SKEW_S, WORKER_PREFIX, LiveWorker
 from rules.store import PROBE_PREFIX
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 LIFE_S = 5
 """A worker that has not renewed its sign of life for so long counts as gone."""
 RENEW_S = 1.5
-SKEW_S = 20.0  # clocks of hosts may differ so much
 FORGET_S = 3600  # the index names a worker that went without a word for so long
 ACK_LIFE_S = 60
 MOST_PROBES = 10_000  # that wait for Redis; whoever writes asks again

@@ -36,8 +36,8 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     """Say what would happen to a call to line N now, step by step, and why.
 
     Calls in progress, registrations and the month's usage are those that Redis holds now, for
-    every line the call may meet. Forwards in progress and in the last hour are counted by each
-    worker for itself: their limits are named, and taken for not reached.
+    every line the call may meet. Of a line's forwards, standing and in the last hour, Redis knows
+    those beyond an eighth of the limits, and with a single worker none: that worker counts alone.
 
     \b
     Examples:
@@ -91,6 +91,12 @@ def _known(facts: Facts) -> Iterator[str]:
     if facts.plan_s is not None:
         left = "unknown" if facts.plan_left_s is None else duration(facts.plan_left_s)
         yield f"    plan to mobiles: {left} left of {duration(facts.plan_s)} this month"
+    if facts.forwards or facts.forwards_last_hour:
+        reached = f", {facts.reached} is reached" if facts.reached else ""
+        yield (
+            f"    forwards that Redis knows of: {facts.forwards} stand, "
+            f"{facts.forwards_last_hour} in the last hour{reached}"
+        )
     fleet = f"    fleet {facts.fleet}: {'SUSPENDED' if facts.fleet_suspended else 'not suspended'}"
     if facts.cap_s is None or facts.cap_left_s is None:
         yield f"{fleet}, no cap"

@@ -385,5 +385,6 @@ def test_on_a_cluster_each_slot_is_switched_in_one_step(
         assert main(["line", "import", both, "--replace", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
         assert (told["updated"], told["deleted"]) == (500, 1)
+        assert client.xlen("audit:") == client.xlen("audit:acme") == 2
         assert json.loads(client.get(f"line:{number(499)}"))["label"] == "two"
         assert not client.exists(f"line:{number(999)}")

@@ -260,6 +260,30 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     assert "SUSPENDED" in run("explain", LINE).out
 
 
+def test_explain_tells_when_all_workers_have_reached_a_limit_on_forwards(
+    run: Run, store: Any
+) -> None:
+    mobile = {"unconditional": {"on": True, "to": {"kind": "number", "number": MOBILE}}}
+    store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme", "forwards": mobile}))
+    later = time.time() + 60
+    store.zadd("workers", {"0-a": later, "1-b": later, "gone": time.time() - 60})
+    pool = 50 - 2 * (50 // 16)  # two workers have three each for themselves
+
+    def told() -> Any:
+        return run("explain", LINE, "--json").json
+
+    store.zadd(f"forwards:{LINE}", {f"call-{n}": later for n in range(pool - 1)})
+    store.zadd(f"forwards:{LINE}", {"lapsed": time.time() - 1})
+    assert told()["lines"][0]["forwards"] == pool - 1
+    assert told()["stages"][0]["decision"]["action"] == "forward"
+    store.zadd(f"forwards:{LINE}", {"one more": later})
+    assert told()["lines"][0]["reached"] == "forwards_per_line"
+    assert told()["stages"][0]["decision"]["action"] == "reject"
+    text = run("explain", LINE).out
+    assert f"{pool} stand, 0 in the last hour, forwards_per_line is reached" in text
+    assert "counts as off, 50 forwards of the line stand already" in text
+
+
 def test_every_field_of_a_record_is_documented() -> None:
     text = (Path(__file__).parents[2] / "docs/cdr.md").read_text()
     entry, _, rest = text.partition("### An element of `forwards`")
