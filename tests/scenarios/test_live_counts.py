@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing, to_number
 
 WORKERS = 3
 AT_ONCE = 102
@@ -38,23 +38,8 @@ def theatre(
         "timers": {"pre_ringing_s": 1},
     }
     crew = Crew(directory, shared_redis.url, WORKERS, settings)
-    crew.start()
-    try:
-        yield Theatre(crew, shared_redis.client, directory)
-        deadline = time.monotonic() + 10
-        while leaks := crew.leaks(shared_redis.client):
-            assert time.monotonic() < deadline, leaks
-            time.sleep(0.1)
-    finally:
-        status = crew.stop()
-    assert status == 0, crew.log
-    assert not crew.complaints()
-
-
-@pytest.fixture
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
-    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-        yield stage
+    with playing(crew, shared_redis.client, directory) as theatre:
+        yield theatre
 
 
 async def burst(stage: Stage, line: str) -> list[Call]:

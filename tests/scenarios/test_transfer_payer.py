@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +15,7 @@ from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing, to_number
 from tests.scenarios.test_transfer import own
 
 UNLIMITED = {"mobile": "unlimited"}
@@ -29,23 +28,8 @@ def theatre(
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("crew")
     crew = Crew(directory, shared_redis.url, 2)
-    crew.start()
-    try:
-        yield Theatre(crew, shared_redis.client, directory)
-        deadline = time.monotonic() + 10
-        while leaks := crew.leaks(shared_redis.client):
-            assert time.monotonic() < deadline, leaks
-            time.sleep(0.1)
-    finally:
-        status = crew.stop()
-    assert status == 0, crew.log
-    assert not crew.complaints()
-
-
-@pytest.fixture
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
-    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-        yield stage
+    with playing(crew, shared_redis.client, directory) as theatre:
+        yield theatre
 
 
 async def forwarded(
