@@ -243,6 +243,9 @@ class Engine:
             problems.append(f"/calls: {calls}")
         if active := self.metric("renvoi_active_calls"):
             problems.append(f"renvoi_active_calls: {active}")
-        if leases := list(client.scan_iter("live:*", count=1000)):
+        leases = list(client.scan_iter("live:*", count=1000))
+        standing = client.scan_iter("forwards:*", count=1000)
+        leases += [key for key in standing if not str(key).startswith("forwards:hour:")]
+        if leases:
             problems.append(f"leases: {leases}")
         return "; ".join(problems)

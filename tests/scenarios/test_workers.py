@@ -25,7 +25,10 @@ def theatre(
 ) -> Iterator[Theatre]:
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("crew")
-    settings = {"timers": {"drain_s": DRAIN_S, "hung_s": 4}}
+    settings = {
+        "timers": {"drain_s": DRAIN_S, "hung_s": 4},
+        "limits": {"forwards_per_line": 15},  # so few that all are counted in Redis
+    }
     crew = Crew(directory, shared_redis.url, WORKERS, settings)
     crew.start()
     try:
@@ -108,6 +111,7 @@ async def test_a_killed_worker_is_back_and_its_calls_have_their_records(
     await forwarded.receive(180)
     await stage.ended(over.call_id, outcome="answered")
     await asyncio.sleep(0.6)  # what changes is written down after a moment
+    assert stage.redis.zcard(f"forwards:{forwarding}") == 1
     assert crew.get("/metrics")[0] == 200  # the supervisor knows what it counted so far
     pid = crew.kill(1)
     took_s = await crew.replaced(1, pid)
@@ -123,7 +127,8 @@ async def test_a_killed_worker_is_back_and_its_calls_have_their_records(
     assert sorted(death["standing"]) == sorted(
         record["id"] for record in stage.records() if record["why"] == "worker_died"
     )
-    # its line is free again at once, without waiting for the lease
+    # its lines are free again at once, without waiting for the lease
+    await crew.until(lambda: stage.redis.zcard(f"forwards:{forwarding}") == 0)
     again, again_ring = await next_call(stage, crew, line, 1)
     await part(again, again_ring)
     # the other worker has not noticed
