@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmarks.cases import BENCHES as LOADED
 from benchmarks.cases import QUICK, STEADY, Settings
 from benchmarks.compare import compare
+from benchmarks.duel import command as duel
 from benchmarks.figures import header, row
 from benchmarks.goodput import run_goodput
 from benchmarks.idle import run_idle
@@ -40,7 +41,12 @@ def parser() -> argparse.ArgumentParser:
     """All options; `compare` is a word among the benches because most options serve both."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = ", ".join(BENCHES)
-    made.add_argument("bench", nargs="*", help=f"of {names}, or compare, instructions; all if none")
+    made.add_argument(
+        "bench",
+        nargs="*",
+        help=f"of {names}, or compare, instructions; all if none; "
+        "or duel (its own options: duel --help)",
+    )
     made.add_argument("--quick", action="store_true", help="about a minute: a look, no figures")
     made.add_argument("--rate", type=float, help="calls per second, instead of the bench's own")
     made.add_argument("--calls", type=int, help="number of calls, instead of the bench's own")
@@ -56,8 +62,24 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run what was asked for. Returns 0, 1 when a bench could not be carried out, 2 for usage."""
+    arguments = sys.argv[1:] if argv is None else argv
+    for program, package in _NEEDED.items():
+        if shutil.which(program) is None:
+            print(f"{program}: not found (Debian package {package})", file=sys.stderr)
+            return 1
+    raise_descriptor_limit()
+    try:
+        if arguments[:1] == ["duel"]:
+            return duel.main(arguments[1:])
+        return _bench(arguments)
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _bench(arguments: list[str]) -> int:
     usage = parser()
-    options = usage.parse_args(argv)
+    options = usage.parse_args(arguments)
     wrong = [name for name in options.bench if name not in (*BENCHES, "compare", "instructions")]
     if wrong:
         usage.error(f"bench: unknown (got {wrong[0]})")
@@ -65,11 +87,6 @@ def main(argv: list[str] | None = None) -> int:
         value = getattr(options, name)
         if value is not None and value <= 0:
             usage.error(f"--{name}: must be above 0 (got {value:g})")
-    for program, package in _NEEDED.items():
-        if shutil.which(program) is None:
-            print(f"{program}: not found (Debian package {package})", file=sys.stderr)
-            return 1
-    raise_descriptor_limit()
     command = tuple(shlex.split(options.engine)) if options.engine else None
     settings = Settings(
         subject=Subject(options.checkout.resolve(), command),
@@ -81,20 +98,16 @@ def main(argv: list[str] | None = None) -> int:
     )
     if settings.cores[0] == settings.cores[1]:
         report("one core only: engine and load compete, the figures show it")
-    try:
-        if "compare" in options.bench:
-            return _compare(usage, options, settings)
-        if "instructions" in options.bench:
-            named = tuple(name for name in options.bench if name != "instructions") or COUNTED
-            if unknown := set(named) - {bench.name for bench in STEADY}:
-                usage.error(f"instructions: cannot be counted (got {min(unknown)})")
-            count(settings, named, options.base, keep=options.keep)
-            return 0
-        names = options.bench or (QUICK if options.quick else tuple(BENCHES))
-        return _run(names, settings)
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
+    if "compare" in options.bench:
+        return _compare(usage, options, settings)
+    if "instructions" in options.bench:
+        named = tuple(name for name in options.bench if name != "instructions") or COUNTED
+        if unknown := set(named) - {bench.name for bench in STEADY}:
+            usage.error(f"instructions: cannot be counted (got {min(unknown)})")
+        count(settings, named, options.base, keep=options.keep)
+        return 0
+    names = options.bench or (QUICK if options.quick else tuple(BENCHES))
+    return _run(names, settings)
 
 
 def _run(names: tuple[str, ...] | list[str], settings: Settings) -> int:

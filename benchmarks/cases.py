@@ -51,6 +51,7 @@ class Bench:
     rig: Mapping[str, object] = field(default_factory=dict)
     load: Mapping[str, object] = field(default_factory=dict)
     warm_calls: int = LINES  # one for each line, so that all rules are in memory
+    warm_rate: float = WARM_RATE
     refused_as: str = ""  # reason in renvoi_rejected_total that must count the calls
 
 
@@ -98,24 +99,40 @@ def run_latency(settings: Settings) -> Iterator[Result]:
 def run_ceiling(settings: Settings) -> Iterator[Result]:
     """Search the highest rate at which no call and no message is lost, then hold it past 32 s."""
     bench = Bench("ceiling", 1500, 5, 2.5, "")
-    rate, low, high = settings.rate or bench.rate, 0.0, math.inf
-    for _ in range(2 if settings.quick else 7):
-        result = _ceiling_step(bench, settings, rate, bench.full_s)
+    low = 0.0
+    for result in search(
+        lambda rate: _ceiling_step(bench, settings, rate, bench.full_s),
+        settings.rate or bench.rate,
+        2 if settings.quick else 7,
+        _CEILING_GRAIN,
+    ):
         yield result
-        if _lossless(result):
-            low = rate
-        else:
-            high = rate
-        if high - low <= _CEILING_GRAIN:
-            break
-        rate = low + 500 if math.isinf(high) else (low + high) / 2
+        if lossless(result):
+            low = max(low, result.rate)
     if low and not settings.quick:
         for held in (low, low * 0.85):
             result = _ceiling_step(bench, settings, held, LINGER_S + 4)
             result.bench = "ceiling-held"
             yield result
-            if _lossless(result):
+            if lossless(result):
                 break
+
+
+def search(
+    step: Callable[[float], Result], first: float, most_steps: int, grain: float
+) -> Iterator[Result]:
+    """Run `step` at rates that close in on the highest one without loss, to within `grain`."""
+    rate, low, high = first, 0.0, math.inf
+    for _ in range(most_steps):
+        result = step(rate)
+        yield result
+        if lossless(result):
+            low = rate
+        else:
+            high = rate
+        if high - low <= grain:
+            break
+        rate = low + 4 * grain if math.isinf(high) else (low + high) / 2
 
 
 def _ceiling_step(bench: Bench, settings: Settings, rate: float, full_s: float) -> Result:
@@ -123,11 +140,11 @@ def _ceiling_step(bench: Bench, settings: Settings, rate: float, full_s: float) 
     with open_rig(settings, bench.rig) as rig:
         rest = settle(rig, bench, settings)
         result = measure(rig, plan, bench, rest.idle_share, until_loss=True)
-    verdict = "no loss" if _lossless(result) else "loss, given up"
+    verdict = "no loss" if lossless(result) else "loss, given up"
     return replace(result, remark=", ".join(filter(None, (verdict, result.remark))))
 
 
-def _lossless(result: Result) -> bool:
+def lossless(result: Result) -> bool:
     """No call failed, nothing had to be sent twice, and SIPp could keep the rate within 2 %."""
     sent_as_asked = result.got_rate >= 0.98 * result.rate
     return result.failed == 0 and result.retransmissions == 0 and sent_as_asked
@@ -206,7 +223,7 @@ class Rest:
 
 def settle(rig: Rig, bench: Bench, settings: Settings) -> Rest:
     """Warm the engine up and let it rest."""
-    plan = Plan(rate=WARM_RATE, calls=bench.warm_calls)
+    plan = Plan(rate=bench.warm_rate, calls=bench.warm_calls)
     plan = replace(plan, **bench.load)  # type: ignore[arg-type]
     outcome = run(rig, plan, f"{bench.name}, warm-up")
     if outcome.lost == outcome.last.started:

