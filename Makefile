@@ -34,6 +34,8 @@ test: install $(API_READY)
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
 	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
 	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
+	@ls /usr/lib/*/kamailio/modules/ndb_redis.so >/dev/null 2>&1 || \
+		$(call apt_install,kamailio-redis-modules)
 	@command -v systemd-analyze >/dev/null || $(call apt_install,systemd)
 	@command -v promtool >/dev/null || $(call apt_install,prometheus)
 	@command -v chromium >/dev/null || $(call apt_install,chromium fonts-dejavu-core)

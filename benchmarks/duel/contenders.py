@@ -106,9 +106,15 @@ class DuelRig(Rig):
     Every call of a rig comes from a number that has not called before."""
 
     def __init__(
-        self, subject: Subject, peer: Peer | None, case: Case, *, cores: tuple[int, int]
+        self,
+        subject: Subject,
+        peer: Peer | None,
+        case: Case,
+        *,
+        cores: tuple[int, int],
+        start_s: float = 15.0,
     ) -> None:
-        super().__init__(subject, cores=cores, phone=case.phone)
+        super().__init__(subject, cores=cores, phone=case.phone, start_s=start_s)
         self.peer = peer
         self.case = case
         self._called = 0

@@ -59,6 +59,7 @@ class Seen:
 
     invited: int = 0
     dialled: list[int] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)  # where to
     busy: int = 0
 
 
@@ -118,6 +119,7 @@ class Wire(threading.Thread):
         seen = self.calls.setdefault(caller[1], Seen())
         if is_invite and from_server:
             seen.dialled.append(at_ns)
+            seen.ports.append(int.from_bytes(packet[udp + 2 : udp + 4], "big"))
         elif is_invite:
             seen.invited = seen.invited or at_ns  # a repeated INVITE: the caller waits already
         elif not from_server:
