@@ -9,9 +9,12 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import pauses
 from benchmarks.cases import BENCHES as LOADED
-from benchmarks.cases import QUICK, STEADY, Settings
+from benchmarks.cases import STEADY, Settings
+from benchmarks.ceiling import run_ceiling
 from benchmarks.compare import compare
+from benchmarks.curves import command as curves
 from benchmarks.duel import command as duel
 from benchmarks.figures import header, row
 from benchmarks.goodput import run_goodput
@@ -27,6 +30,7 @@ from benchmarks.subject import CHECKOUT, Subject, machine
 
 BENCHES = {
     **LOADED,
+    "ceiling": run_ceiling,
     "idle": run_idle,
     "goodput": run_goodput,
     "manager": run_manager,
@@ -34,6 +38,8 @@ BENCHES = {
     "sharding": run_sharding,
     "lines": run_lines,
 }
+QUICK = tuple(name for name in (*LOADED, "ceiling") if name not in ("floor", "limited"))
+_WITH_OPTIONS_OF_THEIR_OWN = {"duel": duel.main, "curves": curves.main, "pauses": pauses.main}
 _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 
 
@@ -45,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "bench",
         nargs="*",
         help=f"of {names}, or compare, instructions; all if none; "
-        "or duel (its own options: duel --help)",
+        "or duel, curves, pauses (options of their own: duel --help)",
     )
     made.add_argument("--quick", action="store_true", help="about a minute: a look, no figures")
     made.add_argument("--rate", type=float, help="calls per second, instead of the bench's own")
@@ -69,8 +75,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1
     raise_descriptor_limit()
     try:
-        if arguments[:1] == ["duel"]:
-            return duel.main(arguments[1:])
+        if arguments and arguments[0] in _WITH_OPTIONS_OF_THEIR_OWN:
+            return _WITH_OPTIONS_OF_THEIR_OWN[arguments[0]](arguments[1:])
         return _bench(arguments)
     except BenchmarkError as error:
         print(error, file=sys.stderr)

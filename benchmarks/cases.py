@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ _KIB = 1024
 WARM_RATE = 300.0  # calls/s that every machine carries
 _FILL = 0.7  # share of the engine's core at which CPU per call is measured, at most
 _LOST_AT_MOST = 0.01  # share of lost calls above which a run says nothing about CPU per call
-_CEILING_GRAIN = 125.0  # calls/s at which the search ends
 
 
 @dataclass(frozen=True)
@@ -94,60 +92,6 @@ def run_latency(settings: Settings) -> Iterator[Result]:
         for rate in rates:
             plan = replace(settings, rate=rate).plan(rate, bench.full_s, bench.quick_s)
             yield measure(rig, plan, bench, rest.idle_share)
-
-
-def run_ceiling(settings: Settings) -> Iterator[Result]:
-    """Search the highest rate at which no call and no message is lost, then hold it past 32 s."""
-    bench = Bench("ceiling", 1500, 5, 2.5, "")
-    low = 0.0
-    for result in search(
-        lambda rate: _ceiling_step(bench, settings, rate, bench.full_s),
-        settings.rate or bench.rate,
-        2 if settings.quick else 7,
-        _CEILING_GRAIN,
-    ):
-        yield result
-        if lossless(result):
-            low = max(low, result.rate)
-    if low and not settings.quick:
-        for held in (low, low * 0.85):
-            result = _ceiling_step(bench, settings, held, LINGER_S + 4)
-            result.bench = "ceiling-held"
-            yield result
-            if lossless(result):
-                break
-
-
-def search(
-    step: Callable[[float], Result], first: float, most_steps: int, grain: float
-) -> Iterator[Result]:
-    """Run `step` at rates that close in on the highest one without loss, to within `grain`."""
-    rate, low, high = first, 0.0, math.inf
-    for _ in range(most_steps):
-        result = step(rate)
-        yield result
-        if lossless(result):
-            low = rate
-        else:
-            high = rate
-        if high - low <= grain:
-            break
-        rate = low + 4 * grain if math.isinf(high) else (low + high) / 2
-
-
-def _ceiling_step(bench: Bench, settings: Settings, rate: float, full_s: float) -> Result:
-    plan = replace(settings, rate=rate, calls=None).plan(rate, full_s, bench.quick_s)
-    with open_rig(settings, bench.rig) as rig:
-        rest = settle(rig, bench, settings)
-        result = measure(rig, plan, bench, rest.idle_share, until_loss=True)
-    verdict = "no loss" if lossless(result) else "loss, given up"
-    return replace(result, remark=", ".join(filter(None, (verdict, result.remark))))
-
-
-def lossless(result: Result) -> bool:
-    """No call failed, nothing had to be sent twice, and SIPp could keep the rate within 2 %."""
-    sent_as_asked = result.got_rate >= 0.98 * result.rate
-    return result.failed == 0 and result.retransmissions == 0 and sent_as_asked
 
 
 def run_memory(settings: Settings) -> Iterator[Result]:
@@ -324,7 +268,5 @@ def _steady(bench: Bench) -> Callable[[Settings], Iterator[Result]]:
 BENCHES: dict[str, Callable[[Settings], Iterator[Result]]] = {
     **{bench.name: _steady(bench) for bench in STEADY},
     "latency": run_latency,
-    "ceiling": run_ceiling,
     "memory": run_memory,
 }
-QUICK = tuple(name for name in BENCHES if name not in ("floor", "limited"))

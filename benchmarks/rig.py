@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from urllib.request import urlopen
 
 import redis
 
+from benchmarks.certificate import certificate_for
 from benchmarks.figures import Samples, scrape, total
 from benchmarks.processes import (
     BenchmarkError,
@@ -111,13 +111,14 @@ class Rig:
         self.phone_port = free_port()
         self.voicemail_port = free_port()
         self.redis_port = free_port(socket.SOCK_STREAM)
+        self.engine_redis_port = self.redis_port  # as the engine is told
         self.children: list[Child] = []
         self.engine: Child | None = None
 
     def __enter__(self) -> Self:
         try:
             self._start_redis()
-            self._write_rules()
+            self.write_rules()
             self._start_answering(self.phone, self.phone_port)
             self._start_answering("answering", self.voicemail_port)
             if self.with_engine:
@@ -207,7 +208,8 @@ class Rig:
         """The file, in the rig's directory, of who calls whom in the next `calls` calls."""
         return "numbers.csv"
 
-    def _write_rules(self) -> None:
+    def write_rules(self) -> None:
+        """All lines into Redis, and who calls them into a file."""
         numbers = ["SEQUENTIAL"]
         with self._redis() as client, client.pipeline() as batch:
             for index in range(LINES):
@@ -250,7 +252,7 @@ class Rig:
                 "number": f"sip:{{number}}@{HOST}:{self.voicemail_port}",
             },
             "limits": self.limits,
-            "redis": {"url": f"redis://{HOST}:{self.redis_port}/0"},
+            "redis": {"url": f"redis://{HOST}:{self.engine_redis_port}/0"},
             "admin": {"listen": f"{HOST}:{self.first_admin_port}"},
             "log": {"level": "info", "format": "json"},
         }
@@ -283,21 +285,6 @@ class Rig:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"{what}: not up in {self._start_s:g} s: {child.last_lines()}")
             time.sleep(0.05)
-
-
-def certificate_for(address: str, directory: Path) -> tuple[Path, Path]:
-    """A certificate that vouches for itself, and its key."""
-    paths = directory / "certificate.pem", directory / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=bench"]
-    command += ["-addext", f"subjectAltName=IP:{address}", "-out", str(paths[0])]
-    try:
-        done = subprocess.run([*command, "-keyout", str(paths[1])], capture_output=True, text=True)
-    except OSError as error:
-        raise BenchmarkError(f"openssl: {error.strerror} (Debian package openssl)") from error
-    if done.returncode != 0:
-        raise BenchmarkError(f"openssl: {done.stderr.strip()}")
-    return paths
 
 
 def sipp_common() -> list[str]:

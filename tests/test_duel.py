@@ -12,11 +12,11 @@ from benchmarks.duel.cases import CASES, Case
 from benchmarks.duel.contenders import PEERS, RENVOI, DuelRig, Kamailio, sippy_python
 from benchmarks.duel.match import Slot
 from benchmarks.duel.ratios import FIGURES, ratios, table
-from benchmarks.duel.wire import Seen, Wire
 from benchmarks.figures import Result
 from benchmarks.load import run
 from benchmarks.processes import BenchmarkError
 from benchmarks.subject import Subject
+from benchmarks.wire import Seen, Wire
 
 CALLS = 4
 KAMAILIOS = [name for name, peer in PEERS.items() if isinstance(peer, Kamailio)]

@@ -9,7 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.cases import Settings, lossless
+from benchmarks.cases import Settings
+from benchmarks.ceiling import lossless
 from benchmarks.duel.cases import CASES
 from benchmarks.duel.contenders import PEERS, RENVOI
 from benchmarks.duel.match import Slot, affordable_rate, find_ceiling, measure_slot, stand

@@ -117,16 +117,21 @@ class DuelRig(Rig):
         super().__init__(subject, cores=cores, phone=case.phone, start_s=start_s)
         self.peer = peer
         self.case = case
-        self._called = 0
+        self.placed = 0  # calls so far
         self._files = 0
+
+    def called_by(self, index: int) -> str:
+        """Whom call number `index` of the rig calls: each line in turn."""
+        return called(index % LINES)
 
     def numbers(self, calls: int) -> str:
         """See Rig."""
         rows = ["SEQUENTIAL"]
-        for index in range(self._called, self._called + calls):
-            line = index % LINES
-            rows.append(f"{called(line)};+3314{index:07d};{nobody(line)}")
-        self._called += calls
+        rows += [
+            f"{self.called_by(index)};+3314{index:07d};{nobody(index % LINES)}"
+            for index in range(self.placed, self.placed + calls)
+        ]
+        self.placed += calls
         self._files += 1
         name = f"numbers-{self._files}.csv"
         (self.directory / name).write_text("\n".join(rows) + "\n")
@@ -141,7 +146,9 @@ class DuelRig(Rig):
                 else {"kind": "number", "number": target}
                 for condition, target in self.case.forwards.items()
             }
-            batch.set(f"line:{number}", document(number, None, after_s=AFTER_S, **targets))
+            batch.set(
+                f"line:{number}", document(number, self.max_calls, after_s=AFTER_S, **targets)
+            )
             phone = f"sip:phone@{HOST}:{self.phone_port}"
             batch.zadd(f"reg:{number}", {phone: time.time() + 86400})
             return

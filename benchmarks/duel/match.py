@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from benchmarks.cases import Bench, Settings, lossless, measure, search, settle
+from benchmarks.cases import Bench, Settings, measure, settle
+from benchmarks.ceiling import lossless, search
 from benchmarks.duel.cases import AFTER_S, CASES, Case
 from benchmarks.duel.contenders import PEERS, RENVOI, DuelRig
-from benchmarks.duel.wire import Wire
 from benchmarks.figures import Result, percentile
 from benchmarks.load import Plan, Run, run
 from benchmarks.processes import BenchmarkError
 from benchmarks.rig import HOST, LINES, STRANGER
+from benchmarks.wire import Wire
 
 FILL = 0.5  # share of the slowest contender's core at which they are compared
 _CEILING_S = 5.0

@@ -29,19 +29,22 @@ _FROM = re.compile(rb"\r\n(?:From|f)\s*:[^\r]*?sips?:\+?(\d+)@", re.IGNORECASE)
 
 # Classic BPF on the IPv4 packet (SOCK_DGRAM: no link header). X = length of the IP header.
 _LOAD_BYTE, _LOAD_X, _IND_HALF, _IND_WORD = 0x30, 0xB1, 0x48, 0x40
-_JUMP_EQ, _RETURN = 0x15, 0x06
+_JUMP_EQ, _JUMP_GE, _JUMP_GT, _RETURN = 0x15, 0x35, 0x25, 0x06
 
 
-def _filter(port: int) -> bytes:
-    """UDP from or to `port` whose payload is an INVITE or a 486."""
+def _filter(ports: range) -> bytes:
+    """UDP from or to one of `ports` whose payload is an INVITE or a 486."""
+    first, last = ports[0], ports[-1]
     program = [
         (_LOAD_BYTE, 0, 0, 9),  # protocol
-        (_JUMP_EQ, 0, 11, socket.IPPROTO_UDP),
+        (_JUMP_EQ, 0, 13, socket.IPPROTO_UDP),
         (_LOAD_X, 0, 0, 0),
-        (_IND_HALF, 0, 0, 0),
-        (_JUMP_EQ, 2, 0, port),
-        (_IND_HALF, 0, 0, 2),
-        (_JUMP_EQ, 0, 6, port),
+        (_IND_HALF, 0, 0, 0),  # from
+        (_JUMP_GE, 0, 1, first),
+        (_JUMP_GT, 0, 3, last),
+        (_IND_HALF, 0, 0, 2),  # to
+        (_JUMP_GE, 0, 7, first),
+        (_JUMP_GT, 6, 0, last),
         (_IND_WORD, 0, 0, 8),  # the first four bytes of the payload
         (_JUMP_EQ, 3, 0, _INVITE),
         (_JUMP_EQ, 0, 3, _SIP),
@@ -64,13 +67,14 @@ class Seen:
 
 
 class Wire(threading.Thread):
-    """Context manager that listens on the loopback for the traffic of the server on `port`.
+    """Context manager that listens on the loopback for the traffic of the server on `port`
+    (and as many behind it as `several` says).
 
     Raises BenchmarkError without the right to (root or CAP_NET_RAW)."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, several: int = 1) -> None:
         super().__init__(name="wire", daemon=True)
-        self._port = port
+        self._ports = range(port, port + several)
         self._over = False
         self.calls: dict[bytes, Seen] = {}
         try:
@@ -79,7 +83,7 @@ class Wire(threading.Thread):
             )
         except PermissionError as error:
             raise BenchmarkError("the wire: needs root (CAP_NET_RAW)") from error
-        program = _filter(port)
+        program = _filter(self._ports)
         self._program = ctypes.create_string_buffer(program, len(program))
         attached = struct.pack("HL", len(program) // 8, ctypes.addressof(self._program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, attached)
@@ -111,7 +115,7 @@ class Wire(threading.Thread):
 
     def _note(self, packet: bytes, at_ns: int) -> None:
         udp = (packet[0] & 0x0F) * 4
-        from_server = int.from_bytes(packet[udp : udp + 2], "big") == self._port
+        from_server = int.from_bytes(packet[udp : udp + 2], "big") in self._ports
         is_invite = packet[udp + 8 : udp + 12] == b"INVI"
         caller = _FROM.search(packet, udp + 8)
         if caller is None:

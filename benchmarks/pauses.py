@@ -1,0 +1,116 @@
+"""The longest pause of a long run at half load: `python -m benchmarks pauses --help`.
+
+A pause is what a call sees of it: the longest decision on the wire and the longest set-up. Beside
+it, how long the interpreter's collections of garbage took, told by the engine's own process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.cases import Settings
+from benchmarks.duel.cases import CASES
+from benchmarks.duel.contenders import DuelRig
+from benchmarks.duel.match import Slot, affordable_rate
+from benchmarks.figures import percentile
+from benchmarks.load import Plan, report, run
+from benchmarks.processes import take_cores
+from benchmarks.rig import LINES
+from benchmarks.subject import CHECKOUT, Subject, machine
+from benchmarks.wire import Wire
+
+# The engine as it is, with a clock on its collections: seconds of each, one a line, to a file.
+_WITH_CLOCK = """
+import atexit, gc, sys, time
+since, took = [0.0], []
+def collection(phase, info):
+    now = time.perf_counter()
+    if phase == "start": since[0] = now
+    else: took.append((info["generation"], now - since[0]))
+gc.callbacks.append(collection)
+atexit.register(lambda: open(sys.argv.pop(), "w").writelines(f"{g} {s:.6f}\\n" for g, s in took))
+from engine.cli import main
+wanted, sys.argv = sys.argv[:], sys.argv[:-1]
+try:
+    code = main()
+finally:
+    sys.argv = wanted
+sys.exit(code)
+"""
+_LIMIT_MS = 5.0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks pauses", description=__doc__)
+    made.add_argument("--seconds", type=float, default=600.0, help="length of the load (600)")
+    made.add_argument("--rate", type=float, help="calls per second, instead of what fills half of "
+                      "the engine's core")  # fmt: skip
+    made.add_argument("--checkout", type=Path, default=CHECKOUT, help="the Renvoi to measure")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run and tell. Raises BenchmarkError when it cannot be carried out."""
+    usage = parser()
+    options = usage.parse_args(argv)
+    for name in ("rate", "seconds"):
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            usage.error(f"--{name}: must be above 0 (got {value:g})")
+    checkout = options.checkout.resolve()
+    cores = take_cores()
+    own = checkout / ".venv" / "bin" / "python"
+    python = str(own) if own.exists() else sys.executable
+    rate = options.rate or affordable_rate("renvoi", Settings(Subject(checkout), cores))
+    command = (python, "-c", _WITH_CLOCK, "serve", "--config", "{config}", "collections.txt")
+    rig = DuelRig(Subject(checkout, command), None, CASES["bridged"], cores=cores)
+    slot = Slot("renvoi", CASES["bridged"], rate, options.seconds)
+    with rig:
+        run(rig, slot.plan(rate, LINES), "warm-up")
+        with Wire(rig.sip_port) as wire:
+            plan = Plan(rate=rate, calls=round(rate * options.seconds))
+            outcome = run(rig, plan, "pauses")
+        rig.wait_until_idle(5)
+        assert rig.engine is not None
+        rig.engine.stop(signal.SIGINT, 10.0)
+        collections = _collections(rig.directory / "collections.txt")
+    decisions = wire.decisions_ms()
+    setups = outcome.latency.final_ms
+    told: dict[str, object] = {
+        "bench": "pauses",
+        "rate": rate,
+        "seconds": outcome.last.at_s,
+        "calls": outcome.last.started,
+        "lost": outcome.lost,
+        "again": outcome.last.retransmissions,
+        "engine_share": outcome.last.engine_cpu_s / outcome.last.at_s,
+        "others_had_the_core_s": outcome.engine_waited_s,
+    }
+    for name, values in ("decision", decisions), ("setup", setups):
+        for share, label in ((0.5, "p50"), (0.99, "p99"), (0.999, "p999"), (1.0, "max")):
+            told[f"{name}_{label}_ms"] = percentile(values, share)
+        told[f"{name}_above_{_LIMIT_MS:g}_ms"] = sum(value > _LIMIT_MS for value in values)
+    for generation in sorted({generation for generation, _ in collections}):
+        times = sorted(ms for found, ms in collections if found == generation)
+        told[f"collections_{generation}"] = len(times)
+        told[f"collection_{generation}_max_ms"] = times[-1]
+    for name, value in told.items():
+        report(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+    rounded = {n: round(v, 4) if isinstance(v, float) else v for n, v in told.items()}
+    print(json.dumps(rounded | {"machine": machine(Subject(checkout))}), flush=True)
+    return 0
+
+
+def _collections(path: Path) -> list[tuple[int, float]]:
+    """(generation, ms) of each collection that the engine's process told."""
+    if not path.exists():
+        report("the engine told nothing of its collections")
+        return []
+    rows = [line.split() for line in path.read_text().splitlines()]
+    return [(int(generation), float(seconds) * 1e3) for generation, seconds in rows]
