@@ -7,12 +7,12 @@ import time
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
+from engine import callers
 from engine.call import Call
 from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
-from rules.model import Line
 from rules.numbers import Numbering
 from sip import headers
 from sip.incoming import Incoming
@@ -28,6 +28,7 @@ class Calls:
     and its start."""
 
     def __init__(self, worker: Worker, prefix: str) -> None:
+        self.callers = callers.Callers(worker)
         self.tasks: set[asyncio.Task[None]] = set()
         self._worker = worker
         self._prefix = prefix
@@ -41,6 +42,10 @@ class Calls:
     def __iter__(self) -> Iterator[Call | StarCall]:
         """The calls that stand now; they may end meanwhile."""
         return iter(list(self._standing.values()))
+
+    def __contains__(self, call_id: str) -> bool:
+        """Whether the call with this id stands."""
+        return call_id in self._standing
 
     def oldest_s(self) -> float:
         """The age of the oldest call in seconds; 0 when there is none."""
@@ -70,8 +75,8 @@ class Calls:
             leg.reject(404)
             return
         self._stand(call)
-        if isinstance(call, Call):
-            self._count_caller(call)
+        if isinstance(call, Call) and call.story.caller:
+            self.callers.begin(call.story.id, call.story.caller)
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None
@@ -95,7 +100,7 @@ class Calls:
         worker, story = self._worker, call.story
         self._standing.pop(story.id, None)
         worker.admission.ended(call.source, story.called)
-        worker.live.leave(story.caller, caller_hold(story.id))
+        self.callers.end(story.id, story.caller)
         worker.meter.end(story.id)
         record = story.record(over)
         worker.metrics.call_over(record)
@@ -115,7 +120,7 @@ class Calls:
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
-                worker.live.release(record.caller, caller_hold(record.id))
+                worker.live.release(record.caller, callers.hold(record.id))
                 for forward in record.forwards:
                     worker.forwards.release(forward.line, record.id)
             for place, record in enumerate(journal.over + journal.standing):
@@ -183,40 +188,9 @@ class Calls:
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=within_s)
 
-    # -- the caller's own line --------------------------------------------------------------------
-
-    def _count_caller(self, call: Call) -> None:
-        """A call that a line makes through the engine counts on that line too (domain.md 1.3)."""
-        number = call.story.caller
-        if not number:
-            return
-        entry = self._worker.store.peek(number)
-        if entry is None:
-            self._keep(self._worker.loop.create_task(self._count_caller_later(call, number)))
-        elif entry.line is not None:
-            self._hold(call, entry.line)
-
-    async def _count_caller_later(self, call: Call, number: str) -> None:
-        try:
-            entry = await self._worker.store.look_up(number)
-        except Exception:
-            return  # Redis is away: whether the caller is a line of ours is not known
-        if entry.line is not None and call.story.id in self._standing:
-            self._hold(call, entry.line)
-
-    def _hold(self, call: Call, line: Line) -> None:
-        held = caller_hold(call.story.id)
-        self._worker.live.add(line.number, held, lease=line.max_calls is not None)
-
     def _keep(self, task: asyncio.Task[None]) -> None:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
-
-
-def caller_hold(call_id: str) -> str:
-    """How a call counts on the line that makes it: apart from the line it reaches, which may be
-    the same one."""
-    return f"{call_id}:caller"
 
 
 def called_by(target: bytes, numbering: Numbering) -> str | None:

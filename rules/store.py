@@ -156,6 +156,20 @@ class Store:
             raise Unavailable(f"Redis is away and {number} is not in memory")
         return copy
 
+    def ask_if_line(self, number: str, tell: Callable[[bool], None]) -> None:
+        """Ask Redis whether a number is a line, and remember nothing of it: for numbers that mostly
+        are none, of which there are many. `tell` is called with True also where only `look_up` can
+        find out; never, if Redis is away."""
+        key = f"line:{number}"
+        shard = self._layout.shard_of(key)
+
+        def take(reply: Any, span: Span | None, begun: float) -> None:
+            if not isinstance(reply, Unavailable):
+                tell(reply != 0)
+
+        if shard is not None:
+            shard.ask(("EXISTS", key), take)
+
     def targets(self, entry: Entry) -> Mapping[str, Line | None] | None:
         """The line of each number that the entry's forwards name, None where it is no line of
         ours; None for all when one of them is not in memory (`load_targets`)."""

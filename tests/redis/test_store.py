@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -90,6 +91,22 @@ async def settled(store: Store, number: str = LINE) -> Entry:
 
 
 # -- what is read ------------------------------------------------------------------------------
+
+
+async def test_who_is_only_asked_for_is_not_remembered(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    told: dict[str, bool] = {}
+    async with running(durable) as store:
+        for number in (LINE, GHOST):
+            store.ask_if_line(number, partial(told.__setitem__, number))
+        await until(lambda: len(told) == 2)
+        assert told == {LINE: True, GHOST: False}
+        assert store.peek(LINE) is store.peek(GHOST) is None
+        durable.kill()
+        await until(lambda: not store.redis_up)
+        store.ask_if_line(PEER, partial(told.__setitem__, PEER))
+    assert PEER not in told
 
 
 async def test_a_line_is_read_once_and_then_known(

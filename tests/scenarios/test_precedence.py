@@ -144,6 +144,10 @@ async def test_a_call_the_line_makes_counts(stage: Stage, known_by: str) -> None
         out = await stage.call(other, headers=identity)
     ring = await other_phone.incoming()
     await connect(out, ring)
+    deadline = time.monotonic() + 5
+    while not stage.redis.zcard(f"live:{line}"):  # who calls is asked beside the call
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
     call = await stage.call(line)
     assert (await call.final()).code == 486
     await part(out, ring)
