@@ -147,6 +147,7 @@ class Call:
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
+            event = None  # a standing call keeps no message
 
     async def owe(self) -> None:
         """Take over what is owed for the call because it comes of a transfer, if it does."""

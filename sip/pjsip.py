@@ -25,7 +25,7 @@ UAC = 0  # the other role is that of a server
 INVITE, CANCEL, ACK, BYE, REGISTER, OPTIONS, OTHER = range(7)
 EVENT_TIMER, EVENT_TX, EVENT_RX = 1, 2, 3
 TSX_TRYING, TSX_COMPLETED, TSX_TERMINATED = 2, 4, 6
-H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_TO = 4, 21, 36, 38
+H_ACCEPT, H_ALLOW, H_MAX_FORWARDS, H_SUPPORTED, H_TO = 0, 4, 21, 36, 38
 
 # Positions in `pjsip_sip_cfg_var` (a struct of ints): flags first, then the transaction settings.
 CFG_PORT_IN_FROM_TO, CFG_DISABLE_TCP_SWITCH, CFG_MAX_TRANSACTIONS, CFG_T1 = 0, 4, 13, 14
@@ -167,6 +167,7 @@ int pjsip_tsx_terminate(pjsip_transaction *, int);
 pjsip_msg_body *pjsip_msg_body_create(pj_pool_t *, const pj_str_t *, const pj_str_t *,
     const pj_str_t *);
 void *pjsip_msg_find_hdr(const pjsip_msg *, int, const void *);
+void *pjsip_msg_find_remove_hdr(pjsip_msg *, int, void *);
 pjsip_uri *pjsip_parse_uri(pj_pool_t *, char *, size_t, unsigned);
 void *pj_pool_calloc(pj_pool_t *, size_t, size_t);
 pj_str_t *pj_strdup(pj_pool_t *, pj_str_t *, const pj_str_t *);
