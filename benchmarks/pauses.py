@@ -10,6 +10,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,16 +25,17 @@ from benchmarks.rig import LINES
 from benchmarks.subject import CHECKOUT, Subject, machine
 from benchmarks.wire import Wire
 
-# The engine as it is, with a clock on its collections: seconds of each, one a line, to a file.
+# The engine as it is, with a clock on its collections: generation, unix time and seconds of each, one
+# a line, to a file when it ends.
 _WITH_CLOCK = """
 import atexit, gc, sys, time
 since, took = [0.0], []
 def collection(phase, info):
     now = time.perf_counter()
     if phase == "start": since[0] = now
-    else: took.append((info["generation"], now - since[0]))
+    else: took.append((info["generation"], time.time(), now - since[0]))
 gc.callbacks.append(collection)
-atexit.register(lambda: open(sys.argv.pop(), "w").writelines(f"{g} {s:.6f}\\n" for g, s in took))
+atexit.register(lambda: open(sys.argv.pop(), "w").writelines("%d %.3f %.6f\\n" % each for each in took))
 from engine.cli import main
 wanted, sys.argv = sys.argv[:], sys.argv[:-1]
 try:
@@ -75,11 +77,13 @@ def main(argv: Sequence[str]) -> int:
         run(rig, slot.plan(rate, LINES), "warm-up")
         with Wire(rig.sip_port) as wire:
             plan = Plan(rate=rate, calls=round(rate * options.seconds))
+            began = time.time()
             outcome = run(rig, plan, "pauses")
+            ended = time.time()
         rig.wait_until_idle(5)
         assert rig.engine is not None
         rig.engine.stop(signal.SIGINT, 10.0)
-        collections = _collections(rig.directory / "collections.txt")
+        collections = _collections(rig.directory / "collections.txt", began, ended)
     decisions = wire.decisions_ms()
     setups = outcome.latency.final_ms
     told: dict[str, object] = {
@@ -107,10 +111,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _collections(path: Path) -> list[tuple[int, float]]:
-    """(generation, ms) of each collection that the engine's process told."""
+def _collections(path: Path, began: float, ended: float) -> list[tuple[int, float]]:
+    """(generation, ms) of each collection in the engine's process between two unix times."""
     if not path.exists():
         report("the engine told nothing of its collections")
         return []
     rows = [line.split() for line in path.read_text().splitlines()]
-    return [(int(generation), float(seconds) * 1e3) for generation, seconds in rows]
+    return [
+        (int(generation), float(seconds) * 1e3)
+        for generation, at, seconds in rows
+        if began <= float(at) <= ended
+    ]
