@@ -25,8 +25,8 @@ from benchmarks.rig import LINES
 from benchmarks.subject import CHECKOUT, Subject, machine
 from benchmarks.wire import Wire
 
-# The engine as it is, with a clock on its collections: generation, unix time and seconds of each, one
-# a line, to a file when it ends.
+# The engine as it is, with a clock on its collections: generation, unix time and seconds of each,
+# one a line, to a file when it ends.
 _WITH_CLOCK = """
 import atexit, gc, sys, time
 since, took = [0.0], []
@@ -35,7 +35,10 @@ def collection(phase, info):
     if phase == "start": since[0] = now
     else: took.append((info["generation"], time.time(), now - since[0]))
 gc.callbacks.append(collection)
-atexit.register(lambda: open(sys.argv.pop(), "w").writelines("%d %.3f %.6f\\n" % each for each in took))
+def tell():
+    with open(sys.argv.pop(), "w") as told:
+        told.writelines("%d %.3f %.6f\\n" % each for each in took)
+atexit.register(tell)
 from engine.cli import main
 wanted, sys.argv = sys.argv[:], sys.argv[:-1]
 try:
