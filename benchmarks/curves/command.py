@@ -187,7 +187,7 @@ def summary(curve: Curve) -> str:
         for point in series.points:
             times = ["-" if ms is None else f"{ms:.2f}" for ms in (point.p50_ms, point.p99_ms)]
             rows.append(
-                f"{point.x:,g} | {series.name} | {point.cpu_us:,.0f} | {times[0]} | {times[1]} | "
+                f"{point.x:,.10g} | {series.name} | {point.cpu_us:,.0f} | {times[0]} | {times[1]} | "
                 f"{point.lost} of {point.calls}"
             )
     for name, slopes in curve.slopes().items():
