@@ -185,9 +185,9 @@ def summary(curve: Curve) -> str:
     rows = [f"{curve.x_label} | series | us/call | p50 ms | p99 ms | lost"]
     for series in curve.series:
         for point in series.points:
-            times = ["-" if ms is None else f"{ms:.2f}" for ms in (point.p50_ms, point.p99_ms)]
+            p50, p99 = ["-" if ms is None else f"{ms:.2f}" for ms in (point.p50_ms, point.p99_ms)]
             rows.append(
-                f"{point.x:,.10g} | {series.name} | {point.cpu_us:,.0f} | {times[0]} | {times[1]} | "
+                f"{point.x:,.10g} | {series.name} | {point.cpu_us:,.0f} | {p50} | {p99} | "
                 f"{point.lost} of {point.calls}"
             )
     for name, slopes in curve.slopes().items():

@@ -17,6 +17,7 @@ from benchmarks.wire import Wire
 
 FILL = 0.5  # share of the slowest contender's core at which they are compared
 _CEILING_S = 5.0
+_STANDING_S = 35  # longer than transactions stay behind the set-up
 _CEILING_GRAIN = 50.0
 
 
@@ -121,14 +122,13 @@ def stand(slot: Slot, settings: Settings, calls: int) -> Result:
     with slot.rig(settings) as rig:
         settle(rig, bench, settings)
         before = rig.memory_bytes()
-        # They stand for longer than transactions of their set-up do.
-        plan = replace(slot.plan(slot.rate, calls), hold_s=calls / slot.rate + 38.0)
+        plan = replace(slot.plan(slot.rate, calls), hold_s=calls / slot.rate + _STANDING_S + 20)
         running = Run(rig, plan, bench.name)
         up, size = 0, 0
         try:
-            while running.step():
+            while not size and running.step():
                 up += running.seconds[-1].current == calls
-                if up == 35 and not size:
+                if up == _STANDING_S:
                     size = rig.memory_bytes()
         finally:
             outcome = running.finish()
