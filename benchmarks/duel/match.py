@@ -141,7 +141,7 @@ def stand(slot: Slot, settings: Settings, calls: int) -> Result:
         rate=slot.rate,
         got_rate=outcome.got_rate,
         calls=outcome.last.started,
-        failed=outcome.lost,
+        failed=outcome.last.failed,
         remark=f"{each:.1f} KiB per standing call, from {before / 2**20:.1f} MiB",
         more={"contender": slot.contender, "case": "memory", "kib_per_standing_call": each,
               "before_bytes": before, "standing_bytes": size, "lines": LINES},
