@@ -58,6 +58,7 @@ class Forwards:
 
     Args:
         redis: where the pools are; None: this worker counts for itself.
+        lease_s: life of a standing forward's place in its pool, renewed while it stands.
         clock: monotonic seconds.
 
     Attributes:
@@ -66,11 +67,15 @@ class Forwards:
     """
 
     def __init__(
-        self, redis: Client | None = None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        redis: Client | None = None,
+        *,
+        lease_s: float = 60,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.workers = 1
         self._shared = redis is not None
-        self._pool = LiveCalls(redis, shared=self._shared, kind=STANDING_POOL)
+        self._pool = LiveCalls(redis, shared=self._shared, lease_s=lease_s, kind=STANDING_POOL)
         self._hour_pool = LiveCalls(
             redis, shared=self._shared, lease_s=HOUR_S, kind=HOUR_POOL, key_s=int(HOUR_S)
         )

@@ -1,8 +1,8 @@
 """Random calls, changes of rules, crashes and fail-overs against a simple model of what is true.
 
-`python -m tests.campaigns.truth --examples 200`: after each run of random steps `live:`, `usage:`
-and the CDR stream say what the model says: no call unbilled, none billed twice, none counted for
-ever.
+`python -m tests.campaigns.truth --examples 200`: after each run of random steps `live:`,
+`forwards:`, `usage:` and the CDR stream say what the model says: no call unbilled, none billed
+twice, none counted for ever, also when a call is taken over in a transfer.
 
 The parts are the engine's own (rules, live counts, recorder, journal), as many workers as below,
 each with connections of its own to real Redis servers; only SIP is left out. A crash of a worker
@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
@@ -40,6 +40,8 @@ from hypothesis.stateful import (
 
 from engine import live as live_calls
 from engine.calls import Calls
+from engine.config import Limits
+from engine.forwards import Forwards
 from engine.live import LiveCalls
 from engine.outcome import Outcome, Over
 from engine.processes.journal import Journal
@@ -49,7 +51,7 @@ from engine.records.cdr import Recorder
 from engine.records.record import CallRecord, read_entry
 from engine.story import Story
 from engine.telemetry.metrics import Metrics
-from rules.decide import ForwardTo, Reject, Ring, Situation, decide
+from rules.decide import ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.fleets import Fleets
 from rules.model import Billing
 from rules.numbers import Numbering
@@ -60,6 +62,8 @@ ZONE = "Europe/Paris"
 LEASE_S = 4.0
 WORKERS = 3
 MAX_CALLS = 2
+# So few that no worker has a share of its own: all are counted in Redis.
+LIMITS = Limits(forwards_per_line=3)
 PLAN_S = 180  # of the line that has one
 LINES = ("+33972101001", "+33972101002", "+33972101003")
 OFFERS = (
@@ -89,6 +93,8 @@ class Standing:
     worker: int
     story: Story
     line: str | None  # where it counts
+    forwarded: str | None = None  # the line on whose forwards it counts
+    carried: bool = False  # by what another call was let through for
 
 
 @dataclass
@@ -98,11 +104,18 @@ class Truth:
     standing: dict[str, Standing] = field(default_factory=dict)
     ended: dict[str, CallRecord] = field(default_factory=dict)
     crashed: dict[str, tuple[float, float]] = field(default_factory=dict)  # answered, crash
-    forward: dict[str, str] = field(default_factory=lambda: dict.fromkeys(LINES, "off"))
+    forward: dict[str, str] = field(
+        default_factory=lambda: dict(zip(LINES, ("mobile", "off", "off"), strict=True))
+    )
     suspended: bool = False
 
     def on(self, line: str) -> set[str]:
         return {id_ for id_, call in self.standing.items() if call.line == line}
+
+    def forwarded(self, line: str) -> set[str]:
+        """The calls that were let through as forwards of the line."""
+        standing = self.standing.items()
+        return {id_ for id_, c in standing if c.forwarded == line and not c.carried}
 
 
 class Worker:
@@ -120,6 +133,8 @@ class Worker:
         self.fleets = Fleets(self.redis, timezone=ZONE)
         self.store.on_fleet = self.fleets.changed
         self.live = LiveCalls(self.redis, shared=True, lease_s=LEASE_S)
+        self.forwards = Forwards(self.redis, lease_s=LEASE_S)
+        self.forwards.workers = WORKERS
         self.journal = Journal(folder, self.epoch)
         self.recorder = Recorder(
             self.redis, timezone=ZONE, worker=self.epoch, spool=folder / f"cdr-{index}.spool",
@@ -132,21 +147,24 @@ class Worker:
         await self.fleets.start()
         await self.store.start()
         await self.live.start()
+        await self.forwards.start()
         await self.recorder.start()
         calls: Any = SimpleNamespace(
-            live=self.live, recorder=self.recorder, metrics=Metrics(),
+            live=self.live, forwards=self.forwards, recorder=self.recorder, metrics=Metrics(),
             log=SimpleNamespace(warning=lambda *_, **__: None),
         )  # fmt: skip
         await Calls(calls, self.epoch).complete(left)
 
     async def crash(self) -> None:
         """As by SIGKILL: tasks stop where they are, files and sockets are closed by the kernel."""
-        for task in (self.recorder._task, self.live._task):
+        counts = (self.live, *self.forwards.pools)
+        for task in (self.recorder._task, *(count._task for count in counts)):
             while task is not None and not task.done():
                 task.cancel()  # redis-py loses one that meets an error of its connection
                 await asyncio.wait({task}, timeout=0.02)
-        if self.live._timer is not None:
-            self.live._timer.cancel()
+        for count in counts:
+            if count._timer is not None:
+                count._timer.cancel()
         self.recorder._spool.close()
         self.journal._slots["never"] = []  # what is in the file stays
         self.journal.close()
@@ -157,7 +175,7 @@ class Worker:
         await self.redis.aclose()
 
     async def close(self) -> None:
-        for part in (self.store, self.fleets, self.live, self.recorder):
+        for part in (self.store, self.fleets, self.live, self.forwards, self.recorder):
             await part.close()
         self.journal.close()
         await self.redis.aclose()
@@ -248,13 +266,16 @@ class Machine(RuleBasedStateMachine):
                 *(self._call(self.workers[n % WORKERS], line) for n in range(count))
             )
 
-        before = len(self.truth.on(line))  # admitted by local counts, while Redis was away
+        # Admitted by local counts, while Redis was away.
+        before, forwards = len(self.truth.on(line)), len(self.truth.forwarded(line))
         alone = self._local_decisions()
         self._do(all_at_once())
         # A Redis that takes longer than 90 ms is not waited for, on a machine that has much to do.
         self.disturbed |= self._local_decisions() > alone
         if not self.disturbed:
             assert len(self.truth.on(line)) <= max(before, MAX_CALLS), "one too many was admitted"
+            most = max(forwards, LIMITS.forwards_per_line)
+            assert len(self.truth.forwarded(line)) <= most, "one too many was forwarded"
 
     @rule(steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 90)), max_size=25))
     @told
@@ -278,6 +299,27 @@ class Machine(RuleBasedStateMachine):
         standing = list(self.truth.standing)
         if standing:
             self._do(self._end(standing[pick % len(standing)], seconds))
+
+    @rule(pick=st.integers(0, 99), seconds=st.integers(0, 90))
+    @told
+    def take_over(self, pick: int, seconds: int) -> None:
+        """Somebody takes the caller's place in a forwarded call: it goes on in another one."""
+        forwarded = [id_ for id_, call in self.truth.standing.items() if call.forwarded]
+        if not forwarded:
+            return
+        self.counts["transfers"] += 1
+        id_ = forwarded[pick % len(forwarded)]
+        call = self.truth.standing[id_]
+        worker = self.workers[call.worker]
+        story = self._story(worker, call.story.called)
+        story.pay([replace(f, condition="none", seconds=0) for f in call.story.forwards])
+        assert call.forwarded is not None
+        worker.forwards.carry(call.forwarded)
+        story.talks()
+        self.truth.standing[story.id] = Standing(
+            worker.index, story, None, call.forwarded, carried=True
+        )
+        self._do(self._end(id_, seconds))
 
     # -- rules ------------------------------------------------------------------------------------
 
@@ -403,7 +445,10 @@ class Machine(RuleBasedStateMachine):
         return Worker(index, self.runs << 12 | self.starts, self.pair.socket, self.folder)
 
     def _local_decisions(self) -> int:
-        return sum(worker.live.local_decisions for worker in self.workers)
+        return sum(
+            worker.live.local_decisions + worker.forwards.local_decisions
+            for worker in self.workers
+        )
 
     def _write_line(self, line: str) -> None:
         to = FORWARDS[self.truth.forward[line]][0]
@@ -462,13 +507,17 @@ class Machine(RuleBasedStateMachine):
         known = entry.line is not None and fleet.fleet is not None
         return known and target == wanted and fleet.suspended == self.truth.suspended
 
-    async def _call(self, worker: Worker, number: str) -> None:
-        self.counts["calls"] += 1
+    def _story(self, worker: Worker, number: str) -> Story:
         worker.serial += 1
         story = Story(
             f"{worker.epoch}-{worker.serial}", "c@peer", CALLER, number, worker.journal.changed
         )
         worker.journal.begin(story)
+        return story
+
+    async def _call(self, worker: Worker, number: str) -> None:
+        self.counts["calls"] += 1
+        story = self._story(worker, number)
         try:
             entry = await worker.store.look_up(number)
         except Unavailable:  # a worker that started while Redis was away knows nothing yet
@@ -480,14 +529,18 @@ class Machine(RuleBasedStateMachine):
         line = entry.line
         situation = Situation(
             caller=CALLER, visited=(number,), plan_left_s=entry.plan_left_s(),
-            fleet_suspended=fleet.suspended,
+            fleet_suspended=fleet.suspended, forwards_per_line=LIMITS.forwards_per_line,
         )  # fmt: skip
         decision = decide(line, situation, {})
         self._check_decision(number, decision)
+        if isinstance(decision, ForwardTo) and not worker.forwards.begin(number, LIMITS):
+            full = await worker.forwards.ask(number, story.id, LIMITS)
+            if full is not None:
+                decision = decide(line, at_limit(situation, full), {})
         if isinstance(decision, Reject):
             self._over(worker, story, Over(Outcome.REJECTED, 403, decision.why))
             return
-        counts_on = None
+        counts_on = forwarded = None
         if isinstance(decision, Ring):
             if not await self._admitted(worker, story.id, number):
                 self._over(worker, story, Over(Outcome.BUSY, 486, "busy"))
@@ -496,8 +549,9 @@ class Machine(RuleBasedStateMachine):
         else:
             assert isinstance(decision, ForwardTo)
             story.forwarded(line, decision)
+            forwarded = number
         story.talks()
-        self.truth.standing[story.id] = Standing(worker.index, story, counts_on)
+        self.truth.standing[story.id] = Standing(worker.index, story, counts_on, forwarded)
 
     def _check_decision(self, line: str, decision: Any) -> None:
         """By the rules that were last written: they are in force before anything else happens."""
@@ -528,6 +582,8 @@ class Machine(RuleBasedStateMachine):
         story.answered -= seconds
         if call.line is not None:
             worker.live.leave(call.line, id_)
+        if call.forwarded is not None:
+            worker.forwards.end(call.forwarded, id_)
         self._over(worker, story, Over(Outcome.ANSWERED, 200, "bye"))
 
     def _over(self, worker: Worker, story: Story, over: Over) -> None:
@@ -554,7 +610,8 @@ class Machine(RuleBasedStateMachine):
             pipe = client.pipeline(transaction=True)
             pipe.xrange("cdr")
             for line in LINES:
-                pipe.zrangebyscore(f"live:{line}", f"({time.time()}", "+inf")
+                for kind in ("live", "forwards"):
+                    pipe.zrangebyscore(f"{kind}:{line}", f"({time.time()}", "+inf")
             entries, *live = pipe.execute()
             records = [read_entry(fields) for _, fields in entries]
             return (
@@ -572,9 +629,11 @@ class Machine(RuleBasedStateMachine):
         return None
 
     def _wrong_live(self, live: list[list[str]]) -> str | None:
-        for line, members in zip(LINES, live, strict=True):
-            if set(members) != self.truth.on(line):
-                return f"live:{line}: {sorted(members)}, true: {sorted(self.truth.on(line))}"
+        for line, *counted in zip(LINES, live[::2], live[1::2], strict=True):
+            true = self.truth.on(line), self.truth.forwarded(line)
+            for kind, members, wanted in zip(("live", "forwards"), counted, true, strict=True):
+                if set(members) != wanted:
+                    return f"{kind}:{line}: {sorted(members)}, true: {sorted(wanted)}"
         return None
 
     def _wrong_records(self, records: list[CallRecord]) -> str | None:
