@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from rules.billing import month_of
 from tests.scenarios import numbers
 from tests.scenarios.expect import connect, part
 from tests.scenarios.stage import Stage, to_number
@@ -72,6 +74,38 @@ async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(stage: Stage)
     prevented = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
     assert prevented == 1
     assert stage.engine.metric("renvoi_conversation_ends_total", why="fleet_cap") == 2
+
+
+async def test_standing_calls_of_another_host_use_the_cap_up_before_a_call_is_dialled(
+    stage: Stage,
+) -> None:
+    """This worker has no call of the fleet; what the other notes stops the next, and no longer
+    than it stands."""
+    fleet(stage, "joint", cap_seconds=60)
+    mobile = numbers.mobile_number()
+    line = stage.line(fleet="joint", forwards={"unconditional": to_number(mobile)})
+    month, _ = month_of(time.time(), ZoneInfo("Europe/Paris"))
+    key = f"standing:{{usage:fleet:joint:{month}}}"
+
+    async def answers(since_s: float) -> int:
+        now = time.time()
+        note = [line, now - since_s, None, now]
+        stage.redis.hset(key, "other-1-1", json.dumps(note))
+        await asyncio.sleep(0.3)  # news of it
+        call = await stage.call(line)
+        if since_s < 60:
+            away = await stage.server("number").incoming(mobile)
+            away.respond(486)
+        return (await call.final()).code
+
+    assert await answers(10) == 486
+    assert await answers(70) == 480
+    assert stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap") >= 1
+    stage.redis.delete(key)
+    await asyncio.sleep(0.3)
+    call = await stage.call(line)
+    (await stage.server("number").incoming(mobile)).respond(486)
+    assert (await call.final()).code == 486
 
 
 async def test_forwards_of_a_line_in_an_hour(stage: Stage) -> None:
