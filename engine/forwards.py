@@ -127,6 +127,7 @@ class Forwards:
         together."""
         standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
         pooled = bool(standing) and not self._has_share(line, standing)
+        untold = self._pool.local_decisions
         if not pooled:
             self._standing[line] += 1
         elif await self._pool.admit(line, call_id, pool_of(standing, self.workers)) is not None:
@@ -139,6 +140,9 @@ class Forwards:
             return None
         if self._has_share_of_hour(line, hour):
             self._note(line)
+            return None
+        if self._pool.local_decisions > untold:  # Redis does not tell: not waited for twice
+            self._note(line, own=False)
             return None
         try:
             found = await self._hour_pool.admit(line, call_id, pool_of(hour, self.workers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
@@ -131,6 +132,24 @@ async def test_while_redis_is_away_each_worker_counts_for_itself(server: RedisSe
         replies = [await forward(one, f"call-{n}", limits) for n in range(8, 14)]
         assert replies == [None] * 2 + [LAST_HOUR] * 4
         assert one.local_decisions >= 5
+
+
+async def test_a_redis_that_hangs_is_waited_for_once_and_then_not(server: RedisServer) -> None:
+    """In ticks of the loop: 90 ms where the machine has time."""
+    limits = Limits(forwards_per_line=20, forwards_per_line_per_hour=20)
+    async with worker(server) as one:
+        assert await forward(one, "call-0", limits) is None
+        server.pause()
+        try:
+            assert await forward(one, "call-1", limits) is None  # waits, and for one of the two
+            assert [pool.local_decisions for pool in one.pools] == [1, 0]
+            begun = time.monotonic()
+            for n in range(2, 12):
+                assert await forward(one, f"call-{n}", limits) is None
+            assert time.monotonic() - begun < 0.5
+            assert one.standing(LINE) == one.last_hour(LINE, 20) == 12
+        finally:
+            server.resume()
 
 
 async def test_workers_are_counted_by_their_signs_of_life(server: RedisServer) -> None:
