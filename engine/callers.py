@@ -16,7 +16,7 @@ from rules.store import Unavailable
 if TYPE_CHECKING:
     from engine.worker import Worker
 
-GATHER_S = 0.02  # callers that come within this time are asked about in one round trip
+GATHER_S = 0.1  # callers that come within this time are asked about in one round trip
 
 
 class Callers:

@@ -165,8 +165,9 @@ class Door:
             leg = self._make_leg(dlg, rdata, message, source)
         finally:
             lib.pjsip_dlg_dec_lock(dlg)
-        if leg.dialog is not None:  # not lost already while 100 was sent
-            self._on_invite(leg)
+        self._on_invite(leg)
+        # The call comes first: where it goes is often known before its caller would have its 100.
+        endpoint.loop.call_soon(leg.trying)
 
     def _make_leg(self, dlg: Any, rdata: Any, message: Message, source: bytes) -> Incoming:
         endpoint = self._endpoint
@@ -181,7 +182,6 @@ class Door:
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
         endpoint.sieve.entered.put(message.identity, True)
-        response.send_trying(dlg, tsx)
         return leg
 
     def _check_first_packet(self, rdata: Any) -> None:

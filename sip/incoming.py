@@ -38,6 +38,11 @@ class Incoming(Leg):
 
     # -- actions ----------------------------------------------------------------------------------
 
+    def trying(self) -> None:
+        """Send 100, if nothing else was sent yet: it ends the repetition of the INVITE."""
+        if self.state is TRYING and self._response is not None and self._invite is not None:
+            self._response.send_trying(self._dlg, self._invite)
+
     def progress(
         self,
         code: int,
