@@ -146,9 +146,9 @@ async def carry_out(
         child = start(file, server, output, errors)
         while (used := resources(child)) is None:
             if end():
-                child.kill()
+                os.kill(child.pid, signal.SIGKILL)  # Popen.kill would take its resources away
             if time.monotonic() - begun > GIVE_UP_S:
-                child.kill()
+                os.kill(child.pid, signal.SIGKILL)
                 raise Wrong(f"the import takes longer than {GIVE_UP_S:.0f} s")
             await asyncio.sleep(0.002)
         shown = errors if child.returncode else output
