@@ -47,6 +47,8 @@ def calls_go_right(contender: str, case: Case) -> None:
         outcome = run(rig, slot.plan(20, CALLS), f"{case.name} {contender}")
         assert outcome.lost == 0, outcome.errors
         assert outcome.last.started == CALLS
+        assert rig.engine is not None
+        assert "Traceback" not in rig.engine.log.read_text(), rig.engine.last_lines(20)
         seen = list(wire.calls.values())
         assert len(seen) == CALLS
         for call in seen:

@@ -15,6 +15,7 @@ import redis
 from sippy.CCEvents import CCEventDisconnect, CCEventFail, CCEventTry
 from sippy.Core.EventDispatcher import ED2
 from sippy.SipConf import SipConf
+from sippy.SipContact import SipContact
 from sippy.SipLogger import SipLogger
 from sippy.SipTransactionManager import SipTransactionManager
 from sippy.UA import UA
@@ -45,12 +46,20 @@ class Rules:
         return line
 
 
+def contact():
+    """A Contact without a display name, which SIPp would take for part of the URI."""
+    made = SipContact()
+    made.address.name = None
+    return made
+
+
 class Controller:
     """One call: the caller's agent and that of whoever is tried now."""
 
     def __init__(self, config, rules):
         self._config, self._rules = config, rules
         self.caller = UA(config, self.on_event, disc_cbs=(self.ended,), fail_cbs=(self.ended,))
+        self.caller.lContact = contact()
         self._callee = None
         self._try = None
         self._line = None
@@ -118,6 +127,7 @@ class Controller:
             expire_time=ring_s,
             no_progress_time=PRE_RINGING_S + ring_s,
         )
+        self._callee.lContact = contact()
         body = body.getCopy() if body is not None else None
         attempt = CCEventTry((call_id + f"-{id(self._callee):x}", caller, user, body, None, name))
         if self._try.max_forwards is not None:
