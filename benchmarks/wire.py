@@ -78,9 +78,8 @@ class Wire(threading.Thread):
         self._over = False
         self.calls: dict[bytes, Seen] = {}
         try:
-            self._socket = socket.socket(
-                socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP)
-            )
+            # Deaf (protocol 0) until the filter is there and it is bound.
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         except PermissionError as error:
             raise BenchmarkError("the wire: needs root (CAP_NET_RAW)") from error
         program = _filter(self._ports)
