@@ -33,6 +33,7 @@ from engine.reload import changes, with_live
 from engine.starcode import changes_forwards
 from engine.telemetry import log
 from engine.telemetry.hep import Hep
+from engine.telemetry.loop_lag import LoopLag
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from engine.transfers import Transfers
@@ -43,7 +44,6 @@ from sip.endpoint import Address, Endpoint, ListenError, Settings
 from sip.leg import Leg
 from sip.pjsip import LayoutError
 
-LAG_PROBE_S = 0.25
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
 ANSWER_S = 2.0
@@ -74,7 +74,7 @@ class Worker:
         )
         self.on_drain: Callable[[int], None] = lambda left: None  # told how many calls are left
         self.is_started = False
-        self._lag_s = 0.0
+        self._lag = LoopLag()
         self._embedded: EmbeddedRedis | None = None
         self.hep: Hep | None = None
         self.spans: Spans | None = None
@@ -189,7 +189,7 @@ class Worker:
         self.presence.on_workers = self._on_workers
         self.store.on_probe = self.presence.on_probe
         await self.presence.start()
-        self._lag_task = self.loop.create_task(self._measure_lag())
+        self._beating = self.loop.create_task(self._beat())
         self.is_started = True
         self._completing = self.loop.create_task(self.calls.complete(left))
         # The start-up's objects live for ever: keep the collector from walking them again.
@@ -230,7 +230,7 @@ class Worker:
         watch("redis_up", lambda: float(self.store.redis_up))
         watch("rules_age", self.store.age_s)
         watch("invalidation_lag", lambda: self.store.invalidation_lag_s)
-        watch("loop_lag", lambda: self._lag_s)
+        watch("loop_lag", lambda: self._lag.worst_s)
         watch("cdr_backlog", lambda: self.recorder.backlog)
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
@@ -281,8 +281,8 @@ class Worker:
         """End every call with its record, then everything else, in the reverse order of start."""
         self.admission.draining = True
         await self.calls.stop(5.0)
-        if hasattr(self, "_lag_task"):
-            self._lag_task.cancel()
+        if hasattr(self, "_beating"):
+            self._beating.cancel()
             await asyncio.wait([self._completing], timeout=5.0)
         parts = (
             "presence registrar probing endpoint admin meter store fleets live forwards recorder"
@@ -333,10 +333,8 @@ class Worker:
     def _on_sip_error(self, error: BaseException, call_id: str) -> None:
         self.log.error("sip.error", call_id=call_id, exc_info=error)
 
-    async def _measure_lag(self) -> None:
+    async def _beat(self) -> None:
         while True:
-            due = self.loop.time() + LAG_PROBE_S
-            await asyncio.sleep(LAG_PROBE_S)
-            self._lag_s = max(0.0, self.loop.time() - due)
+            await self._lag.probe()
             self.journal.beat()
             await self.journal.flush()

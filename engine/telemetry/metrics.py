@@ -133,7 +133,10 @@ WATCHED = {
         "From a write in Redis until this worker knew of it; grows while it cannot be shown.",
     ),
     "connections": ("renvoi_connections", "gauge", "TCP and TLS connections that stand."),
-    "loop_lag": ("renvoi_loop_lag_seconds", "gauge", "How late the event loop ran its last timer."),
+    "loop_lag": (
+        "renvoi_loop_lag_seconds", "gauge",
+        "How late the event loop ran its timers, the worst of the last 15 s.",
+    ),
     "cdr_backlog": (
         "renvoi_cdr_backlog", "gauge", "Call records that wait to be written to Redis.",
     ),
