@@ -4,6 +4,8 @@
 Every query of the dashboard must return data and every rule must evaluate. Then faults are staged,
 one after the other: the alert fires, and clears when the fault is gone. Windows are shorter than in
 deploy/prometheus (see `tests.campaigns.prometheus`); the lags of 45 and 60 s are the real ones.
+At the end promtool fires every alert by the rules as they are (tests/prometheus), and a table says
+of each how it was shown.
 """
 
 from __future__ import annotations
@@ -12,17 +14,20 @@ import argparse
 import asyncio
 import json
 import math
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from tests.campaigns import faults
 from tests.campaigns.faults import Fault
-from tests.campaigns.prometheus import Numbers, Prometheus
+from tests.campaigns.prometheus import RULES, Numbers, Prometheus
 from tests.campaigns.scene import Scene
 from tests.scenarios.processes import ROOT
 
@@ -229,6 +234,30 @@ async def paint(prometheus: Prometheus, directory: Path, minutes: float) -> None
         raise Wrong("the dashboard could not be drawn")
 
 
+def promtool() -> None:
+    """Fire every alert by the rules as they are, with tests/prometheus. Raises Wrong."""
+    tests = ROOT / "tests" / "prometheus" / "test_rules.py"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Wrong(done.stdout + done.stderr)
+
+
+def table(shown: Sequence[Shown]) -> Iterator[str]:
+    """How each alert of deploy/prometheus was shown, in its order; one that only promtool fires has
+    no figures."""
+    groups = yaml.safe_load((RULES / "alerts.yml").read_text())["groups"]
+    names = [rule["alert"] for group in groups for rule in group["rules"]]
+    live = {one.alert: one for one in shown}  # the last, of those that several faults set off
+    yield "| alert | shown by | fault | fired after s | cleared after s |"
+    yield "|---|---|---|---|---|"
+    for name in names:
+        one = live.get(name)
+        figures = f"{one.fault} | {one.fired_s:.0f} | {one.cleared_s:.0f}" if one else "- | - | -"
+        yield f"| {name} | {'live, promtool' if one else 'promtool'} | {figures} |"
+    yield f"{len(names)} alerts: {len(live)} fired and cleared live, all by promtool"
+
+
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
@@ -245,10 +274,12 @@ def main() -> int:
             campaign(groups, factor=options.factor, numbers=NUMBERS, warm_s=20, clears_s=180,
                 pictures=options.pictures, tell=lambda line: print(line, flush=True))
         )  # fmt: skip
+        promtool()
     except Wrong as wrong_one:
         print(f"alerts: {wrong_one}", file=sys.stderr)
         return 1
-    print(f"{len({one.alert for one in shown})} alerts fired and cleared")
+    for line in table(shown):
+        print(line)
     return 0
 
 
