@@ -25,7 +25,8 @@ from benchmarks.figures import Result, percentile
 from benchmarks.load import Plan, Run, report
 from benchmarks.processes import BenchmarkError, Child, free_port, rss_bytes, yardstick_ms
 from benchmarks.rig import HOST, LINES, Rig
-from benchmarks.scrape import Window, assign, between, ratios, summary
+from benchmarks.scrape import Window, assign, new_callers, ratios, summary
+from benchmarks.wire import Wire
 from manager import accounts, tokens
 
 FLEET_LINES = 10_000
@@ -146,32 +147,32 @@ def _measure(
     for person in people:
         person.start()
     windows: list[Window] = []
-    turns = threading.Thread(target=_take_turns, args=(rig, customers, rounds, window_s, windows))
-    running = Run(rig, plan, "manager")
-    turns.start()
-    try:
-        while running.step() and turns.is_alive():
-            pass
-        turns.join()
-    finally:
-        customers.over.set()
-        customers.busy.set()
-        for person in people:
-            person.join()
-        running.finish()
+    turns = threading.Thread(target=_take_turns, args=(customers, rounds, window_s, windows))
+    with Wire(rig.sip_port) as wire:
+        running = Run(rig, plan, "manager", numbers=new_callers(rig, plan.calls))
+        turns.start()
+        try:
+            while running.step() and turns.is_alive():
+                pass
+            turns.join()
+        finally:
+            customers.over.set()
+            customers.busy.set()
+            for person in people:
+                person.join()
+            running.finish()
     if len(windows) < 2 * rounds:
         raise BenchmarkError(f"manager: only {len(windows)} of {2 * rounds} windows")
-    assign(windows, running.log)
+    assign(windows, running.log, wire.calls.values())
     return windows
 
 
 def _take_turns(
-    rig: Rig, customers: Customers, rounds: int, window_s: float, windows: list[Window]
+    customers: Customers, rounds: int, window_s: float, windows: list[Window]
 ) -> None:
     time.sleep(2.0)  # the load comes up
     for turn in range(2 * rounds):
         loaded = turn % 2 == 1
-        before = rig.metrics()
         if loaded:
             customers.busy.set()
         time.sleep(0.3)
@@ -180,7 +181,6 @@ def _take_turns(
         window.end = time.time()
         customers.busy.clear()
         time.sleep(0.2)
-        window.decisions = between(before, rig.metrics())
         windows.append(window)
         report(f"{NAMES[loaded]} {turn // 2 + 1}/{rounds}")
 
