@@ -55,7 +55,7 @@ def test_no_call_is_lost_when_workers_are_killed_reloaded_rolled_and_drained() -
 
 @pytest.mark.scenario
 def test_an_import_is_whole_or_not_at_all_and_no_call_waits_for_it() -> None:
-    print(imports.run(lines=6_000, form="csv"))
+    print(imports.run(lines=6_000, form="csv", answer_s=5.0))
 
 
 @pytest.mark.scenario
