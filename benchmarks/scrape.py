@@ -189,7 +189,7 @@ def ratios(windows: list[Window]) -> tuple[str, dict[str, object]]:
             without, with_ = (percentile(pool, share) or 0.0 for pool in pools)
             ratio = with_ / max(without, 1e-9)
             words.append(f"{label} {without:.3f} -> {with_:.3f} ms ({ratio:.3f})")
-            figures[f"{name}_{label}_ms"] = [round(without, 4), round(with_, 4), round(ratio, 4)]
+            figures[f"{name}_{label}"] = [round(without, 4), round(with_, 4), round(ratio, 4)]
         told.append(
             f"{name}, {len(pools[0])} calls without and {len(pools[1])} with: {', '.join(words)};"
             f" p99 ratio 95 % between {low:.3f} and {high:.3f}, of the {len(pairs)} pairs "

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
 import pytest
 
+from benchmarks.figures import Result
 from benchmarks.load import Plan, Run
 from benchmarks.rig import Rig
 from benchmarks.scrape import Window, assign, interval, new_callers, ratios
@@ -44,12 +46,14 @@ def test_the_ratio_is_that_of_the_pools() -> None:
     plain = [1.0] * 98 + [2.0, 9.0]
     told, figures = ratios(windows({False: plain, True: [1.1] * 98 + [2.2, 9.9]}))
     assert "p99 2.000 -> 2.200 ms (1.100)" in told
-    assert figures["decision_p50_ms"] == [1.0, 1.1, 1.1]
-    assert figures["decision_p99_ms"] == [2.0, 2.2, 1.1]
-    assert figures["decision_p99.9_ms"] == [9.0, 9.9, 1.1]
-    assert figures["set-up_p99_ms"] == [6.0, 6.6, 1.1]
+    assert figures["decision_p50"] == [1.0, 1.1, 1.1]
+    assert figures["decision_p99"] == [2.0, 2.2, 1.1]
+    assert figures["decision_p99.9"] == [9.0, 9.9, 1.1]
+    assert figures["set-up_p99"] == [6.0, 6.6, 1.1]
     assert figures["decision_p99_interval"] == [1.1, 1.1]  # pairs that are all the same
     assert figures["decision_p99_ratios"] == [1.1, 1.1]
+    names = {field.name for field in dataclasses.fields(Result)}
+    assert not names & set(figures)  # of the same line of JSON
 
 
 def test_the_interval_is_as_wide_as_the_pairs_differ() -> None:
