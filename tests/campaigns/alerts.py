@@ -27,7 +27,7 @@ import yaml
 
 from tests.campaigns import faults
 from tests.campaigns.faults import Fault
-from tests.campaigns.prometheus import RULES, Numbers, Prometheus
+from tests.campaigns.prometheus import RULES, SCRAPE_S, Numbers, Prometheus
 from tests.campaigns.scene import Scene
 from tests.scenarios.processes import ROOT
 
@@ -228,7 +228,7 @@ async def paint(prometheus: Prometheus, directory: Path, minutes: float) -> None
     """Draw the dashboard as it stands, over the last minutes."""
     command = [sys.executable, str(ROOT / "deploy" / "grafana" / "picture.py")]
     command += ["--prometheus", prometheus.url, "--out", str(directory)]
-    command += ["--minutes", f"{minutes:g}"]
+    command += ["--minutes", f"{minutes:g}", "--scrape", f"{SCRAPE_S:g}"]
     painter = await asyncio.create_subprocess_exec(*command)
     if await painter.wait():
         raise Wrong("the dashboard could not be drawn")
