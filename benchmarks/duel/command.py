@@ -14,7 +14,7 @@ from benchmarks.ceiling import lossless
 from benchmarks.duel.cases import CASES
 from benchmarks.duel.contenders import PEERS, RENVOI
 from benchmarks.duel.match import Slot, affordable_rate, find_ceiling, measure_slot, stand
-from benchmarks.duel.ratios import FIGURES, Ratio, ratios, table
+from benchmarks.duel.ratios import FIGURES, HIGHEST, Ratio, ratios, table
 from benchmarks.figures import Result, header, row
 from benchmarks.load import report
 from benchmarks.processes import take_cores
@@ -152,7 +152,7 @@ class _Duel:
                     continue
                 best.more["ceiling"] = best.rate
                 before.append(best)
-        return self._ratios("bridged", runs)
+        return self._ratios("ceiling", runs)
 
     def _memory(
         self, peers: Sequence[str], groups: Sequence[Sequence[str]], rates: Sequence[float]
@@ -177,7 +177,7 @@ class _Duel:
         for name in runs:
             if name != RENVOI:
                 pairs = list(zip(runs[RENVOI], runs[name], strict=False))
-                found += ratios(case, name, pairs, FIGURES)
+                found += ratios(case, name, pairs, HIGHEST if case == "ceiling" else FIGURES)
         for one in found:
             print(one.as_json(self._about), flush=True)
         return found
