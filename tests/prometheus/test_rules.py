@@ -55,6 +55,18 @@ def test_every_alert_fires_and_clears_in_time(timing: str, tmp_path: Path) -> No
     promtool("test", "rules", timing, within=tmp_path)
 
 
+def test_every_figure_is_what_its_definition_says(tmp_path: Path) -> None:
+    shutil.copy(RULES / "figures.yml", tmp_path)
+    shutil.copy(Path(__file__).with_name("ratios.yml"), tmp_path)
+    promtool("test", "rules", "ratios.yml", within=tmp_path)
+    text = (tmp_path / "ratios.yml").read_text()
+    groups = yaml.safe_load((RULES / "figures.yml").read_text())["groups"]
+    names = {rule["record"] for group in groups for rule in group["rules"]}
+    longer = re.compile(r"_(errors|decisions):ratio(30m|1h|6h|3d)$")  # those of 5m once more
+    named = {name for name in names if name.startswith("job:") and not longer.search(name)}
+    assert not {name for name in named if f"round({name}," not in text}
+
+
 def test_the_timing_of_every_alert_is_tested() -> None:
     fires: set[str] = set()
     clears: set[str] = set()
