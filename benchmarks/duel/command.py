@@ -25,8 +25,8 @@ OTHERS = ("ceiling", "memory")  # what is searched or held, besides the cases
 _DISTURBED = 0.1  # share of a run in which others had the contender's core
 _AGAIN = 2  # times that such a run is repeated at most
 EXAMPLES = """examples:
-  python -m benchmarks duel --quick                        a look, some five minutes
-  python -m benchmarks duel                                everything
+  python -m benchmarks duel --quick                        a look, some ten minutes
+  python -m benchmarks duel                                everything, some 45 minutes
   python -m benchmarks duel --case bridged --rounds 5      one kind of call
   python -m benchmarks duel --peers kamailio,kamailio-4 --case ceiling
 """
