@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +199,17 @@ def run(rig: Rig, plan: Plan, label: str, *, until_loss: bool = False) -> Outcom
     finally:
         outcome = running.finish()
     return outcome
+
+
+def finish_all(lanes: Sequence[Run]) -> list[Outcome]:
+    """Watch runs that go on side by side until all have ended."""
+    going = list(lanes)
+    try:
+        while going:
+            going = [lane for lane in going if lane.step()]
+    finally:
+        outcomes = [lane.finish() for lane in lanes]
+    return outcomes
 
 
 def _reaped_cpu_s() -> float:

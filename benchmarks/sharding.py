@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.cases import Settings
 from benchmarks.figures import Result
-from benchmarks.load import Plan, Run, report
+from benchmarks.load import Plan, Run, finish_all, report
 from benchmarks.processes import BenchmarkError, CpuMeter, cpu_s, yardstick_ms
 from benchmarks.rig import HOST, LINES, Rig, called, caller, nobody
 
@@ -132,12 +132,7 @@ def _send(case: Case, calls: int, rate: float) -> tuple[int, int]:
         )
         for worker in range(workers)
     ]
-    going = list(lanes)
-    try:
-        while going:
-            going = [lane for lane in going if lane.step()]
-    finally:
-        outcomes = [lane.finish() for lane in lanes]
+    outcomes = finish_all(lanes)
     started = sum(outcome.last.started for outcome in outcomes)
     if not started:
         raise BenchmarkError(f"{case.name}: no call was started: {outcomes[0].errors}")

@@ -16,7 +16,7 @@ import redis
 from benchmarks.duel.cases import CASES, Case
 from benchmarks.duel.contenders import DuelRig
 from benchmarks.figures import percentile
-from benchmarks.load import Plan, Run
+from benchmarks.load import Plan, Run, finish_all
 from benchmarks.processes import CpuMeter, free_port
 from benchmarks.rig import HOST, LINES, called, document
 from benchmarks.subject import CHECKOUT, Subject
@@ -166,12 +166,7 @@ def send(rig: SizedRig, rate: float, calls: int, label: str, hold_s: float = 0.0
 
 def finish(lanes: Sequence[Run]) -> tuple[int, int]:
     """Wait until all have ended; calls started and lost."""
-    going = list(lanes)
-    try:
-        while going:
-            going = [lane for lane in going if lane.step()]
-    finally:
-        outcomes = [lane.finish() for lane in lanes]
+    outcomes = finish_all(lanes)
     return sum(one.last.started for one in outcomes), sum(one.lost for one in outcomes)
 
 
