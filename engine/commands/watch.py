@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import time
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from engine.commands.output import print_json, print_table, warn
 from engine.config import Address, Config
 
 ADMIN_TIMEOUT_S = 5.0
+_HEAD = ("RECEIVED", "SECONDS", "STATE", "CALLER", "CALLED", "CONDITION", "TARGET", "LEGS", "ID")
 
 
 @click.command("calls", short_help="Show the calls that stand now.")
@@ -34,14 +36,25 @@ def show_calls(config: Config, as_json: bool) -> None:
     if as_json:
         print_json(calls)
     elif calls:
-        names = list(dict.fromkeys(name for call in calls for name in call))
-        print_table([n.upper() for n in names], [[call.get(n) for n in names] for call in calls])
+        print_table(_HEAD, [_row(call) for call in calls])
     else:
         click.echo("no calls now")
     for text in silent[1:]:
         warn(text)
     if silent:
         raise Failed(silent[0])
+
+
+def _row(call: dict[str, Any]) -> list[object]:
+    """A call for people: local time, whole seconds since then, the legs that stand."""
+    received = call.get("received")
+    came = when = None
+    if isinstance(received, (int, float)):
+        when = time.strftime("%H:%M:%S", time.localtime(received))
+        came = max(0, round(time.time() - received))
+    legs = [f"{leg.get('role')} {leg.get('number')}" for leg in call.get("legs") or ()]
+    told = [call.get(name) for name in ("state", "caller", "called", "condition", "target")]
+    return [when, came, *told, ", ".join(legs), call.get("id")]
 
 
 def _ask(address: Address) -> list[dict[str, Any]]:

@@ -378,12 +378,21 @@ def test_explain_uses_what_redis_holds_now(run: Run, store: Any) -> None:
     refused(run("explain", LINE, "--from", "me"), "--from", "me")
 
 
+CALL = {
+    "id": "1",
+    "called": LINE,
+    "state": "answered",
+    "received": time.time() - 65.4,
+    "legs": [{"role": role, "number": LINE} for role in ("voicemail", "line")],
+}
+
+
 def test_calls_come_from_every_worker(run: Run, tmp_path: Path) -> None:
     class Admin(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps([{"id": "1", "called": LINE}]).encode())
+            self.wfile.write(json.dumps([CALL]).encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -394,8 +403,13 @@ def test_calls_come_from_every_worker(run: Run, tmp_path: Path) -> None:
         config = tmp_path / "config.yaml"
         config.write_text(f"admin: {{listen: '127.0.0.1:{admin.server_port}'}}")
         try:
-            assert run("calls", "--json").json == [{"id": "1", "called": LINE}]
-            assert LINE in run("calls").out
+            assert run("calls", "--json").json == [CALL]
+            head, row = run("calls").out.splitlines()
+            assert head.split()[:5] == ["RECEIVED", "SECONDS", "STATE", "CALLER", "CALLED"]
+            seconds, *rest = row.split()[1:]
+            assert int(seconds) >= 65
+            assert rest[:3] == ["answered", "-", LINE]
+            assert f"voicemail {LINE}, line {LINE}" in row
         finally:
             admin.shutdown()
             thread.join()
