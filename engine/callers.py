@@ -26,10 +26,6 @@ class Callers:
         self._worker = worker
         self._unknown: dict[str, list[str]] = {}  # ids of standing calls, by their caller
 
-    def __len__(self) -> int:
-        """Callers whom nothing is known about yet."""
-        return len(self._unknown)
-
     def begin(self, call_id: str, number: str) -> None:
         """A call from this number (E.164) is in progress."""
         entry = self._worker.store.peek(number)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
+from tests.scenarios.crew import Crew
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import Stage, Theatre, playing
 
@@ -41,10 +42,17 @@ def theatre(
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Theatre]:
-    """An engine on an empty Redis, with the module's `SETTINGS` if it has any."""
+    """An engine on an empty Redis, with the `SETTINGS` of the module and its `WORKERS`, if it has
+    them."""
     shared_redis.client.flushall()
     directory = tmp_path_factory.mktemp("engine")
-    engine = Engine(directory, shared_redis.url, getattr(request.module, "SETTINGS", None))
+    settings = getattr(request.module, "SETTINGS", None)
+    workers = getattr(request.module, "WORKERS", 0)
+    engine = (
+        Crew(directory, shared_redis.url, workers, settings)
+        if workers
+        else Engine(directory, shared_redis.url, settings)
+    )
     with playing(engine, shared_redis.client, directory) as theatre:
         yield theatre
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
 
 WORKERS = 3
 AT_ONCE = 102
@@ -23,23 +22,14 @@ FORWARDS, FORWARDS_AN_HOUR = 24, 48  # of one line: a worker's own share of them
 ROUNDS = 6
 
 
-@pytest.fixture(scope="module")
-def theatre(
-    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Theatre]:
-    shared_redis.client.flushall()
-    directory = tmp_path_factory.mktemp("crew")
-    settings = {  # a burst is what this is about: none is to be shed
-        "limits": {
-            "wait_s": 0,
-            "forwards_per_line": FORWARDS,
-            "forwards_per_line_per_hour": FORWARDS_AN_HOUR,
-        },
-        "timers": {"pre_ringing_s": 1},
-    }
-    crew = Crew(directory, shared_redis.url, WORKERS, settings)
-    with playing(crew, shared_redis.client, directory) as theatre:
-        yield theatre
+SETTINGS = {  # a burst is what this is about: none is to be shed
+    "limits": {
+        "wait_s": 0,
+        "forwards_per_line": FORWARDS,
+        "forwards_per_line_per_hour": FORWARDS_AN_HOUR,
+    },
+    "timers": {"pre_ringing_s": 1},
+}
 
 
 async def burst(stage: Stage, line: str) -> list[Call]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
@@ -14,22 +13,11 @@ from tests.scenarios import numbers
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
-from tests.scenarios.processes import RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
 from tests.scenarios.test_transfer import own
 
+WORKERS = 2
 UNLIMITED = {"mobile": "unlimited"}
-
-
-@pytest.fixture(scope="module")
-def theatre(
-    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Theatre]:
-    shared_redis.client.flushall()
-    directory = tmp_path_factory.mktemp("crew")
-    crew = Crew(directory, shared_redis.url, 2)
-    with playing(crew, shared_redis.client, directory) as theatre:
-        yield theatre
 
 
 async def forwarded(
