@@ -21,6 +21,7 @@ import orjson
 from engine.config import Address
 from engine.telemetry.log import get_logger
 from engine.telemetry.metrics import CONTENT_TYPE
+from rules import tasks
 
 HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
@@ -113,21 +114,19 @@ class Admin:
 
     async def close(self) -> None:
         """Stops listening and drops the open connections."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
+        server.close()
+        await tasks.end(self._connections)
+        await server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         try:
-            if len(self._connections) <= CONNECTIONS:
+            if len(self._connections) <= CONNECTIONS and self._server is not None:
                 await self._serve(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # the client left, or we stop; either way the connection is done

@@ -47,6 +47,7 @@ from sip.pjsip import LayoutError
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
 ANSWER_S = 2.0
+CLOSE_S = 5.0  # for a part to end, each of which bounds its own waiting well below
 
 
 class StartError(RuntimeError):
@@ -290,7 +291,11 @@ class Worker:
         for name in parts.split():
             part = getattr(self, name, None)
             if part is not None:
-                await part.close()
+                try:
+                    async with asyncio.timeout(CLOSE_S):
+                        await part.close()
+                except TimeoutError:  # the end of a process must not wait for ever
+                    self.log.error("close.stuck", part=name)
         for tracer in (self.hep, self.spans):
             if tracer is not None:
                 await asyncio.to_thread(tracer.close)

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from rules import tasks
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
 from rules.lookup import seconds_used
@@ -99,9 +100,7 @@ class Fleets:
         self._closing = True
         self._wake.set()
         task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # the client's connection may lose one that meets an error of its own
-            await asyncio.wait({task}, timeout=0.5)
+        await tasks.end([task])
 
     def find(self, name: str) -> FleetState | None:
         """What is known of a fleet; None when it has to be asked for (`load`)."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
+from rules import tasks
 from rules.connection import Connection, Dial
 
 _CHANNEL = b"__redis__:invalidate"
@@ -61,8 +62,7 @@ class Invalidations:
             try:
                 await asyncio.wait({self._following})
             finally:
-                self._following.cancel()
-                await asyncio.gather(self._following, return_exceptions=True)
+                await tasks.end([self._following])
             self.tried.set()
             was_live = not self._following.cancelled() and self._following.result()
             pause_s = _FIRST_PAUSE_S if was_live else min(2 * pause_s, _LONGEST_PAUSE_S)

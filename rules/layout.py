@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.crc import key_slot
 from redis.exceptions import AskError, RedisError, ResponseError
 
+from rules import tasks
 from rules.connection import Connection, dial_like, dial_node
 from rules.shard import Shard
 
@@ -52,7 +53,7 @@ class Layout:
 
     async def close(self) -> None:
         """Close every shard."""
-        await _end(self._watch)
+        await tasks.end([self._watch])
         await self._only.close()
 
     def shard_of(self, key: str) -> Shard | None:
@@ -110,7 +111,7 @@ class ClusterLayout(Layout):
 
     async def close(self) -> None:
         """Close every shard."""
-        await _end(self._watch)
+        await tasks.end([self._watch])
         await asyncio.gather(*self._closing, *(shard.close() for shard in self.shards))
 
     def shard_of(self, key: str) -> Shard | None:
@@ -225,9 +226,3 @@ def _key_in(prefix: str, ranges: Sequence[tuple[int, int]]) -> str:
         if any(first <= slot <= last for first, last in ranges):
             return key
         number += 1
-
-
-async def _end(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

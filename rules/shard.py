@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
 
+from rules import tasks
 from rules.cache import Span
 from rules.canary import Canary
 from rules.connection import Command, Connection, Dial
@@ -134,9 +135,7 @@ class Shard:
 
     async def close(self) -> None:
         """Stop, and let nobody wait for an answer that will not come."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         self._tasks = []
         self._down(Unavailable("closed"))
         await self._disconnect()

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from engine import __version__
 from engine.changes.acks import ACK_PREFIX, INDEX, SKEW_S, WORKER_PREFIX, LiveWorker
+from rules import tasks
 from rules.store import PROBE_PREFIX
 
 if TYPE_CHECKING:
@@ -58,11 +59,9 @@ class Presence:
 
     async def close(self) -> None:
         """Say goodbye, so that nobody waits for this worker."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if not self._tasks:
             return
+        await tasks.end(self._tasks)
         self._tasks = []
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(GOODBYE_S):

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from engine.records.batch import METERED, run_script
+from rules import tasks
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
 from rules.fleets import Fleets, FleetState
@@ -95,9 +96,7 @@ class Meter:
 
     async def close(self) -> None:
         task, self._task = self._task, None
-        while task is not None and not task.done():
-            task.cancel()  # the client's connection may lose one that meets an error of its own
-            await asyncio.wait({task}, timeout=0.5)
+        await tasks.end([task])
 
     # -- on the call path: dictionaries ------------------------------------------------------------
 

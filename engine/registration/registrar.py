@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from engine.registration import digest
 from engine.registration.bindings import Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
+from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
@@ -61,9 +62,7 @@ class Registrar:
         self._nonces = Nonces(await self._bindings.secret())
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
 
     def on_register(self, request: Request) -> None:
         """A REGISTER: answered now if there are too many, else when Redis has told."""

@@ -199,3 +199,21 @@ def test_a_probe_lives_where_its_line_does() -> None:
         _, commands = asking.send([[b"w0"]])
         key = str(commands[0][1])
         assert key_slot(key.encode()) == key_slot(f"line:{number}".encode())
+
+
+async def test_a_goodbye_ends_wherever_the_sign_of_life_is(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py loses a cancellation at one step of sending: it is met here at every step."""
+    monkeypatch.setattr(presence, "RENEW_S", 0)
+    client = redis.asyncio.Redis(unix_socket_path=str(server.socket), socket_timeout=2.0)
+    try:
+        for steps in range(40):
+            here = Presence(client, told(0))
+            await here.start()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(3):
+                await here.close()
+    finally:
+        await client.aclose()

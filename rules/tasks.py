@@ -1,0 +1,23 @@
+"""The end of background tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+_AGAIN_S = 0.2
+
+
+async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    """Cancel tasks and wait until each has ended.
+
+    One cancellation is not enough for a task that never returns by itself: up to Python 3.11
+    `asyncio.wait_for`, through which redis-py sends, loses one that comes as what it waits for is
+    done (python/cpython#86296).
+    """
+    left = {task for task in tasks if task is not None and not task.done()}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=_AGAIN_S)

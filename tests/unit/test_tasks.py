@@ -1,0 +1,40 @@
+"""Background tasks end, though a cancellation may be lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from rules import tasks
+
+
+async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
+    lost = 0
+
+    async def stubborn() -> None:
+        nonlocal lost
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                lost += 1
+                if lost == 2:
+                    raise
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await tasks.end([None, task])
+    assert task.cancelled()
+    assert lost == 2
+
+
+async def test_tasks_that_have_ended_are_left_alone() -> None:
+    async def fail() -> None:
+        raise ValueError("gone")
+
+    failed = asyncio.create_task(fail())
+    await asyncio.wait([failed])
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    await tasks.end([failed, waiting])
+    assert waiting.cancelled()
+    assert isinstance(failed.exception(), ValueError)
