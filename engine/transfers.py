@@ -20,6 +20,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -78,20 +79,30 @@ class Transfers:
         """Transfers whose new call has not come yet; 0 nearly always."""
         return len(self._known)
 
-    def referred(self, referrer: Leg, refer_to: bytes) -> None:
-        """One side of a call sends the other on (REFER)."""
+    def referred(self, referrer: Leg, refer_to: bytes) -> Callable[[], None]:
+        """One side of a call sends the other on (REFER). What is returned is to be called when the
+        other side refuses."""
         worker, referee = self._worker, referrer.peer
         called = worker.numbering.quick(headers.user_of(refer_to))
         call = worker.calls.of_leg(referrer)
         if called is None or call is None or referee is None:
-            return
+            return _nothing
         story = call.story
         caller, by = _number_at(story, referee), _number_at(story, referrer)
         owed = Owed(paid_for(story, referee), by if self._is_line(by) else "")
         if caller and (owed.paid or owed.by):
             key = f"{TRANSFER_PREFIX}{caller}:{called}"
             told = worker.calls.background(self._tell(key, owed))
-            self._keep(key, _Transfer(self._clock() + LIFE_S, owed, told))
+            transfer = _Transfer(self._clock() + LIFE_S, owed, told)
+            self._keep(key, transfer)
+            return partial(self._refused, key, transfer)
+        return _nothing
+
+    def _refused(self, key: str, transfer: _Transfer) -> None:
+        """Nobody follows: whoever calls there owes nothing."""
+        if self._known.get(key) is transfer:  # its call has not come, and no other REFER
+            del self._known[key]
+            self._worker.calls.background(self._untell(key, transfer.told))
 
     def heard(self, key: str) -> None:
         """Redis tells of a transfer; its call may have been quicker."""
@@ -184,6 +195,20 @@ class Transfers:
             await client.set(key, _encode(owed), ex=LIFE_S)
         except (RedisError, OSError) as error:
             self._worker.refusals.redis("transfer", error)
+
+
+    async def _untell(self, key: str, told: asyncio.Task[None] | None) -> None:
+        client: Any = self._worker.redis
+        if told is not None:
+            await asyncio.wait({told})
+        try:
+            await client.delete(key)
+        except (RedisError, OSError) as error:
+            self._worker.refusals.redis("transfer", error)
+
+
+def _nothing() -> None:
+    pass
 
 
 def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:

@@ -161,7 +161,7 @@ class Worker:
             on_connection=self.refusals.connection,
             on_error=self._on_sip_error,
             on_message=self.hep.put if self.hep is not None else None,
-            may_refer=self.may_refer,
+            on_refer=self._on_refer,
         )
         listen = config.admin.listen
         self.admin = Admin(
@@ -324,12 +324,11 @@ class Worker:
             return f"redis does not answer, {self.recorder.backlog} records wait"
         return None
 
-    def may_refer(self, referrer: Leg, refer_to: bytes) -> bool:
-        """Whether one side of a call may send the other there: not to change its line's rules."""
+    def _on_refer(self, referrer: Leg, refer_to: bytes) -> Callable[[], None] | None:
+        """One side of a call may send the other anywhere, but not to change its line's rules."""
         if self.config.numbering.star_codes and changes_forwards(refer_to):
-            return False
-        self.transfers.referred(referrer, refer_to)
-        return True
+            return None
+        return self.transfers.referred(referrer, refer_to)
 
     def _on_workers(self, count: int) -> None:
         """So many share the limits on a line's forwards; those of this host may yet start."""

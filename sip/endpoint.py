@@ -37,6 +37,11 @@ from sip.transports import ListenError, Transports
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLarge"]
 
 TICK_S = 0.02  # PJSIP's timers
+OnRefer = Callable[[Leg, bytes], Callable[[], None] | None]
+
+
+def _nothing() -> None:
+    pass
 
 
 class DialError(ValueError):
@@ -68,7 +73,8 @@ class Endpoint:
     """PJSIP and all legs of this process.
 
     `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
-    `may_refer` whether one side of a call may send the other to this Refer-To.
+    `on_refer` whether one side of a call may send the other to this Refer-To: None = no, else what
+    to do when the other side refuses to go.
     """
 
     def __init__(
@@ -83,10 +89,10 @@ class Endpoint:
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
-        may_refer: Callable[[Leg, bytes], bool] = lambda leg, refer_to: True,
+        on_refer: OnRefer = lambda leg, refer_to: _nothing,
     ) -> None:
         self.settings = settings
-        self.may_refer = may_refer
+        self.on_refer = on_refer
         self.legs: dict[Any, Leg] = {}  # by dialog: pointers of cffi hash by their address
         self.counts = wire.counts  # (direction, kind) of SIP messages
         self.illegal_counts: Counter[str] = Counter()

@@ -7,6 +7,7 @@ goes back. Only INVITE has more to it: its ACK travels too, and two of them may 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, session, wire
@@ -38,6 +39,7 @@ class Exchange:
         "early",
         "invite",
         "method",
+        "on_refused",
         "provisional",
         "quiet",
         "request",
@@ -59,6 +61,7 @@ class Exchange:
         self.cancelled = False  # the asker has given its INVITE up
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
         self.early: Early | None = None  # a PRACK: what it acknowledges
+        self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
         self.tdata: Any = None  # the INVITE sent on the peer's side, for a CANCEL
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
@@ -124,11 +127,12 @@ class Exchanges:
         if refusal is not None:
             exchange.answer(*refusal)
             return
-        if method == b"REFER" and not leg.endpoint.may_refer(
-            leg, message.first(b"refer-to") or b""
-        ):
-            exchange.answer(403, None)
-            return
+        if method == b"REFER":
+            refer_to = message.first(b"refer-to") or b""
+            exchange.on_refused = leg.endpoint.on_refer(leg, refer_to)
+            if exchange.on_refused is None:
+                exchange.answer(403, None)
+                return
         if exchange.invite or method == b"UPDATE":
             exchange.request = message
         exchange.quiet = exchange.invite and requires_100rel(message)
@@ -275,6 +279,8 @@ class Exchanges:
             return True
         del self.sent[tsx]
         exchange.drop_tdata()
+        if exchange.on_refused is not None and code >= 300 and message is not None:
+            exchange.on_refused()
         if exchange.invite and code == 491:
             self.leg.endpoint.race("glare")
         if exchange.invite and code < 300:

@@ -170,6 +170,23 @@ async def test_the_forwards_of_who_a_call_is_sent_on_to_come_on_top(stage: Stage
     assert used(stage, target) == {"out_of_plan": int(record["seconds"])}
 
 
+async def test_who_refuses_to_be_sent_on_owes_nothing(stage: Stage) -> None:
+    """It calls there all the same, by itself."""
+    _, mobile, call, away = await forwarded(stage)
+    target, phone = await stage.line_with_phone()
+    call.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
+    away.respond(603, to=await away.receive("REFER"))
+    await call.receive(603, "REFER")
+    await taken_up(stage)
+    onward = begin(stage, away.endpoint, mobile, target)
+    ring = await phone.incoming()
+    await connect(onward, ring)
+    await part(onward, ring)
+    await part(call, away)
+    record = await stage.ended(onward.call_id, payer="", condition="none", outcome="answered")
+    assert not record["forwards"]
+
+
 async def test_somebody_else_who_calls_there_owes_nothing(stage: Stage) -> None:
     line, phone = await stage.line_with_phone()
     target, other = await stage.line_with_phone()
