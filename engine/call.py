@@ -75,7 +75,7 @@ class Call:
             winner = await self._connect()
             over = await self._converse(winner)
         except Over as end:
-            over = end
+            over = end.with_traceback(None)  # it would keep this frame, which keeps it
         except Exception as error:
             crash = error
         finally:
@@ -86,6 +86,7 @@ class Call:
                 crash = crash or error
             if crash is not None:
                 self._worker.calls.crashed(self.story, crash)
+                crash = None  # it keeps this frame too
             self._route.end()
             self._worker.calls.over(self, over)
 

@@ -85,7 +85,7 @@ class StarCall:
         try:
             over = await self._carry_out()
         except Over as end:
-            over = end
+            over = end.with_traceback(None)  # it would keep this frame, which keeps it
         except Exception:
             self._worker.log.exception("call.error", call=self.story.id)
         finally:

@@ -193,10 +193,18 @@ class Worker:
         self._beating = self.loop.create_task(self._beat())
         self.is_started = True
         self._completing = self.loop.create_task(self.calls.complete(left))
-        # The start-up's objects live for ever: keep the collector from walking them again.
+        self._spare_the_collector()
+
+    def _spare_the_collector(self) -> None:
+        """No call waits for more than a few milliseconds of garbage collection.
+
+        What the start made lives for ever and is not walked again. Calls leave no cycles
+        (tests/scenarios/test_garbage.py): the young are looked at a few thousand at a time, and the
+        old ones never, which may be millions (lines in memory, standing calls).
+        """
         gc.collect()
         gc.freeze()
-        gc.set_threshold(20_000, 20, 20)
+        gc.set_threshold(500, 5, 1_000_000)
 
     def _plan_left_s(self, number: str) -> float | None:
         entry = self.store.peek(number)

@@ -1,0 +1,133 @@
+"""A call that is over is gone at once: nothing of it waits for the collector of cycles.
+
+The engine tunes the collector on that promise (engine/worker.py): old objects are never walked
+while it serves, so a call that left a cycle behind would stay for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.scenarios import numbers
+from tests.scenarios.expect import connect, part, refuse
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.stage import Stage, playing, to_number, to_voicemail
+
+# An engine that collects nothing while it serves and tells at its end which of the objects that
+# calls are made of waited for that.
+UNCOLLECTED = """
+import collections, gc, json, sys
+gc.disable()
+from engine.cli import main
+code = main()
+gc.set_debug(gc.DEBUG_SAVEALL)
+gc.collect()
+of_calls = (
+    "engine.attempt", "engine.branch", "engine.call", "engine.mailbox", "engine.outcome",
+    "engine.records.record", "engine.ringing", "engine.route", "engine.starcode", "engine.story",
+    "sip.events", "sip.exchange", "sip.incoming", "sip.message", "sip.outgoing", "sip.response",
+)
+found = collections.Counter(
+    type(each).__qualname__ for each in gc.garbage if type(each).__module__ in of_calls
+)
+print(json.dumps({"event": "garbage", "level": "info", "found": found}))
+sys.exit(code)
+"""
+
+
+async def test_no_call_leaves_a_cycle_behind(shared_redis: RedisServer, tmp_path: Path) -> None:
+    engine = Engine(tmp_path, shared_redis.url, {"timers": {"pre_ringing_s": 1}})
+    engine.program = ["-c", UNCOLLECTED]
+    with playing(engine, shared_redis.client, tmp_path) as theatre:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            await asyncio.gather(
+                _answered(stage),
+                _held(stage),
+                _cancelled(stage),
+                _no_answer(stage),
+                _busy(stage),
+                _refused(stage),
+                _unreachable(stage),
+                _star_code(stage),
+                _nobody(stage),
+            )
+    told = [event for event in engine.events() if event["event"] == "garbage"]
+    assert [event["found"] for event in told] == [{}]
+
+
+async def _answered(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(ring, call)
+
+
+async def _held(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    call.request("INVITE", body=b"v=0\r\na=sendonly\r\n", content_type="application/sdp")
+    ring.respond(200, to=await ring.receive("INVITE"), body=b"v=0\r\n")
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    await part(call, ring)
+
+
+async def _cancelled(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    await ring.receive("CANCEL")
+    await ring.receive("ACK")
+
+
+async def _no_answer(stage: Stage) -> None:
+    """The phone never shows a sign, and its line forwards for no other reason."""
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    await phone.incoming()
+    assert (await call.final()).code == 480
+
+
+async def _busy(stage: Stage) -> None:
+    target = numbers.outside_number()
+    line, phone = await stage.line_with_phone(forwards={"busy": to_number(target)})
+    call = await stage.call(line)
+    await refuse(await phone.incoming(), 486)
+    ring = await stage.server("number").incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def _refused(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    await refuse(await phone.incoming(), 488)
+    assert (await call.final()).code == 488
+
+
+async def _unreachable(stage: Stage) -> None:
+    line = stage.line()
+    line = stage.line(forwards={"unreachable": to_voicemail(line)})
+    call = await stage.call(line)
+    ring = await stage.server("voicemail").incoming()
+    await refuse(ring, 500)
+    await call.final()
+
+
+async def _star_code(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = phone.start(stage.engine.address, "*#21#", caller=line)
+    await call.final()
+
+
+async def _nobody(stage: Stage) -> None:
+    call = await stage.call(numbers.line_number())
+    assert (await call.final()).code == 404
