@@ -103,11 +103,13 @@ class Wire(threading.Thread):
         self._socket.close()
 
     def run(self) -> None:
-        """Note each packet's time under its caller."""
-        while not self._over:
+        """Note each packet's time under its caller; at the end what has come already, too."""
+        while True:
             try:
                 packet, ancillary, _, _ = self._socket.recvmsg(_SNAP_BYTES, 64)
             except TimeoutError:
+                if self._over:
+                    return
                 continue
             seconds, nanoseconds = struct.unpack("ll", ancillary[0][2][:16])
             self._note(packet, seconds * 1_000_000_000 + nanoseconds)

@@ -40,11 +40,9 @@ def calls_go_right(contender: str, case: Case) -> None:
     core = min(os.sched_getaffinity(0))
     slot = Slot(contender, case, 20, 1)
     peer = None if contender == RENVOI else PEERS[contender]
-    with (
-        DuelRig(Subject(), peer, case, cores=(core, core), start_s=60.0) as rig,
-        Wire(rig.sip_port) as wire,
-    ):
-        outcome = run(rig, slot.plan(20, CALLS), f"{case.name} {contender}")
+    with DuelRig(Subject(), peer, case, cores=(core, core), start_s=60.0) as rig:
+        with Wire(rig.sip_port) as wire:
+            outcome = run(rig, slot.plan(20, CALLS), f"{case.name} {contender}")
         assert outcome.lost == 0, outcome.errors
         assert outcome.last.started == CALLS
         assert rig.engine is not None

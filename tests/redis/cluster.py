@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -256,10 +257,11 @@ def free_port() -> int:
 
 
 def bus_port() -> int:
-    """A port whose 10,000th successor, the node's bus, exists and is free too."""
+    """A port whose 10,000th successor, the node's bus, is free too. Both are below those that the
+    system gives to whoever asks for any: one of them may be taken before the node has it."""
     for _ in range(1000):
         with socket.socket() as probe:
-            port = free_port() % 30000 + 20000
+            port = random.randrange(10_000, 22_000)
             try:
                 probe.bind((HOST, port + 10000))
                 with socket.socket() as other:

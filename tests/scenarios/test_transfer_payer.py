@@ -174,10 +174,14 @@ async def test_who_refuses_to_be_sent_on_owes_nothing(stage: Stage) -> None:
     """It calls there all the same, by itself."""
     _, mobile, call, away = await forwarded(stage)
     target, phone = await stage.line_with_phone()
-    call.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
-    away.respond(603, to=await away.receive("REFER"))
-    await call.receive(603, "REFER")
-    await taken_up(stage)
+    with stage.redis.monitor() as monitor:  # type: ignore[no-untyped-call]
+        call.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
+        away.respond(603, to=await away.receive("REFER"))
+        await call.receive(603, "REFER")
+        forgotten = f"DEL transfer:{mobile}:{target}"
+        async with asyncio.timeout(5):
+            while await asyncio.to_thread(lambda: monitor.next_command()["command"]) != forgotten:
+                pass
     onward = begin(stage, away.endpoint, mobile, target)
     ring = await phone.incoming()
     await connect(onward, ring)
