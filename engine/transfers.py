@@ -30,6 +30,7 @@ from engine.records.record import ForwardRecord
 from rules.billing import billing_class
 from rules.store import TRANSFER_PREFIX, Unavailable
 from sip import headers
+from sip.endpoint import nothing
 from sip.outgoing import Outgoing
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Transfers:
         called = worker.numbering.quick(headers.user_of(refer_to))
         call = worker.calls.of_leg(referrer)
         if called is None or call is None or referee is None:
-            return _nothing
+            return nothing
         story = call.story
         caller, by = _number_at(story, referee), _number_at(story, referrer)
         owed = Owed(paid_for(story, referee), by if self._is_line(by) else "")
@@ -96,7 +97,7 @@ class Transfers:
             transfer = _Transfer(self._clock() + LIFE_S, owed, told)
             self._keep(key, transfer)
             return partial(self._refused, key, transfer)
-        return _nothing
+        return nothing
 
     def _refused(self, key: str, transfer: _Transfer) -> None:
         """Nobody follows: whoever calls there owes nothing."""
@@ -196,7 +197,6 @@ class Transfers:
         except (RedisError, OSError) as error:
             self._worker.refusals.redis("transfer", error)
 
-
     async def _untell(self, key: str, told: asyncio.Task[None] | None) -> None:
         client: Any = self._worker.redis
         if told is not None:
@@ -205,10 +205,6 @@ class Transfers:
             await client.delete(key)
         except (RedisError, OSError) as error:
             self._worker.refusals.redis("transfer", error)
-
-
-def _nothing() -> None:
-    pass
 
 
 def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:

@@ -40,8 +40,8 @@ TICK_S = 0.02  # PJSIP's timers
 OnRefer = Callable[[Leg, bytes], Callable[[], None] | None]
 
 
-def _nothing() -> None:
-    pass
+def nothing() -> None:
+    """Nothing has to be undone."""
 
 
 class DialError(ValueError):
@@ -89,7 +89,7 @@ class Endpoint:
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
-        on_refer: OnRefer = lambda leg, refer_to: _nothing,
+        on_refer: OnRefer = lambda leg, refer_to: nothing,
     ) -> None:
         self.settings = settings
         self.on_refer = on_refer
