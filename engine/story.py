@@ -242,6 +242,7 @@ class Story:
             "condition": self.condition,
             "destination": self.destination,
             "target": self.target,
+            "payer": self.forwards[-1].line if self.forwards else "",
             "legs": [
                 {"role": leg.role, "number": leg.number, "uri": leg.uri, "code": leg.code}
                 for leg in self.legs.values()

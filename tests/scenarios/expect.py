@@ -76,6 +76,16 @@ async def part(first: Call, second: Call) -> None:
     await second.receive("BYE")
 
 
+async def call_off(caller: Call, phone: Call) -> None:
+    """The phone rings and the caller gives up; both hear that it is over."""
+    phone.respond(180)
+    await caller.receive(180)
+    caller.cancel()
+    await caller.receive(487)
+    await phone.receive("CANCEL")
+    await phone.receive("ACK")
+
+
 async def refuse(phone: Call, code: int, **more: Any) -> None:
     """The phone refuses and its refusal is acknowledged."""
     phone.respond(code, **more)

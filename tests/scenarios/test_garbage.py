@@ -10,7 +10,7 @@ import asyncio
 from pathlib import Path
 
 from tests.scenarios import numbers
-from tests.scenarios.expect import connect, part, refuse
+from tests.scenarios.expect import call_off, connect, part, refuse
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import Stage, playing, to_number, to_voicemail
 
@@ -80,12 +80,7 @@ async def _cancelled(stage: Stage) -> None:
     line, phone = await stage.line_with_phone()
     call = await stage.call(line)
     ring = await phone.incoming()
-    ring.respond(180)
-    await call.receive(180)
-    call.cancel()
-    await call.receive(487)
-    await ring.receive("CANCEL")
-    await ring.receive("ACK")
+    await call_off(call, ring)
 
 
 async def _no_answer(stage: Stage) -> None:

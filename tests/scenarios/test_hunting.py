@@ -6,7 +6,7 @@ import asyncio
 
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
-from tests.scenarios.expect import check_one_tag, connect, part, refuse
+from tests.scenarios.expect import call_off, check_one_tag, connect, part, refuse
 from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number
 
 SETTINGS = {"timers": {"pre_ringing_s": 1, "group_ring_s": 1.5, "max_ring_s": 6}}
@@ -114,11 +114,7 @@ async def test_a_caller_who_cancels_ends_the_hunt(stage: Stage) -> None:
     line, (first, later) = await line_of(stage, 1, 0.5)
     call = await stage.call(line)
     ring = await first.incoming()
-    ring.respond(180)
-    await call.receive(180)
-    call.cancel()
-    await call.receive(487)
-    await ring.receive("CANCEL")
+    await call_off(call, ring)
     await asyncio.sleep(2)
     assert not later.invited()
     await stage.ended(call.call_id, outcome="cancelled")

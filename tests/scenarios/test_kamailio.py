@@ -18,7 +18,7 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
 from tests.scenarios.endpoint import Call, Endpoint
-from tests.scenarios.expect import part, refuse
+from tests.scenarios.expect import call_off, part, refuse
 from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.message import Message
 from tests.scenarios.processes import Engine, RedisServer
@@ -197,12 +197,7 @@ async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
     stage.register(line, f'<{phone.uri()}>;path="{path}"')
     call = await call_from_outside(front, stage, line)
     ring = await phone.incoming()
-    ring.respond(180)
-    await call.receive(180)
-    call.cancel()
-    await call.receive(487)
-    await ring.receive("CANCEL")
-    await ring.receive("ACK")
+    await call_off(call, ring)
     call = await call_from_outside(front, stage, line)
     ring = await phone.incoming()
     await talk(call, ring)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
-from tests.scenarios.expect import connect, part
+from tests.scenarios.expect import call_off, connect, part
 from tests.scenarios.sipp import free_port
 from tests.scenarios.stage import OFFER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
@@ -88,11 +88,7 @@ async def test_a_cancel_over_tcp(stage: Stage, streams: list[StreamEndpoint]) ->
     line = stage.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
-    ring.respond(180)
-    await call.receive(180)
-    call.cancel()
-    await call.receive(487)
-    await ring.receive("CANCEL")
+    await call_off(call, ring)
     await stage.ended(call.call_id, outcome="cancelled")
 
 

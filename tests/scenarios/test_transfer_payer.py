@@ -47,11 +47,12 @@ async def refer(side: Call, other: Call, called: str) -> None:
     await side.receive(202, "REFER")
 
 
-async def taken_up(stage: Stage) -> None:
-    """Wait until the call that a transfer is about has found out: its news may come after it."""
+async def owes(stage: Stage, call: Call, line: str) -> None:
+    """Wait until a line pays for a call: the news of its transfer may come after it."""
     crew = stage.engine
     assert isinstance(crew, Crew)
-    await crew.until(lambda: not stage.redis.keys("transfer:*"))
+    owing = (call.call_id, line)
+    await crew.until(lambda: owing in {(c["call_id"], c["payer"]) for c in crew.calls()})
 
 
 def paid(record: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -137,7 +138,7 @@ async def test_a_line_that_sends_a_call_on_pays_for_it(
     await part(ring, call)
     onward = begin(stage, call.endpoint, caller, target, worker)
     await connect(onward, answered := await other.incoming())
-    await taken_up(stage)
+    await owes(stage, onward, line)
     await part(onward, answered)
     record = await stage.ended(
         onward.call_id, payer=line, billing=billing, condition="none", destination="line"
