@@ -14,9 +14,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
-
-import orjson
 
 from engine.config import Address
 from engine.telemetry.log import get_logger
@@ -61,9 +58,9 @@ def _text(status: HTTPStatus, text: str) -> Response:
 
 class Admin:
     """The server. `metrics` gives the text for Prometheus, `ready` None or the reason why no new
-    call should be sent here, `calls` the live calls, as JSON-ready dictionaries. All are called on
-    the loop. `key` is the configuration's name of the address; `remark` what has to be said of one
-    that is ready all the same.
+    call should be sent here, `calls` the live calls, as a JSON array. All are called on the loop.
+    `key` is the configuration's name of the address; `remark` what has to be said of one that is
+    ready all the same.
     """
 
     def __init__(
@@ -71,7 +68,7 @@ class Admin:
         listen: Address,
         metrics: Callable[[], Awaitable[bytes]],
         ready: Callable[[], str | None],
-        calls: Callable[[], Awaitable[list[dict[str, Any]]]],
+        calls: Callable[[], Awaitable[bytes]],
         key: str = "admin.listen",
         remark: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -192,4 +189,4 @@ class Admin:
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
     async def _show_calls(self) -> Response:
-        return Response(HTTPStatus.OK, orjson.dumps(await self._calls(), default=str), JSON)
+        return Response(HTTPStatus.OK, await self._calls(), JSON)

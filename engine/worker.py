@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from redis.exceptions import RedisError
 
@@ -168,7 +167,7 @@ class Worker:
             HttpAddress(listen.host, listen.port + self.index if listen.port else 0),
             self.metrics.render,
             self.not_ready,
-            self.calls_now,
+            self.calls.shown,
             remark=self.remark,
         )
         self.journal.open()
@@ -267,10 +266,6 @@ class Worker:
         if any(path.startswith(probed) for path in changed):
             self.probing.restart()
         return changed
-
-    async def calls_now(self) -> list[dict[str, Any]]:
-        """The calls that stand, as `/calls` shows them."""
-        return [{"worker": self.index, **call.now()} for call in self.calls]
 
     async def drain(self) -> None:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""

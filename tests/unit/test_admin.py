@@ -22,8 +22,8 @@ class Engine:
     def ready(self) -> str | None:
         return self.reason
 
-    async def calls(self) -> list[dict[str, Any]]:
-        return self.live
+    async def calls(self) -> bytes:
+        return json.dumps(self.live).encode()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -26,9 +27,10 @@ class Place:
         self.failures = 0
         self.child: Any = None
         self.metrics = Metrics()
+        self.standing = 1
 
-    async def calls(self) -> list[dict[str, Any]]:
-        return [{"worker": self.index, "id": f"{self.index}-1"}]
+    async def calls(self) -> bytes:
+        return json.dumps([{"worker": self.index}] * self.standing).encode()
 
     async def open(self) -> None:
         self.metrics = Metrics()
@@ -107,8 +109,12 @@ async def test_no_sum_ever_falls(places: list[Place]) -> None:
 
 
 async def test_the_calls_of_all(places: list[Place]) -> None:
-    calls = await Aggregate(places).calls()  # type: ignore[arg-type]
-    assert [call["worker"] for call in calls] == [0, 1]
+    both = Aggregate(places)  # type: ignore[arg-type]
+    assert json.loads(await both.calls()) == [{"worker": 0}, {"worker": 1}]
+    places[1].standing = 0
+    assert json.loads(await both.calls()) == [{"worker": 0}]
+    places[0].standing = 0
+    assert json.loads(await both.calls()) == []
 
 
 async def test_each_gauge_with_a_meaning_exists() -> None:
