@@ -61,7 +61,8 @@ class Worker:
         self.config = config
         self.index = index
         self._redis_url = redis_url
-        self.log = log.get_logger("engine", worker=index)
+        log.of_worker(index)
+        self.log = log.get_logger("engine")
         self.numbering = Numbering(config.numbering.country)
         self.metrics = Metrics()
         self.refusals = Refusals(self.metrics, self.log)

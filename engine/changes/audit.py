@@ -23,7 +23,7 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
     Args:
         who: the account, the line whose phone it was, or the user of the command.
         how: page | api | phone | cli.
-        what: forwards | line | created | deleted | import.
+        what: forwards | line | created | deleted | import | fleet.
         before: only what has changed, see `differing`; likewise `after`.
     """
     told = {"who": who, "how": how, "line": line, "what": what}
@@ -49,6 +49,16 @@ def entries(
     told = entry(who, how, number, what, *differing(was, now))
     fleets = dict.fromkeys(d["fleet"] for d in (now, was) if isinstance(d.get("fleet"), str))
     return [(PREFIX + fleet, told) for fleet in fleets]
+
+
+def of_fleet(
+    who: str, name: str, before: bytes | None, after: Mapping[str, Any] | None
+) -> Entries:
+    """The same for a fleet's own document: its cap, its suspension. The entry names no line."""
+    was, now = _readable(before), dict(after or {})
+    if was == now and (before is None) == (after is None):
+        return []
+    return [(PREFIX + name, entry(who, "cli", "", "fleet", *differing(was, now)))]
 
 
 def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:

@@ -13,8 +13,9 @@ import click
 from engine.changes.acks import in_force_blocking
 from engine.changes.line_file import FORMATS, write_rows
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
-from engine.commands.documents import Documents, myself
+from engine.commands.documents import Documents
 from engine.commands.output import print_json
+from engine.commands.writing import myself
 from engine.config import Config
 from rules.numbers import Numbering
 

@@ -1,34 +1,28 @@
 """Line documents in Redis, as commands read and change them (design.md 3.3).
 
-A change is checked as a whole, together with the lines it points at, and written in one
-transaction that gives up when one of them changed meanwhile: then it is checked again. Its entries
-in the log of changes are part of it. In a Redis Cluster, which has no transaction over several
-keys, that holds for each document by itself.
+A change is checked as a whole, together with the lines it points at, and written (`writing.py`)
+if none of them changed meanwhile: then it is checked again.
 """
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
 import redis
-from redis.exceptions import WatchError
 
 from engine.changes import audit
 from engine.commands.context import Failed, Wrong
+from engine.commands.writing import ATTEMPTS, Entries, Read, Writing, begin, myself
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write
 
 PREFIX = "line:"
-ATTEMPTS = 20
 BATCH = 1000
 
 Document = dict[str, Any]
-Read = Callable[[Iterable[str]], dict[str, bytes]]
-Entries = Mapping[str, audit.Entries]  # by the key of the document
 
 
 class Documents:
@@ -98,9 +92,8 @@ class Documents:
                 before = change.read([number]).get(number)
                 if before is None:
                     raise Wrong(f"line {number}: unknown line")
-                key = PREFIX + number
-                entries = {key: audit.entries(myself(), "cli", number, before, None)}
-                if change.write({key: None}, entries):
+                entries = {number: audit.entries(myself(), "cli", number, before, None)}
+                if change.write({number: None}, entries):
                     return
         raise Failed("line: changed by others all the time, nothing was deleted")
 
@@ -137,8 +130,8 @@ class Documents:
                     return lines
         raise Failed("line: changed by others all the time, nothing was written")
 
-    def _begin(self) -> _Compared | _Transaction:
-        return _Compared(self._redis) if self._is_cluster else _Transaction(self._redis)
+    def _begin(self) -> Writing:
+        return begin(self._redis, PREFIX)
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
         """What the documents say by themselves, each number once. Raises Wrong."""
@@ -178,112 +171,18 @@ class Documents:
         return list(read(keys))
 
 
-class _Transaction:
-    """A change that Redis carries out whole, unless something that was read has changed."""
-
-    def __init__(self, client: Any) -> None:
-        self._pipeline = client.pipeline()
-
-    def __enter__(self) -> _Transaction:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pipeline.reset()
-
-    def read(self, numbers: Iterable[str]) -> dict[str, bytes]:
-        """The stored texts of those that there are."""
-        keys = {PREFIX + number: number for number in numbers}
-        if not keys:
-            return {}
-        self._pipeline.watch(*keys)
-        values = self._pipeline.mget(list(keys))
-        return {n: bytes(v) for n, v in zip(keys.values(), values, strict=True) if v is not None}
-
-    def write(self, texts: Mapping[str, bytes | None], entries: Entries) -> bool:
-        """Write these documents (None = delete), and tell of it in the log of changes. Whether it
-        was carried out."""
-        self._pipeline.multi()
-        for key, text in texts.items():
-            if text is None:
-                self._pipeline.delete(key)
-            else:
-                self._pipeline.set(key, text)
-            for stream, fields in entries[key]:
-                self._pipeline.xadd(stream, fields, maxlen=audit.KEPT, approximate=True)
-        try:
-            self._pipeline.execute()
-        except WatchError:
-            return False
-        return True
-
-
-# KEYS: a document's. ARGV: the new text (empty: delete it), and the one that it must have now
-# (absent: none).
-_COMPARE_AND_SET = """
-local now = redis.call('GET', KEYS[1])
-if now ~= (ARGV[2] or false) and now ~= ARGV[1] then return 0 end
-if ARGV[1] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[1]) end
-return 1
-"""
-
-
-class _Compared:
-    """The same on a Cluster, where keys are on several nodes: each document is written only over
-    the one that was read. One that was not written makes the caller try again; those that were
-    written by then are written again, as they are."""
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._seen: dict[str, bytes | None] = {}
-
-    def __enter__(self) -> _Compared:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._seen.clear()
-
-    def read(self, numbers: Iterable[str]) -> dict[str, bytes]:
-        """The stored texts of those that there are, as they were when they were read first."""
-        keys = {PREFIX + number: number for number in numbers}
-        new = [key for key in keys if key not in self._seen]
-        if new:
-            self._seen.update(zip(new, self._client.mget_nonatomic(new), strict=True))
-        found = ((number, self._seen[key]) for key, number in keys.items())
-        return {number: bytes(text) for number, text in found if text is not None}
-
-    def write(self, texts: Mapping[str, bytes | None], entries: Entries) -> bool:
-        """Whether all were written (None = deleted). The log lives on other nodes, and follows."""
-        for key, text in texts.items():
-            before = self._seen.get(key)
-            arguments = [text or b""] if before is None else [text or b"", before]
-            if not self._client.execute_command("EVAL", _COMPARE_AND_SET, 1, key, *arguments):
-                return False
-            for stream, fields in entries[key]:
-                self._client.xadd(stream, fields, maxlen=audit.KEPT, approximate=True)
-        return True
-
-
 def _written(
     documents: list[Document], lines: list[Line], read: Read
 ) -> tuple[dict[str, bytes | None], Entries]:
-    """The texts to write, by key, and what the log of changes is told of each."""
+    """The texts to write, by number, and what the log of changes is told of each."""
     before = read([line.number for line in lines])
     texts: dict[str, bytes | None] = {}
     entries = {}
     for document, line in zip(documents, lines, strict=True):
-        key, written = PREFIX + line.number, canonical(document, line)
-        texts[key] = orjson.dumps(written)
-        told = audit.entries(myself(), "cli", line.number, before.get(line.number), written)
-        entries[key] = told
+        number, written = line.number, canonical(document, line)
+        texts[number] = orjson.dumps(written)
+        entries[number] = audit.entries(myself(), "cli", number, before.get(number), written)
     return texts, entries
-
-
-def myself() -> str:
-    """Who types the command, for the log of changes."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "?"
 
 
 def parse_document(raw: bytes, name: str) -> Document:

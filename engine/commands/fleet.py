@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 import orjson
 
+from engine.changes import audit
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
 from engine.commands.line import INPUT_BYTES, parse_input
 from engine.commands.output import print_json, print_table
 from engine.commands.usage import CLASSES, duration, of_key
+from engine.commands.writing import ATTEMPTS, begin, myself
 from engine.config import Config
 from rules.billing import month_of
 from rules.fleet import FLEET, Fleet, check_fleet, load_fleet
@@ -42,7 +45,8 @@ def fleet_group() -> None:
 def set_fleets(file: Any, config: Config, as_json: bool) -> None:
     """Write the fleet documents in FILE (- = standard input): one, a list, or one per line.
 
-    They are checked before any is written. A fleet that exists is replaced.
+    They are checked before any is written, and all are written or none. A fleet that exists is
+    replaced.
 
     \b
     name         as in the lines' `fleet`, at most 64 characters without braces
@@ -55,7 +59,7 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
       echo '{"name": "acme", "suspended": true}' | renvoi fleet set -
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
-    fleets: dict[str, bytes] = {}
+    fleets: dict[str, dict[str, Any] | None] = {}
     for place, document in enumerate(documents, 1):
         which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
         try:
@@ -64,11 +68,9 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
             raise Wrong(f"{which}: {error}") from None
         if fleet.name in fleets:
             raise Wrong(f"{which}: name: is given twice (got {fleet.name!r})")
-        fleets[fleet.name] = orjson.dumps(document)
+        fleets[fleet.name] = document
     with open_redis(config) as client:
-        redis: Any = client
-        for name, raw in fleets.items():
-            redis.set(FLEET + name, raw)
+        _change(client, fleets)
     if as_json:
         print_json({"written": list(fleets)})
     else:
@@ -153,12 +155,30 @@ def list_fleets(config: Config, as_json: bool) -> None:
 def delete_fleet(name: str, config: Config, as_json: bool) -> None:
     """Delete the document of fleet NAME: no cap, not suspended. Its lines and usage stay."""
     with open_redis(config) as client:
-        if not client.delete(FLEET + name):
-            raise Wrong(f"fleet {name}: unknown fleet")
+        _change(client, {name: None})
     if as_json:
         print_json({"deleted": name})
     else:
         click.echo(f"{name}: deleted, {IN_FORCE}")
+
+
+def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
+    """Write these documents (None = delete one that there is), all or none, and tell the fleets'
+    logs of changes. Raises Wrong for one to delete that is unknown."""
+    for _ in range(ATTEMPTS):
+        with begin(client, FLEET) as change:
+            before = change.read(fleets)
+            for name, document in fleets.items():
+                if document is None and name not in before:
+                    raise Wrong(f"fleet {name}: unknown fleet")
+            texts = {n: None if d is None else orjson.dumps(d) for n, d in fleets.items()}
+            entries = {
+                name: audit.of_fleet(myself(), name, before.get(name), document)
+                for name, document in fleets.items()
+            }
+            if change.write(texts, entries):
+                return
+    raise Failed("fleet: changed by others all the time, nothing was written")
 
 
 def _read(name: str, raw: bytes) -> Fleet:

@@ -25,7 +25,7 @@ from engine.telemetry.privacy import Policy, clean_event
 
 __all__ = [
     "FilteringBoundLogger", "apply", "change", "configure", "detail", "dropped", "flush",
-    "get_logger", "numbers", "set_up", "told",
+    "get_logger", "numbers", "of_worker", "set_up", "told",
 ]  # fmt: skip
 
 FRAMES = 30  # of a traceback, the last ones
@@ -77,6 +77,7 @@ class _Detailed(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type:
 _writer: Writer | None = None
 _level = logging.INFO
 _numbers: Policy = "full"
+_worker: int | None = None  # which this process is
 _second, _date = -1, ""  # of the last time stamp
 _sampled_below = 0  # of 2**32: calls whose Call-ID has a lower hash are told in detail
 
@@ -95,10 +96,10 @@ def configure(
     `stream`: standard output when None. `sample`: share of the calls (0 to 1) that are told in
     detail. `numbers`: full, masked or none.
     """
-    global _writer
+    global _worker, _writer
     close()
     stream = stream or sys.stdout
-    _writer = Writer(stream)
+    _worker, _writer = None, Writer(stream)
     structlog.configure(
         processors=_processors(format, colors=stream.isatty()),
         wrapper_class=_Bound,
@@ -128,6 +129,12 @@ def change(level: str, *, sample: float, numbers: Policy) -> None:
     for name in _METHODS:
         setattr(_Bound, name, getattr(at_level, name))
     logging.getLogger().setLevel(max(_level, logging.INFO))
+
+
+def of_worker(index: int) -> None:
+    """This process is that worker: every line says so from now on."""
+    global _worker
+    _worker = index
 
 
 def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
@@ -182,6 +189,8 @@ def _complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
     if "exc_info" in event:
         _tell_exception(event)
     event = _keep_private(event)
+    if _worker is not None:
+        event["worker"] = _worker
     event["logger"] = logger.name
     event["level"] = _LEVELS.get(method, method)
     event["timestamp"] = _timestamp()

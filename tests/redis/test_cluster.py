@@ -7,6 +7,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,10 +239,19 @@ async def test_no_cluster_at_start(cluster: ClusterServers) -> None:
 
 
 def test_commands_change_documents_on_a_cluster(
-    cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cluster: ClusterServers,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("RENVOI_REDIS_URL", cluster.url)
+    fleets = tmp_path / "fleets.json"
+    fleets.write_text('[{"name": "acme", "suspended": true}, {"name": "globex"}]')
     with cluster.client() as other:
+        assert main(["fleet", "set", str(fleets)]) == 0
+        assert json.loads(other.get("fleet:acme")) == {"name": "acme", "suspended": True}
+        assert main(["fleet", "delete", "globex"]) == 0
+        assert [other.xlen(f"audit:{name}") for name in ("acme", "globex")] == [1, 2]
         for number in NUMBERS:
             other.set(f"line:{number}", document(number, note="kept"))
         assert main(["forward", "set", LINE, "busy", f"voicemail:{NUMBERS[1]}"]) == 0

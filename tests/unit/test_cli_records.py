@@ -198,6 +198,24 @@ def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     assert run("fleet", "show", "bad").status == 1
 
 
+def test_every_change_of_a_fleet_is_in_its_log_of_changes(run: Run, store: Any) -> None:
+    for document in (
+        {"name": "acme", "cap_seconds": 3600},
+        {"name": "acme", "cap_seconds": 3600},  # nothing has changed
+        {"name": "acme", "suspended": True},
+    ):
+        assert run("fleet", "set", "-", stdin=document).status == 0
+    assert run("fleet", "delete", "acme").status == 0
+    entries = [entry for _, entry in store.xrange("audit:acme")]
+    assert {(e["how"], e["line"], e["what"]) for e in entries} == {("cli", "", "fleet")}
+    assert all(entry["who"] for entry in entries)
+    assert [(json.loads(e["from"]), json.loads(e["to"])) for e in entries] == [
+        ({}, {"name": "acme", "cap_seconds": 3600}),
+        ({"cap_seconds": 3600}, {"suspended": True}),
+        ({"name": "acme", "suspended": True}, {}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("document", "told"),
     [

@@ -50,6 +50,18 @@ def test_one_json_object_a_line_with_level_time_and_logger(stream: io.StringIO) 
     }
 
 
+def test_every_line_of_a_worker_says_which(stream: io.StringIO) -> None:
+    log.configure("debug", "json", stream)
+    made_before = log.get_logger("cdr")
+    log.of_worker(3)
+    made_before.warning("cdr.lost")
+    log.get_logger("engine").info("worker.start")
+    detail = log.detail("call-id", call="42")
+    assert detail is not None
+    detail.debug("call.begin")
+    assert [event["worker"] for event in written(stream)] == [3, 3, 3]
+
+
 def test_what_json_cannot_hold_is_written_as_text(stream: io.StringIO) -> None:
     log.configure("info", "json", stream)
     log.get_logger("x").info("odd", header="a\udcffb", big=1 << 80, thing={1, 2}, raw=b"\xff")
