@@ -26,7 +26,6 @@ from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
 from sip.incoming import Incoming
-from sip.leg import Leg
 from sip.outgoing import Outgoing
 from sip.replaces import Target
 from sip.state import ANSWERED, EARLY
@@ -57,6 +56,7 @@ class Call:
             called,
             worker.journal.changed,
         )
+        leg.owner = self.story
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 
@@ -406,10 +406,6 @@ class Call:
     def stop(self, code: int, why: str) -> None:
         """Ask the call to end: BYE when it is answered, else `code` to the caller."""
         self._mailbox.put(Stop(code, why))
-
-    def has(self, leg: Leg) -> bool:
-        """Whether a leg is one of its sides, or was dialled for one."""
-        return leg is self._caller or leg in self.story.legs
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""

@@ -22,9 +22,9 @@ from sip.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.leg import Leg
 
-_SHOWN_AT_ONCE = 20
+_AT_ONCE = 20
+"""Of work on all calls, so many calls are done in one turn of the loop: a few milliseconds."""
 
 
 class Calls:
@@ -63,7 +63,7 @@ class Calls:
         meanwhile is to wait for it. One that ends meanwhile is left out."""
         parts: list[bytes] = []
         for place, call in enumerate(self):
-            if place % _SHOWN_AT_ONCE == 0:
+            if place % _AT_ONCE == 0:
                 await asyncio.sleep(0)
             if call.story.id in self:
                 parts.append(orjson.dumps({"worker": self._worker.index, **call.now()}))
@@ -133,7 +133,9 @@ class Calls:
         """Write the records of processes that are gone, and let their calls count no more."""
         worker = self._worker
         for journal in left:
-            for record in (*journal.standing, *journal.over):
+            for place, record in enumerate((*journal.standing, *journal.over)):
+                if place % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
@@ -145,7 +147,7 @@ class Calls:
                 if place >= len(journal.over):
                     worker.metrics.call_over(record)
                     worker.log.warning("call.end", **telling(record))
-                if place % 20 == 0:
+                if place % _AT_ONCE == 0:
                     await asyncio.sleep(0)
             worker.log.warning(
                 "journal.completed",
@@ -153,13 +155,6 @@ class Calls:
                 failed=len(journal.standing),
                 recorded=len(journal.over),
             )
-
-    def of_leg(self, leg: Leg) -> Call | None:
-        """The call that a leg is a side of."""
-        for call in self._standing.values():
-            if isinstance(call, Call) and call.has(leg):
-                return call
-        return None
 
     def begun(self, caller: str, called: str, since: float) -> Call | None:
         """The newest call from one number to another that came in since (unix seconds)."""
@@ -200,8 +195,10 @@ class Calls:
 
     async def stop(self, within_s: float) -> None:
         """End every call, each with its record."""
-        for call in self:
+        for place, call in enumerate(self):
             call.stop(503, "shutdown")
+            if place % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # each sends a BYE, and who calls is to hear a 503
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=within_s)
 

@@ -166,6 +166,7 @@ class Ringing:
             worker.log.warning("call.undialled", call=self._story.id, error=str(error))
             self.attempt.too_large |= isinstance(error, TooLarge)
             return
+        leg.owner = self._story
         self._ringing[leg] = branch
         self._story.dialled(leg, branch.role, branch.number)
         self._measure()

@@ -188,15 +188,17 @@ class Story:
         return reached
 
     def record(self, over: Over, ended: float | None = None) -> CallRecord:
-        """The whole call, for the `cdr` stream. Every forward pays for the conversation.
+        """The whole call, for the `cdr` stream. Every forward pays for the conversation; when the
+        caller never heard the answer (its PRACK was missing), for the time since its target
+        answered, which somebody charges for.
 
         `ended` in unix seconds; None = now."""
         self.ended = time.time() if ended is None else ended
-        seconds = 0
-        if self.answered is not None:
-            seconds = max(0, round(self.ended - self.answered))
+        seconds = paid_s = self._since(self.answered)
+        if self.answered is None and self.forwards and self._reached is not None:
+            paid_s = self._since(self._reached.answered)
         for forward in self.forwards:
-            forward.seconds = seconds
+            forward.seconds = paid_s
         last = self.forwards[-1] if self.forwards else None
         for leg in self.legs.values():
             leg.ended = leg.ended if leg.ended is not None else self.ended
@@ -228,6 +230,10 @@ class Story:
             forwarded=last.at if last and last.condition != "none" else None,
             out_of_plan_s=0,  # Redis tells, when it is written
         )
+
+    def _since(self, instant: float | None) -> int:
+        """Whole seconds from an instant, None = never, to the end."""
+        return 0 if instant is None else max(0, round(self.ended - instant))
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` and `renvoi calls` show it."""

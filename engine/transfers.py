@@ -27,6 +27,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from engine.records.record import ForwardRecord
+from engine.story import Story
 from rules.billing import billing_class
 from rules.store import TRANSFER_PREFIX, Unavailable
 from sip import headers
@@ -35,7 +36,6 @@ from sip.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from engine.route import Route
-    from engine.story import Story
     from engine.worker import Worker
     from sip.leg import Leg
 
@@ -85,10 +85,9 @@ class Transfers:
         other side refuses."""
         worker, referee = self._worker, referrer.peer
         called = worker.numbering.quick(headers.user_of(refer_to))
-        call = worker.calls.of_leg(referrer)
-        if called is None or call is None or referee is None:
+        story = story_of(referrer)
+        if called is None or story is None or referee is None:
             return nothing
-        story = call.story
         caller, by = _number_at(story, referee), _number_at(story, referrer)
         owed = Owed(paid_for(story, referee), by if self._is_line(by) else "")
         if caller and (owed.paid or owed.by):
@@ -131,11 +130,11 @@ class Transfers:
     def take_over(self, leg: Leg, story: Story, route: Route) -> tuple[str, str] | None:
         """A call takes over the far end of a leg (Replaces), and what is paid for it: the role and
         the number of who is there; None when that is only known by who calls."""
-        call = self._worker.calls.of_leg(leg)
-        if call is None:
+        before = story_of(leg)
+        if before is None:
             return None
-        self._pay(story, route, paid_for(call.story, leg))
-        record = call.story.legs.get(leg) if isinstance(leg, Outgoing) else None
+        self._pay(story, route, paid_for(before, leg))
+        record = before.legs.get(leg) if isinstance(leg, Outgoing) else None
         return (record.role, record.number) if record is not None else None
 
     def _pay(
@@ -205,6 +204,11 @@ class Transfers:
             await client.delete(key)
         except (RedisError, OSError) as error:
             self._worker.refusals.redis("transfer", error)
+
+
+def story_of(leg: Leg) -> Story | None:
+    """The story of the call that a leg is a side of; None of none of ours."""
+    return leg.owner if isinstance(leg.owner, Story) else None
 
 
 def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:

@@ -21,7 +21,7 @@ from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
 from rules.lookup import seconds_used
 from rules.model import DocumentError
-from rules.standing import NOTHING, Using, notes_of, standing_key
+from rules.standing import NOTHING, Using, read_notes, standing_key
 
 _PATIENCE_S = 0.05
 """How long the first call of a fleet waits for its document."""
@@ -30,7 +30,8 @@ _PAUSE_S = 0.02
 """Changes are gathered this long: a busy fleet's usage changes with every call that ends."""
 _RETRY_S = 0.5
 _MOST = 20_000
-_AT_ONCE = 200
+_AT_ONCE = 30
+"""Fleets read in one exchange: taking so many replies apart holds up no call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +160,23 @@ class Fleets:
         self._reading.update(names)
         try:
             replies = await pipe.execute(raise_on_error=False)
+            for reply in replies:
+                if isinstance(reply, Exception) and not _is_wrong_type(reply):
+                    raise reply
+            for place, name in enumerate(names):
+                raw, used, standing = replies[3 * place : 3 * place + 3]
+                self._keep(name, raw, used, await self._using(standing), until)
         finally:
             self._reading.difference_update(names)
-        for reply in replies:
-            if isinstance(reply, Exception) and not _is_wrong_type(reply):
-                raise reply
-        for place, name in enumerate(names):
-            raw, used, standing = replies[3 * place : 3 * place + 3]
-            self._keep(name, raw, used, standing, until)
 
-    def _keep(self, name: str, raw: Any, used: Any, standing: Any, until: float) -> None:
+    async def _using(self, standing: Any) -> Using:
+        if not isinstance(standing, dict) or not standing:
+            return NOTHING
+        now = self._clock()
+        notes = await read_notes(standing, now)
+        return Using.of(notes.values(), now, month_begin(now, self._zone))
+
+    def _keep(self, name: str, raw: Any, used: Any, using: Using, until: float) -> None:
         before = self._known.get(name, _NOTHING)
         fleet = None
         try:
@@ -182,10 +190,6 @@ class Fleets:
             if self._told.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(FLEET + name, error)
             self._told[name] = raw if isinstance(raw, bytes) else None
-        using = NOTHING
-        if isinstance(standing, dict) and standing:
-            now = self._clock()
-            using = Using.of(notes_of(standing, now).values(), now, month_begin(now, self._zone))
         self._known[name] = FleetState(fleet, seconds_used(used), until, using)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:

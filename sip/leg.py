@@ -33,6 +33,7 @@ class Leg:
         "_invite",
         "exchanges",
         "listener",
+        "owner",
         "peer",
         "reliable",
         "state",
@@ -45,6 +46,7 @@ class Leg:
         self._invite: Any = None  # the initial INVITE's transaction while it lives
         self.exchanges: Exchanges | None = None
         self.listener: Callable[[Event], None] | None = None
+        self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.reliable: Reliable | None = None  # a caller that knows 100rel
         self.trusted = True  # inside the trust domain (RFC 3325): all but phones
@@ -61,6 +63,7 @@ class Leg:
     def detach(self) -> None:
         """Nobody listens any more: whatever still comes, the leg ends itself."""
         self.listener = None
+        self.owner = None
         self.peer = None
 
     # -- what the dialog tells (called by the endpoint only) --------------------------------------

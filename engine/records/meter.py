@@ -22,7 +22,7 @@ from rules import tasks
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
 from rules.fleets import Fleets, FleetState
-from rules.standing import Note, encode_note, notes_of, out_of_plan_of, standing_key
+from rules.standing import Note, encode_note, out_of_plan_of, read_notes, standing_key
 
 if TYPE_CHECKING:
     from engine.records.record import ForwardRecord
@@ -32,6 +32,7 @@ _log = structlog.get_logger("meter")
 TICK_S = 1.0
 _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
+_STOPPED_AT_ONCE = 20
 _CONFIRM = 2  # ticks in a row above the cap before calls are ended
 
 # KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
@@ -103,7 +104,9 @@ class Meter:
     def begin(
         self, call_id: str, forward: ForwardRecord, answered: float, stop: Callable[[], None]
     ) -> None:
-        """A forwarded call was answered. `stop` ends it when its fleet's cap is reached."""
+        """A forwarded call was answered, or is paid for by somebody else from now on. `stop` ends
+        it when its fleet's cap is reached."""
+        self.end(call_id)
         if forward.billing not in METERED:
             return
         planned = forward.billing == "deducted"
@@ -152,8 +155,7 @@ class Meter:
         Never raises."""
         for fleet in [name for name in self._by_fleet if self._has_cap(name)]:
             try:
-                async with asyncio.timeout(_EXCHANGE_S):
-                    await self._tick(fleet)
+                await self._tick(fleet)
             except Exception as error:  # Redis is away: what is known goes on
                 _log.warning("meter.failed", fleet=fleet, error=str(error) or type(error).__name__)
 
@@ -177,14 +179,15 @@ class Meter:
         words: list[int | str | bytes] = [_EXPIRE_S]
         for id_, note in noted.items():
             words += [id_, encode_note(note)]
-        used, stored = await run_script(self._redis, _NOTE, [usage, standing], words)
-        gone = [id_ for id_ in noted if id_ not in self._calls]
-        if gone:  # ended meanwhile: its usage may have been added before the note was written
-            await self._redis.hdel(standing, *gone)
-        notes = notes_of(dict(zip(stored[::2], stored[1::2], strict=True)), now)
+        async with asyncio.timeout(_EXCHANGE_S):
+            used, stored = await run_script(self._redis, _NOTE, [usage, standing], words)
+            gone = [id_ for id_ in noted if id_ not in self._calls]
+            if gone:  # ended meanwhile: its usage may have been added before the note was written
+                await self._redis.hdel(standing, *gone)
+        notes = await read_notes(dict(zip(stored[::2], stored[1::2], strict=True)), now)
         for id_ in gone:
             notes.pop(id_, None)
-        self._weigh(fleet, _number(used), notes, now)
+        await self._weigh(fleet, _number(used), notes, now)
 
     def _note(self, call_id: str, now: float) -> Note:
         call = self._calls[call_id]
@@ -193,7 +196,7 @@ class Meter:
         plan_left_s = (1e9 if left is None else left) if call.planned else None
         return Note(call.line, call.answered, plan_left_s, now)
 
-    def _weigh(self, fleet: str, used_s: float, notes: dict[str, Note], now: float) -> None:
+    async def _weigh(self, fleet: str, used_s: float, notes: dict[str, Note], now: float) -> None:
         using_s, exhausted = out_of_plan_of(notes.values(), now, month_begin(now, self._zone))
         state = self._fleets.find(fleet)
         cap_s = state.fleet.cap_seconds if state is not None and state.fleet is not None else None
@@ -203,9 +206,11 @@ class Meter:
         self._over[fleet] = self._over.get(fleet, 0) + 1
         if self._over[fleet] < _CONFIRM:
             return
-        for call_id in list(self._by_fleet.get(fleet, ())):
-            call = self._calls[call_id]
-            if not call.planned or call.line in exhausted:
+        for place, call_id in enumerate(list(self._by_fleet.get(fleet, ()))):
+            if place % _STOPPED_AT_ONCE == 0:
+                await asyncio.sleep(0)  # each has its two BYEs and its record
+            call = self._calls.get(call_id)
+            if call is not None and (not call.planned or call.line in exhausted):
                 _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)
                 call.stop()
 

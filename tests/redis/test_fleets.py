@@ -20,7 +20,7 @@ from rules.fleet import Fleet
 from rules.fleets import Fleets, FleetState
 from rules.model import DocumentError
 from rules.numbers import Numbering
-from rules.standing import Note, out_of_plan_of
+from rules.standing import Note, encode_note, notes_of, out_of_plan_of, read_notes
 from rules.store import Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -147,6 +147,24 @@ def test_standing_calls_use_a_plan_together() -> None:
     assert out_of_plan_of(notes, 140.0, 0.0) == (20.0 + 10.0, {LINE})
     # a new month began at 135: only its seconds count
     assert out_of_plan_of(notes, 140.0, 135.0) == (5.0, set())
+
+
+async def test_thousands_of_notes_are_read_while_others_have_their_turn() -> None:
+    notes = {f"{n}".encode(): encode_note(Note(LINE, 100.0, None, 140.0)) for n in range(2050)}
+    notes[b"odd"] = b"{"
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(others())
+    assert await read_notes(notes, 141.0) == notes_of(notes, 141.0)
+    task.cancel()
+    assert turns >= 9
+    assert await read_notes({}, 141.0) == {}
 
 
 def forward(billing: str, line: str = LINE) -> ForwardRecord:
@@ -312,6 +330,19 @@ async def test_a_planned_call_is_ended_only_beyond_its_plan(
             await step(1, a, b)
         assert "0-a-1" in a.stopped
         assert set(b.stopped) == {"1-b-1"}
+
+
+async def test_a_call_that_is_paid_for_anew_counts_once(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    """The news of a transfer may come when the call is metered already."""
+    async with workers(server, tmp_path) as (a, _):
+        for billing in ("deducted", "deducted", "out_of_plan", "deducted"):
+            a.begin("0-a-1", billing)
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 20.0
+        a.meter.end("0-a-1")
+        assert len(a.meter) == 0
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 30.0
 
 
 async def test_redis_away_ends_no_call(server: RedisServer, tmp_path: Path) -> None:

@@ -214,6 +214,33 @@ async def test_a_call_that_ends_while_its_answer_waits(stage: Stage, who: str) -
         await stage.ended(call.call_id, outcome="failed", seconds=0)
 
 
+async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_back_its_prack(
+    stage: Stage,
+) -> None:
+    """The mobile has answered and is charged for, and media may pass, while the 2xx waits."""
+    mobile = numbers.mobile_number()
+    forwards = {"unconditional": to_number(mobile)}
+    line = stage.line(forwards=forwards, offer={"mobile": "unlimited"})
+    call = await stage.call(line, headers=REQUIRED)
+    away = await stage.server("number").incoming(mobile)
+    prack(call, await heard(call, 181))
+    away.respond(183, body=ANSWER_BYTES)
+    await heard(call, 183)
+    away.respond(200, body=ANSWER_BYTES)
+    await away.receive("ACK")
+    await asyncio.sleep(1.2)
+    call.cancel()
+    await call.receive(487)
+    await away.receive("BYE")
+    record = await stage.ended(
+        call.call_id, outcome="cancelled", seconds=0, payer=line, billing="out_of_plan"
+    )
+    assert record["answered"] == ""
+    (forward,) = record["forwards"]
+    assert 1 <= forward["seconds"] <= 10
+    assert int(record["out_of_plan_s"]) == forward["seconds"]
+
+
 @KNOWS
 async def test_a_cancelled_call_ends_as_ever(stage: Stage, knows: list[tuple[str, str]]) -> None:
     line, phone = await stage.line_with_phone()
