@@ -12,6 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
 
 import dns.asyncresolver
 import dns.exception
@@ -72,7 +73,8 @@ def place_of(hop: str) -> Place:
         host, _, port = host.partition(":")
     transport = ""
     for parameter in parameters:
-        name, _, value = parameter.partition("=")
+        # Escapes are undone, as PJSIP does: ";%6daddr=" is a maddr, and where it sends to.
+        name, _, value = unquote(parameter).partition("=")
         if name.strip().lower() == "transport":
             transport = value.strip().lower()
         elif name.strip().lower() == "maddr":

@@ -21,6 +21,7 @@ from sip.names import Choice, Names, Place, _drawn, address_of, place_of, same_p
         ("sips:a@host.test;transport=tcp", Place("host.test", 0, "tls", True)),
         ("sip:a@[2001:db8::1]:5070", Place("2001:db8::1", 5070)),
         ("sip:a@host.test;maddr=[2001:db8::1]", Place("2001:db8::1")),
+        ("sip:a@host.test;%6dAddr=192.0.2.%31;TRANSPOR%54=tcp", Place("192.0.2.1", 0, "tcp")),
         ("sip:a@host.test?Subject=x;transport=tcp", Place("host.test")),
         ("sip:a;b=c@host.test;user=phone", Place("host.test")),
     ],
