@@ -27,6 +27,7 @@ from engine.records.cdr import Recorder
 from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
+from engine.registration.places import Places
 from engine.registration.registrar import Registrar
 from engine.reload import changes, with_live
 from engine.starcode import changes_forwards
@@ -144,7 +145,9 @@ class Worker:
         for count in (self.live, *self.forwards.pools):
             count.on_error = partial(self.refusals.redis, "live")
         self.recorder.on_error = partial(self.refusals.redis, "cdr")
-        self.registrar = Registrar(self)
+        places = Places(config)
+        self.store.leads_here = places.leads_here
+        self.registrar = Registrar(self, places)
         self.probing = Probing(self)
         trace = config.trace
         if trace.hep is not None:

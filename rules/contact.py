@@ -5,7 +5,7 @@ is plainly a contact gets through.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -43,19 +43,30 @@ class Contact:
     expires: float
     q: float = 1.0
 
+    @property
+    def first_hop(self) -> str:
+        """Where a call to it is sent first."""
+        return self.path.partition(",")[0].strip(" <>") if self.path else self.uri
+
 
 def read_contacts(
     members: Iterable[tuple[bytes, float]],
+    leads_here: Callable[[str], bool] | None = None,
 ) -> tuple[tuple[Contact, ...], Sequence[DocumentError]]:
     """The contacts of a registration, preferred first, and the members that were refused.
 
     Args:
         members: pairs of member and expiry in unix seconds.
+        leads_here: whether a URI leads to whoever would ring it. Such a contact is refused (its
+            Path counts, if it has one): each call to it would come back as a call to it.
     """
     contacts, refused = [], []
     for member, expires in members:
         try:
-            contacts.append(read_contact(member, expires))
+            contact = read_contact(member, expires)
+            if leads_here is not None and leads_here(contact.first_hop):
+                raise DocumentError("contact", contact.first_hop, "leads to the engine itself")
+            contacts.append(contact)
         except DocumentError as error:
             refused.append(error)
     contacts.sort(key=lambda contact: (-contact.q, -contact.expires))

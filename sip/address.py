@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -29,3 +30,19 @@ def fits_family(name: str, ipv6: bool) -> bool:
         return (ip_address(name).version == 6) == ipv6
     except ValueError:
         return True
+
+
+def reached_by(host: str) -> str:
+    """The address by which others reach what listens on `host`: its own, or for 0.0.0.0 and :: the
+    one by which this machine reaches others."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    family, anywhere = socket.AF_INET, "192.0.2.1"
+    if ":" in host:
+        family, anywhere = socket.AF_INET6, "2001:db8::1"
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((anywhere, 9))  # nothing is sent; it chooses our address
+        except OSError:
+            return "::1" if ":" in host else "127.0.0.1"  # there is no other
+        return str(probe.getsockname()[0])

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sip import wire
-from sip.address import Address, fits_family
+from sip.address import Address, fits_family, reached_by
 from sip.pjsip import ffi, lib
 from sip.streams import Streams
 
@@ -81,17 +81,7 @@ class Transports:
         """The name or address by which others reach it, IPv6 without brackets."""
         if self._advertise and fits_family(self._advertise, ":" in address.host):
             return self._advertise
-        if address.host not in ("0.0.0.0", "::"):
-            return address.host
-        family, anywhere = socket.AF_INET, "192.0.2.1"
-        if ":" in address.host:
-            family, anywhere = socket.AF_INET6, "2001:db8::1"
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect((anywhere, 9))  # nothing is sent; it chooses our address
-            except OSError:
-                return "::1" if ":" in address.host else "127.0.0.1"  # there is no other
-            return str(probe.getsockname()[0])
+        return reached_by(address.host)
 
     def _show(self, address: Address, host: str) -> wire.Text:
         """Make the Contact for dialogs over this address."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
@@ -16,6 +17,7 @@ from redis.exceptions import RedisError
 from engine.registration import digest
 from engine.registration.bindings import Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
+from engine.registration.places import Places, is_by_address
 from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
@@ -37,6 +39,8 @@ _NOBODY = Credentials("", "")
 _EXPIRES = re.compile(rb";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
 _Q = re.compile(rb";\s*q\s*=\s*([\d.]+)", re.IGNORECASE)
 _RECEIVED = re.compile(rb";\s*received\s*=\s*([^;,\s]+)", re.IGNORECASE)
+# An edge knows by its Path alone where the phone is: where it saw it, or a flow (RFC 5626 5.1).
+_BY_PATH = re.compile(r";\s*(received\s*=|ob\s*[;>])", re.IGNORECASE)
 
 
 class Refusal(Exception):
@@ -50,8 +54,9 @@ class Refusal(Exception):
 class Registrar:
     """Answers REGISTER for one worker."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, places: Places) -> None:
         self._worker = worker
+        self._places = places
         self._bindings = Bindings(worker.redis)
         self._tasks: set[asyncio.Task[None]] = set()
         self._by_source = Guesses(GUESSES_BY_SOURCE)
@@ -105,7 +110,7 @@ class Registrar:
         await self.authenticate(message, sender_of(request), number, credentials)
         if line is None or line.suspended:
             raise Refusal(403, "suspended")
-        return await self._bind(message, number)
+        return await self._bind(message, number, request.trusted)
 
     # -- who may ----------------------------------------------------------------------------------
 
@@ -162,14 +167,23 @@ class Registrar:
 
     # -- where they are ---------------------------------------------------------------------------
 
-    async def _bind(self, message: Message, number: str) -> str:
+    async def _bind(self, message: Message, number: str, trusted: bool) -> str:
+        """`trusted` is whoever may be an edge. A phone that comes by itself has no Path to give:
+        no phone does (RFC 3327 5.2: proxies add it), so that one that is there is refused and not
+        ignored, which would let an edge that nobody declared as trusted lose its phones in silence.
+        """
         now = time.time()
         entries = headers.entries(message, b"contact")
         only = entries == [b"*"]
         if only and _header_seconds(message) != 0:
             raise Refusal(400, "malformed")  # RFC 3261 10.3 step 6
         path = b", ".join(headers.entries(message, b"path")).decode("latin-1") or None
+        if path is not None and not trusted:
+            raise Refusal(403, "misplaced")
         changes = [] if only else [self._change(message, one, path, now) for one in entries]
+        for _, member, expires in changes:
+            if expires and not self._is_a_phones(read_contact(member, expires), trusted):
+                raise Refusal(403, "misplaced")
         try:
             found = await self._bindings.bind(
                 number, changes, now=now, most=MOST_CONTACTS, only=only
@@ -181,6 +195,25 @@ class Registrar:
         if path is not None:
             fields += [f"Path: {path}", "Supported: path"]
         return "\r\n".join(fields)
+
+    def _is_a_phones(self, contact: Contact, trusted: bool) -> bool:
+        """Whether a phone can be where this contact leads. Its URI leads nowhere when the edge's
+        Path says all: then many phones have the same, out of their private networks. One that comes
+        by itself must say its address: a name is whatever its owner lets it be when a call comes.
+        """
+        places = self._places
+        if places.leads_here(contact.first_hop):
+            return False
+        if contact.path is not None and _BY_PATH.search(contact.path):
+            return True
+        config = self._worker.config
+        servers = list(asdict(config.destinations).values())
+        if not trusted:
+            if not is_by_address(contact.uri):
+                return False
+            # An edge that is the proxy as well may name itself; a phone is not there.
+            servers.append(config.sip.outbound_proxy or "")
+        return not (places.leads_here(contact.uri) or places.leads_to(contact.uri, servers))
 
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float

@@ -75,7 +75,7 @@ RACES = (
 )
 REGISTRATIONS = (
     "accepted", "challenged", "stale", "wrong_password", "limited", "unknown", "suspended",
-    "malformed", "too_brief", "too_many", "redis_away", "overload", "error",
+    "malformed", "too_brief", "too_many", "misplaced", "redis_away", "overload", "error",
 )  # fmt: skip
 DOCUMENTS = ("line", "reg", "fleet")
 

@@ -12,10 +12,16 @@ from tests.scenarios.expect import connect, part
 from tests.scenarios.proxy import FAR, FURTHER, check_route
 from tests.scenarios.sipp import free_port
 from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number, to_voicemail
+from tests.scenarios.test_registrar import phone_at
 
 PORT = free_port()
 PROXY = f"<sip:127.0.0.1:{PORT};lr>"
-SETTINGS = {"sip": {"outbound_proxy": PROXY.strip("<>")}}
+SETTINGS = {
+    "sip": {
+        "outbound_proxy": PROXY.strip("<>"),
+        "registrar_peers": ["127.0.0.1/32", "127.0.0.2/32"],
+    }
+}
 
 
 @pytest.fixture
@@ -122,3 +128,11 @@ async def test_a_proxy_that_is_not_there_makes_every_phone_unreachable(stage: St
     await call.receive(480, wait_s=6)
     assert phone.requests() == []
     await stage.ended(call.call_id, outcome="unreachable")
+
+
+async def test_no_phone_that_comes_by_itself_registers_at_the_proxy(stage: Stage) -> None:
+    """An edge may: it is the one that the proxy is."""
+    contact = ("Contact", f"<sip:{numbers.outside_number()}@127.0.0.1:{PORT}>")
+    for host, code in (("127.0.0.2", 403), ("127.0.0.1", 200)):
+        phone = await phone_at(stage, host)
+        assert (await phone.register(contact)).code == code

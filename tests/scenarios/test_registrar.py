@@ -14,7 +14,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import Stage
+from tests.scenarios.stage import KINDS, Stage
 
 PASSWORD = "s3same"
 SETTINGS = {
@@ -339,3 +339,98 @@ async def test_registrations_are_counted(stage: Stage) -> None:
     assert ha1("MD5", "accueil", "renvoi", PASSWORD) not in log
 
 
+async def is_misplaced(stage: Stage, phone: Phone, *headers: tuple[str, str]) -> bool:
+    """Whether a registration is refused for what its Contact or Path says, and leaves nothing."""
+    before = stage.engine.metric("renvoi_registrations_total", result="misplaced")
+    code = (await phone.register(*headers)).code
+    refused = stage.engine.metric("renvoi_registrations_total", result="misplaced") - before
+    assert (code, refused) in ((200, 0), (403, 1))
+    assert stage.redis.exists(f"reg:{phone.number}") == (code == 200)
+    return code == 403
+
+
+async def phone_at(stage: Stage, host: str) -> Phone:
+    """A phone of a line of its own: a trusted peer at 127.0.0.1, or by itself at 127.0.0.2."""
+    return Phone(stage, await stage.endpoint(host), line_with_password(stage))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+async def test_no_phone_registers_where_a_forward_goes_or_the_engine_is(
+    stage: Stage, host: str
+) -> None:
+    """Whoever called the line would reach anything from the engine's trusted address, unpaid, or
+    the engine itself over and over."""
+    target = numbers.outside_number()
+    ports = stage.engine.ports
+    places = [f"{target}@127.0.0.1:{ports[kind]}" for kind in KINDS]
+    places += [f"{target}@127.0.0.1:{stage.engine.address[1]}", f"localhost:{ports['fax']}"]
+    places += [f"a@192.0.2.1:{ports['number']};%6daddr=127.0.0.1"]
+    for place in places:
+        phone = await phone_at(stage, host)
+        assert await is_misplaced(stage, phone, ("Contact", f"<sip:{place}>")), place
+    phone = await phone_at(stage, host)
+    assert await is_misplaced(stage, phone, phone.contact(), ("Contact", f"<sip:{places[0]}>"))
+    assert not await is_misplaced(stage, phone, phone.contact())
+
+
+async def test_what_is_registered_there_from_before_can_be_taken_back(stage: Stage) -> None:
+    phone = await phone_at(stage, "127.0.0.2")
+    contact = f"sip:{numbers.outside_number()}@127.0.0.1:{stage.engine.ports['number']}"
+    stage.register(phone.number, contact)
+    assert (await phone.register(("Contact", f"<{contact}>;expires=0"))).code == 200
+    assert not stage.redis.exists(f"reg:{phone.number}")
+
+
+async def test_a_phone_that_comes_by_itself_gives_an_address_and_no_path(stage: Stage) -> None:
+    phone = await phone_at(stage, "127.0.0.2")
+    gateway = f"<sip:127.0.0.1:{stage.engine.ports['number']};lr>"
+    for path in (gateway, "<sip:edge.example;lr>"):
+        assert await is_misplaced(stage, phone, phone.contact(), ("Path", path))
+    assert await is_misplaced(stage, phone, ("Contact", "<sip:a@its-own-name.example>"))
+
+
+async def test_an_edge_that_is_the_gateway_too_registers_its_phones(stage: Stage) -> None:
+    edge = stage.server("number")
+    phone = await phone_at(stage, "127.0.0.1")
+    path = f"<{edge.uri('edge')};lr>"
+    assert not await is_misplaced(stage, phone, phone.contact(), ("Path", path))
+    call = await stage.call(phone.number)
+    ring = await edge.incoming()
+    assert (ring.first.one("Route"), ring.first.uri) == (path, phone.endpoint.uri())
+    await connect(call, ring)
+    await part(call, ring)
+
+
+@pytest.mark.parametrize("by", [";received=sip:198.51.100.7:40000", ";ob"])
+async def test_a_private_contact_may_be_any_if_the_edge_goes_by_its_path(
+    stage: Stage, by: str
+) -> None:
+    """An edge that goes by the Contact instead would be the way to the gateway."""
+    contact = ("Contact", f"<sip:a@127.0.0.1:{stage.engine.ports['number']}>")
+    edge = await stage.endpoint()
+    phone = await phone_at(stage, "127.0.0.1")
+    assert await is_misplaced(stage, phone, contact, ("Path", f"<{edge.uri('edge')};lr>"))
+    itself = f"<sip:127.0.0.1:{stage.engine.address[1]};lr{by}>"
+    assert await is_misplaced(stage, phone, contact, ("Path", itself))
+    assert not await is_misplaced(stage, phone, contact, ("Path", f"<{edge.uri('edge')};lr{by}>"))
+
+
+@pytest.mark.parametrize("contact", ["sip:again@{}", "<sip:a@192.0.2.1>;path=\"<sip:{};lr>\""])
+async def test_a_registered_contact_that_is_the_engine_is_never_rung(
+    stage: Stage, contact: str
+) -> None:
+    """Whoever wrote it: the call would come back as a call to the line, again and again."""
+    refused = stage.engine.metric("renvoi_documents_refused_total", kind="reg")
+    itself = contact.format(f"127.0.0.1:{stage.engine.address[1]}")
+    alone = stage.line(to=[itself])
+    calls = stage.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
+    call = await stage.call(alone)
+    await call.receive(480)
+    phone = await stage.endpoint()
+    call = await stage.call(stage.line(to=[itself, phone.uri()]))
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    invites = stage.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
+    assert invites - calls == 2
+    assert stage.engine.metric("renvoi_documents_refused_total", kind="reg") == refused + 2
