@@ -111,6 +111,7 @@ class Endpoint:
         )
         self.sieve = Sieve(self, gate, on_rejected)
         self._stack = contextlib.ExitStack()
+        self._takes_registers = on_register is not None
         self.trust(settings.trusted_peers, settings.registrar_peers)
         self.requests = Requests(self)
         self.probes = Probes(self)
@@ -137,7 +138,7 @@ class Endpoint:
     def trust(self, peers: tuple[str, ...], registrants: tuple[str, ...]) -> None:
         """From now on requests are taken from these networks only, and REGISTER from those."""
         self.trusted = Peers(peers)
-        self.registrants = Peers(registrants)
+        self.registrants = Peers(registrants if self._takes_registers else ())
 
     # -- life cycle -------------------------------------------------------------------------------
 

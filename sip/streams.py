@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 4.0  # a peer that does not accept in this time is not there
 FIRST_MESSAGE_S = 10.0  # a new connection that says nothing is closed
+STRANGERS = 100  # connections of those who may send nothing, at once: enough to tell them so
 # A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
 # after the last sign of life. Until then calls to it would wait on a dead connection.
 OPTIONS = (
@@ -56,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._unsent: list[bytes] | None = []  # until it is connected
         self._first: asyncio.TimerHandle | None = None
         self._lost = False
-        self._stranger = False  # gets its 403 and is closed
+        self.stranger = False  # gets its 403 and is closed
 
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -74,10 +75,8 @@ class Connection(asyncio.Protocol):
                 self._lost = True
                 transport.abort()
                 return
-            endpoint = self._streams.endpoint
-            source = self.remote[0].encode()
-            self._stranger = source not in endpoint.trusted and source not in endpoint.registrants
-            self._first = endpoint.loop.call_later(FIRST_MESSAGE_S, transport.abort)
+            loop = self._streams.endpoint.loop
+            self._first = loop.call_later(FIRST_MESSAGE_S, transport.abort)
         if self._lost:
             transport.abort()
             return
@@ -99,7 +98,7 @@ class Connection(asyncio.Protocol):
         for _ in range(self._frames.pings):
             self.write(PONG)
         self._frames.pings = 0
-        if messages and self._first is not None and not self._stranger:
+        if messages and self._first is not None and not self.stranger:
             self._first.cancel()
             self._first = None
         for message in messages:
@@ -176,6 +175,7 @@ class Streams:
         self.on_refused = on_refused
         self.connections: dict[Any, Connection] = {}  # by PJSIP's transport
         self._most = most
+        self._strangers = 0  # how many of them are strangers', which are not counted in `most`
         self._tls = {True: server_tls, False: client_tls}
         self._servers: list[asyncio.Server] = []
         self._factories: list[stream_api.Factory] = []
@@ -235,13 +235,27 @@ class Streams:
     # -- connections ------------------------------------------------------------------------------
 
     def admit(self, connection: Connection) -> bool:
-        """Take a connection that a peer has made; False if there are too many."""
-        if len(self.connections) >= self._most:
-            self.on_refused("connections", str(connection))
+        """Take a connection that a peer has made; False if there are too many. Strangers have a few
+        of their own. Phones that may only register, which may be the whole Internet, leave the last
+        tenth to peers that may call and to connections of our own.
+        """
+        source, endpoint = connection.remote[0].encode(), self.endpoint
+        room = self._room()
+        if source not in endpoint.trusted:
+            room -= self._most // 10
+            connection.stranger = source not in endpoint.registrants
+        if connection.stranger:
+            room = STRANGERS - self._strangers
+        if room <= 0 or not self._register(connection, INCOMING):
+            self.on_refused("stranger" if connection.stranger else "connections", str(connection))
             return False
-        self._register(connection, INCOMING)
+        self._strangers += connection.stranger
         lib.pjsip_transport_add_ref(connection.tp)  # ours, until it is gone
         return True
+
+    def _room(self) -> int:
+        """How many more may stand."""
+        return self._most - (len(self.connections) - self._strangers)
 
     def _register(self, connection: Connection, direction: int) -> bool:
         tp = stream_api.transport(
@@ -304,7 +318,7 @@ class Streams:
         remote = stream_api.address_of(address)
         name = wire.string(tdata.dest_info.name) if tdata != ffi.NULL else ""
         connection = Connection(self, kind, OUTGOING, remote, name or remote[0])
-        if len(self.connections) >= self._most or not self._register(connection, OUTGOING):
+        if self._room() <= 0 or not self._register(connection, OUTGOING):
             self.on_refused("connections", str(connection))
             return _FAILED
         made[0] = connection.tp
@@ -328,6 +342,7 @@ class Streams:
         connection = self.connections.pop(tp, None)
         stream_api.release(self.endpoint.endpt, tp)
         if connection is not None:
+            self._strangers -= connection.stranger
             connection.tp = None
             with contextlib.suppress(Exception):
                 connection.abort()

@@ -20,7 +20,10 @@ from tests.scenarios.stream import StreamEndpoint
 UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
 ENGINE = ("127.0.0.1", TCP)
 SETTINGS = {
-    "sip": {"listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"]},
+    "sip": {
+        "listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"],
+        "registrar_peers": ["127.0.0.1/32", "127.0.0.2/32"],
+    },
     "timers": {"pre_ringing_s": 6},
     "limits": {"connections": 120},
 }
@@ -271,6 +274,78 @@ async def test_over_the_limit_new_connections_are_closed(stage: Stage) -> None:
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
     await wait_for_connections(stage, 0)
+
+
+async def crowd(host: str, count: int, kept: int) -> list[asyncio.StreamWriter]:
+    """Connections from that address that say nothing, of which the engine keeps so many."""
+    made = [await asyncio.open_connection(*ENGINE, local_addr=(host, 0)) for _ in range(count)]
+    deadline = time.monotonic() + 5
+    while True:
+        await asyncio.sleep(0.2)
+        dropped = [writer for reader, writer in made if reader.at_eof() or reader.exception()]
+        if len(dropped) >= count - kept or time.monotonic() > deadline:
+            break
+    await leave(dropped)
+    assert len(dropped) == count - kept
+    return [writer for _, writer in made if writer not in dropped]
+
+
+async def call_passes(stage: Stage, streams: list[StreamEndpoint]) -> None:
+    """On a connection that a trusted peer makes, and on one that the engine makes."""
+    caller, phone = streams
+    call = start(caller, stage.line(to=[phone.uri()]))
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
+async def leave(crowd: list[asyncio.StreamWriter]) -> None:
+    for writer in crowd:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def asked_to_register(host: str) -> bool:
+    """Whether a phone at that address is asked for its password."""
+    reader, writer = await asyncio.open_connection(*ENGINE, local_addr=(host, 0))
+    number = numbers.line_number()
+    writer.write(
+        f"REGISTER sip:renvoi SIP/2.0\r\nVia: SIP/2.0/TCP {host}:9;branch=z9hG4bK{number}\r\n"
+        f"From: <sip:{number}@b>;tag=1\r\nTo: <sip:{number}@b>\r\nCall-ID: {number}-{host}\r\n"
+        "CSeq: 1 REGISTER\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 5)
+    await leave([writer])
+    return answer.startswith(b"SIP/2.0 401")
+
+
+async def test_strangers_take_no_room_from_peers_and_phones(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    await wait_for_connections(stage, 0)
+    before = stage.engine.metric("renvoi_rejected_total", reason="stranger")
+    strangers = await crowd("127.0.0.9", 250, kept=100)
+    assert stage.engine.metric("renvoi_rejected_total", reason="stranger") == before + 150
+    peers = await crowd("127.0.0.1", 100, kept=100)  # of the 120 of limits.connections
+    assert await asked_to_register("127.0.0.2")
+    await call_passes(stage, streams)
+    await leave(strangers + peers)
+    for endpoint in streams:
+        await endpoint.finish()
+    await wait_for_connections(stage, 0)
+    await leave(await crowd("127.0.0.9", 1, kept=1))
+
+
+async def test_phones_that_may_only_register_leave_room_for_peers_that_may_call(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    await wait_for_connections(stage, 0)
+    before = stage.engine.metric("renvoi_rejected_total", reason="connections")
+    phones = await crowd("127.0.0.2", 130, kept=108)
+    assert stage.engine.metric("renvoi_rejected_total", reason="connections") == before + 22
+    await call_passes(stage, streams)
+    await leave(phones)
 
 
 async def test_a_silent_connection_is_closed(stage: Stage) -> None:
