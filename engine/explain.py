@@ -115,7 +115,7 @@ async def explain_call(
 
     Raises:
         UnknownLine, RefusedLine: there is no such line, or its document is refused.
-        RedisError, OSError: Redis is away.
+        REDIS_ERRORS: Redis is away.
     """
     walk = _Walk(redis, config, lines or {})
     stages = await walk.call(await walk.line(number), caller)

@@ -18,10 +18,11 @@ from typing import Any
 
 import structlog
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from engine.redis_client import Client, exchange
 from rules.connection import Command, Connection, dial_like
+from rules.trouble import REDIS_ERRORS
 
 _log = structlog.get_logger("live")
 
@@ -331,7 +332,7 @@ class LiveCalls:
             if connection.is_open:
                 try:
                     return await connection.ask(commands)
-                except (RedisError, OSError):
+                except REDIS_ERRORS:
                     pass  # dropped while it was idle, most likely
             await connection.close()
         connection = self._connection = Connection(dial_like(self._redis))
@@ -406,7 +407,7 @@ class LiveCalls:
         self._tell_error(error)
         if not self._away:
             self._away = True
-            expected = isinstance(error, (RedisError, OSError, TimeoutError))
+            expected = isinstance(error, REDIS_ERRORS)
             text = str(error) or type(error).__name__
             _log.warning("live.redis_away", error=text, exc_info=None if expected else error)
         for key, lapse in changes.items():

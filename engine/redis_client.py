@@ -115,7 +115,7 @@ async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[An
     """Send commands, each about one key, in as few round trips as the shape of Redis allows.
 
     Returns their replies in order; what was refused, or could not be delivered because its node of
-    a cluster is away, has its exception as its reply. Raises RedisError, OSError when all of Redis
+    a cluster is away, has its exception as its reply. Raises REDIS_ERRORS when all of Redis
     is away.
     """
     pipe: Any = client.pipeline(transaction=False)

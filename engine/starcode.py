@@ -12,8 +12,6 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import RedisError
-
 from engine.changes.acks import in_force
 from engine.changes.change import Conflict, NoLine, Unreadable, change_line
 from engine.mailbox import Mailbox, Stop
@@ -24,6 +22,7 @@ from engine.vouched import caller_of, is_registered_phone, is_second_hand
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
+from rules.trouble import REDIS_ERRORS
 from sip import headers
 from sip.events import Acked, Ended
 from sip.incoming import Incoming
@@ -116,7 +115,7 @@ class StarCall:
             raise Over(Outcome.REJECTED, refusal.code, refusal.result) from None
         except NoLine:  # deleted meanwhile
             raise self._refused(403, "not_this_phone", "no line of ours") from None
-        except (Unavailable, RedisError, OSError) as error:
+        except (Unavailable, *REDIS_ERRORS) as error:
             if not isinstance(error, Unavailable):
                 self._worker.refusals.redis("starcode", error)
             self._extra = b"Retry-After: %d" % RETRY_AFTER_S
@@ -167,7 +166,7 @@ class StarCall:
         )
         try:
             proof = (await in_force(worker.redis, line.number)).plain()
-        except (RedisError, OSError):
+        except REDIS_ERRORS:
             proof = {}  # it is written all the same
         worker.log.info(
             "starcode",

@@ -24,12 +24,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from redis.exceptions import RedisError
 
 from engine.records.record import ForwardRecord
 from engine.story import Story
 from rules.billing import billing_class
 from rules.store import TRANSFER_PREFIX, Unavailable
+from rules.trouble import REDIS_ERRORS
 from sip import headers
 from sip.endpoint import nothing
 from sip.outgoing import Outgoing
@@ -156,7 +156,7 @@ class Transfers:
                 client: Any = self._worker.redis
                 stored = await client.getdel(key)
             return known.owed or (_decode(stored) if stored else None)
-        except (RedisError, OSError, TimeoutError, ValueError) as error:
+        except (*REDIS_ERRORS, ValueError) as error:
             self._worker.refusals.redis("transfer", error)
             return known.owed
 
@@ -193,7 +193,7 @@ class Transfers:
         client: Any = self._worker.redis
         try:
             await client.set(key, _encode(owed), ex=LIFE_S)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             self._worker.refusals.redis("transfer", error)
 
     async def _untell(self, key: str, told: asyncio.Task[None] | None) -> None:
@@ -202,7 +202,7 @@ class Transfers:
             await asyncio.wait({told})
         try:
             await client.delete(key)
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             self._worker.refusals.redis("transfer", error)
 
 

@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from redis.exceptions import RedisError
-
 from engine import redis_client, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
@@ -40,6 +38,7 @@ from engine.transfers import Transfers
 from rules.fleets import Fleets
 from rules.numbers import Numbering
 from rules.store import Store
+from rules.trouble import REDIS_ERRORS
 from sip.endpoint import Address, Endpoint, ListenError, Settings
 from sip.leg import Leg
 from sip.pjsip import LayoutError
@@ -106,7 +105,7 @@ class Worker:
                 url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S
             )
             await asyncio.wait_for(self.redis.ping(), CONNECT_S)
-        except (RedisError, OSError, TimeoutError, ValueError) as error:
+        except (*REDIS_ERRORS, ValueError) as error:
             reason = str(error) or "no answer"
             raise StartError(
                 f"redis.url: cannot reach {self.config.redis.safe_url}: {reason}"

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,6 +21,7 @@ from manager.site import Site
 from manager.web import Visit, Web, failed
 from manager.who import NotFound
 from manager.words import preferred
+from rules.trouble import REDIS_ERRORS
 
 _HERE = Path(__file__).parent
 # Nothing from anywhere else, no inline script or style, no frames, no plugins.
@@ -90,7 +90,7 @@ async def _health(site: Site, _request: Request) -> Response:
     """For who watches the process: 200 while it can reach Redis."""
     try:
         await site.ping()
-    except (RedisError, OSError):
+    except REDIS_ERRORS:
         return PlainTextResponse("redis away\n", 503)
     return PlainTextResponse("ok\n")
 

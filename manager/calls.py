@@ -12,11 +12,11 @@ from collections import deque
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from engine.records.record import STREAM
 from manager.records import Met, met
 from rules.model import Line
+from rules.trouble import REDIS_ERRORS
 
 _KEPT = 20  # calls of a line
 _READ_BACK = 100_000  # entries of the stream that are read at the start
@@ -62,7 +62,7 @@ class Calls:
                 if self._last is None:
                     await self._read_back()
                 await self._read_on()
-            except (RedisError, OSError):
+            except REDIS_ERRORS:
                 await asyncio.sleep(_RETRY_S)
 
     async def _read_back(self) -> None:

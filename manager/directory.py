@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from manager.who import Who
 from rules.news import News
+from rules.trouble import REDIS_ERRORS
 
 _PREFIX = b"line:"
 _BATCH = 1000
@@ -188,7 +188,7 @@ class Directory:
                     await self._read_all()
                 await self._read_changed()
                 self._ready.set()
-            except (RedisError, OSError):
+            except REDIS_ERRORS:
                 self._all = True
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 import orjson
-from redis.exceptions import RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.telemetry import log
 from manager.who import Failure, Refused, TooMany, Unauthenticated, Unavailable
+from rules.trouble import REDIS_ERRORS
 
 _log = log.get_logger("manager")
 MEDIA_TYPE = "application/problem+json"
@@ -59,7 +59,7 @@ def as_failure(error: Exception) -> Failure | None:
     """Our own words for what went wrong; None for what nobody foresaw."""
     if isinstance(error, Failure):
         return error
-    if isinstance(error, RedisError | OSError):
+    if isinstance(error, REDIS_ERRORS):
         return Unavailable("Redis is away, nothing was changed")
     return None
 

@@ -9,7 +9,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from engine import redis_client
 from engine.changes.acks import Acks, in_force
@@ -24,6 +23,7 @@ from manager.shown import Shown
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError, Numbering
+from rules.trouble import REDIS_ERRORS
 
 _CONNECT_S = 3.0
 _log = log.get_logger("manager")
@@ -49,7 +49,7 @@ class Site:
     async def open(self) -> AsyncIterator[None]:
         try:
             await self.ping()
-        except (RedisError, OSError) as error:
+        except REDIS_ERRORS as error:
             told = " ".join(str(error).split()) or "no answer"
             where = self.config.redis.safe_url
             _log.error("redis.away", url=where, error=told)  # it goes on, and waits for it
@@ -63,7 +63,7 @@ class Site:
             await self.redis.aclose()
 
     async def ping(self) -> None:
-        """Raises RedisError, OSError."""
+        """Raises REDIS_ERRORS."""
         client: Any = self.redis
         await client.ping()
 

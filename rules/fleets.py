@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from rules import tasks
 from rules.billing import month_begin, month_of
@@ -22,6 +22,7 @@ from rules.fleet import FLEET, Fleet, is_name, load_fleet
 from rules.lookup import seconds_used
 from rules.model import DocumentError
 from rules.standing import NOTHING, Using, read_notes, standing_key
+from rules.trouble import REDIS_ERRORS
 
 _PATIENCE_S = 0.05
 """How long the first call of a fleet waits for its document."""
@@ -133,20 +134,26 @@ class Fleets:
                 await asyncio.sleep(_PAUSE_S)
             self._wake.clear()
             while self._wanted or self._due:
-                names = [*self._wanted, *self._due][:_AT_ONCE]
-                wanted = {name: self._wanted.pop(name) for name in names if name in self._wanted}
-                for name in names:
-                    self._due.pop(name, None)
-                try:
-                    async with asyncio.timeout(_EXCHANGE_S):
-                        await self._read(names)
-                except (RedisError, OSError, TimeoutError):
-                    for name in names:
-                        self._known.setdefault(name, _NOTHING)
-                        self._due[name] = None
-                    _tell(wanted.values())
-                    await asyncio.sleep(_RETRY_S)
-                _tell(wanted.values())
+                await self._exchange()
+
+    async def _exchange(self) -> None:
+        """Read those that are asked for; what cannot be read now is asked for again."""
+        names = [*self._wanted, *self._due][:_AT_ONCE]
+        wanted = {name: self._wanted.pop(name) for name in names if name in self._wanted}
+        for name in names:
+            self._due.pop(name, None)
+        try:
+            async with asyncio.timeout(_EXCHANGE_S):
+                await self._read(names)
+        except Exception as error:
+            if not isinstance(error, REDIS_ERRORS):
+                tasks.report("rules: an exchange about fleets failed", error)
+            for name in names:
+                self._known.setdefault(name, _NOTHING)
+                self._due[name] = None
+            _tell(wanted.values())
+            await asyncio.sleep(_RETRY_S)
+        _tell(wanted.values())
 
     async def _read(self, names: Sequence[str]) -> None:
         month, until = month_of(self._clock(), self._zone)
@@ -165,7 +172,12 @@ class Fleets:
                     raise reply
             for place, name in enumerate(names):
                 raw, used, standing = replies[3 * place : 3 * place + 3]
-                self._keep(name, raw, used, await self._using(standing), until)
+                try:
+                    self._keep(name, raw, used, await self._using(standing), until)
+                except Exception as error:
+                    # One that cannot be dealt with must not be in the way of all others.
+                    tasks.report(f"rules: fleet {name} cannot be kept", error)
+                    self._known.setdefault(name, _NOTHING)
         finally:
             self._reading.difference_update(names)
 

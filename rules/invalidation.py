@@ -8,10 +8,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from rules import tasks
 from rules.connection import Connection, Dial
+from rules.trouble import REDIS_ERRORS
 
 _CHANNEL = b"__redis__:invalidate"
 _SETUP_S = 1.0
@@ -97,12 +98,11 @@ class Invalidations:
                 heard = time.monotonic()
                 if message[0] == b"message" and message[1] == _CHANNEL:
                     self._on_keys(message[2])
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_ERRORS as error:
             # However it was lost, what follows is the same: all is stale, and connect again.
             self._on_error(error)
         except Exception as error:
-            context = {"message": "rules: the invalidation stream failed", "exception": error}
-            asyncio.get_running_loop().call_exception_handler(context)
+            tasks.report("rules: the invalidation stream failed", error)
         finally:
             if heard is not None:
                 self._on_lost(heard)

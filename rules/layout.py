@@ -13,11 +13,12 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.crc import key_slot
-from redis.exceptions import AskError, RedisError, ResponseError
+from redis.exceptions import AskError, ResponseError
 
 from rules import tasks
 from rules.connection import Connection, dial_like, dial_node
 from rules.shard import Shard
+from rules.trouble import REDIS_ERRORS
 
 SLOTS = 16384
 _POLL_S = 0.5
@@ -73,7 +74,7 @@ class Layout:
         manager, name = self._sentinel.sentinel_manager, self._sentinel.service_name
         known: object = None
         while True:
-            with contextlib.suppress(RedisError, OSError, TimeoutError):
+            with contextlib.suppress(*REDIS_ERRORS):
                 async with asyncio.timeout(_ANSWER_S):
                     master = await manager.discover_master(name)
                 if known is not None and master != known:
@@ -192,7 +193,7 @@ class ClusterLayout(Layout):
                 async with asyncio.timeout(_ANSWER_S):
                     await connection.open()
                     slots, info = await connection.ask(self._QUESTIONS)
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_ERRORS:
                 continue
             finally:
                 await connection.close()

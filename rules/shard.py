@@ -10,14 +10,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from redis.exceptions import AskError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import AskError, ReadOnlyError, ResponseError
 
 from rules import tasks
 from rules.cache import Span
 from rules.canary import Canary
 from rules.connection import Command, Connection, Dial
 from rules.invalidation import Invalidations
-from rules.trouble import kind_of, refuses
+from rules.trouble import REDIS_ERRORS, kind_of, refuses
 
 PATIENCE_S = 1.0
 """A server that is silent for this long is away."""
@@ -182,11 +182,11 @@ class Shard:
             while self._canary_due or self._queue:
                 try:
                     await self._exchange()
-                except (RedisError, OSError, TimeoutError) as error:
+                except REDIS_ERRORS as error:
                     await self._fail(error)
                 except Exception as error:
                     # One answer that cannot be dealt with must not end the reading of all others.
-                    _report("rules: an exchange failed", error)
+                    tasks.report("rules: an exchange failed", error)
                     await self._fail(error)
             self.answered.set()
 
@@ -225,7 +225,7 @@ class Shard:
         if self._connection is not None and self._connection.is_open:
             try:
                 return await self._connection.ask(commands)
-            except (RedisError, OSError):
+            except REDIS_ERRORS:
                 # Dropped while idle, most likely: one attempt on a new connection.
                 await self._disconnect()
         connection = self._connection = Connection(self._dial)
@@ -316,9 +316,4 @@ def _give(taker: Taker, reply: Any, span: Span | None, begun: float) -> None:
     try:
         taker(reply, span, begun)
     except Exception as error:
-        _report("rules: a look-up failed", error)
-
-
-def _report(message: str, error: Exception) -> None:
-    context = {"message": message, "exception": error}
-    asyncio.get_running_loop().call_exception_handler(context)
+        tasks.report("rules: a look-up failed", error)

@@ -1,4 +1,4 @@
-"""The end of background tasks."""
+"""The end of background tasks, and what they meet that nobody foresaw."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 _AGAIN_S = 0.2
+
+
+def report(message: str, error: Exception) -> None:
+    """An error of ours in a task that goes on: told as asyncio tells those that nobody caught."""
+    context = {"message": message, "exception": error}
+    asyncio.get_running_loop().call_exception_handler(context)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:

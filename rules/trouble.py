@@ -9,11 +9,16 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
+    RedisError,
     ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
+"""What a Redis client raises when Redis is away or refuses. What redis-py says of a cluster that is
+away as a whole is no RedisError; a TimeoutError is an OSError."""
 
 KINDS = ("away", "slow", "stream", "read_only", "full", "denied", "loading", "cluster", "other")
 """away: no connection; slow: no answer in time; stream: news of changes interrupted; read_only: a

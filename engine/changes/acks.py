@@ -116,7 +116,7 @@ async def in_force(
     """Ask every live worker whether what was written of line `number` is in force there.
 
     Call it after Redis has answered the write. Returns when all have said so, or after `within_s`
-    seconds with those that have; at once when no worker lives. Raises RedisError, OSError.
+    seconds with those that have; at once when no worker lives. Raises REDIS_ERRORS.
     """
     asking = _ask(number, within_s)
     step = _resume(asking, None)
@@ -144,7 +144,7 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
 
 
 async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
-    """The workers that live now, by host and index. Raises RedisError, OSError."""
+    """The workers that live now, by host and index. Raises REDIS_ERRORS."""
     some: Any = client
     ids = await some.zrange(INDEX, 0, -1)
     return _living([await some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])

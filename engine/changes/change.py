@@ -73,7 +73,7 @@ async def change_line(
     Raises:
         NoLine, Unreadable, Conflict.
         DocumentError: naming the field and its value.
-        RedisError, OSError: Redis is away.
+        REDIS_ERRORS: Redis is away.
     """
     client: Any = redis
     for _ in range(ATTEMPTS):
@@ -103,7 +103,7 @@ async def swap(
     """Write line `number` if it still is `old`, with its entries in the logs of changes (all the
     same, one for each fleet). None = there is none. False: somebody else was quicker.
 
-    Raises RedisError, OSError.
+    Raises REDIS_ERRORS.
     """
     client: Any = redis
     logs = [log for log, _ in entries]

@@ -23,6 +23,7 @@ from engine.changes.line_file import RowError, read_rows
 from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_words, slot_of
 from rules.model import DocumentError, Line, Offer, load_line
 from rules.numbers import Numbering
+from rules.trouble import REDIS_ERRORS
 from rules.validate import canonical, check_line, lines_needed
 
 
@@ -266,7 +267,7 @@ class LineImport:
             log_words(audit.IMPORTS, audit.imported(who, file, told)),
         )
         took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
-        with contextlib.suppress(redis.RedisError, OSError):  # it is done, and one entry says so
+        with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry says so
             self._tell_fleets(who, file)
         return took
 

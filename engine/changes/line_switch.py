@@ -69,7 +69,7 @@ class Switch:
         `parts`: write so many lines at a time, for a Redis that must not be busy for long; readers
         then see some old and some new lines meanwhile. 0 = all at once.
 
-        Raises RedisError, OSError (then nothing was written, unless `parts` or a Cluster), and
+        Raises REDIS_ERRORS (then nothing was written, unless `parts` or a Cluster), and
         ImportRefused.
         """
         if not parts:

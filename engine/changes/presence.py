@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from engine import __version__
 from engine.changes.acks import ACK_PREFIX, INDEX, SKEW_S, WORKER_PREFIX, LiveWorker
 from rules import tasks
 from rules.store import PROBE_PREFIX
+from rules.trouble import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -63,7 +63,7 @@ class Presence:
             return
         await tasks.end(self._tasks)
         self._tasks = []
-        with contextlib.suppress(RedisError, OSError, TimeoutError):
+        with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(GOODBYE_S):
                 await self._redis.delete(WORKER_PREFIX + self._worker.id)
                 await self._redis.zrem(INDEX, self._worker.id)
@@ -78,11 +78,14 @@ class Presence:
         """Never raises: it is tried again."""
         try:
             await self._tell()
-        except (RedisError, OSError) as error:
+        except Exception as error:
             self._failed(error)
 
-    def _failed(self, error: BaseException) -> None:
-        if self.on_error is not None:
+    def _failed(self, error: Exception) -> None:
+        """Both loops live as long as the worker, whatever it was."""
+        if not isinstance(error, REDIS_ERRORS):
+            tasks.report("presence: what was to be told is not", error)
+        elif self.on_error is not None:
             self.on_error(error)
 
     async def _tell(self) -> None:
@@ -113,7 +116,7 @@ class Presence:
                     pipe.hset(ack, self._worker.id, round(time.time() * 1000))
                     pipe.expire(ack, ACK_LIFE_S)
                 await pipe.execute()
-            except (RedisError, OSError) as error:
+            except Exception as error:
                 self._failed(error)
                 continue  # not said: whoever waits for it sends the probe again
             self._said.update(dict.fromkeys(probes))

@@ -82,7 +82,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
     """The URL of the configured Redis, for commands that make a client of their own; else as
     `open_redis`."""
     # Only commands that need Redis pay for importing its client.
-    from redis.exceptions import RedisError
+    from redis.exceptions import RedisClusterException, RedisError
 
     from engine import redis_server
 
@@ -92,7 +92,8 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
                 yield url
         else:
             yield config.redis.url
-    except RedisError as error:
+    # No OSError: what a command reads and writes has its own, and redis-py's blocking clients none.
+    except (RedisError, RedisClusterException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
     except (redis_server.EmbeddedRedisError, ValueError) as error:

@@ -220,7 +220,7 @@ def mark_of(call_id: str) -> Mark:
 
 
 async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = None) -> bool:
-    """Write those entries of a batch that Redis does not have. Raises RedisError or OSError; any
+    """Write those entries of a batch that Redis does not have. Raises REDIS_ERRORS; any
     of them may then have been written or not, and all are to be sent again.
 
     Returns False when the mark of `witness`, an id that was written before, is gone: Redis has
@@ -234,7 +234,7 @@ async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = 
 
 
 async def is_written(redis: Redis, mark: Mark) -> bool:
-    """Whether Redis knows of an id. Raises RedisError or OSError."""
+    """Whether Redis knows of an id. Raises REDIS_ERRORS."""
     client: Any = redis
     if mark.bit < 0:
         return bool(await client.exists(mark.key))
@@ -279,7 +279,7 @@ def _place_of_beyond(batch: Batch) -> int:
 async def run_script(
     redis: Any, script: str, keys: Sequence[str], arguments: Iterable[Any] = ()
 ) -> Any:
-    """Run a script; Redis may not know it, as after a restart. Raises RedisError or OSError."""
+    """Run a script; Redis may not know it, as after a restart. Raises REDIS_ERRORS."""
     words = [len(keys), *keys, *arguments]
     try:
         return await redis.execute_command("EVALSHA", _sha(script), *words)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import RedisError
 
 from engine.records.batch import Batch, is_written, mark_of, read_line, records_in, write
 from engine.records.record import (
@@ -32,6 +31,7 @@ from engine.records.record import (
     to_entry,
 )
 from engine.records.spool import Spool
+from rules.trouble import REDIS_ERRORS
 
 __all__ = [
     "FIELDS",
@@ -283,7 +283,7 @@ class Recorder:
             self.on_error(error)
         if self._away_since is None:
             self._away_since = asyncio.get_running_loop().time()
-            expected = isinstance(error, (RedisError, OSError, TimeoutError))
+            expected = isinstance(error, REDIS_ERRORS)
             text = str(error) or type(error).__name__
             _log.warning("cdr.redis_away", error=text, exc_info=None if expected else error)
 

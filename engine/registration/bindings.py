@@ -52,7 +52,7 @@ class TooMany(Exception):
 
 
 class Bindings:
-    """What the registrar keeps in Redis. Every method raises RedisError when Redis is away."""
+    """What the registrar keeps in Redis. Every method raises REDIS_ERRORS when Redis is away."""
 
     def __init__(self, redis: Client) -> None:
         self._redis: Any = redis

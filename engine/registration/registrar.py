@@ -12,8 +12,6 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from redis.exceptions import RedisError
-
 from engine.registration import digest
 from engine.registration.bindings import Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
@@ -22,6 +20,7 @@ from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
+from rules.trouble import REDIS_ERRORS
 from sip import headers
 from sip.message import Message
 from sip.request import Request
@@ -63,7 +62,7 @@ class Registrar:
         self._by_line = Guesses(GUESSES_BY_LINE)
 
     async def start(self) -> None:
-        """Raises RedisError."""
+        """Raises REDIS_ERRORS."""
         self._nonces = Nonces(await self._bindings.secret())
 
     async def close(self) -> None:
@@ -85,7 +84,7 @@ class Registrar:
             code, result, block = 200, "accepted", await self._register(request, number)
         except Refusal as refusal:
             code, result, block = refusal.code, refusal.result, refusal.block
-        except (RedisError, Unavailable, OSError):
+        except (Unavailable, *REDIS_ERRORS):
             code, result, block = 503, "redis_away", f"Retry-After: {RETRY_AFTER_S}"
         except Exception:
             self._worker.log.exception("register.error")

@@ -122,6 +122,13 @@ class ClusterServers:
                 until(lambda c=client, m=master_id: _replicates(c, m), "a replica")  # type: ignore[misc]
         until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
 
+    def restart(self) -> None:
+        """Start nodes that were killed; they still know one another."""
+        nodes = [*self.masters, *self.replicas]
+        for node in nodes:
+            node.start()
+        until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
+
     def stop(self) -> None:
         for node in (*self.masters, *self.replicas):
             node.kill()

@@ -21,6 +21,7 @@ from engine.changes.presence import Presence
 from rules.numbers import Numbering
 from rules.store import PROBE_PREFIX, Store
 from tests.redis.servers import RedisServer, running_server
+from tests.redis.stores import until
 
 LINE = "+33972101001"
 FRANCE = Numbering("FR")
@@ -86,6 +87,27 @@ async def test_every_worker_that_has_acknowledged_answers_by_the_new_rules(
         assert "in force on 3 of 3 workers after " in found.told()
     assert (await in_force(client, LINE)).workers == ()
     await client.aclose()
+
+
+async def test_an_error_of_ours_ends_no_sign_of_life(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "RENEW_S", 0.05)
+    reported: list[dict[str, Any]] = []
+    counts: list[int] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fails(count: int) -> None:
+        counts.append(count)
+        raise LookupError
+
+    async with worker(server, 0) as (_, here):
+        here.on_workers = fails
+        await until(lambda: len(counts) > 2)
+        assert all(isinstance(context["exception"], LookupError) for context in reported)
+        here.on_workers = counts.append
+        told_before = len(counts)
+        await until(lambda: len(counts) > told_before)
 
 
 async def test_nobody_is_waited_for_when_no_engine_runs(server: RedisServer) -> None:

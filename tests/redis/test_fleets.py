@@ -112,6 +112,27 @@ async def test_the_last_good_document_serves(server: RedisServer) -> None:
         await until(lambda: state(known).suspended)
 
 
+async def test_a_fleet_that_cannot_be_dealt_with_is_in_nobody_s_way(server: RedisServer) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+
+    def fails(key: str, error: DocumentError) -> None:
+        raise LookupError(key)
+
+    with server.client() as client:
+        client.set("fleet:a-bad-one", "{}")
+    put(server, suspended=True)
+    async with fleets(server) as known:
+        known.on_refused = fails
+        bad, good = await asyncio.gather(known.load("a-bad-one"), known.load("acme"))
+        assert bad.fleet is None
+        assert good.suspended
+        put(server, suspended=False)
+        await until(lambda: not state(known).suspended)
+    assert "a-bad-one" in reported[0]["message"]
+    assert isinstance(reported[0]["exception"], LookupError)
+
+
 async def test_many_calls_of_many_fleets_at_once_are_one_exchange(server: RedisServer) -> None:
     put(server, suspended=True)
     async with fleets(server) as known:
