@@ -22,20 +22,26 @@ class Child:
 
     `calls` and `not_ready` are what it last told of itself, `heard_at` when (loop time). `started`
     is its word that it takes calls, `exited` its exit status (negative: the signal that ended it).
+    Raises OSError: the system has none to give (descriptors, processes, memory).
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
-        with theirs:
-            # A new interpreter: PJSIP must never be forked, and it brings the code that is on disk.
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-            )
+        try:
+            with theirs:
+                # A new interpreter: PJSIP must never be forked, and it brings the code on disk.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                )
+            self._pidfd = self._watched()
+        except BaseException:
+            ours.close()
+            raise
         self.pid = self._process.pid
         self.calls = 0
         self.not_ready: str | None = "starting"
@@ -48,7 +54,6 @@ class Child:
         self.exited: asyncio.Future[Any] = loop.create_future()
         self._loop = loop
         self._line = Line(ours, ToSupervisor)
-        self._pidfd = os.pidfd_open(self.pid)
         loop.add_reader(self._pidfd, self._on_exit)
         self._opened = asyncio.Event()  # our end of the line
         self._first_word: asyncio.Future[Any] = loop.create_future()
@@ -107,6 +112,15 @@ class Child:
         if not await self.ended(1.0):
             self.signal(signal.SIGKILL)
             await self.end()
+
+    def _watched(self) -> int:
+        """What tells of its end. A process that cannot be watched is ended."""
+        try:
+            return os.pidfd_open(self._process.pid)
+        except OSError:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     async def _hear(self) -> None:
         await self._line.open()

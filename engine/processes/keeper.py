@@ -57,7 +57,10 @@ class Keeper:
         """Start all workers; why one cannot, empty when all take calls."""
         self._tasks.append(asyncio.ensure_future(self._watch()))
         for post in self.posts:
-            post.child = Child()
+            try:
+                post.child = Child()
+            except OSError as error:
+                return f"worker {post.index} cannot be started: {error}"
             await self._assign(post, post.child)
         for post in self.posts:
             child = post.child
@@ -66,7 +69,7 @@ class Keeper:
             if not child.takes_calls:
                 return child.failure or f"worker ended at its start ({told(await child.end())})"
         self._tasks += [asyncio.ensure_future(self._keep(post)) for post in self.posts]
-        self._spare = Child()
+        self._let_one_stand_by()
         return ""
 
     def leave(self) -> None:
@@ -99,7 +102,7 @@ class Keeper:
         self._generation += 1
         if self._spare is not None:
             self._spare.signal(signal.SIGTERM)
-            self._spare = Child()
+            self._let_one_stand_by()
 
     @property
     def oldest(self) -> Post | None:
@@ -116,7 +119,11 @@ class Keeper:
         child = post.child
         assert child is not None
         if self._spare is None or self._spare.exited.done():
-            self._spare = Child()
+            try:
+                self._spare = Child()
+            except OSError as error:
+                self._spare = None
+                return f"no process can be started: {error}"
         # The ports are free for a moment only; and code that does not start replaces nothing.
         if not await self._spare.stands_by():
             self._spare = None
@@ -154,19 +161,39 @@ class Keeper:
             if reason != "replaced":
                 self._tell_death(post, child, status)
                 await asyncio.sleep(post.pause_s(loop.time() - began, reason == "died"))
-            post.child = self._take_spare()
+            post.child = await self._successor(post)
             await self._assign(post, post.child)
             await post.child.settled()
             if post.child.takes_calls:
                 post.child.reload(self.document)  # it may have changed meanwhile
                 self._log.info("worker.restarted", worker=post.index, pid=post.child.pid)
             if self._spare is None:
-                self._spare = Child()
+                self._let_one_stand_by()
 
-    def _take_spare(self) -> Child:
-        """The process that stands by, if it still does."""
-        spare, self._spare = self._spare, None
-        return spare if spare is not None and not spare.exited.done() else Child()
+    async def _successor(self, post: Post) -> Child:
+        """The process that stands by, if it still does; else a new one, as soon as there is one to
+        be had."""
+        while True:
+            spare, self._spare = self._spare, None
+            if spare is not None and not spare.exited.done():
+                return spare
+            try:
+                return Child()
+            except OSError as error:
+                pause_s = post.pause_s(0.0, started=False)
+                self._tell_none(error, worker=post.index, pause_s=pause_s)
+                await asyncio.sleep(pause_s)
+
+    def _let_one_stand_by(self) -> None:
+        """So that a place is taken again sooner. It can do without."""
+        self._spare = None
+        try:
+            self._spare = Child()
+        except OSError as error:
+            self._tell_none(error)
+
+    def _tell_none(self, error: OSError, **whose: Any) -> None:
+        self._log.error("worker.not_spawned", error=str(error), **whose)
 
     def _tell_death(self, post: Post, child: Child, status: int) -> None:
         calls = standing_in(child.journal) if child.journal else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 from collections.abc import AsyncIterator, Iterator
 
@@ -257,6 +258,33 @@ async def test_a_new_process_that_cannot_start_stops_the_roll(stage: Stage, crew
     crew._config.write_text(before, "utf-8")
     await talk(call, ring)
     await part(call, ring)
+
+
+async def test_a_place_is_taken_as_soon_as_the_system_has_a_process_again(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    directory = tmp_path_factory.mktemp("crew")
+    crew = Crew(directory, shared_redis.url, WORKERS)
+    crew.start()
+    assert crew._process is not None
+    supervisor = crew._process.pid
+    before = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+    try:
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, before[1]))  # nothing more
+        pid = crew.kill(1)
+        await crew.replaced(1, pid)  # by the process that stood by
+        await crew.until(lambda: crew.told("worker.not_spawned"))
+        pid = crew.kill(1)
+        await crew.until(lambda: crew.told("worker.not_spawned", worker=1))
+        assert "Too many open files" in crew.told("worker.not_spawned", worker=1)[0]["error"]
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, before)
+        await crew.replaced(1, pid)
+        await crew.until(lambda: crew.metric("renvoi_worker_up") == WORKERS)
+        assert crew.status() is None
+    finally:
+        status = crew.stop()
+    assert status == 0, crew.log
+    assert not [event for event in crew.events() if "Traceback" in json.dumps(event)]
 
 
 async def test_sigterm_drains_all_workers(
