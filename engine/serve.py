@@ -87,17 +87,23 @@ def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:
         return
     systemd.reloading()
     try:
+        _reload(worker, path)
+    finally:  # whatever became of it: else systemd takes the whole engine for one that failed
+        systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+
+
+def _reload(worker: Worker, path: Path | None) -> None:
+    try:
         config = load(path)
     except ConfigError as error:
         refuse(worker, str(error))
+        return
+    found = changes(worker.config, config)
+    if found.restart or found.fixed:
+        names = ", ".join(found.restart + found.fixed)
+        refuse(worker, f"{names}: can only change with a new start")
     else:
-        found = changes(worker.config, config)
-        if found.restart or found.fixed:
-            names = ", ".join(found.restart + found.fixed)
-            refuse(worker, f"{names}: can only change with a new start")
-        else:
-            worker.log.info("reload.done", keys=worker.apply(config))
-    systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+        worker.log.info("reload.done", keys=worker.apply(config))
 
 
 def refuse(worker: Worker, reason: str) -> None:

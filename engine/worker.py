@@ -212,17 +212,23 @@ class Worker:
         entry = self.store.peek(number)
         return entry.plan_left_s() if entry is not None else None
 
-    def _sip_settings(self) -> Settings:
+    def _peers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The networks that requests may come from, and REGISTER."""
         sip = self.config.sip
+        registrars = sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers
+        return tuple(map(str, sip.trusted_peers)), tuple(map(str, registrars))
+
+    def _sip_settings(self) -> Settings:
+        """Raises TlsError."""
+        sip = self.config.sip
+        trusted_peers, registrar_peers = self._peers()
         return Settings(
             listen=tuple(
                 Address(item.transport, item.host, item.port + self.index) for item in sip.listen
             ),
             advertise=sip.advertise,
-            trusted_peers=tuple(map(str, sip.trusted_peers)),
-            registrar_peers=tuple(
-                map(str, sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers)
-            ),
+            trusted_peers=trusted_peers,
+            registrar_peers=registrar_peers,
             outbound_proxy=sip.outbound_proxy,
             nameservers=None
             if sip.nameservers is None
@@ -263,8 +269,7 @@ class Worker:
         self.config = with_live(self.config, config)
         self.admission.limit(self.config.limits)
         log.apply(self.config.log)
-        settings = self._sip_settings()
-        self.endpoint.trust(settings.trusted_peers, settings.registrar_peers)
+        self.endpoint.trust(*self._peers())
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
         if any(path.startswith(probed) for path in changed):
             self.probing.restart()

@@ -77,7 +77,12 @@ async def _beat(line: Line, worker: Worker) -> None:
 
 async def _obey(line: Line, worker: Worker) -> None:
     while isinstance(order := await line.hear(), Reload):
-        worker.log.info("reload.done", keys=worker.apply(build(order.document)))
+        try:
+            keys = worker.apply(build(order.document))
+        except Exception:  # the next one, and the end of the supervisor, are still to be heard
+            worker.log.exception("reload.failed")
+        else:
+            worker.log.info("reload.done", keys=keys)
     worker.log.error("supervisor.gone", calls=len(worker.calls))
     os.kill(os.getpid(), signal.SIGTERM)
 

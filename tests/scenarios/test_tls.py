@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
+from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
@@ -154,6 +157,43 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
     assert await engine.exited(10) != 0
     assert says in engine.log
     assert "Traceback" not in engine.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_reload_in_the_middle_of_a_renewal(
+    stage: Stage, tmp_path: Path, workers: int
+) -> None:
+    """The certificate and the key that are on disk do not match; what changes is something else."""
+    key = tmp_path / "own.key"
+    key.write_text(OWN_KEY.read_text(), encoding="ascii")
+    unix = stage.redis.connection_pool.connection_kwargs["path"]
+    settings = {"sip": {**SIP, "listen": [], "tls_key": str(key)}}
+    crew = Crew(tmp_path, f"unix://{unix}", workers, settings)
+    tls_port = free_port(socket.SOCK_STREAM, several=workers)
+    crew.change(sip={"listen": [f"udp:127.0.0.1:{crew.address[1]}", f"tls:127.0.0.1:{tls_port}"]})
+    if workers == 1:
+        crew._admin = crew.admins[0]
+        Engine.start(crew)
+    else:
+        crew.start()
+    caller = await stage.endpoint()
+    processes = workers if workers == 1 else workers + 1
+    try:
+        key.write_text(OTHER_KEY.read_text(), encoding="ascii")
+        for turn, (peers, code) in enumerate((("192.0.2.0/24", 403), ("127.0.0.0/8", 200)), 1):
+            crew.change(sip={"trusted_peers": [peers]})
+            crew.signal(signal.SIGHUP)
+            done = partial(crew.told, "reload.done", keys=["sip.trusted_peers"])
+            await crew.until(lambda: len(done()) == turn * processes)  # noqa: B023
+            for worker in range(workers):
+                call = caller.start(
+                    crew.address_of(worker), numbers.line_number(), method="OPTIONS"
+                )
+                await call.receive(code, "OPTIONS")
+    finally:
+        status = crew.stop()
+    assert status == 0, crew.log
+    assert not crew.complaints()
 
 
 async def test_real_phones_register_and_talk_over_tls(stage: Stage) -> None:

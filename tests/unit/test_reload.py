@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import socket
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from engine.config import SECTIONS, Config, ConfigError, read
+from engine.processes.control import Line, Reload, ToWorker
+from engine.processes.supervised import _obey
 from engine.reload import Changes, changes, with_live
 
 
@@ -72,3 +78,35 @@ def test_the_supervisors_port_is_the_one_after_the_workers() -> None:
         read({"workers": 3, "admin": {"supervisor_listen": "127.0.0.1:9101"}})
     with pytest.raises(ConfigError, match=r"no port left"):
         read({"workers": 2, "admin": {"listen": "127.0.0.1:65535"}})
+
+
+async def test_a_worker_obeys_on_after_a_configuration_that_it_cannot_apply() -> None:
+    """As one of an older version may be sent during a rolling restart."""
+    loop = asyncio.get_running_loop()
+    events: list[str] = []
+    applied: list[Config] = []
+    log = SimpleNamespace(
+        info=lambda event, **_: events.append(event),
+        error=lambda event, **_: events.append(event),
+        exception=lambda event, **_: events.append(event),
+    )
+    worker: Any = SimpleNamespace(apply=applied.append, log=log, calls=[])
+    ours, theirs = (Line(end, ToWorker) for end in socket.socketpair())
+    await ours.open()
+    await theirs.open()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    obeying = asyncio.ensure_future(_obey(theirs, worker))
+    try:
+        ours.say(Reload({"of": "a newer version"}))
+        ours.say(Reload({"limits": {"calls": 7}}))
+        await ours.flush()  # and it is gone
+        async with asyncio.timeout(10):
+            await obeying
+            await ended.wait()
+    finally:
+        obeying.cancel()
+        theirs.close()
+        loop.remove_signal_handler(signal.SIGTERM)
+    assert [config.limits.calls for config in applied] == [7]
+    assert events == ["reload.failed", "reload.done", "supervisor.gone"]
