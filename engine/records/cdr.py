@@ -203,7 +203,10 @@ class Recorder:
             spooled = await asyncio.to_thread(self._read_spool)
             if spooled is not None:
                 await self._send(spooled)
-                self._spool.drop_head()
+                # In a thread: behind the last line the whole file is given back to the disk. The
+                # spool lets nobody append meanwhile; what is not dropped for we are stopped here
+                # is sent again, and found to be written.
+                await asyncio.to_thread(self._spool.drop_head)
 
     def _form(self, entries: Iterable[Entry]) -> Batch:
         first = list(islice(entries, _BATCH))

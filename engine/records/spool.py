@@ -94,8 +94,12 @@ class Spool:
             return os.pread(self._fd, self._lines[0][0], self._at).rstrip(b"\n")
 
     def drop_head(self, *, aside: bool = False) -> None:
-        """Forget the oldest line. `aside`: keep it in `NAME.bad`, because nobody could read it."""
+        """Forget the oldest line. `aside`: keep it in `NAME.bad`, because nobody could read it.
+        Behind the last line the file is emptied, which may take the disk a while. Raises OSError.
+        """
         with self._lock:
+            if self._fd < 0:  # closed meanwhile: the line stays
+                return
             length, records = self._lines.popleft()
             if aside:
                 with self.path.with_name(self.path.name + ".bad").open("ab") as bad:

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -399,6 +400,41 @@ async def test_memory_full_goes_to_disk_and_comes_back(server: RedisServer, tmp_
         expect(server, 2502)
         assert made.lost == 0
         assert (tmp_path / "spool").stat().st_size == 0
+
+
+async def test_a_disk_that_is_slow_to_empty_the_spool_delays_nobody(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis goes again, and the writer is closed, while the disk is still at it."""
+    monkeypatch.setattr("engine.records.cdr._REPLY_S", 0.5)
+    emptying, on_disk = threading.Event(), threading.Event()
+    truncate, threads = os.ftruncate, []
+
+    def slow(fd: int, size: int) -> None:
+        threads.append(threading.current_thread())
+        emptying.set()
+        on_disk.wait(10)
+        truncate(fd, size)
+
+    server.kill()
+    async with recorder(server, tmp_path / "spool", spill_after_s=0.1) as made:
+        made.add(call(0))
+        await until(lambda: (tmp_path / "spool").stat().st_size > 0)
+        monkeypatch.setattr(os, "ftruncate", slow)
+        server.start()
+        await until(emptying.is_set)
+        assert threading.main_thread() not in threads
+        server.pause()
+        made.add(call(1))
+        threading.Timer(0.5, on_disk.set).start()
+        await made.close(deadline_s=0.1)
+    monkeypatch.undo()
+    assert (tmp_path / "spool").stat().st_size > 0
+    server.resume()
+    async with recorder(server, tmp_path / "spool") as again:
+        await until(lambda: again.backlog == 0)
+    expect(server, 2)
+    assert made.lost == again.lost == 0
 
 
 async def test_records_that_waited_long_move_to_disk(server: RedisServer, tmp_path: Path) -> None:
