@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from engine.records.record import STREAM
 from manager.records import Met, met
+from rules import tasks
 from rules.model import Line
 from rules.trouble import REDIS_ERRORS
 
@@ -22,7 +23,7 @@ _KEPT = 20  # calls of a line
 _READ_BACK = 100_000  # entries of the stream that are read at the start
 _AT_ONCE = 500
 _REST_S = 0.01
-_BLOCK_MS = 1000
+_BLOCK_MS = 500  # a node of a cluster that is silent for longer than 0.9 s is given up
 _RETRY_S = 0.5
 _LINE = re.compile(rb'"line":"(\+[0-9]+)"')
 
@@ -42,9 +43,7 @@ class Calls:
         self._task = asyncio.create_task(self._follow(), name="calls: follow")
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await tasks.end([self._task])
 
     async def forwarded(self, line: Line, limit: int) -> list[Met]:
         """The last calls that the line has forwarded, newest first."""

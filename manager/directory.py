@@ -20,6 +20,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from manager.who import Who
+from rules import tasks
 from rules.news import News
 from rules.trouble import REDIS_ERRORS
 
@@ -108,9 +109,7 @@ class Directory:
                 await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await tasks.end(self._tasks)
         await self._news.close()
 
     def fleets(self) -> list[str]:

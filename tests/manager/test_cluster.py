@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from pathlib import Path
 
+from engine.records.record import STREAM
+from manager.calls import Calls
 from tests.manager.browser import PASSWORD, Visitor, text
 from tests.manager.site import Api, Manager
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
@@ -48,3 +51,18 @@ def test_the_journey_on_a_cluster(cluster: ClusterServers, tmp_path: Path) -> No
         client.close()
     assert status == 0
     assert "Traceback" not in manager.log, manager.log
+
+
+async def test_waiting_for_calls_keeps_its_connection(cluster: ClusterServers) -> None:
+    client = cluster.connect(socket_timeout=5.0)
+    calls = Calls(client)
+    await calls.start()
+    try:
+        with cluster.master_of(STREAM).client() as node:
+            await asyncio.sleep(0.5)
+            before = node.info("stats")["total_connections_received"]
+            await asyncio.sleep(2.5)
+            assert node.info("stats")["total_connections_received"] == before
+    finally:
+        await calls.close()
+        await client.aclose()
