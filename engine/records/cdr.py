@@ -204,8 +204,8 @@ class Recorder:
             if spooled is not None:
                 await self._send(spooled)
                 # In a thread: behind the last line the whole file is given back to the disk. The
-                # spool lets nobody append meanwhile; what is not dropped for we are stopped here
-                # is sent again, and found to be written.
+                # spool lets nobody append meanwhile. When the writer is stopped before, the line
+                # stays, is sent again and found to be written.
                 await asyncio.to_thread(self._spool.drop_head)
 
     def _form(self, entries: Iterable[Entry]) -> Batch:
