@@ -1,7 +1,8 @@
 """The longest pause of a long run at half load: `python -m benchmarks pauses --help`.
 
 A pause is what a call sees of it: the longest decision on the wire and the longest set-up. Beside
-it, how long the interpreter's collections of garbage took, told by the engine's own process.
+it, how long the interpreter's collections of garbage took, told by the engine's own process. The
+same of another contender tells how much of it comes from the machine.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.cases import Settings
 from benchmarks.duel.cases import CASES
-from benchmarks.duel.contenders import DuelRig
+from benchmarks.duel.contenders import PEERS, RENVOI, DuelRig
 from benchmarks.duel.match import Slot, affordable_rate
 from benchmarks.figures import percentile
 from benchmarks.load import Plan, report, run
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=600.0, help="length of the load (600)")
     made.add_argument("--rate", type=float, help="calls per second, instead of what fills half of "
                       "the engine's core")  # fmt: skip
+    made.add_argument("--contender", choices=(RENVOI, *PEERS), default=RENVOI, help="(renvoi)")
     made.add_argument("--checkout", type=Path, default=CHECKOUT, help="the Renvoi to measure")
     return made
 
@@ -72,10 +74,11 @@ def main(argv: Sequence[str]) -> int:
     cores = take_cores()
     own = checkout / ".venv" / "bin" / "python"
     python = str(own) if own.exists() else sys.executable
-    rate = options.rate or affordable_rate("renvoi", Settings(Subject(checkout), cores))
+    name = options.contender
+    rate = options.rate or affordable_rate(name, Settings(Subject(checkout), cores))
     command = (python, "-c", _WITH_CLOCK, "serve", "--config", "{config}", "collections.txt")
-    rig = DuelRig(Subject(checkout, command), None, CASES["bridged"], cores=cores)
-    slot = Slot("renvoi", CASES["bridged"], rate, options.seconds)
+    rig = DuelRig(Subject(checkout, command), PEERS.get(name), CASES["bridged"], cores=cores)
+    slot = Slot(name, CASES["bridged"], rate, options.seconds)
     with rig:
         run(rig, slot.plan(rate, LINES), "warm-up")
         with Wire(rig.sip_port) as wire:
@@ -86,11 +89,13 @@ def main(argv: Sequence[str]) -> int:
         rig.wait_until_idle(5)
         assert rig.engine is not None
         rig.engine.stop(signal.SIGINT, 10.0)
-        collections = _collections(rig.directory / "collections.txt", began, ended)
+        clock = rig.directory / "collections.txt"
+        collections = _collections(clock, began, ended) if rig.peer is None else []
     decisions = wire.decisions_ms()
     setups = outcome.latency.final_ms
     told: dict[str, object] = {
         "bench": "pauses",
+        "contender": name,
         "rate": rate,
         "seconds": outcome.last.at_s,
         "calls": outcome.last.started,
@@ -99,16 +104,16 @@ def main(argv: Sequence[str]) -> int:
         "engine_share": outcome.last.engine_cpu_s / outcome.last.at_s,
         "others_had_the_core_s": outcome.engine_waited_s,
     }
-    for name, values in ("decision", decisions), ("setup", setups):
+    for what, values in ("decision", decisions), ("setup", setups):
         for share, label in ((0.5, "p50"), (0.99, "p99"), (0.999, "p999"), (1.0, "max")):
-            told[f"{name}_{label}_ms"] = percentile(values, share)
-        told[f"{name}_above_{_LIMIT_MS:g}_ms"] = sum(value > _LIMIT_MS for value in values)
+            told[f"{what}_{label}_ms"] = percentile(values, share)
+        told[f"{what}_above_{_LIMIT_MS:g}_ms"] = sum(value > _LIMIT_MS for value in values)
     for generation in sorted({generation for generation, _ in collections}):
         times = sorted(ms for found, ms in collections if found == generation)
         told[f"collections_{generation}"] = len(times)
         told[f"collection_{generation}_max_ms"] = times[-1]
-    for name, value in told.items():
-        report(f"{name}: {value:.3f}" if isinstance(value, float) else f"{name}: {value}")
+    for what, value in told.items():
+        report(f"{what}: {value:.3f}" if isinstance(value, float) else f"{what}: {value}")
     rounded = {n: round(v, 4) if isinstance(v, float) else v for n, v in told.items()}
     print(json.dumps(rounded | {"machine": machine(Subject(checkout))}), flush=True)
     return 0
