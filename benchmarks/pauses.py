@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.cases import Settings
@@ -20,7 +21,7 @@ from benchmarks.duel.cases import CASES
 from benchmarks.duel.contenders import PEERS, RENVOI, DuelRig
 from benchmarks.duel.match import Slot, affordable_rate
 from benchmarks.figures import percentile
-from benchmarks.load import Plan, report, run
+from benchmarks.load import report, run
 from benchmarks.processes import take_cores
 from benchmarks.rig import LINES
 from benchmarks.subject import CHECKOUT, Subject, machine
@@ -57,6 +58,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, default=600.0, help="length of the load (600)")
     made.add_argument("--rate", type=float, help="calls per second, instead of what fills half of "
                       "the engine's core")  # fmt: skip
+    made.add_argument("--case", choices=CASES, default="bridged", help="kind of call (bridged)")
+    made.add_argument("--hold", type=float, default=0.0, help="seconds that each call stands (0)")
     made.add_argument("--contender", choices=(RENVOI, *PEERS), default=RENVOI, help="(renvoi)")
     made.add_argument("--checkout", type=Path, default=CHECKOUT, help="the Renvoi to measure")
     return made
@@ -77,12 +80,13 @@ def main(argv: Sequence[str]) -> int:
     name = options.contender
     rate = options.rate or affordable_rate(name, Settings(Subject(checkout), cores))
     command = (python, "-c", _WITH_CLOCK, "serve", "--config", "{config}", "collections.txt")
-    rig = DuelRig(Subject(checkout, command), PEERS.get(name), CASES["bridged"], cores=cores)
-    slot = Slot(name, CASES["bridged"], rate, options.seconds)
+    case = CASES[options.case]
+    rig = DuelRig(Subject(checkout, command), PEERS.get(name), case, cores=cores)
+    slot = Slot(name, case, rate, options.seconds)
     with rig:
         run(rig, slot.plan(rate, LINES), "warm-up")
         with Wire(rig.sip_port) as wire:
-            plan = Plan(rate=rate, calls=round(rate * options.seconds))
+            plan = replace(slot.plan(rate, round(rate * options.seconds)), hold_s=options.hold)
             began = time.time()
             outcome = run(rig, plan, "pauses")
             ended = time.time()
@@ -96,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     told: dict[str, object] = {
         "bench": "pauses",
         "contender": name,
+        "case": case.name,
+        "hold_s": options.hold,
         "rate": rate,
         "seconds": outcome.last.at_s,
         "calls": outcome.last.started,

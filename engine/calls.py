@@ -111,6 +111,7 @@ class Calls:
         self._worker.journal.begin(call.story)
         self._worker.admission.began(call.source, call.story.called)
         self._keep(self._worker.loop.create_task(call.run(), name="call"))
+        self._worker.collector.call_began()
 
     def over(self, call: Call | StarCall, over: Over) -> None:
         """The end of every call, on every path: counts down, counts, records, tells."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import secrets
 import time
@@ -15,6 +14,7 @@ from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.calls import Calls, called_by
 from engine.changes.presence import Presence, myself
+from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.forwards import Forwards
@@ -83,6 +83,7 @@ class Worker:
     async def start(self) -> None:
         """Raises StartError with one line that names the field and the value."""
         self.loop = asyncio.get_running_loop()
+        self.collector = Collector(self.loop)
         try:
             await self._start_redis()
             await self._start_rest()
@@ -195,18 +196,7 @@ class Worker:
         self._beating = self.loop.create_task(self._beat())
         self.is_started = True
         self._completing = self.loop.create_task(self.calls.complete(left))
-        self._spare_the_collector()
-
-    def _spare_the_collector(self) -> None:
-        """No call waits for more than a few milliseconds of garbage collection.
-
-        What the start made lives for ever and is not walked again. Calls leave no cycles
-        (tests/scenarios/test_garbage.py): the young are looked at a few thousand at a time, and the
-        old ones never, which may be millions (lines in memory, standing calls).
-        """
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(500, 5, 1_000_000)
+        self.collector.start()
 
     def _plan_left_s(self, number: str) -> float | None:
         entry = self.store.peek(number)
@@ -353,3 +343,4 @@ class Worker:
             await self._lag.probe()
             self.journal.beat()
             await self.journal.flush()
+            look()
