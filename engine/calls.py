@@ -15,6 +15,7 @@ from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
+from rules import tasks
 from rules.numbers import Numbering
 from sip import headers
 from sip.incoming import Incoming
@@ -22,9 +23,6 @@ from sip.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-
-_AT_ONCE = 20
-"""Of work on all calls, so many calls are done in one turn of the loop: a few milliseconds."""
 
 
 class Calls:
@@ -61,12 +59,11 @@ class Calls:
 
         A few at a time: with thousands the whole takes a tenth of a second, and no call that comes
         meanwhile is to wait for it. One that ends meanwhile is left out."""
-        parts: list[bytes] = []
-        for place, call in enumerate(self):
-            if place % _AT_ONCE == 0:
-                await asyncio.sleep(0)
-            if call.story.id in self:
-                parts.append(orjson.dumps({"worker": self._worker.index, **call.now()}))
+        parts = [
+            orjson.dumps({"worker": self._worker.index, **call.now()})
+            async for call in tasks.giving_way(self)
+            if call.story.id in self
+        ]
         return b"[" + b",".join(parts) + b"]"
 
     def new_id(self) -> str:
@@ -134,22 +131,19 @@ class Calls:
         """Write the records of processes that are gone, and let their calls count no more."""
         worker = self._worker
         for journal in left:
-            for place, record in enumerate((*journal.standing, *journal.over)):
-                if place % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            async for record in tasks.giving_way((*journal.standing, *journal.over)):
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
                 worker.live.release(record.caller, callers.hold(record.id))
                 for forward in record.forwards:
                     worker.forwards.release(forward.line, record.id)
-            for place, record in enumerate(journal.over + journal.standing):
+            over = len(journal.over)
+            async for place, record in tasks.giving_way(enumerate(journal.over + journal.standing)):
                 worker.recorder.add(record)
-                if place >= len(journal.over):
+                if place >= over:
                     worker.metrics.call_over(record)
                     worker.log.warning("call.end", **telling(record))
-                if place % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
             worker.log.warning(
                 "journal.completed",
                 journal=journal.path.name,
@@ -196,10 +190,8 @@ class Calls:
 
     async def stop(self, within_s: float) -> None:
         """End every call, each with its record."""
-        for place, call in enumerate(self):
+        async for call in tasks.giving_way(self):  # each sends a BYE; who calls is to hear a 503
             call.stop(503, "shutdown")
-            if place % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # each sends a BYE, and who calls is to hear a 503
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=within_s)
 

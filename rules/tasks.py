@@ -1,12 +1,22 @@
-"""The end of background tasks, and what they meet that nobody foresaw."""
+"""Background tasks: how they give way to calls, what they meet that nobody foresaw, their end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeVar
 
+T = TypeVar("T")
 _AGAIN_S = 0.2
+
+
+async def giving_way(items: Iterable[T], at_once: int = 20) -> AsyncIterator[T]:
+    """The items in turn. Before every `at_once` of them, a few milliseconds of work at most,
+    everybody else has a turn of the loop."""
+    for place, item in enumerate(items):
+        if place % at_once == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 def report(message: str, error: Exception) -> None:

@@ -32,7 +32,6 @@ _log = structlog.get_logger("meter")
 TICK_S = 1.0
 _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
-_STOPPED_AT_ONCE = 20
 _CONFIRM = 2  # ticks in a row above the cap before calls are ended
 
 # KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
@@ -206,9 +205,8 @@ class Meter:
         self._over[fleet] = self._over.get(fleet, 0) + 1
         if self._over[fleet] < _CONFIRM:
             return
-        for place, call_id in enumerate(list(self._by_fleet.get(fleet, ()))):
-            if place % _STOPPED_AT_ONCE == 0:
-                await asyncio.sleep(0)  # each has its two BYEs and its record
+        # Each has its two BYEs and its record.
+        async for call_id in tasks.giving_way(list(self._by_fleet.get(fleet, ()))):
             call = self._calls.get(call_id)
             if call is not None and (not call.planned or call.line in exhausted):
                 _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)

@@ -179,9 +179,10 @@ class Registrar:
         path = b", ".join(headers.entries(message, b"path")).decode("latin-1") or None
         if path is not None and not trusted:
             raise Refusal(403, "misplaced")
-        changes = [] if only else [self._change(message, one, path, now) for one in entries]
-        for _, member, expires in changes:
-            if expires and not self._is_a_phones(read_contact(member, expires), trusted):
+        asked = [] if only else [self._change(message, one, path, now) for one in entries]
+        changes = [change for change, _ in asked]
+        for _, contact in asked:
+            if contact.expires and not self._is_a_phones(contact, trusted):
                 raise Refusal(403, "misplaced")
         try:
             found = await self._bindings.bind(
@@ -216,8 +217,8 @@ class Registrar:
 
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float
-    ) -> tuple[str, str, float]:
-        """One Contact as (URI, member, expiry); expiry 0 removes it."""
+    ) -> tuple[tuple[str, str, float], Contact]:
+        """One Contact as (URI, member, expiry), and as it is read back; expiry 0 removes it."""
         uri = headers.uri_of(entry).decode("latin-1")
         parameters = entry.rpartition(b">")[2] if b"<" in entry else entry
         given, q = _EXPIRES.search(parameters), _Q.search(parameters)
@@ -229,10 +230,10 @@ class Registrar:
         try:
             preference = min(1.0, float(q[1])) if q else 1.0
             member = member_of(uri, path, preference)
-            read_contact(member, expires)  # what cannot be read back is not written
+            contact = read_contact(member, expires)  # what cannot be read back is not written
         except (DocumentError, ValueError):
             raise Refusal(400, "malformed") from None
-        return uri, member, expires
+        return (uri, member, expires), contact
 
 
 def _header_seconds(message: Message) -> int:

@@ -276,8 +276,12 @@ async def test_over_the_limit_new_connections_are_closed(stage: Stage) -> None:
     await wait_for_connections(stage, 0)
 
 
-async def crowd(host: str, count: int, kept: int) -> list[asyncio.StreamWriter]:
-    """Connections from that address that say nothing, of which the engine keeps so many."""
+async def crowd(
+    stage: Stage, host: str, count: int, *, kept: int, refused: str
+) -> list[asyncio.StreamWriter]:
+    """Connections from that address that say nothing, of which the engine keeps so many and counts
+    the others as refused."""
+    before = stage.engine.metric("renvoi_rejected_total", reason=refused)
     made = [await asyncio.open_connection(*ENGINE, local_addr=(host, 0)) for _ in range(count)]
     deadline = time.monotonic() + 5
     while True:
@@ -287,6 +291,7 @@ async def crowd(host: str, count: int, kept: int) -> list[asyncio.StreamWriter]:
             break
     await leave(dropped)
     assert len(dropped) == count - kept
+    assert stage.engine.metric("renvoi_rejected_total", reason=refused) == before + count - kept
     return [writer for _, writer in made if writer not in dropped]
 
 
@@ -324,26 +329,23 @@ async def test_strangers_take_no_room_from_peers_and_phones(
     stage: Stage, streams: list[StreamEndpoint]
 ) -> None:
     await wait_for_connections(stage, 0)
-    before = stage.engine.metric("renvoi_rejected_total", reason="stranger")
-    strangers = await crowd("127.0.0.9", 250, kept=100)
-    assert stage.engine.metric("renvoi_rejected_total", reason="stranger") == before + 150
-    peers = await crowd("127.0.0.1", 100, kept=100)  # of the 120 of limits.connections
+    strangers = await crowd(stage, "127.0.0.9", 250, kept=100, refused="stranger")
+    # Of the 120 of limits.connections.
+    peers = await crowd(stage, "127.0.0.1", 100, kept=100, refused="connections")
     assert await asked_to_register("127.0.0.2")
     await call_passes(stage, streams)
     await leave(strangers + peers)
     for endpoint in streams:
         await endpoint.finish()
     await wait_for_connections(stage, 0)
-    await leave(await crowd("127.0.0.9", 1, kept=1))
+    await leave(await crowd(stage, "127.0.0.9", 1, kept=1, refused="stranger"))
 
 
 async def test_phones_that_may_only_register_leave_room_for_peers_that_may_call(
     stage: Stage, streams: list[StreamEndpoint]
 ) -> None:
     await wait_for_connections(stage, 0)
-    before = stage.engine.metric("renvoi_rejected_total", reason="connections")
-    phones = await crowd("127.0.0.2", 130, kept=108)
-    assert stage.engine.metric("renvoi_rejected_total", reason="connections") == before + 22
+    phones = await crowd(stage, "127.0.0.2", 130, kept=108, refused="connections")
     await call_passes(stage, streams)
     await leave(phones)
 
