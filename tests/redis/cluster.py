@@ -265,10 +265,11 @@ def free_port() -> int:
 
 def bus_port() -> int:
     """A port whose 10,000th successor, the node's bus, is free too. Both are below those that the
-    system gives to whoever asks for any: one of them may be taken before the node has it."""
+    system gives to whoever asks for any, and that tests/scenarios/sipp.py hands out: one of them
+    may be taken before the node has it."""
     for _ in range(1000):
         with socket.socket() as probe:
-            port = random.randrange(10_000, 22_000)
+            port = random.randrange(1_100, 2_000)
             try:
                 probe.bind((HOST, port + 10000))
                 with socket.socket() as other:
