@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from sip import wire
@@ -74,16 +75,28 @@ _held: dict[Any, list[Any]] = {}  # what C refers to, by transport
 
 @dataclass(frozen=True)
 class Kind:
-    """What a connection is: "tcp" or "tls", its family, and our name and port in Via."""
+    """What a connection is: "tcp" or "tls", its family, our name and port in Via, and the address
+    that is listened on."""
 
     name: str
     ipv6: bool
     shown: str
     port: int
+    host: str = ""
 
     @property
     def type(self) -> int:
         return (TLS if self.name == "tls" else TCP) + (IPV6 if self.ipv6 else 0)
+
+    def source_for(self, remote: str) -> tuple[str, int] | None:
+        """Where a connection of ours to the IP address `remote` leaves from: peers know us by the
+        address that we listen on. None = as this machine's routes say: where we listen on all
+        addresses, and for the loopback, which reaches nobody else."""
+        if not self.host or ip_address(self.host).is_unspecified:
+            return None
+        if ip_address(self.host).is_loopback and not ip_address(remote).is_loopback:
+            return None
+        return self.host, 0
 
     @property
     def flag(self) -> int:

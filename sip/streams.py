@@ -196,7 +196,7 @@ class Streams:
 
         Raises OSError.
         """
-        kind = Kind(transport, ":" in host, shown, port)
+        kind = Kind(transport, ":" in host, shown, port, host)
         made = stream_api.factory(self.endpoint.endpt, kind, self._callbacks)
         self._factories.append(made)
         self._kinds[made.pointer] = kind
@@ -303,6 +303,7 @@ class Streams:
                     *connection.remote,
                     ssl=self._tls[False] if secure else None,
                     server_hostname=connection.name if secure else None,
+                    local_addr=kind.source_for(connection.remote[0]),
                 )
         except (OSError, TimeoutError, ssl.SSLError) as error:
             self.on_refused("connect_failed", f"{connection}: {error or 'timed out'}")

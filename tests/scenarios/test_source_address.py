@@ -1,0 +1,68 @@
+"""Where the engine's own connections come from: peers know it by the address that it listens on."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from tests.scenarios.expect import connect, part
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import Stage, to_number
+from tests.scenarios.stream import StreamEndpoint
+from tests.scenarios.test_tls import CA, OWN, OWN_KEY, PHONE, PHONE_KEY, server_context
+
+UDP = free_port()
+PORTS = {name: free_port(socket.SOCK_STREAM) for name in ("tcp", "tls")}
+OURS = "127.0.0.2"
+SETTINGS = {
+    "sip": {
+        "listen": [
+            f"udp:127.0.0.1:{UDP}",
+            f"tcp:{OURS}:{PORTS['tcp']}",
+            f"tls:{OURS}:{PORTS['tls']}",
+        ],
+        "tls_certificate": str(OWN),
+        "tls_key": str(OWN_KEY),
+        "tls_ca": str(CA),
+    },
+}
+
+
+async def endpoint(stage: Stage, transport: str) -> StreamEndpoint:
+    context = server_context(PHONE, PHONE_KEY) if transport == "tls" else None
+    made = await StreamEndpoint.listen(server_tls=context)
+    stage._stack.push_async_callback(made.finish)
+    return made
+
+
+def sources(phone: StreamEndpoint) -> set[str]:
+    return {host for host, _ in phone.streams}
+
+
+@pytest.mark.parametrize("transport", ["tcp", "tls"])
+async def test_a_connection_leaves_from_the_address_that_is_listened_on(
+    stage: Stage, transport: str
+) -> None:
+    phone = await endpoint(stage, transport)
+    call = await stage.call(stage.line(to=[phone.uri()]))
+    ring = await phone.incoming()
+    assert ring.first.one("Via").startswith(f"SIP/2.0/{transport.upper()} {OURS}:")
+    await connect(call, ring)
+    ring.request("INFO", body=b"x", content_type="text/plain")
+    request = await call.receive("INFO")
+    call.respond(200, to=request)
+    await ring.receive(200, "INFO")
+    await part(call, ring)
+    assert sources(phone) == {OURS}
+
+
+async def test_a_forward_over_a_path_leaves_from_there_too(stage: Stage) -> None:
+    edge = await endpoint(stage, "tcp")
+    line = stage.line(to=[f'<sip:a@192.0.2.1>;path="<{edge.uri()};lr>"'])
+    forwards = {"unconditional": to_number(line)}
+    call = await stage.call(stage.line(forwards=forwards))
+    ring = await edge.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    assert sources(edge) == {OURS}
