@@ -17,7 +17,7 @@ from engine.commands.context import Failed, Wrong
 from engine.commands.writing import ATTEMPTS, Entries, Read, Writing, begin, myself
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
-from rules.validate import canonical, check_write
+from rules.validate import canonical, check_write, numbers_named
 
 PREFIX = "line:"
 BATCH = 1000
@@ -67,12 +67,13 @@ class Documents:
         return self._change(lambda _read: documents, None)
 
     def edit(
-        self, number: str, change: Callable[[Document], None], with_others: bool = True
+        self, number: str, change: Callable[[Document], None], condition: str | None = None
     ) -> Line:
         """Changes one document in place; what `change` does not touch stays as it is.
 
-        `with_others` false leaves out the checks against the lines it points at: turning a
-        forward off must stay possible whatever they have become. Raises Wrong.
+        Of its forwards the one of `condition` alone is checked against the line it points at: what
+        the others have become is no reason to refuse a change of this one. None = none of them:
+        turning a forward off must stay possible. Raises Wrong.
         """
 
         def prepare(read: Read) -> list[Document]:
@@ -83,7 +84,12 @@ class Documents:
             change(document)
             return [document]
 
-        return self._change(prepare, number, with_others)[0]
+        def part(document: Document) -> Document | None:
+            if condition is None:
+                return None
+            return {**document, "forwards": {condition: document["forwards"][condition]}}
+
+        return self._change(prepare, number, part)[0]
 
     def delete(self, number: str) -> None:
         """Raises Wrong for an unknown line."""
@@ -114,18 +120,18 @@ class Documents:
         self,
         prepare: Callable[[Read], list[Document]],
         number: str | None,
-        with_others: bool = True,
+        part: Callable[[Document], Document | None] = lambda document: document,
     ) -> list[Line]:
         """Writes what `prepare` gives, which reads through the transaction it is handed.
 
-        `number`: the key of a single document, which its content must not contradict.
+        `number`: the key of a single document, which its content must not contradict; `part`: what
+        of a document is checked together with the lines it points at.
         """
         for _ in range(ATTEMPTS):
             with self._begin() as change:
                 documents = prepare(change.read)
                 lines = self._lines(documents, number)
-                if with_others:
-                    self._check(documents, lines, change.read)
+                self._check([part(document) for document in documents], lines, change.read)
                 if change.write(*_written(documents, lines, change.read)):
                     return lines
         raise Failed("line: changed by others all the time, nothing was written")
@@ -147,10 +153,12 @@ class Documents:
             lines[line.number] = line
         return list(lines.values())
 
-    def _check(self, documents: list[Document], lines: list[Line], read: Read) -> None:
-        """Checks documents that are written together; they may name one another. Raises Wrong."""
+    def _check(self, documents: list[Document | None], lines: list[Line], read: Read) -> None:
+        """Checks documents that are written together; they may name one another. Forwards that are
+        off are checked as well. Raises Wrong."""
+        parts = [document for document in documents if document is not None]
         own = {line.number: line for line in lines}
-        named = {number for line in lines for number in line.target_numbers()}
+        named = {number for part in parts for number in numbers_named(part, self._numbering)}
         others: dict[str, Line | None] = {}
         for number, raw in read(sorted(named - own.keys())).items():
             try:
@@ -158,11 +166,11 @@ class Documents:
             except DocumentError as error:
                 raise Wrong(f"line {number}: its own document is refused: {error}") from None
         others |= own
-        for place, document in enumerate(documents):
+        for place, document in enumerate(parts):
             try:
                 check_write(document, others, self._numbering, lines[place].number)
             except DocumentError as error:
-                raise Wrong(f"{_name(documents, place)}: {error}") from None
+                raise Wrong(f"{_name(parts, place)}: {error}") from None
 
     def _values(self, keys: list[Any]) -> list[bytes | None]:
         if not keys:

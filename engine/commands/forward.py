@@ -78,7 +78,7 @@ def set_forward(
                 forward["after_s"] = DEFAULT_AFTER_S
 
     with open_redis(config) as client:
-        line = Documents(client, numbering).edit(number, change)
+        line = Documents(client, numbering).edit(number, change, condition)
         acks = in_force_blocking(client, number)
     _confirm(line, condition, acks, as_json)
 
@@ -102,7 +102,7 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
         _forward(document, condition, number)["on"] = False
 
     with open_redis(config) as client:
-        line = Documents(client, numbering).edit(number, change, with_others=False)
+        line = Documents(client, numbering).edit(number, change)
         acks = in_force_blocking(client, number)
     _confirm(line, condition, acks, as_json)
 

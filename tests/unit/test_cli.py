@@ -297,6 +297,23 @@ def test_forward_off_keeps_the_target_even_when_that_is_gone(run: Run, store: An
     assert shown["unreachable"] == {"on": False}
 
 
+@pytest.mark.parametrize("kind", ["voicemail", "fax"])
+def test_a_forward_that_is_off_hinders_no_change(run: Run, store: Any, kind: str) -> None:
+    """It names another line's mailbox or fax, which a change has to look up as well."""
+    run("line", "set", "-", stdin=[DOCUMENT, FAX])
+    assert run("forward", "set", LINE, "busy", f"{kind}:{OTHER}").status == 0
+    assert run("forward", "off", LINE, "busy").status == 0
+    assert run("forward", "set", LINE, "no_answer", "voicemail").status == 0
+    assert run("forward", "set", LINE, "unconditional", "number:0612345678").status == 0
+    stored = json.loads(store.get(f"line:{LINE}"))
+    assert run("line", "set", "-", stdin=stored).status == 0
+    # Nor does what its target has become: it has to be right when it is turned on again.
+    assert run("line", "delete", OTHER).status == 0
+    assert run("forward", "set", LINE, "unreachable", "voicemail").status == 0
+    refused(run("forward", "set", LINE, "busy", f"{kind}:{OTHER}"), "forwards.busy.to", OTHER)
+    refused(run("line", "set", "-", stdin=stored), "forwards.busy.to", OTHER)
+
+
 def test_every_change_is_in_the_log_of_changes(run: Run, store: Any) -> None:
     secret = {"credentials": {"user": "u", "ha1": "hidden"}}
     run("line", "set", "-", stdin=[DOCUMENT | secret, FAX])
