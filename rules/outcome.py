@@ -1,4 +1,4 @@
-"""What the ringing of a line ended in: the outcome table of domain.md 1. Pure."""
+"""What the ringing of a line ended in: the outcome table, every final code of it. Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -39,32 +39,111 @@ _Q850 = {
 }
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """What some final codes of a phone mean for the call."""
+
     codes: frozenset[int]
-    rang: bool | None
-    """None: whether or not the phone rang."""
-    result: Condition | int
-    """A condition; _PASS for the phone's own code; another int for that code instead."""
+    before: Condition | int
+    """Before an 18x: a condition; 0 for the phone's own code; another int for that code instead."""
+    after: Condition | int
+    """After one."""
+    why: str
+    """Seen from the caller, who wants to reach somebody."""
 
 
 def _codes(*parts: int | Iterable[int]) -> frozenset[int]:
     return frozenset(c for part in parts for c in ((part,) if isinstance(part, int) else part))
 
 
-_TABLE = (
-    _Row(_codes(486, 600), None, Condition.BUSY),
-    _Row(_codes(603, 607, 608), None, Condition.BUSY),
-    _Row(_codes(408, 480), True, Condition.NO_ANSWER),
-    _Row(_codes(408, 480, 404, 410, range(500, 600)), False, Condition.UNREACHABLE),
-    _Row(_codes(401, 407), None, _UNAVAILABLE),  # never relay a challenge
-    _Row(_codes(range(300, 400)), None, _UNAVAILABLE),  # not followed: a toll-fraud path
+_NAMED = (
+    Row(
+        _codes(486, 600, 603, 607, 608),
+        Condition.BUSY,
+        Condition.BUSY,
+        "The person talks, or does not want this call: that is what the busy forward is for.",
+    ),
+    Row(
+        _codes(491),
+        Condition.BUSY,
+        Condition.BUSY,
+        "The phone is in the middle of another transaction: busy, and not with this call.",
+    ),
+    Row(
+        _codes(range(300, 400)),
+        Condition.UNREACHABLE,
+        Condition.NO_ANSWER,
+        "The phone itself forwards: nobody takes the call there. Where it points is never followed "
+        "(nobody could bill or limit it); the forwards that the line has on are.",
+    ),
+    Row(
+        _codes(401, 407),
+        _UNAVAILABLE,
+        _UNAVAILABLE,
+        "The phone wants a password of the engine: it is set up wrongly, which a forward would "
+        "hide. A challenge is never relayed, the caller has no password for it.",
+    ),
+    Row(
+        _codes(402, 403, 428, 429, 433, range(436, 441), 469, 470),
+        _PASS,
+        _PASS,
+        "Somebody decided that this caller is not let through, for instance because the number is "
+        "withheld. A forward would get around that.",
+    ),
+    Row(
+        _codes(406, range(411, 418), range(420, 423), 424, 485, 488, 489, 493, 494, 606),
+        _PASS,
+        _PASS,
+        "It is about what was asked for (media, extensions, size): the caller can ask again in "
+        "another way, and then reaches the person.",
+    ),
+    Row(
+        _codes(482, 483, 484),
+        _PASS,
+        _PASS,
+        "The call goes in a circle, or the number is not whole: a forward would make it longer.",
+    ),
+    Row(
+        _codes(range(500, 600)),
+        Condition.UNREACHABLE,
+        _PASS,
+        "Before it rings the phone is as good as away. Once it has rung somebody may have picked "
+        "up and the phone failed then: the caller hears of it, and nothing else rings. 503 is "
+        "passed on as 500.",
+    ),
 )
+_KNOWN = frozenset(code for row in _NAMED for code in row.codes)
+
+TABLE = (
+    *_NAMED,
+    Row(
+        _codes(range(601, 700)) - _KNOWN - {604},
+        Condition.BUSY,
+        Condition.BUSY,
+        "No known code: as 600 (RFC 3261 8.1.3.2).",
+    ),
+    Row(
+        _codes(range(400, 500), 604) - _KNOWN,
+        Condition.UNREACHABLE,
+        Condition.NO_ANSWER,
+        "It says nothing of the person nor of what was asked for: the phone is away, gives up "
+        "(487 though nobody cancelled), has lost its account, is no phone (405) or is broken. "
+        "Whoever did not ring is unreachable, whoever rang did not answer.",
+    ),
+)
+"""Every final code of a phone. That the person is not there, or the phone is not fit for any call,
+is the line's business and what its forwards are for; what is about this call or this caller is
+passed on. In 3GPP TS 24.604 the first are the conditions of CFB, CFNR and CFNRc, and a 3xx is a
+deflection, which there may also come before or after the ringing."""
+
 _RESULTS = {
-    (code, rang): row.result
-    for row in _TABLE
+    (code, rang): row.after if rang else row.before
+    for row in TABLE
     for code in row.codes
-    for rang in ((True, False) if row.rang is None else (row.rang,))
+    for rang in (False, True)
 }
+
+
+_NOT_FOR_CALLERS = _codes(401, 404, 405, 407, 408, 481, 487, 491, range(500, 600))
 
 
 def verdict(failures: Sequence[Failure]) -> Condition | int:
@@ -101,13 +180,13 @@ def target_failure(failure: Failure) -> int:
     """The code for the caller when the target of a forward fails (domain.md 2).
 
     No second condition is tried. Its own code is passed, except that a target that cannot be
-    reached, does not answer, challenges or redirects gives 480.
+    reached, does not answer, challenges or redirects gives 480. So does one that says what only
+    makes sense between it and the engine: 405, 481, 487 and 491 would have the caller believe that
+    its own request was at fault, or that it had cancelled.
     """
-    code = failure.code
-    unreachable = failure.transport or code in (404, 408) or 500 <= code < 600
-    if unreachable or code in (401, 407) or not 400 <= code < 700:
+    if failure.transport or failure.code in _NOT_FOR_CALLERS or not 400 <= failure.code < 700:
         return _UNAVAILABLE
-    return code
+    return failure.code
 
 
 def _result(failure: Failure) -> Condition | int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from rules.model import Condition
-from rules.outcome import Failure, stops_all, target_failure, verdict
+from rules.outcome import TABLE, Failure, stops_all, target_failure, verdict
 
 BUSY, NO_ANSWER, UNREACHABLE = Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE
 
@@ -21,8 +21,9 @@ ROWS: list[tuple[int, Condition | int, Condition | int]] = [
     (608, BUSY, BUSY),
     (408, UNREACHABLE, NO_ANSWER),
     (480, UNREACHABLE, NO_ANSWER),
-    (404, UNREACHABLE, 404),
-    (410, UNREACHABLE, 410),
+    (404, UNREACHABLE, NO_ANSWER),
+    (410, UNREACHABLE, NO_ANSWER),
+    (604, UNREACHABLE, NO_ANSWER),
     (500, UNREACHABLE, 500),
     (502, UNREACHABLE, 502),
     (503, UNREACHABLE, 500),  # RFC 3261 16.7: not passed on as 503
@@ -30,20 +31,29 @@ ROWS: list[tuple[int, Condition | int, Condition | int]] = [
     (580, UNREACHABLE, 580),
     (401, 480, 480),
     (407, 480, 480),
-    (300, 480, 480),
-    (301, 480, 480),
-    (302, 480, 480),
-    (305, 480, 480),
-    (380, 480, 480),
-    (400, 400, 400),
+    (300, UNREACHABLE, NO_ANSWER),  # the phone's own forward: not followed
+    (301, UNREACHABLE, NO_ANSWER),  # the phone's own forward: not followed
+    (302, UNREACHABLE, NO_ANSWER),  # the phone's own forward: not followed
+    (305, UNREACHABLE, NO_ANSWER),  # the phone's own forward: not followed
+    (380, UNREACHABLE, NO_ANSWER),  # the phone's own forward: not followed
+    (400, UNREACHABLE, NO_ANSWER),
     (403, 403, 403),
+    (405, UNREACHABLE, NO_ANSWER),
+    (413, 413, 413),
     (415, 415, 415),
     (420, 420, 420),
     (433, 433, 433),
+    (430, UNREACHABLE, NO_ANSWER),  # RFC 5626: the edge has lost the phone
+    (481, UNREACHABLE, NO_ANSWER),
+    (482, 482, 482),
+    (483, 483, 483),
     (484, 484, 484),
-    (487, 487, 487),
+    (487, UNREACHABLE, NO_ANSWER),
     (488, 488, 488),
+    (491, BUSY, BUSY),
+    (499, UNREACHABLE, NO_ANSWER),  # no known code is as x00
     (606, 606, 606),
+    (699, BUSY, BUSY),
 ]
 
 
@@ -53,7 +63,12 @@ def test_code(code: int, before: Condition | int, after: Condition | int) -> Non
     assert verdict([Failure(code, rang=True)]) == after
 
 
-@pytest.mark.parametrize("code", [403, 404, 480, 486, 488, 500, 503, 603])
+def test_every_final_code_is_in_one_row() -> None:
+    assert sorted(code for row in TABLE for code in row.codes) == list(range(300, 700))
+    assert all(row.why for row in TABLE)
+
+
+@pytest.mark.parametrize("code", [302, 403, 404, 480, 486, 487, 488, 491, 500, 503, 603])
 @pytest.mark.parametrize("rang", [False, True])
 @pytest.mark.parametrize(
     ("cause", "condition"),
@@ -91,6 +106,7 @@ UNANSWERED = Failure(480, rang=True)
 FORBIDDEN = Failure(403)
 UNABLE = Failure(488)
 DECLINED = Failure(603, rang=True)
+SENT_ON = Failure(302)
 CALLED_OFF = Failure(487, rang=True)
 
 
@@ -106,6 +122,12 @@ CALLED_OFF = Failure(487, rang=True)
         ([ENGAGED, UNANSWERED], NO_ANSWER),
         ([UNABLE, UNANSWERED], NO_ANSWER),
         ([GONE, UNABLE], 488),
+        ([SENT_ON], UNREACHABLE),
+        ([SENT_ON, ENGAGED], BUSY),  # one phone that forwards is one phone less
+        ([SENT_ON, UNANSWERED], NO_ANSWER),
+        ([SENT_ON, UNABLE], 488),
+        ([Failure(302, rang=True), ENGAGED], NO_ANSWER),
+        ([Failure(491), GONE], BUSY),
         ([ENGAGED, UNABLE], 488),  # busy only if all that count are busy
         ([UNABLE, FORBIDDEN], 488),  # the first of the lowest class
         ([Failure(500, rang=True), FORBIDDEN], 403),
@@ -148,6 +170,10 @@ def test_which_codes_end_the_ringing_of_all(code: int, expected: bool) -> None:
         (Failure(401), 480),
         (Failure(407), 480),
         (Failure(302), 480),
+        (Failure(405), 480),
+        (Failure(481), 480),
+        (Failure(487), 480),
+        (Failure(491), 480),
     ],
 )
 def test_a_failing_target(failure: Failure, code: int) -> None:

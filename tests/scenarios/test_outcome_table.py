@@ -19,6 +19,7 @@ from tests.scenarios.stage import Stage, Theatre, all_to_numbers
 batch = Batch()
 RING = ("180 Ringing",)
 EARLY = ("183 Session Progress",)
+FRAUD = "Contact: <sip:+881623400000@127.0.0.1:[remote_port]>"
 Q850 = "Reason: Q.850;cause={}"
 
 # name: (provisional answers, refusal, extra header, condition or the caller's code)
@@ -52,6 +53,26 @@ ROWS: dict[str, tuple[tuple[str, ...], str, str, str | int]] = {
     "502_before_ringing_is_unreachable": ((), "502 Bad Gateway", "", "unreachable"),
     "503_before_ringing_is_unreachable": ((), "503 Unavailable", "", "unreachable"),
     "504_before_ringing_is_unreachable": ((), "504 Timeout", "", "unreachable"),
+    "302_is_unreachable": ((), "302 Moved", FRAUD, "unreachable"),
+    "302_after_ringing_is_no_answer": (RING, "302 Moved", FRAUD, "no_answer"),
+    "302_with_cause_17_is_busy": ((), "302 Moved", Q850.format(17), "busy"),
+    "301_is_unreachable": ((), "301 Moved", FRAUD, "unreachable"),
+    "380_after_183_is_no_answer": (EARLY, "380 Alternative Service", FRAUD, "no_answer"),
+    "400_is_unreachable": ((), "400 Bad Request", "", "unreachable"),
+    "404_after_ringing_is_no_answer": (RING, "404 Not Found", "", "no_answer"),
+    "405_is_unreachable": ((), "405 Method", "Allow: OPTIONS", "unreachable"),
+    "405_after_ringing_is_no_answer": (RING, "405 Method", "Allow: OPTIONS", "no_answer"),
+    "430_is_unreachable": ((), "430 Flow Failed", "", "unreachable"),
+    "481_is_unreachable": ((), "481 No Transaction", "", "unreachable"),
+    "487_that_nobody_asked_for_is_unreachable": ((), "487 Terminated", "", "unreachable"),
+    "487_after_ringing_is_no_answer": (RING, "487 Terminated", "", "no_answer"),
+    "487_with_cause_17_is_busy": (RING, "487 Terminated", Q850.format(17), "busy"),
+    "491_is_busy": ((), "491 Pending", "", "busy"),
+    "491_after_ringing_is_busy": (RING, "491 Pending", "", "busy"),
+    "499_that_nobody_knows_is_unreachable": ((), "499 What", "", "unreachable"),
+    "604_is_unreachable": ((), "604 Nowhere", "", "unreachable"),
+    "699_that_nobody_knows_is_busy": (RING, "699 Never", "", "busy"),
+    "483_is_passed_on": ((), "483 Too Many Hops", "", 483),
     "500_after_ringing_is_passed_on": (RING, "500 Error", "", 500),
     "504_after_ringing_is_passed_on": (RING, "504 Timeout", "", 504),
     "503_after_ringing_reaches_the_caller_as_500": (RING, "503 Unavailable", "", 500),
@@ -71,6 +92,11 @@ OFF: dict[str, tuple[tuple[str, ...], str, set[int]]] = {
     "480_after_ringing_with_no_answer_off": (RING, "480 Gone", {480}),
     "480_before_ringing_with_unreachable_off": ((), "480 Gone", {480}),
     "404_with_unreachable_off": ((), "404 Not Found", {404, 480}),
+    "302_without_forwards": ((), "302 Moved", {480}),
+    "302_after_ringing_without_forwards": (RING, "302 Moved", {480}),
+    "405_without_forwards": ((), "405 Method", {480}),
+    "487_without_forwards": (RING, "487 Terminated", {480}),
+    "491_without_forwards": (RING, "491 Pending", {486}),
     "503_with_unreachable_off": ((), "503 Unavailable", {500, 480}),
 }
 
@@ -205,17 +231,24 @@ async def an_expired_registration_is_unreachable(stage: Stage) -> None:
 
 
 @batch
-async def a_redirect_from_a_phone_is_not_followed(stage: Stage) -> None:
-    targets, forwards = all_to_numbers()
-    fraud = numbers.outside_number()
-    contact = f"Contact: <sip:{fraud}@127.0.0.1:{stage.engine.ports['number']}>"
-    line, phone = await stage.sipp_phone(
-        script.refusing_phone("302 Moved", headers=[contact]), forwards=forwards
-    )
-    await stage.sipp_call(script.refused_call(line, numbers.caller_number(), 480))
-    await phone.finish()
-    assert not stage.reached(fraud)
-    assert not [n for n in targets.values() if stage.reached(n)]
+async def where_a_phone_redirects_to_is_never_dialled(stage: Stage) -> None:
+    """Neither one Contact nor several, before or after it rings, with a forward or without."""
+    gateway = f"127.0.0.1:{stage.engine.ports['number']}"
+    for after, condition in ((), "unreachable"), (RING, "no_answer"), (EARLY, None):
+        fraud, more = numbers.outside_number(), numbers.outside_number()
+        contacts = [f"Contact: <sip:{fraud}@{gateway}>;q=0.9", f"Contact: <sip:{more}@{gateway}>"]
+        targets, forwards = all_to_numbers()
+        line, phone = await stage.sipp_phone(
+            script.refusing_phone("302 Moved", after=after, headers=contacts),
+            forwards=forwards if condition else {},
+        )
+        if condition:
+            await expect_forward(stage, line, targets, condition)
+        else:
+            await stage.sipp_call(script.refused_call(line, numbers.caller_number(), 480))
+        await phone.finish()
+        assert not stage.reached(fraud)
+        assert not stage.reached(more)
 
 
 @batch

@@ -175,3 +175,33 @@ async def test_an_expired_contact_is_not_rung(stage: Stage) -> None:
     await connect(call, ring)
     await part(call, ring)
     assert not gone.invited()
+
+
+async def test_one_phone_that_forwards_by_itself_is_one_phone_less(stage: Stage) -> None:
+    """Its 302 stops no other phone, and what the others say decides."""
+    fraud = f"<sip:+881623400000@127.0.0.1:{stage.engine.ports['number']}>"
+    for said, condition in (486, "busy"), (480, "no_answer"), (302, "no_answer"):
+        line, targets, phones = await three_phones(stage)
+        call = await stage.call(line)
+        rings = [await phone.incoming() for phone in phones]
+        await refuse(rings[0], 302, headers=[("Contact", fraud)])
+        for ring in rings[1:]:
+            if condition == "no_answer":
+                ring.respond(180)
+                await call.receive(180)
+        for ring in rings[1:]:
+            await refuse(ring, said)
+        await reach(stage, call, targets[condition])
+        await stage.ended(call.call_id, condition=condition, outcome="answered")
+        assert not stage.server("number").invited("+881623400000")
+
+
+async def test_a_phone_that_forwards_by_itself_leaves_the_call_to_the_others(stage: Stage) -> None:
+    line, _, phones = await three_phones(stage)
+    call = await stage.call(line)
+    rings = [await phone.incoming() for phone in phones]
+    await refuse(rings[0], 302)
+    await refuse(rings[1], 405)
+    await connect(call, rings[2])
+    await part(call, rings[2])
+    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
