@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from engine import callers
 from engine.call import Call
+from engine.leases import hold
 from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
@@ -30,7 +30,6 @@ class Calls:
     and its start."""
 
     def __init__(self, worker: Worker, prefix: str) -> None:
-        self.callers = callers.Callers(worker)
         self.tasks: set[asyncio.Task[None]] = set()
         self._worker = worker
         self._prefix = prefix
@@ -90,7 +89,7 @@ class Calls:
             return
         self._stand(call)
         if isinstance(call, Call) and call.story.caller:
-            self.callers.begin(call.story.id, call.story.caller)
+            worker.leases.makes(call.story.id, call.story.caller)
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None
@@ -115,7 +114,7 @@ class Calls:
         worker, story = self._worker, call.story
         self._standing.pop(story.id, None)
         worker.admission.ended(call.source, story.called)
-        self.callers.end(story.id, story.caller)
+        worker.leases.made(story.id, story.caller)
         worker.meter.end(story.id)
         record = story.record(over)
         worker.metrics.call_over(record)
@@ -135,7 +134,7 @@ class Calls:
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
-                worker.live.release(record.caller, callers.hold(record.id))
+                worker.live.release(record.caller, hold(record.id))
                 for forward in record.forwards:
                     worker.forwards.release(forward.line, record.id)
             over = len(journal.over)

@@ -125,6 +125,21 @@ class LiveCalls:
             self._leased.setdefault(number, set()).add(call_id)
             self._change(number, call_id, None)
 
+    def numbers(self) -> list[str]:
+        """The numbers that calls count on."""
+        return list(self._calls)
+
+    def has_unleased(self, number: str) -> bool:
+        """Whether some of its calls are not known to other workers."""
+        if self._redis is None:
+            return False
+        return len(self._calls.get(number, ())) > len(self._leased.get(number, ()))
+
+    def lease(self, number: str) -> None:
+        """Let other workers count all calls of a number from now on."""
+        for call_id in self._calls.get(number, set()) - self._leased.get(number, set()):
+            self.add(number, call_id, lease=True)
+
     def leave(self, number: str, call_id: str) -> None:
         """The call is no longer on the line. Harmless for a call that is not counted."""
         _discard(self._calls, number, call_id)

@@ -37,14 +37,14 @@ class Route:
     async def admit(self, line: Line) -> int | None:
         """Count the call on the line; None, or the calls found when `max_calls` are there."""
         if line.max_calls is None:
-            self._worker.live.add(line.number, self._call_id)
+            self._worker.leases.count(line.number, self._call_id)
             return None
         return await self._worker.live.admit(line.number, self._call_id, line.max_calls)
 
     def take_over(self, line: Line) -> None:
         """Count the call on the line in the place of the one that it replaces."""
         self.arrive(line)
-        self._worker.live.add(line.number, self._call_id, lease=line.max_calls is not None)
+        self._worker.leases.count(line.number, self._call_id)
 
     def leave(self, number: str) -> None:
         """The call is no longer on this line. Harmless if it was not."""
@@ -89,9 +89,7 @@ class Route:
             self._let_go(left)
             if left == number:
                 break
-        entry = self._worker.store.peek(number)
-        limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
-        self._worker.live.add(number, self._call_id, lease=limited)
+        self._worker.leases.count(number, self._call_id)
         return True
 
     def end(self) -> None:

@@ -18,6 +18,7 @@ from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.forwards import Forwards
+from engine.leases import Leases
 from engine.live import LiveCalls
 from engine.probing import Probing
 from engine.processes.journal import Journal, directory_of
@@ -69,6 +70,7 @@ class Worker:
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
         self.journal = Journal(directory_of(config.redis.data_dir), self.epoch)
         self.calls = Calls(self, self.epoch)
+        self.leases = Leases(self)
         self.transfers = Transfers(self)
         self.admission = Admission(
             config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
@@ -126,6 +128,7 @@ class Worker:
         self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
         self.fleets.on_refused = self.refusals.document
         self.store.on_fleet = self.fleets.changed
+        self.store.on_line = self.leases.changed
         self.store.on_transfer = self.transfers.heard
         self.meter = Meter(
             self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone

@@ -58,6 +58,8 @@ class Store:
             something is wrong with Redis.
         on_fleet: called with the name of a fleet whose document or usage has changed; with None
             when any may have.
+        on_line: called with the number of a line whose document has changed; with None when any
+            may have.
         on_transfer: called with the key of each transfer that a stream tells of.
         leads_here: whether a URI leads to this engine; a contact that does is refused.
         on_probe: called with the key of each probe that a stream tells of, once everything that
@@ -78,6 +80,7 @@ class Store:
         self.on_refused: Callable[[str, DocumentError], None] | None = None
         self.on_trouble: Callable[[str, BaseException, str], None] | None = None
         self.on_fleet: Callable[[str | None], None] | None = None
+        self.on_line: Callable[[str | None], None] | None = None
         self.on_transfer: Callable[[str], None] | None = None
         self.on_probe: Callable[[str], None] | None = None
         self.leads_here: Callable[[str], bool] | None = None
@@ -130,6 +133,14 @@ class Store:
         if up and copy is not None and number not in self._reads:
             self._read(number)  # for the next call: this one does not wait
         return copy
+
+    def recall(self, number: str) -> tuple[Entry | None, bool]:
+        """What memory knows about a number, None when it knows nothing or only what is older than
+        `stale_max_s`; and whether that is current, not from before a change. Asks nobody."""
+        slot = self._cache.find(number)
+        if slot is None:
+            return None, False
+        return self._cache.last_good(slot), self._cache.is_current(slot)
 
     async def look_up(self, number: str) -> Entry:
         """What is known about a number, read from Redis if memory is not current.
@@ -328,6 +339,8 @@ class Store:
                 self._tell_fleet(number.removeprefix("fleet:"))
                 continue
             self._cache.invalidate(number, usage_only=kind == "usage")
+            if kind == "line" and self.on_line is not None:
+                self.on_line(number)
             read = self._reads.pop(number, None)
             if read is not None:
                 read.overtaken = True
@@ -338,7 +351,7 @@ class Store:
 
     def on_stream(self, shard: Shard) -> None:
         """A server's stream of invalidations is on; something may have been missed before."""
-        self._tell_fleet(None)
+        self._tell_any()
 
     def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
         """A cluster's server says how it sees the cluster."""
@@ -353,8 +366,14 @@ class Store:
         if self.on_fleet is not None:
             self.on_fleet(name)
 
-    def _overtake_all(self) -> None:
+    def _tell_any(self) -> None:
+        """Every fleet and every line may have changed."""
         self._tell_fleet(None)
+        if self.on_line is not None:
+            self.on_line(None)
+
+    def _overtake_all(self) -> None:
+        self._tell_any()
         for read in self._reads.values():
             read.overtaken = True
         self._reads.clear()

@@ -171,6 +171,11 @@ class Engine:
         return f"{self.address[0]}:{self.address[1]}"
 
     @property
+    def config(self) -> Path:
+        """Its configuration file."""
+        return self._config
+
+    @property
     def admin(self) -> str:
         """Its HTTP address, as host:port."""
         return self._admin

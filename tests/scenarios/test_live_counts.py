@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,10 @@ SETTINGS = {  # a burst is what this is about: none is to be shed
     },
     "timers": {"pre_ringing_s": 1},
 }
+
+
+Standing = Callable[[Stage, int], Awaitable[tuple[str, list[Call]]]]
+Limit = Callable[[Stage, str], Awaitable[None]]
 
 
 async def burst(stage: Stage, line: str) -> list[Call]:
@@ -162,6 +170,150 @@ async def test_a_line_that_is_forwarded_now_and_then_asks_redis_for_nothing(stag
         told = iter(lambda: monitor.next_command()["command"], "ECHO that is all")
         counts = (f"forwards:{line}", f"forwards:hour:{line}")
         assert not [command for command in told if any(count in command for count in counts)]
+
+
+LIMIT_WITHIN_S = 1.0  # until every worker knows of it; "within one second of the write"
+
+
+async def full_everywhere(stage: Stage, line: str) -> None:
+    """A second after the limit was written no worker lets one more call in."""
+    await asyncio.sleep(LIMIT_WITHIN_S)  # the promise itself
+    crew = stage.engine
+    assert isinstance(crew, Crew)
+    for worker in range(WORKERS):
+        caller = await stage.endpoint()
+        call = caller.start(crew.address_of(worker), line, body=OFFER_BYTES)
+        assert (await call.final()).code == 486, f"worker {worker}"
+
+
+async def limit_by_write(stage: Stage, line: str) -> None:
+    stage.change(line, max_calls=1)
+
+
+async def limit_by_command(stage: Stage, line: str) -> None:
+    await renvoi(stage, "line", "set", "-", document={**document(stage, line), "max_calls": 1})
+
+
+async def limit_by_import(stage: Stage, line: str) -> None:
+    """With so many others that the engine hears of all at once."""
+    others = [{"number": f"+339710{n:05}", "fleet": "other"} for n in range(2500)]
+    lines = [*others, {**document(stage, line), "max_calls": 1}]
+    text = "\n".join(map(json.dumps, lines))
+    await renvoi(stage, "line", "import", "-", "--format", "jsonl", text=text)
+
+
+async def limit_by_mending(stage: Stage, line: str) -> None:
+    """The limit comes with a document that is refused, and counts when that is mended."""
+    bad = {**document(stage, line), "max_calls": 1, "offer": 7}
+    stage.redis.set(f"line:{line}", json.dumps(bad))
+    await stage.settle()
+    stage.redis.set(f"line:{line}", json.dumps({**bad, "offer": {}}))
+
+
+def document(stage: Stage, line: str) -> dict[str, object]:
+    text = stage.redis.get(f"line:{line}")
+    assert text is not None
+    found: dict[str, object] = json.loads(text)
+    return found
+
+
+async def renvoi(stage: Stage, *words: str, document: object = None, text: str = "") -> None:
+    command = [sys.executable, "-m", "engine.cli", *words, "--config", str(stage.engine.config)]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
+        input=(text or json.dumps(document)).encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+async def rings(stage: Stage, worker: int) -> tuple[str, list[Call]]:
+    """A call that rings at the line."""
+    line, phone = await stage.line_with_phone()
+    call = (await stage.endpoint()).start(address(stage, worker), line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    return line, [call]
+
+
+async def talks(stage: Stage, worker: int) -> tuple[str, list[Call]]:
+    """A call that was answered at the line."""
+    line, phone = await stage.line_with_phone()
+    call = (await stage.endpoint()).start(address(stage, worker), line, body=OFFER_BYTES)
+    await connect(call, await phone.incoming())
+    return line, [call]
+
+
+async def makes(stage: Stage, worker: int) -> tuple[str, list[Call]]:
+    """A call that the line makes."""
+    line, _ = await stage.line_with_phone()
+    other, phone = await stage.line_with_phone()
+    identity = [("P-Asserted-Identity", f"<sip:{line}@office.example>")]
+    call = (await stage.endpoint()).start(
+        address(stage, worker), other, headers=identity, body=OFFER_BYTES
+    )
+    await connect(call, await phone.incoming())
+    return line, [call]
+
+
+async def is_forwarded_to(stage: Stage, worker: int) -> tuple[str, list[Call]]:
+    """A call that another line forwards to the line."""
+    line, phone = await stage.line_with_phone()
+    other = stage.line(forwards={"unconditional": to_number(line)})
+    call = (await stage.endpoint()).start(address(stage, worker), other, body=OFFER_BYTES)
+    await connect(call, await phone.incoming())
+    return line, [call]
+
+
+async def hunts(stage: Stage, worker: int) -> tuple[str, list[Call]]:
+    """A call that the line forwards to a line, made by a number that becomes a line."""
+    number = numbers.line_number()
+    line, phone = await stage.line_with_phone()
+    identity = [("P-Asserted-Identity", f"<sip:{number}@office.example>")]
+    call = (await stage.endpoint()).start(
+        address(stage, worker), line, headers=identity, body=OFFER_BYTES
+    )
+    await connect(call, await phone.incoming())
+    stage.line(number=number)
+    return number, [call]
+
+
+def address(stage: Stage, worker: int) -> tuple[str, int]:
+    assert isinstance(stage.engine, Crew)
+    return stage.engine.address_of(worker)
+
+
+@pytest.mark.parametrize("stands", [rings, talks, makes, is_forwarded_to, hunts])
+async def test_a_limit_that_is_written_while_calls_stand_holds_in_every_worker(
+    stage: Stage, stands: Standing
+) -> None:
+    line, calls = await stands(stage, 1)
+    assert not stage.redis.exists(f"live:{line}")
+    await limit_by_write(stage, line)
+    await full_everywhere(stage, line)
+    assert stage.redis.zcard(f"live:{line}") == 1
+    await leave(stage, line, calls)
+
+
+@pytest.mark.parametrize("limit", [limit_by_command, limit_by_import, limit_by_mending])
+async def test_however_a_limit_is_written_it_holds_in_every_worker(
+    stage: Stage, limit: Limit
+) -> None:
+    line, calls = await talks(stage, 2)
+    await limit(stage, line)
+    await full_everywhere(stage, line)
+    await leave(stage, line, calls)
+
+
+async def leave(stage: Stage, line: str, calls: list[Call]) -> None:
+    """The calls end, and the line is free again."""
+    for call in calls:
+        call.abandon()
+    assert isinstance(stage.engine, Crew)
+    await stage.engine.until(lambda: stage.redis.zcard(f"live:{line}") == 0)
 
 
 async def test_lines_without_a_limit_ask_redis_for_nothing(stage: Stage) -> None:

@@ -157,6 +157,33 @@ async def test_a_call_the_line_makes_counts(stage: Stage, known_by: str) -> None
     await part(call, ring)
 
 
+@pytest.mark.parametrize("known", ["never_met", "registered_again", "changed"])
+async def test_a_call_the_line_makes_counts_at_once(stage: Stage, known: str) -> None:
+    """Also while the line is not in memory: a call to it that comes right behind finds it busy."""
+    line, phone = await stage.line_with_phone(max_calls=1)
+    other, other_phone = await stage.line_with_phone()
+    if known != "never_met":
+        call = await stage.call(line)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+    if known == "registered_again":
+        stage.register(line, phone.uri(), expires_s=900)
+    elif known == "changed":
+        stage.change(line, label="changed")
+    identity = [("P-Asserted-Identity", f"<sip:{line}@office.example>")]
+    out = await stage.call(other, headers=identity)
+    call = await stage.call(line)
+    assert (await call.final()).code == 486
+    ring = await other_phone.incoming()
+    await connect(out, ring)
+    await part(out, ring)
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+
+
 async def test_an_unconditionally_forwarded_call_never_counts(stage: Stage) -> None:
     line, phone = await stage.line_with_phone(max_calls=1)
     stage.change(line, forwards={"unconditional": to_voicemail(line)})
