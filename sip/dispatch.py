@@ -42,7 +42,9 @@ class Dispatch:
     def on_stray_response(self, rdata: Any) -> int:
         """A response without transaction: a 2xx to INVITE again means that its ACK was lost.
 
-        One with another To tag is of a forked call: mod-ua ends that one by ACK and BYE.
+        One with another To tag is of a forked call: mod-ua ends that one by ACK and BYE. One
+        without (RFC 3261 12.1.2: the tag is null) cannot be, and mod-ua must not see it: it would
+        fork a dialog without a tag (sip_dialog.c, pjsip_dlg_fork asserts).
         """
         info = rdata.msg_info
         if info.cseq.method.id != pjsip.INVITE or not 200 <= info.msg.line.status.code < 300:
@@ -53,7 +55,9 @@ class Dispatch:
         dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
         if dlg == ffi.NULL:
             self._endpoint.race("fork_answered_late")
-            return 0
+            # Nor one that comes to a dialog without a tag, which would take it over.
+            is_null = lib.pjsip_ua_find_dialog(call_id, tags[0], wire.borrow(0, b""), 0) != ffi.NULL
+            return int(is_null or info.to.tag.slen == 0)
         leg = self._legs.get(dlg)
         self._endpoint.race("ack_lost")
         if leg is None:

@@ -67,10 +67,6 @@ class Guard:
         raw = wire.take(rdata)
         info = rdata.msg_info
         if info.cseq.method.id == pjsip.INVITE:
-            code = info.msg.line.status.code
-            # A 2xx without To tag would fork a dialog without one (sip_dialog.c, pjsip_dlg_fork).
-            if 100 < code < 300 and info.to.tag.slen == 0:
-                return self._drop(rdata, "malformed")
             if len(raw) > HEAD_MAX and wire.received().head_size > HEAD_MAX:
                 return self._drop(rdata, "too_large")
             _lighten(info.msg, raw)
