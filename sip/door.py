@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import headers, pjsip, wire
+from sip.capabilities import ALLOW, CAPABILITIES, UNDERSTOOD
 from sip.gate import Gate
 from sip.guard import HEAD_MAX, OnRejected, described
 from sip.incoming import Incoming
@@ -22,16 +23,7 @@ from sip.response import Response
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
-ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
-# What the answer to OPTIONS says (RFC 3261 11.2): the engine's own part. Bodies and options of the
-# two sides of a call pass it.
-UNDERSTOOD = (b"100rel", b"timer", b"replaces")
 PROXY_UNDERSTOOD = frozenset((b"privacy",))  # RFC 3323: Privacy is honoured
-CAPABILITIES = (
-    (b"Allow", ALLOW),
-    (b"Accept", b"application/sdp, */*"),
-    (b"Supported", b", ".join(UNDERSTOOD)),
-)
 Header = tuple[bytes, bytes]
 LATE_S = 32.0  # 64*T1
 DEFAULT_MAX_FORWARDS = 70

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sip import pjsip, session, wire
+from sip import pjsip, session, unrelayed, wire
 from sip.events import Refreshed
 from sip.headers import crossing, requires_100rel
 from sip.message import Message
@@ -33,6 +33,7 @@ class Exchange:
 
     __slots__ = (
         "answered",
+        "asked",
         "asker",
         "cancelled",
         "cseq",
@@ -42,18 +43,21 @@ class Exchange:
         "on_refused",
         "provisional",
         "quiet",
-        "request",
+        "refreshes",
         "response",
         "tdata",
         "tsx",
     )
 
-    def __init__(self, asker: Leg, method: bytes, tsx: Any, response: Response) -> None:
+    def __init__(
+        self, asker: Leg, method: bytes, tsx: Any, response: Response, asked: Message
+    ) -> None:
         self.asker = asker
+        self.asked = asked
         self.method = method.upper() if method.lower() in _KNOWN else method
         self.invite = tsx.method.id == pjsip.INVITE
         self.tsx = tsx  # the asker's server transaction; None when it is over
-        self.request: Message | None = None  # one that can refresh the session
+        self.refreshes = False  # the session: a re-INVITE or UPDATE
         self.response = response
         self.cseq = 0  # of the request on the peer's side
         self.answered = False
@@ -69,8 +73,8 @@ class Exchange:
         dlg = self.asker.dialog
         if self.answered or dlg is None or self.tsx is None:
             return
-        if self.request is not None and message is not None and 200 <= code < 300:
-            extra, expires_s = session.response_fields(self.request, message)
+        if self.refreshes and message is not None and 200 <= code < 300:
+            extra, expires_s = session.response_fields(self.asked, message)
             self.asker.tell(Refreshed(self.asker, expires_s))
         if not self.response.send(dlg, self.tsx, code, message, extra) and message is not None:
             # Too large for a packet: a provisional one is dropped, a final one becomes a refusal.
@@ -115,7 +119,7 @@ class Exchanges:
     def on_request(self, method: bytes, tsx: Any, rdata: Any, message: Message) -> None:
         """A request from this leg's far end: pass it to the peer or refuse it."""
         leg = self.leg
-        exchange = Exchange(leg, method, tsx, Response(leg.dialog, rdata))
+        exchange = Exchange(leg, method, tsx, Response(leg.dialog, rdata), message)
         self.asked.append(exchange)
         if message.truncated:
             exchange.answer(513, None)
@@ -133,8 +137,7 @@ class Exchanges:
             if exchange.on_refused is None:
                 exchange.answer(403, None)
                 return
-        if exchange.invite or method == b"UPDATE":
-            exchange.request = message
+        exchange.refreshes = exchange.invite or method == b"UPDATE"
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # _refusal saw to it
@@ -162,11 +165,9 @@ class Exchanges:
 
     def _refusal(self, exchange: Exchange) -> tuple[int, Message | None, bytes] | None:
         peer = self.leg.peer
-        if peer is None or peer.dialog is None:
-            return 481, None, b""
         ready = CONFIRMED if exchange.invite else EARLY
-        if self.leg.state < ready or peer.state < ready:
-            return 491, None, b""  # the other side has no such dialog yet (RFC 3261 14.1)
+        if peer is None or peer.dialog is None or min(self.leg.state, peer.state) < ready:
+            return self.unrelayed(exchange)
         if exchange.invite:
             if any(known.invite for known in self.asked if known is not exchange):
                 self.leg.endpoint.race("reinvite_overlap")
@@ -175,6 +176,13 @@ class Exchanges:
                 self.leg.endpoint.race("glare")
                 return 491, None, b""
         return None
+
+    def unrelayed(self, exchange: Exchange) -> tuple[int, Message | None, bytes]:
+        """What this leg's far end is answered for what it asked and nobody else can answer."""
+        leg = self.leg
+        owes_answer = leg.is_caller and leg.state <= EARLY
+        code, fields = unrelayed.answer(exchange.method, exchange.asked, owes_answer=owes_answer)
+        return code, None, fields
 
     @property
     def has_invite_sent(self) -> bool:
@@ -281,6 +289,11 @@ class Exchanges:
         exchange.drop_tdata()
         if exchange.on_refused is not None and code >= 300 and message is not None:
             exchange.on_refused()
+        if code == 481 and self.leg.state < CONFIRMED and exchange.asker.exchanges is not None:
+            # One early dialog of a fork is over: the asker's own stands.
+            code, message, fields = exchange.asker.exchanges.unrelayed(exchange)
+            exchange.answer(code, message, fields)
+            return True
         if exchange.invite and code == 491:
             self.leg.endpoint.race("glare")
         if exchange.invite and code < 300:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Incoming(Leg):
     """A caller. `invite` is its INVITE until the ACK, `source` the IP address it came from."""
 
+    is_caller = True
+
     __slots__ = ("_hangup_reason", "_response", "invite", "max_forwards", "source")
 
     def __init__(

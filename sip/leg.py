@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Leg:
     """One dialog. `listener` gets its events; None lets the leg end itself quietly."""
 
+    is_caller = False  # it began with an INVITE to this engine
+
     __slots__ = (
         "_dlg",
         "_endpoint",

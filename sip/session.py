@@ -11,6 +11,8 @@ import re
 from sip.headers import has_option
 from sip.message import Message
 
+MIN_S = 90  # RFC 4028 4: nobody has to refresh more often
+_REFRESHER = re.compile(rb";\s*refresher\s*=\s*(ua[cs])", re.IGNORECASE)
 _SECONDS = re.compile(rb"\s*(\d{1,9})\s*(?:;|$)")
 
 
@@ -43,3 +45,16 @@ def response_fields(request: Message, response: Message, ours_s: int = 0) -> tup
     if not asked_s or not has_option(request, b"supported", b"timer"):
         return b"", 0
     return b"Session-Expires: %d;refresher=uac\r\nRequire: timer" % asked_s, asked_s
+
+
+def refreshed_here(update: Message) -> tuple[int, bytes]:
+    """The answer to an UPDATE without an offer that nobody else can answer now: code and fields.
+    The final answer to the INVITE agrees on the session's time anew."""
+    asked_s = seconds_of(update)
+    if not asked_s or not has_option(update, b"supported", b"timer"):
+        return 200, b""
+    if asked_s < MIN_S:
+        return 422, b"Min-SE: %d" % MIN_S
+    wanted = _REFRESHER.search(update.first(b"session-expires") or b"")
+    by = wanted[1].lower() if wanted else b"uac"
+    return 200, b"Session-Expires: %d;refresher=%s\r\nRequire: timer" % (asked_s, by)

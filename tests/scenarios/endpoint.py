@@ -168,7 +168,8 @@ class Call:
     ) -> Message:
         """Answer a request (the INVITE unless told). 2xx and refusals change the call's state."""
         request = to or self.first
-        local = untagged(request.one("To")) + (f";tag={self.tag}" if code > 100 and self.tag else "")
+        tag = f";tag={self.tag}" if code > 100 and self.tag else ""
+        local = untagged(request.one("To")) + tag
         lines = [("Via", via) for via in request.every("Via")]
         lines += [("Record-Route", route) for route in request.every("Record-Route")]
         lines += [("From", request.one("From")), ("To", local), ("Call-ID", self.call_id)]

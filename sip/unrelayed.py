@@ -1,0 +1,32 @@
+"""Requests inside a dialog that cannot be relayed now: what they are answered here. Pure.
+
+The dialog stands, so 481 would be wrong, and phones hang up on it. There is nobody to pass the
+request to while several phones ring, between a line and the target of its forward, before the
+first 18x, or for a phone that is being called off; an INVITE has to wait for the ACK as well.
+"""
+
+from __future__ import annotations
+
+import random
+
+from sip import session
+from sip.capabilities import CAPABILITY_FIELDS
+from sip.message import Message
+
+_LONGEST_WAIT_S = 10  # RFC 3261 14.2, RFC 3311 5.2: chosen at random
+
+
+def answer(method: bytes, message: Message, *, owes_answer: bool) -> tuple[int, bytes]:
+    """The code and header fields of the final response.
+
+    `owes_answer` says that the sender's own INVITE is not answered yet: it is the caller, and an
+    offer of it has to wait (500). Else an offer crosses one of ours (491).
+    """
+    if method == b"OPTIONS":
+        return 200, CAPABILITY_FIELDS
+    offers = method == b"INVITE" or (method == b"UPDATE" and message.body)
+    if method == b"UPDATE" and not offers:
+        return session.refreshed_here(message)
+    if offers and not owes_answer:
+        return 491, b""
+    return 500, b"Retry-After: %d" % random.randint(1, _LONGEST_WAIT_S)
