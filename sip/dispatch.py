@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sip import pjsip, wire
 from sip.leg import Leg
 from sip.outgoing import Outgoing
-from sip.pjsip import ffi, lib
+from sip.pjsip import ffi, lib, string_at
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -69,11 +69,11 @@ class Dispatch:
     def on_tsx_state(self, tsx: Any, event: Any) -> None:
         cause = event.cause
         if tsx.role == pjsip.UAC:
-            self._on_client_state(tsx, cause)
+            self._on_client_state(tsx, cause, event)
         elif cause != pjsip.EVENT_TX:
             self._on_server_state(tsx, cause, event)
 
-    def _on_client_state(self, tsx: Any, cause: int) -> None:
+    def _on_client_state(self, tsx: Any, cause: int, event: Any) -> None:
         method = tsx.method.id
         if method == pjsip.BYE:
             return  # a leg is over when it says so
@@ -102,6 +102,8 @@ class Dispatch:
             if message is None:
                 callee.on_invite_failed(408 if cause == pjsip.EVENT_TIMER else max(code, 300))
             else:
+                if 180 <= code < 300:
+                    callee.heard = string_at(event.source.pkt_info.src_name)
                 callee.on_invite_response(code, message)
         elif leg.exchanges is not None:
             if message is None:

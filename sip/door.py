@@ -209,6 +209,14 @@ class Door:
         if rdata.msg_info.msg.line.req.method.id != pjsip.ACK:
             self._refuse(rdata, 500, "internal")
 
+    def refuse_foreign(self, rdata: Any) -> None:
+        """Answer a request inside a dialog that its sender has no part in."""
+        self._refuse(rdata, 403, "foreign")
+
+    def count_foreign(self, rdata: Any) -> None:
+        """The same for an ACK, which gets no answer."""
+        self._on_rejected("foreign", lambda: described(rdata))
+
     def on_dropped(self, dropped: Any) -> None:
         """A packet that PJSIP could not parse. Line ends alone are keep-alives (RFC 5626 3.5.1)."""
         if dropped.status != 0 and dropped.len > 4:

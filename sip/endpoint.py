@@ -30,6 +30,7 @@ from sip.replaces import Dialogs
 from sip.request import Request, Requests
 from sip.resolving import Resolving
 from sip.sieve import Sieve
+from sip.speakers import Speakers
 from sip.streams import Streams
 from sip.tracing import PRIORITY, Seen, Tracing
 from sip.transports import ListenError, Transports
@@ -99,7 +100,7 @@ class Endpoint:
         self.race = on_race  # told of each race that is resolved, by its kind
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.guard = Guard(on_rejected)
+        self.guard = Guard(on_rejected, Speakers(self).refuses)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
         self.door = Door(

@@ -39,8 +39,9 @@ OnRejected = Callable[[str, Callable[[], str]], None]
 class Guard:
     """Copies each message once, for every later callback, and decides whether it may go on."""
 
-    def __init__(self, on_rejected: OnRejected) -> None:
+    def __init__(self, on_rejected: OnRejected, refuses: Callable[[Any], bool]) -> None:
         self._on_rejected = on_rejected
+        self._refuses = refuses  # whether a request's sender has no part in its dialog
 
     def _drop(self, rdata: Any, reason: str) -> int:
         self._on_rejected(reason, lambda: described(rdata))
@@ -57,6 +58,8 @@ class Guard:
         # A request that names another method in CSeq finds a transaction that is not its own
         # (sip_transaction.c, tsx_on_state_confirmed).
         if same and not (is_suspect(raw) and is_poison(wire.received())):
+            if self._refuses(rdata):
+                return 1
             if method.id == pjsip.INVITE:
                 _lighten(info.msg, raw)
             return 0

@@ -28,6 +28,7 @@ class Outgoing(Leg):
         "_tdata",
         "alone",
         "earlies",
+        "heard",
         "invite_cseq",
         "invite_known",
         "provisional",
@@ -43,6 +44,7 @@ class Outgoing(Leg):
         self._cancel_timer: TimerHandle | None = None
         self.alone = False  # no other target can follow, what it says early holds
         self.earlies: Earlies | None = None  # 100rel was offered
+        self.heard = b""  # the IP address that the last 18x or 2xx came from
         self.invite_cseq = 0
         self.invite_known = False  # PJSIP has made the INVITE's transaction
         self.provisional = False  # some response came, so a CANCEL may be sent

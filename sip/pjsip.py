@@ -160,6 +160,8 @@ int pjsip_dlg_modify_response(pjsip_dialog *, pjsip_tx_data *, int, const pj_str
 int pjsip_dlg_send_response(pjsip_dialog *, pjsip_transaction *, pjsip_tx_data *);
 pjsip_transaction *pjsip_rdata_get_tsx(pjsip_rx_data *);
 pjsip_transaction *pjsip_tsx_detect_merged_requests(pjsip_rx_data *);
+int pjsip_tsx_create_key(pj_pool_t *, pj_str_t *, int, const pjsip_method *, const pjsip_rx_data *);
+pjsip_transaction *pjsip_tsx_layer_find_tsx(const pj_str_t *, int);
 pjsip_dialog *pjsip_ua_find_dialog(const pj_str_t *, const pj_str_t *, const pj_str_t *, int);
 pjsip_dialog *pjsip_rdata_get_dlg(pjsip_rx_data *);
 pjsip_dialog *pjsip_tsx_get_dlg(pjsip_transaction *);

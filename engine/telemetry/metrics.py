@@ -40,6 +40,9 @@ OUTCOMES = (
 )
 REJECTIONS = (
     "stranger",
+    "foreign",
+    "takeover",
+    "refer",
     "malformed",
     "too_large",
     "overload",

@@ -1,0 +1,184 @@
+"""Requests inside a dialog from elsewhere change nothing: to know a call is to be no side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+
+import pytest
+
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.mailbox import Mailbox
+from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+
+SETTINGS = {"sip": {"trusted_peers": ["127.0.0.1/32"]}}
+PHONE, STRANGER = "127.0.0.3", "127.0.0.9"
+METHODS = ["BYE", "INVITE", "UPDATE", "INFO", "REFER", "NOTIFY", "PRACK", "MESSAGE", "OPTIONS", "X"]
+SIDES = pytest.mark.parametrize("side", ["caller", "phone"])
+
+
+async def talk(stage: Stage) -> tuple[Call, Call]:
+    """A call of a trusted peer to a phone that is none."""
+    phone = await stage.endpoint(PHONE)
+    line = stage.line(to=[phone.uri()])
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    return call, ring
+
+
+def overheard(side: Call, thief: Endpoint) -> Call:
+    """The dialog of one side as somebody at another address has overheard it."""
+    copied = copy.copy(side)
+    copied.endpoint = thief
+    copied.received, copied.sent, copied._inbox = [], [], Mailbox()
+    copied._answers, copied._acks = {}, {}
+    thief.calls.append(copied)
+    return copied
+
+
+async def refused(copied: Call, method: str, code: int = 403) -> None:
+    copied.request(method, headers=[("Refer-To", "<sip:+33140000099@h>"), ("RAck", "1 1 INVITE")])
+    await copied.receive(code, method)
+
+
+def foreign(stage: Stage) -> float:
+    return stage.engine.metric("renvoi_rejected_total", reason="foreign")
+
+
+@SIDES
+async def test_a_request_from_elsewhere_is_refused_and_changes_nothing(
+    stage: Stage, side: str
+) -> None:
+    call, ring = await talk(stage)
+    before = foreign(stage)
+    theirs, other = (call, ring) if side == "caller" else (ring, call)
+    copied = overheard(theirs, await stage.endpoint(STRANGER))
+    copied.cseq += 1000  # nor may it make the far end's own requests look old
+    for method in METHODS:
+        await refused(copied, method)
+    assert foreign(stage) >= before + len(METHODS)  # the ACK of the 403 counts as well
+    assert [m.method for m in other.received if not m.code and m.method in METHODS[:-1]] == (
+        ["INVITE"] if side == "caller" else []
+    )
+    theirs.request("INFO")
+    other.respond(200, to=await other.receive("INFO"))
+    await theirs.receive(200, "INFO")
+    await part(theirs, other)
+    copied.state = "ended"
+    await stage.ended(call.call_id, outcome="answered")
+
+
+async def test_an_ack_from_elsewhere_is_dropped(stage: Stage) -> None:
+    """Its body would be the answer to a late offer."""
+    phone = await stage.endpoint(PHONE)
+    line = stage.line(to=[phone.uri()])
+    call = await stage.call(line, body=b"")
+    ring = await phone.incoming()
+    ring.respond(200, body=OFFER_BYTES)
+    answer = await call.receive(200)
+    before = foreign(stage)
+    copied = overheard(call, await stage.endpoint(STRANGER))
+    copied.ack(answer, body=b"v=0\r\no=thief 1 1 IN IP4 192.0.2.66\r\n")
+    await refused(copied, "INFO")  # it comes after the ACK
+    assert foreign(stage) == before + 2
+    call.ack(answer, body=ANSWER_BYTES)
+    acked = await ring.receive("ACK")
+    assert acked.body == ANSWER_BYTES
+    copied.state = "ended"
+    await part(call, ring)
+
+
+async def test_a_cancel_from_elsewhere_cancels_nothing(stage: Stage) -> None:
+    phone = await stage.endpoint(PHONE)
+    line = stage.line(to=[phone.uri()])
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    before = foreign(stage)
+    thief = await stage.endpoint(STRANGER)
+    cancel = (
+        f"CANCEL {call.first.uri} SIP/2.0\r\nVia: {call.first.one('Via')}\r\n"
+        f"From: {call.first.one('From')}\r\nTo: {call.first.one('To')}\r\n"
+        f"Call-ID: {call.call_id}\r\nCSeq: {call.first.cseq[0]} CANCEL\r\n"
+        "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+    thief.send(cancel.encode(), stage.engine.address)
+    deadline = time.monotonic() + 10
+    while foreign(stage) != before + 1:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+    await connect(call, ring, ring=False)
+    await part(call, ring)
+
+
+async def test_an_early_dialog_is_not_anybody_s_either(stage: Stage) -> None:
+    phone = await stage.endpoint(PHONE)
+    line = stage.line(to=[phone.uri()])
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    await call.receive(180)
+    thief = await stage.endpoint(STRANGER)
+    for side in (call, ring):
+        copied = overheard(side, thief)
+        for method in ("BYE", "UPDATE", "PRACK"):
+            await refused(copied, method)
+        copied.state = "ended"
+        thief.calls.remove(copied)
+    await connect(call, ring, ring=False)
+    await part(call, ring)
+
+
+async def test_a_phone_may_move_to_another_port(stage: Stage) -> None:
+    """A NAT has given it another one."""
+    call, ring = await talk(stage)
+    again = overheard(ring, await stage.endpoint(PHONE))
+    again.request("INFO")
+    call.respond(200, to=await call.receive("INFO"))
+    await again.receive(200, "INFO")
+    again.state, ring.cseq = "ended", again.cseq
+    await part(ring, call)
+
+
+async def test_the_address_of_a_contact_may_speak(stage: Stage) -> None:
+    """The caller's server passes on the caller's Contact and stays out of the dialog."""
+    caller, phone = await stage.endpoint("127.0.0.5"), await stage.endpoint(PHONE)
+    line = stage.line(to=[phone.uri()])
+    server = await stage.endpoint()
+    server.host, server.port = caller.host, caller.port
+    server.rport = True
+    call = server.start(stage.engine.address, line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    direct = overheard(call, caller)
+    direct.request("INFO")
+    ring.respond(200, to=await ring.receive("INFO"))
+    await direct.receive(200, "INFO")
+    direct.state, call.cseq = "ended", direct.cseq
+    await part(call, ring)
+
+
+async def test_the_route_set_of_a_phone_may_speak(stage: Stage) -> None:
+    """It registered through an edge that is no trusted peer, and answers through it."""
+    edge = await stage.endpoint("127.0.0.7")
+    route = f"<sip:127.0.0.7:{edge.port};lr>"
+    line = stage.line()
+    stage.register(line, f'<sip:phone@192.0.2.9:5060>;path="{route}"')
+    call = await stage.call(line)
+    ring = await edge.incoming()
+    ring.respond(180, headers=[("Record-Route", route)])
+    await call.receive(180)
+    ring.respond(200, headers=[("Record-Route", route)], body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    ring.request("INFO")
+    call.respond(200, to=await call.receive("INFO"))
+    await ring.receive(200, "INFO")
+    thief = overheard(ring, await stage.endpoint(STRANGER))
+    await refused(thief, "BYE")
+    thief.state = "ended"
+    await part(ring, call)
