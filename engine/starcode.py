@@ -136,7 +136,11 @@ class StarCall:
         entry = worker.store.peek(number) or await worker.store.look_up(number)
         line = entry.line
         contacts = entry.live_contacts(time.time())
-        phone = is_registered_phone(self._invite, self.source, contacts, self._who.asserted)
+        flow = self._leg.flow
+        phone = flow is not None and bool(contacts) and (
+            worker.registrar.flows.lead_to(flow, number)
+            or is_registered_phone(self._invite, flow, contacts, self._who.asserted)
+        )
         if line is None or (not phone and line.credentials is None):
             raise self._refused(403, "not_this_phone", "not a registered phone of this line")
         if not phone:

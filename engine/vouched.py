@@ -6,12 +6,15 @@ caller must be one of the line's registered phones, or know the line's password.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import NamedTuple
 
 from rules.contact import Contact
 from rules.numbers import Numbering
 from sip import headers
+from sip.flow import Flow
 from sip.message import Message
 from sip.names import place_of
 
@@ -42,20 +45,35 @@ def is_second_hand(invite: Message) -> bool:
     return any(invite.first(n) is not None for n in given) or headers.diversions(invite) > 0
 
 
+def is_phone_at(flow: Flow, contacts: Iterable[Contact]) -> bool:
+    """Whether one of a line's phones is where a packet came from: its address and port, by the same
+    transport. The address alone says nothing: behind a NAT many phones share one."""
+    return any(_is_at(flow, contact) for contact in contacts)
+
+
+def _is_at(flow: Flow, contact: Contact) -> bool:
+    place = place_of(contact.uri)
+    transport = place.transport or "udp"
+    port = place.port or (5061 if transport == "tls" else 5060)
+    same = port == flow.port and transport == flow.transport
+    return same and _is_host(place.host, flow.host)
+
+
 def is_registered_phone(
-    invite: Message, source: str, contacts: Sequence[Contact], asserted: bool
+    invite: Message, flow: Flow, contacts: Sequence[Contact], asserted: bool
 ) -> bool:
     """Whether the call comes from one of the line's phones.
 
-    It does when the packet came from the address of a contact. If the identity is asserted, also
-    when the INVITE's Contact is one of the line's. That an edge asserts it is not enough by
+    It does when the packet came from the place of a contact. If the identity is asserted, also when
+    the INVITE's Contact is one of the line's and an edge may have passed it on: whoever is at that
+    address itself, on another port, is another phone. That an edge asserts it is not enough by
     itself: the same edge may pass on calls from outside, with what they assert.
 
     Args:
-        source: the IP address that sent it.
+        flow: the way that the INVITE came by.
         contacts: those that have not expired.
     """
-    if any(place_of(contact.uri).host == source for contact in contacts):
+    if is_phone_at(flow, contacts):
         return True
     if not asserted:
         return False
@@ -63,7 +81,31 @@ def is_registered_phone(
     if len(given) != 1:
         return False
     uri = headers.uri_of(given[0]).decode("latin-1")
-    return any(_same(uri, contact.uri) for contact in contacts)
+    return any(_same(uri, contact.uri) and _by_edge(flow, contact) for contact in contacts)
+
+
+def _by_edge(flow: Flow, contact: Contact) -> bool:
+    """Whether the way a call came by may be an edge's: that of the contact's Path, or any from
+    another address than the phone's."""
+    if contact.path is not None:
+        edge = place_of(contact.first_hop)
+        if (edge.port or 5060) == flow.port and _is_host(edge.host, flow.host):
+            return True
+    return not _is_host(place_of(contact.uri).host, flow.host)
+
+
+def _is_host(host: str, source: str) -> bool:
+    """Whether a URI's host is an IP address that a packet came from, however it is spelt."""
+    return host == source or (":" in source and _plain(host) == _plain(source))
+
+
+@lru_cache(maxsize=4096)
+def _plain(host: str) -> str:
+    try:
+        ip = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 def _same(one: str, other: str) -> bool:

@@ -169,6 +169,7 @@ class Door:
         response = Response(dlg, rdata)
         leg = Incoming(endpoint, dlg, tsx, response, message)
         leg.source = source.decode("ascii")
+        leg.flow = endpoint.streams.flow_of(rdata, leg.source)
         max_fwd = rdata.msg_info.max_fwd
         leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):

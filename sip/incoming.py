@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sip import wire
 from sip.events import Acked, Cancelled
+from sip.flow import Flow
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import lib
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 
 
 class Incoming(Leg):
-    """A caller. `invite` is its INVITE until the ACK, `source` the IP address it came from."""
+    """A caller. `invite` is its INVITE until the ACK, `source` the IP address it came from, `flow`
+    the way."""
 
     is_caller = True
 
-    __slots__ = ("_hangup_reason", "_response", "invite", "max_forwards", "source")
+    __slots__ = ("_hangup_reason", "_response", "flow", "invite", "max_forwards", "source")
 
     def __init__(
         self, endpoint: Endpoint, dlg: Any, tsx: Any, response: Response, invite: Message
@@ -34,6 +36,7 @@ class Incoming(Leg):
         self.invite: Message | None = invite
         self.max_forwards = 70  # as received
         self.source = ""
+        self.flow: Flow | None = None
 
     def __repr__(self) -> str:
         return f"<Incoming from {self.source} {self.state.name.lower()}>"

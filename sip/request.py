@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sip import wire
+from sip.flow import Flow
 from sip.message import Message
 from sip.pjsip import ffi, lib
 
@@ -16,19 +17,20 @@ if TYPE_CHECKING:
 
 
 class Request:
-    """One request that waits for its answer. `source` is the IP address that sent it, `trusted`
-    whether that is one of `sip.trusted_peers`."""
+    """One request that waits for its answer. `flow` is the way it came by, `source` the IP address
+    that sent it, `trusted` whether that is one of `sip.trusted_peers`."""
 
-    __slots__ = ("_requests", "_tdata", "_tsx", "message", "source", "trusted")
+    __slots__ = ("_requests", "_tdata", "_tsx", "flow", "message", "source", "trusted")
 
     def __init__(
-        self, requests: Requests, tsx: Any, tdata: Any, message: Message, source: str, trusted: bool
+        self, requests: Requests, tsx: Any, tdata: Any, message: Message, flow: Flow, trusted: bool
     ) -> None:
         self._requests = requests
         self._tsx = tsx
         self._tdata = tdata
         self.message = message
-        self.source = source
+        self.flow = flow
+        self.source = flow.host
         self.trusted = trusted
 
     def respond(self, code: int, block: bytes = b"") -> None:
@@ -83,7 +85,8 @@ class Requests:
             lib.pjsip_tsx_terminate(tsx, 500)
             return None
         source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
-        request = Request(self, tsx, self._tdata[0], message, source, trusted)
+        flow = self._endpoint.streams.flow_of(rdata, source)
+        request = Request(self, tsx, self._tdata[0], message, flow, trusted)
         self.waiting[tsx] = request
         return request
 

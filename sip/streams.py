@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sip import stream_api, wire
+from sip.flow import Flow
 from sip.framing import PONG, Frames, FramingError, too_large, without_body
 from sip.pjsip import ffi, lib
 from sip.stream_api import INCOMING, OUTGOING, Kind
@@ -37,6 +39,7 @@ OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
 UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is given up
+_serials = itertools.count(1)
 _FAILED = 1  # any status but 0
 
 
@@ -51,6 +54,7 @@ class Connection(asyncio.Protocol):
         self._direction = direction
         self.remote = remote
         self.name = name  # the host name that was asked for, or the address
+        self.serial = next(_serials)
         self.tp: Any = None
         self._frames = Frames()
         self._socket: asyncio.Transport | None = None
@@ -276,6 +280,13 @@ class Streams:
         """What a connection is, by PJSIP's transport, and its address on this machine."""
         connection = self.connections.get(transport)
         return None if connection is None else (connection.kind.name, connection.local)
+
+    def flow_of(self, rdata: Any, source: str) -> Flow:
+        """The way that a request came by, from the IP address `source`."""
+        connection = self.connections.get(rdata.tp_info.transport)
+        if connection is None:
+            return Flow("udp", source, rdata.pkt_info.src_port)
+        return Flow(connection.kind.name, source, connection.remote[1], connection.serial)
 
     def receive(self, connection: Connection, message: bytes) -> None:
         """Hand one message to PJSIP."""

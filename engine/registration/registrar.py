@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from engine.registration import digest
 from engine.registration.bindings import Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
+from engine.registration.flows import Flows
 from engine.registration.places import Places, is_by_address
 from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
@@ -22,6 +23,7 @@ from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
 from sip import headers
+from sip.flow import Flow
 from sip.message import Message
 from sip.request import Request
 
@@ -58,6 +60,7 @@ class Registrar:
         self._places = places
         self._bindings = Bindings(worker.redis)
         self._tasks: set[asyncio.Task[None]] = set()
+        self.flows = Flows()
         self._by_source = Guesses(GUESSES_BY_SOURCE)
         self._by_line = Guesses(GUESSES_BY_LINE)
 
@@ -109,7 +112,7 @@ class Registrar:
         await self.authenticate(message, sender_of(request), number, credentials)
         if line is None or line.suspended:
             raise Refusal(403, "suspended")
-        return await self._bind(message, number, request.trusted)
+        return await self._bind(message, number, request.trusted, request.flow)
 
     # -- who may ----------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ class Registrar:
 
     # -- where they are ---------------------------------------------------------------------------
 
-    async def _bind(self, message: Message, number: str, trusted: bool) -> str:
+    async def _bind(self, message: Message, number: str, trusted: bool, flow: Flow) -> str:
         """`trusted` is whoever may be an edge. A phone that comes by itself has no Path to give:
         no phone does (RFC 3327 5.2: proxies add it), so that one that is there is refused and not
         ignored, which would let an edge that nobody declared as trusted lose its phones in silence.
@@ -191,6 +194,10 @@ class Registrar:
         except TooMany:
             raise Refusal(403, "too_many") from None
         contacts, _ = read_contacts(found)
+        if path is None and len(headers.entries(message, b"via")) == 1:  # by itself, by no proxy
+            expiries = [0.0] if only else [contact.expires for _, contact in asked]
+            if expiries:
+                self.flows.note(flow, number, max(expiries) - now)
         fields = [told(contact, now) for contact in contacts if contact.expires > now]
         if path is not None:
             fields += [f"Path: {path}", "Supported: path"]

@@ -7,10 +7,12 @@ import pytest
 from engine.vouched import caller_of, is_registered_phone, is_second_hand
 from rules.contact import Contact
 from rules.numbers import Numbering
+from sip.flow import Flow
 from sip.message import Message
 
 FRANCE = Numbering("FR")
 DESK = "sip:desk@192.0.2.7:5062"
+PHONE, SERVER = Flow("udp", "192.0.2.7", 5062), Flow("udp", "192.0.2.1", 5060)
 
 
 def invite(*fields: str, contact: str = f"<{DESK}>") -> Message:
@@ -57,30 +59,40 @@ def test_calls_that_somebody_else_had_made(field: str, second_hand: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    ("source", "known", "asserted", "is_phone"),
+    ("flow", "known", "asserted", "is_phone"),
     [
-        ("192.0.2.7", [contact()], False, True),  # the phone itself
-        ("192.0.2.7", [contact("sip:a@192.0.2.9"), contact()], False, True),
-        ("192.0.2.1", [contact()], False, False),  # a server that asserts nothing
-        ("192.0.2.1", [contact()], True, True),  # its Contact is the line's
-        ("192.0.2.1", [contact("sip:desk@192.0.2.7:5062;transport=tcp")], True, True),
-        ("192.0.2.1", [contact("sip:desk@192.0.2.7")], True, False),
-        ("192.0.2.1", [contact("sip:other@192.0.2.7:5062")], True, False),
-        ("192.0.2.1", [contact("sip:desk@192.0.2.8:5062")], True, False),
-        ("192.0.2.1", [contact(DESK, "<sip:192.0.2.1;lr>")], True, True),
-        ("192.0.2.1", [contact(DESK, "<sip:192.0.2.1;lr>")], False, False),
-        ("192.0.2.1", [contact("sip:x@10.0.0.1", "<sip:192.0.2.1;lr>")], True, False),
-        ("2001:db8::7", [contact("sip:desk@[2001:db8::7]:5062")], False, True),
-        ("192.0.2.7", [], True, False),
+        (PHONE, [contact()], False, True),  # the phone itself
+        (PHONE, [contact("sip:a@192.0.2.9"), contact()], False, True),
+        (Flow("udp", "192.0.2.7", 5063), [contact()], False, False),  # another behind its NAT
+        (Flow("udp", "192.0.2.7", 5063), [contact()], True, False),  # whatever it asserts
+        (Flow("tcp", "192.0.2.7", 5062), [contact()], False, False),
+        (Flow("tcp", "192.0.2.7", 5062, 1), [contact(f"{DESK};transport=TCP")], False, True),
+        (Flow("tls", "192.0.2.7", 5061, 1), [contact("sips:desk@192.0.2.7")], False, True),
+        (Flow("udp", "192.0.2.7", 5060), [contact("sip:desk@192.0.2.7")], False, True),
+        (SERVER, [contact()], False, False),  # a server that asserts nothing
+        (SERVER, [contact()], True, True),  # its Contact is the line's
+        (SERVER, [contact("sip:desk@192.0.2.7:5062;transport=tcp")], True, True),
+        (SERVER, [contact("sip:desk@192.0.2.7")], True, False),
+        (SERVER, [contact("sip:other@192.0.2.7:5062")], True, False),
+        (SERVER, [contact("sip:desk@192.0.2.8:5062")], True, False),
+        (SERVER, [contact(DESK, "<sip:192.0.2.1;lr>")], True, True),
+        (SERVER, [contact(DESK, "<sip:192.0.2.1;lr>")], False, False),
+        (SERVER, [contact("sip:x@10.0.0.1", "<sip:192.0.2.1;lr>")], True, False),
+        # an edge on the machine of its phones is known by their Path
+        (Flow("udp", "192.0.2.7", 5060), [contact(DESK, "<sip:192.0.2.7;lr>")], True, True),
+        (Flow("udp", "192.0.2.7", 5063), [contact(DESK, "<sip:192.0.2.7;lr>")], True, False),
+        (Flow("udp", "2001:db8::7", 5062), [contact("sip:d@[2001:db8::7]:5062")], False, True),
+        (Flow("udp", "2001:db8::7", 5062), [contact("sip:d@[2001:DB8:0::7]:5062")], False, True),
+        (PHONE, [], True, False),
     ],
 )
 def test_what_makes_a_caller_the_lines_phone(
-    source: str, known: list[Contact], asserted: bool, is_phone: bool
+    flow: Flow, known: list[Contact], asserted: bool, is_phone: bool
 ) -> None:
-    assert is_registered_phone(invite(), source, known, asserted) is is_phone
+    assert is_registered_phone(invite(), flow, known, asserted) is is_phone
 
 
 @pytest.mark.parametrize("given", ["<>", "*", "<sip:>", f"<{DESK}>, <{DESK}>", '"x" <tel:+331>'])
 def test_a_contact_that_says_nothing_proves_nothing(given: str) -> None:
     message = invite(contact=given)
-    assert not is_registered_phone(message, "192.0.2.1", [contact()], True)
+    assert not is_registered_phone(message, SERVER, [contact()], True)

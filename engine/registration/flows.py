@@ -1,0 +1,42 @@
+"""By which ways the phones of this worker registered: what comes by one of them comes from them.
+
+A Contact says where a phone wants to be called. Behind a NAT, or over TCP, it calls from another
+port; then the way that its REGISTER came by tells it apart from the phones of others at the same
+address.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from sip.flow import Flow
+
+MOST = 200_000
+
+
+class Flows:
+    """The lines that registered by each flow, with their password; the oldest are forgotten first.
+    `clock` gives monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until: OrderedDict[tuple[Flow, str], float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._until)
+
+    def note(self, flow: Flow, number: str, seconds: float) -> None:
+        """A phone of the line (E.164) is registered by this flow for so long; 0 = no longer."""
+        key = flow, number
+        self._until.pop(key, None)
+        if seconds > 0:
+            self._until[key] = self._clock() + seconds
+            if len(self._until) > MOST:
+                self._until.popitem(last=False)
+
+    def lead_to(self, flow: Flow | None, number: str) -> bool:
+        """Whether a phone of the line is registered by this flow."""
+        until = self._until.get((flow, number)) if flow is not None else None
+        return until is not None and self._clock() < until
