@@ -15,6 +15,7 @@ from engine.destinations import uri_of
 from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over, of_code, refused
 from engine.records.batch import METERED
+from engine.registration.places import hops_of
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
@@ -410,10 +411,3 @@ class Call:
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""
         return self.story.now()
-
-
-def hops_of(path: str | None) -> tuple[str, ...]:
-    """The hops of a Path, in order (RFC 3327 5.2: a Route of the new leg)."""
-    if not path:
-        return ()
-    return tuple(hop.decode() for hop in headers.split_list(path.encode()))

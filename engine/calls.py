@@ -17,7 +17,7 @@ from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
 from rules import tasks
 from rules.numbers import Numbering
-from sip import headers
+from sip import grammar, headers
 from sip.incoming import Incoming
 from sip.message import Message
 
@@ -201,13 +201,13 @@ class Calls:
 
 def called_by(target: bytes, numbering: Numbering) -> str | None:
     """The called number of a Request-URI in E.164; None when it has none."""
-    return numbering.quick(headers.user_of(target))
+    return numbering.quick(grammar.user_of(target))
 
 
 def caller_of(invite: Message, numbering: Numbering) -> str | None:
     """The caller in E.164, by P-Asserted-Identity (only trusted peers send calls) or From."""
     for name in (b"p-asserted-identity", b"from"):
-        for value in invite.values(name):
+        for value in headers.entries(invite, name):
             number = numbering.quick(headers.user_of(value))
             if number is not None:
                 return number

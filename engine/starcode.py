@@ -23,7 +23,7 @@ from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import headers
+from sip import grammar, headers
 from sip.events import Acked, Ended
 from sip.incoming import Incoming
 from sip.message import Message
@@ -39,15 +39,15 @@ _TIME = re.compile(rb"^t=[^\r\n]+", re.MULTILINE)
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]|[\"\\]")
 
 
-def dialled_code(target: bytes) -> str | None:
-    """The user part of a Request-URI if it is meant as a star code."""
-    user = headers.user_of(target)
+def dialled_code(uri: bytes) -> str | None:
+    """The user part of a URI if it is meant as a star code."""
+    user = grammar.user_of(uri)
     return user if looks_like_code(user) else None
 
 
 def changes_forwards(refer_to: bytes) -> bool:
     """Whether a Refer-To leads to a star code: nobody may have a phone dial one by a transfer."""
-    dialled = dialled_code(refer_to)
+    dialled = dialled_code(headers.uri_of(refer_to))
     try:
         return dialled is not None and read_code(dialled).action is not Action.STATUS
     except StarCodeError:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rules.contact import Contact
 from rules.numbers import Numbering
-from sip import headers
+from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.names import place_of
@@ -113,4 +113,4 @@ def _same(one: str, other: str) -> bool:
     mine, theirs = place_of(one), place_of(other)
     if not mine.host or (mine.host, mine.port or 5060) != (theirs.host, theirs.port or 5060):
         return False
-    return headers.user_of(one.encode()) == headers.user_of(other.encode())
+    return grammar.user_of(one.encode()) == grammar.user_of(other.encode())

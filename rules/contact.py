@@ -16,14 +16,22 @@ from rules.model import DocumentError
 MOST_RUNG = 20
 _LONGEST_MEMBER = 1024
 
-_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]{2,45}\])"
 # No "?": header fields of a URI would become headers of our INVITE (RFC 3261 19.1.1).
 _SIP_URI = re.compile(
     rf"(?i:sips?):(?:[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]+@)?{_HOST}(?::(?P<port>\d{{1,5}}))?"
     r"(?:;[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]*)?"
 )
-_NAMED = re.compile(r"<(?P<uri>[^<>]*)>(?P<parameters>(?:;[^;\"=]+(?:=(?:\"[^\"]*\"|[^;\"]*))?)*)")
-_PARAMETER = re.compile(r";([^;\"=]+)(?:=(?:\"([^\"]*)\"|([^;\"]*)))?")
+_TEXT = r"\"(?:[^\"\\]|\\.)*+\""
+# A name takes the space behind it, so that there is one way to read each (no value is tried twice).
+_PARAMETER = re.compile(rf";([^;\"=]++)(?:=\s*+(?:({_TEXT})\s*+|([^;\"]*+)))?+")
+_NAMED = re.compile(
+    rf"<(?P<uri>[^<>]*)>\s*+(?P<parameters>(?:;[^;\"=]++(?:=\s*+(?:{_TEXT}\s*+|[^;\"]*+))?+)*+)"
+)
+# Each hop of a Path is in brackets, so that what is in its URI does not end it.
+_HOP = re.compile(
+    rf"\s*+<([^<>]*)>\s*+(?:;[^;\"=,<>]++(?:=\s*+(?:{_TEXT}\s*+|[^;\",<>]*+))?+)*+(?:,|$)"
+)
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
 
@@ -46,7 +54,8 @@ class Contact:
     @property
     def first_hop(self) -> str:
         """Where a call to it is sent first."""
-        return self.path.partition(",")[0].strip(" <>") if self.path else self.uri
+        hop = _HOP.match(self.path) if self.path else None
+        return hop[1] if hop is not None else self.uri
 
 
 def read_contacts(
@@ -96,7 +105,7 @@ def read_contact(member: bytes | str, expires: float) -> Contact:
     path, q = None, 1.0
     for name, quoted, bare in _PARAMETER.findall(named["parameters"]):
         if name.strip().lower() == "path":
-            path = _path(quoted or bare)
+            path = _path(_bare(quoted) if quoted else bare)
         elif name.strip().lower() == "q":
             q = _preference(bare)
     return Contact(_uri("contact", named["uri"]), path, expires, q)
@@ -106,7 +115,16 @@ def member_of(uri: str, path: str | None, q: float) -> str:
     """The member of `reg:<number>` that reads back as this contact."""
     if path is None and q == 1:
         return uri
-    return f"<{uri}>" + (f';path="{path}"' if path else "") + (f";q={q:g}" if q != 1 else "")
+    way = f";path={_quoted(path)}" if path else ""
+    return f"<{uri}>{way}" + (f";q={q:g}" if q != 1 else "")
+
+
+def _quoted(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+def _bare(quoted: str) -> str:
+    return re.sub(r"\\(.)", r"\1", quoted[1:-1])
 
 
 def _plain_text(member: bytes | str) -> str:
@@ -130,11 +148,13 @@ def _uri(field: str, text: str) -> str:
 
 
 def _path(text: str) -> str:
-    for part in text.split(","):
-        hop = part.strip()
-        if not (hop.startswith("<") and hop.endswith(">")):
+    at = 0
+    while at < len(text) or at == 0:
+        hop = _HOP.match(text, at)
+        if hop is None:
             raise DocumentError("path", text, "is not <URI>, or several with commas")
-        _uri("path", hop[1:-1])
+        _uri("path", hop[1])
+        at = hop.end()
     return text
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from sip import pjsip, wire
-from sip.headers import split_list
+from sip.grammar import split_list
 from sip.message import Message
 from sip.pjsip import ffi, lib
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
+from sip import grammar
+from sip.grammar import name_addr, parameter, parameters, split_list
 from sip.message import Message
 
 # Belongs to the hop, to the dialog or to the transaction (RFC 3261 8.1.1, 12.2, 22): made anew for
@@ -24,18 +26,11 @@ IDENTITY = frozenset((b"p-asserted-identity", b"p-preferred-identity", b"remote-
 
 # Reliability is each leg's own: who asks for it and who gets it is said anew (reliable.py).
 _OPTIONS = re.compile(rb"^(supported|k|require)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 OUTSIDE_HOP = HOP | IDENTITY
 
-_TAG = re.compile(rb";\s*tag\s*=[^;>]*$|;\s*tag\s*=[^;]*(?=;)", re.IGNORECASE)
-_TAG_VALUE = re.compile(rb";\s*tag\s*=\s*([^;,\s]+)", re.IGNORECASE)
-_BRACKETED = re.compile(rb"<([^>]*)>")
 _LONGEST_RSEQ = 10  # digits: 2**31 - 1
-_USER = re.compile(rb"(?:sips?|tel):([^@;>?\s]+)", re.IGNORECASE)
-_CAUSE = re.compile(rb"Q\.850\s*;(?:[^,]*;)?\s*cause\s*=\s*(\d{1,3})", re.IGNORECASE)
-_COUNTER = re.compile(rb";\s*counter\s*=\s*\"?(\d{1,4})", re.IGNORECASE)
-_INDEX = re.compile(rb";\s*index\s*=\s*\"?([\d.]+)", re.IGNORECASE)
+_INDEX = re.compile(rb"[0-9.]{1,256}")
 _CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNORECASE)
 
 
@@ -52,32 +47,26 @@ class Diverted:
 
 
 def user_of(value: bytes) -> str:
-    """The user part of the first SIP or tel URI in a header value or Request-URI, '' if none."""
-    if value[:1] == b'"':
-        value = _QUOTED.sub(b"", value, count=1)  # a display name may look like a URI
-    found = _USER.search(value)
-    if found is None:
-        return ""
-    user = found.group(1).decode("latin-1")
-    return unquote(user) if "%" in user else user
+    """The user of the SIP URI, or the number of the tel URI, in a header value; "" without one. Of
+    a Request-URI, which is no header value, it is told by `grammar.user_of`."""
+    return grammar.user_of(name_addr(value).uri)
 
 
 def without_tag(value: bytes) -> bytes:
-    """A From or To value without its tag parameter."""
-    head, bracket, params = value.rpartition(b">")
-    if bracket:
-        return head + bracket
-    return _TAG.sub(b"", params)
+    """A From or To value without its tag and other parameters of the header."""
+    return name_addr(value).shown
 
 
 def q850_cause(message: Message | None) -> int | None:
     """The ISUP cause of the Reason header (RFC 3326), None without one."""
     if message is None or message.head.lower().find(b"reason") < 0:
         return None
-    for value in message.values(b"reason"):
-        found = _CAUSE.search(value)
-        if found:
-            return int(found.group(1))
+    for value in entries(message, b"reason"):
+        protocol, semicolon, rest = value.partition(b";")
+        if protocol.strip().upper() == b"Q.850":
+            cause = parameters(semicolon + rest).get(b"cause", b"")
+            if cause.isdigit() and len(cause) <= 3:
+                return int(cause)
     return None
 
 
@@ -95,25 +84,6 @@ def entries(message: Message, name: bytes) -> list[bytes]:
     return [entry for value in values for entry in split_list(value)] if values else []
 
 
-def split_list(value: bytes) -> list[bytes]:
-    """Split a header value at its commas outside quotes and angle brackets (RFC 3261 7.3.1)."""
-    found, start, quoted, angle, at = [], 0, False, False, 0
-    while at < len(value):
-        char = value[at : at + 1]
-        if quoted and char == b"\\":
-            at += 1
-        elif char == b'"' and not angle:
-            quoted = not quoted
-        elif not quoted and char in b"<>":
-            angle = char == b"<"
-        elif char == b"," and not quoted and not angle:
-            found.append(value[start:at].strip())
-            start = at + 1
-        at += 1
-    found.append(value[start:].strip())
-    return [entry for entry in found if entry]
-
-
 def diversions(message: Message) -> int:
     """How often the call was forwarded before it came here: the larger of what Diversion
     (RFC 5806, with its counters) and History-Info (RFC 7044, entries with a cause) tell."""
@@ -121,9 +91,10 @@ def diversions(message: Message) -> int:
         return 0
     by_diversion = 0
     for entry in entries(message, b"diversion"):
-        counter = _COUNTER.search(entry)
-        by_diversion += max(1, int(counter.group(1))) if counter else 1
-    by_history = sum(1 for entry in entries(message, b"history-info") if _CAUSE_PARAM.search(entry))
+        counter = parameter(entry, b"counter") or b""
+        by_diversion += max(1, int(counter[:9])) if counter.isdigit() else 1
+    told = [name_addr(entry).uri for entry in entries(message, b"history-info")]
+    by_history = sum(1 for uri in told if _CAUSE_PARAM.search(uri))
     return max(by_diversion, by_history)
 
 
@@ -189,14 +160,12 @@ def rack(message: Message) -> tuple[int, int, bytes] | None:
 
 def tag_of(value: bytes) -> bytes:
     """The tag parameter of a From or To value, empty without one."""
-    found = _TAG_VALUE.search(value.rpartition(b">")[2])
-    return found.group(1) if found else b""
+    return parameter(value, b"tag") or b""
 
 
 def uri_of(value: bytes) -> bytes:
     """The URI of a Contact value, empty if there is none between angle brackets or bare."""
-    bracketed = _BRACKETED.search(_QUOTED.sub(b"", value))
-    return bracketed.group(1) if bracketed else value.partition(b";")[0].strip()
+    return name_addr(value).uri
 
 
 def crossing(
@@ -285,8 +254,8 @@ def history(
     RFC 7544 uses it). A leg that no forward led to passes what it received."""
     if not diverted:
         return received
-    found = [_INDEX.search(entry) for entry in received]
-    indexes = [match.group(1).rstrip(b".") for match in found if match]
+    given = [parameter(entry, b"index") or b"" for entry in received]
+    indexes = [index.rstrip(b".") for index in given if _INDEX.fullmatch(index)]
     told = list(received)
     index = indexes[-1] if indexes else b""
     for hop_number, done in enumerate(diverted):

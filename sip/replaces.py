@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sip import wire
+from sip.grammar import parameters
 from sip.headers import tag_of
 from sip.incoming import Incoming
 from sip.message import Message
@@ -51,8 +52,8 @@ class Target(NamedTuple):
 
 def parse(value: bytes) -> DialogName | None:
     """The dialog that a Replaces, Join or Target-Dialog value names; None if it names none."""
-    call_id = value.partition(b";")[0].strip()
-    tags = {name.lower(): tag for name, tag in _TAGS.findall(value)}
+    call_id, semicolon, rest = value.partition(b";")
+    call_id, tags = call_id.strip(), parameters(semicolon + rest)
     # All three speak from the recipient's side: its own tag is to-tag, or local-tag.
     local = tags.get(b"to-tag", tags.get(b"local-tag"))
     remote = tags.get(b"from-tag", tags.get(b"remote-tag"))

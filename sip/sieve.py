@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sip import stream_api, wire
 from sip.gate import Gate, Refusal
+from sip.grammar import first_entry, parameter
 from sip.guard import OnRejected
 from sip.message import LONGEST, Identity, Message
 from sip.pjsip import ffi
@@ -30,7 +31,6 @@ MOST_REMEMBERED = 50_000
 
 _PHRASES = {403: b"Forbidden", 480: b"Temporarily Unavailable", 503: b"Service Unavailable"}
 _STRANGER = Refusal("stranger", 403, 0)
-_TAG = re.compile(rb";\s*tag\s*=", re.IGNORECASE)
 _RPORT = re.compile(rb";\s*rport\s*(?=[;,]|$)", re.IGNORECASE)
 _SENT_BY = re.compile(
     rb"SIP\s*/\s*2\.0\s*/\s*UDP\s+(\[[^\]\s]*\]|[^\[;:,\s]+)\s*(?::\s*(\d{1,5}))?\s*(?=[;,]|$)",
@@ -108,7 +108,7 @@ class Sieve:
         invite = Message(data)
         key = invite.identity
         to = invite.first(b"to")
-        if to is None or None in key or _TAG.search(to) or self.entered.get(key):
+        if to is None or None in key or parameter(to, b"tag") is not None or self.entered.get(key):
             return False
         host = source[0].partition("%")[0].encode()
         refusal = self.refused.get(key)
@@ -148,12 +148,12 @@ def answer(
                 sent_by = _SENT_BY.match(value)
                 if sent_by is None:
                     return None
-                first, comma, rest = value.partition(b",")
+                first, rest = first_entry(value)
                 first, is_symmetric = _RPORT.subn(b";rport=%d" % source[1], first, count=1)
                 first += b";received=" + source[0].partition("%")[0].encode()
                 port = source[1] if is_symmetric else int(sent_by[2] or 5060)
                 to = (source[0], port, *source[2:])
-                line = b"Via: " + first + comma + rest
+                line = b"Via: " + first + rest
             lines.append(line)
         elif name in (b"from", b"call-id", b"cseq"):
             lines.append(line)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import re
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from sip import wire
 from sip.address import Address, fits_family, reached_by
+from sip.names import place_of
 from sip.pjsip import ffi, lib
 from sip.streams import Streams
 
@@ -105,10 +105,8 @@ class Transports:
         """The Contact of a leg whose INVITE goes to `hop`, a URI or a Route value."""
         if len(self._contacts) == 1:
             return next(iter(self._contacts.values()))
-        low = hop.lower()
-        named = low.partition(";transport=")[2]
-        transport = "tls" if low.lstrip("<").startswith("sips:") else re.split("[;>?]", named)[0]
-        return self.contact_of(transport or "udp", "[" in hop)
+        place = place_of(hop)
+        return self.contact_of(place.transport or "udp", ":" in place.host)
 
     def contact_of(self, transport: str, ipv6: bool) -> wire.Text:
         """The Contact for a dialog over this transport and address family."""

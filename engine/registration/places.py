@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from engine.config import Config
+from sip import grammar
 from sip.address import reached_by
 from sip.names import place_of
 
@@ -85,6 +86,21 @@ def spots_of(uri: str) -> frozenset[Spot]:
         return frozenset((spot,))
     named = place_of(user + at + rest.partition(";")[0])
     return frozenset((spot, Spot(_plain(named.host), port)))
+
+
+@lru_cache(maxsize=4096)
+def hops_of(path: str | None) -> tuple[str, ...]:
+    """The hops of a Path, in order (RFC 3327 5.2: a Route of the new leg)."""
+    return tuple(hop.decode() for hop in grammar.split_list(path.encode())) if path else ()
+
+
+def goes_by_path(hop: str) -> bool:
+    """Whether an edge knows by its own Path where the phone is: where it saw it, or a flow
+    (RFC 5626 5.1). Then the Contact leads nowhere: many phones have the same, out of their private
+    networks."""
+    edge = grammar.name_addr(hop.encode())
+    given = grammar.uri_parameters(edge.uri) | grammar.parameters(edge.parameters)
+    return b"ob" in given or bool(given.get(b"received"))
 
 
 def is_by_address(uri: str) -> bool:

@@ -16,13 +16,13 @@ from engine.registration import digest
 from engine.registration.bindings import Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
 from engine.registration.flows import Flows
-from engine.registration.places import Places, is_by_address
+from engine.registration.places import Places, goes_by_path, hops_of, is_by_address
 from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import headers
+from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.request import Request
@@ -36,12 +36,9 @@ MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls 
 RETRY_AFTER_S = 5
 UNDERSTOOD = frozenset((b"path",))  # option tags that a phone may require
 GUESSES_BY_SOURCE, GUESSES_BY_LINE = 10, 100  # wrong answers a minute
+_LONGEST_S = 2**32 - 1  # RFC 3261 20.19
 _NOBODY = Credentials("", "")
-_EXPIRES = re.compile(rb";\s*expires\s*=\s*\"?(\d{1,10})", re.IGNORECASE)
-_Q = re.compile(rb";\s*q\s*=\s*([\d.]+)", re.IGNORECASE)
-_RECEIVED = re.compile(rb";\s*received\s*=\s*([^;,\s]+)", re.IGNORECASE)
-# An edge knows by its Path alone where the phone is: where it saw it, or a flow (RFC 5626 5.1).
-_BY_PATH = re.compile(r";\s*(received\s*=|ob\s*[;>])", re.IGNORECASE)
+_Q = re.compile(rb"[01](?:\.[0-9]*)?|\.[0-9]+")
 
 
 class Refusal(Exception):
@@ -134,7 +131,7 @@ class Registrar:
         answer = self._answer_of(message)
         if answer is None or not self._nonces.is_ours(answer.nonce, number):
             raise self._challenge(number, known, stale=False)
-        if dialled is not None and headers.user_of(answer.uri.encode()) != dialled:
+        if dialled is not None and grammar.user_of(answer.uri.encode()) != dialled:
             raise Refusal(403, "wrong_password")
         wait_s = max(self._by_source.wait_s(source, now), self._by_line.wait_s(number, now))
         if wait_s:
@@ -209,12 +206,16 @@ class Registrar:
         by itself must say its address: a name is whatever its owner lets it be when a call comes.
         """
         places = self._places
-        if places.leads_here(contact.first_hop):
-            return False
-        if contact.path is not None and _BY_PATH.search(contact.path):
-            return True
         config = self._worker.config
         servers = list(asdict(config.destinations).values())
+        hops = hops_of(contact.path)
+        if any(map(places.leads_here, hops)):
+            return False
+        # The topmost may be a gateway that is the edge as well. Those below it may be the phone's.
+        if any(places.leads_to(hop, servers) for hop in hops[1:]):
+            return False
+        if hops and goes_by_path(hops[0]):
+            return True
         if not trusted:
             if not is_by_address(contact.uri):
                 return False
@@ -226,16 +227,18 @@ class Registrar:
         self, message: Message, entry: bytes, path: str | None, now: float
     ) -> tuple[tuple[str, str, float], Contact]:
         """One Contact as (URI, member, expiry), and as it is read back; expiry 0 removes it."""
-        uri = headers.uri_of(entry).decode("latin-1")
-        parameters = entry.rpartition(b">")[2] if b"<" in entry else entry
-        given, q = _EXPIRES.search(parameters), _Q.search(parameters)
-        expires_s = int(given[1]) if given else _header_seconds(message)
+        named = grammar.name_addr(entry)
+        uri, given = named.uri.decode("latin-1"), grammar.parameters(named.parameters)
+        expires_s = _seconds(given.get(b"expires"))
+        if expires_s is None:
+            expires_s = _header_seconds(message)
         limits = self._worker.config.sip
         if expires_s and expires_s < limits.register_min_s:
             raise Refusal(423, "too_brief", f"Min-Expires: {limits.register_min_s}")
         expires = now + min(expires_s, limits.register_max_s) if expires_s else 0.0
         try:
-            preference = min(1.0, float(q[1])) if q else 1.0
+            q = given.get(b"q", b"")
+            preference = min(1.0, float(q)) if q and _Q.fullmatch(q) else 1.0
             member = member_of(uri, path, preference)
             contact = read_contact(member, expires)  # what cannot be read back is not written
         except (DocumentError, ValueError):
@@ -245,8 +248,13 @@ class Registrar:
 
 def _header_seconds(message: Message) -> int:
     """The Expires header; the registrar's default without a valid one (RFC 3261 10.3)."""
-    value = message.first(b"expires")
-    return int(value) if value and value.isdigit() and len(value) < 11 else DEFAULT_EXPIRES_S
+    seconds = _seconds(message.first(b"expires"))
+    return DEFAULT_EXPIRES_S if seconds is None else seconds
+
+
+def _seconds(value: bytes | None) -> int | None:
+    """What an expiry says; None when it is malformed, and the default holds (RFC 3261 10.3)."""
+    return min(int(value[:20]), _LONGEST_S) if value and value.isdigit() else None
 
 
 def told(contact: Contact, now: float) -> str:
@@ -259,7 +267,9 @@ def sender_of(request: Request) -> str:
     """Who sent it, for counting guesses: behind a trusted edge the address that the edge saw."""
     if request.trusted:
         vias = headers.entries(request.message, b"via")
-        found = _RECEIVED.search(vias[-1]) if len(vias) > 1 else None
-        if found:
-            return found[1].decode("latin-1")
+        if len(vias) > 1:
+            _, semicolon, rest = vias[-1].partition(b";")
+            seen = grammar.parameters(semicolon + rest).get(b"received")
+            if seen:
+                return seen.decode("latin-1")
     return request.source

@@ -434,3 +434,65 @@ async def test_a_registered_contact_that_is_the_engine_is_never_rung(
     invites = stage.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
     assert invites - calls == 2
     assert stage.engine.metric("renvoi_documents_refused_total", kind="reg") == refused + 2
+
+
+INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        f';expires=0;+sip.instance="{INSTANCE}"',
+        f';+sip.instance="{INSTANCE}" ; Expires = 0',
+        ';x="a>;expires=300,\\"";expires=0',
+    ],
+)
+@pytest.mark.parametrize("form", ["<{}>{}", '"p; <q>, \\"r" <{}>{}', "{}{}"])
+async def test_a_contact_is_removed_whatever_else_it_says(
+    stage: Stage, form: str, more: str
+) -> None:
+    """baresip takes its contact back with the first of these."""
+    phone = await phone_of(stage)
+    assert contacts(await phone.register(phone.contact())) == [phone.endpoint.uri()]
+    taken = await phone.register(("Contact", form.format(phone.endpoint.uri(), more)))
+    assert (taken.code, contacts(taken)) == (200, [])
+    assert not stage.redis.exists(f"reg:{phone.number}")
+
+
+async def test_what_is_in_quotes_is_no_parameter_of_a_contact(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    more = ';x=";expires=0;q=0.1,<sip:a@192.0.2.1>";expires=300'
+    answer = await phone.register(phone.contact(more))
+    assert contacts(answer) == [phone.endpoint.uri()]
+    assert 295 <= expires(answer)[0] <= 300
+    assert "q=" not in answer.one("Contact")
+
+
+async def test_only_an_edge_says_that_it_goes_by_its_path(stage: Stage) -> None:
+    """A phone may write a Path as well: what stands below the topmost entry may be its own."""
+    gateway = f"127.0.0.1:{stage.engine.ports['number']}"
+    edge = (await stage.endpoint()).uri("edge")
+    for paths in (
+        [f"<{edge};lr>", f"<sip:{gateway};lr;ob>"],
+        [f"<{edge};lr>, <sip:{gateway};lr;received=sip:192.0.2.1>"],
+        [f"<{edge};lr>", f"<sip:a@192.0.2.9;maddr={gateway.partition(':')[0]}:1;lr>",
+         f"<sip:{gateway}>"],
+        [f"<{edge};lr>", f"<sip:127.0.0.1:{stage.engine.address[1]};lr;ob>"],
+        [f"<{edge};lr;ob>", f"<sip:{gateway};lr>"],
+    ):  # fmt: skip
+        phone = await phone_at(stage, "127.0.0.1")
+        path = [("Path", value) for value in paths]
+        assert await is_misplaced(stage, phone, phone.contact(), *path), paths
+    contact = ("Contact", f"<sip:+33899123456@{gateway}>")
+    for paths in (
+        [f"<{edge};lr>", "<sip:192.0.2.9;lr;ob>"],
+        [f"<{edge};lr>", "<sip:192.0.2.9;lr;received=sip:192.0.2.1>"],
+        [f"<sip:a;ob;b@{edge.partition('@')[2]};lr>"],
+        [f"<{edge};lr>;x=\"<;ob>\""],
+    ):
+        phone = await phone_at(stage, "127.0.0.1")
+        path = [("Path", value) for value in paths]
+        assert await is_misplaced(stage, phone, contact, *path), paths
+    phone = await phone_at(stage, "127.0.0.1")
+    paths = [f"<{edge};lr;OB>", "<sip:192.0.2.9;lr>"]
+    assert not await is_misplaced(stage, phone, contact, *[("Path", value) for value in paths])

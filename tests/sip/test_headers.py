@@ -31,7 +31,6 @@ ALWAYS = Diverted("+33972101002", "unconditional", 302)
         (b'"A, \\"B\\"" <sip:0612345678;phone-context=+33@h;user=phone>;tag=1', "0612345678"),
         (b"tel:+33612345678;ext=2", "+33612345678"),
         (b"sips:100@h", "100"),
-        (b"sip:192.0.2.1", "192.0.2.1"),
         (b"Anonymous <urn:x>", ""),
     ],
 )
