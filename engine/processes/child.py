@@ -64,7 +64,12 @@ class Child:
 
     @property
     def takes_calls(self) -> bool:
-        return self.started.done() and not self.started.cancelled() and not self.exited.done()
+        return self.served and not self.exited.done()
+
+    @property
+    def served(self) -> bool:
+        """Whether it has taken calls at any time."""
+        return self.started.done() and not self.started.cancelled()
 
     async def stands_by(self) -> bool:
         """Wait until it has nothing left to do but to be assigned; False if it ended instead."""

@@ -146,12 +146,10 @@ class Keeper:
         await child.assign(post.index, self.document, self.redis_url)
 
     async def _keep(self, post: Post) -> None:
-        """See to it that the place is taken, for ever."""
-        loop = asyncio.get_running_loop()
+        """Keep this worker's place filled."""
         while True:
             child = post.child
             assert child is not None
-            began = loop.time()
             status = await child.end()
             reason = "replaced" if post.retiring and status == 0 else "died"
             if child.failure:
@@ -160,7 +158,7 @@ class Keeper:
             self._on_gone(post.index)
             if reason != "replaced":
                 self._tell_death(post, child, status)
-                await asyncio.sleep(post.pause_s(loop.time() - began, reason == "died"))
+                await asyncio.sleep(post.pause_s(served=child.served))
             post.child = await self._successor(post)
             await self._assign(post, post.child)
             await post.child.settled()
@@ -180,7 +178,7 @@ class Keeper:
             try:
                 return Child()
             except OSError as error:
-                pause_s = post.pause_s(0.0, started=False)
+                pause_s = post.pause_s(served=False)
                 self._tell_none(error, worker=post.index, pause_s=pause_s)
                 await asyncio.sleep(pause_s)
 

@@ -6,8 +6,10 @@ from collections import Counter
 
 from engine.processes.child import Child
 
-STEADY_S = 60.0  # a process that lived so long has not failed at its start
-BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # before a restart, by failures in a row
+# Before a restart, by the processes in a row that died before they took a call. One that has taken
+# calls is replaced at once, however often: a pause would add to what ended it, and the time that a
+# process takes to start bounds how often that can be.
+BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 class Post:
@@ -19,15 +21,17 @@ class Post:
         self.generation = 0  # of the configuration and code that the process was started with
         self.retiring = False  # its process was asked to drain, for another to take the place
         self.restarts: Counter[str] = Counter()  # by reason: died, not_started, replaced
-        self.failures = 0  # in a row
+        self.failures = 0  # processes in a row that never served
 
     def __repr__(self) -> str:
         return f"<Post {self.index} {self.child!r} failures={self.failures}>"
 
-    def pause_s(self, lived_s: float, started: bool) -> float:
-        """How long its place stays empty after its process has died: the first time not at all,
-        ever longer when it goes on dying at its start."""
-        young = lived_s < STEADY_S or not started
-        pause_s = BACK_OFF_S[min(self.failures, len(BACK_OFF_S) - 1)] if young else 0.0
-        self.failures = self.failures + 1 if young else 1
+    def pause_s(self, *, served: bool) -> float:
+        """How long its place stays empty after its process has died, which `served` if it took
+        calls: not at all, or ever longer while one after the other dies at its start."""
+        if served:
+            self.failures = 0
+            return 0.0
+        pause_s = BACK_OFF_S[min(self.failures, len(BACK_OFF_S) - 1)]
+        self.failures += 1
         return pause_s

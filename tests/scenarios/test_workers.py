@@ -173,6 +173,19 @@ async def test_a_crash_leaves_pythons_stack(stage: Stage, crew: Crew) -> None:
     assert "supervised.py" in death["stack"]
 
 
+async def test_workers_that_served_come_back_at_once_however_often_they_die(
+    stage: Stage, crew: Crew
+) -> None:
+    """Both of them, over and over: a back-off would be at 30 s by then."""
+    for _ in range(7):
+        pids = [crew.kill(worker, signal.SIGABRT) for worker in range(2)]
+        for worker, pid in enumerate(pids):
+            assert await crew.replaced(worker, pid, within_s=15) < 15
+    for worker in range(2):
+        _, call, ring = await stand(stage, worker)
+        await part(ring, call)
+
+
 async def test_a_rolling_restart_loses_no_standing_call(stage: Stage, crew: Crew) -> None:
     pids = [crew.pid_of(worker) for worker in range(WORKERS)]
     standing = [await stand(stage, worker) for worker in range(WORKERS)]
