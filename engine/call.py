@@ -258,6 +258,7 @@ class Call:
             plan_left_s=worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now),
             cap_left_s=fleet.cap_left_s(now),
             fleet_suspended=fleet.suspended,
+            fleet_countries=fleet.countries,
         )
         decision = decide(line, situation, targets)
         if isinstance(decision, ForwardTo) and not route.may_forward(line.number):

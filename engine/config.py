@@ -17,12 +17,14 @@ import yaml
 from engine import config_values as values
 from engine import redis_url
 from engine.config_values import Address, Listen, Network
+from rules import numbers
 from sip.address import fits_family
 
 __all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "read"]
 
 DEFAULT_PATH = Path("config.yaml")
 REDIS_URL_VARIABLE = "RENVOI_REDIS_URL"
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used.
@@ -87,11 +89,21 @@ class Destinations:
 @dataclass(frozen=True, slots=True)
 class Numbering:
     country: str = _key("FR", values.country)
+    also_valid: tuple[str, ...] = _key(
+        [], values.several(values.number_prefix), change="live"
+    )
+    forward_countries: tuple[str, ...] | None = _key(
+        None, values.optional(values.countries), change="live"
+    )
     timezone: str = _key("Europe/Paris", values.timezone)
     star_codes: bool = _key(True, values.flag, change="live")
     voicemail_codes: tuple[str, ...] = _key(
         ["123", "888"], values.several(values.short_number), change="live"
     )
+
+    def plan(self) -> numbers.Numbering:
+        """The numbering plan that rules are read by."""
+        return numbers.Numbering(self.country, self.also_valid, self.forward_countries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ from urllib.parse import urlsplit
 import phonenumbers
 
 from engine import redis_url as redis_place
+from rules.numbers import has_country_code, is_country
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 TRANSPORTS = ("udp", "tcp", "tls")
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
+_PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 _LONGEST_NAME = 253  # characters (RFC 1035 2.3.4)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 # A URI that is put into a request as it stands: no blanks, quotes, brackets or control characters.
@@ -253,7 +255,7 @@ def listens(value: Any) -> tuple[Listen, ...]:
 def short_number(value: Any) -> str:
     number = text(value)
     if not (number.isascii() and number.isdigit() and len(number) <= 6):
-        raise ValueError("expected up to 6 digits in quotes, such as \"888\"")
+        raise ValueError('expected up to 6 digits in quotes, such as "888"')
     return number
 
 
@@ -310,6 +312,26 @@ def country(value: Any) -> str:
     if code not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError("expected a country's two letters, such as FR")
     return code
+
+
+def forward_country(value: Any) -> str:
+    if value is False:  # what YAML 1.1 makes of NO
+        raise ValueError('expected a country in quotes, such as "NO" for Norway')
+    code = text(value)
+    if not is_country(code):
+        raise ValueError("expected a country's two letters, such as FR, or 001 for no country")
+    return code
+
+
+countries = several(forward_country)
+
+
+def number_prefix(value: Any) -> str:
+    """What numbers in E.164 begin with."""
+    prefix = text(value)
+    if not _PREFIX.fullmatch(prefix) or not has_country_code(prefix):
+        raise ValueError('expected + and the first digits of a number, such as "+33700"')
+    return prefix
 
 
 def timezone(value: Any) -> str:

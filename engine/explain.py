@@ -21,8 +21,8 @@ from engine.forwards import HOUR_POOL, LAST_HOUR, STANDING, STANDING_POOL, pool_
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import FLEET, Fleet, load_fleet
-from rules.model import Condition, DocumentError, Line, load_line
-from rules.numbers import Numbering
+from rules.fleets import capped_s
+from rules.model import CAPPED, Condition, DocumentError, Line, load_line
 from rules.standing import notes_of, out_of_plan_of, standing_key
 
 LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour")
@@ -68,8 +68,9 @@ class Facts:
             Redis knows: several workers tell it those beyond an eighth of the limit, one alone
             none.
         reached: the limit on them that is reached by all workers together; None = neither.
-        cap_s, cap_left_s: what its fleet may use out of plan this month, standing calls taken off;
-            None = no cap.
+        cap_s, cap_left_s: what its fleet may use out of plan and abroad this month, standing calls
+            taken off; None = no cap.
+        countries: where the fleet's targets may be; None = it has no list of its own.
     """
 
     number: str
@@ -87,6 +88,7 @@ class Facts:
     forwards: int = 0
     forwards_last_hour: int = 0
     reached: str | None = None
+    countries: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ class _Walk:
     def __init__(self, redis: Redis, config: Config, lines: Mapping[str, Line]) -> None:
         self._redis: Any = redis
         self._config = config
-        self._numbering = Numbering(config.numbering.country)
+        self._numbering = config.numbering.plan()
         self._given = lines
         self.facts: dict[str, Facts] = {}
 
@@ -224,6 +226,7 @@ class _Walk:
             plan_left_s=facts.plan_left_s,
             cap_left_s=facts.cap_left_s,
             fleet_suspended=facts.fleet_suspended,
+            fleet_countries=None if facts.countries is None else frozenset(facts.countries),
         )
         return at_limit(found, facts.reached) if facts.reached else found
 
@@ -246,7 +249,7 @@ class _Walk:
         pipe.zrevrangebyscore(f"reg:{line.number}", "+inf", f"({now}", withscores=True)
         pipe.hget(f"usage:{line.number}:{month}", "deducted")
         pipe.get(FLEET + line.fleet)
-        pipe.hget(usage, "out_of_plan")
+        pipe.hmget(usage, CAPPED)
         pipe.hgetall(standing_key(usage))
         pipe.zcount(f"{STANDING_POOL}{line.number}", f"({now}", "+inf")
         pipe.zcount(f"{HOUR_POOL}{line.number}", f"({now}", "+inf")
@@ -263,7 +266,7 @@ class _Walk:
             using_s, _ = out_of_plan_of(
                 notes_of(standing, now).values(), now, month_begin(now, zone)
             )
-            cap_left_s = fleet.cap_seconds - (_seconds(spent) or 0.0) - using_s
+            cap_left_s = fleet.cap_seconds - capped_s(spent) - using_s
         return Facts(
             line.number,
             line.fleet,
@@ -280,6 +283,7 @@ class _Walk:
             forwards,
             last_hour,
             self._reached(forwards, last_hour, workers),
+            None if fleet.forward_countries is None else tuple(sorted(fleet.forward_countries)),
         )
 
 

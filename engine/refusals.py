@@ -47,6 +47,17 @@ class Refusals:
             text = str(error) or type(error).__name__
             self._log.warning("redis.trouble", kind=kind, where=where, error=text)
 
+    def target(self, number: str, condition: str, target: str, why: str) -> None:
+        """A line was read with a forward that is on to a number that is refused: counted each time,
+        told once a second for each reason."""
+        self._metrics.target_refused(why)
+        now = time.monotonic()
+        if now - self._told.get(f"target {why}", -TELL_EVERY_S) >= TELL_EVERY_S:
+            self._told[f"target {why}"] = now
+            self._log.warning(
+                "target.refused", line=number, condition=condition, target=target, reason=why
+            )
+
     def document(self, key: str, error: DocumentError) -> None:
         """A bad document in Redis."""
         self._metrics.documents_refused(key.partition(":")[0])

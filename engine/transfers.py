@@ -28,6 +28,7 @@ import msgspec
 from engine.records.record import ForwardRecord
 from engine.story import Story
 from rules.billing import billing_class
+from rules.model import tariff_of
 from rules.store import TRANSFER_PREFIX, Unavailable
 from rules.trouble import REDIS_ERRORS
 from sip import headers
@@ -170,8 +171,11 @@ class Transfers:
         if payer.line is None or target.line is None:
             return None
         line, same_fleet = payer.line, payer.line.fleet == target.line.fleet
-        mobile = self._worker.numbering.is_mobile(called)
-        billing = billing_class(line, "number", called, mobile, same_fleet, payer.plan_left_s())
+        numbering = self._worker.numbering
+        known = numbering.recognise(called)
+        tariff = tariff_of(known, by, numbering)
+        left_s = payer.plan_left_s()
+        billing = billing_class(line, "number", called, known.mobile, same_fleet, left_s, tariff)
         plan_s = line.offer.plan_s
         return ForwardRecord(
             by, "none", "line", called, billing, 0, line.fleet, plan_s, time.time()

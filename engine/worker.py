@@ -37,7 +37,6 @@ from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from engine.transfers import Transfers
 from rules.fleets import Fleets
-from rules.numbers import Numbering
 from rules.store import Store
 from rules.trouble import REDIS_ERRORS
 from sip.endpoint import Address, Endpoint, ListenError, Settings
@@ -64,7 +63,7 @@ class Worker:
         self._redis_url = redis_url
         log.of_worker(index)
         self.log = log.get_logger("engine")
-        self.numbering = Numbering(config.numbering.country)
+        self.numbering = config.numbering.plan()
         self.metrics = Metrics()
         self.refusals = Refusals(self.metrics, self.log)
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
@@ -125,6 +124,7 @@ class Worker:
             canary=f"{os.getpid()}-{self.epoch}",
         )
         self.store.on_refused = self.refusals.document
+        self.store.on_refused_target = self.refusals.target
         self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
         self.fleets.on_refused = self.refusals.document
         self.store.on_fleet = self.fleets.changed
@@ -263,6 +263,9 @@ class Worker:
         self.admission.limit(self.config.limits)
         log.apply(self.config.log)
         self.endpoint.trust(*self._peers())
+        if {"numbering.also_valid", "numbering.forward_countries"}.intersection(changed):
+            self.numbering = self.config.numbering.plan()
+            self.store.renumber(self.numbering)
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
         if any(path.startswith(probed) for path in changed):
             self.probing.restart()

@@ -64,11 +64,20 @@ async def delete_line(call: Call) -> Response:
 
 async def get_state(call: Call) -> Response:
     stored = await call.line()
-    now = await state.of_line(call.site.redis, stored.line)
+    line, site = stored.line, call.site
+    now = await state.of_line(site.redis, line)
+    purse = await records.purse(site.redis, line.fleet, site.zone)
+    inside = await site.lines.fleet_lines(line.fleet, line.target_numbers())
+    refused: dict[Any, Any] = {
+        condition.value: why
+        for condition, _, why in line.refused_targets(
+            {number for number, target in inside.items() if target is not None}, purse.countries
+        )
+    }
     registrations = [models.Registration(c.uri, c.expires) for c in now.contacts]
     return answer(
         models.State(
-            stored.number, bool(registrations), registrations, now.calls, stored.line.max_calls
+            stored.number, bool(registrations), registrations, now.calls, line.max_calls, refused
         )
     )
 

@@ -25,7 +25,9 @@ _LONGEST_TYPED = 80
 # What `rules` says of a field, and the words for it.
 _PROBLEMS = (
     (r"is the line itself", "error_self"),
-    (r"is a number that can be no target \((premium|emergency|short)\)", "error_{0}"),
+    (r"is a number that can be no target \((country):.*\)", "error_{0}_refused"),
+    (r"is a number that can be no target \((\w+)(?::.*)?\)", "error_{0}"),
+    (r"has an extension, .*", "error_extension"),
     (r"is no line of ours.*|is not a line of fleet .*", "error_not_fleet"),
     (r"is a line without the fax offer", "error_no_fax"),
     (r"is needed .*", "error_needed"),

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from engine.changes.audit import entries
 from engine.changes.change import swap
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
+from rules.fleet import FLEET, countries_of
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
@@ -204,12 +205,13 @@ class Lines:
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
         raws = await self._raws(named)
+        countries = countries_of(await self._redis.get(FLEET + line.fleet), line.fleet)
         others: dict[str, Line | None] = {}
         for other, raw in zip(named, raws, strict=True):
             target = None if raw is None else self._if_readable(other, raw)
             # A line of another fleet is an outside number, and nobody is told that it is a line.
             others[other] = target.line if target and target.fleet == line.fleet else None
-        errors = self._problems(number, stored, document, others)
+        errors = self._problems(number, stored, document, others, countries)
         if errors:
             raise Refused(errors)
         return line
@@ -220,6 +222,7 @@ class Lines:
         stored: Stored | None,
         document: Document,
         others: Mapping[str, Line | None],
+        countries: frozenset[str] | None,
     ) -> list[FieldError]:
         forwards = document.get("forwards") or {}
         before = (stored.document.get("forwards") or {}) if stored else {}
@@ -234,7 +237,7 @@ class Lines:
                 ):
                     continue  # turning a forward off must stay possible whatever its target became
             try:
-                check_write(part, others, self._numbering, number)
+                check_write(part, others, self._numbering, number, countries)
             except DocumentError as error:
                 errors.append(FieldError(error.field, error.value, error.problem))
                 if condition is None:

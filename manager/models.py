@@ -8,6 +8,9 @@ import msgspec
 from msgspec import Meta
 
 Condition = Literal["unconditional", "busy", "no_answer", "unreachable"]
+Refusal = Literal[
+    "premium", "shared_cost", "emergency", "short", "invalid", "country", "fleet_countries"
+]
 E164 = Annotated[str, Meta(description="E.164 with +", examples=["+33972101001"])]
 
 
@@ -104,13 +107,15 @@ class Registration(msgspec.Struct):
 
 class State(msgspec.Struct):
     """A line at this moment. `calls_in_progress` is null for a line without `max_calls`, whose
-    calls are not counted."""
+    calls are not counted. `refused`: the forwards that are on and count as off because of the
+    number they lead to, and why."""
 
     number: E164
     registered: bool
     registrations: list[Registration]
     calls_in_progress: int | None
     max_calls: int | None
+    refused: dict[Condition, Refusal]
 
 
 class Seconds(msgspec.Struct):
@@ -120,6 +125,10 @@ class Seconds(msgspec.Struct):
     standard: int = 0
     deducted: int = 0
     out_of_plan: int = 0
+    international: int = 0
+    satellite: int = 0
+    international_network: int = 0
+    personal: int = 0
 
 
 class Usage(msgspec.Struct):

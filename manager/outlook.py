@@ -13,7 +13,7 @@ from manager.shown import Shown, duration
 from manager.words import Say
 from rules.billing import billing_class
 from rules.decide import Decision, ForwardTo, Reject, Ring
-from rules.model import Billing, Condition, Destination, Kind, Line
+from rules.model import CAPPED, Billing, Condition, Destination, Kind, Line
 
 Targets = Mapping[str, Line | None]
 
@@ -42,12 +42,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """All of it. `sentence` says the next call's way in one sentence."""
+    """All of it. `sentence` says the next call's way in one sentence, `refused` which forwards do
+    nothing because of their number."""
 
     costs: Sequence[Cost]
     conflicts: Sequence[str]
     sentence: str
     steps: Sequence[Step]
+    refused: Sequence[str] = ()
 
     @property
     def paid(self) -> bool:
@@ -66,14 +68,28 @@ class Teller:
     ) -> Outlook:
         costs = self.costs(line, targets, month)
         conflicts = self.conflicts(line, targets)
-        if purse.empty and any(cost.level is Billing.OUT_OF_PLAN for cost in costs):
+        if purse.empty and any(cost.level in CAPPED for cost in costs):
             conflicts.append(self._say("cap_empty"))
         return Outlook(
             costs,
             conflicts,
             self.sentence(line, told),
             self.steps(line, told),
+            self.refused(line, targets, purse),
         )
+
+    def refused(self, line: Line, targets: Targets, purse: Purse) -> list[str]:
+        """The forwards that are on and do nothing, because of the number they lead to."""
+        inside = {number for number, target in targets.items() if target is not None}
+        return [
+            self._say(
+                "refused",
+                what=self._say("quoted", text=self._say(condition)),
+                number=self._shown.number(to.number),
+                why=self._say(_word_for(why)),
+            )
+            for condition, to, why in line.refused_targets(inside, purse.countries)
+        ]
 
     def destination(self, line: Line, to: Destination, inside: bool) -> str:
         """Where a forward leads, in words. `inside`: the target is a line of the fleet."""
@@ -85,12 +101,17 @@ class Teller:
         result = []
         for condition in ORDER:
             forward = line.forwards.get(condition)
-            if forward is None or not forward.on or forward.to is None or forward.to.refused:
+            if forward is None or not forward.on or forward.to is None:
                 continue
             to = forward.to
             inside = to.kind is not Kind.NUMBER or targets.get(to.number) is not None
+            if to.why_refused(inside, None) is not None:
+                continue
             kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
-            level = billing_class(line, kind, to.number, to.mobile, inside, month.plan_left_s)
+            left_s = month.plan_left_s
+            level = billing_class(
+                line, kind, to.number, to.mobile, inside, left_s, to.tariff
+            )
             text = self._cost(line, kind, level, month)
             result.append(Cost(condition, self.destination(line, to, inside), level, text))
         return result
@@ -106,6 +127,8 @@ class Teller:
                 line.offer.mobile_hours * 3600 if month.plan_left_s is None else month.plan_left_s
             )
             return say("cost_deducted", hours=hours, left=duration(left))
+        if level is not Billing.OUT_OF_PLAN:
+            return say(f"cost_{level}")
         if line.offer.mobile == "hours":
             return say("cost_spent", hours=hours)
         return say("cost_unlimited" if line.offer.mobile == "unlimited" else "cost_none")
@@ -205,3 +228,8 @@ class Teller:
         # A number is not torn apart at the end of a line.
         number = self._shown.number(number).replace(" ", "\u00a0")
         return self._say(f"go_{kind}", number=number)
+
+
+def _word_for(why: str) -> str:
+    """The word for why a number is refused; `error_country` is that of an unknown country code."""
+    return "error_country_refused" if why == "country" else f"error_{why}"

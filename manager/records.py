@@ -13,7 +13,8 @@ from redis.asyncio import Redis
 from engine.records.record import STREAM, CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
 from rules.fleet import FLEET, load_fleet
-from rules.model import Billing, Condition, DocumentError, Kind, Line
+from rules.fleets import capped_s
+from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
@@ -111,12 +112,14 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
 
 @dataclass(frozen=True, slots=True)
 class Purse:
-    """What the lines of a fleet may use out of plan in a month, together. `left_s` below 0 when it
-    went beyond; None = no cap."""
+    """What the lines of a fleet may use out of plan and abroad in a month, together. `left_s` is
+    below 0 when it went beyond; None = no cap. `countries`: where their targets may be; None = no
+    list."""
 
     suspended: bool = False
     cap_s: int | None = None
     left_s: float | None = None
+    countries: frozenset[str] | None = None
 
     @property
     def empty(self) -> bool:
@@ -134,11 +137,8 @@ async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
     if document is None:
         return Purse()
     if document.cap_seconds is None:
-        return Purse(document.suspended)
+        return Purse(document.suspended, countries=document.forward_countries)
     month = month_of(time.time(), zone)[0]
-    used = await client.hget(f"usage:{FLEET}{fleet}:{month}", Billing.OUT_OF_PLAN.value)
-    try:
-        left = document.cap_seconds - float(used or 0)
-    except ValueError:
-        left = None
-    return Purse(document.suspended, document.cap_seconds, left)
+    used = await client.hmget(f"usage:{FLEET}{fleet}:{month}", CAPPED)
+    left = document.cap_seconds - capped_s(used)
+    return Purse(document.suspended, document.cap_seconds, left, document.forward_countries)

@@ -22,7 +22,7 @@ from manager.lines import Lines, Stored
 from manager.shown import Shown
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
-from rules.numbers import NumberError, Numbering
+from rules.numbers import NumberError
 from rules.trouble import REDIS_ERRORS
 
 _CONNECT_S = 3.0
@@ -35,7 +35,7 @@ class Site:
 
     def __init__(self, config: Config, redis_url: str) -> None:
         self.config = config
-        self.numbering = Numbering(config.numbering.country)
+        self.numbering = config.numbering.plan()
         self.zone = ZoneInfo(config.numbering.timezone)
         self.shown = Shown(config.numbering.country, self.zone)
         self.redis: Redis = redis_client.connect(

@@ -182,9 +182,9 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "cap_empty": (
         "Le plafond hors forfait du parc est atteint ce mois-ci : "
-        "les renvois hors forfait n’agiront pas.",
+        "les renvois hors forfait ou à l’international n’agiront pas.",
         "The fleet’s cap on calls out of plan is reached this month: "
-        "forwards out of plan will do nothing.",
+        "forwards out of plan or abroad will do nothing.",
     ),
     "cap": ("Hors forfait du parc", "The fleet’s out of plan"),
     "cap_left": ("Il reste {left} sur {cap}", "{left} left of {cap}"),
@@ -215,6 +215,26 @@ WORDS: dict[str, tuple[str, str]] = {
         "Hors forfait : l’offre de cette ligne ne comprend pas les mobiles.",
         "Out of plan: this line’s plan does not include mobiles.",
     ),
+    "cost_international": (
+        "À l’international : hors forfait, au tarif du pays appelé, mobiles compris.",
+        "Abroad: out of plan, at the price of the country called, mobiles included.",
+    ),
+    "cost_satellite": (
+        "Satellite : hors forfait, au tarif du réseau appelé.",
+        "Satellite: out of plan, at the price of the network called.",
+    ),
+    "cost_international_network": (
+        "Réseau mondial : hors forfait, au tarif du réseau appelé.",
+        "Global network: out of plan, at the price of the network called.",
+    ),
+    "cost_personal": (
+        "Numéro personnel : hors forfait, au tarif du service appelé.",
+        "Personal number: out of plan, at the price of the service called.",
+    ),
+    "refused": (
+        "{what} vers {number} n’agit pas. {why}",
+        "{what} to {number} does nothing. {why}",
+    ),
     "who_pays": (
         "C’est cette ligne qui paie l’appel renvoyé, quel que soit l’appelant.",
         "This line pays for the forwarded call, whoever calls.",
@@ -223,6 +243,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "standard": ("Ordinaire", "Ordinary"),
     "deducted": ("Déduit du forfait", "Deducted"),
     "out_of_plan": ("Hors forfait", "Out of plan"),
+    "international": ("International", "International"),
+    "satellite": ("Satellite", "Satellite"),
+    "international_network": ("Réseau mondial", "Global network"),
+    "personal": ("Numéro personnel", "Personal number"),
     # where a call goes
     "go_own_voicemail": ("messagerie de la ligne", "the line’s voicemail"),
     "go_voicemail": ("messagerie du {number}", "voicemail of {number}"),
@@ -335,6 +359,19 @@ WORDS: dict[str, tuple[str, str]] = {
         "Emergency numbers are not possible.",
     ),
     "error_short": ("Les numéros courts ne sont pas possibles.", "Short numbers are not possible."),
+    "error_shared_cost": (
+        "Les numéros à coût partagé ne sont pas possibles.",
+        "Shared-cost numbers are not possible.",
+    ),
+    "error_invalid": ("Ce numéro n’est pas attribuable.", "This is not a valid number."),
+    "error_country_refused": (
+        "Les renvois vers ce pays ne sont pas permis.",
+        "Forwards to this country are not allowed.",
+    ),
+    "error_fleet_countries": (
+        "Les renvois vers ce pays ne sont pas permis à votre parc.",
+        "Forwards to this country are not allowed to your fleet.",
+    ),
     "error_not_fleet": (
         "Ce n’est pas une ligne de votre parc.",
         "This is not a line of your fleet.",
@@ -342,6 +379,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "error_no_fax": (
         "Cette ligne n’a pas l’offre fax.",
         "This line does not have the fax offer.",
+    ),
+    "error_extension": (
+        "Un numéro ne peut pas avoir de poste.",
+        "A number cannot have an extension.",
     ),
     "error_needed": ("Indiquez un numéro.", "Give a number."),
     "error_service": ("Choisissez un service.", "Choose a service."),

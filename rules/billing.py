@@ -16,6 +16,7 @@ def billing_class(
     mobile: bool,
     same_fleet: bool,
     plan_left_s: float | None,
+    tariff: Billing | None = None,
 ) -> Billing:
     """The class of a leg that `line` forwards to `number`.
 
@@ -27,9 +28,13 @@ def billing_class(
         same_fleet: the target is a line of the forwarding line's fleet.
         plan_left_s: seconds left of the month's hours to mobiles; None when nobody knows, which
             is read as "some", since the plan is what the customer paid for.
+        tariff: what the target costs whatever the plan (`Destination.tariff`): no plan includes a
+            number abroad, a mobile or not.
     """
     if kind in ("voicemail", "fax", "line") or same_fleet or number == line.number:
         return Billing.FREE
+    if tariff is not None:
+        return tariff
     if not mobile:
         return Billing.STANDARD
     if line.offer.mobile == "hours" and (plan_left_s is None or plan_left_s > 0):

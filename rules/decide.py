@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rules.billing import billing_class
-from rules.model import Billing, Condition, Destination, Kind, Line
+from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Destination, Kind, Line
+from rules.numbers import REFUSALS
 from rules.outcome import Failure, stops_all, target_failure, verdict
 
 __all__ = [
@@ -31,9 +32,8 @@ __all__ = [
 
 PREVENTED = (
     "no_target",
-    "premium",
-    "emergency",
-    "short",
+    *REFUSALS,
+    FLEET_COUNTRIES,
     "self",
     "not_ours",
     "other_fleet",
@@ -67,6 +67,7 @@ class Situation:
         plan_left_s: seconds left of the month's hours to mobiles; None = unknown or no such plan.
         cap_left_s: seconds left of what the fleet may use out of plan in the month; None = no cap.
         fleet_suspended: the line's fleet is, and with it all its lines.
+        fleet_countries: the countries in which the fleet's targets may be; None = it has no list.
     """
 
     trigger: Condition | None = None
@@ -83,6 +84,7 @@ class Situation:
     plan_left_s: float | None = None
     cap_left_s: float | None = None
     fleet_suspended: bool = False
+    fleet_countries: frozenset[str] | None = None
 
 
 def at_limit(situation: Situation, limit: str) -> Situation:
@@ -290,8 +292,9 @@ def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets
     to = forward.to
     if to is None:
         return _No("no_target", "off, it has no target")
-    if to.refused is not None:
-        return _No(to.refused, f"not allowed, {to.number} is a number of kind {to.refused}")
+    refused = to.why_refused(_kind(to, line, targets) != "number", now.fleet_countries)
+    if refused is not None:
+        return _No(refused, _told_refused(refused, to, line))
     if to.kind is Kind.VOICEMAIL and to.number == line.number:
         # Its own voicemail is always right, also for the line itself when it calls in.
         return _over_limit(now)
@@ -301,6 +304,17 @@ def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets
         or _over_limit(now)
         or _over_cap(to, line, now, targets)
     )
+
+
+def _told_refused(refused: str, to: Destination, line: Line) -> str:
+    country = f"not allowed, {to.number} is in country {to.country}, which "
+    if refused == FLEET_COUNTRIES:
+        return f"{country}forward_countries of fleet {line.fleet} does not have"
+    if refused == "country":
+        return f"{country}numbering.forward_countries does not have"
+    if refused == "invalid":
+        return f"not allowed, {to.number} is no valid number (numbering.also_valid may admit it)"
+    return f"not allowed, {to.number} is a number of kind {refused}"
 
 
 def _wrong_target(to: Destination, line: Line, targets: _Targets) -> _No | None:
@@ -339,10 +353,10 @@ def _over_limit(now: Situation) -> _No | None:
 
 
 def _over_cap(to: Destination, line: Line, now: Situation, targets: _Targets) -> _No | None:
-    """What the fleet may use out of plan in a month is used up (domain.md 4)."""
+    """What the fleet may use out of plan and abroad in a month is used up (domain.md 4)."""
     if now.cap_left_s is None or now.cap_left_s > 0:
         return None
-    if _billing(to, line, now, targets) is not Billing.OUT_OF_PLAN:
+    if _billing(to, line, now, targets) not in CAPPED:
         return None
     return _No("fleet_cap", f"not allowed, the cap of fleet {line.fleet} is used up")
 
@@ -357,7 +371,9 @@ def _kind(to: Destination, line: Line, targets: _Targets) -> str:
 
 def _billing(to: Destination, line: Line, now: Situation, targets: _Targets) -> Billing:
     kind = _kind(to, line, targets)
-    return billing_class(line, kind, to.number, to.mobile, kind != "number", now.plan_left_s)
+    return billing_class(
+        line, kind, to.number, to.mobile, kind != "number", now.plan_left_s, to.tariff
+    )
 
 
 def _told(decision: Decision) -> str:

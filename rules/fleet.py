@@ -1,7 +1,7 @@
 """A fleet: one customer's lines, what they may spend together, and the decoder of its document.
 
 `fleet:<name>` is JSON: `{"name": "acme", "cap_seconds": 36000, "suspended": false}`. A fleet
-without a document has no cap and is not suspended.
+without a document has no cap, is not suspended, and forwards wherever the engine does.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from rules.model import DocumentError, decode_document, encode_document
+from rules.numbers import is_country
 
 FLEET = "fleet:"
 """What the key of a fleet begins with; the rest is its name. No number begins so."""
@@ -24,14 +25,19 @@ class Fleet:
     """A fleet's document.
 
     Attributes:
-        cap_seconds: seconds out of plan that all its lines together may use in a month; None = any.
+        cap_seconds: seconds out of plan and abroad (`rules.model.CAPPED`) that all its lines
+            together may use in a month; None = any.
         suspended: all its lines are.
+        forward_countries: ISO 3166 codes of the countries in which its lines' targets may be,
+            "001" for numbers of none; None = all that `numbering.forward_countries` has. It only
+            narrows: what that list does not have stays refused.
     """
 
     name: str
     label: str = ""
     cap_seconds: int | None = None
     suspended: bool = False
+    forward_countries: frozenset[str] | None = None
 
 
 class _Document(msgspec.Struct):
@@ -39,6 +45,7 @@ class _Document(msgspec.Struct):
     label: str | None = None
     cap_seconds: Annotated[int, Meta(ge=0, le=10**9)] | None = None
     suspended: bool = False
+    forward_countries: list[str] | None = None
 
 
 _decoder = msgspec.json.Decoder(_Document)
@@ -70,7 +77,28 @@ def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
         raise DocumentError("name", document.name, problem)
     if name is not None and document.name != name:
         raise DocumentError("name", document.name, f"differs from the key's {name}")
-    return Fleet(document.name, document.label or "", document.cap_seconds, document.suspended)
+    countries = document.forward_countries
+    for place, code in enumerate(countries or ()):
+        if not is_country(code):
+            path = f"forward_countries[{place}]"
+            problem = "expected a country's two letters, such as FR, or 001 for no country"
+            raise DocumentError(path, code, problem)
+    return Fleet(
+        document.name,
+        document.label or "",
+        document.cap_seconds,
+        document.suspended,
+        None if countries is None else frozenset(countries),
+    )
+
+
+def countries_of(raw: bytes | str | None, name: str) -> frozenset[str] | None:
+    """`forward_countries` of a stored fleet, for a check before a write; None when it has none,
+    and when its document is missing or cannot be read. The engine checks again at each call."""
+    try:
+        return load_fleet(raw, name).forward_countries if raw else None
+    except DocumentError:
+        return None
 
 
 def check_fleet(document: Mapping[str, Any], name: str | None = None) -> Fleet:

@@ -20,7 +20,7 @@ from rules import tasks
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
 from rules.lookup import seconds_used
-from rules.model import DocumentError
+from rules.model import CAPPED, DocumentError
 from rules.standing import NOTHING, Using, read_notes, standing_key
 from rules.trouble import REDIS_ERRORS
 
@@ -41,7 +41,7 @@ class FleetState:
 
     Attributes:
         fleet: its document; None when it has none.
-        used_s: seconds out of plan that its lines have used in the month, without the calls that
+        used_s: seconds that its lines have used of its cap in the month, without the calls that
             stand.
         until: unix seconds when that month ends.
         using: what the calls that stand use, on all workers; workers note them once a second.
@@ -56,8 +56,13 @@ class FleetState:
     def suspended(self) -> bool:
         return self.fleet is not None and self.fleet.suspended
 
+    @property
+    def countries(self) -> frozenset[str] | None:
+        """Where its targets may be; None = it has no list of its own."""
+        return self.fleet.forward_countries if self.fleet is not None else None
+
     def cap_left_s(self, unix_now: float) -> float | None:
-        """Seconds out of plan that are left in the month, standing calls taken off, below 0 when it
+        """Seconds of the cap that are left in the month, standing calls taken off, below 0 when it
         went beyond; None without a cap."""
         if self.fleet is None or self.fleet.cap_seconds is None:
             return None
@@ -161,7 +166,7 @@ class Fleets:
         for name in names:
             pipe.get(FLEET + name)
             usage = f"usage:{FLEET}{name}:{month}"
-            pipe.hget(usage, "out_of_plan")
+            pipe.hmget(usage, CAPPED)
             pipe.hgetall(standing_key(usage))
         # Who hears of a change meanwhile reads again.
         self._reading.update(names)
@@ -202,10 +207,15 @@ class Fleets:
             if self._told.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(FLEET + name, error)
             self._told[name] = raw if isinstance(raw, bytes) else None
-        self._known[name] = FleetState(fleet, seconds_used(used), until, using)
+        self._known[name] = FleetState(fleet, capped_s(used), until, using)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
             self._told.pop(self._known.popitem(last=False)[0], None)
+
+
+def capped_s(used: Any) -> float:
+    """Seconds that count against a cap, out of what a usage key tells of the classes CAPPED."""
+    return sum(map(seconds_used, used)) if isinstance(used, (list, tuple)) else 0.0
 
 
 def _tell(reads: Iterable["asyncio.Future[None]"]) -> None:

@@ -5,7 +5,7 @@ document alone can tell; `rules.validate` adds what needs the other lines.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
-from rules.numbers import NumberError, Numbering
+from rules.numbers import OUTSIDE_ONLY, NumberError, Numbering, Recognised
 
 _T = TypeVar("_T")
 
@@ -48,6 +48,24 @@ class Billing(StrEnum):
     STANDARD = "standard"
     DEDUCTED = "deducted"
     OUT_OF_PLAN = "out_of_plan"
+    INTERNATIONAL = "international"
+    SATELLITE = "satellite"
+    INTERNATIONAL_NETWORK = "international_network"
+    PERSONAL = "personal"
+
+
+CAPPED = (
+    Billing.OUT_OF_PLAN,
+    Billing.INTERNATIONAL,
+    Billing.SATELLITE,
+    Billing.INTERNATIONAL_NETWORK,
+    Billing.PERSONAL,
+)
+"""The classes whose seconds count against a fleet's cap."""
+
+FLEET_COUNTRIES = "fleet_countries"
+"""Why a target is refused whose country the fleet's own list does not have; besides
+`rules.numbers.REFUSALS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +75,38 @@ class Destination:
     Attributes:
         number: E.164 with +; the bare digits when the number is a short one (and refused).
         mobile: recognised when the rule is loaded, never on the call path.
-        refused: why this number can never be a target ("premium", "emergency", "short").
+        refused: why this number can be no target, of `rules.numbers.REFUSALS`.
+        country: ISO 3166 code of its country, as in `rules.numbers.Recognised`.
+        tariff: the class of a call there, whatever the line's plan; None: the plan decides.
     """
 
     kind: Kind
     number: str
     mobile: bool = False
     refused: str | None = None
+    # What follows from the number makes no other destination.
+    country: str = field(default="", compare=False)
+    tariff: Billing | None = field(default=None, compare=False)
+
+    @property
+    def never(self) -> bool:
+        """No line, of the fleet or not, can have this number and be a target."""
+        return self.refused is not None and self.refused not in OUTSIDE_ONLY
+
+    def why_refused(self, inside: bool, countries: frozenset[str] | None) -> str | None:
+        """Why it can be no target: `refused`, or FLEET_COUNTRIES; None if it can.
+
+        Args:
+            inside: the number is a line of the fleet: the call does not leave the engine.
+            countries: the fleet's own list; None = it has none.
+        """
+        if self.never:
+            return self.refused
+        if inside or self.kind is not Kind.NUMBER:
+            return None
+        if self.refused is None and countries is not None and self.country not in countries:
+            return FLEET_COUNTRIES
+        return self.refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +162,27 @@ class Line:
         no_answer = self.forwards.get(Condition.NO_ANSWER)
         return bool((busy and busy.on) or (no_answer and no_answer.on))
 
+    def refused_targets(
+        self, inside: Container[str] = (), countries: frozenset[str] | None = None
+    ) -> tuple[tuple[Condition, Destination, str], ...]:
+        """The forwards that are on and count as off because of their number, and why.
+
+        Args:
+            inside: the numbers that are lines of the fleet. Without them a line of the fleet counts
+                too whose number is not valid.
+            countries: the fleet's own list; None = it has none.
+        """
+        return tuple(
+            (condition, to, refused)
+            for condition, forward in self.forwards.items()
+            if forward.on
+            and (to := forward.to) is not None
+            and (refused := to.why_refused(to.number in inside, countries)) is not None
+        )
+
     def target_numbers(self) -> tuple[str, ...]:
         """The other numbers that forwards which are on name, each once, by precedence."""
-        named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.refused)
+        named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.never)
         return tuple(dict.fromkeys(n for n in named if n != self.number))
 
 
@@ -191,8 +252,9 @@ _decoder = msgspec.json.Decoder(_Document)
 def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Line:
     """Read a line document, with every number in it brought to E.164.
 
-    Fields that are not known are ignored. A target that can never be reached (premium, emergency,
-    short) does not make the document wrong: its forward counts as off at call time.
+    Fields that are not known are ignored. A target that is refused (premium, short, not valid,
+    in a country that is not allowed) does not make the document wrong: its forward counts as off
+    at call time.
 
     Args:
         raw: the JSON text, at most 64 KiB.
@@ -246,7 +308,19 @@ def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destinat
         found = numbering.recognise(to.number)
     except NumberError as error:
         raise DocumentError(path, to.number, error.problem) from None
-    return Destination(to.kind, found.number, found.mobile, found.refused)
+    tariff = tariff_of(found, own, numbering)
+    return Destination(to.kind, found.number, found.mobile, found.refused, found.country, tariff)
+
+
+def tariff_of(target: Recognised, own: str, numbering: Numbering) -> Billing | None:
+    """The class of a call from line `own` (E.164) to a number that no plan includes: satellites,
+    global networks and personal numbers, and whatever is in another country than the line's own
+    number; None: the line's plan decides."""
+    if target.tariff:
+        return Billing(target.tariff)
+    if target.country and target.country != numbering.country_of(own):
+        return Billing.INTERNATIONAL
+    return None
 
 
 def _read(path: str, text: str, numbering: Numbering) -> str:

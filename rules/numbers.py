@@ -2,10 +2,15 @@
 
 The `phonenumbers` library is asked when a rule is written or loaded (domain.md 4). The call path
 only uses `Numbering.quick`, which is a bounded cache in front of it.
+
+A network that routes digit by digit stops at the first number that is whole, so a premium number
+with digits too many is a premium number. Therefore a target is refused when any prefix of it is
+premium or shared cost in any plan of its country code, and when it is not valid as a whole.
 """
 
 import re
-from functools import lru_cache
+from collections.abc import Collection
+from functools import cache, lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -18,9 +23,24 @@ _DIGITS = re.compile(r"\+?[0-9]{1,20}")
 # The French numbering plan: 06 and 07 are mobiles, whatever ranges the library knows today.
 _FRENCH_MOBILE = re.compile(r"\+33[67][0-9]{8}")
 
+_EXTENSION = re.compile(r"(?i);(?:ext|isub)=")
 _LONGEST_TEXT = 128
 _LONGEST_SHORT_NUMBER = 6
+_LONGEST_E164 = 15  # digits (ITU-T E.164 6.2.1)
 _CACHED_NUMBERS = 65_536
+
+REFUSALS = ("premium", "shared_cost", "emergency", "short", "invalid", "country")
+"""Why a number can be no target: its kind, that the library does not call it valid (`invalid`), or
+that its country is not one of `numbering.forward_countries` (`country`)."""
+OUTSIDE_ONLY = frozenset({"invalid", "country"})
+"""Those that do not concern a line of the fleet: a call to it never leaves the engine."""
+
+NO_COUNTRY = "001"
+"""The library's region of numbers that belong to no country: satellite and global networks."""
+# The library tells these codes' numbers to be mobiles or VoIP, which says nothing of their cost.
+# Tariffs put 882 and 883 (global networks, many of them by satellite) with the satellites.
+_SATELLITE = frozenset({870, 881, 882, 883})
+_PERSONAL = 878  # universal personal telecommunications
 
 _PROBLEMS = {
     ValidationResult.INVALID_COUNTRY_CODE: "has no known country code",
@@ -51,12 +71,16 @@ class Recognised(NamedTuple):
     Attributes:
         number: E.164 with +, or the bare digits of a short number.
         mobile: calls to it are calls to a mobile (domain.md 4).
-        refused: why it can never be a target: "premium", "emergency" or "short"; None if it can.
+        refused: why it can be no target, one of REFUSALS; None if it can.
+        country: ISO 3166 code of its country, NO_COUNTRY when it has none; "" for a short number.
+        tariff: "satellite", "international_network" or "personal", whatever its country; else "".
     """
 
     number: str
     mobile: bool
     refused: str | None
+    country: str = ""
+    tariff: str = ""
 
 
 class Numbering:
@@ -64,16 +88,27 @@ class Numbering:
 
     Args:
         country: ISO 3166 code such as "FR"; national numbers are read in its plan.
+        also_valid: prefixes in E.164 with +, such as "+33700": numbers that begin so are valid
+            though the library does not know their range yet. They do not open a premium range.
+        forward_countries: the countries in which targets may be, NO_COUNTRY for those that are in
+            none; None = all.
 
     Raises:
         ValueError: the country is not known.
     """
 
-    def __init__(self, country: str) -> None:
+    def __init__(
+        self,
+        country: str,
+        also_valid: Collection[str] = (),
+        forward_countries: Collection[str] | None = None,
+    ) -> None:
         code = phonenumbers.country_code_for_region(country)
         if not code:
             raise ValueError(f"is no known country (got {country!r})")
         self.country = country
+        self.forward_countries = None if forward_countries is None else frozenset(forward_countries)
+        self._also_valid = tuple(also_valid)
         self._code = code
         self._own = _plain_form(country, code)
         self._quick = lru_cache(_CACHED_NUMBERS)(self._number_or_none)
@@ -89,9 +124,9 @@ class Numbering:
             NumberError: the text is no number, or a short or emergency number, which has no
                 E.164 form.
         """
-        number = self._read(text)
+        number, code = self._read(text)
         if not number.startswith("+"):
-            raise NumberError(text, f"is {_article(self._short_kind(number))} number")
+            raise NumberError(text, f"is {_article(self._short_kind(number, code))} number")
         return number
 
     def recognise(self, text: str) -> Recognised:
@@ -103,17 +138,28 @@ class Numbering:
         Raises:
             NumberError: the text is no number at all.
         """
-        number = self._read(text)
-        if number.startswith("+"):
-            return Recognised(number, *self._classify(number))
-        return Recognised(number, False, self._short_kind(number))
+        if _EXTENSION.search(text):
+            raise NumberError(text[:_LONGEST_TEXT], "has an extension, which cannot be dialled")
+        number, code = self._read(text)
+        if not number.startswith("+"):
+            return Recognised(number, False, self._short_kind(number, code))
+        found = self._classify(number)
+        allowed = self.forward_countries
+        if found.refused is None and allowed is not None and found.country not in allowed:
+            return found._replace(refused="country")
+        return found
+
+    def country_of(self, e164: str) -> str:
+        """The ISO 3166 code of a line's own number; that of this plan when it has none."""
+        found = self._classify(e164).country
+        return self.country if found == NO_COUNTRY else found
 
     def is_mobile(self, e164: str) -> bool:
         """Whether calls to this number are calls to a mobile. French mobiles are 06/07."""
         return self.recognise(e164).mobile
 
     def refusal(self, e164: str) -> str | None:
-        """Why this number can never be a target: "premium", "emergency", "short", or None."""
+        """Why this number can be no target, one of REFUSALS; None if it can."""
         return self.recognise(e164).refused
 
     def quick(self, user: str) -> str | None:
@@ -126,33 +172,39 @@ class Numbering:
             return None
         return self._quick(user)
 
-    def _read(self, text: str) -> str:
-        """E.164 with +, or the bare digits of a short number.
+    def _read(self, text: str) -> tuple[str, int]:
+        """E.164 with +, or the bare digits of a short number; and its country code.
 
         Raises:
             NumberError: the text is no number at all.
         """
         digits = _digits(text)
         if self._own is not None and self._own.fullmatch(digits):
-            return digits
+            return digits, self._code
         if not digits.startswith("+") and len(digits) <= _LONGEST_SHORT_NUMBER:
-            return digits
+            return digits, self._code
         try:
             parsed = phonenumbers.parse(digits, self.country)
         except phonenumbers.NumberParseException as error:
             raise NumberError(text, "is no telephone number") from error
+        national = phonenumbers.national_significant_number(parsed)
+        code = parsed.country_code or 0
+        e164 = f"+{code}{national}"
         verdict = phonenumbers.is_possible_number_with_reason(parsed)
+        if len(national) > _LONGEST_SHORT_NUMBER and self._is_admitted(e164):
+            return e164, code
         if verdict != ValidationResult.IS_POSSIBLE:
-            national = str(parsed.national_number)
             if verdict == ValidationResult.TOO_SHORT and len(national) <= _LONGEST_SHORT_NUMBER:
-                return national
+                return national, code
             raise NumberError(text, _PROBLEMS.get(verdict, "is no telephone number"))
-        e164 = phonenumbers.format_number(parsed, phonenumbers.PhoneNumberFormat.E164)
-        own = self._own if parsed.country_code == self._code else None
+        own = self._own if code == self._code else None
         if own is not None and not own.fullmatch(e164):
             # The library takes a trunk prefix for a digit when one digit is missing behind it.
             raise NumberError(text, _PROBLEMS[ValidationResult.TOO_SHORT])
-        return e164
+        return e164, code
+
+    def _is_admitted(self, e164: str) -> bool:
+        return e164.startswith(self._also_valid) and len(e164) <= 1 + _LONGEST_E164
 
     def _number_or_none(self, user: str) -> str | None:
         try:
@@ -160,17 +212,93 @@ class Numbering:
         except NumberError:
             return None
 
-    def _ask_library(self, e164: str) -> tuple[bool, str | None]:
-        if _FRENCH_MOBILE.fullmatch(e164):  # most targets: asking takes longer than all the rest
-            return True, None
-        kind = phonenumbers.number_type(phonenumbers.parse(e164, None))
-        premium = kind == PhoneNumberType.PREMIUM_RATE
-        return kind == PhoneNumberType.MOBILE, "premium" if premium else None
+    def _ask_library(self, e164: str) -> Recognised:
+        mobile = _FRENCH_MOBILE.fullmatch(e164) is not None
+        if mobile and _known_french_mobile().match(e164, 3):
+            # Most targets: asking takes longer than all the rest.
+            return Recognised(e164, True, None, "FR")
+        parsed = phonenumbers.parse(e164, None)
+        national = phonenumbers.national_significant_number(parsed)
+        code = parsed.country_code or 0
+        plan = _plan_of(code)
+        kind = phonenumbers.number_type(parsed)
+        country = plan.regions[0]
+        if len(plan.regions) > 1:
+            country = phonenumbers.region_code_for_number(parsed) or country
+        return Recognised(
+            e164,
+            mobile or kind == PhoneNumberType.MOBILE,
+            self._why_refused(e164, code, national, kind),
+            country,
+            _tariff(code, kind),
+        )
 
-    def _short_kind(self, digits: str) -> str:
-        if shortnumberinfo.is_emergency_number(digits, self.country):
-            return "emergency"
+    def _why_refused(self, e164: str, code: int, national: str, kind: int) -> str | None:
+        plan = _plan_of(code)
+        # Zeros before a number that is not valid may be a trunk prefix too many.
+        dialled = national.lstrip("0") if kind == PhoneNumberType.UNKNOWN else national
+        if kind == PhoneNumberType.PREMIUM_RATE or _begins(plan.premium, dialled):
+            return "premium"
+        if kind == PhoneNumberType.SHARED_COST or _begins(plan.shared_cost, dialled):
+            return "shared_cost"
+        if kind != PhoneNumberType.UNKNOWN:
+            return None
+        # A whole number may well begin like a short one: its trunk prefix tells them apart.
+        if len(national) <= _LONGEST_SHORT_NUMBER and _begins(plan.short, national):
+            return self._short_kind(national, code)
+        return None if self._is_admitted(e164) else "invalid"
+
+    def _short_kind(self, digits: str, code: int) -> str:
+        for region in (self.country, *_plan_of(code).regions):
+            if shortnumberinfo.is_emergency_number(digits, region):
+                return "emergency"
         return "short"
+
+
+class _Plan(NamedTuple):
+    """What the library knows of a country code: the regions that share it, the main one first, and
+    patterns of their premium, shared-cost and short numbers."""
+
+    regions: tuple[str, ...]
+    premium: tuple[re.Pattern[str], ...]
+    shared_cost: tuple[re.Pattern[str], ...]
+    short: tuple[re.Pattern[str], ...]
+
+
+@cache
+def _plan_of(code: int) -> _Plan:
+    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code]
+    plans = [PhoneMetadata.metadata_for_region_or_calling_code(code, region) for region in regions]
+    shorts = [PhoneMetadata.short_metadata_for_region(region) for region in regions]
+
+    def patterns(known: list[PhoneMetadata | None], kind: str) -> tuple[re.Pattern[str], ...]:
+        found = [getattr(metadata, kind) for metadata in known if metadata is not None]
+        texts = [one.national_number_pattern for one in found if one is not None]
+        return tuple(re.compile(text) for text in dict.fromkeys(texts) if text)
+
+    premium, shared = patterns(plans, "premium_rate"), patterns(plans, "shared_cost")
+    return _Plan(regions, premium, shared, patterns(shorts, "short_code"))
+
+
+def _begins(patterns: tuple[re.Pattern[str], ...], national: str) -> bool:
+    """Whether a prefix of a national number is one of these numbers."""
+    return any(each.match(national) for each in patterns)
+
+
+def _tariff(code: int, kind: int) -> str:
+    if code in _SATELLITE:
+        return "satellite"
+    if code == _PERSONAL or kind == PhoneNumberType.PERSONAL_NUMBER:
+        return "personal"
+    return "international_network" if NO_COUNTRY in _plan_of(code).regions else ""
+
+
+@cache
+def _known_french_mobile() -> re.Pattern[str]:
+    metadata = PhoneMetadata.metadata_for_region("FR")
+    assert metadata is not None
+    assert metadata.mobile is not None
+    return re.compile(f"(?:{metadata.mobile.national_number_pattern})$")
 
 
 def _digits(text: str) -> str:
@@ -202,6 +330,17 @@ def _plain_form(country: str, code: int) -> re.Pattern[str] | None:
     lengths = "|".join(f"[0-9]{{{n}}}" for n in metadata.general_desc.possible_length)
     guard = f"(?!{prefix})" if prefix else ""
     return re.compile(rf"\+{code}{guard}(?:{lengths})")
+
+
+def is_country(code: str) -> bool:
+    """Whether this is the ISO 3166 code of a country with numbers, or NO_COUNTRY."""
+    return code == NO_COUNTRY or code in phonenumbers.SUPPORTED_REGIONS
+
+
+def has_country_code(prefix: str) -> bool:
+    """Whether digits in E.164 with + begin with a country code that is in use."""
+    codes = phonenumbers.COUNTRY_CODE_TO_REGION_CODE
+    return any(int(prefix[1:end]) in codes for end in range(2, min(5, len(prefix) + 1)))
 
 
 def _article(kind: str) -> str:

@@ -54,6 +54,8 @@ class Store:
     Attributes:
         refused: how many bad documents were met, by kind "line" and "reg".
         on_refused: called with the key and the error of each.
+        on_refused_target: called with the number of each line that is read, the condition of each
+            of its forwards whose target is refused, that target and why.
         on_trouble: called with the server, the error and its kind (`rules.trouble`) whenever
             something is wrong with Redis.
         on_fleet: called with the name of a fleet whose document or usage has changed; with None
@@ -78,6 +80,7 @@ class Store:
     ) -> None:
         self.refused = {"line": 0, "reg": 0}
         self.on_refused: Callable[[str, DocumentError], None] | None = None
+        self.on_refused_target: Callable[[str, str, str, str], None] | None = None
         self.on_trouble: Callable[[str, BaseException, str], None] | None = None
         self.on_fleet: Callable[[str | None], None] | None = None
         self.on_line: Callable[[str | None], None] | None = None
@@ -88,6 +91,7 @@ class Store:
         self._zone = ZoneInfo(timezone)
         self._cache = Cache(cache_lines, stale_max_s)
         self._reads: dict[str, Lookup] = {}
+        self._edition = 0  # of the numbering plan
         self._begun = time.monotonic()
 
         def make(name: str, dial: Any, **more: Any) -> Shard:
@@ -115,6 +119,14 @@ class Store:
         await self._layout.close()
         for read in list(self._reads.values()):
             self._failed(read)
+
+    def renumber(self, numbering: Numbering) -> None:
+        """From now on numbers are recognised by another plan: what is in memory is read again."""
+        self._numbering = numbering
+        self._edition += 1
+        for shard in self._layout.shards:
+            shard.forget()
+        self._overtake_all()
 
     def peek(self, number: str) -> Entry | None:
         """What memory knows about a number; None when Redis has to be asked (`look_up`).
@@ -275,7 +287,7 @@ class Store:
         """Read an answer. A document that has not changed is not parsed again, nor counted."""
         members = pairs(listed)
         before = self._cache.find(number)
-        line, refused, digest = None, None, _digest(document)
+        line, refused, digest = None, None, _digest(document, self._edition)
         if before is not None and before.digest == digest:
             line, refused = before.entry.line, before.entry.refused
         elif document is not None:
@@ -298,7 +310,11 @@ class Store:
     def _line(self, number: str, document: bytes | ResponseError) -> Line:
         if isinstance(document, ResponseError):
             raise DocumentError("document", None, "key is no string")
-        return load_line(document, number, self._numbering)
+        line = load_line(document, number, self._numbering)
+        if self.on_refused_target is not None:
+            for condition, to, refused in line.refused_targets():
+                self.on_refused_target(number, condition.value, to.number, refused)
+        return line
 
     def _refuse(self, kind: str, number: str, error: DocumentError) -> None:
         self.refused[kind] += 1
@@ -379,9 +395,10 @@ class Store:
         self._reads.clear()
 
 
-def _digest(document: bytes | ResponseError | None) -> bytes:
+def _digest(document: bytes | ResponseError | None, edition: int) -> bytes:
+    """Stands for a document as it is read by an edition of the numbering plan."""
     if document is None:
         return b""
     if isinstance(document, ResponseError):
         return b"no string"
-    return hashlib.blake2b(document, digest_size=16).digest()
+    return hashlib.blake2b(document, digest_size=16).digest() + b"%d" % edition

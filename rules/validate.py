@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rules.model import (
+    FLEET_COUNTRIES,
     Condition,
     Destination,
     DocumentError,
@@ -21,9 +22,20 @@ from rules.numbers import Numbering
 
 Others = Mapping[str, Line | None]
 
+# What the words of `Destination.why_refused` leave to be said.
+_REFUSED = {
+    "invalid": "invalid: no valid number of its country, see numbering.also_valid",
+    "country": "country: {country} is not in numbering.forward_countries",
+    FLEET_COUNTRIES: "fleet_countries: {country} is not in forward_countries of fleet {fleet}",
+}
+
 
 def check_write(
-    document: Mapping[str, Any], others: Others, numbering: Numbering, number: str | None = None
+    document: Mapping[str, Any],
+    others: Others,
+    numbering: Numbering,
+    number: str | None = None,
+    countries: frozenset[str] | None = None,
 ) -> Line:
     """Check a document before it is written; the line that it describes.
 
@@ -34,32 +46,41 @@ def check_write(
         others: the line of each number that the document's forwards name (`numbers_named`); None
             or absent when it is no line of ours.
         number: the number of the key it is to be written to, in E.164; None: the document's own.
+        countries: `forward_countries` of the line's fleet; None = it has none.
 
     Raises:
         DocumentError: naming the field and its value.
     """
     line = load_line(encode_document(document), number, numbering)
-    check_line(line, document, others)
+    check_line(line, document, others, countries)
     return line
 
 
-def check_line(line: Line, document: Mapping[str, Any], others: Others) -> None:
+def check_line(
+    line: Line,
+    document: Mapping[str, Any],
+    others: Others,
+    countries: frozenset[str] | None = None,
+) -> None:
     """The same for a document that has been read: `line` is what it describes."""
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         offer = document.get("offer")
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
         raise DocumentError("offer.mobile_hours", given, "must be above 0 for mobile hours")
     for condition, forward in line.forwards.items():
-        _check_forward(line, condition, forward, others)
+        _check_forward(line, condition, forward, others, countries)
 
 
-def lines_needed(line: Line) -> tuple[str, ...]:
-    """The other numbers whose lines decide whether a document may be written: mailboxes and faxes.
-    A forward to a number may lead anywhere."""
+def lines_needed(line: Line, countries: frozenset[str] | None = None) -> tuple[str, ...]:
+    """The other numbers whose lines decide whether a document may be written: mailboxes, faxes, and
+    numbers that may be called only as lines of the fleet. Other numbers may be anybody's."""
     return tuple(
-        forward.to.number
+        to.number
         for forward in line.forwards.values()
-        if forward.to and forward.to.kind is not Kind.NUMBER and forward.to.number != line.number
+        if (to := forward.to) is not None
+        and not to.never
+        and to.number != line.number
+        and (to.kind is not Kind.NUMBER or to.why_refused(inside=False, countries=countries))
     )
 
 
@@ -70,7 +91,7 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
         DocumentError: the document cannot be read.
     """
     line = load_line(encode_document(document), None, numbering)
-    named = (f.to.number for f in line.forwards.values() if f.to and not f.to.refused)
+    named = (f.to.number for f in line.forwards.values() if f.to and not f.to.never)
     return tuple(dict.fromkeys(n for n in named if n != line.number))
 
 
@@ -88,24 +109,36 @@ def canonical(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
     return result
 
 
-def _check_forward(line: Line, condition: Condition, forward: Forward, others: Others) -> None:
+def _check_forward(
+    line: Line,
+    condition: Condition,
+    forward: Forward,
+    others: Others,
+    countries: frozenset[str] | None,
+) -> None:
     if forward.to is None:
         return
     field = f"forwards.{condition}.to.number"
-    problem = _wrong_target(line, forward.to, others)
+    problem = _wrong_target(line, forward.to, others, countries)
     if problem is not None:
         raise DocumentError(field, forward.to.number, problem)
 
 
-def _wrong_target(line: Line, to: Destination, others: Others) -> str | None:
-    if to.refused is not None:
-        return f"is a number that can be no target ({to.refused})"
+def _wrong_target(
+    line: Line, to: Destination, others: Others, countries: frozenset[str] | None
+) -> str | None:
+    target = others.get(to.number) if not to.never else None
+    inside = to.number == line.number or (target is not None and target.fleet == line.fleet)
+    refused = to.why_refused(inside, countries)
+    if refused is not None:
+        return f"is a number that can be no target ({_REFUSED.get(refused, refused)})".format(
+            country=to.country, fleet=line.fleet
+        )
     if to.number == line.number:
         return None if to.kind is Kind.VOICEMAIL else "is the line itself"
     if to.kind is Kind.NUMBER:
         # A line of the fleet, or any outside number; another fleet's line is outside too.
         return None
-    target = others.get(to.number)
     if target is None:
         return f"is no line of ours, so it has no {to.kind}"
     if target.fleet != line.fleet:

@@ -14,6 +14,7 @@ import orjson
 from redis.asyncio import Redis, RedisCluster
 
 from engine.changes import audit
+from rules.fleet import FLEET, countries_of
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
@@ -137,5 +138,6 @@ async def _check(
             others[other] = load_line(raw, other, numbering) if raw else None
         except DocumentError:
             others[other] = None  # whatever it is, it is no line that can be forwarded to
-    check_write(part, others, numbering, number)
+    fleet = countries_of(await client.get(FLEET + line.fleet), line.fleet)
+    check_write(part, others, numbering, number, fleet)
     return line

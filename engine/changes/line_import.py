@@ -21,6 +21,7 @@ import redis
 from engine.changes import audit
 from engine.changes.line_file import RowError, read_rows
 from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_words, slot_of
+from rules.fleet import FLEET, countries_of
 from rules.model import DocumentError, Line, Offer, load_line
 from rules.numbers import Numbering
 from rules.trouble import REDIS_ERRORS
@@ -99,6 +100,7 @@ class LineImport:
         self._progress = progress
         self._fleets: dict[str, int] = {}
         self._names: list[str] = []
+        self._fleet_countries: dict[str, frozenset[str] | None] = {}
         self._known: dict[str, int] = {}  # number -> its fleet's place and whether it has fax
         self._outside: dict[str, Line | None] = {}
         self._slots: list[tuple[int, int]] = []  # slot and place in the file of each change
@@ -132,9 +134,10 @@ class LineImport:
                 continue
             try:
                 line = load_line(orjson.dumps(row), None, self._numbering)
-                needs = bool(lines_needed(line))
+                countries = self._countries(line.fleet)
+                needs = bool(lines_needed(line, countries))
                 if not needs:
-                    check_line(line, row, {})
+                    check_line(line, row, {}, countries)
             except (DocumentError, TypeError) as error:
                 self._fault(place, error)
                 continue
@@ -187,7 +190,7 @@ class LineImport:
         missing = {
             target
             for line in lines.values()
-            for target in lines_needed(line)
+            for target in lines_needed(line, self._countries(line.fleet))
             if target not in self._known and target not in self._outside
         }
         if len(self._outside) > 100_000:
@@ -197,8 +200,9 @@ class LineImport:
         for place, _, number, text in batch:
             if number not in lines:
                 continue
+            line = lines[number]
             try:
-                check_line(lines[number], _Lazily(text), others)
+                check_line(line, _Lazily(text), others, self._countries(line.fleet))
             except DocumentError as error:
                 self._fault(place, error)
 
@@ -231,6 +235,13 @@ class LineImport:
         if place == len(self._names):
             self._names.append(line.fleet)
         self._known[line.number] = place << 1 | line.offer.fax
+
+    def _countries(self, fleet: str) -> frozenset[str] | None:
+        """Where the fleet's targets may be, read once."""
+        if fleet not in self._fleet_countries:
+            raw = self._client.get(FLEET + fleet)
+            self._fleet_countries[fleet] = countries_of(raw, fleet)
+        return self._fleet_countries[fleet]
 
     def _fault(self, place: int, text: object) -> None:
         self.plan.fault_count += 1

@@ -17,7 +17,6 @@ from engine.commands.documents import Documents
 from engine.commands.output import print_json
 from engine.commands.writing import myself
 from engine.config import Config
-from rules.numbers import Numbering
 
 SHOWN_FAULTS = 20
 PROGRESS_S = 0.5
@@ -61,7 +60,7 @@ def import_lines(
     from engine.changes.line_switch import ImportRefused
 
     chosen = form or ("csv" if Path(file.name or "").suffix.lower() == ".csv" else "jsonl")
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     with (
         open_redis(config) as client,
         LineImport(
@@ -120,7 +119,7 @@ def export_lines(form: str | None, config: Config) -> int:
       renvoi line export > lines.jsonl
       renvoi line export --format csv > lines.csv
     """
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     progress = _Progress()
     out = sys.stdout.buffer
     with open_redis(config) as client:

@@ -6,7 +6,7 @@ if none of them changed meanwhile: then it is checked again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -15,6 +15,7 @@ import redis
 from engine.changes import audit
 from engine.commands.context import Failed, Wrong
 from engine.commands.writing import ATTEMPTS, Entries, Read, Writing, begin, myself
+from rules.fleet import FLEET, countries_of
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
@@ -166,11 +167,18 @@ class Documents:
             except DocumentError as error:
                 raise Wrong(f"line {number}: its own document is refused: {error}") from None
         others |= own
-        for place, document in enumerate(parts):
+        countries = {
+            fleet: countries_of(self._redis.get(FLEET + fleet), fleet)
+            for fleet in {line.fleet for line in lines}
+        }
+        for place, (document, line) in enumerate(zip(documents, lines, strict=True)):
+            if document is None:
+                continue
             try:
-                check_write(document, others, self._numbering, lines[place].number)
+                fleet = countries[line.fleet]
+                check_write(document, others, self._numbering, line.number, fleet)
             except DocumentError as error:
-                raise Wrong(f"{_name(parts, place)}: {error}") from None
+                raise Wrong(f"{_name(documents, place)}: {error}") from None
 
     def _values(self, keys: list[Any]) -> list[bytes | None]:
         if not keys:
@@ -204,8 +212,8 @@ def parse_document(raw: bytes, name: str) -> Document:
     return document
 
 
-def _name(documents: list[Document], place: int) -> str:
+def _name(documents: Sequence[Document | None], place: int) -> str:
     """How an error names one of the documents."""
-    number = documents[place].get("number")
+    number = (documents[place] or {}).get("number")
     where = f" {number}" if isinstance(number, str) else ""
     return f"document {place + 1}, line{where}" if len(documents) > 1 else f"line{where}"

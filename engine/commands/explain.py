@@ -21,7 +21,6 @@ from engine.commands.context import (
 from engine.commands.output import print_json
 from engine.commands.usage import duration
 from engine.config import Config
-from rules.numbers import Numbering
 
 if TYPE_CHECKING:
     from engine.explain import Facts
@@ -47,7 +46,7 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     from engine import redis_client
     from engine.explain import RefusedLine, Told, UnknownLine, explain_call, plain
 
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     known = read_number("--from", caller, numbering) if caller is not None else None
 
@@ -102,4 +101,6 @@ def _known(facts: Facts) -> Iterator[str]:
         yield f"{fleet}, no cap"
     else:
         left = duration(max(0.0, facts.cap_left_s))
-        yield f"{fleet}, {left} left of {duration(facts.cap_s)} out of plan this month"
+        yield f"{fleet}, {left} left of {duration(facts.cap_s)} out of plan and abroad this month"
+    if facts.countries is not None:
+        yield f"    its targets may be in: {', '.join(facts.countries) or 'no country'}"

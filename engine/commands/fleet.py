@@ -13,8 +13,8 @@ import orjson
 from engine.changes import audit
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
 from engine.commands.line import INPUT_BYTES, parse_input
-from engine.commands.output import print_json, print_table
-from engine.commands.usage import CLASSES, duration, of_key
+from engine.commands.output import print_json, print_table, warn
+from engine.commands.usage import CLASSES, capped, duration, of_key
 from engine.commands.writing import ATTEMPTS, begin, myself
 from engine.config import Config
 from rules.billing import month_of
@@ -29,7 +29,8 @@ def fleet_group() -> None:
     """Write, show, list and delete fleets.
 
     A fleet is named by the `fleet` of its lines. Its document is optional: it may cap the seconds
-    out of plan that all its lines use in a month, and suspend them all.
+    out of plan and abroad that all its lines use in a month, say in which countries their targets
+    may be, and suspend them all.
 
     \b
     Examples:
@@ -49,10 +50,12 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
     replaced.
 
     \b
-    name         as in the lines' `fleet`, at most 64 characters without braces
-    cap_seconds  seconds out of plan a month, all lines together; null = no cap
-    suspended    true: calls to its lines get 403
-    label        for people
+    name               as in the lines' `fleet`, at most 64 characters without braces
+    cap_seconds        seconds out of plan and abroad a month, all lines together; null = no cap
+    suspended          true: calls to its lines get 403
+    forward_countries  list of ISO codes: where the targets of its lines may be, besides the fleet;
+                       narrows numbering.forward_countries, and never widens it; null = the same
+    label              for people
 
     \b
     Example:
@@ -60,6 +63,7 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
     fleets: dict[str, dict[str, Any] | None] = {}
+    idle = []  # what a list names and the engine does not allow
     for place, document in enumerate(documents, 1):
         which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
         try:
@@ -69,8 +73,17 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
         if fleet.name in fleets:
             raise Wrong(f"{which}: name: is given twice (got {fleet.name!r})")
         fleets[fleet.name] = document
+        allowed = config.numbering.forward_countries
+        extra = fleet.forward_countries or frozenset()
+        idle += [
+            f"fleet {fleet.name}: forward_countries: {code} has no effect, "
+            "numbering.forward_countries does not have it"
+            for code in sorted(extra.difference(extra if allowed is None else allowed))
+        ]
     with open_redis(config) as client:
         _change(client, fleets)
+    for told in idle:
+        warn(told)
     if as_json:
         print_json({"written": list(fleets)})
     else:
@@ -101,7 +114,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
     if as_json:
         print_json({**orjson.loads(raw), "month": month, "usage": used})
         return
-    spent = used.get("out_of_plan", 0)
+    spent = capped(used)
     left = None if fleet.cap_seconds is None else max(0, fleet.cap_seconds - spent)
     facts = [
         ("name", fleet.name),
@@ -109,10 +122,11 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         ("suspended", "yes" if fleet.suspended else "no"),
         ("cap a month", "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)),
         ("left", "-" if left is None else duration(left)),
+        ("countries", _told(fleet.forward_countries)),
         *((f"{name} {month}", duration(used.get(name, 0))) for name in CLASSES),
     ]
     for what, value in facts:
-        click.echo(f"{what:<20} {value}")
+        click.echo(f"{what:<29} {value}")
 
 
 @fleet_group.command("list")
@@ -137,7 +151,7 @@ def list_fleets(config: Config, as_json: bool) -> None:
         return
     rows = []
     for name, raw, used in found:
-        spent = duration(used.get("out_of_plan", 0))
+        spent = duration(capped(used))
         try:
             fleet = load_fleet(raw, name)
         except DocumentError as error:
@@ -145,7 +159,7 @@ def list_fleets(config: Config, as_json: bool) -> None:
             continue
         cap = "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)
         rows.append([name, "SUSPENDED" if fleet.suspended else "on", cap, spent])
-    print_table(["NAME", "STATE", "CAP", f"OUT OF PLAN {month}"], rows)
+    print_table(["NAME", "STATE", "CAP", f"USED OF IT {month}"], rows)
 
 
 @fleet_group.command("delete", short_help="Delete the document of fleet NAME.")
@@ -179,6 +193,12 @@ def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
             if change.write(texts, entries):
                 return
     raise Failed("fleet: changed by others all the time, nothing was written")
+
+
+def _told(countries: frozenset[str] | None) -> str:
+    if countries is None:
+        return "all of numbering.forward_countries"
+    return ", ".join(sorted(countries)) or "none"
 
 
 def _read(name: str, raw: bytes) -> Fleet:

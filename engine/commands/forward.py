@@ -64,7 +64,7 @@ def set_forward(
     """
     if after_s is not None and condition != Condition.NO_ANSWER:
         raise Wrong(f"--after: only no_answer waits (got {after_s} for {condition})")
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     to = read_destination(dest, number, numbering)
 
@@ -95,7 +95,7 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
     Example:
       renvoi forward off 0972101001 unconditional
     """
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
 
     def change(document: Document) -> None:
@@ -113,7 +113,7 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
 @with_json
 def show_forwards(n: str, config: Config, as_json: bool) -> None:
     """Show the four forwards of line N."""
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
         raw = Documents(client, numbering).raw(number)

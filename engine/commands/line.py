@@ -17,7 +17,6 @@ from engine.commands.output import print_json, print_table, warn
 from engine.config import Config
 from engine.registration.digest import ha1
 from rules.model import Condition, DocumentError, Line, load_line
-from rules.numbers import Numbering
 
 INPUT_BYTES = 512 * 1024 * 1024
 
@@ -57,7 +56,7 @@ def set_lines(file: Any, config: Config, as_json: bool) -> None:
       renvoi line show 0972101001 --json | jq '.max_calls = 2' | renvoi line set -
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     with open_redis(config) as client:
         lines = Documents(client, numbering).put(documents)
         acks = in_force_blocking(client, lines[-1].number)
@@ -80,7 +79,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
     Example:
       renvoi line show 0972101001
     """
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
         raw = Documents(client, numbering).raw(number)
@@ -100,7 +99,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
 @with_json
 def list_lines(config: Config, as_json: bool) -> None:
     """List all lines with the forwards that are on."""
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     with open_redis(config) as client:
         stored = list(Documents(client, numbering).every())
     if as_json:
@@ -131,7 +130,7 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
     """Delete line N. Lines that forward to it are named: those forwards then count as off, or
     lead outside.
     """
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
         documents = Documents(client, numbering)
@@ -203,6 +202,8 @@ def forwards_told(line: Line) -> list[tuple[str, str]]:
             told = "voicemail" if own else f"{forward.to.kind} {forward.to.number}"
             if forward.after_s is not None and condition is Condition.NO_ANSWER:
                 told += f" after {forward.after_s} s"
+            if refused := forward.to.why_refused(inside=False, countries=None):
+                told += f" (counts as off: {refused})"
         result.append((condition.value, told))
     return result
 

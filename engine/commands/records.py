@@ -19,7 +19,6 @@ from engine.commands.output import print_json, warn
 from engine.config import Config
 from engine.records.record import FIELDS, STREAM, CallRecord, read_entry
 from engine.telemetry.metrics import CONDITIONS, OUTCOMES
-from rules.numbers import Numbering
 
 FOLLOW_BLOCK_MS = 1000
 _PAGE = 1000  # entries in one answer
@@ -116,7 +115,7 @@ def show_records(
         raise Wrong("--csv: does not go with --json")
     zone, now = ZoneInfo(config.numbering.timezone), time.time()
     wanted = Wanted(
-        None if line is None else read_number("--line", line, Numbering(config.numbering.country)),
+        None if line is None else read_number("--line", line, config.numbering.plan()),
         condition,
         outcome,
         None if since is None else read_when("--since", since, zone, now),

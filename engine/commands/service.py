@@ -12,12 +12,12 @@ import click
 
 from engine.commands.context import CONFIG_PATH, Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
-from engine.commands.output import print_json
+from engine.commands.output import print_json, warn
 from engine.config import Config
 from rules.model import DocumentError, load_line
-from rules.numbers import Numbering
 
 PJSIP_TIMEOUT_S = 30
+SHOWN_TARGETS = 20
 
 
 @click.command("serve", short_help="Take calls.")
@@ -117,7 +117,7 @@ def _check_sip(_config: Config) -> str:
 
 
 def _check_redis(config: Config) -> str:
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     with open_redis(config) as client:
         from engine import redis_check
 
@@ -127,18 +127,28 @@ def _check_redis(config: Config) -> str:
             told = redis_check.describe(client, url)
         except redis_check.Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
-        count, refused = 0, []
+        count, refused, idle = 0, [], []
         for number, raw in Documents(client, numbering).every():
             count += 1
             try:
-                load_line(raw, number, numbering)
+                line = load_line(raw, number, numbering)
             except DocumentError as error:
                 refused.append(f"line {number}: {error}")
+                continue
+            idle += [
+                f"line {number}: {condition} to {to.number} counts as off ({why})"
+                for condition, to, why in line.refused_targets()
+            ]
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
-    return f"{told}; {where}: {count:,} lines"
+    for told_of in idle[:SHOWN_TARGETS]:
+        warn(told_of)
+    if len(idle) > SHOWN_TARGETS:
+        warn(f"and {len(idle) - SHOWN_TARGETS} more forwards to numbers that are refused")
+    off = f", {len(idle)} forwards to refused numbers" if idle else ""
+    return f"{told}; {where}: {count:,} lines{off}"
 
 
 def _check_destinations(config: Config) -> str:

@@ -15,10 +15,10 @@ from engine.commands.output import print_json
 from engine.config import Config
 from rules.billing import month_of
 from rules.fleet import FLEET
-from rules.model import DocumentError, load_line
+from rules.model import CAPPED, Billing, DocumentError, load_line
 from rules.numbers import Numbering
 
-CLASSES = ("free", "standard", "deducted", "out_of_plan")
+CLASSES = tuple(each.value for each in Billing)
 _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 
 
@@ -37,7 +37,7 @@ def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None
       renvoi usage 0972101001
       renvoi usage fleet:acme --month 2026-10
     """
-    numbering = Numbering(config.numbering.country)
+    numbering = config.numbering.plan()
     this_month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
     if month is not None and not _MONTH.fullmatch(month):
         raise Wrong(f"--month: expected YYYY-MM, such as {this_month} (got {month!r})")
@@ -57,9 +57,9 @@ def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None
         return
     click.echo(f"{owner} {asked}")
     for name in CLASSES:
-        click.echo(f"  {name:<12} {duration(used.get(name, 0)):>12}")
+        click.echo(f"  {name:<21} {duration(used.get(name, 0)):>12}")
     if plan_s is not None and left is not None:
-        click.echo(f"  {'plan':<12} {duration(plan_s):>12}, {duration(left)} left")
+        click.echo(f"  {'plan':<21} {duration(plan_s):>12}, {duration(left)} left")
 
 
 def of_key(redis: Any, key: str) -> dict[str, int]:
@@ -76,6 +76,11 @@ def of_key(redis: Any, key: str) -> dict[str, int]:
         if text.lstrip("-").isdigit():
             used[name.decode("utf-8", "replace")] = int(text)
     return used
+
+
+def capped(used: dict[str, int]) -> int:
+    """The seconds that count against a fleet's cap."""
+    return sum(used.get(each, 0) for each in CAPPED)
 
 
 def duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from engine.records.record import STREAM, Entry
+from rules.model import CAPPED, Billing
 from rules.standing import standing_key
 
 _log = structlog.get_logger("cdr")
@@ -147,7 +148,7 @@ end
 return {beyond, refused}
 """
 )
-METERED = ("deducted", "out_of_plan")
+METERED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
 """The classes of calls that are counted against a plan or a cap while they stand."""
 
 

@@ -21,7 +21,8 @@ from engine.records.batch import METERED, run_script
 from rules import tasks
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
-from rules.fleets import Fleets, FleetState
+from rules.fleets import Fleets, FleetState, capped_s
+from rules.model import CAPPED
 from rules.standing import Note, encode_note, out_of_plan_of, read_notes, standing_key
 
 if TYPE_CHECKING:
@@ -36,10 +37,11 @@ _CONFIRM = 2  # ticks in a row above the cap before calls are ended
 
 # KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
 # Both are read at one moment.
-_NOTE = """
+_NOTE = f"""
 for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])
-return {redis.call('HGET', KEYS[1], 'out_of_plan'), redis.call('HGETALL', KEYS[2])}
+return {{redis.call('HMGET', KEYS[1], {", ".join(f"'{each}'" for each in CAPPED)}),
+  redis.call('HGETALL', KEYS[2])}}
 """
 
 
@@ -186,7 +188,7 @@ class Meter:
         notes = await read_notes(dict(zip(stored[::2], stored[1::2], strict=True)), now)
         for id_ in gone:
             notes.pop(id_, None)
-        await self._weigh(fleet, _number(used), notes, now)
+        await self._weigh(fleet, capped_s(used), notes, now)
 
     def _note(self, call_id: str, now: float) -> Note:
         call = self._calls[call_id]
@@ -211,10 +213,3 @@ class Meter:
             if call is not None and (not call.planned or call.line in exhausted):
                 _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)
                 call.stop()
-
-
-def _number(raw: bytes | None) -> float:
-    try:
-        return float(raw or 0)
-    except ValueError:
-        return 0.0

@@ -24,6 +24,8 @@ from engine.telemetry.exposition import (
 )
 from rules import trouble
 from rules.decide import PREVENTED
+from rules.model import Billing
+from rules.numbers import REFUSALS
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
@@ -99,7 +101,7 @@ ROLES = ("line", "voicemail", "fax", "number")
 # somebody else answered or the caller was gone.
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
-BILLING = ("free", "standard", "deducted", "out_of_plan")
+BILLING = tuple(each.value for each in Billing)
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
 # Is 99 % of decisions under 1 ms, and where does the rest stand?
@@ -232,6 +234,12 @@ class Metrics:
         self._documents = Counters(
             "renvoi_documents_refused_total", "Bad documents found in Redis.", ["kind"], DOCUMENTS
         )
+        self._targets_refused = Counters(
+            "renvoi_targets_refused_total",
+            "Forwards that are on to a number that is refused, in lines as they were read.",
+            ["reason"],
+            REFUSALS,
+        )
         self._redis_errors = Counters(
             "renvoi_redis_errors_total",
             "What was wrong with Redis, by kind, each time it was met.",
@@ -305,7 +313,8 @@ class Metrics:
         self.families: tuple[Family, ...] = (
             build, self._calls, self._answers, self._ends, self._targets, self._arrivals,
             self._billed, self._prevented, self._rejected, self._races, self._connections_failed,
-            self._registrations, self._documents, self._redis_errors,
+            self._registrations, self._documents, self._targets_refused,
+            self._redis_errors,
             decision, post_dial_delay, lookup, forward_delay,
             ring, ring_overrun, conversation, *self._watched.values(), self._messages,
             self._destinations, *process_families(),
@@ -371,6 +380,10 @@ class Metrics:
         """Counts a bad document; `kind` is `line` or `reg`."""
         counts = self._documents.counts
         counts[kind if kind in counts else "line"] += 1
+
+    def target_refused(self, reason: str) -> None:
+        """Counts a target that is refused; `reason` is one of `rules.numbers.REFUSALS`."""
+        self._targets_refused.counts[reason] += 1
 
     def redis_error(self, kind: str) -> None:
         """Counts an error of Redis; `kind` is one of `rules.trouble.KINDS`."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 
+from rules.model import Billing
 from tests.manager.site import Api, Manager, read, write
 
 LINE, PEER, FAX, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 9))
@@ -161,6 +162,24 @@ REFUSALS = [
     (to("number", "0899123456"), "to.number", "is a number that can be no target (premium)"),
     (to("number", "15"), "to.number", "is a number that can be no target (emergency)"),
     (to("number", "3900"), "to.number", "is a number that can be no target (short)"),
+    (to("number", "+4990012345670"), "to.number", "is a number that can be no target (premium)"),
+    (to("number", "+4911833"), "to.number", "is a number that can be no target (short)"),
+    (
+        to("number", "+491805123456"),
+        "to.number",
+        "is a number that can be no target (shared_cost)",
+    ),
+    (
+        to("number", "+33700000001"),
+        "to.number",
+        "is a number that can be no target"
+        " (invalid: no valid number of its country, see numbering.also_valid)",
+    ),
+    (
+        to("number", "+33612345678;ext=2"),
+        "to.number",
+        "has an extension, which cannot be dialled",
+    ),
     (to("number", "hello"), "to.number", "is no telephone number"),
     (to("number", "06123456"), "to.number", "is too short to be a number"),
     (to("number"), "to.number", "is needed for kind number"),
@@ -269,7 +288,7 @@ def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
     assert [c["contact"] for c in state["registrations"]] == ["sip:a@10.0.0.1"]
     assert (state["registered"], state["calls_in_progress"], state["max_calls"]) == (True, 1, 2)
     usage = acme.get(f"/lines/{LINE}/usage?month=2026-11").json
-    assert usage["seconds"] == {"free": 0, "standard": 0, "deducted": 600, "out_of_plan": 0}
+    assert usage["seconds"] == dict.fromkeys(Billing, 0) | {"deducted": 600}
     assert (usage["plan_hours"], usage["plan_left_s"]) == (2, 6600)
     assert acme.get(f"/lines/{LINE}/usage?month=november").fields().keys() == {"month"}
     acme.put(FORWARDS + "/busy", to("number", MOBILE))
@@ -278,6 +297,38 @@ def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
     assert told["stages"][1]["decision"]["number"] == MOBILE
     assert acme.get(f"/lines/{LINE}/explain?from=x").fields().keys() == {"from"}
     client.delete(f"reg:{LINE}", f"live:{LINE}", f"usage:{LINE}:2026-11")
+
+
+def test_a_fleets_countries_are_those_of_its_lines_targets(
+    acme: Api, client: redis.Redis
+) -> None:
+    client.set("fleet:acme", '{"name": "acme", "forward_countries": ["FR"]}')
+    answer = acme.put(FORWARDS + "/unreachable", to("number", "+447400123456"))
+    assert answer.status == 422
+    assert "GB is not in forward_countries of fleet acme" in answer.fields()["to.number"]
+    assert acme.put(FORWARDS + "/unreachable", to("number", MOBILE)).status == 200
+    client.delete("fleet:acme")
+    assert acme.put(FORWARDS + "/unreachable", to("number", "+447400123456")).status == 200
+    told = acme.get(f"/lines/{LINE}/explain").json["stages"]
+    assert "billing international" in json.dumps(told)
+    # What was right before: the forward counts as off, and the state says why.
+    assert acme.get(f"/lines/{LINE}/state").json["refused"] == {}
+    client.set("fleet:acme", '{"name": "acme", "forward_countries": ["FR"]}')
+    assert acme.get(f"/lines/{LINE}/state").json["refused"] == {"unreachable": "fleet_countries"}
+    assert "which forward_countries of fleet acme does not have" in json.dumps(
+        acme.get(f"/lines/{LINE}/explain").json
+    )
+    client.delete("fleet:acme")
+
+
+def test_stored_targets_that_are_refused_are_in_the_state(acme: Api, client: redis.Redis) -> None:
+    bad = {"unconditional": "+4990012345670", "busy": "+33700000001", "no_answer": "+33112"}
+    forwards = {condition: to("number", number) for condition, number in bad.items()}
+    write(client, LINE, forwards=forwards)
+    refused = {"unconditional": "premium", "busy": "invalid", "no_answer": "emergency"}
+    assert acme.get(f"/lines/{LINE}/state").json["refused"] == refused
+    steps = acme.get(f"/lines/{LINE}/explain").json["stages"][0]["steps"]
+    assert steps[0].startswith("unconditional: not allowed, +4990012345670")
 
 
 def test_that_a_number_is_somebody_elses_line_is_not_told(acme: Api, client: redis.Redis) -> None:

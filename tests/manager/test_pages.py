@@ -227,6 +227,10 @@ REFUSALS = [
     ("number", "0899 12 34 56", "Les numéros surtaxés ne sont pas possibles."),
     ("number", "112", "Les numéros d’urgence ne sont pas possibles."),
     ("number", "3900", "Les numéros courts ne sont pas possibles."),
+    ("number", "+49 900 1234567 0", "Les numéros surtaxés ne sont pas possibles."),
+    ("number", "+49 180 5123456", "Les numéros à coût partagé ne sont pas possibles."),
+    ("number", "07 00 00 00 01", "Ce numéro n’est pas attribuable."),
+    ("number", "+49 11833", "Les numéros courts ne sont pas possibles."),
     ("number", "06 12 34", "Les numéros courts ne sont pas possibles."),
     ("number", "06 12 34 56", "Il manque des chiffres à ce numéro."),
     ("number", "06 12 34 56 78 90 12 34", "Ce numéro a trop de chiffres."),
@@ -311,6 +315,11 @@ COSTS = [
     ),
     ({}, "0612345678", "l’offre de cette ligne ne comprend pas les mobiles"),
     ({"mobile": "unlimited"}, "0140000000", "Au tarif d’un appel ordinaire"),
+    ({"mobile": "unlimited"}, "+44 7400 123456", "À l’international : hors forfait"),
+    ({"mobile": "hours", "mobile_hours": 2}, "+44 20 7946 0123", "À l’international"),
+    ({}, "+881 612345678", "Satellite : hors forfait"),
+    ({}, "+44 70 1234 5678", "Numéro personnel : hors forfait"),
+    ({}, "+800 1234 5678", "Réseau mondial : hors forfait"),
     ({}, PEER, "Gratuit : ligne de votre parc."),
     ({}, OTHER, "Au tarif d’un appel ordinaire"),
 ]
@@ -338,6 +347,40 @@ def test_the_fleets_cap_is_told(marie: Visitor, client: redis.Redis) -> None:
     told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
     assert "Le plafond hors forfait du parc est atteint" in told
     client.delete("fleet:acme", f"usage:fleet:acme:{month}")
+
+
+def test_calls_abroad_use_the_cap(marie: Visitor, client: redis.Redis) -> None:
+    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+    client.set("fleet:acme", '{"name": "acme", "cap_seconds": 7200}')
+    used = {"out_of_plan": "1800", "international": "900", "satellite": "900", "standard": "99999"}
+    for billing, seconds in used.items():
+        client.hset(f"usage:fleet:acme:{month}", billing, seconds)
+    assert "Il reste 1 h 00 sur 2 h 00" in text(marie.get(f"/lines/{LINE}"))
+    client.hset(f"usage:fleet:acme:{month}", "international", "9000")
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "+44 20 7946 0123"}
+    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "Le plafond hors forfait du parc est atteint" in told
+    client.delete("fleet:acme", f"usage:fleet:acme:{month}")
+
+
+def test_a_stored_target_that_is_refused_is_told_above_all(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    to = {"kind": "number", "number": "+4990012345670"}
+    write(client, LINE, forwards={"unconditional": {"on": True, "to": to}})
+    page = text(marie.get(f"/lines/{LINE}"))
+    assert "n’agit pas. Les numéros surtaxés ne sont pas possibles." in page
+    to["number"] = "+447400123456"
+    write(client, LINE, forwards={"unconditional": {"on": True, "to": to}})
+    assert "n’agit pas" not in text(marie.get(f"/lines/{LINE}"))
+    client.set("fleet:acme", '{"name": "acme", "forward_countries": ["FR"]}')
+    page = text(marie.get(f"/lines/{LINE}"))
+    assert "n’agit pas. Les renvois vers ce pays ne sont pas permis à votre parc." in page
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "+44 20 7946 0123"}
+    answer = marie.submit(marie.get(FORM), FORM, step="validate", unconditional__on=None, **fields)
+    assert answer.status == 422
+    assert "Les renvois vers ce pays ne sont pas permis à votre parc." in text(answer)
+    client.delete("fleet:acme")
 
 
 def test_all_calls_win_over_the_others(marie: Visitor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -9,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rules.billing import billing_class, month_of
-from rules.model import Line, Offer
+from rules.model import Condition, Line, Offer, load_line
+from rules.numbers import Numbering
 
 LINE = "+33972101001"
 MOBILE, FIXED, FLEET = "+33612345678", "+33123456789", "+33972101002"
@@ -45,6 +47,46 @@ def test_class(
     line = Line(LINE, "acme", offer=Offer(mobile=plan, mobile_hours=2))
     same_fleet = number in (LINE, FLEET)
     assert billing_class(line, kind, number, number == MOBILE, same_fleet, left_s) == expected
+
+
+@pytest.mark.parametrize("offer", ["none", "unlimited", "hours"])
+@pytest.mark.parametrize(
+    ("own", "number", "expected"),
+    [
+        (LINE, "+447400123456", "international"),  # a mobile abroad is in no plan
+        (LINE, "+442079460000", "international"),
+        (LINE, "+262692123456", "international"),
+        (LINE, "+18005551234", "international"),
+        (LINE, "+8816123456789", "satellite"),
+        (LINE, "+870773111632", "satellite"),
+        (LINE, "+8821612345678", "satellite"),
+        (LINE, "+883510000000001", "satellite"),
+        (LINE, "+447012345678", "personal"),
+        (LINE, "+80012345678", "international_network"),
+        (LINE, FIXED, "standard"),
+        (LINE, "+33800123456", "standard"),
+        ("+3227901234", "+32460123456", None),  # by the plan of a Belgian line
+        ("+3227901234", MOBILE, "international"),
+        ("+8816123456789", FIXED, "standard"),  # a line of no country counts to the engine's
+    ],
+)
+def test_class_of_what_is_abroad(
+    own: str, number: str, expected: str | None, offer: Literal["none", "unlimited", "hours"]
+) -> None:
+    to = {"kind": "number", "number": number}
+    document = {
+        "number": own,
+        "fleet": "acme",
+        "offer": {"mobile": offer, "mobile_hours": 2},
+        "forwards": {"busy": {"on": True, "to": to}},
+    }
+    line = load_line(json.dumps(document), own, Numbering("FR"))
+    target = line.forwards[Condition.BUSY].to
+    assert target is not None
+    found = billing_class(line, "number", number, target.mobile, False, None, target.tariff)
+    assert found == (expected or ("deducted" if offer == "hours" else "out_of_plan"))
+    inside = billing_class(line, "line", number, target.mobile, True, None, target.tariff)
+    assert inside == "free"
 
 
 def test_a_mobile_that_is_a_line_of_the_fleet_is_free() -> None:

@@ -10,9 +10,22 @@ import pytest
 from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
 from rules.fleets import FleetState
-from rules.model import Condition, Destination, DocumentError, Forward, Kind, Line, Offer
+from rules.model import (
+    Billing,
+    Condition,
+    Destination,
+    DocumentError,
+    Forward,
+    Kind,
+    Line,
+    Offer,
+    load_line,
+)
+from rules.numbers import Numbering
+from rules.validate import check_write
 
 NUMBER, MOBILE, FIXED = "+33972101001", "+33612345678", "+33123456789"
+ABROAD = "+447400123456"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +33,10 @@ NUMBER, MOBILE, FIXED = "+33972101001", "+33612345678", "+33123456789"
     [
         ({"name": "acme"}, Fleet("acme")),
         ({"name": "acme", "cap_seconds": 0}, Fleet("acme", cap_seconds=0)),
+        (
+            {"name": "acme", "forward_countries": ["FR", "001"]},
+            Fleet("acme", forward_countries=frozenset({"FR", "001"})),
+        ),
         (
             {"name": "acme", "label": "Acme SA", "cap_seconds": 3600, "suspended": True, "more": 1},
             Fleet("acme", "Acme SA", 3600, True),
@@ -42,6 +59,9 @@ def test_documents(document: dict[str, object], fleet: Fleet) -> None:
         ('{"name": "acme", "cap_seconds": -1}', "cap_seconds"),
         ('{"name": "acme", "cap_seconds": 1.5}', "cap_seconds"),
         ('{"name": "acme", "suspended": "no"}', "suspended"),
+        ('{"name": "acme", "forward_countries": "FR"}', "forward_countries"),
+        ('{"name": "acme", "forward_countries": ["FR", "XX"]}', "forward_countries[1]"),
+        ('{"name": "acme", "forward_countries": ["fr"]}', "forward_countries[0]"),
     ],
 )
 def test_a_bad_document_names_its_field(raw: str, field: str) -> None:
@@ -65,8 +85,8 @@ def test_the_cap_left_in_this_month_and_the_next() -> None:
     assert not FleetState().suspended
 
 
-def line(number: str, is_mobile: bool, **offer: object) -> Line:
-    to = Destination(Kind.NUMBER, number, mobile=is_mobile)
+def line(number: str, is_mobile: bool, tariff: Billing | None = None, **offer: object) -> Line:
+    to = Destination(Kind.NUMBER, number, mobile=is_mobile, tariff=tariff)
     forwards = {Condition.UNCONDITIONAL: Forward(True, to)}
     return Line(NUMBER, "acme", offer=Offer(**offer), forwards=forwards)  # type: ignore[arg-type]
 
@@ -83,6 +103,14 @@ def line(number: str, is_mobile: bool, **offer: object) -> Line:
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 10.0, 0.0, True),
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 0.0, 0.0, False),
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 0.0, 1.0, True),
+        # abroad, whatever the plan has left
+        (line(ABROAD, True, Billing.INTERNATIONAL), None, 0.5, True),
+        (line(ABROAD, True, Billing.INTERNATIONAL), None, 0.0, False),
+        (line(ABROAD, True, Billing.INTERNATIONAL, mobile="hours"), 9.0, 0.0, False),
+        *(
+            (line(ABROAD, False, tariff), None, 0.0, False)
+            for tariff in (Billing.SATELLITE, Billing.INTERNATIONAL_NETWORK, Billing.PERSONAL)
+        ),
         # everything else costs nothing out of plan
         (line(FIXED, False), None, 0.0, True),
     ],
@@ -97,6 +125,44 @@ def test_a_forward_out_of_plan_needs_some_of_the_cap(
     if not forwarded:  # the unconditional forward counts as off: the line rings
         assert isinstance(decision, Ring)
         assert "the cap of fleet acme is used up" in " ".join(explain(called, now, {}).steps)
+
+
+@pytest.mark.parametrize(
+    ("number", "countries", "inside", "refused"),
+    [
+        ("+447400123456", None, False, None),
+        ("+447400123456", {"GB"}, False, None),
+        ("+447400123456", {"FR"}, False, "fleet_countries"),
+        ("+447400123456", set(), False, "fleet_countries"),
+        ("+447400123456", {"FR"}, True, None),  # a line of the fleet
+        ("+3227901234", {"FR", "BE"}, False, "country"),  # the engine's own list wins
+        ("+3227901234", {"FR", "BE"}, True, None),
+        ("+33700000001", None, False, "invalid"),
+        ("+33700000001", None, True, None),
+        ("+33899123456", {"FR"}, True, "premium"),
+    ],
+)
+def test_a_fleets_list_narrows_the_engines(
+    number: str, countries: set[str] | None, inside: bool, refused: str | None
+) -> None:
+    numbering = Numbering("FR", forward_countries=["FR", "GB"])
+    forwards = {"unconditional": {"on": True, "to": {"kind": "number", "number": number}}}
+    document = {"number": NUMBER, "fleet": "acme", "forwards": forwards}
+    called = load_line(json.dumps(document), NUMBER, numbering)
+    targets = {number: Line(number, "acme" if inside else "other")}
+    own = None if countries is None else frozenset(countries)
+    now = Situation(visited=(NUMBER,), fleet_countries=own)
+    decision = decide(called, now, targets)
+    assert decision.prevented == ((refused,) if refused else ())
+    assert isinstance(decision, ForwardTo) is (refused is None)
+    if refused is None:
+        check_write(document, targets, numbering, None, own)
+        return
+    assert number in explain(called, now, targets).steps[0]
+    with pytest.raises(DocumentError) as error:
+        check_write(document, targets, numbering, None, own)
+    assert error.value.field == "forwards.unconditional.to.number"
+    assert refused in error.value.problem
 
 
 def test_a_suspended_fleet_suspends_its_lines() -> None:

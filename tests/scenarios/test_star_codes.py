@@ -216,6 +216,10 @@ async def test_every_change_is_in_the_log_of_changes(stage: Stage) -> None:
         ("*21#", 404, "no_target"),
         ("*21*0899123456#", 403, "not_allowed"),
         ("*21*112#", 403, "not_allowed"),
+        ("*21*004990012345670#", 403, "not_allowed"),  # premium, with a digit too many
+        ("*21*00491805123456#", 403, "not_allowed"),
+        ("*21*004911833#", 403, "not_allowed"),
+        ("*21*0700000001#", 403, "not_allowed"),
         ("*61*0612345678*61#", 403, "not_allowed"),
         ("*61*0612345678*4#", 403, "not_allowed"),
     ],

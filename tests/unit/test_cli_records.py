@@ -17,6 +17,7 @@ from engine.commands.context import Wrong
 from engine.commands.records import read_when
 from engine.commands.usage import duration
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
+from rules.model import Billing
 from tests.unit.test_cli import DOCUMENT, LINE, OTHER, Run, refused, run, server, store
 
 __all__ = ["run", "server", "store"]
@@ -156,7 +157,7 @@ def test_usage_of_a_line_and_of_a_fleet(run: Run, store: Any) -> None:
     store.hset(f"usage:{LINE}:{MONTH}", mapping={"deducted": 3600, "free": 65, "x": "garbage"})
     store.hset("usage:fleet:acme:2026-01", mapping={"out_of_plan": 7509})
     told = run("usage", "0972101001", "--json").json
-    assert told["usage"] == {"free": 65, "standard": 0, "deducted": 3600, "out_of_plan": 0}
+    assert told["usage"] == dict.fromkeys(Billing, 0) | {"free": 65, "deducted": 3600}
     assert (told["plan_s"], told["plan_left_s"]) == (7200, 3600)
     assert "1 h 00 min 00 s left" in run("usage", LINE).out
     assert "2 h 05 min 09 s" in run("usage", "fleet:acme", "--month", "2026-01").out

@@ -33,6 +33,8 @@ def one(path: str, value: object) -> dict[str, Any]:
         ("rules.when_unavailable", "ring", "live"),
         ("sip.listen", ["udp:127.0.0.1:5070"], "restart"),
         ("numbering.country", "BE", "restart"),
+        ("numbering.forward_countries", ["FR"], "live"),
+        ("numbering.also_valid", ["+33700"], "live"),
         ("rules.live_count", "local", "restart"),
         ("rules.cache_lines", 5, "restart"),
         ("limits.connections", 5, "restart"),

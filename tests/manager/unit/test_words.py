@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from manager.outlook import _word_for
 from manager.words import WORDS, preferred, speaker
-from rules.model import Billing, Condition, Kind
+from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Kind
+from rules.numbers import REFUSALS
 
 TEMPLATES = Path(__file__).resolve().parents[3] / "manager" / "templates"
 
@@ -42,6 +44,10 @@ def test_every_member_of_a_set_has_a_word() -> None:
         assert say(key)
     for key in (f"cost_free_{kind}" for kind in ("voicemail", "fax", "line")):
         assert say(key)
+    for why in (*REFUSALS, FLEET_COUNTRIES):
+        assert say(_word_for(why))
+    for level in CAPPED[1:]:
+        assert say(f"cost_{level}")
 
 
 @pytest.mark.parametrize(

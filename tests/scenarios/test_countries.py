@@ -1,0 +1,225 @@
+"""Where forwards may lead: numbers abroad and their class, caps, countries, and refused targets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import Engine
+from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
+
+COUNTRIES = ["FR", "GB", "DE", "RE", "BE", "001"]
+SETTINGS = {
+    "timers": {"pre_ringing_s": 1},
+    "numbering": {"forward_countries": COUNTRIES},
+}
+BRITISH, BRITISH_MOBILE, REUNION = "+442079460123", "+447400123456", "+262262123456"
+SWISS, BELGIAN_LINE, BELGIAN_MOBILE = "+41446681800", "+3227901234", "+32460123456"
+
+
+def fleet(stage: Stage, name: str, **fields: Any) -> None:
+    stage.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
+
+
+def used(stage: Stage, owner: str) -> dict[str, int]:
+    """The seconds of a line's, or a fleet's, only month."""
+    (key,) = stage.redis.keys(f"usage:{owner}:*")
+    seconds: Any = stage.redis.hgetall(key)
+    return {billing: int(value) for billing, value in seconds.items()}
+
+
+async def through(stage: Stage, line: str, target: str) -> tuple[Call, Call]:
+    """A call to the line, which the target answers."""
+    call = await stage.call(line)
+    away = await stage.server("number").incoming(target)
+    await connect(call, away)
+    return call, away
+
+
+async def stays(stage: Stage, line: str) -> dict[str, Any]:
+    """A call to a line without phones, whose forward counts as off: its record."""
+    call = await stage.call(line)
+    assert (await call.final()).code == 480
+    return await stage.ended(call.call_id, condition="none", outcome="unreachable", billing="")
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_what_is_abroad_has_a_class_of_its_own(stage: Stage) -> None:
+    """In the record, in what the line and the fleet have used, and in the metric."""
+    cases = [
+        ("", BRITISH, "international"),
+        ("", BRITISH_MOBILE, "international"),  # no plan includes it
+        ("", REUNION, "international"),
+        ("", "+8816123456789", "satellite"),
+        ("", "+870773111632", "satellite"),
+        ("", "+8821612345678", "satellite"),
+        ("", "+447012345678", "personal"),
+        ("", "+80012345678", "international_network"),
+        ("", numbers.mobile_number(), "deducted"),
+        ("", numbers.outside_number(), "standard"),
+        # The line's own number says what is abroad.
+        (BELGIAN_LINE, BELGIAN_MOBILE, "deducted"),
+        ("+3227901235", numbers.mobile_number(), "international"),
+    ]
+    calls = []
+    for number, target, billing in cases:
+        offer = {"mobile": "hours", "mobile_hours": 2}
+        forwards = {"unconditional": to_number(target)}
+        line = stage.line(number=number, fleet="travel", offer=offer, forwards=forwards)
+        calls.append((line, billing, await through(stage, line, target)))
+    await asyncio.sleep(1.0)  # seconds to pay for
+    sums: dict[str, int] = {}
+    for line, billing, (call, away) in calls:
+        await part(call, away)
+        record = await stage.ended(call.call_id, billing=billing, payer=line)
+        assert record["forwards"][0]["billing"] == billing
+        seconds = int(record["seconds"])
+        assert seconds >= 1
+        assert used(stage, line) == {billing: seconds}
+        assert record["out_of_plan_s"] == "0"
+        sums[billing] = sums.get(billing, 0) + seconds
+    assert used(stage, "fleet:travel") == sums
+    for billing, seconds in sums.items():
+        assert stage.engine.metric("renvoi_billed_seconds_total", billing=billing) == seconds
+
+
+@pytest.mark.parametrize(
+    ("target", "billing"), [(BRITISH, "international"), ("+8816123456789", "satellite")]
+)
+async def test_a_cap_ends_calls_abroad_and_stops_the_next(
+    stage: Stage, target: str, billing: str
+) -> None:
+    name = f"thrifty-{billing}"
+    fleet(stage, name, cap_seconds=2)
+    forwards = {"unconditional": to_number(target)}
+    offer = {"mobile": "unlimited"}
+    line = stage.line(fleet=name, offer=offer, forwards=forwards)
+    call, away = await through(stage, line, target)
+    bye = await away.receive("BYE", wait_s=10)
+    assert "SIP;cause=402" in bye.one("Reason")
+    await call.receive("BYE", wait_s=10)
+    await stage.ended(call.call_id, outcome="answered", why="fleet_cap", billing=billing)
+    await until(lambda: used(stage, f"fleet:{name}").get(billing, 0) >= 2)
+    await asyncio.sleep(0.3)  # news of it
+    before = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    await stays(stage, line)
+    after = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    assert after == before + 1
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("+4990012345670", "premium"),  # a digit too many
+        ("+33899123456", "premium"),
+        ("+979123456789", "premium"),
+        ("+491805123456", "shared_cost"),
+        ("+33811123456", "shared_cost"),
+        ("+4911833", "short"),
+        ("+33118218", "short"),
+        ("+33112", "emergency"),
+        ("+33700000001", "invalid"),
+        ("+19762345678", "invalid"),
+        (SWISS, "country"),
+        ("+12845412345", "country"),
+    ],
+)
+async def test_a_stored_target_that_is_refused_counts_as_off(
+    stage: Stage, target: str, reason: str
+) -> None:
+    """Whoever wrote it into Redis: the forward does not happen, and metrics say why."""
+    names = ("renvoi_forwards_prevented_total", "renvoi_targets_refused_total")
+    before = [stage.engine.metric(name, reason=reason) for name in names]
+    line = stage.line(forwards={"unconditional": to_number(target)})
+    await stays(stage, line)
+    after = [stage.engine.metric(name, reason=reason) for name in names]
+    assert after[0] == before[0] + 1
+    assert after[1] == before[1] + 1
+
+
+async def test_a_fleets_list_narrows_and_never_widens(stage: Stage) -> None:
+    """In force within a second of its write, and no matter for lines of the fleet."""
+    fleet(stage, "home", forward_countries=["FR", "CH"])
+    abroad, phone = await stage.line_with_phone(number=BRITISH, fleet="home")
+    mobile = numbers.mobile_number()
+    british, swiss, french, inside = (
+        stage.line(fleet="home", forwards={"unconditional": to_number(target)})
+        for target in (BRITISH_MOBILE, SWISS, mobile, abroad)
+    )
+    await stays(stage, british)
+    await stays(stage, swiss)
+    count = stage.engine.metric
+    assert count("renvoi_forwards_prevented_total", reason="fleet_countries") == 1
+    await part(*await through(stage, french, mobile))
+    call = await stage.call(inside)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    await stage.ended(call.call_id, billing="free")
+
+    fleet(stage, "home", forward_countries=["FR", "GB"])
+    await stage.settle()
+    await part(*await through(stage, british, BRITISH_MOBILE))
+    stage.redis.delete("fleet:home")
+    await stage.settle()
+    await stays(stage, swiss)  # the engine's own list stands
+
+
+async def test_a_transfer_to_a_line_abroad_is_international(stage: Stage) -> None:
+    """Who sends a call on to another fleet's line pays for it as for a forward there."""
+    line, phone = await stage.line_with_phone()
+    target, other = await stage.line_with_phone(number="+442079460124", fleet="globex")
+    caller = numbers.caller_number()
+    call = await stage.call(line, caller=caller)
+    await connect(call, ring := await phone.incoming())
+    ring.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
+    call.respond(202, to=await call.receive("REFER"))
+    await ring.receive(202, "REFER")
+    party = await stage.endpoint()
+    onward = party.start(stage.engine.address, target, caller=caller, body=OFFER_BYTES)
+    await connect(onward, answered := await other.incoming())
+    await part(onward, answered)
+    await stage.ended(onward.call_id, payer=line, billing="international")
+    await part(call, ring)
+
+
+async def test_lists_of_the_configuration_change_live(stage: Stage) -> None:
+    """A line in memory is read anew: what was let through is refused, and what was not is not."""
+    german, new = "+4930901820", "+33700000002"
+    open_line = stage.line(forwards={"unconditional": to_number(german)})
+    new_line = stage.line(forwards={"unconditional": to_number(new)})
+    await part(*await through(stage, open_line, german))
+    await stays(stage, new_line)
+    _reload(stage.engine, forward_countries=["FR"], also_valid=["+33700"])
+    await until(lambda: _reloads(stage.engine) == 1)
+    await stays(stage, open_line)
+    call, away = await through(stage, new_line, new)
+    await part(call, away)
+    await stage.ended(call.call_id, billing="out_of_plan")  # 07 is a mobile
+    _reload(stage.engine, forward_countries=COUNTRIES, also_valid=[])
+    await until(lambda: _reloads(stage.engine) == 2)
+    await part(*await through(stage, open_line, german))
+
+
+def _reload(engine: Engine, **keys: Any) -> None:
+    config = json.loads(engine._config.read_text("utf-8"))
+    config.setdefault("numbering", {}).update(keys)
+    engine._config.write_text(json.dumps(config), "utf-8")
+    engine.signal(signal.SIGHUP)
+
+
+def _reloads(engine: Engine) -> int:
+    return sum(event["event"] == "reload.done" for event in engine.events())

@@ -1,0 +1,136 @@
+"""Where forwards may lead, at the command line: every writer refuses alike, and what was written
+before and is refused now is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.test_cli import LINE, OTHER, Run, refused, run, server, store
+
+__all__ = ["run", "server", "store"]
+
+BRITISH, SWISS, MOBILE = "+447400123456", "+41446681800", "+33612345678"
+
+
+def document(number: str, on: bool = True, **more: Any) -> dict[str, Any]:
+    forwards = {"busy": {"on": on, "to": {"kind": "number", "number": number}}}
+    return {"number": LINE, "fleet": "acme", "forwards": forwards} | more
+
+
+@pytest.fixture(autouse=True)
+def config(run: Run, tmp_path: Path) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text('numbering: {forward_countries: [FR, GB, "001"], also_valid: ["+33700"]}')
+    return path
+
+
+def test_every_writer_checks_the_configured_countries_and_the_fleets(
+    run: Run, store: Any, tmp_path: Path
+) -> None:
+    store.set("fleet:acme", json.dumps({"name": "acme", "forward_countries": ["FR", "CH", "001"]}))
+    store.set(f"line:{LINE}", json.dumps(document(MOBILE)))
+    file = tmp_path / "lines.jsonl"
+    for number, list_name in (
+        (BRITISH, "forward_countries of fleet acme"),
+        (SWISS, "numbering.forward_countries"),
+    ):
+        for on in (True, False):
+            refused(
+                run("line", "set", "-", stdin=document(number, on)),
+                "forwards.busy.to.number",
+                number,
+                list_name,
+            )
+        refused(run("forward", "set", LINE, "busy", f"number:{number}"), number, list_name)
+        file.write_text(json.dumps(document(number)))
+        result = run("line", "import", str(file))
+        assert result.status == 2
+        assert list_name in result.err
+        assert number in result.err
+    assert json.loads(store.get(f"line:{LINE}")) == document(MOBILE)
+    # A line of the fleet may have any number, and other fleets have other lists.
+    store.set(f"line:{SWISS}", json.dumps({"number": SWISS, "fleet": "acme"}))
+    assert run("forward", "set", LINE, "busy", f"number:{SWISS}").status == 0
+    for target in (SWISS, "0700000001", "+8816123456789", "0612345678"):
+        assert run("line", "set", "-", stdin=document(target)).status == 0
+        file.write_text(json.dumps(document(target)))
+        assert run("line", "import", str(file)).status == 0
+    assert run("line", "set", "-", stdin=document(BRITISH, fleet="globex")).status == 0
+
+
+def test_a_fleets_list_is_checked_and_what_has_no_effect_is_told(run: Run, store: Any) -> None:
+    fleet = {"name": "acme", "forward_countries": ["FR", "CH"]}
+    result = run("fleet", "set", "-", stdin=fleet)
+    assert result.status == 0
+    assert "CH has no effect" in result.err
+    assert "FR" not in result.err
+    assert "CH, FR" in run("fleet", "show", "acme").out
+    for wrong, told in (
+        (["FR", "XX"], ["forward_countries[1]", "'XX'"]),
+        (["fr"], ["forward_countries[0]", "'fr'"]),
+        ("FR", ["forward_countries", "'FR'"]),
+        ([33], ["forward_countries"]),
+    ):
+        refused(run("fleet", "set", "-", stdin=fleet | {"forward_countries": wrong}), *told)
+    assert json.loads(store.get("fleet:acme")) == fleet
+
+
+def test_what_is_refused_now_is_told_by_explain_show_and_check(
+    run: Run, store: Any, config: Path
+) -> None:
+    """Stored while it was right, or by another program: the forward counts as off."""
+    cases = {
+        "+4990012345670": "number of kind premium",
+        "+4911833": "number of kind short",
+        "+491805123456": "number of kind shared_cost",
+        "+33639123456": "no valid number",
+        SWISS: "numbering.forward_countries does not have",
+    }
+    for number, told in cases.items():
+        store.set(f"line:{LINE}", json.dumps(document(number, max_calls=1)))
+        store.zadd(f"live:{LINE}", {"x": 4e9})
+        steps = run("explain", LINE, "--json").json["stages"][0]
+        assert any(number in step and told in step for step in steps["steps"]), steps
+        assert steps["decision"]["action"] == "reject"
+        assert "counts as off" in run("forward", "show", LINE).out
+        result = run("check")
+        assert result.status == 0
+        assert f"line {LINE}: busy to {number} counts as off" in result.err
+        assert "1 forwards to refused numbers" in result.out
+    store.set(f"line:{LINE}", json.dumps(document(BRITISH, max_calls=1)))
+    assert "billing international" in run("explain", LINE).out
+    assert run("check").err == ""
+    store.set("fleet:acme", json.dumps({"name": "acme", "forward_countries": ["FR"]}))
+    told = run("explain", LINE).out
+    assert "its targets may be in: FR" in told
+    assert "is in country GB, which forward_countries of fleet acme does not have" in told
+    assert run("forward", "off", LINE, "busy").status == 0  # always possible
+    assert run("forward", "set", OTHER, "busy", "voicemail").status == 2  # unknown line
+
+
+def test_the_cap_and_the_usage_count_what_is_abroad(run: Run, store: Any) -> None:
+    from tests.unit.test_cli_records import MONTH
+
+    store.set(f"line:{LINE}", json.dumps(document(BRITISH, max_calls=1)))
+    store.zadd(f"live:{LINE}", {"x": 4e9})
+    store.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 100}))
+    used = {"out_of_plan": 30, "international": 40, "satellite": 10, "personal": 10, "free": 999}
+    store.hset(f"usage:fleet:acme:{MONTH}", mapping=used)
+    told = run("explain", LINE, "--json").json
+    assert told["lines"][0]["cap_left_s"] == 10
+    assert told["stages"][0]["decision"]["billing"] == "international"
+    store.hincrby(f"usage:fleet:acme:{MONTH}", "international_network", 10)
+    told = run("explain", LINE, "--json").json
+    assert "the cap of fleet acme is used up" in " ".join(told["stages"][0]["steps"])
+    assert told["stages"][0]["decision"]["action"] == "reject"
+    shown = run("fleet", "show", "acme").out
+    assert "left                          0 s" in shown
+    assert f"international {MONTH}" in shown
+    assert "1 min 40 s" in run("fleet", "list").out
+    usage = run("usage", "fleet:acme", "--json").json["usage"]
+    assert {name: usage[name] for name in used} == used
+    assert "international_network" in run("usage", "fleet:acme").out
