@@ -19,7 +19,7 @@ from engine.route import Route
 from engine.story import Story
 from rules.model import Condition
 from rules.outcome import stops_all
-from sip import headers, session
+from sip import crossing, headers, session
 from sip.address import Address
 from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
@@ -99,9 +99,12 @@ class Ringing:
         """Ring one more place in the current attempt; one that cannot be rung counts as none.
 
         `alone` says that no other target can follow it: only then may it promise its answer before
-        it answers, by a reliable provisional response (RFC 3262).
+        it answers, by a reliable provisional response (RFC 3262). Raises Over when the caller
+        insists on a privacy that no phone can be rung with (RFC 3323 5).
         """
         worker = self._worker
+        if self._caller.wish.undone and not trusted:
+            raise Over(Outcome.REJECTED, 500, "privacy")
         proxy = worker.config.sip.outbound_proxy
         if proxy and not (routes and same_place(routes[0], proxy)):
             routes = (f"<{proxy}>", *routes)
@@ -141,9 +144,9 @@ class Ringing:
         try:
             leg = worker.endpoint.dial(
                 branch.uri,
-                from_=headers.caller_shown(invite, trusted=branch.trusted),
+                from_=crossing.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
-                block=headers.invite_block(
+                block=crossing.invite_block(
                     invite,
                     trusted=branch.trusted,
                     diverted=self._route.diverted,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rules.decide import ForwardTo
 from rules.model import Line
-from sip.headers import Diverted
+from sip.crossing import Diverted
 
 if TYPE_CHECKING:
     from engine.worker import Worker

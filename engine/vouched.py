@@ -59,6 +59,16 @@ def _is_at(flow: Flow, contact: Contact) -> bool:
     return same and _is_host(place.host, flow.host)
 
 
+def calls_from(invite: Message, flow: Flow | None, contacts: Sequence[Contact]) -> bool:
+    """Whether one of these phones is at the other end of a call, by whatever way it came: though
+    the peer that passed it on is a server."""
+    if flow is not None and is_phone_at(flow, contacts):
+        return True
+    given = headers.entries(invite, b"contact")
+    uri = headers.uri_of(given[0]).decode("latin-1") if len(given) == 1 else ""
+    return any(_at_same_place(uri, contact.uri) for contact in contacts)
+
+
 def is_registered_phone(
     invite: Message, flow: Flow, contacts: Sequence[Contact], asserted: bool
 ) -> bool:
@@ -110,7 +120,11 @@ def _plain(host: str) -> str:
 
 def _same(one: str, other: str) -> bool:
     """Whether two URIs name the same phone: user, host and port; parameters do not matter."""
+    same = grammar.user_of(one.encode()) == grammar.user_of(other.encode())
+    return same and _at_same_place(one, other)
+
+
+def _at_same_place(one: str, other: str) -> bool:
     mine, theirs = place_of(one), place_of(other)
-    if not mine.host or (mine.host, mine.port or 5060) != (theirs.host, theirs.port or 5060):
-        return False
-    return grammar.user_of(one.encode()) == grammar.user_of(other.encode())
+    here, there = (mine.host, mine.port or 5060), (theirs.host, theirs.port or 5060)
+    return bool(mine.host) and here == there

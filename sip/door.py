@@ -16,6 +16,7 @@ from sip.guard import HEAD_MAX, OnRejected, described
 from sip.incoming import Incoming
 from sip.message import Message
 from sip.pjsip import ffi, lib, string_at
+from sip.privacy import wish_of
 from sip.reliable import Reliable
 from sip.request import Request
 from sip.response import Response
@@ -170,6 +171,7 @@ class Door:
         leg = Incoming(endpoint, dlg, tsx, response, message)
         leg.source = source.decode("ascii")
         leg.flow = endpoint.streams.flow_of(rdata, leg.source)
+        leg.wish = wish_of(message)
         max_fwd = rdata.msg_info.max_fwd
         leg.max_forwards = max_fwd.ivalue if max_fwd != ffi.NULL else DEFAULT_MAX_FORWARDS
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
@@ -217,6 +219,12 @@ class Door:
     def count_foreign(self, rdata: Any) -> None:
         """The same for an ACK, which gets no answer."""
         self._on_rejected("foreign", lambda: described(rdata))
+
+    def on_dropped(self, dropped: Any) -> None:
+        """A packet that PJSIP could not parse. Line ends alone are keep-alives (RFC 5626 3.5.1)."""
+        if dropped.status != 0 and dropped.len > 4:
+            packet = bytes(ffi.buffer(dropped.data, min(dropped.len, 80)))
+            self._on_rejected("malformed", lambda: f"no SIP: {packet!r}")
 
     # -- stateless responses ----------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, session, unrelayed, wire
+from sip.crossing import crossing
 from sip.events import Refreshed
-from sip.headers import crossing, requires_100rel
+from sip.headers import requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
 from sip.response import Response
@@ -76,7 +77,9 @@ class Exchange:
         if self.refreshes and message is not None and 200 <= code < 300:
             extra, expires_s = session.response_fields(self.asked, message)
             self.asker.tell(Refreshed(self.asker, expires_s))
-        if not self.response.send(dlg, self.tsx, code, message, extra) and message is not None:
+        shown = self.asker.trusted
+        sent = self.response.send(dlg, self.tsx, code, message, extra, to_trusted=shown)
+        if not sent and message is not None:
             # Too large for a packet: a provisional one is dropped, a final one becomes a refusal.
             if code < 200:
                 return

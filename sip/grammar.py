@@ -118,6 +118,12 @@ def user_of(uri: bytes) -> str:
     return user.strip().decode("latin-1")
 
 
+def host_of(uri: bytes) -> bytes:
+    """The host of a SIP URI as it stands, without a dot at its end; b"" if there is none."""
+    found = _URI.match(uri)
+    return found[3].rstrip(b".") if found is not None else b""
+
+
 def uri_parameters(uri: bytes) -> dict[bytes, bytes]:
     """The parameters of a SIP URI itself, as `parameters` reads them."""
     found = _URI.fullmatch(uri)

@@ -183,7 +183,9 @@ class Incoming(Leg):
     def _respond(self, code: int, message: Message | None, extra: bytes = b"") -> bool:
         if self._response is None or self._invite is None:
             return False
-        if self._response.send(self._dlg, self._invite, code, message, extra):
+        if self._response.send(
+            self._dlg, self._invite, code, message, extra, to_trusted=self.trusted
+        ):
             return True
         self._endpoint.illegal("response_not_sent")
         if (code >= 300 or (code < 200 and not extra)) and self._response is not None:

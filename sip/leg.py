@@ -17,6 +17,7 @@ from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
 from sip.message import Message
 from sip.pjsip import lib
+from sip.privacy import NO_WISH, kept
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Leg:
         "reliable",
         "state",
         "trusted",
+        "wish",
     )
 
     def __init__(self, endpoint: Endpoint, dlg: Any, state: State) -> None:
@@ -51,7 +53,8 @@ class Leg:
         self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.reliable: Reliable | None = None  # a caller that knows 100rel
-        self.trusted = True  # inside the trust domain (RFC 3325): all but phones
+        self.trusted = True  # its far end may be told all (RFC 3325): all but phones
+        self.wish = NO_WISH  # what its far end wants kept private
         self.state = state
         endpoint.legs[dlg] = self
 
@@ -105,9 +108,17 @@ class Leg:
             self._end("ack_timeout")
 
     def mark(self, message: Message) -> Message:
-        """A message of this leg's far end, marked with how far it may be believed."""
-        message.untrusted = not self.trusted
+        """A message of this leg's far end, which was received just now, marked with whether it is
+        believed and with what its sender wants kept private, as it said then or before."""
+        message.untrusted = not self._believes(message)
+        # Whatever asks for privacy later than the INVITE has that word in it.
+        if self.wish is not NO_WISH or message.head.lower().find(b"privacy") >= 0:
+            self.wish = message.wish = kept(self.wish, message)
         return message
+
+    def _believes(self, message: Message) -> bool:
+        """Whether a message comes from a node of the trust domain: by the address that sent it."""
+        return wire.source() in self._endpoint.trusted
 
     # -- inside -----------------------------------------------------------------------------------
 

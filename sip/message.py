@@ -8,6 +8,7 @@ PJSIP has never heard of passes unchanged.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # RFC 3261 7.3.3 and the registry of compact forms.
 COMPACT = {
@@ -44,6 +45,7 @@ class Message:
         "lost",
         "start_line",
         "untrusted",
+        "wish",
     )
 
     def __init__(self, raw: bytes) -> None:
@@ -61,7 +63,8 @@ class Message:
         self.start_line, _, self._head = head.partition(b"\r\n")
         self._body = body
         self._cut = False  # the body ends where Content-Length says
-        self.untrusted = False  # it came from a phone, not from the trust domain (RFC 3325)
+        self.untrusted = False  # it came from outside the trust domain (RFC 3325)
+        self.wish: Any = None  # what its sender wants kept private (privacy.py), once asked for
         self._lines = lines  # the start line and those of the header fields, still folded
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
         self._first: dict[bytes, bytes] | None = None  # values by name
@@ -83,8 +86,16 @@ class Message:
         """The first value of the header `name` (lower case), or None."""
         found = self._first
         if found is None:
-            found = self._first = {name: value for name, _, value in reversed(self.fields)}
+            found = self.names
         return found.get(name)
+
+    @property
+    def names(self) -> dict[bytes, bytes]:
+        """The full lower-case names of its header fields, each with its first value."""
+        found = self._first
+        if found is None:
+            found = self._first = {name: value for name, _, value in reversed(self.fields)}
+        return found
 
     @property
     def identity(self) -> Identity:
@@ -160,8 +171,8 @@ class Message:
     def without_body(self) -> Message:
         """The same message without its body."""
         copy = Message(b"")
-        copy.start_line, copy._head, copy.untrusted = self.start_line, self._head, self.untrusted
-        copy._lines = self._lines
+        copy.start_line, copy._head, copy._lines = self.start_line, self._head, self._lines
+        copy.untrusted, copy.wish = self.untrusted, self.wish
         return copy
 
     def passing(self, hop: frozenset[bytes]) -> bytes:

@@ -8,7 +8,8 @@ _REMEMBERED = 10_000
 
 
 class Peers:
-    """A set of networks, asked by IP address; answers are remembered."""
+    """A set of networks, asked by IP address; answers are remembered. What is no address is in
+    none."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._networks = [ip_network(network, strict=False) for network in networks]
@@ -19,9 +20,14 @@ class Peers:
         if known is None:
             if len(self._known) > _REMEMBERED:
                 self._known.clear()
-            ip = ip_address(source.decode("ascii").partition("%")[0])
-            if ip.version == 6 and ip.ipv4_mapped is not None:
-                ip = ip.ipv4_mapped
-            known = any(ip.version == net.version and ip in net for net in self._networks)
-            self._known[source] = known
+            known = self._known[source] = self._holds(source)
         return known
+
+    def _holds(self, source: bytes) -> bool:
+        try:
+            ip = ip_address(source.decode("ascii").partition("%")[0])
+        except ValueError:
+            return False
+        if ip.version == 6 and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        return any(ip.version == net.version and ip in net for net in self._networks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sip import wire
-from sip.headers import crossing
+from sip.crossing import crossing
 from sip.message import Message
 from sip.pjsip import ffi, lib
 
@@ -31,9 +31,18 @@ class Response:
         lib.pjsip_dlg_send_response(dlg, tsx, self._tdata)
 
     def send(
-        self, dlg: Any, tsx: Any, code: int, message: Message | None, extra: bytes = b""
+        self,
+        dlg: Any,
+        tsx: Any,
+        code: int,
+        message: Message | None,
+        extra: bytes = b"",
+        *,
+        to_trusted: bool = False,
     ) -> bool:
         """Send `code`, with the passing headers and the body of `message` and the fields `extra`.
+
+        `to_trusted` as for `crossing`.
 
         False when it could not be sent: it did not come whole, does not fit a packet, or the
         transaction is over.
@@ -48,7 +57,7 @@ class Response:
         self._remove_block()
         body = b""
         if message is not None:
-            passing = crossing(message)
+            passing = crossing(message, to_trusted=to_trusted)
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             body = message.body
         if body and message is not None:

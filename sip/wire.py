@@ -16,7 +16,7 @@ from typing import Any
 
 from sip import pjsip
 from sip.message import Message
-from sip.pjsip import bytes_at, ffi, from_buffer, lib
+from sip.pjsip import bytes_at, ffi, from_buffer, lib, string_at
 
 # PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
@@ -47,6 +47,7 @@ _created = ffi.new("pjsip_tx_data **")
 _measure = ffi.new("char[]", PACKET_MAX)
 _longest_host = 0  # of the names by which this process goes
 _raw = b""
+_rdata: Any = None
 _message: Message | None = None
 _cut = False  # the message that PJSIP handles now has lost its body on the way
 _borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
@@ -114,10 +115,10 @@ def string(value: Any) -> str:
 
 def take(rdata: Any) -> bytes:
     """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
-    global _raw, _message
+    global _raw, _rdata, _message
     info = rdata.msg_info
     raw: bytes = bytes_at(info.msg_buf, info.len)
-    _raw, _message = raw, None
+    _raw, _rdata, _message = raw, rdata, None
     return raw
 
 
@@ -128,6 +129,11 @@ def received() -> Message:
         _message = Message(_raw)
         _message.lost |= _cut
     return _message
+
+
+def source() -> bytes:
+    """The IP address that the message came from which PJSIP is handling now."""
+    return string_at(_rdata.pkt_info.src_name)  # type: ignore[no-any-return]
 
 
 @contextmanager

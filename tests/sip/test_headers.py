@@ -2,8 +2,8 @@
 
 import pytest
 
-from sip import headers
-from sip.headers import Diverted
+from sip import crossing, headers
+from sip.crossing import Diverted
 from sip.message import Message
 
 
@@ -14,7 +14,7 @@ def invite(*lines: bytes) -> Message:
 def block(
     message: Message, *diverted: Diverted, trusted: bool = True, target: str = "sip:t@v"
 ) -> list[bytes]:
-    text = headers.invite_block(
+    text = crossing.invite_block(
         message, trusted=trusted, diverted=list(diverted), target=target, host="engine"
     )
     return text.split(b"\r\n") if text else []
@@ -120,14 +120,14 @@ def test_a_withheld_identity_stays_inside_the_trust_domain() -> None:
     assert b"P-Asserted-Identity: <sip:+33612345678@h>" in block(message)
     assert block(message, trusted=False) == [b"Privacy: id"]
     hidden = invite(b"Privacy: id", b"From: <sip:+33612345678@h>;tag=1")
-    assert headers.caller_shown(hidden, trusted=True) == b"<sip:+33612345678@h>"
-    assert headers.caller_shown(hidden, trusted=False) == headers.ANONYMOUS
+    assert crossing.caller_shown(hidden, trusted=True) == b"<sip:+33612345678@h>"
+    assert crossing.caller_shown(hidden, trusted=False) == crossing.ANONYMOUS
 
 
 def test_an_identity_from_outside_the_trust_domain_is_not_believed() -> None:
     message = invite(b"P-Asserted-Identity: <sip:+33612345678@h>", b"X-A: 1")
     message.untrusted = True
-    assert headers.crossing(message) == b"X-A: 1"
+    assert crossing.crossing(message) == b"X-A: 1"
 
 
 def test_reliable_provisional_responses_are_not_offered_onward() -> None:

@@ -1,6 +1,6 @@
 """Reading a received message from its bytes."""
 
-from sip.headers import HOP
+from sip.crossing import HOP
 from sip.message import Message
 
 INVITE = (

@@ -1,0 +1,270 @@
+"""Who sent a message, and who may be told: the one list of what names somebody, and the one rule.
+
+A *wish* is what the sender of a message asks to be kept private, however it is said: Privacy (RFC
+3323, 3325, 7044), the privacy parameter of Remote-Party-ID, a From that is anonymous already. Three
+kinds of party are told different things:
+
+- a *server*, a node of the trust domain (RFC 3325 2.3), everything, with its marks;
+- a *phone* nothing that names who withholds the number, and nothing that is the network's own;
+- a *customer*, who reads records, no number that is withheld (`Wish.number`).
+
+What is *believed* is another matter: what only a node of the trust domain may say (VOUCHED) does
+not cross when anybody else says it, whoever it is for. docs/signalling.md has the rules in words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from sip.grammar import host_of, name_addr, parameter, split_list, unquoted, user_of
+from sip.headers import entries
+from sip.message import Message
+
+# Who is called how often by whom: RFC 5806, RFC 7044. Entries have marks of their own.
+STORY = frozenset((b"diversion", b"history-info"))
+
+# Names whoever sends the message: hidden from phones when the number is withheld (RFC 3323 5.1,
+# RFC 3325 7, RFC 8224 12.1: a PASSporT holds the number; RFC 3892, RFC 6442).
+NAMING = STORY | frozenset(
+    b"p-asserted-identity p-preferred-identity remote-party-id additional-identity identity "
+    b"identity-info referred-by reply-to call-info geolocation geolocation-routing "
+    b"p-associated-uri warning".split()
+)
+
+# What the user agent writes of its user: hidden when the privacy of the user is asked for (RFC 3323
+# 4.1 and 5.3; Server is what User-Agent is in a response).
+WRITTEN = frozenset(
+    b"subject call-info organization user-agent server reply-to in-reply-to".split()
+)
+
+# The network's own, which no phone is told: who is charged, served, where (RFC 7315 5, RFC 8496,
+# RFC 5502, RFC 5002, RFC 4457, RFC 6050, RFC 7316, RFC 5503, 3GPP TS 24.229).
+INSIDE = frozenset(
+    b"p-charge-info p-charging-vector p-charging-function-addresses p-access-network-info "
+    b"p-visited-network-id p-served-user p-user-database p-profile-key p-asserted-service "
+    b"p-private-network-indication p-dcs-trace-party-id p-dcs-osps p-dcs-billing-info p-dcs-laes "
+    b"p-dcs-redirect attestation-info origination-id relayed-charge cellular-network-info".split()
+)
+
+# What only a node of the trust domain may say (RFC 3325 5, RFC 5806 7, RFC 7044 12, RFC 5009 8 and
+# those above). Where a phone is on the network (P-Access-Network-Info) the phone says itself.
+VOUCHED = (
+    STORY
+    | (INSIDE - {b"p-access-network-info"})
+    | frozenset(
+        b"p-asserted-identity p-preferred-identity remote-party-id additional-identity identity "
+        b"identity-info p-called-party-id p-associated-uri p-early-media p-media-authorization"
+        b"".split()
+    )
+)
+
+# A request or response means nothing without these: they cross though they may hold a number.
+_NEEDED = frozenset(
+    b"refer-to replaces target-dialog join event subscription-state require supported allow "
+    b"content-encoding content-disposition session-expires date".split()
+)
+_LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and its last ones, by which it is recognised
+
+_NO_DIGIT = re.compile(rb"\D+")
+_NO_WORD = re.compile(rb"[\s\"';,]+")
+_INDEX = re.compile(rb"[0-9.]{1,256}")
+
+# What the engine does by itself for a phone: From, Via, Contact, Call-ID are its own on each leg.
+# What is asked in the session (RFC 3323 4.2), and words unheard of, are for others.
+_DONE = frozenset((b"id", b"user", b"header", b"history", b"none", b"critical"))
+
+
+class Wish(NamedTuple):
+    """What the sender of a message, or of an earlier one of its dialog, wants kept private.
+
+    `number`: who it is. `user`: what its user agent writes as well (RFC 3323 5.3). `history`: how
+    the call came (RFC 7044). `undone`: it insists (`critical`) on what the engine cannot do.
+    `digits`: the end of each number that is withheld, to know it in whatever field it occurs.
+    """
+
+    number: bool = False
+    user: bool = False
+    history: bool = False
+    undone: bool = False
+    digits: frozenset[bytes] = frozenset()
+
+
+NO_WISH = Wish()
+
+
+def wish_of(message: Message) -> Wish:
+    """What the sender asks for: in this message, or before in its dialog if that was noted."""
+    wish = message.wish
+    if wish is None:
+        wish = message.wish = _asked(message)
+    return wish  # type: ignore[no-any-return]
+
+
+def kept(before: Wish, message: Message) -> Wish:
+    """What holds from this message of a dialog on: who has asked for privacy keeps it until it
+    says `Privacy: none`."""
+    wish = _asked(message)
+    if before is NO_WISH or (wish is NO_WISH and _words(message) == {b"none"}):
+        return wish
+    return Wish(
+        before.number or wish.number,
+        before.user or wish.user,
+        before.history or wish.history,
+        before.undone or wish.undone,
+        before.digits | wish.digits,
+    )
+
+
+@lru_cache(maxsize=64)
+def union(one: frozenset[bytes], other: frozenset[bytes]) -> frozenset[bytes]:
+    """Both together, made once: there are few such sets of names."""
+    return one | other
+
+
+def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> bytes:
+    """The header fields of a message that whoever gets it may be told, as text; those in `hop`
+    never."""
+    out = union(hop, VOUCHED) if message.untrusted else hop
+    if to_trusted:
+        return message.passing(out)
+    wish = wish_of(message)
+    out = union(out, _hidden(*wish[:3]))
+    if wish.digits or not STORY.isdisjoint(message.names):
+        return b"\r\n".join(_told(message, out, wish))
+    return message.passing(out)
+
+
+def story(message: Message, name: bytes, *, to_trusted: bool) -> list[bytes]:
+    """The entries of Diversion or History-Info, as whoever gets them may be told."""
+    if message.first(name) is None:
+        return []
+    if to_trusted:
+        return entries(message, name)
+    wish = wish_of(message)
+    if wish.number or wish.history:
+        return []
+    return [told for value in message.values(name) for told in _told_entries(name, value)]
+
+
+def _told(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes]:
+    for name, line, value in message.fields:
+        if name in out:
+            continue
+        if name in STORY:
+            title = line.partition(b":")[0]
+            yield from (title + b": " + told for told in _told_entries(name, value))
+        elif not wish.digits or name in _NEEDED or not _names(line, wish.digits):
+            yield line
+
+
+def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
+    """Entries as a phone may see them: who diverted the call and wants to be left out is (RFC 5806
+    6); a place in the history stays, so that those after it keep theirs (RFC 7044 10.1.2)."""
+    for entry in split_list(value):
+        if name == b"diversion":
+            if not _is_marked(entry):
+                yield entry
+        elif not _is_private_entry(entry):
+            yield entry
+        else:
+            index = parameter(entry, b"index") or b""
+            place = b";index=" + index if _INDEX.fullmatch(index) else b""
+            yield b"<sip:anonymous@anonymous.invalid>" + place
+
+
+def _names(line: bytes, digits: frozenset[bytes]) -> bool:
+    """Whether a field holds one of these numbers, with whatever between its digits."""
+    plain = _NO_DIGIT.sub(b"", line)
+    return any(plain.find(number) >= 0 for number in digits)
+
+
+@lru_cache(maxsize=8)
+def _hidden(number: bool, user: bool, history: bool) -> frozenset[bytes]:
+    """What a phone is not told of who has such a wish."""
+    hidden = INSIDE
+    if number:
+        hidden |= NAMING
+    if user:
+        hidden |= WRITTEN
+    if history:
+        hidden |= STORY
+    return hidden
+
+
+# -- what a message asks -----------------------------------------------------------------------
+
+
+def _asked(message: Message) -> Wish:
+    first = message.first
+    anonymous = message.start_line[:4] != b"SIP/" and _is_anonymous(first(b"from") or b"")
+    by_party = first(b"remote-party-id") is not None and any(
+        _is_marked(entry) for entry in entries(message, b"remote-party-id")
+        if _is_senders(message, entry)
+    )  # fmt: skip
+    words = _words(message) if first(b"privacy") is not None else frozenset()
+    asks = words - {b"none"}
+    number = anonymous or by_party or bool(asks - {b"history"})
+    if not number and not asks:
+        return NO_WISH
+    undone = b"critical" in asks and not asks <= _DONE
+    digits = frozenset(_digits(message)) if number else frozenset()
+    return Wish(number, b"user" in asks, b"history" in asks, undone, digits)
+
+
+def _words(message: Message) -> frozenset[bytes]:
+    """The words of Privacy; words unheard of are wishes too."""
+    text = b";".join(message.values(b"privacy")).lower()
+    return frozenset(_NO_WORD.split(text)) - {b""}
+
+
+def _is_anonymous(from_: bytes) -> bool:
+    """Whether a From names nobody (RFC 3323 4.1.1.3), in its address or to its reader's eye."""
+    low = from_.lower()
+    if low.find(b"anonymous") < 0 and low.find(b".invalid") < 0:
+        return False
+    address = name_addr(low)
+    user, host = user_of(address.uri), host_of(address.uri)
+    display = unquoted(address.shown.partition(address.uri)[0].rstrip(b"<").strip())
+    return (
+        user == "anonymous" or display.strip() == b"anonymous" or host.endswith(b".invalid")
+    )
+
+
+def _is_senders(message: Message, entry: bytes) -> bool:
+    """Whether a Remote-Party-ID is that of the message's sender."""
+    request = message.start_line[:4] != b"SIP/"
+    return not request or (parameter(entry, b"party") or b"").lower() != b"called"
+
+
+def _is_marked(entry: bytes) -> bool:
+    """Whether an entry of Diversion or Remote-Party-ID has a privacy parameter that asks for some:
+    `full`, `uri`, `name` or a word unheard of."""
+    given = (parameter(entry, b"privacy") or b"").lower()
+    return bool(frozenset(_NO_WORD.split(given)) - {b"", b"off", b"none", b"off-network"})
+
+
+def _is_private_entry(entry: bytes) -> bool:
+    """Whether an entry of History-Info has a Privacy of its own, as a header inside its URI."""
+    fields = name_addr(entry).uri.partition(b"?")[2]
+    for field in fields.split(b"&"):
+        name, _, value = field.partition(b"=")
+        if unquote_to_bytes(name).strip().lower() == b"privacy":
+            words = frozenset(_NO_WORD.split(unquote_to_bytes(value).lower()))
+            if words - {b"", b"none"}:
+                return True
+    return False
+
+
+def _digits(message: Message) -> Iterator[bytes]:
+    names = [b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id"]
+    if message.start_line[:4] != b"SIP/":
+        names.append(b"from")
+    for name in names:
+        for entry in entries(message, name):
+            digits = _NO_DIGIT.sub(b"", user_of(name_addr(entry).uri).encode("latin-1", "replace"))
+            if len(digits) >= _LEAST_DIGITS:
+                yield digits[-_TOLD_BY:]
