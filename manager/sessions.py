@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import secrets
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from starlette.responses import Response
 from engine.config import Manager
 from engine.telemetry import log
 from manager import accounts
+from manager.source import neighbourhood, source_of
 from manager.who import Forbidden, TooMany, Who
 
 _PREFIX = "manager:session:"
@@ -148,10 +148,10 @@ class Sessions:
 
     async def _count_attempt(self, name: str, address: str) -> list[str]:
         """Count before comparing, so that guesses made at once count too. Raises TooMany."""
-        most = self._config.login_attempts
+        most, source = self._config.login_attempts, neighbourhood(address)
         limits = {
-            f"{_ATTEMPTS}pair:{name}:{address}": most,
-            f"{_ATTEMPTS}address:{address}": 5 * most,
+            f"{_ATTEMPTS}pair:{name}:{source}": most,
+            f"{_ATTEMPTS}address:{source}": 5 * most,
             f"{_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
         }
         for key, most in limits.items():
@@ -163,23 +163,13 @@ class Sessions:
 
     def address(self, request: Request) -> str:
         """Where a request comes from: the peer, or what a trusted proxy says of it."""
-        peer = request.client.host if request.client else ""
-        forwarded = request.headers.get("x-forwarded-for", "")
-        for hop in [part.strip() for part in reversed(forwarded.split(",")) if part.strip()]:
-            if not self._trusted(peer):
-                break
-            peer = hop
-        try:
-            return str(ipaddress.ip_address(peer))
-        except ValueError:
-            return "unknown"
-
-    def _trusted(self, address: str) -> bool:
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._config.trusted_proxies)
+        given = request.headers.getlist
+        return source_of(
+            request.client.host if request.client else "",
+            given("x-forwarded-for"),
+            given("forwarded"),
+            self._config.trusted_proxies,
+        )
 
     def _set(self, response: Response, name: str, value: str, life_s: int, same: Any) -> None:
         response.set_cookie(

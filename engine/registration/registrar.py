@@ -25,6 +25,7 @@ from rules.trouble import REDIS_ERRORS
 from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
+from sip.peers import Peers
 from sip.request import Request
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ class Registrar:
         entry = await self._worker.store.look_up(number)
         line = entry.line
         credentials = line.credentials if line is not None else None
-        await self.authenticate(message, sender_of(request), number, credentials)
+        sender = sender_of(request, self._worker.endpoint.trusted)
+        await self.authenticate(message, sender, number, credentials)
         if line is None or line.suspended:
             raise Refusal(403, "suspended")
         return await self._bind(message, number, request.trusted, request.flow)
@@ -263,13 +265,15 @@ def told(contact: Contact, now: float) -> str:
     return f"Contact: <{contact.uri}>{q};expires={max(1, round(contact.expires - now))}"
 
 
-def sender_of(request: Request) -> str:
-    """Who sent it, for counting guesses: behind a trusted edge the address that the edge saw."""
-    if request.trusted:
-        vias = headers.entries(request.message, b"via")
-        if len(vias) > 1:
-            _, semicolon, rest = vias[-1].partition(b";")
-            seen = grammar.parameters(semicolon + rest).get(b"received")
-            if seen:
-                return seen.decode("latin-1")
-    return request.source
+def sender_of(request: Request, trusted: Peers) -> str:
+    """Who sent it, for counting guesses: behind a trusted edge the address that the edge saw, which
+    it adds to the Via below its own (RFC 3261 18.2.1). Read from the top, as long as whoever added
+    it is trusted: what stands further down a phone may have written."""
+    source = request.source
+    for via in headers.entries(request.message, b"via")[1:]:
+        _, semicolon, rest = via.partition(b";")
+        seen = grammar.parameters(semicolon + rest).get(b"received")
+        if not seen or source.encode() not in trusted:
+            break
+        source = seen.decode("latin-1").strip("[]")
+    return source

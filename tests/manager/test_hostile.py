@@ -12,9 +12,8 @@ import string
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import pytest
 import redis
@@ -407,35 +406,77 @@ def test_pages_are_kept_by_no_cache(marie: Visitor, path: str) -> None:
     assert marie.get(path).headers["cache-control"] == "no-store"
 
 
-def test_over_https_cookies_are_for_this_host_alone(
-    manager: Manager, tmp_path: Path, server: RedisServer
+@pytest.fixture(scope="module")
+def behind(
+    manager: Manager, tmp_path_factory: pytest.TempPathFactory, server: RedisServer
+) -> Iterator[Manager]:
+    """A manager behind a proxy that has the certificate."""
+    folder = tmp_path_factory.mktemp("behind")
+    running = Manager(folder, server.url, https=True, trusted_proxies=["127.0.0.0/8"])
+    running.start()
+    yield running
+    assert running.stop() == 0
+
+
+def test_over_https_cookies_are_for_this_host_alone(behind: Manager) -> None:
+    """And only such a proxy may say who asks."""
+    visitor = Visitor(behind)
+    page = visitor.get("/login")
+    assert page.headers["strict-transport-security"].startswith("max-age=")
+    answer = visitor.send(page, "/login", account="marie", password=PASSWORD)
+    assert answer.status == 303
+    given = [*page.cookies, *answer.cookies]
+    assert {cookie.partition("=")[0] for cookie in given} == {
+        "__Host-renvoi_login", "__Host-renvoi_session",
+    }  # fmt: skip
+    for cookie in given:  # RFC 6265bis 4.1.3.2
+        assert "Secure" in cookie
+        assert "Path=/" in cookie
+        assert "Domain" not in cookie
+    assert visitor.get("/lines").status == 200
+    fields = [("account", "marie"), ("password", "wrong wrong wrong")]
+    stranger = Visitor(behind)
+    fields.append(("csrf", login_token(stranger.get("/login"))))
+    for n in range(15):  # each claim is believed: it is the proxy's
+        claim = {"X-Forwarded-For": f"203.0.113.9, 198.51.100.{n}"}
+        assert stranger.request("POST", "/login", fields, **claim).status == 403
+
+
+CLAIMS: dict[str, list[tuple[str, str]]] = {
+    "two_lines": [("X-Forwarded-For", "198.51.100.{n}"), ("x-forwarded-for", "203.0.113.7")],
+    "a_port": [("X-FORWARDED-FOR", "198.51.100.{n}, 203.0.113.8:4{n}")],
+    "two_proxies": [("X-Forwarded-For", "198.51.100.{n}, 203.0.113.6,127.0.0.9")],
+    "rfc_7239_beside": [("Forwarded", "for=198.51.100.{n}"), ("X-Forwarded-For", "203.0.113.5")],
+    "rfc_7239": [("Forwarded", "for=198.51.100.{n}"), ("Forwarded", 'For="203.0.113.4:80";by=x')],
+    "ipv6": [("X-Forwarded-For", '"[2001:DB8::{n}]:443"')],
+    "ipv4_in_ipv6": [("X-Forwarded-For", "198.51.100.{n}, ::FFFF:203.0.113.3")],
+    "no_address": [("X-Forwarded-For", "198.51.100.{n}, unknown")],
+}
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_nobody_guesses_on_by_saying_to_be_somebody_else(
+    behind: Manager, client: redis.Redis, claim: str
 ) -> None:
-    """Behind a proxy that has the certificate; and only such a proxy may say who asks."""
-    behind = Manager(tmp_path, server.url, https=True, trusted_proxies=["127.0.0.0/8"])
-    behind.start()
-    try:
-        visitor = Visitor(behind)
-        page = visitor.get("/login")
-        assert page.headers["strict-transport-security"].startswith("max-age=")
-        answer = visitor.send(page, "/login", account="marie", password=PASSWORD)
-        assert answer.status == 303
-        given = [*page.cookies, *answer.cookies]
-        assert {cookie.partition("=")[0] for cookie in given} == {
-            "__Host-renvoi_login", "__Host-renvoi_session",
-        }  # fmt: skip
-        for cookie in given:  # RFC 6265bis 4.1.3.2
-            assert "Secure" in cookie
-            assert "Path=/" in cookie
-            assert "Domain" not in cookie
-        assert visitor.get("/lines").status == 200
-        fields = [("account", "marie"), ("password", "wrong wrong wrong")]
-        stranger = Visitor(behind)
-        fields.append(("csrf", login_token(stranger.get("/login"))))
-        for n in range(15):  # each claim is believed: it is the proxy's
-            claim = {"X-Forwarded-For": f"203.0.113.9, 198.51.100.{n}"}
-            assert stranger.request("POST", "/login", fields, **claim).status == 403
-    finally:
-        assert behind.stop() == 0
+    """A client's own claims stand left of what the proxy says, or in a line above it."""
+    stranger = Visitor(behind)
+    token = login_token(stranger.get("/login"))
+    cookies = "; ".join(f"{n}={v}" for n, v in stranger.cookies.items())
+    fields = {"account": "marie", "password": "wrong wrong wrong", "csrf": token}
+    statuses = []
+    for n in range(12):
+        connection = http.client.HTTPConnection(HOST, behind.port, timeout=10)
+        body = urlencode(fields)
+        connection.putrequest("POST", "/login")
+        for name, value in (
+            ("Cookie", cookies), ("Content-Type", "application/x-www-form-urlencoded"),
+            ("Content-Length", str(len(body))), *CLAIMS[claim],
+        ):  # fmt: skip
+            connection.putheader(name, value.format(n=n))
+        connection.endheaders(body.encode())
+        statuses.append(connection.getresponse().status)
+        connection.close()
+    assert statuses == [403] * 10 + [429] * 2
 
 
 def login_token(page: Answer) -> str:

@@ -288,6 +288,20 @@ async def test_passwords_cannot_be_tried_one_after_the_other(stage: Stage) -> No
     assert stage.engine.metric("renvoi_registrations_total", result="limited") >= 2
 
 
+async def test_who_guesses_is_the_one_that_the_edge_saw(stage: Stage) -> None:
+    """Below that, a phone may have written whatever Via it likes."""
+    phone = await phone_of(stage)
+    challenge = await phone.send(phone.contact())
+    phone.password = "wrong"
+    seen = f"SIP/2.0/UDP 10.1.1.1;received=198.51.100.{secrets.randbelow(200)};branch=z9hG4bKy"
+    for n in range(12):
+        made_up = f"SIP/2.0/UDP 10.1.1.1;received=192.0.2.{n};branch=z9hG4bKz"
+        vias = [("Via", seen), ("Via", made_up)]
+        answer = await phone.send(phone.contact(), phone.authorization(challenge), *vias)
+        assert answer.code == 403
+    assert int(answer.one("Retry-After")) > 0
+
+
 @pytest.mark.parametrize(
     "contact",
     [
