@@ -19,6 +19,7 @@ from engine.registration.places import hops_of
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
+from engine.vouched import calls_from
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
@@ -56,8 +57,12 @@ class Call:
             self._who or "",
             called,
             worker.journal.changed,
+            withheld=leg.wish.number,
         )
         leg.owner = self.story
+        known = worker.store.recall(caller)[0] if caller is not None else None
+        if known is not None and known.contacts:
+            leg.trusted = not calls_from(leg.invite, leg.flow, known.contacts)
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 

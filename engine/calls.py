@@ -134,7 +134,8 @@ class Calls:
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
-                worker.live.release(record.caller, hold(record.id))
+                caller = record.caller or record.caller_withheld
+                worker.live.release(caller, hold(record.id))
                 for forward in record.forwards:
                     worker.forwards.release(forward.line, record.id)
             over = len(journal.over)
@@ -172,7 +173,7 @@ class Calls:
             "call.error",
             call=story.id,
             call_id=story.call_id,
-            caller=story.caller,
+            caller=story.caller_shown,
             called=story.called,
             exc_info=error,
         )

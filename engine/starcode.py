@@ -70,7 +70,11 @@ class StarCall:
         leg.listener = self._mailbox.put
         shown = _UNPRINTABLE.sub("?", dialled)[:64]
         self.story = Story(
-            worker.calls.new_id(), leg.invite.call_id, self._who.number or "", shown
+            worker.calls.new_id(),
+            leg.invite.call_id,
+            self._who.number or "",
+            shown,
+            withheld=leg.wish.number,
         )
 
     @property

@@ -35,6 +35,7 @@ class Story:
         "legs",
         "rang",
         "received",
+        "withheld",
     )
 
     def __init__(
@@ -44,11 +45,14 @@ class Story:
         caller: str,
         called: str,
         changed: set[Story] | None = None,
+        *,
+        withheld: bool = False,
     ) -> None:
         self._changed = changed if changed is not None else set()
         self.id = id_
         self.call_id = call_id
-        self.caller = caller
+        self.caller = caller  # who it is, for what is counted and decided
+        self.withheld = withheld  # and nobody but an operator who asks is to know
         self.called = called
         self.received = time.time()
         self.decided: float | None = None
@@ -60,7 +64,12 @@ class Story:
         self.is_transferred = False  # it owes what the call before it left
         self.legs: dict[Outgoing, LegRecord] = {}
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
-        self.tell("call.begin", caller=caller, called=called)
+        self.tell("call.begin", caller=self.caller_shown, called=called)
+
+    @property
+    def caller_shown(self) -> str:
+        """The caller's number where anybody may read it: empty when it is withheld."""
+        return "" if self.withheld else self.caller
 
     def tell(self, event: str, **facts: Any) -> None:
         """A debug event, if this call is told in detail (`log.sample`)."""
@@ -207,7 +216,7 @@ class Story:
         return CallRecord(
             id=self.id,
             call_id=self.call_id,
-            caller=self.caller,
+            caller=self.caller_shown,
             called=self.called,
             received=self.received,
             rang=self.rang,
@@ -229,6 +238,7 @@ class Story:
             dialled=legs[0].started if legs else None,
             forwarded=last.at if last and last.condition != "none" else None,
             out_of_plan_s=0,  # Redis tells, when it is written
+            caller_withheld=self.caller if self.withheld else "",
         )
 
     def _since(self, instant: float | None) -> int:
@@ -240,7 +250,8 @@ class Story:
         return {
             "id": self.id,
             "call_id": self.call_id,
-            "caller": self.caller,
+            "caller": self.caller_shown,
+            "withheld": self.withheld,
             "called": self.called,
             "state": "answered" if self.answered else "ringing" if self.rang else "trying",
             "received": self.received,

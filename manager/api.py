@@ -15,7 +15,7 @@ from manager import audit, forwarding, models, openapi, records, state
 from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
-from manager.who import FieldError, Refused
+from manager.who import FieldError, Refused, Who
 from rules.numbers import NumberError
 
 PREFIX = "/api/v1"
@@ -104,15 +104,16 @@ async def list_records(call: Call) -> Response:
     found, older = await records.of_line(
         call.site.redis, line, call.limit(20), call.stream_cursor()
     )
-    return answer(models.RecordPage([_record(met) for met in found], cursor_of(older)))
+    return answer(models.RecordPage([_record(met, call.who) for met in found], cursor_of(older)))
 
 
-def _record(met: records.Met) -> models.Record:
+def _record(met: records.Met, who: Who) -> models.Record:
     record, forward = met.record, met.forward
+    withheld = bool(record.caller_withheld)
     condition: Any = forward.condition if forward else "none"
     return models.Record(
         id=record.id,
-        caller=record.caller,
+        caller="" if withheld else record.caller,
         called=record.called,
         received=record.received,
         answered=record.answered,
@@ -123,6 +124,8 @@ def _record(met: records.Met) -> models.Record:
         outcome=record.outcome,
         seconds=forward.seconds if forward else record.seconds,
         billing=forward.billing if forward else "",
+        withheld=withheld,
+        caller_withheld=record.caller_withheld if withheld and who.operator else None,
     )
 
 

@@ -144,7 +144,9 @@ class Usage(msgspec.Struct):
 
 class Record(msgspec.Struct):
     """A call that met the line. Times in unix seconds; `seconds` of conversation. `condition` and
-    `billing` are those of this line's own forward, "none" and "" when it made none."""
+    `billing` are those of this line's own forward, "none" and "" when it made none. `caller` is ""
+    when it is `withheld`, or none is known; operators, and nobody else, find who it is in
+    `caller_withheld`."""
 
     id: str
     caller: str
@@ -158,6 +160,8 @@ class Record(msgspec.Struct):
     outcome: str
     seconds: int
     billing: str
+    withheld: bool = False
+    caller_withheld: str | None = None
 
 
 class RecordPage(msgspec.Struct):

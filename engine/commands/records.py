@@ -38,6 +38,7 @@ _HEAD = (
     "SECONDS",
     "BILLING",
 )
+_HIDDEN = "***"  # in place of a number that is withheld
 _Stored = tuple[bytes, dict[bytes, bytes]]
 
 
@@ -50,6 +51,7 @@ class Wanted:
     outcome: str | None = None
     since: float | None = None
     until: float | None = None
+    withheld: bool = False  # who withholds the number may be looked for by it
 
     def fits(self, record: CallRecord) -> bool:
         return (
@@ -60,10 +62,11 @@ class Wanted:
             and (self.until is None or record.received < self.until)
         )
 
-    @staticmethod
-    def _numbers(record: CallRecord) -> Iterator[str]:
+    def _numbers(self, record: CallRecord) -> Iterator[str]:
         """The lines a call has to do with: who called, who was called, who paid."""
         yield record.caller
+        if self.withheld:
+            yield record.caller_withheld
         yield record.called
         yield record.payer
         for forward in record.forwards:
@@ -84,6 +87,7 @@ class Wanted:
 @click.option("--since", metavar="WHEN", help="Received then or later.")
 @click.option("--until", metavar="WHEN", help="Received before then.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all fields.")
+@click.option("--withheld", is_flag=True, help="Show the numbers of callers who withhold them.")
 @with_config
 @with_json
 def show_records(
@@ -95,6 +99,7 @@ def show_records(
     since: str | None,
     until: str | None,
     as_csv: bool,
+    withheld: bool,
     config: Config,
     as_json: bool,
 ) -> None:
@@ -103,6 +108,10 @@ def show_records(
     WHEN is a time ago (90s, 15m, 2h, 7d), a date and time in the numbering zone ("2026-11-25",
     "2026-11-25T14:30"), one with its own offset, or unix seconds. Records stand in the order in
     which they were written: when the calls ended, after an outage of Redis later.
+
+    A caller who withholds the number is shown as "withheld", with --json and --csv as *** in
+    caller_withheld. --withheld shows the number, and lets --line find the call by it; it is for
+    nobody but whom the law allows.
 
     \b
     Examples:
@@ -120,6 +129,7 @@ def show_records(
         outcome,
         None if since is None else read_when("--since", since, zone, now),
         None if until is None else read_when("--until", until, zone, now),
+        withheld,
     )
     if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
         raise Wrong(f"--until: is not after --since (got {until!r})")
@@ -129,7 +139,7 @@ def show_records(
         redis: Any = client
         newest = redis.xrevrange(STREAM, count=1)
         seen = newest[0][0] if newest else b"0-0"
-        show = _printer(as_json, as_csv)
+        show = _printer(as_json, as_csv, withheld)
         shown = 0
         for record in _found(redis, wanted, last, seen) if newest else ():
             show(record)
@@ -201,14 +211,18 @@ def _records(entries: Iterable[_Stored]) -> Iterator[CallRecord]:
             warn(f"cdr entry {entry_id.decode()}: {error}")
 
 
-def _printer(as_json: bool, as_csv: bool) -> Callable[[CallRecord], None]:
-    """What prints one record; the head comes with the first."""
-    if as_json:
-        return lambda record: print_json(asdict(record), indent=False)
-    head_due = True
+def _printer(as_json: bool, as_csv: bool, withheld: bool) -> Callable[[CallRecord], None]:
+    """What prints one record; the head comes with the first. `withheld`: with the number of a
+    caller who withholds it."""
+    head_due = not as_json
 
     def show(record: CallRecord) -> None:
         nonlocal head_due
+        if record.caller_withheld and not withheld:
+            record.caller_withheld = _HIDDEN
+        if as_json:
+            print_json(asdict(record), indent=False)
+            return
         if head_due:
             head_due = False
             click.echo(_csv(FIELDS) if as_csv else _ROW.format(*_HEAD))
@@ -241,7 +255,7 @@ def _flat(record: CallRecord) -> Iterator[object]:
 def _row(record: CallRecord) -> str:
     values = (
         time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.received)),
-        record.caller,
+        record.caller or _shown(record.caller_withheld),
         record.called,
         record.condition,
         record.destination,
@@ -252,6 +266,10 @@ def _row(record: CallRecord) -> str:
         record.billing,
     )
     return _ROW.format(*(_cell(value) for value in values))
+
+
+def _shown(withheld: str) -> str:
+    return "withheld" if withheld == _HIDDEN else withheld
 
 
 def _cell(value: object) -> object:

@@ -53,8 +53,9 @@ def _row(call: dict[str, Any]) -> list[object]:
         when = time.strftime("%H:%M:%S", time.localtime(received))
         came = max(0, round(time.time() - received))
     legs = [f"{leg.get('role')} {leg.get('number')}" for leg in call.get("legs") or ()]
-    told = [call.get(name) for name in ("state", "caller", "called", "condition", "target")]
-    return [when, came, *told, ", ".join(legs), call.get("id")]
+    told = [call.get(name) for name in ("called", "condition", "target")]
+    caller = "withheld" if call.get("withheld") else call.get("caller")
+    return [when, came, call.get("state"), caller, *told, ", ".join(legs), call.get("id")]
 
 
 def _ask(address: Address) -> list[dict[str, Any]]:

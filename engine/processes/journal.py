@@ -54,6 +54,7 @@ class Standing(msgspec.Struct, array_like=True, tag="standing", gc=False):
     answered: float | None
     forwards: list[ForwardRecord]
     legs: list[LegRecord]
+    withheld: bool = False
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
@@ -285,7 +286,9 @@ def standing_in(path: Path) -> list[str]:
 def completed(facts: Standing, died: float) -> CallRecord:
     """The record of a call whose worker is gone. What was answered is paid for until the last
     moment that is known."""
-    story = Story(facts.id, facts.call_id, facts.caller, facts.called)
+    story = Story(
+        facts.id, facts.call_id, facts.caller, facts.called, withheld=facts.withheld
+    )
     story.received, story.decided = facts.received, facts.decided
     story.rang, story.answered = facts.rang, facts.answered
     story.forwards = facts.forwards
@@ -306,6 +309,7 @@ def _facts(story: Story) -> Standing:
         story.answered,
         story.forwards,
         list(story.legs.values()),
+        story.withheld,
     )
 
 

@@ -6,7 +6,7 @@ docs/cdr.md describes every field. Nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -76,6 +76,7 @@ class CallRecord:
     dialled: float | None = None
     forwarded: float | None = None
     out_of_plan_s: int = 0
+    caller_withheld: str = field(default="", repr=False)  # for operators alone, and in no log
 
 
 FIELDS = tuple(field.name for field in fields(CallRecord))
@@ -194,6 +195,7 @@ def _values(record: CallRecord) -> list[str]:
         _instant(record.dialled),
         _instant(record.forwarded),
         str(record.out_of_plan_s),
+        record.caller_withheld,
     ]
 
 

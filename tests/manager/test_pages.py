@@ -10,7 +10,7 @@ import redis
 
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, path_of, text
-from tests.manager.site import Manager, read, write
+from tests.manager.site import Api, Manager, read, write
 
 LINE, PEER, FAX, TWIN, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 4, 9))
 FORM = f"/lines/{LINE}/forwards"
@@ -408,6 +408,39 @@ def test_forwarded_calls_show_with_their_cost_and_to_the_right_fleet_only(
     assert "Occupée numéro 06 12 34 56 78 Déduit du forfait 1 min" in page
     assert "01 40 00 00 08" not in page
     assert "01 40 00 00 07" not in text(marie.get(f"/lines/{PEER}"))
+    client.delete("cdr")
+
+
+def test_a_withheld_number_is_for_operators_alone(
+    manager: Manager, marie: Visitor, client: redis.Redis
+) -> None:
+    secret, spelt = "+33612345677", "06 12 34 56 77"
+    forward = ForwardRecord(LINE, "busy", "number", "+33140000009", "standard", 75, "acme")
+    for caller in ("", secret):  # as the engine writes it; and as nobody should
+        record = CallRecord(
+            "x", "y", caller, PEER, 1.0, None, 2.0, 3.0, "busy", "number", "+33140000009",
+            "answered", 200, None, "", 75, LINE, "standard", [forward], [], caller_withheld=secret,
+        )  # fmt: skip
+        entry = to_entry(record, Months("Europe/Paris"))
+        client.xadd("cdr", dict(zip(FIELDS, entry.values, strict=True)))
+    deadline = time.monotonic() + 5
+    while (page := text(marie.get(f"/lines/{LINE}"))).count("Numéro masqué") < 2:
+        assert time.monotonic() < deadline
+    assert spelt not in page
+    support = Visitor(manager)
+    support.log_in("support")
+    assert text(support.get(f"/lines/{LINE}")).count(f"Numéro masqué {spelt}") == 2
+    path = f"/lines/{PEER}/records"
+    customer, operator = (
+        Api(manager, manager.token(*whose)).get(path)
+        for whose in (("--fleet", "acme"), ("--operator",))
+    )
+    assert secret[1:] not in customer.text
+    for answer, shown in ((customer, None), (operator, secret)):
+        items = answer.json["items"]
+        assert [(i["caller"], i["withheld"], i["caller_withheld"]) for i in items] == [
+            ("", True, shown)
+        ] * 2
     client.delete("cdr")
 
 

@@ -61,6 +61,21 @@ def records(store: Any) -> Any:
     return store
 
 
+def test_a_withheld_number_is_shown_to_who_asks_for_it(run: Run, store: Any) -> None:
+    secret = "+33199887766"
+    record = call(5, 30, caller="", caller_withheld=secret)
+    entry = to_entry(record, Months("Europe/Paris"))
+    store.xadd("cdr", dict(zip(FIELDS, entry.values, strict=True)))
+    for form in ((), ("--json",), ("--csv",), ("--json", "--line", LINE)):
+        assert secret[1:] not in run("cdr", *form).out
+        assert secret in run("cdr", "--withheld", *form).out
+    assert "withheld" in run("cdr").out
+    assert json.loads(run("cdr", "--json").out)["caller_withheld"] == "***"
+    assert secret not in run("cdr", "--json", "--line", secret).out
+    assert run("cdr", "--json", "--line", secret).out == ""
+    assert secret in run("cdr", "--json", "--line", secret, "--withheld").out
+
+
 def ids(run: Run, *arguments: str) -> list[int]:
     result = run("cdr", "--json", *arguments)
     assert result.status == 0, result

@@ -97,6 +97,20 @@ def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path
     assert (record.payer, record.billing, record.condition) == ("+33972101001", "deducted", "busy")
 
 
+def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "0-one")
+    journal.open()
+    journal.begin(Story("0-one-1", "abc", "+33612345678", "+33972101001", withheld=True))
+    journal.close()
+    after = Journal(tmp_path, "0-two")
+    after.open()
+    (left,) = after.take_over()
+    (record,) = left.standing
+    assert (record.caller, record.caller_withheld) == ("", "+33612345678")
+    assert "33612345678" not in repr(record)  # what an error would log
+    after.close()
+
+
 def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
     first, second = Journal(tmp_path, "0-a"), Journal(tmp_path, "1-b")
     first.open()
