@@ -220,12 +220,6 @@ class Door:
         """The same for an ACK, which gets no answer."""
         self._on_rejected("foreign", lambda: described(rdata))
 
-    def on_dropped(self, dropped: Any) -> None:
-        """A packet that PJSIP could not parse. Line ends alone are keep-alives (RFC 5626 3.5.1)."""
-        if dropped.status != 0 and dropped.len > 4:
-            packet = bytes(ffi.buffer(dropped.data, min(dropped.len, 80)))
-            self._on_rejected("malformed", lambda: f"no SIP: {packet!r}")
-
     # -- stateless responses ----------------------------------------------------------------------
 
     def _asks_too_much(self, message: Message) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sip import backlog, pjsip, stream_api, wire
 from sip.address import Address
+from sip.answer import Source
 from sip.dispatch import Dispatch
 from sip.door import Door
 from sip.gate import Gate
@@ -100,7 +101,7 @@ class Endpoint:
         self.race = on_race  # told of each race that is resolved, by its kind
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.guard = Guard(on_rejected, Speakers(self).refuses)
+        self.guard = Guard(on_rejected, Speakers(self).refuses, self._reply)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
         self.door = Door(
@@ -190,7 +191,9 @@ class Endpoint:
             self._trace(self.tracing)
         self.requests_module = self._modules[-2][0]
         self.usage = self._modules[-1][0]
-        self._on_dropped = self.callback("void(pjsip_tp_dropped_data *)", self._dropped)
+        self._on_dropped = self.callback(
+            "void(pjsip_tp_dropped_data *)", self.guard.on_unparsed
+        )
         lib.pjsip_tpmgr_set_drop_data_cb(lib.pjsip_endpt_get_tpmgr(self.endpt), self._on_dropped)
         self.door.start()
         for udp, transport in self.transports.udp_sockets():
@@ -443,5 +446,17 @@ class Endpoint:
         else:
             self.requests.on_tsx_state(tsx)
 
-    def _dropped(self, dropped: Any) -> None:
-        self.door.on_dropped(dropped)
+    def _reply(
+        self, transport: Any, came: bytes, source: Source, reply: bytes, to: Source
+    ) -> None:
+        """Send an answer that PJSIP knows nothing of: by its connection, or to where Via says."""
+        if self.tracing is not None:
+            self.tracing.refused(transport, came, source, reply, to)
+        connection = self.streams.connections.get(transport)
+        if connection is not None:
+            connection.write(reply)
+            return
+        for udp, known in self._readers:
+            if known == transport:
+                with contextlib.suppress(OSError):  # as any answer that is lost
+                    udp.sendto(reply, to)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sip.message import Message
+from sip.structure import Fault, content_length, with_length
 
 # What PJSIP takes: a packet of 4,000 bytes, the last for its own end mark.
 MESSAGE_MAX = 3999
@@ -12,25 +12,34 @@ HEAD_MAX = 8192  # beyond this no end of the head is looked for
 SKIPPED_MAX = 1 << 20  # bytes of a message too large that are read past to find the next one
 PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)
 
-_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
-_COPIED = (b"via", b"from", b"to", b"call-id", b"cseq")
+_NAMES = re.compile(rb"\r\n(?:content-length|l)[ \t\r\n]*:", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*(\d+)[ \t]*\r\n(?![ \t])", re.I)
 
 
 class FramingError(ValueError):
-    """The stream is no SIP, or its next message cannot be found: the connection is of no use."""
+    """The stream is no SIP, or its next message cannot be found: the connection is of no use.
+
+    `head` is that of a message which may be answered all the same, `fault` what is wrong with it.
+    """
+
+    def __init__(self, text: str, head: bytes = b"", fault: Fault | None = None) -> None:
+        super().__init__(text)
+        self.head, self.fault = head, fault
 
 
 class Frames:
     """The messages of one connection. `pings` counts keep-alives to be answered with PONG;
-    `oversize` holds the heads of messages too large to be taken."""
+    `oversize` holds the heads of messages too large to be taken; `error` says why nothing more can
+    be found, None while it can."""
 
-    __slots__ = ("_buffer", "_skip", "oversize", "pings")
+    __slots__ = ("_buffer", "_skip", "error", "oversize", "pings")
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._skip = 0
         self.pings = 0
         self.oversize: list[bytes] = []
+        self.error: FramingError | None = None
 
     @property
     def is_between(self) -> bool:
@@ -38,11 +47,11 @@ class Frames:
         return not self._buffer and not self._skip
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was received; the messages that are whole now. Raises FramingError."""
+        """Take what was received; the messages that are whole now."""
         buffer = self._buffer
         buffer += data
         messages = []
-        while buffer:
+        while buffer and self.error is None:
             if self._skip:
                 passed = min(self._skip, len(buffer))
                 del buffer[:passed]
@@ -53,7 +62,11 @@ class Frames:
                 self.pings += buffer.startswith(PING)
                 del buffer[: len(PING) if buffer.startswith(PING) else 1]
             else:
-                message = self._next()
+                try:
+                    message = self._next()
+                except FramingError as error:
+                    self.error = error
+                    break
                 if message is None:
                     break
                 if message:
@@ -69,8 +82,10 @@ class Frames:
                 raise FramingError(f"no end of a message head in {HEAD_MAX} bytes")
             return None
         head = bytes(buffer[: end + 4])
-        found = _LENGTH.search(head, 0, end + 2)
-        size = end + 4 + (int(found[1][:12]) if found else 0)
+        length, plain = _length_of(head)
+        if plain is not head:
+            buffer[: end + 4] = head = plain
+        size = len(head) + length
         if size > MESSAGE_MAX:
             if size > SKIPPED_MAX:
                 raise FramingError(f"a message of {size} bytes")
@@ -92,11 +107,16 @@ def without_body(head: bytes) -> bytes:
     return head[: found.start(1)] + b"0" + head[found.end(1) :]
 
 
-def too_large(head: bytes) -> bytes:
-    """The 513 for a request that cannot be taken; empty for what is none (RFC 3261 21.5.14)."""
-    message = Message(head)
-    if message.start_line.startswith(b"SIP/2.0") or message.method == b"ACK":
-        return b""
-    lines = [b"SIP/2.0 513 Message Too Large"]
-    lines += [line for name, line, _ in message.fields if name in _COPIED]
-    return b"\r\n".join([*lines, b"Content-Length: 0", b"", b""])
+def _length_of(head: bytes) -> tuple[int, bytes]:
+    """What Content-Length says, 0 without one, and the head with the field on one line. Raises
+    FramingError for one that says nothing, or two things (RFC 3261 18.3)."""
+    named = len(_NAMES.findall(head))
+    if named == 0:
+        return 0, head
+    found = _LENGTH.search(head)
+    if named == 1 and found is not None:
+        return int(found[1][:12]), head
+    length = content_length(head)
+    if isinstance(length, int):
+        return length, with_length(head, length)
+    raise FramingError(length.phrase.decode(), head, length)

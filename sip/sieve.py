@@ -7,16 +7,15 @@ it gets in return is dropped. Everything else is handed to PJSIP as if it had re
 
 from __future__ import annotations
 
-import re
-import secrets
 import socket
 import struct
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sip import stream_api, wire
+from sip.answer import TAG, Source, answer
 from sip.gate import Gate, Refusal
-from sip.grammar import first_entry, parameter
+from sip.grammar import parameter
 from sip.guard import OnRejected
 from sip.message import LONGEST, Identity, Message
 from sip.pjsip import ffi
@@ -31,12 +30,6 @@ MOST_REMEMBERED = 50_000
 
 _PHRASES = {403: b"Forbidden", 480: b"Temporarily Unavailable", 503: b"Service Unavailable"}
 _STRANGER = Refusal("stranger", 403, 0)
-_RPORT = re.compile(rb";\s*rport\s*(?=[;,]|$)", re.IGNORECASE)
-_SENT_BY = re.compile(
-    rb"SIP\s*/\s*2\.0\s*/\s*UDP\s+(\[[^\]\s]*\]|[^\[;:,\s]+)\s*(?::\s*(\d{1,5}))?\s*(?=[;,]|$)",
-    re.IGNORECASE,
-)
-Source = tuple[Any, ...]  # as recvfrom tells it
 _T = TypeVar("_T")
 
 
@@ -76,7 +69,6 @@ class Sieve:
         self._endpoint = endpoint
         self._gate = gate
         self._on_rejected = on_rejected
-        self._tag = b";tag=" + secrets.token_hex(8).encode()
         self._memory = ffi.new("char[32768]")
         self._rdata = ffi.cast("pjsip_rx_data *", self._memory)
 
@@ -92,7 +84,7 @@ class Sieve:
                 if not self._is_refused(udp, transport, data, source):
                     self._pass_on(transport, data, source)
                     self._endpoint.door.asked = False
-            elif not (data.startswith(b"ACK ") and self._tag in data):
+            elif not (data.startswith(b"ACK ") and TAG in data):
                 self._pass_on(transport, data, source)
             if time.monotonic() > until:
                 return
@@ -120,7 +112,8 @@ class Sieve:
                 return False
             wire.counts["in", "INVITE"] += not stranger
             self._on_rejected(refusal.reason, lambda: described(invite, source))
-        reply = answer(invite, refusal, source, self._tag)
+        status = b"%d %s" % (refusal.code, _PHRASES[refusal.code])
+        reply = answer(invite, status, source, retry_after_s=refusal.retry_after_s)
         if reply is None:
             return False
         self.refused.put(key, refusal)
@@ -132,41 +125,6 @@ class Sieve:
         except OSError:
             pass  # as any answer that is lost: the INVITE comes again
         return True
-
-
-def answer(
-    invite: Message, refusal: Refusal, source: Source, tag: bytes
-) -> tuple[bytes, Source] | None:
-    """The response to an INVITE, and where it goes (RFC 3261 18.2.2, RFC 3581 4); None for an
-    INVITE that is not whole. `tag` is the To tag with its semicolon."""
-    lines = [b"SIP/2.0 %d %s" % (refusal.code, _PHRASES[refusal.code])]
-    to: Source | None = None
-    seen = set()
-    for name, line, value in invite.fields:
-        if name == b"via":
-            if to is None:
-                sent_by = _SENT_BY.match(value)
-                if sent_by is None:
-                    return None
-                first, rest = first_entry(value)
-                first, is_symmetric = _RPORT.subn(b";rport=%d" % source[1], first, count=1)
-                first += b";received=" + source[0].partition("%")[0].encode()
-                port = source[1] if is_symmetric else int(sent_by[2] or 5060)
-                to = (source[0], port, *source[2:])
-                line = b"Via: " + first + rest
-            lines.append(line)
-        elif name in (b"from", b"call-id", b"cseq"):
-            lines.append(line)
-            seen.add(name)
-        elif name == b"to":
-            lines.append(line.rstrip() + tag)
-            seen.add(name)
-    if to is None or len(seen) < 4 or not 0 < to[1] < 65536:
-        return None
-    if refusal.retry_after_s:
-        lines.append(b"Retry-After: %d" % refusal.retry_after_s)
-    lines.append(b"Content-Length: 0\r\n\r\n")
-    return b"\r\n".join(lines), to
 
 
 def described(invite: Message, source: Source) -> str:

@@ -17,8 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from sip import stream_api, wire
+from sip.answer import answer
 from sip.flow import Flow
-from sip.framing import PONG, Frames, FramingError, too_large, without_body
+from sip.framing import PONG, Frames, FramingError, without_body
+from sip.message import Message
 from sip.pjsip import ffi, lib
 from sip.stream_api import INCOMING, OUTGOING, Kind
 
@@ -89,12 +91,7 @@ class Connection(asyncio.Protocol):
             transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            messages = self._frames.feed(data)
-        except FramingError as error:
-            self._streams.on_refused("malformed", f"{self}: {error}")
-            self.abort()
-            return
+        messages = self._frames.feed(data)
         for head in self._frames.oversize:
             self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
             self._refuse(head)
@@ -109,15 +106,31 @@ class Connection(asyncio.Protocol):
             if self._lost:
                 return
             self._streams.receive(self, message)
+        if self._frames.error is not None and not self._lost:
+            self._give_up(self._frames.error)
 
     def _refuse(self, head: bytes) -> None:
         """A message too large: 513 for a request; a response ends what was asked, as one that
         came without its end in a datagram does."""
         if not head.startswith(b"SIP/2.0"):
-            self.write(too_large(head))
+            self._answer(head, b"513 Message Too Large")
         elif not self._lost and (message := without_body(head)):
             with wire.cut():
                 self._streams.receive(self, message)
+
+    def _give_up(self, error: FramingError) -> None:
+        """The next message cannot be found. The one that hides it gets its answer."""
+        self._streams.on_refused("malformed", f"{self}: {error}")
+        if error.fault is not None:
+            self._answer(error.head, b"400 " + error.fault.phrase)
+        if self._socket is not None and self._unsent is None:
+            self._socket.close()  # when all is written
+        self.lose()
+
+    def _answer(self, head: bytes, status: bytes) -> None:
+        reply = answer(Message(head), status, self.remote)
+        if reply is not None and self.write(reply[0]):
+            wire.count_response(int(status[:3]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose()
