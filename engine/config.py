@@ -118,6 +118,7 @@ class Timers:
     max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400), change="live")
     drain_s: float = _key(3600, values.seconds(0, 7 * 86400), change="live")
     hung_s: float = _key(10, values.seconds(1, 3600), change="live")
+    idle_connection_s: float = _key(60, values.seconds(1, 86400))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Limits:
     line_calls: int = _key(0, values.whole(0, 1_000_000), change="live")
     line_calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
     connections: int = _key(10_000, values.whole(1, 1_000_000))
+    connections_per_source: int | None = _key(None, values.optional(values.whole(0, 1_000_000)))
     forwards_per_line: int = _key(50, values.whole(0, 1_000_000), change="live")
     forwards_per_line_per_hour: int = _key(0, values.whole(0, 1_000_000), change="live")
 

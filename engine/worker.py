@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from engine import redis_client, tls
+from engine import descriptors, redis_client, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.calls import Calls, called_by
 from engine.changes.presence import Presence, myself
 from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
-from engine.config import Config
+from engine.config import Config, Limits
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.live import LiveCalls
@@ -51,6 +51,14 @@ CLOSE_S = 5.0  # for a part to end, each of which bounds its own waiting well be
 
 class StartError(RuntimeError):
     """The worker cannot start; the text is one line for the operator."""
+
+
+def per_source(limits: Limits) -> int:
+    """How many connections one source may have: a quarter of all, unless it is said."""
+    told = limits.connections_per_source
+    if told is None:
+        return max(1, limits.connections // 4)
+    return told or limits.connections
 
 
 class Worker:
@@ -191,6 +199,7 @@ class Worker:
         self._watch()
         self.probing.start()
         await self.admin.start()
+        self._fit_descriptors()
         self.presence = Presence(self.redis, myself(self, self.epoch))
         self.presence.on_error = partial(self.refusals.redis, "presence")
         self.presence.on_workers = self._on_workers
@@ -204,6 +213,18 @@ class Worker:
     def _plan_left_s(self, number: str) -> float | None:
         entry = self.store.peek(number)
         return entry.plan_left_s() if entry is not None else None
+
+    def _fit_descriptors(self) -> None:
+        """Let in no more connections than there are descriptors for, beside what the pages and
+        Redis need."""
+        wanted, room = self.config.limits.connections, self.endpoint.streams.room
+        if not descriptors.streams_of(self.config):
+            return
+        limit = descriptors.raised(wanted)
+        most, strangers = descriptors.fit(limit, descriptors.in_use(), wanted)
+        room.limit(most, min(room.per_source, most), strangers)
+        if most < wanted:
+            self.log.warning("descriptors.few", limit=limit, wanted=wanted, connections=most)
 
     def _peers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The networks that requests may come from, and REGISTER."""
@@ -227,6 +248,8 @@ class Worker:
             if sip.nameservers is None
             else tuple((item.host, item.port) for item in sip.nameservers),
             connections=self.config.limits.connections,
+            connections_per_source=per_source(self.config.limits),
+            idle_connection_s=self.config.timers.idle_connection_s,
             server_tls=tls.server_context(sip),
             client_tls=tls.client_context(sip),
         )
@@ -246,7 +269,7 @@ class Worker:
         watch("log_dropped", log.dropped)
         tracers = [tracer for tracer in (self.hep, self.spans) if tracer is not None]
         watch("trace_dropped", lambda: sum(tracer.dropped for tracer in tracers))
-        watch("connections", lambda: len(self.endpoint.streams.connections))
+        watch("connections", lambda: self.endpoint.streams.room.count)
         watch("live_unshared", lambda: self.live.local_decisions + self.forwards.local_decisions)
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)

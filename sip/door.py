@@ -177,6 +177,7 @@ class Door:
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
         endpoint.sieve.entered.put(message.identity, True)
+        endpoint.streams.prove(rdata.tp_info.transport)
         return leg
 
     def _check_first_packet(self, rdata: Any) -> None:

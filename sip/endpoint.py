@@ -30,6 +30,7 @@ from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
 from sip.resolving import Resolving
+from sip.room import Room
 from sip.sieve import Sieve
 from sip.speakers import Speakers
 from sip.streams import Streams
@@ -57,7 +58,9 @@ class TooLarge(DialError):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
-    most TCP and TLS connections at once, `nameservers` pairs of address and port (None = this
+    most TCP and TLS connections at once, `connections_per_source` how many of them a source that is
+    no trusted peer may have, `idle_connection_s` how long one may stand idle whose source never
+    registered a phone or placed a call, `nameservers` pairs of address and port (None = this
     machine's)."""
 
     listen: tuple[Address, ...]
@@ -67,6 +70,8 @@ class Settings:
     outbound_proxy: str | None
     nameservers: tuple[tuple[str, int], ...] | None = None
     connections: int = 10_000
+    connections_per_source: int = 2500
+    idle_connection_s: float = 60.0
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None
 
@@ -122,7 +127,8 @@ class Endpoint:
         self.resolving = Resolving(self)
         self.streams = Streams(
             self,
-            most=settings.connections,
+            room=Room(settings.connections, settings.connections_per_source),
+            idle_s=settings.idle_connection_s,
             server_tls=settings.server_tls,
             client_tls=settings.client_tls,
             on_refused=on_connection,
@@ -150,7 +156,7 @@ class Endpoint:
             self._start()
             if self.transports.has_streams:
                 stream_api.check(self.endpt)
-                await self.transports.listen(self.streams)
+                self.transports.listen(self.streams)
         except BaseException:
             self._stack.close()
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sip.message import Message
 from sip.structure import Fault, content_length, with_length
 
 # What PJSIP takes: a packet of 4,000 bytes, the last for its own end mark.
@@ -14,6 +15,9 @@ PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)
 
 _NAMES = re.compile(rb"\r\n(?:content-length|l)[ \t\r\n]*:", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*(\d+)[ \t]*\r\n(?![ \t])", re.I)
+_START = re.compile(rb"SIP/2\.0[ \t]+\d{3}|[!-~]+[ \t]+\S.*[ \t]SIP/\d", re.IGNORECASE)
+_CSEQ = re.compile(rb"\d{1,10}[ \t]+\S")
+_VIA = re.compile(rb"SIP[ \t]*/[ \t]*2\.0[ \t]*/[ \t]*\w+[ \t]+\S", re.IGNORECASE)
 
 
 class FramingError(ValueError):
@@ -82,6 +86,8 @@ class Frames:
                 raise FramingError(f"no end of a message head in {HEAD_MAX} bytes")
             return None
         head = bytes(buffer[: end + 4])
+        if not _START.match(head):
+            raise FramingError(f"no SIP: {head[:80]!r}")
         length, plain = _length_of(head)
         if plain is not head:
             buffer[: end + 4] = head = plain
@@ -97,6 +103,21 @@ class Frames:
         message = bytes(buffer[:size])
         del buffer[:size]
         return message
+
+
+def is_message(message: bytes) -> bool:
+    """Whether this is a SIP message with the fields that every message has (RFC 3261 8.1.1)."""
+    read = Message(message)
+    if not _START.match(read.start_line):
+        return False
+    first = read.first
+    return bool(
+        first(b"from")
+        and first(b"to")
+        and first(b"call-id")
+        and _CSEQ.match(first(b"cseq") or b"")
+        and _VIA.match(first(b"via") or b"")
+    )
 
 
 def without_body(head: bytes) -> bytes:

@@ -20,14 +20,24 @@ class Request:
     """One request that waits for its answer. `flow` is the way it came by, `source` the IP address
     that sent it, `trusted` whether that is one of `sip.trusted_peers`."""
 
-    __slots__ = ("_requests", "_tdata", "_tsx", "flow", "message", "source", "trusted")
+    __slots__ = (
+        "_requests", "_tdata", "_transport", "_tsx", "flow", "message", "source", "trusted"
+    )  # fmt: skip
 
     def __init__(
-        self, requests: Requests, tsx: Any, tdata: Any, message: Message, flow: Flow, trusted: bool
+        self,
+        requests: Requests,
+        tsx: Any,
+        tdata: Any,
+        transport: Any,
+        message: Message,
+        flow: Flow,
+        trusted: bool,
     ) -> None:
         self._requests = requests
         self._tsx = tsx
         self._tdata = tdata
+        self._transport = transport  # that it came over, to be looked up only
         self.message = message
         self.flow = flow
         self.source = flow.host
@@ -42,6 +52,8 @@ class Request:
         status = tdata.msg.line.status
         status.code = code
         status.reason = lib.pjsip_get_status_text(code)[0]
+        if 200 <= code < 300:
+            self._requests.prove(self._transport)
         if block:
             wire.add_block(tdata, block)
         if len(block) > wire.SURELY_FITS and not wire.fits(tdata):
@@ -85,10 +97,15 @@ class Requests:
             lib.pjsip_tsx_terminate(tsx, 500)
             return None
         source = ffi.string(rdata.pkt_info.src_name).decode("ascii")
+        transport = rdata.tp_info.transport
         flow = self._endpoint.streams.flow_of(rdata, source)
-        request = Request(self, tsx, self._tdata[0], message, flow, trusted)
+        request = Request(self, tsx, self._tdata[0], transport, message, flow, trusted)
         self.waiting[tsx] = request
         return request
+
+    def prove(self, transport: Any) -> None:
+        """A phone was registered over this transport."""
+        self._endpoint.streams.prove(transport)
 
     def on_tsx_state(self, tsx: Any) -> None:
         """A transaction changed its state; one that ends before it is answered is dropped."""

@@ -13,23 +13,27 @@ import contextlib
 import itertools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from sip import stream_api, wire
 from sip.answer import answer
 from sip.flow import Flow
-from sip.framing import PONG, Frames, FramingError, without_body
+from sip.framing import PONG, Frames, FramingError, is_message, without_body
+from sip.listener import Listener
 from sip.message import Message
 from sip.pjsip import ffi, lib
+from sip.room import Room, Source, Standing
 from sip.stream_api import INCOMING, OUTGOING, Kind
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
 CONNECT_S = 4.0  # a peer that does not accept in this time is not there
-FIRST_MESSAGE_S = 10.0  # a new connection that says nothing is closed
-STRANGERS = 100  # connections of those who may send nothing, at once: enough to tell them so
+FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
+MESSAGE_S = 10.0  # a message that has begun must be whole in this time
+UNREAD_S = 10.0  # a peer must read what it was sent in this time, more than UNREAD bytes of it
+UNREAD = 1 << 16
 # A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
 # after the last sign of life. Until then calls to it would wait on a dead connection.
 OPTIONS = (
@@ -49,40 +53,48 @@ class Connection(asyncio.Protocol):
     """One connection, and PJSIP's transport for it."""
 
     def __init__(
-        self, streams: Streams, kind: Kind, direction: int, remote: tuple[str, int], name: str
+        self,
+        streams: Streams,
+        kind: Kind,
+        direction: int,
+        remote: tuple[str, int],
+        name: str,
+        standing: Standing,
+        source: Source,
     ) -> None:
         self._streams = streams
         self.kind = kind
-        self._direction = direction
+        self.direction = direction
         self.remote = remote
         self.name = name  # the host name that was asked for, or the address
         self.serial = next(_serials)
+        self.standing = standing
+        self.source = source  # until its place is free again it counts there
         self.tp: Any = None
         self._frames = Frames()
         self._socket: asyncio.Transport | None = None
         self._unsent: list[bytes] | None = []  # until it is connected
+        # What the peer has to do in time: send its first message, end what it began, read.
         self._first: asyncio.TimerHandle | None = None
+        self._whole: asyncio.TimerHandle | None = None
+        self._read: asyncio.TimerHandle | None = None
+        self._heard = 0.0  # loop time of the last valid message
         self._lost = False
-        self.stranger = False  # gets its 403 and is closed
+        self._vacated = False
 
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=UNREAD)
         opened = transport.get_extra_info("socket")
         if opened is not None:
             for level, option, value in OPTIONS:
                 opened.setsockopt(level, option, value)
-        if self._direction == INCOMING:
-            # None: the peer has reset it already.
-            self.remote = (transport.get_extra_info("peername") or self.remote)[:2]
-            self.name = self.remote[0]
-            if not self.name or not self._streams.admit(self):
+        if self.direction == INCOMING:
+            if not self._lost and not self._streams.open(self):
                 self._lost = True
-                transport.abort()
-                return
-            loop = self._streams.endpoint.loop
-            self._first = loop.call_later(FIRST_MESSAGE_S, transport.abort)
+            self._first = self._streams.later(FIRST_MESSAGE_S, self._expire)
         if self._lost:
             transport.abort()
             return
@@ -91,23 +103,71 @@ class Connection(asyncio.Protocol):
             transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        messages = self._frames.feed(data)
-        for head in self._frames.oversize:
+        frames = self._frames
+        messages = frames.feed(data)
+        for head in frames.oversize:
             self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
             self._refuse(head)
-        self._frames.oversize.clear()
-        for _ in range(self._frames.pings):
+        frames.oversize.clear()
+        for _ in range(frames.pings):
             self.write(PONG)
-        self._frames.pings = 0
-        if messages and self._first is not None and not self.stranger:
-            self._first.cancel()
-            self._first = None
+        frames.pings = 0
+        if messages and not self.source.proven and any(map(is_message, messages)):
+            self._credit()
+        self._watch_rest()
         for message in messages:
             if self._lost:
                 return
             self._streams.receive(self, message)
-        if self._frames.error is not None and not self._lost:
-            self._give_up(self._frames.error)
+        if frames.error is not None and not self._lost:
+            self._give_up(frames.error)
+
+    def _watch_rest(self) -> None:
+        """A message that has begun must end in time, however little comes at a time."""
+        if self._frames.is_between:
+            if self._whole is not None:
+                self._whole.cancel()
+                self._whole = None
+        elif self._whole is None and not self._lost:
+            self._whole = self._streams.later(MESSAGE_S, self._expire)
+
+    def _credit(self) -> None:
+        """A valid message came: the connection may stay a while. Keep-alives say nothing."""
+        if self.standing is Standing.STRANGER:
+            return
+        self._heard = self._streams.endpoint.loop.time()
+        if self._first is not None:
+            self._first.cancel()
+            self._first = self._streams.later(self._streams.idle_s, self._look)
+
+    def _look(self) -> None:
+        """Close the connection of a source that never registered or called, when it is idle."""
+        self._first = None
+        if self.source.proven or self._lost:
+            return
+        left_s = self._heard + self._streams.idle_s - self._streams.endpoint.loop.time()
+        if left_s > 0:
+            self._first = self._streams.later(left_s, self._look)
+        else:
+            self.abort()
+
+    def _expire(self) -> None:
+        if not self._lost:
+            self.abort()
+
+    def pause_writing(self) -> None:
+        if self._read is None and not self._lost:
+            self._read = self._streams.later(UNREAD_S, self._is_unread)
+
+    def resume_writing(self) -> None:
+        if self._read is not None:
+            self._read.cancel()
+            self._read = None
+
+    def _is_unread(self) -> None:
+        if not self._lost:
+            self._streams.on_refused("slow_reader", str(self))
+            self.abort()
 
     def _refuse(self, head: bytes) -> None:
         """A message too large: 513 for a request; a response ends what was asked, as one that
@@ -153,11 +213,20 @@ class Connection(asyncio.Protocol):
 
     def lose(self) -> None:
         """The connection is gone: PJSIP's transactions on it hear of it."""
-        if self._first is not None:
-            self._first.cancel()
+        for timer in (self._first, self._whole, self._read):
+            if timer is not None:
+                timer.cancel()
         if not self._lost:
             self._lost = True
             self._streams.lost(self)
+        if self.tp is None:  # else its place is free when PJSIP lets go of it
+            self.vacate()
+
+    def vacate(self) -> None:
+        """Its place is free. Idempotent."""
+        if not self._vacated:
+            self._vacated = True
+            self._streams.room.leave(self.remote[0], self.standing, self.source)
 
     @property
     def local(self) -> tuple[str, int]:
@@ -183,7 +252,8 @@ class Streams:
         self,
         endpoint: Endpoint,
         *,
-        most: int,
+        room: Room,
+        idle_s: float,
         server_tls: ssl.SSLContext | None,
         client_tls: ssl.SSLContext | None,
         on_refused: Callable[[str, str], None],
@@ -191,10 +261,10 @@ class Streams:
         self.endpoint = endpoint
         self.on_refused = on_refused
         self.connections: dict[Any, Connection] = {}  # by PJSIP's transport
-        self._most = most
-        self._strangers = 0  # how many of them are strangers', which are not counted in `most`
+        self.room = room
+        self.idle_s = idle_s  # of sources that never registered or called
         self._tls = {True: server_tls, False: client_tls}
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._factories: list[stream_api.Factory] = []
         self._kinds: dict[Any, Kind] = {}  # by factory
         self._tasks: set[asyncio.Task[None]] = set()
@@ -208,7 +278,7 @@ class Streams:
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    async def listen(self, transport: str, host: str, port: int, shown: str) -> None:
+    def listen(self, transport: str, host: str, port: int, shown: str) -> None:
         """Accept connections, and make them for legs. `shown` is our name in Via.
 
         Raises OSError.
@@ -217,19 +287,19 @@ class Streams:
         made = stream_api.factory(self.endpoint.endpt, kind, self._callbacks)
         self._factories.append(made)
         self._kinds[made.pointer] = kind
-        server = await self.endpoint.loop.create_server(
-            lambda: Connection(self, kind, INCOMING, ("", 0), ""),
-            host,
-            port,
-            ssl=self._tls[True] if transport == "tls" else None,
-            ssl_handshake_timeout=CONNECT_S if transport == "tls" else None,
-            backlog=1024,
+        self._listeners.append(
+            Listener(
+                self.endpoint.loop,
+                host,
+                port,
+                lambda accepted, remote, port: self._accept(kind, accepted, remote, port),
+                lambda reason: self.on_refused("connections", f"none can be accepted: {reason}"),
+            )
         )
-        self._servers.append(server)
 
     def stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
 
     async def close(self) -> None:
         """Close every connection; PJSIP lets go of their transports."""
@@ -251,34 +321,60 @@ class Streams:
 
     # -- connections ------------------------------------------------------------------------------
 
-    def admit(self, connection: Connection) -> bool:
-        """Take a connection that a peer has made; False if there are too many. Strangers have a few
-        of their own. Phones that may only register, which may be the whole Internet, leave the last
-        tenth to peers that may call and to connections of our own.
-        """
-        source, endpoint = connection.remote[0].encode(), self.endpoint
-        room = self._room()
-        if source not in endpoint.trusted:
-            room -= self._most // 10
-            connection.stranger = source not in endpoint.registrants
-        if connection.stranger:
-            room = STRANGERS - self._strangers
-        if room <= 0 or not self._register(connection, INCOMING):
-            self.on_refused("stranger" if connection.stranger else "connections", str(connection))
+    def later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.endpoint.loop.call_later(seconds, do)
+
+    def _accept(self, kind: Kind, accepted: socket.socket, host: str, port: int) -> None:
+        """A peer has made a connection: take it, or close it at once."""
+        endpoint, known = self.endpoint, host.encode()
+        standing = Standing.PEER if known in endpoint.trusted else Standing.STRANGER
+        if standing is Standing.STRANGER and known in endpoint.registrants:
+            standing = Standing.PHONE
+        place = self.room.take(host, standing)
+        if isinstance(place, str):
+            accepted.close()
+            self.on_refused(place, f"{kind.name} {host}:{port}")
+            return
+        connection = Connection(self, kind, INCOMING, (host, port), host, standing, place)
+        self._run(self._take(connection, accepted))
+
+    async def _take(self, connection: Connection, accepted: socket.socket) -> None:
+        secure = connection.kind.name == "tls"
+        try:
+            await self.endpoint.loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls[True] if secure else None,
+                ssl_handshake_timeout=CONNECT_S if secure else None,
+            )
+        except (OSError, TimeoutError, ssl.SSLError):  # a handshake that failed or never ended
+            accepted.close()
+            connection.lose()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.endpoint.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def open(self, connection: Connection) -> bool:
+        """Make PJSIP's transport of a connection that a peer has made; False if it will not."""
+        if not self._register(connection):
+            self.on_refused("connections", str(connection))
             return False
-        self._strangers += connection.stranger
         lib.pjsip_transport_add_ref(connection.tp)  # ours, until it is gone
         return True
 
-    def _room(self) -> int:
-        """How many more may stand."""
-        return self._most - (len(self.connections) - self._strangers)
+    def prove(self, transport: Any) -> None:
+        """A phone was registered or a call placed over PJSIP's `transport`: its source stays."""
+        connection = self.connections.get(transport)
+        if connection is not None:
+            connection.source.proven = True
 
-    def _register(self, connection: Connection, direction: int) -> bool:
+    def _register(self, connection: Connection) -> bool:
         tp = stream_api.transport(
             self.endpoint.endpt,
             connection.kind,
-            direction,
+            connection.direction,
             connection.remote,
             connection.name,
             self._callbacks,
@@ -342,14 +438,18 @@ class Streams:
         kind = self._kinds[factory]
         remote = stream_api.address_of(address)
         name = wire.string(tdata.dest_info.name) if tdata != ffi.NULL else ""
-        connection = Connection(self, kind, OUTGOING, remote, name or remote[0])
-        if self._room() <= 0 or not self._register(connection, OUTGOING):
+        place = self.room.take(remote[0], Standing.OURS)
+        if isinstance(place, str):
+            self.on_refused(place, f"{kind.name} {remote[0]}:{remote[1]}")
+            return _FAILED
+        name = name or remote[0]
+        connection = Connection(self, kind, OUTGOING, remote, name, Standing.OURS, place)
+        if not self._register(connection):
+            connection.vacate()
             self.on_refused("connections", str(connection))
             return _FAILED
         made[0] = connection.tp
-        task = self.endpoint.loop.create_task(self._connect(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._run(self._connect(connection))
         return 0
 
     def _send(
@@ -367,8 +467,8 @@ class Streams:
         connection = self.connections.pop(tp, None)
         stream_api.release(self.endpoint.endpt, tp)
         if connection is not None:
-            self._strangers -= connection.stranger
             connection.tp = None
+            connection.vacate()
             with contextlib.suppress(Exception):
                 connection.abort()
         return 0

@@ -50,13 +50,13 @@ class Transports:
             if address.transport == "udp":
                 self._open_udp(endpt, address)
 
-    async def listen(self, streams: Streams) -> None:
+    def listen(self, streams: Streams) -> None:
         """Accept TCP and TLS connections. Raises ListenError."""
         for address in self.addresses:
             if address.transport != "udp":
                 shown = self._shown(address)
                 try:
-                    await streams.listen(address.transport, address.host, address.port, shown)
+                    streams.listen(address.transport, address.host, address.port, shown)
                 except OSError as error:
                     raise _cannot_listen(address, error.strerror or error) from None
                 self._show(address, shown)

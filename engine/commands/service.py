@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from engine import descriptors
 from engine.commands.context import CONFIG_PATH, Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.output import print_json, warn
@@ -69,6 +70,7 @@ def check(config: Config, as_json: bool) -> int:
     checks: list[tuple[str, Callable[[Config], str]]] = [
         ("config", _check_config),
         ("sip", _check_sip),
+        ("descriptors", _check_descriptors),
         ("redis", _check_redis),
         ("destinations", _check_destinations),
     ]
@@ -114,6 +116,19 @@ def _check_sip(_config: Config) -> str:
     if child.returncode != 0:
         raise Failed(f"PJSIP: {last}")
     return f"PJSIP {last}, its layout is the expected one"
+
+
+def _check_descriptors(config: Config) -> str:
+    wanted, possible = config.limits.connections, descriptors.possible(config)
+    needed = descriptors.needed(wanted, descriptors.AT_START)
+    if possible < wanted:
+        raise Failed(
+            f"limits.connections: {wanted} need {needed} open files, the system's limit "
+            f"(RLIMIT_NOFILE) lets {possible} connections in"
+        )
+    if not descriptors.streams_of(config):
+        return "no TCP or TLS: few are needed"
+    return f"enough open files for limits.connections ({wanted})"
 
 
 def _check_redis(config: Config) -> str:

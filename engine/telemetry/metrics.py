@@ -56,6 +56,7 @@ REJECTIONS = (
     "loop_detected",
     "bad_number",
     "connections",
+    "source_connections",
     "slow_reader",
     "internal",
 )

@@ -22,9 +22,9 @@ ENGINE = ("127.0.0.1", TCP)
 SETTINGS = {
     "sip": {
         "listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"],
-        "registrar_peers": ["127.0.0.1/32", "127.0.0.2/32"],
+        "registrar_peers": ["127.0.0.1/32", "127.0.0.2/31", "127.0.0.4/30"],
     },
-    "timers": {"pre_ringing_s": 6},
+    "timers": {"pre_ringing_s": 6, "idle_connection_s": 2},
     "limits": {"connections": 120},
 }
 
@@ -345,9 +345,117 @@ async def test_phones_that_may_only_register_leave_room_for_peers_that_may_call(
     stage: Stage, streams: list[StreamEndpoint]
 ) -> None:
     await wait_for_connections(stage, 0)
-    phones = await crowd(stage, "127.0.0.2", 130, kept=108, refused="connections")
+    phones = []
+    for last in (2, 3, 4):
+        phones += await crowd(stage, f"127.0.0.{last}", 30, kept=30, refused="connections")
+    phones += await crowd(stage, "127.0.0.5", 30, kept=18, refused="connections")
     await call_passes(stage, streams)
     await leave(phones)
+
+
+async def test_one_source_has_a_share_and_leaves_the_rest_to_others(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    await wait_for_connections(stage, 0)
+    held = await crowd(stage, "127.0.0.2", 100, kept=30, refused="source_connections")
+    assert await asked_to_register("127.0.0.3")
+    await call_passes(stage, streams)
+    await leave(held)
+
+
+OPTIONS = (
+    "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bK{n}\r\n"
+    "From: <sip:a@b>;tag=1\r\nTo: <sip:x@127.0.0.1>\r\nCall-ID: idle-{n}\r\n"
+    "CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+)
+NO_CREDIT = {
+    "nothing": [],
+    "half a head": [OPTIONS.format(n="a")[:60]],
+    "half a head, byte by byte": list(OPTIONS.format(n="b")[:100]),
+    "a body that never comes": [OPTIONS.format(n="c").replace("Length: 0", "Length: 100")],
+    "keep-alives": ["\r\n\r\n"] * 100,
+    "no Call-ID": [OPTIONS.format(n="d").replace("Call-ID", "Call-Nothing")],
+    "no CSeq number": [OPTIONS.format(n="e").replace("CSeq: 1 ", "CSeq: ")],
+    "no Via": [OPTIONS.format(n="f").replace("Via", "Away")],
+    "an empty To": [OPTIONS.format(n="g").replace("To: <sip:x@127.0.0.1>", "To:")],
+    "a response without fields": ["SIP/2.0 200 OK\r\n\r\n"],
+}
+
+
+async def lasted_s(host: str, pieces: list[str]) -> float:
+    """How long the engine keeps a connection over which these come, one every 0.1 s."""
+    reader, writer = await asyncio.open_connection(*ENGINE, local_addr=(host, 0))
+    start_s = time.monotonic()
+    ended = asyncio.ensure_future(reader.read())
+    while not ended.done() and pieces:
+        writer.write(pieces.pop(0).encode())
+        await asyncio.sleep(0.1)
+    with contextlib.suppress(ConnectionError):
+        await asyncio.wait_for(ended, 20)
+    await leave([writer])
+    return time.monotonic() - start_s
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["peer", "phone"])
+async def test_what_is_no_valid_message_earns_no_credit(stage: Stage, host: str) -> None:
+    kept = await asyncio.gather(
+        *(lasted_s(host, list(pieces)) for pieces in NO_CREDIT.values())
+    )
+    found = dict(zip(NO_CREDIT, kept, strict=True))
+    assert all(8 < seconds < 14 for seconds in found.values()), found
+
+
+@pytest.mark.parametrize("said", ["x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
+async def test_what_is_no_sip_ends_the_connection_at_once(stage: Stage, said: str) -> None:
+    assert await lasted_s("127.0.0.2", [said]) < 5
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["peer", "phone"])
+async def test_a_source_that_never_registered_or_called_is_closed_when_idle(
+    stage: Stage, host: str
+) -> None:
+    await wait_for_connections(stage, 0)
+    messages = [OPTIONS.format(n=f"{host}{n}") for n in range(30)]
+    talks = await lasted_s(host, [*messages, *["\r\n\r\n"] * 60])
+    assert 4 < talks < 9  # while messages come, and two seconds more
+
+
+async def test_a_source_that_has_called_keeps_its_idle_connections(
+    stage: Stage, streams: list[StreamEndpoint]
+) -> None:
+    caller, phone = streams
+    line = stage.line(to=[phone.uri()])
+    call = start(caller, line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    reader, writer = await asyncio.open_connection(*ENGINE)
+    writer.write(OPTIONS.format(n="kept").encode())
+    assert (await reader.readuntil(b"\r\n")).startswith(b"SIP/2.0 200")
+    await asyncio.sleep(4)
+    assert not reader.at_eof()
+    await leave([writer])
+    await part(call, ring)
+    assert caller.made == 0  # the BYE's answer came on the caller's own connection
+
+
+async def test_a_peer_that_does_not_read_is_closed(stage: Stage) -> None:
+    before = stage.engine.metric("renvoi_rejected_total", reason="slow_reader")
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect(ENGINE)
+    slow.setblocking(False)
+    loop = asyncio.get_running_loop()
+    deadline = time.monotonic() + 20
+    number = 0
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        while stage.engine.metric("renvoi_rejected_total", reason="slow_reader") == before:
+            assert time.monotonic() < deadline, "it is kept"
+            for _ in range(200):
+                number += 1
+                data = OPTIONS.format(n=f"slow{number}").encode()
+                await asyncio.wait_for(loop.sock_sendall(slow, data), 1)
+    slow.close()
+    await wait_for_connections(stage, 0, wait_s=15)
 
 
 async def test_a_silent_connection_is_closed(stage: Stage) -> None:

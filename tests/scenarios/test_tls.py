@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import socket
 import ssl
 import subprocess
 import tempfile
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -48,8 +51,9 @@ SIP: dict[str, object] = {
     "tls_certificate": str(OWN),
     "tls_key": str(OWN_KEY),
     "tls_ca": str(CA),
+    "registrar_peers": ["127.0.0.1/32", "127.0.0.2/32"],
 }
-SETTINGS = {"sip": SIP, "timers": {"pre_ringing_s": 6}}
+SETTINGS = {"sip": SIP, "timers": {"pre_ringing_s": 6}, "limits": {"connections": 40}}
 
 
 def server_context(certificate_: Path, key: Path) -> ssl.SSLContext:
@@ -252,3 +256,28 @@ async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
     finally:
         engine.stop()
     assert not engine.complaints()
+
+
+async def test_handshakes_that_never_end_take_a_bounded_number_of_places_for_a_while(
+    stage: Stage,
+) -> None:
+    before = stage.engine.metric("renvoi_rejected_total", reason="source_connections")
+    start_s = time.monotonic()
+    made = [await asyncio.open_connection(*ENGINE, local_addr=("127.0.0.2", 0)) for _ in range(30)]
+    reads = [asyncio.ensure_future(reader.read()) for reader, _ in made]
+    _, waiting = await asyncio.wait(reads, timeout=2)
+    assert len(waiting) == 10  # a quarter of 40
+    assert stage.engine.metric("renvoi_rejected_total", reason="source_connections") == before + 20
+    caller, phone = await tls_endpoint(stage), await tls_endpoint(stage)
+    call = start(caller, stage.line(to=[phone.uri()]))
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    _, waiting = await asyncio.wait(reads, timeout=10)
+    assert not waiting
+    assert 3 < time.monotonic() - start_s < 10
+    await asyncio.gather(*reads, return_exceptions=True)
+    for _, writer in made:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()

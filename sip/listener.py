@@ -1,0 +1,79 @@
+"""A listening socket for TCP or TLS. Connections are counted when they are accepted, not when
+asyncio has made them: a TLS handshake that never ends takes a place like any other connection."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+AT_ONCE = 100  # connections accepted before the loop turns
+REST_S = 0.5  # without accepting, when the process or the system has no descriptor to give
+_NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+BACKLOG = 1024
+
+OnAccept = Callable[[socket.socket, str, int], None]
+
+
+class Listener:
+    """Accepts connections; `on_accept` gets each with the address and port it comes from, and
+    closes what it does not want. `on_none_left` is told when none can be accepted."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        host: str,
+        port: int,
+        on_accept: OnAccept,
+        on_none_left: Callable[[str], None],
+    ) -> None:
+        """Raises OSError."""
+        self._loop = loop
+        self._on_accept = on_accept
+        self._on_none_left = on_none_left
+        self._resting: asyncio.TimerHandle | None = None
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        self._socket = socket.socket(family, kind, protocol)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._socket.bind(address)
+            self._socket.listen(BACKLOG)
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+        self._loop.add_reader(self._socket, self._accept)
+
+    def close(self) -> None:
+        """Accept nothing any more. Idempotent."""
+        if self._socket.fileno() < 0:
+            return
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+
+    def _accept(self) -> None:
+        for _ in range(AT_ONCE):
+            try:
+                accepted, address = self._socket.accept()
+            except OSError as error:  # none is left, or the peer is gone already
+                if error.errno in _NONE_LEFT:
+                    self._rest(error)
+                return
+            self._on_accept(accepted, address[0], address[1])
+
+    def _rest(self, error: OSError) -> None:
+        """The socket stays readable: without a rest the loop would do nothing but try."""
+        self._on_none_left(str(error))
+        self._loop.remove_reader(self._socket)
+        self._resting = self._loop.call_later(REST_S, self._resume)
+
+    def _resume(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._socket, self._accept)

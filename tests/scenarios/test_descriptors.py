@@ -1,0 +1,91 @@
+"""An engine that may open few files: connections do not take what the pages and Redis need."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import ROOT, Engine, RedisServer
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing
+from tests.scenarios.stream import StreamEndpoint
+
+FILES = 64
+UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
+LIMITED = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0})); "
+    "sys.argv[0] = 'renvoi'; from engine.cli import main; sys.exit(main())"
+)
+
+
+@pytest.fixture(scope="module")
+def theatre(
+    shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Theatre]:
+    shared_redis.client.flushall()
+    settings = {"sip": {"listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"]}}
+    directory = tmp_path_factory.mktemp("few")
+    engine = Engine(directory, shared_redis.url, settings)
+    engine.program = ["-c", LIMITED.format(FILES)]
+    with playing(engine, shared_redis.client, directory) as theatre:
+        yield theatre
+
+
+async def warned(stage: Stage) -> dict[str, Any]:
+    """What the log says of the limit, as soon as it does."""
+    deadline = time.monotonic() + 5
+    while not (found := [e for e in stage.engine.events() if e["event"] == "descriptors.few"]):
+        assert time.monotonic() < deadline, stage.engine.log
+        await asyncio.sleep(0.05)
+    return found[0]
+
+
+async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(stage: Stage) -> None:
+    few = await warned(stage)
+    assert few["limit"] == FILES
+    assert 1 <= few["connections"] < few["wanted"]
+    held = [await asyncio.open_connection("127.0.0.1", TCP) for _ in range(100)]
+    for _ in range(3):
+        for page in ("/healthz", "/readyz", "/metrics", "/calls"):
+            status, body = await asyncio.to_thread(stage.engine.get, page)
+            assert status == 200, (page, body)
+    assert stage.engine.metric("renvoi_rejected_total", reason="connections") >= 100 - FILES
+    for transport in ("udp", "tcp"):
+        phone = await StreamEndpoint.listen() if transport == "tcp" else await stage.endpoint()
+        line = stage.line(to=[phone.uri()])  # Redis is asked, and answers
+        call = await stage.call(line, body=OFFER_BYTES)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        await part(call, ring)
+        await stage.ended(call.call_id, outcome="answered")
+        if isinstance(phone, StreamEndpoint):
+            await phone.finish()
+    for _, writer in held:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(("files", "status"), [(64, 1), (1024, 1)])
+async def test_check_says_when_the_limit_is_too_low(stage: Stage, files: int, status: int) -> None:
+    told = await asyncio.to_thread(check, stage.engine.config, files)
+    assert told.returncode == status
+    line = next(text for text in told.stdout.splitlines() if "descriptors" in text)
+    assert line.startswith("FAILED")
+    assert "limits.connections: 10000" in line
+    assert "RLIMIT_NOFILE" in line
+
+
+def check(config: Path, files: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", LIMITED.format(files), "check", "--config", str(config)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
