@@ -19,7 +19,7 @@ from engine.registration.places import hops_of
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
-from engine.vouched import calls_from
+from engine.vouched import ASSERTED, REGISTERED, calls_from, is_phone_at
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
@@ -42,25 +42,28 @@ EXPIRED = b'Reason: Q.850;cause=102;text="session expired"'  # recovery on timer
 
 
 class Call:
-    """The call flow of one INVITE to the number `called`, from `caller` if known (both E.164)."""
+    """The call flow of one INVITE to the number `called`, from `caller` ("" = not known), which is
+    known `by` what `vouched.shown_caller` says (numbers in E.164)."""
 
-    def __init__(self, worker: Worker, leg: Incoming, called: str, caller: str | None) -> None:
+    def __init__(self, worker: Worker, leg: Incoming, called: str, caller: str, by: str) -> None:
         assert leg.invite is not None
         self._worker = worker
         self._caller = leg
-        self._who = caller
         self._mailbox = Mailbox(worker.loop)
         leg.listener = self._mailbox.put
         self.story = Story(
             worker.calls.new_id(),
             leg.invite.call_id,
-            self._who or "",
+            caller,
             called,
             worker.journal.changed,
+            by,
             withheld=leg.wish.number,
         )
+        if by == ASSERTED or worker.config.numbering.identity == "from":
+            self.story.identity = caller
         leg.owner = self.story
-        known = worker.store.recall(caller)[0] if caller is not None else None
+        known = worker.store.recall(caller)[0] if caller else None
         if known is not None and known.contacts:
             leg.trusted = not calls_from(leg.invite, leg.flow, known.contacts)
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
@@ -72,6 +75,26 @@ class Call:
     def source(self) -> str:
         """The IP address that the call came from."""
         return self._caller.source
+
+    def is_known_by(self, entry: Entry | None) -> bool:
+        """Whether the number in From is that of a line, and the call from a phone of it: then it is
+        the line's from now on."""
+        flow, story, line = self._caller.flow, self.story, entry.line if entry else None
+        if story.identity or flow is None or line is None or line.number != story.caller:
+            return bool(story.identity)
+        contacts = entry.live_contacts(time.time()) if entry is not None else ()
+        by_flow = bool(contacts) and self._worker.registrar.flows.lead_to(flow, line.number)
+        if by_flow or is_phone_at(flow, contacts):
+            story.identity, story.caller_by = line.number, REGISTERED
+            self._worker.leases.makes(self)
+        return bool(story.identity)
+
+    def _identity(self) -> str | None:
+        """The number that the call is known to come from (E.164); None when that is not known."""
+        story = self.story
+        if story.caller and not story.identity:
+            self.is_known_by(self._worker.store.recall(story.caller)[0])
+        return story.identity or None
 
     async def run(self) -> None:
         """Never raises; the worker is told of the end on every path."""
@@ -158,6 +181,12 @@ class Call:
 
     async def owe(self) -> None:
         """Take over what is owed for the call because it comes of a transfer, if it does."""
+        story, worker = self.story, self._worker
+        if not story.identity and worker.transfers.expect(story.caller, story.called):
+            try:
+                self.is_known_by(await worker.store.look_up(story.caller))
+            except Unavailable:
+                return  # who calls is not known
         await self._worker.transfers.carry(self.story, self._route)
         if self.story.answered is not None and not self.story.ended:
             self._meter()
@@ -251,7 +280,7 @@ class Call:
             trigger=trigger,
             calls_in_progress=calls_in_progress,
             registered=registered,
-            caller=self._who,
+            caller=self._identity(),
             visited=route.visited,
             diversions=route.diversions,
             max_diversions=limits.max_diversions,

@@ -15,9 +15,10 @@ from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
+from engine.vouched import shown_caller
 from rules import tasks
 from rules.numbers import Numbering
-from sip import grammar, headers
+from sip import grammar
 from sip.incoming import Incoming
 from sip.message import Message
 
@@ -88,8 +89,8 @@ class Calls:
             leg.reject(404)
             return
         self._stand(call)
-        if isinstance(call, Call) and call.story.caller:
-            worker.leases.makes(call.story.id, call.story.caller)
+        if isinstance(call, Call):
+            worker.leases.makes(call)
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None
@@ -97,7 +98,8 @@ class Calls:
         """The call to a number, or to a star code; None when it calls neither."""
         worker = self._worker
         if called is not None:
-            return Call(worker, leg, called, caller_of(invite, worker.numbering))
+            shown, by = shown_caller(invite, worker.numbering)
+            return Call(worker, leg, called, shown, by)
         dialled = dialled_code(invite.target) if worker.config.numbering.star_codes else None
         return None if dialled is None else StarCall(worker, leg, dialled)
 
@@ -114,7 +116,7 @@ class Calls:
         worker, story = self._worker, call.story
         self._standing.pop(story.id, None)
         worker.admission.ended(call.source, story.called)
-        worker.leases.made(story.id, story.caller)
+        worker.leases.made(call)
         worker.meter.end(story.id)
         record = story.record(over)
         worker.metrics.call_over(record)
@@ -203,13 +205,3 @@ class Calls:
 def called_by(target: bytes, numbering: Numbering) -> str | None:
     """The called number of a Request-URI in E.164; None when it has none."""
     return numbering.quick(grammar.user_of(target))
-
-
-def caller_of(invite: Message, numbering: Numbering) -> str | None:
-    """The caller in E.164, by P-Asserted-Identity (only trusted peers send calls) or From."""
-    for name in (b"p-asserted-identity", b"from"):
-        for value in headers.entries(invite, name):
-            number = numbering.quick(headers.user_of(value))
-            if number is not None:
-                return number
-    return None

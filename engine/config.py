@@ -96,6 +96,9 @@ class Numbering:
         None, values.optional(values.countries), change="live"
     )
     timezone: str = _key("Europe/Paris", values.timezone)
+    identity: Literal["asserted", "from"] = _key(
+        "asserted", values.one_of("asserted", "from"), change="live"
+    )
     star_codes: bool = _key(True, values.flag, change="live")
     voicemail_codes: tuple[str, ...] = _key(
         ["123", "888"], values.several(values.short_number), change="live"

@@ -20,6 +20,8 @@ from rules import tasks
 from rules.store import Unavailable
 
 if TYPE_CHECKING:
+    from engine.call import Call
+    from engine.starcode import StarCall
     from engine.worker import Worker
 
 GATHER_S = 0.1  # lines that are met or change within this time are looked at together
@@ -32,6 +34,7 @@ class Leases:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._numbers: set[str] = set()  # to be looked at
+        self._claims: dict[str, list[Call]] = {}  # calls with these numbers in From
         self._any = False  # all are
         self._timer: asyncio.TimerHandle | None = None
 
@@ -44,13 +47,36 @@ class Leases:
         if not (limited or is_current):
             self._look_at(number)
 
-    def makes(self, call_id: str, number: str) -> None:
-        """A number makes a call."""
-        self.count(number, hold(call_id))
+    def makes(self, call: Call) -> None:
+        """A call begins, or has just come to be known: it counts on the number that makes it. One
+        that is known by From alone waits until its line's phones are known."""
+        story = call.story
+        if story.identity:
+            self.count(story.identity, hold(story.id))
+        elif story.caller:
+            entry, is_current = self._worker.store.recall(story.caller)
+            if not call.is_known_by(entry) and not is_current:
+                self._claims.setdefault(story.caller, []).append(call)
+                self._look_at(story.caller)
 
-    def made(self, call_id: str, number: str) -> None:
-        """The call that it makes is over. Harmless for one that was not counted."""
-        self._worker.live.leave(number, hold(call_id))
+    def made(self, call: Call | StarCall) -> None:
+        """It is over. Harmless for one that was not counted."""
+        story = call.story
+        if story.identity:
+            self._worker.live.leave(story.identity, hold(story.id))
+        claims = self._claims.get(story.caller)
+        if claims is not None and call in claims:
+            claims.remove(call)
+            if not claims:
+                del self._claims[story.caller]
+
+    def settle(self, number: str) -> None:
+        """The line is known now: calls that claim to be its own are, or are not."""
+        claims = self._claims.pop(number, None)
+        if claims:
+            entry, _ = self._worker.store.recall(number)
+            for call in claims:
+                call.is_known_by(entry)
 
     def changed(self, number: str | None) -> None:
         """A line's document has changed; None: any may have."""
@@ -80,7 +106,7 @@ class Leases:
         live, store = self._worker.live, self._worker.store
         to_read: list[str] = []
         async for number in tasks.giving_way(numbers):
-            if not live.has_unleased(number):
+            if not (live.has_unleased(number) or number in self._claims):
                 continue
             entry, _ = store.recall(number)
             if entry is not None and entry.line is not None:
@@ -95,6 +121,8 @@ class Leases:
     def _told(self, number: str, is_line: bool) -> None:
         if is_line:
             self._worker.calls.background(self._read(number))
+        else:
+            self._claims.pop(number, None)
 
     async def _read_all(self, numbers: list[str]) -> None:
         await asyncio.gather(*map(self._read, numbers))
@@ -104,6 +132,7 @@ class Leases:
             entry = await self._worker.store.look_up(number)
         except Unavailable:
             return  # Redis is away; when it is back every line is looked at
+        self.settle(number)
         if entry.line is not None and entry.line.max_calls is not None:
             self._worker.live.lease(number)
 

@@ -36,6 +36,7 @@ class Route:
 
     async def admit(self, line: Line) -> int | None:
         """Count the call on the line; None, or the calls found when `max_calls` are there."""
+        self._worker.leases.settle(line.number)
         if line.max_calls is None:
             self._worker.leases.count(line.number, self._call_id)
             return None

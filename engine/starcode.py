@@ -18,7 +18,7 @@ from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over
 from engine.registration.registrar import Refusal
 from engine.story import Story
-from engine.vouched import caller_of, is_registered_phone, is_second_hand
+from engine.vouched import ASSERTED, FROM, caller_of, is_registered_phone, is_second_hand
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
@@ -76,6 +76,8 @@ class StarCall:
             shown,
             withheld=leg.wish.number,
         )
+        if self._who.number:
+            self.story.caller_by = ASSERTED if self._who.asserted else FROM
 
     @property
     def source(self) -> str:

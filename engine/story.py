@@ -26,11 +26,13 @@ class Story:
         "call_id",
         "called",
         "caller",
+        "caller_by",
         "decided",
         "detail",
         "ended",
         "forwards",
         "id",
+        "identity",
         "is_transferred",
         "legs",
         "rang",
@@ -45,14 +47,17 @@ class Story:
         caller: str,
         called: str,
         changed: set[Story] | None = None,
+        caller_by: str = "",
         *,
         withheld: bool = False,
     ) -> None:
         self._changed = changed if changed is not None else set()
         self.id = id_
         self.call_id = call_id
-        self.caller = caller  # who it is, for what is counted and decided
-        self.withheld = withheld  # and nobody but an operator who asks is to know
+        self.caller = caller  # as it is shown, if it is
+        self.caller_by = caller_by
+        self.identity = ""  # the number that the call is known to come from: what counts
+        self.withheld = withheld  # nobody but an operator who asks is to know the caller
         self.called = called
         self.received = time.time()
         self.decided: float | None = None
@@ -239,6 +244,7 @@ class Story:
             forwarded=last.at if last and last.condition != "none" else None,
             out_of_plan_s=0,  # Redis tells, when it is written
             caller_withheld=self.caller if self.withheld else "",
+            caller_by=self.caller_by,
         )
 
     def _since(self, instant: float | None) -> int:
@@ -274,6 +280,7 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "call": record.id,
         "call_id": record.call_id,
         "caller": record.caller,
+        "caller_by": record.caller_by,
         "called": record.called,
         "condition": record.condition,
         "destination": record.destination,

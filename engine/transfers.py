@@ -115,9 +115,13 @@ class Transfers:
         if call is not None:
             self._worker.calls.background(call.owe())
 
+    def expect(self, caller: str, called: str) -> bool:
+        """Whether a call between these numbers is about to come of a transfer."""
+        return f"{TRANSFER_PREFIX}{caller}:{called}" in self._known
+
     async def carry(self, story: Story, route: Route) -> None:
         """Let a call that comes of a transfer pay what it owes, once."""
-        owed = await self._take(story.caller, story.called)
+        owed = await self._take(story.identity, story.called) if story.identity else None
         if owed is None or story.is_transferred:
             return
         story.is_transferred = True
@@ -225,6 +229,6 @@ def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:
 def _number_at(story: Story, leg: Leg) -> str:
     """The number of who is at the far end of a leg."""
     if not isinstance(leg, Outgoing):
-        return story.caller
+        return story.identity
     record = story.legs.get(leg)
     return record.number if record is not None else ""

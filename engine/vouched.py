@@ -1,7 +1,8 @@
-"""Whose phone a call comes from, and how well that is known: for calls that change a line. Pure.
+"""Whose phone a call comes from, and how well that is known. Pure.
 
-That a peer is trusted is enough to place a call. To change where a line's calls go it is not: the
-caller must be one of the line's registered phones, or know the line's password.
+That a peer is trusted is enough to place a call. For the call to count as a line's own, somebody
+has to vouch for that, or it comes from one of the line's registered phones. To change where a
+line's calls go it must be such a phone, or know the line's password.
 """
 
 from __future__ import annotations
@@ -27,15 +28,34 @@ class Caller(NamedTuple):
     asserted: bool
 
 
+ASSERTED, REGISTERED, FROM = "asserted", "registered", "from"
+"""How a caller's number is known: by P-Asserted-Identity; by From, in a call from a registered
+phone of that line; by From alone, which counts for nothing unless `numbering.identity` says so."""
+
+
 def caller_of(invite: Message, numbering: Numbering) -> Caller:
     """Who calls. Where an identity is asserted, From says nothing."""
     asserted = invite.first(b"p-asserted-identity") is not None
-    name = b"p-asserted-identity" if asserted else b"from"
+    number = _number_in(invite, b"p-asserted-identity" if asserted else b"from", numbering)
+    return Caller(number, asserted)
+
+
+def shown_caller(invite: Message, numbering: Numbering) -> tuple[str, str]:
+    """The number that a call shows (E.164) and how it is known; empty without one. Where what is
+    asserted is no number, that of From is shown."""
+    caller = caller_of(invite, numbering)
+    if caller.number is not None:
+        return caller.number, ASSERTED if caller.asserted else FROM
+    number = _number_in(invite, b"from", numbering) if caller.asserted else None
+    return (number, FROM) if number is not None else ("", "")
+
+
+def _number_in(invite: Message, name: bytes, numbering: Numbering) -> str | None:
     for value in headers.entries(invite, name):
         number = numbering.quick(headers.user_of(value))
         if number is not None:
-            return Caller(number, asserted)
-    return Caller(None, asserted)
+            return number
+    return None
 
 
 def is_second_hand(invite: Message) -> bool:

@@ -90,11 +90,11 @@ _NAMED = (
         "withheld. A forward would get around that.",
     ),
     Row(
-        _codes(406, range(411, 418), range(420, 423), 424, 485, 488, 489, 493, 494, 606),
+        _codes(406, range(411, 418), range(420, 423), 424, 481, 485, 488, 489, 493, 494, 606),
         _PASS,
         _PASS,
-        "It is about what was asked for (media, extensions, size): the caller can ask again in "
-        "another way, and then reaches the person.",
+        "It is about what was asked for (media, extensions, size, a call to take over): the caller "
+        "can ask again in another way, and then reaches the person.",
     ),
     Row(
         _codes(482, 483, 484),
@@ -143,7 +143,7 @@ _RESULTS = {
 }
 
 
-_NOT_FOR_CALLERS = _codes(401, 404, 405, 407, 408, 481, 487, 491, range(500, 600))
+_NOT_FOR_CALLERS = _codes(401, 404, 405, 407, 408, 487, 491, range(500, 600))
 
 
 def verdict(failures: Sequence[Failure]) -> Condition | int:
@@ -181,7 +181,7 @@ def target_failure(failure: Failure) -> int:
 
     No second condition is tried. Its own code is passed, except that a target that cannot be
     reached, does not answer, challenges or redirects gives 480. So does one that says what only
-    makes sense between it and the engine: 405, 481, 487 and 491 would have the caller believe that
+    makes sense between it and the engine: 405, 487 and 491 would have the caller believe that
     its own request was at fault, or that it had cancelled.
     """
     if failure.transport or failure.code in _NOT_FOR_CALLERS or not 400 <= failure.code < 700:

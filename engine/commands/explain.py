@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 @click.command("explain", short_help="Say what would happen to a call, and why.")
 @click.argument("n")
-@click.option("--from", "caller", metavar="CALLER", help="The caller's number.")
+@click.option(
+    "--from", "caller", metavar="CALLER", help="The caller's number, taken as known for sure."
+)
 @with_config
 @with_json
 def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> None:

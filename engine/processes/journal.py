@@ -55,6 +55,7 @@ class Standing(msgspec.Struct, array_like=True, tag="standing", gc=False):
     forwards: list[ForwardRecord]
     legs: list[LegRecord]
     withheld: bool = False
+    caller_by: str = ""
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
@@ -287,7 +288,12 @@ def completed(facts: Standing, died: float) -> CallRecord:
     """The record of a call whose worker is gone. What was answered is paid for until the last
     moment that is known."""
     story = Story(
-        facts.id, facts.call_id, facts.caller, facts.called, withheld=facts.withheld
+        facts.id,
+        facts.call_id,
+        facts.caller,
+        facts.called,
+        caller_by=facts.caller_by,
+        withheld=facts.withheld,
     )
     story.received, story.decided = facts.received, facts.decided
     story.rang, story.answered = facts.rang, facts.answered
@@ -310,6 +316,7 @@ def _facts(story: Story) -> Standing:
         story.forwards,
         list(story.legs.values()),
         story.withheld,
+        story.caller_by,
     )
 
 

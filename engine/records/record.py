@@ -77,6 +77,7 @@ class CallRecord:
     forwarded: float | None = None
     out_of_plan_s: int = 0
     caller_withheld: str = field(default="", repr=False)  # for operators alone, and in no log
+    caller_by: str = ""  # asserted | registered | from
 
 
 FIELDS = tuple(field.name for field in fields(CallRecord))
@@ -196,6 +197,7 @@ def _values(record: CallRecord) -> list[str]:
         _instant(record.forwarded),
         str(record.out_of_plan_s),
         record.caller_withheld,
+        record.caller_by,
     ]
 
 

@@ -44,7 +44,7 @@ ROWS: list[tuple[int, Condition | int, Condition | int]] = [
     (420, 420, 420),
     (433, 433, 433),
     (430, UNREACHABLE, NO_ANSWER),  # RFC 5626: the edge has lost the phone
-    (481, UNREACHABLE, NO_ANSWER),
+    (481, 481, 481),  # RFC 3891 3: the call to take over is not there
     (482, 482, 482),
     (483, 483, 483),
     (484, 484, 484),
@@ -171,7 +171,7 @@ def test_which_codes_end_the_ringing_of_all(code: int, expected: bool) -> None:
         (Failure(407), 480),
         (Failure(302), 480),
         (Failure(405), 480),
-        (Failure(481), 480),
+        (Failure(481), 481),
         (Failure(487), 480),
         (Failure(491), 480),
     ],

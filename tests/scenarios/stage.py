@@ -162,12 +162,16 @@ class Stage:
         called: str,
         *,
         caller: str = "",
+        asserted: bool = True,
         headers: Headers = (),
         body: bytes = OFFER_BYTES,
         **more: Any,
     ) -> Call:
-        """A call from a fresh endpoint to a number of the engine."""
+        """A call from a fresh endpoint to a number of the engine. `caller` is a number that a
+        trusted peer asserts, unless told otherwise; without one From alone has a number."""
         endpoint = await self.endpoint()
+        if caller and asserted:
+            headers = (*headers, identity(caller))
         number = caller or numbers.caller_number()
         return endpoint.start(
             self.engine.address, called, caller=number, headers=headers, body=body, **more
@@ -230,6 +234,11 @@ class Stage:
         got = {name: record.get(name) for name in expected}
         assert got == {name: str(value) for name, value in expected.items()}, record
         return record
+
+
+def identity(number: str) -> tuple[str, str]:
+    """What a trusted peer says of who calls (RFC 3325)."""
+    return ("P-Asserted-Identity", f"<sip:{number}@office.example>")
 
 
 def all_to_numbers(**more: Any) -> tuple[Mapping[str, str], dict[str, Forward]]:

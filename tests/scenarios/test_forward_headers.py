@@ -127,7 +127,9 @@ async def test_a_withheld_number_shows_nowhere_on_the_way_to_a_phone(stage: Stag
     ]
     anonymous = '"Anonymous" <sip:anonymous@anonymous.invalid>'
     line, phone = await stage.line_with_phone()
-    call = await stage.call(line, from_=anonymous, headers=headers, caller="anonymous")
+    call = await stage.call(
+        line, from_=anonymous, headers=headers, caller="anonymous", asserted=False
+    )
     ring = await phone.incoming()
     assert secret.encode() not in ring.first.raw
     assert untagged(ring.first.one("From")) == anonymous
@@ -140,7 +142,7 @@ async def test_a_withheld_number_stays_out_of_what_a_forward_adds(stage: Stage) 
     headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{secret}@trusted.example>")]
     anonymous = '"Anonymous" <sip:anonymous@anonymous.invalid>'
     line, _, call, away = await forward_outside(
-        stage, from_=anonymous, headers=headers, caller="anonymous"
+        stage, from_=anonymous, headers=headers, caller="anonymous", asserted=False
     )
     invite = away.first
     assert untagged(invite.one("From")) == anonymous

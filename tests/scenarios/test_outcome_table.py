@@ -63,7 +63,7 @@ ROWS: dict[str, tuple[tuple[str, ...], str, str, str | int]] = {
     "405_is_unreachable": ((), "405 Method", "Allow: OPTIONS", "unreachable"),
     "405_after_ringing_is_no_answer": (RING, "405 Method", "Allow: OPTIONS", "no_answer"),
     "430_is_unreachable": ((), "430 Flow Failed", "", "unreachable"),
-    "481_is_unreachable": ((), "481 No Transaction", "", "unreachable"),
+    "481_is_passed_on": ((), "481 No Transaction", "", 481),
     "487_that_nobody_asked_for_is_unreachable": ((), "487 Terminated", "", "unreachable"),
     "487_after_ringing_is_no_answer": (RING, "487 Terminated", "", "no_answer"),
     "487_with_cause_17_is_busy": (RING, "487 Terminated", Q850.format(17), "busy"),

@@ -133,15 +133,10 @@ async def test_a_call_of_another_worker_counts_and_an_expired_lease_does_not(
     stage.redis.zrem(f"live:{line}", "another")
 
 
-@pytest.mark.parametrize("known_by", ["From", "P-Asserted-Identity"])
-async def test_a_call_the_line_makes_counts(stage: Stage, known_by: str) -> None:
+async def test_a_call_the_line_makes_counts(stage: Stage) -> None:
     line, phone = await stage.line_with_phone(max_calls=1)
     other, other_phone = await stage.line_with_phone()
-    if known_by == "From":
-        out = await stage.call(other, caller=line)
-    else:
-        identity = [("P-Asserted-Identity", f"<sip:{line}@office.example>")]
-        out = await stage.call(other, headers=identity)
+    out = await stage.call(other, caller=line)
     ring = await other_phone.incoming()
     await connect(out, ring)
     deadline = time.monotonic() + 5
@@ -171,8 +166,7 @@ async def test_a_call_the_line_makes_counts_at_once(stage: Stage, known: str) ->
         stage.register(line, phone.uri(), expires_s=900)
     elif known == "changed":
         stage.change(line, label="changed")
-    identity = [("P-Asserted-Identity", f"<sip:{line}@office.example>")]
-    out = await stage.call(other, headers=identity)
+    out = await stage.call(other, caller=line)
     call = await stage.call(line)
     assert (await call.final()).code == 486
     ring = await other_phone.incoming()

@@ -13,7 +13,7 @@ from tests.scenarios import numbers
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, identity, to_number
 from tests.scenarios.test_transfer import own
 
 WORKERS = 2
@@ -37,7 +37,13 @@ def begin(stage: Stage, endpoint: Endpoint, caller: str, called: str, worker: in
     """The party that was sent on calls, through that worker."""
     crew = stage.engine
     assert isinstance(crew, Crew)
-    return endpoint.start(crew.address_of(worker), called, caller=caller, body=OFFER_BYTES)
+    return endpoint.start(
+        crew.address_of(worker),
+        called,
+        caller=caller,
+        headers=[identity(caller)],
+        body=OFFER_BYTES,
+    )
 
 
 async def refer(side: Call, other: Call, called: str) -> None:
@@ -239,8 +245,8 @@ async def test_an_attended_transfer_of_a_forwarded_call_is_paid_on_both_sides(
     assert quote(own(there), safe="") in request.one("Refer-To")
     away.respond(202, to=request)
     onward = away.endpoint.start(
-        stage.engine.address, z, caller=mobile, headers=[("Replaces", own(there))],
-        body=OFFER_BYTES,
+        stage.engine.address, z, caller=mobile, body=OFFER_BYTES,
+        headers=[("Replaces", own(there)), identity(mobile)],
     )  # fmt: skip
     taken = await stage.server("number").incoming(other)
     await connect(onward, taken)
