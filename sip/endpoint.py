@@ -40,6 +40,7 @@ from sip.transports import ListenError, Transports
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLarge"]
 
 TICK_S = 0.02  # PJSIP's timers
+TIMERS_S = 0.005  # of each tick, at most, while more of them are due
 OnRefer = Callable[[Leg, bytes], Callable[[], None] | None]
 
 
@@ -165,6 +166,7 @@ class Endpoint:
         endpoint = self._stack.enter_context(pjsip.stack())
         self.transports = Transports(self.settings.listen, self.settings.advertise)
         self.endpt = lib.pjsua_get_pjsip_endpt()
+        self._timers = lib.pjsip_endpt_get_timer_heap(self.endpt)
         self.transports.open(self.endpt)
         endpoint.libStart()
         self.ua = lib.pjsip_ua_instance()
@@ -322,6 +324,10 @@ class Endpoint:
             for udp, transport in self._readers:
                 self.sieve.read(udp, transport)
         self._poll()
+        # One turn runs ten timers, and each connection that is gone has one: a flood of them must
+        # not make the others wait.
+        while self.loop.time() < now + TIMERS_S and lib.pj_timer_heap_poll(self._timers, ffi.NULL):
+            pass
         self._dispatch.forget_byes()
 
     # -- actions ----------------------------------------------------------------------------------

@@ -123,6 +123,8 @@ unsigned pjsip_ua_get_dlg_set_count(void);
 unsigned pjsip_tsx_layer_get_tsx_count(void);
 int pjsip_endpt_register_module(pjsip_endpoint *, pjsip_module *);
 int pjsip_endpt_unregister_module(pjsip_endpoint *, pjsip_module *);
+void *pjsip_endpt_get_timer_heap(pjsip_endpoint *);
+unsigned pj_timer_heap_poll(void *, void *);
 int pjsip_endpt_handle_events2(pjsip_endpoint *, const long *, unsigned *);
 pj_pool_t *pjsip_endpt_create_pool(pjsip_endpoint *, const char *, size_t, size_t);
 void pjsip_endpt_release_pool(pjsip_endpoint *, pj_pool_t *);
