@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import phonenumbers
 
 from engine import redis_url as redis_place
-from rules.numbers import has_country_code, is_country
+from rules.plan import has_country_code, is_country
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

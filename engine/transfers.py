@@ -177,7 +177,7 @@ class Transfers:
         line, same_fleet = payer.line, payer.line.fleet == target.line.fleet
         numbering = self._worker.numbering
         known = numbering.recognise(called)
-        tariff = tariff_of(known, by, numbering)
+        tariff = tariff_of(known, numbering.country_of(by))
         left_s = payer.plan_left_s()
         billing = billing_class(line, "number", called, known.mobile, same_fleet, left_s, tariff)
         plan_s = line.offer.plan_s

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from rules.model import DocumentError, decode_document, encode_document
-from rules.numbers import is_country
+from rules.plan import is_country
 
 FLEET = "fleet:"
 """What the key of a fleet begins with; the rest is its name. No number begins so."""

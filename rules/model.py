@@ -308,17 +308,16 @@ def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destinat
         found = numbering.recognise(to.number)
     except NumberError as error:
         raise DocumentError(path, to.number, error.problem) from None
-    tariff = tariff_of(found, own, numbering)
+    tariff = tariff_of(found, numbering.country_of(own))
     return Destination(to.kind, found.number, found.mobile, found.refused, found.country, tariff)
 
 
-def tariff_of(target: Recognised, own: str, numbering: Numbering) -> Billing | None:
-    """The class of a call from line `own` (E.164) to a number that no plan includes: satellites,
-    global networks and personal numbers, and whatever is in another country than the line's own
-    number; None: the line's plan decides."""
+def tariff_of(target: Recognised, country: str) -> Billing | None:
+    """The class of a call from a line of a country to a number that no plan includes: satellites,
+    global networks and personal numbers, and whatever is abroad; None: the line's plan decides."""
     if target.tariff:
         return Billing(target.tariff)
-    if target.country and target.country != numbering.country_of(own):
+    if target.country and target.country != country:
         return Billing.INTERNATIONAL
     return None
 

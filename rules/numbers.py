@@ -10,12 +10,14 @@ premium or shared cost in any plan of its country code, and when it is not valid
 
 import re
 from collections.abc import Collection
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 
 import phonenumbers
 from phonenumbers import PhoneMetadata, PhoneNumberType, ValidationResult, shortnumberinfo
+
+from rules.plan import NO_COUNTRY, begins, known_french_mobile, plan_of, tariff_of_code
 
 _SCHEME = re.compile(r"(?i)(tel|sips?):")
 _SEPARATORS = re.compile("[ \u00a0\u2009\u202f.()/-]")
@@ -34,13 +36,6 @@ REFUSALS = ("premium", "shared_cost", "emergency", "short", "invalid", "country"
 that its country is not one of `numbering.forward_countries` (`country`)."""
 OUTSIDE_ONLY = frozenset({"invalid", "country"})
 """Those that do not concern a line of the fleet: a call to it never leaves the engine."""
-
-NO_COUNTRY = "001"
-"""The library's region of numbers that belong to no country: satellite and global networks."""
-# The library tells these codes' numbers to be mobiles or VoIP, which says nothing of their cost.
-# Tariffs put 882 and 883 (global networks, many of them by satellite) with the satellites.
-_SATELLITE = frozenset({870, 881, 882, 883})
-_PERSONAL = 878  # universal personal telecommunications
 
 _PROBLEMS = {
     ValidationResult.INVALID_COUNTRY_CODE: "has no known country code",
@@ -111,6 +106,7 @@ class Numbering:
         self._also_valid = tuple(also_valid)
         self._code = code
         self._own = _plain_form(country, code)
+        self._is_alone = len(plan_of(code).regions) == 1
         self._quick = lru_cache(_CACHED_NUMBERS)(self._number_or_none)
         self._classify = lru_cache(_CACHED_NUMBERS)(self._ask_library)
 
@@ -138,7 +134,7 @@ class Numbering:
         Raises:
             NumberError: the text is no number at all.
         """
-        if _EXTENSION.search(text):
+        if ";" in text and _EXTENSION.search(text):
             raise NumberError(text[:_LONGEST_TEXT], "has an extension, which cannot be dialled")
         number, code = self._read(text)
         if not number.startswith("+"):
@@ -151,6 +147,8 @@ class Numbering:
 
     def country_of(self, e164: str) -> str:
         """The ISO 3166 code of a line's own number; that of this plan when it has none."""
+        if self._is_alone and self._own is not None and self._own.fullmatch(e164):
+            return self.country  # nearly every line's: asking the library takes 20 us
         found = self._classify(e164).country
         return self.country if found == NO_COUNTRY else found
 
@@ -213,92 +211,45 @@ class Numbering:
             return None
 
     def _ask_library(self, e164: str) -> Recognised:
-        mobile = _FRENCH_MOBILE.fullmatch(e164) is not None
-        if mobile and _known_french_mobile().match(e164, 3):
+        if known_french_mobile().fullmatch(e164):
             # Most targets: asking takes longer than all the rest.
             return Recognised(e164, True, None, "FR")
         parsed = phonenumbers.parse(e164, None)
         national = phonenumbers.national_significant_number(parsed)
         code = parsed.country_code or 0
-        plan = _plan_of(code)
+        plan = plan_of(code)
         kind = phonenumbers.number_type(parsed)
         country = plan.regions[0]
         if len(plan.regions) > 1:
             country = phonenumbers.region_code_for_number(parsed) or country
         return Recognised(
             e164,
-            mobile or kind == PhoneNumberType.MOBILE,
+            kind == PhoneNumberType.MOBILE or _FRENCH_MOBILE.fullmatch(e164) is not None,
             self._why_refused(e164, code, national, kind),
             country,
-            _tariff(code, kind),
+            tariff_of_code(code, kind),
         )
 
     def _why_refused(self, e164: str, code: int, national: str, kind: int) -> str | None:
-        plan = _plan_of(code)
+        plan = plan_of(code)
         # Zeros before a number that is not valid may be a trunk prefix too many.
         dialled = national.lstrip("0") if kind == PhoneNumberType.UNKNOWN else national
-        if kind == PhoneNumberType.PREMIUM_RATE or _begins(plan.premium, dialled):
+        if kind == PhoneNumberType.PREMIUM_RATE or begins(plan.premium, dialled):
             return "premium"
-        if kind == PhoneNumberType.SHARED_COST or _begins(plan.shared_cost, dialled):
+        if kind == PhoneNumberType.SHARED_COST or begins(plan.shared_cost, dialled):
             return "shared_cost"
         if kind != PhoneNumberType.UNKNOWN:
             return None
         # A whole number may well begin like a short one: its trunk prefix tells them apart.
-        if len(national) <= _LONGEST_SHORT_NUMBER and _begins(plan.short, national):
+        if len(national) <= _LONGEST_SHORT_NUMBER and begins(plan.short, national):
             return self._short_kind(national, code)
         return None if self._is_admitted(e164) else "invalid"
 
     def _short_kind(self, digits: str, code: int) -> str:
-        for region in (self.country, *_plan_of(code).regions):
+        for region in (self.country, *plan_of(code).regions):
             if shortnumberinfo.is_emergency_number(digits, region):
                 return "emergency"
         return "short"
-
-
-class _Plan(NamedTuple):
-    """What the library knows of a country code: the regions that share it, the main one first, and
-    patterns of their premium, shared-cost and short numbers."""
-
-    regions: tuple[str, ...]
-    premium: tuple[re.Pattern[str], ...]
-    shared_cost: tuple[re.Pattern[str], ...]
-    short: tuple[re.Pattern[str], ...]
-
-
-@cache
-def _plan_of(code: int) -> _Plan:
-    regions = phonenumbers.COUNTRY_CODE_TO_REGION_CODE[code]
-    plans = [PhoneMetadata.metadata_for_region_or_calling_code(code, region) for region in regions]
-    shorts = [PhoneMetadata.short_metadata_for_region(region) for region in regions]
-
-    def patterns(known: list[PhoneMetadata | None], kind: str) -> tuple[re.Pattern[str], ...]:
-        found = [getattr(metadata, kind) for metadata in known if metadata is not None]
-        texts = [one.national_number_pattern for one in found if one is not None]
-        return tuple(re.compile(text) for text in dict.fromkeys(texts) if text)
-
-    premium, shared = patterns(plans, "premium_rate"), patterns(plans, "shared_cost")
-    return _Plan(regions, premium, shared, patterns(shorts, "short_code"))
-
-
-def _begins(patterns: tuple[re.Pattern[str], ...], national: str) -> bool:
-    """Whether a prefix of a national number is one of these numbers."""
-    return any(each.match(national) for each in patterns)
-
-
-def _tariff(code: int, kind: int) -> str:
-    if code in _SATELLITE:
-        return "satellite"
-    if code == _PERSONAL or kind == PhoneNumberType.PERSONAL_NUMBER:
-        return "personal"
-    return "international_network" if NO_COUNTRY in _plan_of(code).regions else ""
-
-
-@cache
-def _known_french_mobile() -> re.Pattern[str]:
-    metadata = PhoneMetadata.metadata_for_region("FR")
-    assert metadata is not None
-    assert metadata.mobile is not None
-    return re.compile(f"(?:{metadata.mobile.national_number_pattern})$")
 
 
 def _digits(text: str) -> str:
@@ -330,17 +281,6 @@ def _plain_form(country: str, code: int) -> re.Pattern[str] | None:
     lengths = "|".join(f"[0-9]{{{n}}}" for n in metadata.general_desc.possible_length)
     guard = f"(?!{prefix})" if prefix else ""
     return re.compile(rf"\+{code}{guard}(?:{lengths})")
-
-
-def is_country(code: str) -> bool:
-    """Whether this is the ISO 3166 code of a country with numbers, or NO_COUNTRY."""
-    return code == NO_COUNTRY or code in phonenumbers.SUPPORTED_REGIONS
-
-
-def has_country_code(prefix: str) -> bool:
-    """Whether digits in E.164 with + begin with a country code that is in use."""
-    codes = phonenumbers.COUNTRY_CODE_TO_REGION_CODE
-    return any(int(prefix[1:end]) in codes for end in range(2, min(5, len(prefix) + 1)))
 
 
 def _article(kind: str) -> str:
