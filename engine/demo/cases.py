@@ -99,6 +99,10 @@ def _told(value: object) -> str:
     return str(value or "none")
 
 
+FICTION = "+3363998"
+"""The French range for fiction: given to nobody, so that the numbering data do not know it."""
+
+
 @dataclass(slots=True)
 class _Numbers:
     """Numbers that no other case uses. Outside numbers are from the French range for fiction."""
@@ -110,7 +114,7 @@ class _Numbers:
         return f"+33972101{self.case:02d}{next(self._next)}"
 
     def outside(self) -> str:
-        return f"+336399800{self.case:02d}"
+        return f"{FICTION}00{self.case:02d}"
 
 
 def all_cases() -> list[Case]:

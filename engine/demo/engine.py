@@ -16,6 +16,7 @@ from pathlib import Path
 import orjson
 
 import engine
+from engine.demo.cases import FICTION
 from engine.redis_server import socket_path
 
 HOST = "127.0.0.1"
@@ -61,6 +62,7 @@ class DemoEngine:
             "sip": {"listen": [f"udp:{self.sip[0]}:{self.sip[1]}"]},
             "destinations": destinations,
             "timers": TIMERS,
+            "numbering": {"also_valid": [FICTION]},
             "redis": {"url": "embedded", "data_dir": str(self._data_dir)},
             "admin": {"listen": f"{self._admin[0]}:{self._admin[1]}"},
         }
