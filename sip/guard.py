@@ -19,7 +19,7 @@ from sip.answer import Source, answer
 from sip.grammar import split_list
 from sip.message import COMPACT, Message
 from sip.pjsip import ffi, lib
-from sip.structure import Fault, fault_of, is_plain, missing, shown
+from sip.structure import Fault, fault_of, missing, shown
 
 # Header fields must leave room for PJSIP's own in what it prints into 4,000 bytes.
 HEAD_MAX = 3400
@@ -81,7 +81,7 @@ class Guard:
 
     def on_request(self, rdata: Any) -> int:
         """1 drops the request."""
-        raw = wire.take(rdata)
+        raw, plain = wire.take(rdata)
         info = rdata.msg_info
         method, named = info.msg.line.req.method, info.cseq.method
         same = method.id == named.id
@@ -91,7 +91,7 @@ class Guard:
         # (sip_transaction.c, tsx_on_state_confirmed).
         if not same:
             return self._refuse(rdata, raw, _MISMATCH)
-        if not is_plain(raw):
+        if not plain:
             fault = _fault(info.msg, raw)
             if fault is not None:
                 return self._refuse(rdata, raw, fault)
@@ -103,9 +103,9 @@ class Guard:
 
     def on_response(self, rdata: Any) -> int:
         """1 drops the response."""
-        raw = wire.take(rdata)
+        raw, plain = wire.take(rdata)
         info = rdata.msg_info
-        if not is_plain(raw) and (fault := _fault(info.msg, raw)) is not None:
+        if not plain and (fault := _fault(info.msg, raw)) is not None:
             return self._refuse(rdata, raw, fault)
         if info.cseq.method.id == pjsip.INVITE:
             if len(raw) > HEAD_MAX and wire.received().head_size > HEAD_MAX:

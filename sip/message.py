@@ -48,11 +48,12 @@ class Message:
         "wish",
     )
 
-    def __init__(self, raw: bytes) -> None:
+    def __init__(self, raw: bytes, *, plain: bool = False) -> None:
+        """`plain` says that every line of the head ends with CR LF, and that none is folded."""
         head, end, body = raw.partition(b"\r\n\r\n")
-        lines = head.splitlines()
+        lines = None if plain else head.splitlines()
         self.lost = False  # its end, on the way, and it is known
-        if not end or b"\r\n".join(lines) != head:
+        if lines is not None and (not end or b"\r\n".join(lines) != head):
             # A bare CR or LF ends a line for PJSIP as well: one may not hide a header in a value.
             parts = _HEAD_END.split(raw, maxsplit=1)
             head = _LINE_END.sub(b"\r\n", parts[0])
@@ -65,7 +66,8 @@ class Message:
         self._cut = False  # the body ends where Content-Length says
         self.untrusted = False  # it came from outside the trust domain (RFC 3325)
         self.wish: Any = None  # what its sender wants kept private (privacy.py), once asked for
-        self._lines = lines  # the start line and those of the header fields, still folded
+        # The start line and those of the header fields, still folded; None: none is.
+        self._lines = lines
         self._fields: list[tuple[bytes, bytes, bytes]] | None = None
         self._first: dict[bytes, bytes] | None = None  # values by name
         self._identity: Identity | None = None
@@ -73,7 +75,7 @@ class Message:
     @property
     def fields(self) -> list[tuple[bytes, bytes, bytes]]:
         if self._fields is None:
-            self._fields = _split(self._head, self._lines[1:])
+            self._fields = _split(self._head, self._lines)
         return self._fields
 
     def values(self, name: bytes) -> list[bytes]:
@@ -180,9 +182,10 @@ class Message:
         return b"\r\n".join([line for name, line, _ in self.fields if name not in hop])
 
 
-def _split(head: bytes, lines: list[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+def _split(head: bytes, received: list[bytes] | None) -> list[tuple[bytes, bytes, bytes]]:
+    lines = head.split(b"\r\n") if received is None else received[1:]
     # Not `in`, here and wherever each message passes: bytes are tried as a number first.
-    if head.find(b"\r\n ") >= 0 or head.find(b"\r\n\t") >= 0:
+    if received is not None and (head.find(b"\r\n ") >= 0 or head.find(b"\r\n\t") >= 0):
         lines = _unfold(lines)
     known = _names.get
     return [

@@ -17,6 +17,7 @@ from typing import Any
 from sip import pjsip
 from sip.message import Message
 from sip.pjsip import bytes_at, ffi, from_buffer, lib, string_at
+from sip.structure import is_plain
 
 # PJSIP prints into 4,000 bytes, and a request that does not fit reaches an assertion
 # (pjsip_dlg_send_request ends a transaction that has no status yet). Via is added after the check.
@@ -49,6 +50,7 @@ _longest_host = 0  # of the names by which this process goes
 _raw = b""
 _rdata: Any = None
 _message: Message | None = None
+_plain = False  # as `take` was told
 _cut = False  # the message that PJSIP handles now has lost its body on the way
 _borrowed = [ffi.new("pj_str_t *") for _ in range(3)]
 _held = [b"", b"", b""]
@@ -113,20 +115,22 @@ def string(value: Any) -> str:
     return bytes(ffi.buffer(value.ptr, value.slen)).decode("latin-1")
 
 
-def take(rdata: Any) -> bytes:
-    """Copy a received message out of PJSIP's buffer, which is reused when the callback returns."""
-    global _raw, _rdata, _message
+def take(rdata: Any) -> tuple[bytes, bool]:
+    """Copy a received message out of PJSIP's buffer, which is reused when the callback returns;
+    and whether it is plain (structure.py)."""
+    global _raw, _rdata, _plain, _message
     info = rdata.msg_info
     raw: bytes = bytes_at(info.msg_buf, info.len)
     _raw, _rdata, _message = raw, rdata, None
-    return raw
+    _plain = is_plain(raw)
+    return raw, _plain
 
 
 def received() -> Message:
     """The message that PJSIP is handling now: the guard took it, before any other callback."""
     global _message
     if _message is None:
-        _message = Message(_raw)
+        _message = Message(_raw, plain=_plain)
         _message.lost |= _cut
     return _message
 

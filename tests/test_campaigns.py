@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import fuzz, imports, leaks, soak, workers
+from tests.campaigns import fuzz, imports, leaks, soak, structured, workers
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -29,6 +29,11 @@ QUICK = [
 @pytest.mark.scenario
 def test_hostile_messages_neither_kill_the_engine_nor_leave_anything_in_it() -> None:
     print(fuzz.run(seconds=3.0, seed=20_261_122, rate=80.0, cases=QUICK))
+
+
+@pytest.mark.scenario
+def test_messages_that_hide_fields_neither_kill_the_engine_nor_leave_anything_in_it() -> None:
+    print(structured.run(3000, 20_261_129, pace=600))
 
 
 @pytest.mark.scenario

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import cast
@@ -34,16 +35,22 @@ class Dialog:
 class Crowd(asyncio.DatagramProtocol):
     """One socket with any number of callers and phones behind it.
 
-    `wildness` is the chance that a message is changed before it is sent.
+    `wildness` is the chance that a message is changed before it is sent, by `change`.
     """
 
     def __init__(
-        self, chance: Random, engine: Address, wildness: float, trail: deque[bytes]
+        self,
+        chance: Random,
+        engine: Address,
+        wildness: float,
+        trail: deque[bytes],
+        change: Callable[[Random, Packet], bytes] = mutate,
     ) -> None:
         self._chance = chance
         self._engine = engine
         self._wildness = wildness
         self._trail = trail
+        self._change = change
         self._transport: asyncio.DatagramTransport | None = None
         self._dialogs: OrderedDict[bytes, Dialog] = OrderedDict()
         self._timers: set[asyncio.TimerHandle] = set()
@@ -59,10 +66,12 @@ class Crowd(asyncio.DatagramProtocol):
         wildness: float,
         trail: deque[bytes],
         port: int = 0,
+        change: Callable[[Random, Packet], bytes] = mutate,
+        host: str = "127.0.0.1",
     ) -> Crowd:
         """Bind a socket on the loopback."""
         _, crowd = await asyncio.get_running_loop().create_datagram_endpoint(
-            lambda: cls(chance, engine, wildness, trail), local_addr=("127.0.0.1", port)
+            lambda: cls(chance, engine, wildness, trail, change), local_addr=(host, port)
         )
         return crowd
 
@@ -83,7 +92,7 @@ class Crowd(asyncio.DatagramProtocol):
         """Send a message, changed or not."""
         wild = self._wildness if wildness is None else wildness
         changed = self._chance.random() < wild
-        self.put(mutate(self._chance, message) if changed else message.render())
+        self.put(self._change(self._chance, message) if changed else message.render())
 
     def put(self, raw: bytes) -> None:
         """Send bytes as they are."""
