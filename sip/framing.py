@@ -83,7 +83,9 @@ class Frames:
         end = buffer.find(b"\r\n\r\n", 0, HEAD_MAX)
         if end < 0:
             if len(buffer) > HEAD_MAX:
-                raise FramingError(f"no end of a message head in {HEAD_MAX} bytes")
+                head = bytes(buffer[: buffer.rfind(b"\r\n", 0, HEAD_MAX) + 2])
+                text = f"no end of a message head in {HEAD_MAX} bytes"
+                raise FramingError(text, head, Fault(b"Head Too Long"))
             return None
         head = bytes(buffer[: end + 4])
         if not _START.match(head):
@@ -94,7 +96,8 @@ class Frames:
         size = len(head) + length
         if size > MESSAGE_MAX:
             if size > SKIPPED_MAX:
-                raise FramingError(f"a message of {size} bytes")
+                fault = Fault(b"Content-Length Too Large")
+                raise FramingError(f"a message of {size} bytes", head, fault)
             self.oversize.append(head)
             self._skip = size
             return b""

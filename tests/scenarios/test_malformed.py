@@ -325,6 +325,25 @@ def test_a_length_in_another_form_loses_no_request(stage: Stage, field: str) -> 
     line.close()
 
 
+@pytest.mark.parametrize(
+    ("field", "phrase"),
+    [
+        ("Content-Length: 99999999", "Content-Length Too Large"),
+        ("Content-Length: 9" + "9" * 40, "Content-Length Too Large"),
+        ("X-Long: " + "x" * 9000, "Head Too Long"),
+    ],
+)
+def test_a_connection_whose_next_message_cannot_be_found_ends_after_a_400(
+    stage: Stage, field: str, phrase: str
+) -> None:
+    line = lines_of("tcp")
+    line.say(line.request() + line.request(Content_Length=None)[:-2] + f"{field}\r\n\r\n")
+    assert line.hear()[0] == 200
+    assert line.hear() == (400, phrase)
+    assert line.hear() == (0, "")
+    line.close()
+
+
 def test_a_datagram_may_have_a_folded_length_and_more_than_it_says(stage: Stage) -> None:
     line = lines_of("udp")
     line.say(line.request(Content_Length="\r\n 3") + "abc")
