@@ -26,6 +26,9 @@ _DIGITS = re.compile(r"\+?[0-9]{1,20}")
 _FRENCH_MOBILE = re.compile(r"\+33[67][0-9]{8}")
 
 _EXTENSION = re.compile(r"(?i);(?:ext|isub)=")
+# The library's pattern of French landlines is coarse. No town has numbers in 01 1 (its geographic
+# data say so), and they begin like 112, 115, 118 xxx and 119.
+_FRENCH_LIKE_SHORT = re.compile(r"\+3311")
 _LONGEST_TEXT = 128
 _LONGEST_SHORT_NUMBER = 6
 _LONGEST_E164 = 15  # digits (ITU-T E.164 6.2.1)
@@ -219,11 +222,13 @@ class Numbering:
         code = parsed.country_code or 0
         plan = plan_of(code)
         kind = phonenumbers.number_type(parsed)
+        if _FRENCH_LIKE_SHORT.match(e164):
+            kind = PhoneNumberType.UNKNOWN
         country = plan.regions[0]
         if len(plan.regions) > 1:
             country = phonenumbers.region_code_for_number(parsed) or country
         return Recognised(
-            e164,
+            f"+{code}{national}",  # a trunk prefix that was hidden behind another is gone
             kind == PhoneNumberType.MOBILE or _FRENCH_MOBILE.fullmatch(e164) is not None,
             self._why_refused(e164, code, national, kind),
             country,

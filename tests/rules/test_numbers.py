@@ -124,6 +124,8 @@ def test_what_can_never_be_a_target(number: str, refused: str | None) -> None:
         ("+33700000001", "invalid"),
         ("+19762345678", "invalid"),
         ("+43118877", "invalid"),
+        ("+33118218000", "invalid"),  # a directory service with zeros: nobody has 01 18
+        ("+33112000000", "invalid"),
         ("+61190012345", "invalid"),
         ("+88213123456", "invalid"),
         # whole numbers that begin like a short one, and toll-free ones
@@ -135,6 +137,12 @@ def test_what_can_never_be_a_target(number: str, refused: str | None) -> None:
 )
 def test_every_kind_that_is_refused(number: str, refused: str | None) -> None:
     assert FRANCE.refusal(number) == refused
+
+
+def test_what_is_dialled_is_what_was_looked_at() -> None:
+    """Brazil's 90 before a number is a collect call, and a zero may follow."""
+    found = FRANCE.recognise("+559005441956778").number
+    assert FRANCE.recognise(found) == FRANCE.recognise("+559005441956778")
 
 
 def test_no_digits_behind_a_premium_number_make_another_of_it() -> None:
