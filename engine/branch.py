@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from rules.contact import Contact
 from sip.address import Address
 from sip.names import Place, is_address, place_of
 
@@ -12,8 +13,9 @@ from sip.names import Place, is_address, place_of
 @dataclass(eq=False, slots=True)
 class Branch:
     """A contact or target. `role`, `number`, `uri`, `routes`, `trusted`, `alone`: as
-    `Ringing.dial` got them. `servers` are those not tried yet, `server` the one that is tried now,
-    `move_at` the loop time at which a silent one is given up for the next."""
+    `Ringing.dial` got them, `contact` what is registered, None for all but phones. `servers` are
+    those not tried yet, `server` the one that is tried now, `move_at` the loop time at which a
+    silent one is given up for the next."""
 
     role: str
     number: str
@@ -21,6 +23,7 @@ class Branch:
     routes: tuple[str, ...]
     trusted: bool
     alone: bool
+    contact: Contact | None = None
     servers: list[Address] = field(default_factory=list)
     server: Address | None = None
     move_at: float = math.inf

@@ -343,7 +343,10 @@ class Call:
         for group in hunt:
             for contact in group:
                 hops = hops_of(contact.path)
-                ringing.dial("line", line.number, contact.uri, hops, trusted=False, alone=alone)
+                ringing.dial(
+                    "line", line.number, contact.uri, hops,
+                    trusted=False, alone=alone, contact=contact,
+                )  # fmt: skip
             group_s = math.inf if group is hunt[-1] else timers.group_ring_s
             result = await ringing.wait(timers.pre_ringing_s, ring_s, group_s=group_s)
             if isinstance(result, Outgoing):

@@ -34,7 +34,17 @@ class Resolved:
         self.servers = servers
 
 
-Item = Event | Stop | Resolved
+class Checked:
+    """Why a contact may not be called, None if it may; names on its way had to be looked up."""
+
+    __slots__ = ("branch", "why")
+
+    def __init__(self, branch: Branch, why: str | None) -> None:
+        self.branch = branch
+        self.why = why
+
+
+Item = Event | Stop | Resolved | Checked
 
 
 class Mailbox:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from engine.attempt import Attempt
 from engine.branch import Branch
-from engine.mailbox import Item, Mailbox, Resolved, Stop
+from engine.mailbox import Checked, Item, Mailbox, Resolved, Stop
 from engine.outcome import Outcome, Over
 from engine.route import Route
 from engine.story import Story
-from rules.model import Condition
+from rules.contact import Contact
+from rules.model import Condition, DocumentError
 from rules.outcome import stops_all
 from sip import crossing, headers, session
 from sip.address import Address
@@ -95,8 +96,10 @@ class Ringing:
         *,
         trusted: bool,
         alone: bool,
+        contact: Contact | None = None,
     ) -> None:
-        """Ring one more place in the current attempt; one that cannot be rung counts as none.
+        """Ring one more place in the current attempt; one that cannot be rung counts as none, and a
+        `contact` that leads where no phone is as well.
 
         `alone` says that no other target can follow it: only then may it promise its answer before
         it answers, by a reliable provisional response (RFC 3262). Raises Over when the caller
@@ -108,8 +111,28 @@ class Ringing:
         proxy = worker.config.sip.outbound_proxy
         if proxy and not (routes and same_place(routes[0], proxy)):
             routes = (f"<{proxy}>", *routes)
-        branch = Branch(role, number, uri, routes, trusted, alone)
-        place = branch.place()
+        branch = Branch(role, number, uri, routes, trusted, alone, contact)
+        if contact is not None:
+            why = worker.dialled.bars(contact)
+            if why is not None:
+                self._bar(branch, why)
+                return
+            names = worker.dialled.names_of(contact, branch.place())
+            if names:
+                self._unresolved.add(branch)
+                worker.dialled.look_up(
+                    contact, names, lambda why: self._mailbox.put(Checked(branch, why))
+                )
+                return
+        self._find(branch)
+
+    def _bar(self, branch: Branch, why: str) -> None:
+        error = DocumentError("contact", branch.uri, why)
+        self._worker.refusals.document(f"reg:{branch.number}", error)
+
+    def _find(self, branch: Branch) -> None:
+        """Look up where it is, unless it is an IP address."""
+        worker, place = self._worker, branch.place()
         if place is None:
             self._place(branch)
             return
@@ -123,7 +146,12 @@ class Ringing:
             self._resolved(branch, servers)
 
     def _resolved(self, branch: Branch, servers: Sequence[Address]) -> None:
-        if servers:
+        why = None
+        if branch.contact is not None and not self._worker.config.sip.outbound_proxy:
+            why = self._worker.dialled.bars_servers(branch.contact, servers)
+        if why is not None:
+            self._bar(branch, why)
+        elif servers:
             branch.servers = list(servers)
             self._place_at_next(branch)
         else:
@@ -234,6 +262,13 @@ class Ringing:
                 if event.branch in self._unresolved:
                     self._unresolved.discard(event.branch)
                     self._resolved(event.branch, event.servers)
+            elif isinstance(event, Checked):
+                if event.branch in self._unresolved:
+                    self._unresolved.discard(event.branch)
+                    if event.why is None:
+                        self._find(event.branch)
+                    else:
+                        self._bar(event.branch, event.why)
             else:
                 self.on_late(event)
         return None

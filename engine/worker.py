@@ -26,6 +26,7 @@ from engine.records.cdr import Recorder
 from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.refusals import Refusals
+from engine.registration.dialled import Dialled
 from engine.registration.places import Places
 from engine.registration.registrar import Registrar
 from engine.reload import changes, with_live
@@ -177,6 +178,7 @@ class Worker:
             on_message=self.hep.put if self.hep is not None else None,
             on_refer=self._on_refer,
         )
+        self.dialled = Dialled(config, places, lambda: self.endpoint.trusted)
         listen = config.admin.listen
         self.admin = Admin(
             HttpAddress(listen.host, listen.port + self.index if listen.port else 0),
@@ -195,6 +197,7 @@ class Worker:
         await self.forwards.start()
         await self.recorder.start()
         await self.registrar.start()
+        await self.dialled.start()
         await self.endpoint.start()
         self._watch()
         self.probing.start()
@@ -316,7 +319,8 @@ class Worker:
             self._beating.cancel()
             await asyncio.wait([self._completing], timeout=5.0)
         parts = (
-            "presence registrar probing endpoint admin meter store fleets live forwards recorder"
+            "presence registrar probing dialled endpoint admin "
+            "meter store fleets live forwards recorder"
         )
         for name in parts.split():
             part = getattr(self, name, None)

@@ -1,26 +1,30 @@
 """Where no phone is: the engine itself, and the servers that its forwards go to.
 
 The engine would call such a contact from an address that those servers trust, with nobody who pays;
-or itself, over and over. Places are compared by host and port, as they are written: no name is
-looked up.
+or itself, over and over. Places are compared by host and port, whatever the transport. What they
+are called is compared here, as it is written; `dialled.py` looks names up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+import socket
+from collections.abc import Container, Iterable
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
 from engine.config import Config
 from sip import grammar
-from sip.address import reached_by
-from sip.names import place_of
+from sip.address import Address, reached_by
+from sip.names import Place, address_of, place_of
 
 LOOPBACK = "127.0.0.1"
 # Linux takes a packet to "any address" as one to the loopback; /etc/hosts names it.
 _LOOPBACKS = frozenset((LOOPBACK, "::1", "localhost", "0.0.0.0", "::"))
 _EVERYWHERE = ("0.0.0.0", "::")
+_PORTS = {"tls": 5061}
+_NUMBERS = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}", re.ASCII)
 
 
 class Spot(NamedTuple):
@@ -49,7 +53,10 @@ class Places:
 
     def leads_here(self, uri: str) -> bool:
         """Whether a URI leads to this engine."""
-        spots = spots_of(uri)
+        return self.are_here(spots_of(uri))
+
+    def are_here(self, spots: frozenset[Spot]) -> bool:
+        """Whether one of these spots is this engine's."""
         if not self._own.isdisjoint(spots):
             return True
         return bool(self._everywhere) and any(
@@ -64,28 +71,46 @@ class Places:
             for theirs in spots_of(server):
                 if theirs in spots:
                     return True
-                # What listens on this machine's loopback may listen on its other addresses too.
-                if theirs.host == LOOPBACK and any(
-                    spot.port == theirs.port and self._is_machine(spot.host) for spot in spots
-                ):
+                if theirs.host == LOOPBACK and self.on_this_machine(spots, (theirs.port,)):
                     return True
         return False
+
+    def on_this_machine(self, spots: Iterable[Spot], ports: Container[int]) -> bool:
+        """Whether one of these spots is on this machine, on one of the ports: what listens on its
+        loopback may listen on its other addresses too."""
+        return any(spot.port in ports and self._is_machine(spot.host) for spot in spots)
+
+    def also_here(self, host: str) -> None:
+        """An address by which this engine is reached, found by its name."""
+        self._machine.add(_plain(host))
+        self._own |= {Spot(_plain(host), spot.port) for spot in self._own}
 
     def _is_machine(self, host: str) -> bool:
         return host in self._machine or host.startswith("127.")
 
 
+def spot_of(server: Address) -> Spot:
+    """The spot of a server that was looked up."""
+    return Spot(_plain(server.host), server.port)
+
+
 @lru_cache(maxsize=4096)
 def spots_of(uri: str) -> frozenset[Spot]:
     """Where a URI leads: its host, and its maddr, which is not heeded by every proxy on the way."""
+    return frozenset(
+        Spot(_plain(place.host), place.port or _PORTS.get(place.transport, 5060))
+        for place in places_of(uri)
+    )
+
+
+def places_of(uri: str) -> tuple[Place, ...]:
+    """The places that a URI names: by its maddr, if it has one, and by its host."""
     place = place_of(uri)
-    port = place.port or (5061 if place.transport == "tls" else 5060)
-    spot = Spot(_plain(place.host), port)
     user, at, rest = uri.rpartition("@")
     if ";" not in rest:
-        return frozenset((spot,))
-    named = place_of(user + at + rest.partition(";")[0])
-    return frozenset((spot, Spot(_plain(named.host), port)))
+        return (place,)
+    named = place._replace(host=place_of(user + at + rest.partition(";")[0]).host)
+    return (place,) if named == place else (place, named)
 
 
 @lru_cache(maxsize=4096)
@@ -105,21 +130,27 @@ def goes_by_path(hop: str) -> bool:
 
 def is_by_address(uri: str) -> bool:
     """Whether a URI leads to an IP address and not to a name."""
-    return all(_address(spot.host) for spot in spots_of(uri))
+    return all(address_of(place) is not None for place in places_of(uri))
 
 
 def _plain(host: str) -> str:
     """One spelling of a host; one name for this machine's loopback."""
     name = host.lower().rstrip(".")
-    if ":" in name:  # of IPv4 there is but one that counts as an address
+    if ":" in name or name.replace(".", "")[:1].isdigit():
         name = _address(name) or name
     return LOOPBACK if name in _LOOPBACKS else name
 
 
 def _address(host: str) -> str | None:
-    """The one spelling of an IP address; None for a name."""
+    """One spelling of an IP address; None for a name. A server behind the first hop may read
+    `127.1`, `0x7f.1` or `2130706433` as inet_aton(3) does."""
     try:
         ip = ip_address(host)
     except ValueError:
-        return None
+        if not _NUMBERS.fullmatch(host):
+            return None
+        try:
+            ip = ip_address(socket.inet_aton(host))
+        except (OSError, ValueError):
+            return None
     return str(getattr(ip, "ipv4_mapped", None) or ip)

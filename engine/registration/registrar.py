@@ -223,7 +223,9 @@ class Registrar:
                 return False
             # An edge that is the proxy as well may name itself; a phone is not there.
             servers.append(config.sip.outbound_proxy or "")
-        return not (places.leads_here(contact.uri) or places.leads_to(contact.uri, servers))
+        if places.leads_here(contact.uri) or places.leads_to(contact.uri, servers):
+            return False
+        return not self._worker.dialled.is_destination(contact.uri)
 
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float

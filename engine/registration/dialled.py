@@ -1,0 +1,235 @@
+"""What a contact leads to when it is dialled: each name on the way is looked up then.
+
+A name is whatever its owner lets it be when a call comes, so that what a registration was checked
+for says little. A contact that leads to a destination or to the engine is not called; who wrote it
+does not matter. Contacts that are IP addresses cost a look into a dictionary and two into sets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+from engine.config import Config
+from engine.registration.places import (
+    LOOPBACK,
+    Places,
+    Spot,
+    goes_by_path,
+    hops_of,
+    places_of,
+    spot_of,
+    spots_of,
+)
+from rules.contact import Contact
+from sip.address import Address
+from sip.names import Names, Place, address_of, place_of
+from sip.peers import Peers
+
+HERE = "leads to the engine itself"
+THERE = "leads to a server of destinations or sip.outbound_proxy"
+TRANSPORTS = ("udp", "tcp", "tls")
+EVERY_KIND = [(name, ipv6) for name in TRANSPORTS for ipv6 in (False, True)]
+REFRESH_S = 5.0
+START_S = 1.0
+KEPT_S = 3600.0  # an address of a destination counts so long after its name last led there
+Tell = Callable[[str | None], None]
+
+
+class Way(NamedTuple):
+    """How a call gets to a contact. `edge` is the topmost hop of its Path ("" = none), `beyond` the
+    spots that it is sent on to, as they are written, `names` all that has to be looked up; `own` of
+    these are the contact's own, not those of hops on the way."""
+
+    edge: str
+    beyond: frozenset[Spot]
+    names: tuple[Place, ...]
+    own: frozenset[Place]
+
+
+@lru_cache(maxsize=4096)
+def way_of(uri: str, path: str | None) -> Way:
+    """The way to a contact with this URI and Path."""
+    edge, *hops = hops_of(path) or ("",)
+    own = [] if edge and goes_by_path(edge) else [uri]
+    spots = [spot for hop in hops + own for spot in spots_of(hop)]
+    names = _names([hop for hop in (edge, *hops, *own) if hop])
+    return Way(edge, frozenset(spots), names, frozenset(_names(own)))
+
+
+class Dialled:
+    """Decides which contacts may be called. `trusted` tells who may be an edge."""
+
+    def __init__(self, config: Config, places: Places, trusted: Callable[[], Peers]) -> None:
+        sip = config.sip
+        self._loop = asyncio.get_running_loop()
+        self._places = places
+        self._trusted = trusted
+        servers = None
+        if sip.nameservers is not None:
+            servers = tuple((item.host, item.port) for item in sip.nameservers)
+        # Whoever is next on the way may send by transports that the engine does not have, and what
+        # is looked up here is not to be remembered for the calls of the engine.
+        self._names = Names(EVERY_KIND, servers)
+        given = [uri for uri in astuple(config.destinations) if _has_fixed_host(uri)]
+        self._written = frozenset(spot for uri in given for spot in spots_of(uri))
+        proxy = [sip.outbound_proxy] if sip.outbound_proxy else []
+        self._proxy = frozenset(spot for uri in proxy for spot in spots_of(uri))
+        self._of_servers, self._of_proxy = _names(given), _names(proxy)
+        named = sip.advertise if sip.advertise and not _is_ip(sip.advertise) else None
+        self._advertised = [Place(named.lower(), 5060)] if named else []
+        self._found: dict[Spot, float] = {}  # of destinations, until when they count
+        self._found_proxy: dict[Spot, float] = {}
+        self._there: frozenset[Spot] = self._written
+        self._loopback: frozenset[int] = frozenset()
+        self._timer: asyncio.TimerHandle | None = None
+        self._compile()
+
+    async def start(self) -> None:
+        """Look the names of the configuration up, and again and again from now on. Waits a moment
+        for the first answers, so that the first calls know them."""
+        asked = [self._names.ask(place) for place in (*self._of_servers, *self._of_proxy)]
+        if asked:
+            await asyncio.wait([self._loop.create_task(ask) for ask in asked], timeout=START_S)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        for place in dict.fromkeys((*self._of_servers, *self._of_proxy)):
+            self._ask(place, partial(self._note, place))
+        for place in self._advertised:
+            self._ask(place, self._note_own)
+        if self._of_servers or self._of_proxy or self._advertised:
+            self._timer = self._loop.call_later(REFRESH_S, self._refresh)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._names.close()
+
+    # -- contacts ---------------------------------------------------------------------------------
+
+    def bars(self, contact: Contact) -> str | None:
+        """Why a contact may not be called, as far as its way is written; None if it may."""
+        way = way_of(contact.uri, contact.path)
+        why = self._bars_beyond(way.beyond)
+        if why is None and way.edge:
+            return self._bars_edge(way.edge, spots_of(way.edge))
+        return why
+
+    def names_of(self, contact: Contact, direct: Place | None) -> Sequence[Place]:
+        """What has to be looked up before it may be called, but for `direct`: that is looked up to
+        place the call, and `bars_servers` is asked then."""
+        names = way_of(contact.uri, contact.path).names
+        if direct is None or not names:
+            return names
+        return [place for place in names if place[:2] != direct[:2]]  # by whatever transport
+
+    def look_up(self, contact: Contact, names: Sequence[Place], tell: Tell) -> None:
+        """Tell, now or later, what `bars` tells when the names are looked up."""
+        way = way_of(contact.uri, contact.path)
+        reasons: list[str | None] = []
+
+        def hear(place: Place, servers: Iterable[Address]) -> None:
+            reasons.append(self._bars_place(way, place, servers))
+            if len(reasons) == len(names):
+                tell(next(filter(None, reasons), None))
+
+        for place in names:
+            self._ask(place, partial(hear, place))
+
+    def bars_servers(self, contact: Contact, servers: Sequence[Address]) -> str | None:
+        """Why a contact may not be called whose first hop is at these servers: each one counts."""
+        way = way_of(contact.uri, contact.path)
+        place = place_of(way.edge or contact.uri)
+        return self._bars_place(way, place, servers)
+
+    def is_destination(self, uri: str) -> bool:
+        """Whether a URI leads to a destination, as far as is known without asking."""
+        return self._are_there(spots_of(uri))
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _bars_place(self, way: Way, place: Place, servers: Iterable[Address]) -> str | None:
+        spots = frozenset(map(spot_of, servers))
+        if way.edge and place.host in {hop.host for hop in places_of(way.edge)}:
+            return self._bars_edge(way.edge, spots)
+        why = self._bars_beyond(spots)
+        if why is None and place in way.own and not way.beyond <= self._proxy:
+            return THERE if self._at_proxy(spots) else None
+        return why
+
+    def _bars_beyond(self, spots: frozenset[Spot]) -> str | None:
+        if self._places.are_here(spots):
+            return HERE
+        return THERE if self._are_there(spots) else None
+
+    def _bars_edge(self, edge: str, spots: frozenset[Spot]) -> str | None:
+        """A gateway may be the edge as well, if it is a trusted peer and is named as such: by its
+        address, or as the configuration names it."""
+        if self._places.are_here(spots):
+            return HERE
+        if not self._are_there(spots):
+            return None
+        written, peers = spots_of(edge), self._trusted()
+        named = written == spots or written <= self._written
+        addresses = [spot.host for spot in spots if _is_ip(spot.host)]
+        return None if named and all(host.encode() in peers for host in addresses) else THERE
+
+    def _are_there(self, spots: frozenset[Spot]) -> bool:
+        if not self._there.isdisjoint(spots):
+            return True
+        return bool(self._loopback) and self._places.on_this_machine(spots, self._loopback)
+
+    def _at_proxy(self, spots: frozenset[Spot]) -> bool:
+        return not (self._proxy.isdisjoint(spots) and self._found_proxy.keys().isdisjoint(spots))
+
+    def _ask(self, place: Place, hear: Callable[[list[Address]], None]) -> None:
+        servers = self._names.known(place)
+        if servers is None:
+            self._names.tell(place, hear)
+        else:
+            hear(servers)
+
+    def _note(self, place: Place, servers: Iterable[Address]) -> None:
+        until = self._loop.time() + KEPT_S
+        for of, found in ((self._of_servers, self._found), (self._of_proxy, self._found_proxy)):
+            if place in of:
+                found.update((spot_of(server), until) for server in servers)
+        self._compile()
+
+    def _note_own(self, servers: Iterable[Address]) -> None:
+        for server in servers:
+            self._places.also_here(server.host)
+
+    def _compile(self) -> None:
+        now = self._loop.time()
+        for found in (self._found, self._found_proxy):
+            for spot in [spot for spot, until in found.items() if until <= now]:
+                del found[spot]
+        self._there = self._written | self._found.keys()
+        self._loopback = frozenset(spot.port for spot in self._there if spot.host == LOOPBACK)
+
+
+def _names(uris: Iterable[str]) -> tuple[Place, ...]:
+    """The places of these URIs that have to be looked up; where neither port nor transport is
+    given, by each transport's service."""
+    places = []
+    for uri in uris:
+        for place in places_of(uri):
+            if address_of(place) is not None or not place.host:
+                continue
+            places.append(place)
+            if not place.port and not place.transport:
+                places += [place._replace(transport=name) for name in TRANSPORTS]
+    return tuple(dict.fromkeys(places))
+
+
+def _has_fixed_host(uri: str) -> bool:
+    return not any("{" in place.host for place in places_of(uri))
+
+
+def _is_ip(host: str) -> bool:
+    return address_of(Place(host)) is not None
