@@ -11,6 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine import paying
 from engine.destinations import uri_of
 from engine.mailbox import Mailbox, Stop
 from engine.outcome import Outcome, Over, of_code, refused
@@ -19,6 +20,8 @@ from engine.registration.places import hops_of
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
+from engine.takeovers import Replaced
+from engine.transfers import Owed
 from engine.vouched import ASSERTED, REGISTERED, calls_from, is_phone_at
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
@@ -28,8 +31,9 @@ from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
 from sip.incoming import Incoming
+from sip.leg import Leg
 from sip.outgoing import Outgoing
-from sip.replaces import Target
+from sip.replaces import names_dialogs
 from sip.state import ANSWERED, EARLY
 
 if TYPE_CHECKING:
@@ -121,12 +125,20 @@ class Call:
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
-        if self._worker.transfers:
-            await self.owe()
+        owed = None
+        invite = self._caller.invite
+        takes_over = invite is not None and invite.first(b"replaces") is not None
+        if takes_over and not self._identity() and self.story.caller:
+            self.is_known_by(await self._find(self.story.caller))
+        if takes_over or self._worker.transfers:
+            owed = await self._carry(ask=takes_over)
             self._ringing.check_caller()
-        holder = self._holder()
-        if holder is not None:
-            return await self._ring_holder(holder)
+        if invite is not None and names_dialogs(invite):
+            self._ringing.may_name = self._may_name
+        if takes_over and invite is not None:
+            replaced = await self._worker.takeovers.ask(self.story, invite, owed)
+            if replaced is not None:
+                return await self._take_over(replaced)
         entry = await self._find(self.story.called)
         while True:
             line = self._line_of(entry)
@@ -136,6 +148,9 @@ class Call:
                 if isinstance(result, Outgoing):
                     return result
                 decision = await self._decide(line, entry, result)
+            if takes_over and isinstance(decision, ForwardTo):
+                # A dialog of nobody's here is for a phone to know, never for a forward's target.
+                raise self._worker.takeovers.unknown(self.story)
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
             self._forward(line, decision)
@@ -171,25 +186,36 @@ class Call:
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
             elif isinstance(event, Stop):
-                if event.why == CAP_REACHED:
-                    caller.hangup(CAP)
-                    self._ringing.farewell = CAP
+                caller.hangup(event.reason)
+                self._ringing.farewell = event.reason
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
             event = None  # a standing call keeps no message
 
     async def owe(self) -> None:
-        """Take over what is owed for the call because it comes of a transfer, if it does."""
+        """The call comes of a transfer of which the news came later: it pays what it owes, or ends
+        where nobody may pay it."""
         story, worker = self.story, self._worker
         if not story.identity and worker.transfers.expect(story.caller, story.called):
             try:
                 self.is_known_by(await worker.store.look_up(story.caller))
             except Unavailable:
                 return  # who calls is not known
-        await self._worker.transfers.carry(self.story, self._route)
+        try:
+            await self._carry()
+        except Over as over:
+            text = over.why.replace("_", " ").encode()
+            reason = b'Reason: SIP;cause=%d;text="%s"' % (over.code, text)
+            self.stop(over.code, over.why, reason)
+
+    async def _carry(self, *, ask: bool = False) -> Owed | None:
+        """Take over what is owed for the call because it comes of a transfer, if it does. Raises
+        Over when it may not be paid."""
+        owed = await self._worker.transfers.carry(self.story, self._route, ask=ask)
         if self.story.answered is not None and not self.story.ended:
             self._meter()
+        return owed
 
     def _meter(self) -> None:
         """Seconds begin to count against the plan and the cap of who pays."""
@@ -197,7 +223,7 @@ class Call:
             if forward.billing in METERED:  # at most one, unless a call was transferred
                 answered = self.story.answered or time.time()
                 self._worker.meter.begin(
-                    self.story.id, forward, answered, lambda: self.stop(500, CAP_REACHED)
+                    self.story.id, forward, answered, lambda: self.stop(500, CAP_REACHED, CAP)
                 )
                 return
 
@@ -375,39 +401,37 @@ class Call:
         )
         return await self._answer_of_target()
 
-    def _holder(self) -> Target | None:
-        """Whoever holds the call that this one wants to take over (Replaces, RFC 3891)."""
-        invite = self._caller.invite
-        if invite is None or invite.head.find(b"-tag") < 0:
-            return None
-        return self._worker.endpoint.dialog_names.holder(invite)
+    async def _take_over(self, replaced: Replaced) -> Outgoing:
+        """An attended transfer comes to its end: it goes straight to the far end of the call that
+        it replaces, past the line's rules. It takes that call's place on the line, so that it is
+        never one too many; what others pay for goes on being paid, if it may."""
+        worker, ringing, route = self._worker, self._ringing, self._route
+        try:
+            self.story.pay([await paying.admit(worker, route, paid) for paid in replaced.paid])
+            ringing.check_caller()
+            if replaced.role == "line" and replaced.line is not None:
+                route.take_over(replaced.line)
+            ringing.holder = replaced.leg
+            ringing.triggered()
+            alone = len(replaced.spots) == 1
+            for uri, routes in replaced.spots:
+                trusted = replaced.leg.trusted and replaced.role != "line"
+                ringing.dial(
+                    replaced.role, replaced.number, uri, routes, trusted=trusted, alone=alone
+                )
+            winner = await self._answer_of_target()
+        except BaseException:
+            worker.takeovers.release(replaced)
+            raise
+        worker.takeovers.over(replaced)
+        return winner
 
-    async def _ring_holder(self, holder: Target) -> Outgoing:
-        """An attended transfer comes to its end: it goes straight to the phone that talks already,
-        past the line's rules. It takes over a call of the line, so that it is never one too many;
-        or one that was forwarded, which its forwarding lines go on paying for.
-        """
-        worker, number = self._worker, self.story.called
-        there = worker.transfers.take_over(holder.leg, self.story, self._route)
-        entry = worker.store.peek(there[1] if there is not None else number)
-        line = entry.line if entry is not None else None
-        role, number = there or ("line" if line is not None else "number", number)
-        if line is not None:
-            fleet = worker.fleets.find(line.fleet)
-            if line.suspended or (fleet is not None and fleet.suspended):
-                raise Over(Outcome.REJECTED, 403, "suspended")
-            if role == "line":
-                self._route.take_over(line)
-        self._ringing.triggered()
-        self._ringing.dial(
-            role,
-            number,
-            holder.uri,
-            holder.routes,
-            trusted=holder.trusted,
-            alone=True,
-        )
-        return await self._answer_of_target()
+    def _may_name(self, leg: Leg) -> bool:
+        """Whether the caller may speak of the dialog of a leg to its far end."""
+        holder = self._ringing.holder
+        if holder is not None and holder in (leg, leg.peer):
+            return True
+        return self._worker.takeovers.may_name(self.story, leg)
 
     async def _answer_of_target(self) -> Outgoing:
         """Wait for the one leg that is dialled."""
@@ -435,16 +459,18 @@ class Call:
         """Whatever still stands is ended, and nobody listens any more."""
         caller = self._caller
         if caller.state <= EARLY:
-            caller.reject(over.code if over.code >= 300 else 500, over.message)
+            code = over.code if over.code >= 300 else 500
+            caller.reject(code, over.message, self._ringing.told)
         caller.detach()
         caller.hangup()
         for leg in self.story.legs:
             leg.detach()
             leg.hangup(self._ringing.farewell)
 
-    def stop(self, code: int, why: str) -> None:
-        """Ask the call to end: BYE when it is answered, else `code` to the caller."""
-        self._mailbox.put(Stop(code, why))
+    def stop(self, code: int, why: str, reason: bytes = b"") -> None:
+        """Ask the call to end: BYE when it is answered, else `code` to the caller. `reason` is a
+        Reason header field that tells both sides."""
+        self._mailbox.put(Stop(code, why, reason))
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""

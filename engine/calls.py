@@ -49,6 +49,10 @@ class Calls:
         """Whether the call with this id stands."""
         return call_id in self._standing
 
+    def find(self, call_id: str) -> Call | StarCall | None:
+        """The call with this id, if it stands."""
+        return self._standing.get(call_id)
+
     def oldest_s(self) -> float:
         """The age of the oldest call in seconds; 0 when there is none."""
         oldest = next(iter(self._standing.values()), None)  # they are in the order they came in

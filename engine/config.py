@@ -64,6 +64,9 @@ class Sip:
     nameservers: tuple[Address, ...] | None = _key(None, values.optional(values.nameservers))
     probe_s: float = _key(0, values.zero_or_seconds(1, 3600), change="live")
     registrar: bool = _key(True, values.flag)
+    refer: Literal["checked", "passed"] = _key(
+        "checked", values.one_of("checked", "passed"), change="live"
+    )
     registrar_peers: tuple[Network, ...] | None = _key(
         None, values.optional(values.networks), change="live"
     )

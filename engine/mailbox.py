@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """The worker asks the call to end. `code` is for a caller who has no answer yet."""
+    """The worker asks the call to end. `code` is for a caller who has no answer yet, `reason` a
+    Reason header field for both sides, or empty."""
 
-    __slots__ = ("code", "why")
+    __slots__ = ("code", "reason", "why")
 
-    def __init__(self, code: int, why: str) -> None:
+    def __init__(self, code: int, why: str, reason: bytes = b"") -> None:
         self.code = code
         self.why = why
+        self.reason = reason
 
 
 class Resolved:

@@ -28,10 +28,12 @@ from sip.incoming import Incoming
 from sip.message import Message
 from sip.names import same_place
 from sip.outgoing import Outgoing
+from sip.replaces import End, May, anybody, names_dialogs
 from sip.state import ANSWERED, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.leg import Leg
 
 NO_MESSAGE = Message(b"")
 ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
@@ -59,7 +61,10 @@ class Ringing:
         "_worker",
         "attempt",
         "farewell",
+        "holder",
+        "may_name",
         "session_s",
+        "told",
     )
 
     def __init__(
@@ -85,6 +90,9 @@ class Ringing:
         self._received = time.perf_counter()
         self._decided = False
         self._triggered = 0.0
+        self.holder: Leg | None = None  # whose far end it is that is rung, where it is known
+        self.told = b""  # the Reason for a caller who is refused because the call has to end
+        self.may_name: May = anybody  # what dialogs the caller may speak of
         self.farewell = b""  # the caller's Reason, for the legs that its CANCEL ends
 
     def dial(
@@ -169,20 +177,24 @@ class Ringing:
 
     def _place(self, branch: Branch) -> None:
         worker, invite = self._worker, self._invite
+        block = crossing.invite_block(
+            invite,
+            trusted=branch.trusted,
+            diverted=self._route.diverted,
+            target=branch.uri,
+            host=worker.endpoint.host,
+            reliable=branch.alone and self._caller.reliable is not None,
+            extra=self._session_field,
+        )
+        if names_dialogs(invite):
+            end = End(branch.uri, branch.routes, self.holder)
+            block = worker.endpoint.dialog_names.pass_on(block, end, self.may_name)
         try:
             leg = worker.endpoint.dial(
                 branch.uri,
                 from_=crossing.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
-                block=crossing.invite_block(
-                    invite,
-                    trusted=branch.trusted,
-                    diverted=self._route.diverted,
-                    target=branch.uri,
-                    host=worker.endpoint.host,
-                    reliable=branch.alone and self._caller.reliable is not None,
-                    extra=self._session_field,
-                ),
+                block=block,
                 body=invite.body,
                 content_type=invite.content_type,
                 max_forwards=self._caller.max_forwards - 1,
@@ -347,6 +359,7 @@ class Ringing:
         if isinstance(event, Ended) and event.leg is self._caller:
             raise Over(Outcome.FAILED, 504, event.why)
         if isinstance(event, Stop):
+            self.farewell = self.told = event.reason
             raise Over(Outcome.FAILED, event.code, event.why)
         if isinstance(event, Answered):
             self._worker.metrics.race("answer_after_cancel")

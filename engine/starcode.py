@@ -23,7 +23,7 @@ from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import grammar, headers
+from sip import grammar
 from sip.events import Acked, Ended
 from sip.incoming import Incoming
 from sip.message import Message
@@ -43,15 +43,6 @@ def dialled_code(uri: bytes) -> str | None:
     """The user part of a URI if it is meant as a star code."""
     user = grammar.user_of(uri)
     return user if looks_like_code(user) else None
-
-
-def changes_forwards(refer_to: bytes) -> bool:
-    """Whether a Refer-To leads to a star code: nobody may have a phone dial one by a transfer."""
-    dialled = dialled_code(headers.uri_of(refer_to))
-    try:
-        return dialled is not None and read_code(dialled).action is not Action.STATUS
-    except StarCodeError:
-        return False
 
 
 class StarCall:
@@ -240,9 +231,9 @@ class StarCall:
         host = self._worker.endpoint.host
         return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
-    def stop(self, code: int, why: str) -> None:
+    def stop(self, code: int, why: str, reason: bytes = b"") -> None:
         """Ask the call to end."""
-        self._mailbox.put(Stop(code, why))
+        self._mailbox.put(Stop(code, why, reason))
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""

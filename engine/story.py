@@ -37,6 +37,7 @@ class Story:
         "legs",
         "rang",
         "received",
+        "replaced_by",
         "withheld",
     )
 
@@ -67,6 +68,7 @@ class Story:
         self.forwards: list[ForwardRecord] = []
         self.brought = 0  # how many of them, the first, pay for the caller's side (transfers.py)
         self.is_transferred = False  # it owes what the call before it left
+        self.replaced_by = ""  # the call that takes this one over (takeovers.py)
         self.legs: dict[Outgoing, LegRecord] = {}
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         self.tell("call.begin", caller=self.caller_shown, called=called)

@@ -8,6 +8,9 @@ over (Replaces). What the first call made somebody pay for must not be lost on t
   Replaces takes over, or the far end of a forward that is sent on to somebody else;
 - a line that sends the other side on to a line pays for that as for a forward of its own.
 
+Whether they still may is asked when the new call comes (`paying.py`): it is refused if not. Who is
+sent on twice goes where the newer REFER says.
+
 In the record these are elements of `forwards` with the condition "none": nothing was forwarded in
 this call. The new call is known by the number that was sent on, which calls the number it was sent
 to. It may come to another worker, so that what is owed is kept in Redis for a minute (`transfer:
@@ -17,6 +20,7 @@ to. It may come to another worker, so that what is owed is kept in Redis for a m
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,15 +29,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from engine import paying
 from engine.records.record import ForwardRecord
 from engine.story import Story
 from rules.billing import billing_class
 from rules.model import tariff_of
 from rules.store import TRANSFER_PREFIX, Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import headers
-from sip.endpoint import nothing
 from sip.outgoing import Outgoing
+from sip.referral import nothing
 
 if TYPE_CHECKING:
     from engine.route import Route
@@ -49,17 +53,25 @@ _MOST = 10_000
 
 class Owed(msgspec.Struct, array_like=True):
     """What a call pays that comes of a transfer: for its caller's side, which goes on, and the line
-    that sent it to its target ("" = none of ours)."""
+    that sent it to its target ("" = none of ours). `who` is the number of who sent it, `replaces`
+    the dialog that it was told to take over ("" = none), as it was told."""
 
     paid: list[ForwardRecord]
     by: str
+    who: str = ""
+    replaces: str = ""
+
+
+Side = tuple[str, bool]
+"""A side of a call: the call's id, and whether it was called."""
 
 
 class _Transfer(NamedTuple):
-    """A transfer whose call has not come yet: until when it may, what is owed if that is known
-    here, and who tells Redis."""
+    """A transfer whose call has not come yet: until when it may, whom it sends on, what is owed if
+    that is known here, and who tells Redis."""
 
     until: float
+    referee: Side | None = None
     owed: Owed | None = None
     told: asyncio.Task[None] | None = None
 
@@ -76,34 +88,54 @@ class Transfers:
         self._clock = clock
         # By key, oldest first. What is not known here is in Redis.
         self._known: dict[str, _Transfer] = {}
+        self._newest: dict[Side, str] = {}  # who is sent on goes one way only: the key of it
 
     def __len__(self) -> int:
         """Transfers whose new call has not come yet; 0 nearly always."""
         return len(self._known)
 
-    def referred(self, referrer: Leg, refer_to: bytes) -> Callable[[], None]:
-        """One side of a call sends the other on (REFER). What is returned is to be called when the
-        other side refuses."""
+    def referred(self, referrer: Leg, user: str, replaces: str) -> Callable[[], None]:
+        """One side of a call sends the other on (REFER) to `user`, to take over the dialog
+        `replaces` ("" = none). It replaces what it was told before. What is returned is to be
+        called when the other side refuses."""
         worker, referee = self._worker, referrer.peer
-        called = worker.numbering.quick(headers.user_of(refer_to))
         story = story_of(referrer)
-        if called is None or story is None or referee is None:
+        if story is None or referee is None:
             return nothing
-        caller, by = _number_at(story, referee), _number_at(story, referrer)
-        owed = Owed(paid_for(story, referee), by if self._is_line(by) else "")
-        if caller and (owed.paid or owed.by):
-            key = f"{TRANSFER_PREFIX}{caller}:{called}"
+        side = story.id, isinstance(referee, Outgoing)
+        called = worker.numbering.quick(user)
+        caller, who = number_at(story, referee), number_at(story, referrer)
+        key, before = f"{TRANSFER_PREFIX}{caller}:{called}", self._newest.get(side, "")
+        if key != before:
+            self._forget(before)
+        if called is None:
+            return nothing
+        by = who if self._is_line(who) else ""
+        owed = Owed(paid_for(story, referee), by, who, replaces)
+        if caller and (owed.paid or owed.by or owed.replaces):
             told = worker.calls.background(self._tell(key, owed))
-            transfer = _Transfer(self._clock() + LIFE_S, owed, told)
+            transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
             self._keep(key, transfer)
+            self._newest[side] = key
             return partial(self._refused, key, transfer)
         return nothing
 
     def _refused(self, key: str, transfer: _Transfer) -> None:
         """Nobody follows: whoever calls there owes nothing."""
         if self._known.get(key) is transfer:  # its call has not come, and no other REFER
-            del self._known[key]
+            self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        """Nobody owes what a REFER led to, if its call has not come yet."""
+        transfer = self._drop(key)
+        if transfer is not None:
             self._worker.calls.background(self._untell(key, transfer.told))
+
+    def _drop(self, key: str) -> _Transfer | None:
+        transfer = self._known.pop(key, None)
+        if transfer is not None and transfer.referee is not None:
+            self._newest.pop(transfer.referee, None)
+        return transfer
 
     def heard(self, key: str) -> None:
         """Redis tells of a transfer; its call may have been quicker."""
@@ -119,39 +151,29 @@ class Transfers:
         """Whether a call between these numbers is about to come of a transfer."""
         return f"{TRANSFER_PREFIX}{caller}:{called}" in self._known
 
-    async def carry(self, story: Story, route: Route) -> None:
-        """Let a call that comes of a transfer pay what it owes, once."""
-        owed = await self._take(story.identity, story.called) if story.identity else None
+    async def carry(self, story: Story, route: Route, *, ask: bool = False) -> Owed | None:
+        """Let a call that comes of a transfer pay what it owes, once; what that is. `ask`: of Redis
+        too, where no news has come of it. Raises Over when a line that owes may not pay."""
+        owed = await self._take(story.identity, story.called, ask=ask)
         if owed is None or story.is_transferred:
-            return
-        story.is_transferred = True
-        for fleet in {forward.fleet for forward in owed.paid}:
-            await self._worker.fleets.load(fleet)  # so that its cap is known here
-        sent = await self._sent_on(owed.by, story.called) if owed.by else None
-        if not story.ended:  # by somebody who was quicker than the news
-            self._pay(story, route, owed.paid, for_caller=True)
-            story.pay([sent] if sent is not None else [])
-
-    def take_over(self, leg: Leg, story: Story, route: Route) -> tuple[str, str] | None:
-        """A call takes over the far end of a leg (Replaces), and what is paid for it: the role and
-        the number of who is there; None when that is only known by who calls."""
-        before = story_of(leg)
-        if before is None:
             return None
-        self._pay(story, route, paid_for(before, leg))
-        record = before.legs.get(leg) if isinstance(leg, Outgoing) else None
-        return (record.role, record.number) if record is not None else None
+        story.is_transferred = True
+        sent = await self._sent_on(owed.by, story.called) if owed.by else None
+        worker = self._worker
+        paid = [await paying.admit(worker, route, forward) for forward in owed.paid]
+        own = [await paying.admit(worker, route, sent)] if sent is not None else []
+        if story.ended:  # by somebody who was quicker than the news
+            route.end()
+        else:
+            story.pay(paid, for_caller=True)
+            story.pay(own)
+        return owed
 
-    def _pay(
-        self, story: Story, route: Route, paid: list[ForwardRecord], *, for_caller: bool = False
-    ) -> None:
-        story.pay(paid, for_caller=for_caller)
-        for forward in paid:
-            route.carry(forward.line)
-
-    async def _take(self, caller: str, called: str) -> Owed | None:
+    async def _take(self, caller: str, called: str, *, ask: bool = False) -> Owed | None:
         key = f"{TRANSFER_PREFIX}{caller}:{called}"
-        known = self._known.pop(key, None)
+        known = self._drop(key)
+        if known is None and ask and caller:
+            known = _Transfer(math.inf)
         if known is None or known.until < self._clock():
             return None
         try:
@@ -194,7 +216,8 @@ class Transfers:
         for old, known in list(self._known.items()):
             if known.until > now and len(self._known) < _MOST:
                 break
-            del self._known[old]
+            self._drop(old)
+        self._drop(key)
         self._known[key] = transfer
 
     async def _tell(self, key: str, owed: Owed) -> None:
@@ -226,7 +249,7 @@ def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:
     return [replace(forward, condition="none", seconds=0) for forward in paid]
 
 
-def _number_at(story: Story, leg: Leg) -> str:
+def number_at(story: Story, leg: Leg) -> str:
     """The number of who is at the far end of a leg."""
     if not isinstance(leg, Outgoing):
         return story.identity

@@ -25,12 +25,13 @@ from engine.processes.journal import Journal, directory_of
 from engine.records.cdr import Recorder
 from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
+from engine.referrals import Referrals
 from engine.refusals import Refusals
 from engine.registration.dialled import Dialled
 from engine.registration.places import Places
 from engine.registration.registrar import Registrar
 from engine.reload import changes, with_live
-from engine.starcode import changes_forwards
+from engine.takeovers import Takeovers
 from engine.telemetry import log
 from engine.telemetry.hep import Hep
 from engine.telemetry.loop_lag import LoopLag
@@ -41,7 +42,6 @@ from rules.fleets import Fleets
 from rules.store import Store
 from rules.trouble import REDIS_ERRORS
 from sip.endpoint import Address, Endpoint, ListenError, Settings
-from sip.leg import Leg
 from sip.pjsip import LayoutError
 
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
@@ -160,6 +160,7 @@ class Worker:
         places = Places(config)
         self.store.leads_here = places.leads_here
         self.registrar = Registrar(self, places)
+        self.takeovers = Takeovers(self, places)
         self.probing = Probing(self)
         trace = config.trace
         if trace.hep is not None:
@@ -176,7 +177,7 @@ class Worker:
             on_connection=self.refusals.connection,
             on_error=self._on_sip_error,
             on_message=self.hep.put if self.hep is not None else None,
-            on_refer=self._on_refer,
+            on_refer=Referrals(self, places).on_refer,
         )
         self.dialled = Dialled(config, places, lambda: self.endpoint.trusted)
         listen = config.admin.listen
@@ -357,12 +358,6 @@ class Worker:
         if not self.store.redis_up:
             return f"redis does not answer, {self.recorder.backlog} records wait"
         return None
-
-    def _on_refer(self, referrer: Leg, refer_to: bytes) -> Callable[[], None] | None:
-        """One side of a call may send the other anywhere, but not to change its line's rules."""
-        if self.config.numbering.star_codes and changes_forwards(refer_to):
-            return None
-        return self.transfers.referred(referrer, refer_to)
 
     def _on_workers(self, count: int) -> None:
         """So many share the limits on a line's forwards; those of this host may yet start."""

@@ -26,6 +26,7 @@ from sip.outgoing import Outgoing
 from sip.peers import Peers
 from sip.pjsip import ffi, lib
 from sip.probe import Probes
+from sip.referral import OnRefer, anywhere
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.request import Request, Requests
@@ -41,11 +42,6 @@ __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLa
 
 TICK_S = 0.02  # PJSIP's timers
 TIMERS_S = 0.005  # of each tick, at most, while more of them are due
-OnRefer = Callable[[Leg, bytes], Callable[[], None] | None]
-
-
-def nothing() -> None:
-    """Nothing has to be undone."""
 
 
 class DialError(ValueError):
@@ -81,8 +77,7 @@ class Endpoint:
     """PJSIP and all legs of this process.
 
     `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
-    `on_refer` whether one side of a call may send the other to this Refer-To: None = no, else what
-    to do when the other side refuses to go.
+    `on_refer` what becomes of a REFER from one side of a call to the other.
     """
 
     def __init__(
@@ -97,7 +92,7 @@ class Endpoint:
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
-        on_refer: OnRefer = lambda leg, refer_to: nothing,
+        on_refer: OnRefer = anywhere,
     ) -> None:
         self.settings = settings
         self.on_refer = on_refer
@@ -356,8 +351,6 @@ class Endpoint:
 
         Raises DialError when it cannot be made; a failure to send comes as a Failed event.
         """
-        if block.find(b"-tag") >= 0:
-            block = self.dialog_names.translate(block)
         made = self._created
         status = lib.pjsip_dlg_create_uac(
             self.ua,

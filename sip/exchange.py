@@ -16,6 +16,7 @@ from sip.events import Refreshed
 from sip.headers import requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
+from sip.replaces import End, names_dialogs
 from sip.response import Response
 from sip.state import CONFIRMED, EARLY
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _KNOWN = frozenset((b"invite", b"bye", b"options"))
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
 RETRY_LATER = b"Retry-After: 3"
+_AS_IT_IS: frozenset[bytes] = frozenset()
+_REFER_TO = frozenset((b"refer-to",))
 
 
 class Exchange:
@@ -44,6 +47,7 @@ class Exchange:
         "on_refused",
         "provisional",
         "quiet",
+        "refer_to",
         "refreshes",
         "response",
         "tdata",
@@ -54,6 +58,7 @@ class Exchange:
         self, asker: Leg, method: bytes, tsx: Any, response: Response, asked: Message
     ) -> None:
         self.asker = asker
+        response.leg = asker
         self.asked = asked
         self.method = method.upper() if method.lower() in _KNOWN else method
         self.invite = tsx.method.id == pjsip.INVITE
@@ -67,6 +72,7 @@ class Exchange:
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
         self.early: Early | None = None  # a PRACK: what it acknowledges
         self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
+        self.refer_to = b""  # and where it leads, a whole field
         self.tdata: Any = None  # the INVITE sent on the peer's side, for a CANCEL
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
@@ -135,11 +141,11 @@ class Exchanges:
             exchange.answer(*refusal)
             return
         if method == b"REFER":
-            refer_to = message.first(b"refer-to") or b""
-            exchange.on_refused = leg.endpoint.on_refer(leg, refer_to)
-            if exchange.on_refused is None:
-                exchange.answer(403, None)
+            referral = leg.endpoint.on_refer(leg, message)
+            if referral.code:
+                exchange.answer(referral.code, None)
                 return
+            exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
         exchange.refreshes = exchange.invite or method == b"UPDATE"
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
@@ -242,9 +248,12 @@ class Exchanges:
     def send(self, exchange: Exchange, message: Message) -> bool:
         """Send an exchange's request to this leg's far end; False when it does not fit a packet."""
         leg = self.leg
-        block, early = crossing(message, to_trusted=leg.trusted), exchange.early
-        if b"-tag" in block:
-            block = leg.endpoint.dialog_names.translate(block)
+        early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
+        block = crossing(message, to_trusted=leg.trusted, also_not=again)
+        if names_dialogs(message):
+            block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))
+        if exchange.refer_to:
+            block = block + b"\r\n" + exchange.refer_to if block else exchange.refer_to
         if early is not None:
             block = early.rack + b"\r\n" + block if block else early.rack
         tdata = wire.create_request(

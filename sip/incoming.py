@@ -32,6 +32,7 @@ class Incoming(Leg):
         super().__init__(endpoint, dlg, TRYING)
         self._invite = tsx
         self._response: Response | None = response
+        response.leg = self
         self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
         self.invite: Message | None = invite
         self.max_forwards = 70  # as received

@@ -131,6 +131,11 @@ class Leg:
     def endpoint(self) -> Endpoint:
         return self._endpoint
 
+    @property
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        """The URI and the Route values by which the far end was called; empty for who called."""
+        return "", ()
+
     def _end(self, why: str, message: Message | None = None) -> None:
         self._release()
         self.tell(Ended(self, why, message))

@@ -176,6 +176,10 @@ class Outgoing(Leg):
 
     # -- inside -----------------------------------------------------------------------------------
 
+    @property
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        return self.uri, self.routes
+
     def _believes(self, message: Message) -> bool:
         """A destination is. A line's contact is when it is a server itself: it is at an address of
         the trust domain, and the message came from one. That it came through one is not enough: an

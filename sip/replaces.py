@@ -1,36 +1,46 @@
-"""Dialogs named in headers: Replaces (RFC 3891), Join (RFC 3911), Target-Dialog (RFC 4538) and the
-Replaces inside Refer-To (RFC 3515).
+"""Dialogs named in headers: Replaces (RFC 3891), Join (RFC 3911), Target-Dialog (RFC 4538), and the
+same inside URIs, of which the Replaces in a Refer-To (RFC 3515) is the one in use.
 
 Each side of a call knows only its own dialog with this engine. When one side tells somebody of a
 dialog, by Call-ID and tags, the name has to be turned into that of the other side's dialog: whoever
-gets the message would not know it otherwise.
+gets the message would not know it otherwise. A dialog's name is as good as a key to it, so that
+nobody is told one but its own far end: any other name of a dialog of ours is taken out of the
+message. Names that are no dialog of ours pass as they are.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sip import wire
-from sip.grammar import parameters
+from sip.grammar import parameters, split_list
 from sip.headers import tag_of
-from sip.incoming import Incoming
-from sip.message import Message
-from sip.outgoing import Outgoing
+from sip.message import COMPACT, Message
 from sip.pjsip import ffi, lib
+from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
     from sip.leg import Leg
 
-_HEADER = re.compile(rb"^(replaces|join|target-dialog)[ \t]*:([^\r\n]*)", re.I | re.M)
-_REFER_TO = re.compile(rb"^(?:refer-to|r)[ \t]*:[^\r\n]*", re.I | re.M)
-_IN_URI = re.compile(rb"(?<=[?&])(replaces|join|target-dialog)=([^&>\s]+)", re.I)
+NAMING = (b"replaces", b"join", b"target-dialog")
 _TAGS = re.compile(
     rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I
 )
+_BRACKETED = re.compile(rb'("(?:[^"\\]|\\.)*")|<([^<>?]*)\?([^<>]*)>')
+_BARE = re.compile(rb"([^<>?]*)\?([^<>;\s]*)")
 _LONGEST = 512  # bytes of a Call-ID or tag worth looking for
+
+May = Callable[["Leg"], bool]
+"""Whether the dialog of a leg may be named: asked with the leg that goes by the name given."""
+
+
+def anybody(leg: Leg) -> bool:
+    """Whoever knows a dialog may name it to its far end."""
+    return True
 
 
 class DialogName(NamedTuple):
@@ -41,13 +51,39 @@ class DialogName(NamedTuple):
     remote: bytes
 
 
-class Target(NamedTuple):
-    """Where the far end of a leg is reached: its URI and the Route values on the way."""
+class Named(NamedTuple):
+    """A leg that a name leads to: `leg`, whose far end is meant, and `by`, the leg whose dialog the
+    name is of. They are the same where the far end is named as it knows itself."""
 
-    uri: str
-    routes: tuple[str, ...]
-    trusted: bool
     leg: Leg
+    by: Leg
+
+    @property
+    def talks(self) -> bool:
+        """Whether both sides of the call have answered."""
+        peer = self.leg.peer
+        states = (ANSWERED, CONFIRMED)
+        return peer is not None and self.leg.state in states and peer.state in states
+
+
+class End(NamedTuple):
+    """Who gets a message: where a new leg goes, or the leg of a dialog that stands."""
+
+    uri: str = ""
+    routes: tuple[str, ...] = ()
+    leg: Leg | None = None
+
+    def is_of(self, leg: Leg) -> bool:
+        """Whether that is the far end of a leg: nobody else is told how it knows its dialog."""
+        if leg is self.leg:
+            return True
+        return bool(self.uri) and leg.reached == (self.uri, self.routes)
+
+
+def names_dialogs(message: Message) -> bool:
+    """A quick look: whether a message may name a dialog, be it inside a URI."""
+    first = message.first
+    return any(first(name) is not None for name in NAMING) or message.head.find(b"?") >= 0
 
 
 def parse(value: bytes) -> DialogName | None:
@@ -64,48 +100,102 @@ def parse(value: bytes) -> DialogName | None:
     return DialogName(call_id, local, remote)
 
 
+def is_clear(value: bytes) -> bool:
+    """Whether a Replaces value names one dialog in one way only (RFC 3891 6.1: a tag once each)."""
+    names = [name.lower() for name, _ in _TAGS.findall(value)]
+    return len(set(names)) == len(names) and len(split_list(value)) <= 1
+
+
 class Dialogs:
     """The dialogs of an endpoint by their names."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def translate(self, block: bytes) -> bytes:
-        """The header text with each dialog named as its recipient knows it.
+    def pass_on(self, block: bytes, end: End, may: May | None = None) -> bytes:
+        """The header text of a message to `end`, without the names of other dialogs than its own.
 
-        A name that is no dialog of ours, or the far end's own already, stays as it is.
+        `may` is asked besides, where the sender needs a right of its own to name a dialog.
         """
-        block = _HEADER.sub(self._translate_header, block)
-        return _REFER_TO.sub(self._translate_refer_to, block)
+        lines = (self._line(line, end, may) for line in block.split(b"\r\n"))
+        return b"\r\n".join(line for line in lines if line)
 
-    def holder(self, invite: Message) -> Target | None:
-        """Whose dialog an INVITE wants to replace (RFC 3891), if it is a live one of ours."""
-        value = invite.first(b"replaces")
-        name = parse(value) if value is not None else None
-        if name is None:
-            return None
-        leg = self._peer_of(name) or self._find(name.call_id, name.remote, name.local)
-        return self._target(leg) if leg is not None else None
+    def in_uri(self, value: bytes, may: May, kept: frozenset[bytes] | None = None) -> bytes:
+        """A header value whose URIs name dialogs only where `may` allows it, whoever gets it; of
+        their other headers only those that are `kept`, if given."""
+        return self._uris(value, lambda told: self._told(told, None, may), kept)
 
-    def _translate_header(self, line: re.Match[bytes]) -> bytes:
-        return line[1] + b":" + self._translate_value(line[2])
+    def find(self, name: DialogName) -> Named | None:
+        """What a name leads to: the other side of the leg that goes by it with its far end, or the
+        leg whose far end goes by it."""
+        by = self._find(name.call_id, name.local, name.remote)
+        if by is not None:
+            return Named(by.peer, by) if by.peer is not None and by.peer.dialog else None
+        leg = self._find(name.call_id, name.remote, name.local)
+        return Named(leg, leg) if leg is not None else None
 
-    def _translate_refer_to(self, line: re.Match[bytes]) -> bytes:
-        return _IN_URI.sub(self._translate_escaped, line[0])
+    def _line(self, line: bytes, end: End, may: May | None) -> bytes:
+        field, _, value = line.partition(b":")
+        low = field.strip().lower()
+        if COMPACT.get(low, low) in NAMING:
+            told = self._told(value, end, may)
+            return field + b":" + told if told else b""
+        if value.find(b"?") < 0:
+            return line
+        return field + b":" + self._uris(value, lambda name: self._told(name, end, may), None)
 
-    def _translate_escaped(self, parameter: re.Match[bytes]) -> bytes:
-        plain = unquote_to_bytes(parameter[2])
-        told = self._translate_value(plain)
-        if told == plain:
-            return parameter[0]
-        return parameter[1] + b"=" + quote_from_bytes(told.strip(), safe="").encode()
+    def _uris(
+        self,
+        value: bytes,
+        tell: Callable[[bytes], bytes],
+        kept: frozenset[bytes] | None,
+    ) -> bytes:
+        def rewrite(parameters: bytes) -> bytes:
+            told = []
+            for parameter in parameters.split(b"&"):
+                name, _, escaped = parameter.partition(b"=")
+                header = unquote_to_bytes(name.rpartition(b"?")[2]).strip().lower()
+                if header in NAMING:
+                    plain = unquote_to_bytes(escaped)
+                    new = tell(plain)
+                    if not new:
+                        continue
+                    if new != plain:
+                        escaped = quote_from_bytes(new.strip(), safe="").encode()
+                        parameter = name + b"=" + escaped
+                elif kept is not None and header not in kept:
+                    continue
+                told.append(parameter)
+            return b"?" + b"&".join(told) if told else b""
 
-    def _translate_value(self, value: bytes) -> bytes:
+        def in_brackets(found: re.Match[bytes]) -> bytes:
+            if found[1] is not None:  # a display name
+                return found[0]
+            return b"<" + found[2] + rewrite(found[3]) + b">"
+
+        if b"<" in value:
+            return _BRACKETED.sub(in_brackets, value)
+        return _BARE.sub(lambda found: found[1] + rewrite(found[2]), value)
+
+    def _told(self, value: bytes, end: End | None, may: May | None) -> bytes:
+        """The names as their recipient knows them; empty when it may not be told any."""
+        told = [self._one(one, end, may) for one in split_list(value)]
+        if not any(told):
+            return b""
+        return value if told == split_list(value) else b" " + b", ".join(filter(None, told))
+
+    def _one(self, value: bytes, end: End | None, may: May | None) -> bytes:
         name = parse(value)
-        leg = self._peer_of(name) if name is not None else None
-        if leg is None:
+        if name is None or not self.is_ours(name):
             return value
-        told = name_of(leg)
+        named = self.find(name)
+        if named is None or not (end is None or end.is_of(named.leg)):
+            return b""
+        if may is not None and not may(named.by):
+            return b""
+        if named.leg is named.by:
+            return value
+        told = name_of(named.leg)
         by_parameter = {
             b"to-tag": told.local, b"local-tag": told.local,
             b"from-tag": told.remote, b"remote-tag": told.remote,
@@ -114,29 +204,18 @@ class Dialogs:
             lambda found: b";" + found[1] + b"=" + by_parameter[found[1].lower()],
             value[value.index(b";") :],
         )
-        return b" " + told.call_id + rest
+        return told.call_id + rest
 
-    def _peer_of(self, name: DialogName) -> Leg | None:
-        """The other side of the leg that goes by this name with its far end."""
-        leg = self._find(name.call_id, name.local, name.remote)
-        peer = leg.peer if leg is not None else None
-        return peer if peer is not None and peer.dialog is not None else None
+    def is_ours(self, name: DialogName) -> bool:
+        """Whether a name is one of a dialog of ours, whichever side's."""
+        ours = self._find(name.call_id, name.local, name.remote)
+        return ours is not None or self._find(name.call_id, name.remote, name.local) is not None
 
     def _find(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
         dlg = lib.pjsip_ua_find_dialog(
             wire.borrow(0, call_id), wire.borrow(1, local), wire.borrow(2, remote), 0
         )
         return self._endpoint.legs.get(dlg) if dlg != ffi.NULL else None
-
-    def _target(self, leg: Leg) -> Target | None:
-        if isinstance(leg, Outgoing):
-            return Target(leg.uri, leg.routes, leg.trusted, leg)
-        assert isinstance(leg, Incoming)
-        request = wire.sample(leg.dialog)
-        if request is None:
-            return None
-        routes = tuple(route.decode("latin-1") for route in request.values(b"route"))
-        return Target(request.target.decode("latin-1"), routes, leg.trusted, leg)
 
 
 def name_of(leg: Leg) -> DialogName:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sip import wire
 from sip.crossing import crossing
 from sip.message import Message
 from sip.pjsip import ffi, lib
+from sip.replaces import End, names_dialogs
+
+if TYPE_CHECKING:
+    from sip.leg import Leg
 
 _created = ffi.new("pjsip_tx_data **")
 
@@ -15,7 +19,7 @@ _created = ffi.new("pjsip_tx_data **")
 class Response:
     """The response of one server transaction, sent several times with different codes."""
 
-    __slots__ = ("_block", "_tdata")
+    __slots__ = ("_block", "_tdata", "leg")
 
     def __init__(self, dlg: Any, rdata: Any) -> None:
         """Raises RuntimeError when PJSIP cannot make a response to this request."""
@@ -24,6 +28,7 @@ class Response:
             raise RuntimeError(f"pjsip_dlg_create_response failed with status {status}")
         self._tdata = _created[0]
         self._block: Any = None
+        self.leg: Leg | None = None  # whose far end gets it
 
     def send_trying(self, dlg: Any, tsx: Any) -> None:
         lib.pjsip_tx_data_add_ref(self._tdata)
@@ -58,6 +63,8 @@ class Response:
         body = b""
         if message is not None:
             passing = crossing(message, to_trusted=to_trusted)
+            if self.leg is not None and names_dialogs(message):
+                passing = self.leg.endpoint.dialog_names.pass_on(passing, End(leg=self.leg))
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             body = message.body
         if body and message is not None:

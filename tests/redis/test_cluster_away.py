@@ -71,7 +71,7 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
             presence.on_probe(PROBE_PREFIX + "lost")
             await transfers._tell(key, owed)
             await transfers._untell(key, None)
-            transfers._keep(key, _Transfer(time.monotonic() + LIFE_S, owed))
+            transfers._keep(key, _Transfer(time.monotonic() + LIFE_S, None, owed))
             assert await transfers._take("a", "b") == owed  # what is known here is paid
             await asyncio.sleep(AWAY_S)
         assert {where for where, _ in troubles} == {"transfer", "presence"}

@@ -15,11 +15,16 @@ from tests.scenarios.stage import Stage, to_number, to_voicemail
 WAYS = pytest.mark.parametrize("way", ["from_the_caller", "from_the_callee"])
 
 
-async def talk(stage: Stage, **fields: Any) -> tuple[str, Call, Call]:
+async def calls(stage: Stage, called: str, caller: str, *headers: tuple[str, str]) -> Call:
+    """A call of somebody whom a trusted peer vouches for."""
+    return await stage.call(called, caller=caller, headers=headers)
+
+
+async def talk(stage: Stage, caller: str = "", **fields: Any) -> tuple[str, Call, Call]:
     """A call that stands: the line, the caller's side and the phone's."""
     phone = await stage.endpoint()
     line = stage.line(to=[phone.uri()], **fields)
-    call = await stage.call(line)
+    call = await calls(stage, line, caller or numbers.caller_number())
     ring = await phone.incoming()
     await connect(call, ring)
     return line, call, ring
@@ -84,9 +89,10 @@ async def test_a_refused_transfer_leaves_the_call_standing(stage: Stage, code: i
 
 
 async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> None:
-    """A talks to B and to C; A sends B to C in A's place; C takes over and lets A go."""
-    _, a_to_b, b_side = await talk(stage)
-    c_line, a_to_c, c_side = await talk(stage, max_calls=1)
+    """A talks to B and to C; A sends B to C in A's place; C takes over and A is let go."""
+    a = numbers.caller_number()
+    b_line, a_to_b, b_side = await talk(stage, a)
+    c_line, a_to_c, c_side = await talk(stage, a, max_calls=1)
     refer_to = f"<sip:{c_line}@office.example?Replaces={quote(seen_by(a_to_c), safe='')}>"
     a_to_b.request("REFER", headers=[("Refer-To", refer_to)])
     request = await b_side.receive("REFER")
@@ -95,11 +101,12 @@ async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> 
     b_side.respond(202, to=request)
     await a_to_b.receive(202, "REFER")
 
-    b_to_c = await stage.call(c_line, headers=[("Replaces", own(c_side))])
+    b_to_c = await calls(stage, c_line, b_line, ("Replaces", own(c_side)))
     taken = await c_side.endpoint.incoming()
     assert taken.first.one("Replaces") == own(c_side)
     await connect(b_to_c, taken)
-    await part(c_side, a_to_c)
+    await a_to_c.receive("BYE")
+    await c_side.receive("BYE")
     await notify(b_side, a_to_b, b"SIP/2.0 200 OK\r\n", "terminated;reason=noresource")
     await part(a_to_b, b_side)
     record = await stage.record(a_to_c.call_id)
@@ -114,46 +121,53 @@ async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> 
 async def test_a_dialog_named_as_the_caller_knows_it_is_renamed_for_the_phone(
     stage: Stage,
 ) -> None:
-    line, call, ring = await talk(stage)
+    caller = numbers.caller_number()
+    line, call, ring = await talk(stage, caller)
     name = f"{seen_by(call)};early-only"
-    other = await stage.call(line, headers=[("Replaces", name)])
+    other = await calls(stage, line, caller, ("Replaces", name))
     taken = await ring.endpoint.incoming()
     assert taken.first.one("Replaces") == f"{own(ring)};early-only"
     await connect(other, taken)
-    await part(ring, call)
+    await call.receive("BYE")
     await part(other, taken)
 
 
-async def test_a_caller_can_be_taken_over_as_well(stage: Stage) -> None:
-    """The one who is replaced against may be who placed the call: its Contact is called."""
-    line, call, ring = await talk(stage)
-    taking = await stage.call(line, headers=[("Replaces", seen_by(ring))])
-    taken = await call.endpoint.incoming()
+async def test_a_line_that_called_is_taken_over_at_its_registered_phone(stage: Stage) -> None:
+    """Not where its Contact says: anybody may write that."""
+    caller, phone = await stage.line_with_phone()
+    colleague = stage.line()
+    _, call, ring = await talk(stage, caller)
+    taking = await calls(stage, caller, colleague, ("Replaces", seen_by(ring)))
+    taken = await phone.incoming()
     assert taken.first.one("Replaces") == own(call)
     await connect(taking, taken)
-    await part(call, ring)
+    await ring.receive("BYE")
     await part(taking, taken)
+    assert not call.endpoint.requests() or "INVITE" not in call.endpoint.requests()
+    await stage.ended(taking.call_id, target=caller, destination="line", outcome="answered")
 
 
 async def test_a_transfer_goes_past_the_rules_of_the_line(stage: Stage) -> None:
-    line, call, ring = await talk(stage)
+    caller = numbers.caller_number()
+    line, call, ring = await talk(stage, caller)
     forwards = {
         "unconditional": to_number(numbers.outside_number()),
         "busy": to_voicemail(line),
     }
     stage.change(line, forwards=forwards, max_calls=1)
     await stage.settle()
-    other = await stage.call(line, headers=[("Replaces", own(ring))])
+    other = await calls(stage, line, caller, ("Replaces", own(ring)))
     taken = await ring.endpoint.incoming()
     await connect(other, taken)
-    await part(ring, call)
+    await call.receive("BYE")
     await part(taken, other)
     await stage.ended(other.call_id, outcome="answered", condition="none")
 
 
 async def test_a_transfer_that_the_phone_refuses_gets_its_code(stage: Stage) -> None:
-    line, call, ring = await talk(stage)
-    other = await stage.call(line, headers=[("Replaces", own(ring))])
+    caller = numbers.caller_number()
+    line, call, ring = await talk(stage, caller)
+    other = await calls(stage, line, caller, ("Replaces", own(ring)))
     taken = await ring.endpoint.incoming()
     taken.respond(486)
     await taken.receive("ACK")
@@ -200,7 +214,7 @@ async def test_join_and_target_dialog_are_renamed_too(stage: Stage, name: str) -
 
 async def test_a_refer_to_without_a_dialog_passes_byte_for_byte(stage: Stage) -> None:
     _, call, ring = await talk(stage)
-    odd = '"C; to-tag=x" <sip:c@h;x=y?Replaces=a%3Bto-tag%3Db%3Bfrom-tag%3Dc&X=%22q%22>;k=v'
+    odd = '"C; to-tag=x" <sip:c@h;x=y?Replaces=a%3Bto-tag%3Db%3Bfrom-tag%3Dc&Subject=%22q%22>;k=v'
     call.request("REFER", headers=[("r", odd)])
     request = await ring.receive("REFER")
     assert odd in request.raw.decode()

@@ -14,7 +14,7 @@ from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.stage import OFFER_BYTES, Stage, identity, to_number
-from tests.scenarios.test_transfer import own
+from tests.scenarios.test_transfer import calls, own
 
 WORKERS = 2
 UNLIMITED = {"mobile": "unlimited"}
@@ -27,7 +27,7 @@ async def forwarded(
     mobile = numbers.mobile_number()
     fields = {"offer": UNLIMITED, **fields}
     line = stage.line(forwards={"unconditional": to_number(mobile)}, **fields)
-    call = await stage.call(line, caller=caller)
+    call = await calls(stage, line, caller or numbers.caller_number())
     away = await stage.server("number").incoming(mobile)
     await connect(call, away)
     return line, mobile, call, away
@@ -79,11 +79,14 @@ async def test_who_takes_over_a_forwarded_call_is_paid_for_by_the_forwarding_lin
     stage: Stage,
 ) -> None:
     """Attended: A asked Z's line, whose forward led to a mobile; B takes A's place there."""
+    colleague = stage.line()
     line, mobile, call, away = await forwarded(stage, max_calls=5)
-    taking = await stage.call(line, headers=[("Replaces", own(away))])
+    taking = await calls(stage, line, colleague, ("Replaces", own(away)))
     taken = await stage.server("number").incoming(mobile)
     await connect(taking, taken)
-    await part(away, call)
+    await call.receive("BYE")
+    await away.receive("BYE")
+    await stage.ended(call.call_id, why="replaced")
     assert [shown["target"] for shown in stage.engine.calls()] == [mobile]
     assert not stage.redis.exists(f"live:{line}")  # it is not on the line, no more than the first
     await asyncio.sleep(1.2)
@@ -137,7 +140,7 @@ async def test_a_line_that_sends_a_call_on_pays_for_it(
     line, phone = await stage.line_with_phone()
     target, other = await stage.line_with_phone(fleet=fleet)
     caller = numbers.caller_number()
-    call = await stage.call(line, caller=caller)
+    call = await calls(stage, line, caller)
     ring = await phone.incoming()
     await connect(call, ring)
     await refer(ring, call, target)
@@ -157,7 +160,7 @@ async def test_the_forwards_of_who_a_call_is_sent_on_to_come_on_top(stage: Stage
     line, phone = await stage.line_with_phone()
     mobile, caller = numbers.mobile_number(), numbers.caller_number()
     target = stage.line(offer=UNLIMITED, forwards={"unreachable": to_number(mobile)})
-    call = await stage.call(line, caller=caller)
+    call = await calls(stage, line, caller)
     await connect(call, ring := await phone.incoming())
     await refer(ring, call, target)
     await part(ring, call)
@@ -201,7 +204,7 @@ async def test_who_refuses_to_be_sent_on_owes_nothing(stage: Stage) -> None:
 async def test_somebody_else_who_calls_there_owes_nothing(stage: Stage) -> None:
     line, phone = await stage.line_with_phone()
     target, other = await stage.line_with_phone()
-    call = await stage.call(line, caller=numbers.caller_number())
+    call = await calls(stage, line, numbers.caller_number())
     await connect(call, ring := await phone.incoming())
     await refer(ring, call, target)
     stranger = await stage.endpoint()
@@ -250,7 +253,7 @@ async def test_an_attended_transfer_of_a_forwarded_call_is_paid_on_both_sides(
     )  # fmt: skip
     taken = await stage.server("number").incoming(other)
     await connect(onward, taken)
-    await part(there, asked)
+    await asked.receive("BYE")
     await part(call, away)
     await asyncio.sleep(1.2)
     await part(onward, taken)

@@ -1,0 +1,89 @@
+"""Whether a line goes on paying for a leg that a transfer takes from one call into another.
+
+It is asked as for any forward of that line (domain.md 2 and 4): the line must be there, it and its
+fleet not suspended, its forward still on, its limits not reached, its fleet's cap not used up. The
+class is fixed anew, since a plan may have run out since.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from engine.forwards import LAST_HOUR, STANDING
+from engine.outcome import Outcome, Over
+from engine.records.record import ForwardRecord
+from rules.billing import billing_class
+from rules.model import Billing, Line
+from rules.store import Unavailable
+
+if TYPE_CHECKING:
+    from engine.route import Route
+    from engine.worker import Worker
+
+
+async def admit(worker: Worker, route: Route, forward: ForwardRecord) -> ForwardRecord:
+    """Count a forward of `forward.line` on a call that it leads on, and say what it pays now.
+
+    Raises Over: 403 where the line may not pay, 480 where a limit is in the way, 503 without rules.
+    """
+    try:
+        entry = await worker.store.look_up(forward.line)
+    except Unavailable:
+        raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
+    line = entry.line
+    if line is None:
+        raise Over(Outcome.REJECTED, 403, "payer_unknown")
+    fleet = worker.fleets.find(line.fleet) or await worker.fleets.load(line.fleet)
+    if line.suspended:
+        raise Over(Outcome.REJECTED, 403, "suspended")
+    if fleet.suspended:
+        raise Over(Outcome.REJECTED, 403, "fleet_suspended")
+    if not _is_on(line, forward):
+        raise Over(Outcome.REJECTED, 403, "forward_off")
+    now, billing = time.time(), forward.billing
+    if forward.kind == "number":
+        left_s = worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now)
+        mobile = worker.numbering.is_mobile(forward.number)
+        billing = billing_class(line, "number", forward.number, mobile, False, left_s)
+    cap_s = fleet.cap_left_s(now)
+    if billing == Billing.OUT_OF_PLAN and cap_s is not None and cap_s <= 0:
+        raise _prevented(worker, "fleet_cap")
+    full = await _count(worker, route, line.number)
+    if full is not None:
+        raise _prevented(worker, full)
+    return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
+
+
+def _is_on(line: Line, forward: ForwardRecord) -> bool:
+    """Whether the line still forwards there; a call that it sent on to a line needs no forward."""
+    if forward.kind == "line":
+        return True
+    return any(
+        known.on
+        and known.to is not None
+        and known.to.refused is None
+        and known.to.number == forward.number
+        for known in line.forwards.values()
+    )
+
+
+async def _count(worker: Worker, route: Route, line: str) -> str | None:
+    """Count one more forward of a line; None, or the limit that is in the way."""
+    if line in route.held:
+        return None
+    limits, forwards = worker.config.limits, worker.forwards
+    if 0 < limits.forwards_per_line <= forwards.standing(line):
+        return STANDING
+    hourly = limits.forwards_per_line_per_hour
+    if 0 < hourly <= forwards.last_hour(line, hourly):
+        return LAST_HOUR
+    if route.may_forward(line):
+        return None
+    return await route.ask_to_forward(line)
+
+
+def _prevented(worker: Worker, why: str) -> Over:
+    worker.metrics.forward_prevented(why)
+    return Over(Outcome.REJECTED, 480, why)

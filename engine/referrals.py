@@ -1,0 +1,163 @@
+"""Where one side of a call may send the other (REFER, RFC 3515).
+
+A phone that gets a REFER dials what it is told, by its own account and past the rules of the line
+that told it. So the engine asks the same of a Refer-To as of a forward of that line: no suspended
+line or fleet, no number that may never be a target, no server that forwards go to, and nothing
+beside the number but a Replaces, a Require and a Subject. `sip.refer: passed` leaves that to a
+telephony server that bills by itself. Star codes and ambiguous values are refused in any case.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, unquote_to_bytes
+
+from engine.registration.places import Places
+from engine.transfers import number_at, story_of
+from rules.numbers import NumberError
+from rules.starcode import Action, StarCodeError, looks_like_code, read_code
+from sip import grammar, headers
+from sip.message import Message
+from sip.referral import Referral, refer_to_of
+from sip.replaces import May
+
+if TYPE_CHECKING:
+    from engine.worker import Worker
+    from sip.leg import Leg
+
+KEPT = frozenset((b"replaces", b"require", b"subject"))
+"""The headers that a Refer-To may ask for (RFC 3261 19.1.1) where it is checked."""
+# One name-addr or addr-spec with its parameters and nothing else (RFC 3261 20.10): whatever could
+# be read in two ways is refused.
+_ONE = re.compile(
+    rb'(?:(?:"(?:[^"\\]|\\.)*"\s*|[^"<>;:]*)<\s*([^<>\s"]+)\s*>|([^<>\s",;?]+))\s*(?:;[^<>,]*)?'
+)
+_SCHEME = re.compile(r"(?i)(sips?|tel):")
+_CONTEXT = re.compile(r"(?i);phone-context=(\+[0-9]+)")
+_DIALLED = re.compile(r"(\+?[0-9]{3,})[pPwWxX,;*#0-9]*")  # and digits that follow in the call
+_SEPARATORS = re.compile("[\\s\u00a0\u2009\u202f.()/-]")
+
+
+class Referrals:
+    """The REFERs of one worker."""
+
+    def __init__(self, worker: Worker, places: Places) -> None:
+        self._worker = worker
+        self._places = places
+
+    def on_refer(self, referrer: Leg, message: Message) -> Referral:
+        """What becomes of a REFER from one side of a call to the other."""
+        worker = self._worker
+        checked = worker.config.sip.refer == "checked"
+        values = message.values(b"refer-to")
+        entries = headers.entries(message, b"refer-to")
+        found = _ONE.fullmatch(entries[0]) if len(values) == len(entries) == 1 else None
+        if found is None:
+            return self._refused(400, referrer, "not one Refer-To")
+        uri = (found[1] or found[2]).decode("latin-1")
+        bare = uri.partition("?")[0]
+        user = grammar.user_of(bare.encode("latin-1"))
+        # A `?` in a user part: where the URI ends is anybody's guess.
+        if bare.count("@") > 1 or (not user and "@" in uri):
+            return self._refused(400, referrer, "not one Refer-To")
+        if worker.config.numbering.star_codes and changes_forwards(user):
+            return self._refused(403, referrer, "star code")
+        if self._is_suspended(referrer):
+            return self._refused(403, referrer, "suspended")
+        if checked:
+            code, why = self._check(referrer, bare, user)
+            if code:
+                return self._refused(code, referrer, why)
+        told = worker.endpoint.dialog_names.in_uri(
+            entries[0], self._may_name(referrer), KEPT if checked else None
+        )
+        field = refer_to_of(message)
+        if told != entries[0]:
+            field = b"Refer-To: " + told
+        replaces = replaces_in(told).decode("utf-8", "replace")
+        return Referral(0, field, worker.transfers.referred(referrer, user, replaces))
+
+    def _check(self, referrer: Leg, uri: str, user: str) -> tuple[int, str]:
+        """Why a forward of the line could not go there: a code and a word; 0 when it could."""
+        if _SCHEME.match(uri) is None:
+            return 416, "scheme"
+        number = number_in(uri, user)
+        if number:
+            try:
+                refused = self._worker.numbering.recognise(number).refused
+            except NumberError:
+                refused = "no_number"
+            if refused is not None:
+                return 403, refused
+        servers = asdict(self._worker.config.destinations).values()
+        dials = not referrer.trusted and uri[:4].lower() != "tel:"
+        return (403, "destination") if dials and self._places.leads_to(uri, servers) else (0, "")
+
+    def _is_suspended(self, referrer: Leg) -> bool:
+        """Whether the line that sends the other side on is, or its fleet; by what memory knows."""
+        story = story_of(referrer)
+        number = number_at(story, referrer) if story is not None else ""
+        entry = self._worker.store.peek(number) if number else None
+        if entry is None or entry.line is None:
+            return False
+        fleet = self._worker.fleets.find(entry.line.fleet)
+        return entry.line.suspended or (fleet is not None and fleet.suspended)
+
+    def _may_name(self, referrer: Leg) -> May:
+        """Who sends somebody to take over a call must be a side of it, or of its line's fleet."""
+        story = story_of(referrer)
+        number = number_at(story, referrer) if story is not None else ""
+
+        def may(named: Leg) -> bool:
+            other = story_of(named)
+            if named is referrer or other is None:
+                return named is referrer
+            return bool(number) and self._worker.takeovers.is_party(number, other)
+
+        return may
+
+    def _refused(self, code: int, referrer: Leg, why: str) -> Referral:
+        story = story_of(referrer)
+        call = story.id if story is not None else ""
+        self._worker.refusals.rejected("refer", lambda: f"{why} in the REFER of call {call}")
+        return Referral(code)
+
+
+def replaces_in(refer_to: bytes) -> bytes:
+    """The Replaces that a Refer-To asks for, escapes undone; empty without one."""
+    for parameter in refer_to.partition(b"?")[2].partition(b">")[0].split(b"&"):
+        name, _, value = parameter.partition(b"=")
+        if unquote_to_bytes(name).strip().lower() == b"replaces":
+            return unquote_to_bytes(value)
+    return b""
+
+
+def number_in(uri: str, user: str) -> str:
+    """The number that a phone would dial for a user part; "" for a name."""
+    plain = _SEPARATORS.sub("", user)
+    context = _CONTEXT.search(unquote(uri))
+    if context is not None and not plain.startswith("+"):
+        plain = context[1] + plain
+    found = _DIALLED.fullmatch(plain)
+    if found is not None:
+        return found[1]
+    return plain if plain.removeprefix("+").isdigit() else ""
+
+
+def changes_forwards(user: str) -> bool:
+    """Whether a user part is a star code that changes a line, however it is spelt: nobody may have
+    a phone dial one by a transfer."""
+    twice = unquote(user)
+    for text in (user, twice):
+        for part in (text, text.partition(";")[0], text.partition(":")[0]):
+            code = _SEPARATORS.sub("", part)
+            if not looks_like_code(code):
+                continue
+            try:
+                if read_code(code).action is not Action.STATUS:
+                    return True
+            except StarCodeError:
+                pass
+    return False

@@ -1,0 +1,216 @@
+"""Calls that take over another one (INVITE with Replaces, RFC 3891): who may, and who is rung.
+
+A name of a dialog is no right to it: Call-IDs and tags are in dumps, logs and headers. The called
+number has to be a side of the call that is taken over. Who calls has to be a side of it, a line of
+the fleet of one, or somebody whom such a one has sent there by a REFER that passed here. A call is
+taken over once, and that ends it. Rung is where its far end was called, never where a caller's
+Contact says: a line that called is rung at its registered phones.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.outcome import Outcome, Over
+from engine.records.record import ForwardRecord
+from engine.registration.places import Places, hops_of
+from engine.transfers import Owed, paid_for, story_of
+from rules.model import Line
+from rules.store import Unavailable
+from sip.names import same_place
+from sip.outgoing import Outgoing
+from sip.replaces import is_clear, parse
+
+REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
+
+if TYPE_CHECKING:
+    from engine.story import Story
+    from engine.worker import Worker
+    from sip.leg import Leg
+    from sip.message import Message
+
+
+class Spot(NamedTuple):
+    """One place to ring: a URI and the Route values on the way."""
+
+    uri: str
+    routes: tuple[str, ...]
+
+
+class Replaced(NamedTuple):
+    """A call that another takes over.
+
+    `before` is its story, `leg` whose far end is rung: in the role and by the number given, at
+    `spots`. `line` is that number's line, if it is one; `paid` what others pay for that far end.
+    """
+
+    before: Story
+    leg: Leg
+    role: str
+    number: str
+    spots: tuple[Spot, ...]
+    line: Line | None
+    paid: list[ForwardRecord]
+
+
+class Takeovers:
+    """The rights to take over calls of one worker."""
+
+    def __init__(self, worker: Worker, places: Places) -> None:
+        self._worker = worker
+        self._places = places
+
+    async def ask(self, story: Story, invite: Message, owed: Owed | None) -> Replaced | None:
+        """The call that a new one may take over; None when it names none of ours.
+
+        It is claimed for the new one (`Story.replaced_by`): who gives it up has to `release` it.
+        Raises Over when it may not.
+        """
+        values = invite.values(b"replaces")
+        if len(values) > 1 or not is_clear(values[0]) or invite.first(b"join") is not None:
+            raise self._refused(story, None, 400, "ambiguous")
+        name, names = parse(values[0]), self._worker.endpoint.dialog_names
+        if name is None or not names.is_ours(name):
+            return None
+        named = names.find(name)
+        before = story_of(named.leg) if named is not None and named.talks else None
+        if named is None or before is None or before is story:
+            raise self._refused(story, before, 481, "no_dialog")
+        if story.called not in _numbers(before):
+            known = await self._line_of(story.called)
+            raise self._refused(story, before, 404 if known is None else 403, "not_called")
+        sent = owed is not None and parse(owed.replaces.encode()) == name
+        initiators = (story.identity, owed.who if owed is not None and sent else "")
+        if not any([await self._may(number, before) for number in initiators]):
+            raise self._refused(story, before, 403, "no_party")
+        replaced = await self._replaced(story, before, named.leg)
+        # Redis was asked meanwhile.
+        if before.replaced_by or not named.talks or story_of(named.leg) is not before:
+            raise self._refused(story, before, 481, "replaced")
+        before.replaced_by = story.id
+        return replaced
+
+    def release(self, replaced: Replaced) -> None:
+        """The new call came to nothing; another one may try."""
+        replaced.before.replaced_by = ""
+
+    def over(self, replaced: Replaced) -> None:
+        """The new call is answered: the one before it is over."""
+        call = self._worker.calls.find(replaced.before.id)
+        if call is not None:
+            call.stop(500, "replaced", REPLACED)
+
+    def unknown(self, story: Story) -> Over:
+        """The end of a call that names a dialog which nobody knows (RFC 3891 3)."""
+        return self._refused(story, None, 481, "no_dialog")
+
+    def may_name(self, story: Story, leg: Leg) -> bool:
+        """Whether who calls may name the dialog of a leg to its far end (Join, Target-Dialog)."""
+        other = story_of(leg)
+        number = story.identity
+        return other is not None and bool(number) and self.is_party(number, other)
+
+    def is_party(self, number: str, story: Story) -> bool:
+        """Whether a number is a side of a call, or a line of one's fleet, by what memory knows."""
+        if number in _numbers(story):
+            return True
+        peek = self._worker.store.peek
+        entry = peek(number)
+        if entry is None or entry.line is None:
+            return False
+        lines = (found.line for n in _lines(story) if (found := peek(n)) is not None)
+        return entry.line.fleet in _fleets(story) | {line.fleet for line in lines if line}
+
+    async def _may(self, number: str, story: Story) -> bool:
+        """The same, by what Redis knows."""
+        if not number:
+            return False
+        for one in (number, *_lines(story)):
+            await self._line_of(one)
+        return self.is_party(number, story)
+
+    async def _replaced(self, story: Story, before: Story, leg: Leg) -> Replaced:
+        """Who is rung. Raises Over."""
+        if isinstance(leg, Outgoing):
+            record = before.legs[leg]
+            role, number = record.role, record.number
+            spots: tuple[Spot, ...] = (Spot(leg.uri, leg.routes),)
+            line = await self._line_of(number) if role == "line" else None
+        else:
+            role, number, spots, line = await self._caller(story, before)
+        if role == "line":
+            if line is None:
+                raise self._refused(story, before, 403, "no_line")
+            fleet = self._worker.fleets.find(line.fleet)
+            fleet = fleet or await self._worker.fleets.load(line.fleet)
+            if line.suspended or fleet.suspended:
+                raise self._refused(story, before, 403, "suspended")
+            spots = tuple(spot for spot in spots if self._is_a_phones(spot))
+            if not spots:
+                raise self._refused(story, before, 403, "misplaced")
+        return Replaced(before, leg, role, number, spots, line, paid_for(before, leg))
+
+    async def _caller(
+        self, story: Story, before: Story
+    ) -> tuple[str, str, tuple[Spot, ...], Line | None]:
+        """Where who placed a call is rung: at its line's phones, if it is a line of ours."""
+        number = before.identity
+        line = await self._line_of(number) if number and number != story.identity else None
+        if line is None:
+            raise self._refused(story, before, 403, "caller")
+        entry = await self._worker.store.look_up(number)
+        contacts = entry.live_contacts(time.time())
+        return "line", number, tuple(Spot(c.uri, hops_of(c.path)) for c in contacts), line
+
+    def _is_a_phones(self, spot: Spot) -> bool:
+        """As the registrar asks of a contact: it may have come into Redis by another way."""
+        config, routes = self._worker.config, spot.routes
+        proxy = config.sip.outbound_proxy
+        if proxy and routes and same_place(routes[0], proxy):
+            routes = routes[1:]
+        if self._places.leads_here(routes[0] if routes else spot.uri):
+            return False
+        servers = asdict(config.destinations).values()
+        return bool(routes) or not self._places.leads_to(spot.uri, servers)
+
+    async def _line_of(self, number: str) -> Line | None:
+        try:
+            return (await self._worker.store.look_up(number)).line
+        except Unavailable:
+            raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
+
+    def _refused(self, story: Story, before: Story | None, code: int, why: str) -> Over:
+        worker = self._worker
+        worker.metrics.rejected("takeover")
+        worker.log.warning(
+            "takeover.refused",
+            call=story.id,
+            caller=story.caller_shown,
+            called=story.called,
+            code=code,
+            why=why,
+            of_call=before.id if before is not None else "",
+            of_caller=before.caller_shown if before is not None else "",
+            of_called=before.called if before is not None else "",
+        )
+        return Over(Outcome.REJECTED, code, f"takeover_{why}")
+
+
+def _lines(story: Story) -> set[str]:
+    """The numbers of a call whose lines' fleets may take it over."""
+    legs = {record.number for record in story.legs.values() if record.role == "line"}
+    return {number for number in (story.identity, story.called) if number} | legs
+
+
+def _numbers(story: Story) -> set[str]:
+    """The numbers that are a side of a call, or were on its way."""
+    found = {record.number for record in story.legs.values()} | _lines(story)
+    for forward in story.forwards:
+        found |= {forward.line, forward.number}
+    return found - {""}
+
+
+def _fleets(story: Story) -> set[str]:
+    return {forward.fleet for forward in story.forwards}
