@@ -22,7 +22,7 @@ from engine.route import Route
 from engine.story import Story
 from engine.takeovers import Replaced
 from engine.transfers import Owed
-from engine.vouched import ASSERTED, REGISTERED, calls_from, is_phone_at
+from engine.vouched import ASSERTED, REGISTERED, is_phone_at, phone_of
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
@@ -69,7 +69,9 @@ class Call:
         leg.owner = self.story
         known = worker.store.recall(caller)[0] if caller else None
         if known is not None and known.contacts:
-            leg.trusted = not calls_from(leg.invite, leg.flow, known.contacts)
+            phone = phone_of(leg.invite, leg.flow, known.contacts)
+            if phone:
+                leg.is_phone(phone)
         self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 

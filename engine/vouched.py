@@ -79,14 +79,15 @@ def _is_at(flow: Flow, contact: Contact) -> bool:
     return same and _is_host(place.host, flow.host)
 
 
-def calls_from(invite: Message, flow: Flow | None, contacts: Sequence[Contact]) -> bool:
-    """Whether one of these phones is at the other end of a call, by whatever way it came: though
-    the peer that passed it on is a server."""
-    if flow is not None and is_phone_at(flow, contacts):
-        return True
+def phone_of(invite: Message, flow: Flow | None, contacts: Sequence[Contact]) -> str:
+    """The URI of the one of these phones that is at the other end of a call, by whatever way it
+    came here: though the peer that passed it on is a server. "" if none is."""
     given = headers.entries(invite, b"contact")
     uri = headers.uri_of(given[0]).decode("latin-1") if len(given) == 1 else ""
-    return any(_at_same_place(uri, contact.uri) for contact in contacts)
+    for contact in contacts:
+        if _at_same_place(uri, contact.uri) or (flow is not None and _is_at(flow, contact)):
+            return contact.uri
+    return ""
 
 
 def is_registered_phone(

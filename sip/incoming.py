@@ -24,7 +24,15 @@ class Incoming(Leg):
 
     is_caller = True
 
-    __slots__ = ("_hangup_reason", "_response", "flow", "invite", "max_forwards", "source")
+    __slots__ = (
+        "_hangup_reason",
+        "_phone",
+        "_response",
+        "flow",
+        "invite",
+        "max_forwards",
+        "source",
+    )
 
     def __init__(
         self, endpoint: Endpoint, dlg: Any, tsx: Any, response: Response, invite: Message
@@ -37,7 +45,12 @@ class Incoming(Leg):
         self.invite: Message | None = invite
         self.max_forwards = 70  # as received
         self.source = ""
+        self._phone = ""  # the Contact of a phone of ours, if that is who calls
         self.flow: Flow | None = None
+
+    def is_phone(self, contact: str) -> None:
+        """A phone of ours is at the other end, at this Contact, though a server passed it on."""
+        self.trusted, self._phone = False, contact
 
     def __repr__(self) -> str:
         return f"<Incoming from {self.source} {self.state.name.lower()}>"
@@ -176,6 +189,11 @@ class Incoming(Leg):
             self.tell(Cancelled(self, None))
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _believes(self, message: Message) -> bool:
+        if self.trusted:
+            return super()._believes(message)
+        return self._believes_contact(message, self._phone, direct=False)
 
     def respond_reliably(self, code: int, message: Message | None, extra: bytes) -> bool:
         """Send a provisional response with its RSeq; False when it does not fit a packet."""

@@ -16,8 +16,9 @@ from sip import wire
 from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
 from sip.message import Message
+from sip.names import is_address, place_of
 from sip.pjsip import lib
-from sip.privacy import NO_WISH, kept
+from sip.privacy import NO_WISH, VOUCHED, kept
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
@@ -119,6 +120,16 @@ class Leg:
     def _believes(self, message: Message) -> bool:
         """Whether a message comes from a node of the trust domain: by the address that sent it."""
         return wire.source() in self._endpoint.trusted
+
+    def _believes_contact(self, message: Message, uri: str, *, direct: bool) -> bool:
+        """Whether a message of who is at a contact is believed. It is when that is a server itself:
+        at an address of the trust domain, and the message came from one. That it came through one
+        is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
+        trusted = self._endpoint.trusted
+        if wire.source() not in trusted or VOUCHED.isdisjoint(message.names):
+            return False  # or it says nothing that would have to be believed
+        place = place_of(uri)
+        return place.host.encode() in trusted if is_address(place) else direct
 
     # -- inside -----------------------------------------------------------------------------------
 

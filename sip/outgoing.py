@@ -8,9 +8,7 @@ from sip import headers, wire
 from sip.events import Answered, Failed, Progress
 from sip.leg import Leg
 from sip.message import Message
-from sip.names import is_address, place_of
 from sip.pjsip import lib
-from sip.privacy import VOUCHED
 from sip.reliable import Earlies
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
@@ -181,17 +179,7 @@ class Outgoing(Leg):
         return self.uri, self.routes
 
     def _believes(self, message: Message) -> bool:
-        """A destination is. A line's contact is when it is a server itself: it is at an address of
-        the trust domain, and the message came from one. That it came through one is not enough: an
-        edge passes on what its phones say."""
-        if self.trusted:
-            return True
-        if not super()._believes(message) or VOUCHED.isdisjoint(message.names):
-            return False
-        place = place_of(self.uri)
-        if is_address(place):
-            return place.host.encode() in self._endpoint.trusted
-        return not self.routes
+        return self.trusted or self._believes_contact(message, self.uri, direct=not self.routes)
 
     def _drop_tdata(self) -> None:
         if self._tdata is not None:

@@ -25,6 +25,7 @@ from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.script import answered_call, answering_phone
 from tests.scenarios.sipp import HOST, Sipp, free_port
 from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, Theatre, playing, to_number
+from tests.scenarios.test_registrar import Phone
 
 EDGE, GATEWAY = "127.0.0.3", "127.0.0.2"
 
@@ -273,6 +274,42 @@ async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, sta
     await refuse(ring, 486)
     await mine.closed()
     assert [r["caller"] for r in await stage.records_of(called)] == [line]
+
+
+async def test_a_phone_does_not_speak_for_the_network(front: Front, stage: Stage) -> None:
+    """In its INVITE, in what it asks later and in what it answers."""
+    claims = [
+        ("P-Asserted-Identity", "<sip:+33899000001@h>"), ("REMOTE-PARTY-ID", "<sip:+33899@h>"),
+        ("P-Charge-Info", "<sip:+33899000001@h>"), ("Diversion", "<sip:+33899000001@h>"),
+        ("identity", "eyJ"), ("y", "eyJ"), ("P-Charging-Vector", "icid-value=1"), ("X-A", "1"),
+    ]  # fmt: skip
+
+    def believed(message: Message) -> list[str]:
+        assert message.one("X-A") == "1"
+        return [name for name, _ in claims[:-1] for v in message.every(name) if line not in v]
+
+    line = stage.line(credentials=CREDENTIALS)
+    mine = Phone(stage, await stage.endpoint(), line)
+    mine.registrar = front.kamailio.address
+    assert (await mine.register(mine.contact())).code == 200
+    phone = await stage.endpoint()
+    called = stage.line(to=[phone.uri()])
+    call = mine.endpoint.start(
+        front.kamailio.address, called, caller=line, headers=claims, body=OFFER_BYTES
+    )
+    ring = await phone.incoming()
+    assert line in ring.first.one("P-Asserted-Identity")
+    assert believed(ring.first) == []
+    ring.respond(180, headers=claims)
+    assert believed(await call.receive(180)) == []
+    await talk(call, ring)
+    for speaker, listener in ((call, ring), (ring, call)):
+        speaker.request("INFO", headers=claims)
+        asked = await listener.receive("INFO")
+        assert believed(asked) == []
+        listener.respond(200, to=asked, headers=claims)
+        assert believed(await speaker.receive(200, "INFO")) == []
+    await part(call, ring)
 
 
 # -- engines that go -----------------------------------------------------------------------------

@@ -41,6 +41,7 @@ class Phone:
         self.stage = stage
         self.endpoint = endpoint
         self.number = number
+        self.registrar = stage.engine.address
         self.password = PASSWORD
         self.user = "accueil"
         self.count = 0
@@ -49,7 +50,7 @@ class Phone:
     async def send(self, *headers: tuple[str, str]) -> Message:
         """One REGISTER as it stands; the final answer."""
         call = self.endpoint.start(
-            self.stage.engine.address,
+            self.registrar,
             self.number,
             method="REGISTER",
             contact=False,
