@@ -33,6 +33,7 @@ class Documents:
         self._redis: Any = client  # redis-py types every answer as "or an awaitable of it"
         self._is_cluster = not isinstance(client, redis.Redis)
         self._numbering = numbering
+        self._countries: dict[str, frozenset[str] | None] = {}
 
     def raw(self, number: str) -> bytes:
         """The stored text. Raises Wrong for an unknown line."""
@@ -60,6 +61,22 @@ class Documents:
             except DocumentError:
                 result[number] = None
         return result
+
+    def refused(self, line: Line) -> dict[str, str]:
+        """The forwards of a line that are on and count as off because of the number they lead to,
+        and why (`Destination.why_refused`)."""
+        countries = self._countries_of(line.fleet)
+        suspects = line.refused_targets(countries=countries)
+        if not suspects:
+            return {}
+        others = self.lines(to.number for _, to, _ in suspects if not to.never)
+        inside = {number for number, of in others.items() if of and of.fleet == line.fleet}
+        return {c.value: why for c, _, why in line.refused_targets(inside, countries)}
+
+    def _countries_of(self, fleet: str) -> frozenset[str] | None:
+        if fleet not in self._countries:
+            self._countries[fleet] = countries_of(self._redis.get(FLEET + fleet), fleet)
+        return self._countries[fleet]
 
     def put(self, documents: list[Document]) -> list[Line]:
         """Writes whole documents, all or none. Raises Wrong naming the field of the first that
@@ -167,16 +184,13 @@ class Documents:
             except DocumentError as error:
                 raise Wrong(f"line {number}: its own document is refused: {error}") from None
         others |= own
-        countries = {
-            fleet: countries_of(self._redis.get(FLEET + fleet), fleet)
-            for fleet in {line.fleet for line in lines}
-        }
+        self._countries.clear()
         for place, (document, line) in enumerate(zip(documents, lines, strict=True)):
             if document is None:
                 continue
             try:
-                fleet = countries[line.fleet]
-                check_write(document, others, self._numbering, line.number, fleet)
+                countries = self._countries_of(line.fleet)
+                check_write(document, others, self._numbering, line.number, countries)
             except DocumentError as error:
                 raise Wrong(f"{_name(documents, place)}: {error}") from None
 

@@ -116,16 +116,18 @@ def show_forwards(n: str, config: Config, as_json: bool) -> None:
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
-        raw = Documents(client, numbering).raw(number)
-    try:
-        line = load_line(raw, number, numbering)
-    except DocumentError as error:
-        raise Failed(f"line {number}: its document is refused: {error}") from None
+        documents = Documents(client, numbering)
+        raw = documents.raw(number)
+        try:
+            line = load_line(raw, number, numbering)
+        except DocumentError as error:
+            raise Failed(f"line {number}: its document is refused: {error}") from None
+        refused = documents.refused(line)
     if as_json:
         stored = parse_document(raw, f"line {number}").get("forwards") or {}
         print_json({c.value: stored.get(c.value) or {"on": False} for c in Condition})
         return
-    for condition, told in forwards_told(line):
+    for condition, told in forwards_told(line, refused):
         click.echo(f"{condition:<14} {told}")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -82,15 +84,17 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
-        raw = Documents(client, numbering).raw(number)
-    if as_json:
-        print_json(_stored(number, raw))
-        return
-    try:
-        line = load_line(raw, number, numbering)
-    except DocumentError as error:
-        raise Failed(f"line {number}: its document is refused: {error}") from None
-    for name, value in _facts(line):
+        documents = Documents(client, numbering)
+        raw = documents.raw(number)
+        if as_json:
+            print_json(_stored(number, raw))
+            return
+        try:
+            line = load_line(raw, number, numbering)
+        except DocumentError as error:
+            raise Failed(f"line {number}: its document is refused: {error}") from None
+        refused = documents.refused(line)
+    for name, value in _facts(line, refused):
         click.echo(f"{name:<14} {value}")
 
 
@@ -191,8 +195,12 @@ def parse_input(raw: bytes, name: str) -> list[Document]:
     return documents
 
 
-def forwards_told(line: Line) -> list[tuple[str, str]]:
-    """Condition and, in words, what its forward does, for all four in order of precedence."""
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+def forwards_told(line: Line, refused: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
+    """Condition and, in words, what its forward does, for all four in order of precedence.
+    `refused`: why some count as off (`Documents.refused`)."""
     result = []
     for condition in Condition:
         forward = line.forwards.get(condition)
@@ -202,13 +210,13 @@ def forwards_told(line: Line) -> list[tuple[str, str]]:
             told = "voicemail" if own else f"{forward.to.kind} {forward.to.number}"
             if forward.after_s is not None and condition is Condition.NO_ANSWER:
                 told += f" after {forward.after_s} s"
-            if refused := forward.to.why_refused(inside=False, countries=None):
-                told += f" (counts as off: {refused})"
+            if condition in refused:
+                told += f" (counts as off: {refused[condition]})"
         result.append((condition.value, told))
     return result
 
 
-def _facts(line: Line) -> list[tuple[str, str]]:
+def _facts(line: Line, refused: Mapping[str, str]) -> list[tuple[str, str]]:
     offer = line.offer
     mobile = f"{offer.mobile_hours:g} h a month" if offer.mobile == "hours" else offer.mobile
     return [
@@ -219,7 +227,7 @@ def _facts(line: Line) -> list[tuple[str, str]]:
         ("suspended", "yes" if line.suspended else "no"),
         ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
         ("user", _plain(line.credentials.user) if line.credentials else "-"),
-        *((condition, told) for condition, told in forwards_told(line)),
+        *((condition, told) for condition, told in forwards_told(line, refused)),
     ]
 
 

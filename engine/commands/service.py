@@ -13,6 +13,7 @@ import click
 from engine import descriptors
 from engine.commands.context import CONFIG_PATH, Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
+from engine.commands.line import forwards_told
 from engine.commands.output import print_json, warn
 from engine.config import Config
 from rules.model import DocumentError, load_line
@@ -140,27 +141,30 @@ def _check_redis(config: Config) -> str:
         except redis_check.Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
         count, refused, idle = 0, [], []
-        for number, raw in Documents(client, numbering).every():
+        documents = Documents(client, numbering)
+        for number, raw in documents.every():
             count += 1
             try:
                 line = load_line(raw, number, numbering)
             except DocumentError as error:
                 refused.append(f"line {number}: {error}")
                 continue
+            off = documents.refused(line)
             idle += [
-                f"line {number}: {condition} to {to.number} counts as off ({why})"
-                for condition, to, why in line.refused_targets()
+                f"line {number}: {condition} to {words}"
+                for condition, words in forwards_told(line, off)
+                if condition in off
             ]
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
+    for words in idle[:SHOWN_TARGETS]:
+        warn(words)
+    if len(idle) > SHOWN_TARGETS:
+        warn(f"and {len(idle) - SHOWN_TARGETS} more forwards to numbers that are refused")
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
-    for told_of in idle[:SHOWN_TARGETS]:
-        warn(told_of)
-    if len(idle) > SHOWN_TARGETS:
-        warn(f"and {len(idle) - SHOWN_TARGETS} more forwards to numbers that are refused")
-    off = f", {len(idle)} forwards to refused numbers" if idle else ""
-    return f"{told}; {where}: {count:,} lines{off}"
+    counted = f", {len(idle)} forwards to refused numbers" if idle else ""
+    return f"{told}; {where}: {count:,} lines{counted}"
 
 
 def _check_destinations(config: Config) -> str:
