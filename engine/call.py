@@ -92,6 +92,8 @@ class Call:
         by_flow = bool(contacts) and self._worker.registrar.flows.lead_to(flow, line.number)
         if by_flow or is_phone_at(flow, contacts):
             story.identity, story.caller_by = line.number, REGISTERED
+            if self._caller.trusted:
+                self._caller.is_phone("")  # at whatever address: it came by itself
             self._worker.leases.makes(self)
         return bool(story.identity)
 

@@ -22,6 +22,7 @@ from rules.model import Condition, DocumentError
 from rules.outcome import stops_all
 from sip import crossing, headers, session
 from sip.address import Address
+from sip.bodies import body_told
 from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.incoming import Incoming
@@ -186,6 +187,7 @@ class Ringing:
             reliable=branch.alone and self._caller.reliable is not None,
             extra=self._session_field,
         )
+        body, content_type = body_told(invite, to_trusted=branch.trusted)
         if names_dialogs(invite):
             end = End(branch.uri, branch.routes, self.holder)
             block = worker.endpoint.dialog_names.pass_on(block, end, self.may_name)
@@ -195,8 +197,8 @@ class Ringing:
                 from_=crossing.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
                 block=block,
-                body=invite.body,
-                content_type=invite.content_type,
+                body=body,
+                content_type=content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=branch.routes,
                 call=self._story.call_id,

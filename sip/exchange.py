@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, session, unrelayed, wire
+from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.events import Refreshed
 from sip.headers import requires_100rel
@@ -260,8 +261,7 @@ class Exchanges:
             leg.dialog,
             wire.method(exchange.method),
             block,
-            message.body,
-            message.content_type,
+            *body_told(message, to_trusted=leg.trusted),
             measure=True,
         )
         if tdata is None:

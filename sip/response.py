@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sip import wire
+from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.message import Message
 from sip.pjsip import ffi, lib
@@ -60,15 +61,15 @@ class Response:
         if lib.pjsip_dlg_modify_response(dlg, tdata, code, reason) != 0:
             return False
         self._remove_block()
-        body = b""
+        body = kind = b""
         if message is not None:
             passing = crossing(message, to_trusted=to_trusted)
             if self.leg is not None and names_dialogs(message):
                 passing = self.leg.endpoint.dialog_names.pass_on(passing, End(leg=self.leg))
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
-            body = message.body
-        if body and message is not None:
-            wire.set_body(tdata, body, message.content_type)
+            body, kind = body_told(message, to_trusted=to_trusted)
+        if body:
+            wire.set_body(tdata, body, kind)
         else:
             tdata.msg.body = ffi.NULL
         if extra:

@@ -165,6 +165,28 @@ async def test_who_diverted_the_call_before_may_want_to_be_left_out(stage: Stage
     await part(call, ring)
 
 
+async def test_no_part_of_a_body_shows_who_withholds_the_number(stage: Stage) -> None:
+    number = numbers.caller_number()
+    parts = [
+        ("application/sdp", OFFER_BYTES.decode()),
+        ("application/pidf+xml", f'<presence entity="pres:{number}@h"/>'),
+        ("application/isup;version=itu-t92+", number),
+    ]
+    body = "".join(f"--x\r\nContent-Type: {kind}\r\n\r\n{text}\r\n" for kind, text in parts)
+    headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>"),
+               ("Geolocation", "<cid:where@h>")]  # fmt: skip
+    kind = "multipart/mixed;boundary=x"
+    line, phone = await stage.line_with_phone()
+    whole = f"{body}--x--\r\n".encode()
+    call = await stage.call(line, caller=number, headers=headers, body=whole, content_type=kind)
+    ring = await phone.incoming()
+    assert shows(ring.first, number) == []
+    assert OFFER_BYTES in ring.first.body
+    assert ring.first.one("Content-Type").replace(" ", "") == kind
+    await connect(call, ring)
+    await part(call, ring)
+
+
 async def test_a_withheld_number_stays_withheld_in_later_requests(stage: Stage) -> None:
     number = numbers.caller_number()
     line, phone = await stage.line_with_phone()

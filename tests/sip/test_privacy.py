@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from sip import crossing, headers
+from sip.bodies import body_told
 from sip.message import Message
 from sip.privacy import INSIDE, NAMING, NO_WISH, VOUCHED, WRITTEN, kept, wish_of
 
@@ -199,3 +200,37 @@ def test_a_wish_holds_for_the_dialog_until_it_is_taken_back() -> None:
 )  # fmt: skip
 def test_who_insists_on_what_cannot_be_done(value: bytes, undone: bool) -> None:
     assert wish_of(request(b"Privacy: " + value)).undone == undone
+
+
+SDP = b"--b1\r\nContent-Type: application/sdp\r\n\r\nv=0\r\no=- 1 1 IN IP4 192.0.2.1\r\n"
+NAMED = b"--b1\r\ncontent-type : %b;base=x\r\n\r\n--b1x+33612345678\r\n"
+
+
+@pytest.mark.parametrize(
+    "kind", [b"application/ISUP", b"application/pidf+xml", b"text/vcard", b"message/sipfrag"]
+)
+def test_a_part_of_a_body_that_names_the_sender_reaches_no_phone(kind: bytes) -> None:
+    whole = SDP + NAMED % kind + b"--b1--\r\n"
+    message = request(b"Privacy: id", b'Content-Type: multipart/mixed;boundary="b1"')
+    message._body = whole
+    body, media = body_told(message, to_trusted=False)
+    assert (body, media) == (SDP + b"--b1--\r\n", b'multipart/mixed;boundary="b1"')
+    assert body_told(message, to_trusted=True) == (whole, media)
+    message._body = SDP + b"--b1--\r\n"
+    assert body_told(message, to_trusted=False)[0] == SDP + b"--b1--\r\n"
+    message._body = NAMED % kind + b"--b1--"
+    assert body_told(message, to_trusted=False) == (b"", b"")
+    shown = request(b"Content-Type: multipart/mixed;boundary=b1")
+    shown._body = whole
+    assert body_told(shown, to_trusted=False)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [(b"application/sdp", True), (b"message/sipfrag;version=2.0", True), (b"text/plain", True),
+     (b"Application/PIDF+xml", False), (b"multipart/mixed", False)],
+)  # fmt: skip
+def test_a_body_that_is_one_part(kind: bytes, passes: bool) -> None:
+    message = request(b"Privacy: id", b"c: " + kind)
+    message._body = b"x"
+    assert body_told(message, to_trusted=False) == ((b"x", kind) if passes else (b"", b""))
