@@ -292,9 +292,10 @@ def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets
     to = forward.to
     if to is None:
         return _No("no_target", "off, it has no target")
-    refused = to.why_refused(_kind(to, line, targets) != "number", now.fleet_countries)
-    if refused is not None:
-        return _No(refused, _told_refused(refused, to, line))
+    if to.refused is not None or now.fleet_countries is not None:
+        refused = to.why_refused(_kind(to, line, targets) != "number", now.fleet_countries)
+        if refused is not None:
+            return _No(refused, _told_refused(refused, to, line))
     if to.kind is Kind.VOICEMAIL and to.number == line.number:
         # Its own voicemail is always right, also for the line itself when it calls in.
         return _over_limit(now)
