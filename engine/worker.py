@@ -27,6 +27,7 @@ from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.referrals import Referrals
 from engine.refusals import Refusals
+from engine.registration.bindings import same_phone
 from engine.registration.dialled import Dialled
 from engine.registration.places import Places
 from engine.registration.registrar import Registrar
@@ -159,6 +160,7 @@ class Worker:
         self.recorder.on_error = partial(self.refusals.redis, "cdr")
         places = Places(config)
         self.store.leads_here = places.leads_here
+        self.store.same_phone = same_phone
         self.registrar = Registrar(self, places)
         self.takeovers = Takeovers(self, places)
         self.probing = Probing(self)

@@ -6,7 +6,7 @@ is plainly a contact gets through.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 from rules.model import DocumentError
@@ -15,6 +15,7 @@ from rules.model import DocumentError
 # a storm.
 MOST_RUNG = 20
 _LONGEST_MEMBER = 1024
+_MOST_COMPARED = 100
 
 _HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]{2,45}\])"
 # No "?": header fields of a URI would become headers of our INVITE (RFC 3261 19.1.1).
@@ -44,12 +45,17 @@ class Contact:
         path: the Path it registered through, as one or more `<sip:...;lr>` (RFC 3327); or None.
         expires: unix seconds.
         q: preference, 0 to 1.
+        instance: the phone's instance id, a URN in brackets (RFC 5626 4.1); "" = none.
+        reg_id: which of the phone's flows it is (RFC 5626 4.2); "" = none.
     """
 
     uri: str
     path: str | None
     expires: float
     q: float = 1.0
+    # Who a phone is, not where: `engine.registration.bindings` compares that.
+    instance: str = field(default="", compare=False)
+    reg_id: str = field(default="", compare=False)
 
     @property
     def first_hop(self) -> str:
@@ -61,6 +67,7 @@ class Contact:
 def read_contacts(
     members: Iterable[tuple[bytes, float]],
     leads_here: Callable[[str], bool] | None = None,
+    same_phone: Callable[[Contact, Contact], bool] | None = None,
 ) -> tuple[tuple[Contact, ...], Sequence[DocumentError]]:
     """The contacts of a registration, preferred first, and the members that were refused.
 
@@ -68,6 +75,8 @@ def read_contacts(
         members: pairs of member and expiry in unix seconds.
         leads_here: whether a URI leads to whoever would ring it. Such a contact is refused (its
             Path counts, if it has one): each call to it would come back as a call to it.
+        same_phone: whether two contacts are one phone. Then the one that expires last is taken: two
+            would be two INVITEs of one call.
     """
     contacts, refused = [], []
     for member, expires in members:
@@ -78,8 +87,22 @@ def read_contacts(
             contacts.append(contact)
         except DocumentError as error:
             refused.append(error)
+    if same_phone is not None and len(contacts) > 1:
+        contacts = _distinct(contacts, same_phone)
     contacts.sort(key=lambda contact: (-contact.q, -contact.expires))
     return tuple(contacts), refused
+
+
+def _distinct(
+    contacts: list[Contact], same_phone: Callable[[Contact, Contact], bool]
+) -> list[Contact]:
+    """Each phone once, as it was heard of last."""
+    newest = sorted(contacts, key=lambda contact: -contact.expires)
+    kept: list[Contact] = []
+    for contact in newest[:_MOST_COMPARED]:
+        if not any(same_phone(contact, other) for other in kept):
+            kept.append(contact)
+    return kept + newest[_MOST_COMPARED:]
 
 
 def groups(contacts: Sequence[Contact]) -> list[Sequence[Contact]]:
@@ -91,7 +114,8 @@ def groups(contacts: Sequence[Contact]) -> list[Sequence[Contact]]:
 
 
 def read_contact(member: bytes | str, expires: float) -> Contact:
-    """Read a bare URI, or `<URI>;path="<sip:edge;lr>";q=0.5`. Other parameters are ignored.
+    """Read a bare URI, or `<URI>;path="<sip:edge;lr>";q=0.5;+sip.instance="<urn:...>";reg-id=1`.
+    Other parameters are ignored.
 
     Raises:
         DocumentError: of field "contact", "path" or "q".
@@ -103,20 +127,24 @@ def read_contact(member: bytes | str, expires: float) -> Contact:
     if named is None:
         raise DocumentError("contact", text, "is neither a URI nor <URI>;name=value")
     path, q = None, 1.0
+    given = {}
     for name, quoted, bare in _PARAMETER.findall(named["parameters"]):
-        if name.strip().lower() == "path":
-            path = _path(_bare(quoted) if quoted else bare)
-        elif name.strip().lower() == "q":
-            q = _preference(bare)
-    return Contact(_uri("contact", named["uri"]), path, expires, q)
+        given[name.strip().lower()] = _bare(quoted) if quoted else bare.strip()
+    if "path" in given:
+        path = _path(given["path"])
+    if "q" in given:
+        q = _preference(given["q"])
+    instance, reg_id = given.get("+sip.instance", ""), given.get("reg-id", "")
+    return Contact(_uri("contact", named["uri"]), path, expires, q, instance, reg_id)
 
 
-def member_of(uri: str, path: str | None, q: float) -> str:
+def member_of(contact: Contact) -> str:
     """The member of `reg:<number>` that reads back as this contact."""
-    if path is None and q == 1:
-        return uri
-    way = f";path={_quoted(path)}" if path else ""
-    return f"<{uri}>{way}" + (f";q={q:g}" if q != 1 else "")
+    given = [f";path={_quoted(contact.path)}"] if contact.path else []
+    given += [f";q={contact.q:g}"] if contact.q != 1 else []
+    given += [f";+sip.instance={_quoted(contact.instance)}"] if contact.instance else []
+    given += [f";reg-id={contact.reg_id}"] if contact.reg_id else []
+    return f"<{contact.uri}>{''.join(given)}" if given else contact.uri
 
 
 def _quoted(text: str) -> str:

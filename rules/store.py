@@ -64,6 +64,7 @@ class Store:
             may have.
         on_transfer: called with the key of each transfer that a stream tells of.
         leads_here: whether a URI leads to this engine; a contact that does is refused.
+        same_phone: whether two contacts are one phone, which is rung once.
         on_probe: called with the key of each probe that a stream tells of, once everything that
             it told before is in force here.
     """
@@ -87,6 +88,7 @@ class Store:
         self.on_transfer: Callable[[str], None] | None = None
         self.on_probe: Callable[[str], None] | None = None
         self.leads_here: Callable[[str], bool] | None = None
+        self.same_phone: Callable[[Contact, Contact], bool] | None = None
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
         self._cache = Cache(cache_lines, stale_max_s)
@@ -302,7 +304,7 @@ class Store:
         if isinstance(members, ResponseError):
             self._refuse("reg", number, DocumentError("contacts", None, "key is no sorted set"))
         elif members:
-            contacts, bad_members = read_contacts(members, self.leads_here)
+            contacts, bad_members = read_contacts(members, self.leads_here, self.same_phone)
             for bad_member in bad_members:
                 self._refuse("reg", number, bad_member)
         return Slot(Entry.of(line, contacts, refused), Span(0.0), digest)

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.redis_client import Client, Script
+from rules.contact import Contact, member_of, read_contact
+from rules.model import DocumentError
+from rules.store import Unavailable
+from sip.grammar import same_uri, same_urn
 
 SECRET_KEY = "registrar:secret"
 _USED_KEY = "registrar:nonce:"
@@ -19,32 +23,26 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """
 
-# KEYS: reg:<number>. ARGV: now, most contacts, 1 = remove all others, number of URIs, then for each
-# its URI, member and expiry (0 = remove). A member stands for its URI, whatever its q or path were.
-# Returns the members with their expiries, or an empty list when there would be too many.
+# KEYS: reg:<number>. ARGV: how many members it was decided for and these, how many to remove and
+# these, then the expiry and the member of each to add. Returns the members with their expiries; 0
+# when others have written meanwhile.
 _BIND = """
-local now, most, all = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == '1'
-local named = {}
-for n = 0, tonumber(ARGV[4]) - 1 do named[ARGV[5 + 3 * n]] = n end
-local kept, gone = 0, {}
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local expires = tonumber(redis.call('ZSCORE', KEYS[1], member))
-  local uri = string.match(member, '^<([^>]*)>') or member
-  if all or expires <= now or named[uri] then gone[#gone + 1] = member else kept = kept + 1 end
+local expected, members = tonumber(ARGV[1]), redis.call('ZRANGE', KEYS[1], 0, -1)
+if #members ~= expected then return 0 end
+for n = 1, expected do
+  if members[n] ~= ARGV[1 + n] then return 0 end
 end
-for _, n in pairs(named) do
-  if tonumber(ARGV[7 + 3 * n]) > 0 then kept = kept + 1 end
-end
-if kept > most then return redis.error_reply('TOOMANY contacts') end
-for _, member in ipairs(gone) do redis.call('ZREM', KEYS[1], member) end
-for _, n in pairs(named) do
-  local expires = tonumber(ARGV[7 + 3 * n])
-  if expires > 0 then redis.call('ZADD', KEYS[1], expires, ARGV[6 + 3 * n]) end
+local at = 2 + expected
+for n = at + 1, at + tonumber(ARGV[at]) do redis.call('ZREM', KEYS[1], ARGV[n]) end
+for n = at + tonumber(ARGV[at]) + 1, #ARGV, 2 do
+  redis.call('ZADD', KEYS[1], ARGV[n], ARGV[n + 1])
 end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if last[2] then redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])) + 60) end
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 """
+_ATTEMPTS = 20
+Members = list[tuple[bytes, float]]
 
 
 class TooMany(Exception):
@@ -73,21 +71,87 @@ class Bindings:
     async def bind(
         self,
         number: str,
-        changes: Sequence[tuple[str, str, float]],
+        changes: Sequence[Contact],
         *,
         now: float,
         most: int,
         only: bool = False,
-    ) -> list[tuple[bytes, float]]:
-        """Apply (URI, member, expiry in unix seconds or 0) in one step; the contacts afterwards.
+    ) -> Members:
+        """Add these contacts, or remove those whose `expires` is 0, in one step; all afterwards.
 
-        `only` removes every other contact. Raises TooMany, and then nothing is changed.
+        `only` removes every other contact. Raises TooMany when more are added than a line may have,
+        and then nothing is changed.
         """
-        flat = [part for change in changes for part in change]
-        try:
-            found = await self._bind(f"reg:{number}", now, most, int(only), len(changes), *flat)
-        except Exception as error:
-            if "TOOMANY" in str(error):
-                raise TooMany(number) from None
-            raise
-        return [(found[n], float(found[n + 1])) for n in range(0, len(found), 2)]
+        key = f"reg:{number}"
+        for _ in range(_ATTEMPTS):
+            listed = await self._redis.zrange(key, 0, -1, withscores=True)
+            stored = [(bytes(member), float(expires)) for member, expires in listed]
+            gone, added = decide(stored, changes, now=now, most=most, only=only)
+            if not gone and not added:
+                return stored
+            members = [member for member, _ in stored]
+            pairs = [part for contact in added for part in (contact.expires, member_of(contact))]
+            found = await self._bind(key, len(members), *members, len(gone), *gone, *pairs)
+            if found != 0:
+                return [(found[n], float(found[n + 1])) for n in range(0, len(found), 2)]
+        raise Unavailable(f"{key} is changed by others all the time")
+
+
+def decide(
+    stored: Members, changes: Sequence[Contact], *, now: float, most: int, only: bool = False
+) -> tuple[list[bytes], list[Contact]]:
+    """Which members a REGISTER removes and which contacts it adds (RFC 3261 10.3, RFC 5626 6).
+
+    A binding that it names is replaced, whatever its q or Path were. A set that is full makes room:
+    who is heard of now matters more than who would expire first. Raises TooMany.
+    """
+    added: list[Contact] = []
+    for contact in changes:
+        added = [other for other in added if not same_binding(contact, other)]
+        if contact.expires > 0:
+            added.append(contact)
+    if len(added) > most:
+        raise TooMany
+    gone: Members = []
+    kept: Members = []
+    for member, expires in stored:
+        binding = _read(member, expires)
+        named = binding is not None and any(same_binding(binding, change) for change in changes)
+        (gone if only or expires <= now or named else kept).append((member, expires))
+    kept.sort(key=lambda item: item[1])
+    if added:
+        gone += kept[: max(0, len(kept) + len(added) - most)]
+    return [member for member, _ in gone], added
+
+
+def same_binding(one: Contact, other: Contact) -> bool:
+    """Whether a contact takes the place of another: by the flow of one instance of a phone, else by
+    its URI (RFC 5626 6). Several instances may have one URI behind their edges."""
+    if one.instance and one.reg_id and other.instance and other.reg_id:
+        if one.reg_id == other.reg_id and _same_instance(one, other):
+            return True
+        return _same_place(one, other)
+    return same_uri(one.uri.encode(), other.uri.encode())
+
+
+def same_phone(one: Contact, other: Contact) -> bool:
+    """Whether two contacts are one phone, of which a call rings one (RFC 5626 5.3). One URI behind
+    two edges may be two phones: many have the same in their private networks."""
+    both = bool(one.instance and other.instance)
+    return (both and _same_instance(one, other)) or _same_place(one, other)
+
+
+def _same_place(one: Contact, other: Contact) -> bool:
+    return one.path == other.path and same_uri(one.uri.encode(), other.uri.encode())
+
+
+def _same_instance(one: Contact, other: Contact) -> bool:
+    return same_urn(one.instance.encode(), other.instance.encode())
+
+
+def _read(member: bytes, expires: float) -> Contact | None:
+    """None for a member of somebody else's that is no contact."""
+    try:
+        return read_contact(member, expires)
+    except DocumentError:
+        return None

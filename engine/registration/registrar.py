@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from engine.registration import digest
@@ -182,19 +182,18 @@ class Registrar:
         if path is not None and not trusted:
             raise Refusal(403, "misplaced")
         asked = [] if only else [self._change(message, one, path, now) for one in entries]
-        changes = [change for change, _ in asked]
-        for _, contact in asked:
+        for contact in asked:
             if contact.expires and not self._is_a_phones(contact, trusted):
                 raise Refusal(403, "misplaced")
         try:
             found = await self._bindings.bind(
-                number, changes, now=now, most=MOST_CONTACTS, only=only
+                number, asked, now=now, most=MOST_CONTACTS, only=only
             )
         except TooMany:
             raise Refusal(403, "too_many") from None
         contacts, _ = read_contacts(found)
         if path is None and len(headers.entries(message, b"via")) == 1:  # by itself, by no proxy
-            expiries = [0.0] if only else [contact.expires for _, contact in asked]
+            expiries = [0.0] if only else [contact.expires for contact in asked]
             if expiries:
                 self.flows.note(flow, number, max(expiries) - now)
         fields = [told(contact, now) for contact in contacts if contact.expires > now]
@@ -229,8 +228,8 @@ class Registrar:
 
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float
-    ) -> tuple[tuple[str, str, float], Contact]:
-        """One Contact as (URI, member, expiry), and as it is read back; expiry 0 removes it."""
+    ) -> Contact:
+        """One Contact as it is read back; expiry 0 removes it."""
         named = grammar.name_addr(entry)
         uri, given = named.uri.decode("latin-1"), grammar.parameters(named.parameters)
         expires_s = _seconds(given.get(b"expires"))
@@ -243,11 +242,13 @@ class Registrar:
         try:
             q = given.get(b"q", b"")
             preference = min(1.0, float(q)) if q and _Q.fullmatch(q) else 1.0
-            member = member_of(uri, path, preference)
-            contact = read_contact(member, expires)  # what cannot be read back is not written
+            instance = given.get(b"+sip.instance", b"").decode("latin-1")
+            reg_id = given.get(b"reg-id", b"")
+            flow = reg_id.decode() if reg_id.isdigit() and len(reg_id) <= 10 else ""
+            contact = Contact(uri, path, expires, preference, instance, flow)
+            return read_contact(member_of(contact), expires)  # else it is not written
         except (DocumentError, ValueError):
             raise Refusal(400, "malformed") from None
-        return (uri, member, expires), contact
 
 
 def _header_seconds(message: Message) -> int:
@@ -263,8 +264,9 @@ def _seconds(value: bytes | None) -> int | None:
 
 def told(contact: Contact, now: float) -> str:
     """A Contact field of the 200."""
-    q = f";q={contact.q:g}" if contact.q != 1 else ""
-    return f"Contact: <{contact.uri}>{q};expires={max(1, round(contact.expires - now))}"
+    given = member_of(replace(contact, path=None)).removeprefix(contact.uri)
+    given = given.removeprefix(f"<{contact.uri}>")
+    return f"Contact: <{contact.uri}>{given};expires={max(1, round(contact.expires - now))}"
 
 
 def sender_of(request: Request, trusted: Peers) -> str:

@@ -17,6 +17,7 @@ from engine.cli import main
 from engine.commands.documents import Documents
 from engine.live import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
+from rules.contact import Contact
 from rules.layout import ClusterLayout
 from rules.news import News
 from rules.numbers import Numbering
@@ -223,10 +224,13 @@ async def test_the_registrar_binds_and_takes_a_nonce_once(cluster: ClusterServer
             assert not await bindings.use_nonce(nonce, 1, 60)
             assert await bindings.use_nonce(nonce, 2, 60)
         now = time.time()
-        found = await bindings.bind(LINE, [("sip:a@h", "sip:a@h", now + 60)], now=now, most=1)
+        one, other = (Contact(f"sip:{user}@h", None, now + 60) for user in "ab")
+        found = await bindings.bind(LINE, [one], now=now, most=1)
         assert [member for member, _ in found] == [b"sip:a@h"]
         with pytest.raises(TooMany):
-            await bindings.bind(LINE, [("sip:b@h", "sip:b@h", now + 60)], now=now, most=1)
+            await bindings.bind(LINE, [one, other], now=now, most=1)
+        found = await bindings.bind(LINE, [other], now=now, most=1)
+        assert [member for member, _ in found] == [b"sip:b@h"]
     finally:
         await client.aclose()
 

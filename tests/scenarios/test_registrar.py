@@ -321,9 +321,17 @@ async def test_a_contact_nobody_can_call_is_refused(stage: Stage, contact: str) 
 async def test_a_line_has_room_for_ten_phones(stage: Stage) -> None:
     phone = await phone_of(stage)
     many = ", ".join(f"<sip:p{n}@192.0.2.1>" for n in range(10))
+    assert (await phone.register(("Contact", many + ", <sip:p10@192.0.2.1>"))).code == 403
+    assert not stage.redis.exists(f"reg:{phone.number}")
+    many = ", ".join(f"<sip:p{n}@192.0.2.1>" for n in range(9))
+    many += ", <sip:first@192.0.2.1>;expires=500"
     assert (await phone.register(("Contact", many))).code == 200
-    assert (await phone.register(phone.contact())).code == 403
-    assert len(contacts(await phone.register(("Contact", "<sip:p3@192.0.2.1>")))) == 10
+    full = contacts(await phone.register(("Contact", "<sip:p3@192.0.2.1>")))
+    assert len(full) == 10
+    # One more takes the place of the one that would expire first.
+    now = contacts(await phone.register(phone.contact()))
+    assert set(now) == {*full, phone.endpoint.uri()} - {"sip:first@192.0.2.1"}
+    await call_rings(stage, phone)
 
 
 async def test_a_number_that_is_none_is_unknown(stage: Stage) -> None:
@@ -511,3 +519,100 @@ async def test_only_an_edge_says_that_it_goes_by_its_path(stage: Stage) -> None:
     phone = await phone_at(stage, "127.0.0.1")
     paths = [f"<{edge};lr;OB>", "<sip:192.0.2.9;lr>"]
     assert not await is_misplaced(stage, phone, contact, *[("Path", value) for value in paths])
+
+
+async def rung(stage: Stage, number: str, *endpoints: Endpoint) -> int:
+    """How many INVITEs one call brings to these endpoints."""
+    before = {id(call) for endpoint in endpoints for call in endpoint.invited()}
+    call = await stage.call(number)
+    ring = await endpoints[0].incoming()
+    await connect(call, ring)
+    await part(call, ring)
+    calls = [call for endpoint in endpoints for call in endpoint.invited()]
+    return len([call for call in calls if id(call) not in before])
+
+
+async def test_equivalent_contacts_are_one_binding(stage: Stage) -> None:
+    """RFC 3261 10.3 and 19.1.4: however a phone writes its URI when it comes again."""
+    phone = await phone_of(stage)
+    where = f"127.0.0.1:{phone.endpoint.port}"
+    for uri, more in (
+        (f"sip:ua@{where};transport=udp;ob;x=1", ""),
+        (f"SIP:ua@{where};X=1;OB;Transport=UDP", ";expires=100"),
+        (f"sip:%75a@{where};transport=udp", ";q=0.5;expires=200"),
+        (f"sip:u%61@{where};%74ransport=%75dp;y=2", ""),
+    ):
+        answer = await phone.register(("Contact", f"<{uri}>{more}"))
+        assert contacts(answer) == [uri]
+        assert ("q=0.5" in answer.one("Contact")) == ("q=0.5" in more)
+    assert stage.redis.zcard(f"reg:{phone.number}") == 1
+    assert await rung(stage, phone.number, phone.endpoint) == 1
+    for uri in (f"sip:UA@{where};transport=udp", f"sip:ua@{where}", f"sips:ua@{where}"):
+        assert len(contacts(await phone.register(("Contact", f"<{uri}>;expires=0")))) == 1
+    taken = await phone.register(("Contact", f"<sip:ua@{where};transport=Udp;ob>;expires=0"))
+    assert contacts(taken) == []
+
+
+async def test_equivalent_contacts_in_one_request_are_one_binding(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    where = f"127.0.0.1:{phone.endpoint.port}"
+    answer = await phone.register(
+        ("Contact", f"<sip:ua@{where};x=1>, <sip:%75a@{where}>;expires=300"),
+        ("Contact", f"<sip:other@{where};x=1>"),
+    )
+    assert sorted(contacts(answer)) == [f"sip:%75a@{where}", f"sip:other@{where};x=1"]
+
+
+async def test_a_phone_that_others_list_twice_gets_one_invite(stage: Stage) -> None:
+    phone = await phone_of(stage)
+    where = f"127.0.0.1:{phone.endpoint.port}"
+    for n, member in enumerate((
+        f"sip:ua@{where};a=1;b=2",
+        f"SIP:%75a@{where};b=2;A=1",
+        f"<sip:ua@{where}>;q=0.3",
+        f'<sip:elsewhere@{where}>;+sip.instance="<urn:uuid:F81D>"',
+        f'<sip:ua@{where};c>;+sip.instance="<URN:UUID:f81d>"',
+    )):  # fmt: skip
+        stage.register(phone.number, member, expires_s=100 + n)
+    assert await rung(stage, phone.number, phone.endpoint) == 1
+
+
+async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
+    stage: Stage,
+) -> None:
+    """RFC 5626 6: the same instance and flow; nobody is called at the old port."""
+    old = await phone_of(stage)
+    flow = f';+sip.instance="{INSTANCE}";reg-id=1'
+    answer = await old.register(old.contact(flow))
+    assert flow in answer.one("Contact")
+    new = Phone(stage, await stage.endpoint(), old.number)
+    again = f';+SIP.Instance="{INSTANCE.upper()}" ;reg-id=1;expires=300'
+    assert contacts(await new.register(new.contact(again))) == [new.endpoint.uri()]
+    assert await rung(stage, new.number, new.endpoint, old.endpoint) == 1
+    # Another instance is another phone, another flow of one instance another way to it.
+    other = f';+sip.instance="{INSTANCE[:-2]}0>";reg-id=1'
+    assert len(contacts(await old.register(old.contact(other)))) == 2
+    second = f';+sip.instance="{INSTANCE}";reg-id=2'
+    third = Phone(stage, await stage.endpoint(), old.number)
+    assert len(contacts(await third.register(third.contact(second)))) == 3
+    gone = await new.register(new.contact(f'{flow};expires=0'))
+    assert len(contacts(gone)) == 2
+
+
+async def test_phones_of_one_address_behind_two_edges_both_ring(stage: Stage) -> None:
+    """Many phones have the same URI in their private networks: what tells them apart is the way."""
+    edges = [await stage.endpoint(), await stage.endpoint()]
+    phone = await phone_of(stage)
+    contact = "<sip:a@192.168.1.10:5060>"
+    for n, edge in enumerate(edges):
+        flow = f';+sip.instance="<urn:uuid:{n}>";reg-id=1'
+        path = ("Path", f"<{edge.uri('flow')};lr;ob>")
+        answer = await phone.register(("Contact", contact + flow), path)
+        assert len(contacts(answer)) == n + 1
+    call = await stage.call(phone.number)
+    rings = [await edge.incoming() for edge in edges]
+    rings[1].respond(180)
+    await call.receive(180)
+    await connect(call, rings[0])
+    await rings[1].receive("CANCEL")
+    await part(call, rings[0])
