@@ -30,6 +30,7 @@ from rules.outcome import target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
+from sip.farewell import Farewell
 from sip.incoming import Incoming
 from sip.leg import Leg
 from sip.outgoing import Outgoing
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 CAP_REACHED = "fleet_cap"
 CAP = b'Reason: SIP;cause=402;text="out-of-plan cap reached"'
-EXPIRED = b'Reason: Q.850;cause=102;text="session expired"'  # recovery on timer expiry
+EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recovery on timer expiry
 
 
 class Call:
@@ -177,7 +178,7 @@ class Call:
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller
-                other.hangup(headers.reason_field(event.message))
+                other.hangup(event.leg.farewell)
                 if self.story.answered is None:  # the 2xx still waited for the caller's PRACK
                     return Over(Outcome.FAILED, 504 if event.leg is caller else 480, event.why)
                 return Over(Outcome.ANSWERED, 200, event.why)
@@ -190,8 +191,8 @@ class Call:
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
             elif isinstance(event, Stop):
-                caller.hangup(event.reason)
-                self._ringing.farewell = event.reason
+                self._ringing.farewell = Farewell(event.reason)
+                caller.hangup(self._ringing.farewell)
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
@@ -465,11 +466,12 @@ class Call:
         if caller.state <= EARLY:
             code = over.code if over.code >= 300 else 500
             caller.reject(code, over.message, self._ringing.told)
+        farewell = self._ringing.farewell or caller.farewell
         caller.detach()
         caller.hangup()
         for leg in self.story.legs:
             leg.detach()
-            leg.hangup(self._ringing.farewell)
+            leg.hangup(farewell)
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:
         """Ask the call to end: BYE when it is answered, else `code` to the caller. `reason` is a

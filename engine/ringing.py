@@ -25,6 +25,7 @@ from sip.address import Address
 from sip.bodies import body_told
 from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
+from sip.farewell import NOTHING, Farewell
 from sip.incoming import Incoming
 from sip.message import Message
 from sip.names import same_place
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
     from sip.leg import Leg
 
 NO_MESSAGE = Message(b"")
-ELSEWHERE = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
-GIVEN_UP = b"Reason: Q.850;cause=19"  # no answer from the user (RFC 3326)
+ELSEWHERE = Farewell(b'Reason: SIP;cause=200;text="Call completed elsewhere"')
+GIVEN_UP = Farewell(b"Reason: Q.850;cause=19")  # no answer from the user (RFC 3326)
 
 
 class Ringing:
@@ -94,7 +95,7 @@ class Ringing:
         self.holder: Leg | None = None  # whose far end it is that is rung, where it is known
         self.told = b""  # the Reason for a caller who is refused because the call has to end
         self.may_name: May = anybody  # what dialogs the caller may speak of
-        self.farewell = b""  # the caller's Reason, for the legs that its CANCEL ends
+        self.farewell = NOTHING  # what the engine says to all when it ends the call itself
 
     def dial(
         self,
@@ -338,7 +339,7 @@ class Ringing:
             return
         self.attempt.failed(event)
         if stops_all(event.code):
-            self._retire(b"")
+            self._retire(NOTHING)
 
     def _move_on(self) -> None:
         """Silent servers are given up, each for the next of its place; who was given up may still
@@ -348,7 +349,7 @@ class Ringing:
             if branch.move_at <= now and not leg.provisional and branch.server is not None:
                 self._worker.endpoint.names.failed(branch.server)
                 del self._ringing[leg]
-                self._give_up_on(leg, b"")
+                self._give_up_on(leg, NOTHING)
                 self._place_at_next(branch)
         waiting = (branch.move_at for leg, branch in self._ringing.items() if not leg.provisional)
         self._move_at = min(waiting, default=math.inf)
@@ -356,12 +357,11 @@ class Ringing:
     def on_late(self, event: Item | None) -> None:
         """Whatever the current stage of the call has no use for. Raises Over for its end."""
         if isinstance(event, Cancelled):
-            self.farewell = headers.reason_field(event.message)
             raise Over(Outcome.CANCELLED, 487, "caller")
         if isinstance(event, Ended) and event.leg is self._caller:
             raise Over(Outcome.FAILED, 504, event.why)
         if isinstance(event, Stop):
-            self.farewell = self.told = event.reason
+            self.told, self.farewell = event.reason, Farewell(event.reason)
             raise Over(Outcome.FAILED, event.code, event.why)
         if isinstance(event, Answered):
             self._worker.metrics.race("answer_after_cancel")
@@ -382,18 +382,18 @@ class Ringing:
             self.attempt.given_up(leg)
         self._retire(GIVEN_UP)
 
-    def _retire(self, reason: bytes) -> None:
+    def _retire(self, farewell: Farewell) -> None:
         """Give up every ringing leg; until the call is over they may still answer."""
         for leg in self._ringing:
-            self._give_up_on(leg, reason)
+            self._give_up_on(leg, farewell)
         self._ringing.clear()
         self._unresolved.clear()
         self._move_at = math.inf
         self._caller.peer = None
 
-    def _give_up_on(self, leg: Outgoing, reason: bytes) -> None:
+    def _give_up_on(self, leg: Outgoing, farewell: Farewell) -> None:
         leg.peer = None
-        leg.cancel(reason)
+        leg.cancel(farewell)
         self._retired[leg] = None
 
     def check_caller(self, race: str = "caller_gone_in_forward") -> None:

@@ -15,11 +15,6 @@ from sip.pjsip import ffi, lib, string_at
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
-# How long an answered BYE is remembered for its retransmissions (those of 0.5, 1.5, 3.5 and 7.5 s).
-# RFC 3261 17.2.2 has 32 s on UDP; a later copy finds no dialog and gets 481, which ends it as well.
-# Each one holds its dialog, and PJSIP's table of dialogs has 511 chains for all of them.
-BYE_MEMORY_S = 8.0
-
 
 class Dispatch:
     """Finds the leg of each event by its dialog and tells it."""
@@ -28,7 +23,6 @@ class Dispatch:
         self._endpoint = endpoint
         self._loop = endpoint.loop
         self._legs: dict[Any, Leg] = endpoint.legs
-        self._byes: dict[Any, float] = {}  # answered BYEs by transaction, with their loop time
 
     def on_dialog_request(self, rdata: Any) -> int:
         """A request inside a dialog. ACK has no transaction; all others are handled in TRYING."""
@@ -76,7 +70,8 @@ class Dispatch:
     def _on_client_state(self, tsx: Any, cause: int, event: Any) -> None:
         method = tsx.method.id
         if method == pjsip.BYE:
-            return  # a leg is over when it says so
+            self._endpoint.byes.on_client_state(tsx, cause)  # a leg is over when it says so
+            return
         dlg = lib.pjsip_tsx_get_dlg(tsx)
         leg = self._legs.get(dlg)
         is_invite = method == pjsip.INVITE
@@ -115,7 +110,7 @@ class Dispatch:
         if state == pjsip.TSX_TRYING and cause == pjsip.EVENT_RX:
             self._on_server_request(tsx, event.source)
         elif state == pjsip.TSX_TERMINATED and tsx.method.id == pjsip.BYE:
-            self._byes.pop(tsx, None)
+            self._endpoint.byes.on_server_gone(tsx)
         elif state == pjsip.TSX_TERMINATED and tsx.method.id != pjsip.CANCEL:
             leg = self._legs.get(lib.pjsip_tsx_get_dlg(tsx))
             if leg is not None:
@@ -130,25 +125,14 @@ class Dispatch:
             leg.mark(message)
         method = message.method
         wire.counts["in", wire.kind_of(method)] += 1
-        if number in (pjsip.BYE, pjsip.CANCEL) or leg is None:
-            wire.answer(dlg, tsx, rdata, 200 if number in (pjsip.BYE, pjsip.CANCEL) else 481)
-            if number == pjsip.BYE and tsx.state == pjsip.TSX_COMPLETED:
-                self._byes[tsx] = self._loop.time()
-            if leg is None and number == pjsip.BYE:
-                self._endpoint.race("byes_crossed")
-            if leg is not None and number == pjsip.BYE:
-                leg.on_bye(message)
-            elif leg is not None and number == pjsip.CANCEL:
+        if number == pjsip.BYE and leg is not None:
+            leg.on_bye(message, self._endpoint.byes.receive(leg, tsx, rdata))
+        elif number == pjsip.BYE:
+            self._endpoint.byes.refuse(dlg, tsx, rdata)
+            self._endpoint.race("byes_crossed")
+        elif number == pjsip.CANCEL or leg is None:
+            wire.answer(dlg, tsx, rdata, 200 if number == pjsip.CANCEL else 481)
+            if leg is not None:
                 leg.on_cancel(message)
         else:
             leg.on_request(method, tsx, rdata, message)
-
-    def forget_byes(self) -> None:
-        """End the transactions of BYEs that were answered long enough ago."""
-        forgotten = self._loop.time() - BYE_MEMORY_S
-        while self._byes:
-            tsx = next(iter(self._byes))
-            if self._byes[tsx] > forgotten:
-                return
-            del self._byes[tsx]
-            lib.pjsip_tsx_terminate(tsx, 200)

@@ -217,6 +217,11 @@ class Door:
         """Answer a request inside a dialog that its sender has no part in."""
         self._refuse(rdata, 403, "foreign")
 
+    def refuse_unknown(self, rdata: Any) -> None:
+        """Answer a request that names no dialog (RFC 3261 12.2.2); an ACK gets no answer."""
+        if rdata.msg_info.msg.line.req.method.id != pjsip.ACK:
+            self._respond(rdata, 481)
+
     def count_foreign(self, rdata: Any) -> None:
         """The same for an ACK, which gets no answer."""
         self._on_rejected("foreign", lambda: described(rdata))

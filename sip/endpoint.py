@@ -17,6 +17,7 @@ from sip.address import Address
 from sip.answer import Source
 from sip.dispatch import Dispatch
 from sip.door import Door
+from sip.farewell import Byes
 from sip.gate import Gate
 from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming
@@ -103,6 +104,7 @@ class Endpoint:
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.guard = Guard(on_rejected, Speakers(self).refuses, self._reply)
+        self.byes = Byes(self)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
         self.door = Door(
@@ -219,10 +221,12 @@ class Endpoint:
             leg.hangup()
         until = time.monotonic() + deadline_s
         # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
-        while time.monotonic() < until and any(
-            not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values()
+        while time.monotonic() < until and (
+            self.byes.waiting
+            or any(not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values())
         ):
             await asyncio.sleep(TICK_S)
+        self.byes.close()
         self.names.close()
         self.resolving.close()
         await self.streams.close()
@@ -323,7 +327,7 @@ class Endpoint:
         # not make the others wait.
         while self.loop.time() < now + TIMERS_S and lib.pj_timer_heap_poll(self._timers, ffi.NULL):
             pass
-        self._dispatch.forget_byes()
+        self.byes.forget()
 
     # -- actions ----------------------------------------------------------------------------------
 

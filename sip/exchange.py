@@ -14,6 +14,7 @@ from sip import pjsip, session, unrelayed, wire
 from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.events import Refreshed
+from sip.farewell import NOTHING, Farewell
 from sip.headers import requires_100rel
 from sip.message import Message
 from sip.pjsip import lib
@@ -69,7 +70,7 @@ class Exchange:
         self.cseq = 0  # of the request on the peer's side
         self.answered = False
         self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
-        self.cancelled = False  # the asker has given its INVITE up
+        self.cancelled = NOTHING  # what the asker said when it gave its INVITE up
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
         self.early: Early | None = None  # a PRACK: what it acknowledges
         self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
@@ -211,12 +212,12 @@ class Exchanges:
                     peer.exchanges.pass_ack(message)
                 return
 
-    def on_cancel(self) -> None:
+    def on_cancel(self, message: Message) -> None:
         """The asker gave its re-INVITE up."""
         peer = self.leg.peer
         for exchange in self.asked:
             if exchange.invite and not exchange.answered and not exchange.cancelled:
-                exchange.cancelled = True
+                exchange.cancelled = Farewell(message=message)
                 if peer is not None and peer.exchanges is not None:
                     peer.exchanges.cancel(exchange)
                 return
@@ -225,7 +226,8 @@ class Exchanges:
         """CANCEL the INVITE sent to this leg, once a provisional response allows it (9.1)."""
         leg = self.leg
         if exchange.provisional and exchange.tdata is not None and leg.dialog is not None:
-            wire.send_cancel(leg.endpoint.endpt, leg.dialog, exchange.tdata, b"")
+            tries = exchange.cancelled.tries(leg, cancel=True)
+            wire.send_cancel(leg.endpoint.endpt, leg.dialog, exchange.tdata, tries)
             leg.endpoint.loop.call_later(wire.CANCEL_TIMEOUT_S, self._give_up, exchange)
 
     def _give_up(self, exchange: Exchange) -> None:

@@ -37,14 +37,6 @@ def q850_cause(message: Message | None) -> int | None:
     return None
 
 
-def reason_field(message: Message | None) -> bytes:
-    """The whole first Reason header field, to be passed on; empty without one."""
-    if message is None or message.head.lower().find(b"reason") < 0:
-        return b""
-    value = message.first(b"reason")
-    return b"Reason: " + value if value else b""
-
-
 def entries(message: Message, name: bytes) -> list[bytes]:
     """The comma-separated entries of every `name` header, in order."""
     values = message.values(name)

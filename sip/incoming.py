@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sip import wire
 from sip.events import Acked, Cancelled
+from sip.farewell import NOTHING, Bye, Farewell
 from sip.flow import Flow
 from sip.leg import Leg
 from sip.message import Message
@@ -25,7 +25,7 @@ class Incoming(Leg):
     is_caller = True
 
     __slots__ = (
-        "_hangup_reason",
+        "_owed",
         "_phone",
         "_response",
         "flow",
@@ -41,7 +41,7 @@ class Incoming(Leg):
         self._invite = tsx
         self._response: Response | None = response
         response.leg = self
-        self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
+        self._owed: Farewell | None = None  # a BYE, as soon as the ACK is there
         self.invite: Message | None = invite
         self.max_forwards = 70  # as received
         self.source = ""
@@ -115,15 +115,18 @@ class Incoming(Leg):
         self._respond(code, message, extra)
         self._release()
 
-    def hangup(self, reason: bytes = b"") -> None:
+    def _hang_up(self, farewell: Farewell) -> bool:
         """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
         if self.state is CONFIRMED:
-            wire.send_bye(self._dlg, reason)
+            self._endpoint.byes.say(self, farewell)
             self._release()
-        elif self.state is ANSWERED:
-            self._hangup_reason = self._hangup_reason or reason
-        elif self.state <= EARLY:
-            self.reject(480, extra=reason)
+            return True
+        if self.state is ANSWERED:
+            self._owed = self._owed or farewell
+            return True
+        if self.state <= EARLY:
+            self.reject(480, extra=farewell.fields)
+        return False
 
     # -- what the dialog tells --------------------------------------------------------------------
 
@@ -137,8 +140,8 @@ class Incoming(Leg):
             self._endpoint.door.remember(self.invite)
         self._end_invite()
         self._forget_invite()
-        if self._hangup_reason is not None:
-            wire.send_bye(self._dlg, self._hangup_reason)
+        if self._owed is not None:
+            self._endpoint.byes.say(self, self._owed)
             self._release()
             return
         self.tell(Acked(self, message))
@@ -152,17 +155,20 @@ class Incoming(Leg):
             self._endpoint.race("cancel_after_answer")
         super().on_cancel(message)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already. One before the answer ends the early dialog (15.1.2)."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE. One before the answer ends the early dialog (15.1.2)."""
         if self.state <= EARLY:
+            if bye is not None:
+                bye.answer(200)
             self._give_up(message)
             return
         if self.state is ANSWERED:
             self._endpoint.race("bye_before_ack")
             self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
-        super().on_bye(message)
+        super().on_bye(message, bye)
 
     def _give_up(self, message: Message) -> None:
+        self.farewell = Farewell(message=message)
         self._respond(487, None)
         self._release()
         self.tell(Cancelled(self, message))
@@ -182,7 +188,7 @@ class Incoming(Leg):
         if self.state is ANSWERED:
             self._endpoint.race("ack_missing")
             # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
-            wire.send_bye(self._dlg, self._hangup_reason or b"")
+            self._endpoint.byes.say(self, self._owed or NOTHING)
             self._end("ack_timeout")
         elif self.state < ANSWERED:
             self._release()

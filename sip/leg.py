@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sip import wire
 from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
+from sip.farewell import NOTHING, Bye, Farewell
 from sip.message import Message
 from sip.names import is_address, place_of
 from sip.pjsip import lib
@@ -36,6 +37,7 @@ class Leg:
         "_endpoint",
         "_invite",
         "exchanges",
+        "farewell",
         "listener",
         "owner",
         "peer",
@@ -50,6 +52,7 @@ class Leg:
         self._dlg = dlg
         self._invite: Any = None  # the initial INVITE's transaction while it lives
         self.exchanges: Exchanges | None = None
+        self.farewell = NOTHING  # what its far end said when it ended the call
         self.listener: Callable[[Event], None] | None = None
         self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
         self.peer: Leg | None = None  # the other side of the call, while both may talk
@@ -61,13 +64,19 @@ class Leg:
 
     # -- actions ----------------------------------------------------------------------------------
 
-    def hangup(self, reason: bytes = b"") -> None:
-        """End the leg by what its state asks for. `reason` is a whole Reason header field, or
-        empty."""
+    def hangup(self, farewell: Farewell = NOTHING) -> None:
+        """End the leg by what its state asks for, and say `farewell` with it."""
+        if not self._hang_up(farewell) and farewell.bye is not None and not farewell.bye.teller:
+            farewell.bye.answer(200)
+
+    def _hang_up(self, farewell: Farewell) -> bool:
+        """Whether a BYE was sent, or will be."""
         raise NotImplementedError
 
     def detach(self) -> None:
         """Nobody listens any more: whatever still comes, the leg ends itself."""
+        if self.farewell.bye is not None and self.farewell.bye.teller is None:
+            self.farewell.bye.answer(200)
         self.listener = None
         self.owner = None
         self.peer = None
@@ -88,10 +97,11 @@ class Leg:
     def on_cancel(self, message: Message) -> None:
         """A CANCEL, itself answered already: of a relayed INVITE."""
         if self.exchanges is not None:
-            self.exchanges.on_cancel()
+            self.exchanges.on_cancel(message)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        self.farewell = Farewell(message=message, bye=bye)
         self._end("bye", message)
 
     def on_request(self, method: bytes, tsx: Any, rdata: Any, message: Message) -> None:
@@ -105,7 +115,7 @@ class Leg:
         (RFC 3261 14.2)."""
         if self.exchanges is not None and self.exchanges.on_server_gone(tsx):
             self._endpoint.race("ack_missing")
-            wire.send_bye(self._dlg, b"")
+            self._endpoint.byes.say(self, NOTHING)
             self._end("ack_timeout")
 
     def mark(self, message: Message) -> Message:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sip import headers, wire
 from sip.events import Answered, Failed, Progress
+from sip.farewell import NOTHING, Bye, Farewell
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import lib
@@ -23,8 +24,8 @@ class Outgoing(Leg):
 
     __slots__ = (
         "_ack",
-        "_cancel_reason",
         "_cancel_timer",
+        "_said",
         "_tdata",
         "alone",
         "earlies",
@@ -40,7 +41,7 @@ class Outgoing(Leg):
         super().__init__(endpoint, dlg, CALLING)
         self._tdata: Any = None  # the INVITE as sent, which a CANCEL needs
         self._ack = (b"", b"")  # body and media type of the ACK sent, for its repetition
-        self._cancel_reason = b""
+        self._said = NOTHING  # with the CANCEL
         self._cancel_timer: TimerHandle | None = None
         self.alone = False  # no other target can follow, what it says early holds
         self.earlies: Earlies | None = None  # 100rel was offered
@@ -77,34 +78,36 @@ class Outgoing(Leg):
             self._ack = (body, content_type)
         wire.send_ack(self._dlg, self.invite_cseq, body, content_type)
 
-    def cancel(self, reason: bytes = b"") -> None:
-        """Give up. `reason` is a whole Reason header field, or empty.
+    def cancel(self, farewell: Farewell = NOTHING) -> None:
+        """Give up, and say `farewell` with it.
 
         The leg still tells how it ends: a 200 may cross the CANCEL.
         """
         if self.state not in (CALLING, EARLY):
             return
         self.state = CANCELLING
-        self._cancel_reason = reason
+        self._said = farewell
         self._cancel_timer = self._endpoint.loop.call_later(
             wire.CANCEL_TIMEOUT_S, self._cancel_expired
         )
         if self.provisional:  # RFC 3261 9.1: not before a provisional response
             self._send_cancel()
 
-    def hangup(self, reason: bytes = b"") -> None:
+    def _hang_up(self, farewell: Farewell) -> bool:
         """CANCEL, ACK and BYE, or BYE."""
         if self.state is ANSWERED:
             self.accept()
         if self.state is CONFIRMED:
-            wire.send_bye(self._dlg, reason)
+            self._endpoint.byes.say(self, farewell)
             self._release()
-        else:
-            self.cancel(reason)
+            return True
+        self.cancel(farewell)
+        return False
 
     def _send_cancel(self) -> None:
         if self._tdata is not None and self._invite is not None:
-            wire.send_cancel(self._endpoint.endpt, self._dlg, self._tdata, self._cancel_reason)
+            tries = self._said.tries(self, cancel=True)
+            wire.send_cancel(self._endpoint.endpt, self._dlg, self._tdata, tries)
 
     def _cancel_expired(self) -> None:
         if self._invite is not None:
@@ -165,12 +168,13 @@ class Outgoing(Leg):
         elif self.state is CONFIRMED:
             wire.send_ack(self._dlg, cseq, *self._ack)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
         if self.state < ANSWERED:
             self._endpoint.illegal("bye")  # the callee must answer the INVITE, not end it
+            if bye is not None:
+                bye.answer(200)
         else:
-            super().on_bye(message)
+            super().on_bye(message, bye)
 
     # -- inside -----------------------------------------------------------------------------------
 

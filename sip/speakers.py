@@ -41,7 +41,14 @@ class Speakers:
         source = string_at(rdata.pkt_info.src_name)
         if source in self._endpoint.trusted:
             return False
-        leg = self._leg_of(rdata)
+        dlg = self._dialog_of(rdata)
+        if dlg is None:
+            return False
+        if dlg == ffi.NULL:
+            # mod-ua compares no Call-IDs, and would find one all the same (sip_ua_layer.c).
+            self._endpoint.door.refuse_unknown(rdata)
+            return True
+        leg = self._endpoint.legs.get(dlg)
         if leg is None or leg.dialog is None:
             return False
         known = self._is_of(leg, _plain(source.decode("ascii")))
@@ -56,23 +63,26 @@ class Speakers:
             self._endpoint.door.refuse_foreign(rdata)
         return True
 
-    def _leg_of(self, rdata: Any) -> Leg | None:
-        """The leg whose dialog a request belongs to."""
+    def _dialog_of(self, rdata: Any) -> Any:
+        """The dialog that a request belongs to; None outside any, NULL when it names one that is
+        not there."""
         info = rdata.msg_info
-        if info.msg.line.req.method.id == pjsip.CANCEL:
+        method = info.msg.line.req.method.id
+        if method == pjsip.CANCEL:
             # A CANCEL finds its dialog through the INVITE's transaction, whatever its tags.
             pool, key = rdata.tp_info.pool, self._key
             if lib.pjsip_tsx_create_key(pool, key, _UAS, wire.INVITE, rdata) != 0:
                 return None
             tsx = lib.pjsip_tsx_layer_find_tsx(key, 0)
-            dlg = lib.pjsip_tsx_get_dlg(tsx) if tsx != ffi.NULL else ffi.NULL
-        elif info.to.tag.slen == 0:
+            return None if tsx == ffi.NULL else lib.pjsip_tsx_get_dlg(tsx) or None
+        if info.to.tag.slen == 0 or method == pjsip.REGISTER:
             return None
-        else:
-            tags = ffi.addressof(info.to, "tag"), ffi.addressof(getattr(info, "from"), "tag")
-            call_id = ffi.addressof(info.cid, "hvalue")
-            dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
-        return self._endpoint.legs.get(dlg) if dlg != ffi.NULL else None
+        tags = ffi.addressof(info.to, "tag"), ffi.addressof(getattr(info, "from"), "tag")
+        call_id = ffi.addressof(info.cid, "hvalue")
+        dlg = lib.pjsip_ua_find_dialog(call_id, *tags, 0)
+        if dlg == ffi.NULL:  # a far end without a tag yet, or for good, is found by any
+            dlg = lib.pjsip_ua_find_dialog(call_id, tags[0], wire.borrow(0, b""), 0)
+        return dlg
 
     def _is_of(self, leg: Leg, source: str) -> bool | None:
         """Whether a leg's far end, or a proxy on the way to it, is at this address; None while a

@@ -245,25 +245,31 @@ def sample(dlg: Any) -> Message | None:
     return Message(text_) if text_ else None
 
 
-def send_bye(dlg: Any, reason: bytes) -> None:
-    """BYE, with a whole Reason header field if there is one and it fits."""
-    tdata = create_request(dlg, BYE, reason, b"", b"", measure=True)
-    if tdata is None and reason:
-        tdata = create_request(dlg, BYE, b"", b"", b"", measure=True)
-    if tdata is not None:
-        send_request(dlg, tdata, "BYE")
+def send_bye(dlg: Any, tries: Iterator[tuple[bytes, bytes, bytes]]) -> None:
+    """BYE, with the first of these header texts and bodies that fits."""
+    for block, body, content_type in tries:
+        tdata = create_request(dlg, BYE, block, body, content_type, measure=True)
+        if tdata is not None:
+            send_request(dlg, tdata, "BYE")
+            return
 
 
-def send_cancel(endpt: Any, dlg: Any, invite: Any, reason: bytes) -> None:
-    """CANCEL the INVITE whose transmitted data is `invite` (RFC 3261 9.1)."""
-    if lib.pjsip_endpt_create_cancel(endpt, invite, _created) == 0:
+def send_cancel(
+    endpt: Any, dlg: Any, invite: Any, tries: Iterator[tuple[bytes, bytes, bytes]]
+) -> None:
+    """CANCEL the INVITE whose transmitted data is `invite` (RFC 3261 9.1), as `send_bye`."""
+    for block, body, content_type in tries:
+        if lib.pjsip_endpt_create_cancel(endpt, invite, _created) != 0:
+            return
         tdata = _created[0]
-        if reason:
-            add_block(tdata, reason)
+        if block:
+            add_block(tdata, block)
+        if body:
+            set_body(tdata, body, content_type)
         if fits(tdata):
             send_request(dlg, tdata, "CANCEL")
-        else:
-            lib.pjsip_tx_data_dec_ref(tdata)
+            return
+        lib.pjsip_tx_data_dec_ref(tdata)
 
 
 def answer(dlg: Any, tsx: Any, rdata: Any, code: int) -> None:

@@ -334,6 +334,7 @@ class Endpoint(asyncio.DatagramProtocol):
         headers: Headers = (),
         body: bytes = b"",
         content_type: str = "application/sdp",
+        send: bool = True,
     ) -> Call:
         """Send a first request to `peer` for the number `called` there, or for `uri`; the call it
         begins."""
@@ -356,7 +357,8 @@ class Endpoint(asyncio.DatagramProtocol):
         call = Call(self, peer, first, caller=True)
         call.sent.append(first)
         self.calls.append(call)
-        self.send(first.raw, peer)
+        if send:
+            self.send(first.raw, peer)
         return call
 
     async def incoming(self, user: str = "", wait_s: float = WAIT_S) -> Call:

@@ -25,6 +25,13 @@ async def ringing(stage: Stage, **fields: object) -> tuple[Call, Call]:
     return call, ring
 
 
+def lines_of(message: Message) -> list[tuple[str, str]]:
+    """The header fields of a message, but its length."""
+    names = {"call-id": "Call-ID"}
+    fields = [(n, v) for n, v in message.headers if n != "content-length"]
+    return [(names.get(n, n.title()), v) for n, v in fields]
+
+
 def forget_tag(ring: Call) -> None:
     """From now on the phone names no tag of its own."""
     ring.tag = ""
@@ -149,8 +156,7 @@ async def test_an_answer_without_a_tag_to_a_reinvite(stage: Stage) -> None:
     call.request("INVITE", body=OFFER_BYTES)
     request = await ring.receive("INVITE")
     tagged = ring.respond(100, to=request)
-    lines = [(name.title(), value) for name, value in tagged.headers if name != "content-length"]
-    lines = [(n, untagged(v) if n == "To" else v) for n, v in lines]
+    lines = [(n, untagged(v) if n == "To" else v) for n, v in lines_of(tagged)]
     raw = build("SIP/2.0 200 OK", lines, ANSWER_BYTES)
     ring.endpoint.send(raw, ring.peer)
     call.ack(await call.receive(200))
@@ -178,3 +184,33 @@ async def test_a_second_phone_of_a_fork_that_has_no_tag_harms_nobody(stage: Stag
     assert (await exchange(call, ring, "INFO")).to_tag == ring.tag
     await call.hang_up()
     await ring.receive("BYE")
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_whoever_has_no_part_in_the_call_is_not_obeyed_for_want_of_a_tag(
+    stage: Stage, answered: bool
+) -> None:
+    """A far end without a tag is found by any; its address still has to be the right one."""
+    call, ring = await ringing(stage)
+    if answered:
+        say(ring, 200, ANSWER_BYTES)
+        call.ack(await call.receive(200))
+        await ring.receive("ACK")
+    stranger = await stage.endpoint("127.0.0.9")
+    ours, theirs = ring.first.one("From"), ring.first.one("To")
+    for call_id, code in ((ring.call_id, 403), ("another", 481)):
+        for tag in ("", ";tag=guess"):
+            said = stranger.start(stage.engine.address, "x", method="BYE", to=ours, send=False)
+            lines = [(n, theirs + tag if n == "From" else v) for n, v in lines_of(said.first)]
+            lines = [(n, call_id if n == "Call-ID" else v) for n, v in lines]
+            stranger.send(build(said.first.start, lines), stage.engine.address)
+            said.call_id = call_id
+            assert (await said.final("BYE")).code == code
+            stranger.calls.remove(said)
+    if not answered:
+        say(ring, 200, ANSWER_BYTES)
+        call.ack(await call.receive(200))
+        await ring.receive("ACK")
+    await exchange(call, ring, "INFO")
+    await ring.hang_up()
+    await call.receive("BYE")
