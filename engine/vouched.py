@@ -42,12 +42,16 @@ def caller_of(invite: Message, numbering: Numbering) -> Caller:
 
 def shown_caller(invite: Message, numbering: Numbering) -> tuple[str, str]:
     """The number that a call shows (E.164) and how it is known; empty without one. Where what is
-    asserted is no number, that of From is shown."""
+    asserted is no number, that of From is shown, else that of Remote-Party-ID: who withholds the
+    number may have it there alone."""
     caller = caller_of(invite, numbering)
     if caller.number is not None:
         return caller.number, ASSERTED if caller.asserted else FROM
-    number = _number_in(invite, b"from", numbering) if caller.asserted else None
-    return (number, FROM) if number is not None else ("", "")
+    for name in (b"from", b"remote-party-id"):
+        number = _number_in(invite, name, numbering)
+        if number is not None:
+            return number, FROM
+    return "", ""
 
 
 def _number_in(invite: Message, name: bytes, numbering: Numbering) -> str | None:

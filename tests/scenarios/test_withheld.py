@@ -376,12 +376,15 @@ async def test_a_record_keeps_a_withheld_number_for_operators_alone(stage: Stage
     for caller, headers, withheld in (
         (number, [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")], True),
         (number, [("Remote-Party-ID", f"<sip:{number}@h>;privacy=full")], True),
+        ("", [("Remote-Party-ID", f"<sip:{number}@h>;privacy=full")], True),
         (own, [("Privacy", "user"), ("P-Asserted-Identity", f"<tel:{own}>")], True),
         (number, [("Privacy", "history")], False),
         (number, [("Privacy", "none")], False),
     ):
         line, phone = await stage.line_with_phone()
-        call = await stage.call(line, caller=caller, headers=headers)
+        from_ = "" if caller else ANONYMOUS
+        call = await stage.call(line, caller=caller, from_=from_, headers=headers)
+        caller = caller or number
         ring = await phone.incoming()
         told = next(c for c in json.loads(stage.engine.get("/calls")[1]) if c["called"] == line)
         assert (told["caller"], told["withheld"]) == ("" if withheld else caller, withheld)
