@@ -8,6 +8,9 @@ ARGS ?=
 TESTS_AT_ONCE ?= 3
 VENV := .venv
 READY := $(VENV)/.installed
+# The SIP core in C, for as long as its sources say the same: setup.py.
+COMPILED := $(VENV)/.compiled
+CORE := setup.py $(wildcard sip/core/*.py sip/core/*.pxd)
 API_VENV := .venv-api
 API_READY := $(API_VENV)/.installed
 AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
@@ -50,11 +53,11 @@ bench: install
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
-lint: install
+lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-install: $(READY)
+install: $(READY) $(COMPILED)
 
 $(READY): requirements.lock pyproject.toml
 	@set -euo pipefail; python='$(PYTHON)'; \
@@ -68,6 +71,13 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--no-build-isolation --editable .; \
 	touch $@
+
+# A missing compiler stops nothing: the core then runs as Python, slower.
+$(COMPILED): $(READY) $(CORE)
+	@command -v cc >/dev/null || { [ "$$(id -u)" -eq 0 ] && $(call apt_install,gcc libc6-dev \
+		libpython3-dev); } || echo "no C compiler: the SIP core runs uncompiled"
+	@$(VENV)/bin/python setup.py --quiet build_ext || echo "the SIP core runs uncompiled"
+	@touch $@
 
 $(API_READY): requirements-api.lock $(READY)
 	@$(VENV)/bin/python -m venv --clear $(API_VENV)

@@ -1,0 +1,90 @@
+"""The compiled SIP core. Everything else about the package is in pyproject.toml.
+
+In a wheel the extensions lie beside their Python files. In a checkout (`make install`,
+`python setup.py build_ext`) they lie in build/core/, in a directory named after what their sources
+say: one that is out of date is never found. Each is optional: without a compiler the Python files
+serve, only slower.
+"""
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+core = runpy.run_path(str(ROOT / "sip/core/compiled.py"))
+PACKAGE = "sip.core"
+OPTIONS = {"boundscheck": True, "nonecheck": True, "wraparound": False, "language_level": 3}
+# Signed overflow wraps; a frame pointer, so that a profiler sees the callers.
+# What every message passes is worth a second pass of the compiler; the rest is quick to build.
+FLAGS = ["-O1", "-g0", "-fwrapv", "-fno-omit-frame-pointer", "-w"]
+HOT = ("grammar", "message", "transaction", "udp")
+
+
+class Build(build_ext):
+    """Builds out of the tree unless a wheel is being made."""
+
+    @property
+    def _is_for_wheel(self) -> bool:
+        return "bdist_wheel" in self.distribution.command_obj and not self.inplace
+
+    def run(self) -> None:
+        self.parallel = self.parallel or os.cpu_count()
+        super().run()
+        made = Path(self.build_lib) / "sip/core"
+        if self._is_for_wheel or not list(made.glob("*.so")):
+            return
+        # All of them or none: half a compiled core is nothing that anybody has tested.
+        target = core["directory"]()
+        if len(list(made.glob("*.so"))) == len(self.extensions):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for old in target.parent.iterdir():
+                if old.name.endswith(sys.implementation.cache_tag):
+                    os.system(f"rm -rf '{old}'")  # of sources that are no more
+            made.rename(target)
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        if not self._is_for_wheel:
+            self.inplace = False
+            self.build_temp = "build/core-temp"
+            self.build_lib = "build/core-new"
+
+
+def extensions() -> list[Extension]:
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        print("Cython is missing: the SIP core is not compiled", file=sys.stderr)
+        return []
+    made = [
+        Extension(
+            f"{PACKAGE}.{name}",
+            [f"sip/core/{name}.py"],
+            extra_compile_args=[*FLAGS, *(["-O2"] if name in HOT else [])],
+        )
+        for name in core["MODULES"]
+        if (ROOT / f"sip/core/{name}.py").exists()
+    ]
+    compiled = cythonize(
+        made, build_dir="build/core-c", compiler_directives=OPTIONS, quiet=True, nthreads=2
+    )
+    for extension in compiled:
+        extension.optional = True  # cythonize loses it
+    return compiled
+
+
+class Wheel(bdist_wheel):
+    """Named so that Build finds it."""
+
+
+os.chdir(ROOT)
+is_making = any(word in sys.argv for word in ("build_ext", "bdist_wheel"))
+setup(
+    ext_modules=extensions() if is_making else [],
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel},
+)

@@ -1,0 +1,53 @@
+"""What native.pxd does in C, in Python: for the core uncompiled, and for type checkers.
+
+A source is opaque to the core: whom `receive` heard, and whom `transmit` sends to. Here it is the
+socket's own address tuple, in C the bytes of a sockaddr; `udp.py` reads both.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Any
+
+LARGEST = 65535  # bytes of a datagram
+Kinds = bytearray
+Offsets = list[int]
+Source = Any
+
+
+def cut(data: bytes, start: int, end: int) -> bytes:
+    """A slice whose ends must lie inside; in C 18 ns instead of the 61 of a slice object."""
+    if start < 0 or start > end or end > len(data):
+        raise IndexError("slice outside the message")
+    return data[start:end]
+
+
+def seek(data: bytes, c: int, start: int) -> int:
+    """Where the byte `c` next is in `data`, or its length; in C 5 ns where bytes.find takes 100."""
+    if start < 0 or start > len(data):
+        raise IndexError("outside the message")
+    at = data.find(c, start)
+    return len(data) if at < 0 else at
+
+
+def receive(udp: socket.socket, fd: int) -> tuple[bytes, Source] | None:
+    """A datagram and who sent it, None when nothing waits. Errors that an earlier datagram caused
+    (ICMP) are passed over."""
+    while True:
+        try:
+            return udp.recvfrom(LARGEST)
+        except BlockingIOError:
+            return None
+        except OSError:
+            continue
+
+
+def transmit(udp: socket.socket, fd: int, data: bytes, source: Source) -> bool:
+    """Send a datagram; False when the kernel does not take it."""
+    try:
+        udp.sendto(data, source)
+    except OSError as error:
+        # A full buffer is a datagram lost, as any other: it is repeated.
+        return error.errno in (errno.EAGAIN, errno.ENOBUFS)
+    return True

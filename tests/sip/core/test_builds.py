@@ -1,0 +1,71 @@
+"""The two builds of the core: compiled out of the tree, and the Python files themselves."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sip.core import compiled, message
+
+ROOT = Path(__file__).resolve().parents[3]
+is_compiled = message.__file__.endswith(".so")
+
+
+def python(*arguments: str, core: str) -> str:
+    """What a fresh interpreter prints, with the core that is asked for."""
+    ran = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, compiled.SWITCH: core},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
+    return ran.stdout
+
+
+def test_no_extension_lies_in_the_tree() -> None:
+    """One beside its Python file would win silently, however old it is."""
+    assert not list((ROOT / "sip").rglob("*.so"))
+
+
+def test_an_extension_whose_source_has_changed_is_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "sip" / "core"
+    package.mkdir(parents=True)
+    source = package / "message.py"
+    source.write_text("x = 1\n")
+    monkeypatch.setattr(compiled, "HERE", package)
+    monkeypatch.delenv(compiled.SWITCH, raising=False)
+    assert compiled.search_path() == []
+    made = compiled.directory()
+    made.mkdir(parents=True)
+    assert compiled.search_path() == [str(made)]
+    source.write_text("x = 2\n")
+    assert compiled.search_path() == []
+
+
+def test_every_module_that_is_to_be_compiled_is_there() -> None:
+    assert [name for name in compiled.MODULES if not (compiled.HERE / f"{name}.py").exists()] == []
+
+
+def test_what_is_compiled_is_in_force_and_can_be_left_out() -> None:
+    show = "from sip.core import layer, message; print(message.__file__, layer.__file__)"
+    names = python("-c", show, core="python").split()
+    assert all(name.endswith(".py") for name in names)
+    if not is_compiled:
+        pytest.skip("the core is not compiled here")
+    assert all(name.endswith(".so") for name in python("-c", show, core="own").split())
+
+
+@pytest.mark.skipif(not is_compiled, reason="the Python files are what is tested already")
+def test_the_python_files_pass_the_same_tests() -> None:
+    """Compiled and uncompiled: integers wrap in one of them only, attributes begin unset."""
+    tests = ROOT / "tests" / "sip" / "core"
+    python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(tests), core="python")
