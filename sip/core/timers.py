@@ -1,0 +1,85 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
+"""One wheel for every timer of the core.
+
+There are no timer objects. Who wants to be called keeps the tick that `after` gave and compares it
+with the one that `on_tick` brings: a timer that was stopped, or started anew, lapses in its slot.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, Protocol
+
+import cython
+
+TICK_MS = cython.declare(cython.int, 10)
+SLOTS = cython.declare(cython.int, 8192)  # 82 s; what is further away waits in a heap
+SPAN_MS = TICK_MS * SLOTS
+
+
+class Timed(Protocol):
+    """Who can wait in the wheel."""
+
+    def on_tick(self, tick: int) -> None:
+        """The tick has come that `after` named, or one that matters no more. Never raises."""
+
+
+@cython.final
+@cython.cclass
+class Wheel:
+    """Timers by the tick at which they are due. The clock is the caller's: `run` is told the time.
+
+    Attributes:
+        waiting: how many there are, lapsed ones included.
+    """
+
+    waiting: int = cython.declare(cython.longlong, visibility="public")
+    _slots: list[Any]
+    _far: list[Any]  # heap of (tick, order, who)
+    _order: cython.longlong
+    _tick: cython.longlong  # the last one done
+    _now: cython.longlong
+
+    def __init__(self, now_ms: int) -> None:
+        self._slots = [[] for _ in range(SLOTS)]
+        self._far = []
+        self._order = 0
+        self._tick = self._now = now_ms // TICK_MS
+        self.waiting = 0
+
+    def after(self, who: Timed, ms: int) -> int:
+        """Call `who.on_tick` in so many milliseconds, not earlier; the tick at which."""
+        tick: cython.longlong = self._now + (ms + TICK_MS - 1) // TICK_MS
+        if tick <= self._tick:
+            tick = self._tick + 1
+        self.waiting += 1
+        if tick - self._tick >= SLOTS:
+            self._order += 1
+            heapq.heappush(self._far, (tick, self._order, who))
+        else:
+            slot: list[Any] = self._slots[tick % SLOTS]
+            slot.append(who)
+        return tick
+
+    def run(self, now_ms: int) -> None:
+        """The time is `now_ms`: call all that are due."""
+        slot: list[Any]
+        now: cython.longlong = now_ms // TICK_MS
+        if now <= self._now:
+            return
+        self._now = now
+        while self._tick < now:
+            if self.waiting == 0:
+                self._tick = now
+                return
+            self._tick += 1
+            while self._far and self._far[0][0] - self._tick < SLOTS:
+                tick, _, who = heapq.heappop(self._far)
+                slot = self._slots[tick % SLOTS]
+                slot.append(who)
+            slot = self._slots[self._tick % SLOTS]
+            if slot:
+                self._slots[self._tick % SLOTS] = []
+                self.waiting -= len(slot)
+                for who in slot:
+                    who.on_tick(self._tick)
