@@ -33,8 +33,8 @@ from sip.events import Acked, Ended, Refreshed
 from sip.farewell import Farewell
 from sip.incoming import Incoming
 from sip.leg import Leg
-from sip.outgoing import Outgoing
 from sip.replaces import names_dialogs
+from sip.stack import Outgoing
 from sip.state import ANSWERED, EARLY
 
 if TYPE_CHECKING:

@@ -23,14 +23,14 @@ from rules.outcome import stops_all
 from sip import crossing, headers, session
 from sip.address import Address
 from sip.bodies import body_told
-from sip.endpoint import DialError, TooLarge
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.incoming import Incoming
 from sip.message import Message
 from sip.names import same_place
-from sip.outgoing import Outgoing
 from sip.replaces import End, May, anybody, names_dialogs
+from sip.settings import DialError, TooLarge
+from sip.stack import Outgoing
 from sip.state import ANSWERED, ENDED
 
 if TYPE_CHECKING:

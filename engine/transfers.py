@@ -36,8 +36,8 @@ from rules.billing import billing_class
 from rules.model import tariff_of
 from rules.store import TRANSFER_PREFIX, Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip.outgoing import Outgoing
 from sip.referral import nothing
+from sip.stack import Outgoing
 
 if TYPE_CHECKING:
     from engine.route import Route

@@ -42,8 +42,9 @@ from engine.transfers import Transfers
 from rules.fleets import Fleets
 from rules.store import Store
 from rules.trouble import REDIS_ERRORS
-from sip.endpoint import Address, Endpoint, ListenError, Settings
-from sip.pjsip import LayoutError
+from sip.address import Address
+from sip.settings import LayoutError, ListenError, Settings
+from sip.stack import Endpoint
 
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0

@@ -20,6 +20,7 @@ from sip.privacy import wish_of
 from sip.reliable import Reliable
 from sip.request import Request
 from sip.response import Response
+from sip.settings import LayoutError
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -186,7 +187,7 @@ class Door:
         # Line ends before the start line belong to the packet, not to the message.
         clean = rdata.pkt_info.packet[0] not in (b"\r", b"\n")
         if datagrams and clean and rdata.pkt_info.len != rdata.msg_info.len:
-            raise pjsip.LayoutError(
+            raise LayoutError(
                 f"PJSIP's layout differs at rx_data.pkt_info.len: read {rdata.pkt_info.len}, "
                 f"expected {rdata.msg_info.len}"
             )

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from sip import backlog, pjsip, stream_api, wire
@@ -33,45 +31,18 @@ from sip.replaces import Dialogs
 from sip.request import Request, Requests
 from sip.resolving import Resolving
 from sip.room import Room
+from sip.seen import Seen
+from sip.settings import DialError, LayoutError, ListenError, Settings, TooLarge
 from sip.sieve import Sieve
 from sip.speakers import Speakers
 from sip.streams import Streams
-from sip.tracing import PRIORITY, Seen, Tracing
-from sip.transports import ListenError, Transports
+from sip.tracing import PRIORITY, Tracing
+from sip.transports import Transports
 
 __all__ = ["Address", "DialError", "Endpoint", "ListenError", "Settings", "TooLarge"]
 
 TICK_S = 0.02  # PJSIP's timers
 TIMERS_S = 0.005  # of each tick, at most, while more of them are due
-
-
-class DialError(ValueError):
-    """An outgoing leg could not even be made: its URI or a route does not parse."""
-
-
-class TooLarge(DialError):
-    """The INVITE of an outgoing leg does not fit a packet."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
-    most TCP and TLS connections at once, `connections_per_source` how many of them a source that is
-    no trusted peer may have, `idle_connection_s` how long one may stand idle whose source never
-    registered a phone or placed a call, `nameservers` pairs of address and port (None = this
-    machine's)."""
-
-    listen: tuple[Address, ...]
-    advertise: str | None
-    trusted_peers: tuple[str, ...]
-    registrar_peers: tuple[str, ...]
-    outbound_proxy: str | None
-    nameservers: tuple[tuple[str, int], ...] | None = None
-    connections: int = 10_000
-    connections_per_source: int = 2500
-    idle_connection_s: float = 60.0
-    server_tls: ssl.SSLContext | None = None
-    client_tls: ssl.SSLContext | None = None
 
 
 class Endpoint:
@@ -285,7 +256,7 @@ class Endpoint:
             setattr(module, field, ffi.cast("void *", callback) if "_tx_" in field else callback)
             kept.append(callback)
         if lib.pjsip_endpt_register_module(self.endpt, module) != 0 or module.id < 0:
-            raise pjsip.LayoutError("PJSIP's layout differs at module.id: it was not registered")
+            raise LayoutError("PJSIP's layout differs at module.id: it was not registered")
         return module, kept
 
     def callback(self, kind: str, function: Callable[..., Any]) -> Any:

@@ -19,6 +19,8 @@ import cffi
 import pjsua2
 from pjsua2 import _pjsua2
 
+from sip.settings import LayoutError
+
 VERSION = "2.15.1"
 
 UAC = 0  # the other role is that of a server
@@ -186,10 +188,6 @@ const pjsip_method *pjsip_get_invite_method(void);
 const pjsip_method *pjsip_get_ack_method(void);
 const pjsip_method *pjsip_get_bye_method(void);
 """
-
-
-class LayoutError(RuntimeError):
-    """The PJSIP library is not the one these declarations describe; says which field differs."""
 
 
 def load(cdef: str = CDEF) -> tuple[cffi.FFI, Any]:

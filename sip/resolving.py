@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sip import stream_api, wire
 from sip.address import Address
 from sip.names import Place, address_of
-from sip.pjsip import LayoutError, bytes_at, ffi, lib
+from sip.pjsip import bytes_at, ffi, lib
+from sip.settings import LayoutError
 from sip.stream_api import IPV6, TCP, TLS, UDP
 
 if TYPE_CHECKING:

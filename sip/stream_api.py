@@ -12,7 +12,8 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from sip import wire
-from sip.pjsip import LayoutError, ffi, lib
+from sip.pjsip import ffi, lib
+from sip.settings import LayoutError
 
 UDP, TCP, TLS, IPV6 = 1, 2, 3, 128
 RELIABLE, SECURE, DATAGRAM = 1, 2, 4

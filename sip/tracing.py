@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from sip import stream_api
-from sip.pjsip import LayoutError, ffi
+from sip.pjsip import ffi
+from sip.seen import Place, Seen
+from sip.settings import LayoutError
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -32,19 +34,6 @@ typedef struct {
 PRIORITY = 7  # just inside PJSIP's transports (8): the first to see what comes, the last what goes
 REMEMBERED = 200_000  # Call-IDs of outgoing legs, with that of their caller
 _CALL_ID = re.compile(rb"^(?:call-id|i)[ \t]*:[ \t]*([^\s]+)", re.IGNORECASE | re.MULTILINE)
-Place = tuple[str, int]
-
-
-class Seen(NamedTuple):
-    """A message on the wire: unix seconds, "udp", "tcp" or "tls", from where to where, its bytes,
-    and the Call-ID of the caller's leg of the call it belongs to."""
-
-    at: float
-    transport: str
-    source: Place
-    destination: Place
-    message: bytes
-    call: bytes
 
 
 class Tracing:

@@ -14,13 +14,10 @@ from sip import wire
 from sip.address import Address, fits_family, reached_by
 from sip.names import place_of
 from sip.pjsip import ffi, lib
+from sip.settings import ListenError
 from sip.streams import Streams
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
-
-
-class ListenError(OSError):
-    """An address of `sip.listen` could not be used; says which and why."""
 
 
 class Transports:

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 
 from engine.config import Address
-from sip.tracing import Seen
+from sip.seen import Seen
 
 BUFFER = 20_000  # messages
 SEND_INTERVAL_S = 0.05

@@ -454,9 +454,7 @@ class Message:
             i += 1
         self.cseq = unsigned(v, 0, i)
         self.cseq_method = trimmed(v, i, end)
-        if self.cseq < 0 or self.cseq > CSEQ_MAX or not self.cseq_method:
-            self._fail(400, "CSeq")
-        elif self.status == 0 and self.cseq_method != self.method:
+        if self.cseq < 0 or self.cseq > CSEQ_MAX or not self.cseq_method or (self.status == 0 and self.cseq_method != self.method):
             self._fail(400, "CSeq")
 
     @cython.cfunc

@@ -477,7 +477,7 @@ class Server(Transaction):
         if self.state > _PROCEEDING:
             return False
         self._on(_event(code), data, code, None)
-        return self.state != _TERMINATED or code >= 200 and bool(self.way.reliable)
+        return self.state != _TERMINATED or (code >= 200 and bool(self.way.reliable))
 
     def receive_again(self) -> None:
         """Its request came again."""

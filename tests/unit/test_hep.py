@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 
 from engine.telemetry.hep import packet
-from sip.tracing import Seen
+from sip.seen import Seen
 
 SIX, FOUR = ("2001:db8::1", 5060), ("192.0.2.7", 5062)
 
