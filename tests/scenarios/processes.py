@@ -137,7 +137,11 @@ class Engine:
 
     def spawn(self) -> None:
         """Start it and wait for nothing."""
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
+        environment = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith("RENVOI_") or k == "RENVOI_SIP_CORE"
+        }
         command = [sys.executable, *self.program, "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

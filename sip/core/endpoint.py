@@ -1,0 +1,285 @@
+"""The façade of the core: what `engine/` sees. Its life cycle, its sockets, the calls it places."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from sip import backlog
+from sip.address import Address
+from sip.core.dialog import Dialog, is_name_addr, new_branch, token
+from sip.core.door import Door
+from sip.core.grammar import parse_uri
+from sip.core.incoming import Incoming
+from sip.core.layer import Layer, OnRejected
+from sip.core.leg import Leg
+from sip.core.listening import Listening
+from sip.core.message import Limits, Message
+from sip.core.outgoing import Outgoing
+from sip.core.outside import Probes, Request
+from sip.core.replaces import Dialogs
+from sip.core.speakers import Speakers
+from sip.core.streams import Streams
+from sip.core.tracing import Tracing
+from sip.core.transaction import Client
+from sip.gate import Gate
+from sip.names import Names
+from sip.peers import Peers
+from sip.reliable import Earlies
+from sip.seen import Seen
+from sip.settings import DialError, Settings, nothing
+
+TICK_S = 0.02
+OnRefer = Callable[[Any, bytes], Callable[[], None] | None]
+
+
+class Endpoint:
+    """All legs of this process.
+
+    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
+    `on_refer` whether one side of a call may send the other to this Refer-To: None = no, else what
+    to do when the other side refuses to go.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        on_invite: Callable[[Any], None],
+        gate: Gate,
+        on_rejected: OnRejected,
+        on_register: Callable[[Any], None] | None,
+        on_race: Callable[[str], None],
+        on_connection: Callable[[str, str], None],
+        on_error: Callable[[BaseException, str], None],
+        on_message: Callable[[Seen], None] | None = None,
+        on_refer: OnRefer = lambda leg, refer_to: nothing,
+        limits: Limits | None = None,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits or Limits()
+        self.on_refer = on_refer
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.waiting: set[Request] = set()  # requests that wait for their answer
+        self.tracing = Tracing(on_message) if on_message is not None else None
+        families = {(item.transport, ":" in item.host) for item in settings.listen}
+        self.names = Names(families, settings.nameservers)
+        self._takes_registers = on_register is not None
+        self.trust(settings.trusted_peers, settings.registrar_peers)
+        self.streams = Streams(
+            self,
+            most=settings.connections,
+            server_tls=settings.server_tls,
+            client_tls=settings.client_tls,
+            on_refused=on_connection,
+        )
+        self.transports = Listening(self, settings.listen, settings.advertise)
+        self.layer = Layer(
+            find_way=self._find_way,
+            speakers=Speakers(lambda: self.trusted, lambda: self.names),
+            on_rejected=on_rejected,
+            on_error=on_error,
+            on_race=on_race,
+        )
+        self.layer.door = Door(
+            self, on_invite=on_invite, on_register=on_register, gate=gate, on_rejected=on_rejected
+        )
+        self.dialog_names = Dialogs(self.layer)
+        self.probes = Probes(self)
+        self._on_rejected = on_rejected
+        self._gate = gate
+        self._tick: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when the tick is to run
+        self._closed = False
+
+    def trust(self, peers: tuple[str, ...], registrants: tuple[str, ...]) -> None:
+        """From now on requests are taken from these networks only, and REGISTER from those."""
+        self.trusted = Peers(peers)
+        self.registrants = Peers(registrants if self._takes_registers else ())
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises ListenError for a bad address."""
+        try:
+            await self.transports.open(self.receive)
+        except BaseException:
+            self.transports.close()
+            await self.streams.close()
+            raise
+        for udp in self.transports.udp:
+            if self.tracing is not None:
+                udp.trace = self.tracing.sent
+            self.loop.add_reader(udp.socket, udp.read)
+        self._due = self.loop.time() + TICK_S
+        self._tick = self.loop.call_later(TICK_S, self._on_tick)
+
+    async def close(self, deadline_s: float = 2.0) -> None:
+        """End every leg, let the last messages out, close the sockets. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for request in list(self.waiting):
+            request.respond(503)
+        self.probes.close()
+        for leg in list(self.layer.legs.values()):
+            leg.detach()
+            leg.hangup()
+        until = time.monotonic() + deadline_s
+        # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
+        while time.monotonic() < until and any(
+            not isinstance(leg, Outgoing) or leg.provisional for leg in self.layer.legs.values()
+        ):
+            await asyncio.sleep(TICK_S)
+        self.names.close()
+        await self.streams.close()
+        if self._tick is not None:
+            self._tick.cancel()
+        for udp in self.transports.udp:
+            self.loop.remove_reader(udp.socket)
+        self.transports.close()
+
+    @property
+    def host(self) -> str:
+        """The name of this engine towards others."""
+        return self.transports.host
+
+    def _on_tick(self) -> None:
+        now = self.loop.time()
+        waits = [backlog.oldest_s(udp.socket) for udp in self.transports.udp]
+        self._gate.waited(max(now - self._due, 0.0, *waits))
+        self._due = now + TICK_S
+        self._tick = self.loop.call_later(TICK_S, self._on_tick)
+        self.layer.tick()
+
+    # -- messages ---------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, way: Any) -> None:
+        """One message came in."""
+        if self.tracing is not None:
+            self.tracing.received(way, data)
+        if len(data) > self.limits.datagram_bytes and not way.reliable:
+            self._on_rejected("too_large", lambda: f"{data[:80]!r} from {way.host.decode()}")
+            self.too_large(data, way)
+            return
+        self.layer.receive(data, way)
+
+    def too_large(self, data: bytes, way: Any) -> None:
+        """A message that is larger than is taken: 513 for a request, by its head (21.5.14)."""
+        message = Message(data)
+        if not message.bad and message.method not in (b"", b"ACK"):
+            self.layer.refuse(message, way, 513)
+
+    def _find_way(self, hop: bytes) -> Any:
+        return self.transports.way_to(hop.decode("latin-1"))
+
+    def way_for(self, server: Address, name: str) -> Any:
+        """The way to a server that goes by that name."""
+        return self.transports.way_for(server, name)
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def dial(
+        self,
+        uri: str,
+        *,
+        from_: bytes,
+        to: bytes,
+        block: bytes,
+        body: bytes,
+        content_type: bytes,
+        max_forwards: int,
+        routes: tuple[str, ...] = (),
+        server: Address | None = None,
+        call: str = "",
+        trusted: bool = True,
+        alone: bool = False,
+        listener: Callable[[Any], None],
+    ) -> Outgoing:
+        """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
+        `routes` Route values such as "<sip:edge;lr>". `server` is where to send it, None when the
+        first hop is an IP address. `call` is the Call-ID of its caller, for
+        traces. `alone` says that no other target can follow.
+
+        Raises DialError when it cannot be made; a failure to send comes as a Failed event.
+        """
+        target, hops = uri.encode(), [route.encode() for route in routes]
+        if parse_uri(target) is None or not (is_name_addr(from_) and is_name_addr(to)):
+            raise DialError(f"cannot place a call to {uri!r}")
+        if not all(is_name_addr(route) for route in hops):
+            raise DialError(f"cannot place a call to {uri!r}: bad route {routes!r}")
+        if block.find(b"-tag") >= 0:
+            block = self.dialog_names.translate(block)
+        first = routes[0] if routes else uri
+        if server is not None:
+            way = self.way_for(server, _name_in(first))
+        else:
+            way = self.transports.way_to(first)
+        tag, branch, layer = token(), new_branch(), self.layer
+        dialog = Dialog(token() + token(), b"%s;tag=%s" % (_bracketed(from_), tag), tag, way.contact)
+        dialog.remote = _bracketed(to)
+        dialog.set_route(target, hops)
+        dialog.way = way
+        dialog.sent = 1
+        leg = Outgoing(self, dialog, uri, routes)
+        leg.trusted, leg.alone, leg.listener = trusted, alone, listener
+        if block.find(b"100rel") >= 0:
+            leg.earlies = Earlies()
+        client = Client(layer.clients, layer.wheel, way, branch, b"INVITE", 1)
+        client.user = leg
+        leg.sent(client)
+        parts = dialog.parts(branch)
+        request = dialog.request(b"INVITE", parts, 1, max_forwards, block, body, content_type)
+        layer.count_out(b"INVITE")
+        if self.tracing is not None:
+            self.tracing.current = call.encode("latin-1")
+        is_sent = client.start(request, parts)
+        if self.tracing is not None:
+            self.tracing.current = b""
+        if not is_sent:
+            self.loop.call_soon(leg.on_response, client, 503, None)
+        return leg
+
+    def illegal(self, what: str) -> None:
+        """Count an action or message that does not fit the state of its leg."""
+        self.layer.illegal[what] += 1
+
+    # -- counts -----------------------------------------------------------------------------------
+
+    @property
+    def legs(self) -> dict[bytes, Leg]:
+        return self.layer.legs
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        return self.layer.counts
+
+    @property
+    def illegal_counts(self) -> Counter[str]:
+        return self.layer.illegal
+
+    @property
+    def dialogs(self) -> int:
+        """The dialogs, those included that are over and may still be spoken of."""
+        return len(self.layer.legs) + len(self.layer.past)
+
+    @property
+    def transactions(self) -> int:
+        return len(self.layer.servers) + len(self.layer.clients)
+
+
+def _bracketed(value: bytes) -> bytes:
+    """A name-addr, to which a tag can be added, of a name-addr or addr-spec."""
+    return value if b"<" in value else b"<" + value.strip() + b">"
+
+
+def _name_in(hop: str) -> str:
+    from sip.names import place_of
+
+    return place_of(hop).host
+
+
+__all__ = ["Endpoint", "Incoming", "Outgoing"]

@@ -1,0 +1,394 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
+"""From a message to whom it concerns: the tables of transactions and dialogs (RFC 3261 17, 12.2.2).
+
+Every message comes through `receive` and nothing that it causes leaves it as an exception: it is
+counted, told, answered 500 once, and ends nothing else. All keys of the tables hold a part that is
+ours and random, or are hashed by Python's keyed hash: nobody can make them slow by choosing names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sip.core.dialog import Dialog, new_branch, response
+from sip.core.message import Message
+from sip.core.timers import Wheel
+from sip.core.transaction import Client, Server
+
+if TYPE_CHECKING:
+    from sip.core.door import Door
+    from sip.core.leg import Leg
+    from sip.core.speakers import Speakers
+
+OnRejected = Callable[[str, Callable[[], str]], None]
+
+_METHODS = (
+    "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INFO", "UPDATE", "PRACK",
+    "REFER", "NOTIFY", "MESSAGE", "SUBSCRIBE", "PUBLISH",
+)  # fmt: skip
+_IN = {name.encode(): ("in", name) for name in _METHODS}
+_OUT = {name.encode(): ("out", name) for name in _METHODS}
+_OTHER = ("in", "other"), ("out", "other")
+_RESPONSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx")
+_RESPONSES_IN = tuple(("in", kind) for kind in _RESPONSES)
+_RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
+INVITE = b"INVITE"
+PAST_MS = 32_000  # 64*T1
+MOST_PAST = 200_000
+
+
+def described(message: Message, way: Any) -> str:
+    """The start line of a message and where it came from, for people."""
+    line = message.start_line[:80].decode("latin-1")
+    return f"{line!r} from {way.host.decode('ascii')}:{way.port}"
+
+
+class _Lapse:
+    """Takes a dialog that is over out of the table when its time has come."""
+
+    __slots__ = ("_past", "_tag")
+
+    def __init__(self, past: dict[bytes, Dialog], tag: bytes) -> None:
+        self._past, self._tag = past, tag
+
+    def on_tick(self, tick: int) -> None:
+        self._past.pop(self._tag, None)
+
+
+class Layer:
+    """The transactions and dialogs of an endpoint, and the clock of both.
+
+    Attributes:
+        counts: SIP messages by (direction, kind), those that came again left out.
+        legs: the legs by the local tag of their dialog.
+        illegal: what did not fit the state of its leg, or went wrong, by its kind.
+    """
+
+    __slots__ = (
+        "_find_way", "_on_error", "_on_rejected", "clients", "counts", "door", "illegal", "legs",
+        "merged", "past", "race", "servers", "speakers", "wheel",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        find_way: Callable[[bytes], Any],
+        speakers: Speakers,
+        on_rejected: OnRejected,
+        on_error: Callable[[BaseException, str], None],
+        on_race: Callable[[str], None],
+    ) -> None:
+        self.servers: dict[bytes, Server] = {}
+        self.clients: dict[bytes, Client] = {}
+        self.legs: dict[bytes, Leg] = {}
+        self.past: dict[bytes, Dialog] = {}
+        self.merged: dict[bytes, Server] = {}  # INVITEs by what all their copies have in common
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.illegal: Counter[str] = Counter()
+        self.wheel = Wheel(_now_ms())
+        self.race = on_race
+        self.door: Door | None = None
+        self.speakers = speakers
+        self._find_way = find_way
+        self._on_rejected = on_rejected
+        self._on_error = on_error
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Run the timers that are due."""
+        try:
+            self.wheel.run(_now_ms())
+        except Exception as error:
+            self.stumble(error, "")
+
+    def stumble(self, error: BaseException, call_id: str) -> None:
+        """Something went wrong inside: it is counted and told."""
+        self.illegal["exception"] += 1
+        self._on_error(error, call_id)
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def receive(self, data: bytes, way: Any) -> None:
+        """One message. Never raises."""
+        message = None
+        try:
+            message = Message(data)
+            message.way = way
+            if message.bad:
+                self._malformed(message, data, way)
+            elif message.status:
+                self._response(message, way)
+            else:
+                self._request(message, way)
+        except Exception as error:
+            self.stumble(error, message.call_id if message is not None else "")
+            if message is not None:
+                self._apologise(message, way)
+
+    def _malformed(self, message: Message, data: bytes, way: Any) -> None:
+        if not data.strip(b"\r\n\0 "):
+            return  # a keep-alive (RFC 5626 3.5.1)
+        self._on_rejected(
+            "malformed",
+            lambda: f"{message.fault}: {data[:80]!r} from {way.host.decode()}:{way.port}",
+        )
+        if message.bad > 0 and message.method != b"ACK":
+            phrase = b""
+            if message.bad == 400:
+                phrase = b"Bad Request (%s)" % message.fault.encode("ascii", "replace")
+            self.refuse(message, way, message.bad, phrase=phrase)
+
+    def _apologise(self, message: Message, way: Any) -> None:
+        """500 to a request on which the engine stumbled, unless it is answered already."""
+        if message.status or message.method in (b"", b"ACK") or message.bad:
+            return
+        try:
+            server = self.servers.get(message.key(message.method))
+            if server is None:
+                self.refuse(message, way, 500)
+            elif not server.is_answered:
+                self.respond(server, 500)
+        except Exception as error:
+            self.stumble(error, message.call_id)
+
+    def _response(self, message: Message, way: Any) -> None:
+        if message.vias != 1:  # not to us (8.1.3.3)
+            self._on_rejected("malformed", lambda: f"Via: {described(message, way)}")
+            return
+        client = self.clients.get(message.branch)
+        if client is None:
+            return
+        if message.cseq_method != client.method:
+            client = client.canceller if message.cseq_method == b"CANCEL" else None
+        if client is None or message.cseq != client.cseq:
+            return
+        if client.receive(message):
+            self.counts[_RESPONSES_IN[message.status // 100]] += 1
+
+    def _request(self, message: Message, way: Any) -> None:
+        method = message.method
+        if method == b"ACK":
+            self._ack(message, way)
+            return
+        key = message.key(method)
+        server = self.servers.get(key)
+        if server is not None:
+            if method == INVITE and self.race is not None and server.state > 2:
+                self.race("invite_again")
+            server.receive_again()
+        elif method == b"CANCEL":
+            self._cancel(message, way, key)
+        elif message.to_tag is not None:
+            self._in_dialog(message, way, key)
+        elif self.door is not None:
+            self.door.receive(message, way, key)
+
+    def _ack(self, message: Message, way: Any) -> None:
+        server = self.servers.get(message.key(INVITE))
+        leg = self.find(message)
+        if leg is not None and not self._may_speak(leg, message, way):
+            return
+        if leg is not None or server is not None:
+            self.counts["in", "ACK"] += 1
+        if server is not None and server.state == 3:  # completed: a refusal's
+            server.receive_ack()
+        elif leg is not None:
+            leg.mark(message)
+            leg.on_ack(message)
+
+    def _cancel(self, message: Message, way: Any, key: bytes) -> None:
+        """Answered 200 if there is what it cancels; the INVITE's user answers that (9.2)."""
+        invite = self.servers.get(message.key(INVITE))
+        if invite is None:
+            self.refuse(message, way, 481)
+            return
+        self.count_in(b"CANCEL")
+        leg = invite.user
+        has_dialog = leg is not None and leg.dialog is not None
+        if has_dialog and not self._may_speak(leg, message, way):
+            return
+        tag = leg.dialog.local_tag if has_dialog else b""
+        self.respond(self.serve(message, way, key), 200, tag=tag)
+        if leg is not None:
+            leg.mark(message)
+            leg.on_cancel(message)
+
+    def _in_dialog(self, message: Message, way: Any, key: bytes) -> None:
+        method = message.method
+        leg = self.find(message)
+        self.count_in(method)
+        if leg is not None and not self._may_speak(leg, message, way):
+            return
+        if leg is None:
+            past = self.past.get(message.to_tag or b"")
+            if method == b"BYE" and past is not None and past.is_of(message):
+                self.race("byes_crossed")
+                self.respond(self.serve(message, way, key), 200)
+            else:
+                self.respond(self.serve(message, way, key), 481)
+            return
+        dialog = leg.dialog
+        server = self.serve(message, way, key)
+        if message.cseq <= dialog.seen:  # 12.2.2
+            self.respond(server, 500)
+            return
+        dialog.seen = message.cseq
+        leg.mark(message)
+        if method == b"BYE":
+            self.respond(server, 200)
+            leg.on_bye(message)
+        else:
+            leg.on_request(method, server, message)
+
+    def _may_speak(self, leg: Leg, message: Message, way: Any) -> bool:
+        """Whether who sent a request has a part in the dialog; who has not is answered here."""
+        known = self.speakers.may_speak(leg, way)
+        if known:
+            return True
+        if known is None and not way.reliable:
+            return False  # a name is being looked up: its repetition finds the answer
+        self._on_rejected("foreign", lambda: described(message, way))
+        if message.method != b"ACK":
+            self.refuse(message, way, 403)
+        return False
+
+    def broken(self, way: Any) -> None:
+        """A connection is gone, or a name leads nowhere: transactions on it hear of it."""
+        for table in (self.clients, self.servers):
+            for transaction in [one for one in table.values() if one.way is way]:
+                try:
+                    transaction.on_broken()
+                except Exception as error:
+                    self.stumble(error, "")
+
+    # -- tables -----------------------------------------------------------------------------------
+
+    def find(self, message: Message) -> Leg | None:
+        """The leg in whose dialog a request is, None if there is none."""
+        if message.to_tag is None:
+            return None
+        leg = self.legs.get(message.to_tag)
+        return leg if leg is not None and leg.is_of(message) else None
+
+    def retire(self, dialog: Dialog) -> None:
+        """The leg of this dialog is over: its name is known for 64*T1 more, for what crossed."""
+        if len(self.past) < MOST_PAST:
+            self.past[dialog.local_tag] = dialog
+            self.wheel.after(_Lapse(self.past, dialog.local_tag), PAST_MS)
+
+    def serve(self, message: Message, way: Any, key: bytes) -> Server:
+        """A server transaction for a request, which is answered where 18.2.2 says."""
+        back = way
+        if not (way.reliable or message.rport):
+            back = way.with_port(message.port or 5060) or way
+        server = Server(self.servers, self.wheel, back, key, message.method, message.cseq)
+        server.head = message.response_head(way.host, way.port)
+        server.tagged = message.to_tag is not None
+        return server
+
+    def note(self, server: Server, message: Message) -> bool:
+        """Whether this INVITE is the first of its kind to come; a copy that took another way is
+        a loop or a fork that met again (8.2.2.2)."""
+        key = b"%b|%b|%d" % (message.raw_call_id, message.from_tag or b"", message.cseq)
+        known = self.merged.get(key)
+        if known is not None and not known.is_over:
+            return False
+        server.merge(self.merged, key)
+        return True
+
+    # -- what goes out ----------------------------------------------------------------------------
+
+    def count_in(self, method: bytes) -> None:
+        self.counts[_IN.get(method, _OTHER[0])] += 1
+
+    def count_out(self, method: bytes) -> None:
+        self.counts[_OUT.get(method, _OTHER[1])] += 1
+
+    def respond(
+        self,
+        server: Server,
+        code: int,
+        *,
+        tag: bytes = b"",
+        phrase: bytes = b"",
+        contact: bytes = b"",
+        routes: bytes = b"",
+        fields: bytes = b"",
+        body: bytes = b"",
+        content_type: bytes = b"",
+    ) -> bool:
+        """Send a response of a server transaction; False if it is too late, or cannot be sent."""
+        self.counts[_RESPONSES_OUT[code // 100]] += 1
+        return server.respond(
+            code,
+            response(
+                server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
+                fields=fields, body=body, content_type=content_type,
+            ),
+        )  # fmt: skip
+
+    def refuse(
+        self, message: Message, way: Any, code: int, *, phrase: bytes = b"", fields: bytes = b""
+    ) -> None:
+        """Answer a request without a transaction (8.2.7)."""
+        server = Server({}, self.wheel, way, b"", message.method, message.cseq)
+        server.head = message.response_head(way.host, way.port)
+        server.tagged = message.to_tag is not None
+        self.counts[_RESPONSES_OUT[code // 100]] += 1
+        back = way
+        if not (way.reliable or message.rport):
+            back = way.with_port(message.port or 5060) or way
+        back.send(response(server, code, phrase=phrase, fields=fields))
+
+    def way_of(self, dialog: Dialog) -> Any:
+        """The way to the next hop of a dialog; one that sends nothing if there is none."""
+        if dialog.way is None or dialog.way.is_gone:
+            dialog.way = self._find_way(dialog.hop)
+        return dialog.way
+
+    def ask(
+        self,
+        dialog: Dialog,
+        method: bytes,
+        user: Any,
+        *,
+        fields: bytes = b"",
+        body: bytes = b"",
+        content_type: bytes = b"",
+        max_forwards: int = 70,
+    ) -> Client | None:
+        """Send a request in a dialog; None when it cannot be sent."""
+        way = self.way_of(dialog)
+        branch = new_branch()
+        dialog.sent += 1
+        client = Client(self.clients, self.wheel, way, branch, method, dialog.sent)
+        client.user = user
+        parts = dialog.parts(branch)
+        data = dialog.request(
+            method, parts, dialog.sent, max_forwards, fields, body, content_type
+        )
+        self.count_out(method)
+        return client if client.start(data, parts) else None
+
+    def acknowledge(
+        self, dialog: Dialog, cseq: int, body: bytes = b"", content_type: bytes = b""
+    ) -> tuple[Any, bytes]:
+        """ACK a 2xx (13.2.2.4), with the INVITE's CSeq number; what was sent where."""
+        way = self.way_of(dialog)
+        self.count_out(b"ACK")
+        parts = dialog.parts(new_branch())
+        data = dialog.request(b"ACK", parts, cseq, 70, b"", body, content_type)
+        way.send(data)
+        return way, data
+
+    def bye(self, dialog: Dialog, reason: bytes = b"") -> None:
+        """End a dialog; whether the far end agrees does not matter any more."""
+        self.ask(dialog, b"BYE", None, fields=reason)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,171 @@
+"""One side of a call: a small state machine over one dialog. Actions in, events out.
+
+This file holds what both sides share: the end, and requests inside the dialog. `incoming.py` is the
+caller's side, which goes TRYING, EARLY, ANSWERED, CONFIRMED, ENDED; `outgoing.py` a callee's, which
+goes CALLING, EARLY, CANCELLING or ANSWERED, CONFIRMED, ENDED. An action that does not fit the state
+is ignored and counted, never an error: the two sides of a call race by nature. `exchange.py` relays
+what happens inside a dialog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sip.core.dialog import Dialog
+from sip.core.exchange import Exchanges
+from sip.core.message import Message
+from sip.events import Answered, Ended
+from sip.state import ENDED, State
+
+if TYPE_CHECKING:
+    from sip.core.endpoint import Endpoint
+    from sip.core.layer import Layer
+    from sip.core.transaction import Client, Server
+    from sip.reliable import Reliable
+
+
+class Leg:
+    """One dialog. `listener` gets its events; None lets the leg end itself quietly."""
+
+    is_caller = False  # it began with an INVITE to this engine
+
+    __slots__ = (
+        "_endpoint",
+        "_layer",
+        "dialog",
+        "exchanges",
+        "heard",
+        "listener",
+        "owner",
+        "peer",
+        "reliable",
+        "state",
+        "trusted",
+    )
+
+    def __init__(self, endpoint: Endpoint, dialog: Dialog, state: State) -> None:
+        self._endpoint = endpoint
+        self._layer: Layer = endpoint.layer
+        self.dialog: Any = dialog  # a Dialog; None when the leg is over
+        self.exchanges: Exchanges | None = None
+        self.heard = ""  # the IP address that the far end was last heard from
+        self.listener: Callable[[Any], None] | None = None
+        self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
+        self.peer: Leg | None = None  # the other side of the call, while both may talk
+        self.reliable: Reliable | None = None  # a caller that knows 100rel
+        self.trusted = True  # inside the trust domain (RFC 3325): all but phones
+        self.state = state
+        self._layer.legs[dialog.local_tag] = self
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def hangup(self, reason: bytes = b"") -> None:
+        """End the leg by what its state asks for. `reason` is a whole Reason header field, or
+        empty."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Nobody listens any more: whatever still comes, the leg ends itself."""
+        self.listener = None
+        self.owner = None
+        self.peer = None
+
+    # -- what the dialog tells (called by the layer only) -----------------------------------------
+
+    @property
+    def dialled(self) -> tuple[str, ...]:
+        """The URIs by which the far end was called, if it was."""
+        return ()
+
+    def is_of(self, message: Message) -> bool:
+        """Whether a request that names our tag is in this leg's dialog."""
+        dialog = self.dialog
+        return dialog is not None and dialog.is_of(message)
+
+    def on_ack(self, message: Message) -> None:
+        """An ACK from the far end: that of a relayed INVITE."""
+        if self.exchanges is not None:
+            self.exchanges.on_ack(message)
+
+    def on_cancel(self, message: Message) -> None:
+        """A CANCEL, itself answered already: of a relayed INVITE."""
+        if self.exchanges is not None:
+            self.exchanges.on_cancel()
+
+    def on_bye(self, message: Message) -> None:
+        """A BYE, itself answered already."""
+        self._end("bye", message)
+
+    def on_request(self, method: bytes, server: Server, message: Message) -> None:
+        """Any other request inside the dialog: the other side answers it."""
+        if self.exchanges is None:
+            self.exchanges = Exchanges(self)
+        self.exchanges.on_request(method, server, message)
+
+    def on_gone(self, server: Server, code: int) -> None:
+        """A server transaction ended by itself. A relayed INVITE without its ACK ends the call
+        (RFC 3261 14.2)."""
+        if self.exchanges is not None and self.exchanges.on_gone(server):
+            self._layer.race("ack_missing")
+            self._layer.bye(self.dialog)
+            self._end("ack_timeout")
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """A response to a request that was sent for the other side."""
+        if self.exchanges is not None:
+            self.exchanges.on_response(client, code, message)
+
+    def on_2xx_again(self, client: Client, message: Message) -> None:
+        """A retransmitted 2xx: the ACK of a relayed INVITE was lost (RFC 3261 13.2.2.4)."""
+        self._layer.race("ack_lost")
+        exchanges = self.exchanges
+        if exchanges is not None and exchanges.unacked is None and exchanges.last_ack is not None:
+            way, data = exchanges.last_ack
+            way.send(data)
+
+    def mark(self, message: Message) -> Message:
+        """A message of this leg's far end, marked with how far it may be believed."""
+        message.untrusted = not self.trusted
+        return message
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    @property
+    def layer(self) -> Layer:
+        return self._layer
+
+    def _end(self, why: str, message: Message | None = None) -> None:
+        self._release()
+        self.tell(Ended(self, why, message))  # type: ignore[arg-type]
+
+    def tell(self, event: Any) -> None:
+        """Tell the listener; without one the leg ends itself."""
+        if self.listener is not None:
+            self.listener(event)
+        elif isinstance(event, Answered):
+            self.hangup()  # nobody wants this answer any more: ACK and BYE
+
+    def _forget(self) -> None:
+        """Let go of what the role holds; the leg is over."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Let the dialog go; its transactions end on their own. Idempotent."""
+        if self.state is ENDED:
+            return
+        self.state = ENDED
+        dialog, self.dialog = self.dialog, None
+        if self.exchanges is not None:
+            self.exchanges.close(dialog)
+            self.exchanges = None
+        if self.reliable is not None:
+            self.reliable.close()
+            self.reliable = None
+        self._forget()
+        self._layer.legs.pop(dialog.local_tag, None)
+        self._layer.retire(dialog)

@@ -1,0 +1,46 @@
+"""Every SIP message as it crosses the wire, told to whoever traces them. Retransmissions are told
+too: they were on the wire."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sip.seen import Place, Seen
+
+REMEMBERED = 200_000  # Call-IDs of outgoing legs, with that of their caller
+_CALL_ID = re.compile(rb"^(?:call-id|i)[ \t]*:[ \t]*([^\s]+)", re.IGNORECASE | re.MULTILINE)
+
+
+class Tracing:
+    """Tells `tell` of each message. `current` is the caller's Call-ID while an outgoing leg is
+    made: what is sent then belongs to it, and all that follows under its Call-ID."""
+
+    def __init__(self, tell: Callable[[Seen], None]) -> None:
+        self.current = b""
+        self._tell = tell
+        self._callers: dict[bytes, bytes] = {}
+
+    def received(self, way: Any, data: bytes) -> None:
+        """A message came in."""
+        self._told(way.transport, _far(way), way.local, data)
+
+    def sent(self, way: Any, data: bytes) -> None:
+        """A message goes out."""
+        self._told(way.transport, way.local, _far(way), data)
+
+    def _told(self, transport: str, source: Place, destination: Place, data: bytes) -> None:
+        found = _CALL_ID.search(data)
+        call_id = found[1] if found else b""
+        if self.current and call_id not in self._callers:
+            if len(self._callers) >= REMEMBERED:
+                del self._callers[next(iter(self._callers))]
+            self._callers[call_id] = self.current
+        call = self._callers.get(call_id, call_id)
+        self._tell(Seen(time.time(), transport, source, destination, data, call))
+
+
+def _far(way: Any) -> Place:
+    return way.host.decode("ascii"), way.port
