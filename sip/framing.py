@@ -32,14 +32,17 @@ class FramingError(ValueError):
 
 
 class Frames:
-    """The messages of one connection. `pings` counts keep-alives to be answered with PONG;
-    `oversize` holds the heads of messages too large to be taken; `error` says why nothing more can
-    be found, None while it can."""
+    """The messages of one connection, of at most `most` bytes and heads of `head_most`.
 
-    __slots__ = ("_buffer", "_skip", "error", "oversize", "pings")
+    `pings` counts keep-alives to be answered with PONG; `oversize` holds the heads of messages too
+    large to be taken; `error` says why nothing more can be found, None while it can.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_buffer", "_head_most", "_most", "_skip", "error", "oversize", "pings")
+
+    def __init__(self, most: int = MESSAGE_MAX, head_most: int = HEAD_MAX) -> None:
         self._buffer = bytearray()
+        self._most, self._head_most = most, head_most
         self._skip = 0
         self.pings = 0
         self.oversize: list[bytes] = []
@@ -80,11 +83,12 @@ class Frames:
     def _next(self) -> bytes | None:
         """The first message of the buffer; None if it is not whole, empty if it is too large."""
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n", 0, HEAD_MAX)
+        most = self._head_most
+        end = buffer.find(b"\r\n\r\n", 0, most)
         if end < 0:
-            if len(buffer) > HEAD_MAX:
-                head = bytes(buffer[: buffer.rfind(b"\r\n", 0, HEAD_MAX) + 2])
-                text = f"no end of a message head in {HEAD_MAX} bytes"
+            if len(buffer) > most:
+                head = bytes(buffer[: buffer.rfind(b"\r\n", 0, most) + 2])
+                text = f"no end of a message head in {most} bytes"
                 raise FramingError(text, head, Fault(b"Head Too Long"))
             return None
         head = bytes(buffer[: end + 4])
@@ -94,7 +98,7 @@ class Frames:
         if plain is not head:
             buffer[: end + 4] = head = plain
         size = len(head) + length
-        if size > MESSAGE_MAX:
+        if size > self._most:
             if size > SKIPPED_MAX:
                 fault = Fault(b"Content-Length Too Large")
                 raise FramingError(f"a message of {size} bytes", head, fault)

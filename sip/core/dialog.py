@@ -20,7 +20,7 @@ from sip.core.status import LINES, line
 if TYPE_CHECKING:
     from sip.core.transaction import Server
 
-# Methods whose requests and answers say where the rest of the dialog goes (RFC 3261 12.1, 12.2.1.2).
+# Methods whose requests and answers say where the rest of the dialog goes (RFC 3261 12.1, 12.2).
 WITH_CONTACT = frozenset((b"INVITE", b"UPDATE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
 EMPTY = b"Content-Length: 0\r\n\r\n"
 MOST_ROUTES = 50

@@ -20,6 +20,7 @@ from sip.core.layer import OnRejected, described
 from sip.core.message import Identity, Message
 from sip.core.outside import Request
 from sip.gate import Gate, Refusal
+from sip.privacy import wish_of
 from sip.reliable import Reliable
 
 if TYPE_CHECKING:
@@ -158,6 +159,8 @@ class Door:
             self._refuse(message, way, 482, "loop_detected")
             return
         leg = Incoming(endpoint, of_request(message, way.contact), server, message)
+        leg.wish = wish_of(message)  # type: ignore[arg-type]
+        way.prove()
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):  # type: ignore[arg-type]
             leg.reliable = Reliable(leg, message)  # type: ignore[arg-type]
         self._on_invite(leg)

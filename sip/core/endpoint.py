@@ -26,9 +26,10 @@ from sip.core.streams import Streams
 from sip.core.tracing import Tracing
 from sip.core.transaction import Client
 from sip.gate import Gate
-from sip.names import Names
+from sip.names import Names, place_of
 from sip.peers import Peers
 from sip.reliable import Earlies
+from sip.room import Room
 from sip.seen import Seen
 from sip.settings import DialError, Settings, nothing
 
@@ -71,7 +72,8 @@ class Endpoint:
         self.trust(settings.trusted_peers, settings.registrar_peers)
         self.streams = Streams(
             self,
-            most=settings.connections,
+            room=Room(settings.connections, settings.connections_per_source),
+            idle_s=settings.idle_connection_s,
             server_tls=settings.server_tls,
             client_tls=settings.client_tls,
             on_refused=on_connection,
@@ -105,7 +107,7 @@ class Endpoint:
     async def start(self) -> None:
         """Raises ListenError for a bad address."""
         try:
-            await self.transports.open(self.receive)
+            self.transports.open(self.receive)
         except BaseException:
             self.transports.close()
             await self.streams.close()
@@ -163,15 +165,15 @@ class Endpoint:
             self.tracing.received(way, data)
         if len(data) > self.limits.datagram_bytes and not way.reliable:
             self._on_rejected("too_large", lambda: f"{data[:80]!r} from {way.host.decode()}")
-            self.too_large(data, way)
+            self.answer_head(data, way, 513)
             return
         self.layer.receive(data, way)
 
-    def too_large(self, data: bytes, way: Any) -> None:
-        """A message that is larger than is taken: 513 for a request, by its head (21.5.14)."""
-        message = Message(data)
-        if not message.bad and message.method not in (b"", b"ACK"):
-            self.layer.refuse(message, way, 513)
+    def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
+        """Refuse what cannot be taken whole, if its head is that of a request."""
+        message = Message(head if b"\r\n\r\n" in head else head + b"\r\n")
+        if message.bad >= 0 and message.method not in (b"", b"ACK"):
+            self.layer.refuse(message, way, code, phrase=phrase)
 
     def _find_way(self, hop: bytes) -> Any:
         return self.transports.way_to(hop.decode("latin-1"))
@@ -215,11 +217,12 @@ class Endpoint:
             block = self.dialog_names.translate(block)
         first = routes[0] if routes else uri
         if server is not None:
-            way = self.way_for(server, _name_in(first))
+            way = self.way_for(server, place_of(first).host)
         else:
             way = self.transports.way_to(first)
         tag, branch, layer = token(), new_branch(), self.layer
-        dialog = Dialog(token() + token(), b"%s;tag=%s" % (_bracketed(from_), tag), tag, way.contact)
+        local = b"%s;tag=%s" % (_bracketed(from_), tag)
+        dialog = Dialog(token() + token(), local, tag, way.contact)
         dialog.remote = _bracketed(to)
         dialog.set_route(target, hops)
         dialog.way = way
@@ -274,12 +277,6 @@ class Endpoint:
 def _bracketed(value: bytes) -> bytes:
     """A name-addr, to which a tag can be added, of a name-addr or addr-spec."""
     return value if b"<" in value else b"<" + value.strip() + b">"
-
-
-def _name_in(hop: str) -> str:
-    from sip.names import place_of
-
-    return place_of(hop).host
 
 
 __all__ = ["Endpoint", "Incoming", "Outgoing"]

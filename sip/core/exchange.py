@@ -14,8 +14,9 @@ from sip import session, unrelayed
 from sip.core.dialog import Dialog
 from sip.core.message import Message
 from sip.core.transaction import Client, Server
+from sip.crossing import crossing
 from sip.events import Refreshed
-from sip.headers import crossing, requires_100rel
+from sip.headers import requires_100rel
 from sip.state import CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Exchange:
             return
         phrase = body = content_type = b""
         if message is not None:
-            passing = crossing(message)  # type: ignore[arg-type]
+            passing = crossing(message, to_trusted=asker.trusted)  # type: ignore[arg-type]
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             phrase, body, content_type = message.phrase, message.body, message.content_type
         contact = asker.dialog.contact if asker.dialog is not None else b""

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""How SIP writes things down, one way each: numbers, tokens, parameters, lists, name-addr, Via, URI.
+"""How SIP writes things down, one way each: numbers, tokens, parameters, lists, addresses, Via.
 
 Everything works on bytes and raises nothing: what is malformed gives -1, None or an empty span, and
 the caller says what that means. Quoted strings, angle brackets and escapes are told apart here and
@@ -207,8 +207,8 @@ def split(v: bytes) -> list[bytes]:
 
 @cython.ccall
 def name_addr(v: bytes) -> Span:
-    """The Span of the first name-addr or addr-spec in v (RFC 3261 20.10): NOWHERE if its brackets or
-    quotes do not close, or it is empty."""
+    """The Span of the first name-addr or addr-spec in v (RFC 3261 20.10): NOWHERE if its brackets
+    or quotes do not close, or it is empty."""
     i: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t = len(v)
     start: cython.Py_ssize_t

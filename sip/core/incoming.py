@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from sip.core.dialog import Dialog, record_route_lines
 from sip.core.leg import Leg
 from sip.core.message import Message
+from sip.crossing import crossing
 from sip.events import Acked, Cancelled
 from sip.flow import Flow
-from sip.headers import crossing
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Incoming(Leg):
             return False
         phrase = body = content_type = b""
         if message is not None:
-            passing = crossing(message)
+            passing = crossing(message, to_trusted=self.trusted)
             extra = extra + b"\r\n" + passing if extra and passing else extra or passing
             phrase, body, content_type = message.phrase, message.body, message.content_type
         return self._layer.respond(

@@ -16,6 +16,7 @@ from sip.core.dialog import Dialog
 from sip.core.exchange import Exchanges
 from sip.core.message import Message
 from sip.events import Answered, Ended
+from sip.privacy import NO_WISH, kept
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Leg:
         "reliable",
         "state",
         "trusted",
+        "wish",
     )
 
     def __init__(self, endpoint: Endpoint, dialog: Dialog, state: State) -> None:
@@ -54,7 +56,8 @@ class Leg:
         self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.reliable: Reliable | None = None  # a caller that knows 100rel
-        self.trusted = True  # inside the trust domain (RFC 3325): all but phones
+        self.trusted = True  # its far end may be told all (RFC 3325): all but phones
+        self.wish = NO_WISH  # what its far end wants kept private
         self.state = state
         self._layer.legs[dialog.local_tag] = self
 
@@ -125,9 +128,17 @@ class Leg:
             way.send(data)
 
     def mark(self, message: Message) -> Message:
-        """A message of this leg's far end, marked with how far it may be believed."""
-        message.untrusted = not self.trusted
+        """A message of this leg's far end, which was received just now, marked with whether it is
+        believed and with what its sender wants kept private, as it said then or before."""
+        message.untrusted = not self._believes(message)
+        # Whatever asks for privacy later than the INVITE has that word in it.
+        if self.wish is not NO_WISH or message.head.lower().find(b"privacy") >= 0:
+            self.wish = message.wish = kept(self.wish, message)  # type: ignore[arg-type]
         return message
+
+    def _believes(self, message: Message) -> bool:
+        """Whether a message comes from a node of the trust domain: by the address that sent it."""
+        return message.way.host in self._endpoint.trusted
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -24,7 +24,9 @@ class Listening:
     """What an endpoint listens on. `addresses` are those really in use (port 0 becomes one), `host`
     is the name of this engine towards others."""
 
-    def __init__(self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None
+    ) -> None:
         self._endpoint = endpoint
         self._advertise = advertise
         self._wanted = listen
@@ -34,37 +36,31 @@ class Listening:
         self._by_family: dict[bool, Udp] = {}
         self._nowhere: Nowhere | None = None
 
-    async def open(self, take: Callable[[bytes, Any], None]) -> None:
+    def open(self, take: Callable[[bytes, Any], None]) -> None:
         """Open every socket. Raises ListenError."""
         for address in self._wanted:
             try:
-                await self._open(address, take)
+                self._open(address, take)
             except OSError as error:
                 raise ListenError(
                     f"sip.listen: cannot listen on {address}: {error.strerror or error}"
                 ) from None
 
-    async def _open(self, address: Address, take: Callable[[bytes, Any], None]) -> None:
+    def _open(self, address: Address, take: Callable[[bytes, Any], None]) -> None:
         shown = self._shown(address)
         named = f"[{shown}]" if ":" in shown else shown
         if address.transport == "udp":
             port = self._open_udp(address, shown, named, take)
         else:
-            suffix = f";transport={address.transport}"
-
-            def kind_of(port: int) -> Kind:
-                protocol = address.transport.upper()
-                return Kind(
-                    address.transport,
-                    ":" in address.host,
-                    f"SIP/2.0/{protocol} {named}:{port}".encode(),
-                    f"sip:renvoi@{named}:{port}{suffix}".encode(),
-                    address.host,
-                )
-
-            port = await self._endpoint.streams.listen(
-                kind_of, address.transport, address.host, address.port
+            port = address.port or _free_port(address.host)
+            kind = Kind(
+                address.transport,
+                ":" in address.host,
+                f"SIP/2.0/{address.transport.upper()} {named}:{port}".encode(),
+                f"sip:renvoi@{named}:{port};transport={address.transport}".encode(),
+                address.host,
             )
+            self._endpoint.streams.listen(kind, port)
         self.addresses.append(replace(address, port=port))
         self.host = self.host or named
 
@@ -153,10 +149,18 @@ class Listening:
             udp.close()
 
 
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
 def _numeric(host: str, shown: str) -> str:
     """The address of a socket that may listen on all: then the one it is shown by, if it is one."""
     if host not in ("0.0.0.0", "::"):
         return host
     with contextlib.suppress(ValueError):
         return str(ip_address(shown))
-    return socket.gethostname() if not host else host
+    return host

@@ -37,6 +37,7 @@ class Limits:
 
     datagram_bytes: int = 65_535
     stream_bytes: int = 262_144
+    head_bytes: int = 65_535
 
 
 # -- kinds of header fields: the place of each in NAMES; C integers, thus not seen by importers
@@ -195,6 +196,7 @@ class Message:
     port: int = cython.declare(cython.int, visibility="public")  # of the first Via, 0 without one
     host: bytes = cython.declare(bytes, visibility="public")  # of the first Via
     untrusted: bool = cython.declare(cython.bint, visibility="public")  # from a phone (RFC 3325)
+    wish: Any = cython.declare(object, visibility="public")  # what is to be kept private
     way: Any = cython.declare(object, visibility="public")  # that it came by
     data: bytes = cython.declare(bytes, visibility="public")
     _line: cython.int  # past the start line
@@ -217,6 +219,7 @@ class Message:
     _body: cython.int
     _body_end: cython.int
     _fields: Any
+    _named: Any
 
     def __init__(self, data: bytes) -> None:
         if not cython.compiled:
@@ -227,7 +230,8 @@ class Message:
         self.method = self.target = self.branch = self.raw_call_id = b""
         self.sender = self.to = self.cseq_method = self.host = b""
         self.fault = ""
-        self.from_tag = self.to_tag = self._fields = self.way = None
+        self.from_tag = self.to_tag = self._fields = self._named = None
+        self.wish = self.way = None
         self.untrusted = self.rport = self._routed = False
         self._count = self._vias = self._sent_by = self._sent_by_start = self.port = 0
         self._body = self._body_end = self._line = 0
@@ -454,7 +458,8 @@ class Message:
             i += 1
         self.cseq = unsigned(v, 0, i)
         self.cseq_method = trimmed(v, i, end)
-        if self.cseq < 0 or self.cseq > CSEQ_MAX or not self.cseq_method or (self.status == 0 and self.cseq_method != self.method):
+        known: cython.bint = 0 <= self.cseq <= CSEQ_MAX and len(self.cseq_method) > 0
+        if not known or (self.status == 0 and self.cseq_method != self.method):
             self._fail(400, "CSeq")
 
     @cython.cfunc
@@ -586,6 +591,14 @@ class Message:
         i: cython.int = self._find(name, 0)
         return None if i < 0 else self._text(i)
 
+    @property
+    def names(self) -> dict[bytes, bytes]:
+        """The names of its header fields, each with its first value."""
+        if self._named is None:
+            self._named = {name: value for name, _, value in reversed(self.fields)}
+        named: dict[bytes, bytes] = self._named
+        return named
+
     def passing(self, hop: frozenset[bytes]) -> bytes:
         """The header fields that cross the engine, as text: all whose name is not in `hop`."""
         table: bytes | None = _passing.get(hop)
@@ -669,7 +682,7 @@ class Message:
         """The same message without its body."""
         copy = Message(cut(self.data, 0, self._body))
         copy._body_end = copy._body
-        copy.untrusted = self.untrusted
+        copy.untrusted, copy.wish = self.untrusted, self.wish
         return copy
 
 

@@ -9,6 +9,8 @@ from sip.core.dialog import Dialog
 from sip.core.leg import Leg
 from sip.core.message import Message
 from sip.events import Answered, Failed, Progress
+from sip.names import is_address, place_of
+from sip.privacy import VOUCHED
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -199,6 +201,19 @@ class Outgoing(Leg):
             super().on_bye(message)
 
     # -- inside -----------------------------------------------------------------------------------
+
+    def _believes(self, message: Message) -> bool:
+        """A destination is. A line's contact is when it is a server itself: it is at an address of
+        the trust domain, and the message came from one. That it came through one is not enough: an
+        edge passes on what its phones say."""
+        if self.trusted:
+            return True
+        if not super()._believes(message) or VOUCHED.isdisjoint(message.names):
+            return False
+        place = place_of(self.uri)
+        if is_address(place):
+            return place.host.encode() in self._endpoint.trusted
+        return not self.routes
 
     def _forget(self) -> None:
         self._early = None

@@ -1,5 +1,5 @@
-"""Requests outside any dialog that are answered later, and those of our own: REGISTER while Redis is
-asked, OPTIONS that ask a server whether it lives (RFC 3261 10, 11)."""
+"""Requests outside any dialog that are answered later, and those of our own: REGISTER while Redis
+is asked, OPTIONS that ask a server whether it lives (RFC 3261 10, 11)."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ class Request:
         server = self._server
         self.forget()
         if server is not None:
+            if 200 <= code < 300:
+                self.message.way.prove()
             self._layer.respond(server, code, fields=block)
 
     def forget(self) -> None:

@@ -9,20 +9,25 @@ import asyncio
 import itertools
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
-from sip.core.framing import PONG, Frames, FramingError
 from sip.flow import Flow
+from sip.framing import PONG, Frames, FramingError, is_message
+from sip.listener import Listener
+from sip.room import Room, Source, Standing
+from sip.structure import with_length
 
 if TYPE_CHECKING:
     from sip.core.endpoint import Endpoint
 
 CONNECT_S = 4.0  # a peer that does not accept in this time is not there
-FIRST_MESSAGE_S = 10.0  # a new connection that says nothing is closed
-STRANGERS = 100  # connections of those who may send nothing, at once: enough to tell them so
+FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
+MESSAGE_S = 10.0  # a message that has begun must be whole in this time
+UNREAD_S = 10.0  # a peer must read what it was sent in this time, more than UNREAD bytes of it
+UNREAD = 1 << 16
 # A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
 # after the last sign of life. Until then calls to it would wait on a dead connection.
 OPTIONS = (
@@ -65,20 +70,31 @@ class Connection(asyncio.Protocol):
     reliable = True
 
     def __init__(
-        self, streams: Streams, kind: Kind, remote: tuple[str, int], name: str, *, ours: bool
+        self,
+        streams: Streams,
+        kind: Kind,
+        remote: tuple[str, int],
+        name: str,
+        standing: Standing,
+        source: Source,
     ) -> None:
         self._streams = streams
         self.kind = kind
-        self.is_ours = ours
         self.remote = remote
         self.name = name
         self.serial = next(_serials)
+        self.standing = standing
+        self.source = source  # until its place is free again it counts there
         self.is_gone = False
-        self.is_strange = False  # gets its 403 and is closed
-        self._frames = Frames(streams.endpoint.limits.stream_bytes)
+        limits = streams.endpoint.limits
+        self._frames = Frames(limits.stream_bytes, limits.head_bytes)
         self._socket: asyncio.Transport | None = None
         self._unsent: list[bytes] | None = []  # until it is connected
+        # What the peer has to do in time: send its first message, end what it began, read.
         self._first: asyncio.TimerHandle | None = None
+        self._whole: asyncio.TimerHandle | None = None
+        self._read: asyncio.TimerHandle | None = None
+        self._heard = 0.0  # loop time of the last valid message
 
     # -- a way ------------------------------------------------------------------------------------
 
@@ -112,6 +128,10 @@ class Connection(asyncio.Protocol):
         ours = self._socket.get_extra_info("sockname") if self._socket is not None else None
         return ours[:2] if ours else ("::" if self.kind.ipv6 else "0.0.0.0", 0)
 
+    def prove(self) -> None:
+        """A phone was registered or a call placed over it: its source stays."""
+        self.source.proven = True
+
     def send(self, data: bytes) -> bool:
         """Send, now or when it is connected; False when the connection is of no use any more."""
         if self.is_gone:
@@ -119,77 +139,124 @@ class Connection(asyncio.Protocol):
         trace = self._streams.endpoint.tracing
         if trace is not None:
             trace.sent(self, data)
+        self._write(data)
+        return not self.is_gone
+
+    def _write(self, data: bytes) -> None:
         if self._unsent is not None:
             self._unsent.append(data)
         elif self._socket is not None:
-            self._write(data)
-        return True
-
-    def _write(self, data: bytes) -> None:
-        assert self._socket is not None
-        self._socket.write(data)
-        if self._socket.get_write_buffer_size() > UNSENT_MAX:
-            self._streams.on_refused("slow_reader", str(self))
-            self.abort()
+            self._socket.write(data)
+            if self._socket.get_write_buffer_size() > UNSENT_MAX:
+                self._is_unread()
 
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=UNREAD)
         opened = transport.get_extra_info("socket")
         if opened is not None:
             for level, option, value in OPTIONS:
                 opened.setsockopt(level, option, value)
-        if not self.is_ours:
-            # None: the peer has reset it already.
-            self.remote = (transport.get_extra_info("peername") or self.remote)[:2]
-            self.name = self.remote[0]
-            if not self.name or not self._streams.admit(self):
-                self.is_gone = True
-                transport.abort()
-                return
-            loop = self._streams.endpoint.loop
-            self._first = loop.call_later(FIRST_MESSAGE_S, transport.abort)
         if self.is_gone:
             transport.abort()
             return
+        if self.standing is not Standing.OURS:
+            self._streams.keep(self)
+            self._first = self._streams.later(FIRST_MESSAGE_S, self._expire)
         unsent, self._unsent = self._unsent or [], None
         for data in unsent:
             transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        try:
-            messages = self._frames.feed(data)
-        except FramingError as error:
-            self._streams.on_refused("malformed", f"{self}: {error}")
-            self.abort()
-            return
-        endpoint = self._streams.endpoint
-        for head in self._frames.oversize:
+        frames, endpoint = self._frames, self._streams.endpoint
+        messages = frames.feed(data)
+        for head in frames.oversize:
             self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
-            endpoint.too_large(head, self)
-        self._frames.oversize.clear()
-        for _ in range(self._frames.pings):
-            if self._socket is not None:
-                self._write(PONG)
-        self._frames.pings = 0
-        if messages and self._first is not None and not self.is_strange:
-            self._first.cancel()
-            self._first = None
+            endpoint.answer_head(with_length(head, 0), self, 513)
+        frames.oversize.clear()
+        for _ in range(frames.pings):
+            self._write(PONG)
+        frames.pings = 0
+        if messages and not self.source.proven and any(map(is_message, messages)):
+            self._credit()
+        self._watch_rest()
         for message in messages:
             if self.is_gone:
                 return
             endpoint.receive(message, self)
+        if frames.error is not None and not self.is_gone:
+            self._give_up(frames.error)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
+
+    def pause_writing(self) -> None:
+        if self._read is None and not self.is_gone:
+            self._read = self._streams.later(UNREAD_S, self._is_unread)
+
+    def resume_writing(self) -> None:
+        if self._read is not None:
+            self._read.cancel()
+            self._read = None
+
+    # -- what the peer owes -----------------------------------------------------------------------
+
+    def _watch_rest(self) -> None:
+        """A message that has begun must end in time, however little comes at a time."""
+        if self._frames.is_between:
+            if self._whole is not None:
+                self._whole.cancel()
+                self._whole = None
+        elif self._whole is None and not self.is_gone:
+            self._whole = self._streams.later(MESSAGE_S, self._expire)
+
+    def _credit(self) -> None:
+        """A valid message came: the connection may stay a while. Keep-alives say nothing."""
+        if self.standing is Standing.STRANGER:
+            return
+        self._heard = self._streams.endpoint.loop.time()
+        if self._first is not None:
+            self._first.cancel()
+            self._first = self._streams.later(self._streams.idle_s, self._look)
+
+    def _look(self) -> None:
+        """Close the connection of a source that never registered or called, when it is idle."""
+        self._first = None
+        if self.source.proven or self.is_gone:
+            return
+        left_s = self._heard + self._streams.idle_s - self._streams.endpoint.loop.time()
+        if left_s > 0:
+            self._first = self._streams.later(left_s, self._look)
+        else:
+            self.abort()
+
+    def _expire(self) -> None:
+        if not self.is_gone:
+            self.abort()
+
+    def _is_unread(self) -> None:
+        if not self.is_gone:
+            self._streams.on_refused("slow_reader", str(self))
+            self.abort()
+
+    def _give_up(self, error: FramingError) -> None:
+        """The next message cannot be found. The one that hides it gets its answer."""
+        self._streams.on_refused("malformed", f"{self}: {error}")
+        if error.fault is not None:
+            self._streams.endpoint.answer_head(error.head, self, 400, error.fault.phrase)
+        if self._socket is not None and self._unsent is None:
+            self._socket.close()  # when all is written
         self.lose()
 
     # -- the end ----------------------------------------------------------------------------------
 
     def lose(self) -> None:
-        """The connection is gone: transactions on it hear of it."""
-        if self._first is not None:
-            self._first.cancel()
+        """The connection is gone: transactions on it hear of it. Idempotent."""
+        for timer in (self._first, self._whole, self._read):
+            if timer is not None:
+                timer.cancel()
         if not self.is_gone:
             self.is_gone = True
             self._streams.lost(self)
@@ -198,21 +265,22 @@ class Connection(asyncio.Protocol):
         """Close at once."""
         if self._socket is not None:
             self._socket.abort()
-        else:
-            self.lose()
+        self.lose()
 
     def __str__(self) -> str:
         return f"{self.kind.transport} {self.remote[0]}:{self.remote[1]}"
 
 
 class Streams:
-    """All TCP and TLS connections of an endpoint."""
+    """All TCP and TLS connections of an endpoint. `room` says how many may stand, and for whom;
+    `idle_s` how long one may be idle whose source never registered or called."""
 
     def __init__(
         self,
         endpoint: Endpoint,
         *,
-        most: int,
+        room: Room,
+        idle_s: float,
         server_tls: ssl.SSLContext | None,
         client_tls: ssl.SSLContext | None,
         on_refused: Callable[[str, str], None],
@@ -220,42 +288,36 @@ class Streams:
         self.endpoint = endpoint
         self.on_refused = on_refused
         self.connections: set[Connection] = set()
+        self.room = room
+        self.idle_s = idle_s
         self._ways: dict[tuple[str, str, int], Connection] = {}  # by transport and remote address
-        self._most = most
-        self._strangers = 0  # how many of them are strangers', which are not counted in `most`
         self._tls = {True: server_tls, False: client_tls}
-        self._servers: list[asyncio.Server] = []
+        self._listeners: list[Listener] = []
         self._kinds: dict[tuple[str, bool], Kind] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    async def listen(self, kind_of: Callable[[int], Kind], transport: str, host: str, port: int,
-                     ) -> int:  # fmt: skip
-        """Accept connections, and make them for legs; the port that is listened on. `kind_of` makes
-        the Kind when the port is known. Raises OSError."""
-        made: list[Kind] = []
-        server = await self.endpoint.loop.create_server(
-            lambda: Connection(self, made[0], ("", 0), "", ours=False),
-            host,
-            port,
-            ssl=self._tls[True] if transport == "tls" else None,
-            ssl_handshake_timeout=CONNECT_S if transport == "tls" else None,
-            backlog=1024,
+    def listen(self, kind: Kind, port: int) -> None:
+        """Accept connections, and make them for legs. Raises OSError."""
+        self._kinds.setdefault((kind.transport, kind.ipv6), kind)
+        self._listeners.append(
+            Listener(
+                self.endpoint.loop,
+                kind.host,
+                port,
+                lambda accepted, host, port: self._accept(kind, accepted, host, port),
+                lambda reason: self.on_refused("connections", f"none can be accepted: {reason}"),
+            )
         )
-        self._servers.append(server)
-        chosen: int = server.sockets[0].getsockname()[1]
-        made.append(kind_of(chosen))
-        self._kinds.setdefault((transport, ":" in host), made[0])
-        return chosen
 
     def kind(self, transport: str, ipv6: bool) -> Kind | None:
         """What a connection of ours would be; None if there can be none."""
         return self._kinds.get((transport, ipv6))
 
     def stop_listening(self) -> None:
-        for server in self._servers:
-            server.close()
+        for listener in self._listeners:
+            listener.close()
 
     async def close(self) -> None:
         """Close every connection."""
@@ -266,36 +328,46 @@ class Streams:
         for connection in list(self.connections):
             connection.abort()
         await asyncio.sleep(0)
-        for connection in list(self.connections):
-            connection.lose()
+
+    def later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.endpoint.loop.call_later(seconds, do)
 
     # -- connections ------------------------------------------------------------------------------
 
-    def admit(self, connection: Connection) -> bool:
-        """Take a connection that a peer has made; False if there are too many. Strangers have a few
-        of their own. Phones that may only register, which may be the whole Internet, leave the last
-        tenth to peers that may call and to connections of our own.
-        """
-        source, endpoint = connection.host, self.endpoint
-        room = self._room()
-        if source not in endpoint.trusted:
-            room -= self._most // 10
-            connection.is_strange = source not in endpoint.registrants
-        if connection.is_strange:
-            room = STRANGERS - self._strangers
-        if room <= 0:
-            reason = "stranger" if connection.is_strange else "connections"
-            self.on_refused(reason, str(connection))
-            return False
-        self._strangers += connection.is_strange
-        self._keep(connection)
-        return True
+    def _accept(self, kind: Kind, accepted: socket.socket, host: str, port: int) -> None:
+        """A peer has made a connection: take it, or close it at once."""
+        endpoint, known = self.endpoint, host.encode()
+        standing = Standing.PEER if known in endpoint.trusted else Standing.STRANGER
+        if standing is Standing.STRANGER and known in endpoint.registrants:
+            standing = Standing.PHONE
+        place = self.room.take(host, standing)
+        if isinstance(place, str):
+            accepted.close()
+            self.on_refused(place, f"{kind.transport} {host}:{port}")
+            return
+        connection = Connection(self, kind, (host, port), host, standing, place)
+        self._run(self._take(connection, accepted))
 
-    def _room(self) -> int:
-        """How many more may stand."""
-        return self._most - (len(self.connections) - self._strangers)
+    async def _take(self, connection: Connection, accepted: socket.socket) -> None:
+        secure = connection.kind.transport == "tls"
+        try:
+            await self.endpoint.loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls[True] if secure else None,
+                ssl_handshake_timeout=CONNECT_S if secure else None,
+            )
+        except (OSError, TimeoutError, ssl.SSLError):  # a handshake that failed or never ended
+            accepted.close()
+            connection.lose()
 
-    def _keep(self, connection: Connection) -> None:
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.endpoint.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def keep(self, connection: Connection) -> None:
+        """It stands."""
         self.connections.add(connection)
         self._ways[(connection.kind.transport, *connection.remote)] = connection
 
@@ -305,24 +377,22 @@ class Streams:
         found = self._ways.get((kind.transport, *remote))
         if found is not None and not found.is_gone:
             return found
-        made = Connection(self, kind, remote, name, ours=True)
-        if self._room() <= 0:
-            self.on_refused("connections", str(made))
+        place = self.room.take(remote[0], Standing.OURS)
+        if isinstance(place, str):
+            self.on_refused(place, f"{kind.transport} {remote[0]}:{remote[1]}")
             return None
-        self._keep(made)
-        task = self.endpoint.loop.create_task(self._connect(made))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        made = Connection(self, kind, remote, name, Standing.OURS, place)
+        self.keep(made)
+        self._run(self._connect(made))
         return made
 
     def lost(self, connection: Connection) -> None:
         """A connection is gone."""
-        if connection in self.connections:
-            self.connections.discard(connection)
-            self._strangers -= connection.is_strange
+        self.connections.discard(connection)
         key = (connection.kind.transport, *connection.remote)
         if self._ways.get(key) is connection:
             del self._ways[key]
+        self.room.leave(connection.remote[0], connection.standing, connection.source)
         self.endpoint.layer.broken(connection)
 
     async def _connect(self, connection: Connection) -> None:
@@ -357,6 +427,9 @@ class Nowhere:
 
     def send(self, data: bytes) -> bool:
         return False
+
+    def prove(self) -> None:
+        pass
 
 
 class Unresolved:

@@ -168,6 +168,9 @@ class Way:
         owner.unsent += 1
         return False
 
+    def prove(self) -> None:
+        """A call or a registration was taken by it: of connections it matters."""
+
     def with_port(self, port: int) -> Way | None:
         """The way to another port of the same address."""
         if port == self.port:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,9 @@ class Line:
     def flow(self) -> Flow:
         return Flow("udp", self.host.decode(), self.port)
 
+    def prove(self) -> None:
+        pass
+
     def with_port(self, port: int) -> Line:
         return self
 
@@ -48,8 +52,7 @@ class Line:
 
     def heard(self) -> list[str]:
         """What was sent since the last time, by method or status."""
-        told = [message.method.decode() or str(message.status) for message in self.sent]
-        return told
+        return [message.method.decode() or str(message.status) for message in self.sent]
 
 
 class Gate:
@@ -77,6 +80,7 @@ class House:
         self.races: list[str] = []
         self.errors: list[BaseException] = []
         self.events: list[Any] = []
+        self._passed = 0
         self.dials = True
         self.lines: dict[tuple[bytes, int], Line] = {}
         self.endpoint = Endpoint(
@@ -118,12 +122,8 @@ class House:
 
     def pass_time(self, ms: int) -> None:
         """Timers ring."""
-        from sip.core import layer
-
-        now = layer.time.monotonic_ns
-        wheel = self.endpoint.layer.wheel
-        self._passed = getattr(self, "_passed", 0) + ms
-        wheel.run(now() // 1_000_000 + self._passed)
+        self._passed += ms
+        self.endpoint.layer.wheel.run(time.monotonic_ns() // 1_000_000 + self._passed)
 
     # -- what the engine would do -----------------------------------------------------------------
 

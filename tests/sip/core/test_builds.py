@@ -68,4 +68,5 @@ def test_what_is_compiled_is_in_force_and_can_be_left_out() -> None:
 def test_the_python_files_pass_the_same_tests() -> None:
     """Compiled and uncompiled: integers wrap in one of them only, attributes begin unset."""
     tests = ROOT / "tests" / "sip" / "core"
-    python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", str(tests), core="python")
+    quietly = ("-q", "-x", "-p", "no:cacheprovider", "-n", "0")
+    python("-m", "pytest", *quietly, str(tests), core="python")

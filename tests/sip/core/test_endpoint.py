@@ -12,7 +12,8 @@ from tests.sip.core.house import CALLER, OTHER, PHONE, SDP, House, answer, house
 
 def ring(home: House, fields: tuple[str, ...] = ()) -> None:
     """A call comes in and the phone rings."""
-    home.feed(request("INVITE", body=SDP, fields=("Content-Type: application/sdp", *fields)), CALLER)
+    fields = ("Content-Type: application/sdp", *fields)
+    home.feed(request("INVITE", body=SDP, fields=fields), CALLER)
     home.feed(answer(home.line(PHONE).sent[0], 180), PHONE)
 
 
@@ -236,7 +237,7 @@ async def test_a_request_of_somebody_elses_is_refused() -> None:
         (request("OPTIONS", fields=("Require: magic",)), "420", "unsupported"),
         (request("SUBSCRIBE"), "405", "unsupported"),
         (request("FROBNICATE"), "501", "unsupported"),
-        (request("INVITE").replace(b"Max-Forwards: 70", b"Max-Forwards: 0"), "483", "loop_detected"),
+        (request("INVITE").replace(b"Forwards: 70", b"Forwards: 0"), "483", "loop_detected"),
         (request("INVITE").replace(b"Contact: ", b"X: "), "400", "no_contact"),
         (request("INVITE", contact="<mailto:a@b>"), "400", "malformed"),
         (request("INVITE", target="http://b"), "416", "malformed"),

@@ -18,7 +18,7 @@ from sip.core import grammar
         (b"+1", -1),
         (b"1 ", -1),
         (b"1e3", -1),
-        ("٣".encode(), -1),  # a digit elsewhere  # noqa: RUF001
+        ("٣".encode(), -1),  # a digit elsewhere
     ],
 )
 def test_numbers_are_decimal_and_bounded(text: bytes, number: int) -> None:
@@ -52,7 +52,7 @@ def test_lists_are_cut_at_commas_outside_quotes_and_brackets(
         (b"<sip:a@b>;tag=1", b"sip:a@b", b"1"),
         (b"sip:a@b;tag=1", b"sip:a@b", b"1"),  # without brackets the parameters are the header's
         (b'"A. G. Bell" <sip:agb@bell.example>;tag=a48s', b"sip:agb@bell.example", b"a48s"),
-        (b"Anonymous <sip:c8oqz84zk7z@privacy.org>;tag=hyh8", b"sip:c8oqz84zk7z@privacy.org", b"hyh8"),
+        (b"Anonymous <sip:c8oqz84@privacy.org>;tag=hyh8", b"sip:c8oqz84@privacy.org", b"hyh8"),
         (b'"<sip:fake@x>;tag=0" <sip:a@b>;TAG=2', b"sip:a@b", b"2"),
         (b'"\\"<sip:fake@x>" <sip:a@b> ; tag = 3', b"sip:a@b", b"3"),
         (b"<sip:a@b;tag=inside>;x;tag=4", b"sip:a@b;tag=inside", b"4"),
@@ -103,7 +103,7 @@ def test_parameters(value: bytes, name: bytes, found: bytes | None) -> None:
             b"SIP / 2.0 / UDP first.example.com: 4000;ttl=16 ;maddr=224.2.0.1",
             b"udp", b"first.example.com: 4000", b"first.example.com", 4000,
         ),
-        (b"sip/2.0/tls [2001:db8::1]:5061;rport", b"tls", b"[2001:db8::1]:5061", b"[2001:db8::1]", 5061),
+        (b"sip/2.0/tls [2001:d::1]:5061;rport", b"tls", b"[2001:d::1]:5061", b"[2001:d::1]", 5061),
         (b"SIP/2.0/TCP [::1];branch=x", b"tcp", b"[::1]", b"[::1]", 0),
         (b"SIP/2.0/UDP a , SIP/2.0/UDP b", b"udp", b"a", b"a", 0),
     ],

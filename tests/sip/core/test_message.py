@@ -4,7 +4,7 @@ RFC 4475)."""
 import pytest
 
 from sip.core.message import FIELDS, Message
-from sip.headers import HOP, crossing
+from sip.crossing import HOP, crossing
 
 VIA = b"Via: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKx"
 FROM = b"From: <sip:a@example.com>;tag=1"
@@ -119,7 +119,7 @@ def test_a_malformed_request_is_refused_by_what_is_wrong(
         text(start=b"SIP/2.0 099 What"),
         text(start=b"SIP/2.0 700 What"),
         text(start=b"SIP/2.0 180Ringing"),
-        text(*without(CSEQ), b"CSeq: x INVITE", start=b"SIP/2.0 180 Ringing"),  # a malformed response
+        text(*without(CSEQ), b"CSeq: x INVITE", start=b"SIP/2.0 180 Ringing"),
         text(*FIVE, b"Content-Length: 9", start=b"SIP/2.0 200 OK"),
     ],
 )
@@ -163,7 +163,8 @@ def test_a_fold_hides_no_steering_field() -> None:
 
 
 def test_what_passes_is_byte_for_byte_what_came() -> None:
-    odd = (b"X-Odd  :  a;;=,\"", b"s:  hi ", b"Unknown:", "Organization: Ünïted \xff".encode("latin-1"))
+    latin = "Organization: Ünïted \xff".encode("latin-1")
+    odd = (b"X-Odd  :  a;;=,\"", b"s:  hi ", b"Unknown:", latin)
     message = Message(text(*FIVE, *odd, b"Content-Length: 0"))
     assert message.passing(HOP) == b"\r\n".join(odd)
     assert crossing(message) == b"\r\n".join(odd)  # type: ignore[arg-type]

@@ -37,7 +37,7 @@ def test_a_timer_rings_when_its_time_has_come_and_not_before() -> None:
     pass_time(wheel, clock, 480)
     assert waiter.rang == []
     pass_time(wheel, clock, 40)
-    assert waiter.rang and 1_000_503 - 10 <= waiter.rang[0] <= 1_000_523
+    assert [1_000_493 <= at <= 1_000_523 for at in waiter.rang] == [True]
     assert wheel.waiting == 0
 
 

@@ -15,10 +15,14 @@ from sip.core.message import Message
 from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
 
+NAMES = (
+    "CALLING", "TRYING", "PROCEEDING", "COMPLETED", "CONFIRMED", "ACCEPTED", "ACKNOWLEDGED",
+    "TERMINATED",
+)  # fmt: skip
 STATES = {
     number: name.lower()
     for name, number in vars(transaction).items()
-    if name in "CALLING TRYING PROCEEDING COMPLETED CONFIRMED ACCEPTED ACKNOWLEDGED TERMINATED".split()
+    if name in NAMES
 }
 
 
@@ -31,7 +35,8 @@ class Way:
         self.sent: list[str] = []
 
     def send(self, data: bytes) -> bool:
-        self.sent.append(data.split(b" ")[0].decode() if data[:3] != b"SIP" else data[8:11].decode())
+        is_response = data.startswith(b"SIP")
+        self.sent.append((data[8:11] if is_response else data.split(b" ")[0]).decode())
         return self.works
 
 
@@ -263,7 +268,8 @@ SCRIPTS = {
         "server BYE", False, ["100 -> proceeding 100", "broken -> terminated (gone 503)"],
     ),
     "refused after a provisional response": (
-        "server BYE", False, ["100 -> proceeding 100", "100 -> proceeding 100", "486 -> completed 486"],
+        "server BYE", False,
+        ["100 -> proceeding 100", "100 -> proceeding 100", "486 -> completed 486"],
     ),
     "no timer J on a reliable transport": ("server BYE", True, ["200 -> terminated 200"]),
 }  # fmt: skip
@@ -305,7 +311,8 @@ def test_every_row_of_every_table_is_in_a_script() -> None:
 
 
 def _events() -> dict[str, int]:
-    names = "PROVISIONAL SUCCESS REFUSAL REQUEST ACK ACKED AGAIN LATE BROKEN".split()
+    first = ("PROVISIONAL", "SUCCESS", "REFUSAL", "REQUEST")
+    names = (*first, "ACK", "ACKED", "AGAIN", "LATE", "BROKEN")
     return {name: getattr(transaction, name) for name in names}
 
 
