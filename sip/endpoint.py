@@ -397,6 +397,13 @@ class Endpoint:
         finally:
             lib.pjsip_endpt_release_pool(self.endpt, pool)
 
+    def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
+        """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
+        dlg = lib.pjsip_ua_find_dialog(
+            wire.borrow(0, call_id), wire.borrow(1, local), wire.borrow(2, remote), 0
+        )
+        return self.legs.get(dlg) if dlg != ffi.NULL else None
+
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""
         self.illegal_counts[what] += 1

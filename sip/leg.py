@@ -16,6 +16,7 @@ from sip import wire
 from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
 from sip.farewell import NOTHING, Bye, Farewell
+from sip.headers import tag_of
 from sip.message import Message
 from sip.names import is_address, place_of
 from sip.pjsip import lib
@@ -151,6 +152,15 @@ class Leg:
     @property
     def endpoint(self) -> Endpoint:
         return self._endpoint
+
+    @property
+    def name(self) -> tuple[bytes, bytes, bytes]:
+        """The dialog as its far end sees it: Call-ID, the far end's tag, ours."""
+        request = wire.sample(self._dlg)
+        if request is None:
+            return b"", b"", b""
+        ours, theirs = (tag_of(request.first(name) or b"") for name in (b"from", b"to"))
+        return request.call_id.encode("latin-1"), theirs, ours
 
     @property
     def reached(self) -> tuple[str, tuple[str, ...]]:

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sip import wire
 from sip.grammar import parameters, split_list
-from sip.headers import tag_of
 from sip.message import COMPACT, Message
-from sip.pjsip import ffi, lib
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
     from sip.leg import Leg
+
+
+class Finder(Protocol):
+    """Who knows the legs."""
+
+    def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
+        """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
+
 
 NAMING = (b"replaces", b"join", b"target-dialog")
 _TAGS = re.compile(
@@ -109,7 +113,7 @@ def is_clear(value: bytes) -> bool:
 class Dialogs:
     """The dialogs of an endpoint by their names."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Finder) -> None:
         self._endpoint = endpoint
 
     def pass_on(self, block: bytes, end: End, may: May | None = None) -> bytes:
@@ -195,7 +199,7 @@ class Dialogs:
             return b""
         if named.leg is named.by:
             return value
-        told = name_of(named.leg)
+        told = DialogName(*named.leg.name)
         by_parameter = {
             b"to-tag": told.local, b"local-tag": told.local,
             b"from-tag": told.remote, b"remote-tag": told.remote,
@@ -212,16 +216,4 @@ class Dialogs:
         return ours is not None or self._find(name.call_id, name.remote, name.local) is not None
 
     def _find(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
-        dlg = lib.pjsip_ua_find_dialog(
-            wire.borrow(0, call_id), wire.borrow(1, local), wire.borrow(2, remote), 0
-        )
-        return self._endpoint.legs.get(dlg) if dlg != ffi.NULL else None
-
-
-def name_of(leg: Leg) -> DialogName:
-    """A leg's dialog as its far end sees it."""
-    request = wire.sample(leg.dialog)
-    if request is None:
-        return DialogName(b"", b"", b"")
-    ours, theirs = (tag_of(request.first(name) or b"") for name in (b"from", b"to"))
-    return DialogName(request.call_id.encode("latin-1"), theirs, ours)
+        return self._endpoint.leg_named(call_id, local, remote)

@@ -20,7 +20,6 @@ from sip.core.listening import Listening
 from sip.core.message import Limits, Message
 from sip.core.outgoing import Outgoing
 from sip.core.outside import Probes, Request
-from sip.core.replaces import Dialogs
 from sip.core.speakers import Speakers
 from sip.core.streams import Streams
 from sip.core.tracing import Tracing
@@ -28,21 +27,21 @@ from sip.core.transaction import Client
 from sip.gate import Gate
 from sip.names import Names, place_of
 from sip.peers import Peers
+from sip.referral import anywhere
 from sip.reliable import Earlies
+from sip.replaces import Dialogs
 from sip.room import Room
 from sip.seen import Seen
-from sip.settings import DialError, Settings, nothing
+from sip.settings import DialError, Settings
 
 TICK_S = 0.02
-OnRefer = Callable[[Any, bytes], Callable[[], None] | None]
 
 
 class Endpoint:
     """All legs of this process.
 
     `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
-    `on_refer` whether one side of a call may send the other to this Refer-To: None = no, else what
-    to do when the other side refuses to go.
+    `on_refer` what becomes of a REFER from one side of a call to the other.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class Endpoint:
         on_connection: Callable[[str, str], None],
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
-        on_refer: OnRefer = lambda leg, refer_to: nothing,
+        on_refer: Any = anywhere,
         limits: Limits | None = None,
     ) -> None:
         self.settings = settings
@@ -89,7 +88,7 @@ class Endpoint:
         self.layer.door = Door(
             self, on_invite=on_invite, on_register=on_register, gate=gate, on_rejected=on_rejected
         )
-        self.dialog_names = Dialogs(self.layer)
+        self.dialog_names = Dialogs(self)
         self.probes = Probes(self)
         self._on_rejected = on_rejected
         self._gate = gate
@@ -213,8 +212,6 @@ class Endpoint:
             raise DialError(f"cannot place a call to {uri!r}")
         if not all(is_name_addr(route) for route in hops):
             raise DialError(f"cannot place a call to {uri!r}: bad route {routes!r}")
-        if block.find(b"-tag") >= 0:
-            block = self.dialog_names.translate(block)
         first = routes[0] if routes else uri
         if server is not None:
             way = self.way_for(server, place_of(first).host)
@@ -245,6 +242,14 @@ class Endpoint:
         if not is_sent:
             self.loop.call_soon(leg.on_response, client, 503, None)
         return leg
+
+    def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Any:
+        """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
+        leg = self.layer.legs.get(local)
+        if leg is None or leg.dialog is None:
+            return None
+        dialog = leg.dialog
+        return leg if dialog.call_id == call_id and dialog.remote_tag == remote else None
 
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import session, unrelayed
+from sip.bodies import body_told
 from sip.core.dialog import Dialog
 from sip.core.message import Message
 from sip.core.transaction import Client, Server
 from sip.crossing import crossing
 from sip.events import Refreshed
 from sip.headers import requires_100rel
+from sip.replaces import End, names_dialogs
 from sip.state import CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
 RETRY_LATER = b"Retry-After: 3"
+_AS_IT_IS: frozenset[bytes] = frozenset()
+_REFER_TO = frozenset((b"refer-to",))
 MOST_AT_ONCE = 20  # requests of one side that wait for their answer
 REFRESHES = (b"INVITE", b"UPDATE")  # their Contacts are where the dialog goes from now on
 
@@ -44,6 +48,7 @@ class Exchange:
         "on_refused",
         "provisional",
         "quiet",
+        "refer_to",
         "refreshes",
         "server",
     )
@@ -62,6 +67,7 @@ class Exchange:
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
         self.early: Early | None = None  # a PRACK: what it acknowledges
         self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
+        self.refer_to = b""  # and where it leads, a whole field
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
         """Send the response to the asker, once if it is final."""
@@ -72,25 +78,10 @@ class Exchange:
                 self.asked, message  # type: ignore[arg-type]
             )
             self.asker.tell(Refreshed(self.asker, expires_s))  # type: ignore[arg-type]
-        self.respond(code, message, extra)
+        self.asker.respond(self.server, code, message, extra)
         self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
-
-    def respond(self, code: int, message: Message | None, extra: bytes = b"") -> None:
-        asker, server = self.asker, self.server
-        if server is None:
-            return
-        phrase = body = content_type = b""
-        if message is not None:
-            passing = crossing(message, to_trusted=asker.trusted)  # type: ignore[arg-type]
-            extra = extra + b"\r\n" + passing if extra and passing else extra or passing
-            phrase, body, content_type = message.phrase, message.body, message.content_type
-        contact = asker.dialog.contact if asker.dialog is not None else b""
-        asker.layer.respond(
-            server, code, phrase=phrase, contact=contact, fields=extra, body=body,
-            content_type=content_type,
-        )  # fmt: skip
 
     def done(self) -> None:
         """Nothing more will be sent to the asker."""
@@ -135,11 +126,11 @@ class Exchanges:
             exchange.answer(*refusal)
             return
         if method == b"REFER":
-            refer_to = message.first(b"refer-to") or b""
-            exchange.on_refused = leg.endpoint.on_refer(leg, refer_to)
-            if exchange.on_refused is None:
-                exchange.answer(403, None)
+            referral = leg.endpoint.on_refer(leg, message)
+            if referral.code:
+                exchange.answer(referral.code, None)
                 return
+            exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
         if exchange.refreshes:
             leg.dialog.retarget(message.contact)
         exchange.quiet = exchange.invite and requires_100rel(message)  # type: ignore[arg-type]
@@ -240,22 +231,26 @@ class Exchanges:
         """Send an exchange's request to this leg's far end."""
         leg = self.leg
         dialog: Dialog = leg.dialog
-        block, early = crossing(message, to_trusted=leg.trusted), exchange.early  # type: ignore[arg-type]
-        if b"-tag" in block:
-            block = leg.endpoint.dialog_names.translate(block)
+        early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
+        block = crossing(message, to_trusted=leg.trusted, also_not=again)  # type: ignore[arg-type]
+        if names_dialogs(message):  # type: ignore[arg-type]
+            block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))  # type: ignore[arg-type]
+        if exchange.refer_to:
+            block = block + b"\r\n" + exchange.refer_to if block else exchange.refer_to
         if early is not None:
             block = early.rack + b"\r\n" + block if block else early.rack
             if early.tag != dialog.remote_tag:
                 dialog = dialog.sibling(
                     _with_tag(dialog.remote, dialog.remote_tag, early.tag), early.tag, early.contact
                 )
+        body, kind = body_told(message, to_trusted=leg.trusted)  # type: ignore[arg-type]
         client = leg.layer.ask(
             dialog,
             exchange.method,
             leg,
             fields=block,
-            body=message.body,
-            content_type=message.content_type,
+            body=body,
+            content_type=kind,
             max_forwards=message.max_forwards - 1,
         )
         leg.dialog.sent = dialog.sent

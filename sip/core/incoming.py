@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from sip.core.dialog import Dialog, record_route_lines
 from sip.core.leg import Leg
 from sip.core.message import Message
-from sip.crossing import crossing
 from sip.events import Acked, Cancelled
 from sip.flow import Flow
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
@@ -24,7 +23,16 @@ class Incoming(Leg):
 
     is_caller = True
 
-    __slots__ = ("_hangup_reason", "_routes", "_server", "flow", "invite", "max_forwards", "source")
+    __slots__ = (
+        "_hangup_reason",
+        "_phone",
+        "_routes",
+        "_server",
+        "flow",
+        "invite",
+        "max_forwards",
+        "source",
+    )
 
     def __init__(
         self, endpoint: Endpoint, dialog: Dialog, server: Server, invite: Message
@@ -37,7 +45,12 @@ class Incoming(Leg):
         self.max_forwards = invite.max_forwards
         self.flow: Flow | None = invite.way.flow
         self.source = self.heard = invite.way.host.decode("ascii")
+        self._phone = ""  # the Contact of a phone of ours, if that is who calls
         server.user = self
+
+    def is_phone(self, contact: str) -> None:
+        """A phone of ours is at the other end, at this Contact, though a server passed it on."""
+        self.trusted, self._phone = False, contact
 
     def __repr__(self) -> str:
         return f"<Incoming from {self.source} {self.state.name.lower()}>"
@@ -176,23 +189,18 @@ class Incoming(Leg):
 
     # -- inside -----------------------------------------------------------------------------------
 
+    def _believes(self, message: Message) -> bool:
+        if self.trusted:
+            return super()._believes(message)
+        return self._believes_contact(message, self._phone, direct=False)
+
     def respond_reliably(self, code: int, message: Any, extra: bytes) -> bool:
         """Send a provisional response with its RSeq; False when it cannot be sent."""
         return self._respond(code, message, extra)
 
     def _respond(self, code: int, message: Any, extra: bytes = b"") -> bool:
-        server, dialog = self._server, self.dialog
-        if server is None or dialog is None:
-            return False
-        phrase = body = content_type = b""
-        if message is not None:
-            passing = crossing(message, to_trusted=self.trusted)
-            extra = extra + b"\r\n" + passing if extra and passing else extra or passing
-            phrase, body, content_type = message.phrase, message.body, message.content_type
-        return self._layer.respond(
-            server, code, tag=dialog.local_tag, phrase=phrase, contact=dialog.contact,
-            routes=self._routes, fields=extra, body=body, content_type=content_type,
-        )  # fmt: skip
+        server = self._server
+        return server is not None and self.respond(server, code, message, extra, self._routes)
 
     def _end_invite(self) -> None:
         server, self._server = self._server, None

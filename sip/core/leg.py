@@ -12,11 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sip.bodies import body_told
 from sip.core.dialog import Dialog
 from sip.core.exchange import Exchanges
 from sip.core.message import Message
+from sip.crossing import crossing
 from sip.events import Answered, Ended
-from sip.privacy import NO_WISH, kept
+from sip.names import is_address, place_of
+from sip.privacy import NO_WISH, VOUCHED, kept
+from sip.replaces import End, names_dialogs
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
@@ -77,9 +81,15 @@ class Leg:
     # -- what the dialog tells (called by the layer only) -----------------------------------------
 
     @property
-    def dialled(self) -> tuple[str, ...]:
-        """The URIs by which the far end was called, if it was."""
-        return ()
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        """The URI and the Route values by which the far end was called; empty for who called."""
+        return "", ()
+
+    @property
+    def name(self) -> tuple[bytes, bytes, bytes]:
+        """The dialog as its far end sees it: Call-ID, the far end's tag, ours."""
+        dialog = self.dialog
+        return dialog.call_id, dialog.remote_tag, dialog.local_tag
 
     def is_of(self, message: Message) -> bool:
         """Whether a request that names our tag is in this leg's dialog."""
@@ -139,6 +149,37 @@ class Leg:
     def _believes(self, message: Message) -> bool:
         """Whether a message comes from a node of the trust domain: by the address that sent it."""
         return message.way.host in self._endpoint.trusted
+
+    def _believes_contact(self, message: Message, uri: str, *, direct: bool) -> bool:
+        """Whether a message of who is at a contact is believed. It is when that is a server itself:
+        at an address of the trust domain, and the message came from one. That it came through one
+        is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
+        trusted = self._endpoint.trusted
+        if message.way.host not in trusted or VOUCHED.isdisjoint(message.names):
+            return False  # or it says nothing that would have to be believed
+        place = place_of(uri)
+        return place.host.encode() in trusted if is_address(place) else direct
+
+    def respond(
+        self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
+    ) -> bool:
+        """Answer this leg's far end, with what crosses of `message` and the fields `extra`; False
+        if it is too late, or cannot be sent."""
+        dialog = self.dialog
+        if dialog is None:
+            return False
+        phrase = body = kind = b""
+        if message is not None:
+            fields = crossing(message, to_trusted=self.trusted)
+            if names_dialogs(message):
+                fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))  # type: ignore[arg-type]
+            extra = extra + b"\r\n" + fields if extra and fields else extra or fields
+            body, kind = body_told(message, to_trusted=self.trusted)
+            phrase = message.phrase
+        return self._layer.respond(
+            server, code, tag=dialog.local_tag, phrase=phrase, contact=dialog.contact,
+            routes=routes, fields=extra, body=body, content_type=kind,
+        )  # fmt: skip
 
     # -- inside -----------------------------------------------------------------------------------
 

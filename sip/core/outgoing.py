@@ -9,8 +9,6 @@ from sip.core.dialog import Dialog
 from sip.core.leg import Leg
 from sip.core.message import Message
 from sip.events import Answered, Failed, Progress
-from sip.names import is_address, place_of
-from sip.privacy import VOUCHED
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -107,9 +105,8 @@ class Outgoing(Leg):
     # -- what the dialog tells --------------------------------------------------------------------
 
     @property
-    def dialled(self) -> tuple[str, ...]:
-        """The URIs by which the far end was called."""
-        return (self.uri, *self.routes)
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        return self.uri, self.routes
 
     def is_of(self, message: Message) -> bool:
         """Whether a request that names our tag is in this leg's dialog, or an early one of it."""
@@ -203,17 +200,7 @@ class Outgoing(Leg):
     # -- inside -----------------------------------------------------------------------------------
 
     def _believes(self, message: Message) -> bool:
-        """A destination is. A line's contact is when it is a server itself: it is at an address of
-        the trust domain, and the message came from one. That it came through one is not enough: an
-        edge passes on what its phones say."""
-        if self.trusted:
-            return True
-        if not super()._believes(message) or VOUCHED.isdisjoint(message.names):
-            return False
-        place = place_of(self.uri)
-        if is_address(place):
-            return place.host.encode() in self._endpoint.trusted
-        return not self.routes
+        return self.trusted or self._believes_contact(message, self.uri, direct=not self.routes)
 
     def _forget(self) -> None:
         self._early = None

@@ -58,7 +58,10 @@ def _hops(leg: Leg) -> Iterator[str]:
     yield dialog.target.decode("latin-1")
     for route in dialog.routes:
         yield route.decode("latin-1")
-    yield from leg.dialled
+    uri, routes = leg.reached
+    if uri:
+        yield uri
+        yield from routes
 
 
 def _plain(host: str) -> str:
