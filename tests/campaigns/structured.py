@@ -25,6 +25,7 @@ from tests.campaigns.crowd import Crowd
 from tests.campaigns.fuzz import Broken, keep
 from tests.campaigns.hose import Hose
 from tests.campaigns.packet import Packet
+from tests.campaigns.stream_crowd import StreamCrowd
 from tests.campaigns.wounds import wound
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.sipp import HOST, free_port
@@ -82,7 +83,7 @@ class Ground:
         outside = {"on": True, "to": {"kind": "number", "number": "+33186000001"}}
         voicemail = {"on": True, "to": {"kind": "voicemail", "number": PLAIN}}
         self.write_line(PLAIN, phones[:1])
-        self.write_line(BUSY, phones[:1], forwards={"busy": outside})
+        self.write_line(BUSY, phones[2:], forwards={"busy": outside})
         self.write_line(AWAY, (), forwards={"unreachable": voicemail})
         self.write_line(ALWAYS, (), forwards={"unconditional": outside})
         self.write_line(TWO, phones, forwards={"busy": voicemail, "unreachable": outside})
@@ -146,6 +147,9 @@ class Ground:
         stranger = await Crowd.open(chance, address, 1.0, self.trail, 0, wound, STRANGER)
         self.crowds.append(stranger)
         callers, *phones = self.crowds[:3]
+        stream = await StreamCrowd.listen(chance, (HOST, self.tcp), WILDNESS, self.trail, wound)
+        self.crowds.append(stream)
+        phones.append(stream)
         lines = self.write_lines(tuple(phone.uri() for phone in phones))
         hose = Hose(chance, (HOST, self.tcp))
         began, looked = loop.time(), loop.time()
@@ -153,6 +157,8 @@ class Ground:
             while self.sent < messages and self.engine.status() is None:
                 line = chance.choice(lines)
                 callers.call(line)
+                if chance.random() < 0.3:
+                    stream.call(line)
                 for crowd in (callers, stranger):
                     for _ in range(3):
                         crowd.say(self.alone(crowd, line), 0.9)
@@ -168,6 +174,7 @@ class Ground:
             await hose.close()
             for crowd in self.crowds:
                 crowd.close()
+            await stream.gone()
 
     async def probe(self) -> None:
         """A plain call from end to end."""
@@ -209,12 +216,15 @@ async def _run(ground: Ground, messages: int, seed: int, pace: int) -> str:
     ground.check("settling")
     await ground.probe()
     metric = ground.engine.metric
+    streamed = ground.thrown + sum(
+        crowd.sent for crowd in ground.crowds if isinstance(crowd, StreamCrowd)
+    )
     answered = metric("renvoi_calls_total", outcome="answered")
     refused = metric("renvoi_rejected_total", reason="malformed")
     if answered * 1000 < messages or refused * 10 < messages:
         raise Broken(f"only {answered:.0f} answered, {refused:.0f} malformed: this proves little")
     return (
-        f"structured: seed {seed}, {ground.sent} messages in {took_s:.0f} s, {ground.thrown} of "
+        f"structured: seed {seed}, {ground.sent} messages in {took_s:.0f} s, {streamed} of "
         f"them over TCP; {refused:.0f} malformed, {answered:.0f} calls answered; no death, "
         "no error, nothing left"
     )
