@@ -74,7 +74,7 @@ class Endpoint:
         self.race = on_race  # told of each race that is resolved, by its kind
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.guard = Guard(on_rejected, Speakers(self).refuses, self._reply)
+        self.guard = Guard(on_rejected, Speakers(self).refuses, self._reply, self._is_known)
         self.byes = Byes(self)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
@@ -432,6 +432,9 @@ class Endpoint:
             self.probes.on_tsx_state(tsx)
         else:
             self.requests.on_tsx_state(tsx)
+
+    def _is_known(self, source: bytes) -> bool:
+        return source in self.trusted or source in self.registrants
 
     def _reply(
         self, transport: Any, came: bytes, source: Source, reply: bytes, to: Source

@@ -9,6 +9,7 @@ it would reach. A request that is refused gets 400, a response is dropped.
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -35,6 +36,9 @@ _SIP_URI = re.compile(rb"[^<]*<\s*sips?:|\s*sips?:", re.IGNORECASE)
 # PJSIP makes one header of each of their values, and one of all lines of the merged.
 _LISTS = (b"via", b"contact", b"route", b"record-route")
 _MERGED = (b"require", b"supported")
+# Malformed messages of strangers in a second that are read a second time and answered; the rest are
+# dropped unread. An answer costs twice what their 403 costs.
+STRANGERS_S = 500
 FIELDS_MAX = 400  # that are compared one by one
 _PACKET_AT = ffi.offsetof("pjsip_rx_data", "pkt_info", "packet")
 _MISMATCH = Fault(b"Malformed CSeq")
@@ -52,11 +56,18 @@ class Guard:
     """Copies each message once, for every later callback, and decides whether it may go on."""
 
     def __init__(
-        self, on_rejected: OnRejected, refuses: Callable[[Any], bool], reply: Reply
+        self,
+        on_rejected: OnRejected,
+        refuses: Callable[[Any], bool],
+        reply: Reply,
+        is_known: Callable[[bytes], bool],
     ) -> None:
         self._on_rejected = on_rejected
         self._refuses = refuses  # whether a request's sender has no part in its dialog
         self._reply = reply
+        self._is_known = is_known  # whether an address may send anything but what is refused
+        self._second = 0
+        self._left = 0  # of STRANGERS_S in this second
 
     def _drop(self, rdata: Any, reason: str) -> int:
         self._on_rejected(reason, lambda: described(rdata))
@@ -92,6 +103,8 @@ class Guard:
         if not same:
             return self._refuse(rdata, raw, _MISMATCH)
         if not plain:
+            if self._is_too_much(rdata):
+                return self._drop(rdata, "malformed")
             fault = _fault(info.msg, raw)
             if fault is not None:
                 return self._refuse(rdata, raw, fault)
@@ -122,7 +135,20 @@ class Guard:
         if rdata is None:
             self._on_rejected("malformed", lambda: f"no SIP: {raw[:80]!r}")
         else:
+            if self._is_too_much(rdata):
+                self._on_rejected("malformed", lambda: f"{raw[:80]!r}")
+                return
             self._refuse(rdata, raw, fault_of(raw) or _blamed(Message(raw)))
+
+    def _is_too_much(self, rdata: Any) -> bool:
+        """Whether a malformed message is one too many of strangers'."""
+        if self._is_known(pjsip.string_at(rdata.pkt_info.src_name)):
+            return False
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._left = second, STRANGERS_S
+        self._left -= 1
+        return self._left < 0
 
 
 def _rdata_of(dropped: Any) -> Any:

@@ -10,6 +10,7 @@ fields that may come only once. What differs is read field by field.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sip.message import COMPACT, LONGEST, Message
@@ -27,14 +28,13 @@ _LINE = re.compile(
 _REQUEST_URI = re.compile(rb'(?:[^"<>\[\s]|\[[^\]\[\s]*+\])++')
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*+"|<[^>]*+>')
 _QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*+"')
-_USER = re.compile(rb"[^\s,;]*@")
+_WORDS = re.compile(rb"[\s,;]")
+_USER = re.compile(rb"(?:sips?|tel):[^@]*@[^&]*$", re.IGNORECASE)  # "&" may stand in a user part
 _NAME = re.compile(rb"[!%'*+\-.0-9A-Z_`a-z~]++[ \t]*+:")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 _IPV6 = re.compile(rb"\[[0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.~-]+)?\]")
 _ODD_BRACKET = re.compile(rb"\[(?![0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.~-]+)?\])")
-_SINGLES = (
-    b"from", b"to", b"call-id", b"cseq", b"max-forwards", b"content-length", b"content-type",
-)  # fmt: skip
+_SINGLES = frozenset((b"from", b"to", b"call-id", b"cseq", b"max-forwards", b"content-type"))
 # The beginnings of lines that matter: those fields, routes, and what continues a line.
 _MARKS = re.compile(
     rb"\n([ \t]|from|f|to|t|call-id|i|cseq|max-forwards|content-length|l|content-type|c|route"
@@ -113,14 +113,16 @@ def fault_of(raw: bytes) -> Fault | None:
             return Fault(b"Head Without End")
         head = head.rpartition(b"\r\n")[0] or head  # its last line is not all there
     start, *lines = head.split(b"\r\n")
-    if _CONTROL.search(start) is not None:
+    controlled = _CONTROL.search(head.replace(b"\r\n", b"")) is not None
+    if controlled and _CONTROL.search(start) is not None:
         return Fault(b"Malformed Start Line")
     fields = _fields(lines)
     if fields is None:
         return Fault(b"Malformed Header Field Name")
-    for name, physical in fields:
-        if any(_CONTROL.search(line) is not None for line in physical):
-            return _malformed(name)
+    if controlled:
+        for name, physical in fields:
+            if any(_CONTROL.search(line) is not None for line in physical):
+                return _malformed(name)
     length = _length_fault(fields, len(body) if end and len(raw) < LONGEST else None)
     if length is not None:
         return length
@@ -129,12 +131,14 @@ def fault_of(raw: bytes) -> Fault | None:
         return Fault(b"Malformed Start Line")
     said: dict[bytes, bytes] = {}
     for name, physical in fields:
-        if name in _SINGLES and name != b"content-length":
-            value = b" ".join(line.strip() for line in physical)
+        if name in _SINGLES:
+            value = b" ".join(physical).strip()
             if said.setdefault(name, value) != value:
                 return Fault(b"More Than One " + shown(name))
-        if not all(_is_closed(name, line, fits) for line in physical):
-            return _malformed(name)
+        for line in physical:
+            skeleton = line.translate(None, _PLAIN)
+            if skeleton and skeleton != b"<>" and not _is_closed(name, line, skeleton, fits):
+                return _malformed(name)
     return None
 
 
@@ -197,9 +201,14 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, list[bytes]]] | None:
             low = line.strip().lower()
             fields.append((COMPACT.get(low, low), [b""]))
             continue
-        low = named[0][:-1].strip().lower()
-        fields.append((COMPACT.get(low, low), [line[named.end() :]]))
+        fields.append((_full(named[0]), [line[named.end() :]]))
     return fields
+
+
+@lru_cache(maxsize=1024)
+def _full(named: bytes) -> bytes:
+    low = named[:-1].strip().lower()
+    return COMPACT.get(low, low)
 
 
 def _lengths(fields: list[tuple[bytes, list[bytes]]]) -> list[bytes]:
@@ -238,13 +247,18 @@ def _is_start(start: bytes, fits: bool) -> bool:
     )
 
 
-def _is_closed(name: bytes, line: bytes, fits: bool) -> bool:
+def _is_closed(name: bytes, line: bytes, skeleton: bytes, fits: bool) -> bool:
     if name in _TEXT:
         return fits or _LINE.fullmatch(line) is not None
     if _LINE.fullmatch(line) is None:
         return False
-    if name in _ADDRESSES and _ODD_BRACKET.search(_QUOTED.sub(b"", line).lower()) is not None:
-        return False
-    if name in _ENDED_BY_AMPERSAND and line.find(b"&") >= 0:
-        return _USER.sub(b"", _TOKENS.sub(b"", line)).find(b"&") < 0
+    if b"[" in skeleton and name in _ADDRESSES:
+        bare = _QUOTED.sub(b"", line).lower()
+        if _ODD_BRACKET.search(bare) is not None:
+            return False
+    if b"&" in skeleton and name in _ENDED_BY_AMPERSAND:
+        return not any(
+            b"&" in word and not (name in _ADDRESSES and _USER.match(word) is not None)
+            for word in _WORDS.split(_TOKENS.sub(b"", line))
+        )
     return True
