@@ -15,7 +15,7 @@ from engine.forwards import LAST_HOUR, STANDING
 from engine.outcome import Outcome, Over
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
-from rules.model import Billing, Line
+from rules.model import CAPPED, Line, tariff_of
 from rules.store import Unavailable
 
 if TYPE_CHECKING:
@@ -40,15 +40,16 @@ async def admit(worker: Worker, route: Route, forward: ForwardRecord) -> Forward
         raise Over(Outcome.REJECTED, 403, "suspended")
     if fleet.suspended:
         raise Over(Outcome.REJECTED, 403, "fleet_suspended")
-    if not _is_on(line, forward):
+    if forward.kind != "line" and not _is_on(line, forward, fleet.countries):
         raise Over(Outcome.REJECTED, 403, "forward_off")
     now, billing = time.time(), forward.billing
     if forward.kind == "number":
         left_s = worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now)
-        mobile = worker.numbering.is_mobile(forward.number)
-        billing = billing_class(line, "number", forward.number, mobile, False, left_s)
+        to = worker.numbering.recognise(forward.number)
+        tariff = tariff_of(to, worker.numbering.country_of(line.number))
+        billing = billing_class(line, "number", to.number, to.mobile, False, left_s, tariff)
     cap_s = fleet.cap_left_s(now)
-    if billing == Billing.OUT_OF_PLAN and cap_s is not None and cap_s <= 0:
+    if billing in CAPPED and cap_s is not None and cap_s <= 0:
         raise _prevented(worker, "fleet_cap")
     full = await _count(worker, route, line.number)
     if full is not None:
@@ -56,14 +57,13 @@ async def admit(worker: Worker, route: Route, forward: ForwardRecord) -> Forward
     return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
 
 
-def _is_on(line: Line, forward: ForwardRecord) -> bool:
-    """Whether the line still forwards there; a call that it sent on to a line needs no forward."""
-    if forward.kind == "line":
-        return True
+def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None) -> bool:
+    """Whether the line still forwards there and may, with the list of its fleet; a call that it
+    sent on to a line needs no forward."""
     return any(
         known.on
         and known.to is not None
-        and known.to.refused is None
+        and known.to.why_refused(inside=False, countries=countries) is None
         and known.to.number == forward.number
         for known in line.forwards.values()
     )

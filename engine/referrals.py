@@ -16,6 +16,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 from engine.registration.places import Places
 from engine.transfers import number_at, story_of
+from rules.model import Destination, Kind
 from rules.numbers import NumberError
 from rules.starcode import Action, StarCodeError, looks_like_code, read_code
 from sip import grammar, headers
@@ -25,6 +26,7 @@ from sip.replaces import May
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from rules.cache import Entry
     from sip.leg import Leg
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))
@@ -85,21 +87,40 @@ class Referrals:
             return 416, "scheme"
         number = number_in(uri, user)
         if number:
-            try:
-                refused = self._worker.numbering.recognise(number).refused
-            except NumberError:
-                refused = "no_number"
+            refused = self._why_refused(referrer, number)
             if refused is not None:
                 return 403, refused
         servers = asdict(self._worker.config.destinations).values()
         dials = not referrer.trusted and uri[:4].lower() != "tel:"
         return (403, "destination") if dials and self._places.leads_to(uri, servers) else (0, "")
 
+    def _why_refused(self, referrer: Leg, number: str) -> str | None:
+        """Why the line that sends the other side on could not forward there. That the number is a
+        line of its fleet is known where memory says so."""
+        try:
+            found = self._worker.numbering.recognise(number)
+        except NumberError:
+            return "no_number"
+        entry = self._line_at(referrer)
+        target = self._worker.store.peek(found.number)
+        own = entry.line if entry is not None else None
+        line = target.line if target is not None else None
+        inside = own is not None and line is not None and own.fleet == line.fleet
+        fleet = self._worker.fleets.find(own.fleet) if own is not None else None
+        to = Destination(
+            Kind.NUMBER, found.number, refused=found.refused, country=found.country
+        )
+        return to.why_refused(inside, fleet.countries if fleet is not None else None)
+
+    def _line_at(self, leg: Leg) -> Entry | None:
+        """The line at the far end of a leg, by what memory knows."""
+        story = story_of(leg)
+        number = number_at(story, leg) if story is not None else ""
+        return self._worker.store.peek(number) if number else None
+
     def _is_suspended(self, referrer: Leg) -> bool:
         """Whether the line that sends the other side on is, or its fleet; by what memory knows."""
-        story = story_of(referrer)
-        number = number_at(story, referrer) if story is not None else ""
-        entry = self._worker.store.peek(number) if number else None
+        entry = self._line_at(referrer)
         if entry is None or entry.line is None:
             return False
         fleet = self._worker.fleets.find(entry.line.fleet)

@@ -14,7 +14,8 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, identity, to_number
+from tests.scenarios.test_transfer import own
 
 COUNTRIES = ["FR", "GB", "DE", "RE", "BE", "001"]
 SETTINGS = {
@@ -189,10 +190,71 @@ async def test_a_transfer_to_a_line_abroad_is_international(stage: Stage) -> Non
     call.respond(202, to=await call.receive("REFER"))
     await ring.receive(202, "REFER")
     party = await stage.endpoint()
-    onward = party.start(stage.engine.address, target, caller=caller, body=OFFER_BYTES)
+    onward = party.start(
+        stage.engine.address, target, caller=caller, headers=[identity(caller)], body=OFFER_BYTES
+    )
     await connect(onward, answered := await other.incoming())
     await part(onward, answered)
     await stage.ended(onward.call_id, payer=line, billing="international")
+    await part(call, ring)
+
+
+async def test_a_forward_abroad_that_is_taken_over_stays_international(stage: Stage) -> None:
+    """And is refused where it could not begin: its cap is used up, or its country closed."""
+    fleet(stage, "moving", cap_seconds=100)
+    colleague = stage.line(fleet="moving")
+    line = stage.line(
+        fleet="moving",
+        offer={"mobile": "unlimited"},
+        forwards={"unconditional": to_number(BRITISH_MOBILE)},
+    )
+
+    async def takes_over(away: Call) -> Call:
+        headers = [("Replaces", own(away)), identity(colleague)]
+        return await stage.call(line, caller=colleague, headers=headers)
+
+    call, away = await through(stage, line, BRITISH_MOBILE)
+    taking = await takes_over(away)
+    taken = await stage.server("number").incoming(BRITISH_MOBILE)
+    await connect(taking, taken)
+    await call.receive("BYE")
+    await away.receive("BYE")
+    await part(taking, taken)
+    await stage.ended(taking.call_id, payer=line, condition="none", billing="international")
+
+    for fields, code in (({"cap_seconds": 0}, 480), ({"forward_countries": ["FR"]}, 403)):
+        fleet(stage, "moving")
+        await stage.settle()
+        call, away = await through(stage, line, BRITISH_MOBILE)
+        fleet(stage, "moving", **fields)
+        await asyncio.sleep(0.5)  # news of it, before the meter ends the call
+        assert (await (await takes_over(away)).final()).code == code
+        if code == 403:
+            await part(call, away)
+        else:
+            await away.receive("BYE", wait_s=10)
+            await call.receive("BYE", wait_s=10)
+
+
+async def test_a_phone_sends_nobody_where_its_line_could_not_forward(stage: Stage) -> None:
+    fleet(stage, "near", forward_countries=["FR", "BE"])
+    line, phone = await stage.line_with_phone(fleet="near")
+    inside = stage.line(number="+41446681801", fleet="near")
+    await (await stage.call(inside)).final()  # it is in memory
+    call = await stage.call(line)
+    await connect(call, ring := await phone.incoming())
+    for target, code in (
+        ("+4990012345670", 403),
+        ("+33700000003", 403),
+        (SWISS, 403),
+        (BRITISH, 403),
+        (BELGIAN_MOBILE, 202),
+        (inside, 202),
+    ):
+        ring.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
+        if code == 202:
+            call.respond(202, to=await call.receive("REFER"))
+        await ring.receive(code, "REFER")
     await part(call, ring)
 
 
