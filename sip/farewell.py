@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, wire
+from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.message import Message
 from sip.pjsip import lib
@@ -58,7 +59,8 @@ class Farewell:
             if names_dialogs(message):
                 passing = leg.endpoint.dialog_names.pass_on(passing, End(leg=leg))
             block = block + b"\r\n" + passing if block and passing else block or passing
-            yield block, *message.answer
+            whole = (b"", b"") if message.truncated else body_told(message, to_trusted=leg.trusted)
+            yield block, *whole
             reasons = [line for name, line, _ in message.fields if name == b"reason"]
             block = b"\r\n".join(reasons)
         if block:

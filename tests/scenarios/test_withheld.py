@@ -210,7 +210,32 @@ async def test_a_withheld_number_stays_withheld_in_later_requests(stage: Stage) 
     ring.request("INFO")
     call.respond(200, to=await call.receive("INFO"), headers=naming(number))
     assert shows(await ring.receive(200, "INFO"), number) == []
-    await part(call, ring)
+    call.automatic.clear()
+    ring.request("BYE")
+    call.respond(200, to=await call.receive("BYE"), headers=naming(number))
+    assert shows(await ring.receive(200, "BYE"), number) == []
+
+
+@pytest.mark.parametrize("end", ["BYE", "CANCEL"])
+async def test_the_end_of_a_call_shows_no_withheld_number(stage: Stage, end: str) -> None:
+    number = numbers.caller_number()
+    line, phone = await stage.line_with_phone()
+    headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")]
+    call = await stage.call(line, caller=number, headers=headers)
+    ring = await phone.incoming()
+    said = [*naming(number), ("Subject", "Bye"), ("Reason", "Q.850;cause=16")]
+    if end == "BYE":
+        await connect(call, ring)
+        call.request("BYE", headers=said)
+        await call.receive(200, "BYE")
+    else:
+        ring.respond(180)
+        await call.receive(180)
+        call.cancel(headers=said)
+        await call.receive(487)
+    heard = await ring.receive(end)
+    assert shows(heard, number) == []
+    assert heard.one("Subject") == "Bye"
 
 
 async def test_privacy_asked_for_later_holds_from_then_on(stage: Stage) -> None:
@@ -327,7 +352,9 @@ async def everything_said(stage: Stage, line: str, phone: Endpoint) -> list[int]
     call.request("INFO")
     ring.respond(200, to=await ring.receive("INFO"), headers=SAID)
     heard.append(believed(await call.receive(200, "INFO")))
-    await part(call, ring)
+    ring.request("BYE", headers=SAID)
+    heard.append(believed(await call.receive("BYE")))
+    await ring.receive(200, "BYE")
     refused = await stage.call(line)
     await refuse(await phone.incoming(), 488, headers=SAID)
     heard.append(believed(await refused.receive(488)))
@@ -337,12 +364,12 @@ async def everything_said(stage: Stage, line: str, phone: Endpoint) -> list[int]
 async def test_what_a_phone_claims_of_itself_is_not_passed_on(stage: Stage) -> None:
     phone = await stage.endpoint(OUTSIDE)
     line = stage.line(to=[phone.uri()])
-    assert await everything_said(stage, line, phone) == [0] * 9
+    assert await everything_said(stage, line, phone) == [0] * 10
 
 
 async def test_a_contact_that_is_a_trusted_server_is_believed(stage: Stage) -> None:
     line, server = await stage.line_with_phone()
-    assert await everything_said(stage, line, server) == [len(CLAIMS)] * 9
+    assert await everything_said(stage, line, server) == [len(CLAIMS)] * 10
 
 
 async def test_a_phone_behind_a_trusted_edge_is_not_the_edge(stage: Stage) -> None:
