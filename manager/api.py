@@ -125,7 +125,7 @@ def _record(met: records.Met, who: Who) -> models.Record:
         seconds=forward.seconds if forward else record.seconds,
         billing=forward.billing if forward else "",
         withheld=withheld,
-        caller_withheld=record.caller_withheld if withheld and who.operator else None,
+        caller_withheld=record.caller_withheld if who.operator else msgspec.UNSET,
     )
 
 

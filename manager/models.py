@@ -145,8 +145,8 @@ class Usage(msgspec.Struct):
 class Record(msgspec.Struct):
     """A call that met the line. Times in unix seconds; `seconds` of conversation. `condition` and
     `billing` are those of this line's own forward, "none" and "" when it made none. `caller` is ""
-    when it is `withheld`, or none is known; operators, and nobody else, find who it is in
-    `caller_withheld`."""
+    when it is `withheld`, or none is known; `caller_withheld` says who it is, in answers to
+    operators only."""
 
     id: str
     caller: str
@@ -161,7 +161,7 @@ class Record(msgspec.Struct):
     seconds: int
     billing: str
     withheld: bool = False
-    caller_withheld: str | None = None
+    caller_withheld: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class RecordPage(msgspec.Struct):
