@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sip import headers, pjsip, wire
+from sip import headers, pjsip, unrelayed, wire
 from sip.capabilities import ALLOW, CAPABILITIES, UNDERSTOOD
 from sip.gate import Gate
 from sip.guard import HEAD_MAX, OnRejected, described
@@ -217,6 +217,15 @@ class Door:
     def refuse_foreign(self, rdata: Any) -> None:
         """Answer a request inside a dialog that its sender has no part in."""
         self._refuse(rdata, 403, "foreign")
+
+    def answer_early(self, rdata: Any, message: Message) -> None:
+        """Answer a request in an early dialog that nobody follows any more, though it stands."""
+        wire.counts["in", wire.kind_of(message.method)] += 1
+        code, block = unrelayed.answer(message.method, message, owes_answer=False)
+        if message.method == b"UPDATE" and code < 300:
+            code, block = 500, unrelayed.retry_after()  # a 2xx would need a Contact (RFC 3311 5.2)
+        fields = [line.partition(b": ") for line in block.split(b"\r\n") if line]
+        self._respond(rdata, code, *((name, value) for name, _, value in fields))
 
     def refuse_unknown(self, rdata: Any) -> None:
         """Answer a request that names no dialog (RFC 3261 12.2.2); an ACK gets no answer."""

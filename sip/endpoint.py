@@ -69,6 +69,9 @@ class Endpoint:
         self.settings = settings
         self.on_refer = on_refer
         self.legs: dict[Any, Leg] = {}  # by dialog: pointers of cffi hash by their address
+        # Legs of whose INVITE several phones have shown a sign, with their tags, by Call-ID and
+        # our own tag.
+        self.forks: dict[tuple[bytes, bytes], tuple[Outgoing, set[bytes]]] = {}
         self.counts = wire.counts  # (direction, kind) of SIP messages
         self.illegal_counts: Counter[str] = Counter()
         self.race = on_race  # told of each race that is resolved, by its kind

@@ -27,8 +27,10 @@ class Outgoing(Leg):
         "_cancel_timer",
         "_said",
         "_tdata",
+        "_to",
         "alone",
         "earlies",
+        "fork",
         "heard",
         "invite_cseq",
         "invite_known",
@@ -43,6 +45,8 @@ class Outgoing(Leg):
         self._ack = (b"", b"")  # body and media type of the ACK sent, for its repetition
         self._said = NOTHING  # with the CANCEL
         self._cancel_timer: TimerHandle | None = None
+        self._to = b""  # of the first sign
+        self.fork: tuple[bytes, bytes] | None = None  # its key in the endpoint's `forks`
         self.alone = False  # no other target can follow, what it says early holds
         self.earlies: Earlies | None = None  # 100rel was offered
         self.heard = b""  # the IP address that the last 18x or 2xx came from
@@ -151,8 +155,22 @@ class Outgoing(Leg):
             early = self.earlies.hear(self, rseq, message)
             if early is None:
                 return
+        to = message.first(b"to") or b""
+        self._to = self._to or to
+        if to != self._to:
+            self._on_fork(message, to)
         self.state = EARLY
         self.tell(Progress(self, code, message, early))
+
+    def _on_fork(self, message: Message, to: bytes) -> None:
+        """Another phone behind the contact shows a sign: PJSIP's dialog follows the newest, and
+        the others are still there."""
+        forks = self._endpoint.forks
+        self.fork = self.fork or (
+            message.call_id.encode("latin-1"), headers.tag_of(message.first(b"from") or b"")
+        )  # fmt: skip
+        known = forks.setdefault(self.fork, (self, {headers.tag_of(self._to)}))
+        known[1].add(headers.tag_of(to))
 
     def on_invite_failed(self, code: int, message: Message | None = None) -> None:
         """The INVITE is over without an answer."""
@@ -195,3 +213,5 @@ class Outgoing(Leg):
 
     def _forget(self) -> None:
         self._drop_tdata()
+        if self.fork is not None:
+            self._endpoint.forks.pop(self.fork, None)

@@ -14,10 +14,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from sip import pjsip, wire
+from sip.headers import tag_of
 from sip.incoming import Incoming
 from sip.names import is_address, place_of
 from sip.outgoing import Outgoing
 from sip.pjsip import ffi, lib, string_at
+from sip.state import EARLY
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -39,6 +41,8 @@ class Speakers:
         Sources that are trusted peers cost one look into a dictionary.
         """
         source = string_at(rdata.pkt_info.src_name)
+        if self._endpoint.forks and self._is_of_a_fork(rdata, source):
+            return True
         if source in self._endpoint.trusted:
             return False
         dlg = self._dialog_of(rdata)
@@ -61,6 +65,25 @@ class Speakers:
             self._endpoint.door.count_foreign(rdata)
         else:
             self._endpoint.door.refuse_foreign(rdata)
+        return True
+
+    def _is_of_a_fork(self, rdata: Any, source: bytes) -> bool:
+        """Whether a request comes from a phone that rings behind a contact at which another has
+        shown a sign later; it is answered then. PJSIP has no dialog for it, and would say 481."""
+        info = rdata.msg_info
+        method = info.msg.line.req.method.id
+        if info.to.tag.slen == 0 or method in (pjsip.ACK, pjsip.CANCEL, pjsip.BYE, pjsip.REGISTER):
+            return False
+        message = wire.received()
+        call_id, to = message.first(b"call-id") or b"", message.first(b"to") or b""
+        leg, tags = self._endpoint.forks.get((call_id, tag_of(to)), (None, frozenset()))
+        if leg is None or leg.state > EARLY or self._dialog_of(rdata) != ffi.NULL:
+            return False
+        if tag_of(message.first(b"from") or b"") not in tags:
+            return False
+        if source not in self._endpoint.trusted and not self._is_of(leg, _plain(source.decode())):
+            return False
+        self._endpoint.door.answer_early(rdata, message)
         return True
 
     def _dialog_of(self, rdata: Any) -> Any:

@@ -24,9 +24,16 @@ def answer(method: bytes, message: Message, *, owes_answer: bool) -> tuple[int, 
     """
     if method == b"OPTIONS":
         return 200, CAPABILITY_FIELDS
+    if method == b"PRACK" and not message.body:
+        return 200, b""  # what it acknowledges was said by one who is gone
     offers = method == b"INVITE" or (method == b"UPDATE" and message.body)
     if method == b"UPDATE" and not offers:
         return session.refreshed_here(message)
     if offers and not owes_answer:
         return 491, b""
-    return 500, b"Retry-After: %d" % random.randint(1, _LONGEST_WAIT_S)
+    return 500, retry_after()
+
+
+def retry_after() -> bytes:
+    """The field that says when to try again."""
+    return b"Retry-After: %d" % random.randint(1, _LONGEST_WAIT_S)

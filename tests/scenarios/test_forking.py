@@ -95,3 +95,39 @@ async def test_an_early_dialog_that_ends_is_not_the_callers_concern(stage: Stage
     assert (await ring.receive("ACK")).to_tag == "two"
     assert call.codes() == [180, 200]
     await part(call, ring)
+
+
+async def test_a_phone_that_another_has_overtaken_is_not_told_that_its_dialog_is_gone(
+    stage: Stage,
+) -> None:
+    """Its requests have to wait; those of the phone that showed the last sign pass."""
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    for tag in ("one", "two", "three"):
+        say(ring, tag, 180)
+    await call.receive(180)
+    for tag in ("one", "two"):
+        ring.local = f"{ring.first.one('To')};tag={tag}"
+        for method, body, code in (
+            ("INFO", b"Signal=1\r\n", 500),
+            ("UPDATE", b"", 500),
+            ("UPDATE", OFFER_BYTES, 491),
+            ("OPTIONS", b"", 200),
+        ):
+            ring.request(method, body=body)
+            answer = await ring.final(method)
+            assert answer.code == code, (tag, method)
+            assert answer.has("Retry-After") == (code == 500)
+    ring.local = f"{ring.first.one('To')};tag=three"
+    ring.request("INFO", body=b"Signal=3\r\n")
+    call.respond(200, to=await call.receive("INFO"))
+    await ring.receive(200, "INFO")
+    ring.local = f"{ring.first.one('To')};tag=nobody"
+    ring.request("INFO")
+    assert (await ring.final("INFO")).code == 481
+    ring.local = f"{ring.first.one('To')};tag=one"
+    say(ring, "one", 200, ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    await part(ring, call)
