@@ -20,7 +20,7 @@ from engine.registration.places import hops_of
 from engine.ringing import Ringing
 from engine.route import Route
 from engine.story import Story
-from engine.takeovers import Replaced
+from engine.takeovers import Elsewhere, Replaced
 from engine.transfers import Owed
 from engine.vouched import ASSERTED, REGISTERED, is_phone_at, phone_of
 from rules.contact import groups
@@ -141,7 +141,11 @@ class Call:
         if invite is not None and names_dialogs(invite):
             self._ringing.may_name = self._may_name
         if takes_over and invite is not None:
-            replaced = await self._worker.takeovers.ask(self.story, invite, owed)
+            try:
+                replaced = await self._worker.takeovers.ask(self.story, invite, owed)
+            except Elsewhere as over:
+                self._ringing.told = over.contact
+                raise
             if replaced is not None:
                 return await self._take_over(replaced)
         entry = await self._find(self.story.called)
@@ -419,10 +423,16 @@ class Call:
             ringing.holder = replaced.leg
             ringing.triggered()
             alone = len(replaced.spots) == 1
-            for uri, routes in replaced.spots:
-                trusted = replaced.leg.trusted and replaced.role != "line"
+            trusted = replaced.leg.trusted and replaced.role != "line"
+            for uri, routes, contact in replaced.spots:
                 ringing.dial(
-                    replaced.role, replaced.number, uri, routes, trusted=trusted, alone=alone
+                    replaced.role,
+                    replaced.number,
+                    uri,
+                    routes,
+                    trusted=trusted,
+                    alone=alone,
+                    contact=contact,
                 )
             winner = await self._answer_of_target()
         except BaseException:

@@ -9,14 +9,15 @@ Contact says: a line that called is rung at its registered phones.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.outcome import Outcome, Over
 from engine.records.record import ForwardRecord
-from engine.registration.places import Places, hops_of
+from engine.registration.places import hops_of
 from engine.transfers import Owed, paid_for, story_of
+from rules.contact import Contact
 from rules.model import Line
 from rules.store import Unavailable
 from sip.names import same_place
@@ -32,11 +33,21 @@ if TYPE_CHECKING:
     from sip.message import Message
 
 
+class Elsewhere(Over):
+    """Another worker has the dialog: `contact` is the field that tells the caller where (302)."""
+
+    def __init__(self, contact: bytes) -> None:
+        super().__init__(Outcome.REJECTED, 302, "takeover_elsewhere")
+        self.contact = contact
+
+
 class Spot(NamedTuple):
-    """One place to ring: a URI and the Route values on the way."""
+    """One place to ring: a URI and the Route values on the way; `contact` where it is a phone's,
+    which is asked about each time that it is rung (registration/dialled.py)."""
 
     uri: str
     routes: tuple[str, ...]
+    contact: Contact | None = None
 
 
 class Replaced(NamedTuple):
@@ -58,9 +69,8 @@ class Replaced(NamedTuple):
 class Takeovers:
     """The rights to take over calls of one worker."""
 
-    def __init__(self, worker: Worker, places: Places) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._places = places
 
     async def ask(self, story: Story, invite: Message, owed: Owed | None) -> Replaced | None:
         """The call that a new one may take over; None when it names none of ours.
@@ -73,6 +83,7 @@ class Takeovers:
             raise self._refused(story, None, 400, "ambiguous")
         name, names = parse(values[0]), self._worker.endpoint.dialog_names
         if name is None or not names.is_ours(name):
+            await self._look_elsewhere(story, invite)
             return None
         named = names.find(name)
         before = story_of(named.leg) if named is not None and named.talks else None
@@ -91,6 +102,18 @@ class Takeovers:
             raise self._refused(story, before, 481, "replaced")
         before.replaced_by = story.id
         return replaced
+
+    async def _look_elsewhere(self, story: Story, invite: Message) -> None:
+        """Send the caller to the worker that has the dialog, if another one has. Over UDP that one
+        has the INVITE already (sip/siblings.py)."""
+        siblings = self._worker.endpoint.siblings
+        via = (invite.first(b"via") or b"").upper()
+        if siblings is None or b"/UDP" in via:
+            return
+        transport = "tls" if b"/TLS" in via else "tcp"
+        for place in await siblings.where(invite):
+            if place.endswith(transport):
+                raise Elsewhere(f"Contact: <sip:{story.called}@{place}>".encode())
 
     def release(self, replaced: Replaced) -> None:
         """The new call came to nothing; another one may try."""
@@ -137,7 +160,11 @@ class Takeovers:
             record = before.legs[leg]
             role, number = record.role, record.number
             spots: tuple[Spot, ...] = (Spot(leg.uri, leg.routes),)
-            line = await self._line_of(number) if role == "line" else None
+            line = None
+            if role == "line":
+                line = await self._line_of(number)
+                path = ", ".join(self._path_of(leg)) or None
+                spots = (Spot(leg.uri, leg.routes, Contact(leg.uri, path, math.inf)),)
         else:
             role, number, spots, line = await self._caller(story, before)
         if role == "line":
@@ -147,9 +174,6 @@ class Takeovers:
             fleet = fleet or await self._worker.fleets.load(line.fleet)
             if line.suspended or fleet.suspended:
                 raise self._refused(story, before, 403, "suspended")
-            spots = tuple(spot for spot in spots if self._is_a_phones(spot))
-            if not spots:
-                raise self._refused(story, before, 403, "misplaced")
         return Replaced(before, leg, role, number, spots, line, paid_for(before, leg))
 
     async def _caller(
@@ -162,18 +186,12 @@ class Takeovers:
             raise self._refused(story, before, 403, "caller")
         entry = await self._worker.store.look_up(number)
         contacts = entry.live_contacts(time.time())
-        return "line", number, tuple(Spot(c.uri, hops_of(c.path)) for c in contacts), line
+        return "line", number, tuple(Spot(c.uri, hops_of(c.path), c) for c in contacts), line
 
-    def _is_a_phones(self, spot: Spot) -> bool:
-        """As the registrar asks of a contact: it may have come into Redis by another way."""
-        config, routes = self._worker.config, spot.routes
-        proxy = config.sip.outbound_proxy
-        if proxy and routes and same_place(routes[0], proxy):
-            routes = routes[1:]
-        if self._places.leads_here(routes[0] if routes else spot.uri):
-            return False
-        servers = asdict(config.destinations).values()
-        return bool(routes) or not self._places.leads_to(spot.uri, servers)
+    def _path_of(self, leg: Outgoing) -> tuple[str, ...]:
+        """The Path by which a phone was rung: the outbound proxy before it is not of it."""
+        proxy, routes = self._worker.config.sip.outbound_proxy, leg.routes
+        return routes[1:] if proxy and routes and same_place(routes[0], proxy) else routes
 
     async def _line_of(self, number: str) -> Line | None:
         try:

@@ -163,7 +163,7 @@ class Worker:
         self.store.leads_here = places.leads_here
         self.store.same_phone = same_phone
         self.registrar = Registrar(self, places)
-        self.takeovers = Takeovers(self, places)
+        self.takeovers = Takeovers(self)
         self.probing = Probing(self)
         trace = config.trace
         if trace.hep is not None:
@@ -203,6 +203,11 @@ class Worker:
         await self.registrar.start()
         await self.dialled.start()
         await self.endpoint.start()
+        if config.workers > 1:
+            try:
+                self.endpoint.meet(directory_of(config.redis.data_dir))
+            except OSError as error:  # each answers for its own calls only
+                self.log.error("siblings.unusable", error=str(error))
         self._watch()
         self.probing.start()
         await self.admin.start()

@@ -73,6 +73,9 @@ class Door:
             self._on_other(rdata, method)
             return
         wire.counts["in", "INVITE"] += 1
+        siblings = self._endpoint.siblings
+        if siblings is not None and siblings.takes(rdata, wire.received()):
+            return
         if not self.asked and self._is_refused(rdata, source):
             return
         self._on_new_invite(rdata, source)

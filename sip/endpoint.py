@@ -8,6 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sip import backlog, pjsip, stream_api, wire
@@ -33,6 +34,7 @@ from sip.resolving import Resolving
 from sip.room import Room
 from sip.seen import Seen
 from sip.settings import DialError, LayoutError, ListenError, Settings, TooLarge
+from sip.siblings import Siblings
 from sip.sieve import Sieve
 from sip.speakers import Speakers
 from sip.streams import Streams
@@ -77,8 +79,10 @@ class Endpoint:
         self.race = on_race  # told of each race that is resolved, by its kind
         self.on_error = on_error
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.guard = Guard(on_rejected, Speakers(self).refuses, self._reply, self._is_known)
         self.byes = Byes(self)
+        self._speakers = Speakers(self)
+        self.siblings: Siblings | None = None  # the other workers of this host
+        self.guard = Guard(on_rejected, self._is_taken, self._reply, self._is_known)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
         self.door = Door(
@@ -190,6 +194,8 @@ class Endpoint:
         self._closed = True
         self.requests.close()
         self.probes.close()
+        if self.siblings is not None:
+            self.siblings.close()
         for leg in list(self.legs.values()):
             leg.detach()
             leg.hangup()
@@ -421,6 +427,19 @@ class Endpoint:
         return int(lib.pjsip_tsx_layer_get_tsx_count())
 
     # -- callbacks --------------------------------------------------------------------------------
+
+    def _is_taken(self, rdata: Any) -> bool:
+        """Whether a request is another worker's, or of somebody who has no part in its dialog."""
+        siblings = self.siblings
+        if siblings is not None and siblings.passes(rdata):
+            return True
+        return self._speakers.refuses(rdata)
+
+    def meet(self, folder: Path) -> None:
+        """Begin to talk to the other workers, whose sockets are in this folder. Raises OSError."""
+        siblings = Siblings(self, folder)
+        siblings.start()
+        self.siblings = siblings
 
     def _on_new_request(self, rdata: Any) -> int:
         try:

@@ -34,6 +34,7 @@ class Transports:
         self._advertise = advertise
         self._contacts: dict[tuple[str, bool], wire.Text] = {}  # by transport and IPv6
         self.places: dict[Any, tuple[str, tuple[str, int]]] = {}  # of those, for traces
+        self.shown: list[Address] = []  # where others reach this engine
         self._own: dict[Any, wire.Text] = {}  # the Contact of each UDP transport of PJSIP's
 
     @property
@@ -85,6 +86,7 @@ class Transports:
         shown = replace(address, host=host)
         suffix = "" if address.transport == "udp" else f";transport={address.transport}"
         contact = wire.Text(f"<sip:renvoi@{shown.shown_host}:{address.port}{suffix}>".encode())
+        self.shown.append(shown)
         self._contacts.setdefault((address.transport, ":" in address.host), contact)
         self.host = self.host or shown.shown_host
         wire.goes_by(shown.shown_host)
@@ -109,6 +111,10 @@ class Transports:
         """The Contact for a dialog over this transport and address family."""
         found = self._contacts.get((transport, ipv6)) or self._contacts.get(("udp", ipv6))
         return found or next(iter(self._contacts.values()))
+
+    def own_udp(self) -> list[Any]:
+        """PJSIP's UDP transports, in the order of the listening addresses."""
+        return list(self._own)
 
     def udp_sockets(self) -> Iterator[tuple[socket.socket, Any]]:
         """A second handle of each UDP socket of PJSIP's, and PJSIP's transport."""

@@ -126,6 +126,11 @@ def take(rdata: Any) -> tuple[bytes, bool]:
     return raw, _plain
 
 
+def packet() -> bytes:
+    """The bytes of the message that PJSIP is handling now."""
+    return _raw
+
+
 def received() -> Message:
     """The message that PJSIP is handling now: the guard took it, before any other callback."""
     global _message

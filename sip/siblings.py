@@ -1,0 +1,295 @@
+"""The other workers of this host: an INVITE that names a dialog of theirs is theirs to answer.
+
+With several workers each call lives in one of them, and a takeover (Replaces, RFC 3891) may come to
+another. That one asks the others over Unix sockets, which only this user can reach, and the worker
+that has the dialog takes the datagram as if it had come to its own socket: it answers by the Via,
+and its Contact brings all that follows to it. What still comes here of that call (copies of its
+INVITE, its CANCEL, the ACK of a refusal, all of it where the caller sends by a fixed way) is handed
+on. Over TCP and TLS the connection cannot be handed on;
+there the caller is told where to try (302).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sip import stream_api, wire
+from sip.message import LONGEST, Message
+from sip.pjsip import ffi
+from sip.replaces import DialogName, parse
+from sip.sieve import sockaddr
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+PATIENCE_S = 0.3  # a sibling whose loop is later than this has lost its turn
+_REMEMBERED_S = 40.0  # 64*T1 and what a copy may take on the way
+_CALL_S = 6 * 3600.0  # a call that was handed on
+_MOST = 10_000
+_LONGEST = 65_000
+_PREFIX, _SUFFIX = "worker-", ".sock"
+
+Key = tuple[bytes | None, bytes | None, int]
+
+
+class Word(msgspec.Struct, array_like=True):
+    """What one worker says to another. `kind`: "ask" who holds the dialog that `packet` names, to
+    take it; "where" is only to be told; "yes", "no" are the answers to `token`; "pass" is for a
+    packet of an INVITE that was taken. `source` and `via` are where a packet came from, and on
+    which of the listening addresses; `places` where the one who answers listens."""
+
+    kind: str
+    token: str
+    back: str = ""
+    packet: bytes = b""
+    source: tuple[str, int] = ("", 0)
+    via: int = 0
+    places: list[str] = []
+
+
+class _Question:
+    """How many have not answered yet, and who is told of the one that holds it, or of none."""
+
+    __slots__ = ("left", "tell", "timer")
+
+    def __init__(
+        self, left: int, tell: Callable[[Word | None], None], timer: asyncio.TimerHandle
+    ) -> None:
+        self.left = left
+        self.tell = tell
+        self.timer = timer
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Word).decode
+
+
+class Siblings:
+    """One worker's end. `folder` is where the workers of this engine have their sockets, `places`
+    what this one listens on, as SIP URIs' host, port and transport."""
+
+    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
+        self._endpoint = endpoint
+        self._folder = folder
+        self._name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        self._held: set[Key] = set()  # INVITEs about which the others are asked
+        self._asked: dict[Key, float] = {}  # those that nobody has
+        self._handed: dict[bytes | None, tuple[str, float]] = {}  # by Call-ID: who has it
+        self._questions: dict[str, _Question] = {}
+        self._memory = ffi.new("char[32768]")
+        self._rdata = ffi.cast("pjsip_rx_data *", self._memory)
+        self._socket: socket.socket | None = None
+        self._at = -1
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Raises OSError when the folder takes no sockets."""
+        # A path through the descriptor is short enough, whatever the folder's is.
+        self._at = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
+        self._socket = made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.setblocking(False)
+        made.bind(self._path(self._name))
+        (self._folder / self._name).chmod(0o600)
+        self._endpoint.loop.add_reader(made, self._read)
+
+    def close(self) -> None:
+        """Idempotent."""
+        made, self._socket = self._socket, None
+        if made is not None:
+            self._endpoint.loop.remove_reader(made)
+            made.close()
+            with contextlib.suppress(OSError):
+                (self._folder / self._name).unlink()
+        if self._at >= 0:
+            os.close(self._at)
+            self._at = -1
+        for question in self._questions.values():
+            question.timer.cancel()
+        self._questions.clear()
+
+    # -- what comes here --------------------------------------------------------------------------
+
+    def takes(self, rdata: Any, message: Message) -> bool:
+        """Whether a new INVITE waits for the others' answer; it comes back if nobody has it."""
+        value = message.first(b"replaces")
+        name = parse(value) if value is not None else None
+        key = _key(message)
+        if name is None or self._endpoint.dialog_names.is_ours(name) or key in self._asked:
+            return False
+        transport = rdata.tp_info.transport
+        udp = self._endpoint.transports.own_udp()
+        if transport not in udp or len(self._held) >= _MOST:
+            return False
+        if key in self._held:
+            return True
+        source = stream_api.address_of(ffi.addressof(rdata.pkt_info, "src_addr"))
+        word = Word("ask", "", self._name, wire.packet(), source, udp.index(transport))
+        return self._ask(word, lambda found: self._told(key, word, found), key)
+
+    def passes(self, rdata: Any) -> bool:
+        """Whether a request belongs to a call that another worker has; it is handed on then."""
+        if not self._handed:
+            return False
+        call_id = wire.received().first(b"call-id")
+        known = self._handed.get(call_id)
+        if known is None:
+            return False
+        source = stream_api.address_of(ffi.addressof(rdata.pkt_info, "src_addr"))
+        udp = self._endpoint.transports.own_udp()
+        if rdata.tp_info.transport not in udp:
+            return False
+        via = udp.index(rdata.tp_info.transport)
+        if self._send(known[0], Word("pass", "", "", wire.packet(), source, via)):
+            return True
+        del self._handed[call_id]
+        return False
+
+    async def where(self, invite: Message) -> list[str]:
+        """Where the worker listens that holds the dialog which an INVITE names; empty if none."""
+        future: asyncio.Future[Word | None] = self._endpoint.loop.create_future()
+
+        def tell(found: Word | None) -> None:
+            if not future.done():
+                future.set_result(found)
+
+        value = invite.first(b"replaces") or b""
+        packet = b"INVITE sip:x SIP/2.0\r\nReplaces: " + value + b"\r\n\r\n"
+        if not self._ask(Word("where", "", self._name, packet), tell):
+            return []
+        found = await future
+        return found.places if found is not None else []
+
+    def _told(self, key: Key, word: Word, found: Word | None) -> None:
+        self._held.discard(key)
+        now = self._endpoint.loop.time()
+        _forget(self._asked, now, lambda at: at)
+        _forget(self._handed, now, lambda kept: kept[1])
+        if found is not None:
+            self._handed[key[1]] = found.back, now + _CALL_S
+            return
+        self._asked[key] = now + _REMEMBERED_S
+        self._take(word)
+
+    # -- among workers ----------------------------------------------------------------------------
+
+    def _ask(
+        self, word: Word, tell: Callable[[Word | None], None], key: Key | None = None
+    ) -> bool:
+        """Ask all others; False when there is none to ask."""
+        token = secrets.token_hex(8)
+        word.token = token
+        asked = sum(self._send(name, word) for name in self._others())
+        if not asked:
+            return False
+        if key is not None:
+            self._held.add(key)
+        timer = self._endpoint.loop.call_later(PATIENCE_S, self._answered, token, None)
+        self._questions[token] = _Question(asked, tell, timer)
+        return True
+
+    def _answered(self, token: str, found: Word | None) -> None:
+        question = self._questions.pop(token, None)
+        if question is not None:
+            question.timer.cancel()
+            question.tell(found)
+
+    def _others(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            names = os.listdir(self._folder)
+            return [
+                name
+                for name in names
+                if name.startswith(_PREFIX) and name.endswith(_SUFFIX) and name != self._name
+            ]
+        return []
+
+    def _send(self, name: str, word: Word) -> bool:
+        if self._socket is None:
+            return False
+        try:
+            self._socket.sendto(_encode(word), self._path(name))
+        except ConnectionRefusedError:  # it is gone, and could not tidy up
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()
+            return False
+        except OSError:
+            return False
+        return True
+
+    def _path(self, name: str) -> str:
+        return f"/proc/self/fd/{self._at}/{name}"
+
+    def _read(self) -> None:
+        for _ in range(50):
+            try:
+                data = self._socket.recv(_LONGEST + 1) if self._socket is not None else b""
+            except OSError:
+                return
+            if not data:
+                return
+            with contextlib.suppress(msgspec.DecodeError):
+                self._hear(_decode(data))
+
+    def _hear(self, word: Word) -> None:
+        if word.kind in ("ask", "where"):
+            mine = self._holds(word.packet)
+            kind = "yes" if mine else "no"
+            self._send(word.back, Word(kind, word.token, self._name, places=self._places()))
+            if mine and word.kind == "ask":
+                self._take(word)
+        elif word.kind == "pass":
+            self._take(word)
+        elif word.kind == "yes":
+            self._answered(word.token, word)
+        elif word.kind == "no":
+            question = self._questions.get(word.token)
+            if question is not None:
+                question.left -= 1
+                if question.left <= 0:
+                    self._answered(word.token, None)
+
+    def _holds(self, packet: bytes) -> bool:
+        name: DialogName | None = parse(Message(packet).first(b"replaces") or b"")
+        return name is not None and self._endpoint.dialog_names.is_ours(name)
+
+    def _take(self, word: Word) -> None:
+        """A packet comes as if it had come to this worker's own socket."""
+        endpoint, host = self._endpoint, word.source[0]
+        source = (*word.source, 0, 0) if ":" in host else word.source
+        udp = endpoint.transports.own_udp()
+        if word.via < len(udp) and len(word.packet) <= LONGEST:
+            address = sockaddr(source)
+            transport = udp[word.via]
+            stream_api.receive(
+                endpoint.endpt, self._rdata, transport, source, word.packet, address
+            )
+
+    def _places(self) -> list[str]:
+        return [
+            f"{address.shown_host}:{address.port};transport={address.transport}"
+            for address in self._endpoint.transports.shown
+        ]
+
+
+def _key(message: Message) -> Key:
+    """What an INVITE, its copies, its CANCEL and the ACK of its refusal have in common."""
+    return message.first(b"via"), message.first(b"call-id"), message.cseq
+
+
+def _forget(known: dict[Any, Any], now: float, until: Callable[[Any], float]) -> None:
+    """Let go of what is over, oldest first."""
+    while known:
+        key = next(iter(known))
+        if until(known[key]) > now and len(known) < _MOST:
+            return
+        del known[key]
