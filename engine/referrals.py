@@ -148,7 +148,7 @@ class Referrals:
 
 def replaces_in(refer_to: bytes) -> bytes:
     """The Replaces that a Refer-To asks for, escapes undone; empty without one."""
-    for parameter in refer_to.partition(b"?")[2].partition(b">")[0].split(b"&"):
+    for parameter in grammar.uri_headers(headers.uri_of(refer_to)).split(b"&"):
         name, _, value = parameter.partition(b"=")
         if unquote_to_bytes(name).strip().lower() == b"replaces":
             return unquote_to_bytes(value)

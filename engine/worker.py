@@ -304,6 +304,7 @@ class Worker:
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
         if any(path.startswith(probed) for path in changed):
             self.probing.restart()
+            self.dialled.apply(self.config)
         return changed
 
     async def drain(self) -> None:

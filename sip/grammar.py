@@ -130,6 +130,12 @@ def uri_parameters(uri: bytes) -> dict[bytes, bytes]:
     return parameters(found[5]) if found is not None else {}
 
 
+def uri_headers(uri: bytes) -> bytes:
+    """The text of a URI's header fields, what stands behind its "?" (RFC 3261 19.1.1)."""
+    found = _URI.fullmatch(uri)
+    return (found[6] or b"") if found is not None else uri.partition(b"?")[2]
+
+
 # -- equivalence (19.1.4) -----------------------------------------------------------------------
 
 

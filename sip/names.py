@@ -57,6 +57,7 @@ class Choice(NamedTuple):
 class _Known(NamedTuple):
     until: float  # loop time
     choices: Sequence[Choice]
+    answered: bool = True  # by a name server, now or before
 
 
 @lru_cache(maxsize=4096)  # the same phones and gateways, call after call
@@ -142,6 +143,11 @@ class Names:
             self._start(place)
         return self._ordered(known.choices)
 
+    def is_answered(self, place: Place) -> bool:
+        """Whether what is known of a place is a name server's word, if only that it is nowhere."""
+        known = self._known.get(place)
+        return known is not None and known.answered
+
     async def ask(self, place: Place) -> list[Address]:
         """The servers in the order to try them, none if there are none."""
         servers = self.known(place)
@@ -187,15 +193,17 @@ class Names:
     async def _learn(self, place: Place) -> Sequence[Choice]:
         """Never raises: who does not answer leaves what was known, or nothing."""
         asked = _Question(self._dns, self._hosts, self._supported)
+        answered = True
         try:
             choices = await asked.servers(place)
             kept_s = min(max(asked.ttl_s, SHORTEST_S), LONGEST_S) if choices else NOTHING_S
         except (dns.exception.DNSException, OSError, UnicodeError):
             old = self._known.get(place)
             choices, kept_s = old.choices if old is not None else (), UNANSWERED_S
+            answered = old is not None and old.answered
         if len(self._known) >= MOST:
             self._known.clear()
-        self._known[place] = _Known(self._loop.time() + kept_s, choices)
+        self._known[place] = _Known(self._loop.time() + kept_s, choices, answered)
         return choices
 
 

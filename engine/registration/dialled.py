@@ -31,10 +31,12 @@ from sip.peers import Peers
 
 HERE = "leads to the engine itself"
 THERE = "leads to a server of destinations or sip.outbound_proxy"
+UNANSWERED = "is a name that no name server answers for"
 TRANSPORTS = ("udp", "tcp", "tls")
 EVERY_KIND = [(name, ipv6) for name in TRANSPORTS for ipv6 in (False, True)]
 REFRESH_S = 5.0
 START_S = 1.0
+LOOK_UP_S = 1.0  # a call waits no longer for names that the engine does not send to itself
 KEPT_S = 3600.0  # an address of a destination counts so long after its name last led there
 Tell = Callable[[str | None], None]
 
@@ -74,19 +76,27 @@ class Dialled:
         # Whoever is next on the way may send by transports that the engine does not have, and what
         # is looked up here is not to be remembered for the calls of the engine.
         self._names = Names(EVERY_KIND, servers)
-        given = [uri for uri in astuple(config.destinations) if _has_fixed_host(uri)]
-        self._written = frozenset(spot for uri in given for spot in spots_of(uri))
-        proxy = [sip.outbound_proxy] if sip.outbound_proxy else []
-        self._proxy = frozenset(spot for uri in proxy for spot in spots_of(uri))
-        self._of_servers, self._of_proxy = _names(given), _names(proxy)
         named = sip.advertise if sip.advertise and not _is_ip(sip.advertise) else None
         self._advertised = [Place(named.lower(), 5060)] if named else []
+        self._timer: asyncio.TimerHandle | None = None
+        self._compare_with(config)
+
+    def _compare_with(self, config: Config) -> None:
+        given = [uri for uri in astuple(config.destinations) if _has_fixed_host(uri)]
+        proxy = [config.sip.outbound_proxy] if config.sip.outbound_proxy else []
+        self._written = frozenset(spot for uri in given for spot in spots_of(uri))
+        self._proxy = frozenset(spot for uri in proxy for spot in spots_of(uri))
+        self._of_servers, self._of_proxy = _names(given), _names(proxy)
         self._found: dict[Spot, float] = {}  # of destinations, until when they count
         self._found_proxy: dict[Spot, float] = {}
-        self._there: frozenset[Spot] = self._written
-        self._loopback: frozenset[int] = frozenset()
-        self._timer: asyncio.TimerHandle | None = None
         self._compile()
+
+    def apply(self, config: Config) -> None:
+        """The destinations or the proxy are others from now on."""
+        self._compare_with(config)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._refresh()
 
     async def start(self) -> None:
         """Look the names of the configuration up, and again and again from now on. Waits a moment
@@ -128,15 +138,25 @@ class Dialled:
         return [place for place in names if place[:2] != direct[:2]]  # by whatever transport
 
     def look_up(self, contact: Contact, names: Sequence[Place], tell: Tell) -> None:
-        """Tell, now or later, what `bars` tells when the names are looked up."""
+        """Tell, now or within LOOK_UP_S, what `bars` tells when the names are looked up. A name
+        that nobody answers for may lead anywhere, but for the edge's own."""
         way = way_of(contact.uri, contact.path)
-        reasons: list[str | None] = []
+        reasons: dict[Place, str | None] = {}
 
         def hear(place: Place, servers: Iterable[Address]) -> None:
-            reasons.append(self._bars_place(way, place, servers))
-            if len(reasons) == len(names):
-                tell(next(filter(None, reasons), None))
+            if not servers and not self._names.is_answered(place):
+                reasons[place] = None if _is_edge(way, place) else UNANSWERED
+            else:
+                reasons[place] = self._bars_place(way, place, servers)
+            if len(reasons) == len(names) and not timer.cancelled():
+                timer.cancel()
+                tell(next(filter(None, reasons.values()), None))
 
+        def give_up() -> None:
+            for place in [place for place in names if place not in reasons]:
+                hear(place, ())
+
+        timer = self._loop.call_later(LOOK_UP_S, give_up)
         for place in names:
             self._ask(place, partial(hear, place))
 
@@ -154,7 +174,7 @@ class Dialled:
 
     def _bars_place(self, way: Way, place: Place, servers: Iterable[Address]) -> str | None:
         spots = frozenset(map(spot_of, servers))
-        if way.edge and place.host in {hop.host for hop in places_of(way.edge)}:
+        if _is_edge(way, place):
             return self._bars_edge(way.edge, spots)
         why = self._bars_beyond(spots)
         if why is None and place in way.own and not way.beyond <= self._proxy:
@@ -225,6 +245,10 @@ def _names(uris: Iterable[str]) -> tuple[Place, ...]:
             if not place.port and not place.transport:
                 places += [place._replace(transport=name) for name in TRANSPORTS]
     return tuple(dict.fromkeys(places))
+
+
+def _is_edge(way: Way, place: Place) -> bool:
+    return bool(way.edge) and place.host in {hop.host for hop in places_of(way.edge)}
 
 
 def _has_fixed_host(uri: str) -> bool:

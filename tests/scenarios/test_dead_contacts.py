@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -203,3 +205,34 @@ async def test_a_name_is_looked_up_again_for_a_later_call(
         phone.calls[-1].respond(480)
     assert call.codes()[-1] == 480
     assert not gateway.invited("a")
+
+
+async def test_destinations_that_change_live_are_compared_with_at_once(
+    stage: Stage, names: NameServer
+) -> None:
+    phone = await stage.endpoint()
+    await names.start(*carrier(), "host-record=moved.test,127.0.0.1")
+    line = stage.line(to=[phone.uri()])
+
+    async def reload(number: str) -> None:
+        done = sum(event["event"] == "reload.done" for event in stage.engine.events())
+        config = json.loads(stage.engine._config.read_text("utf-8"))
+        config["destinations"]["number"] = number
+        stage.engine._config.write_text(json.dumps(config), "utf-8")
+        stage.engine.signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while sum(event["event"] == "reload.done" for event in stage.engine.events()) == done:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+    try:
+        await reload(f"sip:{{number}}@127.0.0.1:{phone.port}")
+        call = await stage.call(line)
+        await call.receive(480)
+        assert not phone.invited()
+    finally:
+        await reload("sip:{number}@carrier.test")
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    await part(call, ring)

@@ -112,6 +112,20 @@ def test_the_parameters_of_a_uri_are_not_those_of_its_user() -> None:
     assert grammar.uri_parameters(b"tel:+331;ob") == {}
 
 
+@pytest.mark.parametrize(
+    ("uri", "headers"),
+    [
+        (b"sip:a@h?Replaces=1&x=y", b"Replaces=1&x=y"),
+        (b"sip:a?b=c@h;x=y?Replaces=1", b"Replaces=1"),
+        (b"sip:a?Replaces=1@h", b""),
+        (b"tel:+331?Replaces=1", b"Replaces=1"),
+        (b"sip:a@h", b""),
+    ],
+)
+def test_the_header_fields_of_a_uri(uri: bytes, headers: bytes) -> None:
+    assert grammar.uri_headers(uri) == headers
+
+
 # RFC 3261 19.1.4: its own examples first.
 @pytest.mark.parametrize(
     ("one", "other", "same"),
