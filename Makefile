@@ -35,6 +35,7 @@ test: install $(API_READY)
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
 	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
 	@command -v dnsmasq >/dev/null || [ -x /usr/sbin/dnsmasq ] || $(call apt_install,dnsmasq-base)
+	@command -v faketime >/dev/null || $(call apt_install,faketime)
 	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
 	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
 	@ls /usr/lib/*/kamailio/modules/ndb_redis.so >/dev/null 2>&1 || \

@@ -230,9 +230,10 @@ class Call:
         """Seconds begin to count against the plan and the cap of who pays."""
         for forward in reversed(self.story.forwards):
             if forward.billing in METERED:  # at most one, unless a call was transferred
-                answered = self.story.answered or time.time()
+                now = self.story.clock()
+                used_s = now - (self.story.answered or now)
                 self._worker.meter.begin(
-                    self.story.id, forward, answered, lambda: self.stop(500, CAP_REACHED, CAP)
+                    self.story.id, forward, used_s, lambda: self.stop(500, CAP_REACHED, CAP)
                 )
                 return
 
@@ -309,7 +310,7 @@ class Call:
             fleet = await worker.fleets.load(line.fleet)
             self._ringing.check_caller()
         now, route, forwards = time.time(), self._route, worker.forwards
-        self.story.decided = self.story.decided or now
+        self.story.decided = self.story.decided or self.story.clock()
         held = line.number in route.held  # decided for a forward before, which counts once
         situation = Situation(
             trigger=trigger,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -56,7 +55,7 @@ class Calls:
     def oldest_s(self) -> float:
         """The age of the oldest call in seconds; 0 when there is none."""
         oldest = next(iter(self._standing.values()), None)  # they are in the order they came in
-        return max(0.0, time.time() - oldest.story.received) if oldest is not None else 0.0
+        return oldest.story.age_s() if oldest is not None else 0.0
 
     async def shown(self) -> bytes:
         """The calls that stand as a JSON array, for `/calls`.
@@ -157,11 +156,11 @@ class Calls:
                 recorded=len(journal.over),
             )
 
-    def begun(self, caller: str, called: str, since: float) -> Call | None:
-        """The newest call from one number to another that came in since (unix seconds)."""
+    def begun(self, caller: str, called: str, within_s: float) -> Call | None:
+        """The newest call from one number to another that came in within so many seconds."""
         for call in reversed(self._standing.values()):
             story = call.story
-            if story.received < since:
+            if story.age_s() > within_s:
                 break
             if isinstance(call, Call) and (story.caller, story.called) == (caller, called):
                 return call

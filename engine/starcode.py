@@ -201,7 +201,7 @@ class StarCall:
         if not leg.answer(200, self._message(200, no_media(self._invite.body, self._host))):
             self._check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
-        self.story.answered = time.time()
+        self.story.answered = self.story.clock()
         deadline = self._worker.loop.time() + ACK_S
         while not leg.state >= ENDED:
             event = await self._mailbox.get(deadline)

@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 
 class Story:
-    """The facts of one call as they happen. All times are unix seconds. Whenever one changes the
-    story puts itself into `changed`, for the journal."""
+    """The facts of one call as they happen. Whenever one changes the story puts itself into
+    `changed`, for the journal.
+
+    All times are unix seconds by the call's own clock, which is right when the call comes in and
+    never steps: between any two of them as much time has passed as they differ.
+    """
 
     __slots__ = (
         "_changed",
+        "_offset",
         "answered",
         "brought",
         "call_id",
@@ -60,7 +65,8 @@ class Story:
         self.identity = ""  # the number that the call is known to come from: what counts
         self.withheld = withheld  # nobody but an operator who asks is to know the caller
         self.called = called
-        self.received = time.time()
+        self._offset = time.time() - time.monotonic()
+        self.received = self.clock()
         self.decided: float | None = None
         self.rang: float | None = None
         self.answered: float | None = None
@@ -78,6 +84,19 @@ class Story:
         """The caller's number where anybody may read it: empty when it is withheld."""
         return "" if self.withheld else self.caller
 
+    def clock(self) -> float:
+        """Now, in unix seconds by the call's own clock."""
+        return time.monotonic() + self._offset
+
+    def age_s(self) -> float:
+        """Seconds since the call came in."""
+        return self.clock() - self.received
+
+    @property
+    def offset(self) -> float:
+        """What the call's clock is ahead of the monotonic clock of this machine, in seconds."""
+        return self._offset
+
     def tell(self, event: str, **facts: Any) -> None:
         """A debug event, if this call is told in detail (`log.sample`)."""
         if self.detail is not None:
@@ -86,7 +105,7 @@ class Story:
     def dialled(self, leg: Outgoing, role: str, number: str) -> None:
         condition = self.forwards[-1].condition if self.forwards else "none"
         self.legs[leg] = LegRecord(
-            role, number, leg.uri, 0, None, time.time(), None, None, None, condition
+            role, number, leg.uri, 0, None, self.clock(), None, None, None, condition
         )
         self._changed.add(self)
         self.tell("leg.dialled", role=role, number=number, uri=leg.uri)
@@ -94,7 +113,7 @@ class Story:
     def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
         if record.rang is None:
-            record.rang = time.time()
+            record.rang = self.clock()
             self._changed.add(self)
             self.tell("leg.rang", uri=leg.uri)
 
@@ -104,14 +123,14 @@ class Story:
     def leg_answered(self, leg: Outgoing, code: int) -> None:
         record = self.legs[leg]
         record.code = code
-        record.answered = time.time()
+        record.answered = self.clock()
         self._changed.add(self)
         self.tell("leg.answered", uri=leg.uri, code=code)
 
     def talks(self) -> None:
         """Both sides are connected, if they were not before."""
         if self.answered is None:
-            self.answered = time.time()
+            self.answered = self.clock()
             self._changed.add(self)
 
     def leg_ended(self, leg: Outgoing, code: int, q850: int | None = None) -> None:
@@ -119,7 +138,7 @@ class Story:
         if record is not None and record.ended is None:
             record.code = record.code or code
             record.q850 = q850 if q850 is not None else record.q850
-            record.ended = time.time()
+            record.ended = self.clock()
             self._changed.add(self)
             self.tell("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
 
@@ -127,7 +146,7 @@ class Story:
         """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
         if self.rang is not None:
             return None
-        self.rang = time.time()
+        self.rang = self.clock()
         self.tell("caller.rang")
         return self.rang - self.received
 
@@ -142,7 +161,7 @@ class Story:
                 0,
                 line.fleet,
                 line.offer.plan_s,
-                time.time(),
+                self.clock(),
             )
         )
         self._changed.add(self)
@@ -209,7 +228,7 @@ class Story:
         answered, which somebody charges for.
 
         `ended` in unix seconds; None = now."""
-        self.ended = time.time() if ended is None else ended
+        self.ended = self.clock() if ended is None else ended
         seconds = paid_s = self._since(self.answered)
         if self.answered is None and self.forwards and self._reached is not None:
             paid_s = self._since(self._reached.answered)

@@ -143,7 +143,7 @@ class Transfers:
             return
         self._keep(key, _Transfer(self._clock() + LIFE_S))
         caller, _, called = key.removeprefix(TRANSFER_PREFIX).partition(":")
-        call = self._worker.calls.begun(caller, called, time.time() - _QUICK_S)
+        call = self._worker.calls.begun(caller, called, _QUICK_S)
         if call is not None:
             self._worker.calls.background(call.owe())
 

@@ -72,7 +72,7 @@ class Using:
         for note in notes:
             if note.plan_left_s is not None:
                 used_s, calls = planned.get(note.line, (0.0, 0))
-                used_s += max(0.0, now - max(note.answered, begin))
+                used_s += seconds_of(note, now, begin)
                 planned[note.line] = used_s, calls + 1
         return cls(now, seconds, using, planned)
 
@@ -94,13 +94,20 @@ NOTHING = Using()
 """No call stands."""
 
 
+def seconds_of(note: Note, now: float, begin: float) -> float:
+    """Seconds that a call has stood since `begin`: those that its worker noted, and those since,
+    which are few, whatever this machine's clock says."""
+    noted = note.noted - max(note.answered, begin)
+    return max(0.0, noted + max(0.0, min(now - note.noted, LEASE_S)))
+
+
 def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[float, set[str]]:
     """Seconds out of plan that standing calls have used since `begin`, and the lines whose plan
     their calls have used up. A line's calls use its plan together."""
     out_of_plan_s = 0.0
     lines: dict[str, list[float]] = {}  # seconds used together, seconds left
     for note in notes:
-        seconds = max(0.0, now - max(note.answered, begin))
+        seconds = seconds_of(note, now, begin)
         if note.plan_left_s is None:
             out_of_plan_s += seconds
             continue
@@ -123,7 +130,7 @@ def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
             note = _decode(raw)
         except ValueError:
             continue
-        if now - note.noted < LEASE_S:
+        if abs(now - note.noted) < LEASE_S:
             notes[id_.decode("utf-8", "replace")] = note
     return notes
 

@@ -21,6 +21,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -36,7 +37,9 @@ MOST_BYTES = 1 << 28
 SHARED_MEMORY = Path("/dev/shm")
 _HEADER = struct.Struct("<IIQI")  # bytes of the whole entry, next slot, version, checksum of all
 _ROOM = SLOT_BYTES - _HEADER.size
-_BEAT = struct.Struct("<d")  # slot 0: when the worker's loop last turned, unix seconds
+# Slot 0: when the worker's loop last turned, in unix and in monotonic seconds, and the start of the
+# machine that those count from.
+_BEAT = struct.Struct("<dd16s")
 
 log = get_logger("journal")
 
@@ -56,6 +59,7 @@ class Standing(msgspec.Struct, array_like=True, tag="standing", gc=False):
     legs: list[LegRecord]
     withheld: bool = False
     caller_by: str = ""
+    offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not told
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
@@ -70,20 +74,22 @@ _decode = msgspec.msgpack.Decoder(Standing | Ended).decode
 
 class Left:
     """What a process that is gone left behind: the calls that stood when its loop last turned
-    (`died`, unix seconds), and records that were not known to be safe."""
+    (`died`, unix seconds; `died_at`, monotonic, None if the machine was started since), and records
+    that were not known to be safe."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
         content = _whole(descriptor)
-        self.died = _BEAT.unpack_from(content)[0] if content else 0.0
+        self.died, died_at, boot = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"")
+        self.died_at: float | None = died_at if boot == _boot() else None
         self.standing: list[CallRecord] = []
         self.over: list[CallRecord] = []
         for entry in _entries(content):
             if isinstance(entry, Ended):
                 self.over.append(entry.record)
             else:
-                self.standing.append(completed(entry, self.died))
+                self.standing.append(completed(entry, self.died, self.died_at))
         self.pending = {record.id for record in (*self.standing, *self.over)}
 
     def forget(self) -> None:
@@ -145,7 +151,7 @@ class Journal:
         """The loop turns. What was safe two beats ago is forgotten: the lease of a call is given
         back a moment after its end, and whoever takes over must know of it."""
         if self._map is not None:
-            _BEAT.pack_into(self._map, 0, time.time())
+            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot())
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
@@ -284,9 +290,11 @@ def standing_in(path: Path) -> list[str]:
         return []
 
 
-def completed(facts: Standing, died: float) -> CallRecord:
+def completed(facts: Standing, died: float, died_at: float | None) -> CallRecord:
     """The record of a call whose worker is gone. What was answered is paid for until the last
-    moment that is known."""
+    moment that is known (unix seconds; monotonic ones, if they mean the same as for the call)."""
+    if died_at is not None and facts.offset:
+        died = died_at + facts.offset  # by the call's own clock
     story = Story(
         facts.id,
         facts.call_id,
@@ -303,6 +311,16 @@ def completed(facts: Standing, died: float) -> CallRecord:
     return story.record(over, max(died, facts.received, facts.answered or 0.0))
 
 
+@cache
+def _boot() -> bytes:
+    """Which start of the machine this is: monotonic seconds count from there."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
+        return bytes.fromhex(text.strip().replace("-", ""))
+    except (OSError, ValueError):
+        return b""
+
+
 def _facts(story: Story) -> Standing:
     return Standing(
         story.id,
@@ -317,6 +335,7 @@ def _facts(story: Story) -> Standing:
         list(story.legs.values()),
         story.withheld,
         story.caller_by,
+        story.offset,
     )
 
 

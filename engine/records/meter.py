@@ -56,7 +56,7 @@ class _Standing:
         self.line = line
         self.fleet = fleet
         self.planned = planned  # deducted from a plan, as long as it lasts
-        self.answered = answered
+        self.answered = answered  # by the monotonic clock
         self.stop = stop
 
 
@@ -67,7 +67,8 @@ class Meter:
         redis: a client, of one Redis or of a Cluster.
         fleets: tells which have a cap.
         plan_left_s: seconds left of a line's plan, standing calls left out; None = not known.
-        clock: unix seconds.
+        clock: unix seconds, which say what month it is.
+        steady: monotonic seconds, by which calls are timed.
     """
 
     def __init__(
@@ -78,12 +79,14 @@ class Meter:
         *,
         timezone: str,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._redis = redis
         self._fleets = fleets
         self._plan_left_s = plan_left_s
         self._zone = ZoneInfo(timezone)
         self._clock = clock
+        self._steady = steady
         self._calls: dict[str, _Standing] = {}
         self._by_fleet: dict[str, set[str]] = {}
         self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
@@ -103,14 +106,14 @@ class Meter:
     # -- on the call path: dictionaries ------------------------------------------------------------
 
     def begin(
-        self, call_id: str, forward: ForwardRecord, answered: float, stop: Callable[[], None]
+        self, call_id: str, forward: ForwardRecord, used_s: float, stop: Callable[[], None]
     ) -> None:
-        """A forwarded call was answered, or is paid for by somebody else from now on. `stop` ends
-        it when its fleet's cap is reached."""
+        """A forwarded call was answered, or is paid for by somebody else from now on; for `used_s`
+        it has stood already. `stop` ends it when its fleet's cap is reached."""
         self.end(call_id)
         if forward.billing not in METERED:
             return
-        planned = forward.billing == "deducted"
+        planned, answered = forward.billing == "deducted", self._steady() - used_s
         self._calls[call_id] = _Standing(forward.line, forward.fleet, planned, answered, stop)
         self._by_fleet.setdefault(forward.fleet, set()).add(call_id)
         if planned:
@@ -141,7 +144,7 @@ class Meter:
         if plan_left_s is None:
             return None
         count, answers = self._planned.get(line, (0, 0.0))
-        used_s = max(count * now - answers, fleet.using.plan_by(line, now))
+        used_s = max(count * self._steady() - answers, fleet.using.plan_by(line, now))
         return max(0.0, plan_left_s - used_s)
 
     # -- once a second -----------------------------------------------------------------------------
@@ -195,7 +198,7 @@ class Meter:
         left = self._plan_left_s(call.line) if call.planned else None
         # A plan that nobody can tell of is not used up.
         plan_left_s = (1e9 if left is None else left) if call.planned else None
-        return Note(call.line, call.answered, plan_left_s, now)
+        return Note(call.line, now - (self._steady() - call.answered), plan_left_s, now)
 
     async def _weigh(self, fleet: str, used_s: float, notes: dict[str, Note], now: float) -> None:
         using_s, exhausted = out_of_plan_of(notes.values(), now, month_begin(now, self._zone))

@@ -128,21 +128,21 @@ class Registrar:
         is asked for one as well, so that nobody learns which do. Wrong answers are counted for
         `source`, whoever sent the request. What the password was shown for must be `dialled`, if
         given (RFC 7616 3.4.6)."""
-        now = time.time()
+        now, at = time.time(), time.monotonic()
         known = credentials or _NOBODY
         answer = self._answer_of(message)
         if answer is None or not self._nonces.is_ours(answer.nonce, number):
             raise self._challenge(number, known, stale=False)
         if dialled is not None and grammar.user_of(answer.uri.encode()) != dialled:
             raise Refusal(403, "wrong_password")
-        wait_s = max(self._by_source.wait_s(source, now), self._by_line.wait_s(number, now))
+        wait_s = max(self._by_source.wait_s(source, at), self._by_line.wait_s(number, at))
         if wait_s:
             raise Refusal(403, "limited", f"Retry-After: {wait_s}")
         secret = known.ha1_sha256 if answer.algorithm == "SHA-256" else known.ha1
         right = digest.is_right(answer, method, secret)
         if not (secret and right and answer.username == known.user):
-            self._by_source.wrong(source, now)
-            self._by_line.wrong(number, now)
+            self._by_source.wrong(source, at)
+            self._by_line.wrong(number, at)
             raise Refusal(403, "wrong_password")
         if not self._nonces.is_fresh(answer.nonce, now):
             raise self._challenge(number, known, stale=True)

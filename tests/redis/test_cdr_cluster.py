@@ -161,8 +161,10 @@ async def test_a_cap_is_watched_beside_the_fleet_s_usage(
         other.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 100}))
         await fleets._read(["acme"])  # `load` would wait for 50 ms at most
         now = time.time()
-        meter = Meter(client, fleets, lambda _: None, timezone="UTC", clock=lambda: now)
-        meter.begin("0-c-1", forward("out_of_plan"), now, lambda: stopped.append("0-c-1"))
+        meter = Meter(
+            client, fleets, lambda _: None, timezone="UTC", clock=lambda: now, steady=lambda: now
+        )
+        meter.begin("0-c-1", forward("out_of_plan"), 0.0, lambda: stopped.append("0-c-1"))
         await meter.tick()
         assert other.hkeys("standing:{" + usage_key() + "}") == ["0-c-1"]
         other.hincrby(usage_key(), "out_of_plan", 70)

@@ -160,14 +160,17 @@ async def test_a_caller_who_hangs_up_takes_nobody_s_answer(server: RedisServer) 
 
 def test_standing_calls_use_a_plan_together() -> None:
     notes = [
-        Note(LINE, 100.0, 50.0, 0),  # two calls of one line, 40 s and 30 s, of 50 s left
-        Note(LINE, 110.0, 50.0, 0),
-        Note(OTHER, 100.0, 41.0, 0),  # within its plan
-        Note(OTHER, 130.0, None, 0),  # out of plan anyway
+        Note(LINE, 100.0, 50.0, 138.0),  # two calls of one line, 40 s and 30 s, of 50 s left
+        Note(LINE, 110.0, 50.0, 138.0),
+        Note(OTHER, 100.0, 41.0, 138.0),  # within its plan
+        Note(OTHER, 130.0, None, 138.0),  # out of plan anyway
     ]
     assert out_of_plan_of(notes, 140.0, 0.0) == (20.0 + 10.0, {LINE})
     # a new month began at 135: only its seconds count
     assert out_of_plan_of(notes, 140.0, 135.0) == (5.0, set())
+    # whoever reads them by another clock is wrong by the life of a note at most
+    assert out_of_plan_of(notes[3:], 3740.0, 0.0) == (8.0 + 5.0, set())
+    assert out_of_plan_of(notes[3:], -3460.0, 0.0) == (8.0, set())
 
 
 async def test_thousands_of_notes_are_read_while_others_have_their_turn() -> None:
@@ -202,13 +205,14 @@ class Worker:
         self.plan_left_s: dict[str, float] = {}
         self.stopped: list[str] = []
         self.meter = Meter(
-            self.redis, known, self.plan_left_s.get, timezone="UTC", clock=lambda: self.now
-        )
+            self.redis, known, self.plan_left_s.get, timezone="UTC",
+            clock=lambda: self.now, steady=lambda: self.now,
+        )  # fmt: skip
         self.recorder = Recorder(self.redis, timezone="UTC", worker=name, spool=spool / name)
 
     def begin(self, call_id: str, billing: str = "out_of_plan", line: str = LINE) -> None:
         stop = lambda: self.stopped.append(call_id)  # noqa: E731
-        self.meter.begin(call_id, forward(billing, line), self.now, stop)
+        self.meter.begin(call_id, forward(billing, line), 0.0, stop)
 
     async def end(self, call_id: str, seconds: int) -> None:
         self.meter.end(call_id)
@@ -340,7 +344,9 @@ async def test_a_planned_call_is_ended_only_beyond_its_plan(
         a.begin("0-a-1", "deducted")
         b.begin("1-b-1", "deducted")
         b.begin("1-b-2", "deducted", OTHER)
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 20.0
+        a.now += 10
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
+        a.now -= 10
         for _ in range(3):
             await step(5, a, b)
             for worker in (a, b):
@@ -360,10 +366,11 @@ async def test_a_call_that_is_paid_for_anew_counts_once(
     async with workers(server, tmp_path) as (a, _):
         for billing in ("deducted", "deducted", "out_of_plan", "deducted"):
             a.begin("0-a-1", billing)
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 20.0
+        a.now += 10
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
         a.meter.end("0-a-1")
         assert len(a.meter) == 0
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now + 10) == 30.0
+        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 30.0
 
 
 async def test_redis_away_ends_no_call(server: RedisServer, tmp_path: Path) -> None:

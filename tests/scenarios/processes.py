@@ -101,6 +101,7 @@ class Engine:
         self._config = directory / "config.yaml"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}  # of its process, besides ours
         self.program = ["-m", "engine.cli"]
         config: dict[str, dict[str, Any]] = {
             "sip": {
@@ -142,6 +143,7 @@ class Engine:
             for k, v in os.environ.items()
             if not k.startswith("RENVOI_") or k == "RENVOI_SIP_CORE"
         }
+        environment |= self.environment
         command = [sys.executable, *self.program, "serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

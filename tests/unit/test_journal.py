@@ -67,7 +67,7 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
         number = int(record.id.rpartition("-")[2])
         assert record.call_id == "x" * (60 * number)
         assert (record.outcome, record.why) == ("failed", "worker_died")
-        assert record.ended >= left.died > 0
+        assert record.ended + 1e-3 >= left.died > 0  # they come of two clocks
     # it is kept until the last of it is safe
     ids = sorted(left.pending)
     journal.safe(ids[:-1])
