@@ -14,9 +14,9 @@ from typing import Any
 from sip import backlog, pjsip, stream_api, wire
 from sip.address import Address
 from sip.answer import Source
+from sip.byes import Byes
 from sip.dispatch import Dispatch
 from sip.door import Door
-from sip.farewell import Byes
 from sip.gate import Gate
 from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sip.events import Acked, Cancelled
-from sip.farewell import NOTHING, Bye, Farewell
+from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
 from sip.leg import Leg
 from sip.message import Message
@@ -15,6 +15,7 @@ from sip.response import Response
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
 
 if TYPE_CHECKING:
+    from sip.byes import Bye
     from sip.endpoint import Endpoint
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sip import wire
 from sip.events import Answered, Ended, Event
 from sip.exchange import Exchanges
-from sip.farewell import NOTHING, Bye, Farewell
+from sip.farewell import NOTHING, Farewell
 from sip.headers import tag_of
 from sip.message import Message
 from sip.names import is_address, place_of
@@ -24,6 +24,7 @@ from sip.privacy import NO_WISH, VOUCHED, kept
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
+    from sip.byes import Bye
     from sip.endpoint import Endpoint
     from sip.reliable import Reliable
 

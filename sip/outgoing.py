@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sip import headers, wire
 from sip.events import Answered, Failed, Progress
-from sip.farewell import NOTHING, Bye, Farewell
+from sip.farewell import NOTHING, Farewell
 from sip.leg import Leg
 from sip.message import Message
 from sip.pjsip import lib
@@ -16,6 +16,7 @@ from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
+    from sip.byes import Bye
     from sip.endpoint import Endpoint
 
 

@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 # What is compiled. The rest is Python: native.py is what native.pxd does where nothing is compiled.
 MODULES = (
     "grammar", "message", "timers", "transaction", "udp", "dialog", "leg", "incoming", "outgoing",
-    "exchange", "door", "layer",
+    "exchange", "bye", "door", "layer",
 
 )  # fmt: skip
 # For tests only: "own" serves with this core, "python" does so with its Python files.

@@ -10,6 +10,7 @@ from typing import Any
 
 from sip import backlog
 from sip.address import Address
+from sip.core.bye import Bye
 from sip.core.dialog import Dialog, is_name_addr, new_branch, token
 from sip.core.door import Door
 from sip.core.grammar import parse_uri
@@ -64,6 +65,7 @@ class Endpoint:
         self.on_refer = on_refer
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: set[Request] = set()  # requests that wait for their answer
+        self.byes: set[Bye] = set()  # BYEs that do
         self.tracing = Tracing(on_message) if on_message is not None else None
         families = {(item.transport, ":" in item.host) for item in settings.listen}
         self.names = Names(families, settings.nameservers)
@@ -131,10 +133,16 @@ class Endpoint:
             leg.hangup()
         until = time.monotonic() + deadline_s
         # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
-        while time.monotonic() < until and any(
-            not isinstance(leg, Outgoing) or leg.provisional for leg in self.layer.legs.values()
+        while time.monotonic() < until and (
+            self.byes
+            or any(
+                not isinstance(leg, Outgoing) or leg.provisional
+                for leg in self.layer.legs.values()
+            )
         ):
             await asyncio.sleep(TICK_S)
+        for bye in list(self.byes):
+            bye.answer(200)
         self.names.close()
         await self.streams.close()
         if self._tick is not None:

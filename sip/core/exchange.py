@@ -17,6 +17,7 @@ from sip.core.message import Message
 from sip.core.transaction import Client, Server
 from sip.crossing import crossing
 from sip.events import Refreshed
+from sip.farewell import NOTHING, Farewell
 from sip.headers import requires_100rel
 from sip.replaces import End, names_dialogs
 from sip.state import CONFIRMED, EARLY
@@ -63,7 +64,7 @@ class Exchange:
         self.refreshes = method in REFRESHES  # the session
         self.answered = False
         self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
-        self.cancelled = False  # the asker has given its INVITE up
+        self.cancelled = NOTHING  # what the asker said when it gave its INVITE up
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
         self.early: Early | None = None  # a PRACK: what it acknowledges
         self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
@@ -201,19 +202,22 @@ class Exchanges:
                     peer.exchanges.pass_ack(message)
                 return
 
-    def on_cancel(self) -> None:
+    def on_cancel(self, message: Message) -> None:
         """The asker gave its re-INVITE up."""
         for exchange in self.asked:
             if exchange.invite and not exchange.answered and not exchange.cancelled:
-                exchange.cancelled = True
+                exchange.cancelled = Farewell(message=message)  # type: ignore[arg-type]
                 if exchange.provisional:
                     self._cancel(exchange)
                 return
 
     def _cancel(self, exchange: Exchange) -> None:
         """CANCEL the INVITE sent for it, once a provisional response allows it (9.1)."""
-        if exchange.client is not None and exchange.client.cancel():
-            self.leg.layer.count_out(b"CANCEL")
+        peer = exchange.asker.peer
+        if exchange.client is not None and peer is not None:
+            told = next(exchange.cancelled.tries(peer, cancel=True))  # type: ignore[arg-type]
+            if exchange.client.cancel(*told):
+                self.leg.layer.count_out(b"CANCEL")
 
     def on_gone(self, server: Server) -> bool:
         """A server transaction of this leg ended by itself; True if it was a relayed INVITE whose

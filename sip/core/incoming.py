@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from sip.core.bye import Bye, say
 from sip.core.dialog import Dialog, record_route_lines
 from sip.core.leg import Leg
 from sip.core.message import Message
 from sip.events import Acked, Cancelled
+from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
 
@@ -24,7 +26,7 @@ class Incoming(Leg):
     is_caller = True
 
     __slots__ = (
-        "_hangup_reason",
+        "_owed",
         "_phone",
         "_routes",
         "_server",
@@ -40,7 +42,7 @@ class Incoming(Leg):
         super().__init__(endpoint, dialog, TRYING)
         self._server: Server | None = server
         self._routes = record_route_lines(invite)
-        self._hangup_reason: bytes | None = None  # BYE owed as soon as the ACK is there
+        self._owed: Farewell | None = None  # a BYE, as soon as the ACK is there
         self.invite: Message | None = invite
         self.max_forwards = invite.max_forwards
         self.flow: Flow | None = invite.way.flow
@@ -115,15 +117,18 @@ class Incoming(Leg):
         self._respond(code, message, extra)
         self._release()
 
-    def hangup(self, reason: bytes = b"") -> None:
+    def _hang_up(self, farewell: Farewell) -> bool:
         """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
         if self.state is CONFIRMED:
-            self._layer.bye(self.dialog, reason)
+            say(self, farewell)
             self._release()
-        elif self.state is ANSWERED:
-            self._hangup_reason = self._hangup_reason or reason
-        elif self.state <= EARLY:
-            self.reject(480, extra=reason)
+            return True
+        if self.state is ANSWERED:
+            self._owed = self._owed or farewell
+            return True
+        if self.state <= EARLY:
+            self.reject(480, extra=farewell.fields)
+        return False
 
     # -- what the dialog tells --------------------------------------------------------------------
 
@@ -136,8 +141,8 @@ class Incoming(Leg):
         self.state = CONFIRMED
         self._end_invite()
         self._forget_invite()
-        if self._hangup_reason is not None:
-            self._layer.bye(self.dialog, self._hangup_reason)
+        if self._owed is not None:
+            say(self, self._owed)
             self._release()
             return
         self.tell(Acked(self, message))  # type: ignore[arg-type]
@@ -151,17 +156,20 @@ class Incoming(Leg):
             self._layer.race("cancel_after_answer")
         super().on_cancel(message)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already. One before the answer ends the early dialog (15.1.2)."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE. One before the answer ends the early dialog (15.1.2)."""
         if self.state <= EARLY:
+            if bye is not None:
+                bye.answer(200)
             self._give_up(message)
             return
         if self.state is ANSWERED:
             self._layer.race("bye_before_ack")
             self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
-        super().on_bye(message)
+        super().on_bye(message, bye)
 
     def _give_up(self, message: Message) -> None:
+        self.farewell = Farewell(message=message)  # type: ignore[arg-type]
         self._respond(487, None)
         self._release()
         self.tell(Cancelled(self, message))  # type: ignore[arg-type]
@@ -181,7 +189,7 @@ class Incoming(Leg):
         if self.state is ANSWERED:
             self._layer.race("ack_missing")
             # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
-            self._layer.bye(self.dialog, self._hangup_reason or b"")
+            say(self, self._owed or NOTHING)
             self._end("ack_timeout")
         elif self.state < ANSWERED:
             self._release()

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sip.core import bye
 from sip.core.dialog import Dialog, new_branch, response
 from sip.core.message import Message
 from sip.core.timers import Wheel
@@ -228,6 +229,8 @@ class Layer:
             if method == b"BYE" and past is not None and past.is_of(message):
                 self.race("byes_crossed")
                 self.respond(self.serve(message, way, key), 200)
+                if past.bye is not None:
+                    past.bye.answer(200)  # both hung up at once
             else:
                 self.respond(self.serve(message, way, key), 481)
             return
@@ -239,8 +242,7 @@ class Layer:
         dialog.seen = message.cseq
         leg.mark(message)
         if method == b"BYE":
-            self.respond(server, 200)
-            leg.on_bye(message)
+            leg.on_bye(message, bye.receive(leg, server))
         else:
             leg.on_request(method, server, message)
 
@@ -385,9 +387,9 @@ class Layer:
         way.send(data)
         return way, data
 
-    def bye(self, dialog: Dialog, reason: bytes = b"") -> None:
-        """End a dialog; whether the far end agrees does not matter any more."""
-        self.ask(dialog, b"BYE", None, fields=reason)
+    def bye(self, dialog: Dialog) -> None:
+        """End a dialog that is none of a call."""
+        self.ask(dialog, b"BYE", None)
 
 
 def _now_ms() -> int:

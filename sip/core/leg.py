@@ -13,11 +13,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip.bodies import body_told
+from sip.core.bye import Bye, say
 from sip.core.dialog import Dialog
 from sip.core.exchange import Exchanges
 from sip.core.message import Message
 from sip.crossing import crossing
 from sip.events import Answered, Ended
+from sip.farewell import NOTHING, Farewell
 from sip.names import is_address, place_of
 from sip.privacy import NO_WISH, VOUCHED, kept
 from sip.replaces import End, names_dialogs
@@ -40,6 +42,7 @@ class Leg:
         "_layer",
         "dialog",
         "exchanges",
+        "farewell",
         "heard",
         "listener",
         "owner",
@@ -55,6 +58,7 @@ class Leg:
         self._layer: Layer = endpoint.layer
         self.dialog: Any = dialog  # a Dialog; None when the leg is over
         self.exchanges: Exchanges | None = None
+        self.farewell = NOTHING  # what its far end said when it ended the call
         self.heard = ""  # the IP address that the far end was last heard from
         self.listener: Callable[[Any], None] | None = None
         self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
@@ -67,13 +71,20 @@ class Leg:
 
     # -- actions ----------------------------------------------------------------------------------
 
-    def hangup(self, reason: bytes = b"") -> None:
-        """End the leg by what its state asks for. `reason` is a whole Reason header field, or
-        empty."""
+    def hangup(self, farewell: Farewell = NOTHING) -> None:
+        """End the leg by what its state asks for, and say `farewell` with it."""
+        bye = farewell.bye
+        if not self._hang_up(farewell) and bye is not None and bye.teller is None:
+            bye.answer(200)
+
+    def _hang_up(self, farewell: Farewell) -> bool:
+        """Whether a BYE was sent, or will be."""
         raise NotImplementedError
 
     def detach(self) -> None:
         """Nobody listens any more: whatever still comes, the leg ends itself."""
+        if self.farewell.bye is not None and self.farewell.bye.teller is None:
+            self.farewell.bye.answer(200)
         self.listener = None
         self.owner = None
         self.peer = None
@@ -104,10 +115,11 @@ class Leg:
     def on_cancel(self, message: Message) -> None:
         """A CANCEL, itself answered already: of a relayed INVITE."""
         if self.exchanges is not None:
-            self.exchanges.on_cancel()
+            self.exchanges.on_cancel(message)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        self.farewell = Farewell(message=message, bye=bye)  # type: ignore[arg-type]
         self._end("bye", message)
 
     def on_request(self, method: bytes, server: Server, message: Message) -> None:
@@ -121,7 +133,7 @@ class Leg:
         (RFC 3261 14.2)."""
         if self.exchanges is not None and self.exchanges.on_gone(server):
             self._layer.race("ack_missing")
-            self._layer.bye(self.dialog)
+            say(self, NOTHING)
             self._end("ack_timeout")
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
@@ -165,9 +177,8 @@ class Leg:
     ) -> bool:
         """Answer this leg's far end, with what crosses of `message` and the fields `extra`; False
         if it is too late, or cannot be sent."""
-        dialog = self.dialog
-        if dialog is None:
-            return False
+        dialog = self.dialog  # None: a BYE that waited for its answer
+        tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
         phrase = body = kind = b""
         if message is not None:
             fields = crossing(message, to_trusted=self.trusted)
@@ -177,7 +188,7 @@ class Leg:
             body, kind = body_told(message, to_trusted=self.trusted)
             phrase = message.phrase
         return self._layer.respond(
-            server, code, tag=dialog.local_tag, phrase=phrase, contact=dialog.contact,
+            server, code, tag=tag, phrase=phrase, contact=contact,
             routes=routes, fields=extra, body=body, content_type=kind,
         )  # fmt: skip
 

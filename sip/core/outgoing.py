@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sip import headers
+from sip.core.bye import Bye, say
 from sip.core.dialog import Dialog
 from sip.core.leg import Leg
 from sip.core.message import Message
 from sip.events import Answered, Failed, Progress
+from sip.farewell import NOTHING, Farewell
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -25,10 +27,10 @@ class Outgoing(Leg):
     __slots__ = (
         "_ack",
         "_ack_tag",
-        "_cancel_reason",
         "_client",
         "_early",
         "_invited",
+        "_said",
         "alone",
         "earlies",
         "invite_cseq",
@@ -46,7 +48,7 @@ class Outgoing(Leg):
         self._ack_tag: bytes | None = b""  # whose 2xx it acknowledged
         self._early: set[bytes] | None = None  # To tags heard, if there are several
         self._invited = dialog  # what other branches of a forked call are siblings of
-        self._cancel_reason = b""
+        self._said = NOTHING  # with the CANCEL
         self.alone = False  # no other target can follow, what it says early holds
         self.earlies: Earlies | None = None  # 100rel was offered
         self.invite_cseq = 0
@@ -76,31 +78,34 @@ class Outgoing(Leg):
         self.state = CONFIRMED
         self._ack = self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
 
-    def cancel(self, reason: bytes = b"") -> None:
-        """Give up. `reason` is a whole Reason header field, or empty.
+    def cancel(self, farewell: Farewell = NOTHING) -> None:
+        """Give up, and say `farewell` with the CANCEL.
 
         The leg still tells how it ends: a 200 may cross the CANCEL.
         """
         if self.state not in (CALLING, EARLY):
             return
         self.state = CANCELLING
-        self._cancel_reason = reason
+        self._said = farewell
         if self.provisional:  # RFC 3261 9.1: not before a provisional response
             self._send_cancel()
 
-    def hangup(self, reason: bytes = b"") -> None:
+    def _hang_up(self, farewell: Farewell) -> bool:
         """CANCEL, ACK and BYE, or BYE."""
         if self.state is ANSWERED:
             self.accept()
         if self.state is CONFIRMED:
-            self._layer.bye(self.dialog, reason)
+            say(self, farewell)
             self._release()
-        else:
-            self.cancel(reason)
+            return True
+        self.cancel(farewell)
+        return False
 
     def _send_cancel(self) -> None:
-        if self._client is not None and self._client.cancel(self._cancel_reason):
-            self._layer.count_out(b"CANCEL")
+        if self._client is not None:
+            told = next(self._said.tries(self, cancel=True))  # type: ignore[arg-type]
+            if self._client.cancel(*told):
+                self._layer.count_out(b"CANCEL")
 
     # -- what the dialog tells --------------------------------------------------------------------
 
@@ -190,12 +195,14 @@ class Outgoing(Leg):
             self._layer.acknowledge(fork, client.cseq)
             self._layer.bye(fork)
 
-    def on_bye(self, message: Message) -> None:
-        """A BYE, itself answered already."""
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE: it is answered already, or `bye` waits for what the other side says."""
         if self.state < ANSWERED:
+            if bye is not None:
+                bye.answer(200)
             self._endpoint.illegal("bye")  # the callee must answer the INVITE, not end it
         else:
-            super().on_bye(message)
+            super().on_bye(message, bye)
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -393,15 +393,18 @@ class Client(Transaction):
         self._on(_event(code), b"", code, message)
         return before < _COMPLETED
 
-    def cancel(self, fields: bytes = b"") -> bool:
-        """Send a CANCEL with these header fields, once. False when it is too early for it, or too
-        late (9.1). The INVITE has 64*T1 to end after it."""
+    def cancel(self, fields: bytes = b"", body: bytes = b"", content_type: bytes = b"") -> bool:
+        """Send a CANCEL with these header fields and this body, once. False when it is too early
+        for it, or too late (9.1). The INVITE has 64*T1 to end after it."""
         if self.state != _PROCEEDING or self.parts is None or self.canceller is not None:
             return False
         canceller = Client({}, self._wheel, self.way, b"", b"CANCEL", self.cseq)
         self.canceller = canceller
         self._late_at = self._after(64 * T1)
-        canceller.start(self._like(b"CANCEL", self.parts[4], fields))
+        if body:
+            kind = b"Content-Type: " + (content_type or b"application/octet-stream")
+            fields = fields + b"\r\n" + kind if fields else kind
+        canceller.start(self._like(b"CANCEL", self.parts[4], fields, body))
         return True
 
     def bound(self) -> None:
@@ -409,7 +412,7 @@ class Client(Transaction):
         self._late_at = self._after(64 * T1)
 
     @cython.cfunc
-    def _like(self, name: bytes, to: bytes, fields: bytes) -> bytes:
+    def _like(self, name: bytes, to: bytes, fields: bytes, body: bytes) -> bytes:
         """An ACK or CANCEL: the same request but for its method and To."""
         target, via, routes, sender, _, call_id = self.parts
         return b"".join(
@@ -417,14 +420,14 @@ class Client(Transaction):
                 name, b" ", target, b" SIP/2.0\r\nVia: ", via, b"\r\n", routes, b"From: ", sender,
                 b"\r\nTo: ", to, b"\r\nCall-ID: ", call_id, b"\r\nCSeq: %d " % self.cseq, name,
                 b"\r\nMax-Forwards: 70\r\n", fields + b"\r\n" if fields else b"",
-                b"Content-Length: 0\r\n\r\n",
+                b"Content-Length: %d\r\n\r\n" % len(body), body,
             )
         )  # fmt: skip
 
     @cython.cfunc
     def _acknowledge(self, message: Any) -> None:
         if self.parts is not None and message is not None:
-            ack: bytes = self._like(b"ACK", message.to, b"")
+            ack: bytes = self._like(b"ACK", message.to, b"", b"")
             self.way.send(ack)
 
     @cython.cfunc

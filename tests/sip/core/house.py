@@ -170,7 +170,7 @@ class House:
             leg.owner.reject(event.code, event.message)
         elif isinstance(event, (Ended, Cancelled)):
             other: Any = leg.owner
-            other.hangup()
+            other.hangup(leg.farewell)
 
 
 @contextmanager

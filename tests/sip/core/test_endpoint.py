@@ -42,9 +42,10 @@ async def test_a_call_that_the_caller_ends() -> None:
         assert caller.sent[0].to_tag == ok.to_tag
         home.feed(request("ACK", tag=ok.to_tag.decode()), CALLER)
         home.feed(request("BYE", tag=ok.to_tag.decode(), cseq=2), CALLER)
-        assert caller.heard() == ["180", "200", "200"]
+        assert caller.heard() == ["180", "200"]  # until the phone has answered
         assert phone.heard() == ["INVITE", "ACK", "BYE"]
         home.feed(answer(phone.sent[-1], 200), PHONE)
+        assert caller.heard() == ["180", "200", "200"]
         home.pass_time(40_000)
         layer = home.endpoint.layer
         assert (layer.legs, layer.servers, layer.clients, layer.merged) == ({}, {}, {}, {})
@@ -69,9 +70,26 @@ async def test_the_phone_ends_a_call() -> None:
             from_tag="phone", cseq=9,
         )  # fmt: skip
         home.feed(bye, PHONE)
+        assert home.line(PHONE).heard() == []
+        home.feed(answer(home.line(CALLER).sent[0], 202), CALLER)
         home.feed(bye, PHONE)  # again: the same answer
-        assert home.line(PHONE).heard() == ["200", "200"]
+        assert home.line(PHONE).heard() == ["202", "202"]
         assert home.line(CALLER).heard() == ["BYE"]
+
+
+async def test_both_hang_up_at_once() -> None:
+    with house() as home:
+        tag = talk(home)
+        leg = home.callees[0].dialog
+        home.feed(request("BYE", tag=tag, cseq=2), CALLER)
+        bye = request(
+            "BYE", port=PHONE, call_id=leg.call_id.decode(), tag=leg.local_tag.decode(),
+            from_tag="phone", cseq=9,
+        )  # fmt: skip
+        home.feed(bye, PHONE)
+        assert home.line(PHONE).heard() == ["BYE", "200"]
+        assert home.line(CALLER).heard() == ["200"]
+        assert home.races == ["byes_crossed"]
 
 
 async def test_messages_that_come_again_are_taken_once() -> None:
