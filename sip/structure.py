@@ -38,7 +38,7 @@ _SINGLES = frozenset((b"from", b"to", b"call-id", b"cseq", b"max-forwards", b"co
 # The beginnings of lines that matter: those fields, routes, and what continues a line.
 _MARKS = re.compile(
     rb"\n([ \t]|from|f|to|t|call-id|i|cseq|max-forwards|content-length|l|content-type|c|route"
-    rb"|record-route)(?:(?<=[ \t])|[ \t]*:)"
+    rb"|record-route|replaces)(?:(?<=[ \t])|[ \t]*:)"
 )
 _LENGTH = re.compile(rb"\n(?:content-length|l)[ \t]*:[ \t]*(\d{1,9})[ \t]*\r")
 # Text for people, or a word (RFC 3261 25.1): anything may stand in it. Nobody may hide behind it
@@ -101,7 +101,7 @@ def _keep(kept: dict[bytes, bool], key: bytes, verdict: bool) -> bool:
 def _is_once(order: bytes) -> bool:
     names = [COMPACT.get(name, name) for name in order.split(b",")]
     return len(set(names)) == len(names) and not any(
-        name in (b" ", b"\t") or name.endswith(b"route") for name in names
+        name in (b" ", b"\t", b"replaces") or name.endswith(b"route") for name in names
     )
 
 
@@ -135,6 +135,8 @@ def fault_of(raw: bytes) -> Fault | None:
             value = b" ".join(physical).strip()
             if said.setdefault(name, value) != value:
                 return Fault(b"More Than One " + shown(name))
+        if name == b"replaces" and b";" not in physical[0]:
+            return _malformed(name)  # PJSIP looks for it on the lines that follow, the body's too
         for line in physical:
             skeleton = line.translate(None, _PLAIN)
             if skeleton and skeleton != b"<>" and not _is_closed(name, line, skeleton, fits):

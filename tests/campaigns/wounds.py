@@ -194,6 +194,14 @@ def _spelling(chance: Random, packet: Packet) -> None:
     packet.fields[place] = (spelled, value)
 
 
+def _bodily(chance: Random, packet: Packet) -> None:
+    """Header fields in the body, and a value before it that may be looked for the end of there."""
+    name = chance.choice(NAMES)
+    packet.fields.append((name, chance.choice((b"x", b"x@y", b"<", b"", b"1", b"a,", b"x;y="))))
+    opening = chance.choice((b";", b";a=b", b",", b">", b"", b"@h", b"&", b'"', b" ", b"=", b":"))
+    packet.body = opening + b"\r\n" + hidden_field(chance) + b"\r\n\r\n"
+
+
 def _bytes(chance: Random, packet: Packet) -> None:
     text = chance.choice((*BYTES, *ESCAPES))
     _change(packet, _name(chance, packet), lambda value: _at(chance, value, text))
@@ -216,7 +224,7 @@ def _body(chance: Random, packet: Packet) -> None:
 
 WOUNDS: tuple[Wound, ...] = (
     _open, _open, _open, _open, _ampersand, _line_end, _line_end, _fold, _uri, _uri, _hide, _via,
-    _start, _length, _length, _again, _spelling, _bytes, _parameter, _body,
+    _start, _length, _length, _again, _spelling, _bytes, _parameter, _body, _bodily,
 )  # fmt: skip
 
 

@@ -112,6 +112,13 @@ class Line:
         assert self.hear()[0] in (200, 403)
 
 
+def replacing(line: Line, method: str, hidden: str) -> str:
+    """A Replaces without a parameter, and header fields in the body behind the next semicolon."""
+    body = f"a;b=c\r\n{hidden}\r\n\r\n"
+    head = line.request(method, Content_Length=str(len(body)))[:-2]
+    return head + "Replaces: x@y\r\n\r\n" + body
+
+
 def lines_of(transport: str, host: str = "127.0.0.1") -> Line:
     return Line(transport, host)
 
@@ -142,6 +149,8 @@ def test_header_fields_hidden_behind_an_open_line_reach_nobody(
             line.close()
             line = lines_of(transport, host)
         line.say(hostile(line, method, name, end, hidden))
+    for hidden in HIDDEN:
+        line.say(replacing(line, method, hidden))
     line.close()
     line = lines_of("udp", host)
     line.check_answers()
@@ -180,6 +189,7 @@ WRONG = [
     ("To", "x y z"),
     ("Subject", "a\0b"),
     ("X-Unknown", "(and no end"),
+    ("Replaces", "x@y"),
     ("k", "a,"),
     ("x", "y"),
     ("SUPPORTED", "a,"),

@@ -63,6 +63,7 @@ def test_the_usual_message_is_read_once(raw: bytes) -> None:
         message(X_Url=b"http://h/?a=b&c"),
         message(Content_Length=b"5\r\nl: 05"),
         message(Warning=b'399 h "[<("'),
+        message(Replaces=b"1@192.0.2.7;to-tag=1;from-tag=2"),
     ],
 )
 def test_the_unusual_message_is_read_twice_and_taken(raw: bytes) -> None:
@@ -101,6 +102,8 @@ def test_text_for_people_may_be_open_only_when_the_length_of_the_body_is_known()
         (b"CSeq", b"1 INVITE&"),
         (b"Contact", b"*&Route: <sip:[];lr>"),
         (b"To", b"<sip:x@h>;tag=1&X: y"),
+        (b"Replaces", b"1@192.0.2.7"),
+        (b"Replaces", b"1@192.0.2.7\r\n ;to-tag=1;from-tag=2"),
         (b"Contact", b"<sip:[]>"),
         (b"Contact", b"<sip:x@[ ]>"),
         (b"Contact", b"<sip:x@[host]>"),
