@@ -10,11 +10,9 @@ telephony server that bills by itself. Star codes and ambiguous values are refus
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
-from engine.registration.places import Places
 from engine.transfers import number_at, story_of
 from rules.model import Destination, Kind
 from rules.numbers import NumberError
@@ -45,9 +43,8 @@ _SEPARATORS = re.compile("[\\s\u00a0\u2009\u202f.()/-]")
 class Referrals:
     """The REFERs of one worker."""
 
-    def __init__(self, worker: Worker, places: Places) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        self._places = places
 
     def on_refer(self, referrer: Leg, message: Message) -> Referral:
         """What becomes of a REFER from one side of a call to the other."""
@@ -62,7 +59,8 @@ class Referrals:
         bare = uri.partition("?")[0]
         user = grammar.user_of(bare.encode("latin-1"))
         # A `?` in a user part: where the URI ends is anybody's guess.
-        if bare.count("@") > 1 or (not user and "@" in uri):
+        is_sip = uri[:3].lower() == "sip"
+        if is_sip and (bare.count("@") > 1 or (not user and "@" in uri)):
             return self._refused(400, referrer, "not one Refer-To")
         if worker.config.numbering.star_codes and changes_forwards(user):
             return self._refused(403, referrer, "star code")
@@ -90,9 +88,9 @@ class Referrals:
             refused = self._why_refused(referrer, number)
             if refused is not None:
                 return 403, refused
-        servers = asdict(self._worker.config.destinations).values()
         dials = not referrer.trusted and uri[:4].lower() != "tel:"
-        return (403, "destination") if dials and self._places.leads_to(uri, servers) else (0, "")
+        there = dials and self._worker.dialled.is_destination(uri)
+        return (403, "destination") if there else (0, "")
 
     def _why_refused(self, referrer: Leg, number: str) -> str | None:
         """Why the line that sends the other side on could not forward there. That the number is a

@@ -180,7 +180,7 @@ class Worker:
             on_connection=self.refusals.connection,
             on_error=self._on_sip_error,
             on_message=self.hep.put if self.hep is not None else None,
-            on_refer=Referrals(self, places).on_refer,
+            on_refer=Referrals(self).on_refer,
         )
         self.dialled = Dialled(config, places, lambda: self.endpoint.trusted)
         listen = config.admin.listen
