@@ -309,6 +309,8 @@ class Call:
         if fleet is None:
             fleet = await worker.fleets.load(line.fleet)
             self._ringing.check_caller()
+        if fleet.refused:  # it may be one that suspends its lines
+            raise Over(Outcome.FAILED, 500, "bad_document")
         now, route, forwards = time.time(), self._route, worker.forwards
         self.story.decided = self.story.decided or self.story.clock()
         held = line.number in route.held  # decided for a forward before, which counts once

@@ -49,6 +49,7 @@ from sip.stack import Endpoint
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
 ANSWER_S = 2.0
+TOLD_REFUSED = 5  # fleets that /readyz names
 CLOSE_S = 5.0  # for a part to end, each of which bounds its own waiting well below
 
 
@@ -366,7 +367,14 @@ class Worker:
             return f"redis takes no writes ({refuses}), {self.recorder.backlog} records wait"
         if not self.store.redis_up:
             return f"redis does not answer, {self.recorder.backlog} records wait"
-        return None
+        remarks = [f"fleet:{name} is refused ({why})" for name, why in self.fleets.refused.items()]
+        if len(remarks) > TOLD_REFUSED:
+            remarks[TOLD_REFUSED:] = [f"and {len(remarks) - TOLD_REFUSED} more fleets"]
+        if bad := len(self.store.bad_lines):
+            remarks.append(f"{bad} line documents are refused (document.refused in the log)")
+        if trouble := self.recorder.trouble:
+            remarks.append(f"cdr: {trouble}, {self.recorder.backlog} records wait")
+        return "; ".join(remarks) or None
 
     def _on_workers(self, count: int) -> None:
         """So many share the limits on a line's forwards; those of this host may yet start."""

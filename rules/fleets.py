@@ -45,16 +45,20 @@ class FleetState:
             stand.
         until: unix seconds when that month ends.
         using: what the calls that stand use, on all workers; workers note them once a second.
+        refused: its document cannot be read, and no good one is known here: it may be one that
+            suspends its lines, so that they are closed.
     """
 
     fleet: Fleet | None = None
     used_s: float = 0.0
     until: float = 0.0
     using: Using = NOTHING
+    refused: bool = False
 
     @property
     def suspended(self) -> bool:
-        return self.fleet is not None and self.fleet.suspended
+        """Whether its lines may do nothing: it says so, or may say so."""
+        return self.refused or (self.fleet is not None and self.fleet.suspended)
 
     @property
     def countries(self) -> frozenset[str] | None:
@@ -72,6 +76,8 @@ class FleetState:
 
 
 _NOTHING = FleetState()
+_UNKNOWN = FleetState(until=-1.0)
+"""Redis could not be asked about it."""
 
 
 class Fleets:
@@ -83,11 +89,13 @@ class Fleets:
 
     Attributes:
         on_refused: called with the key and the error of each bad document; the last good one
-            serves.
+            serves, and where none is known the lines of the fleet are closed.
+        refused: what is wrong with the documents that are bad now, by fleet.
     """
 
     def __init__(self, redis: Redis, *, timezone: str, clock: Callable[[], float] = time.time):
         self.on_refused: Callable[[str, DocumentError], None] | None = None
+        self.refused: dict[str, str] = {}
         self._redis: Any = redis
         self._zone = ZoneInfo(timezone)
         self._clock = clock
@@ -154,7 +162,7 @@ class Fleets:
             if not isinstance(error, REDIS_ERRORS):
                 tasks.report("rules: an exchange about fleets failed", error)
             for name in names:
-                self._known.setdefault(name, _NOTHING)
+                self._known.setdefault(name, _UNKNOWN)
                 self._due[name] = None
             _tell(wanted.values())
             await asyncio.sleep(_RETRY_S)
@@ -182,7 +190,7 @@ class Fleets:
                 except Exception as error:
                     # One that cannot be dealt with must not be in the way of all others.
                     tasks.report(f"rules: fleet {name} cannot be kept", error)
-                    self._known.setdefault(name, _NOTHING)
+                    self._known.setdefault(name, _UNKNOWN)
         finally:
             self._reading.difference_update(names)
 
@@ -194,23 +202,29 @@ class Fleets:
         return Using.of(notes.values(), now, month_begin(now, self._zone))
 
     def _keep(self, name: str, raw: Any, used: Any, using: Using, until: float) -> None:
-        before = self._known.get(name, _NOTHING)
-        fleet = None
+        before = self._known.get(name, _UNKNOWN)
+        fleet, is_refused = None, False
         try:
             if isinstance(raw, Exception):
                 raise DocumentError("document", None, "key is no string")
             if raw is not None:
                 fleet = load_fleet(raw, name)
             self._told.pop(name, None)
+            self.refused.pop(name, None)
         except DocumentError as error:
             fleet = before.fleet
+            is_refused = before is _UNKNOWN or before.refused
+            served = "its lines are closed" if is_refused else "the last good one serves"
+            self.refused[name] = f"{error}; {served}"
             if self._told.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(FLEET + name, error)
             self._told[name] = raw if isinstance(raw, bytes) else None
-        self._known[name] = FleetState(fleet, capped_s(used), until, using)
+        self._known[name] = FleetState(fleet, capped_s(used), until, using, is_refused)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
-            self._told.pop(self._known.popitem(last=False)[0], None)
+            forgotten, _ = self._known.popitem(last=False)
+            self._told.pop(forgotten, None)
+            self.refused.pop(forgotten, None)
 
 
 def capped_s(used: Any) -> float:

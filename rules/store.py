@@ -37,6 +37,7 @@ _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 2_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
 _PREFIXES = ("line:", "reg:", "usage:", "fleet:", STANDING, TRANSFER_PREFIX, PROBE_PREFIX)
+_MOST_BAD = 1_000
 _NO_TARGETS: Mapping[str, Line | None] = {}
 
 
@@ -53,6 +54,7 @@ class Store:
 
     Attributes:
         refused: how many bad documents were met, by kind "line" and "reg".
+        bad_lines: lines in memory whose document is refused now, some of them if they are many.
         on_refused: called with the key and the error of each.
         on_refused_target: called with the number of each line that is read, the condition of each
             of its forwards whose target is refused, that target and why.
@@ -80,6 +82,7 @@ class Store:
         canary: str,
     ) -> None:
         self.refused = {"line": 0, "reg": 0}
+        self.bad_lines: set[str] = set()
         self.on_refused: Callable[[str, DocumentError], None] | None = None
         self.on_refused_target: Callable[[str, str, str, str], None] | None = None
         self.on_trouble: Callable[[str, BaseException, str], None] | None = None
@@ -300,6 +303,10 @@ class Store:
                 refused = DocumentError(error.field, error.value, error.problem)
                 line = before.entry.line if before is not None else None
                 self._refuse("line", number, refused)
+        if refused is None:
+            self.bad_lines.discard(number)
+        elif len(self.bad_lines) < _MOST_BAD:
+            self.bad_lines.add(number)
         contacts: tuple[Contact, ...] = ()
         if isinstance(members, ResponseError):
             self._refuse("reg", number, DocumentError("contacts", None, "key is no sorted set"))

@@ -91,6 +91,7 @@ class Recorder:
         self._spool = Spool(spool, limit_bytes=spool_bytes, size_of=records_in)
         self._waiting: deque[Entry] = deque()
         self._kept: deque[tuple[float, Entry]] = deque()  # written at this loop time
+        self.trouble: str | None = None  # why records wait
         self._away_since: float | None = None
         self._next_flush = 0.0
         self._next_look = 0.0
@@ -284,6 +285,7 @@ class Recorder:
     def _note_away(self, error: Exception) -> None:
         if self.on_error is not None:
             self.on_error(error)
+        self.trouble = str(error) or type(error).__name__
         if self._away_since is None:
             self._away_since = asyncio.get_running_loop().time()
             expected = isinstance(error, REDIS_ERRORS)
@@ -291,6 +293,7 @@ class Recorder:
             _log.warning("cdr.redis_away", error=text, exc_info=None if expected else error)
 
     def _note_up(self) -> None:
+        self.trouble = None
         if self._away_since is not None:
             away_s = asyncio.get_running_loop().time() - self._away_since
             self._away_since = None

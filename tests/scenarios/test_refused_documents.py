@@ -1,0 +1,108 @@
+"""Documents that cannot be read, and records that cannot be written: closed, and said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.scenarios import numbers
+from tests.scenarios.endpoint import Endpoint
+from tests.scenarios.expect import connect, part
+from tests.scenarios.stage import Stage
+
+BAD = {
+    "a field": json.dumps({"name": "{}", "suspended": True, "cap_seconds": "much"}),
+    "no JSON": "{",
+    "another name": json.dumps({"name": "other", "suspended": True}),
+}
+
+
+async def ready_says(stage: Stage, says: Callable[[str], bool]) -> str:
+    deadline = time.monotonic() + 10
+    while True:
+        status, text = stage.engine.get("/readyz")
+        assert status == 200
+        if says(text):
+            return text
+        assert time.monotonic() < deadline, text
+        await asyncio.sleep(0.05)
+
+
+async def code_of(stage: Stage, line: str, phone: Endpoint) -> int:
+    """How a call to the line ends: 200 where its phone rings."""
+    call = await stage.call(line)
+    for _ in range(1000):
+        if phone.invited():
+            ring = phone.invited()[-1]
+            if ring.state == "early":
+                await connect(call, ring)
+                await part(call, ring)
+                return 200
+        if call.codes() and call.codes()[-1] >= 300:
+            return call.codes()[-1]
+        await asyncio.sleep(0.01)
+    raise AssertionError(call)
+
+
+@pytest.mark.parametrize("kind", [*BAD, "no string"])
+async def test_a_fleet_whose_document_was_never_good_is_closed(stage: Stage, kind: str) -> None:
+    """It may be one that suspends all its lines, as it was before the engine was started."""
+    fleet = f"closed-{numbers.line_number()[1:]}"
+    key = f"fleet:{fleet}"
+    if kind == "no string":
+        stage.redis.rpush(key, "x")
+    else:
+        stage.redis.set(key, BAD[kind].replace("{}", fleet))
+    line, phone = await stage.line_with_phone(fleet=fleet)
+    call = await stage.call(line)
+    assert (await call.final()).code == 500
+    await stage.ended(call.call_id, outcome="failed", code=500, why="bad_document")
+    text = await ready_says(stage, lambda text: key in text)
+    assert "closed" in text
+    stage.redis.delete(key)
+    stage.redis.set(key, json.dumps({"name": fleet, "suspended": True}))
+    await ready_says(stage, lambda text: key not in text)
+    assert await code_of(stage, line, phone) == 403
+    stage.redis.set(key, json.dumps({"name": fleet}))
+    await stage.settle()
+    assert await code_of(stage, line, phone) == 200
+    # From here on the last good one serves.
+    stage.redis.set(key, "{")
+    text = await ready_says(stage, lambda text: key in text)
+    assert "last good one serves" in text
+    assert await code_of(stage, line, phone) == 200
+    stage.redis.delete(key)
+
+
+async def test_a_line_document_that_is_refused_is_said(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    assert await code_of(stage, line, phone) == 200
+    good = stage.redis.get(f"line:{line}")
+    assert good is not None
+    stage.redis.set(f"line:{line}", "{")
+    await stage.settle()
+    assert await code_of(stage, line, phone) == 200
+    await ready_says(stage, lambda text: "1 line documents are refused" in text)
+    stage.redis.set(f"line:{line}", good)
+    await stage.settle()
+    assert await code_of(stage, line, phone) == 200
+    await ready_says(stage, lambda text: "line documents" not in text)
+
+
+async def test_records_that_wait_because_cdr_is_no_stream_are_said(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    stage.redis.delete("cdr")
+    stage.redis.set("cdr", "no stream")
+    try:
+        assert await code_of(stage, line, phone) == 200
+        text = await ready_says(stage, lambda text: "cdr: " in text)
+        assert "WRONGTYPE" in text
+        assert "1 records wait" in text
+    finally:
+        stage.redis.delete("cdr")
+    await ready_says(stage, lambda text: "cdr" not in text)
+    assert (await stage.records_of(line))[0]["outcome"] == "answered"
