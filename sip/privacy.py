@@ -132,7 +132,7 @@ def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> byt
     if to_trusted:
         return message.passing(out)
     wish = wish_of(message)
-    out = union(out, _hidden(*wish[:3]))
+    out = union(out, INSIDE if wish is NO_WISH else _hidden(*wish[:3]))
     if wish.digits or not STORY.isdisjoint(message.names):
         return b"\r\n".join(_told(message, out, wish))
     return message.passing(out)
