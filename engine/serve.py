@@ -65,7 +65,21 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
         if draining is None:
             stopping()
             draining = asyncio.ensure_future(worker.drain())
-            draining.add_done_callback(lambda _: done.set())
+            draining.add_done_callback(drained)
+
+    def drained(task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            done.set()
+
+    def resume() -> None:
+        nonlocal draining
+        if draining is not None and not done.is_set():
+            draining.cancel()
+            draining = None
+            worker.admission.draining = False
+            worker.log.info("drain.undone", calls=len(worker.calls))
+
+    worker.resume = resume
 
     # Before the first call can come: a signal during the start ends it properly too.
     loop.add_signal_handler(signal.SIGTERM, on_term)

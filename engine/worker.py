@@ -87,6 +87,7 @@ class Worker:
             config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
         )
         self.on_drain: Callable[[int], None] = lambda left: None  # told how many calls are left
+        self.resume: Callable[[], None] = lambda: None  # undoes a drain (serve.py)
         self.is_started = False
         self._lag = LoopLag()
         self._embedded: EmbeddedRedis | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -18,31 +20,26 @@ START_S = 30.0  # for a process to say its first word: a busy machine imports sl
 
 
 class Child:
-    """A process that stands by until it is assigned.
+    """A process that stands by until it is assigned; or an `orphan`, the line to a worker that runs
+    already and whose supervisor is gone (heir.py).
 
     `calls` and `not_ready` are what it last told of itself, `heard_at` when (loop time). `started`
     is its word that it takes calls, `exited` its exit status (negative: the signal that ended it).
     Raises OSError: the system has none to give (descriptors, processes, memory).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, orphan: socket.socket | None = None) -> None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
+        self._process: subprocess.Popen[bytes] | None = None  # None: it is nobody's child
+        self.is_adopted = orphan is not None
+        ours = orphan if orphan is not None else self._spawn()
         try:
-            with theirs:
-                # A new interpreter: PJSIP must never be forked, and it brings the code on disk.
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                )
+            self.pid = self._process.pid if self._process is not None else _peer(ours)
             self._pidfd = self._watched()
         except BaseException:
             ours.close()
             raise
-        self.pid = self._process.pid
+        self._is_gone = False
         self.calls = 0
         self.not_ready: str | None = "starting"
         self.heard_at = loop.time()
@@ -58,6 +55,24 @@ class Child:
         self._opened = asyncio.Event()  # our end of the line
         self._first_word: asyncio.Future[Any] = loop.create_future()
         self._hearing = asyncio.ensure_future(self._hear())
+
+    def _spawn(self) -> socket.socket:
+        """Start the process; our end of the line to it."""
+        ours, theirs = socket.socketpair()
+        environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
+        try:
+            with theirs:
+                # A new interpreter: PJSIP must never be forked, and it brings the code on disk.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        return ours
 
     def __repr__(self) -> str:
         return f"<Child {self.pid} calls={self.calls} not_ready={self.not_ready}>"
@@ -91,8 +106,9 @@ class Child:
             self._line.say(Reload(document))
 
     def signal(self, number: signal.Signals) -> None:
-        if not self.exited.done():
-            self._process.send_signal(number)
+        if not self._is_gone:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     async def settled(self) -> None:
         """Wait until it takes calls, or has ended without."""
@@ -121,10 +137,11 @@ class Child:
     def _watched(self) -> int:
         """What tells of its end. A process that cannot be watched is ended."""
         try:
-            return os.pidfd_open(self._process.pid)
+            return os.pidfd_open(self.pid)
         except OSError:
-            self._process.kill()
-            self._process.wait()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
             raise
 
     async def _hear(self) -> None:
@@ -145,7 +162,9 @@ class Child:
     def _on_exit(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        status = self._process.wait()
+        self._is_gone = True
+        # How one that is not our child has ended nobody can tell us.
+        status = self._process.wait() if self._process is not None else 0
         self._loop.create_task(self._say_goodbye(status))
 
     async def _say_goodbye(self, status: int) -> None:
@@ -156,6 +175,13 @@ class Child:
         self.calls, self.not_ready = 0, "dead"
         self.started.cancel()
         self.exited.set_result(status)
+
+
+def _peer(end: socket.socket) -> int:
+    """The process at the other end of a line."""
+    size = struct.calcsize("3i")
+    pid, _, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return int(pid)
 
 
 def told(status: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from engine.config import Config
 from engine.processes.child import START_S, Child, told
 from engine.processes.crash import last_stack
+from engine.processes.heir import find_orphan
 from engine.processes.journal import standing_in
 from engine.processes.post import Post
 from engine.telemetry.log import FilteringBoundLogger
@@ -58,16 +59,25 @@ class Keeper:
         self._tasks.append(asyncio.ensure_future(self._watch()))
         for post in self.posts:
             try:
-                post.child = Child()
+                orphan = await find_orphan(self.config.redis.data_dir, post.index)
+                post.child = Child(orphan)
             except OSError as error:
                 return f"worker {post.index} cannot be started: {error}"
-            await self._assign(post, post.child)
+            if not post.child.is_adopted:
+                await self._assign(post, post.child)
         for post in self.posts:
             child = post.child
             assert child is not None
             await child.settled()
             if not child.takes_calls:
+                if child.is_adopted:  # it was about to end: its place is taken as after a death
+                    continue
                 return child.failure or f"worker ended at its start ({told(await child.end())})"
+            if child.is_adopted:
+                child.reload(self.document)
+                self._log.info(
+                    "worker.adopted", worker=post.index, pid=child.pid, calls=child.calls
+                )
         self._tasks += [asyncio.ensure_future(self._keep(post)) for post in self.posts]
         self._let_one_stand_by()
         return ""

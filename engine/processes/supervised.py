@@ -2,7 +2,8 @@
 
 It stands by, with everything imported, until the supervisor says which worker it is. From then on
 it is that worker, tells twice a second that its loop turns, and applies what the supervisor sends.
-When the supervisor is gone it drains, as at SIGTERM.
+When the supervisor is gone it waits for the next one, and takes calls meanwhile; if none comes it
+drains, as at SIGTERM.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import sys
 import uvloop
 
 from engine.config import build
+from engine.processes import heir
 from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToWorker
 from engine.processes.crash import watch_for_crashes
 from engine.serve import run, sip_addresses
 from engine.telemetry import log
 from engine.worker import StartError, Worker
+from rules import tasks
 
 BEAT_S = 0.5
 
@@ -45,37 +48,78 @@ async def supervised(descriptor: int) -> int:
     log.set_up(config.log)
     watch_for_crashes(config.redis.data_dir, order.index)
     worker = Worker(config, order.index, order.redis_url)
-    helpers = [
-        asyncio.ensure_future(_beat(line, worker)),
-        asyncio.ensure_future(_obey(line, worker)),
-    ]
+    link = Link(line, worker)
+    helpers = [asyncio.ensure_future(link.beat()), asyncio.ensure_future(link.follow())]
 
     def started() -> None:
         sip, admin = sip_addresses(worker), str(worker.admin.address)
         worker.log.info("worker.start", sip=sip, admin=admin, pid=os.getpid())
-        line.say(Started(sip, admin, str(worker.journal.path)))
+        link.started = Started(sip, admin, str(worker.journal.path))
+        link.line.say(link.started)
 
     failure = ""
     try:
         await run(worker, started=started, stopping=lambda: None)
     except StartError as error:
         failure = str(error)
-    for helper in helpers:
-        helper.cancel()
+    await tasks.end(helpers)
     log.close()
     if failure:
-        line.say(Failed(failure))
-        await line.flush()
+        link.line.say(Failed(failure))
+        await link.line.flush()
     return 1 if failure else 0
 
 
-async def _beat(line: Line, worker: Worker) -> None:
-    while True:
-        line.say(Beat(len(worker.calls), worker.not_ready()))
-        await asyncio.sleep(BEAT_S)
+class Link:
+    """The line to the supervisor; when that is gone, to the next."""
+
+    def __init__(self, line: Line, worker: Worker) -> None:
+        self.line = line
+        self.started: Started | None = None  # what a supervisor is to know
+        self._worker = worker
+
+    async def beat(self) -> None:
+        while True:
+            self.line.say(Beat(len(self._worker.calls), self._worker.not_ready()))
+            await asyncio.sleep(BEAT_S)
+
+    async def follow(self) -> None:
+        """Obey one supervisor after the other."""
+        worker = self._worker
+        while True:
+            await _obey(self.line, worker, drain=False)
+            self.line.close()
+            try:
+                with heir.door(worker.config.redis.data_dir, worker.index) as door:
+                    end = await self._heir(door)
+            except OSError as error:
+                worker.log.error("supervisor.none", error=str(error))
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            line = Line(end, ToWorker)
+            await line.open()
+            self.line = line
+            if self.started is not None:
+                line.say(self.started)
+            line.say(Beat(len(worker.calls), worker.not_ready()))
+            worker.log.info("supervisor.found", calls=len(worker.calls))
+
+    async def _heir(self, door: socket.socket) -> socket.socket:
+        """The line to the next supervisor. Calls are taken meanwhile, and after a while only those
+        that stand are served; the next supervisor undoes that."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(heir.ADOPTION_S):
+                return (await loop.sock_accept(door))[0]
+        except TimeoutError:
+            os.kill(os.getpid(), signal.SIGTERM)
+        end, _ = await loop.sock_accept(door)
+        self._worker.resume()
+        return end
 
 
-async def _obey(line: Line, worker: Worker) -> None:
+async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
+    """Do what the supervisor says until it is gone; then `drain`, if asked to."""
     while isinstance(order := await line.hear(), Reload):
         try:
             keys = worker.apply(build(order.document))
@@ -84,7 +128,8 @@ async def _obey(line: Line, worker: Worker) -> None:
         else:
             worker.log.info("reload.done", keys=keys)
     worker.log.error("supervisor.gone", calls=len(worker.calls))
-    os.kill(os.getpid(), signal.SIGTERM)
+    if drain:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
