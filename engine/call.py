@@ -212,7 +212,8 @@ class Call:
             except Unavailable:
                 return  # who calls is not known
         try:
-            await self._carry()
+            if await worker.transfers.comes_of(story):
+                await self._carry()
         except Over as over:
             text = over.why.replace("_", " ").encode()
             reason = b'Reason: SIP;cause=%d;text="%s"' % (over.code, text)

@@ -54,12 +54,14 @@ _MOST = 10_000
 class Owed(msgspec.Struct, array_like=True):
     """What a call pays that comes of a transfer: for its caller's side, which goes on, and the line
     that sent it to its target ("" = none of ours). `who` is the number of who sent it, `replaces`
-    the dialog that it was told to take over ("" = none), as it was told."""
+    the dialog that it was told to take over ("" = none), as it was told, `of` the id of the call in
+    which that was."""
 
     paid: list[ForwardRecord]
     by: str
     who: str = ""
     replaces: str = ""
+    of: str = ""
 
 
 Side = tuple[str, bool]
@@ -111,7 +113,7 @@ class Transfers:
         if called is None:
             return nothing
         by = who if self._is_line(who) else ""
-        owed = Owed(paid_for(story, referee), by, who, replaces)
+        owed = Owed(paid_for(story, referee), by, who, replaces, story.id)
         if caller and (owed.paid or owed.by or owed.replaces):
             told = worker.calls.background(self._tell(key, owed))
             transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
@@ -151,6 +153,18 @@ class Transfers:
         """Whether a call between these numbers is about to come of a transfer."""
         return f"{TRANSFER_PREFIX}{caller}:{called}" in self._known
 
+    async def comes_of(self, story: Story) -> bool:
+        """Whether a call that was there before the news of a transfer may come of it: not the very
+        call in which one side was sent on, though its numbers are the same."""
+        client: Any = self._worker.redis
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                stored = await client.get(f"{TRANSFER_PREFIX}{story.identity}:{story.called}")
+            return bool(stored) and _decode(stored).of != story.id
+        except (*REDIS_ERRORS, ValueError) as error:
+            self._worker.refusals.redis("transfer", error)
+            return False
+
     async def carry(self, story: Story, route: Route, *, ask: bool = False) -> Owed | None:
         """Let a call that comes of a transfer pay what it owes, once; what that is. `ask`: of Redis
         too, where no news has come of it. Raises Over when a line that owes may not pay."""
@@ -182,7 +196,7 @@ class Transfers:
                     await asyncio.wait({known.told})
                 client: Any = self._worker.redis
                 stored = await client.getdel(key)
-            return known.owed or (_decode(stored) if stored else None)
+            return _decode(stored) if stored else None  # taken already, by whichever worker
         except (*REDIS_ERRORS, ValueError) as error:
             self._worker.refusals.redis("transfer", error)
             return known.owed

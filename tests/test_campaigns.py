@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaigns import fuzz, imports, leaks, soak, structured, workers
+from tests.campaigns import fuzz, imports, leaks, soak, structured, transfers, workers
 
 # The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
 QUICK = [
@@ -77,3 +77,8 @@ def test_records_usage_and_live_counts_are_true_through_crashes_and_fail_overs()
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
     print(ended.stdout.splitlines()[-1])
+
+
+@pytest.mark.scenario
+def test_who_pays_for_transfers_is_what_a_model_says() -> None:
+    print(transfers.run(examples=3, steps=40, seed=105))
