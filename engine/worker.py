@@ -50,6 +50,7 @@ PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
 ANSWER_S = 2.0
 TOLD_REFUSED = 5  # fleets that /readyz names
+STEP_S = 1.0  # of the machine's clock, from which on it is told
 CLOSE_S = 5.0  # for a part to end, each of which bounds its own waiting well below
 
 
@@ -385,8 +386,15 @@ class Worker:
         self.log.error("sip.error", call_id=call_id, exc_info=error)
 
     async def _beat(self) -> None:
+        offset = time.time() - time.monotonic()
         while True:
             await self._lag.probe()
+            now = time.time() - time.monotonic()
+            if abs(now - offset) > STEP_S:
+                self.log.warning("clock.stepped", seconds=round(now - offset, 1))
+                for count in (self.live, *self.forwards.pools):
+                    count.renew()
+            offset = now
             self.journal.beat()
             await self.journal.flush()
             look()

@@ -21,7 +21,7 @@ from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, to_number
+from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 HOUR_S = 3600
@@ -180,3 +180,25 @@ async def test_a_worker_that_dies_leaves_a_call_that_is_paid_for_by_what_has_pas
             assert 1 <= int(record["seconds"]) < 60
             assert sum(used(stage, line).values()) == int(record["seconds"])
             os.truncate(crew._log, 0)  # that a worker died is no complaint here
+
+
+async def test_calls_of_other_workers_count_again_within_a_second_of_a_step(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """Leases carry times: by the new clock all of them may have lapsed."""
+    clock = Clock(tmp_path)
+    crew = Crew(tmp_path, shared_redis.url, 2)
+    with driven(crew, clock):
+        theatre = Theatre(crew, shared_redis.client, tmp_path)
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            line, phone = await stage.line_with_phone(max_calls=1)
+            stage.register(line, phone.uri(), expires_s=3 * HOUR_S)
+            first = await stage.call(line)
+            await connect(first, ring := await phone.incoming())
+            clock.set(HOUR_S)
+            await crew.until(lambda: len(crew.told("clock.stepped")) == 2)
+            await stage.settle()
+            caller = await stage.endpoint()
+            second = caller.start(crew.address_of(1), line, body=OFFER_BYTES)
+            assert (await second.final()).code == 486
+            await part(first, ring)
