@@ -50,6 +50,7 @@ class Supervisor:
             self.not_ready,
             self._aggregate.calls,
             key="admin.supervisor_listen",
+            remark=self.remark,
         )
 
     async def run(self) -> int:
@@ -92,6 +93,11 @@ class Supervisor:
                 return None
             reasons[post.index] = reason
         return "; ".join(f"worker {index}: {reason}" for index, reason in reasons.items())
+
+    def remark(self) -> str | None:
+        """What is wrong though calls are taken, by worker."""
+        told = {post.index: post.child.remark for post in self._keeper.posts if post.child}
+        return "; ".join(f"worker {index}: {text}" for index, text in told.items() if text) or None
 
     # -- start and end ----------------------------------------------------------------------------
 

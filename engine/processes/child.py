@@ -23,8 +23,9 @@ class Child:
     """A process that stands by until it is assigned; or an `orphan`, the line to a worker that runs
     already and whose supervisor is gone (heir.py).
 
-    `calls` and `not_ready` are what it last told of itself, `heard_at` when (loop time). `started`
-    is its word that it takes calls, `exited` its exit status (negative: the signal that ended it).
+    `calls`, `not_ready` and `remark` are what it last told of itself, `heard_at` when (loop time).
+    `started` is its word that it takes calls, `exited` its exit status (negative: the signal that
+    ended it).
     Raises OSError: the system has none to give (descriptors, processes, memory).
     """
 
@@ -42,6 +43,7 @@ class Child:
         self._is_gone = False
         self.calls = 0
         self.not_ready: str | None = "starting"
+        self.remark: str | None = None
         self.heard_at = loop.time()
         self.journal: Path | None = None
         self.killing: asyncio.Task[None] | None = None
@@ -153,6 +155,7 @@ class Child:
             self.heard_at = self._loop.time()
             if isinstance(message, Beat):
                 self.calls, self.not_ready = message.calls, message.not_ready
+                self.remark = message.remark
             elif isinstance(message, Started):
                 self.journal = Path(message.journal) if message.journal else None
                 self.started.set_result(message)

@@ -33,10 +33,11 @@ class Reload(msgspec.Struct, tag="reload"):
 
 class Beat(msgspec.Struct, tag="beat"):
     """From a worker, twice a second: its loop turns. `not_ready` says why no new call should be
-    sent to it."""
+    sent to it, `remark` what is wrong though calls are taken."""
 
     calls: int = 0
     not_ready: str | None = "starting"
+    remark: str | None = None
 
 
 class Started(msgspec.Struct, tag="started"):

@@ -78,9 +78,14 @@ class Link:
         self.started: Started | None = None  # what a supervisor is to know
         self._worker = worker
 
+    def _beat(self) -> Beat:
+        worker = self._worker
+        remark = worker.remark() if worker.is_started else None
+        return Beat(len(worker.calls), worker.not_ready(), remark)
+
     async def beat(self) -> None:
         while True:
-            self.line.say(Beat(len(self._worker.calls), self._worker.not_ready()))
+            self.line.say(self._beat())
             await asyncio.sleep(BEAT_S)
 
     async def follow(self) -> None:
@@ -101,7 +106,7 @@ class Link:
             self.line = line
             if self.started is not None:
                 line.say(self.started)
-            line.say(Beat(len(worker.calls), worker.not_ready()))
+            line.say(self._beat())
             worker.log.info("supervisor.found", calls=len(worker.calls))
 
     async def _heir(self, door: socket.socket) -> socket.socket:

@@ -6,13 +6,16 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.scenarios import numbers
+from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import Stage
+from tests.scenarios.processes import RedisServer
+from tests.scenarios.stage import Stage, playing
 
 BAD = {
     "a field": json.dumps({"name": "{}", "suspended": True, "cap_seconds": "much"}),
@@ -106,3 +109,20 @@ async def test_records_that_wait_because_cdr_is_no_stream_are_said(stage: Stage)
         stage.redis.delete("cdr")
     await ready_says(stage, lambda text: "cdr" not in text)
     assert (await stage.records_of(line))[0]["outcome"] == "answered"
+
+
+async def test_the_supervisor_says_what_its_workers_say(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    crew = Crew(tmp_path, shared_redis.url, 2)
+    with playing(crew, shared_redis.client, tmp_path) as theatre:
+        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+            stage.redis.set("fleet:told", "{")
+            line = stage.line(fleet="told")
+            for worker in range(2):
+                caller = await stage.endpoint()
+                call = caller.start(crew.address_of(worker), line)
+                assert (await call.final()).code == 500
+            text = await ready_says(stage, lambda text: text.count("fleet:told") == 2)
+            assert "worker 0: fleet:told is refused" in text
+            stage.redis.delete("fleet:told")
