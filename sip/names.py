@@ -98,6 +98,7 @@ def is_address(place: Place) -> bool:
     return ":" in place.host or place.host.rpartition(".")[2].isdigit()
 
 
+@lru_cache(maxsize=4096)
 def address_of(place: Place) -> Address | None:
     """The server of a place that is named by its IP address; None for a name."""
     if not is_address(place):

@@ -19,7 +19,7 @@ from sip.crossing import crossing
 from sip.events import Refreshed
 from sip.farewell import NOTHING, Farewell
 from sip.headers import requires_100rel
-from sip.replaces import End, names_dialogs
+from sip.replaces import End
 from sip.state import CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Exchanges:
         dialog: Dialog = leg.dialog
         early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
         block = crossing(message, to_trusted=leg.trusted, also_not=again)  # type: ignore[arg-type]
-        if names_dialogs(message):  # type: ignore[arg-type]
+        if message.tells_dialogs:
             block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))  # type: ignore[arg-type]
         if exchange.refer_to:
             block = block + b"\r\n" + exchange.refer_to if block else exchange.refer_to

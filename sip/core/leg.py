@@ -182,7 +182,7 @@ class Leg:
         phrase = body = kind = b""
         if message is not None:
             fields = crossing(message, to_trusted=self.trusted)
-            if names_dialogs(message):
+            if _tells_dialogs(message):
                 fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))  # type: ignore[arg-type]
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
             body, kind = body_told(message, to_trusted=self.trusted)
@@ -232,3 +232,10 @@ class Leg:
         self._forget()
         self._layer.legs.pop(dialog.local_tag, None)
         self._layer.retire(dialog)
+
+
+def _tells_dialogs(message: Any) -> bool:
+    """Whether a message, of the network's or of the engine's own, may name a dialog."""
+    if isinstance(message, Message):
+        return message.tells_dialogs
+    return names_dialogs(message)

@@ -67,6 +67,9 @@ _NAMED = (
     b"service-route session-expires subject subscription-state target-dialog unsupported "
     b"user-agent user-to-user warning www-authenticate"
 ).split()
+REPLACES = cython.declare(cython.int, _NAMED.index(b"replaces"))
+JOIN = cython.declare(cython.int, _NAMED.index(b"join"))
+TARGET_DIALOG = cython.declare(cython.int, _NAMED.index(b"target-dialog"))
 _SHORT = {full: short for short, full in COMPACT.items()}
 # Every way to write a known name, in lower case, and the kind it is.
 NAMES: list[bytes] = cython.declare(list, [])
@@ -169,6 +172,7 @@ PLACES = cython.declare(bytes, _places)
 
 
 @cython.final
+@cython.no_gc
 @cython.cclass
 class Message:
     """A request or response as it was received; obsolete folding (RFC 3261 7.3.1) is undone.
@@ -598,6 +602,19 @@ class Message:
             self._named = {name: value for name, _, value in reversed(self.fields)}
         named: dict[bytes, bytes] = self._named
         return named
+
+    @property
+    def tells_dialogs(self) -> bool:
+        """A quick look: whether it may name a dialog, be it inside a URI (sip/replaces.py)."""
+        i: cython.int
+        if seek(self.data, ord("?"), self._line) < self._body:
+            return True
+        for i in range(self._count):
+            if self._kind[i] == REPLACES or self._kind[i] == JOIN:
+                return True
+            if self._kind[i] == TARGET_DIALOG:
+                return True
+        return False
 
     def passing(self, hop: frozenset[bytes]) -> bytes:
         """The header fields that cross the engine, as text: all whose name is not in `hop`."""

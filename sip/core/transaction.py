@@ -265,7 +265,7 @@ class Transaction:
     def _finish(self) -> None:
         self.state = _TERMINATED
         self._again_at = self._late_at = NEVER
-        self._last = None
+        self._last = self.user = None
         if self.key:
             self._table.pop(self.key, None)
 
