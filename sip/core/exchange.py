@@ -101,7 +101,7 @@ class Exchanges:
         self.leg = leg
         self.asked: list[Exchange] = []
         self.sent: dict[Client, Exchange] = {}
-        self.last_ack: tuple[Any, bytes] | None = None  # the last ACK passed to this leg, as sent
+        self.last_ack = (b"", b"")  # body and media type of the last ACK passed to this leg
         self.unacked: Exchange | None = None  # an INVITE sent to this leg whose 2xx awaits its ACK
         self.unacked_cseq = 0
 
@@ -303,10 +303,8 @@ class Exchanges:
         """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""
         exchange, self.unacked = self.unacked, None
         if exchange is not None and self.leg.dialog is not None:
-            answer = message.answer if message is not None else (b"", b"")
-            self.last_ack = self.leg.layer.acknowledge(
-                self.leg.dialog, self.unacked_cseq, *answer
-            )
+            self.last_ack = message.answer if message is not None else (b"", b"")
+            self.leg.layer.acknowledge(self.leg.dialog, self.unacked_cseq, *self.last_ack)
 
     # -- the end ----------------------------------------------------------------------------------
 

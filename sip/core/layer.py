@@ -11,6 +11,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from hashlib import blake2b
+from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from sip.core import bye
@@ -69,7 +71,8 @@ class Layer:
     """
 
     __slots__ = (
-        "_find_way", "_on_error", "_on_rejected", "clients", "counts", "door", "illegal", "legs",
+        "_find_way", "_key",
+        "_on_error", "_on_rejected", "clients", "counts", "door", "illegal", "legs",
         "merged", "past", "race", "servers", "speakers", "wheel",
     )  # fmt: skip
 
@@ -94,6 +97,7 @@ class Layer:
         self.door: Door | None = None
         self.speakers = speakers
         self._find_way = find_way
+        self._key = urandom(16)
         self._on_rejected = on_rejected
         self._on_error = on_error
 
@@ -222,7 +226,8 @@ class Layer:
         method = message.method
         leg = self.find(message)
         self.count_in(method)
-        if leg is not None and not self._may_speak(leg, message, way):
+        named = leg or self._named(message)
+        if named is not None and not self._may_speak(named, message, way):
             return
         if leg is None:
             past = self.past.get(message.to_tag or b"")
@@ -275,6 +280,12 @@ class Layer:
             return None
         leg = self.legs.get(message.to_tag)
         return leg if leg is not None and leg.is_of(message) else None
+
+    def _named(self, message: Message) -> Leg | None:
+        """The leg whose Call-ID and tag a request names, though it is in none of its dialogs."""
+        leg = self.legs.get(message.to_tag or b"")
+        is_named = leg is not None and leg.dialog.call_id == message.raw_call_id
+        return leg if is_named else None
 
     def retire(self, dialog: Dialog) -> None:
         """The leg of this dialog is over: its name is known for 64*T1 more, for what crossed."""
@@ -336,7 +347,8 @@ class Layer:
     def refuse(
         self, message: Message, way: Any, code: int, *, phrase: bytes = b"", fields: bytes = b""
     ) -> None:
-        """Answer a request without a transaction (8.2.7)."""
+        """Answer a request without a transaction: each time that it comes with the same To tag
+        (8.2.7)."""
         server = Server({}, self.wheel, way, b"", message.method, message.cseq)
         server.head = message.response_head(way.host, way.port)
         server.tagged = message.to_tag is not None
@@ -344,7 +356,12 @@ class Layer:
         back = way
         if not (way.reliable or message.rport):
             back = way.with_port(message.port or 5060) or way
-        back.send(response(server, code, phrase=phrase, fields=fields))
+        tag = blake2b(
+            b"|".join((message.branch, message.raw_call_id, message.sender)),
+            digest_size=8,
+            key=self._key,
+        ).hexdigest()
+        back.send(response(server, code, tag=tag.encode(), phrase=phrase, fields=fields))
 
     def way_of(self, dialog: Dialog) -> Any:
         """The way to the next hop of a dialog; one that sends nothing if there is none."""
@@ -378,14 +395,13 @@ class Layer:
 
     def acknowledge(
         self, dialog: Dialog, cseq: int, body: bytes = b"", content_type: bytes = b""
-    ) -> tuple[Any, bytes]:
-        """ACK a 2xx (13.2.2.4), with the INVITE's CSeq number; what was sent where."""
+    ) -> None:
+        """ACK a 2xx (13.2.2.4), with the INVITE's CSeq number."""
         way = self.way_of(dialog)
         self.count_out(b"ACK")
         parts = dialog.parts(new_branch())
         data = dialog.request(b"ACK", parts, cseq, 70, b"", body, content_type)
         way.send(data)
-        return way, data
 
     def bye(self, dialog: Dialog) -> None:
         """End a dialog that is none of a call."""

@@ -145,9 +145,8 @@ class Leg:
         """A retransmitted 2xx: the ACK of a relayed INVITE was lost (RFC 3261 13.2.2.4)."""
         self._layer.race("ack_lost")
         exchanges = self.exchanges
-        if exchanges is not None and exchanges.unacked is None and exchanges.last_ack is not None:
-            way, data = exchanges.last_ack
-            way.send(data)
+        if exchanges is not None and exchanges.unacked is None:
+            self._layer.acknowledge(self.dialog, client.cseq, *exchanges.last_ack)
 
     def mark(self, message: Message) -> Message:
         """A message of this leg's far end, which was received just now, marked with whether it is

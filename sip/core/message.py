@@ -505,7 +505,7 @@ class Message:
             if self._kind[i] != VIA:
                 continue
             parts.append(b"Via: ")
-            if i > self._via or not (self.rport or self.host.strip(b"[]") != host):
+            if i > self._via:
                 parts.append(self._text(i))
             else:
                 parts.append(cut(self.data, self._value[i], self._sent_by))

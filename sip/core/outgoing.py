@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sip import headers
 from sip.core.bye import Bye, say
@@ -44,7 +44,7 @@ class Outgoing(Leg):
     ) -> None:
         super().__init__(endpoint, dialog, CALLING)
         self._client: Client | None = None  # the INVITE's transaction while it may still fail
-        self._ack: tuple[Any, bytes] | None = None  # the ACK as sent, for its repetition
+        self._ack: tuple[bytes, bytes] | None = None  # body and media type of the ACK that was sent
         self._ack_tag: bytes | None = b""  # whose 2xx it acknowledged
         self._early: set[bytes] | None = None  # To tags heard, if there are several
         self._invited = dialog  # what other branches of a forked call are siblings of
@@ -76,7 +76,8 @@ class Outgoing(Leg):
             self._endpoint.illegal("accept")
             return
         self.state = CONFIRMED
-        self._ack = self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
+        self._ack = body, content_type
+        self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
 
     def cancel(self, farewell: Farewell = NOTHING) -> None:
         """Give up, and say `farewell` with the CANCEL.
@@ -145,7 +146,8 @@ class Outgoing(Leg):
         elif code < 300:
             self._client = None
             self._learn(message)
-            self._early = None
+            if message.to_tag is not None:
+                self._early = None
             self._ack_tag = message.to_tag
             self.state = ANSWERED
             self.tell(Answered(self, code, message))  # type: ignore[arg-type]
@@ -187,8 +189,7 @@ class Outgoing(Leg):
         elif message.to_tag == self._ack_tag:
             if self._ack is not None:
                 self._layer.race("ack_lost")
-                way, data = self._ack
-                way.send(data)
+                self._layer.acknowledge(self._invited, client.cseq, *self._ack)
         else:
             self._layer.race("fork_answered_late")
             fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)

@@ -185,7 +185,10 @@ def test_runs_of_passing_fields_keep_their_order() -> None:
 @pytest.mark.parametrize(
     ("via", "expected"),
     [
-        (b"SIP/2.0/UDP 192.0.2.1:5070;branch=b", b"SIP/2.0/UDP 192.0.2.1:5070;branch=b"),
+        (
+            b"SIP/2.0/UDP 192.0.2.1:5070;branch=b",
+            b"SIP/2.0/UDP 192.0.2.1:5070;received=192.0.2.1;branch=b",
+        ),
         (
             b"SIP/2.0/UDP 10.0.0.1:5070;branch=b",
             b"SIP/2.0/UDP 10.0.0.1:5070;received=192.0.2.1;branch=b",
