@@ -21,8 +21,8 @@ from rules.contact import Contact
 from rules.model import Line
 from rules.store import Unavailable
 from sip.names import same_place
-from sip.outgoing import Outgoing
 from sip.replaces import is_clear, parse
+from sip.stack import Outgoing
 
 REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 

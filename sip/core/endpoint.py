@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from sip import backlog
@@ -92,6 +93,7 @@ class Endpoint:
         )
         self.dialog_names = Dialogs(self)
         self.probes = Probes(self)
+        self.siblings: Any = None  # the other workers of this host: not yet, docs/core.md
         self._on_rejected = on_rejected
         self._gate = gate
         self._tick: asyncio.TimerHandle | None = None
@@ -163,6 +165,10 @@ class Endpoint:
         self._due = now + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
         self.layer.tick()
+
+    def meet(self, folder: Path) -> None:
+        """Begin to talk to the other workers, whose sockets are in this folder: not yet, each
+        answers for its own calls only."""
 
     # -- messages ---------------------------------------------------------------------------------
 

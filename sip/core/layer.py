@@ -15,11 +15,13 @@ from hashlib import blake2b
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
+from sip import unrelayed
 from sip.core import bye
 from sip.core.dialog import Dialog, new_branch, response
 from sip.core.message import Message
 from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
+from sip.state import ANSWERED
 
 if TYPE_CHECKING:
     from sip.core.door import Door
@@ -241,6 +243,9 @@ class Layer:
             return
         dialog = leg.dialog
         server = self.serve(message, way, key)
+        if leg.state < ANSWERED and (message.from_tag or b"") != dialog.remote_tag:
+            self._in_early_dialog(message, server)
+            return
         if message.cseq <= dialog.seen:  # 12.2.2
             self.respond(server, 500)
             return
@@ -250,6 +255,19 @@ class Layer:
             leg.on_bye(message, bye.receive(leg, server))
         else:
             leg.on_request(method, server, message)
+
+    def _in_early_dialog(self, message: Message, server: Server) -> None:
+        """A request in an early dialog that nobody follows any more, though it stands: another
+        phone behind the contact has shown a sign later."""
+        if message.method == b"BYE":
+            self.respond(server, 481)
+            return
+        code, fields = unrelayed.answer(
+            message.method, message, owes_answer=False  # type: ignore[arg-type]
+        )
+        if message.method == b"UPDATE" and code < 300:
+            code, fields = 500, unrelayed.retry_after()  # for want of a Contact (RFC 3311 5.2)
+        self.respond(server, code, fields=fields)
 
     def _may_speak(self, leg: Leg, message: Message, way: Any) -> bool:
         """Whether who sent a request has a part in the dialog; who has not is answered here."""
