@@ -118,7 +118,9 @@ class Door:
 
     def _on_other(self, message: Message, way: Any) -> None:
         method = message.method
-        if method == b"OPTIONS":
+        if method == b"OPTIONS" and not _is_called(message.target):
+            self._refuse(message, way, 416, "malformed")
+        elif method == b"OPTIONS":
             self._layer.count_in(method)
             asked = headers.unsupported(message, b"require", frozenset(UNDERSTOOD))  # type: ignore[arg-type]
             asked = asked or self._asks_too_much(message)
@@ -149,7 +151,7 @@ class Door:
             no_contact = message.first(b"contact") is None
             self._refuse(message, way, 400, "no_contact" if no_contact else "malformed")
             return
-        if not _is_sip(message.target) and not _starts(message.target, b"tel:"):
+        if not _is_called(message.target):
             self._refuse(message, way, 416, "malformed")
             return
         server = layer.serve(message, way, key)
@@ -186,6 +188,11 @@ class Door:
     ) -> None:
         self._on_rejected(reason, lambda: described(message, way))
         self._layer.refuse(message, way, code, fields=fields)
+
+
+def _is_called(uri: bytes) -> bool:
+    """Whether a Request-URI is of a kind that leads anywhere here."""
+    return _is_sip(uri) or _starts(uri, b"tel:")
 
 
 def _is_sip(uri: bytes) -> bool:

@@ -282,8 +282,31 @@ def _host_end(v: bytes, i: cython.Py_ssize_t) -> cython.Py_ssize_t:
 
 
 @cython.ccall
-def via(v: bytes) -> Via | None:
-    """The Via of a value's first entry, None if it is none (RFC 3261 20.42)."""
+def has_gap(v: bytes, i: cython.Py_ssize_t) -> cython.bint:
+    """Whether, from i on, there is a semicolon or a comma with nothing behind it."""
+    end: cython.Py_ssize_t = len(v)
+    c: cython.int
+    owed: cython.bint = False
+    while i < end:
+        c = v[i]
+        if c == ord('"'):
+            i = _past_quoted(v, i, end)
+            owed = False
+            continue
+        if c == ord(";") or c == ord(","):
+            if owed:
+                return True
+            owed = True
+        elif not _blank(c):
+            owed = False
+        i += 1
+    return owed
+
+
+@cython.ccall
+def via(v: bytes, any_version: cython.bint = False) -> Via | None:
+    """The Via of a value's first entry, None if it is none (RFC 3261 20.42). `any_version` takes
+    one of another SIP than 2.0."""
     i: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t = len(v)
     start: cython.Py_ssize_t = 0
@@ -298,7 +321,7 @@ def via(v: bytes) -> Via | None:
         if i == end:
             return None
         one = trimmed(v, start, i).lower()
-        if one != (b"2.0" if part else b"sip"):
+        if one != (b"2.0" if part else b"sip") and not (part and any_version):
             return None
         i += 1
     while i < end and _blank(v[i]):

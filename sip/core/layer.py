@@ -369,7 +369,7 @@ class Layer:
         (8.2.7)."""
         server = Server({}, self.wheel, way, b"", message.method, message.cseq)
         server.head = message.response_head(way.host, way.port)
-        server.tagged = message.to_tag is not None
+        server.tagged = message.to_tag is not None or not message.to
         self.counts[_RESPONSES_OUT[code // 100]] += 1
         back = way
         if not (way.reliable or message.rport):

@@ -17,7 +17,7 @@ from typing import Any
 
 import cython
 
-from sip.core.grammar import name_addr, param, same, split, trimmed, unsigned, via
+from sip.core.grammar import has_gap, name_addr, param, same, split, trimmed, unsigned, via
 from sip.message import COMPACT
 
 if not cython.compiled:
@@ -93,7 +93,7 @@ SPACE = cython.declare(cython.int, 32)
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-_FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
+_FOLD = re.compile(rb"(?<![ \t])[ \t]*+\r\n[ \t]+")  # each run of blanks is looked at once
 _RPORT = re.compile(rb";\s*rport\s*(?=;|,|$)", re.IGNORECASE)
 _BAD_URI = re.compile(rb"[\s<>\"]")
 _VERSION = re.compile(rb"sip/\d{1,3}\.\d{1,3}\Z", re.IGNORECASE)
@@ -219,6 +219,7 @@ class Message:
     _type: cython.int
     _stamp: cython.int
     _routed: cython.bint
+    _torn: cython.bint  # the empty line behind the header fields is missing
     _length: cython.longlong  # as Content-Length says, -1 without
     _body: cython.int
     _body_end: cython.int
@@ -236,9 +237,12 @@ class Message:
         self.fault = ""
         self.from_tag = self.to_tag = self._fields = self._named = None
         self.wish = self.way = None
-        self.untrusted = self.rport = self._routed = False
+        self.untrusted = self.rport = self._routed = self._torn = False
         self._count = self._vias = self._sent_by = self._sent_by_start = self.port = 0
-        self._body = self._body_end = self._line = 0
+        self._body = self._body_end = self._line = self.status = self.bad = 0
+        self._via = self._cseq = self._contact = self._type = self._stamp = -1
+        self._length = self.cseq = -1
+        self.max_forwards = DEFAULT_MAX_FORWARDS
         self.bad = self._parse(True)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -279,12 +283,15 @@ class Message:
         last: cython.Py_ssize_t = lf
         if data[last - 1] == CR:
             last -= 1
+        trailing: cython.bint = _blank(data[last - 1])
+        while last > 12 and _blank(data[last - 1]):
+            last -= 1
         self._line = lf + 1
         self.status = 0
         if _same(data, 0, 8, b"sip/2.0 "):
             self.status = unsigned(data, 8, 11)
             self.method = b""
-            return 100 <= self.status <= 699 and (last == 11 or data[11] == SPACE)
+            return 100 <= self.status <= 699 and (last <= 12 or data[11] == SPACE)
         first: cython.Py_ssize_t = seek(data, SPACE, 0)
         end: cython.Py_ssize_t = last
         while end > first and data[end - 1] != SPACE:
@@ -295,6 +302,8 @@ class Message:
         self.target = cut(data, first + 1, end - 1)
         if not _same(data, end, last, b"sip/2.0"):
             self._fail(505, "SIP-Version")
+        elif trailing:
+            self._fail(400, "a blank behind the start line")
         elif not self.target or _BAD_URI.search(self.target):
             self._fail(400, "Request-URI")
         return True
@@ -313,6 +322,7 @@ class Message:
         to: cython.int = -1
         call_id: cython.int = -1
         limit: cython.int = -1
+        number: cython.longlong
         self.bad = 0
         if not self._start_line():
             return self._drop("no SIP")
@@ -399,8 +409,10 @@ class Message:
                 if limit >= 0:
                     self._fail(400, "Max-Forwards")
                 limit = n
-                self.max_forwards = unsigned(data, i, end)
-                if self.max_forwards < 0 or self.max_forwards > 255:
+                number = unsigned(data, i, end)  # may not fit the attribute
+                if 0 <= number <= 255:
+                    self.max_forwards = number
+                else:
                     self._fail(400, "Max-Forwards")
             elif kind == RECORD_ROUTE:
                 self._routed = True
@@ -408,17 +420,18 @@ class Message:
                 self._type = n
             elif kind == TIMESTAMP:
                 self._stamp = n
-        if self._via < 0 or sender < 0 or to < 0 or call_id < 0 or self._cseq < 0:
-            return self._drop("no Via, From, To, Call-ID or CSeq")
+        if self._torn:
+            self._fail(400, "no end of the header fields")
         if seek(data, 0, 0) < at:
             self._fail(400, "a NUL in the header fields")
-        if not self._top_via():
+        if self._via < 0 or not self._top_via():
             return self._drop("Via")
-        self.raw_call_id = self._text(call_id)
+        # What is missing is missing in the refusal, too.
+        self.raw_call_id = self._text(call_id) if call_id >= 0 else b""
         if not self.raw_call_id:
             self._fail(400, "Call-ID")
-        self.sender = self._text(sender)
-        self.to = self._text(to)
+        self.sender = self._text(sender) if sender >= 0 else b""
+        self.to = self._text(to) if to >= 0 else b""
         self._addresses()
         self._read_cseq()
         self._body = at
@@ -436,26 +449,27 @@ class Message:
         if not once:
             return self._drop("no end of the header fields")
         parts = _HEAD_END.split(self.data, maxsplit=1)
-        if len(parts) < 2:
-            return self._drop("no end of the header fields")
-        head = _FOLD.sub(b" ", _LINE_END.sub(b"\r\n", parts[0]))
-        self.data = head + b"\r\n\r\n" + parts[1]
+        self._torn = len(parts) < 2
+        head = _FOLD.sub(b" ", _LINE_END.sub(b"\r\n", parts[0].rstrip(b"\r\n")))
+        self.data = head + b"\r\n\r\n" + (b"" if self._torn else parts[1])
         return self._parse(False)
 
     @cython.cfunc
     def _addresses(self) -> None:
+        # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
+        # 3.1.2.15).
         span = name_addr(self.sender)
-        if span[1] == 0:
+        if span[1] == 0 or seek(self.sender, ord(":"), span[0]) >= span[1]:
             self._fail(400, "From")
         self.from_tag = param(self.sender, span[2], b"tag")
         span = name_addr(self.to)
-        if span[1] == 0:
+        if span[1] == 0 or seek(self.to, ord(":"), span[0]) >= span[1]:
             self._fail(400, "To")
         self.to_tag = param(self.to, span[2], b"tag")
 
     @cython.cfunc
     def _read_cseq(self) -> None:
-        v: bytes = self._text(self._cseq)
+        v: bytes = self._text(self._cseq) if self._cseq >= 0 else b""
         i: cython.Py_ssize_t = 0
         end: cython.Py_ssize_t = len(v)
         while i < end and not _blank(v[i]):
@@ -469,9 +483,11 @@ class Message:
     @cython.cfunc
     def _top_via(self) -> cython.bint:
         v: bytes = self._text(self._via)
-        read = via(v)
+        read = via(v, self.bad == 505)  # who speaks another version writes it in Via, too
         if read is None:
             return False
+        if has_gap(v, read[2]):
+            self._fail(400, "Via")
         self._sent_by_start = self._value[self._via] + read[1]
         self._sent_by = self._value[self._via] + read[2]
         self.host = read[3]
@@ -516,8 +532,17 @@ class Message:
                     rest = _RPORT.sub(b";rport=%d" % port, rest, count=1)
                 parts.append(rest)
             parts.append(b"\r\n")
-        parts += [b"From: ", self.sender, b"\r\nCall-ID: ", self.raw_call_id, b"\r\nCSeq: "]
-        parts += [self._text(self._cseq), b"\r\nTo: ", self.to]
+        cseq: bytes = self._text(self._cseq) if self._cseq >= 0 else b""
+        if self.sender and self.raw_call_id and cseq and self.to:
+            parts += [b"From: ", self.sender, b"\r\nCall-ID: ", self.raw_call_id, b"\r\nCSeq: "]
+            parts += [cseq, b"\r\nTo: ", self.to]
+        else:  # to be refused for what is missing
+            told = zip(
+                (b"From: ", b"Call-ID: ", b"CSeq: ", b"To: "),
+                (self.sender, self.raw_call_id, cseq, self.to),
+                strict=True,
+            )
+            parts.append(b"\r\n".join([name + value for name, value in told if value]))
         return b"".join(parts)
 
     @property

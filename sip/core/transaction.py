@@ -221,6 +221,7 @@ class Transaction:
     _again_at: cython.longlong
     _late_at: cython.longlong
     _is_invite_client: cython.bint
+    _is_bound: cython.bint
 
     def __init__(
         self, table: dict[bytes, Any], wheel: Wheel, way: Any, key: bytes, method: bytes, cseq: int
@@ -234,7 +235,7 @@ class Transaction:
         self.user = self._last = None
         self._interval = 0
         self._again_at = self._late_at = NEVER
-        self._is_invite_client = False
+        self._is_invite_client = self._is_bound = False
         if key:
             table[key] = self
 
@@ -335,7 +336,8 @@ class Transaction:
     @cython.cfunc
     def _bound(self, acts: cython.int) -> None:
         if acts & _UNBOUND:
-            self._late_at = NEVER
+            if not self._is_bound:
+                self._late_at = NEVER
         elif acts & _WAIT:
             self._late_at = self._after(64 * T1)
         elif self.way.reliable:
@@ -408,7 +410,8 @@ class Client(Transaction):
         return True
 
     def bound(self) -> None:
-        """From now on it has 64*T1 to end."""
+        """From now on it has 64*T1 to end, whatever is still provisional."""
+        self._is_bound = True
         self._late_at = self._after(64 * T1)
 
     @cython.cfunc

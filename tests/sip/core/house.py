@@ -104,6 +104,7 @@ class House:
         transports.way_for = lambda server, name: self.line(server.port, server.host.encode())
         transports.way_to = self._way_to
         self.callers: list[Any] = []
+        self.registers: list[Any] = []
         self.callees: list[Any] = []
 
     def line(self, port: int, host: bytes = HOST) -> Line:
