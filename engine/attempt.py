@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from engine.outcome import Outcome, Over
 from engine.story import Story
 from rules.outcome import Failure, stops_all
 from sip import headers
 from sip.events import Failed
 from sip.message import Message
-from sip.outgoing import Outgoing
+
+if TYPE_CHECKING:
+    from sip.outgoing import Outgoing
 
 
 class Attempt:

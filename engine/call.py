@@ -31,14 +31,14 @@ from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
 from sip.farewell import Farewell
-from sip.incoming import Incoming
-from sip.leg import Leg
 from sip.replaces import names_dialogs
 from sip.stack import Outgoing
 from sip.state import ANSWERED, EARLY
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.incoming import Incoming
+    from sip.leg import Leg
 
 
 CAP_REACHED = "fleet_cap"

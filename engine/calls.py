@@ -18,11 +18,11 @@ from engine.vouched import shown_caller
 from rules import tasks
 from rules.numbers import Numbering
 from sip import grammar
-from sip.incoming import Incoming
 from sip.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.incoming import Incoming
 
 
 class Calls:

@@ -25,7 +25,6 @@ from sip.address import Address
 from sip.bodies import body_told
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
-from sip.incoming import Incoming
 from sip.message import Message
 from sip.names import same_place
 from sip.replaces import End, May, anybody, names_dialogs
@@ -35,6 +34,7 @@ from sip.state import ANSWERED, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.incoming import Incoming
     from sip.leg import Leg
 
 NO_MESSAGE = Message(b"")

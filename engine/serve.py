@@ -18,6 +18,7 @@ from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
 from engine.reload import changes
 from engine.worker import StartError, Worker
+from sip.core import compiled
 
 
 def serve(config: Config, path: Path | None) -> int:
@@ -132,7 +133,8 @@ def sip_addresses(worker: Worker) -> list[str]:
 def greet(worker: Worker) -> None:
     """Say where the worker listens and what to try next: for machines, then for people."""
     redis, listen = worker.config.redis.safe_url, sip_addresses(worker)
-    worker.log.info("worker.start", sip=listen, admin=str(worker.admin.address), redis=redis)
+    admin, core = str(worker.admin.address), compiled.serving()
+    worker.log.info("worker.start", sip=listen, admin=admin, redis=redis, core=core)
     print(
         f"renvoi: SIP on {', '.join(listen)}; metrics on "
         f"http://{worker.admin.address}/metrics; Redis: {redis}\n"
@@ -140,3 +142,5 @@ def greet(worker: Worker) -> None:
         "renvoi demo (see README.md)",
         file=sys.stderr,
     )
+    if core == "python":
+        print(f"renvoi: {compiled.words()}", file=sys.stderr)

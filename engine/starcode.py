@@ -25,12 +25,12 @@ from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
 from sip import grammar
 from sip.events import Acked, Ended
-from sip.incoming import Incoming
 from sip.message import Message
 from sip.state import EARLY, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.incoming import Incoming
 
 ACK_S = 40.0  # PJSIP gives up waiting for an ACK after 64*T1, 32 s
 RETRY_AFTER_S = 5

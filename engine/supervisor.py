@@ -25,6 +25,7 @@ from engine.processes.systemd import Systemd
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.telemetry import log
+from sip.core import compiled
 
 STOP_S = 20.0  # for a worker to end, over the time its calls are given
 
@@ -211,7 +212,8 @@ class Supervisor:
         children = self._keeper.running
         listen = [child.started.result().sip for child in children if child.takes_calls]
         redis = self._keeper.config.redis.safe_url
-        self.log.info("supervisor.start", sip=listen, admin=str(self.admin.address), redis=redis)
+        admin, core = str(self.admin.address), compiled.serving()
+        self.log.info("supervisor.start", sip=listen, admin=admin, redis=redis, core=core)
         print(
             f"renvoi: {len(self._keeper.posts)} workers, SIP on "
             f"{', '.join(address for addresses in listen for address in addresses)}; metrics on "

@@ -1,13 +1,13 @@
-"""Which SIP core serves. That of `sip/core` is chosen by tests only: docs/core.md."""
+"""Which SIP core serves: PJSIP, or that of `sip/core` where there is no wheel of PJSIP, and when
+tests choose it. See docs/core.md."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from sip.core.compiled import SWITCH
+from sip.core import compiled
 
-if TYPE_CHECKING or SWITCH not in os.environ:
+if TYPE_CHECKING or compiled.serving() == "pjsip":
     from sip.endpoint import Endpoint
     from sip.outgoing import Outgoing
 else:

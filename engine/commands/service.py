@@ -17,6 +17,7 @@ from engine.commands.line import forwards_told
 from engine.commands.output import print_json, warn
 from engine.config import Config
 from rules.model import DocumentError, load_line
+from sip.core import compiled
 
 PJSIP_TIMEOUT_S = 30
 SHOWN_TARGETS = 20
@@ -100,6 +101,8 @@ def _check_config(config: Config) -> str:
 def _check_sip(config: Config) -> str:
     """In a process of its own: a library that does not fit may end it."""
     _check_descriptors(config)
+    if compiled.serving() != "pjsip":
+        return compiled.words()
     code = "from sip import pjsip; print(pjsip.check())"
     try:
         child = subprocess.run(

@@ -26,10 +26,10 @@ from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.peers import Peers
-from sip.request import Request
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.request import Request
 
 DEFAULT_EXPIRES_S = 3600
 MOST_CONTACTS = 10

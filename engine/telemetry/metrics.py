@@ -26,6 +26,7 @@ from rules import trouble
 from rules.decide import PREVENTED
 from rules.model import Billing
 from rules.numbers import REFUSALS
+from sip.core import compiled
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
@@ -176,8 +177,9 @@ class Metrics:
     """All metrics of a worker."""
 
     def __init__(self) -> None:
-        build = Readings("renvoi_build_info", "gauge", "Always 1.", ["version"])
-        build.read = lambda: {__version__: 1}
+        build = Readings("renvoi_build_info", "gauge", "Always 1.", ["version", "compiled"])
+        machine_code = "no" if compiled.serving() == "python" else "yes"
+        build.read = lambda: {(__version__, machine_code): 1}
         self._calls = Counters(
             "renvoi_calls_total",
             "Calls that ended: the forward carried out, where to, and how it ended.",

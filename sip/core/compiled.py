@@ -9,8 +9,10 @@ reads it before anything else is there.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -44,3 +46,27 @@ def search_path() -> list[str]:
         return []
     found = directory()
     return [str(found)] if found.is_dir() else []
+
+
+def is_in_force() -> bool:
+    """Whether the compiled modules are what is imported, not their Python files."""
+    spec = importlib.util.find_spec("sip.core.layer")
+    return bool(spec and spec.origin and spec.origin.endswith(tuple(EXTENSION_SUFFIXES)))
+
+
+def serving() -> str:
+    """What takes calls: "pjsip" where there is a wheel of it, else the core, "compiled" or as
+    "python"."""
+    if SWITCH not in os.environ and importlib.util.find_spec("pjsua2") is not None:
+        return "pjsip"
+    return "compiled" if is_in_force() else "python"
+
+
+def words() -> str:
+    """`serving` for people."""
+    return {
+        "pjsip": "PJSIP serves",
+        "compiled": "the SIP core is compiled",
+        "python": "the SIP core is not compiled, so that calls cost several times the CPU "
+        "(it needs a C compiler and Python's headers, then make install)",
+    }[serving()]
