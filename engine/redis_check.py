@@ -22,7 +22,7 @@ def describe(client: redis.Redis, url: str) -> str:
     if place.shape == "cluster":
         return _cluster(each)
     info = each.info()
-    told = f"Redis {_version(info)}"
+    told = _version(info)
     if url.startswith("rediss"):
         told += " over TLS"
     if info["role"] != "master":
@@ -55,17 +55,20 @@ def _cluster(client: Any) -> str:
         version = _version(info)
         remarks.add(_remarks(info))
     replicas = len(client.get_replicas())
-    told = f"Redis {version}, a cluster of {_many(len(nodes), 'master')}"
+    told = f"{version}, a cluster of {_many(len(nodes), 'master')}"
     told += f" and {_many(replicas, 'replica')}, all slots served"
     return told + "".join(sorted(remarks))
 
 
 def _version(info: dict[str, Any]) -> str:
+    """Such as "Redis 7.0.15" or "Valkey 9.1.2"; Valkey also says which Redis it stands for."""
     version = str(info["redis_version"])
     major, minor, *_ = (int(part) for part in version.split("."))
     if (major, minor) < OLDEST:
         raise Unfit(f"{OLDEST[0]}.{OLDEST[1]} or later needed (got {version})")
-    return version
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {version}"
 
 
 def _remarks(info: dict[str, Any]) -> str:

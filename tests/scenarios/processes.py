@@ -48,7 +48,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        program = shutil.which("redis-server")
+        program = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-server")
         assert program, "these scenarios need redis-server (Debian: apt install redis-server)"
         command = [program, "--port", "0", "--unixsocket", str(self._socket)]
         command += ["--save", "", "--appendonly", "yes" if self._keeps else "no"]
