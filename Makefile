@@ -8,6 +8,7 @@ ARGS ?=
 TESTS_AT_ONCE ?= 3
 VENV := .venv
 READY := $(VENV)/.installed
+DEV_READY := $(VENV)/.installed-dev
 # The SIP core in C, for as long as its sources say the same: setup.py.
 COMPILED := $(VENV)/.compiled
 CORE := setup.py $(wildcard sip/core/*.py sip/core/*.pxd)
@@ -15,21 +16,28 @@ API_VENV := .venv-api
 API_READY := $(API_VENV)/.installed
 AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
 
-# The first interpreter that really is Python 3.11 or 3.12 (a name on the PATH may be an empty shim).
-PYTHON ?= $(shell for p in python3.12 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null \
-	&& { echo $$p; break; }; done)
+# The first interpreter that really is Python 3.11 to 3.14 (a name on the PATH may be an empty shim).
+# The system's own first: its headers are a package away.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+PYTHON ?= $(shell for p in python3 python3.13 python3.14 python3.12 python3.11; do \
+	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
+PIP := -m pip --quiet --disable-pip-version-check
+FROM_LOCK := install --only-binary :all: --require-hashes -r
 
+say = echo "renvoi: $(1)" >&2
 as_root = $$([ "$$(id -u)" -eq 0 ] || echo sudo)
-apt_install = { $(as_root) apt-get update -q && \
-	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(1); }
+# Without being asked for a password.
+may_apt = { command -v apt-get && { [ "$$(id -u)" -eq 0 ] || sudo -n true; }; } >/dev/null 2>&1
+apt_install = { $(call say,apt installs $(1)); $(as_root) apt-get update -qq && \
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $(1) \
+	>/dev/null; }
 
 .PHONY: run test demo bench lint install
 
 run: install
 	$(VENV)/bin/renvoi serve $(ARGS)
 
-test: install $(API_READY)
+test: install $(DEV_READY) $(API_READY)
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
 	@command -v openssl >/dev/null || $(call apt_install,openssl)
@@ -50,11 +58,11 @@ test: install $(API_READY)
 demo: install
 	$(VENV)/bin/renvoi demo $(ARGS)
 
-bench: install
+bench: install $(DEV_READY)
 	@command -v sipp >/dev/null || $(call apt_install,sip-tester)
 	$(VENV)/bin/python -m benchmarks $(ARGS)
 
-lint: $(READY)
+lint: $(DEV_READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
@@ -63,25 +71,39 @@ install: $(READY) $(COMPILED)
 $(READY): requirements.lock pyproject.toml
 	@set -euo pipefail; python='$(PYTHON)'; \
 	if [ -z "$$python" ]; then $(call apt_install,python3 python3-venv); python=python3; fi; \
+	"$$python" -c '$(FITS)' || { $(call say,needs Python 3.11 to 3.14: name one with make PYTHON=...; this \
+		is $$("$$python" --version)); exit 1; }; \
 	"$$python" -c 'import ensurepip' 2>/dev/null || $(call apt_install,"$$(basename $$python)-venv"); \
-	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)) and \
-	"renvoi needs Python 3.11 or 3.12: name one with make PYTHON=..., this is " + sys.version.split()[0])'; \
-	$(VENV)/bin/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV); \
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-		--require-hashes -r requirements.lock; \
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation --editable .; \
+	$(VENV)/bin/python -c '$(FITS)' 2>/dev/null || { $(call say,an environment for $$("$$python" \
+		--version) in $(VENV)); "$$python" -m venv --clear $(VENV); }; \
+	$(call say,installing what Renvoi runs with (requirements.lock)); \
+	$(VENV)/bin/python $(PIP) $(FROM_LOCK) requirements.lock; \
+	$(VENV)/bin/python $(PIP) install --no-deps --no-build-isolation --editable .; \
 	touch $@
 
-# A missing compiler stops nothing: the core then runs as Python, slower.
-$(COMPILED): $(READY) $(CORE)
-	@command -v cc >/dev/null || { [ "$$(id -u)" -eq 0 ] && $(call apt_install,gcc libc6-dev \
-		libpython3-dev); } || echo "no C compiler: the SIP core runs uncompiled"
-	@$(VENV)/bin/python setup.py --quiet build_ext || echo "the SIP core runs uncompiled"
+$(DEV_READY): requirements-dev.lock $(READY)
+	@$(call say,installing what it is tested with (requirements-dev.lock))
+	@$(VENV)/bin/python $(PIP) $(FROM_LOCK) requirements-dev.lock
 	@touch $@
 
+# Whatever is missing stops nothing: the core then runs as Python, slower, and is compiled as soon
+# as a compiler is there.
+$(COMPILED): $(CORE) | $(READY)
+	@python=$(VENV)/bin/python; why=$$($$python setup.py missing); \
+	if [ -n "$$why" ] && $(may_apt); then \
+		headers=$$($$python -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])'); \
+		$(call apt_install,gcc libc6-dev $$headers); \
+		why=$$($$python setup.py missing); \
+	fi; \
+	if [ -n "$$why" ]; then $(call say,the SIP core runs uncompiled: $$why); exit 0; fi; \
+	$(call say,compiling the SIP core (a minute or two)); \
+	$$python setup.py --quiet build_ext; \
+	$$python -c 'import sys; from sip.core import compiled as c; sys.exit(not c.directory().is_dir())' \
+		|| $(call say,the SIP core runs uncompiled: it did not compile); \
+	touch $@
+
 $(API_READY): requirements-api.lock $(READY)
+	@$(call say,installing what the API is tested with (requirements-api.lock))
 	@$(VENV)/bin/python -m venv --clear $(API_VENV)
-	@$(API_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
-		--require-hashes -r requirements-api.lock
+	@$(API_VENV)/bin/python $(PIP) $(FROM_LOCK) requirements-api.lock
 	@touch $@

@@ -3,12 +3,16 @@
 In a wheel the extensions lie beside their Python files. In a checkout (`make install`,
 `python setup.py build_ext`) they lie in build/core/, in a directory named after what their sources
 say: one that is out of date is never found. Each is optional: without a compiler the Python files
-serve, only slower.
+serve, only slower. With RENVOI_PURE=1, and where a compiler or Python's headers are missing, a
+wheel has none and fits every machine.
 """
 
 import os
 import runpy
+import shlex
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -34,33 +38,46 @@ class Build(build_ext):
 
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
-        super().run()
         made = Path(self.build_lib) / "sip/core"
-        if self._is_for_wheel or not list(made.glob("*.so")):
+        if not self._is_for_wheel:
+            shutil.rmtree(made, ignore_errors=True)  # of a build that was interrupted
+        super().run()
+        if self._is_for_wheel:
             return
         # All of them or none: half a compiled core is nothing that anybody has tested.
         target = core["directory"]()
-        if len(list(made.glob("*.so"))) == len(self.extensions):
+        if self.extensions and len(list(made.glob("*.so"))) == len(self.extensions):
             target.parent.mkdir(parents=True, exist_ok=True)
             for old in target.parent.iterdir():
                 if old.name.endswith(sys.implementation.cache_tag):
-                    os.system(f"rm -rf '{old}'")  # of sources that are no more
+                    shutil.rmtree(old)  # of sources that are no more
             made.rename(target)
 
     def finalize_options(self) -> None:
         super().finalize_options()
         if not self._is_for_wheel:
             self.inplace = False
-            self.build_temp = "build/core-temp"
+            self.build_temp = f"build/core-temp-{sys.implementation.cache_tag}"
             self.build_lib = "build/core-new"
 
 
+def missing() -> str:
+    """What is needed to compile and is not there; empty if nothing is."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    if shutil.which(compiler) is None:
+        return f"no C compiler ({compiler})"
+    return "" if headers.exists() else f"no {headers}"
+
+
 def extensions() -> list[Extension]:
-    try:
-        from Cython.Build import cythonize
-    except ImportError:
-        print("Cython is missing: the SIP core is not compiled", file=sys.stderr)
+    why = "RENVOI_PURE is set" if os.environ.get("RENVOI_PURE") else missing()
+    if why:
+        print(f"the SIP core is not compiled: {why}", file=sys.stderr)
         return []
+    import Cython
+    from Cython.Build import cythonize
+
     made = [
         Extension(
             f"{PACKAGE}.{name}",
@@ -71,7 +88,11 @@ def extensions() -> list[Extension]:
         if (ROOT / f"sip/core/{name}.py").exists()
     ]
     compiled = cythonize(
-        made, build_dir="build/core-c", compiler_directives=OPTIONS, quiet=True, nthreads=2
+        made,
+        build_dir=f"build/core-c-{Cython.__version__}",
+        compiler_directives=OPTIONS,
+        quiet=True,
+        nthreads=2,
     )
     for extension in compiled:
         extension.optional = True  # cythonize loses it
@@ -83,6 +104,9 @@ class Wheel(bdist_wheel):
 
 
 os.chdir(ROOT)
+if sys.argv[1:] == ["missing"]:  # the Makefile asks
+    print(missing())
+    sys.exit()
 is_making = any(word in sys.argv for word in ("build_ext", "bdist_wheel"))
 setup(
     ext_modules=extensions() if is_making else [],

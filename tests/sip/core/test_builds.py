@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,53 @@ def test_the_python_files_pass_the_same_tests() -> None:
     tests = ROOT / "tests" / "sip" / "core"
     quietly = ("-q", "-x", "-p", "no:cacheprovider", "-n", "0")
     python("-m", "pytest", *quietly, str(tests), core="python")
+
+
+@pytest.mark.parametrize(
+    ("switch", "pjsip", "is_compiled", "serves"),
+    [
+        (None, True, True, "pjsip"),
+        (None, True, False, "pjsip"),
+        (None, False, True, "compiled"),
+        (None, False, False, "python"),
+        ("own", True, True, "compiled"),
+        ("own", True, False, "python"),
+    ],
+)
+def test_the_core_serves_where_there_is_no_pjsip(
+    monkeypatch: pytest.MonkeyPatch, switch: str | None, pjsip: bool, is_compiled: bool, serves: str
+) -> None:
+    suffix = EXTENSION_SUFFIXES[0] if is_compiled else ".py"
+    found = {"sip.core.layer": ModuleSpec("sip.core.layer", None, origin=f"layer{suffix}")}
+    if pjsip:
+        found["pjsua2"] = ModuleSpec("pjsua2", None)
+    monkeypatch.setattr("importlib.util.find_spec", found.get)
+    monkeypatch.delenv(compiled.SWITCH, raising=False)
+    if switch:
+        monkeypatch.setenv(compiled.SWITCH, switch)
+    assert compiled.serving() == serves
+    assert ("not compiled" in compiled.words()) == (serves == "python")
+
+
+def test_the_whole_product_starts_without_pjsip() -> None:
+    """On machines for which there is no wheel of it."""
+    without = "import sys; sys.modules.update(dict.fromkeys(['pjsua2', '_pjsua2', 'cffi']))"
+    what = "import engine.serve, engine.supervisor, engine.demo.show, manager.serve"
+    assert python("-c", f"{without}; {what}; print('fine')", core="own") == "fine\n"
+
+
+def test_what_compiling_lacks_is_named() -> None:
+    def missing(**environment: str) -> str:
+        return subprocess.run(
+            [sys.executable, "setup.py", "missing"],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout
+
+    assert missing(CC="no-such-compiler -pthread") == "no C compiler (no-such-compiler)\n"
+    if is_compiled:
+        assert missing() == "\n"
