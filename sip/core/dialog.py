@@ -103,7 +103,10 @@ class Dialog:
         if self.is_confirmed:
             return
         # A phone that gives no tag has the null one (12.1.2).
-        self.remote, self.remote_tag = message.to, message.to_tag or b""
+        tag = message.to_tag or b""
+        if tag != self.remote_tag:
+            self.seen = -1  # each phone of a fork counts its own requests
+        self.remote, self.remote_tag = message.to, tag
         routes = message.record_routes
         routes.reverse()
         self.set_route(message.contact or self.target, routes[:MOST_ROUTES])

@@ -21,7 +21,7 @@ from sip.core.dialog import Dialog, new_branch, response
 from sip.core.message import Message
 from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
-from sip.state import ANSWERED
+from sip.state import ANSWERED, CALLING
 
 if TYPE_CHECKING:
     from sip.core.door import Door
@@ -243,7 +243,8 @@ class Layer:
             return
         dialog = leg.dialog
         server = self.serve(message, way, key)
-        if leg.state < ANSWERED and (message.from_tag or b"") != dialog.remote_tag:
+        known = (message.from_tag or b"") == dialog.remote_tag or leg.state is CALLING
+        if leg.state < ANSWERED and not known:
             self._in_early_dialog(message, server)
             return
         if message.cseq <= dialog.seen:  # 12.2.2

@@ -120,7 +120,10 @@ class Outgoing(Leg):
         if dialog is None or message.raw_call_id != dialog.call_id:
             return False
         tag = message.from_tag or b""
-        return tag == dialog.remote_tag or (self._early is not None and tag in self._early)
+        if tag == dialog.remote_tag or (self._early is not None and tag in self._early):
+            return True
+        # A request may overtake the 18x that would tell its sender's tag.
+        return not dialog.remote_tag and self.state < ANSWERED
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
         """A response to the initial INVITE, or to what was sent for the other side; without a

@@ -134,6 +134,15 @@ async def test_one_phone_that_rings_hears_what_can_be_relayed(stage: Stage) -> N
     await part(ring, call)
 
 
+async def test_a_phone_whose_requests_overtake_its_18x(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    await ask_all(ring, caller=False)
+    await connect(call, ring)
+    await part(ring, call)
+
+
 @pytest.mark.parametrize("method", ["INFO", "UPDATE", "OPTIONS"])
 async def test_a_phone_that_knows_no_such_dialog_while_it_rings_ends_nothing(
     stage: Stage, method: str

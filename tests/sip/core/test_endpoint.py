@@ -175,6 +175,34 @@ async def test_a_second_answer_of_a_forked_call_is_ended() -> None:
         assert home.races.count("fork_answered_late") == 1
 
 
+async def test_each_phone_of_a_fork_counts_its_own_requests() -> None:
+    """RFC 3261 12.2.1.1: a CSeq number belongs to one dialog. The phone that answers begins below
+    the one that rang."""
+    with house() as home:
+        ring(home)
+        phone, caller = home.line(PHONE), home.line(CALLER)
+        leg = home.callees[0].dialog
+
+        def says(method: str, tag: str, cseq: int) -> str:
+            sent = len(phone.sent)
+            data = request(
+                method, port=PHONE, call_id=leg.call_id.decode(), tag=leg.local_tag.decode(),
+                from_tag=tag, cseq=cseq,
+            )  # fmt: skip
+            home.feed(data, PHONE)
+            home.feed(answer(caller.sent[-1], 200), CALLER)
+            assert len(phone.sent) == sent + 1
+            return phone.heard()[-1]
+
+        assert says("INFO", "phone", 5000) == "200"
+        home.feed(answer(phone.sent[0], 183, tag="two"), PHONE)
+        assert says("INFO", "two", 1) == "200"
+        assert says("INFO", "two", 1) == "500"  # out of order
+        home.feed(answer(phone.sent[0], 200, tag="two", body=SDP), PHONE)
+        home.feed(request("ACK", tag=caller.sent[-1].to_tag.decode()), CALLER)
+        assert says("BYE", "two", 2) == "200"
+
+
 async def test_a_refusal_reaches_the_caller_with_its_headers() -> None:
     with house() as home:
         ring(home)
