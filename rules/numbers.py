@@ -22,8 +22,9 @@ from rules.plan import NO_COUNTRY, begins, known_french_mobile, plan_of, tariff_
 _SCHEME = re.compile(r"(?i)(tel|sips?):")
 _SEPARATORS = re.compile("[ \u00a0\u2009\u202f.()/-]")
 _DIGITS = re.compile(r"\+?[0-9]{1,20}")
-# The French numbering plan: 06 and 07 are mobiles, whatever ranges the library knows today.
-_FRENCH_MOBILE = re.compile(r"\+33[67][0-9]{8}")
+# The French numbering plan: 06 and 07 are mobiles, whatever ranges the library knows today, and
+# with digits too many as well: a network that reads digit by digit never sees those.
+_FRENCH_MOBILE = re.compile(r"\+33[67]")
 
 _EXTENSION = re.compile(r"(?i);(?:ext|isub)=")
 # The library's pattern of French landlines is coarse. No town has numbers in 01 1 (its geographic
@@ -229,7 +230,7 @@ class Numbering:
             country = phonenumbers.region_code_for_number(parsed) or country
         return Recognised(
             f"+{code}{national}",  # a trunk prefix that was hidden behind another is gone
-            kind == PhoneNumberType.MOBILE or _FRENCH_MOBILE.fullmatch(e164) is not None,
+            kind == PhoneNumberType.MOBILE or _FRENCH_MOBILE.match(e164) is not None,
             self._why_refused(e164, code, national, kind),
             country,
             tariff_of_code(code, kind),

@@ -185,7 +185,8 @@ def test_a_range_that_is_newer_than_the_data_can_be_admitted() -> None:
     numbering = Numbering("FR", also_valid=["+33700", "+49900", "+33"])
     assert numbering.refusal("+33700000001") is None
     assert numbering.refusal("07 00 00 00 01") is None
-    assert numbering.recognise("+33700123456789").number == "+33700123456789"  # 14 digits long
+    long = numbering.recognise("+33700123456789")  # 14 digits
+    assert (long.number, long.mobile) == ("+33700123456789", True)
     for number, refused in (
         ("+4990012345670", "premium"),
         ("+33899123456", "premium"),
