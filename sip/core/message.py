@@ -195,7 +195,7 @@ class Message:
     to_tag: Any = cython.declare(object, visibility="public")
     cseq: int = cython.declare(cython.longlong, visibility="public")
     cseq_method: bytes = cython.declare(bytes, visibility="public")
-    max_forwards: int = cython.declare(cython.int, visibility="public")
+    max_forwards: int = cython.declare(cython.longlong, visibility="public")
     rport: bool = cython.declare(cython.bint, visibility="public")
     port: int = cython.declare(cython.int, visibility="public")  # of the first Via, 0 without one
     host: bytes = cython.declare(bytes, visibility="public")  # of the first Via

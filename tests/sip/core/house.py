@@ -179,7 +179,7 @@ def house() -> Iterator[House]:
     """A house in which nothing may go wrong."""
     made = House()
     yield made
-    assert made.errors == []
+    assert made.errors == [], made.errors
     assert made.endpoint.illegal_counts["exception"] == 0
 
 
