@@ -146,10 +146,14 @@ class Door:
         if asked:
             self._refuse_options(message, way, asked)
             return
-        contact = message.contact
-        if not _is_sip(contact):
+        if not _is_sip(message.contact):
             no_contact = message.first(b"contact") is None
             self._refuse(message, way, 400, "no_contact" if no_contact else "malformed")
+            return
+        fault = message.steering_fault
+        if fault:
+            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}")
+            layer.refuse(message, way, 400, phrase=b"Bad Request (%s)" % fault.encode())
             return
         if not _is_called(message.target):
             self._refuse(message, way, 416, "malformed")

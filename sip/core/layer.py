@@ -173,6 +173,10 @@ class Layer:
             client = client.canceller if message.cseq_method == b"CANCEL" else None
         if client is None or message.cseq != client.cseq:
             return
+        if client.method == INVITE and 100 < message.status < 300 and message.steering_fault:
+            fault = message.steering_fault
+            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}")
+            return
         if client.receive(message):
             self.counts[_RESPONSES_IN[message.status // 100]] += 1
 
@@ -284,12 +288,21 @@ class Layer:
 
     def broken(self, way: Any) -> None:
         """A connection is gone, or a name leads nowhere: transactions on it hear of it."""
-        for table in (self.clients, self.servers):
-            for transaction in [one for one in table.values() if one.way is way]:
-                try:
-                    transaction.on_broken()
-                except Exception as error:
-                    self.stumble(error, "")
+        for client in [one for one in self.clients.values() if one.way is way]:
+            self._break(client)
+        for server in [one for one in self.servers.values() if one.way is way]:
+            # What is asked is still answered, on a connection that the engine makes (18.2.2).
+            back = None if server.is_answered else way.back_to(server.back)
+            if back is not None:
+                server.way = back
+            else:
+                self._break(server)
+
+    def _break(self, transaction: Any) -> None:
+        try:
+            transaction.on_broken()
+        except Exception as error:
+            self.stumble(error, "")
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -320,6 +333,7 @@ class Layer:
         server = Server(self.servers, self.wheel, back, key, message.method, message.cseq)
         server.head = message.response_head(way.host, way.port)
         server.tagged = message.to_tag is not None
+        server.back = message.port
         return server
 
     def note(self, server: Server, message: Message) -> bool:

@@ -17,7 +17,17 @@ from typing import Any
 
 import cython
 
-from sip.core.grammar import has_gap, name_addr, param, same, split, trimmed, unsigned, via
+from sip.core.grammar import (
+    has_gap,
+    name_addr,
+    param,
+    parse_uri,
+    same,
+    split,
+    trimmed,
+    unsigned,
+    via,
+)
 from sip.message import COMPACT
 
 if not cython.compiled:
@@ -555,6 +565,20 @@ class Message:
                 if self._kind[i] == RECORD_ROUTE:
                     out += split(self._text(i))
         return out
+
+    @property
+    def steering_fault(self) -> str:
+        """Which of the fields that say where a dialog goes is malformed, "" if none is: Contact and
+        Record-Route hold SIP URIs with a host (12.1)."""
+        if self._contact >= 0:
+            uri = self.contact
+            if parse_uri(uri) is None and not _same(uri, 0, min(4, len(uri)), b"tel:"):
+                return "Contact"
+        for entry in self.record_routes:
+            span = name_addr(entry)
+            if parse_uri(cut(entry, span[0], span[1])) is None:
+                return "Record-Route"
+        return ""
 
     @property
     def contact(self) -> bytes:

@@ -128,6 +128,10 @@ class Connection(asyncio.Protocol):
         ours = self._socket.get_extra_info("sockname") if self._socket is not None else None
         return ours[:2] if ours else ("::" if self.kind.ipv6 else "0.0.0.0", 0)
 
+    def back_to(self, port: int) -> Reopened:
+        """The way to the peer when this connection is lost: to the port that its Via names."""
+        return Reopened(self._streams, self.kind, self.remote[0], port, self.name)
+
     def prove(self) -> None:
         """A phone was registered or a call placed over it: its source stays."""
         self.source.proven = True
@@ -410,6 +414,26 @@ class Streams:
         except (OSError, TimeoutError, ssl.SSLError) as error:
             self.on_refused("connect_failed", f"{connection}: {error or 'timed out'}")
             connection.lose()
+
+
+class Reopened:
+    """The way back to whose connection is lost: one is made when there is something to say."""
+
+    reliable = True
+    is_gone = False
+
+    def __init__(self, streams: Streams, kind: Kind, host: str, port: int, name: str) -> None:
+        self._streams = streams
+        self._kind = kind
+        self._remote = host, port or (5061 if kind.transport == "tls" else 5060)
+        self._name = name
+
+    def send(self, data: bytes) -> bool:
+        way = self._streams.way_to(self._kind, self._remote, self._name)
+        return way is not None and way.send(data)
+
+    def back_to(self, port: int) -> None:
+        return None
 
 
 class Nowhere:

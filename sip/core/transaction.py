@@ -442,10 +442,12 @@ class Client(Transaction):
 @cython.cclass
 class Server(Transaction):
     """A server transaction. `head` are the header fields that its responses repeat, To last and
-    without our tag, `tagged` says that To has a tag already."""
+    without our tag, `tagged` says that To has a tag already. `back` is the port of the first Via, 0
+    without one: where its answers go when the connection is lost."""
 
     head: bytes = cython.declare(bytes, visibility="public")
     tagged: bool = cython.declare(cython.bint, visibility="public")
+    back: int = cython.declare(cython.int, visibility="public")
     _merge_key: bytes
     _merged: Any
 
@@ -459,6 +461,7 @@ class Server(Transaction):
         self.head = self._merge_key = b""
         self._merged = None
         self.tagged = False
+        self.back = 0
 
     def merge(self, merged: dict[bytes, Any], key: bytes) -> None:
         """Stand in `merged` under this key for as long as it lives."""

@@ -171,6 +171,9 @@ class Way:
     def prove(self) -> None:
         """A call or a registration was taken by it: of connections it matters."""
 
+    def back_to(self, port: int) -> None:
+        """Nothing is lost with it."""
+
     def with_port(self, port: int) -> Way | None:
         """The way to another port of the same address."""
         if port == self.port:

@@ -286,6 +286,9 @@ async def test_a_request_of_somebody_elses_is_refused() -> None:
         (request("INVITE").replace(b"Forwards: 70", b"Forwards: 0"), "483", "loop_detected"),
         (request("INVITE").replace(b"Contact: ", b"X: "), "400", "no_contact"),
         (request("INVITE", contact="<mailto:a@b>"), "400", "malformed"),
+        (request("INVITE", contact="<sip:a@[]>"), "400", "malformed"),
+        (request("INVITE", fields=("Record-Route: <sip:[];lr>",)), "400", "malformed"),
+        (request("INVITE", fields=("Record-Route: <sip:p;lr>, sip",)), "400", "malformed"),
         (request("INVITE", target="http://b"), "416", "malformed"),
         (request("INVITE").replace(b"CSeq: 1 INVITE", b"CSeq: x INVITE"), "400", "malformed"),
         (request("INVITE").replace(b"SIP/2.0\r\n", b"SIP/2.1\r\n", 1), "505", "malformed"),
@@ -306,6 +309,17 @@ async def test_a_stranger_gets_403_and_an_ack_nothing() -> None:
         home.feed(b"\r\n\r\n", 5099, host=b"192.0.2.66")
         assert home.line(5099, b"192.0.2.66").heard() == ["403"]
         assert len(home.rejected) == 1
+
+
+@pytest.mark.parametrize("field", ["Contact: <sip:[]>", "Record-Route: <sip:@x;lr>"])
+async def test_an_answer_that_leads_nowhere_is_dropped_and_the_next_one_heard(field: str) -> None:
+    with house() as home:
+        home.feed(request("INVITE"), CALLER)
+        invite = home.line(PHONE).sent[0]
+        home.feed(answer(invite, 200, fields=(field,)), PHONE)
+        assert home.line(CALLER).heard() == []
+        home.feed(answer(invite, 200), PHONE)
+        assert home.line(CALLER).heard() == ["200"]
 
 
 async def test_an_invite_that_came_by_two_ways_is_a_loop() -> None:
