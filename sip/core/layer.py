@@ -242,8 +242,8 @@ class Layer:
                 self.respond(self.serve(message, way, key), 200)
                 if past.bye is not None:
                     past.bye.answer(200)  # both hung up at once
-            else:
-                self.respond(self.serve(message, way, key), 481)
+            else:  # without a transaction: whoever makes tags up costs nothing
+                self.refuse(message, way, 481)
             return
         dialog = leg.dialog
         server = self.serve(message, way, key)
