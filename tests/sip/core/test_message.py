@@ -94,7 +94,6 @@ def test_a_response_is_read() -> None:
         (text(*FIVE, b"Max-Forwards: 4294967295"), 400, "Max-Forwards"),
         (text(*FIVE, b"Max-Forwards: 99999999999999999999"), 400, "Max-Forwards"),
         (text(*FIVE, b"Max-Forwards: -1"), 400, "Max-Forwards"),
-        (text(*FIVE, b"Max-Forwards: 4294967295"), 400, "Max-Forwards"),
         (text(*FIVE, b"Content-Length: 4294967295"), 400, "Content-Length"),
         (text(*FIVE, b"Max-Forwards: 70", b"Max-Forwards: 70"), 400, "Max-Forwards"),
         (text(*FIVE, b"Content-Length: -999"), 400, "Content-Length"),
