@@ -141,6 +141,7 @@ class Limits:
     line_calls_per_second: int = _key(0, values.whole(0, 1_000_000), change="live")
     connections: int = _key(10_000, values.whole(1, 1_000_000))
     connections_per_source: int | None = _key(None, values.optional(values.whole(0, 1_000_000)))
+    message_bytes: int = _key(262_144, values.whole(4000, 524_288))
     forwards_per_line: int = _key(50, values.whole(0, 1_000_000), change="live")
     forwards_per_line_per_hour: int = _key(0, values.whole(0, 1_000_000), change="live")
 

@@ -265,6 +265,7 @@ class Worker:
             connections=self.config.limits.connections,
             connections_per_source=per_source(self.config.limits),
             idle_connection_s=self.config.timers.idle_connection_s,
+            message_bytes=self.config.limits.message_bytes,
             server_tls=tls.server_context(sip),
             client_tls=tls.client_context(sip),
         )

@@ -38,12 +38,17 @@ class Frames:
     large to be taken; `error` says why nothing more can be found, None while it can.
     """
 
-    __slots__ = ("_buffer", "_head_most", "_most", "_skip", "error", "oversize", "pings")
+    __slots__ = (
+        "_buffer", "_head_most", "_most", "_need", "_searched", "_skip",
+        "error", "oversize", "pings",
+    )  # fmt: skip
 
     def __init__(self, most: int = MESSAGE_MAX, head_most: int = HEAD_MAX) -> None:
         self._buffer = bytearray()
         self._most, self._head_most = most, head_most
         self._skip = 0
+        self._need = 0  # bytes of the first message, when its head is there
+        self._searched = 0  # bytes in which no end of a head is
         self.pings = 0
         self.oversize: list[bytes] = []
         self.error: FramingError | None = None
@@ -84,12 +89,15 @@ class Frames:
         """The first message of the buffer; None if it is not whole, empty if it is too large."""
         buffer = self._buffer
         most = self._head_most
-        end = buffer.find(b"\r\n\r\n", 0, most)
+        if len(buffer) < self._need:
+            return None
+        end = buffer.find(b"\r\n\r\n", self._searched, most)
         if end < 0:
             if len(buffer) > most:
                 head = bytes(buffer[: buffer.rfind(b"\r\n", 0, most) + 2])
                 text = f"no end of a message head in {most} bytes"
                 raise FramingError(text, head, Fault(b"Head Too Long"))
+            self._searched = max(0, len(buffer) - 3)
             return None
         head = bytes(buffer[: end + 4])
         if not _START.match(head):
@@ -104,11 +112,14 @@ class Frames:
                 raise FramingError(f"a message of {size} bytes", head, fault)
             self.oversize.append(head)
             self._skip = size
+            self._need = self._searched = 0
             return b""
         if len(buffer) < size:
+            self._need, self._searched = size, 0
             return None
         message = bytes(buffer[:size])
         del buffer[:size]
+        self._need = self._searched = 0
         return message
 
 

@@ -27,10 +27,10 @@ class LayoutError(RuntimeError):
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
-    most TCP and TLS connections at once, `connections_per_source` how many of them a source that is
-    no trusted peer may have, `idle_connection_s` how long one may stand idle whose source never
-    registered a phone or placed a call, `nameservers` pairs of address and port (None = this
-    machine's)."""
+    most TCP and TLS connections at once, `connections_per_source` how many of them a source
+    that is no trusted peer may have, `idle_connection_s` how long one may stand idle whose
+    source never registered a phone or placed a call, `message_bytes` the largest message that
+    is taken, `nameservers` pairs of address and port (None = this machine's)."""
 
     listen: tuple[Address, ...]
     advertise: str | None
@@ -41,5 +41,6 @@ class Settings:
     connections: int = 10_000
     connections_per_source: int = 2500
     idle_connection_s: float = 60.0
+    message_bytes: int = 262_144
     server_tls: ssl.SSLContext | None = None
     client_tls: ssl.SSLContext | None = None

@@ -23,6 +23,7 @@ IP_PROTOCOLS = {"udp": 17, "tcp": 6, "tls": 6}
 FAMILY, PROTOCOL, SOURCE_4, DESTINATION_4, SOURCE_6, DESTINATION_6 = range(1, 7)
 SOURCE_PORT, DESTINATION_PORT, SECONDS, MICROSECONDS, TYPE, AGENT = range(7, 13)
 PAYLOAD, CORRELATION, NODE = 15, 17, 19
+MESSAGE_BYTES = 65_000  # of a message: the lengths have 16 bits, and so has UDP's
 
 
 def packet(seen: Seen, agent: int, node: str) -> bytes:
@@ -47,7 +48,7 @@ def packet(seen: Seen, agent: int, node: str) -> bytes:
         (AGENT, struct.pack("!I", agent)),
         (CORRELATION, seen.call),
         (NODE, node.encode()),
-        (PAYLOAD, seen.message),
+        (PAYLOAD, seen.message[:MESSAGE_BYTES]),
     ]
     body = b"".join(struct.pack("!HHH", 0, kind, len(data) + 6) + data for kind, data in chunks)
     return b"HEP3" + struct.pack("!H", len(body) + 6) + body

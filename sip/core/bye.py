@@ -6,12 +6,14 @@ the far side hangs up itself, when it cannot be reached, or when there is nobody
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sip.core.dialog import Dialog
 from sip.core.message import Message
 from sip.core.transaction import Client, Server
 from sip.farewell import ANSWER_S, CHALLENGES, Farewell
+from sip.settings import TooLarge
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
@@ -48,7 +50,8 @@ class Bye:
         if code in CHALLENGES:
             code, message = 200, None
         self.drop()
-        self.asker.respond(server, code, message)
+        if not self.asker.respond(server, code, message):
+            self.asker.respond(server, code, None)  # it is too large
 
     def drop(self) -> None:
         """It is answered, or its transaction is over."""
@@ -88,9 +91,12 @@ def say(leg: Leg, farewell: Farewell) -> None:
         bye.told(leg)
     else:
         bye = None
-    fields, body, kind = next(farewell.tries(leg))  # type: ignore[arg-type]
-    client = leg.layer.ask(
-        leg.dialog, b"BYE", bye, fields=fields, body=body, content_type=kind
-    )
+    client: Client | None = None
+    for fields, body, kind in farewell.tries(leg):  # type: ignore[arg-type]
+        with contextlib.suppress(TooLarge):
+            client = leg.layer.ask(
+                leg.dialog, b"BYE", bye, fields=fields, body=body, content_type=kind
+            )
+            break
     if client is None and bye is not None:
         bye.answer(200)

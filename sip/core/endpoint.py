@@ -34,9 +34,11 @@ from sip.reliable import Earlies
 from sip.replaces import Dialogs
 from sip.room import Room
 from sip.seen import Seen
-from sip.settings import DialError, Settings
+from sip.settings import DialError, Settings, TooLarge
+from sip.structure import with_length
 
 TICK_S = 0.02
+HEAD_BYTES = 65_535
 
 
 class Endpoint:
@@ -59,10 +61,9 @@ class Endpoint:
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
         on_refer: Any = anywhere,
-        limits: Limits | None = None,
     ) -> None:
         self.settings = settings
-        self.limits = limits or Limits()
+        self.limits = Limits(settings.message_bytes, min(settings.message_bytes, HEAD_BYTES))
         self.on_refer = on_refer
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: set[Request] = set()  # requests that wait for their answer
@@ -176,15 +177,25 @@ class Endpoint:
         """One message came in."""
         if self.tracing is not None:
             self.tracing.received(way, data)
-        if len(data) > self.limits.datagram_bytes and not way.reliable:
-            self._on_rejected("too_large", lambda: f"{data[:80]!r} from {way.host.decode()}")
-            self.answer_head(data, way, 513)
+        if len(data) > self.limits.message_bytes:
+            self.oversize(data, way)
             return
         self.layer.receive(data, way)
 
+    def oversize(self, data: bytes, way: Any) -> None:
+        """A message came that is too large to be taken: only its head is looked at."""
+        self._on_rejected("too_large", lambda: f"{data[:80]!r} from {way.host.decode()}")
+        head, end, _ = data.partition(b"\r\n\r\n")
+        if len(head) <= self.limits.head_bytes and end:
+            self.layer.receive(with_length(head, 0), way, lost=True)
+        else:
+            self.answer_head(data[: self.limits.head_bytes], way, 513)
+
     def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
         """Refuse what cannot be taken whole, if its head is that of a request."""
-        message = Message(head if b"\r\n\r\n" in head else head + b"\r\n")
+        if b"\r\n\r\n" not in head:
+            head = head[: head.rfind(b"\r\n") + 2] + b"\r\n"
+        message = Message(head)
         if message.bad >= 0 and message.method not in (b"", b"ACK"):
             self.layer.refuse(message, way, code, phrase=phrase)
 
@@ -219,7 +230,8 @@ class Endpoint:
         first hop is an IP address. `call` is the Call-ID of its caller, for
         traces. `alone` says that no other target can follow.
 
-        Raises DialError when it cannot be made; a failure to send comes as a Failed event.
+        Raises DialError when it cannot be made, TooLarge when it fits no packet; a failure to send
+        comes as a Failed event.
         """
         target, hops = uri.encode(), [route.encode() for route in routes]
         if parse_uri(target) is None or not (is_name_addr(from_) and is_name_addr(to)):
@@ -238,6 +250,10 @@ class Endpoint:
         dialog.set_route(target, hops)
         dialog.way = way
         dialog.sent = 1
+        parts = dialog.parts(branch)
+        request = dialog.request(b"INVITE", parts, 1, max_forwards, block, body, content_type)
+        if len(request) > way.most:
+            raise TooLarge(f"the INVITE to {uri!r} fits no packet: {len(request)} bytes")
         leg = Outgoing(self, dialog, uri, routes)
         leg.trusted, leg.alone, leg.listener = trusted, alone, listener
         if block.find(b"100rel") >= 0:
@@ -245,8 +261,6 @@ class Endpoint:
         client = Client(layer.clients, layer.wheel, way, branch, b"INVITE", 1)
         client.user = leg
         leg.sent(client)
-        parts = dialog.parts(branch)
-        request = dialog.request(b"INVITE", parts, 1, max_forwards, block, body, content_type)
         layer.count_out(b"INVITE")
         if self.tracing is not None:
             self.tracing.current = call.encode("latin-1")

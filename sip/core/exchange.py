@@ -20,6 +20,7 @@ from sip.events import Refreshed
 from sip.farewell import NOTHING, Farewell
 from sip.headers import requires_100rel
 from sip.replaces import End
+from sip.settings import TooLarge
 from sip.state import CONFIRMED, EARLY
 
 if TYPE_CHECKING:
@@ -74,12 +75,17 @@ class Exchange:
         """Send the response to the asker, once if it is final."""
         if self.answered or self.server is None or self.asker.dialog is None:
             return
+        expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
             extra, expires_s = session.response_fields(
                 self.asked, message  # type: ignore[arg-type]
             )
+        is_sent = self.asker.respond(self.server, code, message, extra)
+        if not is_sent and 200 <= code < 300:
+            code = 500  # it is too large
+            self.asker.respond(self.server, code, None)
+        elif expires_s is not None:
             self.asker.tell(Refreshed(self.asker, expires_s))  # type: ignore[arg-type]
-        self.asker.respond(self.server, code, message, extra)
         self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
@@ -215,8 +221,8 @@ class Exchanges:
         """CANCEL the INVITE sent for it, once a provisional response allows it (9.1)."""
         peer = exchange.asker.peer
         if exchange.client is not None and peer is not None:
-            told = next(exchange.cancelled.tries(peer, cancel=True))  # type: ignore[arg-type]
-            if exchange.client.cancel(*told):
+            tries = exchange.cancelled.tries(peer, cancel=True)  # type: ignore[arg-type]
+            if any(exchange.client.cancel(*told) for told in tries):
                 self.leg.layer.count_out(b"CANCEL")
 
     def on_gone(self, server: Server) -> bool:
@@ -248,16 +254,21 @@ class Exchanges:
                     _with_tag(dialog.remote, dialog.remote_tag, early.tag), early.tag, early.contact
                 )
         body, kind = body_told(message, to_trusted=leg.trusted)  # type: ignore[arg-type]
-        client = leg.layer.ask(
-            dialog,
-            exchange.method,
-            leg,
-            fields=block,
-            body=body,
-            content_type=kind,
-            max_forwards=message.max_forwards - 1,
-        )
-        leg.dialog.sent = dialog.sent
+        try:
+            client = leg.layer.ask(
+                dialog,
+                exchange.method,
+                leg,
+                fields=block,
+                body=body,
+                content_type=kind,
+                max_forwards=message.max_forwards - 1,
+            )
+        except TooLarge:
+            exchange.answer(513, None)
+            return
+        finally:
+            leg.dialog.sent = dialog.sent
         if client is None:
             exchange.answer(503, None)
             return
@@ -298,6 +309,8 @@ class Exchanges:
                 self.pass_ack(None)
                 return
         exchange.answer(code, message)
+        if self.unacked is exchange and exchange.server is None:
+            self.pass_ack(None)  # the asker heard of a failure, and acknowledges nothing
 
     def pass_ack(self, message: Message | None) -> None:
         """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""

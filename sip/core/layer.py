@@ -21,6 +21,7 @@ from sip.core.dialog import Dialog, new_branch, response
 from sip.core.message import Message
 from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
+from sip.settings import TooLarge
 from sip.state import ANSWERED, CALLING
 
 if TYPE_CHECKING:
@@ -119,14 +120,16 @@ class Layer:
 
     # -- what comes in ----------------------------------------------------------------------------
 
-    def receive(self, data: bytes, way: Any) -> None:
-        """One message. Never raises."""
+    def receive(self, data: bytes, way: Any, *, lost: bool = False) -> None:
+        """One message; `lost` says that this is only the head of one too large. Never raises."""
         message = None
         try:
             message = Message(data)
             message.way = way
             if message.bad:
                 self._malformed(message, data, way)
+            elif lost:
+                self._oversize(message, way)
             elif message.status:
                 self._response(message, way)
             else:
@@ -140,7 +143,7 @@ class Layer:
         if not data.strip(b"\r\n\0 "):
             return  # a keep-alive (RFC 5626 3.5.1)
         self._on_rejected(
-            "malformed",
+            "too_large" if message.bad == 513 else "malformed",
             lambda: f"{message.fault}: {data[:80]!r} from {way.host.decode()}:{way.port}",
         )
         if message.bad > 0 and message.method != b"ACK":
@@ -148,6 +151,17 @@ class Layer:
             if message.bad == 400:
                 phrase = b"Bad Request (%s)" % message.fault.encode("ascii", "replace")
             self.refuse(message, way, message.bad, phrase=phrase)
+
+    def _oversize(self, message: Message, way: Any) -> None:
+        """Nothing is passed on in part: a request is refused, an ACK and what a response says go
+        without the body, and a 2xx counts as not sent (`Leg.respond`)."""
+        message.lost = True
+        if message.status:
+            self._response(message, way)
+        elif message.method == b"ACK":
+            self._ack(message, way)
+        else:
+            self.refuse(message, way, 513)
 
     def _apologise(self, message: Message, way: Any) -> None:
         """500 to a request on which the engine stumbled, unless it is answered already."""
@@ -368,14 +382,14 @@ class Layer:
         content_type: bytes = b"",
     ) -> bool:
         """Send a response of a server transaction; False if it is too late, or cannot be sent."""
-        self.counts[_RESPONSES_OUT[code // 100]] += 1
-        return server.respond(
-            code,
-            response(
-                server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
-                fields=fields, body=body, content_type=content_type,
-            ),
+        data = response(
+            server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
+            fields=fields, body=body, content_type=content_type,
         )  # fmt: skip
+        if len(data) > server.way.most:
+            return False
+        self.counts[_RESPONSES_OUT[code // 100]] += 1
+        return server.respond(code, data)
 
     def refuse(
         self, message: Message, way: Any, code: int, *, phrase: bytes = b"", fields: bytes = b""
@@ -413,16 +427,18 @@ class Layer:
         content_type: bytes = b"",
         max_forwards: int = 70,
     ) -> Client | None:
-        """Send a request in a dialog; None when it cannot be sent."""
+        """Send a request in a dialog; None when it cannot be sent. Raises TooLarge."""
         way = self.way_of(dialog)
         branch = new_branch()
         dialog.sent += 1
-        client = Client(self.clients, self.wheel, way, branch, method, dialog.sent)
-        client.user = user
         parts = dialog.parts(branch)
         data = dialog.request(
             method, parts, dialog.sent, max_forwards, fields, body, content_type
         )
+        if len(data) > way.most:
+            raise TooLarge(f"a request of {len(data)} bytes fits no packet")
+        client = Client(self.clients, self.wheel, way, branch, method, dialog.sent)
+        client.user = user
         self.count_out(method)
         return client if client.start(data, parts) else None
 
@@ -434,6 +450,8 @@ class Layer:
         self.count_out(b"ACK")
         parts = dialog.parts(new_branch())
         data = dialog.request(b"ACK", parts, cseq, 70, b"", body, content_type)
+        if len(data) > way.most:
+            data = dialog.request(b"ACK", parts, cseq)
         way.send(data)
 
     def bye(self, dialog: Dialog) -> None:

@@ -175,21 +175,30 @@ class Leg:
         self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
     ) -> bool:
         """Answer this leg's far end, with what crosses of `message` and the fields `extra`; False
-        if it is too late, or cannot be sent."""
+        if it is too late, or cannot be sent. A 2xx that did not come whole or fits no packet is
+        not sent at all, other responses without what crosses."""
         dialog = self.dialog  # None: a BYE that waited for its answer
         tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
         phrase = body = kind = b""
+        own = extra
         if message is not None:
+            if message.lost and 200 <= code < 300:
+                return False
             fields = crossing(message, to_trusted=self.trusted)
             if _tells_dialogs(message):
                 fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))  # type: ignore[arg-type]
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
             body, kind = body_told(message, to_trusted=self.trusted)
             phrase = message.phrase
-        return self._layer.respond(
+        is_sent = self._layer.respond(
             server, code, tag=tag, phrase=phrase, contact=contact,
             routes=routes, fields=extra, body=body, content_type=kind,
         )  # fmt: skip
+        if is_sent or message is None or 200 <= code < 300 or server.is_answered:
+            return is_sent
+        return self._layer.respond(
+            server, code, tag=tag, contact=contact, routes=routes, fields=own
+        )
 
     # -- inside -----------------------------------------------------------------------------------
 

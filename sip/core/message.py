@@ -43,10 +43,9 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that is taken from the network: bytes of a message on UDP and on a stream."""
+    """The most that is taken from the network: bytes of a message, and of its head on a stream."""
 
-    datagram_bytes: int = 65_535
-    stream_bytes: int = 262_144
+    message_bytes: int = 262_144
     head_bytes: int = 65_535
 
 
@@ -207,6 +206,7 @@ class Message:
     cseq_method: bytes = cython.declare(bytes, visibility="public")
     max_forwards: int = cython.declare(cython.longlong, visibility="public")
     rport: bool = cython.declare(cython.bint, visibility="public")
+    lost: bool = cython.declare(cython.bint, visibility="public")  # too large: only its head came
     port: int = cython.declare(cython.int, visibility="public")  # of the first Via, 0 without one
     host: bytes = cython.declare(bytes, visibility="public")  # of the first Via
     untrusted: bool = cython.declare(cython.bint, visibility="public")  # from a phone (RFC 3325)
@@ -247,7 +247,7 @@ class Message:
         self.fault = ""
         self.from_tag = self.to_tag = self._fields = self._named = None
         self.wish = self.way = None
-        self.untrusted = self.rport = self._routed = self._torn = False
+        self.untrusted = self.rport = self.lost = self._routed = self._torn = False
         self._count = self._vias = self._sent_by = self._sent_by_start = self.port = 0
         self._body = self._body_end = self._line = self.status = self.bad = 0
         self._via = self._cseq = self._contact = self._type = self._stamp = -1
@@ -725,11 +725,6 @@ class Message:
     @property
     def declared_length(self) -> int | None:
         return None if self._length < 0 else self._length
-
-    @property
-    def lost(self) -> bool:
-        """Whether its end is missing: never, for what is well formed."""
-        return False
 
     @property
     def truncated(self) -> bool:

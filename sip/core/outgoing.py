@@ -104,8 +104,8 @@ class Outgoing(Leg):
 
     def _send_cancel(self) -> None:
         if self._client is not None:
-            told = next(self._said.tries(self, cancel=True))  # type: ignore[arg-type]
-            if self._client.cancel(*told):
+            tries = self._said.tries(self, cancel=True)  # type: ignore[arg-type]
+            if any(self._client.cancel(*told) for told in tries):
                 self._layer.count_out(b"CANCEL")
 
     # -- what the dialog tells --------------------------------------------------------------------

@@ -18,7 +18,6 @@ from sip.flow import Flow
 from sip.framing import PONG, Frames, FramingError, is_message
 from sip.listener import Listener
 from sip.room import Room, Source, Standing
-from sip.structure import with_length
 
 if TYPE_CHECKING:
     from sip.core.endpoint import Endpoint
@@ -68,6 +67,7 @@ class Connection(asyncio.Protocol):
     """One connection. `host` and `port` are the peer's, `name` the host name that was asked for."""
 
     reliable = True
+    most = UNSENT_MAX
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         self.source = source  # until its place is free again it counts there
         self.is_gone = False
         limits = streams.endpoint.limits
-        self._frames = Frames(limits.stream_bytes, limits.head_bytes)
+        self._frames = Frames(limits.message_bytes, limits.head_bytes)
         self._socket: asyncio.Transport | None = None
         self._unsent: list[bytes] | None = []  # until it is connected
         # What the peer has to do in time: send its first message, end what it began, read.
@@ -177,8 +177,7 @@ class Connection(asyncio.Protocol):
         frames, endpoint = self._frames, self._streams.endpoint
         messages = frames.feed(data)
         for head in frames.oversize:
-            self._streams.on_refused("too_large", f"{self}: {head[:80]!r}")
-            endpoint.answer_head(with_length(head, 0), self, 513)
+            endpoint.oversize(head, self)
         frames.oversize.clear()
         for _ in range(frames.pings):
             self._write(PONG)
@@ -440,6 +439,7 @@ class Nowhere:
     """The way to where nothing can be sent: no such transport here, no such address, no room."""
 
     reliable = False
+    most = UNSENT_MAX
     is_gone = True
     transport = "udp"
     host = b""
@@ -460,6 +460,7 @@ class Unresolved:
     """The way to a name that is being looked up: what is sent waits, for a bounded time."""
 
     reliable = False
+    most = 65_507  # it may lead to UDP
     transport = "udp"
     host = b""
     port = 0

@@ -397,16 +397,20 @@ class Client(Transaction):
 
     def cancel(self, fields: bytes = b"", body: bytes = b"", content_type: bytes = b"") -> bool:
         """Send a CANCEL with these header fields and this body, once. False when it is too early
-        for it, or too late (9.1). The INVITE has 64*T1 to end after it."""
+        for it, or too late (9.1), or when it fits no packet. The INVITE has 64*T1 to end after
+        it."""
         if self.state != _PROCEEDING or self.parts is None or self.canceller is not None:
+            return False
+        if body:
+            kind = b"Content-Type: " + (content_type or b"application/octet-stream")
+            fields = fields + b"\r\n" + kind if fields else kind
+        request: bytes = self._like(b"CANCEL", self.parts[4], fields, body)
+        if len(request) > self.way.most:
             return False
         canceller = Client({}, self._wheel, self.way, b"", b"CANCEL", self.cseq)
         self.canceller = canceller
         self._late_at = self._after(64 * T1)
-        if body:
-            kind = b"Content-Type: " + (content_type or b"application/octet-stream")
-            fields = fields + b"\r\n" + kind if fields else kind
-        canceller.start(self._like(b"CANCEL", self.parts[4], fields, body))
+        canceller.start(request)
         return True
 
     def bound(self) -> None:

@@ -25,6 +25,8 @@ else:
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 SO_RCVBUFFORCE = 33
+MOST_IPV4 = cython.declare(cython.int, 65_507)  # bytes of a datagram: 65,535 with UDP's 8 and
+MOST_IPV6 = cython.declare(cython.int, 65_527)  # the head of IPv4, which IPv6 does not count
 MOST_WAYS = cython.declare(cython.int, 20_000)
 AT_ONCE = cython.declare(cython.int, 200)  # datagrams, or
 BUDGET_S = cython.declare(cython.double, 0.005)  # this time, before the loop turns
@@ -124,6 +126,7 @@ class Way:
     host: bytes = cython.declare(bytes, visibility="public")
     port: int = cython.declare(cython.int, visibility="public")
     reliable: bool = cython.declare(cython.bint, visibility="public")
+    most: int = cython.declare(cython.int, visibility="public")  # bytes of a message to it
     is_gone: bool = cython.declare(cython.bint, visibility="public")
     transport: str = cython.declare(str, visibility="public")
     _source: Any
@@ -132,6 +135,7 @@ class Way:
         self.owner = owner
         self._source = source
         self.reliable = self.is_gone = False
+        self.most = MOST_IPV6 if owner.ipv6 else MOST_IPV4
         self.transport = "udp"
         host, port = place_of(source)
         self.host = host.encode("ascii")

@@ -25,6 +25,7 @@ class Line:
     """A way that keeps what is sent on it."""
 
     reliable = False
+    most = 65_507
     is_gone = False
     transport = "udp"
     via = b"SIP/2.0/UDP 127.0.0.1:5080"

@@ -31,6 +31,7 @@ class Way:
 
     def __init__(self, *, reliable: bool = False) -> None:
         self.reliable = reliable
+        self.most = 65_507
         self.works = True
         self.sent: list[str] = []
 
