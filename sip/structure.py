@@ -92,6 +92,16 @@ def is_plain(raw: bytes) -> bool:
     return order.find(b"content-length") < 0 and b"l" not in order.split(b",")
 
 
+def is_closed(raw: bytes) -> bool:
+    """A quick look: each line of the head closes what it opens. False proves nothing."""
+    end = raw.find(b"\r\n\r\n")
+    skeleton = raw[: end + 2].translate(None, _PLAIN)
+    closed = _closed.get(skeleton)
+    if closed is None:
+        closed = _keep(_closed, skeleton, _CLOSED.fullmatch(skeleton) is not None)
+    return closed and end >= 0
+
+
 def _keep(kept: dict[bytes, bool], key: bytes, verdict: bool) -> bool:
     if len(kept) < _SHAPES_KEPT and len(key) < 512:
         kept[key] = verdict

@@ -8,6 +8,7 @@ ours and random, or are hashed by Python's keyed hash: nobody can make them slow
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
 from sip.settings import TooLarge
 from sip.state import ANSWERED, CALLING
+from sip.structure import fault_of, is_closed
 
 if TYPE_CHECKING:
     from sip.core.door import Door
@@ -41,6 +43,7 @@ _OTHER = ("in", "other"), ("out", "other")
 _RESPONSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx")
 _RESPONSES_IN = tuple(("in", kind) for kind in _RESPONSES)
 _RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
+_QUOTED_CONTROL = re.compile(rb"\\[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 INVITE = b"INVITE"
 PAST_MS = 32_000  # 64*T1
 MOST_PAST = 200_000
@@ -126,6 +129,8 @@ class Layer:
         try:
             message = Message(data)
             message.way = way
+            if not is_closed(data) and not message.bad:
+                self._look_closer(message, data)
             if message.bad:
                 self._malformed(message, data, way)
             elif lost:
@@ -138,6 +143,14 @@ class Layer:
             self.stumble(error, message.call_id if message is not None else "")
             if message is not None:
                 self._apologise(message, way)
+
+    def _look_closer(self, message: Message, data: bytes) -> None:
+        """What is not closed on its own line has no place in a message: others read on."""
+        # A control character may be quoted (RFC 3261 25.1, RFC 4475 3.1.1.2).
+        fault = fault_of(_QUOTED_CONTROL.sub(b"", data.lstrip(b"\r\n")))
+        if fault is not None:
+            message.fault = fault.phrase.decode("ascii", "replace")
+            message.bad = -1 if message.status else 400
 
     def _malformed(self, message: Message, data: bytes, way: Any) -> None:
         if not data.strip(b"\r\n\0 "):

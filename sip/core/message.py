@@ -17,6 +17,7 @@ from typing import Any
 
 import cython
 
+from sip.core import strict
 from sip.core.grammar import (
     has_gap,
     name_addr,
@@ -29,6 +30,7 @@ from sip.core.grammar import (
     via,
 )
 from sip.message import COMPACT
+from sip.structure import shown
 
 if not cython.compiled:
     from sip.core.native import Kinds, Offsets, cut, seek
@@ -79,6 +81,8 @@ _NAMED = (
 REPLACES = cython.declare(cython.int, _NAMED.index(b"replaces"))
 JOIN = cython.declare(cython.int, _NAMED.index(b"join"))
 TARGET_DIALOG = cython.declare(cython.int, _NAMED.index(b"target-dialog"))
+# 1 for the kinds whose values are looked at.
+_CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in _NAMED))
 _SHORT = {full: short for short, full in COMPACT.items()}
 # Every way to write a known name, in lower case, and the kind it is.
 NAMES: list[bytes] = cython.declare(list, [])
@@ -173,6 +177,15 @@ def _kind(data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cyth
     if k < 255 and _same(data, start, end, NAMES[k]):
         return KINDS[k]
     return OTHER
+
+
+def _sound(kind: cython.int, value: bytes) -> bool:
+    return strict.is_sound(FULL[kind], value)
+
+
+def _shown(name: bytes) -> str:
+    """A field's name as people write it."""
+    return shown(name).decode("ascii")
 
 
 _by, _places = _perfect()
@@ -333,6 +346,7 @@ class Message:
         call_id: cython.int = -1
         limit: cython.int = -1
         number: cython.longlong
+        length: cython.longlong
         self.bad = 0
         if not self._start_line():
             return self._drop("no SIP")
@@ -367,6 +381,8 @@ class Message:
             while i > at and _blank(data[i - 1]):
                 i -= 1
             kind = _kind(data, at, i)
+            if i == at or (kind == OTHER and seek(data, SPACE, at) < i):
+                self._fail(400, "the name of a header field")
             if n >= MOST_FIELDS - ROOM:  # what is needed for the refusal still finds room
                 self._fail(513, "too many header fields")
                 if kind > TIMESTAMP or n == MOST_FIELDS:
@@ -384,6 +400,8 @@ class Message:
                 end -= 1
             self._value[n] = i
             self._end[n] = end
+            if kind != OTHER and _CHECKED[kind] and not _sound(kind, cut(data, i, end)):
+                self._fail(400, _shown(FULL[kind]))
             if kind > TIMESTAMP:
                 continue
             if kind == VIA:
@@ -410,11 +428,10 @@ class Message:
                 if self._contact < 0:
                     self._contact = n
             elif kind == CONTENT_LENGTH:
-                if self._length >= 0:
+                length = unsigned(data, i, end)
+                if length < 0 or (self._length >= 0 and length != self._length):
                     self._fail(400, "Content-Length")
-                self._length = unsigned(data, i, end)
-                if self._length < 0:
-                    self._fail(400, "Content-Length")
+                self._length = length
             elif kind == MAX_FORWARDS:
                 if limit >= 0:
                     self._fail(400, "Max-Forwards")
@@ -432,8 +449,9 @@ class Message:
                 self._stamp = n
         if self._torn:
             self._fail(400, "no end of the header fields")
-        if seek(data, 0, 0) < at:
-            self._fail(400, "a NUL in the header fields")
+        i = seek(data, 0, 0)
+        if i < at:
+            self._fail(400, self._nul(i))
         if self._via < 0 or not self._top_via():
             return self._drop("Via")
         # What is missing is missing in the refusal, too.
@@ -453,6 +471,15 @@ class Message:
         return self.bad if self.status == 0 or self.bad == 0 else -1
 
     @cython.cfunc
+    def _nul(self, at: cython.Py_ssize_t) -> str:
+        """What a NUL there is in."""
+        n: cython.int
+        for n in range(self._count):
+            if self._start[n] <= at < self._after[n]:
+                return "a NUL in " + _shown(self._name(n))
+        return "a NUL in the head"
+
+    @cython.cfunc
     def _again(self, once: cython.bint) -> cython.int:
         """Reads the message again with its odd line ends made CRLF and its folds undone: one that
         another reader takes for a line end may not hide a header field in a value."""
@@ -469,11 +496,11 @@ class Message:
         # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
         # 3.1.2.15).
         span = name_addr(self.sender)
-        if span[1] == 0 or seek(self.sender, ord(":"), span[0]) >= span[1]:
+        if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "From")
         self.from_tag = param(self.sender, span[2], b"tag")
         span = name_addr(self.to)
-        if span[1] == 0 or seek(self.to, ord(":"), span[0]) >= span[1]:
+        if span[1] == 0 or seek(self.to, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "To")
         self.to_tag = param(self.to, span[2], b"tag")
 

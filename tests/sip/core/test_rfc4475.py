@@ -89,7 +89,7 @@ async def test_intmeth() -> None:
     text for others, who would see another To. Without it: a method that nobody ever heard of."""
     with house() as home:
         assert hear(home, "intmeth") == ["400"]
-        assert refusal(home) == b"Bad Request (a NUL in the header fields)"
+        assert refusal(home) == b"Bad Request (a NUL in To)"
     with house() as home:
         home.feed(MESSAGES["intmeth"].replace(b"\0", b"0"), CALLER)
         [sent] = home.line(CALLER).sent
