@@ -39,19 +39,24 @@ class Build(build_ext):
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
         made = Path(self.build_lib) / "sip/core"
-        if not self._is_for_wheel:
-            shutil.rmtree(made, ignore_errors=True)  # of a build that was interrupted
+        self._forget(made)  # what was made of other sources, or half of it
         super().run()
-        if self._is_for_wheel:
-            return
         # All of them or none: half a compiled core is nothing that anybody has tested.
-        target = core["directory"]()
-        if self.extensions and len(list(made.glob("*.so"))) == len(self.extensions):
+        is_whole = len(list(made.glob("*.so"))) == len(self.extensions or ())
+        if not is_whole:
+            self._forget(made)
+        if self.extensions and is_whole and not self._is_for_wheel:
+            target = core["directory"]()
             target.parent.mkdir(parents=True, exist_ok=True)
             for old in target.parent.iterdir():
                 if old.name.endswith(sys.implementation.cache_tag):
                     shutil.rmtree(old)  # of sources that are no more
             made.rename(target)
+
+    @staticmethod
+    def _forget(made: Path) -> None:
+        for extension in made.glob("*.so"):
+            extension.unlink()
 
     def finalize_options(self) -> None:
         super().finalize_options()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
@@ -104,6 +105,20 @@ def test_the_whole_product_starts_without_pjsip() -> None:
     without = "import sys; sys.modules.update(dict.fromkeys(['pjsua2', '_pjsua2', 'cffi']))"
     what = "import engine.serve, engine.supervisor, engine.demo.show, manager.serve"
     assert python("-c", f"{without}; {what}; print('fine')", core="own") == "fine\n"
+
+
+def test_a_source_archive_has_what_is_compiled(tmp_path: Path) -> None:
+    """A wheel is made of it, and one that lacked a declaration would be no wheel."""
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)],
+        cwd=ROOT, check=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    (made,) = tmp_path.iterdir()
+    with tarfile.open(made) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    core = ROOT / "sip" / "core"
+    needed = {*core.glob("*.py"), *core.glob("*.pxd"), ROOT / "setup.py", ROOT / "pyproject.toml"}
+    assert {str(path.relative_to(ROOT)) for path in needed} <= inside
 
 
 def test_what_compiling_lacks_is_named() -> None:
