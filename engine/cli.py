@@ -19,6 +19,7 @@ from engine.commands.fleet import fleet_group
 from engine.commands.forward import forward_group
 from engine.commands.line import line_group
 from engine.commands.records import show_records
+from engine.commands.register import register
 from engine.commands.service import check, demo, serve
 from engine.commands.usage import show_usage
 from engine.commands.watch import show_calls
@@ -62,6 +63,7 @@ for _command in (
     demo,
     line_group,
     forward_group,
+    register,
     fleet_group,
     explain_line,
     show_calls,

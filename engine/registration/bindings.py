@@ -12,6 +12,7 @@ from rules.model import DocumentError
 from rules.store import Unavailable
 from sip.grammar import same_uri, same_urn
 
+MOST_CONTACTS = 10  # of a line
 SECRET_KEY = "registrar:secret"
 _USED_KEY = "registrar:nonce:"
 

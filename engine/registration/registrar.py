@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from engine.registration import digest
-from engine.registration.bindings import Bindings, TooMany
+from engine.registration.bindings import MOST_CONTACTS, Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
 from engine.registration.flows import Flows
 from engine.registration.places import Places, goes_by_path, hops_of, is_by_address
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from sip.request import Request
 
 DEFAULT_EXPIRES_S = 3600
-MOST_CONTACTS = 10
 MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls from Redis
 RETRY_AFTER_S = 5
 UNDERSTOOD = frozenset((b"path",))  # option tags that a phone may require

@@ -558,3 +558,28 @@ def test_line_ha1_prints_what_to_keep_of_a_password(run: Run) -> None:
         assert told.status == 0
         assert json.loads(told.out.partition("{")[1] + told.out.partition("{")[2]) == expected
     assert run("line", "ha1", "a:b", "--password", "x").status == 2
+
+
+def test_a_phone_is_registered_replaced_and_removed_by_hand(run: Run, store: Any) -> None:
+    run("line", "set", "-", stdin=DOCUMENT)
+    told = run("register", LINE, "sip:a@192.0.2.1:5062", "--for", "60", "--json").json
+    assert told["contacts"] == [{"contact": "sip:a@192.0.2.1:5062", "expires_in_s": 60}]
+    behind = '<sip:b@10.0.0.1>;path="<sip:edge.example;lr>";q=0.5'
+    assert run("register", "0972101001", behind).status == 0
+    # An equivalent URI takes the place of the one before.
+    assert run("register", LINE, "SIP:a@192.0.2.1:5062", "--for", "120").status == 0
+    kept = dict(store.zrange(f"reg:{LINE}", 0, -1, withscores=True))
+    assert set(kept) == {"SIP:a@192.0.2.1:5062", behind}
+    assert 110 < kept["SIP:a@192.0.2.1:5062"] - time.time() <= 120
+    assert "contacts" not in run("explain", LINE).err
+    assert "1 contact(s)" in run("register", LINE, "sip:a@192.0.2.1:5062", "--for", "0").out
+    assert store.zrange(f"reg:{LINE}", 0, -1) == [behind]
+
+
+def test_a_registration_by_hand_that_cannot_work_is_refused(run: Run, store: Any) -> None:
+    run("line", "set", "-", stdin=DOCUMENT)
+    refused(run("register", OTHER, "sip:a@192.0.2.1"), OTHER, "unknown line")
+    refused(run("register", LINE, "http://192.0.2.1"), "contact", "http://192.0.2.1")
+    refused(run("register", LINE, "<sip:a@h>;q=7"), "q", "7")
+    refused(run("register", LINE, "sip:a@192.0.2.1", "--for", "-1"), "--for", "-1")
+    assert store.exists(f"reg:{LINE}") == 0
