@@ -11,10 +11,11 @@ Options follow a `?`: `username`, `password`, `sentinel_username`, `sentinel_pas
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 SCHEMES = (
     "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster",
@@ -49,7 +50,7 @@ class Place:
 
 def read(url: str) -> Place:
     """Raises ValueError saying what was expected."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in SCHEMES or "://" not in url:
         raise ValueError(f"expected embedded or a URL that begins with {_known()}")
     scheme, _, shape = parts.scheme.partition("+")
@@ -100,11 +101,18 @@ def read(url: str) -> Place:
     return Place(shape, hosts, master=master, settings=settings, asking=asking)
 
 
+def _split(url: str) -> SplitResult:
+    """`urlsplit`, whose newer versions take an IPv6 address for the only host there may be."""
+    scheme, mark, rest = url.partition("://")
+    places = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(f"{scheme}{mark}{rest[len(places):]}")._replace(netloc=places)
+
+
 def with_tls(
     url: str, ca: Path | None, certificate: Path | None, key: Path | None, verify: bool
 ) -> str:
     """The URL with what it does not say itself about TLS. One without TLS stays as it is."""
-    parts = urlsplit(url)
+    parts = _split(url)
     if not parts.scheme.startswith("rediss"):
         return url
     query = dict(parse_qsl(parts.query))

@@ -10,7 +10,7 @@ import pytest
 SCENARIOS = Path(__file__).parent / "scenarios"
 # About PJSIP itself, of which there are wheels for some machines only.
 ABOUT_PJSIP = ["sip/test_guard.py", "sip/test_layout.py", "sip/test_reliable.py",
-               "sip/test_sieve.py", "test_campaigns.py"]  # fmt: skip
+               "sip/test_sieve.py", "sip/test_two_readers.py", "test_campaigns.py"]  # fmt: skip
 collect_ignore = [] if importlib.util.find_spec("pjsua2") else ABOUT_PJSIP
 
 

@@ -133,8 +133,12 @@ def certificates() -> Iterator[Path]:
             _openssl(
                 place, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
                 f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem",
+                "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             )  # fmt: skip
-        (place / "ext").write_text(f"subjectAltName=IP:{HOST}\n")
+        # From Python 3.13 on a certificate must be whole (RFC 5280 4.2.1).
+        (place / "ext").write_text(
+            f"subjectAltName=IP:{HOST}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        )
         for name in ("server", "client"):
             _openssl(
                 place, "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
