@@ -7,6 +7,7 @@ serve, only slower. With RENVOI_PURE=1, and where a compiler or Python's headers
 wheel has none and fits every machine.
 """
 
+import multiprocessing
 import os
 import runpy
 import shlex
@@ -83,6 +84,8 @@ def extensions() -> list[Extension]:
     import Cython
     from Cython.Build import cythonize
 
+    # From Python 3.14 on it would run this file anew in each process.
+    multiprocessing.set_start_method("fork", force=True)
     made = [
         Extension(
             f"{PACKAGE}.{name}",
