@@ -3,39 +3,81 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 
+from engine.sources import Sources
 from engine.telemetry.log import FilteringBoundLogger
 from engine.telemetry.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError
 from rules.trouble import kind_of
 
 TELL_EVERY_S = 1.0
+SOURCES_EVERY_S = 60.0
+MOST_TOLD = 1000  # things that are told once a second each
 
 
 class Refusals:
-    """Counts each refusal; of messages it tells one a second for each reason, whatever comes in."""
+    """Counts each refusal; of messages it tells one a second for each reason, whatever comes in,
+    and once a minute who sent them."""
 
     def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
         self._metrics = metrics
         self._log = log
         self._told: dict[str, float] = {}  # when a reason was last logged
+        self._untold: Counter[str] = Counter()  # how often it came since
+        self._sources = Sources()
+        self._sources_told = time.monotonic()
 
-    def rejected(self, reason: str, detail: Callable[[], str]) -> None:
-        """A message that is refused. `detail` is asked for only when it is told."""
+    def rejected(self, reason: str, detail: Callable[[], str], source: bytes = b"") -> None:
+        """A message that is refused, from the IP address `source`. `detail` is asked for only when
+        it is told."""
         self._metrics.rejected(reason)
+        self._sources.count(reason, source)
+        if count := self._may_tell(reason):
+            self._log.warning("request.rejected", reason=reason, detail=detail(), count=count)
+
+    def _may_tell(self, what: str) -> int:
+        """How often something came since it was last logged, 0 while it may not be again."""
+        self._untold[what] += 1
         now = time.monotonic()
-        if now - self._told.get(reason, -TELL_EVERY_S) >= TELL_EVERY_S:
-            self._told[reason] = now
-            self._log.warning("request.rejected", reason=reason, detail=detail())
+        if now - self._told.get(what, -TELL_EVERY_S) < TELL_EVERY_S:
+            return 0
+        self._told[what] = now
+        return self._untold.pop(what)
+
+    def tell_sources(self) -> None:
+        """Called all the time: once a minute, who was refused since, and how often."""
+        now = time.monotonic()
+        if now - self._sources_told < SOURCES_EVERY_S:
+            return
+        seconds, self._sources_told = round(now - self._sources_told), now
+        for told in self._sources.take():
+            self._log.warning("request.rejections", seconds=seconds, **vars(told))
+
+    def stumbled(self, error: BaseException, call_id: str) -> None:
+        """An exception while a message was handled; its notes say what the message looked like."""
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
+        if count := self._may_tell(f"error {where}" if len(self._told) < MOST_TOLD else "error"):
+            shape = "\n".join(getattr(error, "__notes__", ()))
+            self._log.error(
+                "sip.error", call_id=call_id[:200], count=count, shape=shape, exc_info=error
+            )
 
     def connection(self, what: str, detail: str) -> None:
-        """A connection that could not be made or kept."""
+        """A connection that could not be made or kept. `detail` begins with the transport and the
+        address, as in "tcp 192.0.2.1:5060"."""
         if what in REJECTIONS:
-            self.rejected(what, lambda: detail)
-        else:
-            self._metrics.connection_failed()
-            self._log.warning("connection.failed", reason=what, detail=detail)
+            place = detail.partition(" ")[2].partition(" ")[0].rstrip(":")
+            source = place.rpartition(":")[0].encode("ascii", "replace")
+            self.rejected(what, lambda: detail, source)
+            return
+        self._metrics.connection_failed()
+        if count := self._may_tell(f"connection {what}"):
+            self._log.warning("connection.failed", reason=what, detail=detail, count=count)
 
     def redis(self, where: str, error: BaseException, kind: str = "") -> None:
         """Something is wrong with Redis: counted each time, told once a second for each kind."""

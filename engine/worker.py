@@ -129,6 +129,8 @@ class Worker:
 
     async def _start_rest(self) -> None:
         config = self.config
+        if os.environ.get("PYTHONHASHSEED", "random") not in ("", "random"):
+            self.log.warning("hash_seed.fixed", seed=os.environ["PYTHONHASHSEED"])
         self.store = Store(
             self.redis,
             numbering=self.numbering,
@@ -181,7 +183,7 @@ class Worker:
             on_register=self.registrar.on_register if config.sip.registrar else None,
             on_race=self.metrics.race,
             on_connection=self.refusals.connection,
-            on_error=self._on_sip_error,
+            on_error=self.refusals.stumbled,
             on_message=self.hep.put if self.hep is not None else None,
             on_refer=Referrals(self).on_refer,
         )
@@ -383,9 +385,6 @@ class Worker:
         """So many share the limits on a line's forwards; those of this host may yet start."""
         self.forwards.workers = max(count, self.config.workers)
 
-    def _on_sip_error(self, error: BaseException, call_id: str) -> None:
-        self.log.error("sip.error", call_id=call_id, exc_info=error)
-
     async def _beat(self) -> None:
         offset = time.time() - time.monotonic()
         while True:
@@ -396,6 +395,7 @@ class Worker:
                 for count in (self.live, *self.forwards.pools):
                     count.renew()
             offset = now
+            self.refusals.tell_sources()
             self.journal.beat()
             await self.journal.flush()
             look()

@@ -23,7 +23,7 @@ _PARAMETER = re.compile(
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _ENTRY = re.compile(rb"(?:" + _QUOTED + rb'|<[^<>]*>|[^",])++', re.DOTALL)
 _URI = re.compile(
-    rb"(sips?):(?:([^@]*)@)?(\[[^\]]*\]|[^:;?\[\]]*)(?::([0-9]*))?((?:;[^?]*)?)(?:\?(.*))?",
+    rb"(sips?):(?:([^@]*)@)?(\[[^\]]*\]|[^:;?\[\]]*)(?::([0-9]{0,9}))?((?:;[^?]*)?)(?:\?(.*))?",
     re.IGNORECASE | re.DOTALL,
 )
 _TEL = re.compile(rb"tel:([^;?]*)", re.IGNORECASE)

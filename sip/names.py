@@ -83,7 +83,8 @@ def place_of(hop: str) -> Place:
     secure = scheme.lower() == "sips"
     if secure and transport in ("", "tcp"):
         transport = "tls"
-    return Place(host, int(port) if port.isdigit() else 0, transport, secure)
+    # Not `isdigit`: "²" is a digit to it, and to `int` none.
+    return Place(host, int(port) if port.isdecimal() and len(port) < 6 else 0, transport, secure)
 
 
 def same_place(hop: str, other: str) -> bool:

@@ -228,6 +228,8 @@ def _is_anonymous(from_: bytes) -> bool:
         return False
     address = name_addr(low)
     user, host = user_of(address.uri), host_of(address.uri)
+    if not address.uri:
+        return False
     display = unquoted(address.shown.partition(address.uri)[0].rstrip(b"<").strip())
     return (
         user == "anonymous" or display.strip() == b"anonymous" or host.endswith(b".invalid")

@@ -34,8 +34,11 @@ NAMING = (b"replaces", b"join", b"target-dialog")
 _TAGS = re.compile(
     rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I
 )
-_BRACKETED = re.compile(rb'("(?:[^"\\]|\\.)*")|<([^<>?]*)\?([^<>]*)>')
-_BARE = re.compile(rb"([^<>?]*)\?([^<>;\s]*)")
+_BRACKETED = re.compile(rb'("(?:[^"\\]|\\.)*+")|<([^<>?]*+)\?([^<>]*+)>')
+# Where a quote never closes, nothing is quoted: it would be looked for again from each of them.
+_UNQUOTED = re.compile(rb"(?!)()|<([^<>?]*+)\?([^<>]*+)>")
+_CLOSED = re.compile(rb'(?:[^"]|"(?:[^"\\]|\\.)*+")*+')
+_BARE = re.compile(rb"\?([^<>;\s]*+)")
 _LONGEST = 512  # bytes of a Call-ID or tag worth looking for
 
 May = Callable[["Leg"], bool]
@@ -178,8 +181,9 @@ class Dialogs:
             return b"<" + found[2] + rewrite(found[3]) + b">"
 
         if b"<" in value:
-            return _BRACKETED.sub(in_brackets, value)
-        return _BARE.sub(lambda found: found[1] + rewrite(found[2]), value)
+            is_closed = _CLOSED.fullmatch(value) is not None
+            return (_BRACKETED if is_closed else _UNQUOTED).sub(in_brackets, value)
+        return _BARE.sub(lambda found: rewrite(found[1]), value)
 
     def _told(self, value: bytes, end: End | None, may: May | None) -> bytes:
         """The names as their recipient knows them; empty when it may not be told any."""

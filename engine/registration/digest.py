@@ -14,7 +14,10 @@ from dataclasses import dataclass
 NONCE_LIFE_S = 300
 # By the names of RFC 7616; the stronger one is offered first (RFC 8760 2.4).
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-_FIELD = re.compile(r'([a-zA-Z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
+# Each run of letters is looked at once, whatever its length: a phone that is not known yet sent it.
+_FIELD = re.compile(
+    r'(?<![a-zA-Z])([a-zA-Z]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))\s*+(?:,|$)'
+)
 _COUNT = re.compile(r"[0-9a-fA-F]{8}")
 
 

@@ -18,6 +18,7 @@ _NUMBER = re.compile(
     r"|(?<![\d.])0\d(?:[-. ]\d{2}){3,}(?![\d.])"  # 09 72 10 10 01
     r"|\d{6,}"
 )
+LONGEST = 2000  # characters of one text: what a peer sends may have any length
 _SHOWN_FIRST, _SHOWN_LAST = 4, 2  # characters of a masked number: enough to tell a country
 
 _SECRETS = (
@@ -74,6 +75,8 @@ def cleaner(policy: Policy) -> Callable[[Any], Any]:
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
+            if len(value) > LONGEST:
+                value = value[:LONGEST] + " ..."
             return mask(without_secrets(value), policy)
         if isinstance(value, bytes):
             return clean(value.decode("utf-8", "backslashreplace"))

@@ -66,6 +66,10 @@ class Bye:
     def on_gone(self, server: Server, code: int) -> None:
         self.drop()
 
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """Its answer could not be passed on."""
+        self.answer(200)
+
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
         """What the far side says to the BYE; nobody answers, or nobody is there: 200."""
         if message is None:

@@ -99,7 +99,7 @@ class Door:
             return False
         if not again:
             self._refused.put(invite.identity, refusal)
-            self._on_rejected(refusal.reason, lambda: described(invite, way))
+            self._on_rejected(refusal.reason, lambda: described(invite, way), source)
         fields = b"Retry-After: %d" % refusal.retry_after_s if refusal.retry_after_s else b""
         self._layer.refuse(invite, way, refusal.code, fields=fields)
         return True
@@ -152,7 +152,7 @@ class Door:
             return
         fault = message.steering_fault
         if fault:
-            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}")
+            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}", way.host)
             layer.refuse(message, way, 400, phrase=b"Bad Request (%s)" % fault.encode())
             return
         if not _is_called(message.target):
@@ -183,14 +183,16 @@ class Door:
     def _refuse_options(self, message: Message, way: Any, asked: bytes) -> None:
         """420, saying which option tags are not understood (RFC 3261 8.2.2.3)."""
         self._on_rejected(
-            "unsupported", lambda: f"{asked!r} required; {described(message, way)}"
+            "unsupported",
+            lambda: f"{asked[:200]!r} required; {described(message, way)}",
+            way.host,
         )
         self._layer.refuse(message, way, 420, fields=b"Unsupported: " + asked[:500])
 
     def _refuse(
         self, message: Message, way: Any, code: int, reason: str, fields: bytes = b""
     ) -> None:
-        self._on_rejected(reason, lambda: described(message, way))
+        self._on_rejected(reason, lambda: described(message, way), way.host)
         self._layer.refuse(message, way, code, fields=fields)
 
 

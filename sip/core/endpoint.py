@@ -184,7 +184,8 @@ class Endpoint:
 
     def oversize(self, data: bytes, way: Any) -> None:
         """A message came that is too large to be taken: only its head is looked at."""
-        self._on_rejected("too_large", lambda: f"{data[:80]!r} from {way.host.decode()}")
+        told = f"{data[:80]!r} from {way.host.decode()}"
+        self._on_rejected("too_large", lambda: told, way.host)
         head, end, _ = data.partition(b"\r\n\r\n")
         if len(head) <= self.limits.head_bytes and end:
             self.layer.receive(with_length(head, 0), way, lost=True)
@@ -193,11 +194,14 @@ class Endpoint:
 
     def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
         """Refuse what cannot be taken whole, if its head is that of a request."""
-        if b"\r\n\r\n" not in head:
-            head = head[: head.rfind(b"\r\n") + 2] + b"\r\n"
-        message = Message(head)
-        if message.bad >= 0 and message.method not in (b"", b"ACK"):
-            self.layer.refuse(message, way, code, phrase=phrase)
+        try:
+            if b"\r\n\r\n" not in head:
+                head = head[: head.rfind(b"\r\n") + 2] + b"\r\n"
+            message = Message(head)
+            if message.bad >= 0 and message.method not in (b"", b"ACK"):
+                self.layer.refuse(message, way, code, phrase=phrase)
+        except Exception as error:
+            self.layer.stumble(error, "")
 
     def _find_way(self, hop: bytes) -> Any:
         return self.transports.way_to(hop.decode("latin-1"))

@@ -356,6 +356,9 @@ class _Late:
         if message is not None and 200 <= code < 300:
             self.on_2xx_again(client, message)
 
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """Nothing waits for it."""
+
     def on_2xx_again(self, client: Client, message: Message) -> None:
         self._layer.acknowledge(self._dialog, client.cseq)
 

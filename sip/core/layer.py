@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from sip.core.leg import Leg
     from sip.core.speakers import Speakers
 
-OnRejected = Callable[[str, Callable[[], str]], None]
+# The reason for the counter, a text for the log that is made only if it is asked for, and the IP
+# address of the sender.
+OnRejected = Callable[[str, Callable[[], str], bytes], None]
 
 _METHODS = (
     "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INFO", "UPDATE", "PRACK",
@@ -47,12 +49,27 @@ _QUOTED_CONTROL = re.compile(rb"\\[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 INVITE = b"INVITE"
 PAST_MS = 32_000  # 64*T1
 MOST_PAST = 200_000
+SHOWN = 1500  # bytes of a message on which the engine stumbled
+_LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256))
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_SHAPES = bytes.maketrans(b"123456789" + _LETTERS, b"0" * 9 + b"x" * len(_LETTERS))
 
 
 def described(message: Message, way: Any) -> str:
     """The start line of a message and where it came from, for people."""
     line = message.start_line[:80].decode("latin-1")
     return f"{line!r} from {way.host.decode('ascii')}:{way.port}"
+
+
+def shape(data: bytes, way: Any) -> str:
+    """Where a message came from and what its head looks like: names of fields, and their values
+    with a letter for each letter and a 0 for each digit. It says nothing of whom it is about."""
+    head = data[:SHOWN].partition(b"\r\n\r\n")[0]
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    shown = b"\r\n".join(name[:40].translate(_DIGITS) + colon + value.translate(_SHAPES)
+                        if colon and n else (name + colon + value).translate(_SHAPES)
+                        for n, (name, colon, value) in enumerate(lines))  # fmt: skip
+    return f"{way.host.decode('ascii')}:{way.port} {len(data)} bytes {shown.decode('latin-1')!r}"
 
 
 class _Lapse:
@@ -99,6 +116,7 @@ class Layer:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.illegal: Counter[str] = Counter()
         self.wheel = Wheel(_now_ms())
+        self.wheel.on_error = lambda error: self.stumble(error, "")
         self.race = on_race
         self.door: Door | None = None
         self.speakers = speakers
@@ -140,6 +158,7 @@ class Layer:
             else:
                 self._request(message, way)
         except Exception as error:
+            error.add_note(shape(data, way))
             self.stumble(error, message.call_id if message is not None else "")
             if message is not None:
                 self._apologise(message, way)
@@ -158,6 +177,7 @@ class Layer:
         self._on_rejected(
             "too_large" if message.bad == 513 else "malformed",
             lambda: f"{message.fault}: {data[:80]!r} from {way.host.decode()}:{way.port}",
+            way.host,
         )
         if message.bad > 0 and message.method != b"ACK":
             phrase = b""
@@ -184,14 +204,28 @@ class Layer:
             server = self.servers.get(message.key(message.method))
             if server is None:
                 self.refuse(message, way, 500)
-            elif not server.is_answered:
+                return
+            user, server.user = server.user, None
+            if not server.is_answered:
                 self.respond(server, 500)
+            if user is not None:
+                user.on_gone(server, 500)  # it answers nothing any more
+            leg = self.find(message)
+            if leg is not None and message.method == b"BYE":
+                leg.on_bye(message, None)
         except Exception as error:
             self.stumble(error, message.call_id)
 
+    def _guarded(self, do: Callable[..., None], *given: Any) -> None:
+        """What is done about an exception may raise one, too."""
+        try:
+            do(*given)
+        except Exception as error:
+            self.stumble(error, "")
+
     def _response(self, message: Message, way: Any) -> None:
         if message.vias != 1:  # not to us (8.1.3.3)
-            self._on_rejected("malformed", lambda: f"Via: {described(message, way)}")
+            self._on_rejected("malformed", lambda: f"Via: {described(message, way)}", way.host)
             return
         client = self.clients.get(message.branch)
         if client is None:
@@ -202,10 +236,17 @@ class Layer:
             return
         if client.method == INVITE and 100 < message.status < 300 and message.steering_fault:
             fault = message.steering_fault
-            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}")
+            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}", way.host)
             return
-        if client.receive(message):
-            self.counts[_RESPONSES_IN[message.status // 100]] += 1
+        user = client.user
+        try:
+            if client.receive(message):
+                self.counts[_RESPONSES_IN[message.status // 100]] += 1
+        except Exception as error:
+            error.add_note(shape(message.data, way))
+            self.stumble(error, message.call_id)
+            if message.status >= 200 and user is not None:
+                self._guarded(user.on_stumble, client, message)
 
     def _request(self, message: Message, way: Any) -> None:
         method = message.method
@@ -308,7 +349,7 @@ class Layer:
             return True
         if known is None and not way.reliable:
             return False  # a name is being looked up: its repetition finds the answer
-        self._on_rejected("foreign", lambda: described(message, way))
+        self._on_rejected("foreign", lambda: described(message, way), way.host)
         if message.method != b"ACK":
             self.refuse(message, way, 403)
         return False

@@ -141,6 +141,13 @@ class Leg:
         if self.exchanges is not None:
             self.exchanges.on_response(client, code, message)
 
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """A final response that the engine could not deal with: as if it were a 500, and a 2xx to
+        INVITE gets its ACK."""
+        if client.method == b"INVITE" and message.status < 300 and self.dialog is not None:
+            self._layer.acknowledge(self.dialog, client.cseq)
+        self.on_response(client, 500, None)
+
     def on_2xx_again(self, client: Client, message: Message) -> None:
         """A retransmitted 2xx: the ACK of a relayed INVITE was lost (RFC 3261 13.2.2.4)."""
         self._layer.race("ack_lost")

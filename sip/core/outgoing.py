@@ -9,7 +9,7 @@ from sip.core.bye import Bye, say
 from sip.core.dialog import Dialog
 from sip.core.leg import Leg
 from sip.core.message import Message
-from sip.events import Answered, Failed, Progress
+from sip.events import Answered, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
@@ -147,8 +147,8 @@ class Outgoing(Leg):
             elif code > 100:
                 self._on_progress(code, message)
         elif code < 300:
-            self._client = None
             self._learn(message)
+            self._client = None
             if message.to_tag is not None:
                 self._early = None
             self._ack_tag = message.to_tag
@@ -156,6 +156,20 @@ class Outgoing(Leg):
             self.tell(Answered(self, code, message))  # type: ignore[arg-type]
         else:
             self._on_failed(code, message)
+
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """A final response that the engine could not deal with. Whoever answered gets an ACK and a
+        BYE; the call goes on without."""
+        if client is self._client and message.status < 300:
+            fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
+            self._layer.acknowledge(fork, client.cseq)
+            self._layer.bye(fork)
+            self._on_failed(500)
+        elif self.state is ANSWERED:
+            self.hangup()
+            self.tell(Ended(self, "transport", None))  # type: ignore[arg-type]
+        else:
+            super().on_stumble(client, message)
 
     def _learn(self, message: Message) -> None:
         dialog = self.dialog

@@ -129,6 +129,9 @@ class _Probe:
         if code >= 200:
             self.tell(code)
 
+    def on_stumble(self, client: Client, message: Message) -> None:
+        self.drop()
+
     def tell(self, code: int) -> None:
         self.drop()
         self._listener(code)

@@ -174,14 +174,21 @@ class Connection(asyncio.Protocol):
             transport.write(data)
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception as error:
+            self._streams.endpoint.layer.stumble(error, "")
+            self.abort()
+
+    def _take(self, data: bytes) -> None:
         frames, endpoint = self._frames, self._streams.endpoint
         messages = frames.feed(data)
         for head in frames.oversize:
             endpoint.oversize(head, self)
         frames.oversize.clear()
-        for _ in range(frames.pings):
-            self._write(PONG)
-        frames.pings = 0
+        if frames.pings:
+            self._write(PONG * frames.pings)
+            frames.pings = 0
         if messages and not self.source.proven and any(map(is_message, messages)):
             self._credit()
         self._watch_rest()

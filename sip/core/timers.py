@@ -21,7 +21,7 @@ class Timed(Protocol):
     """Who can wait in the wheel."""
 
     def on_tick(self, tick: int) -> None:
-        """The tick has come that `after` named, or one that matters no more. Never raises."""
+        """The tick has come that `after` named, or one that matters no more."""
 
 
 @cython.final
@@ -31,9 +31,11 @@ class Wheel:
 
     Attributes:
         waiting: how many there are, lapsed ones included.
+        on_error: gets what an `on_tick` raised; the others of its tick are called all the same.
     """
 
     waiting: int = cython.declare(cython.longlong, visibility="public")
+    on_error: Any = cython.declare(object, visibility="public")
     _slots: list[Any]
     _far: list[Any]  # heap of (tick, order, who)
     _order: cython.longlong
@@ -46,6 +48,7 @@ class Wheel:
         self._order = 0
         self._tick = self._now = now_ms // TICK_MS
         self.waiting = 0
+        self.on_error = None
 
     def after(self, who: Timed, ms: int) -> int:
         """Call `who.on_tick` in so many milliseconds, not earlier; the tick at which."""
@@ -82,4 +85,9 @@ class Wheel:
                 self._slots[self._tick % SLOTS] = []
                 self.waiting -= len(slot)
                 for who in slot:
-                    who.on_tick(self._tick)
+                    try:
+                        who.on_tick(self._tick)
+                    except Exception as error:
+                        if self.on_error is None:
+                            raise
+                        self.on_error(error)

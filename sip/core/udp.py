@@ -205,7 +205,8 @@ def source_of(host: str, port: int, ipv6: bool) -> Any:
     packed = socket.inet_pton(family, bare)
     scope = 0
     if zone:
-        scope = int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+        is_number = zone.isdecimal() and len(zone) < 10  # 32 bits
+        scope = int(zone) if is_number else socket.if_nametoindex(zone)
     if not _IS_COMPILED:
         return (bare, port, 0, scope) if ipv6 else (bare, port)
     head = struct.pack("=H", family) + struct.pack("!H", port)

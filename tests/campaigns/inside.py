@@ -266,7 +266,7 @@ class Inside:
         known = [Address("udp", "127.0.0.1", 6004)] if self.chance.random() < 0.3 else []
         self.loop.call_later(self.chance.choice((0.1, 3.0)), found, known)
 
-    def _on_rejected(self, reason: str, detail: Callable[[], str]) -> None:
+    def _on_rejected(self, reason: str, detail: Callable[[], str], source: bytes) -> None:
         self.rejected[reason] += 1
         detail()
 

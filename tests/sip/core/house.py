@@ -95,7 +95,7 @@ class House:
             ),
             on_invite=self._on_invite,
             gate=self.gate,
-            on_rejected=lambda reason, text: self.rejected.append(f"{reason}: {text()}"),
+            on_rejected=lambda reason, text, source: self.rejected.append(f"{reason}: {text()}"),
             on_register=None,
             on_race=self.races.append,
             on_connection=lambda reason, text: None,

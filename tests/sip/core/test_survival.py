@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from engine.registration.digest import read_answer
+from engine.telemetry.privacy import LONGEST, cleaner
+from sip import replaces
+from sip.core.message import Message
+from sip.core.udp import source_of
+from sip.names import address_of, place_of
+from sip.privacy import wish_of
 from tests.sip.core.house import CALLER, PHONE, SDP, answer, house, request
 from tests.sip.core.test_endpoint import talk
 
@@ -47,3 +54,62 @@ async def test_a_refusal_does_not_need_what_it_is_for() -> None:
             names = [name for name, _, _ in sent.fields]
             assert missing.lower() not in names
             assert (sent.to_tag is None) == (missing == b"To")
+
+
+@pytest.mark.parametrize("port", ["9" * 5000, "\u00b2", "1\u00b9", "65536", "-1", ""])
+def test_a_port_is_decimal_digits(port: str) -> None:
+    """`str.isdigit` takes "\u00b2", and `int` no more than 4,300 digits: both raised."""
+    place = place_of(f"sip:x@127.0.0.1:{port}")
+    assert place.port in (0, 65536)
+    address_of(place)
+
+
+@pytest.mark.parametrize("zone", ["4294967296", "9" * 40, "\u00b2", "nowhere", "a" * 5000])
+def test_a_zone_is_a_number_of_32_bits_or_an_interface(zone: str) -> None:
+    with pytest.raises((OSError, ValueError)):
+        source_of(f"fe80::1%{zone}", 5060, True)
+
+
+@pytest.mark.parametrize("sender", [b"anonymous:", b"<anonymous.invalid:>", b"a:.invalid;tag=1"])
+async def test_a_from_of_nobody_that_is_no_address(sender: bytes) -> None:
+    """The leg of a call that could not be read stayed for ever."""
+    with house() as home:
+        invite = request("INVITE").replace(b"<sip:a@example.com>", sender)
+        home.feed(invite, CALLER)
+        wish_of(Message(invite))  # type: ignore[arg-type]
+
+
+SIZE = 262_144
+
+
+@pytest.mark.parametrize("text", ["a" * SIZE, "a =" * (SIZE // 3), 'a="' * (SIZE // 3),
+                                  'a="' + '\\"' * (SIZE // 2)])  # fmt: skip
+def test_an_authorization_of_any_length_is_read_at_once(text: str) -> None:
+    """64 KB of letters took half a minute, from anybody who may register."""
+    assert read_answer("Digest " + text) is None
+
+
+@pytest.mark.parametrize("value", [
+    b"sip:a?b=c;" + b"a" * SIZE, b"<sip:a?b=c>;d=\"" + b'\\"' * (SIZE // 2), b"?" * SIZE,
+    b"<sip:a?" * (SIZE // 7), b'"' + b'\\"' * (SIZE // 2) + b"<sip:a?b=c>",
+])  # fmt: skip
+def test_a_uri_that_may_name_a_dialog_is_read_at_once(value: bytes) -> None:
+    class Nobody:
+        def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> None:
+            return None
+
+    block = b"Refer-To: " + value
+    assert replaces.Dialogs(Nobody()).pass_on(block, replaces.End(uri="sip:x")) == block
+
+
+def test_blanks_that_fold_nothing_are_read_at_once() -> None:
+    head = request("INVITE").replace(b"Subject", b"S")[:-2]
+    raw = head + b"Subject: a" + b" " * SIZE + b"b\nX: y\r\n\r\n"
+    assert Message(raw).bad == 0
+
+
+@pytest.mark.parametrize("text", ["@" + "sip:a:" * SIZE, "0" * SIZE, "a " * SIZE])
+def test_a_text_of_any_length_is_cut_before_it_is_logged(text: str) -> None:
+    shown = cleaner("masked")({"detail": text})["detail"]
+    assert len(shown) < 2 * LONGEST
+    assert shown.endswith(" ...")

@@ -1,0 +1,47 @@
+"""Who was refused, and how often: counts by reason and source since they were last told."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+MOST = 1000  # sources that are told apart at once, for all reasons together
+SHOWN = 10  # of each reason, those that were refused most
+
+
+@dataclass(frozen=True)
+class Told:
+    """What came of one reason: all of it, the sources that sent most, by their IP address, and how
+    much of it came from any other."""
+
+    reason: str
+    count: int
+    sources: dict[str, int]
+    others: int
+
+
+class Sources:
+    """The counts. Whoever sends from more addresses than there is room for is counted as others."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, bytes]] = Counter()
+        self._beyond: Counter[str] = Counter()
+
+    def count(self, reason: str, source: bytes) -> None:
+        key = reason, source
+        if key in self._counts or len(self._counts) < MOST:
+            self._counts[key] += 1
+        else:
+            self._beyond[reason] += 1
+
+    def take(self) -> list[Told]:
+        """What was counted since the last time, each reason once."""
+        counts, self._counts = self._counts, Counter()
+        beyond, self._beyond = self._beyond, Counter()
+        told = []
+        for reason in sorted({reason for reason, _ in counts} | beyond.keys()):
+            own = Counter({src: n for (known, src), n in counts.items() if known == reason})
+            shown = {src.decode("ascii", "replace"): n for src, n in own.most_common(SHOWN) if src}
+            total = own.total() + beyond[reason]
+            told.append(Told(reason, total, shown, total - sum(shown.values())))
+        return told
