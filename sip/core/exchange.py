@@ -365,5 +365,7 @@ class _Late:
 
 def _with_tag(value: bytes, old: bytes, new: bytes) -> bytes:
     """A To value with another tag."""
+    if not old:  # the null tag of a phone that gives none
+        return value + b";tag=" + new
     head, found, rest = value.rpartition(old)
     return head + new + rest if found else value + b";tag=" + new

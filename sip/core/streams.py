@@ -425,6 +425,7 @@ class Streams:
 class Reopened:
     """The way back to whose connection is lost: one is made when there is something to say."""
 
+    most = UNSENT_MAX
     reliable = True
     is_gone = False
 

@@ -78,6 +78,7 @@ class Line:
     via = b"SIP/2.0/UDP %s:%d" % (ENGINE[0].encode(), ENGINE[1])
     contact = b"sip:renvoi@%s:%d" % (ENGINE[0].encode(), ENGINE[1])
     local = ENGINE
+    most = 65_507  # bytes of a message
 
     def __init__(self, wire: Wire, host: str, port: int) -> None:
         self._wire, self.host, self.port = wire, host.encode(), port

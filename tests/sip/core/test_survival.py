@@ -7,6 +7,7 @@ import pytest
 from engine.registration.digest import read_answer
 from engine.telemetry.privacy import LONGEST, cleaner
 from sip import replaces
+from sip.core import streams
 from sip.core.message import Message
 from sip.core.udp import source_of
 from sip.names import address_of, place_of
@@ -79,6 +80,29 @@ async def test_a_from_of_nobody_that_is_no_address(sender: bytes) -> None:
         wish_of(Message(invite))  # type: ignore[arg-type]
 
 
+async def test_a_prack_of_an_early_dialog_after_one_without_a_tag() -> None:
+    """The tag to put another one in the place of was empty."""
+    with house() as home:
+        home.feed(request("INVITE", body=SDP, fields=("Supported: 100rel",)), CALLER)
+        invite = home.line(PHONE).sent[0]
+        reliable = ("Require: 100rel", "RSeq: 7")
+        home.feed(answer(invite, 183, tag="one", fields=reliable), PHONE)
+        home.feed(answer(invite, 180, tag=""), PHONE)
+        early = next(one for one in home.line(CALLER).sent if one.first(b"rseq") is not None)
+        rseq = (early.first(b"rseq") or b"").decode()
+        tag = early.to_tag.decode()
+        home.feed(request("PRACK", cseq=2, tag=tag, fields=(f"RAck: {rseq} 1 INVITE",)), CALLER)
+        relayed = home.line(PHONE).sent[-1]
+        assert (relayed.method, relayed.to_tag) == (b"PRACK", b"one")
+
+
+async def test_a_call_whose_connection_is_lost_is_answered_or_ends() -> None:
+    """The way back to whose connection is lost is a way as any other."""
+    for attribute in ("most", "reliable", "is_gone"):
+        assert hasattr(streams.Reopened, attribute)
+        assert hasattr(streams.Nowhere, attribute)
+
+
 SIZE = 262_144
 
 
@@ -104,7 +128,7 @@ def test_a_uri_that_may_name_a_dialog_is_read_at_once(value: bytes) -> None:
 
 def test_blanks_that_fold_nothing_are_read_at_once() -> None:
     head = request("INVITE").replace(b"Subject", b"S")[:-2]
-    raw = head + b"Subject: a" + b" " * SIZE + b"b\nX: y\r\n\r\n"
+    raw = head + b"Subject: a" + b" " * SIZE + b"b\nOdd: y\r\n\r\n"
     assert Message(raw).bad == 0
 
 
