@@ -41,6 +41,7 @@ def checkout_of(base: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="renvoi-base-") as directory:
         with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as tar:
             tar.extractall(directory, filter="data")
+        Subject(Path(directory)).compile()
         yield Path(directory)
 
 

@@ -9,7 +9,10 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.processes import BenchmarkError
+
 CHECKOUT = Path(__file__).resolve().parent.parent
+SWITCH = "RENVOI_SIP_CORE"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Subject:
 
     checkout: Path = CHECKOUT
     command: tuple[str, ...] | None = None  # {config} stands for the path of config.yaml
+    core: str | None = None  # the SIP core, as RENVOI_SIP_CORE has it; None = as for this process
 
     def argv(self, config: Path) -> list[str]:
         """The command that serves `config`. Raises BenchmarkError without an entry point."""
@@ -25,15 +29,36 @@ class Subject:
             return [part.replace("{config}", str(config)) for part in self.command]
         project = tomllib.loads((self.checkout / "pyproject.toml").read_text())
         module, _, function = project["project"]["scripts"]["renvoi"].partition(":")
-        own = self.checkout / ".venv" / "bin" / "python"
-        python = str(own) if own.exists() else sys.executable
         start = f"import sys; from {module} import {function}; sys.exit({function}())"
-        return [python, "-c", start, "serve", "--config", str(config)]
+        return [self._python, "-c", start, "serve", "--config", str(config)]
 
     def environment(self) -> dict[str, str]:
         """The environment, in which the checkout's packages win over installed ones."""
         environment = {k: v for k, v in os.environ.items() if k != "RENVOI_REDIS_URL"}
-        return environment | {"PYTHONPATH": str(self.checkout)}
+        if self.core is not None:
+            environment.pop(SWITCH, None)
+        chosen = {SWITCH: self.core} if self.core else {}
+        return environment | {"PYTHONPATH": str(self.checkout)} | chosen
+
+    def compile(self) -> None:
+        """Make what is compiled of this checkout, with the interpreter that is to serve it. Raises
+        BenchmarkError when that fails: an uncompiled core is ten times slower."""
+        if not (self.checkout / "setup.py").exists():
+            return
+        made = subprocess.run(
+            [self._python, "setup.py", "--quiet", "build_ext"],
+            cwd=self.checkout,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            raise BenchmarkError(f"{self.checkout}: not compiled: {made.stderr.strip()[-400:]}")
+
+    @property
+    def _python(self) -> str:
+        own = self.checkout / ".venv" / "bin" / "python"
+        return str(own) if own.exists() else sys.executable
 
 
 def machine(subject: Subject) -> dict[str, object]:

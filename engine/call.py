@@ -29,11 +29,11 @@ from rules.model import Condition, Line
 from rules.outcome import target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
-from sip.events import Acked, Ended, Refreshed
+from sip.events import Acked, Ended, Event, Refreshed
 from sip.farewell import Farewell
 from sip.replaces import names_dialogs
 from sip.stack import Outgoing
-from sip.state import ANSWERED, EARLY
+from sip.state import ANSWERED, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -171,6 +171,7 @@ class Call:
         """From the answer until one side hangs up, or the session is not refreshed any more."""
         caller, loop = self._caller, self._worker.loop
         self._meter()
+        caller.listener = self._hear
         deadline = loop.time() + self._worker.config.timers.max_call_s
         expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
         while True:
@@ -201,6 +202,16 @@ class Call:
             else:
                 self._ringing.on_late(event)
             event = None  # a standing call keeps no message
+
+    def _hear(self, event: Event) -> None:
+        """What the caller of a standing call says. Nobody is woken for an ACK that tells nothing
+        more."""
+        winner = self._caller.peer
+        told = winner is not None and winner.state is CONFIRMED
+        if told and isinstance(event, Acked) and self._mailbox.is_empty:
+            self.story.talks()
+        else:
+            self._mailbox.put(event)
 
     async def owe(self) -> None:
         """The call comes of a transfer of which the news came later: it pays what it owes, or ends

@@ -65,6 +65,11 @@ class Mailbox:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything that came was read."""
+        return not self._items
+
     def put(self, item: Item) -> None:
         self._items.append(item)
         self._wake()

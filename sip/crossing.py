@@ -99,7 +99,7 @@ def invite_block(
     for done in reversed(diverted):
         told = f"<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
         parts.append(b"Diversion: " + told.encode())
-    if diverted or not STORY.isdisjoint(message.names):
+    if diverted or message.has_any(STORY):
         before = privacy.story(message, b"diversion", to_trusted=trusted)
         parts += [b"Diversion: " + entry for entry in before]
         if trusted or not privacy.wish_of(message).history:

@@ -26,7 +26,7 @@ def without_tag(value: bytes) -> bytes:
 
 def q850_cause(message: Message | None) -> int | None:
     """The ISUP cause of the Reason header (RFC 3326), None without one."""
-    if message is None or message.head.lower().find(b"reason") < 0:
+    if message is None or message.first(b"reason") is None:
         return None
     for value in entries(message, b"reason"):
         protocol, semicolon, rest = value.partition(b";")

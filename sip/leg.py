@@ -138,7 +138,7 @@ class Leg:
         at an address of the trust domain, and the message came from one. That it came through one
         is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
         trusted = self._endpoint.trusted
-        if wire.source() not in trusted or VOUCHED.isdisjoint(message.names):
+        if wire.source() not in trusted or not message.has_any(VOUCHED):
             return False  # or it says nothing that would have to be believed
         place = place_of(uri)
         return place.host.encode() in trusted if is_address(place) else direct

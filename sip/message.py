@@ -91,6 +91,10 @@ class Message:
             found = self.names
         return found.get(name)
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether it has a header field of one of these names (in lower case, full length)."""
+        return not names.isdisjoint(self.names)
+
     @property
     def names(self) -> dict[bytes, bytes]:
         """The full lower-case names of its header fields, each with its first value."""

@@ -100,6 +100,7 @@ def is_address(place: Place) -> bool:
 
 
 @lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)
 def address_of(place: Place) -> Address | None:
     """The server of a place that is named by its IP address; None for a name."""
     if not is_address(place):

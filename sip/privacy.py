@@ -27,6 +27,9 @@ from sip.message import Message
 # Who is called how often by whom: RFC 5806, RFC 7044. Entries have marks of their own.
 STORY = frozenset((b"diversion", b"history-info"))
 
+# Where privacy is asked for, but for an anonymous From.
+ASKING = frozenset((b"privacy", b"remote-party-id"))
+
 # Names whoever sends the message: hidden from phones when the number is withheld (RFC 3323 5.1,
 # RFC 3325 7, RFC 8224 12.1: a PASSporT holds the number; RFC 3892, RFC 6442).
 NAMING = STORY | frozenset(
@@ -133,7 +136,7 @@ def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> byt
         return message.passing(out)
     wish = wish_of(message)
     out = union(out, INSIDE if wish is NO_WISH else _hidden(*wish[:3]))
-    if wish.digits or not STORY.isdisjoint(message.names):
+    if wish.digits or message.has_any(STORY):
         return b"\r\n".join(_told(message, out, wish))
     return message.passing(out)
 

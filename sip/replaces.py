@@ -90,7 +90,12 @@ class End(NamedTuple):
 def names_dialogs(message: Message) -> bool:
     """A quick look: whether a message may name a dialog, be it inside a URI."""
     first = message.first
-    return any(first(name) is not None for name in NAMING) or message.head.find(b"?") >= 0
+    return (
+        message.head.find(b"?") >= 0
+        or first(b"replaces") is not None
+        or first(b"join") is not None
+        or first(b"target-dialog") is not None
+    )
 
 
 def parse(value: bytes) -> DialogName | None:

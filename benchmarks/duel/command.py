@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmarks.cases import Settings
 from benchmarks.ceiling import lossless
 from benchmarks.duel.cases import CASES
-from benchmarks.duel.contenders import PEERS, RENVOI
+from benchmarks.duel.contenders import CORES, PEERS, RENVOI
 from benchmarks.duel.match import Slot, affordable_rate, find_ceiling, measure_slot, stand
 from benchmarks.duel.ratios import FIGURES, HIGHEST, Ratio, ratios, table
 from benchmarks.figures import Result, header, row
@@ -20,6 +20,7 @@ from benchmarks.load import report
 from benchmarks.processes import take_cores
 from benchmarks.subject import CHECKOUT, Subject, machine
 
+CONTENDERS = (*PEERS, *CORES)
 USUAL_PEERS = ("kamailio", "kamailio-htable", "sippy")
 OTHERS = ("ceiling", "memory")  # what is searched or held, besides the cases
 _DISTURBED = 0.1  # share of a run in which others had the contender's core
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--peers", default=",".join(USUAL_PEERS), help=f"of {', '.join(PEERS)}")
+    made.add_argument("--peers", default=",".join(USUAL_PEERS), help=f"of {', '.join(CONTENDERS)}")
     made.add_argument("--case", action="append", help=f"of {', '.join((*CASES, *OTHERS))}; all")
     made.add_argument("--rounds", type=int, help="times that each is run (3; quick: 1)")
     made.add_argument(
@@ -62,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     options = usage.parse_args(argv)
     peers = [name for name in options.peers.split(",") if name]
     for name in peers:
-        if name not in PEERS:
+        if name not in CONTENDERS:
             usage.error(f"--peers: unknown (got {name})")
     cases = options.case or [*CASES, *OTHERS]
     for name in cases:

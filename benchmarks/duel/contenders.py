@@ -88,6 +88,8 @@ class Sippy:
 
 
 RENVOI = "renvoi"
+# Renvoi again, on a SIP core of which it is said which.
+CORES: Mapping[str, str] = {"renvoi-own": "own", "renvoi-python": "python", "renvoi-pjsip": ""}
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from benchmarks.cases import Bench, Settings, measure, settle
 from benchmarks.ceiling import lossless, search
 from benchmarks.duel.cases import AFTER_S, CASES, Case
-from benchmarks.duel.contenders import PEERS, RENVOI, DuelRig
+from benchmarks.duel.contenders import CORES, PEERS, DuelRig
 from benchmarks.figures import Result, percentile
 from benchmarks.load import Plan, Run, run
 from benchmarks.processes import BenchmarkError
@@ -53,8 +53,10 @@ class Slot:
 
     def rig(self, settings: Settings) -> DuelRig:
         """A fresh rig with the contender on it."""
-        peer = None if self.contender == RENVOI else PEERS[self.contender]
-        return DuelRig(settings.subject, peer, self.case, cores=settings.cores)
+        subject = settings.subject
+        if self.contender in CORES:
+            subject = replace(subject, core=CORES[self.contender])
+        return DuelRig(subject, PEERS.get(self.contender), self.case, cores=settings.cores)
 
 
 def affordable_rate(contender: str, settings: Settings) -> float:

@@ -21,7 +21,7 @@ from sip.crossing import crossing
 from sip.events import Answered, Ended
 from sip.farewell import NOTHING, Farewell
 from sip.names import is_address, place_of
-from sip.privacy import NO_WISH, VOUCHED, kept
+from sip.privacy import ASKING, NO_WISH, VOUCHED, kept
 from sip.replaces import End, names_dialogs
 from sip.state import ENDED, State
 
@@ -159,8 +159,8 @@ class Leg:
         """A message of this leg's far end, which was received just now, marked with whether it is
         believed and with what its sender wants kept private, as it said then or before."""
         message.untrusted = not self._believes(message)
-        # Whatever asks for privacy later than the INVITE has that word in it.
-        if self.wish is not NO_WISH or message.head.lower().find(b"privacy") >= 0:
+        # Later than in the INVITE it is asked for in these fields only.
+        if self.wish is not NO_WISH or message.has_any(ASKING):
             self.wish = message.wish = kept(self.wish, message)  # type: ignore[arg-type]
         return message
 
@@ -173,7 +173,7 @@ class Leg:
         at an address of the trust domain, and the message came from one. That it came through one
         is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
         trusted = self._endpoint.trusted
-        if message.way.host not in trusted or VOUCHED.isdisjoint(message.names):
+        if message.way.host not in trusted or not message.has_any(VOUCHED):
             return False  # or it says nothing that would have to be believed
         place = place_of(uri)
         return place.host.encode() in trusted if is_address(place) else direct

@@ -129,6 +129,17 @@ def _place(
     return (first * by + middle * 61 + last * 5 + cython.cast(cython.int, end - start) * 37) & 4095
 
 
+@cython.cfunc
+def _beside(names: frozenset[bytes]) -> bytes:
+    """For each kind 1 when it is none of these names."""
+    table: bytes | None = _passing.get(names)
+    if table is None:
+        table = bytes(name not in names for name in _NAMED)
+        if len(_passing) < _REMEMBERED:
+            _passing[names] = table
+    return table
+
+
 def _perfect() -> tuple[int, bytes]:
     """A factor that gives each known name a place of its own, and the table of places."""
     by: cython.int
@@ -692,13 +703,20 @@ class Message:
                 return True
         return False
 
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether it has a header field of one of these names (in lower case, full length)."""
+        table: bytes = _beside(names)
+        i: cython.int
+        kind: cython.int
+        for i in range(self._count):
+            kind = self._kind[i]
+            if (not table[kind]) if kind != OTHER else self._name(i) in names:
+                return True
+        return False
+
     def passing(self, hop: frozenset[bytes]) -> bytes:
         """The header fields that cross the engine, as text: all whose name is not in `hop`."""
-        table: bytes | None = _passing.get(hop)
-        if table is None:
-            table = bytes(name not in hop for name in _NAMED)
-            if len(_passing) < _REMEMBERED:
-                _passing[hop] = table
+        table: bytes = _beside(hop)
         parts: list[bytes] = []
         i: cython.int
         first: cython.int = -1

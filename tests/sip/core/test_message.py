@@ -3,6 +3,7 @@ RFC 4475)."""
 
 import pytest
 
+import sip.message
 from sip.core.message import FIELDS, Message
 from sip.crossing import HOP, crossing
 
@@ -187,6 +188,25 @@ def test_what_passes_is_byte_for_byte_what_came() -> None:
     assert [name for name, _, _ in message.fields][5:9] == [
         b"x-odd", b"subject", b"unknown", b"organization",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("reader", [Message, sip.message.Message])
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        (b"Privacy: id", b"privacy"),
+        (b"PRIVACY : id", b"privacy"),
+        (b"X-Odd: 1", b"x-odd"),
+        (b"x-ODD:1", b"x-odd"),
+        (b"k: timer", b"supported"),
+        (b"Supported: timer", b"supported"),
+    ],
+)
+def test_a_field_is_known_by_any_of_its_names(reader: type, field: bytes, name: bytes) -> None:
+    message = reader(text(*FIVE, field))
+    assert message.has_any(frozenset((b"identity", name)))
+    assert not message.has_any(frozenset((b"identity", b"x-other", b"k")))
+    assert not reader(text()).has_any(frozenset((b"identity", name)))
 
 
 def test_runs_of_passing_fields_keep_their_order() -> None:
