@@ -8,7 +8,7 @@ nowhere else (RFC 3261 25.1).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cython
 
@@ -55,6 +55,9 @@ class Uri(NamedTuple):
 
 
 NOWHERE = Span(0, 0, 0)
+# What a named tuple's own constructor calls, without the interpreter: three messages of a call
+# make a dozen of them.
+_made: Any = cython.declare(object, tuple.__new__)
 
 # -- tokens and numbers
 
@@ -228,7 +231,7 @@ def name_addr(v: bytes) -> Span:
         close = seek(v, ord(">"), i)
         if close == end or close == i + 1:
             return NOWHERE
-        return Span(i + 1, close, close + 1)
+        return _made(Span, (i + 1, close, close + 1))
     start = 0
     while start < i and _blank(v[start]):
         start += 1
@@ -237,7 +240,7 @@ def name_addr(v: bytes) -> Span:
         close -= 1
     if close == start or v[start] == ord('"'):
         return NOWHERE
-    return Span(start, close, i)
+    return _made(Span, (start, close, i))
 
 
 @cython.ccall
@@ -352,7 +355,7 @@ def via(v: bytes, any_version: cython.bint = False) -> Via | None:
         i = host_end
     if i < end and v[i] != ord(";") and v[i] != ord(",") and not _blank(v[i]):
         return None
-    return Via(transport, start, i, cut(v, start, host_end), port)
+    return _made(Via, (transport, start, i, cut(v, start, host_end), port))
 
 
 # -- URI and its equivalence (RFC 3261 19.1)
