@@ -231,7 +231,8 @@ def name_addr(v: bytes) -> Span:
         close = seek(v, ord(">"), i)
         if close == end or close == i + 1:
             return NOWHERE
-        return _made(Span, (i + 1, close, close + 1))
+        inside: Span = _made(Span, (i + 1, close, close + 1))
+        return inside
     start = 0
     while start < i and _blank(v[start]):
         start += 1
@@ -240,7 +241,8 @@ def name_addr(v: bytes) -> Span:
         close -= 1
     if close == start or v[start] == ord('"'):
         return NOWHERE
-    return _made(Span, (start, close, i))
+    bare: Span = _made(Span, (start, close, i))
+    return bare
 
 
 @cython.ccall
@@ -355,7 +357,8 @@ def via(v: bytes, any_version: cython.bint = False) -> Via | None:
         i = host_end
     if i < end and v[i] != ord(";") and v[i] != ord(",") and not _blank(v[i]):
         return None
-    return _made(Via, (transport, start, i, cut(v, start, host_end), port))
+    made: Via = _made(Via, (transport, start, i, cut(v, start, host_end), port))
+    return made
 
 
 # -- URI and its equivalence (RFC 3261 19.1)
