@@ -65,6 +65,7 @@ class Dialog:
     routes: Any = cython.declare(object, visibility="public")
     way: Any = cython.declare(object, visibility="public")
     bye: Any = cython.declare(object, visibility="public")  # that waits for its answer in it
+    twin: Any = cython.declare(object, visibility="public")  # after a REFER (late.py)
     sent: int = cython.declare(cython.longlong, visibility="public")
     seen: int = cython.declare(cython.longlong, visibility="public")
     is_confirmed: bool = cython.declare(cython.bint, visibility="public")
@@ -78,7 +79,7 @@ class Dialog:
         self.contact = contact
         self.remote = self.remote_tag = self.target = b""
         self.routes = ()
-        self.way = self.bye = self._uri = self._lines = None
+        self.way = self.bye = self.twin = self._uri = self._lines = None
         self.sent = 0
         self.seen = -1
         self.is_confirmed = False

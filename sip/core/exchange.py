@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sip import session, unrelayed
 from sip.bodies import body_told
 from sip.core.dialog import Dialog
+from sip.core.late import introduce
 from sip.core.message import Message
 from sip.core.transaction import Client, Server
 from sip.crossing import crossing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 RETRY_LATER = b"Retry-After: 3"
 _AS_IT_IS: frozenset[bytes] = frozenset()
 _REFER_TO = frozenset((b"refer-to",))
+TIMER_C_MS = 181_000  # RFC 3261 16.6 11: more than three minutes
 MOST_AT_ONCE = 20  # requests of one side that wait for their answer
 REFRESHES = (b"INVITE", b"UPDATE")  # their Contacts are where the dialog goes from now on
 
@@ -143,6 +145,8 @@ class Exchanges:
         exchange.quiet = exchange.invite and requires_100rel(message)  # type: ignore[arg-type]
         peer = leg.peer
         assert peer is not None  # _refusal saw to it
+        if method == b"REFER":
+            introduce(leg, peer)
         if exchange.invite:
             leg.layer.respond(server, 100)
         self._relay(exchange, peer, message)
@@ -274,6 +278,8 @@ class Exchanges:
             return
         exchange.client = client
         self.sent[client] = exchange
+        if exchange.invite:
+            leg.layer.wheel.after(_TimerC(client), TIMER_C_MS)
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
         """A response on the peer's side; without a message the end of all hope."""
@@ -342,6 +348,19 @@ class Exchanges:
             client.user = _Late(layer, dialog) if exchange.invite else None
             if exchange.invite:
                 client.bound()
+
+
+class _TimerC:
+    """Gives a relayed INVITE up that nobody answers (RFC 3261 16.8): a CANCEL, and 408 to who
+    asked when 64*T1 bring no final response either."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def on_tick(self, tick: int) -> None:
+        self._client.cancel()
 
 
 class _Late:

@@ -17,7 +17,7 @@ from os import urandom
 from typing import TYPE_CHECKING, Any
 
 from sip import unrelayed
-from sip.core import bye
+from sip.core import bye, late
 from sip.core.dialog import Dialog, new_branch, response
 from sip.core.message import Message
 from sip.core.timers import Wheel
@@ -81,7 +81,9 @@ class _Lapse:
         self._past, self._tag = past, tag
 
     def on_tick(self, tick: int) -> None:
-        self._past.pop(self._tag, None)
+        dialog = self._past.pop(self._tag, None)
+        if dialog is not None and dialog.twin is not None:
+            late.forget(dialog)
 
 
 class Layer:
@@ -310,6 +312,8 @@ class Layer:
                 self.respond(self.serve(message, way, key), 200)
                 if past.bye is not None:
                     past.bye.answer(200)  # both hung up at once
+            elif past is not None and past.twin is not None and past.is_of(message):
+                self._after_the_end(message, way, key, past)
             else:  # without a transaction: whoever makes tags up costs nothing
                 self.refuse(message, way, 481)
             return
@@ -329,6 +333,21 @@ class Layer:
         else:
             leg.on_request(method, server, message)
 
+    def _after_the_end(self, message: Message, way: Any, key: bytes, past: Dialog) -> None:
+        """A request in a dialog that is over, and had a transfer in it."""
+        if not self._may_speak(past.twin, message, way):
+            return
+        server = self.serve(message, way, key)
+        if message.method != b"NOTIFY":
+            self.respond(server, 481)
+        elif message.cseq <= past.seen:  # 12.2.2
+            self.respond(server, 500)
+        elif message.max_forwards == 0:
+            self.respond(server, 483)
+        else:
+            past.seen = message.cseq
+            late.Notice(self, server, past.twin, message)
+
     def _in_early_dialog(self, message: Message, server: Server) -> None:
         """A request in an early dialog that nobody follows any more, though it stands: another
         phone behind the contact has shown a sign later."""
@@ -342,7 +361,7 @@ class Layer:
             code, fields = 500, unrelayed.retry_after()  # for want of a Contact (RFC 3311 5.2)
         self.respond(server, code, fields=fields)
 
-    def _may_speak(self, leg: Leg, message: Message, way: Any) -> bool:
+    def _may_speak(self, leg: Leg | late.Twin, message: Message, way: Any) -> bool:
         """Whether who sent a request has a part in the dialog; who has not is answered here."""
         known = self.speakers.may_speak(leg, way)
         if known:
@@ -392,6 +411,8 @@ class Layer:
         if len(self.past) < MOST_PAST:
             self.past[dialog.local_tag] = dialog
             self.wheel.after(_Lapse(self.past, dialog.local_tag), PAST_MS)
+        elif dialog.twin is not None:
+            late.forget(dialog)
 
     def serve(self, message: Message, way: Any, key: bytes) -> Server:
         """A server transaction for a request, which is answered where 18.2.2 says."""

@@ -17,6 +17,7 @@ from sip.names import Names, is_address, place_of
 from sip.peers import Peers
 
 if TYPE_CHECKING:
+    from sip.core.late import Twin
     from sip.core.leg import Leg
 
 
@@ -27,7 +28,7 @@ class Speakers:
         self._trusted = trusted
         self._names = names
 
-    def may_speak(self, leg: Leg, way: Any) -> bool | None:
+    def may_speak(self, leg: Leg | Twin, way: Any) -> bool | None:
         """Whether a leg's far end, or a proxy on the way to it, is there; None while a name on the
         way is being looked up. Trusted peers cost one look into a dictionary."""
         if way.host in self._trusted():
@@ -51,7 +52,7 @@ class Speakers:
         return None if asked else False
 
 
-def _hops(leg: Leg) -> Iterator[str]:
+def _hops(leg: Leg | Twin) -> Iterator[str]:
     """Where requests to the far end go: its Contact and the route set, as the dialog has them now,
     and what was dialled."""
     dialog = leg.dialog

@@ -55,6 +55,26 @@ async def the_timer_starts_at_the_first_ringing_and_only_there(stage: Stage) -> 
 
 
 @batch
+async def a_phone_that_says_183_for_ever_is_given_up(stage: Stage) -> None:
+    """What RFC 3261 16.6 has timer C for: each 183 is no reason to wait longer."""
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+
+    async def insist() -> None:
+        while True:
+            ring.respond(183)
+            await asyncio.sleep(0.5)
+
+    insisting = asyncio.create_task(insist())
+    try:
+        await ring.receive("CANCEL", wait_s=MAX_RING_S + 3)
+    finally:
+        insisting.cancel()
+    await call.receive(480)
+
+
+@batch
 async def the_line_is_cancelled_and_the_target_called_without_waiting(stage: Stage) -> None:
     line, target, call, ring, _ = await ringing(stage)
     ring.automatic.discard("CANCEL")

@@ -77,6 +77,37 @@ async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way:
     await stage.ended(call.call_id, outcome="answered")
 
 
+@WAYS
+async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
+    stage: Stage, way: str
+) -> None:
+    _, call, ring = await talk(stage)
+    referrer, referee = (call, ring) if way == "from_the_caller" else (ring, call)
+    referrer.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
+    referee.respond(202, to=await referee.receive("REFER"))
+    await referrer.receive(202, "REFER")
+    await part(referrer, referee)
+    await stage.ended(call.call_id, outcome="answered")
+    await notify(referee, referrer, b"SIP/2.0 180 Ringing\r\n", "active;expires=60")
+    # Its answer counts: 481 ends the subscription.
+    event = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
+    referee.request("NOTIFY", headers=event)
+    referrer.respond(481, to=await referrer.receive("NOTIFY"))
+    await referee.receive(481, "NOTIFY")
+    for method in ("INFO", "MESSAGE", "INVITE"):
+        referee.request(method)
+        await referee.receive(481, method)
+    assert not referrer.requests("INFO")
+
+
+async def test_without_a_transfer_nothing_crosses_after_the_end(stage: Stage) -> None:
+    _, call, ring = await talk(stage)
+    await part(call, ring)
+    ring.request("NOTIFY", headers=[("Event", "refer"), ("Subscription-State", "active")])
+    await ring.receive(481, "NOTIFY")
+    assert not call.requests("NOTIFY")
+
+
 @pytest.mark.parametrize("code", [405, 603])
 async def test_a_refused_transfer_leaves_the_call_standing(stage: Stage, code: int) -> None:
     _, call, ring = await talk(stage)
