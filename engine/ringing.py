@@ -25,6 +25,7 @@ from sip.address import Address
 from sip.bodies import body_told
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
+from sip.features import features
 from sip.message import Message
 from sip.names import same_place
 from sip.replaces import End, May, anybody, names_dialogs
@@ -206,6 +207,7 @@ class Ringing:
                 server=branch.server,
                 trusted=branch.trusted,
                 alone=branch.alone,
+                features=features(invite, to_trusted=branch.trusted),
                 listener=self._mailbox.put,
             )
         except DialError as error:

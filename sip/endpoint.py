@@ -326,6 +326,7 @@ class Endpoint:
         call: str = "",
         trusted: bool = True,
         alone: bool = False,
+        features: bytes = b"",
         listener: Callable[[Any], None],
     ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,

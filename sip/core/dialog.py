@@ -160,6 +160,7 @@ class Dialog:
         fields: bytes = b"",
         body: bytes = b"",
         content_type: bytes = b"",
+        features: bytes = b"",
     ) -> bytes:
         """A request of ours. `fields` is header text without its last line end."""
         uri, via, routes, local, remote, call_id = parts
@@ -169,7 +170,7 @@ class Dialog:
             b"\r\nCall-ID: ", call_id, b"\r\nCSeq: %d " % cseq, method, b"\r\n",
         ]  # fmt: skip
         if method in WITH_CONTACT:
-            out += (b"Contact: <", self.contact, b">\r\n")
+            out += (b"Contact: <", self.contact, b">", features, b"\r\n")
         if fields:
             out += (fields, b"\r\n")
         if body:
@@ -192,6 +193,7 @@ def response(
     fields: bytes = b"",
     body: bytes = b"",
     content_type: bytes = b"",
+    features: bytes = b"",
 ) -> bytes:
     """A response of a server transaction. `tag` is our To tag, `routes` the Record-Route fields,
     `fields` header text without its last line end."""
@@ -205,7 +207,7 @@ def response(
     if 100 < code < 300:
         out.append(routes)
         if contact and server.method in WITH_CONTACT:
-            out += (b"Contact: <", contact, b">\r\n")
+            out += (b"Contact: <", contact, b">", features, b"\r\n")
     if fields:
         out += (fields, b"\r\n")
     if body:

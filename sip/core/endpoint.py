@@ -227,12 +227,14 @@ class Endpoint:
         call: str = "",
         trusted: bool = True,
         alone: bool = False,
+        features: bytes = b"",
         listener: Callable[[Any], None],
     ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
         `routes` Route values such as "<sip:edge;lr>". `server` is where to send it, None when the
         first hop is an IP address. `call` is the Call-ID of its caller, for
-        traces. `alone` says that no other target can follow.
+        traces. `alone` says that no other target can follow; `features` are parameters of our
+        Contact (features.py).
 
         Raises DialError when it cannot be made, TooLarge when it fits no packet; a failure to send
         comes as a Failed event.
@@ -255,7 +257,9 @@ class Endpoint:
         dialog.way = way
         dialog.sent = 1
         parts = dialog.parts(branch)
-        request = dialog.request(b"INVITE", parts, 1, max_forwards, block, body, content_type)
+        request = dialog.request(
+            b"INVITE", parts, 1, max_forwards, block, body, content_type, features
+        )
         if len(request) > way.most:
             raise TooLarge(f"the INVITE to {uri!r} fits no packet: {len(request)} bytes")
         leg = Outgoing(self, dialog, uri, routes)

@@ -19,6 +19,7 @@ from sip.core.transaction import Client, Server
 from sip.crossing import crossing
 from sip.events import Refreshed
 from sip.farewell import NOTHING, Farewell
+from sip.features import features
 from sip.headers import requires_100rel
 from sip.replaces import End
 from sip.settings import TooLarge
@@ -267,6 +268,7 @@ class Exchanges:
                 body=body,
                 content_type=kind,
                 max_forwards=message.max_forwards - 1,
+                features=features(message, to_trusted=leg.trusted),  # type: ignore[arg-type]
             )
         except TooLarge:
             exchange.answer(513, None)

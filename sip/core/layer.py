@@ -455,11 +455,12 @@ class Layer:
         fields: bytes = b"",
         body: bytes = b"",
         content_type: bytes = b"",
+        features: bytes = b"",
     ) -> bool:
         """Send a response of a server transaction; False if it is too late, or cannot be sent."""
         data = response(
             server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
-            fields=fields, body=body, content_type=content_type,
+            fields=fields, body=body, content_type=content_type, features=features,
         )  # fmt: skip
         if len(data) > server.way.most:
             return False
@@ -501,6 +502,7 @@ class Layer:
         body: bytes = b"",
         content_type: bytes = b"",
         max_forwards: int = 70,
+        features: bytes = b"",
     ) -> Client | None:
         """Send a request in a dialog; None when it cannot be sent. Raises TooLarge."""
         way = self.way_of(dialog)
@@ -508,7 +510,7 @@ class Layer:
         dialog.sent += 1
         parts = dialog.parts(branch)
         data = dialog.request(
-            method, parts, dialog.sent, max_forwards, fields, body, content_type
+            method, parts, dialog.sent, max_forwards, fields, body, content_type, features
         )
         if len(data) > way.most:
             raise TooLarge(f"a request of {len(data)} bytes fits no packet")

@@ -20,6 +20,7 @@ from sip.core.message import Message
 from sip.crossing import crossing
 from sip.events import Answered, Ended
 from sip.farewell import NOTHING, Farewell
+from sip.features import features
 from sip.names import is_address, place_of
 from sip.privacy import ASKING, NO_WISH, VOUCHED, kept
 from sip.replaces import End, names_dialogs
@@ -186,7 +187,7 @@ class Leg:
         not sent at all, other responses without what crosses."""
         dialog = self.dialog  # None: a BYE that waited for its answer
         tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
-        phrase = body = kind = b""
+        phrase = body = kind = able = b""
         own = extra
         if message is not None:
             if message.lost and 200 <= code < 300:
@@ -197,9 +198,11 @@ class Leg:
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
             body, kind = body_told(message, to_trusted=self.trusted)
             phrase = message.phrase
+            if code < 300:
+                able = features(message, to_trusted=self.trusted)
         is_sent = self._layer.respond(
             server, code, tag=tag, phrase=phrase, contact=contact,
-            routes=routes, fields=extra, body=body, content_type=kind,
+            routes=routes, fields=extra, body=body, content_type=kind, features=able,
         )  # fmt: skip
         if is_sent or message is None or 200 <= code < 300 or server.is_answered:
             return is_sent

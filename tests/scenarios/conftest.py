@@ -29,7 +29,7 @@ def pytest_runtest_makereport(
 
 
 # Until there is one core: what PJSIP cannot do, for its 4,000 bytes a message.
-OWN_CORE_ONLY = ("test_large_messages", "test_message_bytes")
+OWN_CORE_ONLY = ("test_features", "test_large_messages", "test_message_bytes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

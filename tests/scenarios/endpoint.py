@@ -173,7 +173,8 @@ class Call:
         lines = [("Via", via) for via in request.every("Via")]
         lines += [("Record-Route", route) for route in request.every("Record-Route")]
         lines += [("From", request.one("From")), ("To", local), ("Call-ID", self.call_id)]
-        lines += [("CSeq", request.one("CSeq")), ("Contact", f"<{self.endpoint.uri()}>")]
+        contact = f"<{self.endpoint.uri()}>{self.endpoint.features}"
+        lines += [("CSeq", request.one("CSeq")), ("Contact", contact)]
         lines += headers
         if body:
             lines.append(("Content-Type", content_type))
@@ -252,7 +253,7 @@ class Call:
             *self.routes,
         ]
         if method in ("INVITE", "UPDATE"):
-            lines.append(("Contact", f"<{self.endpoint.uri()}>"))
+            lines.append(("Contact", f"<{self.endpoint.uri()}>{self.endpoint.features}"))
         lines += headers
         if body:
             lines.append(("Content-Type", content_type))
@@ -274,6 +275,7 @@ class Endpoint(asyncio.DatagramProtocol):
         self.heard: list[Message] = []  # everything that came to this socket
         self._transport: asyncio.DatagramTransport | None = None
         self._arrivals: Mailbox[Call] = Mailbox()
+        self.features = ""  # parameters of its Contact
         self.host, self.port = "", 0  # as Via and Contact show them
         self.rport = True
 
@@ -349,7 +351,7 @@ class Endpoint(asyncio.DatagramProtocol):
             ("Max-Forwards", str(max_forwards)),
         ]
         if contact:
-            lines.append(("Contact", f"<{self.uri(caller)}>"))
+            lines.append(("Contact", f"<{self.uri(caller)}>{self.features}"))
         lines += [*headers, ("Allow", METHODS)]
         if body:
             lines.append(("Content-Type", content_type))

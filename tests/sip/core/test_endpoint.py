@@ -358,3 +358,20 @@ async def test_an_exception_ends_nothing_and_is_answered_500_once() -> None:
     assert [str(error) for error in home.errors] == ["oops"]
     home.feed(request("OPTIONS"), CALLER)
     assert home.line(CALLER).heard() == ["500", "200"]
+
+
+async def test_a_reinvite_that_only_rings_is_given_up() -> None:
+    """RFC 3261 16.8: CANCEL after three minutes, and 408 when nothing follows it."""
+    with house() as home:
+        tag = talk(home)
+        caller, phone = home.line(CALLER), home.line(PHONE)
+        home.feed(request("INVITE", tag=tag, cseq=5, body=SDP), CALLER)
+        home.feed(answer(phone.sent[0], 183), PHONE)
+        home.pass_time(100_000)
+        home.feed(answer(phone.sent[0], 183), PHONE)
+        assert phone.heard() == ["INVITE"]
+        home.pass_time(82_000)
+        assert phone.sent[1].method == b"CANCEL"
+        home.feed(answer(phone.sent[1], 200), PHONE)
+        home.pass_time(33_000)
+        assert caller.sent[-1].status == 408

@@ -1,0 +1,39 @@
+"""What a Contact says of its user agent (RFC 3840), on the way through. Pure functions on bytes."""
+
+from __future__ import annotations
+
+import re
+
+from sip.grammar import name_addr
+from sip.message import Message
+from sip.privacy import wish_of
+
+# RFC 3840 9, and those registered since (RFC 4569). All others begin with "+".
+BASE = frozenset(
+    b"audio automata class duplex data control mobility description events priority methods "
+    b"extensions schemes application video language type isfocus actor text".split()
+)
+_PARAMETER = re.compile(
+    rb'[ \t]*;[ \t]*([^\s;=,"<>]+)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^\s;,"<>]+))?'
+)
+
+
+def features(message: Message, *, to_trusted: bool) -> bytes:
+    """The feature parameters of the first Contact, as they were written: for our own Contact on
+    the other side. What belongs to the address or its registration (q, expires, reg-id, ob, GRUUs)
+    stays. Of who wants to be private no phone is told more than what the agent can do: no
+    `description`, no `+sip.instance` (RFC 3323 4.1.1.3, RFC 5626 4.1)."""
+    value = message.first(b"contact")
+    if not value or value.endswith(b">"):
+        return b""
+    text = name_addr(value).parameters
+    wish = wish_of(message)
+    private = not to_trusted and (wish.number or wish.user)
+    told, at = [], 0
+    while (part := _PARAMETER.match(text, at)) is not None:
+        at = part.end()
+        name = part[1].lower()
+        names_it = name == b"description" or name[:1] == b"+"
+        if (name in BASE or name[:1] == b"+") and not (private and names_it):
+            told.append(part[0].strip())
+    return b"".join(told)

@@ -1,0 +1,78 @@
+"""What a Contact says of its user agent (RFC 3840) crosses, onto the engine's own Contact."""
+
+from __future__ import annotations
+
+from tests.scenarios.endpoint import Call, Endpoint
+from tests.scenarios.expect import part
+from tests.scenarios.message import Message
+from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+
+CALLER = (
+    ';audio;Video;isfocus;methods="INVITE,BYE";+sip.instance="<urn:uuid:0C67446E>"'
+    ';description="<a, \\"b\\">";+g.3gpp.icsi-ref="urn%3Aurn-7"'
+)
+PHONE = ';isfocus;automata;+sip.rendering="no"'
+STAYS = ";expires=60;reg-id=1;q=0.5;ob"
+
+
+def told(message: Message) -> str:
+    """The parameters of a Contact."""
+    return message.one("Contact").partition(">")[2]
+
+
+async def ringing(stage: Stage, **more: object) -> tuple[Call, Call, Endpoint, Endpoint]:
+    caller, phone = await stage.endpoint(), await stage.endpoint()
+    caller.features, phone.features = STAYS + CALLER, PHONE + STAYS
+    line = stage.line(to=[phone.uri()])
+    call = caller.start(stage.engine.address, line, **more)  # type: ignore[arg-type]
+    return call, await phone.incoming(), caller, phone
+
+
+async def test_features_cross_in_both_directions(stage: Stage) -> None:
+    call, ring, caller, phone = await ringing(stage)
+    assert told(ring.first) == CALLER
+    ring.respond(180)
+    assert told(await call.receive(180)) == PHONE
+    ring.respond(200, body=ANSWER_BYTES)
+    answer = await call.receive(200)
+    assert told(answer) == PHONE
+    call.ack(answer)
+    await ring.receive("ACK")
+    caller.features, phone.features = ";audio", ";video;isfocus"
+    for asker, asked, there, here in (
+        (call, ring, ";audio", ";video;isfocus"),
+        (ring, call, ";video;isfocus", ";audio"),
+    ):
+        for method in ("INVITE", "UPDATE"):
+            asker.request(method, body=OFFER_BYTES)
+            request = await asked.receive(method)
+            assert told(request) == there
+            asked.respond(200, to=request, body=ANSWER_BYTES)
+            final = await asker.receive(200, method)
+            assert told(final) == here
+            if method == "INVITE":
+                asker.ack(final)
+                await asked.receive("ACK")
+    await part(call, ring)
+
+
+async def test_without_features_a_contact_stays_bare(stage: Stage) -> None:
+    line, phone = await stage.line_with_phone()
+    call = await stage.call(line)
+    ring = await phone.incoming()
+    assert told(ring.first) == ""
+    ring.respond(200, body=ANSWER_BYTES)
+    answer = await call.receive(200)
+    assert told(answer) == ""
+    call.ack(answer)
+    await ring.receive("ACK")
+    await part(call, ring)
+
+
+async def test_nothing_names_who_withholds_the_number(stage: Stage) -> None:
+    call, ring, _, _ = await ringing(stage, headers=[("Privacy", "id")])
+    assert told(ring.first) == ';audio;Video;isfocus;methods="INVITE,BYE"'
+    ring.respond(200, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    await part(call, ring)
