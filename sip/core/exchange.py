@@ -15,7 +15,8 @@ from sip.bodies import body_told
 from sip.core.dialog import Dialog
 from sip.core.late import introduce
 from sip.core.message import Message
-from sip.core.transaction import Client, Server
+from sip.core.timers import Wheel
+from sip.core.transaction import COMPLETED, Client, Server
 from sip.crossing import crossing
 from sip.events import Refreshed
 from sip.farewell import NOTHING, Farewell
@@ -34,6 +35,7 @@ RETRY_LATER = b"Retry-After: 3"
 _AS_IT_IS: frozenset[bytes] = frozenset()
 _REFER_TO = frozenset((b"refer-to",))
 TIMER_C_MS = 181_000  # RFC 3261 16.6 11: more than three minutes
+LOOKS = 10
 MOST_AT_ONCE = 20  # requests of one side that wait for their answer
 REFRESHES = (b"INVITE", b"UPDATE")  # their Contacts are where the dialog goes from now on
 
@@ -281,7 +283,7 @@ class Exchanges:
         exchange.client = client
         self.sent[client] = exchange
         if exchange.invite:
-            leg.layer.wheel.after(_TimerC(client), TIMER_C_MS)
+            leg.layer.wheel.after(_TimerC(leg.layer.wheel, client), TIMER_C_MS // LOOKS)
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
         """A response on the peer's side; without a message the end of all hope."""
@@ -354,15 +356,22 @@ class Exchanges:
 
 class _TimerC:
     """Gives a relayed INVITE up that nobody answers (RFC 3261 16.8): a CANCEL, and 408 to who
-    asked when 64*T1 bring no final response either."""
+    asked when 64*T1 bring no final response either. It looks now and then, so that it does not
+    outlast an INVITE that was answered by much."""
 
-    __slots__ = ("_client",)
+    __slots__ = ("_client", "_left", "_wheel")
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, wheel: Wheel, client: Client) -> None:
+        self._wheel, self._client, self._left = wheel, client, LOOKS
 
     def on_tick(self, tick: int) -> None:
-        self._client.cancel()
+        self._left -= 1
+        if self._client.state >= COMPLETED:
+            return
+        if self._left:
+            self._wheel.after(self, TIMER_C_MS // LOOKS)
+        else:
+            self._client.cancel()
 
 
 class _Late:
