@@ -108,6 +108,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
 _FOLD = re.compile(rb"(?<![ \t])[ \t]*+\r\n[ \t]+")  # each run of blanks is looked at once
 _RPORT = re.compile(rb";\s*rport\s*(?=;|,|$)", re.IGNORECASE)
+_NO_NAME = re.compile(rb"[^!-~]")
 _BAD_URI = re.compile(rb"[\s<>\"]")
 _VERSION = re.compile(rb"sip/\d{1,3}\.\d{1,3}\Z", re.IGNORECASE)
 
@@ -195,8 +196,8 @@ def _sound(kind: cython.int, value: bytes) -> bool:
 
 
 def _shown(name: bytes) -> str:
-    """A field's name as people write it."""
-    return shown(name).decode("ascii")
+    """A field's name as people write it, with a ? for whatever is in no name."""
+    return _NO_NAME.sub(b"?", shown(name)).decode("ascii")
 
 
 _by, _places = _perfect()

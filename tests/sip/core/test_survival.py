@@ -103,6 +103,17 @@ async def test_a_call_whose_connection_is_lost_is_answered_or_ends() -> None:
         assert hasattr(streams.Nowhere, attribute)
 
 
+@pytest.mark.parametrize("name", [b"From\xe2\x82\0", b"\0", b"X\0\xff", b"Sub\0ject"])
+async def test_a_nul_in_the_name_of_a_field_is_named(name: bytes) -> None:
+    """Other than ASCII was an exception; none of it may be in the reason phrase."""
+    with house() as home:
+        field = name + b": x\r\nMax-Forwards"
+        home.feed(request("INVITE").replace(b"Max-Forwards", field), CALLER)
+        [sent] = home.line(CALLER).sent
+        assert sent.status == 400
+        assert all(32 <= c < 127 for c in sent.phrase)
+
+
 SIZE = 262_144
 
 
