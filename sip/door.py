@@ -74,7 +74,9 @@ class Door:
             return
         wire.counts["in", "INVITE"] += 1
         siblings = self._endpoint.siblings
-        if siblings is not None and siblings.takes(rdata, wire.received()):
+        if siblings is not None and siblings.takes(
+            wire.received(), lambda: self._endpoint.packet_of(rdata)
+        ):
             return
         if not self.asked and self._is_refused(rdata, source):
             return

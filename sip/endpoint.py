@@ -21,6 +21,7 @@ from sip.gate import Gate
 from sip.guard import Guard, OnRejected
 from sip.incoming import Incoming
 from sip.leg import Leg
+from sip.message import LONGEST
 from sip.names import Names
 from sip.outgoing import Outgoing
 from sip.peers import Peers
@@ -35,7 +36,7 @@ from sip.room import Room
 from sip.seen import Seen
 from sip.settings import DialError, LayoutError, ListenError, Settings, TooLarge
 from sip.siblings import Siblings
-from sip.sieve import Sieve
+from sip.sieve import Sieve, sockaddr
 from sip.speakers import Speakers
 from sip.streams import Streams
 from sip.tracing import PRIORITY, Tracing
@@ -82,6 +83,7 @@ class Endpoint:
         self.byes = Byes(self)
         self._speakers = Speakers(self)
         self.siblings: Siblings | None = None  # the other workers of this host
+        self._injected: Any = None  # memory for what they hand on
         self.guard = Guard(on_rejected, self._is_taken, self._reply, self._is_known)
         self._dispatch = Dispatch(self)
         self.dialog_names = Dialogs(self)
@@ -432,9 +434,38 @@ class Endpoint:
     def _is_taken(self, rdata: Any) -> bool:
         """Whether a request is another worker's, or of somebody who has no part in its dialog."""
         siblings = self.siblings
-        if siblings is not None and siblings.passes(rdata):
+        if siblings is not None and siblings.passes(
+            wire.received().first(b"call-id"), lambda: self.packet_of(rdata)
+        ):
             return True
         return self._speakers.refuses(rdata)
+
+    def packet_of(self, rdata: Any) -> tuple[bytes, tuple[str, int], int] | None:
+        """A datagram, where it came from and which of our UDP transports read it; None: it came by
+        a connection."""
+        udp = self.transports.own_udp()
+        if rdata.tp_info.transport not in udp:
+            return None
+        source = stream_api.address_of(ffi.addressof(rdata.pkt_info, "src_addr"))
+        return wire.packet(), source, udp.index(rdata.tp_info.transport)
+
+    def inject(self, packet: bytes, source: tuple[str, int], via: int) -> None:
+        """Take a datagram as if the UDP transport of that number had read it."""
+        udp = self.transports.own_udp()
+        if via < len(udp) and len(packet) <= LONGEST:
+            if self._injected is None:
+                self._injected = ffi.new("char[32768]")
+            whole = (*source, 0, 0) if ":" in source[0] else source
+            rdata = ffi.cast("pjsip_rx_data *", self._injected)
+            address = sockaddr(whole)
+            stream_api.receive(self.endpt, rdata, udp[via], whole, packet, address)
+
+    def places(self) -> list[str]:
+        """Where others reach this engine, as a SIP URI's host, port and transport."""
+        return [
+            f"{address.shown_host}:{address.port};transport={address.transport}"
+            for address in self.transports.shown
+        ]
 
     def meet(self, folder: Path) -> None:
         """Begin to talk to the other workers, whose sockets are in this folder. Raises OSError."""

@@ -18,18 +18,12 @@ import secrets
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 
-from sip import stream_api, wire
-from sip.message import LONGEST, Message
-from sip.pjsip import ffi
-from sip.replaces import DialogName, parse
-from sip.sieve import sockaddr
-
-if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+from sip.message import Message
+from sip.replaces import DialogName, Dialogs, parse
 
 PATIENCE_S = 0.3  # a sibling whose loop is later than this has lost its turn
 _REMEMBERED_S = 40.0  # 64*T1 and what a copy may take on the way
@@ -39,6 +33,23 @@ _LONGEST = 65_000
 _PREFIX, _SUFFIX = "worker-", ".sock"
 
 Key = tuple[bytes | None, bytes | None, int]
+Source = tuple[str, int]
+# A datagram, where it came from and on which of the listening UDP addresses; None: a stream's.
+Packet = Callable[[], tuple[bytes, Source, int] | None]
+
+
+class Host(Protocol):
+    """What siblings need of their endpoint."""
+
+    loop: asyncio.AbstractEventLoop
+    dialog_names: Dialogs
+
+    def inject(self, packet: bytes, source: Source, via: int) -> None:
+        """Take a datagram as if the listening UDP address of that number had read it."""
+
+    def places(self) -> list[str]:
+        """Where others reach this endpoint, as a SIP URI's host, port and transport."""
+
 
 
 class Word(msgspec.Struct, array_like=True):
@@ -77,7 +88,7 @@ class Siblings:
     """One worker's end. `folder` is where the workers of this engine have their sockets, `places`
     what this one listens on, as SIP URIs' host, port and transport."""
 
-    def __init__(self, endpoint: Endpoint, folder: Path) -> None:
+    def __init__(self, endpoint: Host, folder: Path) -> None:
         self._endpoint = endpoint
         self._folder = folder
         self._name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
@@ -85,8 +96,6 @@ class Siblings:
         self._asked: dict[Key, float] = {}  # those that nobody has
         self._handed: dict[bytes | None, tuple[str, float]] = {}  # by Call-ID: who has it
         self._questions: dict[str, _Question] = {}
-        self._memory = ffi.new("char[32768]")
-        self._rdata = ffi.cast("pjsip_rx_data *", self._memory)
         self._socket: socket.socket | None = None
         self._at = -1
 
@@ -119,37 +128,30 @@ class Siblings:
 
     # -- what comes here --------------------------------------------------------------------------
 
-    def takes(self, rdata: Any, message: Message) -> bool:
+    def takes(self, message: Message, packet: Packet) -> bool:
         """Whether a new INVITE waits for the others' answer; it comes back if nobody has it."""
         value = message.first(b"replaces")
         name = parse(value) if value is not None else None
         key = _key(message)
         if name is None or self._endpoint.dialog_names.is_ours(name) or key in self._asked:
             return False
-        transport = rdata.tp_info.transport
-        udp = self._endpoint.transports.own_udp()
-        if transport not in udp or len(self._held) >= _MOST:
+        came = packet()
+        if came is None or len(self._held) >= _MOST:
             return False
         if key in self._held:
             return True
-        source = stream_api.address_of(ffi.addressof(rdata.pkt_info, "src_addr"))
-        word = Word("ask", "", self._name, wire.packet(), source, udp.index(transport))
+        word = Word("ask", "", self._name, *came)
         return self._ask(word, lambda found: self._told(key, word, found), key)
 
-    def passes(self, rdata: Any) -> bool:
+    def passes(self, call_id: bytes | None, packet: Packet) -> bool:
         """Whether a request belongs to a call that another worker has; it is handed on then."""
         if not self._handed:
             return False
-        call_id = wire.received().first(b"call-id")
         known = self._handed.get(call_id)
-        if known is None:
+        came = packet() if known is not None else None
+        if known is None or came is None:
             return False
-        source = stream_api.address_of(ffi.addressof(rdata.pkt_info, "src_addr"))
-        udp = self._endpoint.transports.own_udp()
-        if rdata.tp_info.transport not in udp:
-            return False
-        via = udp.index(rdata.tp_info.transport)
-        if self._send(known[0], Word("pass", "", "", wire.packet(), source, via)):
+        if self._send(known[0], Word("pass", "", "", *came)):
             return True
         del self._handed[call_id]
         return False
@@ -243,8 +245,9 @@ class Siblings:
     def _hear(self, word: Word) -> None:
         if word.kind in ("ask", "where"):
             mine = self._holds(word.packet)
+            places = self._endpoint.places()
             kind = "yes" if mine else "no"
-            self._send(word.back, Word(kind, word.token, self._name, places=self._places()))
+            self._send(word.back, Word(kind, word.token, self._name, places=places))
             if mine and word.kind == "ask":
                 self._take(word)
         elif word.kind == "pass":
@@ -264,21 +267,8 @@ class Siblings:
 
     def _take(self, word: Word) -> None:
         """A packet comes as if it had come to this worker's own socket."""
-        endpoint, host = self._endpoint, word.source[0]
-        source = (*word.source, 0, 0) if ":" in host else word.source
-        udp = endpoint.transports.own_udp()
-        if word.via < len(udp) and len(word.packet) <= LONGEST:
-            address = sockaddr(source)
-            transport = udp[word.via]
-            stream_api.receive(
-                endpoint.endpt, self._rdata, transport, source, word.packet, address
-            )
+        self._endpoint.inject(word.packet, word.source, word.via)
 
-    def _places(self) -> list[str]:
-        return [
-            f"{address.shown_host}:{address.port};transport={address.transport}"
-            for address in self._endpoint.transports.shown
-        ]
 
 
 def _key(message: Message) -> Key:

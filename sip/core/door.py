@@ -84,10 +84,18 @@ class Door:
             self._refuse(message, way, 403, "stranger")
         elif method == b"INVITE":
             self._layer.count_in(method)
-            if not self._is_refused(message, way, source):
+            if not (self._is_elsewhere(message) or self._is_refused(message, way, source)):
                 self._on_new_invite(message, way, key)
         else:
             self._on_other(message, way)
+
+    def _is_elsewhere(self, invite: Message) -> bool:
+        """Whether an INVITE waits for what other workers say to the dialog that it names."""
+        endpoint = self._endpoint
+        siblings: Any = endpoint.siblings
+        if siblings is None:
+            return False
+        return bool(siblings.takes(invite, lambda: endpoint.packet_of(invite)))
 
     def _is_refused(self, invite: Message, way: Any, source: bytes) -> bool:
         """Refuse a call that may not come in, and each time that its INVITE comes again."""

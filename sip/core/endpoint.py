@@ -35,10 +35,12 @@ from sip.replaces import Dialogs
 from sip.room import Room
 from sip.seen import Seen
 from sip.settings import DialError, Settings, TooLarge
+from sip.siblings import Siblings
 from sip.structure import with_length
 
 TICK_S = 0.02
 HEAD_BYTES = 65_535
+HANDED_ON = 60_000  # bytes of a message that goes to another worker
 
 
 class Endpoint:
@@ -84,6 +86,7 @@ class Endpoint:
         self.transports = Listening(self, settings.listen, settings.advertise)
         self.layer = Layer(
             find_way=self._find_way,
+            packet_of=self.packet_of,
             speakers=Speakers(lambda: self.trusted, lambda: self.names),
             on_rejected=on_rejected,
             on_error=on_error,
@@ -94,7 +97,7 @@ class Endpoint:
         )
         self.dialog_names = Dialogs(self)
         self.probes = Probes(self)
-        self.siblings: Any = None  # the other workers of this host: not yet, docs/core.md
+        self.siblings: Siblings | None = None  # the other workers of this host
         self._on_rejected = on_rejected
         self._gate = gate
         self._tick: asyncio.TimerHandle | None = None
@@ -146,6 +149,8 @@ class Endpoint:
             await asyncio.sleep(TICK_S)
         for bye in list(self.byes):
             bye.answer(200)
+        if self.siblings is not None:
+            self.siblings.close()
         self.names.close()
         await self.streams.close()
         if self._tick is not None:
@@ -168,8 +173,29 @@ class Endpoint:
         self.layer.tick()
 
     def meet(self, folder: Path) -> None:
-        """Begin to talk to the other workers, whose sockets are in this folder: not yet, each
-        answers for its own calls only."""
+        """Begin to talk to the other workers, whose sockets are in this folder. Raises OSError."""
+        siblings = Siblings(self, folder)
+        siblings.start()
+        self.siblings = self.layer.siblings = siblings
+
+    def inject(self, packet: bytes, source: tuple[str, int], via: int) -> None:
+        """Take a datagram as if the listening UDP address of that number had read it."""
+        if via < len(self.transports.udp):
+            way = self.transports.udp[via].way_to(*source)
+            if way is not None:
+                self.receive(packet, way)
+
+    def packet_of(self, message: Message) -> tuple[bytes, tuple[str, int], int] | None:
+        """A datagram, where it came from and on which listening UDP address; None: it came by a
+        connection, or is too large to be handed on."""
+        flow, udp = message.way.flow, self.transports.udp
+        if flow.transport != "udp" or len(message.data) > HANDED_ON:
+            return None
+        return message.data, (flow.host, flow.port), udp.index(message.way.owner)
+
+    def places(self) -> list[str]:
+        """Where others reach this engine, as a SIP URI's host, port and transport."""
+        return self.transports.places
 
     # -- messages ---------------------------------------------------------------------------------
 

@@ -96,15 +96,30 @@ class Layer:
     """
 
     __slots__ = (
-        "_find_way", "_key",
-        "_on_error", "_on_rejected", "clients", "counts", "door", "illegal", "legs",
-        "merged", "past", "race", "servers", "speakers", "wheel",
+        "_find_way",
+        "_key",
+        "_on_error",
+        "_on_rejected",
+        "_packet_of",
+        "clients",
+        "counts",
+        "door",
+        "illegal",
+        "legs",
+        "merged",
+        "past",
+        "race",
+        "servers",
+        "siblings",
+        "speakers",
+        "wheel",
     )  # fmt: skip
 
     def __init__(
         self,
         *,
         find_way: Callable[[bytes], Any],
+        packet_of: Callable[[Message], Any],
         speakers: Speakers,
         on_rejected: OnRejected,
         on_error: Callable[[BaseException, str], None],
@@ -121,8 +136,10 @@ class Layer:
         self.wheel.on_error = lambda error: self.stumble(error, "")
         self.race = on_race
         self.door: Door | None = None
+        self.siblings: Any = None  # the other workers of this host, if there are any
         self.speakers = speakers
         self._find_way = find_way
+        self._packet_of = packet_of
         self._key = urandom(16)
         self._on_rejected = on_rejected
         self._on_error = on_error
@@ -252,6 +269,10 @@ class Layer:
 
     def _request(self, message: Message, way: Any) -> None:
         method = message.method
+        if self.siblings is not None and self.siblings.passes(
+            message.raw_call_id, lambda: self._packet_of(message)
+        ):
+            return
         if method == b"ACK":
             self._ack(message, way)
             return

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 class Listening:
-    """What an endpoint listens on. `addresses` are those really in use (port 0 becomes one), `host`
-    is the name of this engine towards others."""
+    """What an endpoint listens on. `addresses` are those really in use (port 0 becomes one),
+    `places` where others reach them, `host` is the name of this engine towards others."""
 
     def __init__(
         self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None
@@ -31,6 +31,7 @@ class Listening:
         self._advertise = advertise
         self._wanted = listen
         self.addresses: list[Address] = []
+        self.places: list[str] = []
         self.host = ""
         self.udp: list[Udp] = []
         self._by_family: dict[bool, Udp] = {}
@@ -62,6 +63,7 @@ class Listening:
             )
             self._endpoint.streams.listen(kind, port)
         self.addresses.append(replace(address, port=port))
+        self.places.append(f"{named}:{port};transport={address.transport}")
         self.host = self.host or named
 
     def _open_udp(
