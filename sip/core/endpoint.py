@@ -307,11 +307,10 @@ class Endpoint:
 
     def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Any:
         """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
-        leg = self.layer.legs.get(local)
-        if leg is None or leg.dialog is None:
+        leg = self.layer.legs.get(local.lower())  # tags are tokens: their case means nothing
+        if leg is None or leg.dialog is None or leg.dialog.call_id != call_id:
             return None
-        dialog = leg.dialog
-        return leg if dialog.call_id == call_id and dialog.remote_tag == remote else None
+        return leg if leg.dialog.remote_tag.lower() == remote.lower() else None
 
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""
