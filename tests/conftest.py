@@ -17,6 +17,7 @@ collect_ignore = [] if importlib.util.find_spec("pjsua2") else ABOUT_PJSIP
 def pytest_configure(config: pytest.Config) -> None:
     """Make `-m "not scenario"` select the quick tests."""
     config.addinivalue_line("markers", "scenario: real SIPp, redis-server and engine processes")
+    config.addinivalue_line("markers", "own_core: what PJSIP cannot do (docs/core.md)")
 
 
 def pytest_report_header() -> list[str]:

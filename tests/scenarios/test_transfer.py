@@ -77,6 +77,7 @@ async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way:
     await stage.ended(call.call_id, outcome="answered")
 
 
+@pytest.mark.own_core
 @WAYS
 async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
     stage: Stage, way: str
