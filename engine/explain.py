@@ -71,6 +71,9 @@ class Facts:
         cap_s, cap_left_s: what its fleet may use out of plan and abroad this month, standing calls
             taken off; None = no cap.
         countries: where the fleet's targets may be; None = it has no list of its own.
+        fleet_problem: why the fleet's document is refused; None = it is not. What is told is then
+            as if it had none, which holds nowhere: workers that know a good one go by that, the
+            others answer 500.
     """
 
     number: str
@@ -89,6 +92,7 @@ class Facts:
     forwards_last_hour: int = 0
     reached: str | None = None
     countries: tuple[str, ...] | None = None
+    fleet_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +260,7 @@ class _Walk:
         pipe.zcount(INDEX, now - SKEW_S, "+inf")
         replies = await pipe.execute()
         calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
-        fleet = _fleet(line.fleet, raw)
+        fleet, problem = _fleet(line.fleet, raw)
         plan_s = line.offer.plan_s
         # A plan whose use nobody can tell counts as not used up (rules.billing).
         used_s = _seconds(deducted)
@@ -284,15 +288,16 @@ class _Walk:
             last_hour,
             self._reached(forwards, last_hour, workers),
             None if fleet.forward_countries is None else tuple(sorted(fleet.forward_countries)),
+            problem,
         )
 
 
-def _fleet(name: str, raw: bytes | None) -> Fleet:
-    """A refused document counts as none here; an engine may know an older, good one."""
+def _fleet(name: str, raw: bytes | None) -> tuple[Fleet, str | None]:
+    """A fleet as its document says, and why that is refused."""
     try:
-        return load_fleet(raw, name) if raw is not None else Fleet(name)
-    except DocumentError:
-        return Fleet(name)
+        return (load_fleet(raw, name) if raw is not None else Fleet(name)), None
+    except DocumentError as error:
+        return Fleet(name), str(error)
 
 
 def _seconds(raw: bytes | None) -> float | None:

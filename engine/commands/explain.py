@@ -98,6 +98,12 @@ def _known(facts: Facts) -> Iterator[str]:
             f"    forwards that Redis knows of: {facts.forwards} stand, "
             f"{facts.forwards_last_hour} in the last hour{reached}"
         )
+    if facts.fleet_problem is not None:
+        yield (
+            f"    fleet {facts.fleet}: its DOCUMENT IS REFUSED: {facts.fleet_problem}. "
+            "Workers that know a good one go by that, the others refuse the call (500)"
+        )
+        return
     fleet = f"    fleet {facts.fleet}: {'SUSPENDED' if facts.fleet_suspended else 'not suspended'}"
     if facts.cap_s is None or facts.cap_left_s is None:
         yield f"{fleet}, no cap"

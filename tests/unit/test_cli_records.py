@@ -294,6 +294,17 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     assert "SUSPENDED" in run("explain", LINE).out
 
 
+def test_explain_tells_that_the_fleets_document_is_refused(run: Run, store: Any) -> None:
+    store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme"}))
+    store.set("fleet:acme", json.dumps({"name": "acme", "suspended": "yes"}))
+    told = run("explain", LINE)
+    assert told.status == 0
+    assert "fleet acme: its DOCUMENT IS REFUSED: suspended" in told.out
+    assert "suspended" in run("explain", LINE, "--json").json["lines"][0]["fleet_problem"]
+    store.delete("fleet:acme")
+    assert "REFUSED" not in run("explain", LINE).out
+
+
 def test_explain_tells_when_all_workers_have_reached_a_limit_on_forwards(
     run: Run, store: Any
 ) -> None:
