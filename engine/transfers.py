@@ -91,6 +91,7 @@ class Transfers:
         # By key, oldest first. What is not known here is in Redis.
         self._known: dict[str, _Transfer] = {}
         self._newest: dict[Side, str] = {}  # who is sent on goes one way only: the key of it
+        self._gone: set[str] = set()  # owed no more, which Redis is being told
 
     def __len__(self) -> int:
         """Transfers whose new call has not come yet; 0 nearly always."""
@@ -115,6 +116,7 @@ class Transfers:
         by = who if self._is_line(who) else ""
         owed = Owed(paid_for(story, referee), by, who, replaces, story.id)
         if caller and (owed.paid or owed.by or owed.replaces):
+            self._gone.discard(key)
             told = worker.calls.background(self._tell(key, owed))
             transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
             self._keep(key, transfer)
@@ -131,6 +133,7 @@ class Transfers:
         """Nobody owes what a REFER led to, if its call has not come yet."""
         transfer = self._drop(key)
         if transfer is not None:
+            self._gone.add(key)
             self._worker.calls.background(self._untell(key, transfer.told))
 
     def _drop(self, key: str) -> _Transfer | None:
@@ -141,7 +144,7 @@ class Transfers:
 
     def heard(self, key: str) -> None:
         """Redis tells of a transfer; its call may have been quicker."""
-        if key in self._known:
+        if key in self._known or key in self._gone:
             return
         self._keep(key, _Transfer(self._clock() + LIFE_S))
         caller, _, called = key.removeprefix(TRANSFER_PREFIX).partition(":")
@@ -185,6 +188,8 @@ class Transfers:
 
     async def _take(self, caller: str, called: str, *, ask: bool = False) -> Owed | None:
         key = f"{TRANSFER_PREFIX}{caller}:{called}"
+        if key in self._gone:
+            return None
         known = self._drop(key)
         if known is None and ask and caller:
             known = _Transfer(math.inf)
@@ -245,10 +250,14 @@ class Transfers:
         client: Any = self._worker.redis
         if told is not None:
             await asyncio.wait({told})
+        if key not in self._gone:
+            return  # a newer REFER leads there
         try:
             await client.delete(key)
         except REDIS_ERRORS as error:
             self._worker.refusals.redis("transfer", error)
+        finally:
+            self._gone.discard(key)
 
 
 def story_of(leg: Leg) -> Story | None:

@@ -29,7 +29,7 @@ MEMORY_S = 8.0
 class Bye:
     """A BYE of `leg`'s far end that waits for its answer."""
 
-    __slots__ = ("_byes", "_dlg", "_response", "_timer", "_tsx", "asker", "teller")
+    __slots__ = ("_asker", "_byes", "_dlg", "_response", "_timer", "_tsx", "teller")
 
     def __init__(self, byes: Byes, leg: Leg, tsx: Any, rdata: Any) -> None:
         self._byes = byes
@@ -38,17 +38,17 @@ class Bye:
         self._response = Response(leg.dialog, rdata)
         self._response.leg = leg
         self._timer: TimerHandle = byes.loop.call_later(ANSWER_S, self.answer, 200)
-        self.asker = leg
+        self._asker: Leg | None = leg  # None when it is answered: the leg keeps this object
         self.teller: Leg | None = None  # the leg whose far end is asked
 
     def answer(self, code: int, message: Message | None = None) -> None:
         """Send the final response, once."""
-        tsx = self._tsx
-        if tsx is None:
+        tsx, asker = self._tsx, self._asker
+        if tsx is None or asker is None:
             return
         if code in CHALLENGES:
             code, message = 200, None
-        send, trusted = self._response.send, self.asker.trusted
+        send, trusted = self._response.send, asker.trusted
         if not send(self._dlg, tsx, code, message, to_trusted=trusted) and message is not None:
             send(self._dlg, tsx, code, None)  # its fields or body did not fit a packet
         self.drop()
@@ -62,6 +62,7 @@ class Bye:
             self._tsx = None
             self._timer.cancel()
             self._response.close()
+            self._asker = self._response.leg = None
 
 
 class Byes:
