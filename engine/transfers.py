@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 LIFE_S = 60
 """How long after the REFER the new call may come."""
 _PATIENCE_S = 0.1
+# A call may be quicker than the worker that tells Redis of its REFER.
+_AGAIN_S = (0.005, 0.015, 0.04)
 _QUICK_S = 5.0  # the news of a transfer comes later than its call by no more
 _MOST = 10_000
 
@@ -191,8 +193,9 @@ class Transfers:
         if key in self._gone:
             return None
         known = self._drop(key)
+        again: tuple[float, ...] = ()
         if known is None and ask and caller:
-            known = _Transfer(math.inf)
+            known, again = _Transfer(math.inf), _AGAIN_S
         if known is None or known.until < self._clock():
             return None
         try:
@@ -201,6 +204,11 @@ class Transfers:
                     await asyncio.wait({known.told})
                 client: Any = self._worker.redis
                 stored = await client.getdel(key)
+                for wait_s in again:
+                    if stored:
+                        break
+                    await asyncio.sleep(wait_s)
+                    stored = await client.getdel(key)
             return _decode(stored) if stored else None  # taken already, by whichever worker
         except (*REDIS_ERRORS, ValueError) as error:
             self._worker.refusals.redis("transfer", error)
