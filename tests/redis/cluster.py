@@ -263,6 +263,9 @@ def free_port() -> int:
         return port
 
 
+_given: set[int] = set()  # nodes that have not started yet hold no port
+
+
 def bus_port() -> int:
     """A port whose 10,000th successor, the node's bus, is free too. Both are below those that the
     system gives to whoever asks for any, and that tests/scenarios/sipp.py hands out: one of them
@@ -270,12 +273,15 @@ def bus_port() -> int:
     for _ in range(1000):
         with socket.socket() as probe:
             port = random.randrange(1_100, 2_000)
+            if port in _given:
+                continue
             try:
                 probe.bind((HOST, port + 10000))
                 with socket.socket() as other:
                     other.bind((HOST, port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise RuntimeError("no free port for a cluster's bus")
 
