@@ -93,7 +93,7 @@ class Transfers:
         # By key, oldest first. What is not known here is in Redis.
         self._known: dict[str, _Transfer] = {}
         self._newest: dict[Side, str] = {}  # who is sent on goes one way only: the key of it
-        self._gone: set[str] = set()  # owed no more, which Redis is being told
+        self._gone: dict[str, _Transfer] = {}  # owed no more, which Redis is being told
 
     def __len__(self) -> int:
         """Transfers whose new call has not come yet; 0 nearly always."""
@@ -118,7 +118,7 @@ class Transfers:
         by = who if self._is_line(who) else ""
         owed = Owed(paid_for(story, referee), by, who, replaces, story.id)
         if caller and (owed.paid or owed.by or owed.replaces):
-            self._gone.discard(key)
+            self._gone.pop(key, None)
             told = worker.calls.background(self._tell(key, owed))
             transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
             self._keep(key, transfer)
@@ -135,8 +135,8 @@ class Transfers:
         """Nobody owes what a REFER led to, if its call has not come yet."""
         transfer = self._drop(key)
         if transfer is not None:
-            self._gone.add(key)
-            self._worker.calls.background(self._untell(key, transfer.told))
+            self._gone[key] = transfer
+            self._worker.calls.background(self._untell(key, transfer))
 
     def _drop(self, key: str) -> _Transfer | None:
         transfer = self._known.pop(key, None)
@@ -254,18 +254,19 @@ class Transfers:
         except REDIS_ERRORS as error:
             self._worker.refusals.redis("transfer", error)
 
-    async def _untell(self, key: str, told: asyncio.Task[None] | None) -> None:
+    async def _untell(self, key: str, transfer: _Transfer) -> None:
         client: Any = self._worker.redis
-        if told is not None:
-            await asyncio.wait({told})
-        if key not in self._gone:
-            return  # a newer REFER leads there
+        if transfer.told is not None:
+            await asyncio.wait({transfer.told})
+        if self._gone.get(key) is not transfer:
+            return  # a newer REFER leads there, or led there and sees to it
         try:
             await client.delete(key)
         except REDIS_ERRORS as error:
             self._worker.refusals.redis("transfer", error)
         finally:
-            self._gone.discard(key)
+            if self._gone.get(key) is transfer:
+                del self._gone[key]
 
 
 def story_of(leg: Leg) -> Story | None:
