@@ -70,7 +70,10 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
             fleets.changed("acme")
             presence.on_probe(PROBE_PREFIX + "lost")
             await transfers._tell(key, owed)
-            await transfers._untell(key, None)
+            transfer = _Transfer(time.monotonic() + LIFE_S)
+            transfers._gone[key] = transfer
+            await transfers._untell(key, transfer)
+            assert not transfers._gone
             transfers._keep(key, _Transfer(time.monotonic() + LIFE_S, None, owed))
             assert await transfers._take("a", "b") == owed  # what is known here is paid
             await asyncio.sleep(AWAY_S)
