@@ -26,10 +26,11 @@ FROM_LOCK := install --only-binary :all: --require-hashes -r
 
 say = echo "renvoi: $(1)" >&2
 as_root = $$([ "$$(id -u)" -eq 0 ] || echo sudo)
-# Without being asked for a password.
+# Without being asked for a password. A fresh machine may be upgrading itself: apt waits for it.
 may_apt = { command -v apt-get && { [ "$$(id -u)" -eq 0 ] || sudo -n true; }; } >/dev/null 2>&1
 apt_install = { $(call say,apt installs $(1)); $(as_root) apt-get update -qq && \
-	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $(1) \
+	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends \
+	-o DPkg::Lock::Timeout=300 $(1) \
 	>/dev/null; }
 
 .PHONY: run test demo bench lint install
