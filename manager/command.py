@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import ExitStack
-from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
+from engine.commands import moments
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
 from engine.commands.output import print_json, print_table
 from engine.config import Config
@@ -135,8 +136,9 @@ def list_accounts(config: Config, as_json: bool) -> None:
     if as_json:
         print_json([{"name": a.name, "fleet": a.fleet, "created": a.created} for a in found])
         return
-    rows = [[a.name, a.fleet or "all (operator)", _day(a.created)] for a in found]
-    print_table(["NAME", "FLEET", "CREATED"], rows)
+    zone = ZoneInfo(config.numbering.timezone)
+    rows = [[a.name, a.fleet or "all (operator)", moments.day(a.created, zone)] for a in found]
+    print_table(["NAME", "FLEET", moments.head("CREATED", zone)], rows)
 
 
 @account_group.command("delete")
@@ -224,10 +226,14 @@ def list_tokens(config: Config, as_json: bool) -> None:
             ]
         )
         return
+    zone = ZoneInfo(config.numbering.timezone)
     rows = [
-        [t.id, t.name, t.fleet or "all (operator)", _day(t.created), _day(t.expires)] for t in found
-    ]
-    print_table(["ID", "NAME", "FLEET", "CREATED", "EXPIRES"], rows)
+        [t.id, t.name, t.fleet or "all (operator)",
+         *(moments.day(unix, zone) for unix in (t.created, t.expires))]
+        for t in found
+    ]  # fmt: skip
+    heads = [moments.head(name, zone) for name in ("CREATED", "EXPIRES")]
+    print_table(["ID", "NAME", "FLEET", *heads], rows)
 
 
 @token_group.command("revoke")
@@ -241,7 +247,3 @@ def revoke_token(token_id: str, config: Config) -> None:
         if not client.delete(tokens.PREFIX + token_id):
             raise Wrong(f"token {token_id}: unknown token")
     click.echo(f"{token_id}: revoked")
-
-
-def _day(unix: float | None) -> str:
-    return "-" if unix is None else f"{datetime.fromtimestamp(unix):%Y-%m-%d}"

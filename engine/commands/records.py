@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
 
+from engine.commands import moments
 from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.output import print_json, warn
 from engine.config import Config
@@ -23,11 +22,9 @@ from engine.telemetry.metrics import CONDITIONS, OUTCOMES
 FOLLOW_BLOCK_MS = 1000
 _PAGE = 1000  # entries in one answer
 _SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
-_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
-_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_ROW = "{:<19}  {:<15}  {:<15}  {:<13}  {:<9}  {:<15}  {:<11}  {:>4}  {:>7}  {}"
+_TIMES = ("received", "rang", "answered", "ended")  # with --json in ISO 8601 too
+_ROW = "{:<15}  {:<15}  {:<13}  {:<9}  {:<15}  {:<11}  {:>4}  {:>7}  {}"
 _HEAD = (
-    "RECEIVED",
     "CALLER",
     "CALLED",
     "CONDITION",
@@ -103,11 +100,13 @@ def show_records(
     config: Config,
     as_json: bool,
 ) -> None:
-    """Show the records of calls that ended, oldest first; with --json one object a line.
+    """Show the records of calls that ended, oldest first; with --json one object a line,
+    its times in unix seconds and, as received_at, rang_at, answered_at and ended_at, in ISO 8601.
 
-    WHEN is a time ago (90s, 15m, 2h, 7d), a date and time in the numbering zone ("2026-11-25",
-    "2026-11-25T14:30"), one with its own offset, or unix seconds. Records stand in the order in
-    which they were written: when the calls ended, after an outage of Redis later.
+    WHEN is a time ago (90s, 15m, 2h, 7d), a date and time as they are printed, in the zone of
+    numbering.timezone ("2026-11-25", "2026-11-25 14:30:05"), one with its own offset, or unix
+    seconds. Records are in the order in which they were written: when the calls ended, after an
+    outage of Redis later.
 
     A caller who withholds the number is shown as "withheld", with --json and --csv as *** in
     caller_withheld. --withheld shows the number, and lets --line find the call by it; it is for
@@ -127,8 +126,8 @@ def show_records(
         None if line is None else read_number("--line", line, config.numbering.plan()),
         condition,
         outcome,
-        None if since is None else read_when("--since", since, zone, now),
-        None if until is None else read_when("--until", until, zone, now),
+        None if since is None else moments.read_when("--since", since, zone, now),
+        None if until is None else moments.read_when("--until", until, zone, now),
         withheld,
     )
     if wanted.since is not None and wanted.until is not None and wanted.since >= wanted.until:
@@ -139,7 +138,7 @@ def show_records(
         redis: Any = client
         newest = redis.xrevrange(STREAM, count=1)
         seen = newest[0][0] if newest else b"0-0"
-        show = _printer(as_json, as_csv, withheld)
+        show = _printer(zone, as_json, as_csv, withheld)
         shown = 0
         for record in _found(redis, wanted, last, seen) if newest else ():
             show(record)
@@ -154,21 +153,6 @@ def show_records(
                     seen = entries[-1][0]
         except KeyboardInterrupt:
             pass  # the way to end it
-
-
-def read_when(name: str, text: str, zone: ZoneInfo, now: float) -> float:
-    """A moment in unix seconds. Raises Wrong."""
-    ago = _AGO.fullmatch(text)
-    if ago:
-        return now - float(ago[1]) * _UNIT_S[ago[2]]
-    if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
-        return float(text)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        expected = "expected a time ago such as 2h, or a date such as 2026-11-25T14:30"
-        raise Wrong(f"{name}: {expected} (got {text!r})") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 
 
 def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Iterable[CallRecord]:
@@ -211,22 +195,29 @@ def _records(entries: Iterable[_Stored]) -> Iterator[CallRecord]:
             warn(f"cdr entry {entry_id.decode()}: {error}")
 
 
-def _printer(as_json: bool, as_csv: bool, withheld: bool) -> Callable[[CallRecord], None]:
+def _printer(
+    zone: ZoneInfo, as_json: bool, as_csv: bool, withheld: bool
+) -> Callable[[CallRecord], None]:
     """What prints one record; the head comes with the first. `withheld`: with the number of a
     caller who withholds it."""
     head_due = not as_json
+    received = moments.head("RECEIVED", zone)
 
     def show(record: CallRecord) -> None:
         nonlocal head_due
         if record.caller_withheld and not withheld:
             record.caller_withheld = _HIDDEN
         if as_json:
-            print_json(asdict(record), indent=False)
+            print_json(moments.with_iso(asdict(record), _TIMES, zone), indent=False)
             return
         if head_due:
             head_due = False
-            click.echo(_csv(FIELDS) if as_csv else _ROW.format(*_HEAD))
-        click.echo(_csv(_flat(record)) if as_csv else _row(record).rstrip())
+            click.echo(_csv(FIELDS) if as_csv else f"{received}  {_ROW.format(*_HEAD)}")
+        if as_csv:
+            click.echo(_csv(_flat(record)))
+        else:
+            when = moments.shown(record.received, zone).ljust(len(received))
+            click.echo(f"{when}  {_row(record)}".rstrip())
 
     return show
 
@@ -254,7 +245,6 @@ def _flat(record: CallRecord) -> Iterator[object]:
 
 def _row(record: CallRecord) -> str:
     values = (
-        time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.received)),
         record.caller or _shown(record.caller_withheld),
         record.called,
         record.condition,

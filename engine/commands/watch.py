@@ -5,23 +5,30 @@ from __future__ import annotations
 import http.client
 import time
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import orjson
 
+from engine.commands import moments
 from engine.commands.context import Failed, with_config, with_json
 from engine.commands.output import print_json, print_table, warn
 from engine.config import Address, Config
 
 ADMIN_TIMEOUT_S = 5.0
-_HEAD = ("RECEIVED", "SECONDS", "STATE", "CALLER", "CALLED", "CONDITION", "TARGET", "LEGS", "ID")
+_TIMES = ("received", "answered")
+_HEAD = ("SECONDS", "STATE", "CALLER", "CALLED", "CONDITION", "TARGET", "LEGS", "ID")
 
 
 @click.command("calls", short_help="Show the calls that stand now.")
 @with_config
 @with_json
 def show_calls(config: Config, as_json: bool) -> None:
-    """Show the calls that stand now, asking every worker over its admin address."""
+    """Show the calls that stand now, asking every worker over its admin address. Times are in the
+    zone of numbering.timezone; with --json in unix seconds and, as received_at and answered_at, in
+    ISO 8601 too.
+    """
+    zone = ZoneInfo(config.numbering.timezone)
     calls: list[dict[str, Any]] = []
     silent = []
     for worker in range(config.workers):
@@ -34,9 +41,10 @@ def show_calls(config: Config, as_json: bool) -> None:
     if len(silent) == config.workers:
         raise Failed(silent[0])
     if as_json:
-        print_json(calls)
+        print_json([moments.with_iso(call, _TIMES, zone) for call in calls])
     elif calls:
-        print_table(_HEAD, [_row(call) for call in calls])
+        head = (moments.head("RECEIVED", zone), *_HEAD)
+        print_table(head, [_row(call, zone) for call in calls])
     else:
         click.echo("no calls now")
     for text in silent[1:]:
@@ -45,12 +53,12 @@ def show_calls(config: Config, as_json: bool) -> None:
         raise Failed(silent[0])
 
 
-def _row(call: dict[str, Any]) -> list[object]:
-    """A call for people: local time, whole seconds since then, the legs that stand."""
+def _row(call: dict[str, Any], zone: ZoneInfo) -> list[object]:
+    """A call for people: when it came, whole seconds since then, the legs that stand."""
     received = call.get("received")
-    came = when = None
-    if isinstance(received, (int, float)):
-        when = time.strftime("%H:%M:%S", time.localtime(received))
+    came = None
+    when = moments.shown(received, zone)
+    if when and isinstance(received, (int, float)):
         came = max(0, round(time.time() - received))
     legs = [f"{leg.get('role')} {leg.get('number')}" for leg in call.get("legs") or ()]
     told = [call.get(name) for name in ("called", "condition", "target")]

@@ -6,9 +6,11 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -402,7 +404,7 @@ def test_explain_uses_what_redis_holds_now(run: Run, store: Any) -> None:
     refused(run("explain", LINE, "--from", "me"), "--from", "me")
 
 
-CALL = {
+CALL: dict[str, Any] = {
     "id": "1",
     "called": LINE,
     "state": "answered",
@@ -427,10 +429,14 @@ def test_calls_come_from_every_worker(run: Run, tmp_path: Path) -> None:
         config = tmp_path / "config.yaml"
         config.write_text(f"admin: {{listen: '127.0.0.1:{admin.server_port}'}}")
         try:
-            assert run("calls", "--json").json == [CALL]
+            (told,) = run("calls", "--json").json
+            received = datetime.fromtimestamp(CALL["received"], ZoneInfo("Europe/Paris"))
+            assert told == CALL | {"received_at": received.isoformat(timespec="milliseconds")}
             head, row = run("calls").out.splitlines()
-            assert head.split()[:5] == ["RECEIVED", "SECONDS", "STATE", "CALLER", "CALLED"]
-            seconds, *rest = row.split()[1:]
+            assert head.split()[2:6] == ["SECONDS", "STATE", "CALLER", "CALLED"]
+            assert head.startswith("RECEIVED (Europe/Paris)  ")
+            day, clock, seconds, *rest = row.split()
+            assert f"{day} {clock}" == received.strftime("%Y-%m-%d %H:%M:%S")
             assert int(seconds) >= 65
             assert rest[:3] == ["answered", "-", LINE]
             assert f"voicemail {LINE}, line {LINE}" in row

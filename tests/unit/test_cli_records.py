@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine.commands.context import Wrong
-from engine.commands.records import read_when
+from engine.commands.moments import read_when
 from engine.commands.usage import duration
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
 from rules.model import Billing
@@ -160,6 +161,43 @@ def test_moments() -> None:
     assert read_when("x", "2026-11-24T23:00Z", zone, 0) == midnight
     with pytest.raises(Wrong, match="x"):
         read_when("x", "2h ago", zone, 0)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The machine's own zone is far from that of the configuration."""
+    monkeypatch.setenv("TZ", "Pacific/Auckland")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_time_that_was_printed_finds_the_record_on_a_machine_of_another_zone(
+    run: Run, records: Any, elsewhere: None
+) -> None:
+    head, *rows = run("cdr").out.splitlines()
+    assert head.startswith("RECEIVED (Europe/Paris)  CALLER")
+    for row, record in zip(rows, CALLS, strict=True):
+        printed = row[:19]
+        in_paris = datetime.fromtimestamp(record.received, ZoneInfo("Europe/Paris"))
+        assert printed == f"{in_paris:%Y-%m-%d %H:%M:%S}"
+        assert row[25:].startswith(record.caller)
+        until = f"{int(record.received) + 1}"
+        assert f"0-a-{ids(run, '--since', printed, '--until', until)[0]}" == record.id
+
+
+def test_json_has_iso_times_with_the_offset_of_the_zone(
+    run: Run, records: Any, elsewhere: None
+) -> None:
+    told = json.loads(run("cdr", "--json", "--last", "1").out)
+    received = datetime.fromtimestamp(told["received"], ZoneInfo("Europe/Paris"))
+    assert told["received_at"] == received.isoformat(timespec="milliseconds")
+    assert told["received_at"][-6:] in ("+01:00", "+02:00")
+    assert told["received"] == pytest.approx(CALLS[-1].received, abs=0.001)
+    assert told["ended_at"] > told["answered_at"] > told["received_at"]
+    assert told["rang_at"] is None
+    assert ids(run, "--since", str(received.replace(microsecond=0))) == [4]
 
 
 # usage

@@ -1,0 +1,67 @@
+"""Moments as commands read and print them: in the zone of `numbering.timezone`, whatever the zone
+of the machine, so that a time that was printed can be given back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from engine.commands.context import Wrong
+
+_AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def read_when(name: str, text: str, zone: ZoneInfo, now: float) -> float:
+    """A moment in unix seconds. Raises Wrong."""
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return now - float(ago[1]) * _UNIT_S[ago[2]]
+    if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
+        return float(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        expected = "expected a time ago such as 2h, or a date such as 2026-11-25T14:30"
+        raise Wrong(f"{name}: {expected} (got {text!r})") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
+
+
+def head(name: str, zone: ZoneInfo) -> str:
+    """The head of a column of moments; it names the zone."""
+    return f"{name} ({zone.key})"
+
+
+def shown(unix: object, zone: ZoneInfo) -> str:
+    """For people, to the second, such as "2026-11-25 14:30:05"; empty for what is no moment."""
+    moment = _moment(unix, zone)
+    return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
+
+
+def day(unix: object, zone: ZoneInfo) -> str:
+    """Such as "2026-11-25"; empty for what is no moment."""
+    return shown(unix, zone)[:10]
+
+
+def with_iso(told: Mapping[str, Any], names: Iterable[str], zone: ZoneInfo) -> dict[str, Any]:
+    """`told` and, for each of the times `names` in it (unix seconds), the same as `<name>_at` in
+    ISO 8601 with the zone's offset; None where there is none."""
+    more = {f"{name}_at": _iso(told.get(name), zone) for name in names if name in told}
+    return {**told, **more}
+
+
+def _iso(unix: object, zone: ZoneInfo) -> str | None:
+    moment = _moment(unix, zone)
+    return moment.isoformat(timespec="milliseconds") if moment else None
+
+
+def _moment(unix: object, zone: ZoneInfo) -> datetime | None:
+    if isinstance(unix, bool) or not isinstance(unix, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(unix, zone)
+    except (ValueError, OverflowError, OSError):
+        return None
