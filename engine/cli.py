@@ -14,13 +14,14 @@ from pathlib import Path
 import click
 
 from engine import __version__
+from engine.commands.check import check
 from engine.commands.explain import explain_line
 from engine.commands.fleet import fleet_group
 from engine.commands.forward import forward_group
 from engine.commands.line import line_group
 from engine.commands.records import show_records
 from engine.commands.register import register
-from engine.commands.service import check, demo, serve
+from engine.commands.service import demo, serve
 from engine.commands.usage import show_usage
 from engine.commands.watch import show_calls
 from engine.config import ConfigError

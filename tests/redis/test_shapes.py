@@ -18,8 +18,8 @@ from engine import config_values, redis_client, redis_url
 from engine.changes.acks import in_force
 from engine.changes.change import change_line
 from engine.changes.presence import Presence
+from engine.commands.check import _check_redis
 from engine.commands.context import Failed
-from engine.commands.service import _check_redis
 from engine.config import Limits, load
 from engine.forwards import Forwards
 from engine.live import LiveCalls

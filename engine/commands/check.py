@@ -1,0 +1,152 @@
+"""`renvoi check`: is everything there that `renvoi serve` needs?"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import click
+
+from engine import descriptors
+from engine.commands.context import Failed, open_redis, with_config, with_json
+from engine.commands.documents import Documents
+from engine.commands.line import forwards_told
+from engine.commands.output import print_json, warn
+from engine.config import Config
+from rules.model import DocumentError, load_line
+from sip.core import compiled
+
+PJSIP_TIMEOUT_S = 30
+SHOWN_TARGETS = 20
+
+
+@click.command("check", short_help="Check the configuration and what it needs.")
+@with_config
+@with_json
+def check(config: Config, as_json: bool) -> int:
+    """Check the configuration and everything it needs, one line each. Exit status 1 when
+    something fails. Takes no calls and changes nothing.
+    """
+    checks: list[tuple[str, Callable[[Config], str]]] = [
+        ("config", _check_config),
+        ("sip", _check_sip),
+        ("redis", _check_redis),
+        ("destinations", _check_destinations),
+    ]
+    results = []
+    for name, run in checks:
+        try:
+            results.append((name, True, run(config)))
+        except click.ClickException as error:
+            results.append((name, False, error.message))
+        if not as_json:
+            _, passed, detail = results[-1]
+            click.echo(f"{'ok    ' if passed else 'FAILED'}  {name:<12}  {detail}")
+    if as_json:
+        print_json([{"check": name, "ok": ok, "detail": detail} for name, ok, detail in results])
+    return 0 if all(passed for _, passed, _ in results) else 1
+
+
+def _check_config(config: Config) -> str:
+    listens = " ".join(map(str, config.sip.listen))
+    told = f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
+    if config.workers > 1:
+        last = config.workers - 1
+        told += f" (ports up to +{last}), supervisor's HTTP on {config.supervisor_listen}"
+    return told
+
+
+def _check_sip(config: Config) -> str:
+    """In a process of its own: a library that does not fit may end it."""
+    _check_descriptors(config)
+    if compiled.serving() != "pjsip":
+        return compiled.words()
+    code = "from sip import pjsip; print(pjsip.check())"
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=PJSIP_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Failed(f"PJSIP: no answer within {PJSIP_TIMEOUT_S} s") from None
+    words = (child.stdout if child.returncode == 0 else child.stderr).strip().splitlines()
+    last = words[-1] if words else f"ended with status {child.returncode}"
+    if child.returncode != 0:
+        raise Failed(f"PJSIP: {last}")
+    return f"PJSIP {last}, its layout is the expected one"
+
+
+def _check_descriptors(config: Config) -> None:
+    wanted, possible = config.limits.connections, descriptors.possible(config)
+    if possible < wanted:
+        needed = descriptors.needed(wanted, descriptors.AT_START)
+        raise Failed(
+            f"limits.connections: {wanted} need {needed} open files, the system's limit "
+            f"(RLIMIT_NOFILE) lets {possible} connections in"
+        )
+
+
+def _check_redis(config: Config) -> str:
+    numbering = config.numbering.plan()
+    with open_redis(config) as client:
+        from engine import redis_check
+
+        try:
+            # The embedded one is reached by its socket: a single server.
+            url = "unix:///embedded" if config.redis.embedded else config.redis.url
+            told = redis_check.describe(client, url)
+        except redis_check.Unfit as unfit:
+            raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
+        count, refused, idle = 0, [], []
+        documents = Documents(client, numbering)
+        for number, raw in documents.every():
+            count += 1
+            try:
+                line = load_line(raw, number, numbering)
+            except DocumentError as error:
+                refused.append(f"line {number}: {error}")
+                continue
+            off = documents.refused(line)
+            idle += [
+                f"line {number}: {condition} to {words}"
+                for condition, words in forwards_told(line, off)
+                if condition in off
+            ]
+    where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
+    for words in idle[:SHOWN_TARGETS]:
+        warn(words)
+    if len(idle) > SHOWN_TARGETS:
+        warn(f"and {len(idle) - SHOWN_TARGETS} more forwards to numbers that are refused")
+    if refused:
+        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+        raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
+    counted = f", {len(idle)} forwards to refused numbers" if idle else ""
+    return f"{told}; {where}: {count:,} lines{counted}"
+
+
+def _check_destinations(config: Config) -> str:
+    """Every place that calls are sent to has an address."""
+    told = []
+    for name in ("voicemail", "fax", "number"):
+        template = getattr(config.destinations, name)
+        host = uri_host(template.replace("{number}", "+33900000000").replace("{national}", "0"))
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise Failed(f"destinations.{name}: {host}: {reason} (got {template!r})") from None
+        told.append(f"{name} {host}")
+    return ", ".join(told)
+
+
+def uri_host(uri: str) -> str:
+    """The host of a SIP URI, an IPv6 address without its brackets."""
+    where = uri.partition(":")[2].partition("?")[0].partition(";")[0].rpartition("@")[2]
+    return urlsplit(f"//{where}").hostname or ""
