@@ -8,13 +8,12 @@ buffer and a bounded time.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from engine import ports
 from engine.config import Address
 from engine.telemetry.log import get_logger
 from engine.telemetry.metrics import CONTENT_TYPE
@@ -100,12 +99,8 @@ class Admin:
                 self._accept, host, port, limit=HEAD_BYTES, reuse_address=True
             )
         except OSError as error:
-            reason = "port already in use" if error.errno == errno.EADDRINUSE else error.strerror
-            if error.errno and not reason:
-                reason = os.strerror(error.errno)
-            raise AddressInUse(
-                error.errno or 0, f"{self._key}: cannot listen on {self._listen}: {reason}"
-            ) from None
+            words = f"{self._key}: cannot listen on {self._listen}: {ports.why(error)}"
+            raise AddressInUse(error.errno or 0, words) from None
         bound = self._server.sockets[0].getsockname()
         self._listen = Address(host, bound[1])
 

@@ -7,7 +7,7 @@ names the key's path, the value and what was expected. Attribute names are the k
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ __all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "rea
 
 DEFAULT_PATH = Path("config.yaml")
 REDIS_URL_VARIABLE = "RENVOI_REDIS_URL"
+SUPERVISOR = "admin.supervisor_listen"
 
 
 class ConfigError(ValueError):
@@ -255,6 +256,18 @@ class Config:
         next_port = listen.port + self.workers if listen.port else 0
         return self.admin.supervisor_listen or Address(listen.host, next_port)
 
+    def ports(self) -> Iterator[tuple[str, Listen]]:
+        """All that `renvoi serve` listens on, each with the path of its key: of every worker, and
+        of the supervisor. A port 0 (any free one) stays 0."""
+        admin = Listen("tcp", self.admin.listen.host, self.admin.listen.port)
+        places = [(f"sip.listen[{i}]", listen) for i, listen in enumerate(self.sip.listen)]
+        for place, listen in [*places, ("admin.listen", admin)]:
+            for worker in range(self.workers):
+                yield place, replace(listen, port=listen.port and listen.port + worker)
+        if self.workers > 1:
+            where = self.supervisor_listen
+            yield SUPERVISOR, Listen("tcp", where.host, where.port)
+
 
 SECTIONS: dict[str, type[Any]] = {
     "sip": Sip,
@@ -338,31 +351,18 @@ def _visible(value: object) -> object:
 
 def _check_ports(config: Config) -> None:
     """Worker i adds i to every port: the last worker's must exist too, and none may meet."""
-    last = config.workers - 1
     taken: dict[tuple[str, str, int], str] = {}
-    places = [(f"sip.listen[{i}]", listen) for i, listen in enumerate(config.sip.listen)]
-    admin = config.admin.listen
-    for place, listen in [*places, ("admin.listen", Listen("tcp", admin.host, admin.port))]:
-        if listen.port == 0:
-            continue
-        if listen.port + last > 65535:
-            raise ConfigError(place, listen.port, f"no port left for {config.workers} workers")
-        family = "udp" if listen.transport == "udp" else "tcp"
-        for port in range(listen.port, listen.port + config.workers):
-            _take(taken, family, listen.host, port, place)
-    supervisor = config.supervisor_listen
-    if config.workers > 1 and supervisor.port:
-        if supervisor.port > 65535:
-            raise ConfigError("admin.listen", admin.port, "no port left for the supervisor")
-        _take(taken, "tcp", supervisor.host, supervisor.port, "admin.supervisor_listen")
-
-
-def _take(
-    taken: dict[tuple[str, str, int], str], family: str, host: str, port: int, place: str
-) -> None:
-    other = taken.setdefault((family, host, port), place)
-    if other != place:
-        raise ConfigError(place, port, f"port already used by {other}")
+    for place, listen in config.ports():
+        if listen.port > 65535:
+            first = listen.port - config.workers + 1
+            wants = "the supervisor" if place == SUPERVISOR else f"{config.workers} workers"
+            place = "admin.listen" if place == SUPERVISOR else place
+            raise ConfigError(place, first, f"no port left for {wants}")
+        if listen.port:
+            family = "udp" if listen.transport == "udp" else "tcp"
+            other = taken.setdefault((family, listen.host, listen.port), place)
+            if other != place:
+                raise ConfigError(place, listen.port, f"port already used by {other}")
 
 
 def _check_advertise(sip: Sip) -> None:

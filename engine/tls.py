@@ -46,12 +46,17 @@ def client_context(sip: Sip) -> ssl.SSLContext | None:
 def _load_own(context: ssl.SSLContext, sip: Sip) -> None:
     assert sip.tls_certificate is not None
     try:
-        context.load_cert_chain(sip.tls_certificate, sip.tls_key)
+        context.load_cert_chain(sip.tls_certificate, sip.tls_key, _no_passphrase)
     except (ssl.SSLError, OSError) as error:
         reason = " ".join(str(error).split())
         raise TlsError(
             f"sip.tls_certificate, sip.tls_key: {sip.tls_certificate} with {sip.tls_key}: {reason}"
         ) from None
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would ask for it on the terminal."""
+    raise TlsError("sip.tls_key: is encrypted, and nobody is there to type its passphrase")
 
 
 def _load_authorities(context: ssl.SSLContext, ca: Path | None, purpose: ssl.Purpose) -> None:

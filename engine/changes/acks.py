@@ -150,6 +150,13 @@ async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
     return _living([await some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
 
 
+def live_workers_blocking(client: redis.Redis) -> tuple[LiveWorker, ...]:
+    """The same as `live_workers`, for commands."""
+    some: Any = client
+    ids = some.zrange(INDEX, 0, -1)
+    return _living([some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
+
+
 def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
     """What is asked next, or what it came to."""
     try:

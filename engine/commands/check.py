@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import click
 
-from engine import descriptors
+from engine import descriptors, ports, tls
+from engine.changes.acks import LiveWorker, live_workers_blocking
 from engine.commands.context import Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.line import forwards_told
 from engine.commands.output import print_json, warn
-from engine.config import Config
+from engine.commands.watch import ADMIN_TIMEOUT_S
+from engine.config import SUPERVISOR, Address, Config
+from engine.config_values import listen
 from rules.model import DocumentError, load_line
 from sip.core import compiled
 
@@ -27,13 +31,16 @@ SHOWN_TARGETS = 20
 @with_config
 @with_json
 def check(config: Config, as_json: bool) -> int:
-    """Check the configuration and everything it needs, one line each. Exit status 1 when
-    something fails. Takes no calls and changes nothing.
+    """Check the configuration and everything that `renvoi serve` needs, one line each: what it
+    would fail at, fails here. Exit status 1 when something fails. Takes no calls and changes
+    nothing; an engine that runs here is told of and not disturbed.
     """
     checks: list[tuple[str, Callable[[Config], str]]] = [
         ("config", _check_config),
         ("sip", _check_sip),
+        ("tls", _check_tls),
         ("redis", _check_redis),
+        ("ports", _check_ports),
         ("destinations", _check_destinations),
     ]
     results = []
@@ -91,6 +98,79 @@ def _check_descriptors(config: Config) -> None:
             f"limits.connections: {wanted} need {needed} open files, the system's limit "
             f"(RLIMIT_NOFILE) lets {possible} connections in"
         )
+
+
+def _check_tls(config: Config) -> str:
+    """The files are there, are what they are said to be, and the key fits the certificate."""
+    try:
+        accepting = tls.server_context(config.sip)
+        tls.client_context(config.sip)
+    except tls.TlsError as error:
+        raise Failed(str(error)) from None
+    if accepting is None:
+        return "not in sip.listen"
+    asked = "asks for theirs" if config.sip.tls_verify_client else "asks for none of theirs"
+    return f"certificate {config.sip.tls_certificate} with its key; of clients it {asked}"
+
+
+def _check_ports(config: Config) -> str:
+    """All that `serve` listens on can be had, or an engine of this machine has it."""
+    refused, here = ports.refused(config), _workers_here(config)
+    ours = [part for worker in here for part in (*worker.sip, f"tcp:{worker.admin}")]
+    foreign = [
+        each
+        for each in refused
+        if not (each.in_use and (_is_ours(each, ours) or (here and _is_supervisor(each))))
+    ]
+    if foreign:
+        raise Failed("; ".join(map(str, foreign)))
+    told = [f"worker {worker.index} (process {worker.pid})" for worker in here]
+    if here:
+        return f"an engine runs here: {', '.join(told)}, SIP on {' '.join(here[0].sip)}"
+    count = sum(1 for _ in config.ports())
+    return f"{count} addresses to listen on, each of this machine and free"
+
+
+def _workers_here(config: Config) -> list[LiveWorker]:
+    """The workers of this machine that Redis knows of. None where it cannot be asked: that is
+    told of by its own check."""
+    try:
+        with open_redis(config, start=False) as client:
+            workers = live_workers_blocking(client)
+    except Failed:
+        return []
+    return [worker for worker in workers if worker.host == socket.gethostname()]
+
+
+def _is_ours(refused: ports.Refused, ours: Sequence[str]) -> bool:
+    """Whether one of the addresses, as `udp:127.0.0.1:5080`, is in the way of this one."""
+    wanted = refused.where
+    everywhere = ("0.0.0.0", "::")
+    for text in ours:
+        try:
+            has = listen(text)
+        except ValueError:
+            continue
+        same_family = (has.transport == "udp") == (wanted.transport == "udp")
+        meet = has.host == wanted.host or has.host in everywhere or wanted.host in everywhere
+        if same_family and meet and has.port == wanted.port:
+            return True
+    return False
+
+
+def _is_supervisor(refused: ports.Refused) -> bool:
+    """Whether a supervisor answers there."""
+    if refused.key != SUPERVISOR:
+        return False
+    where = Address(refused.where.host, refused.where.port).reached_here()
+    connection = http.client.HTTPConnection(where.host, where.port, timeout=ADMIN_TIMEOUT_S)
+    try:
+        connection.request("GET", "/metrics")
+        return b"renvoi_worker_up" in connection.getresponse().read()
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _check_redis(config: Config) -> str:
