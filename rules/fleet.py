@@ -40,7 +40,9 @@ class Fleet:
     forward_countries: frozenset[str] | None = None
 
 
-class _Document(msgspec.Struct):
+class FleetDocument(msgspec.Struct):
+    """What is read of a fleet's document."""
+
     name: str
     label: str | None = None
     cap_seconds: Annotated[int, Meta(ge=0, le=10**9)] | None = None
@@ -48,7 +50,7 @@ class _Document(msgspec.Struct):
     forward_countries: list[str] | None = None
 
 
-_decoder = msgspec.json.Decoder(_Document)
+_decoder = msgspec.json.Decoder(FleetDocument)
 
 
 def is_name(text: str) -> bool:

@@ -235,7 +235,9 @@ class _Credentials(msgspec.Struct):
     ha1_sha256: str | None = None
 
 
-class _Document(msgspec.Struct):
+class LineDocument(msgspec.Struct):
+    """What is read of a line document."""
+
     number: str
     fleet: _Text
     label: str | None = None
@@ -246,7 +248,7 @@ class _Document(msgspec.Struct):
     forwards: _Forwards | None = None
 
 
-_decoder = msgspec.json.Decoder(_Document)
+_decoder = msgspec.json.Decoder(LineDocument)
 
 
 def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Line:

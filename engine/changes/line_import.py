@@ -22,9 +22,10 @@ from engine.changes import audit
 from engine.changes.line_file import RowError, read_rows
 from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_words, slot_of
 from rules.fleet import FLEET, countries_of
-from rules.model import DocumentError, Line, Offer, load_line
+from rules.model import DocumentError, Line, LineDocument, Offer, load_line
 from rules.numbers import Numbering
 from rules.trouble import REDIS_ERRORS
+from rules.unread import UnreadFields, unread_fields
 from rules.validate import canonical, check_line, lines_needed
 
 
@@ -59,6 +60,7 @@ class Plan:
         probes: a changed line on each server, by which to ask engines whether it is in force.
         size: bytes of the documents that are written.
         fleets: how many lines of each fleet are added, updated and deleted.
+        unread: fields that nothing reads.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -70,6 +72,7 @@ class Plan:
     probes: dict[str, str] = field(default_factory=dict)
     size: int = 0
     fleets: dict[str, Counts] = field(default_factory=dict)
+    unread: UnreadFields = field(default_factory=lambda: UnreadFields(LineDocument))
 
     @property
     def unchanged(self) -> int:
@@ -89,6 +92,7 @@ class LineImport:
         numbering: Numbering,
         *,
         replace: bool = False,
+        strict: bool = False,
         faults_shown: int = 20,
         progress: Progress = lambda what, count: None,
     ) -> None:
@@ -96,6 +100,7 @@ class LineImport:
         self._is_cluster = not isinstance(client, redis.Redis)
         self._numbering = numbering
         self._replace = replace
+        self._strict = strict
         self._faults_shown = faults_shown
         self._progress = progress
         self._fleets: dict[str, int] = {}
@@ -141,6 +146,7 @@ class LineImport:
             except (DocumentError, TypeError) as error:
                 self._fault(place, error)
                 continue
+            self._look_for_unread(place, row)
             if line.number in self._known:
                 self._fault(place, f"number: is given twice (got {row['number']!r})")
                 continue
@@ -154,6 +160,14 @@ class LineImport:
             self.plan.lines += 1
             if self.plan.lines % BATCH == 0:
                 self._progress("checked", self.plan.lines)
+
+    def _look_for_unread(self, place: int, row: dict[str, Any]) -> None:
+        """Fields that nothing reads: told of, or with `strict` faults."""
+        if not self._strict:
+            self.plan.unread.note(f"line {place}", row)
+            return
+        for one in unread_fields(row, LineDocument):
+            self._fault(place, one)
 
     def _compare(self) -> None:
         """Each document with the lines it names, and with what is there."""

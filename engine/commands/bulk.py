@@ -12,9 +12,9 @@ import click
 
 from engine.changes.acks import in_force_blocking
 from engine.changes.line_file import FORMATS, write_rows
-from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json, with_strict
 from engine.commands.documents import Documents
-from engine.commands.output import print_json
+from engine.commands.output import print_json, warn_of
 from engine.commands.writing import myself
 from engine.config import Config
 
@@ -36,10 +36,11 @@ _format = click.option(
     help="Not in one step but so many lines at a time.",
 )  # fmt: skip
 @click.option("--check", "only_check", is_flag=True, help="Write nothing, say what would change.")
+@with_strict
 @with_config
 @with_json
 def import_lines(
-    file: BinaryIO, form: str | None, replace: bool, parts: int, only_check: bool,
+    file: BinaryIO, form: str | None, replace: bool, parts: int, only_check: bool, strict: bool,
     config: Config, as_json: bool,
 ) -> int:  # fmt: skip
     """Write all the lines of FILE (- = standard input) in one step: whoever reads sees all the old
@@ -47,7 +48,8 @@ def import_lines(
 
     FILE is JSON lines (one document a line) or CSV, as `renvoi line export` writes them. All of it
     is checked first; when anything is wrong, the first faults are told and nothing is written.
-    Lines that are not in FILE stay as they are, unless --replace is given.
+    Lines that are not in FILE stay as they are, unless --replace is given. Fields that nothing
+    reads are kept and told of, each once: they may be misspelt.
 
     \b
     Examples:
@@ -64,8 +66,9 @@ def import_lines(
     with (
         open_redis(config) as client,
         LineImport(
-            client, numbering, replace=replace, faults_shown=SHOWN_FAULTS, progress=_Progress()
-        ) as work,
+            client, numbering, replace=replace, strict=strict, faults_shown=SHOWN_FAULTS,
+            progress=_Progress(),
+        ) as work,  # fmt: skip
     ):
         begun = time.monotonic()
         plan = work.check(file, chosen)
@@ -75,6 +78,7 @@ def import_lines(
             more = plan.fault_count - len(plan.faults)
             hidden = f", {more} of them not shown" if more else ""
             raise Wrong(f"{file.name}: {plan.fault_count} faults{hidden}; nothing was written")
+        warn_of([f"{file.name}, {told}" for told in plan.unread.told()])
         if not plan.lines and replace:
             raise Wrong(f"{file.name}: holds no line, and --replace would delete all")
         busy_s, acks = 0.0, None
@@ -93,8 +97,9 @@ def import_lines(
     }  # fmt: skip
     if as_json:
         force = acks.plain() if acks is not None else None
-        more_told = {"seconds": round(took_s, 3), "redis_busy_s": round(busy_s, 3)}
-        print_json(told | more_told | {"in_force": force, "written": acks is not None})
+        times = {"seconds": round(took_s, 3), "redis_busy_s": round(busy_s, 3)}
+        state = {"in_force": force, "written": acks is not None}
+        print_json({**told, **times, **state, "unread": plan.unread.plain()})
         return 0
     counts = ", ".join(f"{count:,} {name}" for name, count in told.items() if name != "lines")
     click.echo(f"{plan.lines:,} lines in {took_s:.1f} s: {counts}")

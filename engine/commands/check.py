@@ -10,21 +10,22 @@ from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import click
+import orjson
 
 from engine import descriptors, ports, tls
 from engine.changes.acks import LiveWorker, live_workers_blocking
 from engine.commands.context import Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.line import forwards_told
-from engine.commands.output import print_json, warn
+from engine.commands.output import print_json, warn_of
 from engine.commands.watch import ADMIN_TIMEOUT_S
 from engine.config import SUPERVISOR, Address, Config
 from engine.config_values import listen
-from rules.model import DocumentError, load_line
+from rules.model import DocumentError, LineDocument, load_line
+from rules.unread import UnreadFields
 from sip.core import compiled
 
 PJSIP_TIMEOUT_S = 30
-SHOWN_TARGETS = 20
 
 
 @click.command("check", short_help="Check the configuration and what it needs.")
@@ -185,6 +186,7 @@ def _check_redis(config: Config) -> str:
         except redis_check.Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
         count, refused, idle = 0, [], []
+        unread = UnreadFields(LineDocument)
         documents = Documents(client, numbering)
         for number, raw in documents.every():
             count += 1
@@ -193,6 +195,7 @@ def _check_redis(config: Config) -> str:
             except DocumentError as error:
                 refused.append(f"line {number}: {error}")
                 continue
+            unread.note(f"line {number}", orjson.loads(raw))
             off = documents.refused(line)
             idle += [
                 f"line {number}: {condition} to {words}"
@@ -200,10 +203,8 @@ def _check_redis(config: Config) -> str:
                 if condition in off
             ]
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
-    for words in idle[:SHOWN_TARGETS]:
-        warn(words)
-    if len(idle) > SHOWN_TARGETS:
-        warn(f"and {len(idle) - SHOWN_TARGETS} more forwards to numbers that are refused")
+    warn_of(idle)
+    warn_of(unread.told())
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")

@@ -58,6 +58,12 @@ def with_json(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
+def with_strict(command: F) -> F:
+    """Adds `--strict`; the command gets `strict`."""
+    words = "Refuse fields that nothing reads; names that begin with x_ are let through."
+    return click.option("--strict", is_flag=True, help=words)(command)
+
+
 def read_number(name: str, text: str, numbering: Numbering) -> str:
     """E.164 of a number given as argument `name`. Raises Wrong."""
     try:

@@ -11,14 +11,14 @@ import click
 import orjson
 
 from engine.changes import audit
-from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
-from engine.commands.line import INPUT_BYTES, parse_input
-from engine.commands.output import print_json, print_table, warn
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json, with_strict
+from engine.commands.line import INPUT_BYTES, parse_input, unread_in
+from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.usage import CLASSES, capped, duration, of_key
 from engine.commands.writing import ATTEMPTS, begin, myself
 from engine.config import Config
 from rules.billing import month_of
-from rules.fleet import FLEET, Fleet, check_fleet, load_fleet
+from rules.fleet import FLEET, Fleet, FleetDocument, check_fleet, load_fleet
 from rules.model import DocumentError
 
 IN_FORCE = "in force within one second"
@@ -41,13 +41,14 @@ def fleet_group() -> None:
 
 @fleet_group.command("set", short_help="Write the fleet documents in FILE.")
 @click.argument("file", type=click.File("rb"))
+@with_strict
 @with_config
 @with_json
-def set_fleets(file: Any, config: Config, as_json: bool) -> None:
+def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """Write the fleet documents in FILE (- = standard input): one, a list, or one per line.
 
     They are checked before any is written, and all are written or none. A fleet that exists is
-    replaced.
+    replaced. Fields that nothing reads are kept and told of: they may be misspelt.
 
     \b
     name               as in the lines' `fleet`, at most 64 characters without braces
@@ -80,12 +81,14 @@ def set_fleets(file: Any, config: Config, as_json: bool) -> None:
             "numbering.forward_countries does not have it"
             for code in sorted(extra.difference(extra if allowed is None else allowed))
         ]
+    unread = unread_in(documents, FleetDocument, "fleet", "name", strict)
     with open_redis(config) as client:
         _change(client, fleets)
     for told in idle:
         warn(told)
+    warn_of(unread.told())
     if as_json:
-        print_json({"written": list(fleets)})
+        print_json({"written": list(fleets), "unread": unread.plain()})
     else:
         click.echo(f"{', '.join(fleets)}: written, {IN_FORCE}")
 

@@ -9,16 +9,26 @@ from types import MappingProxyType
 from typing import Any
 
 import click
+import msgspec
 import orjson
 
 from engine.changes.acks import in_force_blocking
 from engine.commands.bulk import export_lines, import_lines
-from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.context import (
+    Failed,
+    Wrong,
+    open_redis,
+    read_number,
+    with_config,
+    with_json,
+    with_strict,
+)
 from engine.commands.documents import Document, Documents, parse_document
-from engine.commands.output import print_json, print_table, warn
+from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.config import Config
 from engine.registration.digest import ha1
-from rules.model import Condition, DocumentError, Line, load_line
+from rules.model import Condition, DocumentError, Line, LineDocument, load_line
+from rules.unread import UnreadFields, unread_fields
 
 INPUT_BYTES = 512 * 1024 * 1024
 
@@ -43,13 +53,15 @@ line_group.add_command(export_lines)
 
 @line_group.command("set", short_help="Write the line documents in FILE.")
 @click.argument("file", type=click.File("rb"))
+@with_strict
 @with_config
 @with_json
-def set_lines(file: Any, config: Config, as_json: bool) -> None:
+def set_lines(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """Write the line documents in FILE (- = standard input).
 
     FILE holds one JSON document, a list of them, or one per line. They are checked as a whole
-    before any is written, and may name one another. A line that exists is replaced.
+    before any is written, and may name one another. A line that exists is replaced. Fields that
+    nothing reads are kept and told of: they may be misspelt.
 
     \b
     Examples:
@@ -58,12 +70,15 @@ def set_lines(file: Any, config: Config, as_json: bool) -> None:
       renvoi line show 0972101001 --json | jq '.max_calls = 2' | renvoi line set -
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
+    unread = unread_in(documents, LineDocument, "line", "number", strict)
     numbering = config.numbering.plan()
     with open_redis(config) as client:
         lines = Documents(client, numbering).put(documents)
         acks = in_force_blocking(client, lines[-1].number)
+    warn_of(unread.told())
     if as_json:
-        print_json({"written": [line.number for line in lines], "in_force": acks.plain()})
+        told = {"written": [line.number for line in lines], "in_force": acks.plain()}
+        print_json({**told, "unread": unread.plain()})
     elif len(lines) == 1:
         click.echo(f"{lines[0].number}: written, {acks.told()}")
     else:
@@ -96,6 +111,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
         refused = documents.refused(line)
     for name, value in _facts(line, refused):
         click.echo(f"{name:<14} {value}")
+    warn_of([str(one) for one in unread_fields(orjson.loads(raw), LineDocument)])
 
 
 @line_group.command("list")
@@ -193,6 +209,21 @@ def parse_input(raw: bytes, name: str) -> list[Document]:
         if not isinstance(document, dict):
             raise Wrong(f"{name}: document {place}: expected a JSON object (got {document!r:.80})")
     return documents
+
+
+def unread_in(
+    documents: list[Document], kind: type[msgspec.Struct], what: str, key: str, strict: bool
+) -> UnreadFields:
+    """The fields that nothing reads in documents about to be written; `what` and the field `key`
+    name each. Raises Wrong if there are any and `strict`."""
+    unread = UnreadFields(kind)
+    for document in documents:
+        unread.note(f"{what} {document.get(key)}", document)
+    if strict and unread:
+        first, *more = unread.told()
+        others = f"; and {len(more)} more of the kind" if more else ""
+        raise Wrong(f"{first}{others}; nothing was written")
+    return unread
 
 
 _NONE: Mapping[str, str] = MappingProxyType({})

@@ -30,6 +30,14 @@ def warn(text: str) -> None:
     click.echo(f"renvoi: warning: {text}", err=True)
 
 
+def warn_of(texts: Sequence[str], most: int = 20) -> None:
+    """A warning for each of the first, and how many more there are."""
+    for text in texts[:most]:
+        warn(text)
+    if len(texts) > most:
+        warn(f"and {len(texts) - most} more of the kind")
+
+
 def _cell(value: object) -> str:
     """A value in one line; what came from outside brings no control characters."""
     if value is None or value == "":

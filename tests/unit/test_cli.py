@@ -98,7 +98,9 @@ def test_a_document_is_written_under_its_number_with_unknown_fields_kept(
     given = DOCUMENT | {"number": "09 72 10 10 01"}
     given["forwards"] = {"busy": {"on": True, "to": {"kind": "number", "number": "0612345678"}}}
     result = run("line", "set", "-", stdin=given)
-    assert (result.status, result.err) == (0, "")
+    assert result.status == 0
+    told = f"renvoi: warning: line {given['number']}: crm: no such field: it is kept"
+    assert result.err.startswith(told)
     assert "in force" in result.out
     stored = json.loads(store.get(f"line:{LINE}"))
     assert stored["number"] == LINE
@@ -161,6 +163,49 @@ def test_a_wrong_document_is_refused_by_field_and_value(
 def test_input_that_is_no_document_is_refused_in_one_line(run: Run, store: Any, text: str) -> None:
     refused(run("line", "set", "-", stdin=text))
     assert store.keys() == []
+
+
+MISSPELT = {"number": LINE, "fleet": "acme", "max_cals": 2, "x_crm": 7}
+
+
+def test_a_misspelt_field_is_told_of_with_the_one_that_may_be_meant(run: Run, store: Any) -> None:
+    written = run("line", "set", "-", "--json", stdin=MISSPELT)
+    assert written.status == 0
+    assert f"line {LINE}: max_cals: no such field" in written.err
+    assert "did you mean max_calls?" in written.err
+    assert "x_crm" not in written.err
+    assert [each["field"] for each in written.json["unread"]] == ["max_cals"]
+    assert json.loads(store.get(f"line:{LINE}")) == MISSPELT
+    assert "max_cals" in run("line", "show", LINE).err
+    assert f"line {LINE}: max_cals" in run("check").err
+
+
+def test_strict_refuses_what_nothing_reads(run: Run, store: Any) -> None:
+    refused(run("line", "set", "-", "--strict", stdin=MISSPELT), LINE, "max_cals", "max_calls?")
+    fleet = {"name": "acme", "cap_second": 5}
+    refused(run("fleet", "set", "-", "--strict", stdin=fleet), "acme", "cap_second", "cap_seconds?")
+    assert store.keys() == []
+    assert run("line", "set", "-", "--strict", stdin={**FAX, "x_crm": 7}).status == 0
+    assert "cap_second" in run("fleet", "set", "-", stdin=fleet).err
+
+
+def test_an_import_lists_what_nothing_reads_each_once(
+    run: Run, store: Any, tmp_path: Path
+) -> None:
+    rows = [MISSPELT, FAX, {**FAX, "number": "+33972101003", "max_cals": 1, "offer": {"Fax": 1}}]
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    strict = run("line", "import", "lines.jsonl", "--strict")
+    assert strict.status == 2
+    assert "lines.jsonl, line 1: max_cals: no such field" in strict.err
+    assert "lines.jsonl, line 3: offer.Fax: no such field" in strict.err
+    assert store.keys() == []
+    done = run("line", "import", "lines.jsonl", "--json")
+    assert done.status == 0
+    assert done.err.count("max_cals:") == 1
+    assert "did you mean max_calls? (1 more)" in done.err
+    assert "did you mean offer.fax?" in done.err
+    assert [each["documents"] for each in done.json["unread"]] == [2, 1]
+    assert len(store.keys("line:*")) == 3
 
 
 def test_a_target_in_redis_is_looked_at(run: Run, store: Any) -> None:

@@ -239,7 +239,7 @@ def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     assert "50 min 00 s" in shown
     assert run("fleet", "show", "acme", "--json").json["usage"] == {"out_of_plan": 600}
     both = [{"name": "a", "suspended": True}, {"name": "b"}]
-    assert run("fleet", "set", "-", "--json", stdin=both).json == {"written": ["a", "b"]}
+    assert run("fleet", "set", "-", "--json", stdin=both).json["written"] == ["a", "b"]
     store.set("fleet:bad", "{")
     rows = run("fleet", "list").out.splitlines()
     assert [row.split()[0] for row in rows[1:]] == ["a", "acme", "b", "bad"]

@@ -1,0 +1,118 @@
+"""Fields of a document that nothing reads. They are kept, for whoever else works with the document,
+and told of when it is written: one may be a known field with a slip of the pen."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+OWN = ("x_", "x-")
+"""What the names of fields begin with that others keep in a document on purpose."""
+
+_ALIKE = 0.75  # of 1 (difflib): "max_cals" and "max_calls" are 0.94
+_MOST_PATHS = 1000  # a file of garbage may name as many as it has lines
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """One field: its path, and the path of the known one that may be meant."""
+
+    path: str
+    meant: str | None
+
+    def __str__(self) -> str:
+        hint = f", did you mean {self.meant}?" if self.meant else ""
+        return f"{self.path}: no such field: it is kept and has no effect{hint}"
+
+
+def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> Iterator[Unread]:
+    """Those of a document that is read as `kind`; without those whose names begin as `OWN`."""
+    known = _paths(kind)
+    yield from _look(document, "", known)
+
+
+class UnreadFields:
+    """Those of many documents, each path once."""
+
+    def __init__(self, kind: type[msgspec.Struct]) -> None:
+        self._kind = kind
+        self._found: dict[str, Unread] = {}
+        self._counts: dict[str, int] = {}
+        self._first: dict[str, str] = {}
+
+    def note(self, where: str, document: Mapping[str, Any]) -> None:
+        """Look at one document; `where` is how it is named."""
+        for one in unread_fields(document, self._kind):
+            if one.path in self._found or len(self._found) < _MOST_PATHS:
+                self._found.setdefault(one.path, one)
+                self._first.setdefault(one.path, where)
+                self._counts[one.path] = self._counts.get(one.path, 0) + 1
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def told(self) -> list[str]:
+        """Each in a line: where it was first, what, in how many more."""
+        result = []
+        for path, one in self._found.items():
+            more = self._counts[path] - 1
+            result.append(f"{self._first[path]}: {one}" + (f" ({more} more)" if more else ""))
+        return result
+
+    def plain(self) -> list[dict[str, Any]]:
+        """For JSON."""
+        return [
+            {"field": path, "meant": one.meant, "documents": self._counts[path],
+             "first": self._first[path]}
+            for path, one in self._found.items()
+        ]  # fmt: skip
+
+
+def _look(
+    part: Mapping[str, Any], under: str, known: Mapping[str, type[msgspec.Struct] | None]
+) -> Iterator[Unread]:
+    for name, value in part.items():
+        path = f"{under}{name}"
+        if path not in known:
+            if not name.startswith(OWN):
+                yield Unread(path, _meant(name, under, known))
+        elif known[path] is not None and isinstance(value, Mapping):
+            yield from _look(value, f"{path}.", known)
+
+
+def _meant(name: str, under: str, known: Mapping[str, object]) -> str | None:
+    """The known field beside it with a name alike, else one of that very name elsewhere."""
+    beside: dict[str, str] = {}
+    elsewhere: dict[str, str] = {}
+    for path in known:
+        parent, _, last = path.rpartition(".")
+        (beside if under == (f"{parent}." if parent else "") else elsewhere)[_bare(last)] = path
+    alike = get_close_matches(_bare(name), beside, 1, _ALIKE)
+    return beside[alike[0]] if alike else elsewhere.get(_bare(name))
+
+
+def _bare(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+@lru_cache(8)
+def _paths(kind: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct] | None]:
+    """The path of every field that is read; with what it holds, where that has fields again."""
+    result: dict[str, type[msgspec.Struct] | None] = {}
+    about = msgspec.inspect.type_info(kind)
+    assert isinstance(about, msgspec.inspect.StructType)
+    for field in about.fields:
+        inner = _struct_in(field.type)
+        result[field.encode_name] = inner
+        if inner is not None:
+            result |= {f"{field.encode_name}.{p}": of for p, of in _paths(inner).items()}
+    return result
+
+
+def _struct_in(about: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
+    """The struct of a field that may be null."""
+    parts = about.types if isinstance(about, msgspec.inspect.UnionType) else (about,)
+    return next((p.cls for p in parts if isinstance(p, msgspec.inspect.StructType)), None)
