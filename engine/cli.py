@@ -24,7 +24,7 @@ from engine.commands.register import register
 from engine.commands.service import demo, serve
 from engine.commands.usage import show_usage
 from engine.commands.watch import show_calls
-from engine.config import ConfigError
+from engine.config import CONFIG_VARIABLE, ConfigError
 from manager.command import manager_group
 
 DONE, FAILED, WRONG = 0, 1, 2
@@ -37,7 +37,8 @@ DONE, FAILED, WRONG = 0, 1, 2
     "config_path",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Configuration file, also accepted after the command.",
+    envvar=CONFIG_VARIABLE,
+    help=f"Configuration file, also accepted after the command; else {CONFIG_VARIABLE} names it.",
 )
 def program(config_path: Path | None) -> None:
     """Renvoi, a live call-forwarding engine beside a telephony server.

@@ -23,6 +23,7 @@ from sip.address import fits_family
 __all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "read"]
 
 DEFAULT_PATH = Path("config.yaml")
+CONFIG_VARIABLE = "RENVOI_CONFIG"  # read by the command line
 REDIS_URL_VARIABLE = "RENVOI_REDIS_URL"
 SUPERVISOR = "admin.supervisor_listen"
 

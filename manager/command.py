@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from engine.commands import moments
-from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.context import Failed, Whole, Wrong, open_redis, with_config, with_json
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 
@@ -186,7 +186,7 @@ def token_group() -> None:
 @token_group.command("add")
 @click.argument("name")
 @_whose
-@click.option("--days", type=click.IntRange(min=1), help="Expires after so many days.")
+@click.option("--days", type=Whole(1, 36_500, "days"), help="Expires after so many days.")
 @with_config
 def add_token(
     name: str, fleet: str | None, operator: bool, days: int | None, config: Config

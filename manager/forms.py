@@ -25,8 +25,11 @@ _LONGEST_TYPED = 80
 # What `rules` says of a field, and the words for it.
 _PROBLEMS = (
     (r"is the line itself", "error_self"),
-    (r"is a number that can be no target \((country):.*\)", "error_{0}_refused"),
-    (r"is a number that can be no target \((\w+)(?::.*)?\)", "error_{0}"),
+    (r"(premium|emergency|short) numbers cannot be targets", "error_{0}"),
+    (r"shared-cost numbers cannot be targets", "error_shared_cost"),
+    (r"is no valid number of its country, .*", "error_invalid"),
+    (r".* is not in numbering\.forward_countries", "error_country_refused"),
+    (r".* is not in forward_countries of fleet .*", "error_fleet_countries"),
     (r"has an extension, .*", "error_extension"),
     (r"is no line of ours.*|is not a line of fleet .*", "error_not_fleet"),
     (r"is a line without the fax offer", "error_no_fax"),

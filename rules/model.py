@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from rules.expected import expected
 from rules.numbers import OUTSIDE_ONLY, NumberError, Numbering, Recognised
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 _LARGEST_DOCUMENT = 65_536
 _LONGEST_VALUE_SHOWN = 80
@@ -344,7 +345,7 @@ def decode_document(decoder: msgspec.json.Decoder[_T], raw: bytes | str) -> _T:
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        raise _named(str(error), raw) from None
+        raise _named(str(error), raw, decoder.type) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         problem = "is nested too deeply" if isinstance(error, RecursionError) else "is not JSON"
         raise DocumentError("document", raw[:_LONGEST_VALUE_SHOWN], problem) from error
@@ -364,7 +365,7 @@ def encode_document(document: object) -> bytes:
         raise DocumentError("document", None, f"cannot be JSON: {error}") from error
 
 
-def _named(message: str, raw: bytes | str) -> DocumentError:
+def _named(message: str, raw: bytes | str, kind: type[msgspec.Struct]) -> DocumentError:
     """Our error out of msgspec's message, which ends in " - at `$.forwards.busy`"."""
     place = _PLACE.match(message)
     problem, path = (place["problem"], place["path"] or "") if place else (message, "")
@@ -372,7 +373,7 @@ def _named(message: str, raw: bytes | str) -> DocumentError:
     if missing:
         path = f"{path}.{missing[1]}" if path else missing[1]
         return DocumentError(path, None, "is required")
-    return DocumentError(path or "document", _value_at(path, raw), _lower(problem))
+    return DocumentError(path or "document", _value_at(path, raw), expected(kind, path))
 
 
 def _value_at(path: str, raw: bytes | str) -> object:
@@ -385,10 +386,6 @@ def _value_at(path: str, raw: bytes | str) -> object:
             return value
         value = value.get(name)
     return value
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _shown(value: object) -> str:

@@ -8,6 +8,9 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec import inspect
+
+from rules.expected import bare
 
 OWN = ("x_", "x-")
 """What the names of fields begin with that others keep in a document on purpose."""
@@ -102,17 +105,12 @@ def _bare(name: str) -> str:
 def _paths(kind: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct] | None]:
     """The path of every field that is read; with what it holds, where that has fields again."""
     result: dict[str, type[msgspec.Struct] | None] = {}
-    about = msgspec.inspect.type_info(kind)
-    assert isinstance(about, msgspec.inspect.StructType)
+    about = inspect.type_info(kind)
+    assert isinstance(about, inspect.StructType)
     for field in about.fields:
-        inner = _struct_in(field.type)
+        holds = bare(field.type)
+        inner = holds.cls if isinstance(holds, inspect.StructType) else None
         result[field.encode_name] = inner
         if inner is not None:
             result |= {f"{field.encode_name}.{p}": of for p, of in _paths(inner).items()}
     return result
-
-
-def _struct_in(about: msgspec.inspect.Type) -> type[msgspec.Struct] | None:
-    """The struct of a field that may be null."""
-    parts = about.types if isinstance(about, msgspec.inspect.UnionType) else (about,)
-    return next((p.cls for p in parts if isinstance(p, msgspec.inspect.StructType)), None)

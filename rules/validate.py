@@ -22,11 +22,15 @@ from rules.numbers import Numbering
 
 Others = Mapping[str, Line | None]
 
-# What the words of `Destination.why_refused` leave to be said.
+# What is said of a number that can be no target (`Destination.why_refused`).
 _REFUSED = {
-    "invalid": "invalid: no valid number of its country, see numbering.also_valid",
-    "country": "country: {country} is not in numbering.forward_countries",
-    FLEET_COUNTRIES: "fleet_countries: {country} is not in forward_countries of fleet {fleet}",
+    "premium": "premium numbers cannot be targets",
+    "shared_cost": "shared-cost numbers cannot be targets",
+    "emergency": "emergency numbers cannot be targets",
+    "short": "short numbers cannot be targets",
+    "invalid": "is no valid number of its country, see numbering.also_valid",
+    "country": "{country} is not in numbering.forward_countries",
+    FLEET_COUNTRIES: "{country} is not in forward_countries of fleet {fleet}",
 }
 
 
@@ -131,9 +135,7 @@ def _wrong_target(
     inside = to.number == line.number or (target is not None and target.fleet == line.fleet)
     refused = to.why_refused(inside, countries)
     if refused is not None:
-        return f"is a number that can be no target ({_REFUSED.get(refused, refused)})".format(
-            country=to.country, fleet=line.fleet
-        )
+        return _REFUSED[refused].format(country=to.country or "no country", fleet=line.fleet)
     if to.number == line.number:
         return None if to.kind is Kind.VOICEMAIL else "is the line itself"
     if to.kind is Kind.NUMBER:

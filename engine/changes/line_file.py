@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
+from difflib import get_close_matches
 from typing import Any, BinaryIO
 
 import orjson
 
+from engine.changes import destination
 from rules.model import Condition, Kind
 
 FORMATS = ("jsonl", "csv")
@@ -95,11 +97,13 @@ def _read_csv(file: BinaryIO) -> Iterator[Row]:
         if not any(cells):
             continue
         if names is None:
-            names = cells
+            names = [name.strip().lower().replace("-", "_") for name in cells]
             unknown = [name for name in names if name not in COLUMNS]
             if unknown or "number" not in names or len(set(names)) < len(names):
                 wrong = unknown[0] if unknown else "number"
-                problem = f"expected a header of columns from {', '.join(COLUMNS)}"
+                alike = get_close_matches(wrong, COLUMNS, 1) if unknown else ()
+                hint = f", did you mean {alike[0]}?" if alike else ""
+                problem = f"expected a header of columns from {', '.join(COLUMNS)}{hint}"
                 yield rows.line_num, RowError(wrong, problem)
                 return
             continue
@@ -179,14 +183,16 @@ def to_cells(document: Document) -> list[str]:
 
 def _forward(condition: Condition, cell: str) -> Document:
     state, _, rest = cell.partition(" ")
+    state = state.lower()
     if state not in ("on", "off"):
         state, rest = "on", cell
     forward: Document = {"on": state == "on"}
     if rest := rest.strip():
-        kind, colon, number = rest.partition(":")
-        if kind not in set(Kind) or (colon and not number):
-            wanted = "expected on or off, and voicemail[:N], fax:N or number:N"
-            raise RowError(condition.value, f"{wanted} (got {cell!r:.60})")
+        try:
+            kind, number = destination.read(rest)
+        except ValueError as error:
+            problem = f"expected on or off, and DEST: {error} (got {cell!r:.60})"
+            raise RowError(condition.value, problem) from None
         forward["to"] = {"kind": kind, "number": number} if number else {"kind": kind}
     return forward
 

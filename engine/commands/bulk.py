@@ -12,7 +12,15 @@ import click
 
 from engine.changes.acks import in_force_blocking
 from engine.changes.line_file import FORMATS, write_rows
-from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json, with_strict
+from engine.commands.context import (
+    Failed,
+    Whole,
+    Wrong,
+    open_redis,
+    with_config,
+    with_json,
+    with_strict,
+)
 from engine.commands.documents import Documents
 from engine.commands.output import print_json, warn_of
 from engine.commands.writing import myself
@@ -32,7 +40,7 @@ _format = click.option(
 @_format
 @click.option("--replace", is_flag=True, help="Delete the lines that are not in FILE.")
 @click.option(
-    "--parts", type=click.IntRange(min=0), default=0, metavar="LINES",
+    "--parts", type=Whole(0), default=0, metavar="LINES",
     help="Not in one step but so many lines at a time.",
 )  # fmt: skip
 @click.option("--check", "only_check", is_flag=True, help="Write nothing, say what would change.")

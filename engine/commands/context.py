@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from engine.config import Config, load
+from engine.config import CONFIG_VARIABLE, Config, load
 from rules.numbers import NumberError, Numbering
 
 if TYPE_CHECKING:
@@ -34,6 +35,41 @@ class Wrong(click.ClickException):
     exit_code = 2
 
 
+class Named(click.Choice[str]):
+    """One of some names, in any case and with - for _."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Raises click.BadParameter, which suggests a name that is alike."""
+        plain = str(value).strip().lower().replace("-", "_")
+        if plain not in self.choices:
+            alike = get_close_matches(plain, self.choices, 1)
+            hint = f", did you mean {alike[0]}?" if alike else ""
+            words = f"expected one of {', '.join(self.choices)}{hint} (got {value!r})"
+            raise click.BadParameter(words, ctx, param)
+        return plain
+
+
+class Whole(click.ParamType[int]):
+    """A whole number from `low` to `high` (None = any), of something such as "seconds"."""
+
+    name = "number"
+
+    def __init__(self, low: int, high: int | None = None, of: str = "") -> None:
+        self._low, self._high = low, high
+        to = f" to {high:,}" if high is not None else " or more"
+        self._wanted = f"expected {low}{to}{of and f' {of}'}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Raises click.BadParameter."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = self._low - 1
+        if number < self._low or (self._high is not None and number > self._high):
+            raise click.BadParameter(f"{self._wanted} (got {str(value)!r})", ctx, param)
+        return number
+
+
 def with_config(command: F) -> F:
     """Adds `--config PATH`; the command gets a loaded `config`."""
 
@@ -49,7 +85,7 @@ def with_config(command: F) -> F:
         type=click.Path(path_type=Path),
         metavar="PATH",
         callback=read,
-        help="Configuration file.  [default: config.yaml, if there is one]",
+        help=f"Configuration file.  [default: {CONFIG_VARIABLE}, or config.yaml if there is one]",
     )(command)
 
 

@@ -84,11 +84,13 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
 
 def _known(facts: Facts) -> Iterator[str]:
     """What is known of a line, for people."""
-    calls = "any" if facts.max_calls is None else facts.max_calls
+    calls = "no limit on calls"  # nobody counts those of such a line
+    if facts.max_calls is not None:
+        calls = f"{facts.calls} of {facts.max_calls} calls in progress"
     contacts = "no live registration"
     if facts.contacts:
         contacts = f"{facts.contacts} live registrations, the last for {facts.registered_s} s"
-    yield f"{facts.number}: {contacts}; {facts.calls} of {calls} calls in progress"
+    yield f"{facts.number}: {contacts}; {calls}"
     if facts.plan_s is not None:
         left = "unknown" if facts.plan_left_s is None else duration(facts.plan_left_s)
         yield f"    plan to mobiles: {left} left of {duration(facts.plan_s)} this month"

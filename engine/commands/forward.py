@@ -6,17 +6,28 @@ from typing import Any
 
 import click
 
+from engine.changes import destination
 from engine.changes.acks import Acks, in_force_blocking
-from engine.commands.context import Failed, Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.context import (
+    Failed,
+    Named,
+    Whole,
+    Wrong,
+    open_redis,
+    read_number,
+    with_config,
+    with_json,
+)
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.line import forwards_told
 from engine.commands.output import print_json
 from engine.config import Config
-from rules.model import Condition, DocumentError, Kind, Line, load_line
+from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import NumberError, Numbering
 
 DEFAULT_AFTER_S = 20
-CONDITIONS = click.Choice([condition.value for condition in Condition])
+CONDITIONS = [condition.value for condition in Condition]
+ALL = "all"
 
 
 @click.group("forward")
@@ -33,7 +44,7 @@ def forward_group() -> None:
       voicemail      the line's own voicemail
       voicemail:N    the voicemail of line N of the same fleet
       fax:N          line N of the same fleet, with the fax offer
-      number:N       any other number, a line of the fleet or outside
+      number:N       any other number, a line of the fleet or outside; N alone says the same
 
     \b
     Examples:
@@ -44,9 +55,12 @@ def forward_group() -> None:
 
 @forward_group.command("set", short_help="Turn a forward of line N on.")
 @click.argument("n")
-@click.argument("condition", type=CONDITIONS, metavar="CONDITION")
+@click.argument("condition", type=Named(CONDITIONS), metavar="CONDITION")
 @click.argument("dest")
-@click.option("--after", "after_s", type=int, metavar="S", help="Seconds of ringing, 5 to 60.")
+@click.option(
+    "--after", "after_s", type=Whole(5, 60, "seconds"), metavar="S",
+    help="Seconds of ringing, 5 to 60.",
+)  # fmt: skip
 @with_config
 @with_json
 def set_forward(
@@ -58,7 +72,7 @@ def set_forward(
 
     \b
     Examples:
-      renvoi forward set 0972101001 busy number:0612345678
+      renvoi forward set 0972101001 busy 0612345678
       renvoi forward set 0972101001 no_answer voicemail --after 25
       renvoi forward set +33972101001 unreachable fax:+33972101002
     """
@@ -85,26 +99,43 @@ def set_forward(
 
 @forward_group.command("off", short_help="Turn a forward of line N off.")
 @click.argument("n")
-@click.argument("condition", type=CONDITIONS, metavar="CONDITION")
+@click.argument("condition", type=Named([*CONDITIONS, ALL]), metavar="CONDITION")
 @with_config
 @with_json
 def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
-    """Turn a forward of line N off; its target is kept for the next time.
+    """Turn a forward of line N off, or with CONDITION `all` every one; its target is kept for the
+    next time.
 
     \b
-    Example:
+    Examples:
       renvoi forward off 0972101001 unconditional
+      renvoi forward off 0972101001 all
     """
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
+    conditions = CONDITIONS if condition == ALL else [condition]
+    were_on: list[str] = []
 
     def change(document: Document) -> None:
-        _forward(document, condition, number)["on"] = False
+        were_on.clear()
+        for each in conditions:
+            if condition == ALL and not _mapping(document.get("forwards")).get(each):
+                continue  # the document has none
+            forward = _forward(document, each, number)
+            if forward.get("on"):
+                were_on.append(each)
+            forward["on"] = False
 
     with open_redis(config) as client:
         line = Documents(client, numbering).edit(number, change)
         acks = in_force_blocking(client, number)
-    _confirm(line, condition, acks, as_json)
+    if condition != ALL:
+        _confirm(line, condition, acks, as_json)
+    elif as_json:
+        told = {"number": number, "condition": ALL, "on": False, "were_on": were_on}
+        print_json({**told, "in_force": acks.plain()})
+    else:
+        click.echo(f"{number} all: off ({', '.join(were_on) or 'none'} before), {acks.told()}")
 
 
 @forward_group.command("show")
@@ -132,19 +163,15 @@ def show_forwards(n: str, config: Config, as_json: bool) -> None:
 
 
 def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, str]:
-    """`voicemail[:N] | fax:N | number:N` as the document's `to`. Raises Wrong."""
-    kind, colon, text = dest.partition(":")
-    if kind not in set(Kind):
-        raise Wrong(f"DEST: expected voicemail[:N], fax:N or number:N (got {dest!r})")
-    if not colon and kind == Kind.VOICEMAIL:
-        return {"kind": kind, "number": number}
-    if not text:
-        raise Wrong(f"DEST: expected a number, as in {kind}:0972101002 (got {dest!r})")
+    """DEST as the document's `to`. Raises Wrong."""
     try:
+        kind, text = destination.read(dest)
         # Short and premium numbers are recognised here and refused, by name, with the document.
-        return {"kind": kind, "number": numbering.recognise(text).number}
+        return {"kind": kind, "number": numbering.recognise(text).number if text else number}
     except NumberError as error:
         raise Wrong(f"DEST: {error.problem} (got {dest!r})") from None
+    except ValueError as error:
+        raise Wrong(f"DEST: {error} (got {dest!r})") from None
 
 
 def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:

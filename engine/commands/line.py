@@ -136,7 +136,7 @@ def list_lines(config: Config, as_json: bool) -> None:
             rows.append([number, "-", "-", "-", f"REFUSED {error}"])
             continue
         on = [f"{c}: {told}" for c, told in forwards_told(line) if told != "off"]
-        calls = "any" if line.max_calls is None else str(line.max_calls)
+        calls = "no limit" if line.max_calls is None else str(line.max_calls)
         state = "SUSPENDED " if line.suspended else ""
         rows.append([number, line.fleet, line.label, calls, state + ("; ".join(on) or "none")])
     print_table(["NUMBER", "FLEET", "LABEL", "MAX CALLS", "FORWARDS"], rows)
@@ -254,7 +254,7 @@ def _facts(line: Line, refused: Mapping[str, str]) -> list[tuple[str, str]]:
         ("number", line.number),
         ("fleet", _plain(line.fleet)),
         ("label", _plain(line.label) or "-"),
-        ("max calls", "any" if line.max_calls is None else str(line.max_calls)),
+        ("max calls", "no limit" if line.max_calls is None else str(line.max_calls)),
         ("suspended", "yes" if line.suspended else "no"),
         ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
         ("user", _plain(line.credentials.user) if line.credentials else "-"),

@@ -13,7 +13,15 @@ from zoneinfo import ZoneInfo
 import click
 
 from engine.commands import moments
-from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.context import (
+    Named,
+    Whole,
+    Wrong,
+    open_redis,
+    read_number,
+    with_config,
+    with_json,
+)
 from engine.commands.output import print_json, warn
 from engine.config import Config
 from engine.records.record import FIELDS, STREAM, CallRecord, read_entry
@@ -74,13 +82,13 @@ class Wanted:
 @click.option("--follow", is_flag=True, help="Go on with new records until Ctrl-C.")
 @click.option(
     "--last",
-    type=click.IntRange(min=0),
+    type=Whole(0),
     metavar="COUNT",
     help="The last COUNT that fit.  [default: 20, with --since or --until all]",
 )
 @click.option("--line", metavar="N", help="Line N called, was called, forwarded or pays.")
-@click.option("--condition", type=click.Choice(CONDITIONS), help="The last forward carried out.")
-@click.option("--outcome", type=click.Choice(OUTCOMES), help="How the call ended.")
+@click.option("--condition", type=Named(CONDITIONS), help="The last forward carried out.")
+@click.option("--outcome", type=Named(OUTCOMES), help="How the call ended.")
 @click.option("--since", metavar="WHEN", help="Received then or later.")
 @click.option("--until", metavar="WHEN", help="Received before then.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with all fields.")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
+from engine.commands.context import Whole, Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.output import print_json
 from engine.config import Config
@@ -25,7 +25,7 @@ LONGEST_S = 10 * 366 * 86_400
 @click.option(
     "--for",
     "for_s",
-    type=int,
+    type=Whole(0, LONGEST_S, "seconds"),
     default=3600,
     show_default=True,
     metavar="S",
@@ -45,8 +45,6 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
       renvoi register 0972101001 sip:phone@127.0.0.1:5062 --for 86400
       renvoi register 0972101001 sip:phone@127.0.0.1:5062 --for 0
     """
-    if not 0 <= for_s <= LONGEST_S:
-        raise Wrong(f"--for: must be 0 to {LONGEST_S} seconds (got {for_s})")
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     now = time.time()

@@ -162,7 +162,8 @@ def test_a_fleets_list_narrows_the_engines(
     with pytest.raises(DocumentError) as error:
         check_write(document, targets, numbering, None, own)
     assert error.value.field == "forwards.unconditional.to.number"
-    assert refused in error.value.problem
+    words = {"country": "numbering.forward_countries", "fleet_countries": "of fleet acme"}
+    assert words.get(refused, refused.replace("invalid", "no valid")) in error.value.problem
 
 
 def test_a_suspended_fleet_suspends_its_lines() -> None:

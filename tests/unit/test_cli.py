@@ -276,6 +276,9 @@ def test_an_unknown_line_is_wrong_input(run: Run, store: Any, arguments: tuple[s
         ("voicemail:0972101002", {"kind": "voicemail", "number": OTHER}),
         ("fax:+33972101002", {"kind": "fax", "number": OTHER}),
         ("number:06 12 34 56 78", {"kind": "number", "number": "+33612345678"}),
+        ("06 12 34 56 78", {"kind": "number", "number": "+33612345678"}),
+        ("+33612345678", {"kind": "number", "number": "+33612345678"}),
+        ("Voicemail", {"kind": "voicemail", "number": LINE}),
     ],
 )
 def test_forward_set_changes_that_forward_and_nothing_else(
@@ -289,6 +292,79 @@ def test_forward_set_changes_that_forward_and_nothing_else(
     stored = json.loads(store.get(f"line:{LINE}"))
     assert stored["forwards"].pop("busy") == {"on": True, "to": to}
     assert stored == DOCUMENT
+
+
+@pytest.mark.parametrize("condition", ["no-answer", "NO_ANSWER", "No-Answer"])
+def test_a_condition_is_understood_however_it_is_written(
+    run: Run, store: Any, condition: str
+) -> None:
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT))
+    assert run("forward", "set", LINE, condition, "voicemail", "--after", "40").status == 0
+    stored = json.loads(store.get(f"line:{LINE}"))["forwards"]
+    to = {"kind": "voicemail", "number": LINE}
+    assert stored == {"no_answer": {"on": True, "after_s": 40, "to": to}}
+    assert run("forward", "off", LINE, condition).status == 0
+    assert run("cdr", "--condition", condition).status == 0
+    Path("lines.csv").write_text(f"number,fleet,{condition}\n{OTHER},acme,on 0612345678\n")
+    assert run("line", "import", "lines.csv").status == 0
+    to = json.loads(store.get(f"line:{OTHER}"))["forwards"]["no_answer"]["to"]
+    assert to == {"kind": "number", "number": "+33612345678"}
+
+
+def test_a_condition_that_is_none_is_refused_with_the_one_that_may_be_meant(
+    run: Run, store: Any
+) -> None:
+    for command in (("forward", "set", LINE, "unreacheable", "voicemail"),
+                    ("forward", "off", LINE, "unreacheable"),
+                    ("cdr", "--condition", "unreacheable")):  # fmt: skip
+        refused(run(*command), "unreacheable", "did you mean unreachable?")
+    refused(run("forward", "off", LINE, "never"), "never", "unconditional", "all")
+    refused(run("cdr", "--outcome", "anwsered"), "did you mean answered?")
+
+
+def test_off_all_turns_every_forward_off_and_keeps_the_targets(run: Run, store: Any) -> None:
+    number = {"kind": "number", "number": "+33612345678"}
+    forwards = {
+        "unconditional": {"on": False, "to": number},
+        "busy": {"on": True, "to": number, "note": 1},
+        "no_answer": {"on": True, "after_s": 30, "to": number},
+    }
+    store.set(f"line:{LINE}", json.dumps(DOCUMENT | {"forwards": forwards}))
+    result = run("forward", "off", LINE, "all")
+    assert result.status == 0
+    assert result.out.startswith(f"{LINE} all: off (busy, no_answer before)")
+    stored = json.loads(store.get(f"line:{LINE}"))["forwards"]
+    assert stored == {name: forward | {"on": False} for name, forward in forwards.items()}
+    again = run("forward", "off", LINE, "all", "--json")
+    assert again.json["were_on"] == []
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    assert run("forward", "off", OTHER, "ALL").status == 0
+    assert "forwards" not in json.loads(store.get(f"line:{OTHER}"))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"forwards": {"no_answer": {"on": True, "after_s": 90}}}, "expected 5 to 60 seconds"),
+        ({"offer": {"mobile": "some"}}, "expected one of hours, none, unlimited"),
+        ({"offer": {"mobile_hours": 800}}, "expected 0 to 744 hours"),
+        ({"suspended": "no"}, "expected true or false"),
+        ({"max_calls": "2"}, "expected a whole number from 1"),
+        ({"label": 7}, "expected text"),
+        ({"offer": True}, "expected a JSON object"),
+        (
+            {"forwards": {"busy": {"on": True, "to": {"kind": "number", "number": "0899123456"}}}},
+            "premium numbers cannot be targets",
+        ),
+    ],
+)
+def test_an_error_says_what_is_wanted_in_words_and_not_in_types(
+    run: Run, store: Any, change: dict[str, Any], told: str
+) -> None:
+    result = run("line", "set", "-", stdin=DOCUMENT | change)
+    refused(result, told)
+    for word in ("`", "enum", "int", "str,", "bool", "null"):
+        assert word not in result.err.replace("expected", "")
 
 
 def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any) -> None:
@@ -308,7 +384,7 @@ def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any)
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("no_answer", "voicemail", "--after", "61"), ["after_s", "61"]),
+        (("no_answer", "voicemail", "--after", "61"), ["--after", "5 to 60 seconds", "61"]),
         (("no_answer", "voicemail", "--after", "x"), ["--after", "x"]),
         (("busy", "voicemail", "--after", "20"), ["--after", "20"]),
         (("sometimes", "voicemail"), ["CONDITION", "sometimes"]),
@@ -322,7 +398,7 @@ def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any)
         (("busy", "number:+4911833"), ["forwards.busy.to", "+4911833", "short"]),
         (("busy", "number:+33 112"), ["forwards.busy.to", "112", "emergency"]),
         (("busy", "number:tel:15"), ["forwards.busy.to", "15", "emergency"]),
-        (("busy", "number:0811123456"), ["forwards.busy.to", "+33811123456", "shared_cost"]),
+        (("busy", "number:0811123456"), ["forwards.busy.to", "+33811123456", "shared-cost"]),
         (("busy", "number:0700000001"), ["forwards.busy.to", "+33700000001", "also_valid"]),
         (("busy", "number:+33612345678;ext=4"), ["DEST", "extension"]),
         (("busy", "voicemail:+33972109999"), ["forwards.busy.to", "+33972109999"]),
@@ -528,11 +604,18 @@ def test_records_are_shown_and_foreign_entries_skipped(run: Run, store: Any) -> 
     assert "voicemail" in rows[1]
 
 
-def test_config_is_taken_before_and_after_the_command_and_must_exist(
-    run: Run, tmp_path: Path
+def test_config_is_taken_before_and_after_the_command_or_from_the_environment_and_must_exist(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for arguments in (("--config", "no.yaml", "line", "list"), ("cdr", "--config", "no.yaml")):
         refused(run(*arguments), "no.yaml")
+    monkeypatch.setenv("RENVOI_CONFIG", "elsewhere.yaml")
+    refused(run("line", "list"), "elsewhere.yaml")
+    (tmp_path / "good.yaml").write_text("workers: 1")
+    assert run("line", "list", "--config", "good.yaml").status == 0
+    assert run("--config", "good.yaml", "line", "list").status == 0
+    monkeypatch.setenv("RENVOI_CONFIG", "good.yaml")
+    assert run("line", "list").status == 0
     (tmp_path / "bad.yaml").write_text("timers: {max_ring_s: soon}")
     for command in (["check"], ["serve"], ["demo"], ["line", "list"], ["calls"], ["explain", LINE]):
         refused(run(*command, "--config", "bad.yaml"), "timers.max_ring_s", "'soon'")
