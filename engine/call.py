@@ -73,7 +73,7 @@ class Call:
             phone = phone_of(leg.invite, leg.flow, known.contacts)
             if phone:
                 leg.is_phone(phone)
-        self._route = Route(worker, self.story.id, headers.diversions(leg.invite))
+        self._route = Route(worker, self.story.id, leg.invite)
         self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
 
     # -- the call, top to bottom ------------------------------------------------------------------
@@ -332,6 +332,7 @@ class Call:
             registered=registered,
             caller=self._identity(),
             visited=route.visited,
+            forwarded=route.before,
             diversions=route.diversions,
             max_diversions=limits.max_diversions,
             forwards_in_progress=forwards.standing(line.number) - held,

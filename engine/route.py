@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from rules.decide import ForwardTo
 from rules.model import Line
+from sip import headers
 from sip.crossing import Diverted
 
 if TYPE_CHECKING:
     from engine.worker import Worker
+    from sip.message import Message
 
 
 class Route:
     """One call's path. A call counts on a line from the moment it is rung until it leaves it
     (domain.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
 
-    __slots__ = ("_call_id", "_worker", "diverted", "held", "received_diversions", "visited")
+    __slots__ = (
+        "_call_id", "_worker", "before", "diverted", "held", "received_diversions", "visited",
+    )  # fmt: skip
 
-    def __init__(self, worker: Worker, call_id: str, received_diversions: int) -> None:
+    def __init__(self, worker: Worker, call_id: str, invite: Message) -> None:
         self._worker = worker
         self._call_id = call_id
-        self.received_diversions = received_diversions
+        self.received_diversions = headers.diversions(invite)
+        # The lines that forwarded it before it came back from outside.
+        self.before = worker.marks.forwarded(invite, worker.numbering, time.time())
         self.visited: tuple[str, ...] = ()
         self.diverted: list[Diverted] = []
         self.held: tuple[str, ...] = ()  # lines on which it counts as a standing forward
@@ -75,7 +82,8 @@ class Route:
 
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """The call goes on from this line."""
-        self.diverted.append(Diverted(line.number, decision.reason, decision.cause))
+        mark = self._worker.marks.make(line.number, time.time())
+        self.diverted.append(Diverted(line.number, decision.reason, decision.cause, mark))
         self.leave(line.number)
 
     def take_back(self, number: str) -> bool:

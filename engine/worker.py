@@ -20,6 +20,7 @@ from engine.config import Config, Limits
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.live import LiveCalls
+from engine.marks import Marks
 from engine.probing import Probing
 from engine.processes.journal import Journal, directory_of
 from engine.records.cdr import Recorder
@@ -27,7 +28,7 @@ from engine.records.meter import Meter
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.referrals import Referrals
 from engine.refusals import Refusals
-from engine.registration.bindings import same_phone
+from engine.registration.bindings import Bindings, same_phone
 from engine.registration.dialled import Dialled
 from engine.registration.places import Places
 from engine.registration.registrar import Registrar
@@ -206,6 +207,7 @@ class Worker:
         await self.forwards.start()
         await self.recorder.start()
         await self.registrar.start()
+        self.marks = Marks(await Bindings(self.redis).secret())
         await self.dialled.start()
         await self.endpoint.start()
         if config.workers > 1:

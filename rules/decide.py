@@ -58,6 +58,7 @@ class Situation:
         registered: the line has a live registration.
         caller: the caller in E.164; None when it is withheld or no number.
         visited: the lines this call has met, this line included.
+        forwarded: the lines that forwarded it before it came back from outside.
         diversions: forwards so far: the larger of Diversion and History-Info received, plus ours.
         max_diversions: how many forwards one call may have; 0 = no limit.
         forwards_in_progress: forwarded calls of this line that stand now.
@@ -75,6 +76,7 @@ class Situation:
     registered: bool = True
     caller: str | None = None
     visited: tuple[str, ...] = ()
+    forwarded: tuple[str, ...] = ()
     diversions: int = 0
     max_diversions: int = 5
     forwards_in_progress: int = 0
@@ -301,7 +303,7 @@ def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets
         return _over_limit(now)
     return (
         _wrong_target(to, line, targets)
-        or _wrong_call(to, now)
+        or _wrong_call(to, line, now)
         or _over_limit(now)
         or _over_cap(to, line, now, targets)
     )
@@ -333,12 +335,16 @@ def _wrong_target(to: Destination, line: Line, targets: _Targets) -> _No | None:
     return None
 
 
-def _wrong_call(to: Destination, now: Situation) -> _No | None:
+def _wrong_call(to: Destination, line: Line, now: Situation) -> _No | None:
     if to.number == now.caller:
         return _No("caller_is_target", f"skipped, the caller {now.caller} is its target")
     # A voicemail is not its line: nothing rings there, and nothing can come back.
-    if to.kind is not Kind.VOICEMAIL and to.number in now.visited:
+    if to.kind is Kind.VOICEMAIL:
+        return None
+    if to.number in now.visited or to.number in now.forwarded:
         return _No("loop", f"counts as off, the call has already met {to.number}")
+    if line.number in now.forwarded:
+        return _No("loop", "counts as off, the line has forwarded this call before")
     return None
 
 

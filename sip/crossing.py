@@ -29,12 +29,14 @@ _INDEX = re.compile(rb"[0-9.]{1,256}")
 class Diverted:
     """One forward of this call: what the next leg's headers must tell.
 
-    `line` is the forwarding line's number in E.164; `reason` and `cause` as in domain.md 2.
+    `line` is the forwarding line's number in E.164; `reason` and `cause` as in domain.md 2. `mark`
+    is the display name that servers are told, for an engine to know it by; "" = none.
     """
 
     line: str
     reason: str
     cause: int
+    mark: str = ""
 
 
 ANONYMOUS = b'"Anonymous" <sip:anonymous@anonymous.invalid>'
@@ -97,7 +99,8 @@ def invite_block(
     """
     parts: list[bytes] = []
     for done in reversed(diverted):
-        told = f"<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
+        mark = f'"{done.mark}" ' if trusted and done.mark else ""
+        told = f"{mark}<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
         parts.append(b"Diversion: " + told.encode())
     if diverted or message.has_any(STORY):
         before = privacy.story(message, b"diversion", to_trusted=trusted)

@@ -191,6 +191,9 @@ def test_destinations(
         # never twice the same line in one call
         (to("number", PEER), replace(FREE, visited=(PEER, LINE)), "already met"),
         (to("fax", FAX), replace(FREE, visited=(FAX, LINE)), "already met"),
+        (to("number", OUTSIDE), replace(FREE, forwarded=(LINE,)), "has forwarded this call"),
+        (to("fax", FAX), replace(FREE, forwarded=(LINE,)), "has forwarded this call"),
+        (to("number", PEER), replace(FREE, forwarded=(PEER,)), "already met"),
         # loops through the outside: a cap on what stands at once
         (
             to("number", OUTSIDE),
@@ -225,6 +228,9 @@ def test_a_forward_that_is_not_allowed_counts_as_off(
         # what looks like the above and is fine
         (OWN_VOICEMAIL, replace(FREE, caller=LINE)),
         (to("voicemail", PEER), replace(FREE, visited=(PEER, LINE))),  # nothing rings there again
+        (to("voicemail", PEER), replace(FREE, forwarded=(PEER, LINE))),
+        (OWN_VOICEMAIL, replace(FREE, forwarded=(LINE,))),
+        (to("number", OUTSIDE), replace(FREE, forwarded=(PEER,))),
         (to("number", PEER), replace(FREE, caller=OUTSIDE, visited=(FAX, LINE))),
         (to("number", OUTSIDE), replace(FREE, caller=None)),
         (to("number", PEER), replace(FREE, forwards_in_progress=49, forwards_per_line=50)),

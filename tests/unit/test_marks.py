@@ -1,0 +1,81 @@
+"""Marks in Diversion: who can make one, for which line, and how long it counts."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.marks import LIFE_S, MOST, Marks
+from rules.numbers import Numbering
+from sip.message import Message
+
+LINE, OTHER, NOW = "+33972101001", "+33972101002", 1_790_000_000.0
+FRANCE = Numbering("FR")
+MARKS = Marks(b"secret")
+MARK = MARKS.make(LINE, NOW)
+
+
+def invite(*diversions: str) -> Message:
+    fields = "".join(f"Diversion: {value}\r\n" for value in diversions)
+    head = (
+        "INVITE sip:x@h SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\n"
+        f"To: <sip:x@h>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n{fields}\r\n"
+    )
+    return Message(head.encode())
+
+
+def known(*diversions: str, at: float = NOW) -> tuple[str, ...]:
+    return MARKS.forwarded(invite(*diversions), FRANCE, at)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f'"{MARK}" <sip:{LINE}@192.0.2.20:5080>;reason=busy;counter=1;privacy=off',
+        f"{MARK} <sip:{LINE}@192.0.2.30>",
+        f'"{MARK}"<sip:{LINE}@carrier.example;user=phone>;reason="no-answer"',
+        f'"{MARK}" <sip:0972101001@carrier.example>',
+        f'"{MARK}" <tel:{LINE}>',
+    ],
+)
+def test_a_mark_is_known_in_whatever_form_servers_bring_it_back(entry: str) -> None:
+    assert known(entry) == (LINE,)
+
+
+def test_all_marks_of_a_call_are_known_however_they_are_listed() -> None:
+    second = f'"{MARKS.make(OTHER, NOW)}" <sip:{OTHER}@h>'
+    assert known(f'"{MARK}" <sip:{LINE}@h>, {second}') == (LINE, OTHER)
+    assert known("<sip:+33140000001@h>", second, f'"{MARK}" <sip:{LINE}@h>') == (OTHER, LINE)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        f"<sip:{LINE}@h>;reason=busy",
+        f'"{MARK}" <sip:{OTHER}@h>',
+        f'"{Marks(b"another").make(LINE, NOW)}" <sip:{LINE}@h>',
+        f'"{MARK[:-1]}" <sip:{LINE}@h>',
+        f'"{MARK.lower()}" <sip:{LINE}@h>',
+        f'"x{MARK}" <sip:{LINE}@h>',
+        f'"{MARK}" <sip:anonymous@h>',
+        f'"{MARK}"',
+        "",
+    ],
+)
+def test_nothing_else_is_a_mark(entry: str) -> None:
+    assert known(entry) == ()
+
+
+def test_a_mark_counts_for_an_hour_and_not_for_three() -> None:
+    entry = f'"{MARK}" <sip:{LINE}@h>'
+    assert known(entry, at=NOW + LIFE_S) == (LINE,)
+    assert known(entry, at=NOW + 3 * LIFE_S) == ()
+
+
+def test_a_request_with_a_thousand_entries_costs_as_much_as_one_with_twenty() -> None:
+    entries = ["<sip:+33140000001@h>"] * MOST + [f'"{MARK}" <sip:{LINE}@h>']
+    assert known(", ".join(entries)) == ()
+    assert known(", ".join(entries[1:])) == (LINE,)
+
+
+def test_a_message_without_diversion_has_none() -> None:
+    assert known() == ()
