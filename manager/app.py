@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.config import Config
 from manager import api, bulk, editing, pages, problems
+from manager.login import LogIn
 from manager.site import Site
 from manager.web import Visit, Web, failed
 from manager.who import NotFound
@@ -65,7 +66,7 @@ def build(config: Config, redis_url: str) -> Starlette:
 
 def _pages(site: Site) -> list[BaseRoute]:
     web = Web(site)
-    log_in = pages.LogIn(web)
+    log_in = LogIn(web)
     line, forwards = "/lines/{number}", "/lines/{number}/forwards"
     return [
         Route("/", _home),
@@ -77,11 +78,11 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route("/suggest", web.guarded(pages.suggest)),
         Route(line, web.guarded(pages.line)),
         Route(forwards, web.guarded(editing.edit)),
-        Route(forwards, web.guarded(editing.submit), methods=["POST"]),
+        Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
         Route(forwards + "/preview", web.guarded(editing.preview), methods=["POST"]),
         Route(forwards + "/done", web.guarded(editing.done)),
         Route("/several", web.guarded(bulk.choose)),
-        Route("/several", web.guarded(bulk.submit), methods=["POST"]),
+        Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
-from manager import forms, records
+from manager import forms, kept, records
 from manager.editing import wanted_of
 from manager.forms import KEEP, ON, Choice, FormError
 from manager.lines import Stored
@@ -34,6 +34,12 @@ class Batch:
 async def choose(visit: Visit) -> Response:
     """The form, for the lines that were ticked or found."""
     params = visit.request.query_params
+    if typed := await kept.of(visit):
+        lines = await _lines(visit, typed.get("line", [])[:MOST_LINES])
+        fields = {name: values[0] for name, values in typed.items() if values}
+        if not lines:
+            return see("/lines")
+        return _form(visit, lines, forms.of_form(fields), notice=visit.say("kept"))
     if params.get("all"):
         found = visit.site.directory.search(
             visit.who, visit.query("fleet") or None, visit.query("q"), limit=MOST_LINES
@@ -133,6 +139,7 @@ def _form(
     choices: Sequence[Choice],
     errors: Sequence[FormError] = (),
     limited: bool = False,
+    notice: str = "",
 ) -> Response:
     fleets = {stored.fleet for stored in lines}
     fax = [
@@ -150,5 +157,6 @@ def _form(
         fax=fax,
         own="",
         limited=limited,
+        notice=notice,
         most=MOST_LINES,
     )

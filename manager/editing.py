@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from engine.changes.acks import Acks
 from engine.changes.audit import differing
-from manager import audit, forms, records
+from manager import audit, forms, kept, records
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
 from manager.outlook import Outlook
@@ -52,6 +52,10 @@ class Check:
 async def edit(visit: Visit) -> Response:
     """The form as the line has it."""
     stored = await visit.site.lines.read(visit.who, visit.number)
+    if typed := await kept.of(visit):
+        fields = {name: values[0] for name, values in typed.items() if values}
+        etag = fields.get("etag", "")
+        return await _form(visit, stored, forms.of_form(fields), etag, notice=visit.say("kept"))
     choices = forms.of_line(stored.line, visit.site.shown)
     return await _form(visit, stored, choices, stored.etag)
 
@@ -204,7 +208,7 @@ async def _form(
         check=check,
         fax=[line for line in fax.lines if line.number != stored.number],
         own=visit.site.shown.number(stored.number),
-        **{"theirs": None, "change": None, "yours": {}, **more},
+        **{"theirs": None, "change": None, "notice": "", **more},
     )
 
 

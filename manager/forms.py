@@ -207,6 +207,8 @@ class Wanted:
             found = re.fullmatch(pattern, error.problem)
             if found:
                 key = key.format(*found.groups())
+                if key == "error_short" and self._numbering.begins_whole(str(value)):
+                    key = "error_too_short"
                 if key == "error_no_number":
                     return self._say(key, value=value)
                 return self._say(key)

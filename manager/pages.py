@@ -1,4 +1,4 @@
-"""The pages to log in, to choose a line, and to see what it does."""
+"""The pages to choose a line, and to see what it does."""
 
 from __future__ import annotations
 
@@ -12,62 +12,13 @@ from starlette.responses import Response
 from manager import audit, records, state
 from manager.lines import Stored
 from manager.outlook import Targets
-from manager.web import Visit, Web, local, see
-from manager.who import TooMany
+from manager.web import Visit
 from rules.model import Condition, Destination, Kind, Line
 
 LINES_A_PAGE = 50
 _SUGGESTED = 20
 _CALLS_SHOWN = 10
 _CHANGES_SHOWN = 10
-
-
-class LogIn:
-    """The log-in, and the way out."""
-
-    def __init__(self, web: Web) -> None:
-        self._sessions = web.sessions
-
-    async def show(self, visit: Visit) -> Response:
-        return self._page(visit)
-
-    async def enter(self, visit: Visit) -> Response:
-        fields = visit.fields
-        self._sessions.check_login(visit.request, fields.get("csrf", ""))
-        try:
-            sid = await self._sessions.log_in(
-                visit.request, fields.get("account", ""), fields.get("password", "")
-            )
-        except TooMany as error:
-            minutes = -(-error.after_s // 60)
-            response = self._page(visit, visit.say("login_many", minutes=minutes), 429)
-            response.headers["Retry-After"] = str(error.after_s)
-            return response
-        if sid is None:
-            return self._page(visit, visit.say("login_wrong"), 403)
-        response = see(local(fields.get("next", "/")))
-        self._sessions.give(response, sid)
-        return response
-
-    async def leave(self, visit: Visit) -> Response:
-        assert visit.session is not None
-        await self._sessions.log_out(visit.session)
-        response = see("/login")
-        self._sessions.take(response)
-        return response
-
-    def _page(self, visit: Visit, error: str = "", status: int = 200) -> Response:
-        following = visit.fields.get("next") or visit.query("next")
-        response = visit.page(
-            "login.html",
-            status,
-            error=error,
-            account=visit.fields.get("account", "")[:64],
-            following=local(following) if following else "",
-            token=self._sessions.new_login_token(visit.request),
-        )
-        self._sessions.login_token(visit.request, response)
-        return response
 
 
 @dataclass(frozen=True, slots=True)

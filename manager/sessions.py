@@ -34,6 +34,7 @@ return {count, redis.call('TTL', KEYS[1])}
 """
 # One less, unless the window has ended meanwhile: a count without an end would lock for ever.
 _FORGIVE = "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
+_NOT_OURS = "the form was not sent by this page, or it is too old"
 _log = log.get_logger("manager")
 
 
@@ -68,9 +69,9 @@ class Sessions:
 
     async def find(self, request: Request) -> Session | None:
         """The session of a request; None when there is none that still counts."""
-        sid = request.cookies.get(self._cookie, "")
-        if not 20 <= len(sid) <= 100:
+        if not self.had_one(request):
             return None
+        sid = request.cookies[self._cookie]
         key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
         raw = await self._redis.getex(key, ex=self._config.session_idle_s)
         try:
@@ -83,6 +84,10 @@ class Sessions:
             await self._redis.delete(key)
             return None
         return Session(Who(account.name, account.fleet, "page"), kept.csrf, key)
+
+    def had_one(self, request: Request) -> bool:
+        """Whether the browser has been given a session, which may have ended."""
+        return 20 <= len(request.cookies.get(self._cookie, "")) <= 100
 
     async def log_in(self, request: Request, name: str, password: str) -> str | None:
         """Open a session; its cookie's value, None when name or password is wrong.
@@ -137,12 +142,17 @@ class Sessions:
         """Whether a form was sent by our own page. Raises Forbidden."""
         self._check(request, session.csrf, given)
 
-    def _check(self, request: Request, expected: str, given: str) -> None:
+    def check_origin(self, request: Request) -> None:
+        """Whether a form came from a page of ours, as far as the browser says. Raises Forbidden."""
         origin = request.headers.get("origin")
         host = request.headers.get("host", "")
-        foreign = origin is not None and origin.partition("://")[2] != host
-        if foreign or not expected or not hmac.compare_digest(expected.encode(), given.encode()):
-            raise Forbidden("the form was not sent by this page, or it is too old")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise Forbidden(_NOT_OURS)
+
+    def _check(self, request: Request, expected: str, given: str) -> None:
+        self.check_origin(request)
+        if not expected or not hmac.compare_digest(expected.encode(), given.encode()):
+            raise Forbidden(_NOT_OURS)
 
     # -- limits -----------------------------------------------------------------------------------
 

@@ -71,6 +71,10 @@ class Visit:
     def number(self) -> str:
         return self.site.number(self.request.path_params["number"])
 
+    @property
+    def path(self) -> str:
+        return self.request.url.path
+
     def query(self, name: str) -> str:
         return self.request.query_params.get(name, "")[:200]
 
@@ -87,7 +91,7 @@ class Visit:
             "number": self.site.shown.number,
             "date": lambda unix: self.site.shown.date(unix, self.language),
             "duration": duration,
-            "path": self.request.url.path,
+            "path": self.path,
         }
         html = _templates.get_template(template).render({**shared, **context})
         headers = {"Cache-Control": "no-store", "Content-Language": self.language}
@@ -109,16 +113,22 @@ class Web:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.sessions = Sessions(site.redis, site.config.manager)
+        self.ask_again: Callable[[Visit], Response] | None = None
 
     def open(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         """For everybody: the log-in."""
         return self._endpoint(handler, public=True)
 
-    def guarded(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-        """For who is logged in; a form that is sent must be ours."""
-        return self._endpoint(handler, public=False)
+    def guarded(
+        self, handler: Handler, keeps: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """For who is logged in; a form that is sent must be ours. `keeps`: what was typed into it
+        outlives the session."""
+        return self._endpoint(handler, public=False, keeps=keeps)
 
-    def _endpoint(self, handler: Handler, public: bool) -> Callable[[Request], Awaitable[Response]]:
+    def _endpoint(
+        self, handler: Handler, public: bool, keeps: bool = False
+    ) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             visit = Visit(self.site, request, self._language(request))
             try:
@@ -127,7 +137,7 @@ class Web:
                 if not public:
                     visit.session = await self.sessions.find(request)
                     if visit.session is None:
-                        return _to_login(request)
+                        return self._no_session(visit, keeps)
                     if request.method == "POST":
                         self.sessions.check(request, visit.session, visit.fields.get("csrf", ""))
                 response = await handler(visit)
@@ -145,6 +155,15 @@ class Web:
             return response
 
         return serve
+
+    def _no_session(self, visit: Visit, keeps: bool) -> Response:
+        """To the log-in; a form of ours whose session has ended takes what was typed along."""
+        request = visit.request
+        if request.method != "POST" or not keeps or not self.sessions.had_one(request):
+            return _to_login(request)
+        assert self.ask_again is not None
+        self.sessions.check_origin(request)
+        return self.ask_again(visit)
 
     def _language(self, request: Request) -> str:
         for wish in (request.query_params.get("lang"), request.cookies.get(_LANGUAGE)):
@@ -169,7 +188,9 @@ def failed(visit: Visit, error: Exception) -> Response:
         503: say("error_503_what"),
         500: "",
     }[known]
-    return visit.page("error.html", status, title=say(f"error_{known}"), what=what)
+    # Nothing was changed, so that the same form may be sent again; never a password.
+    again = visit.form if status == 503 and visit.path not in ("/login", "/logout") else {}
+    return visit.page("error.html", status, title=say(f"error_{known}"), what=what, again=again)
 
 
 def local(path: str, otherwise: str = "/") -> str:

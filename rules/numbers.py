@@ -164,6 +164,12 @@ class Numbering:
         """Why this number can be no target, one of REFUSALS; None if it can."""
         return self.recognise(e164).refused
 
+    def begins_whole(self, text: str) -> bool:
+        """Whether a text begins like a whole number of this plan: by its trunk prefix. What is then
+        too short lacks digits; without the prefix it is a short number."""
+        trunk = phonenumbers.ndd_prefix_for_region(self.country, True)
+        return trunk is not None and _SEPARATORS.sub("", text).startswith(trunk)
+
     def quick(self, user: str) -> str | None:
         """E.164 of what a SIP peer sends as a user part; None when it is not a number.
 

@@ -256,6 +256,7 @@ async def test_every_refusal_at_its_field(
         await summary.get_by_role("link").click()
         await expect(field).to_be_focused()
     await page.fill("#no_answer-after", "90")
+    await marie.press("Tab")
     await marie.says("Corrigez d’abord ce qui suit")
     await page.get_by_role("button", name="Valider").click()
     await marie.says("Il y a 2 problèmes")

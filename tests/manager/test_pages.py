@@ -231,7 +231,7 @@ REFUSALS = [
     ("number", "+49 180 5123456", "Les numéros à coût partagé ne sont pas possibles."),
     ("number", "07 00 00 00 01", "Ce numéro n’est pas attribuable."),
     ("number", "+49 11833", "Les numéros courts ne sont pas possibles."),
-    ("number", "06 12 34", "Les numéros courts ne sont pas possibles."),
+    ("number", "06 12 34", "Il manque des chiffres à ce numéro."),
     ("number", "06 12 34 56", "Il manque des chiffres à ce numéro."),
     ("number", "06 12 34 56 78 90 12 34", "Ce numéro a trop de chiffres."),
     ("number", "+999 123456789", "n’est ni un numéro ni le nom d’une ligne."),
@@ -521,3 +521,55 @@ def test_a_refused_document_is_told(marie: Visitor, client: redis.Redis) -> None
     answer = marie.get(f"/lines/{LINE}")
     assert answer.status == 409
     assert "max_calls" in text(answer)
+
+
+# -- sessions that end ---------------------------------------------------------------------------
+
+
+def test_a_first_visit_hears_nothing_of_a_session(manager: Manager, client: redis.Redis) -> None:
+    stranger = Visitor(manager)
+    assert "session" not in text(stranger.get(FORM))
+    marie = Visitor(manager)
+    marie.log_in("marie")
+    client.delete(*client.scan_iter("manager:session:*"))
+    assert "Votre session est terminée" in text(marie.get(FORM))
+
+
+def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Redis) -> None:
+    marie = Visitor(manager)
+    marie.log_in("marie")
+    page = marie.get(FORM)
+    client.delete(*client.scan_iter("manager:session:*"))
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "06 12 34 56 78"}
+    asked = marie.submit(page, FORM, step="validate", **fields)
+    assert asked.status == 401
+    assert "rien n’est encore enregistré" in text(asked)
+    asked = marie.submit(asked, "/login", account="marie", password="wrong wrong wrong")
+    back = marie.submit(asked, "/login", account="marie", password=PASSWORD)
+    assert back.status == 200
+    assert 'name="busy-number" value="06 12 34 56 78"' in back.text
+    assert "forwards" not in read(client, LINE)
+    marie.submit(back, FORM, step="validate")  # what it costs is on that page
+    assert read(client, LINE)["forwards"]["busy"]["to"]["number"] == "+33612345678"
+    # it is for this account and this page alone
+    token = next(iter(client.scan_iter("manager:kept:*"))).removeprefix("manager:kept:")
+    assert "Vous revoilà" not in text(marie.get(f"/lines/{PEER}/forwards?kept={token}"))
+    other = Visitor(manager)
+    other.log_in("support")
+    assert "Vous revoilà" not in text(other.get(f"{FORM}?kept={token}"))
+
+
+def test_what_was_typed_for_several_lines_outlives_it_too(
+    manager: Manager, client: redis.Redis
+) -> None:
+    marie = Visitor(manager)
+    marie.log_in("marie")
+    page = marie.get("/several?all=1&q=atelier")
+    client.delete(*client.scan_iter("manager:session:*"))
+    fields = {"busy__on": "on", "busy__service": "number", "busy__number": "0140000000"}
+    asked = marie.submit(page, "/several", step="check", **fields)
+    back = marie.submit(asked, "/login", account="marie", password=PASSWORD)
+    assert "Les mêmes renvois pour 2 lignes" in text(back)
+    assert 'name="busy-number" value="0140000000"' in back.text
+    stranger = marie.request("POST", "/several", [("x", "y")], Origin="https://evil.example")
+    assert stranger.status == 403

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manager.outlook import _word_for
-from manager.words import WORDS, preferred, speaker
+from manager.words import _PARTS, WORDS, preferred, speaker
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Kind
 from rules.numbers import REFUSALS
 
@@ -26,6 +26,10 @@ def test_both_languages_fill_in_the_same(key: str) -> None:
     assert french
     assert english
     assert names(french) == names(english)
+
+
+def test_no_key_stands_in_two_parts() -> None:
+    assert len(WORDS) == sum(len(part.WORDS) for part in _PARTS)
 
 
 def test_every_word_that_templates_say_is_there() -> None:

@@ -1,0 +1,69 @@
+"""What was typed into a form whose session had ended: kept over the log-in, for the same page.
+
+Until somebody is logged in the browser keeps it, in the log-in's own form; Redis keeps nothing for
+strangers.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+
+from manager import accounts
+from manager.web import Visit
+
+_PREFIX = "manager:kept:"
+_LIFE_S = 3600
+_NOT_TYPED = {"csrf", "step", "seen"}
+
+Typed = dict[str, list[str]]
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """A form that comes back: for which account, at which path."""
+
+    account: str
+    path: str
+    fields: Typed
+
+
+def pack(form: Mapping[str, Sequence[str]]) -> str:
+    """A form as the log-in carries it."""
+    typed = {name: list(values) for name, values in form.items() if name not in _NOT_TYPED}
+    return msgspec.json.encode(typed).decode()
+
+
+def unpack(text: str) -> Typed | None:
+    """The form again; None when nothing was typed."""
+    try:
+        return msgspec.json.decode(text, type=Typed) or None
+    except msgspec.DecodeError:
+        return None
+
+
+async def put(redis: Redis, account: str, place: str, typed: Typed) -> str:
+    """Keep it for an hour, for the account that has just logged in; the token to ask for it."""
+    client: Any = redis
+    token = secrets.token_urlsafe(18)
+    kept = Kept(accounts.name_of(account) or "", urlsplit(place).path, typed)
+    await client.set(_PREFIX + token, msgspec.json.encode(kept), ex=_LIFE_S)
+    return token
+
+
+async def of(visit: Visit) -> Typed | None:
+    """What was typed into this page before the log-in; None when nothing was."""
+    token = visit.query("kept")
+    if not token:
+        return None
+    client: Any = visit.site.redis
+    try:
+        kept = msgspec.json.decode(await client.get(_PREFIX + token) or b"", type=Kept)
+    except msgspec.DecodeError:
+        return None
+    mine = kept.account == visit.who.name and kept.path == visit.path
+    return kept.fields if mine else None

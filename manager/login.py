@@ -1,0 +1,73 @@
+"""The log-in, the way out, and what was typed into a session that had ended."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from manager import kept
+from manager.web import Visit, Web, local, see
+from manager.who import TooMany
+
+
+class LogIn:
+    """The log-in. A form that was sent with a session that had ended goes through it and comes
+    back as it was typed."""
+
+    def __init__(self, web: Web) -> None:
+        self._sessions = web.sessions
+        web.ask_again = self.ask_again
+
+    async def show(self, visit: Visit) -> Response:
+        return self._page(visit)
+
+    def ask_again(self, visit: Visit) -> Response:
+        """The session of this form has ended: the log-in, with what was typed in its keeping."""
+        return self._page(visit, 401, typed=kept.pack(visit.form), following=visit.path)
+
+    async def enter(self, visit: Visit) -> Response:
+        fields = visit.fields
+        self._sessions.check_login(visit.request, fields.get("csrf", ""))
+        name = fields.get("account", "")
+        try:
+            sid = await self._sessions.log_in(visit.request, name, fields.get("password", ""))
+        except TooMany as error:
+            minutes = -(-error.after_s // 60)
+            response = self._again(visit, visit.say("login_many", minutes=minutes), 429)
+            response.headers["Retry-After"] = str(error.after_s)
+            return response
+        if sid is None:
+            return self._again(visit, visit.say("login_wrong"), 403)
+        place = local(fields.get("next", "/"))
+        if typed := kept.unpack(fields.get("typed", "")):
+            place += "?kept=" + await kept.put(visit.site.redis, name, place, typed)
+        response = see(place)
+        self._sessions.give(response, sid)
+        return response
+
+    async def leave(self, visit: Visit) -> Response:
+        assert visit.session is not None
+        await self._sessions.log_out(visit.session)
+        response = see("/login")
+        self._sessions.take(response)
+        return response
+
+    def _again(self, visit: Visit, error: str, status: int) -> Response:
+        return self._page(visit, status, error=error, typed=visit.fields.get("typed", ""))
+
+    def _page(
+        self, visit: Visit, status: int = 200, error: str = "", typed: str = "", following: str = ""
+    ) -> Response:
+        following = following or visit.fields.get("next") or visit.query("next")
+        response = visit.page(
+            "login.html",
+            status,
+            error=error,
+            account=visit.fields.get("account", "")[:64],
+            following=local(following) if following else "",
+            # A first visit has no session that could have ended.
+            ended=bool(following) and self._sessions.had_one(visit.request),
+            typed=typed,
+            token=self._sessions.new_login_token(visit.request),
+        )
+        self._sessions.login_token(visit.request, response)
+        return response

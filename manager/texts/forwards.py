@@ -1,0 +1,159 @@
+"""The form of the four forwards, what came of it, and who else was at it."""
+
+from __future__ import annotations
+
+WORDS: dict[str, tuple[str, str]] = {
+    # the four choices
+    "if_unconditional": ("Renvoyer tous les appels vers", "Forward all calls to"),
+    "if_no_answer": ("Si pas de réponse avant", "If no answer within"),
+    "if_no_answer_s": (
+        "Si pas de réponse avant {seconds} sec",
+        "If no answer within {seconds} sec",
+    ),
+    "seconds": ("sec", "sec"),
+    "if_busy": ("Si la ligne est occupée", "If the line is busy"),
+    "if_unreachable": (
+        "Si la ligne est injoignable ou déconnectée",
+        "If the line is unreachable or disconnected",
+    ),
+    "hint_unconditional": (
+        "La ligne ne sonne pas. L’emporte sur les autres renvois.",
+        "The line does not ring. Wins over the other forwards.",
+    ),
+    "hint_no_answer": (
+        "La ligne sonne d’abord. De 5 à 60 secondes.",
+        "The line rings first. 5 to 60 seconds.",
+    ),
+    "hint_busy": (
+        "Vous êtes déjà en ligne, ou vous refusez l’appel.",
+        "You are on the phone already, or you decline the call.",
+    ),
+    "hint_unreachable": (
+        "Aucun téléphone n’est connecté : coupure d’internet, par exemple.",
+        "No phone is connected: the internet is cut, for example.",
+    ),
+    "service": ("Service", "Service"),
+    "voicemail": ("Messagerie", "Voicemail"),
+    "fax": ("Fax", "Fax"),
+    "number": ("Numéro", "Number"),
+    "target_voicemail": ("Messagerie de la ligne", "Voicemail of line"),
+    "target_fax": ("Ligne fax", "Fax line"),
+    "target_number": ("Numéro ou ligne", "Number or line"),
+    "help_voicemail": (
+        "Cette ligne ou une autre du parc : numéro ou nom. Vide : la messagerie de la ligne.",
+        "This line or another of the fleet: number or name. Empty: the line’s own voicemail.",
+    ),
+    "help_fax": ("Une ligne du parc avec l’offre fax.", "A line of the fleet with the fax offer."),
+    "help_number": (
+        "Une ligne du parc (numéro ou nom), ou un numéro extérieur.",
+        "A line of the fleet (number or name), or an outside number.",
+    ),
+    "after_label": ("Secondes de sonnerie", "Seconds of ringing"),
+    "validate": ("Valider", "Confirm"),
+    "check": ("Aperçu", "Preview"),
+    "cancel": ("Annuler", "Cancel"),
+    "edit": ("Modifier", "Change"),
+    "preview": ("Ce que cela change", "What this does"),
+    "preview_title": ("Vérifiez, puis validez", "Check, then confirm"),
+    "preview_fix": ("Corrigez d’abord ce qui suit :", "Correct this first:"),
+    "preview_none": ("Aucun renvoi : la ligne sonne.", "No forward: the line rings."),
+    "kept": (
+        "Vous revoilà. Voici votre saisie : rien n’est encore enregistré.",
+        "Welcome back. Here is what you typed: nothing is saved yet.",
+    ),
+    "preview_wait": ("Calcul de l’aperçu…", "Working out the preview…"),
+    "preview_typing": (
+        "L’aperçu s’affiche dès que la saisie est complète.",
+        "The preview shows as soon as you have finished typing.",
+    ),
+    "preview_away": (
+        "Aperçu indisponible : le coût de ce changement n’est pas connu pour l’instant. "
+        "Votre saisie est toujours là.",
+        "No preview: the cost of this change is not known at the moment. "
+        "What you typed is still here.",
+    ),
+    "preview_ended": (
+        "Aperçu indisponible : votre session est terminée. "
+        "Reconnectez-vous, vous retrouverez votre saisie.",
+        "No preview: your session has ended. Log in again and you will find what you typed.",
+    ),
+    "no_change": ("Rien n’a changé", "Nothing has changed"),
+    "costs": ("Ce que coûtent ces renvois", "What these forwards cost"),
+    "quoted": ("« {text} »", "“{text}”"),
+    "conflict_all": (
+        "« Tous les appels » l’emporte : {others} n’agiront pas tant qu’il est actif.",
+        "“All calls” wins: {others} will do nothing while it is on.",
+    ),
+    "conflict_all_one": (
+        "« Tous les appels » l’emporte : {others} n’agira pas tant qu’il est actif.",
+        "“All calls” wins: {others} will do nothing while it is on.",
+    ),
+    "conflict_busy": (
+        "La ligne n’a pas de limite d’appels : elle n’est occupée que si le téléphone le dit.",
+        "The line has no limit of calls: it is busy only when the phone says so.",
+    ),
+    "conflict_same": (
+        "Deux lignes se renvoient l’une à l’autre : {other} renvoie déjà vers cette ligne.",
+        "Two lines forward to one another: {other} already forwards to this line.",
+    ),
+    "cap_empty": (
+        "Le plafond hors forfait du parc est atteint ce mois-ci : "
+        "les renvois hors forfait ou à l’international n’agiront pas.",
+        "The fleet’s cap on calls out of plan is reached this month: "
+        "forwards out of plan or abroad will do nothing.",
+    ),
+    "cap": ("Hors forfait du parc", "The fleet’s out of plan"),
+    "cap_left": ("Il reste {left} sur {cap}", "{left} left of {cap}"),
+    "fleet_suspended": ("Le parc est suspendu.", "The fleet is suspended."),
+    # in force
+    "done_title": ("C’est en vigueur", "It is in force"),
+    "done_pending_title": ("C’est enregistré", "It is saved"),
+    "done_proof": (
+        "Les {workers} serveurs d’appels l’ont confirmé en {seconds} s. "
+        "La promesse est d’une minute.",
+        "All {workers} call servers confirmed it within {seconds} s. The promise is one minute.",
+    ),
+    "done_proof_one": (
+        "Le serveur d’appels l’a confirmé en {seconds} s. La promesse est d’une minute.",
+        "The call server confirmed it within {seconds} s. The promise is one minute.",
+    ),
+    "done_partly": (
+        "{said} serveurs d’appels sur {workers} l’ont confirmé. "
+        "Le changement prend effet dans la minute.",
+        "{said} of {workers} call servers confirmed it. The change takes effect within the minute.",
+    ),
+    "done_nobody": (
+        "Aucun serveur d’appels ne répond en ce moment. "
+        "Le changement prendra effet dès qu’il y en aura un.",
+        "No call server answers at this moment. The change takes effect as soon as one does.",
+    ),
+    "done_same": (
+        "Ces renvois étaient déjà ceux de la ligne.",
+        "These already were the line’s forwards.",
+    ),
+    "done_look": ("Vérifier de nouveau", "Check again"),
+    "back_line": ("Retour à la ligne", "Back to the line"),
+    "back_lines": ("Choisir une autre ligne", "Choose another line"),
+    # several people
+    "changed_title": (
+        "Cette ligne vient d’être modifiée",
+        "This line has just been changed",
+    ),
+    "changed_by": (
+        "{who} l’a modifiée ({when}) pendant que vous la prépariez. "
+        "Rien de votre saisie n’est enregistré.",
+        "{who} changed it ({when}) while you were at it. Nothing of what you typed is saved.",
+    ),
+    "changed_unknown": (
+        "Elle a été modifiée pendant que vous la prépariez. "
+        "Rien de votre saisie n’est enregistré.",
+        "It was changed while you were at it. Nothing of what you typed is saved.",
+    ),
+    "changed_what": (
+        "Comparez. « Valider » remplacera par votre saisie ce qui est maintenant en vigueur.",
+        "Compare. “Confirm” will replace what is now in force by what you typed.",
+    ),
+    "theirs": ("Maintenant", "Now"),
+    "yours": ("Votre saisie", "Yours"),
+    "take_theirs": ("Garder ce qui est en vigueur", "Keep what is in force"),
+}  # fmt: skip

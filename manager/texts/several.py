@@ -1,0 +1,26 @@
+"""The same forwards for several lines."""
+
+from __future__ import annotations
+
+WORDS: dict[str, tuple[str, str]] = {
+    "bulk_title": ("Les mêmes renvois pour {count} lignes", "The same forwards for {count} lines"),
+    "bulk_title_one": ("Les mêmes renvois pour 1 ligne", "The same forwards for 1 line"),
+    "bulk_none": (
+        "Choisissez d’abord au moins une ligne.",
+        "First choose at least one line.",
+    ),
+    "bulk_most": (
+        "Au plus {most} lignes à la fois ; les {most} premières sont prises.",
+        "At most {most} lines at a time; the first {most} are taken.",
+    ),
+    "bulk_keep": ("Ne pas changer", "Leave as it is"),
+    "bulk_off": ("Désactiver", "Turn off"),
+    "bulk_on": ("Activer", "Turn on"),
+    "bulk_nothing": ("Choisissez au moins un renvoi à changer.", "Choose a forward to change."),
+    "bulk_lines": ("Lignes concernées", "The lines"),
+    "bulk_ready": ("Lignes à changer : {count}", "Lines to change: {count}"),
+    "bulk_refused": ("Restent comme elles sont : {count}", "Stay as they are: {count}"),
+    "bulk_done": ("Lignes changées : {count}", "Lines changed: {count}"),
+    "bulk_same": ("Déjà ainsi : {count}.", "So already: {count}."),
+    "bulk_cost": ("{count} × {cost}", "{count} × {cost}"),
+}  # fmt: skip
