@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from starlette.responses import Response
 
-from manager import forms, kept, records
+from manager import forms, kept
+from manager.around import around
+from manager.costs import Cost
 from manager.editing import wanted_of
 from manager.forms import KEEP, ON, Choice, FormError
 from manager.lines import Stored
-from manager.outlook import Cost
-from manager.pages import targets_of
 from manager.web import Visit, see
 from manager.who import Failure, Refused
 from rules.model import Line
@@ -127,8 +127,7 @@ async def _run(
 
 
 async def _costs(visit: Visit, line: Line, choices: Sequence[Choice]) -> list[Cost]:
-    month = await records.usage(visit.site.redis, line, visit.site.zone)
-    costs = visit.teller.costs(line, await targets_of(visit, line), month)
+    costs = visit.teller.costs.of(line, await around(visit.site, line))
     on = {choice.condition for choice in choices if choice.mode == ON}
     return [cost for cost in costs if cost.condition in on]
 

@@ -119,6 +119,20 @@ class Directory:
         """Whether the number is a line of the fleet."""
         return self._where.get(number) == fleet
 
+    def label(self, fleet: str, number: str) -> str:
+        """The name of a line of the fleet; "" when it has none, or is none."""
+        line = self._fleets.get(fleet, {}).get(number)
+        return line.label if line else ""
+
+    def named(self, fleet: str, name: str) -> list[Listed]:
+        """The lines of the fleet that have exactly this name, accents and capitals apart."""
+        folded = fold(name)
+        return [
+            line
+            for line in self._view(fleet).lines
+            if line.text.startswith(f"{folded} {line.number}")
+        ]
+
     def search(
         self,
         who: Who,

@@ -14,11 +14,12 @@ from starlette.responses import Response
 
 from engine.changes.acks import Acks
 from engine.changes.audit import differing
-from manager import audit, forms, kept, records
+from manager import audit, forms, kept
+from manager.around import around
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
 from manager.outlook import Outlook
-from manager.pages import forward_told, summary, targets_of
+from manager.pages import forward_told, summary
 from manager.web import Visit, see
 from manager.who import NotFound, Outdated, Refused
 from rules.model import Condition, Line
@@ -103,23 +104,22 @@ async def done(visit: Visit) -> Response:
         if acks.complete:
             kept = _done(stored.number, acks, True)
             await client.set(key, msgspec.json.encode(kept), keepttl=True)
-    targets = await targets_of(visit, stored.line)
-    month = await records.usage(visit.site.redis, stored.line, visit.site.zone)
+    known = await around(visit.site, stored.line)
     told = await visit.site.explain(stored)
-    purse = await records.purse(visit.site.redis, stored.fleet, visit.site.zone)
     return visit.page(
         "done.html",
         line=stored.line,
         done=kept,
         seconds=_seconds(visit, kept.seconds),
         forwards=summary(visit, stored.line),
-        outlook=visit.teller.outlook(stored.line, targets, month, told, purse),
+        outlook=visit.teller.outlook(stored.line, known, told),
     )
 
 
 def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
     """What a form asks for, in the reader's words."""
-    return Wanted(choices, visit.site.directory, visit.site.numbering, visit.say)
+    site = visit.site
+    return Wanted(choices, site.directory, site.numbering, site.shown, visit.say)
 
 
 # -- inside -----------------------------------------------------------------------------------
@@ -143,11 +143,8 @@ async def _check(
         )
         return Check(errors)
     line = result.line
-    targets = await targets_of(visit, line)
-    month = await records.usage(site.redis, line, site.zone)
     told = await site.explain(stored, instead=line)
-    purse = await records.purse(site.redis, line.fleet, site.zone)
-    outlook = visit.teller.outlook(line, targets, month, told, purse)
+    outlook = visit.teller.outlook(line, await around(site, line), told)
     same = result.document == stored.document
     return Check((), line, outlook, _seen(stored, result, outlook), same)
 
@@ -157,7 +154,7 @@ def _seen(stored: Stored, result: Stored, outlook: Outlook) -> str:
     shown = [
         stored.etag,
         result.document.get("forwards"),
-        [(cost.condition, cost.text, cost.where) for cost in outlook.costs],
+        [(cost.condition, cost.text, cost.where, *cost.warnings) for cost in outlook.costs],
         list(outlook.conflicts),
     ]
     return hashlib.sha256(orjson.dumps(shown)).hexdigest()[:24]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from manager.directory import Directory, fold
+from manager.directory import Directory
 from manager.lines import Document
 from manager.shown import Shown
 from manager.who import FieldError, Who
@@ -21,6 +21,7 @@ KINDS = (Kind.VOICEMAIL, Kind.FAX, Kind.NUMBER)
 KEEP, ON, OFF = "keep", "on", "off"
 DEFAULT_AFTER_S = 20
 _LONGEST_TYPED = 80
+_LIKE = 3  # names that are offered
 
 # What `rules` says of a field, and the words for it.
 _PROBLEMS = (
@@ -112,11 +113,17 @@ class Wanted:
     """What a form asks for, as an edit of a line's document."""
 
     def __init__(
-        self, choices: Iterable[Choice], directory: Directory, numbering: Numbering, say: Say
+        self,
+        choices: Iterable[Choice],
+        directory: Directory,
+        numbering: Numbering,
+        shown: Shown,
+        say: Say,
     ) -> None:
         self.choices = list(choices)
         self._directory = directory
         self._numbering = numbering
+        self._shown = shown
         self._say = say
 
     def edit(self, who: Who, own: str, fleet: str) -> tuple[list[FormError], Any]:
@@ -174,13 +181,17 @@ class Wanted:
     def _by_name(
         self, choice: Choice, text: str, who: Who, fleet: str, errors: list[FormError]
     ) -> str:
-        """The number of the line that is called so."""
-        found = self._directory.search(who, fleet, text, limit=50).lines
-        named = [line for line in found if fold(line.label) == fold(text)] or list(found)
+        """The number of the line that is called exactly so: no line is ever guessed."""
+        named = self._directory.named(fleet, text)
         if len(named) == 1:
             return named[0].number
-        if named:
-            problem = self._say("error_ambiguous", value=text)
+        like = named or self._directory.search(who, fleet, text, limit=_LIKE).lines
+        if like:
+            names = ", ".join(
+                f"{line.label} ({self._shown.number(line.number)})" for line in like[:_LIKE]
+            )
+            key = "error_ambiguous" if named else "error_partial"
+            problem = self._say(key, value=text, names=names)
             errors.append(FormError(choice.named(choice.service), problem))
         return text
 

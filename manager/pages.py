@@ -10,8 +10,8 @@ import orjson
 from starlette.responses import Response
 
 from manager import audit, records, state
+from manager.around import around
 from manager.lines import Stored
-from manager.outlook import Targets
 from manager.web import Visit
 from rules.model import Condition, Destination, Kind, Line
 
@@ -88,11 +88,9 @@ async def line(visit: Visit) -> Response:
     site = visit.site
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
-    targets = await targets_of(visit, own)
-    now, month, purse, calls, changes, way = await asyncio.gather(
+    now, known, calls, changes, way = await asyncio.gather(
         state.of_line(site.redis, own),
-        records.usage(site.redis, own, site.zone),
-        records.purse(site.redis, own.fleet, site.zone),
+        around(site, own),
         site.calls.forwarded(own, _CALLS_SHOWN),
         audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
         site.explain(stored),
@@ -101,12 +99,12 @@ async def line(visit: Visit) -> Response:
         "line.html",
         line=own,
         state=now,
-        month=month,
-        purse=purse,
+        month=known.months[own.number],
+        purse=known.purse,
         calls=calls,
         changes=[(change, change_rows(visit, own, change)) for change in changes],
         forwards=summary(visit, own),
-        outlook=visit.teller.outlook(own, targets, month, way, purse),
+        outlook=visit.teller.outlook(own, known, way),
         called=lambda call: told(visit, own, _destination(call)),
     )
 
@@ -117,12 +115,6 @@ def _destination(met: records.Met) -> Destination:
     assert forward is not None
     kind = Kind.NUMBER if forward.kind == "line" else Kind(forward.kind)
     return Destination(kind, forward.number)
-
-
-async def targets_of(visit: Visit, own: Line) -> Targets:
-    """The lines that forwards name, those that are off too."""
-    named = {f.to.number for f in own.forwards.values() if f.to} - {own.number}
-    return await visit.site.lines.fleet_lines(own.fleet, sorted(named))
 
 
 def summary(visit: Visit, own: Line) -> dict[Condition, str]:
@@ -139,7 +131,7 @@ def summary(visit: Visit, own: Line) -> dict[Condition, str]:
 
 def told(visit: Visit, own: Line, to: Destination) -> str:
     """Where a forward of the line leads, in words."""
-    return visit.teller.destination(own, to, visit.site.directory.has(own.fleet, to.number))
+    return visit.places.destination(own, to, visit.site.directory.has(own.fleet, to.number))
 
 
 def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from engine.telemetry import log
 from manager import patience, problems
 from manager.forms import ORDER
 from manager.outlook import Teller
+from manager.places import Places
 from manager.sessions import Session, Sessions
 from manager.shown import duration
 from manager.site import Site
@@ -59,8 +60,12 @@ class Visit:
         return self.session.who
 
     @property
+    def places(self) -> Places:
+        return Places(self.say, self.site.shown, self.site.directory.label)
+
+    @property
     def teller(self) -> Teller:
-        return Teller(self.say, self.site.shown)
+        return Teller(self.places)
 
     @property
     def fields(self) -> dict[str, str]:

@@ -9,6 +9,13 @@ if (form) {
   let asked = null; // the newest question
   let typing = null; // the text field that is being typed in: no complaint about it yet
 
+  let known = null; // the form whose cost is shown
+
+  const filled = () => {
+    const body = new URLSearchParams(new FormData(form));
+    body.delete("seen");
+    return body.toString();
+  };
   const show = (id) => place.replaceChildren(document.getElementById(id).content.cloneNode(true));
 
   // Only a fresh answer is shown. Whatever else comes takes the old cost away.
@@ -17,9 +24,10 @@ if (form) {
     const mine = (asked = new AbortController());
     const late = setTimeout(() => mine.abort(), LONGEST_MS);
     const part = document.createElement("template");
+    const asking = filled();
     let otherwise = "preview-away";
     try {
-      const body = new URLSearchParams(new FormData(form));
+      const body = new URLSearchParams(asking);
       const answer = await fetch(form.dataset.preview, { method: "POST", body, signal: mine.signal });
       if (answer.status === 401 || answer.redirected) otherwise = "preview-ended";
       else if (answer.ok) part.innerHTML = await answer.text();
@@ -29,6 +37,7 @@ if (form) {
     clearTimeout(late);
     if (mine !== asked) return;
     place.classList.remove("waiting");
+    if (part.content.querySelector("[name=seen]")) known = asking;
     if (part.content.querySelector("[data-fresh]")) judge(part.content);
     else show(otherwise);
   };
@@ -81,7 +90,7 @@ if (form) {
     const soon = later(wait, look);
     return () => {
       asked?.abort();
-      asked = null;
+      asked = known = null;
       place.classList.add("waiting");
       place.querySelector("[name=seen]")?.remove();
       soon();
@@ -95,8 +104,9 @@ if (form) {
   });
   form.addEventListener("change", () => {
     typing = null;
-    atOnce();
+    if (filled() !== known) atOnce(); // leaving a field changes nothing
   });
+  known = place.querySelector("[name=seen]") ? filled() : null;
   place.addEventListener("click", ({ target }) => {
     if (target.closest("[data-retry]")) atOnce();
   });

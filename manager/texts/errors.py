@@ -50,8 +50,12 @@ WORDS: dict[str, tuple[str, str]] = {
         "“{value}” is neither a number nor the name of a line.",
     ),
     "error_ambiguous": (
-        "Plusieurs lignes s’appellent « {value} » : donnez le numéro.",
-        "Several lines are called “{value}”: give the number.",
+        "Plusieurs lignes s’appellent « {value} » : donnez le numéro. {names}.",
+        "Several lines are called “{value}”: give the number. {names}.",
+    ),
+    "error_partial": (
+        "Aucune ligne ne s’appelle « {value} ». Cherchiez-vous {names} ?",
+        "No line is called “{value}”. Did you mean {names}?",
     ),
     "error_too_short": (
         "Il manque des chiffres à ce numéro.",

@@ -45,6 +45,34 @@ WORDS: dict[str, tuple[str, str]] = {
         "Numéro personnel : hors forfait, au tarif du service appelé.",
         "Personal number: out of plan, at the price of the service called.",
     ),
+    "onward_all": (
+        "La ligne {line} renvoie à son tour tous ses appels vers : {where}. {cost}",
+        "Line {line} in turn forwards all its calls to: {where}. {cost}",
+    ),
+    "onward_busy": (
+        "Si elle est occupée, la ligne {line} renvoie à son tour vers : {where}. {cost}",
+        "When busy, line {line} in turn forwards to: {where}. {cost}",
+    ),
+    "onward_no_answer": (
+        "Sans réponse, la ligne {line} renvoie à son tour vers : {where}. {cost}",
+        "Without an answer, line {line} in turn forwards to: {where}. {cost}",
+    ),
+    "onward_unreachable": (
+        "Si elle est injoignable, la ligne {line} renvoie à son tour vers : {where}. {cost}",
+        "When unreachable, line {line} in turn forwards to: {where}. {cost}",
+    ),
+    "onward_pays": (
+        "C’est la ligne {line} qui paie ce renvoi.",
+        "Line {line} pays for that forward.",
+    ),
+    "warn_suspended": (
+        "La ligne {line} est suspendue : l’appel sera refusé.",
+        "Line {line} is suspended: the call will be refused.",
+    ),
+    "warn_unreachable": (
+        "En ce moment, aucun téléphone n’est connecté à la ligne {line} : personne ne répondrait.",
+        "At this moment no phone is connected to line {line}: the call would reach nobody.",
+    ),
     "refused": (
         "{what} vers {number} n’agit pas. {why}",
         "{what} to {number} does nothing. {why}",
@@ -66,6 +94,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "go_voicemail": ("messagerie du {number}", "voicemail of {number}"),
     "go_fax": ("fax {number}", "fax {number}"),
     "go_line": ("ligne {number}", "line {number}"),
+    "go_outside": ("un numéro extérieur", "an outside number"),
     "go_number": ("numéro {number}", "number {number}"),
     "step_arrives": ("Un appel arrive sur {number}", "A call comes to {number}"),
     "step_rings": ("La ligne sonne", "The line rings"),

@@ -388,7 +388,7 @@ def test_all_calls_win_over_the_others(marie: Visitor) -> None:
     fields |= {"unconditional__service": "voicemail", "unconditional__voicemail": PEER}
     told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
     assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in told
-    assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02." in told
+    assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02 (Atelier)." in told
 
 
 def test_forwarded_calls_show_with_their_cost_and_to_the_right_fleet_only(
@@ -458,7 +458,7 @@ def test_two_people_the_second_is_told_and_sees_both(
     assert late.status == 409
     told = text(late)
     assert "support l’a modifiée" in told
-    assert "Occupée messagerie du 09 72 10 10 02 numéro 06 12 34 56 78" in told
+    assert "Occupée messagerie du 09 72 10 10 02 (Atelier) numéro 06 12 34 56 78" in told
     assert read(client, LINE)["forwards"]["busy"]["to"]["kind"] == "voicemail"
     knowing = marie.submit(late, FORM, step="validate")
     assert "C’est enregistré" in text(knowing)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from manager.outlook import _word_for
+from manager.costs import word_for
 from manager.words import _PARTS, WORDS, preferred, speaker
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Kind
 from rules.numbers import REFUSALS
@@ -49,7 +49,7 @@ def test_every_member_of_a_set_has_a_word() -> None:
     for key in (f"cost_free_{kind}" for kind in ("voicemail", "fax", "line")):
         assert say(key)
     for why in (*REFUSALS, FLEET_COUNTRIES):
-        assert say(_word_for(why))
+        assert say(word_for(why))
     for level in CAPPED[1:]:
         assert say(f"cost_{level}")
 

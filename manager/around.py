@@ -1,0 +1,69 @@
+"""What the forwards of a line lead to, and what that costs this month: read before it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from manager import records, state
+from manager.records import Month, Purse
+from manager.site import Site
+from rules.model import Kind, Line
+
+_MOST_STEPS = 5
+_MOST_LINES = 40
+
+Targets = Mapping[str, Line | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What has to be known besides a line's own document.
+
+    Attributes:
+        targets: the lines that its forwards lead to, and those that these lead to in turn; None =
+            no line of the fleet.
+        months: what it and they have used this month, by number.
+        connected: those of them that have a live registration.
+        purse: what the fleet may use.
+    """
+
+    targets: Targets
+    months: Mapping[str, Month]
+    connected: frozenset[str]
+    purse: Purse
+
+
+async def around(site: Site, own: Line) -> Around:
+    """Read it. Raises REDIS_ERRORS."""
+    targets = await _targets(site, own)
+    others = [line for line in targets.values() if line is not None]
+    payers = [own, *(line for line in others if any(f.on for f in line.forwards.values()))]
+    connected, purse, months = await asyncio.gather(
+        state.registered(site.redis, [line.number for line in others]),
+        records.purse(site.redis, own.fleet, site.zone),
+        asyncio.gather(*(records.usage(site.redis, line, site.zone) for line in payers)),
+    )
+    by_number = {line.number: month for line, month in zip(payers, months, strict=True)}
+    return Around(targets, by_number, frozenset(connected), purse)
+
+
+async def _targets(site: Site, own: Line) -> Targets:
+    """The lines that forwards name, of this line those that are off too."""
+    found: dict[str, Line | None] = {}
+    wanted = {f.to.number for f in own.forwards.values() if f.to} - {own.number}
+    for _ in range(_MOST_STEPS):
+        new = sorted(wanted - found.keys() - {own.number})[: _MOST_LINES - len(found)]
+        if not new:
+            break
+        reached = await site.lines.fleet_lines(own.fleet, new)
+        found |= reached
+        wanted = {
+            f.to.number
+            for line in reached.values()
+            if line is not None
+            for f in line.forwards.values()
+            if f.on and f.to and f.to.kind is Kind.NUMBER
+        }
+    return found

@@ -1,0 +1,49 @@
+"""Where calls go, in words: a number never without the name of its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from manager.shown import Shown
+from manager.words import Say
+from rules.model import Destination, Kind, Line
+
+_LONGEST_LABEL = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Says places in one language.
+
+    Attributes:
+        label: the name of a line, by its fleet and number; "" when it has none, or is none.
+        discreet: for who may see one line only: where other lines forward to outside is not told.
+    """
+
+    say: Say
+    shown: Shown
+    label: Callable[[str, str], str]
+    discreet: bool = False
+
+    def line(self, fleet: str, number: str) -> str:
+        """A number and, if it is a line of the fleet, its name. The number is not torn apart at the
+        end of a line of text."""
+        told = self.shown.number(number).replace(" ", "\u00a0")
+        label = self.label(fleet, number)
+        if len(label) > _LONGEST_LABEL:
+            label = label[:_LONGEST_LABEL] + "…"
+        return f"{told} ({label})" if label else told
+
+    def where(self, fleet: str, own: str, kind: str, number: str, told_to: str = "") -> str:
+        """Where line `own` leads to. `told_to`: the line whose forwards are asked about."""
+        if kind == Kind.VOICEMAIL and number == own:
+            return self.say("go_own_voicemail")
+        if self.discreet and kind == Kind.NUMBER and told_to not in ("", own):
+            return self.say("go_outside")
+        return self.say(f"go_{kind}", number=self.line(fleet, number))
+
+    def destination(self, line: Line, to: Destination, inside: bool, told_to: str = "") -> str:
+        """Where a forward of the line leads. `inside`: the target is a line of the fleet."""
+        kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
+        return self.where(line.fleet, line.number, kind, to.number, told_to)
