@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.config import Config
-from manager import api, bulk, editing, pages, problems
+from manager import api, bulk, done, editing, pages, problems
 from manager.login import LogIn
 from manager.site import Site
 from manager.web import Visit, Web, failed
@@ -80,9 +80,11 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route(forwards, web.guarded(editing.edit)),
         Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
         Route(forwards + "/preview", web.guarded(editing.preview), methods=["POST"]),
-        Route(forwards + "/done", web.guarded(editing.done)),
+        Route(forwards + "/done", web.guarded(done.page)),
         Route("/several", web.guarded(bulk.choose)),
         Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),
+        Route("/several/done", web.guarded(bulk.done)),
+        Route("/several/undo", web.guarded(bulk.undo), methods=["POST"]),
         Mount("/static", StaticFiles(directory=_HERE / "static")),
     ]
 

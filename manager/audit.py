@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from engine.changes.audit import PREFIX, Json
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000
+_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,15 @@ async def read(
             break
         end = f"({entries[-1][0].decode()}"
     return found[:limit]
+
+
+async def one(redis: Redis, fleet: str, change: str) -> Change | None:
+    """The change of that id; None when the log does not have it."""
+    if not _ID.fullmatch(change):
+        return None
+    client: Any = redis
+    found = await client.xrange(PREFIX + fleet, change, change)
+    return _change(found[0][0].decode(), found[0][1]) if found else None
 
 
 def _change(key: str, fields: dict[bytes, bytes]) -> Change | None:

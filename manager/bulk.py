@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+import msgspec
 from starlette.responses import Response
 
-from manager import forms, kept
-from manager.around import around
-from manager.costs import Cost
+from engine.changes.acks import Acks
+from manager import batch, forms, kept
+from manager.batch import Edit
 from manager.editing import wanted_of
-from manager.forms import KEEP, ON, Choice, FormError
+from manager.forms import KEEP, Choice, FormError
 from manager.lines import Stored
+from manager.undo import Change
 from manager.web import Visit, see
-from manager.who import Failure, Refused
-from rules.model import Line
+from manager.who import NotFound, Refused
 
 MOST_LINES = 500
+_DONE = "manager:several:"
+_DONE_LIFE_S = 86_400
 
 
-@dataclass(slots=True)
-class Batch:
-    """What the same forwards come to on several lines. `refused`: line, and why it stays."""
+class Kept(msgspec.Struct):
+    """What came of a change of several lines: shown after it, and taken back within a day."""
 
-    ready: list[Line] = field(default_factory=list)
-    refused: list[tuple[Line, str]] = field(default_factory=list)
-    costs: Counter[tuple[str, str]] = field(default_factory=Counter)
-    changed: int = 0
+    changes: list[Change]
+    same: list[str]
+    refused: list[tuple[str, str]]
 
 
 async def choose(visit: Visit) -> Response:
@@ -70,12 +70,72 @@ async def submit(visit: Visit) -> Response:
     step = visit.fields.get("step")
     if step == "edit":
         return _form(visit, lines, choices)
-    batch = await _run(visit, lines, choices, write=step == "apply")
+    wanted = wanted_of(visit, choices)
+
+    def edit_of(stored: Stored) -> Edit:
+        edit: Edit = wanted.edit(visit.who, stored.number, stored.fleet)[1]
+        return edit
+
+    found = await batch.run(visit, lines, edit_of, wanted, write=step == "apply")
+    if step == "apply":
+        return await _applied(visit, found)
     kept = {n: v for n, v in visit.fields.items() if n not in ("csrf", "step", "line")}
-    if step != "apply":
-        return visit.page("bulk_confirm.html", batch=batch, lines=lines, fields=kept)
-    acks = await visit.site.in_force(lines[-1].number)
-    return visit.page("bulk_done.html", batch=batch, lines=lines, acks=acks.plain())
+    return visit.page(
+        "bulk_confirm.html", batch=found, lines=lines, fields=kept, action="/several"
+    )
+
+
+async def done(visit: Visit) -> Response:
+    """What came of it, line by line, with the way back."""
+    token = visit.query("change")
+    kept = await _kept(visit, token)
+    stored = await visit.site.lines.several(visit.who, [c.number for c in kept.changes])
+    changes = [change for change in kept.changes if change.number in stored]
+    if len(changes) < len(kept.changes):
+        raise NotFound("no such change")  # it was somebody else's
+    found = batch.Batch(changes)
+    for change in changes:
+        found.rows += await batch.rows_of(visit, stored[change.number].line, change)
+    acks = await visit.site.in_force(changes[-1].number) if changes else Acks(())
+    return visit.page("bulk_done.html", batch=found, kept=kept, acks=acks.plain(), token=token)
+
+
+async def undo(visit: Visit) -> Response:
+    """Take a change of several lines back: first what that comes to, then do it."""
+    token = visit.fields.get("change", "")
+    kept = await _kept(visit, token)
+    changes = {change.number: change for change in kept.changes}
+    lines = await _lines(visit, list(changes))
+    step = visit.fields.get("step")
+    found = await batch.run(
+        visit,
+        lines,
+        lambda stored: changes[stored.number].undo,
+        wanted_of(visit, ()),
+        write=step == "apply",
+    )
+    if step == "apply":
+        return await _applied(visit, found)
+    fields = {"change": token}
+    return visit.page(
+        "bulk_confirm.html", batch=found, lines=(), fields=fields, action="/several/undo"
+    )
+
+
+async def _applied(visit: Visit, found: batch.Batch) -> Response:
+    """Keep what was done for the page that tells of it, and go there."""
+    refused = [(line.number, why) for line, why in found.refused]
+    kept = Kept(found.changes, [line.number for line in found.same], refused)
+    token, client = secrets.token_urlsafe(18), visit.redis
+    await client.set(_DONE + token, msgspec.json.encode(kept), ex=_DONE_LIFE_S)
+    return see(f"/several/done?change={token}")
+
+
+async def _kept(visit: Visit, token: str) -> Kept:
+    try:
+        return msgspec.json.decode(await visit.redis.get(_DONE + token) or b"", type=Kept)
+    except msgspec.DecodeError:
+        raise NotFound("no such change") from None
 
 
 async def _lines(visit: Visit, numbers: Sequence[str]) -> list[Stored]:
@@ -97,39 +157,6 @@ async def _own_errors(visit: Visit, first: Stored, choices: Sequence[Choice]) ->
             if error.problem != "is the line itself" and told.name
         ]
     return []
-
-
-async def _run(
-    visit: Visit, lines: Sequence[Stored], choices: Sequence[Choice], write: bool
-) -> Batch:
-    batch, site = Batch(), visit.site
-    wanted = wanted_of(visit, choices)
-    for stored in lines:
-        _, change = wanted.edit(visit.who, stored.number, stored.fleet)
-        try:
-            if write:
-                written = await site.lines.change(visit.who, stored.number, change)
-                batch.changed += written.changed
-                batch.ready.append(written.stored.line)
-                continue
-            result = await site.lines.preview(visit.who, stored.number, change)
-        except Refused as refused:
-            told = " ".join(error.text for error in wanted.told(refused.errors))
-            batch.refused.append((stored.line, told))
-            continue
-        except Failure as failure:
-            batch.refused.append((stored.line, failure.detail))
-            continue
-        batch.ready.append(result.line)
-        for cost in await _costs(visit, result.line, choices):
-            batch.costs[cost.level, cost.text] += 1
-    return batch
-
-
-async def _costs(visit: Visit, line: Line, choices: Sequence[Choice]) -> list[Cost]:
-    costs = visit.teller.costs.of(line, await around(visit.site, line))
-    on = {choice.condition for choice in choices if choice.mode == ON}
-    return [cost for cost in costs if cost.condition in on]
 
 
 def _form(

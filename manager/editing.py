@@ -1,42 +1,29 @@
-"""Renvoi d'appels > Gérer: the form of one line's forwards, its check, the proof of the change."""
+"""Renvoi d'appels > Gérer: the form of one line's forwards, and its check."""
 
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import orjson
 from starlette.responses import Response
 
-from engine.changes.acks import Acks
 from engine.changes.audit import differing
-from manager import audit, forms, kept
+from manager import audit, done, forms, kept
 from manager.around import around
+from manager.batch import Row, rows_told
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
 from manager.outlook import Outlook
-from manager.pages import forward_told, summary
+from manager.pages import forward_told
+from manager.undo import Change, change_of
 from manager.web import Visit, see
-from manager.who import NotFound, Outdated, Refused
-from rules.model import Condition, Line
+from manager.who import Outdated, Refused
+from rules.model import Condition, DocumentError, Line, load_line
 
-_DONE = "manager:done:"
-_DONE_LIFE_S = 3600
 _FAX_LINES = 50
-
-
-class Done(msgspec.Struct):
-    """What came of a change: shown after it, to be seen again for an hour."""
-
-    number: str
-    changed: bool
-    workers: int
-    said: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +34,7 @@ class Check:
     line: Line | None = None
     outlook: Outlook | None = None
     seen: str = ""
-    same: bool = False
+    rows: Sequence[Row] = ()
 
 
 async def edit(visit: Visit) -> Response:
@@ -57,8 +44,11 @@ async def edit(visit: Visit) -> Response:
         fields = {name: values[0] for name, values in typed.items() if values}
         etag = fields.get("etag", "")
         return await _form(visit, stored, forms.of_form(fields), etag, notice=visit.say("kept"))
-    choices = forms.of_line(stored.line, visit.site.shown)
-    return await _form(visit, stored, choices, stored.etag)
+    line, notice = stored.line, ""
+    if before := await _before(visit, stored):
+        line, notice = before, visit.say("restoring")
+    choices = forms.of_line(line, visit.site.shown)
+    return await _form(visit, stored, choices, stored.etag, notice=notice)
 
 
 async def submit(visit: Visit) -> Response:
@@ -88,38 +78,31 @@ async def preview(visit: Visit) -> Response:
     return visit.page("_preview.html", check=check, line=stored.line)
 
 
-async def done(visit: Visit) -> Response:
-    """That it is in force, as the engine's workers have said; asked again until they all have."""
-    key = _DONE + visit.query("change")
-    client: Any = visit.site.redis
-    try:
-        kept = msgspec.json.decode(await client.get(key) or b"", type=Done)
-    except msgspec.DecodeError:
-        raise NotFound("no such change") from None
-    stored = await visit.site.lines.read(visit.who, visit.number)
-    if kept.number != stored.number:
-        raise NotFound("no such change")
-    if kept.changed and (kept.said < kept.workers or not kept.workers):
-        acks = await visit.site.in_force(stored.number)
-        if acks.complete:
-            kept = _done(stored.number, acks, True)
-            await client.set(key, msgspec.json.encode(kept), keepttl=True)
-    known = await around(visit.site, stored.line)
-    told = await visit.site.explain(stored)
-    return visit.page(
-        "done.html",
-        line=stored.line,
-        done=kept,
-        seconds=_seconds(visit, kept.seconds),
-        forwards=summary(visit, stored.line),
-        outlook=visit.teller.outlook(stored.line, known, told),
-    )
-
-
 def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
     """What a form asks for, in the reader's words."""
     site = visit.site
     return Wanted(choices, site.directory, site.numbering, site.shown, visit.say)
+
+
+async def _before(visit: Visit, stored: Stored) -> Line | None:
+    """The line as it was before the change that is to be taken back; None when there is none."""
+    change = await done.undone(visit, stored) or await _from_history(visit, stored)
+    if change is None:
+        return None
+    document = dict(stored.document)
+    change.restore(document)
+    try:
+        return load_line(orjson.dumps(document), stored.number, visit.site.numbering)
+    except DocumentError:
+        return None  # what others wrote
+
+
+async def _from_history(visit: Visit, stored: Stored) -> Change | None:
+    found = await audit.one(visit.redis, stored.fleet, visit.query("restore"))
+    if found is None or found.line != stored.number:
+        return None
+    was, now = (side.get("forwards") or {} for side in (found.before, found.after))
+    return Change(stored.number, was, now)
 
 
 # -- inside -----------------------------------------------------------------------------------
@@ -145,8 +128,9 @@ async def _check(
     line = result.line
     told = await site.explain(stored, instead=line)
     outlook = visit.teller.outlook(line, await around(site, line), told)
-    same = result.document == stored.document
-    return Check((), line, outlook, _seen(stored, result, outlook), same)
+    change = change_of(stored.number, stored.document, result.document)
+    rows = rows_told(visit, line, change, outlook.costs)
+    return Check((), line, outlook, _seen(stored, result, outlook), rows)
 
 
 def _seen(stored: Stored, result: Stored, outlook: Outlook) -> str:
@@ -169,16 +153,9 @@ async def _write(visit: Visit, stored: Stored, choices: Sequence[Choice], etag: 
     except Refused as refused:  # another line changed within this moment
         return await _form(visit, stored, choices, etag, wanted.told(refused.errors))
     acks = await site.in_force(stored.number)
-    token = secrets.token_urlsafe(12)
-    kept = msgspec.json.encode(_done(stored.number, acks, written.changed))
-    client: Any = site.redis
-    await client.set(_DONE + token, kept, ex=_DONE_LIFE_S)
+    change = change_of(stored.number, written.before, written.stored.document)
+    token = await done.keep(visit, change, acks, written.changed)
     return see(f"/lines/{stored.number}/forwards/done?change={token}")
-
-
-def _done(number: str, acks: Acks, changed: bool) -> Done:
-    told = acks.plain()
-    return Done(number, changed, told["workers"], told["acknowledged"], told["ms"] / 1000)
 
 
 async def _form(
@@ -246,8 +223,3 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
         theirs=rows or [(Condition.UNCONDITIONAL, visit.say("no_change"), visit.say("no_change"))],
         change=changes[0] if changes else None,
     )
-
-
-def _seconds(visit: Visit, seconds: float) -> str:
-    text = f"{max(seconds, 0.01):.2f}"
-    return text.replace(".", ",") if visit.language == "fr" else text

@@ -35,6 +35,7 @@ _PROBLEMS = (
     (r"is no line of ours.*|is not a line of fleet .*", "error_not_fleet"),
     (r"is a line without the fax offer", "error_no_fax"),
     (r"is needed .*", "error_needed"),
+    (r"was changed since", "error_changed_since"),
     (r"is no telephone number", "error_no_number"),
     (r"is too short to be a number|is a local number without its area code", "error_too_short"),
     (r"is too long to be a number|does not have the length of a number", "error_too_long"),

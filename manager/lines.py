@@ -48,10 +48,12 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a change came to. `changed` false: it was so already, nothing was written."""
+    """What a change came to. `changed` false: it was so already, nothing was written. `before`: the
+    document that was replaced."""
 
     stored: Stored
     changed: bool
+    before: Document = field(default_factory=dict, repr=False)
 
 
 class Lines:
@@ -190,12 +192,13 @@ class Lines:
             raise NotFound(f"line {number}: unknown line")
         document = canonical(document, line)
         if stored is not None and document == stored.document:
-            return Written(stored, changed=False)
+            return Written(stored, changed=False, before=stored.document)
         new = orjson.dumps(document)
         told = entries(who.name, who.how, number, raw, document)
         if not await swap(self._redis, number, raw, new, told):
             return None
-        return Written(Stored(line, document, etag_of(new)), changed=True)
+        replaced = stored.document if stored is not None else {}
+        return Written(Stored(line, document, etag_of(new)), changed=True, before=replaced)
 
     async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
         """The document as a whole, each forward on its own so that all that is wrong is told."""

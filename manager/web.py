@@ -60,6 +60,10 @@ class Visit:
         return self.session.who
 
     @property
+    def redis(self) -> Any:
+        return self.site.redis
+
+    @property
     def places(self) -> Places:
         return Places(self.say, self.site.shown, self.site.directory.label)
 

@@ -10,6 +10,10 @@ if (form) {
   let typing = null; // the text field that is being typed in: no complaint about it yet
 
   let known = null; // the form whose cost is shown
+  let held = null; // a button that is pressed must not move away before it is let go
+  const left = new Set([...form.querySelectorAll("[aria-invalid]")].map((field) => field.id));
+
+  const isTyped = (name) => document.getElementById(name)?.matches("input[type=text], select");
 
   const filled = () => {
     const body = new URLSearchParams(new FormData(form));
@@ -35,6 +39,7 @@ if (form) {
       // away, or too late
     }
     clearTimeout(late);
+    await held;
     if (mine !== asked) return;
     place.classList.remove("waiting");
     if (part.content.querySelector("[name=seen]")) known = asking;
@@ -42,33 +47,37 @@ if (form) {
     else show(otherwise);
   };
 
-  // What is wrong is told when a field is left, and taken away as soon as it is right.
+  // What is wrong is told when a field has been left, and taken away as soon as it is right.
   const judge = (part) => {
     const wrong = new Map();
+    const quiet = new Set();
     for (const item of part.querySelectorAll("[data-field]")) {
-      if (item.dataset.field === typing) item.remove();
-      else wrong.set(item.dataset.field, item.dataset.text);
+      const { field, text } = item.dataset;
+      if (field === typing || (isTyped(field) && !left.has(field))) {
+        quiet.add(field);
+        item.remove();
+      } else wrong.set(field, text);
     }
-    const still = part.querySelector("[data-wrong]") && typing;
-    correct(wrong, still);
+    correct((name) => wrong.has(name) || quiet.has(name));
     for (const [name, text] of wrong) complain(name, text);
-    if (still && !wrong.size) show("preview-typing");
+    if (quiet.size && !wrong.size) show("preview-typing");
     else place.replaceChildren(part);
   };
 
-  const correct = (wrong, still) => {
+  const correct = (isWrong) => {
     const summary = document.getElementById("errors");
     for (const told of form.querySelectorAll(".problem")) {
       const name = told.id.replace(/-error$/, "");
-      if (wrong.has(name) || (still && name === typing)) continue;
+      if (isWrong(name)) continue;
       told.remove();
       document.getElementById(name)?.removeAttribute("aria-invalid");
       summary?.querySelector(`a[href="#${CSS.escape(name)}"]`)?.closest("li").remove();
     }
     if (!summary) return;
-    const left = summary.querySelectorAll("li").length;
-    if (!left) summary.remove();
-    else summary.querySelector("h2").textContent = left === 1 ? summary.dataset.one : summary.dataset.many.replace("#", left);
+    const count = summary.querySelectorAll("li").length;
+    const heading = summary.querySelector("h2");
+    if (!count) summary.remove();
+    else heading.textContent = count === 1 ? summary.dataset.one : summary.dataset.many.replace("#", count);
   };
 
   const complain = (name, text) => {
@@ -83,12 +92,14 @@ if (form) {
     }
     told.textContent = text;
     field.setAttribute("aria-invalid", "true");
-    field.setAttribute("aria-errormessage", told.id);
+    const described = new Set((field.getAttribute("aria-describedby") ?? "").split(" "));
+    field.setAttribute("aria-describedby", [...described.add(told.id)].join(" ").trim());
   };
 
   const ask = (wait) => {
     const soon = later(wait, look);
-    return () => {
+    return async () => {
+      await held; // what is pressed may be in the panel
       asked?.abort();
       asked = known = null;
       place.classList.add("waiting");
@@ -105,6 +116,18 @@ if (form) {
   form.addEventListener("change", () => {
     typing = null;
     if (filled() !== known) atOnce(); // leaving a field changes nothing
+  });
+  form.addEventListener("focusout", ({ target }) => {
+    if (!isTyped(target.id) || left.has(target.id)) return;
+    left.add(target.id);
+    if (!place.querySelector("[name=seen]")) atOnce();
+  });
+  document.addEventListener("pointerdown", () => {
+    held = new Promise((free) => {
+      for (const end of ["pointerup", "pointercancel"]) {
+        document.addEventListener(end, () => setTimeout(free, 50), { once: true });
+      }
+    });
   });
   known = place.querySelector("[name=seen]") ? filled() : null;
   place.addEventListener("click", ({ target }) => {

@@ -43,6 +43,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Un numéro ne peut pas avoir de poste.",
         "A number cannot have an extension.",
     ),
+    "error_changed_since": (
+        "Modifiée depuis : elle reste comme elle est.",
+        "Changed since: it stays as it is.",
+    ),
     "error_needed": ("Indiquez un numéro.", "Give a number."),
     "error_service": ("Choisissez un service.", "Choose a service."),
     "error_no_number": (

@@ -56,7 +56,17 @@ WORDS: dict[str, tuple[str, str]] = {
     "preview": ("Ce que cela change", "What this does"),
     "preview_title": ("Vérifiez, puis validez", "Check, then confirm"),
     "preview_fix": ("Corrigez d’abord ce qui suit :", "Correct this first:"),
-    "preview_none": ("Aucun renvoi : la ligne sonne.", "No forward: the line rings."),
+    "preview_same": (
+        "Rien ne change pour l’instant.",
+        "Nothing changes so far.",
+    ),
+    "restoring": (
+        "Voici les renvois tels qu’ils étaient avant ce changement. "
+        "Vérifiez, puis validez : rien n’est encore enregistré.",
+        "These are the forwards as they were before that change. "
+        "Check, then confirm: nothing is saved yet.",
+    ),
+    "restore": ("Rétablir l’état d’avant", "Restore what was before"),
     "kept": (
         "Vous revoilà. Voici votre saisie : rien n’est encore enregistré.",
         "Welcome back. Here is what you typed: nothing is saved yet.",
@@ -78,7 +88,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "No preview: your session has ended. Log in again and you will find what you typed.",
     ),
     "no_change": ("Rien n’a changé", "Nothing has changed"),
-    "costs": ("Ce que coûtent ces renvois", "What these forwards cost"),
     "quoted": ("« {text} »", "“{text}”"),
     "conflict_all": (
         "« Tous les appels » l’emporte : {others} n’agiront pas tant qu’il est actif.",

@@ -21,6 +21,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "bulk_ready": ("Lignes à changer : {count}", "Lines to change: {count}"),
     "bulk_refused": ("Restent comme elles sont : {count}", "Stay as they are: {count}"),
     "bulk_done": ("Lignes changées : {count}", "Lines changed: {count}"),
-    "bulk_same": ("Déjà ainsi : {count}.", "So already: {count}."),
-    "bulk_cost": ("{count} × {cost}", "{count} × {cost}"),
+    "bulk_same": ("Déjà ainsi : {count}", "Already so: {count}"),
+    "bulk_what": ("Ce qui a changé", "What has changed"),
+    "bulk_pays": (
+        "Chaque ligne paie les appels qu’elle renvoie.",
+        "Each line pays for the calls that it forwards.",
+    ),
+    "forward_one": ("Renvoi", "Forward"),
+    "undo": ("Annuler ce changement", "Undo this change"),
+    "undo_title": ("Annuler ce changement", "Undo this change"),
 }  # fmt: skip

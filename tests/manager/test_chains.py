@@ -56,7 +56,7 @@ def test_a_chain_says_where_it_goes_on_and_who_pays(marie: Visitor, client: redi
         f"La ligne {name} renvoie à son tour tous ses appels vers : numéro 06 12 34 56 78" in told
     )
     assert f"C’est la ligne {name} qui paie ce renvoi." in told
-    assert "Hors forfait Occupée → ligne 09 72 10 10 01 (Direction)" in told  # not "Gratuit"
+    assert "→ ligne 09 72 10 10 01 (Direction) Hors forfait" in told  # not "Gratuit"
 
 
 def test_a_chain_of_three_is_told_to_its_end(marie: Visitor, client: redis.Redis) -> None:
@@ -67,7 +67,7 @@ def test_a_chain_of_three_is_told_to_its_end(marie: Visitor, client: redis.Redis
     told = preview(marie, SHOP)
     assert "La ligne 09 72 10 10 02 (Boutique) renvoie à son tour tous ses appels vers : " in told
     assert "Sans réponse, la ligne 09 72 10 10 01 (Direction) renvoie à son tour vers" in told
-    assert "Gratuit Occupée" in told  # what is certain
+    assert "→ ligne 09 72 10 10 02 (Boutique) Gratuit" in told  # what is certain
 
 
 def test_a_ring_of_lines_ends(marie: Visitor, client: redis.Redis) -> None:

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
-from tests.manager.browser import PASSWORD, Visitor, path_of, text
+from tests.manager.browser import PASSWORD, Visitor, csrf_of, path_of, text
 from tests.manager.site import Api, Manager, read, write
 
 LINE, PEER, FAX, TWIN, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 4, 9))
@@ -474,6 +474,7 @@ def test_changed_between_check_and_valider(marie: Visitor, client: redis.Redis) 
 
 
 def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
+    write(client, FAX, label="Télécopie", offer={"fax": True}, suspended=True)
     page = marie.get("/several?" + "&".join(f"line=%2B{n[1:]}" for n in (PEER, FAX, OTHER, LINE)))
     assert "Les mêmes renvois pour 3 lignes" in text(page)
     assert "Choisissez au moins un renvoi" in text(marie.submit(page, "/several", step="check"))
@@ -481,12 +482,49 @@ def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
     check = marie.submit(page, "/several", step="check", **fields)
     assert "Lignes à changer : 2" in text(check)
     assert "09 72 10 10 02 Atelier : Une ligne ne peut pas" in text(check)
+    suspended = "09 72 10 10 03 Télécopie Suspendue Occupée"
+    row = f"{suspended} Désactivé ligne 09 72 10 10 02 (Atelier) Gratuit"
+    assert row in text(check)
     assert client.xlen("audit:acme") == 0
     done = marie.submit(check, "/several", step="apply")
     assert "Lignes changées : 2" in text(done)
     assert read(client, FAX)["forwards"]["busy"]["to"]["number"] == PEER
     assert "forwards" not in read(client, PEER)
     assert client.xlen("audit:acme") == 2
+    assert row in text(done)
+    back = marie.submit(done, "/several/undo", step="check")
+    assert "09 72 10 10 03 Télécopie Suspendue Occupée ligne 09 72 10 10 02 (Atelier) Dés" in text(
+        back
+    )
+    assert client.xlen("audit:acme") == 2
+    write(client, FAX, label="Télécopie", offer={"fax": True}, forwards={})  # by somebody else
+    undone = marie.submit(back, "/several/undo", step="apply")
+    assert "Lignes changées : 1" in text(undone)
+    assert "09 72 10 10 03 : Modifiée depuis" in text(undone)
+    assert "busy" not in read(client, LINE)["forwards"]
+    again = marie.submit(undone, "/several/undo", step="check")
+    marie.submit(again, "/several/undo", step="apply")
+    assert read(client, LINE)["forwards"]["busy"]["to"]["number"] == PEER
+
+
+def test_what_was_done_to_several_lines_is_for_who_may_see_them(
+    manager: Manager, marie: Visitor, client: redis.Redis
+) -> None:
+    page = marie.get("/several?all=1&q=atelier")
+    fields = {"unreachable__on": "on", "unreachable__service": "voicemail"}
+    check = marie.submit(page, "/several", step="check", **fields)
+    sent = marie.send(check, "/several", step="apply")
+    place = sent.headers["location"]
+    assert marie.get(place).status == 200
+    gil = Visitor(manager)
+    gil.log_in("gil")
+    assert gil.get(place).status == 404
+    assert gil.get("/several/done?change=x").status == 404
+    own = csrf_of(gil)
+    token = place.partition("=")[2]
+    fields_ = [("csrf", own), ("change", token), ("step", "apply")]
+    gil.request("POST", "/several/undo", fields_)
+    assert read(client, PEER)["forwards"]["unreachable"]["on"]
 
 
 def test_several_found_lines_and_own_voicemails(marie: Visitor, client: redis.Redis) -> None:

@@ -1,0 +1,94 @@
+"""The same edit on several lines: what it comes to, line by line, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from manager.around import around
+from manager.costs import Cost
+from manager.forms import ORDER, Wanted
+from manager.lines import Document, Stored
+from manager.pages import forward_told
+from manager.undo import Change, change_of
+from manager.web import Visit
+from manager.who import Failure, Refused
+from rules.model import Condition, Line
+
+Edit = Callable[[Document], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One forward of one line. `cost` None = it is off."""
+
+    line: Line
+    condition: Condition
+    before: str
+    after: str
+    cost: Cost | None
+
+
+@dataclass(slots=True)
+class Batch:
+    """What it comes to. `changes` and `rows`: of the lines that change; `same`: those that were so
+    already; `refused`: line, and why it stays."""
+
+    changes: list[Change] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    same: list[Line] = field(default_factory=list)
+    refused: list[tuple[Line, str]] = field(default_factory=list)
+
+
+async def run(
+    visit: Visit,
+    lines: Sequence[Stored],
+    edit_of: Callable[[Stored], Edit],
+    wanted: Wanted,
+    write: bool,
+) -> Batch:
+    """Preview or write it, each line by itself: those that cannot stay as they are."""
+    batch, site = Batch(), visit.site
+    for stored in lines:
+        try:
+            if write:
+                written = await site.lines.change(visit.who, stored.number, edit_of(stored))
+                before, result = written.before, written.stored
+            else:
+                before = stored.document
+                result = await site.lines.preview(visit.who, stored.number, edit_of(stored))
+        except Refused as refused:
+            told = " ".join(error.text for error in wanted.told(refused.errors))
+            batch.refused.append((stored.line, told))
+            continue
+        except Failure as failure:
+            batch.refused.append((stored.line, failure.detail))
+            continue
+        change = change_of(stored.number, before, result.document)
+        if change.conditions:
+            batch.changes.append(change)
+            batch.rows += await rows_of(visit, result.line, change)
+        else:
+            batch.same.append(result.line)
+    return batch
+
+
+async def rows_of(visit: Visit, line: Line, change: Change) -> list[Row]:
+    """A change of a line in words, with what its forwards then cost."""
+    known = await around(visit.site, line)
+    return rows_told(visit, line, change, visit.teller.costs.of(line, known))
+
+
+def rows_told(visit: Visit, line: Line, change: Change, costs: Iterable[Cost]) -> list[Row]:
+    """The same when the costs are known."""
+    by_condition = {cost.condition: cost for cost in costs}
+    rows = []
+    for condition in ORDER:
+        before = forward_told(visit, line, change.before.get(condition))
+        after = forward_told(visit, line, change.after.get(condition))
+        # Where a forward that is off would lead changes nothing.
+        if before != after:
+            on = (change.after.get(condition) or {}).get("on")
+            cost = by_condition.get(condition) if on else None
+            rows.append(Row(line, condition, before, after, cost))
+    return rows

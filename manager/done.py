@@ -1,0 +1,88 @@
+"""That a change of one line's forwards is in force, as the engine's workers have said."""
+
+from __future__ import annotations
+
+import secrets
+
+import msgspec
+from starlette.responses import Response
+
+from engine.changes.acks import Acks
+from manager.around import around
+from manager.batch import rows_told
+from manager.lines import Stored
+from manager.pages import summary
+from manager.undo import Change
+from manager.web import Visit
+from manager.who import NotFound
+
+_PREFIX = "manager:done:"
+_LIFE_S = 86_400
+
+
+class Done(msgspec.Struct):
+    """What came of a change: shown after it, and taken back within a day."""
+
+    change: Change
+    changed: bool
+    workers: int
+    said: int
+    seconds: float
+
+
+async def keep(visit: Visit, change: Change, acks: Acks, changed: bool) -> str:
+    """Keep it for its page; the token to ask for it."""
+    token = secrets.token_urlsafe(12)
+    kept = msgspec.json.encode(_done(change, acks, changed))
+    await visit.redis.set(_PREFIX + token, kept, ex=_LIFE_S)
+    return token
+
+
+async def page(visit: Visit) -> Response:
+    """The page, asked again until all have said so."""
+    token = visit.query("change")
+    kept = await _find(visit, token)
+    stored = await visit.site.lines.read(visit.who, visit.number)
+    if kept is None or kept.change.number != stored.number:
+        raise NotFound("no such change")
+    if kept.changed and (kept.said < kept.workers or not kept.workers):
+        acks = await visit.site.in_force(stored.number)
+        if acks.complete:
+            kept = _done(kept.change, acks, True)
+            await visit.redis.set(_PREFIX + token, msgspec.json.encode(kept), keepttl=True)
+    known = await around(visit.site, stored.line)
+    outlook = visit.teller.outlook(stored.line, known, await visit.site.explain(stored))
+    return visit.page(
+        "done.html",
+        line=stored.line,
+        done=kept,
+        token=token,
+        rows=rows_told(visit, stored.line, kept.change, outlook.costs),
+        seconds=_seconds(visit, kept.seconds),
+        forwards=summary(visit, stored.line),
+        outlook=outlook,
+    )
+
+
+async def undone(visit: Visit, stored: Stored) -> Change | None:
+    """The change of the line that the form shall take back; None when none is asked for."""
+    token = visit.query("undo")
+    kept = await _find(visit, token) if token else None
+    return kept.change if kept is not None and kept.change.number == stored.number else None
+
+
+async def _find(visit: Visit, token: str) -> Done | None:
+    try:
+        return msgspec.json.decode(await visit.redis.get(_PREFIX + token) or b"", type=Done)
+    except msgspec.DecodeError:
+        return None
+
+
+def _done(change: Change, acks: Acks, changed: bool) -> Done:
+    told = acks.plain()
+    return Done(change, changed, told["workers"], told["acknowledged"], told["ms"] / 1000)
+
+
+def _seconds(visit: Visit, seconds: float) -> str:
+    text = f"{max(seconds, 0.01):.2f}"
+    return text.replace(".", ",") if visit.language == "fr" else text
