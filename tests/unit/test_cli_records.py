@@ -41,11 +41,11 @@ def call(number: int, ago_s: float, **more: Any) -> CallRecord:
     return CallRecord(**{**given, **more})
 
 
-CALLS = [
+CALLS = [  # hours apart: the tests may run long after this was read
     call(0, 86400 * 3),
-    call(1, 7200, condition="none", outcome="busy", code=486, payer="", forwards=[]),
-    call(2, 3000, called=OTHER, why='=cmd "x", y'),
-    call(3, 600, caller=OTHER, outcome="failed", code=500),
+    call(1, 2 * 86400, condition="none", outcome="busy", code=486, payer="", forwards=[]),
+    call(2, 20 * 3600, called=OTHER, why='=cmd "x", y'),
+    call(3, 5 * 3600, caller=OTHER, outcome="failed", code=500),
     call(4, 60, called=OTHER, payer=OTHER, forwards=[]),
 ]
 
@@ -95,11 +95,11 @@ def ids(run: Run, *arguments: str) -> list[int]:
         (("--condition", "none"), [1]),
         (("--outcome", "failed"), [3]),
         (("--condition", "busy", "--outcome", "answered", "--last", "2"), [2, 4]),
-        (("--since", "1h"), [2, 3, 4]),
-        (("--since", "15m"), [3, 4]),
-        (("--until", "1h"), [0, 1]),
-        (("--since", "1d", "--until", "15m"), [1, 2]),
-        (("--since", str(NOW - 601), "--until", str(NOW - 599)), [3]),
+        (("--since", "1d"), [2, 3, 4]),
+        (("--since", "10h"), [3, 4]),
+        (("--until", "1d"), [0, 1]),
+        (("--since", "60h", "--until", "10h"), [1, 2]),
+        (("--since", str(NOW - 18_001), "--until", str(NOW - 17_999)), [3]),
         (("--since", "1s"), []),
     ],
 )
