@@ -1,79 +1,16 @@
 """The `renvoi` program: argv to command, and every end to an exit status.
 
-0 done, 1 failed, 2 wrong input (usage errors and unknown lines included). An error is one line on
-standard error that names the field and the value; a traceback is never shown.
+0 done, 1 failed, 2 wrong input (usage errors and unknown lines included), 130 ended by Ctrl-C. An
+error is one line on standard error that names the field and the value; a traceback is never
+shown.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-import click
-
-from engine import __version__
-from engine.commands.check import check
-from engine.commands.explain import explain_line
-from engine.commands.fleet import fleet_group
-from engine.commands.forward import forward_group
-from engine.commands.line import line_group
-from engine.commands.records import show_records
-from engine.commands.register import register
-from engine.commands.service import demo, serve
-from engine.commands.usage import show_usage
-from engine.commands.watch import show_calls
-from engine.config import CONFIG_VARIABLE, ConfigError
-from manager.command import manager_group
-
-DONE, FAILED, WRONG = 0, 1, 2
-
-
-@click.group("renvoi", context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="renvoi", message="%(prog)s %(version)s")
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    metavar="PATH",
-    envvar=CONFIG_VARIABLE,
-    help=f"Configuration file, also accepted after the command; else {CONFIG_VARIABLE} names it.",
-)
-def program(config_path: Path | None) -> None:
-    """Renvoi, a live call-forwarding engine beside a telephony server.
-
-    It takes each incoming call, applies the called line's forwards in order (unconditional, busy,
-    no answer, unreachable) and sends the call to a voicemail, a fax or a number.
-
-    \b
-    A first try:
-      renvoi demo                 watch real calls being forwarded
-      renvoi serve                take calls
-      echo '{"number": "+33972101001", "fleet": "acme"}' | renvoi line set -
-      renvoi forward set 0972101001 unconditional voicemail
-      renvoi explain 0972101001   what would happen to a call now, and why
-
-    \b
-    Exit status: 0 done, 1 failed, 2 wrong input.
-    """
-
-
-for _command in (
-    serve,
-    check,
-    demo,
-    line_group,
-    forward_group,
-    register,
-    fleet_group,
-    explain_line,
-    show_calls,
-    show_records,
-    show_usage,
-    manager_group,
-):
-    program.add_command(_command)
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,43 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit status.
     """
     try:
-        status = program.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="renvoi",
-            standalone_mode=False,
-        )
-        sys.stdout.flush()
-        return status if isinstance(status, int) else DONE
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.message, err=True)
-        return WRONG
-    except click.UsageError as error:
-        return _fail(_usage(error), WRONG)
-    except ConfigError as error:
-        return _fail(str(error), WRONG)
-    except click.FileError as error:
-        return _fail(error.format_message(), WRONG)
-    except click.ClickException as error:
-        return _fail(error.format_message(), error.exit_code)
-    except click.Abort:
-        return _fail("interrupted", FAILED)
-    except BrokenPipeError:
-        # Who reads has enough (| head). The interpreter must not try to write the rest.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        return _fail(f"{type(error).__name__}: {error}", FAILED)
+        # Here, not above: Ctrl-C while half a second of modules is read is no traceback either.
+        from engine.commands.program import run
 
-
-def _usage(error: click.UsageError) -> str:
-    """The message and where help is, in one line."""
-    command = error.ctx.command_path if error.ctx else "renvoi"
-    return f"{error.format_message()} (see {command} --help)"
-
-
-def _fail(message: str, status: int) -> int:
-    click.echo("renvoi: " + " ".join(message.split()), err=True)
-    return status
+        return run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from engine.config import Config, ConfigError, load
+from engine.hint import next_steps
 from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
 from engine.reload import changes
@@ -34,7 +35,7 @@ async def alone(config: Config, path: Path | None) -> int:
     systemd = Systemd()
 
     def started() -> None:
-        greet(worker)
+        greet(worker, path)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, worker, path, systemd)
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
 
@@ -130,17 +131,17 @@ def sip_addresses(worker: Worker) -> list[str]:
     return [str(address) for address in worker.endpoint.transports.addresses]
 
 
-def greet(worker: Worker) -> None:
+def greet(worker: Worker, path: Path | None) -> None:
     """Say where the worker listens and what to try next: for machines, then for people."""
     redis, listen = worker.config.redis.safe_url, sip_addresses(worker)
     admin, core = str(worker.admin.address), compiled.serving()
     worker.log.info("worker.start", sip=listen, admin=admin, redis=redis, core=core)
     print(
         f"renvoi: SIP on {', '.join(listen)}; metrics on "
-        f"http://{worker.admin.address}/metrics; Redis: {redis}\n"
-        "renvoi: try next, in another terminal: renvoi line set FILE, renvoi explain NUMBER, "
-        "renvoi demo (see README.md)",
+        f"http://{worker.admin.address}/metrics; Redis: {redis}",
         file=sys.stderr,
     )
     if core == "python":
         print(f"renvoi: {compiled.words()}", file=sys.stderr)
+    if sys.stderr.isatty():
+        print(next_steps(worker.config, path), file=sys.stderr)

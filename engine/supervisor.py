@@ -19,6 +19,7 @@ import uvloop
 
 from engine.admin import AddressInUse, Admin
 from engine.config import Config, ConfigError, build, load_document
+from engine.hint import next_steps
 from engine.processes.aggregate import Aggregate
 from engine.processes.keeper import PROGRESS_S, Keeper
 from engine.processes.systemd import Systemd
@@ -221,6 +222,8 @@ class Supervisor:
             file=sys.stderr,
             flush=True,
         )
+        if sys.stderr.isatty():
+            print(next_steps(self._keeper.config, self._path), file=sys.stderr, flush=True)
 
 
 async def run(config: Config, path: Path | None) -> int:

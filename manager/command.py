@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -11,7 +10,16 @@ from zoneinfo import ZoneInfo
 import click
 
 from engine.commands import moments
-from engine.commands.context import Failed, Whole, Wrong, open_redis, with_config, with_json
+from engine.commands.context import (
+    Failed,
+    Whole,
+    Wrong,
+    open_redis,
+    read_password,
+    with_config,
+    with_json,
+)
+from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 
@@ -52,8 +60,11 @@ def manager_group(context: click.Context, config: Config) -> int | None:
 
 
 def _whose(command: Any) -> Any:
-    """Adds --fleet F and --operator."""
+    """Adds --fleet F, --new-fleet and --operator."""
     command = click.option("--operator", is_flag=True, help="For all fleets.")(command)
+    command = click.option(
+        "--new-fleet", is_flag=True, help="F has no line yet, and no document."
+    )(command)
     return click.option(
         "--fleet", metavar="F", help="The fleet whose lines it may see and change."
     )(command)
@@ -82,18 +93,22 @@ def account_group() -> None:
 @click.argument("name")
 @_whose
 @with_config
-def add_account(name: str, fleet: str | None, operator: bool, config: Config) -> None:
+def add_account(
+    name: str, fleet: str | None, new_fleet: bool, operator: bool, config: Config
+) -> None:
     """Make the account NAME; its password is asked for, or read from standard input."""
     import msgspec
 
     from manager import accounts
 
     of, known = _fleet(fleet, operator), _name(name)
-    try:
-        account = accounts.make(known, of, _password())
-    except ValueError as error:
-        raise Wrong(f"password: {error}") from None
     with open_redis(config) as client:
+        if of is not None and not new_fleet:
+            require_fleet(client, of, "; --new-fleet if its lines are yet to come")
+        try:
+            account = accounts.make(known, of, read_password())
+        except ValueError as error:
+            raise Wrong(f"password: {error}") from None
         if not client.set(accounts.PREFIX + known, msgspec.json.encode(account), nx=True):
             raise Wrong(f"NAME: there is an account of that name (got {name!r})")
     click.echo(f"{known}: made, for {f'fleet {of}' if of else 'all fleets (operator)'}")
@@ -115,7 +130,7 @@ def set_password(name: str, config: Config) -> None:
         if account is None:
             raise Wrong(f"account {known}: unknown account")
         try:
-            changed = msgspec.structs.replace(account, password=accounts.hashed(_password()))
+            changed = msgspec.structs.replace(account, password=accounts.hashed(read_password()))
         except ValueError as error:
             raise Wrong(f"password: {error}") from None
         client.set(accounts.PREFIX + known, msgspec.json.encode(changed), xx=True)
@@ -164,14 +179,6 @@ def _name(text: str) -> str:
     return name
 
 
-def _password() -> str:
-    """From the terminal, twice and unseen, or the first line of standard input."""
-    if sys.stdin.isatty():
-        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-        return typed
-    return sys.stdin.readline().rstrip("\r\n")
-
-
 @manager_group.group("token")
 def token_group() -> None:
     """Tokens with which other systems use the API.
@@ -189,7 +196,7 @@ def token_group() -> None:
 @click.option("--days", type=Whole(1, 36_500, "days"), help="Expires after so many days.")
 @with_config
 def add_token(
-    name: str, fleet: str | None, operator: bool, days: int | None, config: Config
+    name: str, fleet: str | None, new_fleet: bool, operator: bool, days: int | None, config: Config
 ) -> None:
     """Make a token called NAME and print it: it is shown this once and kept as a hash only."""
     import msgspec
@@ -202,6 +209,8 @@ def add_token(
     expires = None if days is None else time.time() + days * _DAY_S
     token, text = tokens.make(name, of, expires)
     with open_redis(config) as client:
+        if of is not None and not new_fleet:
+            require_fleet(client, of, "; --new-fleet if its lines are yet to come")
         life = None if days is None else days * _DAY_S
         client.set(tokens.PREFIX + token.id, msgspec.json.encode(token), ex=life)
     click.echo(text)

@@ -15,7 +15,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 import phonenumbers
-from phonenumbers import PhoneMetadata, PhoneNumberType, ValidationResult, shortnumberinfo
+from phonenumbers import (
+    PhoneMetadata,
+    PhoneNumberFormat,
+    PhoneNumberType,
+    ValidationResult,
+    shortnumberinfo,
+)
 
 from rules.plan import NO_COUNTRY, begins, known_french_mobile, plan_of, tariff_of_code
 
@@ -159,6 +165,14 @@ class Numbering:
     def is_mobile(self, e164: str) -> bool:
         """Whether calls to this number are calls to a mobile. French mobiles are 06/07."""
         return self.recognise(e164).mobile
+
+    def example(self) -> str:
+        """E.164 of a number that nobody is meant to have, for people to try things with."""
+        region = self.country
+        made = phonenumbers.example_number_for_type(region, PhoneNumberType.FIXED_LINE)
+        made = made or phonenumbers.example_number(region)
+        assert made is not None
+        return phonenumbers.format_number(made, PhoneNumberFormat.E164)
 
     def refusal(self, e164: str) -> str | None:
         """Why this number can be no target, one of REFUSALS; None if it can."""

@@ -15,7 +15,7 @@ ALLOWED = {
     "manager": {"manager", "engine", "rules"},
 }
 # The program's front door leads to the page's commands too.
-FRONT_DOOR = {"engine/cli.py": {"manager"}}
+FRONT_DOOR = {"engine/commands/program.py": {"manager"}}
 # What the page may use of the engine: what it reads and says, nothing that takes calls.
 PLAIN = {
     "engine.__version__",

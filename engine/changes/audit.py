@@ -4,6 +4,7 @@ fleets, of the imports of many lines."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -41,6 +42,12 @@ def entries(
     that is concerned; none when nothing has changed. `before` as it is stored, None = there was
     none; `after` None = it is deleted."""
     was, now = _readable(before), without_secrets(after or {})
+    kept, given = _stored(before).get("credentials"), (after or {}).get("credentials")
+    if after is not None and kept != given:
+        # That they changed and for which user; nothing by which a password could be found.
+        was |= {"credentials": {"user": kept.get("user")}} if isinstance(kept, dict) else {}
+        if isinstance(given, dict):
+            now |= {"credentials": {"user": given.get("user"), "password": "new"}}
     if was == now and after is not None and before is not None:
         return []
     what = "deleted" if after is None else "created" if before is None else "line"
@@ -67,13 +74,51 @@ def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
     return entry(who, "cli", "", "import", {}, {"file": file, **told})
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change. `at` in unix seconds; `before` and `after` hold only what has changed."""
+
+    id: str
+    at: float
+    who: str
+    how: str  # page | api | phone | cli
+    line: str
+    what: str  # forwards | line | created | deleted | import | fleet
+    before: Json
+    after: Json
+
+
+def read_entry(key: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
+    """The change of a stream entry; None for one that was not written by us."""
+    try:
+        text = {name: fields[name.encode()].decode() for name in ("who", "how", "line", "what")}
+        before, after = orjson.loads(fields[b"from"]), orjson.loads(fields[b"to"])
+        at = int(key.partition(b"-")[0]) / 1000
+    except (KeyError, ValueError):
+        return None
+    if not (_is_document(before) and _is_document(after)):
+        return None
+    return Change(id=key.decode(), at=at, before=before, after=after, **text)
+
+
+def _is_document(value: object) -> bool:
+    """Whether it can be part of a document."""
+    if not isinstance(value, dict):
+        return False
+    return value.get("forwards") is None or isinstance(value["forwards"], dict)
+
+
 def _readable(stored: bytes | None) -> Json:
     """A stored document as it may be logged; nothing of one that is no document."""
+    return without_secrets(_stored(stored))
+
+
+def _stored(stored: bytes | None) -> Json:
     try:
         document = orjson.loads(stored or b"{}")
     except orjson.JSONDecodeError:
         return {}
-    return without_secrets(document) if isinstance(document, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def without_secrets(document: Mapping[str, Any]) -> Json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -98,6 +99,14 @@ def with_strict(command: F) -> F:
     """Adds `--strict`; the command gets `strict`."""
     words = "Refuse fields that nothing reads; names that begin with x_ are let through."
     return click.option("--strict", is_flag=True, help=words)(command)
+
+
+def read_password() -> str:
+    """From the terminal, twice and unseen, or the first line of standard input."""
+    if sys.stdin.isatty():
+        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        return typed
+    return sys.stdin.readline().rstrip("\r\n")
 
 
 def read_number(name: str, text: str, numbering: Numbering) -> str:

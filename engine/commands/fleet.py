@@ -12,6 +12,7 @@ import orjson
 
 from engine.changes import audit
 from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json, with_strict
+from engine.commands.fleets import hint, require_fleet
 from engine.commands.line import INPUT_BYTES, parse_input, unread_in
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.usage import CLASSES, capped, duration, of_key
@@ -98,7 +99,8 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
 @with_config
 @with_json
 def show_fleet(name: str, config: Config, as_json: bool) -> None:
-    """Show fleet NAME: its cap, and what its lines have used this month.
+    """Show fleet NAME: its cap, and what its lines have used this month. One without a document has
+    no cap and is not suspended.
 
     Calls that stand are counted when they end.
 
@@ -111,11 +113,12 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         redis: Any = client
         raw = redis.get(FLEET + name)
         used = of_key(redis, f"usage:{FLEET}{name}:{month}")
-    if raw is None:
-        raise Wrong(f"fleet {name}: unknown fleet")
-    fleet = _read(name, raw)
+        if raw is None:
+            require_fleet(client, name)
+    fleet = Fleet(name) if raw is None else _read(name, raw)
     if as_json:
-        print_json({**orjson.loads(raw), "month": month, "usage": used})
+        document = {"name": name} if raw is None else orjson.loads(raw)
+        print_json({**document, "month": month, "usage": used})
         return
     spent = capped(used)
     left = None if fleet.cap_seconds is None else max(0, fleet.cap_seconds - spent)
@@ -187,7 +190,7 @@ def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
             before = change.read(fleets)
             for name, document in fleets.items():
                 if document is None and name not in before:
-                    raise Wrong(f"fleet {name}: unknown fleet")
+                    raise Wrong(f"fleet {name}: has no document, {_others(client, name)}")
             texts = {n: None if d is None else orjson.dumps(d) for n, d in fleets.items()}
             entries = {
                 name: audit.of_fleet(myself(), name, before.get(name), document)
@@ -196,6 +199,12 @@ def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
             if change.write(texts, entries):
                 return
     raise Failed("fleet: changed by others all the time, nothing was written")
+
+
+def _others(client: Any, name: str) -> str:
+    keys = client.scan_iter(FLEET + "*", count=1000)
+    names = {bytes(key).decode("utf-8", "replace").removeprefix(FLEET) for key in keys}
+    return hint(name, names) if names else "nor has any other"
 
 
 def _told(countries: frozenset[str] | None) -> str:

@@ -22,7 +22,7 @@ from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.line import forwards_told
 from engine.commands.output import print_json
 from engine.config import Config
-from rules.model import Condition, DocumentError, Line, load_line
+from rules.model import Condition, DocumentError, Kind, Line, load_line
 from rules.numbers import NumberError, Numbering
 
 DEFAULT_AFTER_S = 20
@@ -53,10 +53,15 @@ def forward_group() -> None:
     """
 
 
+def _complete_dest(_context: object, _parameter: object, incomplete: str) -> list[str]:
+    kinds = [kind + ("" if kind is Kind.VOICEMAIL else ":") for kind in Kind]
+    return [kind for kind in kinds if kind.startswith(incomplete)]
+
+
 @forward_group.command("set", short_help="Turn a forward of line N on.")
 @click.argument("n")
 @click.argument("condition", type=Named(CONDITIONS), metavar="CONDITION")
-@click.argument("dest")
+@click.argument("dest", shell_complete=_complete_dest)
 @click.option(
     "--after", "after_s", type=Whole(5, 60, "seconds"), metavar="S",
     help="Seconds of ringing, 5 to 60.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -25,8 +24,8 @@ from engine.commands.context import (
 )
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn, warn_of
+from engine.commands.password import make_ha1, set_password
 from engine.config import Config
-from engine.registration.digest import ha1
 from rules.model import Condition, DocumentError, Line, LineDocument, load_line
 from rules.unread import UnreadFields, unread_fields
 
@@ -49,6 +48,8 @@ def line_group() -> None:
 
 line_group.add_command(import_lines)
 line_group.add_command(export_lines)
+line_group.add_command(set_password)
+line_group.add_command(make_ha1)
 
 
 @line_group.command("set", short_help="Write the line documents in FILE.")
@@ -163,30 +164,6 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
         print_json({"deleted": number, "still_forwarding": left, "in_force": acks.plain()})
     else:
         click.echo(f"{number}: deleted, {acks.told()}")
-
-
-@line_group.command("ha1", short_help="What to keep of a password.")
-@click.argument("user")
-@click.option("--password", help="Read from standard input, or asked for, if not given.")
-@click.option("--sha256", is_flag=True, help="For phones that know SHA-256; others then give up.")
-@with_config
-def make_ha1(user: str, password: str | None, sha256: bool, config: Config) -> None:
-    """Print the `credentials` of a line document for USER and a password, as JSON.
-
-    \b
-    The password itself is kept nowhere. Type it when asked, or pipe it in:
-      renvoi line ha1 accueil
-    """
-    if not user.isprintable() or set(user) & set(':"\\'):
-        raise Wrong(f'USER: may not contain : " or \\ (got {user!r})')
-    if password is None and sys.stdin.isatty():
-        password = click.prompt("Password", hide_input=True)
-    password = (sys.stdin.readline() if password is None else password).rstrip("\r\n")
-    realm = config.sip.realm
-    kept = {"user": user, "ha1": ha1("MD5", user, realm, password)}
-    if sha256:
-        kept["ha1_sha256"] = ha1("SHA-256", user, realm, password)
-    print_json(kept)
 
 
 def parse_input(raw: bytes, name: str) -> list[Document]:

@@ -49,11 +49,12 @@ def day(unix: object, zone: ZoneInfo) -> str:
 def with_iso(told: Mapping[str, Any], names: Iterable[str], zone: ZoneInfo) -> dict[str, Any]:
     """`told` and, for each of the times `names` in it (unix seconds), the same as `<name>_at` in
     ISO 8601 with the zone's offset; None where there is none."""
-    more = {f"{name}_at": _iso(told.get(name), zone) for name in names if name in told}
+    more = {f"{name}_at": iso(told.get(name), zone) for name in names if name in told}
     return {**told, **more}
 
 
-def _iso(unix: object, zone: ZoneInfo) -> str | None:
+def iso(unix: object, zone: ZoneInfo) -> str | None:
+    """In ISO 8601 with the zone's offset; None for what is no moment."""
     moment = _moment(unix, zone)
     return moment.isoformat(timespec="milliseconds") if moment else None
 

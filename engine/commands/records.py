@@ -153,14 +153,11 @@ def show_records(
             shown += 1
         if not shown and not follow and not as_json and not as_csv:
             click.echo("no such records" if newest else "no records yet")
-        try:
-            while follow:
-                for _, entries in redis.xread({STREAM: seen}, block=FOLLOW_BLOCK_MS) or ():
-                    for record in filter(wanted.fits, _records(entries)):
-                        show(record)
-                    seen = entries[-1][0]
-        except KeyboardInterrupt:
-            pass  # the way to end it
+        while follow:
+            for _, entries in redis.xread({STREAM: seen}, block=FOLLOW_BLOCK_MS) or ():
+                for record in filter(wanted.fits, _records(entries)):
+                    show(record)
+                seen = entries[-1][0]
 
 
 def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Iterable[CallRecord]:

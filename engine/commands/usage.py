@@ -11,6 +11,7 @@ import click
 
 from engine.commands.context import Wrong, open_redis, read_number, with_config, with_json
 from engine.commands.documents import Documents
+from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.billing import month_of
@@ -43,10 +44,12 @@ def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None
         raise Wrong(f"--month: expected YYYY-MM, such as {this_month} (got {month!r})")
     asked = month or this_month
     is_fleet = n.startswith(FLEET)
-    owner = n if is_fleet else read_number("N", n, numbering)
+    owner = n if is_fleet else _line(n, numbering)
     plan_s = None
     with open_redis(config) as client:
         used = of_key(client, f"usage:{owner}:{asked}")
+        if is_fleet and not used:
+            require_fleet(client, owner.removeprefix(FLEET))
         if not is_fleet:
             plan_s = _plan_s(Documents(client, numbering), owner, numbering, bool(used))
     left = None if plan_s is None else max(0, plan_s - used.get("deducted", 0))
@@ -60,6 +63,15 @@ def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None
         click.echo(f"  {name:<21} {duration(used.get(name, 0)):>12}")
     if plan_s is not None and left is not None:
         click.echo(f"  {'plan':<21} {duration(plan_s):>12}, {duration(left)} left")
+
+
+def _line(n: str, numbering: Numbering) -> str:
+    try:
+        return read_number("N", n, numbering)
+    except Wrong as error:
+        if any(c.isdigit() for c in n):
+            raise
+        raise Wrong(f"{error.message}; a fleet is asked for as {FLEET}{n}") from None
 
 
 def of_key(redis: Any, key: str) -> dict[str, int]:

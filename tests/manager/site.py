@@ -98,7 +98,10 @@ class Manager:
         return self._log.read_text("utf-8", "replace")[-6000:]
 
     def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """One run of the program with this configuration."""
+        """One run of the program with this configuration. Accounts and tokens are made before the
+        lines of their fleet are written."""
+        if "add" in arguments and "--fleet" in arguments:
+            arguments += ("--new-fleet",)
         return subprocess.run(
             [sys.executable, "-m", "engine.cli", *arguments, "--config", str(self.config)],
             cwd=ROOT,

@@ -78,7 +78,10 @@ def test_started_without_redis_it_waits_for_it(tmp_path: Path) -> None:
         (("account", "add", "x"), "--fleet: give either"),
         (("account", "add", "x", "--fleet", "a", "--operator"), "--fleet: give either"),
         (("account", "add", "<x>", "--fleet", "a"), "NAME: expected up to 64"),
-        (("account", "add", "x", "--fleet", "a"), "password: expected 10 to 200 characters"),
+        (
+            ("account", "add", "x", "--fleet", "a", "--new-fleet"),
+            "password: expected 10 to 200 characters",
+        ),
         (("account", "password", "nobody"), "account nobody: unknown account"),
         (("account", "delete", "nobody"), "account nobody: unknown account"),
         (("token", "revoke", "nothing"), "token nothing: unknown token"),

@@ -1,0 +1,71 @@
+"""Which fleets there are: those that a line names, and those that have a document."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any
+
+import msgspec
+import redis
+
+from engine.commands.context import Wrong
+from rules.fleet import FLEET
+
+_LINE = "line:"
+_BATCH = 1000
+_NAMED = 5  # in a hint
+
+
+class _Line(msgspec.Struct):
+    fleet: str = ""
+
+
+_decoder = msgspec.json.Decoder(_Line)
+
+
+def require_fleet(client: redis.Redis, name: str, otherwise: str = "") -> None:
+    """Raises Wrong, with a hint, when no line names this fleet and it has no document. Reads all
+    lines when it has none. `otherwise`: what else can be done."""
+    some: Any = client
+    if some.exists(FLEET + name):
+        return
+    names = set()
+    batch: list[bytes] = []
+    for key in some.scan_iter(_LINE + "*", count=_BATCH):
+        batch.append(key)
+        if len(batch) == _BATCH:
+            names |= _fleets_of(some, batch)
+            batch.clear()
+        if name in names:
+            return
+    names |= _fleets_of(some, batch)
+    if name in names:
+        return
+    for key in some.scan_iter(FLEET + "*", count=_BATCH):
+        names.add(bytes(key).decode("utf-8", "replace").removeprefix(FLEET))
+    raise Wrong(f"fleet {name}: unknown fleet, {hint(name, names)}{otherwise}")
+
+
+def hint(name: str, names: set[str]) -> str:
+    """What to say of a name that is none of these."""
+    if alike := get_close_matches(name, sorted(names), 1):
+        return f"did you mean {alike[0]}?"
+    if not names:
+        return "there is none yet: a fleet is named by the `fleet` of its lines"
+    some = sorted(names)[:_NAMED]
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"there are {', '.join(some)}{more}"
+
+
+def _fleets_of(client: Any, keys: list[bytes]) -> set[str]:
+    """The fleets of these lines; a document that cannot be read has none."""
+    if not keys:
+        return set()
+    is_cluster = not isinstance(client, redis.Redis)
+    names = set()
+    for raw in (client.mget_nonatomic if is_cluster else client.mget)(keys):
+        try:
+            names.add(_decoder.decode(raw or b"{}").fleet)
+        except (msgspec.DecodeError, UnicodeError):
+            continue
+    return names - {""}
