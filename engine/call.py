@@ -280,7 +280,7 @@ class Call:
     async def _on_arrival(self, line: Line, entry: Entry) -> Decision:
         """Decide for a call that reaches a line, counting it on the line if it is to ring.
 
-        An unconditionally forwarded call never counts, not for a moment (domain.md 1.3).
+        An unconditionally forwarded call never counts, not for a moment (forwarding-rules.md 1.3).
         """
         route = self._route
         route.arrive(line)

@@ -1,9 +1,10 @@
 """Which calls other workers must know of: those that count on a line with `max_calls`.
 
 Every call counts in its worker, on the line that it rings and on the number that makes it
-(domain.md 1.3), at once and without asking. Only on lines with a limit does it get a lease in Redis
-as well. Whether a line has one may not be known yet, and may change while calls stand: then the
-line is read beside the call, a moment later and many lines together, and its calls are leased.
+(forwarding-rules.md 1.3), at once and without asking. Only on lines with a limit does it get a
+lease in Redis as well. Whether a line has one may not be known yet, and may change while calls
+stand: then the line is read beside the call, a moment later and many lines together, and its calls
+are leased.
 
 Most callers are no lines of ours, and each is another one: about those whom memory does not know
 Redis is asked first whether they are lines, so that they do not push the lines out of memory.

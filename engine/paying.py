@@ -1,8 +1,8 @@
 """Whether a line goes on paying for a leg that a transfer takes from one call into another.
 
-It is asked as for any forward of that line (domain.md 2 and 4): the line must be there, it and its
-fleet not suspended, its forward still on, its limits not reached, its fleet's cap not used up. The
-class is fixed anew, since a plan may have run out since.
+It is asked as for any forward of that line (forwarding-rules.md 2 and 4): the line must be there,
+it and its fleet not suspended, its forward still on, its limits not reached, its fleet's cap not
+used up. The class is fixed anew, since a plan may have run out since.
 """
 
 from __future__ import annotations

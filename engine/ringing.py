@@ -1,7 +1,7 @@
 """Ringing: the legs a call has dialled, who answers first, and the races between them.
 
 Legs that were given up may still answer (a 200 crosses our CANCEL): they are `_retired`, not gone,
-until the call is over. Who picks up on one wins while nobody else has (domain.md 2).
+until the call is over. Who picks up on one wins while nobody else has (forwarding-rules.md 2).
 """
 
 from __future__ import annotations
@@ -411,5 +411,5 @@ class Ringing:
 
 
 def _is_ringing(code: int) -> bool:
-    """An 18x that tells of ringing or progress, not of a forward (domain.md 1.5)."""
+    """An 18x that tells of ringing or progress, not of a forward (forwarding-rules.md 1.5)."""
     return 180 <= code <= 189 and code != 181

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class Route:
     """One call's path. A call counts on a line from the moment it is rung until it leaves it
-    (domain.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
+    (forwarding-rules.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
 
     __slots__ = (
         "_call_id", "_worker", "before", "diverted", "held", "received_diversions", "visited",

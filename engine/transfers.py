@@ -1,4 +1,4 @@
-"""Who pays for a call that was transferred (domain.md 4: it stays with who transferred it).
+"""Who pays for a call that was transferred: who transferred it (forwarding-rules.md 4).
 
 A transfer ends one call and makes another. One side of a call sends the other on by REFER, which
 passes through here; whoever got it then calls the target anew, and may name a call that it takes

@@ -1,4 +1,4 @@
-"""Who pays for a forwarded leg, and from which plan (domain.md 4). Pure.
+"""Who pays for a forwarded leg, and from which plan (forwarding-rules.md 4). Pure.
 
 The forwarding line pays, whoever called. The class is fixed before dialling.
 """

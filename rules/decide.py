@@ -1,7 +1,8 @@
 """What happens to a call at a line: pure functions on frozen data, driven by tables.
 
 `decide` answers when a call arrives and again each time a condition is met; `verdict`
-(`rules.outcome`) says which condition the ringing of a line ended in. Both are domain.md 1 and 2.
+(`rules.outcome`) says which condition the ringing of a line ended in. Both follow
+forwarding-rules.md 1 and 2.
 """
 
 from collections.abc import Mapping
@@ -153,7 +154,7 @@ class _Trigger(NamedTuple):
     """The code for the caller when the condition is met and its forward does not happen."""
 
 
-# domain.md 2 (cause, Diversion reason) and 1.6 (code without a forward).
+# forwarding-rules.md 2 (cause, Diversion reason) and 1.6 (code without a forward).
 _TRIGGERS = {
     Condition.UNCONDITIONAL: _Trigger(302, "unconditional", 480),
     Condition.BUSY: _Trigger(486, "user-busy", 486),
@@ -208,7 +209,7 @@ def explain(line: Line, situation: Situation, targets: _Targets) -> Explanation:
 
 
 def _walk(line: Line, now: Situation, targets: _Targets, notes: _Notes) -> Decision:
-    """The order of domain.md 1, top to bottom."""
+    """The order of forwarding-rules.md 1, top to bottom."""
     if line.suspended:
         notes.step("line: suspended")
         return Reject(403, None, "suspended")
@@ -287,7 +288,7 @@ def _no_answer_timer(line: Line, now: Situation, targets: _Targets, notes: _Note
 
 
 def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets) -> _No | None:
-    """Why a forward is off or counts as off; None when it may happen (domain.md 1.6 and 2)."""
+    """Why a forward is off or counts as off; None when it may happen (forwarding-rules.md 2)."""
     forward = line.forwards.get(condition)
     if forward is None or not forward.on:
         return _OFF
@@ -360,7 +361,7 @@ def _over_limit(now: Situation) -> _No | None:
 
 
 def _over_cap(to: Destination, line: Line, now: Situation, targets: _Targets) -> _No | None:
-    """What the fleet may use out of plan and abroad in a month is used up (domain.md 4)."""
+    """What the fleet may use out of plan and abroad a month is used up (forwarding-rules.md 4)."""
     if now.cap_left_s is None or now.cap_left_s > 0:
         return None
     if _billing(to, line, now, targets) not in CAPPED:

@@ -1,7 +1,7 @@
 """A line and what its customer asked for: frozen data, and the one decoder of its document.
 
-The document is design.md 3.3. Whoever reads it goes through `load_line`, which checks what the
-document alone can tell; `rules.validate` adds what needs the other lines.
+README, "The rules", has the document. Whoever reads it goes through `load_line`, which
+checks what the document alone can tell; `rules.validate` adds what needs the other lines.
 """
 
 import re
@@ -26,7 +26,7 @@ _MISSING = re.compile(r"Object missing required field `(\w+)`")
 
 
 class Condition(StrEnum):
-    """When a forward applies, in order of precedence (domain.md 1)."""
+    """When a forward applies, in order of precedence (forwarding-rules.md 1)."""
 
     UNCONDITIONAL = "unconditional"
     BUSY = "busy"
@@ -43,7 +43,7 @@ class Kind(StrEnum):
 
 
 class Billing(StrEnum):
-    """Who pays for a forwarded leg, and from what (domain.md 4)."""
+    """Who pays for a forwarded leg, and from what (forwarding-rules.md 4)."""
 
     FREE = "free"
     STANDARD = "standard"

@@ -1,7 +1,7 @@
 """E.164 in and out: normalising numbers, telling mobiles, refusing what may never be a target.
 
-The `phonenumbers` library is asked when a rule is written or loaded (domain.md 4). The call path
-only uses `Numbering.quick`, which is a bounded cache in front of it.
+The `phonenumbers` library is asked when a rule is written or loaded (forwarding-rules.md 4). The
+call path only uses `Numbering.quick`, which is a bounded cache in front of it.
 
 A network that routes digit by digit stops at the first number that is whole, so a premium number
 with digits too many is a premium number. Therefore a target is refused when any prefix of it is
@@ -75,7 +75,7 @@ class Recognised(NamedTuple):
 
     Attributes:
         number: E.164 with +, or the bare digits of a short number.
-        mobile: calls to it are calls to a mobile (domain.md 4).
+        mobile: calls to it are calls to a mobile (forwarding-rules.md 4).
         refused: why it can be no target, one of REFUSALS; None if it can.
         country: ISO 3166 code of its country, NO_COUNTRY when it has none; "" for a short number.
         tariff: "satellite", "international_network" or "personal", whatever its country; else "".

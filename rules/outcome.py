@@ -28,7 +28,7 @@ _UNAVAILABLE = 480
 _TELLING = frozenset((415, 420, 484))  # challenges would be among them, but are never relayed
 _PASS = 0
 
-# A gateway's Q.850 cause wins over the SIP code (domain.md 1).
+# A gateway's Q.850 cause wins over the SIP code (forwarding-rules.md 1).
 _Q850 = {
     17: Condition.BUSY,
     18: Condition.NO_ANSWER,
@@ -177,7 +177,7 @@ def stops_all(code: int) -> bool:
 
 
 def target_failure(failure: Failure) -> int:
-    """The code for the caller when the target of a forward fails (domain.md 2).
+    """The code for the caller when the target of a forward fails (forwarding-rules.md 2).
 
     No second condition is tried. Its own code is passed, except that a target that cannot be
     reached, does not answer, challenges or redirects gives 480. So does one that says what only

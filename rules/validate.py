@@ -1,7 +1,7 @@
 """The check of a line document before it is written: as a whole, with the other lines at hand.
 
 The engine reads documents more mildly (`rules.model.load_line`) and repeats these checks at call
-time, because another line may have changed since (design.md 3.3).
+time, because another line may have changed since (README, "The rules").
 """
 
 from collections.abc import Mapping

@@ -29,8 +29,9 @@ _INDEX = re.compile(rb"[0-9.]{1,256}")
 class Diverted:
     """One forward of this call: what the next leg's headers must tell.
 
-    `line` is the forwarding line's number in E.164; `reason` and `cause` as in domain.md 2. `mark`
-    is the display name that servers are told, for an engine to know it by; "" = none.
+    `line` is the forwarding line's number in E.164; `reason` and `cause` as in
+    forwarding-rules.md 2. `mark` is the display name that servers are told, for an engine to know
+    it by; "" = none.
     """
 
     line: str

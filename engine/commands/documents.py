@@ -1,4 +1,4 @@
-"""Line documents in Redis, as commands read and change them (design.md 3.3).
+"""Line documents in Redis, as commands read and change them (README, "The rules").
 
 A change is checked as a whole, together with the lines it points at, and written (`writing.py`)
 if none of them changed meanwhile: then it is checked again.

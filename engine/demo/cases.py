@@ -15,7 +15,7 @@ CALLER = "+33199000001"
 AFTER_S = 5  # the shortest no-answer time that a line may have
 FLEET = "demo"
 
-# domain.md 2: what the new leg tells of the condition.
+# forwarding-rules.md 2: what the new leg tells of the condition.
 REASONS = {
     Condition.UNCONDITIONAL: "unconditional",
     Condition.BUSY: "user-busy",

@@ -1,4 +1,4 @@
-"""Who pays (domain.md 4)."""
+"""Who pays (forwarding-rules.md 4)."""
 
 from __future__ import annotations
 

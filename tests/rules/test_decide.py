@@ -1,4 +1,4 @@
-"""What happens to a call: the order of domain.md 1 and the forwarding rules of domain.md 2.
+"""What happens to a call: the order and the rules of forwarding-rules.md 1 and 2.
 
 Each table is read from top to bottom; its rows are the documentation of what wins over what.
 """

@@ -1,4 +1,4 @@
-"""The outcome table of domain.md 1, row by row."""
+"""The outcome table of forwarding-rules.md 1, row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The check of a write: as a whole, with the other lines at hand (design.md 3.3)."""
+"""The check of a write: as a whole, with the other lines at hand (README, "The rules")."""
 
 from __future__ import annotations
 

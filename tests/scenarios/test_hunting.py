@@ -69,7 +69,7 @@ async def test_who_was_given_up_may_still_pick_up(stage: Stage) -> None:
 
 
 async def test_the_lines_own_time_runs_over_all_groups(stage: Stage) -> None:
-    """after_s is counted from the first 18x, however many groups ring (domain.md 1.5)."""
+    """after_s is counted from the first 18x, however many groups ring (forwarding-rules.md 1.5)."""
     target = numbers.outside_number()
     line, phones = await line_of(
         stage, 1, 0.6, 0.3, forwards={"no_answer": to_number(target, after_s=5)}

@@ -62,8 +62,8 @@ async def _settled(call: Call) -> None:
 
 
 async def test_of_a_hundred_calls_at_once_exactly_max_calls_ring(stage: Stage) -> None:
-    """Where Redis did not tell in time, a worker goes by its own count (domain.md 5: a call does
-    not wait for Redis); a round in which that happened shows nothing."""
+    """Where Redis did not tell in time, a worker goes by its own count (forwarding-rules.md 5: a
+    call does not wait for Redis); a round in which that happened shows nothing."""
     crew = stage.engine
     exact = 0
     for _ in range(ROUNDS):

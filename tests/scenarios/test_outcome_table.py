@@ -1,4 +1,4 @@
-"""What the phone does decides the condition: domain.md 1, row by row, played by SIPp.
+"""What the phone does decides the condition: forwarding-rules.md 1, row by row, played by SIPp.
 
 Each line forwards busy, no answer and unreachable to a number of its own, so that the number
 that is reached names the condition. "off" rows have no forwards.
