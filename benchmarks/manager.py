@@ -228,7 +228,7 @@ def _start_manager(rig: Rig) -> tuple[int, str, Child]:
         client.set(accounts.PREFIX + account.name, msgspec.json.encode(account))
     config = {
         "redis": {"url": f"redis://{HOST}:{rig.redis_port}/0"},
-        "manager": {"listen": f"{HOST}:{port}"},
+        "manager": {"listen": f"{HOST}:{port}", "admin_listen": f"{HOST}:0"},
     }
     path = rig.directory / "manager.yaml"
     path.write_text(json.dumps(config))

@@ -1,4 +1,4 @@
-"""HTTP for the operator: /metrics /healthz /readyz /calls.
+"""HTTP for the operator: /metrics /healthz /readyz, and /calls of an engine.
 
 A GET-only server of one request per connection, on the event loop. It stands on its own so that
 nothing a client sends (garbage, an endless header, nothing at all) costs more than a bounded
@@ -57,7 +57,8 @@ def _text(status: HTTPStatus, text: str) -> Response:
 
 class Admin:
     """The server. `metrics` gives the text for Prometheus, `ready` None or the reason why no new
-    call should be sent here, `calls` the live calls, as a JSON array. All are called on the loop.
+    call should be sent here, `calls` the live calls, as a JSON array (None: no such page). All are
+    called on the loop.
     `key` is the configuration's name of the address; `remark` what has to be said of one that is
     ready all the same.
     """
@@ -67,7 +68,7 @@ class Admin:
         listen: Address,
         metrics: Callable[[], Awaitable[bytes]],
         ready: Callable[[], str | None],
-        calls: Callable[[], Awaitable[bytes]],
+        calls: Callable[[], Awaitable[bytes]] | None = None,
         key: str = "admin.listen",
         remark: Callable[[], str | None] = lambda: None,
     ) -> None:
@@ -83,8 +84,9 @@ class Admin:
             "/metrics": self._show_metrics,
             "/healthz": self._show_health,
             "/readyz": self._show_readiness,
-            "/calls": self._show_calls,
         }
+        if calls is not None:
+            self._pages["/calls"] = self._show_calls
 
     @property
     def address(self) -> Address:
@@ -100,7 +102,7 @@ class Admin:
             )
         except OSError as error:
             words = f"{self._key}: cannot listen on {self._listen}: {ports.why(error)}"
-            raise AddressInUse(error.errno or 0, words) from None
+            raise AddressInUse(words) from None
         bound = self._server.sockets[0].getsockname()
         self._listen = Address(host, bound[1])
 
@@ -184,4 +186,5 @@ class Admin:
         return _text(HTTPStatus.SERVICE_UNAVAILABLE, reason)
 
     async def _show_calls(self) -> Response:
+        assert self._calls is not None
         return Response(HTTPStatus.OK, await self._calls(), JSON)

@@ -205,6 +205,7 @@ class Manager:
     """The customer's page and REST API, a process of their own (docs/manager.md)."""
 
     listen: Address = _key("127.0.0.1:8080", values.address)
+    admin_listen: Address = _key("127.0.0.1:8081", values.address)
     https: bool = _key(False, values.flag)
     trusted_proxies: tuple[Network, ...] = _key([], values.networks)
     session_idle_s: int = _key(1800, values.whole(60, 7 * 86400))

@@ -11,9 +11,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
+from engine.admin import AddressInUse
 from engine.config import Config
+from engine.ports import why
 from engine.telemetry import log
 from manager.app import build
+from manager.health import Health
 from manager.patience import Patient
 
 _DRAIN_S = 5
@@ -32,10 +35,12 @@ def serve(config: Config, redis_url: str) -> int:
         bound.bind((listen.host, listen.port))
     except OSError as error:
         bound.close()
-        print(f"renvoi: manager.listen: {listen}: {error.strerror}", file=sys.stderr)
+        print(f"renvoi: manager.listen: cannot listen on {listen}: {why(error)}", file=sys.stderr)
         return 1
+    app = build(config, redis_url)
+    health = Health(config, app.state.site)
     options = uvicorn.Config(
-        build(config, redis_url),
+        health.observe(app),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -50,8 +55,20 @@ def serve(config: Config, redis_url: str) -> int:
     )
     server = _Server(options, f"http://{_place(bound)}/")
     with bound, asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(server.serve(sockets=[bound]))
+        runner.run(_run(server, health, bound))
     return 0 if server.started else 1
+
+
+async def _run(server: uvicorn.Server, health: Health, bound: socket.socket) -> None:
+    try:
+        await health.start()
+    except AddressInUse as error:
+        print(f"renvoi: {error}", file=sys.stderr)
+        return
+    try:
+        await server.serve(sockets=[bound])
+    finally:
+        await health.close()
 
 
 class _Server(uvicorn.Server):

@@ -19,12 +19,15 @@ FRONT_DOOR = {"engine/commands/program.py": {"manager"}}
 # What the page may use of the engine: what it reads and says, nothing that takes calls.
 PLAIN = {
     "engine.__version__",
+    "engine.admin",
     "engine.changes.acks",
     "engine.changes.audit",
     "engine.changes.change",
     "engine.commands",
     "engine.config",
+    "engine.ports",
     "engine.explain",
+    "engine.telemetry.exposition",
     "engine.telemetry.log",
     "engine.records.record",
     "engine.redis_client",

@@ -52,6 +52,7 @@ class Manager:
         import socket
 
         self.port = free_port(socket.SOCK_STREAM)
+        self.admin_port = free_port(socket.SOCK_STREAM)
         self.url = f"http://{HOST}:{self.port}"
         self._directory = directory
         self._log = directory / "manager.log"
@@ -59,7 +60,10 @@ class Manager:
         self._process: subprocess.Popen[bytes] | None = None
         config = {
             "redis": {"url": redis_url, "data_dir": str(directory / "data")},
-            "manager": {"listen": f"{HOST}:{self.port}", **settings},
+            "manager": {
+                "listen": f"{HOST}:{self.port}", "admin_listen": f"{HOST}:{self.admin_port}",
+                **settings,
+            },
         }
         self.config.write_text(json.dumps(config), encoding="utf-8")
 

@@ -106,5 +106,5 @@ def test_wrong_commands_are_one_line_and_2(
 def test_a_port_in_use_is_one_line_and_1(manager: Manager) -> None:
     done = manager.command("manager")
     assert done.returncode == 1
-    assert "manager.listen: 127.0.0.1:" in done.stderr
+    assert "manager.listen: cannot listen on 127.0.0.1:" in done.stderr
     assert "Traceback" not in done.stderr
