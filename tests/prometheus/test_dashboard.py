@@ -5,11 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 ROOT = Path(__file__).resolve().parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
@@ -28,6 +33,82 @@ def known() -> set[str]:
         names |= {name + end for end in ends}
     groups = yaml.safe_load((ROOT / "deploy/prometheus/figures.yml").read_text())["groups"]
     return names | {rule["record"] for group in groups for rule in group["rules"]}
+
+
+# What Grafana reads though its schema does not have it: of queries in annotations and variables.
+BEYOND_SCHEMA = re.compile(r"annotations\.list\.\d\.(step|titleFormat)|list\.\d\.definition")
+BY_LABEL = re.compile(
+    r"sum by \((?P<label>\w+)\) \((?:rate|increase)\((?P<metric>\w+)\{(?P<wanted>.*?)\}\["
+)
+
+
+def lost(given: Any, read: Any, path: str = "") -> Iterator[str]:
+    """The paths of what is in `given` and not in `read`."""
+    if isinstance(given, dict) and isinstance(read, dict):
+        for name, value in given.items():
+            yield from lost(value, read.get(name), f"{path}.{name}")
+    elif isinstance(given, list) and isinstance(read, list) and len(given) == len(read):
+        for place, (one, other) in enumerate(zip(given, read, strict=True)):
+            yield from lost(one, other, f"{path}.{place}")
+    elif given != read:
+        yield path
+
+
+def test_nothing_is_written_that_the_schema_of_grafana_does_not_have() -> None:
+    """Read into the types that are made of Grafana's own schema, and written again."""
+    plugins.register_default_plugins()
+    read = json.loads(json.dumps(Dashboard.from_json(DASHBOARD), cls=JSONEncoder))
+    assert not [path for path in lost(DASHBOARD, read) if not BEYOND_SCHEMA.search(path)]
+
+
+def by_label() -> list[tuple[str, str, re.Match[str]]]:
+    """Panel, query and its parts of each that draws a line for each value of a label."""
+    return [
+        (panel["title"], target["expr"], found)
+        for panel in PANELS
+        if panel["type"] == "timeseries"
+        for target in panel["targets"]
+        if (found := BY_LABEL.match(target["expr"])) and " / " not in target["expr"]
+    ]
+
+
+def test_values_that_never_occur_are_not_drawn_over_the_others(tmp_path: Path) -> None:
+    """In a stack a series of zeros is a line on top of the one below it. Of all that are zero one
+    is drawn, so that a panel says "none" and not "no data". As Prometheus answers it."""
+    cases = []
+    for title, query, found in by_label():
+        label, wanted = found["label"], found["wanted"]
+        regular = re.search(rf'{label}=~"([^"]*)"', wanted)
+        occurs, never = regular[1].split("|")[1:3] if regular else ("occurs", "never")
+        shown = re.search(rf'{label}="(\w+)"', query)
+        always = shown[1] if shown else None
+        base = 'job="renvoi",instance="a"' + ("" if label == "condition" else ',condition="busy"')
+        value = 300 if "increase" in query else 1
+        expected = [{"labels": f'{{{label}="{occurs}"}}', "value": value}]
+        if always:
+            expected.append({"labels": f'{{{label}="{always}"}}', "value": 0})
+        expression = query.replace("$job", "renvoi").replace("$instance", ".*")
+        cases.append({
+            "name": title,
+            "interval": "1m",
+            "input_series": [
+                {"series": f'{found["metric"]}{{{base},{label}="{value}"}}', "values": values}
+                for value, values in ((occurs, "0+60x30"), (never, "0x30"), (always, "0x30"))
+                if value
+            ],
+            "promql_expr_test": [{
+                "expr": re.sub(r"\[(?:\$__rate_interval|1h)\]", "[5m]", expression),
+                "eval_time": "10m",
+                "exp_samples": expected,
+            }],
+        })  # fmt: skip
+    assert len(cases) > 10
+    (tmp_path / "panels.yml").write_text(json.dumps({"tests": cases}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "panels.yml"], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def expressions() -> list[str]:
