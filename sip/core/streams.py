@@ -465,9 +465,11 @@ class Nowhere:
 
 
 class Unresolved:
-    """The way to a name that is being looked up: what is sent waits, for a bounded time."""
+    """The way to a name that is being looked up: what is sent waits, for a bounded time.
 
-    reliable = False
+    Which transport it leads to is known at the end only: what waited gets the Via of that.
+    """
+
     most = 65_507  # it may lead to UDP
     transport = "udp"
     host = b""
@@ -477,13 +479,14 @@ class Unresolved:
 
     def __init__(self, via: bytes, contact: bytes) -> None:
         self.via, self.contact = via, contact
+        self.reliable = False  # until it is known
         self.is_gone = False
         self._unsent: list[bytes] = []
         self._found: Any = None
 
     def send(self, data: bytes) -> bool:
         if self._found is not None:
-            return bool(self._found.send(data))
+            return self._forward(data)
         if self.is_gone or len(self._unsent) >= self.MOST:
             return False
         self._unsent.append(data)
@@ -493,6 +496,11 @@ class Unresolved:
         """The name leads there, or nowhere (None)."""
         self._found, self.is_gone = way, True  # whoever asks again finds the way itself
         unsent, self._unsent = self._unsent, []
-        for data in unsent:
-            if way is not None:
-                way.send(data)
+        if way is not None:
+            self.reliable = way.reliable
+            for data in unsent:
+                self._forward(data)
+
+    def _forward(self, data: bytes) -> bool:
+        ours, theirs = b"\r\nVia: %b;" % self.via, b"\r\nVia: %b;" % self._found.via
+        return bool(self._found.send(data.replace(ours, theirs, 1)))

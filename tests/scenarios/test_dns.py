@@ -11,7 +11,7 @@ import pytest
 from tests.scenarios.expect import connect, part
 from tests.scenarios.nameserver import NameServer, naptr, srv
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage, to_number, to_voicemail
+from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
 
 DNS, UDP, TCP = free_port(), free_port(), free_port(socket.SOCK_STREAM)
@@ -97,6 +97,32 @@ async def test_naptr_chooses_the_transport(stage: Stage, names: NameServer) -> N
     await connect(call, ring)
     await part(call, ring)
     assert not datagram.invited()
+
+
+async def test_naptr_chooses_the_transport_within_a_call_too(
+    stage: Stage, names: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name in a Contact is looked up when there is something to say to it (RFC 3263 4.1)."""
+    phone, stream = await stage.endpoint(), await StreamEndpoint.listen()
+    stage._stack.push_async_callback(stream.finish)
+    await names.start(
+        naptr("thirteen.test", 10, "SIP+D2T", "_sip._tcp.thirteen.test"),
+        srv("_sip._tcp.thirteen.test", "a.thirteen.test", stream.port),
+    )
+    call = await stage.call(stage.line(to=[phone.uri()]))
+    ring = await phone.incoming()
+    monkeypatch.setattr(phone, "uri", lambda: "sip:phone@thirteen.test")
+    ring.respond(200, body=ANSWER_BYTES)
+    answer = await call.receive(200)
+    stream.calls, ring.endpoint = phone.calls, stream
+    call.ack(answer)
+    heard = [await ring.receive("ACK")]
+    await call.hang_up()
+    heard.append(await ring.receive("BYE"))
+    assert stream.requests() == ["ACK", "BYE"]
+    for request in heard:
+        assert request.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP};")
+    await stage.ended(call.call_id, outcome="answered")
 
 
 async def test_a_silent_first_server_and_its_successor(stage: Stage, names: NameServer) -> None:
