@@ -16,7 +16,6 @@ from sip.gate import Refusal
 
 RETRY_MAX_S = 30  # nobody is sent away for longer: the next seconds are not known that well
 RATE_MEMORY_S = 10.0  # over which the rate of ended calls is averaged
-REFUSING_S = 1.0  # after a refusal the next one is expected for so long
 KEPT = 1000  # peers or lines that are kept before those with nothing to remember are dropped
 
 WINDOW_S = 0.2  # the load is judged this often,
@@ -170,8 +169,6 @@ class Admission:
         number_of: Callable[[bytes], str | None],
     ) -> None:
         self.draining = False
-        self.refusing = False
-        self._refused_at = -math.inf
         self._clock = clock
         self._number_of = number_of
         self._peers: dict[str, Gate] = {}
@@ -195,14 +192,7 @@ class Admission:
 
     def ask(self, source: bytes, target: bytes) -> Refusal | None:
         """As `sip.gate.Gate.ask`."""
-        now = self._clock()
-        refusal = self._ask(source, target, now)
-        if refusal is not None:
-            self.refusing, self._refused_at = True, now
-        return refusal
-
-    def _ask(self, source: bytes, target: bytes, now: float) -> Refusal | None:
-        engine = self.engine
+        engine, now = self.engine, self._clock()
         if self.draining:
             rate = engine.drain_rate(now)
             left_s = engine.calls / rate if rate else RETRY_MAX_S
@@ -255,10 +245,7 @@ class Admission:
 
     def waited(self, seconds: float) -> None:
         """As `sip.gate.Gate.waited`."""
-        now = self._clock()
-        self.shedding.waited(seconds, now)
-        if self.refusing and now - self._refused_at > REFUSING_S:
-            self.refusing = False
+        self.shedding.waited(seconds, self._clock())
 
     def _peer(self, source: str, now: float) -> Gate:
         limits = self._limits

@@ -19,11 +19,11 @@ from engine.vouched import shown_caller
 from rules import tasks
 from rules.numbers import Numbering
 from sip import grammar
-from sip.message import Message
+from sip.core.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.incoming import Incoming
+    from sip.core.incoming import Incoming
 
 AT_ONCE = 8  # ends of calls told in one turn of the loop: a third of a millisecond
 

@@ -24,15 +24,15 @@ from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
 from sip import grammar
+from sip.core.message import Message
 from sip.events import Acked, Ended
-from sip.message import Message
 from sip.state import EARLY, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.incoming import Incoming
+    from sip.core.incoming import Incoming
 
-ACK_S = 40.0  # PJSIP gives up waiting for an ACK after 64*T1, 32 s
+ACK_S = 40.0  # a leg gives up waiting for its ACK after 64*T1, 32 s
 RETRY_AFTER_S = 5
 _MEDIA = re.compile(rb"^m=(\S+) \S+ ([^\r\n]+)", re.MULTILINE)
 _TIME = re.compile(rb"^t=[^\r\n]+", re.MULTILINE)

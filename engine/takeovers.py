@@ -20,17 +20,17 @@ from engine.transfers import Owed, paid_for, story_of
 from rules.contact import Contact
 from rules.model import Line
 from rules.store import Unavailable
+from sip.core.outgoing import Outgoing
 from sip.names import same_place
 from sip.replaces import is_clear, parse
-from sip.stack import Outgoing
 
 REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 
 if TYPE_CHECKING:
     from engine.story import Story
     from engine.worker import Worker
-    from sip.leg import Leg
-    from sip.message import Message
+    from sip.core.leg import Leg
+    from sip.core.message import Message
 
 
 class Elsewhere(Over):

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from rules.contact import Contact
 from rules.numbers import Numbering
 from sip import grammar, headers
+from sip.core.message import Message
 from sip.flow import Flow
-from sip.message import Message
 from sip.names import place_of
 
 

@@ -44,8 +44,8 @@ from rules.fleets import Fleets
 from rules.store import Store
 from rules.trouble import REDIS_ERRORS
 from sip.address import Address
-from sip.settings import LayoutError, ListenError, Settings
-from sip.stack import Endpoint
+from sip.core.endpoint import Endpoint
+from sip.settings import ListenError, Settings
 
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
@@ -103,7 +103,7 @@ class Worker:
         try:
             await self._start_redis()
             await self._start_rest()
-        except (LayoutError, ListenError, AddressInUse, EmbeddedRedisError, tls.TlsError) as error:
+        except (ListenError, AddressInUse, EmbeddedRedisError, tls.TlsError) as error:
             await self.close()
             raise StartError(str(error)) from error
         except StartError:

@@ -1,1 +1,1 @@
-"""SIP calls as events and actions, on PJSIP's dialog layer. Knows nothing of forwarding rules."""
+"""SIP calls as events and actions, on a core of our own. Knows nothing of forwarding rules."""

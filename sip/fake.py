@@ -1,9 +1,10 @@
 """A scripted SIP endpoint on one UDP socket: it places calls, and answers calls by a script.
 
 It plays the caller, the phones, the voicemail, the fax and the gateway of `renvoi demo`, and
-serves in tests. Pure asyncio, none of PJSIP, so that a mistake of the engine's stack cannot hide
-itself here. It keeps the rules that a real endpoint keeps (RFC 3261 17): requests and answers are
-repeated until the other side reacts, repeats get the same answer, final answers get their ACK.
+serves in tests. Pure asyncio, and nothing of the engine's SIP core but its reader of messages, so
+that a mistake of the core cannot hide itself here. It keeps the rules that a real endpoint keeps
+(RFC 3261 17): requests and answers are repeated until the other side reacts, repeats get the same
+answer, final answers get their ACK.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from sip.core.message import Message
 from sip.fake_message import (
     Fields,
     build,
@@ -24,7 +26,6 @@ from sip.fake_message import (
     uri_of,
     user_of,
 )
-from sip.message import Message
 
 Address = tuple[str, int]
 Script = Sequence[tuple[float, int]]  # what follows an INVITE: (delay in seconds, code to answer)

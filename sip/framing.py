@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sip.message import Message
 from sip.structure import Fault, content_length, with_length
 
-# What PJSIP takes: a packet of 4,000 bytes, the last for its own end mark.
-MESSAGE_MAX = 3999
-HEAD_MAX = 8192  # beyond this no end of the head is looked for
 SKIPPED_MAX = 1 << 20  # bytes of a message too large that are read past to find the next one
 PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)
 
 _NAMES = re.compile(rb"\r\n(?:content-length|l)[ \t\r\n]*:", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*(\d+)[ \t]*\r\n(?![ \t])", re.I)
 _START = re.compile(rb"SIP/2\.0[ \t]+\d{3}|[!-~]+[ \t]+\S.*[ \t]SIP/\d", re.IGNORECASE)
-_CSEQ = re.compile(rb"\d{1,10}[ \t]+\S")
-_VIA = re.compile(rb"SIP[ \t]*/[ \t]*2\.0[ \t]*/[ \t]*\w+[ \t]+\S", re.IGNORECASE)
 
 
 class FramingError(ValueError):
@@ -43,7 +37,7 @@ class Frames:
         "error", "oversize", "pings",
     )  # fmt: skip
 
-    def __init__(self, most: int = MESSAGE_MAX, head_most: int = HEAD_MAX) -> None:
+    def __init__(self, most: int, head_most: int) -> None:
         self._buffer = bytearray()
         self._most, self._head_most = most, head_most
         self._skip = 0
@@ -121,29 +115,6 @@ class Frames:
         del buffer[:size]
         self._need = self._searched = 0
         return message
-
-
-def is_message(message: bytes) -> bool:
-    """Whether this is a SIP message with the fields that every message has (RFC 3261 8.1.1)."""
-    read = Message(message)
-    if not _START.match(read.start_line):
-        return False
-    first = read.first
-    return bool(
-        first(b"from")
-        and first(b"to")
-        and first(b"call-id")
-        and _CSEQ.match(first(b"cseq") or b"")
-        and _VIA.match(first(b"via") or b"")
-    )
-
-
-def without_body(head: bytes) -> bytes:
-    """The head of a message too large, as a whole message; empty if that is too large as well."""
-    found = _LENGTH.search(head)
-    if found is None or len(head) > MESSAGE_MAX:
-        return b""
-    return head[: found.start(1)] + b"0" + head[found.end(1) :]
 
 
 def _length_of(head: bytes) -> tuple[int, bytes]:

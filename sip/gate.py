@@ -14,11 +14,9 @@ class Refusal(NamedTuple):
 
 
 class Gate(Protocol):
-    """`draining` says that no call comes in any more, `refusing` that some call did not come in
-    lately: the next may be refused as well."""
+    """`draining` says that no call comes in any more."""
 
     draining: bool
-    refusing: bool
 
     def ask(self, source: bytes, target: bytes) -> Refusal | None:
         """Whether a call from the IP address `source` to the Request-URI `target` may come in;

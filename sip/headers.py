@@ -6,8 +6,8 @@ import re
 from urllib.parse import quote
 
 from sip import grammar
+from sip.core.message import Message
 from sip.grammar import name_addr, parameter, parameters, split_list
-from sip.message import Message
 
 _LONGEST_RSEQ = 10  # digits: 2**31 - 1
 _CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNORECASE)

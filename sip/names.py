@@ -74,7 +74,7 @@ def place_of(hop: str) -> Place:
         host, _, port = host.partition(":")
     transport = ""
     for parameter in parameters:
-        # Escapes are undone, as PJSIP does: ";%6daddr=" is a maddr, and where it sends to.
+        # Escapes are undone: ";%6daddr=" is a maddr, and says where to send (RFC 3261 19.1.2).
         name, _, value = unquote(parameter).partition("=")
         if name.strip().lower() == "transport":
             transport = value.strip().lower()

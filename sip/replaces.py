@@ -15,12 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from sip.core.message import Message
+from sip.fields import full
 from sip.grammar import parameters, split_list
-from sip.message import COMPACT, Message
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
+    from sip.core.leg import Leg
 
 
 class Finder(Protocol):
@@ -148,8 +149,7 @@ class Dialogs:
 
     def _line(self, line: bytes, end: End, may: May | None) -> bytes:
         field, _, value = line.partition(b":")
-        low = field.strip().lower()
-        if COMPACT.get(low, low) in NAMING:
+        if full(field) in NAMING:
             told = self._told(value, end, may)
             return field + b":" + told if told else b""
         if value.find(b"?") < 0:

@@ -1,4 +1,4 @@
-"""What an endpoint needs to know, and what can go wrong with it, whichever core serves."""
+"""What an endpoint needs to know, and what can go wrong with it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ class TooLarge(DialError):
 
 class ListenError(OSError):
     """An address of `sip.listen` could not be used; says which and why."""
-
-
-class LayoutError(RuntimeError):
-    """The PJSIP library is not the one our declarations describe; says which field differs."""
 
 
 @dataclass(frozen=True, slots=True)

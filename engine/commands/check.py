@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
@@ -24,8 +22,6 @@ from engine.config_values import listen
 from rules.model import DocumentError, LineDocument, load_line
 from rules.unread import UnreadFields
 from sip.core import compiled
-
-PJSIP_TIMEOUT_S = 30
 
 
 @click.command("check", short_help="Check the configuration and what it needs.")
@@ -68,27 +64,8 @@ def _check_config(config: Config) -> str:
 
 
 def _check_sip(config: Config) -> str:
-    """In a process of its own: a library that does not fit may end it."""
     _check_descriptors(config)
-    if compiled.serving() != "pjsip":
-        return compiled.words()
-    code = "from sip import pjsip; print(pjsip.check())"
-    try:
-        child = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=PJSIP_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Failed(f"PJSIP: no answer within {PJSIP_TIMEOUT_S} s") from None
-    words = (child.stdout if child.returncode == 0 else child.stderr).strip().splitlines()
-    last = words[-1] if words else f"ended with status {child.returncode}"
-    if child.returncode != 0:
-        raise Failed(f"PJSIP: {last}")
-    return f"PJSIP {last}, its layout is the expected one"
+    return compiled.words()
 
 
 def _check_descriptors(config: Config) -> None:

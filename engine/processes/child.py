@@ -64,7 +64,7 @@ class Child:
         environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
         try:
             with theirs:
-                # A new interpreter: PJSIP must never be forked, and it brings the code on disk.
+                # A new interpreter: it brings the code on disk.
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],

@@ -1,6 +1,6 @@
 """What a process that dies without a word leaves: Python's stack, in a file of the data directory.
 
-PJSIP ends the process on a failed assertion; a bug in C may too. `faulthandler` then writes where
+A bug in C ends the process, and so does who sends it SIGABRT. `faulthandler` then writes where
 Python stood. Costs nothing until then.
 """
 

@@ -159,9 +159,10 @@ WATCHED = {
         "Sides of calls that stand: one for the caller, one for each phone.",
     ),
     "dialogs": (
-        "renvoi_sip_dialogs", "gauge", "PJSIP's dialogs, those that only wait to end included.",
+        "renvoi_sip_dialogs", "gauge",
+        "Dialogs, those included that are over and may still be spoken of.",
     ),
-    "transactions": ("renvoi_sip_transactions", "gauge", "PJSIP's transactions."),
+    "transactions": ("renvoi_sip_transactions", "gauge", "Transactions."),
     "tasks": ("renvoi_call_tasks", "gauge", "Coroutines of calls."),
     "log_dropped": (
         "renvoi_log_dropped_total", "counter", "Log lines dropped because the output was slow.",

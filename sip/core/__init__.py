@@ -1,5 +1,4 @@
-"""A SIP core of our own in compiled Python, beside the one that serves: docs/core.md tells how far
-it has come."""
+"""The SIP core in compiled Python: docs/core.md."""
 
 from sip.core.compiled import search_path
 

@@ -96,7 +96,7 @@ def say(leg: Leg, farewell: Farewell) -> None:
     else:
         bye = None
     client: Client | None = None
-    for fields, body, kind in farewell.tries(leg):  # type: ignore[arg-type]
+    for fields, body, kind in farewell.tries(leg):
         with contextlib.suppress(TooLarge):
             client = leg.layer.ask(
                 leg.dialog, b"BYE", bye, fields=fields, body=body, content_type=kind

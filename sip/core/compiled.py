@@ -20,9 +20,8 @@ HERE = Path(__file__).resolve().parent
 MODULES = (
     "grammar", "message", "timers", "transaction", "udp", "dialog", "leg", "incoming", "outgoing",
     "exchange", "bye", "door", "layer",
-
 )  # fmt: skip
-# For tests only: "own" serves with this core, "python" does so with its Python files.
+# For tests only: "python" serves with the Python files, compiled or not.
 SWITCH = "RENVOI_SIP_CORE"
 
 
@@ -55,18 +54,15 @@ def is_in_force() -> bool:
 
 
 def serving() -> str:
-    """What takes calls: "pjsip" where there is a wheel of it, else the core, "compiled" or as
-    "python"."""
-    if SWITCH not in os.environ and importlib.util.find_spec("pjsua2") is not None:
-        return "pjsip"
+    """Which build takes calls: "compiled" or "python"."""
     return "compiled" if is_in_force() else "python"
 
 
 def words() -> str:
     """`serving` for people."""
-    return {
-        "pjsip": "PJSIP serves",
-        "compiled": "the SIP core is compiled",
-        "python": "the SIP core is not compiled, so that calls cost several times the CPU "
-        "(it needs a C compiler and Python's headers, then make install)",
-    }[serving()]
+    if is_in_force():
+        return "the SIP core is compiled"
+    return (
+        "the SIP core is not compiled, so that calls cost several times the CPU "
+        "(it needs a C compiler and Python's headers, then make install)"
+    )

@@ -130,7 +130,7 @@ class Door:
             self._refuse(message, way, 416, "malformed")
         elif method == b"OPTIONS":
             self._layer.count_in(method)
-            asked = headers.unsupported(message, b"require", frozenset(UNDERSTOOD))  # type: ignore[arg-type]
+            asked = headers.unsupported(message, b"require", frozenset(UNDERSTOOD))
             asked = asked or self._asks_too_much(message)
             if asked:
                 self._refuse_options(message, way, asked)
@@ -173,10 +173,10 @@ class Door:
             self._refuse(message, way, 482, "loop_detected")
             return
         leg = Incoming(endpoint, of_request(message, way.contact), server, message)
-        leg.wish = wish_of(message)  # type: ignore[arg-type]
+        leg.wish = wish_of(message)
         way.prove()
-        if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):  # type: ignore[arg-type]
-            leg.reliable = Reliable(leg, message)  # type: ignore[arg-type]
+        if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
+            leg.reliable = Reliable(leg, message)
         self._on_invite(leg)
         # The call comes first: where it goes is often known before its caller would have its 100.
         endpoint.loop.call_soon(leg.trying)
@@ -186,7 +186,7 @@ class Door:
     def _asks_too_much(self, message: Message) -> bytes:
         """What a proxy on the way would have to understand and this engine does not (RFC 3261
         16.3). What Require asks is for the phone to understand: it passes."""
-        return headers.unsupported(message, b"proxy-require", PROXY_UNDERSTOOD)  # type: ignore[arg-type]
+        return headers.unsupported(message, b"proxy-require", PROXY_UNDERSTOOD)
 
     def _refuse_options(self, message: Message, way: Any, asked: bytes) -> None:
         """420, saying which option tags are not understood (RFC 3261 8.2.2.3)."""

@@ -83,14 +83,14 @@ class Exchange:
         expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
             extra, expires_s = session.response_fields(
-                self.asked, message  # type: ignore[arg-type]
+                self.asked, message
             )
         is_sent = self.asker.respond(self.server, code, message, extra)
         if not is_sent and 200 <= code < 300:
             code = 500  # it is too large
             self.asker.respond(self.server, code, None)
         elif expires_s is not None:
-            self.asker.tell(Refreshed(self.asker, expires_s))  # type: ignore[arg-type]
+            self.asker.tell(Refreshed(self.asker, expires_s))
         self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
@@ -145,7 +145,7 @@ class Exchanges:
             exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
         if exchange.refreshes:
             leg.dialog.retarget(message.contact)
-        exchange.quiet = exchange.invite and requires_100rel(message)  # type: ignore[arg-type]
+        exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # _refusal saw to it
         if method == b"REFER":
@@ -157,7 +157,7 @@ class Exchanges:
     def _on_prack(self, exchange: Exchange, message: Message) -> None:
         """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
         reliable = self.leg.reliable
-        known: Any = reliable.on_prack(message) if reliable is not None else False  # type: ignore[arg-type]
+        known: Any = reliable.on_prack(message) if reliable is not None else False
         if isinstance(known, bool):
             exchange.answer(200 if known else 481, None)
         elif known.leg.dialog is None:
@@ -192,7 +192,7 @@ class Exchanges:
         leg = self.leg
         owes_answer = leg.is_caller and leg.state <= EARLY
         code, fields = unrelayed.answer(
-            exchange.method, exchange.asked, owes_answer=owes_answer  # type: ignore[arg-type]
+            exchange.method, exchange.asked, owes_answer=owes_answer
         )
         return code, None, fields
 
@@ -219,7 +219,7 @@ class Exchanges:
         """The asker gave its re-INVITE up."""
         for exchange in self.asked:
             if exchange.invite and not exchange.answered and not exchange.cancelled:
-                exchange.cancelled = Farewell(message=message)  # type: ignore[arg-type]
+                exchange.cancelled = Farewell(message=message)
                 if exchange.provisional:
                     self._cancel(exchange)
                 return
@@ -228,7 +228,7 @@ class Exchanges:
         """CANCEL the INVITE sent for it, once a provisional response allows it (9.1)."""
         peer = exchange.asker.peer
         if exchange.client is not None and peer is not None:
-            tries = exchange.cancelled.tries(peer, cancel=True)  # type: ignore[arg-type]
+            tries = exchange.cancelled.tries(peer, cancel=True)
             if any(exchange.client.cancel(*told) for told in tries):
                 self.leg.layer.count_out(b"CANCEL")
 
@@ -249,9 +249,9 @@ class Exchanges:
         leg = self.leg
         dialog: Dialog = leg.dialog
         early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
-        block = crossing(message, to_trusted=leg.trusted, also_not=again)  # type: ignore[arg-type]
+        block = crossing(message, to_trusted=leg.trusted, also_not=again)
         if message.tells_dialogs:
-            block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))  # type: ignore[arg-type]
+            block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))
         if exchange.refer_to:
             block = block + b"\r\n" + exchange.refer_to if block else exchange.refer_to
         if early is not None:
@@ -260,7 +260,7 @@ class Exchanges:
                 dialog = dialog.sibling(
                     _with_tag(dialog.remote, dialog.remote_tag, early.tag), early.tag, early.contact
                 )
-        body, kind = body_told(message, to_trusted=leg.trusted)  # type: ignore[arg-type]
+        body, kind = body_told(message, to_trusted=leg.trusted)
         try:
             client = leg.layer.ask(
                 dialog,
@@ -270,7 +270,7 @@ class Exchanges:
                 body=body,
                 content_type=kind,
                 max_forwards=message.max_forwards - 1,
-                features=features(message, to_trusted=leg.trusted),  # type: ignore[arg-type]
+                features=features(message, to_trusted=leg.trusted),
             )
         except TooLarge:
             exchange.answer(513, None)

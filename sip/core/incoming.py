@@ -46,7 +46,8 @@ class Incoming(Leg):
         self.invite: Message | None = invite
         self.max_forwards = invite.max_forwards
         self.flow: Flow | None = invite.way.flow
-        self.source = self.heard = invite.way.host.decode("ascii")
+        self.source: str = invite.way.host.decode("ascii")
+        self.heard = self.source
         self._phone = ""  # the Contact of a phone of ours, if that is who calls
         server.user = self
 
@@ -107,7 +108,7 @@ class Incoming(Leg):
         """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
         if not self.answer(code, message, extra):
             self.reject(500)
-            self.tell(Cancelled(self, None))  # type: ignore[arg-type]
+            self.tell(Cancelled(self, None))
 
     def reject(self, code: int, message: Any = None, extra: bytes = b"") -> None:
         """Send a final response of 300 and above; the leg is over."""
@@ -145,7 +146,7 @@ class Incoming(Leg):
             say(self, self._owed)
             self._release()
             return
-        self.tell(Acked(self, message))  # type: ignore[arg-type]
+        self.tell(Acked(self, message))
 
     def on_cancel(self, message: Message) -> None:
         """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
@@ -169,10 +170,10 @@ class Incoming(Leg):
         super().on_bye(message, bye)
 
     def _give_up(self, message: Message) -> None:
-        self.farewell = Farewell(message=message)  # type: ignore[arg-type]
+        self.farewell = Farewell(message=message)
         self._respond(487, None)
         self._release()
-        self.tell(Cancelled(self, message))  # type: ignore[arg-type]
+        self.tell(Cancelled(self, message))
 
     def on_prack_missing(self) -> None:
         """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
@@ -193,7 +194,7 @@ class Incoming(Leg):
             self._end("ack_timeout")
         elif self.state < ANSWERED:
             self._release()
-            self.tell(Cancelled(self, None))  # type: ignore[arg-type]
+            self.tell(Cancelled(self, None))
 
     # -- inside -----------------------------------------------------------------------------------
 

@@ -61,17 +61,17 @@ class Notice:
         self._to_trusted = twin.trusted
         # Who sent it has no leg any more that would say whether it is believed.
         message.untrusted = True
-        message.wish = kept(twin.wish, message)  # type: ignore[arg-type]
+        message.wish = kept(twin.wish, message)
         other = twin.other
         to_trusted = other.twin is not None and other.twin.trusted
-        body, kind = body_told(message, to_trusted=to_trusted)  # type: ignore[arg-type]
+        body, kind = body_told(message, to_trusted=to_trusted)
         client = None
         try:
             client = layer.ask(
                 other,
                 b"NOTIFY",
                 self,
-                fields=crossing(message, to_trusted=to_trusted),  # type: ignore[arg-type]
+                fields=crossing(message, to_trusted=to_trusted),
                 body=body,
                 content_type=kind,
                 max_forwards=message.max_forwards - 1,
@@ -90,7 +90,7 @@ class Notice:
             self._layer.respond(self._server, 481)
             return
         message.untrusted = True
-        fields = crossing(message, to_trusted=self._to_trusted)  # type: ignore[arg-type]
+        fields = crossing(message, to_trusted=self._to_trusted)
         self._layer.respond(self._server, code, phrase=message.phrase, fields=fields)
 
     def on_gone(self, server: Server, code: int) -> None:

@@ -120,7 +120,7 @@ class Leg:
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
         """A BYE: it is answered already, or `bye` waits for what the other side says."""
-        self.farewell = Farewell(message=message, bye=bye)  # type: ignore[arg-type]
+        self.farewell = Farewell(message=message, bye=bye)
         self._end("bye", message)
 
     def on_request(self, method: bytes, server: Server, message: Message) -> None:
@@ -162,7 +162,7 @@ class Leg:
         message.untrusted = not self._believes(message)
         # Later than in the INVITE it is asked for in these fields only.
         if self.wish is not NO_WISH or message.has_any(ASKING):
-            self.wish = message.wish = kept(self.wish, message)  # type: ignore[arg-type]
+            self.wish = message.wish = kept(self.wish, message)
         return message
 
     def _believes(self, message: Message) -> bool:
@@ -194,7 +194,7 @@ class Leg:
                 return False
             fields = crossing(message, to_trusted=self.trusted)
             if _tells_dialogs(message):
-                fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))  # type: ignore[arg-type]
+                fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
             body, kind = body_told(message, to_trusted=self.trusted)
             phrase = message.phrase
@@ -222,7 +222,7 @@ class Leg:
 
     def _end(self, why: str, message: Message | None = None) -> None:
         self._release()
-        self.tell(Ended(self, why, message))  # type: ignore[arg-type]
+        self.tell(Ended(self, why, message))
 
     def tell(self, event: Any) -> None:
         """Tell the listener; without one the leg ends itself."""

@@ -29,8 +29,7 @@ from sip.core.grammar import (
     unsigned,
     via,
 )
-from sip.message import COMPACT
-from sip.structure import shown
+from sip.fields import COMPACT, shown
 
 if not cython.compiled:
     from sip.core.native import Kinds, Offsets, cut, seek
@@ -456,6 +455,8 @@ class Message:
             elif kind == RECORD_ROUTE:
                 self._routed = True
             elif kind == CONTENT_TYPE:
+                if self._type >= 0:
+                    self._fail(400, "Content-Type")
                 self._type = n
             elif kind == TIMESTAMP:
                 self._stamp = n
@@ -464,6 +465,8 @@ class Message:
         i = seek(data, 0, 0)
         if i < at:
             self._fail(400, self._nul(i))
+        self._body = at
+        self._body_end = size
         if self._via < 0 or not self._top_via():
             return self._drop("Via")
         # What is missing is missing in the refusal, too.
@@ -474,8 +477,6 @@ class Message:
         self.to = self._text(to) if to >= 0 else b""
         self._addresses()
         self._read_cseq()
-        self._body = at
-        self._body_end = size
         if self._length > size - at:
             self._fail(400, "Content-Length")
         elif self._length >= 0:
@@ -633,7 +634,7 @@ class Message:
         """The Timestamp field for a 100 (8.2.6.1), b"" without one."""
         return b"" if self._stamp < 0 else b"Timestamp: " + self._text(self._stamp)
 
-    # -- what everybody else asks: the interface of sip.message.Message ----------------------------
+    # -- what everybody else asks ------------------------------------------------------------------
 
     @property
     def fields(self) -> list[tuple[bytes, bytes, bytes]]:

@@ -104,7 +104,7 @@ class Outgoing(Leg):
 
     def _send_cancel(self) -> None:
         if self._client is not None:
-            tries = self._said.tries(self, cancel=True)  # type: ignore[arg-type]
+            tries = self._said.tries(self, cancel=True)
             if any(self._client.cancel(*told) for told in tries):
                 self._layer.count_out(b"CANCEL")
 
@@ -153,7 +153,7 @@ class Outgoing(Leg):
                 self._early = None
             self._ack_tag = message.to_tag
             self.state = ANSWERED
-            self.tell(Answered(self, code, message))  # type: ignore[arg-type]
+            self.tell(Answered(self, code, message))
         else:
             self._on_failed(code, message)
 
@@ -167,7 +167,7 @@ class Outgoing(Leg):
             self._on_failed(500)
         elif self.state is ANSWERED:
             self.hangup()
-            self.tell(Ended(self, "transport", None))  # type: ignore[arg-type]
+            self.tell(Ended(self, "transport", None))
         else:
             super().on_stumble(client, message)
 
@@ -183,20 +183,20 @@ class Outgoing(Leg):
 
     def _on_progress(self, code: int, message: Message) -> None:
         early = None
-        rseq = headers.rseq(message) if self.earlies is not None else 0  # type: ignore[arg-type]
+        rseq = headers.rseq(message) if self.earlies is not None else 0
         if rseq and self.earlies is not None:
-            early = self.earlies.hear(self, rseq, message)  # type: ignore[arg-type]
+            early = self.earlies.hear(self, rseq, message)
             if early is None:
                 return
         self.state = EARLY
-        self.tell(Progress(self, code, message, early))  # type: ignore[arg-type]
+        self.tell(Progress(self, code, message, early))
 
     def _on_failed(self, code: int, message: Message | None = None) -> None:
         """The INVITE is over without an answer."""
         self._client = None
         if self.state < ANSWERED:
             self._release()
-            self.tell(Failed(self, code, message))  # type: ignore[arg-type]
+            self.tell(Failed(self, code, message))
 
     def on_2xx_again(self, client: Client, message: Message) -> None:
         """A retransmitted 2xx: the ACK was lost (RFC 3261 13.2.2.4). One of another branch of a

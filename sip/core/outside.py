@@ -40,7 +40,7 @@ class Request:
         self._waiting = waiting
         self.message = message
         self.flow: Flow = message.way.flow
-        self.source = self.flow.host
+        self.source: str = self.flow.host
         self.trusted = trusted
         server.user = self
         waiting.add(self)

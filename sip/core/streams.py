@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
+from sip.core.message import Message
 from sip.flow import Flow
-from sip.framing import PONG, Frames, FramingError, is_message
+from sip.framing import PONG, Frames, FramingError
 from sip.listener import Listener
 from sip.room import Room, Source, Standing
 
@@ -189,7 +190,7 @@ class Connection(asyncio.Protocol):
         if frames.pings:
             self._write(PONG * frames.pings)
             frames.pings = 0
-        if messages and not self.source.proven and any(map(is_message, messages)):
+        if messages and not self.source.proven and any(not Message(one).bad for one in messages):
             self._credit()
         self._watch_rest()
         for message in messages:

@@ -390,7 +390,7 @@ def from_tag_of_three_thousand_bytes(ground: Ground) -> None:
 
 
 def _escaped(places: tuple[bytes, ...], raw: bytes, filler: int) -> Case:
-    """Characters that PJSIP writes as three: what was measured is not what is printed."""
+    """Characters that some write as three: what was measured may not be what is printed."""
 
     def play(ground: Ground) -> None:
         invite = ground.invite()

@@ -45,7 +45,7 @@ def _read(data: bytes) -> None:
 
 def _frame(data: bytes, cut: int) -> None:
     """A stream in pieces gives what it gives in one."""
-    whole, pieces = framing.Frames(), framing.Frames()
+    whole, pieces = (framing.Frames(1 << 18, 1 << 16) for _ in range(2))
     messages = whole.feed(data)
     found = pieces.feed(data[:cut]) + pieces.feed(data[cut:])
     assert found == messages, "a stream that is cut is read otherwise"

@@ -203,7 +203,7 @@ class StreamTalker(Talker):
 class Gate:
     """Lets nearly everybody in."""
 
-    draining = refusing = False
+    draining = False
 
     def __init__(self, chance: Random) -> None:
         self._chance = chance

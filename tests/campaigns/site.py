@@ -16,7 +16,7 @@ from typing import Any
 
 import redis
 
-from tests.campaigns.watched import HURRY, HURRY_MS, WATCH
+from tests.campaigns.watched import HURRY, WATCH
 from tests.scenarios.processes import ROOT, START_S, Engine, RedisServer
 
 # What must be zero when everything is over (see `watched.counts`).
@@ -28,17 +28,17 @@ class WatchedEngine(Engine):
     """`renvoi serve` that also tells what the contract does not publish."""
 
     def __init__(
-        self, directory: Path, redis_url: str, settings: dict[str, Any], *, hurry: bool, t4_ms: int
+        self, directory: Path, redis_url: str, settings: dict[str, Any], *, hurry: bool
     ) -> None:
         super().__init__(directory, redis_url, settings)
         self._watch = directory / "watch.json"
-        self._hurry_ms = t4_ms if hurry else 0
+        self._hurry = hurry
 
     def start(self) -> None:
         """Start it and wait until `/readyz` says 200 and the first counts are there."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
         environment[WATCH] = str(self._watch)
-        environment[HURRY] = str(self._hurry_ms)
+        environment[HURRY] = "1" if self._hurry else ""
         command = [sys.executable, "-X", "faulthandler", "-m", "tests.campaigns.watched"]
         command += ["--config", str(self._config)]
         with self._log.open("ab") as log:
@@ -125,17 +125,15 @@ class Site:
 
 
 @contextmanager
-def open_site(
-    settings: dict[str, Any] | None = None, *, hurry: bool = True, t4_ms: int = HURRY_MS["t4"]
-) -> Iterator[Site]:
+def open_site(settings: dict[str, Any] | None = None, *, hurry: bool = True) -> Iterator[Site]:
     """Start a Redis and an engine in a new directory; both are ended when it is left. `hurry`
-    shortens PJSIP's timers, T4 to `t4_ms`."""
+    shortens the timers of transactions."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         directory = Path(name)
         server = RedisServer(directory)
         server.start()
         try:
-            engine = WatchedEngine(directory, server.url, settings or {}, hurry=hurry, t4_ms=t4_ms)
+            engine = WatchedEngine(directory, server.url, settings or {}, hurry=hurry)
             engine.start()
             try:
                 yield Site(directory, server, engine)

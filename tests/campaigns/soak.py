@@ -38,7 +38,6 @@ LAST_S = 60.0
 # A caller cut off whose ACK was lost: the 200 is repeated for 64*T1, then the BYE.
 SETTLE_S = 75.0
 # Not hurried: endpoints repeat a 2xx after 0.5, 1.5 and 3.5 s, also when the call is over by then.
-T4_MS = 5000
 PATIENCE_S = 20.0  # of an endpoint that waits for the other one's next step
 HOLD = SDP + b"a=sendonly\r\n"
 # A provisional response is not repeated by anybody's timer; said three times it arrives (1e-6).
@@ -369,9 +368,9 @@ def run(
     names: Sequence[str] = tuple(KINDS),
     expected: dict[str, Kind] = KINDS,
 ) -> str:
-    """The whole soak; what was done. Raises Wrong. `hurry` shortens what PJSIP keeps for late
+    """The whole soak; what was done. Raises Wrong. `hurry` shortens what is kept for late
     copies after the calls."""
-    with open_site(SETTINGS, hurry=hurry, t4_ms=T4_MS) as site:
+    with open_site(SETTINGS, hurry=hurry) as site:
         soak = Soak(site, loss, seed)
 
         async def whole() -> tuple[float, float]:

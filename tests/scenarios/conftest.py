@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from sip.core.compiled import serving
 from tests.scenarios.crew import Crew
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import Stage, Theatre, playing
@@ -26,19 +25,6 @@ def pytest_runtest_makereport(
                 report.sections.append(("engine log", engine.log))
                 break
     return report
-
-
-# Until there is one core: what PJSIP cannot do, and what is so for its 4,000 bytes a message.
-OWN_CORE_ONLY = ("test_features", "test_large_messages", "test_message_bytes")
-PJSIP_ONLY = ("test_small_messages",)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    pjsip_serves = serving() == "pjsip"
-    others = OWN_CORE_ONLY if pjsip_serves else PJSIP_ONLY
-    for item in items:
-        if item.path.stem in others or (pjsip_serves and item.get_closest_marker("own_core")):
-            item.add_marker(pytest.mark.skip(reason="of the other SIP core (docs/core.md)"))
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,10 @@ class Crew(Engine):
         """Start it and wait until every worker takes calls."""
         super().start()
         deadline = time.monotonic() + START_S
-        while not any(event["event"] == "supervisor.start" for event in self.events()):
+        workers = set(range(self.workers))
+        while not self.told("supervisor.start") or workers - {
+            event["worker"] for event in self.told("worker.start")
+        }:  # each writes its own lines
             assert time.monotonic() < deadline, self.log
             time.sleep(0.02)
 

@@ -214,7 +214,7 @@ async def test_tcp_has_its_own_protocol_number_and_ports(stage: Stage, homer: Ho
     await caller.finish()
 
 
-async def test_what_is_refused_before_pjsip_is_seen_too(stage: Stage, homer: Homer) -> None:
+async def test_what_is_refused_is_seen_too(stage: Stage, homer: Homer) -> None:
     line, phone = await stage.line_with_phone()
     standing = await stage.call(line)
     ring = await phone.incoming()

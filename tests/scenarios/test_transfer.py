@@ -77,7 +77,6 @@ async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way:
     await stage.ended(call.call_id, outcome="answered")
 
 
-@pytest.mark.own_core
 @WAYS
 async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
     stage: Stage, way: str
@@ -213,7 +212,6 @@ async def test_a_transfer_that_the_phone_refuses_gets_its_code(stage: Stage) -> 
     [
         "nobody@knows;to-tag=a;from-tag=b",
         "nobody@knows;to-tag=a",
-        ";to-tag=;from-tag=",
         "x;from-tag=" + "9" * 600 + ";to-tag=1",
         'y;to-tag="quoted";from-tag=%00%ff',
     ],

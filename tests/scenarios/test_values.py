@@ -43,7 +43,7 @@ async def test_whoever_calls_is_known_however_from_is_written(
     first = stage.line(forwards={"unconditional": to_number(line)}) if forwarded else line
     call, ring = await rings(stage, line, called=first, from_=from_.format(caller))
     assert caller in ring.first.one("From")
-    assert ring.first.one("From").count("tag=") - ring.first.one("From").count("tag=9") == 1
+    assert ring.first.one("From").replace('tag=9"', "").count("tag=") == 1
     await stage.ended(call.call_id, outcome="answered", caller=caller)
 
 

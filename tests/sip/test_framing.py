@@ -4,8 +4,9 @@ import itertools
 
 import pytest
 
-from sip.framing import MESSAGE_MAX, Frames
+from sip.framing import Frames
 
+MESSAGE_MAX, HEAD_MAX = 3999, 8192
 HEAD = b"OPTIONS sip:x@y SIP/2.0\r\nVia: v\r\nFrom: f\r\nTo: t\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\n"
 PLAIN = HEAD + b"Content-Length: 4\r\n\r\nbody"
 SHORT = HEAD + b"L :  0\r\n\r\n"
@@ -13,7 +14,7 @@ NONE = HEAD + b"\r\n"
 
 
 def frames_of(*parts: bytes) -> list[bytes]:
-    frames = Frames()
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
     return list(itertools.chain.from_iterable(frames.feed(part) for part in parts))
 
 
@@ -26,7 +27,7 @@ def test_messages_in_one_piece_and_byte_by_byte() -> None:
 
 
 def test_keep_alives_are_counted_and_stray_line_ends_passed_over() -> None:
-    frames = Frames()
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
     assert frames.feed(b"\r\n\r\n" + PLAIN + b"\r\n" + PLAIN) == [PLAIN, PLAIN]
     assert frames.pings == 1
     assert frames.feed(b"\r\n\r") == []
@@ -36,7 +37,7 @@ def test_keep_alives_are_counted_and_stray_line_ends_passed_over() -> None:
 
 
 def test_a_message_too_large_is_read_past() -> None:
-    frames = Frames()
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
     head = HEAD + b"Content-Length: 5000\r\n\r\n"
     assert frames.feed(head + b"x" * 4000) == []
     assert frames.oversize == [head]
@@ -56,7 +57,7 @@ def test_the_largest_message(size: int) -> None:
     "data", [b"x" * 9000, HEAD + b"Content-Length: 99999999999999999999\r\n\r\n"]
 )
 def test_a_stream_without_end_is_given_up(data: bytes) -> None:
-    frames = Frames()
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
     assert frames.feed(data) == []
     assert frames.error is not None
     assert frames.feed(PLAIN) == []
@@ -95,7 +96,7 @@ def test_a_length_may_be_written_in_many_ways(field: bytes) -> None:
     ],
 )
 def test_a_length_that_says_nothing_ends_the_stream_after_what_came_before(field: bytes) -> None:
-    frames = Frames()
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
     head = HEAD + field + b"\r\n\r\n"
     assert frames.feed(PLAIN + head + b"body" + PLAIN) == [PLAIN]
     assert frames.error is not None

@@ -60,7 +60,6 @@ class Gate:
     """Lets everybody in, or nobody."""
 
     draining = False
-    refusing = False
 
     def __init__(self) -> None:
         self.refusal: Refusal | None = None

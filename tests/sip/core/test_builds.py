@@ -63,7 +63,7 @@ def test_what_is_compiled_is_in_force_and_can_be_left_out() -> None:
     assert all(name.endswith(".py") for name in names)
     if not is_compiled:
         pytest.skip("the core is not compiled here")
-    assert all(name.endswith(".so") for name in python("-c", show, core="own").split())
+    assert all(name.endswith(".so") for name in python("-c", show, core="").split())
 
 
 @pytest.mark.skipif(not is_compiled, reason="the Python files are what is tested already")
@@ -74,37 +74,20 @@ def test_the_python_files_pass_the_same_tests() -> None:
     python("-m", "pytest", *quietly, str(tests), core="python")
 
 
-@pytest.mark.parametrize(
-    ("switch", "pjsip", "is_compiled", "serves"),
-    [
-        (None, True, True, "pjsip"),
-        (None, True, False, "pjsip"),
-        (None, False, True, "compiled"),
-        (None, False, False, "python"),
-        ("own", True, True, "compiled"),
-        ("own", True, False, "python"),
-    ],
-)
-def test_the_core_serves_where_there_is_no_pjsip(
-    monkeypatch: pytest.MonkeyPatch, switch: str | None, pjsip: bool, is_compiled: bool, serves: str
-) -> None:
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_what_serves_is_told(monkeypatch: pytest.MonkeyPatch, is_compiled: bool) -> None:
     suffix = EXTENSION_SUFFIXES[0] if is_compiled else ".py"
-    found = {"sip.core.layer": ModuleSpec("sip.core.layer", None, origin=f"layer{suffix}")}
-    if pjsip:
-        found["pjsua2"] = ModuleSpec("pjsua2", None)
-    monkeypatch.setattr("importlib.util.find_spec", found.get)
-    monkeypatch.delenv(compiled.SWITCH, raising=False)
-    if switch:
-        monkeypatch.setenv(compiled.SWITCH, switch)
-    assert compiled.serving() == serves
-    assert ("not compiled" in compiled.words()) == (serves == "python")
+    found = ModuleSpec("sip.core.layer", None, origin=f"layer{suffix}")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    assert compiled.serving() == ("compiled" if is_compiled else "python")
+    assert ("not compiled" in compiled.words()) is not is_compiled
 
 
 def test_the_whole_product_starts_without_pjsip() -> None:
-    """On machines for which there is no wheel of it."""
-    without = "import sys; sys.modules.update(dict.fromkeys(['pjsua2', '_pjsua2', 'cffi']))"
+    """It is a phone of the tests and the demo; on many machines there is no wheel of it."""
+    without = "import sys; sys.modules.update(dict.fromkeys(['pjsua2', '_pjsua2']))"
     what = "import engine.serve, engine.supervisor, engine.demo.show, manager.serve"
-    assert python("-c", f"{without}; {what}; print('fine')", core="own") == "fine\n"
+    assert python("-c", f"{without}; {what}; print('fine')", core="python") == "fine\n"
 
 
 def test_a_source_archive_has_what_is_compiled(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_a_from_of_nobody_that_is_no_address(sender: bytes) -> None:
     with house() as home:
         invite = request("INVITE").replace(b"<sip:a@example.com>", sender)
         home.feed(invite, CALLER)
-        wish_of(Message(invite))  # type: ignore[arg-type]
+        wish_of(Message(invite))
 
 
 async def test_a_prack_of_an_early_dialog_after_one_without_a_tag() -> None:
