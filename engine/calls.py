@@ -18,7 +18,7 @@ from engine.story import Story, telling
 from engine.vouched import shown_caller
 from rules import tasks
 from rules.numbers import Numbering
-from sip import grammar
+from sip.core import grammar
 from sip.core.message import Message
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from engine.transfers import number_at, story_of
 from rules.model import Destination, Kind
 from rules.numbers import NumberError
 from rules.starcode import Action, StarCodeError, looks_like_code, read_code
-from sip import grammar, headers
+from sip import headers
+from sip.core import grammar
 from sip.core.message import Message
 from sip.referral import Referral, refer_to_of
 from sip.replaces import May

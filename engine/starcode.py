@@ -23,7 +23,7 @@ from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import grammar
+from sip.core import grammar
 from sip.core.message import Message
 from sip.events import Acked, Ended
 from sip.state import EARLY, ENDED

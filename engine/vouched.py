@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from rules.contact import Contact
 from rules.numbers import Numbering
-from sip import grammar, headers
+from sip import headers
+from sip.core import grammar
 from sip.core.message import Message
 from sip.flow import Flow
 from sip.names import place_of

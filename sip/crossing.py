@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from sip import privacy
+from sip.core.grammar import parameter
 from sip.core.message import Message
-from sip.grammar import parameter
 from sip.headers import requires_100rel, without_tag
 from sip.privacy import STORY
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from sip import grammar
+from sip.core import grammar
+from sip.core.grammar import name_addr, parameter, parameters, split
 from sip.core.message import Message
-from sip.grammar import name_addr, parameter, parameters, split_list
 
 _LONGEST_RSEQ = 10  # digits: 2**31 - 1
 _CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNORECASE)
@@ -40,7 +40,7 @@ def q850_cause(message: Message | None) -> int | None:
 def entries(message: Message, name: bytes) -> list[bytes]:
     """The comma-separated entries of every `name` header, in order."""
     values = message.values(name)
-    return [entry for value in values for entry in split_list(value)] if values else []
+    return [entry for value in values for entry in split(value)] if values else []
 
 
 def diversions(message: Message) -> int:

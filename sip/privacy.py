@@ -20,8 +20,8 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from sip.core.grammar import host_of, name_addr, parameter, split, unquoted, user_of
 from sip.core.message import Message
-from sip.grammar import host_of, name_addr, parameter, split_list, unquoted, user_of
 from sip.headers import entries
 
 # Who is called how often by whom: RFC 5806, RFC 7044. Entries have marks of their own.
@@ -167,7 +167,7 @@ def _told(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes
 def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
     """Entries as a phone may see them: who diverted the call and wants to be left out is (RFC 5806
     6); a place in the history stays, so that those after it keep theirs (RFC 7044 10.1.2)."""
-    for entry in split_list(value):
+    for entry in split(value):
         if name == b"diversion":
             if not _is_marked(entry):
                 yield entry

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from sip.core.grammar import parameters, split
 from sip.core.message import Message
 from sip.fields import full
-from sip.grammar import parameters, split_list
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def parse(value: bytes) -> DialogName | None:
 def is_clear(value: bytes) -> bool:
     """Whether a Replaces value names one dialog in one way only (RFC 3891 6.1: a tag once each)."""
     names = [name.lower() for name, _ in _TAGS.findall(value)]
-    return len(set(names)) == len(names) and len(split_list(value)) <= 1
+    return len(set(names)) == len(names) and len(split(value)) <= 1
 
 
 class Dialogs:
@@ -192,10 +192,10 @@ class Dialogs:
 
     def _told(self, value: bytes, end: End | None, may: May | None) -> bytes:
         """The names as their recipient knows them; empty when it may not be told any."""
-        told = [self._one(one, end, may) for one in split_list(value)]
+        told = [self._one(one, end, may) for one in split(value)]
         if not any(told):
             return b""
-        return value if told == split_list(value) else b" " + b", ".join(filter(None, told))
+        return value if told == split(value) else b" " + b", ".join(filter(None, told))
 
     def _one(self, value: bytes, end: End | None, may: May | None) -> bytes:
         name = parse(value)

@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from engine.config import Config
-from sip import grammar
 from sip.address import Address, reached_by
+from sip.core import grammar
 from sip.names import Place, address_of, place_of
 
 LOOPBACK = "127.0.0.1"
@@ -116,7 +116,7 @@ def places_of(uri: str) -> tuple[Place, ...]:
 @lru_cache(maxsize=4096)
 def hops_of(path: str | None) -> tuple[str, ...]:
     """The hops of a Path, in order (RFC 3327 5.2: a Route of the new leg)."""
-    return tuple(hop.decode() for hop in grammar.split_list(path.encode())) if path else ()
+    return tuple(hop.decode() for hop in grammar.split(path.encode())) if path else ()
 
 
 def goes_by_path(hop: str) -> bool:

@@ -22,7 +22,8 @@ from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import grammar, headers
+from sip import headers
+from sip.core import grammar
 from sip.core.message import Message
 from sip.flow import Flow
 from sip.peers import Peers

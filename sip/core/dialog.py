@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cython
 
-from sip.core.grammar import name_addr, param, tag_in, uri_in
+from sip.core.grammar import param, span_of, tag_in, uri_in
 from sip.core.message import Message
 from sip.core.status import LINES, line
 
@@ -237,7 +237,7 @@ def of_request(message: Message, contact: bytes) -> Dialog:
 
 def is_name_addr(value: bytes) -> bool:
     """Whether a value may stand in From or To."""
-    return bool(name_addr(value)[1])
+    return bool(span_of(value)[1])
 
 
 def tag_of(value: bytes) -> bytes:

@@ -14,7 +14,7 @@ from sip.address import Address
 from sip.core.bye import Bye
 from sip.core.dialog import Dialog, is_name_addr, new_branch, token
 from sip.core.door import Door
-from sip.core.grammar import parse_uri
+from sip.core.grammar import is_sip_uri
 from sip.core.incoming import Incoming
 from sip.core.layer import Layer, OnRejected
 from sip.core.leg import Leg
@@ -266,7 +266,7 @@ class Endpoint:
         comes as a Failed event.
         """
         target, hops = uri.encode(), [route.encode() for route in routes]
-        if parse_uri(target) is None or not (is_name_addr(from_) and is_name_addr(to)):
+        if not is_sip_uri(target) or not (is_name_addr(from_) and is_name_addr(to)):
             raise DialError(f"cannot place a call to {uri!r}")
         if not all(is_name_addr(route) for route in hops):
             raise DialError(f"cannot place a call to {uri!r}: bad route {routes!r}")

@@ -8,7 +8,11 @@ nowhere else (RFC 3261 25.1).
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import cython
 
@@ -42,16 +46,13 @@ class Via(NamedTuple):
     port: int
 
 
-class Uri(NamedTuple):
-    """A SIP or SIPS URI in its parts, escapes undone where they mean nothing (RFC 3261 19.1.4)."""
+class NameAddr(NamedTuple):
+    """A value of From, To, Contact, Route and their like: `shown` is all of it without its header
+    parameters, `parameters` their text from the first ";" on."""
 
-    scheme: bytes
-    user: bytes
-    password: bytes | None
-    host: bytes
-    port: int  # 0: none given
-    parameters: dict[bytes, bytes]
-    headers: tuple[bytes, ...]
+    uri: bytes
+    shown: bytes
+    parameters: bytes
 
 
 NOWHERE = Span(0, 0, 0)
@@ -126,12 +127,13 @@ def _past_quoted(v: bytes, i: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cyth
 # -- parameters and lists
 
 
-@cython.ccall
-def param(v: bytes, i: cython.Py_ssize_t, name: bytes) -> bytes | None:
-    """The value of the parameter `name` (lower case) in v from i to the first comma; b"" for one
-    without value, None if there is none. A quoted value keeps its quotes."""
+@cython.cfunc
+def _scan(v: bytes, i: cython.Py_ssize_t, name: bytes | None, found: Any) -> Any:
+    """The value of the parameter `name` in v from i to the first comma, None if there is none;
+    without a name, all go into the dictionary `found` by their names in lower case."""
     end: cython.Py_ssize_t = len(v)
     start: cython.Py_ssize_t
+    stop: cython.Py_ssize_t
     hit: cython.bint
     c: cython.int
     while i < end:
@@ -152,7 +154,9 @@ def param(v: bytes, i: cython.Py_ssize_t, name: bytes) -> bytes | None:
             if c == ord("=") or c == ord(";") or c == ord(",") or _blank(c):
                 break
             i += 1
-        hit = same(v, start, i, name)
+        stop = i
+        hit = name is None or same(v, start, stop, name)
+        key: Any = cut(v, start, stop).lower() if name is None else name
         while i < end and _blank(v[i]):
             i += 1
         start = i
@@ -163,15 +167,43 @@ def param(v: bytes, i: cython.Py_ssize_t, name: bytes) -> bytes | None:
             start = i
             if i < end and v[i] == ord('"'):
                 i = _past_quoted(v, i, end)
+                if i == start + 1 or v[i - 1] != ord('"'):
+                    start = i  # it never ends
             else:
                 while i < end:
                     c = v[i]
                     if c == ord(";") or c == ord(",") or _blank(c):
                         break
                     i += 1
-        if hit:
-            return cut(v, start, i)
+        if not hit:
+            continue
+        value: bytes = cut(v, start, i)
+        if name is not None:
+            return value
+        if key:
+            found.setdefault(key, unquoted(value))
     return None
+
+
+@cython.ccall
+def param(v: bytes, i: cython.Py_ssize_t, name: bytes) -> bytes | None:
+    """The value of the parameter `name` (lower case) in v from i to the first comma; b"" for one
+    without value, None if there is none. A quoted value keeps its quotes."""
+    value: bytes | None = _scan(v, i, name, None)
+    return value
+
+
+def parameters(text: bytes) -> dict[bytes, bytes]:
+    """Parameters by their lower-case names, from `;name=value;name="value";name`. Values are
+    without quotes, b"" where there is none; of several with one name the first counts."""
+    found: dict[bytes, bytes] = {}
+    _scan(text, 0, None, found)
+    return found
+
+
+def unquoted(value: bytes) -> bytes:
+    """A token as it is, a quoted string without its quotes and escapes."""
+    return _ESCAPED.sub(rb"\1", value[1:-1]) if value[:1] == b'"' else value
 
 
 @cython.ccall
@@ -208,13 +240,61 @@ def split(v: bytes) -> list[bytes]:
 # -- name-addr
 
 
+@cython.cfunc
+def _scheme_end(v: bytes, i: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.Py_ssize_t:
+    """Past the scheme and the colon of a URI that begins at i, 0 if none does."""
+    c: cython.int
+    start: cython.Py_ssize_t = i
+    while i < end:
+        c = v[i]
+        if c == ord(":"):
+            return i + 1 if i > start else 0
+        if not (97 <= (c | 32) <= 122 or (i > start and (48 <= c <= 57 or 43 <= c <= 46))):
+            return 0
+        i += 1
+    return 0
+
+
+@cython.cfunc
+def _bare(v: bytes) -> Span:
+    """The Span of an addr-spec without brackets: a URI with a scheme. It ends at its first ";"
+    behind the user part: parameters without brackets are the header's (20.10)."""
+    start: cython.Py_ssize_t = 0
+    end: cython.Py_ssize_t = len(v)
+    user: cython.Py_ssize_t
+    i: cython.Py_ssize_t
+    c: cython.int
+    while start < end and _blank(v[start]):
+        start += 1
+    i = _scheme_end(v, start, end)
+    if i == 0:
+        return NOWHERE
+    user = i
+    while user < end and not _ends_uri(v[user]) and v[user] != ord("@"):
+        user += 1
+    if user < end and v[user] == ord("@"):
+        i = user + 1
+    while i < end:
+        c = v[i]
+        if _ends_uri(c) or c == ord(";"):
+            break
+        i += 1
+    bare: Span = _made(Span, (start, i, i))
+    return bare
+
+
+@cython.cfunc
+@cython.inline
+def _ends_uri(c: cython.int) -> cython.bint:
+    return c <= 32 or c == ord("<") or c == ord(">") or c == ord('"') or c == ord(",")
+
+
 @cython.ccall
-def name_addr(v: bytes) -> Span:
+def span_of(v: bytes) -> Span:
     """The Span of the first name-addr or addr-spec in v (RFC 3261 20.10): NOWHERE if its brackets
-    or quotes do not close, or it is empty."""
+    or quotes do not close, it is empty, or it is no URI."""
     i: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t = len(v)
-    start: cython.Py_ssize_t
     close: cython.Py_ssize_t
     c: cython.int
     while i < end:
@@ -227,35 +307,42 @@ def name_addr(v: bytes) -> Span:
                 return NOWHERE
         else:
             i += 1
-    if i < end and v[i] == ord("<"):
-        close = seek(v, ord(">"), i)
-        if close == end or close == i + 1:
-            return NOWHERE
-        inside: Span = _made(Span, (i + 1, close, close + 1))
-        return inside
-    start = 0
-    while start < i and _blank(v[start]):
-        start += 1
-    close = i
-    while close > start and _blank(v[close - 1]):
-        close -= 1
-    if close == start or v[start] == ord('"'):
+    if i == end or v[i] != ord("<"):
+        return _bare(v)
+    close = seek(v, ord(">"), i)
+    if close == end or close == i + 1 or seek(v, ord("<"), i + 1) < close:
         return NOWHERE
-    bare: Span = _made(Span, (start, close, i))
-    return bare
+    inside: Span = _made(Span, (i + 1, close, close + 1))
+    return inside
+
+
+def name_addr(value: bytes) -> NameAddr:
+    """`"name" <URI>;parameters` or `URI;parameters` in its parts; empty when it is neither."""
+    span = span_of(value)
+    if span[1] == 0:
+        return NameAddr(b"", b"", b"")
+    uri, shown = value[span[0] : span[1]], value[: span[2]]
+    return NameAddr(uri.strip(), shown.strip(), value[span[2] :])
+
+
+def parameter(value: bytes, name: bytes) -> bytes | None:
+    """A header parameter of a name-addr by its lower-case name, without quotes; None without it."""
+    span = span_of(value)
+    found = param(value, span[2], name) if span[1] else None
+    return None if found is None else unquoted(found)
 
 
 @cython.ccall
 def uri_in(v: bytes) -> bytes:
     """The URI of a name-addr or addr-spec, b"" if there is none."""
-    span = name_addr(v)
+    span = span_of(v)
     return cut(v, span[0], span[1])
 
 
 @cython.ccall
 def tag_in(v: bytes) -> bytes | None:
     """The tag of a From or To value, None without one."""
-    span = name_addr(v)
+    span = span_of(v)
     return param(v, span[2], b"tag")
 
 
@@ -361,84 +448,148 @@ def via(v: bytes, any_version: cython.bint = False) -> Via | None:
     return made
 
 
-# -- URI and its equivalence (RFC 3261 19.1)
+# -- URIs (RFC 3261 19.1)
 
-_NONE: frozenset[bytes] = frozenset()
-# Parameters that make two URIs differ even if only one of them has them.
-_TELLING = frozenset((b"user", b"ttl", b"method", b"maddr"))
-_PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.!~*'()")
-
-
-def unescaped(v: bytes) -> bytes:
-    """%HH undone for characters that mean the same without it; what is reserved stays escaped, in
-    upper case. A % that escapes nothing stays."""
-    if b"%" not in v:
-        return v
-    out = bytearray()
-    i = 0
-    while i < len(v):
-        if v[i] == 37 and i + 3 <= len(v):
-            try:
-                c = int(v[i + 1 : i + 3].decode("ascii"), 16)
-            except ValueError:
-                out.append(37)
-                i += 1
-                continue
-            out += bytes((c,)) if c in _PLAIN else v[i : i + 3].upper()
-            i += 3
-        else:
-            out.append(v[i])
-            i += 1
-    return bytes(out)
+_URI = re.compile(
+    rb"(sips?):(?:([^@]*)@)?(\[[^\]]*\]|[^:;?\[\]]*)(?:(:)([0-9]{0,9}))?((?:;[^?]*)?)(?:\?(.*))?",
+    re.IGNORECASE | re.DOTALL,
+)
+_TEL = re.compile(rb"tel:([^;?]*)", re.IGNORECASE)
+_HEX = re.compile(rb"%([0-9a-f]{2})", re.IGNORECASE)
+_ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
+_NO_USER = re.compile(rb"[\s<>\"]")
+_RESERVED = b";/?:@&=+$,"  # RFC 2396 2.2: these mean something else when they are escaped
+# Where a parameter says where or how a request is sent, its lack is not the same as any value.
+_TELLING = frozenset((b"user", b"ttl", b"method", b"maddr", b"transport"))
 
 
-def parse_uri(v: bytes) -> Uri | None:
-    """A SIP or SIPS URI, None for what is none: another scheme, no host, a port that is none."""
-    scheme, colon, rest = v.partition(b":")
-    scheme = scheme.strip().lower()
-    if not colon or scheme not in (b"sip", b"sips"):
-        return None
-    userinfo, at, place = rest.rpartition(b"@")
-    if at and (not userinfo or b"@" in userinfo):
-        return None
-    place, _, headers = place.partition(b"?")
-    where, *parameters = place.split(b";")
-    end = _host_end(where, 0)
-    host, port = where[:end], 0
-    if not host:
-        return None
-    if end < len(where):
-        port = unsigned(where, end + 1, len(where))
-        if where[end : end + 1] != b":" or not 0 < port < 65536:
-            return None
-    user, has_password, password = userinfo.partition(b":")
-    named: dict[bytes, bytes] = {}
-    for one in parameters:
-        name, _, value = one.partition(b"=")
-        name = unescaped(name.strip()).lower()
-        if not name or name in named:
-            return None
-        named[name] = unescaped(value.strip()).lower()
-    return Uri(
-        scheme,
-        unescaped(user),
-        unescaped(password) if has_password else None,
-        host.lower(),
-        port,
-        named,
-        tuple(sorted(unescaped(one) for one in headers.split(b"&") if one)),
+def is_sip_uri(uri: bytes) -> bool:
+    """Whether this is a SIP or SIPS URI that leads somewhere: it has a host, its port is one, and
+    no parameter comes twice or has no name (RFC 3261 19.1.1)."""
+    found = _URI.fullmatch(uri)
+    if found is None:
+        return False
+    user, host = found[2], found[3]
+    if user is not None and (not user or _NO_USER.search(user) is not None):
+        return False
+    if not host or _host_end(host, 0) != len(host):
+        return False
+    if found[4] and not 0 < int(found[5] or 0) < 65536:
+        return False
+    names = [_plain(one.partition(b"=")[0].strip()).lower() for one in found[6].split(b";")[1:]]
+    return all(names) and len(set(names)) == len(names)
+
+
+def user_of(uri: bytes) -> str:
+    """The user of a SIP URI, or the number of a tel URI; "" if there is none.
+
+    Neither the password nor the parameters of a telephone number are part of it (19.1.1, 19.1.6:
+    `sip:+33972101001;npdi:secret@host`). Escapes are undone.
+    """
+    found = _URI.match(uri)
+    if found is not None:
+        user = (found[2] or b"").partition(b":")[0].partition(b";")[0]
+    else:
+        tel = _TEL.match(uri)
+        user = tel[1] if tel is not None else b""
+    if user.find(b"%") >= 0:
+        user = unquote_to_bytes(user)
+    return user.strip().decode("latin-1")
+
+
+def host_of(uri: bytes) -> bytes:
+    """The host of a SIP URI as it stands, without a dot at its end; b"" if there is none."""
+    found = _URI.match(uri)
+    return found[3].rstrip(b".") if found is not None else b""
+
+
+def uri_parameters(uri: bytes) -> dict[bytes, bytes]:
+    """The parameters of a SIP URI itself, as `parameters` reads them."""
+    found = _URI.fullmatch(uri)
+    return parameters(found[6]) if found is not None else {}
+
+
+def uri_headers(uri: bytes) -> bytes:
+    """The text of a URI's header fields, what stands behind its "?" (RFC 3261 19.1.1)."""
+    found = _URI.fullmatch(uri)
+    return (found[7] or b"") if found is not None else uri.partition(b"?")[2]
+
+
+# -- equivalence (19.1.4) -----------------------------------------------------------------------
+
+
+class Uri(NamedTuple):
+    """A URI as it is compared: `telling` must be the same; of `others`, parameters by name, only
+    those that both URIs have."""
+
+    telling: tuple[object, ...]
+    others: dict[bytes, bytes]
+
+
+@lru_cache(maxsize=4096)  # the same contacts, registration after registration
+def comparable(uri: bytes) -> Uri:
+    """A URI to be compared. One that is no SIP URI is the same only as itself, byte by byte."""
+    found = _URI.fullmatch(uri.strip())
+    if found is None:
+        return Uri((uri.strip(),), {})
+    user, colon, password = (found[2] or b"").partition(b":")
+    given = parameters(found[6])
+    known = {_plain(name).lower(): _plain(value).lower() for name, value in given.items()}
+    headers = sorted(
+        (_plain(name).lower(), _plain(value))
+        for name, _, value in (item.partition(b"=") for item in (found[7] or b"").split(b"&"))
+    )
+    telling = (
+        found[1].lower(),
+        None if found[2] is None else _plain(user),
+        _plain(password) if colon else None,
+        _host(found[3]),
+        int(found[5]) if found[5] else None,
+        frozenset(item for item in known.items() if item[0] in _TELLING),
+        tuple(headers),
+    )
+    return Uri(telling, {n: v for n, v in known.items() if n not in _TELLING})
+
+
+def same_uri(one: bytes, other: bytes) -> bool:
+    """Whether two URIs are equivalent by RFC 3261 19.1.4. That is not transitive."""
+    if one == other:
+        return True
+    first, second = comparable(one), comparable(other)
+    return first.telling == second.telling and all(
+        second.others.get(name, value) == value for name, value in first.others.items()
     )
 
 
-def same_uri(a: bytes, b: bytes) -> bool:
-    """Whether two URIs are equivalent (RFC 3261 19.1.4). Of another scheme than sip and sips they
-    are if they are the same bytes."""
-    one, other = parse_uri(a), parse_uri(b)
-    if one is None or other is None:
-        return one is other is None and a == b
-    if one[:5] != other[:5] or one.headers != other.headers:
-        return False
-    both = one.parameters.keys() & other.parameters.keys()
-    if any(one.parameters[name] != other.parameters[name] for name in both):
-        return False
-    return not ((one.parameters.keys() ^ other.parameters.keys()) & _TELLING)
+def same_urn(one: bytes, other: bytes) -> bool:
+    """Whether two URNs are equivalent (RFC 8141 3.1; those of UUIDs in any case, RFC 9562 4)."""
+    return _urn(one) == _urn(other)
+
+
+def _urn(urn: bytes) -> bytes:
+    low = urn.strip(b" <>").lower()
+    if low.startswith(b"urn:uuid:"):
+        return low
+    scheme, _, rest = urn.strip(b" <>").partition(b":")
+    kind, _, name = rest.partition(b":")
+    return b":".join((scheme.lower(), kind.lower(), name))
+
+
+def _plain(text: bytes) -> bytes:
+    """Escapes undone but for reserved characters, which stay in capitals."""
+    if text.find(b"%") < 0:
+        return text
+    return _HEX.sub(_unescaped, text)
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    char = bytes.fromhex(found[1].decode())
+    return found[0].upper() if _RESERVED.find(char) >= 0 else char
+
+
+def _host(host: bytes) -> str:
+    name = host.decode("latin-1").lower().rstrip(".")
+    try:
+        return str(ip_address(name.strip("[]")))
+    except ValueError:
+        return name

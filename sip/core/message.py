@@ -20,10 +20,10 @@ import cython
 from sip.core import strict
 from sip.core.grammar import (
     has_gap,
-    name_addr,
+    is_sip_uri,
     param,
-    parse_uri,
     same,
+    span_of,
     split,
     trimmed,
     unsigned,
@@ -508,11 +508,11 @@ class Message:
     def _addresses(self) -> None:
         # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
         # 3.1.2.15).
-        span = name_addr(self.sender)
+        span = span_of(self.sender)
         if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "From")
         self.from_tag = param(self.sender, span[2], b"tag")
-        span = name_addr(self.to)
+        span = span_of(self.to)
         if span[1] == 0 or seek(self.to, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "To")
         self.to_tag = param(self.to, span[2], b"tag")
@@ -612,11 +612,11 @@ class Message:
         Record-Route hold SIP URIs with a host (12.1)."""
         if self._contact >= 0:
             uri = self.contact
-            if parse_uri(uri) is None and not _same(uri, 0, min(4, len(uri)), b"tel:"):
+            if not is_sip_uri(uri) and not _same(uri, 0, min(4, len(uri)), b"tel:"):
                 return "Contact"
         for entry in self.record_routes:
-            span = name_addr(entry)
-            if parse_uri(cut(entry, span[0], span[1])) is None:
+            span = span_of(entry)
+            if not is_sip_uri(cut(entry, span[0], span[1])):
                 return "Record-Route"
         return ""
 
@@ -626,7 +626,7 @@ class Message:
         if self._contact < 0:
             return b""
         v: bytes = self._text(self._contact)
-        span = name_addr(v)
+        span = span_of(v)
         return cut(v, span[0], span[1])
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sip.grammar import name_addr, parameters, split_list
+from sip.core.grammar import is_sip_uri, name_addr, parameters, split
 
 _TOKEN = rb"[!%'*+\-.0-9A-Z_`a-z~]+"
 _TEXT = rb'"(?:[^"\\]|\\.)*+"'
@@ -27,10 +27,6 @@ _CREDENTIALS = re.compile(
     rb"(?:(?!(?i:digest)\s)%b\s+\S.*|(?i:digest)\s+%b(?:\s*,\s*%b)*+)" % (_TOKEN, _PAIR, _PAIR)
 )
 _DIALOG = re.compile(rb"[^\s;]+\s*;\s*[^\s;].*")
-_SIP_URI = re.compile(
-    rb"(?i:sips?):(?:[^@\s<>\"]+@)?(?:\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.~-]+)?\]|[\w.-]+)"
-    rb"(?::(?P<port>\d{1,5}))?(?:[;?].*)?"
-)
 _URI = re.compile(rb"(?!(?i:sips?):)[A-Za-z][A-Za-z0-9+.-]*:.+")
 _Q = re.compile(rb"0(?:\.\d{0,3})?|1(?:\.0{0,3})?")
 _HIDE = re.compile(rb";\s*hide\b", re.IGNORECASE)
@@ -53,7 +49,7 @@ def _is_sound(name: bytes, value: bytes) -> bool:
     if name in _LISTS:
         return _EMPTY_ENTRY.match(value) is None
     if name in _ROUTES:
-        return not _HIDE.search(value) and _are_addresses(value, _is_sip_uri)
+        return not _HIDE.search(value) and _are_addresses(value, is_sip_uri)
     if name == b"contact":
         return value == b"*" or _are_addresses(value, _is_uri)
     form = _FORMS.get(name)
@@ -61,7 +57,7 @@ def _is_sound(name: bytes, value: bytes) -> bool:
 
 
 def _are_addresses(value: bytes, is_place: Callable[[bytes], bool]) -> bool:
-    entries = split_list(value)
+    entries = split(value)
     if not entries or _EMPTY_ENTRY.match(value.rpartition(b">")[2] or value) is not None:
         return False
     for entry in entries:
@@ -75,13 +71,8 @@ def _are_addresses(value: bytes, is_place: Callable[[bytes], bool]) -> bool:
     return True
 
 
-def _is_sip_uri(uri: bytes) -> bool:
-    found = _SIP_URI.fullmatch(uri)
-    return found is not None and 0 < int(found["port"] or 5060) < 65536
-
-
 def _is_uri(uri: bytes) -> bool:
-    return _is_sip_uri(uri) or _URI.fullmatch(uri) is not None
+    return is_sip_uri(uri) or _URI.fullmatch(uri) is not None
 
 
 _LISTS = frozenset(b"allow accept supported require unsupported proxy-require allow-events".split())

@@ -18,8 +18,8 @@ from engine.registration import digest
 from engine.telemetry.privacy import cleaner
 from rules.contact import read_contact
 from rules.model import DocumentError
-from sip import bodies, crossing, grammar, headers, privacy, replaces, session
-from sip.core import grammar as core
+from sip import bodies, crossing, headers, privacy, replaces, session
+from sip.core import grammar
 from sip.core.message import Message
 from sip.framing import Frames
 from sip.names import place_of
@@ -168,15 +168,13 @@ def _multipart(value: bytes) -> None:
 
 
 READERS: dict[str, Reader] = {
-    "core.name_addr": core.name_addr,
-    "core.split": core.split,
-    "core.via": lambda v: core.via(b"SIP/2.0/UDP a" + v),
-    "core.parse_uri": core.parse_uri,
-    "core.param": lambda v: core.param(v, 0, b"nothing"),
-    "core.same_uri": lambda v: core.same_uri(b"sip:a@b" + v, b"sip:b@b" + v),
     "grammar.name_addr": grammar.name_addr,
+    "grammar.split": grammar.split,
+    "grammar.via": lambda v: grammar.via(b"SIP/2.0/UDP a" + v),
+    "grammar.is_sip_uri": grammar.is_sip_uri,
+    "grammar.param": lambda v: grammar.param(v, 0, b"nothing"),
+    "grammar.same_uri": lambda v: grammar.same_uri(b"sip:a@b" + v, b"sip:b@b" + v),
     "grammar.parameters": grammar.parameters,
-    "grammar.split_list": grammar.split_list,
     "grammar.user_of": grammar.user_of,
     "grammar.comparable": grammar.comparable.__wrapped__,
     "grammar.uri_headers": grammar.uri_headers,

@@ -8,7 +8,8 @@ import pytest
 
 from rules.contact import read_contact
 from rules.model import DocumentError
-from sip import grammar, headers
+from sip import headers
+from sip.core import grammar
 from sip.core.message import Message
 from tests.sip.core.house import CALLER, PHONE, House, answer, house
 from tests.sip.core.rfc4475 import MESSAGES
