@@ -88,8 +88,8 @@ class Sippy:
 
 
 RENVOI = "renvoi"
-# Renvoi again, on a SIP core of which it is said which.
-CORES: Mapping[str, str] = {"renvoi-own": "own", "renvoi-python": "python", "renvoi-pjsip": ""}
+# Renvoi again, on the build of its SIP core that RENVOI_SIP_CORE names.
+CORES: Mapping[str, str] = {"renvoi-python": "python"}
 PEERS: Mapping[str, Peer] = {
     peer.name: peer
     for peer in (

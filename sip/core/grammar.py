@@ -203,7 +203,7 @@ def parameters(text: bytes) -> dict[bytes, bytes]:
 
 def unquoted(value: bytes) -> bytes:
     """A token as it is, a quoted string without its quotes and escapes."""
-    return _ESCAPED.sub(rb"\1", value[1:-1]) if value[:1] == b'"' else value
+    return _ESCAPED.sub(rb"\1", value[1 : len(value) - 1]) if value[:1] == b'"' else value
 
 
 @cython.ccall

@@ -23,7 +23,7 @@ OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     "PYTHONMALLOC": "malloc",  # so that each object is an allocation of its own
-    "RENVOI_SIP_CORE": "own",
+    "RENVOI_SIP_CORE": "",
 }
 
 

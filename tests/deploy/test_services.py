@@ -60,7 +60,6 @@ def test_the_unit_gives_the_time_that_a_drain_asks_for() -> None:
     text = (DEPLOY / "systemd" / "renvoi.service").read_text()
     for line in ("Type=notify", "KillMode=mixed", "KillSignal=SIGTERM", "Restart=always"):
         assert f"\n{line}\n" in text
-    assert "\nMemoryDenyWriteExecute" not in text  # cffi's callbacks need it
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)

@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 
 import pytest
+import redis
 
+from engine.redis_server import socket_path
 from tests.scenarios import numbers
+from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import START_S, Engine, RedisServer
 from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_voicemail
+
+# As systemd's MemoryDenyWriteExecute confines a service and whatever it starts: PR_SET_MDWE.
+CONFINED = """
+import ctypes, mmap, sys
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    sys.exit("this kernel cannot")
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    sys.exit("memory that can be written and executed was given out")
+except PermissionError:
+    pass
+from engine.cli import main
+sys.exit(main())
+"""
 
 
 async def test_the_first_call_that_is_answered_reaches_its_destination(
@@ -44,3 +63,24 @@ async def test_the_first_call_that_is_answered_reaches_its_destination(
     finally:
         status = engine.stop()
     assert status == 0, engine.log
+
+
+async def test_no_memory_is_written_and_executed(tmp_path: Path) -> None:
+    """By workers, their supervisor and the embedded Redis: the unit forbids it."""
+    crew = Crew(tmp_path, "embedded", 2)
+    crew.program = ["-c", CONFINED]
+    crew.start()
+    try:
+        with redis.Redis(unix_socket_path=str(socket_path(tmp_path / "data"))) as client:
+            theatre = Theatre(crew, client, tmp_path)
+            async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+                line, phone = await stage.line_with_phone()
+                call = await stage.call(line)
+                ring = await phone.incoming()
+                await connect(call, ring)
+                await part(call, ring)
+                await stage.ended(call.call_id, outcome="answered")
+    finally:
+        status = crew.stop()
+    assert status == 0, crew.log
+    assert not crew.complaints()
