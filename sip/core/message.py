@@ -455,7 +455,7 @@ class Message:
             elif kind == RECORD_ROUTE:
                 self._routed = True
             elif kind == CONTENT_TYPE:
-                if self._type >= 0:
+                if self._type >= 0 and self._text(self._type) != cut(data, i, end):
                     self._fail(400, "Content-Type")
                 self._type = n
             elif kind == TIMESTAMP:

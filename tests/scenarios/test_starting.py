@@ -71,7 +71,8 @@ async def test_no_memory_is_written_and_executed(tmp_path: Path) -> None:
     crew.program = ["-c", CONFINED]
     crew.start()
     try:
-        with redis.Redis(unix_socket_path=str(socket_path(tmp_path / "data"))) as client:
+        own = str(socket_path(tmp_path / "data"))
+        with redis.Redis(unix_socket_path=own, decode_responses=True) as client:
             theatre = Theatre(crew, client, tmp_path)
             async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
                 line, phone = await stage.line_with_phone()
