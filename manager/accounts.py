@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import secrets
 import time
+from typing import Any
 
 import msgspec
 from argon2 import PasswordHasher
@@ -24,12 +26,19 @@ _comparing = asyncio.Semaphore(2)
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What Redis keeps of an account, at `manager:account:<name>`. `fleet` None = an operator."""
+    """What Redis keeps of an account, at `manager:account:<name>`. `fleet` None = an operator;
+    `line`: the number of the one line of a user, None = an administrator of the fleet."""
 
     name: str
     fleet: str | None
     password: str
     created: float
+    line: str | None = None
+
+    @property
+    def role(self) -> str:
+        """As `manager.who.Who.role`."""
+        return "operator" if self.fleet is None else "fleet" if self.line is None else "line"
 
     @property
     def stamp(self) -> str:
@@ -43,14 +52,26 @@ def name_of(text: str) -> str | None:
     return name if _NAME.fullmatch(name) else None
 
 
-def make(name: str, fleet: str | None, password: str) -> Account:
+def make(name: str, fleet: str | None, password: str, line: str | None = None) -> Account:
     """A new account. Raises ValueError naming what is wrong with the password."""
-    return Account(name, fleet, hashed(password), time.time())
+    return Account(name, fleet, hashed(password), time.time(), line)
+
+
+def invented() -> str:
+    """A password that nobody has to think up: four times four letters and digits, 80 bits."""
+    alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
+    parts = ("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
+    return "-".join(parts)
+
+
+def fits(password: str) -> bool:
+    """Whether it is neither too short nor too long."""
+    return SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD
 
 
 def hashed(password: str) -> str:
     """Raises ValueError when it is too short or too long."""
-    if not SHORTEST_PASSWORD <= len(password) <= _LONGEST_PASSWORD:
+    if not fits(password):
         raise ValueError(f"expected {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters")
     return _hasher.hash(password)
 
@@ -78,3 +99,30 @@ def _verify(kept: str, password: str) -> bool:
         return _hasher.verify(kept, password)
     except (VerifyMismatchError, InvalidHashError):
         return False
+
+
+# -- in Redis ------------------------------------------------------------------------------------
+
+
+async def every(redis: Any, most: int) -> list[Account]:
+    """The accounts, at most so many."""
+    keys = []
+    async for key in redis.scan_iter(match=PREFIX + "*", count=1000):
+        keys.append(key)
+        if len(keys) == most:
+            break
+    pipe = redis.pipeline(transaction=False)
+    for key in keys:
+        pipe.get(key)
+    raws = await pipe.execute() if keys else []
+    return [account for raw in raws if (account := read(raw)) is not None]
+
+
+async def give_password(redis: Any, name: str, password: str) -> Account | None:
+    """Give an account another password: its sessions end. None when it is gone."""
+    account = read(await redis.get(PREFIX + name))
+    if account is None:
+        return None
+    changed = msgspec.structs.replace(account, password=await asyncio.to_thread(hashed, password))
+    written = await redis.set(PREFIX + name, msgspec.json.encode(changed), xx=True)
+    return changed if written else None

@@ -16,6 +16,7 @@ from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
 from manager.who import FieldError, Refused, Who
+from rules.model import Kind
 from rules.numbers import NumberError
 
 PREFIX = "/api/v1"
@@ -138,11 +139,23 @@ async def get_explanation(call: Call) -> Response:
         except NumberError as error:
             raise Refused([FieldError("from", given, error.problem)]) from None
     told = plain(await call.site.explain(await call.line(), caller))
+    if call.who.line is not None:
+        told = _of_one_line(told, call.who.line)
     if not call.who.operator:
         for stage in told["stages"]:
             stage["steps"] = [_discreet(step) for step in stage["steps"]]
             stage["decision"].pop("uri", None)  # where our servers are
     return answer(told)
+
+
+def _of_one_line(told: dict[str, Any], own: str) -> dict[str, Any]:
+    """What the user of one line may know: of other lines only where a call comes to."""
+    for stage in told["stages"]:
+        if stage["number"] != own:
+            stage["steps"] = []
+            if stage["decision"].get("kind") == Kind.NUMBER:
+                stage["decision"]["number"] = ""
+    return told | {"lines": [facts for facts in told["lines"] if facts["number"] == own]}
 
 
 def _discreet(step: str) -> str:
@@ -157,11 +170,17 @@ async def list_changes(call: Call) -> Response:
         call.site.redis, stored.fleet, stored.number, limit, call.stream_cursor()
     )
     items = [
-        models.Change(c.id, c.at, c.who, c.how, c.line, c.what, c.before, c.after) for c in changes
+        models.Change(c.id, c.at, _who(c, call.who), c.how, c.line, c.what, c.before, c.after)
+        for c in changes
     ]
     return answer(
         models.ChangePage(items, cursor_of(items[-1].id if len(items) == limit else None))
     )
+
+
+def _who(change: audit.Change, who: Who) -> str:
+    """Customers are not told the users of our machines."""
+    return "operator" if change.how == "cli" and not who.operator else change.who
 
 
 # -- the table -----------------------------------------------------------------------------------

@@ -16,8 +16,22 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.config import Config
-from manager import api, bulk, done, editing, pages, problems
+from manager import (
+    api,
+    bulk,
+    choose,
+    done,
+    editing,
+    fleets,
+    history,
+    operate,
+    pages,
+    people,
+    problems,
+)
 from manager.login import LogIn
+from manager.operate import Seeing
+from manager.own import Own
 from manager.site import Site
 from manager.web import Visit, Web, failed
 from manager.who import NotFound
@@ -66,20 +80,33 @@ def build(config: Config, redis_url: str) -> Starlette:
 
 def _pages(site: Site) -> list[BaseRoute]:
     web = Web(site)
-    log_in = LogIn(web)
+    log_in, own, seeing = LogIn(web), Own(web), Seeing(web)
     line, forwards = "/lines/{number}", "/lines/{number}/forwards"
     return [
         Route("/", _home),
         Route("/healthz", partial(_health, site)),
         Route("/login", web.open(log_in.show)),
         Route("/login", web.open(log_in.enter), methods=["POST"]),
-        Route("/logout", web.guarded(log_in.leave), methods=["POST"]),
-        Route("/lines", web.guarded(pages.lines)),
-        Route("/suggest", web.guarded(pages.suggest)),
+        Route("/logout", web.guarded(log_in.leave, reads=True), methods=["POST"]),
+        Route("/account", web.guarded(own.show)),
+        Route("/account", web.guarded(own.change), methods=["POST"]),
+        Route("/fleets", web.guarded(fleets.show, role="operator")),
+        Route("/fleets", web.guarded(fleets.act, role="operator"), methods=["POST"]),
+        Route("/live", web.guarded(operate.live, role="operator")),
+        Route("/registrations", web.guarded(operate.registrations, role="operator")),
+        Route("/changes", web.guarded(operate.changes, role="operator")),
+        Route("/see-as", web.guarded(seeing.begin, role="operator"), methods=["POST"]),
+        Route("/see-as/end", web.guarded(seeing.end, reads=True), methods=["POST"]),
+        Route("/accounts", web.guarded(people.show, role="fleet")),
+        Route("/accounts", web.guarded(people.act, role="fleet"), methods=["POST"]),
+        Route("/lines", web.guarded(choose.lines)),
+        Route("/suggest", web.guarded(choose.suggest)),
         Route(line, web.guarded(pages.line)),
+        Route(line + "/calls", web.guarded(history.page)),
+        Route(line + "/calls.csv", web.guarded(history.download)),
         Route(forwards, web.guarded(editing.edit)),
         Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
-        Route(forwards + "/preview", web.guarded(editing.preview), methods=["POST"]),
+        Route(forwards + "/preview", web.guarded(editing.preview, reads=True), methods=["POST"]),
         Route(forwards + "/done", web.guarded(done.page)),
         Route("/several", web.guarded(bulk.choose)),
         Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),

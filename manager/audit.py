@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
@@ -17,7 +18,12 @@ _ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 async def read(
-    redis: Redis, fleet: str, line: str | None = None, limit: int = 20, before: str = "+"
+    redis: Redis,
+    fleet: str,
+    line: str | None = None,
+    limit: int = 20,
+    before: str = "+",
+    wanted: Callable[[Change], bool] = lambda change: change.what != "seen",
 ) -> list[Change]:
     """The last changes of a fleet, or of one of its lines, newest first, from `before` (an id, not
     included) back. Looks at no more than 5,000 entries."""
@@ -28,7 +34,7 @@ async def read(
         entries = await client.xrevrange(PREFIX + fleet, max=end, count=_READ_AT_ONCE)
         for key, fields in entries:
             change = read_entry(key, fields)
-            if change is not None and line in (None, change.line):
+            if change is not None and line in (None, change.line) and wanted(change):
                 found.append(change)
         seen += len(entries)
         if len(entries) < _READ_AT_ONCE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -12,7 +11,6 @@ import click
 from engine.commands import moments
 from engine.commands.context import (
     Failed,
-    Whole,
     Wrong,
     open_redis,
     read_password,
@@ -22,8 +20,8 @@ from engine.commands.context import (
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
-
-_DAY_S = 86_400
+from manager.token_command import token_group
+from manager.whose import fleet_of, line_of, whose
 
 
 @click.group("manager", invoke_without_command=True, short_help="The customer's page and REST API.")
@@ -35,6 +33,7 @@ def manager_group(context: click.Context, config: Config) -> int | None:
     \b
     Examples:
       renvoi manager account add marie --fleet acme     asks for the password
+      renvoi manager account add paul --fleet acme --line 0972101001
       renvoi manager account add support --operator
       renvoi manager token add crm --fleet acme         prints the token, once
       renvoi manager --config /etc/renvoi.yaml
@@ -59,25 +58,6 @@ def manager_group(context: click.Context, config: Config) -> int | None:
         log.close()
 
 
-def _whose(command: Any) -> Any:
-    """Adds --fleet F, --new-fleet and --operator."""
-    command = click.option("--operator", is_flag=True, help="For all fleets.")(command)
-    command = click.option(
-        "--new-fleet", is_flag=True, help="F has no line yet, and no document."
-    )(command)
-    return click.option(
-        "--fleet", metavar="F", help="The fleet whose lines it may see and change."
-    )(command)
-
-
-def _fleet(fleet: str | None, operator: bool) -> str | None:
-    if operator == (fleet is not None):
-        raise Wrong("--fleet: give either --fleet F or --operator")
-    if fleet == "":
-        raise Wrong("--fleet: expected the name of a fleet (got '')")
-    return fleet
-
-
 @manager_group.group("account")
 def account_group() -> None:
     """Accounts that log in to the page.
@@ -91,27 +71,34 @@ def account_group() -> None:
 
 @account_group.command("add")
 @click.argument("name")
-@_whose
+@whose
 @with_config
 def add_account(
-    name: str, fleet: str | None, new_fleet: bool, operator: bool, config: Config
+    name: str,
+    fleet: str | None,
+    new_fleet: bool,
+    line: str | None,
+    operator: bool,
+    config: Config,
 ) -> None:
     """Make the account NAME; its password is asked for, or read from standard input."""
     import msgspec
 
     from manager import accounts
 
-    of, known = _fleet(fleet, operator), _name(name)
+    of, known = fleet_of(fleet, operator), _name(name)
     with open_redis(config) as client:
         if of is not None and not new_fleet:
             require_fleet(client, of, "; --new-fleet if its lines are yet to come")
+        only = line_of(line, of, config, client)
         try:
-            account = accounts.make(known, of, read_password())
+            account = accounts.make(known, of, read_password(), only)
         except ValueError as error:
             raise Wrong(f"password: {error}") from None
         if not client.set(accounts.PREFIX + known, msgspec.json.encode(account), nx=True):
             raise Wrong(f"NAME: there is an account of that name (got {name!r})")
-    click.echo(f"{known}: made, for {f'fleet {of}' if of else 'all fleets (operator)'}")
+    made_for = f"line {only} of fleet {of}" if only else f"fleet {of}" if of else None
+    click.echo(f"{known}: made, for {made_for or 'all fleets (operator)'}")
 
 
 @account_group.command("password")
@@ -149,11 +136,19 @@ def list_accounts(config: Config, as_json: bool) -> None:
         raws: Any = client.mget(keys) if keys else []
     found = [account for raw in raws if (account := accounts.read(raw))]
     if as_json:
-        print_json([{"name": a.name, "fleet": a.fleet, "created": a.created} for a in found])
+        print_json(
+            [
+                {"name": a.name, "fleet": a.fleet, "line": a.line, "created": a.created}
+                for a in found
+            ]
+        )
         return
     zone = ZoneInfo(config.numbering.timezone)
-    rows = [[a.name, a.fleet or "all (operator)", moments.day(a.created, zone)] for a in found]
-    print_table(["NAME", "FLEET", moments.head("CREATED", zone)], rows)
+    rows = [
+        [a.name, a.fleet or "all (operator)", a.line or "all", moments.day(a.created, zone)]
+        for a in found
+    ]
+    print_table(["NAME", "FLEET", "LINE", moments.head("CREATED", zone)], rows)
 
 
 @account_group.command("delete")
@@ -179,80 +174,4 @@ def _name(text: str) -> str:
     return name
 
 
-@manager_group.group("token")
-def token_group() -> None:
-    """Tokens with which other systems use the API.
-
-    \b
-    Example:
-      curl -H "Authorization: Bearer $(renvoi manager token add crm --fleet acme)" \\
-        http://127.0.0.1:8080/api/v1/lines
-    """
-
-
-@token_group.command("add")
-@click.argument("name")
-@_whose
-@click.option("--days", type=Whole(1, 36_500, "days"), help="Expires after so many days.")
-@with_config
-def add_token(
-    name: str, fleet: str | None, new_fleet: bool, operator: bool, days: int | None, config: Config
-) -> None:
-    """Make a token called NAME and print it: it is shown this once and kept as a hash only."""
-    import msgspec
-
-    from manager import tokens
-
-    of = _fleet(fleet, operator)
-    if not name.isprintable() or not name.strip():
-        raise Wrong(f"NAME: expected printable text (got {name!r})")
-    expires = None if days is None else time.time() + days * _DAY_S
-    token, text = tokens.make(name, of, expires)
-    with open_redis(config) as client:
-        if of is not None and not new_fleet:
-            require_fleet(client, of, "; --new-fleet if its lines are yet to come")
-        life = None if days is None else days * _DAY_S
-        client.set(tokens.PREFIX + token.id, msgspec.json.encode(token), ex=life)
-    click.echo(text)
-
-
-@token_group.command("list")
-@with_config
-@with_json
-def list_tokens(config: Config, as_json: bool) -> None:
-    """List the tokens, without their secrets."""
-    from manager import tokens
-
-    with open_redis(config) as client:
-        keys = sorted(client.scan_iter(tokens.PREFIX + "*", count=1000))
-        raws: Any = client.mget(keys) if keys else []
-    found = [token for raw in raws if raw and (token := tokens.read(raw))]
-    if as_json:
-        print_json(
-            [
-                {n: getattr(t, n) for n in ("id", "name", "fleet", "created", "expires")}
-                for t in found
-            ]
-        )
-        return
-    zone = ZoneInfo(config.numbering.timezone)
-    rows = [
-        [t.id, t.name, t.fleet or "all (operator)",
-         *(moments.day(unix, zone) for unix in (t.created, t.expires))]
-        for t in found
-    ]  # fmt: skip
-    heads = [moments.head(name, zone) for name in ("CREATED", "EXPIRES")]
-    print_table(["ID", "NAME", "FLEET", *heads], rows)
-
-
-@token_group.command("revoke")
-@click.argument("token_id", metavar="ID")
-@with_config
-def revoke_token(token_id: str, config: Config) -> None:
-    """Revoke a token by its id; it is refused from the next request on."""
-    from manager import tokens
-
-    with open_redis(config) as client:
-        if not client.delete(tokens.PREFIX + token_id):
-            raise Wrong(f"token {token_id}: unknown token")
-    click.echo(f"{token_id}: revoked")
+manager_group.add_command(token_group)

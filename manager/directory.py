@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
 
+from manager.search import Listed, Page, View, by_name, fold
 from manager.who import Who
 from rules import tasks
 from rules.news import News
@@ -27,6 +26,7 @@ from rules.trouble import REDIS_ERRORS
 _PREFIX = b"line:"
 _BATCH = 1000
 _RETRY_S = 0.5
+_BEHIND = "1"
 _FIRST_READ_S = 60.0
 _SEPARATORS = " .-()/\u00a0\u202f"
 
@@ -44,42 +44,6 @@ class _Document(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Document)
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A line as the index knows it. `text`: its label and number, folded, for searching."""
-
-    number: str
-    fleet: str
-    label: str
-    fax: bool
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of a list. `total` counts all that were found, `after` is None on the last page."""
-
-    lines: Sequence[Listed]
-    total: int
-    after: str | None
-
-
-class _View:
-    """The lines of a fleet by number, made once and kept until one of them changes."""
-
-    def __init__(self, lines: Sequence[Listed]) -> None:
-        self.lines = lines
-        self.fax = [line for line in lines if line.fax]
-        self._texts = [line.text for line in lines]
-
-    def having(self, words: Sequence[str]) -> Sequence[Listed]:
-        """Those with every one of the words. Some 100 ns a line: fleets have thousands."""
-        places = [n for n, text in enumerate(self._texts) if words[0] in text]
-        for word in words[1:]:
-            places = [n for n in places if word in self._texts[n]]
-        return [self.lines[n] for n in places]
-
-
 class Directory:
     """The index. `national` gives the digits of a number as they are dialled at home."""
 
@@ -88,7 +52,7 @@ class Directory:
         self._national = national
         self._fleets: dict[str, dict[str, Listed]] = {}
         self._where: dict[str, str] = {}
-        self._views: dict[str | None, _View] = {}
+        self._views: dict[str | None, View] = {}
         self._changed: set[bytes] = set()
         self._all = True
         self._wake = asyncio.Event()
@@ -124,6 +88,14 @@ class Directory:
         line = self._fleets.get(fleet, {}).get(number)
         return line.label if line else ""
 
+    def label_anywhere(self, number: str) -> str:
+        """The same for a line of any fleet, for operators."""
+        return self.label(self._where.get(number, ""), number)
+
+    def count(self, fleet: str) -> int:
+        """How many lines the fleet has."""
+        return len(self._fleets.get(fleet, ()))
+
     def named(self, fleet: str, name: str) -> list[Listed]:
         """The lines of the fleet that have exactly this name, accents and capitals apart."""
         folded = fold(name)
@@ -141,26 +113,40 @@ class Directory:
         after: str = "",
         limit: int = 50,
         fax: bool = False,
+        names_first: bool = False,
     ) -> Page:
-        """Lines by number, those whose label or number has every word; `after` a number.
+        """Lines by number, those whose label or number has every word; `after`: as a page gave it.
 
-        `fleet` None = all that they may see. `fax`: only lines with a fax offer.
+        `fleet` None = all that they may see. `fax`: only lines with a fax offer. `names_first`:
+        those found by their name before those found by their number.
         """
         if fleet is None:
             fleet = who.fleet
-        elif not who.may(fleet):
+        elif not who.may_fleet(fleet):
             return Page((), 0, None)
         view = self._view(fleet)
         found = view.fax if fax else view.lines
+        if who.line is not None:
+            found = [line for line in found if line.number == who.line]
         if wanted := self._wanted(words):
-            if not fax:
+            if not fax and who.line is None:
                 found = view.having(wanted)
             else:
                 found = [line for line in found if all(word in line.text for word in wanted)]
-        start = bisect_right(found, after, key=lambda line: line.number) if after else 0
-        page = found[start : start + limit]
-        more = start + limit < len(found)
-        return Page(page, len(found), page[-1].number if more else None)
+        named = len(found)
+        if wanted and names_first:
+            found, named = by_name(found, wanted)
+        # Behind the names a place begins with a digit: numbers begin with "+".
+        is_behind = after.startswith(_BEHIND)
+        low, high = (named, len(found)) if is_behind else (0, named)
+        start = 0
+        if after:
+            last = after.removeprefix(_BEHIND)
+            start = bisect_right(found, last, low, high, key=lambda line: line.number)
+        page, end = found[start : start + limit], start + limit
+        more = end < len(found)
+        behind = _BEHIND if end > named else ""
+        return Page(page, len(found), behind + page[-1].number if more else None)
 
     def _wanted(self, words: str) -> list[str]:
         digits = "".join(c for c in words if c not in _SEPARATORS)
@@ -170,14 +156,14 @@ class Directory:
             return [digits]  # one number, however it is spaced, is one word
         return fold(words).split()
 
-    def _view(self, fleet: str | None) -> _View:
+    def _view(self, fleet: str | None) -> View:
         view = self._views.get(fleet)
         if view is None:
             if fleet is None:
                 lines = [line for own in self._fleets.values() for line in own.values()]
             else:
                 lines = list(self._fleets.get(fleet, {}).values())
-            view = _View(sorted(lines, key=lambda line: line.number))
+            view = View(sorted(lines, key=lambda line: line.number))
             if fleet is None or fleet in self._fleets:
                 self._views[fleet] = view
         return view
@@ -271,9 +257,3 @@ class Directory:
                 del self._fleets[fleet]
             self._views.pop(fleet, None)
             self._views.pop(None, None)
-
-
-def fold(text: str) -> str:
-    """Lower case without accents, as people search."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(c for c in plain if not unicodedata.combining(c))

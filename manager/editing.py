@@ -17,7 +17,7 @@ from manager.batch import Row, rows_told
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
 from manager.outlook import Outlook
-from manager.pages import forward_told
+from manager.pages import forward_told, who_did
 from manager.undo import Change, change_of
 from manager.web import Visit, see
 from manager.who import Outdated, Refused
@@ -182,7 +182,7 @@ async def _form(
         check=check,
         fax=[line for line in fax.lines if line.number != stored.number],
         own=visit.site.shown.number(stored.number),
-        **{"theirs": None, "change": None, "notice": "", **more},
+        **{"theirs": None, "change": None, "by": "", "notice": "", **more},
     )
 
 
@@ -222,4 +222,5 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
         errors,
         theirs=rows or [(Condition.UNCONDITIONAL, visit.say("no_change"), visit.say("no_change"))],
         change=changes[0] if changes else None,
+        by=who_did(visit, changes[0]) if changes else "",
     )

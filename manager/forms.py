@@ -19,6 +19,7 @@ from rules.numbers import Numbering
 ORDER = (Condition.UNCONDITIONAL, Condition.NO_ANSWER, Condition.BUSY, Condition.UNREACHABLE)
 KINDS = (Kind.VOICEMAIL, Kind.FAX, Kind.NUMBER)
 KEEP, ON, OFF = "keep", "on", "off"
+OWN, OTHER = "own", "other"
 DEFAULT_AFTER_S = 20
 _LONGEST_TYPED = 80
 _LIKE = 3  # names that are offered
@@ -52,6 +53,7 @@ class Choice:
     service: str = Kind.VOICEMAIL
     typed: dict[str, str] = field(default_factory=dict)
     after: str = str(DEFAULT_AFTER_S)
+    box: str = OWN  # whose voicemail
 
     @property
     def on(self) -> bool:
@@ -63,15 +65,19 @@ class Choice:
 
     @property
     def target(self) -> str:
+        if self.service == Kind.VOICEMAIL and self.box == OWN:
+            return ""
         return self.typed.get(self.service, "")
 
 
 def of_line(line: Line, shown: Shown) -> list[Choice]:
     """The form as the line's document has it."""
-    return [_of_forward(c, line.forwards.get(c), shown) for c in ORDER]
+    return [_of_forward(c, line.number, line.forwards.get(c), shown) for c in ORDER]
 
 
-def _of_forward(condition: Condition, forward: Forward | None, shown: Shown) -> Choice:
+def _of_forward(
+    condition: Condition, own: str, forward: Forward | None, shown: Shown
+) -> Choice:
     choice = Choice(condition)
     if forward is None:
         return choice
@@ -79,6 +85,7 @@ def _of_forward(condition: Condition, forward: Forward | None, shown: Shown) -> 
     if forward.to is not None:
         choice.service = forward.to.kind
         choice.typed = {forward.to.kind.value: shown.number(forward.to.number)}
+        choice.box = OWN if forward.to.number == own else OTHER
     if forward.after_s is not None:
         choice.after = str(forward.after_s)
     return choice
@@ -97,6 +104,7 @@ def of_form(fields: Mapping[str, str]) -> list[Choice]:
                 fields.get(f"{condition}-service", "")[:_LONGEST_TYPED],
                 {kind: text.strip() for kind, text in typed.items()},
                 fields.get(f"{condition}-after", "").strip()[:_LONGEST_TYPED],
+                OTHER if fields.get(f"{condition}-box") == OTHER else OWN,
             )
         )
     return choices
@@ -168,7 +176,12 @@ class Wanted:
             return {"on": False}
         number: str | None = choice.target
         if not number:
-            number = own if choice.service == Kind.VOICEMAIL else None
+            is_own = choice.service == Kind.VOICEMAIL and choice.box == OWN
+            number = own if is_own else None
+            if choice.service == Kind.VOICEMAIL and not is_own:
+                name = choice.named(choice.service)
+                errors.append(FormError(name, self._say("error_needed")))
+                number = own
         elif not _looks_like_number(number):
             number = self._by_name(choice, number, who, fleet, errors)
         forward: Document = {"on": True, "to": {"kind": choice.service, "number": number}}
@@ -186,7 +199,7 @@ class Wanted:
         named = self._directory.named(fleet, text)
         if len(named) == 1:
             return named[0].number
-        like = named or self._directory.search(who, fleet, text, limit=_LIKE).lines
+        like = named or self._directory.search(who.colleague, fleet, text, limit=_LIKE).lines
         if like:
             names = ", ".join(
                 f"{line.label} ({self._shown.number(line.number)})" for line in like[:_LIKE]

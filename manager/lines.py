@@ -27,6 +27,8 @@ _ATTEMPTS = 20
 _RESTLESS = "line {} is changed by others all the time"
 
 Document = dict[str, Any]
+# Reads for a decision of the engine, which is shown; never for somebody.
+EVERYBODY = Who("", None, "page")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,16 @@ class Lines:
         found = await self.several(Who("", fleet, "page"), numbers)
         return {number: found[number].line if number in found else None for number in numbers}
 
+    async def any_of(
+        self, fleets: Iterable[str], numbers: Sequence[str]
+    ) -> dict[str, dict[str, Line | None]]:
+        """The same for several fleets at once: by fleet, then by number."""
+        found = [stored.line for stored in (await self.several(EVERYBODY, numbers)).values()]
+        return {
+            fleet: {line.number: line if line.fleet == fleet else None for line in found}
+            for fleet in fleets
+        }
+
     async def change(
         self,
         who: Who,
@@ -140,6 +152,7 @@ class Lines:
 
     async def delete(self, who: Who, number: str, etag: str | None) -> None:
         """Raises NotFound, Broken, Outdated."""
+        who.check_writes()
         for _ in range(_ATTEMPTS):
             raw = await self._raw(number)
             stored = self._let_in(who, number, raw)
@@ -188,7 +201,8 @@ class Lines:
     ) -> Written | None:
         """Check and write; None when somebody else was quicker."""
         line = await self._check(number, stored, document)
-        if not who.may(line.fleet) or (stored and not who.may(stored.fleet)):
+        who.check_writes()
+        if not who.may(line.fleet, number) or (stored and not who.may(stored.fleet, number)):
             raise NotFound(f"line {number}: unknown line")
         document = canonical(document, line)
         if stored is not None and document == stored.document:
@@ -255,12 +269,12 @@ class Lines:
         try:
             line = load_line(raw, number, self._numbering)
         except DocumentError as error:
-            if _fleet_of(raw) is not None and not who.may(_fleet_of(raw) or ""):
+            if _fleet_of(raw) is not None and not who.may(_fleet_of(raw) or "", number):
                 raise unknown from None
             if _fleet_of(raw) is None and not who.operator:
                 raise unknown from None
             raise Broken(f"line {number}: its document is refused: {error}") from None
-        if not who.may(line.fleet):
+        if not who.may(line.fleet, number):
             raise unknown
         try:
             return Stored(line, orjson.loads(raw), etag_of(raw))

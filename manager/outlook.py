@@ -66,8 +66,8 @@ class Teller:
             return say("say_rings")
         if isinstance(first, Reject):
             if first.condition is None:
-                return say("say_refused", end=self._end(first))
-            end = self._end(first)
+                return say("say_refused", end=self.end(first))
+            end = self.end(first)
             return say("say_end", state=self._state(first.condition), end=end[0].lower() + end[1:])
         where = self.places.where(line.fleet, line.number, first.kind, first.number)
         if first.condition is Condition.UNCONDITIONAL:
@@ -111,7 +111,7 @@ class Teller:
             )
             return Step(decision.kind, what, where)
         assert isinstance(decision, Reject)
-        return Step("end", what, self._end(decision), end=True)
+        return Step("end", what, self.end(decision), end=True)
 
     def _rings(self, decision: Ring) -> str:
         if decision.after_s is None:
@@ -126,7 +126,8 @@ class Teller:
             return self._say("step_no_answer")
         return self._say(f"step_{condition}_now")
 
-    def _end(self, decision: Reject) -> str:
+    def end(self, decision: Reject) -> str:
+        """What a caller hears whom nobody answers."""
         if decision.why in ("suspended", "fleet_suspended"):
             return self._say("end_suspended")
         known = decision.condition in (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)

@@ -1,86 +1,18 @@
-"""The pages to choose a line, and to see what it does."""
+"""Call management of one line, and forwards in words."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-import orjson
 from starlette.responses import Response
 
 from manager import audit, records, state
 from manager.around import around
-from manager.lines import Stored
 from manager.web import Visit
 from rules.model import Condition, Destination, Kind, Line
 
-LINES_A_PAGE = 50
-_SUGGESTED = 20
 _CALLS_SHOWN = 10
 _CHANGES_SHOWN = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line in the list. `forwards`: condition and where it leads, of those that are on."""
-
-    line: Line
-    connected: bool
-    forwards: Sequence[tuple[Condition, str]]
-
-
-async def lines(visit: Visit) -> Response:
-    """Choose the line. With `part=list` only the list, for the search while typing."""
-    site, words = visit.site, visit.query("q")
-    fleet = visit.query("fleet") or None
-    page = site.directory.search(visit.who, fleet, words, visit.query("after"), LINES_A_PAGE)
-    numbers = [line.number for line in page.lines]
-    stored, there = await asyncio.gather(
-        site.lines.several(visit.who, numbers), state.registered(site.redis, numbers)
-    )
-    rows = [_row(visit, found, found.number in there) for found in stored.values()]
-    template = "_lines.html" if visit.query("part") == "list" else "lines.html"
-    return visit.page(
-        template,
-        rows=rows,
-        found=page,
-        words=words,
-        after=visit.query("after"),
-        fleet=fleet or "",
-        fleets=site.directory.fleets() if visit.who.operator else [],
-    )
-
-
-def _row(visit: Visit, stored: Stored, connected: bool) -> Row:
-    line = stored.line
-    on = [
-        (c, told(visit, line, f.to)) for c, f in line.forwards.items() if f.on and f.to is not None
-    ]
-    return Row(line, connected, on)
-
-
-async def suggest(visit: Visit) -> Response:
-    """Lines of the fleet for a field of the form, while typing."""
-    own = await visit.site.lines.read(visit.who, visit.query("line"))
-    page = visit.site.directory.search(
-        visit.who,
-        own.fleet,
-        visit.query("q"),
-        limit=_SUGGESTED + 1,
-        fax=visit.query("kind") == Kind.FAX,
-    )
-    shown = visit.site.shown
-    found = [
-        {"number": shown.number(line.number), "label": line.label}
-        for line in page.lines
-        if line.number != own.number or visit.query("kind") == Kind.VOICEMAIL
-    ]
-    return Response(
-        orjson.dumps(found[:_SUGGESTED]),
-        headers={"Cache-Control": "no-store"},
-        media_type="application/json",
-    )
 
 
 async def line(visit: Visit) -> Response:
@@ -102,14 +34,16 @@ async def line(visit: Visit) -> Response:
         month=known.months[own.number],
         purse=known.purse,
         calls=calls,
-        changes=[(change, change_rows(visit, own, change)) for change in changes],
+        changes=[
+            (change, who_did(visit, change), change_rows(visit, own, change)) for change in changes
+        ],
         forwards=summary(visit, own),
         outlook=visit.teller.outlook(own, known, way),
-        called=lambda call: told(visit, own, _destination(call)),
+        called=lambda call: told(visit, own, destination_of(call)),
     )
 
 
-def _destination(met: records.Met) -> Destination:
+def destination_of(met: records.Met) -> Destination:
     """Where a call of the past was forwarded."""
     forward = met.forward
     assert forward is not None
@@ -132,6 +66,13 @@ def summary(visit: Visit, own: Line) -> dict[Condition, str]:
 def told(visit: Visit, own: Line, to: Destination) -> str:
     """Where a forward of the line leads, in words."""
     return visit.places.destination(own, to, visit.site.directory.has(own.fleet, to.number))
+
+
+def who_did(visit: Visit, change: audit.Change) -> str:
+    """Who changed something. Customers are not told the users of our machines."""
+    if change.how == "cli" and not visit.who.operator:
+        return visit.say("by_operator")
+    return change.who
 
 
 def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str, str, str]]:

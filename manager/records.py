@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -17,6 +18,9 @@ from rules.fleets import capped_s
 from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
 
 _READ_AT_ONCE = 500
+_SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
+_LONGEST_CALL_S = 7 * 86_400
+_PLACE = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
 
 
@@ -28,6 +32,31 @@ class Met:
     forward: ForwardRecord | None
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which calls are wanted: received from `start` to before `end` (unix seconds, None = any)."""
+
+    start: float | None = None
+    end: float | None = None
+    wanted: Callable[[Met], bool] = lambda _met: True
+
+    def has(self, call: Met) -> bool:
+        at = call.record.received
+        early = self.start is not None and at < self.start
+        late = self.end is not None and at >= self.end
+        return not early and not late and self.wanted(call)
+
+    @property
+    def first(self) -> str:
+        """Where it begins in the stream: a record is written when its call has ended."""
+        return "-" if self.start is None else str(max(0, int((self.start - _SKEW_S) * 1000)))
+
+    @property
+    def last(self) -> str:
+        """Where it ends."""
+        return "+" if self.end is None else str(max(0, int((self.end + _LONGEST_CALL_S) * 1000)))
+
+
 async def of_line(
     redis: Redis, line: Line, limit: int, before: str = "+"
 ) -> tuple[Sequence[Met], str | None]:
@@ -35,14 +64,22 @@ async def of_line(
 
     `before`: a stream id, not included.
     """
+    return await search(redis, line, limit, before, Span())
+
+
+async def search(
+    redis: Redis, line: Line, limit: int, before: str, span: Span
+) -> tuple[list[Met], str | None]:
+    """The same for those of a span. One request looks at 5,000 entries at most: what was found may
+    be none, while there are older ones."""
     client: Any = redis
     found: list[Met] = []
-    end, seen = before if before == "+" else f"({before}", 0
+    end, seen = span.last if before == "+" else f"({before}", 0
     while seen < _MOST_READ:
-        entries = await client.xrevrange(STREAM, max=end, count=_READ_AT_ONCE)
+        entries = await client.xrevrange(STREAM, max=end, min=span.first, count=_READ_AT_ONCE)
         for key, entry in entries:
             call = met(entry, line)
-            if call is not None:
+            if call is not None and span.has(call):
                 found.append(call)
                 if len(found) == limit:
                     return found, key.decode()
@@ -51,6 +88,11 @@ async def of_line(
             return found, None
         end = f"({entries[-1][0].decode()}"
     return found, end.removeprefix("(")
+
+
+def is_place(text: str) -> bool:
+    """Whether it can be a place in the stream."""
+    return _PLACE.fullmatch(text) is not None
 
 
 def met(entry: dict[bytes, bytes], line: Line) -> Met | None:

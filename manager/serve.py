@@ -18,10 +18,16 @@ from engine.telemetry import log
 from manager.app import build
 from manager.health import Health
 from manager.patience import Patient
+from manager.site import Site
 
 _DRAIN_S = 5
 _KEEP_ALIVE_S = 20
 _BACKLOG = 512
+_NO_ACCOUNT = (
+    "renvoi: nobody has an account yet, so nobody can log in. Make one:\n"
+    "  renvoi manager account add NAME --operator       sees all fleets\n"
+    "  renvoi manager account add NAME --fleet FLEET    a customer's administrator"
+)
 _MOST_REQUESTS = 500  # at once; above it 503
 
 
@@ -53,7 +59,7 @@ def serve(config: Config, redis_url: str) -> int:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_DRAIN_S,
     )
-    server = _Server(options, f"http://{_place(bound)}/")
+    server = _Server(options, app.state.site, f"http://{_place(bound)}/")
     with bound, asyncio.Runner(loop_factory=_loop) as runner:
         runner.run(_run(server, health, bound))
     return 0 if server.started else 1
@@ -74,8 +80,9 @@ async def _run(server: uvicorn.Server, health: Health, bound: socket.socket) -> 
 class _Server(uvicorn.Server):
     """Tells where it listens once it does."""
 
-    def __init__(self, options: uvicorn.Config, url: str) -> None:
+    def __init__(self, options: uvicorn.Config, site: Site, url: str) -> None:
         super().__init__(options)
+        self._site = site
         self._url = url
 
     @contextmanager
@@ -91,6 +98,8 @@ class _Server(uvicorn.Server):
         if self.started:
             log.get_logger("manager").info("manager.start", url=self._url)
             print(f"renvoi: the customer's page on {self._url}", file=sys.stderr, flush=True)
+            if await self._site.without_account():
+                print(_NO_ACCOUNT, file=sys.stderr, flush=True)
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -39,12 +39,15 @@ _log = log.get_logger("manager")
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A session as Redis keeps it. `since` in unix seconds; `stamp` is the account's."""
+    """A session as Redis keeps it. `since` in unix seconds; `stamp` is the account's; `as_fleet`
+    and `as_line`: the customer as whom an operator sees the page."""
 
     account: str
     stamp: str
     csrf: str
     since: float
+    as_fleet: str | None = None
+    as_line: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class Session:
     who: Who
     csrf: str
     key: str
+    kept: Kept
 
 
 class Sessions:
@@ -83,7 +87,10 @@ class Sessions:
         if account is None or account.stamp != kept.stamp or over:
             await self._redis.delete(key)
             return None
-        return Session(Who(account.name, account.fleet, "page"), kept.csrf, key)
+        who = Who(account.name, account.fleet, "page", account.line)
+        if kept.as_fleet is not None and account.fleet is None:
+            who = Who(account.name, kept.as_fleet, "page", kept.as_line, read_only=True)
+        return Session(who, kept.csrf, key, kept)
 
     def had_one(self, request: Request) -> bool:
         """Whether the browser has been given a session, which may have ended."""
@@ -104,12 +111,31 @@ class Sessions:
             return None
         for key in limits:
             await self._redis.eval(_FORGIVE, 1, key)
+        _log.info("login", account=account.name, address=address)
+        return await self.open(account)
+
+    async def open(self, account: accounts.Account) -> str:
+        """A new session of the account; its cookie's value."""
         sid = secrets.token_urlsafe(32)
         kept = Kept(account.name, account.stamp, secrets.token_urlsafe(24), time.time())
         key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
         await self._redis.set(key, msgspec.json.encode(kept), ex=self._config.session_idle_s)
-        _log.info("login", account=account.name, address=address)
         return sid
+
+    async def see_as(self, session: Session, fleet: str | None, line: str | None) -> None:
+        """See the page as this customer does, or as oneself again (`fleet` None)."""
+        kept = msgspec.structs.replace(session.kept, as_fleet=fleet, as_line=line)
+        await self._redis.set(session.key, msgspec.json.encode(kept), keepttl=True, xx=True)
+
+    async def proves(self, request: Request, session: Session, password: str) -> bool:
+        """Whether it is the password of who is logged in. Raises TooMany."""
+        name = session.kept.account
+        limits = await self._count_attempt(name, self.address(request))
+        account = accounts.read(await self._redis.get(accounts.PREFIX + name))
+        right = await accounts.matches(account, password)
+        for key in limits if right else ():
+            await self._redis.eval(_FORGIVE, 1, key)
+        return right
 
     async def log_out(self, session: Session) -> None:
         await self._redis.delete(session.key)

@@ -15,7 +15,7 @@ from engine.changes.acks import Acks, in_force
 from engine.config import Config
 from engine.explain import RefusedLine, Told, UnknownLine, explain_call
 from engine.telemetry import log
-from manager import tokens
+from manager import accounts, tokens
 from manager.calls import Calls
 from manager.directory import Directory
 from manager.lines import Lines, Stored
@@ -67,6 +67,14 @@ class Site:
         client: Any = self.redis
         await client.ping()
 
+    async def without_account(self) -> bool:
+        """Whether there is no account to log in with; False when Redis cannot be asked."""
+        client: Any = self.redis
+        try:
+            return not await accounts.every(client, 1)
+        except REDIS_ERRORS:
+            return False
+
     def number(self, text: str) -> str:
         """E.164 of a number in a path. Raises NotFound: no line has a number that is none."""
         try:
@@ -102,4 +110,4 @@ class Site:
         token = tokens.read(raw) if raw else None
         if token is None or not tokens.matches(token, parts[1], time.time()):
             raise Unauthenticated("the token is not known, or it is revoked or expired")
-        return Who(token.name, token.fleet, "api")
+        return Who(token.name, token.fleet, "api", token.line)

@@ -32,6 +32,29 @@ async def of_line(redis: Redis, line: Line) -> State:
     return State(contacts, calls)
 
 
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a list needs to know of a line. `calls` that count on it, 0 for one without a limit."""
+
+    registered: bool
+    calls: int
+
+
+async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
+    """By number, asked in one go."""
+    pipe: Any = redis.pipeline(transaction=False)
+    now = time.time()
+    for line in lines:
+        pipe.zcount(f"reg:{line.number}", f"({now}", "+inf")
+        pipe.zcount(f"live:{line.number}", f"({now}", "+inf")
+    counts = await pipe.execute() if lines else []
+    pairs = zip(lines, counts[::2], counts[1::2], strict=True)
+    return {
+        line.number: Now(bool(contacts), 0 if line.max_calls is None else int(calls))
+        for line, contacts, calls in pairs
+    }
+
+
 async def registered(redis: Redis, numbers: Sequence[str]) -> set[str]:
     """Those of the lines that have a live registration, asked in one go."""
     pipe: Any = redis.pipeline(transaction=False)

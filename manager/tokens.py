@@ -26,12 +26,15 @@ class Token(msgspec.Struct, frozen=True):
     sha256: str
     created: float
     expires: float | None = None
+    line: str | None = None
 
 
-def make(name: str, fleet: str | None, expires: float | None = None) -> tuple[Token, str]:
+def make(
+    name: str, fleet: str | None, expires: float | None = None, line: str | None = None
+) -> tuple[Token, str]:
     """A new token: what to keep, and the text to hand over."""
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
-    kept = Token(identity, name, fleet, _hash(secret), time.time(), expires)
+    kept = Token(identity, name, fleet, _hash(secret), time.time(), expires, line)
     return kept, f"{_SCHEME}_{identity}_{secret}"
 
 

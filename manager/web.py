@@ -20,7 +20,7 @@ from manager.places import Places
 from manager.sessions import Session, Sessions
 from manager.shown import duration
 from manager.site import Site
-from manager.who import BadRequest, Failure, Forbidden, Who
+from manager.who import ROLES, BadRequest, Failure, Forbidden, NotFound, Who
 from manager.words import LANGUAGES, Say, preferred, speaker
 
 _LARGEST_FORM = 131_072
@@ -28,6 +28,8 @@ _MOST_FIELDS = 2_000
 _LANGUAGE = "renvoi_lang"
 _YEAR_S = 31_536_000
 _HERE = Path(__file__).parent
+# Who may see a page that is for this role.
+_MAY = {"operator": {"operator"}, "fleet": {"operator", "fleet"}, "line": set(ROLES)}
 _log = log.get_logger("manager")
 
 _templates = Environment(
@@ -65,7 +67,8 @@ class Visit:
 
     @property
     def places(self) -> Places:
-        return Places(self.say, self.site.shown, self.site.directory.label)
+        discreet = self.session is not None and self.session.who.line is not None
+        return Places(self.say, self.site.shown, self.site.directory.label, discreet)
 
     @property
     def teller(self) -> Teller:
@@ -129,14 +132,28 @@ class Web:
         return self._endpoint(handler, public=True)
 
     def guarded(
-        self, handler: Handler, keeps: bool = False
+        self,
+        handler: Handler,
+        role: str = "line",
+        keeps: bool = False,
+        reads: bool = False,
     ) -> Callable[[Request], Awaitable[Response]]:
-        """For who is logged in; a form that is sent must be ours. `keeps`: what was typed into it
-        outlives the session."""
-        return self._endpoint(handler, public=False, keeps=keeps)
+        """For who is logged in; a form that is sent must be ours.
+
+        Args:
+            role: "operator"; "fleet" for administrators of a fleet too; "line" for everybody.
+            keeps: what was typed into the form outlives the session.
+            reads: the form changes nothing, so that who may only look may send it.
+        """
+        return self._endpoint(handler, False, role, keeps, reads)
 
     def _endpoint(
-        self, handler: Handler, public: bool, keeps: bool = False
+        self,
+        handler: Handler,
+        public: bool,
+        role: str = "line",
+        keeps: bool = False,
+        reads: bool = False,
     ) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
             visit = Visit(self.site, request, self._language(request))
@@ -149,6 +166,10 @@ class Web:
                         return self._no_session(visit, keeps)
                     if request.method == "POST":
                         self.sessions.check(request, visit.session, visit.fields.get("csrf", ""))
+                        if not reads:
+                            visit.who.check_writes()
+                    if visit.who.role not in _MAY[role]:
+                        raise NotFound("there is no such page")  # as one that does not exist
                 response = await handler(visit)
             except Exception as error:
                 response = failed(visit, error)
@@ -190,8 +211,11 @@ def failed(visit: Visit, error: Exception) -> Response:
         failure.status = 500
     say, status = visit.say, failure.status
     known = status if status in (403, 404, 409, 503) else 403 if status < 500 else 500
+    forbidden = isinstance(failure, Forbidden)
+    read_only = forbidden and visit.session is not None and visit.who.read_only
+    not_ours = say("error_read_only" if read_only else "error_form")
     what = {
-        403: say("error_form") if isinstance(failure, Forbidden) else failure.detail,
+        403: not_ours if forbidden else failure.detail,
         404: say("error_404_what"),
         409: say("error_409_what", detail=failure.detail),
         503: say("error_503_what"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+ROLES = ("operator", "fleet", "line")
+
 
 @dataclass(frozen=True, slots=True)
 class Who:
@@ -13,19 +15,42 @@ class Who:
         name: of the account or token, as the audit log shows it.
         fleet: the one fleet it may see and touch; None = an operator, who may all.
         how: "page" or "api".
+        line: the one line that a user of one line may see and touch; None = all of the fleet.
+        read_only: an operator who sees the page as a customer does, and may change nothing.
     """
 
     name: str
     fleet: str | None
     how: str
+    line: str | None = None
+    read_only: bool = False
 
     @property
     def operator(self) -> bool:
         return self.fleet is None
 
-    def may(self, fleet: str) -> bool:
-        """Whether lines of this fleet exist for them. The one rule of who sees what."""
+    @property
+    def colleague(self) -> Who:
+        """Somebody of the same fleet, for what all its people may know: names and numbers."""
+        return Who(self.name, self.fleet, self.how)
+
+    def may(self, fleet: str, number: str) -> bool:
+        """Whether this line exists for them. The one rule of who sees what."""
+        return self.may_fleet(fleet) and self.line in (None, number)
+
+    def may_fleet(self, fleet: str) -> bool:
+        """Whether this fleet exists for them."""
         return self.fleet is None or self.fleet == fleet
+
+    @property
+    def role(self) -> str:
+        """"operator", "fleet" (its administrator) or "line" (the user of one)."""
+        return "operator" if self.operator else "fleet" if self.line is None else "line"
+
+    def check_writes(self) -> None:
+        """Raises Forbidden."""
+        if self.read_only:
+            raise Forbidden("who sees the page as a customer does may change nothing")
 
 
 @dataclass(frozen=True, slots=True)

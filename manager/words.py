@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from manager.texts import errors, forwards, line, outlook, several, site
+from manager.texts import errors, forwards, line, operating, outlook, people, several, site
 
 LANGUAGES = ("fr", "en")
 Say = Callable[..., str]
 
 # key: (French, English). {names} are filled in; a test compares them between the languages.
-_PARTS = (site, line, forwards, outlook, errors, several)
+_PARTS = (site, line, forwards, outlook, errors, several, people, operating)
 WORDS: dict[str, tuple[str, str]] = {
     key: words for part in _PARTS for key, words in part.WORDS.items()
 }

@@ -59,13 +59,13 @@ def entries(
 
 
 def of_fleet(
-    who: str, name: str, before: bytes | None, after: Mapping[str, Any] | None
+    who: str, name: str, before: bytes | None, after: Mapping[str, Any] | None, how: str = "cli"
 ) -> Entries:
     """The same for a fleet's own document: its cap, its suspension. The entry names no line."""
     was, now = _readable(before), dict(after or {})
     if was == now and (before is None) == (after is None):
         return []
-    return [(PREFIX + name, entry(who, "cli", "", "fleet", *differing(was, now)))]
+    return [(PREFIX + name, entry(who, how, "", "fleet", *differing(was, now)))]
 
 
 def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ class Change:
     who: str
     how: str  # page | api | phone | cli
     line: str
-    what: str  # forwards | line | created | deleted | import | fleet
+    what: str  # forwards | line | created | deleted | import | fleet | account | seen
     before: Json
     after: Json
 

@@ -106,10 +106,17 @@ async def swap(
 
     Raises REDIS_ERRORS.
     """
+    return await swap_key(redis, PREFIX + number, old, new, entries)
+
+
+async def swap_key(
+    redis: Redis, key: str, old: bytes | None, new: bytes | None, entries: audit.Entries
+) -> bool:
+    """The same for the document at any key. Raises REDIS_ERRORS."""
     client: Any = redis
     logs = [log for log, _ in entries]
     apart = isinstance(client, RedisCluster)
-    keys = [PREFIX + number, *([] if apart else logs)]
+    keys = [key, *([] if apart else logs)]
     told = entries[0][1] if entries else {}
     fields = [part for field in told.items() for part in field]
     done = await client.eval(_SWAP, len(keys), *keys, old or b"", new or b"", audit.KEPT, *fields)

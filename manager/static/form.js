@@ -64,6 +64,14 @@ if (form) {
     else place.replaceChildren(part);
   };
 
+  // The bar that stays on a phone shows the badges of what is in the panel.
+  const bar = document.querySelector(".cost-now");
+  const inBar = () => {
+    const badges = [...place.querySelectorAll(".badge")].map((badge) => badge.cloneNode(true));
+    bar?.replaceChildren(...badges.flatMap((badge) => [badge, " "]));
+  };
+  new MutationObserver(inBar).observe(place, { childList: true });
+
   const correct = (isWrong) => {
     const summary = document.getElementById("errors");
     for (const told of form.querySelectorAll(".problem")) {
@@ -103,6 +111,7 @@ if (form) {
       asked?.abort();
       asked = known = null;
       place.classList.add("waiting");
+      bar?.replaceChildren();
       place.querySelector("[name=seen]")?.remove();
       soon();
     };

@@ -13,3 +13,6 @@ const later = (wait, act) => {
 // What went wrong, or what was done, is where reading begins.
 const first = document.querySelector("[data-focus]");
 if (first) first.focus();
+
+// Ticked lines are kept for who ticked them, until something was done with them.
+if (document.querySelector("[data-untick]")) sessionStorage.removeItem("ticked");

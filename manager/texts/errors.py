@@ -11,29 +11,32 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "error_premium": (
         "Les numéros surtaxés ne sont pas possibles.",
-        "Premium numbers are not possible.",
+        "Calls cannot be forwarded to premium-rate numbers.",
     ),
     "error_emergency": (
         "Les numéros d’urgence ne sont pas possibles.",
-        "Emergency numbers are not possible.",
+        "Calls cannot be forwarded to emergency numbers.",
     ),
-    "error_short": ("Les numéros courts ne sont pas possibles.", "Short numbers are not possible."),
+    "error_short": (
+        "Les numéros courts ne sont pas possibles.",
+        "Calls cannot be forwarded to short numbers.",
+    ),
     "error_shared_cost": (
         "Les numéros à coût partagé ne sont pas possibles.",
-        "Shared-cost numbers are not possible.",
+        "Calls cannot be forwarded to shared-cost numbers.",
     ),
     "error_invalid": ("Ce numéro n’est pas attribuable.", "This is not a valid number."),
     "error_country_refused": (
         "Les renvois vers ce pays ne sont pas permis.",
-        "Forwards to this country are not allowed.",
+        "Forwarding to this country is not allowed.",
     ),
     "error_fleet_countries": (
         "Les renvois vers ce pays ne sont pas permis à votre parc.",
-        "Forwards to this country are not allowed to your fleet.",
+        "Your fleet may not forward to this country.",
     ),
     "error_not_fleet": (
         "Ce n’est pas une ligne de votre parc.",
-        "This is not a line of your fleet.",
+        "This is not a line in your fleet.",
     ),
     "error_no_fax": (
         "Cette ligne n’a pas l’offre fax.",
@@ -47,7 +50,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "Modifiée depuis : elle reste comme elle est.",
         "Changed since: it stays as it is.",
     ),
-    "error_needed": ("Indiquez un numéro.", "Give a number."),
+    "error_needed": ("Indiquez un numéro.", "Enter a number."),
     "error_service": ("Choisissez un service.", "Choose a service."),
     "error_no_number": (
         "« {value} » n’est ni un numéro ni le nom d’une ligne.",
@@ -55,16 +58,13 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "error_ambiguous": (
         "Plusieurs lignes s’appellent « {value} » : donnez le numéro. {names}.",
-        "Several lines are called “{value}”: give the number. {names}.",
+        "Several lines are called “{value}”: enter the number. {names}.",
     ),
     "error_partial": (
         "Aucune ligne ne s’appelle « {value} ». Cherchiez-vous {names} ?",
         "No line is called “{value}”. Did you mean {names}?",
     ),
-    "error_too_short": (
-        "Il manque des chiffres à ce numéro.",
-        "This number lacks digits.",
-    ),
+    "error_too_short": ("Il manque des chiffres à ce numéro.", "This number is missing digits."),
     "error_too_long": ("Ce numéro a trop de chiffres.", "This number has too many digits."),
     "error_country": (
         "L’indicatif du pays n’existe pas.",
@@ -72,25 +72,32 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "error_after": (
         "Indiquez un nombre de secondes entre 5 et 60.",
-        "Give a number of seconds from 5 to 60.",
+        "Enter a number of seconds from 5 to 60.",
     ),
     "error_other": ("Refusé : {problem}.", "Refused: {problem}."),
     "error_form": (
         "Ce formulaire est trop ancien ou ne vient pas de cette page. Recommencez.",
-        "This form is too old or did not come from this page. Start again.",
+        "This form is too old, or was not sent from this page. Please start again.",
     ),
-    "error_404": ("Cette page n’existe pas", "There is no such page"),
+    "error_read_only": (
+        "Vous voyez la page comme ce client : rien ne peut être modifié.",
+        "You are seeing the page as this customer does: nothing can be changed.",
+    ),
+    "error_404": ("Cette page n’existe pas", "This page does not exist"),
     "error_404_what": (
-        "Ou bien la ligne n’est pas de votre parc.",
-        "Or the line is not one of your fleet.",
+        "Ou cette ligne n’est pas de votre parc.",
+        "Or this line is not in your fleet.",
     ),
     "error_403": ("Ce n’est pas possible", "This is not possible"),
-    "error_409": ("Cette ligne a besoin de l’assistance", "This line needs the support"),
+    "error_409": (
+        "Contactez l’assistance pour cette ligne",
+        "Please contact support about this line",
+    ),
     "error_409_what": (
         "Ses réglages sont illisibles : {detail}",
         "Its settings cannot be read: {detail}",
     ),
-    "error_503": ("Service momentanément indisponible", "Not available at this moment"),
+    "error_503": ("Service momentanément indisponible", "Temporarily unavailable"),
     "error_503_what": (
         "Rien n’a été modifié. Réessayez dans un instant.",
         "Nothing was changed. Try again in a moment.",

@@ -17,20 +17,20 @@ WORDS: dict[str, tuple[str, str]] = {
         "If the line is unreachable or disconnected",
     ),
     "hint_unconditional": (
-        "La ligne ne sonne pas. L’emporte sur les autres renvois.",
-        "The line does not ring. Wins over the other forwards.",
+        "La ligne ne sonne pas. Ce renvoi l’emporte sur les autres.",
+        "The line does not ring. This overrides the other forwards.",
     ),
     "hint_no_answer": (
         "La ligne sonne d’abord. De 5 à 60 secondes.",
         "The line rings first. 5 to 60 seconds.",
     ),
     "hint_busy": (
-        "Vous êtes déjà en ligne, ou vous refusez l’appel.",
-        "You are on the phone already, or you decline the call.",
+        "Quand vous êtes déjà en ligne, ou que vous refusez l’appel.",
+        "When you are already on the phone, or decline the call.",
     ),
     "hint_unreachable": (
-        "Aucun téléphone n’est connecté : coupure d’internet, par exemple.",
-        "No phone is connected: the internet is cut, for example.",
+        "Quand aucun téléphone n’est connecté : coupure d’internet, par exemple.",
+        "When no phone is connected: an internet outage, for example.",
     ),
     "service": ("Service", "Service"),
     "voicemail": ("Messagerie", "Voicemail"),
@@ -39,9 +39,13 @@ WORDS: dict[str, tuple[str, str]] = {
     "target_voicemail": ("Messagerie de la ligne", "Voicemail of line"),
     "target_fax": ("Ligne fax", "Fax line"),
     "target_number": ("Numéro ou ligne", "Number or line"),
+    "own_box": ("Ma messagerie", "My voicemail"),
+    "own_box_line": ("La messagerie de la ligne", "The line’s own voicemail"),
+    "own_box_each": ("La messagerie de chaque ligne", "Each line’s own voicemail"),
+    "other_box": ("Celle d’une autre ligne", "That of another line"),
     "help_voicemail": (
-        "Cette ligne ou une autre du parc : numéro ou nom. Vide : la messagerie de la ligne.",
-        "This line or another of the fleet: number or name. Empty: the line’s own voicemail.",
+        "Une ligne du parc : numéro ou nom.",
+        "A line of the fleet: number or name.",
     ),
     "help_fax": ("Une ligne du parc avec l’offre fax.", "A line of the fleet with the fax offer."),
     "help_number": (
@@ -53,13 +57,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "check": ("Aperçu", "Preview"),
     "cancel": ("Annuler", "Cancel"),
     "edit": ("Modifier", "Change"),
-    "preview": ("Ce que cela change", "What this does"),
+    "preview": ("Ce que cela change", "What will change"),
     "preview_title": ("Vérifiez, puis validez", "Check, then confirm"),
     "preview_fix": ("Corrigez d’abord ce qui suit :", "Correct this first:"),
-    "preview_same": (
-        "Rien ne change pour l’instant.",
-        "Nothing changes so far.",
-    ),
+    "preview_same": ("Rien ne change pour l’instant.", "Nothing changes yet."),
     "restoring": (
         "Voici les renvois tels qu’ils étaient avant ce changement. "
         "Vérifiez, puis validez : rien n’est encore enregistré.",
@@ -91,56 +92,53 @@ WORDS: dict[str, tuple[str, str]] = {
     "quoted": ("« {text} »", "“{text}”"),
     "conflict_all": (
         "« Tous les appels » l’emporte : {others} n’agiront pas tant qu’il est actif.",
-        "“All calls” wins: {others} will do nothing while it is on.",
+        "“All calls” comes first: {others} will have no effect while it is on.",
     ),
     "conflict_all_one": (
         "« Tous les appels » l’emporte : {others} n’agira pas tant qu’il est actif.",
-        "“All calls” wins: {others} will do nothing while it is on.",
+        "“All calls” comes first: {others} will have no effect while it is on.",
     ),
     "conflict_busy": (
-        "La ligne n’a pas de limite d’appels : elle n’est occupée que si le téléphone le dit.",
-        "The line has no limit of calls: it is busy only when the phone says so.",
+        "Cette ligne n’a pas de limite d’appels simultanés : elle n’est occupée que si le "
+        "téléphone le signale.",
+        "This line has no limit on simultaneous calls: it is busy only when the phone says so.",
     ),
     "conflict_same": (
         "Deux lignes se renvoient l’une à l’autre : {other} renvoie déjà vers cette ligne.",
-        "Two lines forward to one another: {other} already forwards to this line.",
+        "These two lines forward to each other: {other} already forwards to this line.",
     ),
     "cap_empty": (
-        "Le plafond hors forfait du parc est atteint ce mois-ci : "
-        "les renvois hors forfait ou à l’international n’agiront pas.",
-        "The fleet’s cap on calls out of plan is reached this month: "
-        "forwards out of plan or abroad will do nothing.",
+        "Le plafond hors forfait du parc est atteint ce mois-ci : les renvois hors forfait "
+        "ou à l’international ne se feront pas.",
+        "The fleet has used up its out-of-plan cap for this month: forwards out of plan or "
+        "abroad will not happen.",
     ),
-    "cap": ("Hors forfait du parc", "The fleet’s out of plan"),
+    "cap": ("Hors forfait du parc", "Fleet’s out-of-plan cap"),
     "cap_left": ("Il reste {left} sur {cap}", "{left} left of {cap}"),
     "fleet_suspended": ("Le parc est suspendu.", "The fleet is suspended."),
     # in force
     "done_title": ("C’est en vigueur", "It is in force"),
     "done_pending_title": ("C’est enregistré", "It is saved"),
     "done_proof": (
-        "Les {workers} serveurs d’appels l’ont confirmé en {seconds} s. "
-        "La promesse est d’une minute.",
-        "All {workers} call servers confirmed it within {seconds} s. The promise is one minute.",
+        "Les {workers} serveurs d’appels l’ont confirmé en {seconds} s.",
+        "All {workers} call servers confirmed it within {seconds} s.",
     ),
     "done_proof_one": (
-        "Le serveur d’appels l’a confirmé en {seconds} s. La promesse est d’une minute.",
-        "The call server confirmed it within {seconds} s. The promise is one minute.",
+        "Le serveur d’appels l’a confirmé en {seconds} s.",
+        "The call server confirmed it within {seconds} s.",
     ),
     "done_partly": (
-        "{said} serveurs d’appels sur {workers} l’ont confirmé. "
-        "Le changement prend effet dans la minute.",
-        "{said} of {workers} call servers confirmed it. The change takes effect within the minute.",
+        "{said} serveurs d’appels sur {workers} l’ont confirmé. Les autres suivent.",
+        "{said} of {workers} call servers have confirmed it. The others will follow.",
     ),
     "done_nobody": (
-        "Aucun serveur d’appels ne répond en ce moment. "
-        "Le changement prendra effet dès qu’il y en aura un.",
-        "No call server answers at this moment. The change takes effect as soon as one does.",
+        "Aucun serveur d’appels ne répond en ce moment. Le changement prendra effet dès "
+        "qu’il y en aura un.",
+        "No call server is answering at the moment. The change will take effect as soon as "
+        "one does.",
     ),
-    "done_same": (
-        "Ces renvois étaient déjà ceux de la ligne.",
-        "These already were the line’s forwards.",
-    ),
-    "done_look": ("Vérifier de nouveau", "Check again"),
+    "done_same": ("La ligne avait déjà ces renvois.", "The line already had these forwards."),
+    "done_look": ("Vérifier à nouveau", "Check again"),
     "back_line": ("Retour à la ligne", "Back to the line"),
     "back_lines": ("Choisir une autre ligne", "Choose another line"),
     # several people
@@ -149,18 +147,18 @@ WORDS: dict[str, tuple[str, str]] = {
         "This line has just been changed",
     ),
     "changed_by": (
-        "{who} l’a modifiée ({when}) pendant que vous la prépariez. "
-        "Rien de votre saisie n’est enregistré.",
-        "{who} changed it ({when}) while you were at it. Nothing of what you typed is saved.",
+        "{who} l’a modifiée ({when}) pendant que vous la prépariez. Rien de votre saisie "
+        "n’est enregistré.",
+        "{who} changed it ({when}) while you were editing. Nothing you typed has been saved.",
     ),
     "changed_unknown": (
-        "Elle a été modifiée pendant que vous la prépariez. "
-        "Rien de votre saisie n’est enregistré.",
-        "It was changed while you were at it. Nothing of what you typed is saved.",
+        "Elle a été modifiée pendant que vous la prépariez. Rien de votre saisie n’est "
+        "enregistré.",
+        "It was changed while you were editing. Nothing you typed has been saved.",
     ),
     "changed_what": (
         "Comparez. « Valider » remplacera par votre saisie ce qui est maintenant en vigueur.",
-        "Compare. “Confirm” will replace what is now in force by what you typed.",
+        "Compare. “Confirm” will replace what is now in force with what you typed.",
     ),
     "theirs": ("Maintenant", "Now"),
     "yours": ("Votre saisie", "Yours"),

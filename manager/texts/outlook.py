@@ -5,11 +5,11 @@ from __future__ import annotations
 WORDS: dict[str, tuple[str, str]] = {
     # costs
     "cost_free_voicemail": ("Gratuit : messagerie.", "Free: voicemail."),
-    "cost_free_fax": ("Gratuit : fax du parc.", "Free: fax of the fleet."),
+    "cost_free_fax": ("Gratuit : fax du parc.", "Free: a fax line of your fleet."),
     "cost_free_line": ("Gratuit : ligne de votre parc.", "Free: a line of your fleet."),
     "cost_standard": (
         "Au tarif d’un appel ordinaire de cette ligne.",
-        "At the price of an ordinary call of this line.",
+        "At this line’s ordinary call rate.",
     ),
     "cost_deducted": (
         "Déduit de vos {hours} h vers les mobiles : il reste {left} ce mois-ci, "
@@ -31,19 +31,19 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "cost_international": (
         "À l’international : hors forfait, au tarif du pays appelé, mobiles compris.",
-        "Abroad: out of plan, at the price of the country called, mobiles included.",
+        "Abroad: out of plan, at the rate of the country called, mobiles included.",
     ),
     "cost_satellite": (
         "Satellite : hors forfait, au tarif du réseau appelé.",
-        "Satellite: out of plan, at the price of the network called.",
+        "Satellite: out of plan, at the rate of the network called.",
     ),
     "cost_international_network": (
         "Réseau mondial : hors forfait, au tarif du réseau appelé.",
-        "Global network: out of plan, at the price of the network called.",
+        "Global network: out of plan, at the rate of the network called.",
     ),
     "cost_personal": (
         "Numéro personnel : hors forfait, au tarif du service appelé.",
-        "Personal number: out of plan, at the price of the service called.",
+        "Personal number: out of plan, at the rate of the service called.",
     ),
     "onward_all": (
         "La ligne {line} renvoie à son tour tous ses appels vers : {where}. {cost}",
@@ -55,7 +55,7 @@ WORDS: dict[str, tuple[str, str]] = {
     ),
     "onward_no_answer": (
         "Sans réponse, la ligne {line} renvoie à son tour vers : {where}. {cost}",
-        "Without an answer, line {line} in turn forwards to: {where}. {cost}",
+        "If nobody answers, line {line} in turn forwards to: {where}. {cost}",
     ),
     "onward_unreachable": (
         "Si elle est injoignable, la ligne {line} renvoie à son tour vers : {where}. {cost}",
@@ -70,16 +70,17 @@ WORDS: dict[str, tuple[str, str]] = {
         "Line {line} is suspended: the call will be refused.",
     ),
     "warn_unreachable": (
-        "En ce moment, aucun téléphone n’est connecté à la ligne {line} : personne ne répondrait.",
-        "At this moment no phone is connected to line {line}: the call would reach nobody.",
+        "En ce moment, aucun téléphone n’est connecté à la ligne {line} : personne ne "
+        "répondrait.",
+        "No phone is connected to line {line} at the moment: nobody would answer.",
     ),
     "refused": (
         "{what} vers {number} n’agit pas. {why}",
-        "{what} to {number} does nothing. {why}",
+        "{what} to {number} has no effect. {why}",
     ),
     "who_pays": (
         "C’est cette ligne qui paie l’appel renvoyé, quel que soit l’appelant.",
-        "This line pays for the forwarded call, whoever calls.",
+        "This line pays for the forwarded call, whoever is calling.",
     ),
     "free": ("Gratuit", "Free"),
     "standard": ("Ordinaire", "Ordinary"),
@@ -96,28 +97,25 @@ WORDS: dict[str, tuple[str, str]] = {
     "go_line": ("ligne {number}", "line {number}"),
     "go_outside": ("un numéro extérieur", "an outside number"),
     "go_number": ("numéro {number}", "number {number}"),
-    "step_arrives": ("Un appel arrive sur {number}", "A call comes to {number}"),
+    "step_arrives": ("Un appel arrive sur {number}", "A call comes in on {number}"),
     "step_rings": ("La ligne sonne", "The line rings"),
     "step_rings_for": ("La ligne sonne {seconds} s", "The line rings for {seconds} s"),
     "step_all": ("Renvoyé aussitôt", "Forwarded at once"),
-    "step_busy_now": (
-        "La ligne est occupée en ce moment",
-        "The line is busy at this moment",
-    ),
+    "step_busy_now": ("La ligne est occupée en ce moment", "The line is busy at the moment"),
     "step_unreachable_now": (
         "Aucun téléphone n’est connecté en ce moment",
-        "No phone is connected at this moment",
+        "No phone is connected at the moment",
     ),
     "step_busy": ("Si elle est occupée", "If it is busy"),
-    "step_no_answer": ("Sans réponse", "Without an answer"),
+    "step_no_answer": ("Sans réponse", "If nobody answers"),
     "step_unreachable": ("Si elle est injoignable", "If it is unreachable"),
     "step_then": ("Puis, sur {number}", "Then, at {number}"),
     "step_to": ("→ {where}", "→ {where}"),
     "end_busy": ("L’appelant entend « occupé »", "The caller hears “busy”"),
-    "end_no_answer": ("L’appel prend fin sans réponse", "The call ends without an answer"),
+    "end_no_answer": ("L’appel se termine sans réponse", "The call ends unanswered"),
     "end_unreachable": (
-        "L’appelant apprend que la ligne est injoignable",
-        "The caller is told that the line is unreachable",
+        "L’appelant est informé que la ligne est injoignable",
+        "The caller is told that the line cannot be reached",
     ),
     "end_suspended": (
         "La ligne est suspendue : l’appel est refusé",

@@ -95,12 +95,15 @@ def text(answer: Answer) -> str:
     return " ".join(bare.split())
 
 
-def path_of(answer: Answer) -> str:
+def path_of(answer: Answer, otherwise: str | None = None) -> str:
+    """Where an answer leads; `otherwise` when it leads nowhere."""
+    if otherwise is not None and "location" not in answer.headers:
+        return otherwise
     return urlsplit(answer.headers["location"]).path
 
 
-def csrf_of(visitor: Visitor) -> str:
+def csrf_of(visitor: Visitor, path: str = "/account") -> str:
     """The token that the session's forms carry."""
-    token = re.search(r'name="csrf" value="([^"]+)"', visitor.get("/lines").text)
+    token = re.search(r'name="csrf" value="([^"]+)"', visitor.get(path).text)
     assert token is not None
     return token[1]

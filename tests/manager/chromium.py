@@ -63,6 +63,7 @@ class Person:
         language: str = "fr-FR",
         size: dict[str, int] = DESK,
         javascript: bool = True,
+        dark: bool = False,
     ) -> Person:
         viewport: Any = size
         context = await browser.new_context(
@@ -71,6 +72,7 @@ class Person:
             java_script_enabled=javascript,
             has_touch=size is PHONE,
             reduced_motion="reduce",
+            color_scheme="dark" if dark else "light",
         )
         return cls(manager, context, await context.new_page())
 
@@ -117,7 +119,10 @@ class Person:
             folder = Path(SCREENSHOTS)
             folder.mkdir(parents=True, exist_ok=True)
             await self.page.mouse.move(0, 0)
-            await self.page.screenshot(path=folder / f"{name}.png", full_page=True)
+            # A bar that stays would stand in the middle of a page that is longer than the screen.
+            bar = "() => innerWidth < 900 && !!document.querySelector('.stays')"
+            whole = not await self.page.evaluate(bar)
+            await self.page.screenshot(path=folder / f"{name}.png", full_page=whole)
         found = await self.axe()
         assert not found, (name, found)
 

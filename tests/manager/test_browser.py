@@ -100,7 +100,7 @@ WORDS = {
         "all": "Forward all calls to",
         "number": "Number",
         "cost": "Deducted from your 2 h to mobiles: 2 h 00 left",
-        "conflict": "“All calls” wins",
+        "conflict": "“All calls” comes first",
         "validate": "Confirm",
         "done": "It is in force",
         "proof": "The call server confirmed it within 0.",
@@ -152,6 +152,7 @@ async def test_without_javascript(browser: Browser, manager: Manager, stage: Sta
     await page.get_by_role("link", name="Gérer").click()
     await page.check("#unconditional-on")
     await page.check("input[name=unconditional-service][value=voicemail]")
+    await page.check("input[name=unconditional-box][value=other]")
     await page.fill("#unconditional-voicemail", "Atelier")
     await page.get_by_role("button", name="Valider").click()
     await marie.says("Vérifiez, puis validez")
@@ -209,7 +210,8 @@ async def test_on_a_phone(browser: Browser, manager: Manager, stage: Stage) -> N
     await page.get_by_role("link", name="Gérer").tap()
     await page.locator("#unconditional-on").tap()
     await page.locator("input[name=unconditional-service][value=fax]").tap()
-    await page.select_option("#unconditional-fax", label="09 72 10 10 03 – Télécopie")
+    chosen = page.locator("#unconditional-fax option:checked")
+    await expect(chosen).to_have_text("09 72 10 10 03 – Télécopie")  # the only one
     await marie.says("Gratuit : fax du parc.")
     wide = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert not await page.evaluate(wide), "it scrolls sideways"
@@ -219,6 +221,27 @@ async def test_on_a_phone(browser: Browser, manager: Manager, stage: Stage) -> N
     await marie.shown("phone-4-done")
     await goes_to(stage, "fax", FAX)
     await marie.leave()
+
+
+async def test_an_operator_sees_a_live_call(
+    browser: Browser, manager: Manager, stage: Stage, client: redis.Redis
+) -> None:
+    support = await Person.sit_down(browser, manager)
+    await support.log_in("support")
+    write(client, LINE, label="Accueil", forwards={"unconditional": {
+        "on": True, "to": {"kind": "number", "number": MOBILE},
+    }})  # fmt: skip
+    call = await stage.call(LINE, caller=CALLER)
+    arrived = await stage.server("number").incoming(MOBILE)
+    arrived.respond(200)
+    answer = await call.final()
+    call.ack(answer)
+    await support.go("/live")
+    row = support.page.get_by_role("row", name="01 40 00 00 01")
+    await expect(row).to_contain_text("09 72 10 10 01 Accueil")
+    await expect(row).to_contain_text(TYPED)
+    await call.hang_up()
+    await support.leave()
 
 
 REFUSALS = [
@@ -244,6 +267,8 @@ async def test_every_refusal_at_its_field(
         await marie.go(f"/lines/{LINE}/forwards")
         await page.check("#busy-on")
         await page.check(f"input[name=busy-service][value={service}]")
+        if service == "voicemail":
+            await page.check("input[name=busy-box][value=other]")
         field = page.locator(f"#busy-{service}")
         await field.fill(typed)
         await page.get_by_role("button", name="Valider").click()

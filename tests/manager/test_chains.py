@@ -110,6 +110,7 @@ def test_what_was_not_shown_is_not_written(marie: Visitor, client: redis.Redis) 
 @pytest.mark.parametrize("service", ["number", "voicemail", "fax"])
 def test_a_part_of_a_name_picks_no_line(marie: Visitor, client: redis.Redis, service: str) -> None:
     fields = {"busy__on": "on", "busy__service": service, f"busy__{service}": "poste"}
+    fields["busy__box"] = "other"
     answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
     assert answer.status == 422
     said = "Aucune ligne ne s’appelle « poste ». Cherchiez-vous Poste du dépôt (09 72 10 10 04) ?"
@@ -121,6 +122,7 @@ def test_the_whole_name_is_taken_and_stands_beside_the_number(
     marie: Visitor, client: redis.Redis
 ) -> None:
     fields = {"busy__on": "on", "busy__service": "voicemail", "busy__voicemail": "poste DU depot"}
+    fields["busy__box"] = "other"
     check = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
     shown = "messagerie du 09 72 10 10 04 (Poste du dépôt)"
     assert shown in text(check)

@@ -103,6 +103,25 @@ def test_wrong_commands_are_one_line_and_2(
     assert not said.out
 
 
+def test_without_an_account_it_says_how_to_make_one(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    server.start()
+    manager = Manager(tmp_path, server.url)
+    try:
+        manager.start()
+        soon(lambda: "renvoi manager account add NAME --operator" in manager.log)
+        manager.stop()
+        manager.command("manager", "account", "add", "support", "--operator", typed=PASSWORD)
+        before = len(manager.log)
+        manager.start()
+        soon(lambda: "the customer's page on" in manager.log[before:])
+        manager.command("manager", "account", "list")  # time for more to be said
+        assert "account add" not in manager.log[before:]
+    finally:
+        manager.stop()
+        server.stop()
+
+
 def test_a_port_in_use_is_one_line_and_1(manager: Manager) -> None:
     done = manager.command("manager")
     assert done.returncode == 1

@@ -253,6 +253,7 @@ def test_refusals_at_the_field_with_what_was_typed(
 ) -> None:
     before = client.get(f"line:{LINE}")
     fields = {"busy__on": "on", "busy__service": service, f"busy__{service}": typed}
+    fields["busy__box"] = "other"
     answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
     assert answer.status == 422
     assert problem in text(answer)
@@ -385,7 +386,11 @@ def test_a_stored_target_that_is_refused_is_told_above_all(
 
 def test_all_calls_win_over_the_others(marie: Visitor) -> None:
     fields = {"busy__on": "on", "busy__service": "voicemail", "unconditional__on": "on"}
-    fields |= {"unconditional__service": "voicemail", "unconditional__voicemail": PEER}
+    fields |= {
+        "unconditional__service": "voicemail",
+        "unconditional__box": "other",
+        "unconditional__voicemail": PEER,
+    }
     told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
     assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in told
     assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02 (Atelier)." in told
@@ -450,7 +455,12 @@ def test_two_people_the_second_is_told_and_sees_both(
     support = Visitor(manager)
     support.log_in("support")
     theirs, mine = support.get(FORM), marie.get(FORM)
-    fields = {"busy__on": "on", "busy__service": "voicemail", "busy__voicemail": "09 72 10 10 02"}
+    fields = {
+        "busy__on": "on",
+        "busy__service": "voicemail",
+        "busy__box": "other",
+        "busy__voicemail": "09 72 10 10 02",
+    }
     check = support.submit(theirs, FORM, step="validate", **fields)
     support.submit(check, FORM, step="validate")
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "06 12 34 56 78"}
@@ -471,6 +481,20 @@ def test_changed_between_check_and_valider(marie: Visitor, client: redis.Redis) 
     write(client, LINE, label="Standard")
     assert marie.submit(check, FORM, step="validate").status == 409
     assert "forwards" not in read(client, LINE)
+
+
+def test_a_chosen_voicemail_of_another_line_has_to_be_named(marie: Visitor) -> None:
+    fields = {"busy__on": "on", "busy__service": "voicemail", "busy__box": "other"}
+    answer = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    assert answer.status == 422
+    assert 'id="busy-voicemail-error"' in answer.text
+
+
+def test_the_only_fax_line_is_chosen_already(marie: Visitor, client: redis.Redis) -> None:
+    fields = {"busy__on": "on", "busy__service": "fax"}
+    check = marie.submit(marie.get(FORM), FORM, step="validate", **fields)
+    marie.submit(check, FORM, step="validate")
+    assert read(client, LINE)["forwards"]["busy"]["to"] == {"kind": "fax", "number": FAX}
 
 
 def test_several_lines(marie: Visitor, client: redis.Redis) -> None:

@@ -1,0 +1,110 @@
+"""Fleets for operators: their lines, caps and suspension, and what they have used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from engine.changes import audit
+from engine.changes.change import swap_key
+from manager import records
+from manager.records import Purse
+from manager.search import fold
+from manager.web import Visit, see
+from manager.who import BadRequest, NotFound, Unavailable
+from rules.fleet import FLEET, Fleet, check_fleet, is_name, load_fleet
+from rules.model import DocumentError
+
+_MOST = 200
+_ATTEMPTS = 20
+_LONGEST_CAP_H = 250_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A fleet. `broken`: why its document is refused, "" when it is not."""
+
+    name: str
+    label: str
+    lines: int
+    purse: Purse
+    broken: str
+
+
+async def show(visit: Visit) -> Response:
+    return await _page(visit)
+
+
+async def act(visit: Visit) -> Response:
+    """Suspend a fleet, end that, or give it another cap."""
+    name, step = visit.fields.get("fleet", ""), visit.fields.get("step")
+    if name not in visit.site.directory.fleets() and not await visit.redis.exists(FLEET + name):
+        raise NotFound("no such fleet")
+    if not is_name(name):
+        raise BadRequest("a fleet of this name can have no document")
+    if step in ("suspend", "resume"):
+        await _change(visit, name, lambda document: document | {"suspended": step == "suspend"})
+    elif step == "cap":
+        typed = visit.fields.get("cap", "").strip().replace(",", ".")
+        try:
+            hours = float(typed) if typed else None
+            if hours is not None and not 0 <= hours <= _LONGEST_CAP_H:
+                raise ValueError
+        except ValueError:
+            return await _page(visit, wrong=name)
+        seconds = None if hours is None else round(hours * 3600)
+        await _change(visit, name, lambda document: document | {"cap_seconds": seconds})
+    return see("/fleets")
+
+
+async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
+    """Raises BadRequest: its document is refused, and is not written over."""
+    for _ in range(_ATTEMPTS):
+        raw = await visit.redis.get(FLEET + name)
+        try:
+            if raw is not None:
+                load_fleet(raw, name)
+            document = edit(orjson.loads(raw) if raw else {"name": name})
+            check_fleet(document, name)
+        except DocumentError as error:
+            raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
+        told = audit.of_fleet(visit.who.name, name, raw, document, "page")
+        if await swap_key(visit.redis, FLEET + name, raw, orjson.dumps(document), told):
+            return
+    raise Unavailable(f"fleet {name} is changed by others all the time")
+
+
+async def _page(visit: Visit, wrong: str = "") -> Response:
+    names = set(visit.site.directory.fleets())
+    async for key in visit.redis.scan_iter(match=FLEET + "*", count=1000):
+        names.add(key.decode("utf-8", "replace").removeprefix(FLEET))
+    words = visit.query("q")
+    found = sorted(name for name in names if fold(words) in fold(name))
+    rows = await asyncio.gather(*(_row(visit, name) for name in found[:_MOST]))
+    return visit.page(
+        "fleets.html",
+        422 if wrong else 200,
+        rows=rows,
+        words=words,
+        total=len(found),
+        most=_MOST,
+        wrong=wrong,
+    )
+
+
+async def _row(visit: Visit, name: str) -> Row:
+    raw, purse = await asyncio.gather(
+        visit.redis.get(FLEET + name), records.purse(visit.redis, name, visit.site.zone)
+    )
+    fleet, broken = Fleet(name), ""
+    try:
+        fleet = load_fleet(raw, name) if raw else fleet
+    except DocumentError as error:
+        broken = str(error)
+    lines = visit.site.directory.count(name)
+    return Row(name, fleet.label, lines, purse, broken)

@@ -1,0 +1,111 @@
+"""The list of lines: where calls go now, and what is found first."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from tests.manager.browser import PASSWORD, Visitor, path_of, text
+from tests.manager.site import Json, Manager, write
+
+LINE, PEER, TWELVE, ALONE = (f"+3397210{n}" for n in ("1001", "1002", "1050", "2001"))
+OWN_BOX = {"kind": "voicemail", "number": LINE}
+
+
+@pytest.fixture(scope="module")
+def marie(manager: Manager) -> Visitor:
+    for name, fleet in (("marie", "acme"), ("solo", "alone")):
+        manager.command("manager", "account", "add", name, "--fleet", fleet, typed=PASSWORD + "\n")
+    visitor = Visitor(manager)
+    assert visitor.log_in("marie").status == 200
+    return visitor
+
+
+@pytest.fixture(autouse=True)
+def lines(client: redis.Redis) -> None:
+    for key in [*client.scan_iter("line:*"), *client.scan_iter("reg:*"), *client.scan_iter("fl*")]:
+        client.delete(key)
+    write(client, PEER, label="Atelier")
+
+
+def row(marie: Visitor, client: redis.Redis, forwards: Json, **line: Any) -> str:
+    """What the list says of the line."""
+    write(client, LINE, label="Accueil", forwards=forwards, **line)
+    deadline = time.monotonic() + 5
+    while "Accueil" not in (page := marie.get("/lines")).text:
+        assert time.monotonic() < deadline
+    rows = page.text.split("<tr>")
+    return text(replace(page, text=next(row for row in rows if "Accueil" in row)))
+
+
+def to(number: str) -> Json:
+    return {"on": True, "to": {"kind": "number", "number": number}}
+
+
+def test_it_says_where_calls_go_now(marie: Visitor, client: redis.Redis) -> None:
+    client.zadd(f"reg:{LINE}", {"sip:a@127.0.0.1:9": time.time() + 600})
+    forwards = {"unconditional": to(PEER), "busy": {"on": True, "to": OWN_BOX}}
+    told = row(marie, client, forwards)
+    assert "→ ligne 09 72 10 10 02 (Atelier) Tous les appels" in told
+    assert "Au repos : Occupée" in told
+    forwards["unconditional"]["on"] = False
+    told = row(marie, client, forwards)
+    assert "La ligne sonne Occupée → messagerie de la ligne" in told
+    assert "Au repos" not in told
+    client.delete(f"reg:{LINE}")
+    assert "L’appelant est informé que la ligne est injoignable" in row(marie, client, forwards)
+    told = row(marie, client, {"unreachable": to("+33612345678")})
+    assert "→ numéro 06 12 34 56 78 Injoignable" in told
+
+
+def test_it_is_the_engines_own_decision(marie: Visitor, client: redis.Redis) -> None:
+    """Suspended lines and fleets, forwards that do nothing, a line that is busy."""
+    client.zadd(f"reg:{LINE}", {"sip:a@127.0.0.1:9": time.time() + 600})
+    all_calls = {"unconditional": to(PEER)}
+    assert "La ligne est suspendue" in row(marie, client, all_calls, suspended=True)
+    premium = {"unconditional": to("+33899123456")}
+    assert "La ligne sonne" in row(marie, client, premium)
+    client.zadd(f"live:{LINE}", {"call": time.time() + 600})
+    told = row(marie, client, {"busy": to(PEER)}, max_calls=1)
+    assert "→ ligne 09 72 10 10 02 (Atelier) Occupée" in told
+    client.set("fleet:acme", '{"name": "acme", "suspended": true}')
+    assert "La ligne est suspendue" in row(marie, client, all_calls)
+
+
+def test_names_are_found_before_numbers(marie: Visitor, client: redis.Redis) -> None:
+    numbers = [f"+33972101{n:03}" for n in range(200, 270)]
+    for number in numbers:
+        write(client, number, label="Bureau")
+    write(client, TWELVE, label="Poste 12")
+    deadline = time.monotonic() + 5
+    while "71 lignes" not in text(page := marie.get("/lines?q=12")):
+        assert time.monotonic() < deadline
+    found = re.findall(r'class="pick" href="/lines/([^"]+)"', page.text)
+    assert found == [TWELVE, *numbers[:49]]
+    following = re.search(r'rel="next" href="([^"]+)"', page.text)
+    assert following is not None
+    more = marie.get(html.unescape(following[1])).text
+    assert re.findall(r'class="pick" href="/lines/([^"]+)"', more) == numbers[49:]
+
+
+def test_nothing_found_is_one_sentence(marie: Visitor, client: redis.Redis) -> None:
+    row(marie, client, {})
+    assert "Aucune ligne ne correspond à « zzz »." in text(marie.get("/lines?q=zzz"))
+
+
+def test_who_has_one_line_lands_on_it(
+    manager: Manager, marie: Visitor, client: redis.Redis
+) -> None:
+    write(client, ALONE, fleet="alone", label="Solo")
+    solo = Visitor(manager)
+    deadline = time.monotonic() + 5
+    solo.log_in("solo")
+    while path_of(solo.request("GET", "/lines"), otherwise="") != f"/lines/{ALONE}":
+        assert time.monotonic() < deadline
+    assert "Gestion des appels" in text(solo.log_in("solo"))
