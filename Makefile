@@ -22,7 +22,16 @@ FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.14 python3.12 python3.11; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PIP := -m pip --quiet --disable-pip-version-check
-FROM_LOCK := install --only-binary :all: --require-hashes -r
+# What a lock says, by an environment's Python; told package by package, because it takes minutes: in
+# place at a terminal, else a line now and then.
+from_lock = $(1) -m pip --disable-pip-version-check install --progress-bar off --only-binary :all: \
+	--require-hashes -r $(2) | { of=$$(grep -c '^[a-z].*==' $(2)); n=0; line='\n'; every=10; \
+	[ ! -t 2 ] || { line='\r'; every=1; }; \
+	while read -r word rest; do case $$word in \
+		Collecting|Requirement) n=$$((n + 1)); [ $$((n % every)) -ne 0 ] || \
+			printf "renvoi: %d of at most %d packages$$line" $$n $$of >&2;; \
+		Installing) printf "renvoi: %d packages are here, unpacking them\n" $$n >&2;; \
+	esac; done; }
 
 say = echo "renvoi: $(1)" >&2
 as_root = $$([ "$$(id -u)" -eq 0 ] || echo sudo)
@@ -78,13 +87,13 @@ $(READY): requirements.lock pyproject.toml
 	$(VENV)/bin/python -c '$(FITS)' 2>/dev/null || { $(call say,an environment for $$("$$python" \
 		--version) in $(VENV)); "$$python" -m venv --clear $(VENV); }; \
 	$(call say,installing what Renvoi runs with (requirements.lock)); \
-	$(VENV)/bin/python $(PIP) $(FROM_LOCK) requirements.lock; \
+	$(call from_lock,$(VENV)/bin/python,requirements.lock); \
 	$(VENV)/bin/python $(PIP) install --no-deps --no-build-isolation --editable .; \
 	touch $@
 
 $(DEV_READY): requirements-dev.lock $(READY)
 	@$(call say,installing what it is tested with (requirements-dev.lock))
-	@$(VENV)/bin/python $(PIP) $(FROM_LOCK) requirements-dev.lock
+	@set -o pipefail; $(call from_lock,$(VENV)/bin/python,requirements-dev.lock)
 	@touch $@
 
 # Whatever is missing stops nothing: the core then runs as Python, slower, and is compiled as soon
@@ -106,5 +115,5 @@ $(COMPILED): $(CORE) | $(READY)
 $(API_READY): requirements-api.lock $(READY)
 	@$(call say,installing what the API is tested with (requirements-api.lock))
 	@$(VENV)/bin/python -m venv --clear $(API_VENV)
-	@$(API_VENV)/bin/python $(PIP) $(FROM_LOCK) requirements-api.lock
+	@set -o pipefail; $(call from_lock,$(API_VENV)/bin/python,requirements-api.lock)
 	@touch $@

@@ -33,6 +33,8 @@ HOT = ("grammar", "message", "transaction", "udp")
 class Build(build_ext):
     """Builds out of the tree unless a wheel is being made."""
 
+    _built = 0
+
     @property
     def _is_for_wheel(self) -> bool:
         return "bdist_wheel" in self.distribution.command_obj and not self.inplace
@@ -53,6 +55,14 @@ class Build(build_ext):
                 if old.name.endswith(sys.implementation.cache_tag):
                     shutil.rmtree(old)  # of sources that are no more
             made.rename(target)
+
+    def build_extension(self, ext: Extension) -> None:
+        super().build_extension(ext)
+        if not self._is_for_wheel:
+            self._built += 1
+            end = "\r" if sys.stderr.isatty() and self._built < len(self.extensions) else "\n"
+            told = f"renvoi: {self._built} of {len(self.extensions)} modules compiled"
+            print(told, end=end, file=sys.stderr, flush=True)
 
     @staticmethod
     def _forget(made: Path) -> None:

@@ -29,6 +29,42 @@ def test_a_python_that_does_not_fit_is_refused_by_its_version(tmp_path: Path, ve
     assert not (tmp_path / "venv").exists()
 
 
+# Stands for an environment's Python: it fits, and its pip says what pip says.
+PYTHON = """#!/bin/sh
+case "$*" in
+    *"-m pip"*requirements.lock) {pip} ;;
+esac
+"""
+PACKAGES = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do echo Collecting p$n==1; echo '  Using p'; done"
+
+
+def environment(directory: Path, pip: str) -> Path:
+    python = directory / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(PYTHON.format(pip=pip))
+    python.chmod(0o755)
+    return directory / "venv"
+
+
+def test_an_installation_says_how_far_it_is(tmp_path: Path) -> None:
+    venv = environment(tmp_path, f"{PACKAGES}; echo Installing collected packages: p1")
+    done = make("install", f"VENV={venv}")
+    assert done.returncode == 0, done
+    lines = done.stderr.splitlines()
+    assert any(line.startswith("renvoi: 10 of at most ") for line in lines), lines
+    assert "renvoi: 12 packages are here, unpacking them" in lines
+    assert done.stdout == ""
+    assert (venv / ".installed").exists()
+
+
+def test_an_installation_that_fails_is_none(tmp_path: Path) -> None:
+    venv = environment(tmp_path, f"{PACKAGES}; echo 'ERROR: no such package' >&2; exit 1")
+    done = make("install", f"VENV={venv}")
+    assert done.returncode != 0
+    assert "ERROR: no such package" in done.stderr
+    assert not (venv / ".installed").exists()
+
+
 @pytest.mark.parametrize("target", ["run", "install"])
 def test_running_installs_what_running_needs(target: str, tmp_path: Path) -> None:
     told = make("--dry-run", target, f"VENV={tmp_path}/venv").stdout
