@@ -23,15 +23,15 @@ _SIP_URI = re.compile(
     rf"(?i:sips?):(?:[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]+@)?{_HOST}(?::(?P<port>\d{{1,5}}))?"
     r"(?:;[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]*)?"
 )
-_TEXT = r"\"(?:[^\"\\]|\\.)*+\""
+_TEXT = r"\"[^\"\\]*+(?:\\.[^\"\\]*+)*\""
 # A name takes the space behind it, so that there is one way to read each (no value is tried twice).
-_PARAMETER = re.compile(rf";([^;\"=]++)(?:=\s*+(?:({_TEXT})\s*+|([^;\"]*+)))?+")
+_PARAMETER = re.compile(rf";([^;\"=]++)(?:=\s*+(?:({_TEXT})\s*+|([^;\"]*+)))?")
 _NAMED = re.compile(
-    rf"<(?P<uri>[^<>]*)>\s*+(?P<parameters>(?:;[^;\"=]++(?:=\s*+(?:{_TEXT}\s*+|[^;\"]*+))?+)*+)"
+    rf"<(?P<uri>[^<>]*)>\s*+(?P<parameters>(?:;[^;\"=]++(?:=\s*+(?:{_TEXT}\s*+|[^;\"]*+))?)*)"
 )
 # Each hop of a Path is in brackets, so that what is in its URI does not end it.
 _HOP = re.compile(
-    rf"\s*+<([^<>]*)>\s*+(?:;[^;\"=,<>]++(?:=\s*+(?:{_TEXT}\s*+|[^;\",<>]*+))?+)*+(?:,|$)"
+    rf"\s*+<([^<>]*)>\s*+(?:;[^;\"=,<>]++(?:=\s*+(?:{_TEXT}\s*+|[^;\",<>]*+))?)*(?:,|$)"
 )
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 

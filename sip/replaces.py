@@ -35,10 +35,10 @@ NAMING = (b"replaces", b"join", b"target-dialog")
 _TAGS = re.compile(
     rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I
 )
-_BRACKETED = re.compile(rb'("(?:[^"\\]|\\.)*+")|<([^<>?]*+)\?([^<>]*+)>')
+_BRACKETED = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*")|<([^<>?]*+)\?([^<>]*+)>')
 # Where a quote never closes, nothing is quoted: it would be looked for again from each of them.
 _UNQUOTED = re.compile(rb"(?!)()|<([^<>?]*+)\?([^<>]*+)>")
-_CLOSED = re.compile(rb'(?:[^"]|"(?:[^"\\]|\\.)*+")*+')
+_CLOSED = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*")*')
 _BARE = re.compile(rb"\?([^<>;\s]*+)")
 _LONGEST = 512  # bytes of a Call-ID or tag worth looking for
 

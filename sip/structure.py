@@ -18,14 +18,14 @@ from sip.fields import full, shown
 _OPENING = b'"<>[]()\\'
 _PLAIN = bytes(c for c in (9, *range(32, 127), *range(128, 256)) if c not in _OPENING)
 # A whole skeleton: line after line of quoted strings, addresses, IPv6 references and comments.
-_CLOSED = re.compile(rb'(?:(?:"[<>\[\]()]*+"|<(?:[()]|\[\])*+>|\[\]|\(\))*+\r\n)*+')
+_CLOSED = re.compile(rb'(?:(?:"[<>\[\]()]*+"|<(?:[()]++|\[\])*>|\[\]|\(\))*\r\n)*')
 # One line of a header field: the same with its text, and with quoted pairs (RFC 3261 25.1).
 _LINE = re.compile(
-    rb'(?:[^"<\[(]++|"(?:[^"\\]|\\.)*+"|<(?:[^<>"\[]|\[[^\]\[<>"]*+\])*+>|\[[^\]\[<>"]*+\]'
-    rb"|\((?:[^()]|\([^()]*+\))*+\))*+"
+    rb'(?:[^"<\[(]++|"[^"\\]*+(?:\\.[^"\\]*+)*"|<(?:[^<>"\[]++|\[[^\]\[<>"]*+\])*>'
+    rb"|\[[^\]\[<>\"]*+\]|\((?:[^()]++|\([^()]*+\))*\))*"
 )
-_REQUEST_URI = re.compile(rb'(?:[^"<>\[\s]|\[[^\]\[\s]*+\])++')
-_QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*+"')
+_REQUEST_URI = re.compile(rb'(?:[^"<>\[\s]++|\[[^\]\[\s]*+\])+')
+_QUOTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"')
 _NAME = re.compile(rb"[!%'*+\-.0-9A-Z_`a-z~]++[ \t]*+:")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 # A control character may be quoted (RFC 3261 25.1, RFC 4475 3.1.1.2).

@@ -16,7 +16,7 @@ NONCE_LIFE_S = 300
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
 # Each run of letters is looked at once, whatever its length: a phone that is not known yet sent it.
 _FIELD = re.compile(
-    r'(?<![a-zA-Z])([a-zA-Z]++)\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))\s*+(?:,|$)'
+    r'(?<![a-zA-Z])([a-zA-Z]++)\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s,"]++))\s*+(?:,|$)'
 )
 _COUNT = re.compile(r"[0-9a-fA-F]{8}")
 

@@ -14,9 +14,11 @@ from collections.abc import Callable
 from sip.core.grammar import is_sip_uri, name_addr, parameters, split
 
 _TOKEN = rb"[!%'*+\-.0-9A-Z_`a-z~]+"
-_TEXT = rb'"(?:[^"\\]|\\.)*+"'
-_PARAMETERS = rb"(?:\s*;\s*[^;=\s\"]+(?:\s*=\s*(?:%b|[^;\"\s]+))?)*+\s*" % _TEXT
-_COMMENT = rb"(?:\s*\((?:[^()\\]|\\.)*+\))?"
+# Possessive quantifiers stand behind single characters only: Python before 3.11.5, as Debian 12 has
+# it, is wrong about groups (gh-106052). What a group can begin with leaves one way to read it.
+_TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_PARAMETERS = rb"(?:\s*+;\s*+[^;=\s\"]++(?:\s*+=\s*+(?:%b|[^;\"\s]++))?)*\s*+" % _TEXT
+_COMMENT = rb"(?:\s*+\([^()\\]*+(?:\\.[^()\\]*+)*\))?"
 _NUMBER = re.compile(rb"\d+")
 _NUMBER_AND_MORE = re.compile(rb"\d+%b%b" % (_COMMENT, _PARAMETERS))
 _EMPTY_ENTRY = re.compile(rb"\s*,|(?:%b|[^\"])*?,\s*(?:,|$)" % _TEXT)
@@ -24,7 +26,7 @@ _MEDIA = re.compile(rb"%b\s*/\s*%b%b" % (_TOKEN, _TOKEN, _PARAMETERS))
 _WORD = re.compile(rb"%b%b" % (_TOKEN, _PARAMETERS))
 _PAIR = rb"%b\s*=\s*(?:%b|[^\",\s]+)" % (_TOKEN, _TEXT)
 _CREDENTIALS = re.compile(
-    rb"(?:(?!(?i:digest)\s)%b\s+\S.*|(?i:digest)\s+%b(?:\s*,\s*%b)*+)" % (_TOKEN, _PAIR, _PAIR)
+    rb"(?:(?!(?i:digest)\s)%b\s+\S.*|(?i:digest)\s+%b(?:\s*+,\s*+%b)*)" % (_TOKEN, _PAIR, _PAIR)
 )
 _DIALOG = re.compile(rb"[^\s;]+\s*;\s*[^\s;].*")
 _URI = re.compile(rb"(?!(?i:sips?):)[A-Za-z][A-Za-z0-9+.-]*:.+")

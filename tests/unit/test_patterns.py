@@ -1,0 +1,73 @@
+"""Regular expressions mean the same to every Python that Renvoi runs on.
+
+Python before 3.11.5, Debian 12's among them, is wrong about a possessive quantifier behind a group:
+what the group consumed before it failed stays consumed (gh-106052). A header field that opens a
+quoted string and never closes it was taken for sound."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import engine
+import manager
+import rules
+import sip
+
+# What the standard library makes of a pattern; it has no public name.
+parser: Any = importlib.import_module("re._parser")
+constants: Any = importlib.import_module("re._constants")
+ONE_CHARACTER = {constants.LITERAL, constants.NOT_LITERAL, constants.IN, constants.ANY}
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
+    for package in (engine, manager, rules, sip):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(found.name)
+            for name, value in vars(module).items():
+                if isinstance(value, re.Pattern):
+                    yield f"{found.name}.{name}", value
+
+
+def doubtful(parsed: Any) -> list[Any]:
+    """The possessive repeats of a parsed pattern that repeat more than one character, and what is
+    atomic."""
+    found = []
+    for operation, argument in parsed:
+        if operation is constants.POSSESSIVE_REPEAT:
+            repeated = argument[2]
+            if len(repeated) != 1 or repeated[0][0] not in ONE_CHARACTER:
+                found.append(repeated)
+        if operation is constants.ATOMIC_GROUP:
+            found.append(argument)
+        for part in _parts(argument):
+            found += doubtful(part)
+    return found
+
+
+def _parts(argument: Any) -> Iterator[Any]:
+    if isinstance(argument, parser.SubPattern):
+        yield argument
+    elif isinstance(argument, list | tuple):
+        for one in argument:
+            yield from _parts(one)
+
+
+def test_possessive_quantifiers_stand_behind_single_characters() -> None:
+    wrong = {name: pattern.pattern for name, pattern in patterns()
+             if doubtful(parser.parse(pattern.pattern, pattern.flags))}  # fmt: skip
+    assert not wrong
+
+
+@pytest.mark.parametrize("pattern", [r"(?:ab?c)*+", r"x(?:a|(?:b(?:cd)++))", r"(?>ab)", r"(a)?+"])
+def test_a_group_that_is_possessive_is_seen(pattern: str) -> None:
+    assert doubtful(parser.parse(pattern))
+
+
+def test_single_characters_are_no_trouble() -> None:
+    assert not doubtful(parser.parse(r"[ab]*+\s++.?+(?:a[^b]*+)*"))
