@@ -62,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--base", help="compare: a git ref or the path of another checkout")
     made.add_argument("--bench", dest="compared", default="bridged", help="compare: which bench")
     made.add_argument("--keep", action="store_true", help="instructions: make them the baseline")
+    made.add_argument("--caches", action="store_true", help="instructions: and misses of caches")
     made.add_argument("--rounds", type=int, default=5, help="compare: number of pairs")
     return made
 
@@ -110,7 +111,7 @@ def _bench(arguments: list[str]) -> int:
         named = tuple(name for name in options.bench if name != "instructions") or COUNTED
         if unknown := set(named) - {bench.name for bench in STEADY}:
             usage.error(f"instructions: cannot be counted (got {min(unknown)})")
-        count(settings, named, options.base, keep=options.keep)
+        count(settings, named, options.base, keep=options.keep, caches=options.caches)
         return 0
     names = options.bench or (QUICK if options.quick else tuple(BENCHES))
     return _run(names, settings)

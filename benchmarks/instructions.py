@@ -2,8 +2,9 @@
 
 CPU time per call tells what a machine does in its present mood, instructions what the code asks
 for. The figure of a checkout differs by a percent or two from run to run (batches, timers),
-whatever else the machine does. It knows nothing of caches or the kernel: claims of speed rest on
-the other benches.
+whatever else the machine does. It knows nothing of the kernel: claims of speed rest on the other
+benches. With `caches` callgrind simulates those of one core as well: a call meets them cold, and
+code that is twice as large may cost more than code that does twice as much.
 """
 
 from __future__ import annotations
@@ -27,35 +28,49 @@ BASELINE = Path(__file__).with_name("baseline.json")
 COUNTED = ("bridged", "forwarded", "stranger")
 RATE = 2.0  # calls/s: callgrind makes a call some fifty times as slow
 CALLS = 60
-_START_S = 120.0
+_START_S = 600.0
+_CACHES = ("--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=524288,8,64")
+# Where callgrind's totals have them: instructions; misses of the first caches, of code and of data
+# read and written; of the second.
+_INSTRUCTIONS, _CODE, _DATA, _SECOND = (0,), (3,), (4, 5), (6, 7, 8)
 _RECOVER_S = 4.0  # a dump holds the engine up, and it thinks that Redis is away
 
 
 @dataclass(frozen=True)
 class Count:
-    """Instructions per call of one bench; `noise` are the messages that had to be sent twice."""
+    """Instructions per call of one bench; `noise` are the messages that had to be sent twice.
+    `misses` are those of the simulated caches: code, data, and both in the second one."""
 
     bench: str
     per_call: float
     noise: int
+    misses: tuple[float, float, float] | None = None
 
 
-def count(settings: Settings, names: tuple[str, ...], base: str | None, *, keep: bool) -> None:
+def count(
+    settings: Settings, names: tuple[str, ...], base: str | None, *, keep: bool, caches: bool
+) -> None:
     """Count the benches of this checkout; beside them those of `base` (a checkout or git ref), else
-    the kept baseline. `keep` makes them the new baseline."""
+    the kept baseline. `keep` makes them the new baseline, `caches` tells of misses as well."""
     if shutil.which("valgrind") is None:
         raise BenchmarkError("valgrind: not found (Debian package valgrind)")
     before = _kept()
     if base is not None:
         with checkout_of(base) as directory:
-            before = {name: _count(settings, Subject(directory), name) for name in names}
-    now = {name: _count(settings, settings.subject, name) for name in names}
+            subject = Subject(directory, core=settings.subject.core)
+            before = {name: _count(settings, subject, name, caches) for name in names}
+    now = {name: _count(settings, settings.subject, name, caches) for name in names}
     print(f"{'bench':<12} {'instructions/call':>18} {'before':>12} {'ratio':>7}")
     for name, found in now.items():
         known = before.get(name)
         ratio = f"{found.per_call / known.per_call:7.3f}" if known else "      -"
         shown = f"{known.per_call:12,.0f}" if known else f"{'-':>12}"
         print(f"{name:<12} {found.per_call:18,.0f} {shown} {ratio}")
+        for label, counted in (("", found), (" before", known)):
+            if counted is not None and counted.misses is not None:
+                code, data, second = counted.misses
+                print(f"  misses{label}: code {code:,.0f}, data {data:,.0f} of 32 KiB each, "
+                      f"{second:,.0f} of 512 KiB")  # fmt: skip
         if found.noise:
             print(f"{name}: {found.noise} messages were sent again, the figure is too high")
     if keep:
@@ -72,11 +87,11 @@ def _kept() -> dict[str, Count]:
     return {name: Count(name, value, 0) for name, value in kept.items()}
 
 
-def _count(settings: Settings, subject: Subject, name: str) -> Count:
+def _count(settings: Settings, subject: Subject, name: str, caches: bool) -> Count:
     """Instructions under load less those of the same time without, by the number of calls."""
     bench = next(bench for bench in STEADY if bench.name == name)
     calls = settings.calls or CALLS
-    with _rig(settings, subject, bench) as rig:
+    with _rig(settings, subject, bench, caches) as rig:
         meter = _Meter(rig)
         plan = Plan(rate=settings.rate or RATE, calls=calls, **bench.load)  # type: ignore[arg-type]
         meter.lap()
@@ -94,12 +109,19 @@ def _count(settings: Settings, subject: Subject, name: str) -> Count:
         idle = meter.lap()
     if outcome.lost:
         raise BenchmarkError(f"{name}: {outcome.lost} calls were lost: {outcome.errors}")
-    return Count(name, (loaded - idle) / calls, outcome.last.retransmissions)
+    spent = [(one - other) / calls for one, other in zip(loaded, idle, strict=True)]
+
+    def total(places: tuple[int, ...]) -> float:
+        return sum(spent[place] for place in places)
+
+    misses = (total(_CODE), total(_DATA), total(_SECOND)) if caches else None
+    return Count(name, total(_INSTRUCTIONS), outcome.last.retransmissions, misses)
 
 
-def _rig(settings: Settings, subject: Subject, bench: Bench) -> Rig:
+def _rig(settings: Settings, subject: Subject, bench: Bench, caches: bool) -> Rig:
     plain = subject.argv(Path("{config}"))
-    under = ("valgrind", "--tool=callgrind", "--callgrind-out-file=callgrind.out", *plain)
+    tool = ("valgrind", "--tool=callgrind", *(_CACHES if caches else ()))
+    under = (*tool, "--callgrind-out-file=callgrind.out", *plain)
     counted = replace(subject, command=under)
     return Rig(counted, cores=settings.cores, start_s=_START_S, **bench.rig)  # type: ignore[arg-type]
 
@@ -113,13 +135,13 @@ class _Meter:
         self._directory = rig.directory
         self._dumps = 0
 
-    def lap(self) -> int:
-        """Instructions since the last lap."""
+    def lap(self) -> list[int]:
+        """What callgrind counted since the last lap, instructions first."""
         command = ["callgrind_control", "--dump", str(self._pid)]
         subprocess.run(command, check=True, capture_output=True, timeout=60)
         self._dumps += 1
         dump = self._directory / f"callgrind.out.{self._dumps}"
         for line in reversed(dump.read_text(encoding="ascii").splitlines()):
             if line.startswith(("totals:", "summary:")):
-                return int(line.split()[1])
+                return [int(word) for word in line.split()[1:]]
         raise BenchmarkError(f"{dump.name}: holds no total")

@@ -3,8 +3,8 @@
 A parser that looks for the end of a bracket, a comment or a quoted string on later lines sees
 other header fields than one that reads line by line, and so one of the two is deceived. Such a
 message is refused, whatever its header and its method: the next one on its way may be such a
-parser. The common message is judged by one look-up of its skeleton, which is what is left without
-plain characters. What differs is read field by field.
+parser. The common message is passed by one look at its bytes (`grammar.is_closed`). What differs is
+read field by field.
 """
 
 from __future__ import annotations
@@ -15,10 +15,6 @@ from typing import NamedTuple
 
 from sip.fields import full, shown
 
-_OPENING = b'"<>[]()\\'
-_PLAIN = bytes(c for c in (9, *range(32, 127), *range(128, 256)) if c not in _OPENING)
-# A whole skeleton: line after line of quoted strings, addresses, IPv6 references and comments.
-_CLOSED = re.compile(rb'(?:(?:"[<>\[\]()]*+"|<(?:[()]++|\[\])*>|\[\]|\(\))*\r\n)*')
 # One line of a header field: the same with its text, and with quoted pairs (RFC 3261 25.1).
 _LINE = re.compile(
     rb'(?:[^"<\[(]++|"[^"\\]*+(?:\\.[^"\\]*+)*"|<(?:[^<>"\[]++|\[[^\]\[<>"]*+\])*>'
@@ -36,26 +32,12 @@ _ODD_BRACKET = re.compile(rb"\[(?![0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.~-]+)?\])")
 _TEXT = frozenset((b"subject", b"organization", b"user-agent", b"server", b"call-id"))
 # Their IPv6 references become addresses and parts of what is sent.
 _ADDRESSES = frozenset((b"via", b"from", b"to", b"contact", b"route", b"record-route"))
-_SHAPES_KEPT = 4096
-_closed: dict[bytes, bool] = {}  # skeletons that were met
 
 
 class Fault(NamedTuple):
     """What is wrong with a message, as the reason phrase of a 400 has it."""
 
     phrase: bytes
-
-
-def is_closed(raw: bytes) -> bool:
-    """A quick look: each line of the head closes what it opens. False proves nothing."""
-    end = raw.find(b"\r\n\r\n")
-    skeleton = raw[: end + 2].translate(None, _PLAIN)
-    closed = _closed.get(skeleton)
-    if closed is None:
-        closed = _CLOSED.fullmatch(skeleton) is not None
-        if len(_closed) < _SHAPES_KEPT and len(skeleton) < 512:
-            _closed[skeleton] = closed
-    return closed and end >= 0
 
 
 def fault_of(raw: bytes) -> Fault | None:

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from sip import unrelayed
 from sip.core import bye, late
 from sip.core.dialog import Dialog, new_branch, response
+from sip.core.grammar import is_closed
 from sip.core.message import Message
 from sip.core.timers import Wheel
 from sip.core.transaction import Client, Server
 from sip.settings import TooLarge
 from sip.state import ANSWERED, CALLING
-from sip.structure import fault_of, is_closed
+from sip.structure import fault_of
 
 if TYPE_CHECKING:
     from sip.core.door import Door
@@ -164,7 +165,7 @@ class Layer:
         try:
             message = Message(data)
             message.way = way
-            if not is_closed(data) and not message.bad:
+            if not message.bad and not is_closed(data):
                 self._look_closer(message, data)
             if message.bad:
                 self._malformed(message, data, way)

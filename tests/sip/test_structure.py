@@ -2,8 +2,9 @@
 
 import pytest
 
+from sip.core.grammar import is_closed
 from sip.core.message import Message
-from sip.structure import content_length, fault_of, is_closed, with_length
+from sip.structure import content_length, fault_of, with_length
 
 BODY = b"v=0\r\n"
 FIELDS = {

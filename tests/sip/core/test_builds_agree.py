@@ -41,7 +41,7 @@ def told(raw: bytes) -> list[Any]:
         seen += [one.passing(frozenset((b"via", b"x"))), one.values(b"via"), one.names]
     seen += [grammar.name_addr(raw), grammar.via(raw), grammar.split(raw)]
     seen += [grammar.param(raw, 0, b"tag"), grammar.unsigned(raw, 0, len(raw))]
-    seen += [grammar.same_uri(raw, raw[1:])]
+    seen += [grammar.same_uri(raw, raw[1:]), grammar.is_sip_uri(raw), grammar.is_closed(raw)]
     return [repr(part) for part in seen]
 
 

@@ -1,8 +1,11 @@
 """How SIP writes things down (RFC 3261 25, 19.1, 20), by tables."""
 
+import re
 import time
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from sip.core import grammar
 
@@ -342,3 +345,20 @@ def test_no_value_takes_long(value: bytes) -> None:
     grammar.split(value)
     grammar.user_of(value)
     assert time.process_time() - start < 1
+
+
+PLAIN = bytes(c for c in (9, *range(32, 127), *range(128, 256)) if c not in b'"<>[]()\\')
+CLOSED = re.compile(rb'(?:(?:"[<>\[\]()]*"|<(?:[()]|\[\])*>|\[\]|\(\))*\r\n)*')
+MARKS = (b'"', b"<", b">", b"[", b"]", b"(", b")", b"\\", b"&", b"\r\n", b"\r", b"\n", b"a",
+         b"\xff", b"\t", b"\0", b'"a"', b"<a>", b"<[1]>", b"(a)", b"[1]")  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(MARKS), max_size=12).map(b"".join))
+@example(b'To: "a" <sip:a@[::1]&x(y)>;x=[::2] (z)')
+@example(b'"')
+def test_a_line_is_closed_when_what_it_opens_ends_on_it(lines: bytes) -> None:
+    """As the grammar of what is left without plain characters says it."""
+    raw = lines + b"\r\n\r\nbody ["
+    head = raw[: raw.find(b"\r\n\r\n") + 2]
+    assert grammar.is_closed(raw) == (CLOSED.fullmatch(head.translate(None, PLAIN)) is not None)
+    assert not grammar.is_closed(head)  # its end never came
