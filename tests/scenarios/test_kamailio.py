@@ -244,18 +244,29 @@ async def test_who_is_neither_listed_nor_registered_may_not_call(
     assert not phone.heard
 
 
-async def test_nothing_is_relayed_that_belongs_to_no_call(front: Front, stage: Stage) -> None:
+@pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "BYE", "REFER", "ACK"])
+@pytest.mark.parametrize("routes", ["front", "front twice", "front and victim"])
+async def test_nothing_is_relayed_that_belongs_to_no_call(
+    front: Front, stage: Stage, method: str, routes: str
+) -> None:
     """A To tag and a Route make no dialog: Kamailio is no open relay."""
     victim, stranger = await stage.endpoint(), await stage.endpoint()
-    call = stranger.start(
+    own = f"<{front.kamailio.uri}>"
+    listed = {"front": own, "front twice": f"{own}, {own}"}
+    attack = stranger.start(
         front.kamailio.address,
         "x",
-        method="MESSAGE",
+        method=method,
         to=f"<{victim.uri()}>;tag=1",
         uri=victim.uri(),
-        headers=[("Route", f"<{front.kamailio.uri}>")],
+        headers=[("Route", listed.get(routes, f"{own}, <{victim.uri()};lr>"))],
     )
-    await call.receive(403, "MESSAGE")
+    if method != "ACK":
+        assert (await attack.final(method)).code == 403
+    # What was relayed would be there before the answer to this.
+    server = f"sip:{front.kamailio.peer}"
+    probe = stranger.start(front.kamailio.address, "x", method="OPTIONS", uri=server)
+    await probe.receive(200, "OPTIONS")
     assert not victim.heard
 
 
