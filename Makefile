@@ -1,6 +1,7 @@
 # make run    set everything up and serve           make test   set everything up, run all tests
 # make demo   real calls through a real engine      make bench  measure it
 # make lint   ruff and mypy                         make install  only set up
+# make test-servers   beside real telephony servers (Asterisk, Kamailio): root, and a Debian mirror
 # ARGS passes options on:  make run ARGS="--config my.yaml"    make test ARGS="tests/unit -x"
 SHELL := /bin/bash
 ARGS ?=
@@ -42,7 +43,7 @@ apt_install = { $(call say,apt installs $(1)); $(as_root) apt-get update -qq && 
 	-o DPkg::Lock::Timeout=300 $(1) \
 	>/dev/null; }
 
-.PHONY: run test demo bench lint install
+.PHONY: run test test-servers demo bench lint install
 
 run: install
 	$(VENV)/bin/renvoi serve $(ARGS)
@@ -64,6 +65,17 @@ test: install $(DEV_READY) $(API_READY)
 	@[ -f $(AXE) ] || { command -v npm >/dev/null || $(call apt_install,npm); \
 		npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --silent axe-core@4.14.1; }
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
+
+# The servers are in a Debian of their own, in the temp folder, which is kept: ARGS=--rebuild makes it
+# anew, DEBIAN_MIRROR says from where. Where they cannot be had these tests are skipped, and say why.
+test-servers: install $(DEV_READY)
+	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
+	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
+	@command -v baresip >/dev/null || $(call apt_install,baresip-core)
+	@command -v kamailio >/dev/null || [ -x /usr/sbin/kamailio ] || $(call apt_install,kamailio)
+	@command -v debootstrap >/dev/null || [ -x /usr/sbin/debootstrap ] || \
+		$(call apt_install,debootstrap debian-archive-keyring) || true
+	$(VENV)/bin/python -m tests.servers $(ARGS)
 
 demo: install
 	$(VENV)/bin/renvoi demo $(ARGS)

@@ -50,9 +50,9 @@ ctrl_tcp_listen 127.0.0.1:{control}
 class Baresip:
     """One phone of the number `number`; its requests go to `server`, a host:port.
 
-    With a password it registers for `register_s`, with an outbound proxy through that, with a
-    network of its own from there. `options` are parameters of its account, `config` more lines of
-    its configuration.
+    With a password it registers as `user` for `register_s`, with an outbound proxy through that. It
+    is at `host`, or in a network of its own. `options` are parameters of its account, `config` more
+    lines of its configuration.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class Baresip:
         register_s: int = 120,
         outbound: str = "",
         network: Network | None = None,
+        host: str = HOST,
+        user: str = "accueil",
         options: Sequence[str] = (),
         config: str = "",
     ) -> None:
@@ -79,12 +81,12 @@ class Baresip:
         self._reading: asyncio.Task[None] | None = None
         self._events: Mailbox[dict[str, Any]] = Mailbox()
         self._answers: Mailbox[dict[str, Any]] = Mailbox()
-        self.host = network.inside if network is not None else HOST
+        self.host = network.inside if network is not None else host
         self.port = free_port(several=2)  # it takes the next one for TLS
         self._control = free_port(socket.SOCK_STREAM)
         account = [f"<sip:{number}@{server}>", f"regint={register_s if password else 0}", *options]
         if password:
-            account += ["auth_user=accueil", f"auth_pass={password}"]
+            account += [f"auth_user={user}", f"auth_pass={password}"]
         if outbound:
             account += [f'outbound="{outbound}"']
         media = free_port(several=12)

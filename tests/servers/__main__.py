@@ -1,0 +1,54 @@
+"""Make the chroot, then run these tests in a network of their own. Options for pytest pass.
+
+In that network, which leads nowhere, the addresses of the shipped files are real: nothing in them
+has to be changed for a test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+
+from tests.scenarios.network import CLONE_NEWNET
+from tests.servers.chroot import Chroot, Unavailable
+from tests.servers.places import ADDRESSES, WITHOUT
+
+
+def main(arguments: list[str]) -> None:
+    rebuild = "--rebuild" in arguments
+    options = [argument for argument in arguments if argument != "--rebuild"]
+    chroot = Chroot()
+    try:
+        chroot.open(rebuild=rebuild)
+        chroot.close()
+        enter_network()
+        os.environ.pop(WITHOUT, None)
+    except Unavailable as reason:
+        print(f"renvoi: no telephony servers here: {reason}", file=sys.stderr)
+        os.environ[WITHOUT] = str(reason)
+    if not any(option.startswith("tests/servers") for option in options):
+        options.append("tests/servers")
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", "-n", "0", *options])
+
+
+def enter_network() -> None:
+    """This process, and what it becomes, is in a network namespace with the addresses of the files.
+
+    Raises chroot.Unavailable.
+    """
+    program = shutil.which("ip", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        raise Unavailable("no ip (Debian: apt install iproute2)")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        raise Unavailable(f"no network of its own: {os.strerror(ctypes.get_errno())}")
+    subprocess.run([program, "link", "set", "lo", "up"], check=True)
+    for address in ADDRESSES:
+        subprocess.run([program, "addr", "add", f"{address}/32", "dev", "lo"], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
