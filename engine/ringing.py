@@ -25,7 +25,7 @@ from sip.address import Address
 from sip.bodies import body_told
 from sip.core.message import Message
 from sip.core.outgoing import Outgoing
-from sip.events import Answered, Cancelled, Ended, Failed, Progress
+from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.names import same_place
@@ -50,17 +50,20 @@ class Ringing:
         "_caller",
         "_decided",
         "_first_rang",
+        "_group_rang",
         "_invite",
         "_mailbox",
         "_move_at",
         "_received",
         "_retired",
+        "_ring_s",
         "_ringing",
         "_route",
         "_session_field",
         "_story",
         "_triggered",
         "_unresolved",
+        "_until",
         "_worker",
         "attempt",
         "farewell",
@@ -86,6 +89,9 @@ class Ringing:
         self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
         self.attempt = Attempt(story)  # how it fails so far
         self._first_rang = 0.0  # loop time of its first 18x
+        self._group_rang = 0.0  # and of the first one of the legs that ring now
+        self._ring_s = 0.0  # what the call waits from then on, if nothing else happens
+        self._until = math.inf  # loop time until which `wait` sleeps, infinite when it does not
         self._session_field = session.request_field(
             self._invite, worker.config.timers.session_expires_s
         )
@@ -208,7 +214,7 @@ class Ringing:
                 trusted=branch.trusted,
                 alone=branch.alone,
                 features=features(invite, to_trusted=branch.trusted),
-                listener=self._mailbox.put,
+                listener=self._hear,
             )
         except DialError as error:
             worker.log.warning("call.undialled", call=self._story.id, error=str(error))
@@ -246,13 +252,24 @@ class Ringing:
         """
         loop, story = self._worker.loop, self._story
         start = loop.time()
-        group_rang = 0.0
-        while self._ringing or self._unresolved:
+        self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
+
+        def deadlines() -> tuple[bool, float, float]:
             # Legs that have never rung do not keep those that do, nor those that are gone.
-            rings = group_rang > 0 and any(map(story.has_rung, self._ringing))
+            rings = self._group_rang > 0 and any(map(story.has_rung, self._ringing))
             line_until = self._first_rang + ring_s if self._first_rang else math.inf
-            until = min(line_until, group_rang + group_s if rings else start + pre_s)
-            event = await self._mailbox.get(min(until, start + most_s, self._move_at))
+            group_until = self._group_rang + group_s if rings else start + pre_s
+            return rings, line_until, min(line_until, group_until)
+
+        while self._ringing or self._unresolved:
+            rings, line_until, until = deadlines()
+            self._until = min(until, start + most_s, self._move_at)
+            event = await self._mailbox.get(self._until)
+            self._until = math.inf
+            if event is None:
+                rings, line_until, until = deadlines()  # it may have begun to ring meanwhile
+                if loop.time() < min(until, start + most_s, self._move_at):
+                    continue
             if event is None and loop.time() >= self._move_at:
                 self._move_on()
             elif event is None:
@@ -268,10 +285,6 @@ class Ringing:
             ):
                 return self._take(event)
             elif isinstance(event, Progress) and event.leg in self._ringing:
-                if _is_ringing(event.code):
-                    story.leg_rang(event.leg)
-                    group_rang = group_rang or loop.time()
-                    self._first_rang = self._first_rang or group_rang
                 self._on_progress(event)
             elif isinstance(event, Failed) and event.leg in self._ringing:
                 self._on_failed(event)
@@ -289,6 +302,19 @@ class Ringing:
             else:
                 self.on_late(event)
         return None
+
+    def _hear(self, event: Event) -> None:
+        """What a leg tells. A provisional response that brings no deadline nearer is passed on at
+        once: the call is resumed where there is something to decide."""
+        if (
+            isinstance(event, Progress)
+            and event.leg in self._ringing
+            and self._mailbox.is_empty
+            and self._worker.loop.time() + self._ring_s >= self._until
+        ):
+            self._on_progress(event)
+        else:
+            self._mailbox.put(event)
 
     def _take(self, event: Answered) -> Outgoing:
         """Somebody picked up: everybody else is called off, the caller gets the answer."""
@@ -320,6 +346,10 @@ class Ringing:
         return winner
 
     def _on_progress(self, event: Progress) -> None:
+        if _is_ringing(event.code):
+            self._story.leg_rang(event.leg)
+            self._group_rang = self._group_rang or self._worker.loop.time()
+            self._first_rang = self._first_rang or self._group_rang
         message: Message | None = None  # several phones' early media would contradict one another
         if len(self._ringing) == 1:
             event.leg.peer, self._caller.peer = self._caller, event.leg
