@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -331,7 +332,9 @@ def _section(section: type[Any], document: object, path: str) -> dict[str, Any]:
     for name, value in document.items():
         place = f"{path}.{name}" if path else str(name)
         if name not in known:
-            raise ConfigError(place, value, f"unknown key, known here: {', '.join(known)}")
+            alike = get_close_matches(str(name), known, 1)
+            hint = f"did you mean {alike[0]}? " if alike else ""
+            raise ConfigError(place, value, f"unknown key, {hint}known here: {', '.join(known)}")
         if name in SECTIONS and not path:
             if value is not None:  # a section whose keys are all commented out
                 given[name] = SECTIONS[name](**_section(SECTIONS[name], value, place))

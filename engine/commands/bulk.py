@@ -14,6 +14,7 @@ from engine.changes.acks import in_force_blocking
 from engine.changes.line_file import FORMATS, write_rows
 from engine.commands.context import (
     Failed,
+    Named,
     Whole,
     Wrong,
     open_redis,
@@ -31,7 +32,7 @@ PROGRESS_S = 0.5
 PROGRESS_LOG_S = 5.0
 
 _format = click.option(
-    "--format", "form", type=click.Choice(FORMATS), help="Of the file.  [default: by its name]"
+    "--format", "form", type=Named(FORMATS), help="Of the file.  [default: by its name]"
 )
 
 
@@ -85,7 +86,8 @@ def import_lines(
                 click.echo(f"renvoi: {file.name}, {fault}", err=True)
             more = plan.fault_count - len(plan.faults)
             hidden = f", {more} of them not shown" if more else ""
-            raise Wrong(f"{file.name}: {plan.fault_count} faults{hidden}; nothing was written")
+            faults = "1 fault" if plan.fault_count == 1 else f"{plan.fault_count} faults"
+            raise Wrong(f"{file.name}: {faults}{hidden}; nothing was written")
         warn_of([f"{file.name}, {told}" for told in plan.unread.told()])
         if not plan.lines and replace:
             raise Wrong(f"{file.name}: holds no line, and --replace would delete all")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from engine.commands.context import Failed
+from engine.commands.context import Failed, Named
 
 SHELLS = ("bash", "zsh", "fish")
 VARIABLE = "_RENVOI_COMPLETE"  # as click names it
 
 
 @click.command("completion", short_help="Print what makes a shell complete commands.")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", type=Named(SHELLS), metavar="SHELL")
 @click.pass_context
 def print_completion(context: click.Context, shell: str) -> None:
     """Print the script that makes SHELL (bash, zsh or fish) complete commands, options and names.

@@ -171,8 +171,13 @@ def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, 
     """DEST as the document's `to`. Raises Wrong."""
     try:
         kind, text = destination.read(dest)
+        if not text:
+            return {"kind": kind, "number": number}
         # Short and premium numbers are recognised here and refused, by name, with the document.
-        return {"kind": kind, "number": numbering.recognise(text).number if text else number}
+        found = numbering.recognise(text)
+        if found.refused == "short" and numbering.begins_whole(text):
+            raise NumberError(text, "is too short to be a number")
+        return {"kind": kind, "number": found.number}
     except NumberError as error:
         raise Wrong(f"DEST: {error.problem} (got {dest!r})") from None
     except ValueError as error:

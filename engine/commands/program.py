@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -113,7 +115,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
 def _usage(error: click.UsageError) -> str:
     """The message and where help is, in one line."""
     command = error.ctx.command_path if error.ctx else "renvoi"
-    return f"{error.format_message()} (see {command} --help)"
+    return f"{error.format_message()}{_meant(error)} (see {command} --help)"
+
+
+def _meant(error: click.UsageError) -> str:
+    """Which command may be meant by one that there is not; click says it of options."""
+    unknown = re.fullmatch(r"No such command '(.*)'\.", error.message)
+    group = error.ctx.command if error.ctx else None
+    if unknown is None or error.ctx is None or not isinstance(group, click.Group):
+        return ""
+    alike = get_close_matches(unknown[1], group.list_commands(error.ctx), 1)
+    return f" Did you mean {alike[0]}?" if alike else ""
 
 
 def _fail(message: str, status: int) -> int:

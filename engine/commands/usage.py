@@ -69,7 +69,7 @@ def _line(n: str, numbering: Numbering) -> str:
     try:
         return read_number("N", n, numbering)
     except Wrong as error:
-        if any(c.isdigit() for c in n):
+        if not n or any(c.isdigit() for c in n):
             raise
         raise Wrong(f"{error.message}; a fleet is asked for as {FLEET}{n}") from None
 

@@ -390,6 +390,7 @@ def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any)
         (("sometimes", "voicemail"), ["CONDITION", "sometimes"]),
         (("busy", "mailbox"), ["DEST", "mailbox"]),
         (("busy", "fax"), ["DEST", "fax"]),
+        (("busy", "061234"), ["DEST", "too short", "061234"]),
         (("busy", "number:"), ["DEST", "number:"]),
         (("busy", "number:hello"), ["DEST", "hello"]),
         (("busy", "number:112"), ["forwards.busy.to", "112"]),
@@ -628,6 +629,21 @@ def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None
     result = run(*arguments)
     assert (result.status, result.out) == (2, "")
     assert result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("lines",), "Did you mean line?"),
+        (("line", "improt", "x"), "Did you mean import?"),
+        (("completion", "bsh"), "expected one of bash, zsh, fish, did you mean bash? (got 'bsh')"),
+        (("line", "import", "-", "--format", "jsnl"), "did you mean jsonl?"),
+    ],
+)
+def test_a_slip_of_the_pen_is_answered_with_what_may_be_meant(
+    run: Run, arguments: tuple[str, ...], told: str
+) -> None:
+    refused(run(*arguments), told)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,11 @@ def test_every_key_and_section_is_optional(tmp_path: Path, text: str) -> None:
     assert load(path, {}) == Config()
 
 
+def test_a_misspelt_key_is_answered_with_the_one_that_may_be_meant() -> None:
+    with pytest.raises(ConfigError, match=r"sip\.listn: unknown key, did you mean listen\?"):
+        read({"sip": {"listn": []}})
+
+
 def test_no_path_takes_the_file_in_the_current_directory_if_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
