@@ -12,7 +12,7 @@ READY := $(VENV)/.installed
 DEV_READY := $(VENV)/.installed-dev
 # The SIP core in C, for as long as its sources say the same: setup.py.
 COMPILED := $(VENV)/.compiled
-CORE := setup.py $(wildcard sip/core/*.py sip/core/*.pxd)
+CORE := setup.py $(wildcard sip/*.py sip/*.pxd)
 API_VENV := .venv-api
 API_READY := $(API_VENV)/.installed
 AXE := $(VENV)/axe/node_modules/axe-core/axe.min.js
@@ -120,7 +120,7 @@ $(COMPILED): $(CORE) | $(READY)
 	if [ -n "$$why" ]; then $(call say,the SIP core runs uncompiled: $$why); exit 0; fi; \
 	$(call say,compiling the SIP core (a minute or two)); \
 	$$python setup.py --quiet build_ext; \
-	$$python -c 'import sys; from sip.core import compiled as c; sys.exit(not c.directory().is_dir())' \
+	$$python -c 'import sys; from sip import compiled as c; sys.exit(not c.directory().is_dir())' \
 		|| $(call say,the SIP core runs uncompiled: it did not compile); \
 	touch $@
 

@@ -21,8 +21,8 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-core = runpy.run_path(str(ROOT / "sip/core/compiled.py"))
-PACKAGE = "sip.core"
+core = runpy.run_path(str(ROOT / "sip/compiled.py"))
+PACKAGE = "sip"
 OPTIONS = {"boundscheck": True, "nonecheck": True, "wraparound": False, "language_level": 3}
 # Signed overflow wraps; a frame pointer, so that a profiler sees the callers.
 # What every message passes is worth a second pass of the compiler; the rest is quick to build.
@@ -41,7 +41,9 @@ class Build(build_ext):
 
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
-        made = Path(self.build_lib) / "sip/core"
+        if not self._is_for_wheel and core["directory"]().is_dir():
+            return  # of the very same sources
+        made = Path(self.build_lib) / PACKAGE
         self._forget(made)  # what was made of other sources, or half of it
         super().run()
         # All of them or none: half a compiled core is nothing that anybody has tested.
@@ -99,11 +101,11 @@ def extensions() -> list[Extension]:
     made = [
         Extension(
             f"{PACKAGE}.{name}",
-            [f"sip/core/{name}.py"],
+            [f"sip/{name}.py"],
             extra_compile_args=[*FLAGS, *(["-O2"] if name in HOT else [])],
         )
         for name in core["MODULES"]
-        if (ROOT / f"sip/core/{name}.py").exists()
+        if (ROOT / f"sip/{name}.py").exists()
     ]
     compiled = cythonize(
         made,

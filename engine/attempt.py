@@ -8,11 +8,11 @@ from engine.outcome import Outcome, Over
 from engine.story import Story
 from rules.outcome import Failure, stops_all
 from sip import headers
-from sip.core.message import Message
 from sip.events import Failed
+from sip.message import Message
 
 if TYPE_CHECKING:
-    from sip.core.outgoing import Outgoing
+    from sip.outgoing import Outgoing
 
 
 class Attempt:

@@ -29,16 +29,16 @@ from rules.model import Condition, Line
 from rules.outcome import target_failure, verdict
 from rules.store import Entry, Unavailable
 from sip import headers
-from sip.core.outgoing import Outgoing
 from sip.events import Acked, Ended, Event, Refreshed
 from sip.farewell import Farewell
+from sip.outgoing import Outgoing
 from sip.replaces import names_dialogs
 from sip.state import ANSWERED, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.incoming import Incoming
-    from sip.core.leg import Leg
+    from sip.incoming import Incoming
+    from sip.leg import Leg
 
 
 CAP_REACHED = "fleet_cap"

@@ -18,12 +18,12 @@ from engine.story import Story, telling
 from engine.vouched import shown_caller
 from rules import tasks
 from rules.numbers import Numbering
-from sip.core import grammar
-from sip.core.message import Message
+from sip import grammar
+from sip.message import Message
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.incoming import Incoming
+    from sip.incoming import Incoming
 
 AT_ONCE = 8  # ends of calls told in one turn of the loop: a third of a millisecond
 

@@ -18,7 +18,7 @@ from sip import headers
 
 if TYPE_CHECKING:
     from rules.numbers import Numbering
-    from sip.core.message import Message
+    from sip.message import Message
 
 LIFE_S = 3600
 """How long a mark counts at least; twice as long at most. Its hour is signed with it."""

@@ -9,7 +9,7 @@ from rules.decide import Reject
 from rules.model import Condition
 
 if TYPE_CHECKING:
-    from sip.core.message import Message
+    from sip.message import Message
 
 
 class Outcome(StrEnum):

@@ -17,16 +17,15 @@ from engine.transfers import number_at, story_of
 from rules.model import Destination, Kind
 from rules.numbers import NumberError
 from rules.starcode import Action, StarCodeError, looks_like_code, read_code
-from sip import headers
-from sip.core import grammar
-from sip.core.message import Message
+from sip import grammar, headers
+from sip.message import Message
 from sip.referral import Referral, refer_to_of
 from sip.replaces import May
 
 if TYPE_CHECKING:
     from engine.worker import Worker
     from rules.cache import Entry
-    from sip.core.leg import Leg
+    from sip.leg import Leg
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))
 """The headers that a Refer-To may ask for (RFC 3261 19.1.1) where it is checked."""

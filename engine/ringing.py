@@ -23,20 +23,20 @@ from rules.outcome import stops_all
 from sip import crossing, headers, session
 from sip.address import Address
 from sip.bodies import body_told
-from sip.core.message import Message
-from sip.core.outgoing import Outgoing
 from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.features import features
+from sip.message import Message
 from sip.names import same_place
+from sip.outgoing import Outgoing
 from sip.replaces import End, May, anybody, names_dialogs
 from sip.settings import DialError, TooLarge
 from sip.state import ANSWERED, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.incoming import Incoming
-    from sip.core.leg import Leg
+    from sip.incoming import Incoming
+    from sip.leg import Leg
 
 NO_MESSAGE = Message(b"")
 ELSEWHERE = Farewell(b'Reason: SIP;cause=200;text="Call completed elsewhere"')

@@ -12,7 +12,7 @@ from sip.crossing import Diverted
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.message import Message
+    from sip.message import Message
 
 
 class Route:

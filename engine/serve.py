@@ -19,7 +19,7 @@ from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
 from engine.reload import changes
 from engine.worker import StartError, Worker
-from sip.core import compiled
+from sip import compiled
 
 
 def serve(config: Config, path: Path | None) -> int:

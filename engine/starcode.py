@@ -23,14 +23,14 @@ from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip.core import grammar
-from sip.core.message import Message
+from sip import grammar
 from sip.events import Acked, Ended
+from sip.message import Message
 from sip.state import EARLY, ENDED
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.incoming import Incoming
+    from sip.incoming import Incoming
 
 ACK_S = 40.0  # a leg gives up waiting for its ACK after 64*T1, 32 s
 RETRY_AFTER_S = 5

@@ -12,7 +12,7 @@ from rules.decide import ForwardTo
 from rules.model import Line
 
 if TYPE_CHECKING:
-    from sip.core.outgoing import Outgoing
+    from sip.outgoing import Outgoing
 
 
 class Story:

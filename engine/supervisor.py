@@ -26,7 +26,7 @@ from engine.processes.systemd import Systemd
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.telemetry import log
-from sip.core import compiled
+from sip import compiled
 
 STOP_S = 20.0  # for a worker to end, over the time its calls are given
 

@@ -20,8 +20,8 @@ from engine.transfers import Owed, paid_for, story_of
 from rules.contact import Contact
 from rules.model import Line
 from rules.store import Unavailable
-from sip.core.outgoing import Outgoing
 from sip.names import same_place
+from sip.outgoing import Outgoing
 from sip.replaces import is_clear, parse
 
 REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
@@ -29,8 +29,8 @@ REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 if TYPE_CHECKING:
     from engine.story import Story
     from engine.worker import Worker
-    from sip.core.leg import Leg
-    from sip.core.message import Message
+    from sip.leg import Leg
+    from sip.message import Message
 
 
 class Elsewhere(Over):

@@ -36,13 +36,13 @@ from rules.billing import billing_class
 from rules.model import tariff_of
 from rules.store import TRANSFER_PREFIX, Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip.core.outgoing import Outgoing
+from sip.outgoing import Outgoing
 from sip.referral import nothing
 
 if TYPE_CHECKING:
     from engine.route import Route
     from engine.worker import Worker
-    from sip.core.leg import Leg
+    from sip.leg import Leg
 
 LIFE_S = 60
 """How long after the REFER the new call may come."""

@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 from rules.contact import Contact
 from rules.numbers import Numbering
-from sip import headers
-from sip.core import grammar
-from sip.core.message import Message
+from sip import grammar, headers
 from sip.flow import Flow
+from sip.message import Message
 from sip.names import place_of
 
 

@@ -44,7 +44,7 @@ from rules.fleets import Fleets
 from rules.store import Store
 from rules.trouble import REDIS_ERRORS
 from sip.address import Address
-from sip.core.endpoint import Endpoint
+from sip.endpoint import Endpoint
 from sip.settings import ListenError, Settings
 
 PROGRESS_S = 10.0  # between two lines that say how far a drain is

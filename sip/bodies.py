@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 
-from sip.core.grammar import parameters
-from sip.core.message import Message
+from sip.grammar import parameters
+from sip.message import Message
 from sip.privacy import wish_of
 
 _NAMING = (

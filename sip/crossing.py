@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from sip import privacy
-from sip.core.grammar import parameter
-from sip.core.message import Message
+from sip.grammar import parameter
 from sip.headers import requires_100rel, without_tag
+from sip.message import Message
 from sip.privacy import STORY
 
 # Belongs to the hop, to the dialog or to the transaction (RFC 3261 8.1.1, 12.2, 22): made anew for

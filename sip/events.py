@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sip.core.incoming import Incoming
-    from sip.core.leg import Leg
-    from sip.core.message import Message
-    from sip.core.outgoing import Outgoing
+    from sip.incoming import Incoming
+    from sip.leg import Leg
+    from sip.message import Message
+    from sip.outgoing import Outgoing
     from sip.reliable import Early
 
 

@@ -14,7 +14,6 @@ import secrets
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from sip.core.message import Message
 from sip.fake_message import (
     Fields,
     build,
@@ -26,6 +25,7 @@ from sip.fake_message import (
     uri_of,
     user_of,
 )
+from sip.message import Message
 
 Address = tuple[str, int]
 Script = Sequence[tuple[float, int]]  # what follows an INVITE: (delay in seconds, code to answer)

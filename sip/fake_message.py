@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from sip.core.message import Message
+from sip.message import Message
 
 Fields = Iterable[tuple[str, str]]
 PHRASES = {

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sip.bodies import body_told
-from sip.core.message import Message
 from sip.crossing import crossing
+from sip.message import Message
 from sip.replaces import End, names_dialogs
 
 if TYPE_CHECKING:
-    from sip.core.leg import Leg
+    from sip.leg import Leg
 
 # A BYE or its answer may be lost twice on UDP (0.5 s, 1.5 s) and be heard all the same.
 ANSWER_S = 3.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from sip.core.grammar import name_addr
-from sip.core.message import Message
+from sip.grammar import name_addr
+from sip.message import Message
 from sip.privacy import wish_of
 
 # RFC 3840 9, and those registered since (RFC 4569). All others begin with "+".

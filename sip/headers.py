@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from sip.core import grammar
-from sip.core.grammar import name_addr, parameter, parameters, split
-from sip.core.message import Message
+from sip import grammar
+from sip.grammar import name_addr, parameter, parameters, split
+from sip.message import Message
 
 _LONGEST_RSEQ = 10  # digits: 2**31 - 1
 _CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNORECASE)

@@ -20,9 +20,9 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from sip.core.grammar import host_of, name_addr, parameter, split, unquoted, user_of
-from sip.core.message import Message
+from sip.grammar import host_of, name_addr, parameter, split, unquoted, user_of
 from sip.headers import entries
+from sip.message import Message
 
 # Who is called how often by whom: RFC 5806, RFC 7044. Entries have marks of their own.
 STORY = frozenset((b"diversion", b"history-info"))

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from sip.core.leg import Leg
-    from sip.core.message import Message
+    from sip.leg import Leg
+    from sip.message import Message
 
 
 def nothing() -> None:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sip import headers
-from sip.core.message import Message
+from sip.message import Message
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.core.incoming import Incoming
-    from sip.core.outgoing import Outgoing
+    from sip.incoming import Incoming
+    from sip.outgoing import Outgoing
 
 T1_S = 0.5
 GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused

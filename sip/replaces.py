@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sip.core.grammar import parameters, split
-from sip.core.message import Message
 from sip.fields import full
+from sip.grammar import parameters, split
+from sip.message import Message
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
-    from sip.core.leg import Leg
+    from sip.leg import Leg
 
 
 class Finder(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from sip.core.message import Message
 from sip.headers import has_option
+from sip.message import Message
 
 MIN_S = 90  # RFC 4028 4: nobody has to refresh more often
 _REFRESHER = re.compile(rb";\s*refresher\s*=\s*(ua[cs])", re.IGNORECASE)

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from sip.core.message import Message
+from sip.message import Message
 from sip.replaces import DialogName, Dialogs, parse
 
 PATIENCE_S = 0.3  # a sibling whose loop is later than this has lost its turn

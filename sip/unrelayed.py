@@ -11,7 +11,7 @@ import random
 
 from sip import session
 from sip.capabilities import CAPABILITY_FIELDS
-from sip.core.message import Message
+from sip.message import Message
 
 _LONGEST_WAIT_S = 10  # RFC 3261 14.2, RFC 3311 5.2: chosen at random
 

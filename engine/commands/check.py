@@ -21,7 +21,7 @@ from engine.config import SUPERVISOR, Address, Config
 from engine.config_values import listen
 from rules.model import DocumentError, LineDocument, load_line
 from rules.unread import UnreadFields
-from sip.core import compiled
+from sip import compiled
 
 
 @click.command("check", short_help="Check the configuration and what it needs.")

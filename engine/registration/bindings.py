@@ -10,7 +10,7 @@ from engine.redis_client import Client, Script
 from rules.contact import Contact, member_of, read_contact
 from rules.model import DocumentError
 from rules.store import Unavailable
-from sip.core.grammar import same_uri, same_urn
+from sip.grammar import same_uri, same_urn
 
 MOST_CONTACTS = 10  # of a line
 SECRET_KEY = "registrar:secret"

@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from typing import NamedTuple
 
 from engine.config import Config
+from sip import grammar
 from sip.address import Address, reached_by
-from sip.core import grammar
 from sip.names import Place, address_of, place_of
 
 LOOPBACK = "127.0.0.1"

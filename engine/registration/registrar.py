@@ -22,15 +22,14 @@ from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from rules.store import Unavailable
 from rules.trouble import REDIS_ERRORS
-from sip import headers
-from sip.core import grammar
-from sip.core.message import Message
+from sip import grammar, headers
 from sip.flow import Flow
+from sip.message import Message
 from sip.peers import Peers
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from sip.core.outside import Request
+    from sip.outside import Request
 
 DEFAULT_EXPIRES_S = 3600
 MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls from Redis

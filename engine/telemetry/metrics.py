@@ -26,7 +26,7 @@ from rules import trouble
 from rules.decide import PREVENTED
 from rules.model import Billing
 from rules.numbers import REFUSALS
-from sip.core import compiled
+from sip import compiled
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 

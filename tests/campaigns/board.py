@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from sip.core.endpoint import Endpoint
 from sip.crossing import Diverted, invite_block
+from sip.endpoint import Endpoint
 from sip.events import Acked, Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.settings import DialError

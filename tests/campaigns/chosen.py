@@ -17,9 +17,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from sip.core import layer as layer_module
+from sip import layer as layer_module
 from tests.campaigns.quick_loop import QuickLoop
-from tests.sip.core.house import CALLER, House
+from tests.sip.house import CALLER, House
 
 TURNS = 3
 

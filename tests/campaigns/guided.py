@@ -18,13 +18,12 @@ os.environ["RENVOI_SIP_CORE"] = "python"
 import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
 with atheris.instrument_imports(include=["sip"]):
-    from sip import framing
-    from sip.core import grammar
-    from sip.core import layer as layer_module
-    from sip.core.message import Message
+    from sip import framing, grammar
+    from sip import layer as layer_module
+    from sip.message import Message
     from tests.campaigns.quick_loop import QuickLoop
-    from tests.sip.core.house import CALLER, PHONE, House, answer, request
-    from tests.sip.core.rfc4475 import MESSAGES
+    from tests.sip.house import CALLER, PHONE, House, answer, request
+    from tests.sip.rfc4475 import MESSAGES
 
 
 def _read(data: bytes) -> None:

@@ -19,15 +19,15 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from sip import layer as layer_module
 from sip.address import Address
-from sip.core import layer as layer_module
-from sip.core.endpoint import Endpoint
-from sip.core.streams import Connection, Kind
+from sip.endpoint import Endpoint
 from sip.flow import Flow
 from sip.gate import Refusal
 from sip.names import Place
 from sip.room import Standing
 from sip.settings import Settings
+from sip.streams import Connection, Kind
 from tests.campaigns import packet
 from tests.campaigns.board import Board
 from tests.campaigns.crowd import Crowd

@@ -18,10 +18,9 @@ from engine.registration import digest
 from engine.telemetry.privacy import cleaner
 from rules.contact import read_contact
 from rules.model import DocumentError
-from sip import bodies, crossing, headers, privacy, replaces, session
-from sip.core import grammar
-from sip.core.message import Message
+from sip import bodies, crossing, grammar, headers, privacy, replaces, session
 from sip.framing import Frames
+from sip.message import Message
 from sip.names import place_of
 
 Shape = Callable[[int], bytes]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import cli, worker
-from sip.core import layer
+from sip import layer
 
 PERIOD_S = 0.1
 HURRY_TIMES = 8

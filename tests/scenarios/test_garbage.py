@@ -29,9 +29,9 @@ collect()
 of_calls = (
     "engine.attempt", "engine.branch", "engine.call", "engine.mailbox", "engine.outcome",
     "engine.records.record", "engine.ringing", "engine.route", "engine.starcode", "engine.story",
-    "sip.events", "sip.farewell", "sip.reliable", "sip.core.bye", "sip.core.dialog",
-    "sip.core.exchange", "sip.core.incoming", "sip.core.message", "sip.core.outgoing",
-    "sip.core.transaction",
+    "sip.events", "sip.farewell", "sip.reliable", "sip.bye", "sip.dialog",
+    "sip.exchange", "sip.incoming", "sip.message", "sip.outgoing",
+    "sip.transaction",
 )
 found = collections.Counter(
     type(each).__qualname__ for each in gc.garbage if type(each).__module__ in of_calls

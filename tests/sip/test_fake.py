@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from sip import fake
-from sip.core.message import Message
 from sip.fake import ANSWERS, IS_BUSY, IS_SILENT, ONLY_RINGS, Call, FakeEndpoint
+from sip.message import Message
 
 SCRIPTS = {"answers": ANSWERS, "busy": IS_BUSY, "rings": ONLY_RINGS, "silent": IS_SILENT}
 

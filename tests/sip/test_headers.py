@@ -3,8 +3,8 @@
 import pytest
 
 from sip import crossing, headers
-from sip.core.message import Message
 from sip.crossing import Diverted
+from sip.message import Message
 
 
 def invite(*lines: bytes) -> Message:

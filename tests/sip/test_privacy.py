@@ -6,7 +6,7 @@ import pytest
 
 from sip import crossing, headers
 from sip.bodies import body_told
-from sip.core.message import Message
+from sip.message import Message
 from sip.privacy import INSIDE, NAMING, NO_WISH, VOUCHED, WRITTEN, kept, wish_of
 
 SECRET = b"+33612345678"

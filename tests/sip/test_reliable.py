@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from sip.core.incoming import Incoming
-from sip.core.message import Message
-from sip.core.outgoing import Outgoing
+from sip.incoming import Incoming
+from sip.message import Message
+from sip.outgoing import Outgoing
 from sip.reliable import Earlies, Reliable
 
 VIA = b"Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1\r\n"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sip.core.message import Message
+from sip.message import Message
 from sip.session import request_field, response_fields, seconds_of
 
 TIMER = b"Supported: replaces, timer"

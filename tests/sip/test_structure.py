@@ -2,8 +2,8 @@
 
 import pytest
 
-from sip.core.grammar import is_closed
-from sip.core.message import Message
+from sip.grammar import is_closed
+from sip.message import Message
 from sip.structure import content_length, fault_of, with_length
 
 BODY = b"v=0\r\n"

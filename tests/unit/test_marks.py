@@ -6,7 +6,7 @@ import pytest
 
 from engine.marks import LIFE_S, MOST, Marks
 from rules.numbers import Numbering
-from sip.core.message import Message
+from sip.message import Message
 
 LINE, OTHER, NOW = "+33972101001", "+33972101002", 1_790_000_000.0
 FRANCE = Numbering("FR")

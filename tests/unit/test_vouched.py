@@ -7,8 +7,8 @@ import pytest
 from engine.vouched import caller_of, is_registered_phone, is_second_hand
 from rules.contact import Contact
 from rules.numbers import Numbering
-from sip.core.message import Message
 from sip.flow import Flow
+from sip.message import Message
 
 FRANCE = Numbering("FR")
 DESK = "sip:desk@192.0.2.7:5062"

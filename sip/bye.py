@@ -1,0 +1,106 @@
+"""BYEs and their answers.
+
+Whoever hangs up gets the far side's answer, or a 200 of the engine's own: after `ANSWER_S`, when
+the far side hangs up itself, when it cannot be reached, or when there is nobody left to tell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from sip.dialog import Dialog
+from sip.farewell import ANSWER_S, CHALLENGES, Farewell
+from sip.message import Message
+from sip.settings import TooLarge
+from sip.transaction import Client, Server
+
+if TYPE_CHECKING:
+    from asyncio import TimerHandle
+
+    from sip.leg import Leg
+
+
+class Bye:
+    """A BYE of `asker`'s far end that waits for its answer; `teller` is the leg whose far end is
+    asked. It is the user of both transactions."""
+
+    __slots__ = ("_dialog", "_server", "_timer", "asker", "teller")
+
+    def __init__(self, leg: Leg, server: Server) -> None:
+        self._server: Server | None = server
+        self._dialog: Dialog | None = None  # in which the other side was told
+        self.asker = leg
+        self.teller: Leg | None = None
+        endpoint = leg.endpoint
+        self._timer: TimerHandle = endpoint.loop.call_later(ANSWER_S, self.answer, 200)
+        endpoint.byes.add(self)
+        server.user = self
+
+    def told(self, leg: Leg) -> None:
+        """The far end of this leg is being told."""
+        self.teller, self._dialog = leg, leg.dialog
+        leg.dialog.bye = self
+
+    def answer(self, code: int, message: Message | None = None) -> None:
+        """Send the final response, once."""
+        server = self._server
+        if server is None:
+            return
+        if code in CHALLENGES:
+            code, message = 200, None
+        self.drop()
+        if not self.asker.respond(server, code, message):
+            self.asker.respond(server, code, None)  # it is too large
+
+    def drop(self) -> None:
+        """It is answered, or its transaction is over."""
+        if self._server is not None:
+            self._server.user = None
+            self._server = None
+            self._timer.cancel()
+            self.asker.endpoint.byes.discard(self)
+        if self._dialog is not None:
+            self._dialog.bye = None
+
+    def on_gone(self, server: Server, code: int) -> None:
+        self.drop()
+
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """Its answer could not be passed on."""
+        self.answer(200)
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """What the far side says to the BYE; nobody answers, or nobody is there: 200."""
+        if message is None:
+            self.answer(200)
+        elif code >= 200:
+            assert self.teller is not None  # `told` set it
+            self.answer(code, self.teller.mark(message))
+
+
+def receive(leg: Leg, server: Server) -> Bye | None:
+    """A BYE on a leg. None when nobody else can be told, and it is answered here."""
+    peer = leg.peer
+    if leg.listener is None or peer is None or peer.dialog is None:
+        leg.layer.respond(server, 200)
+        return None
+    return Bye(leg, server)
+
+
+def say(leg: Leg, farewell: Farewell) -> None:
+    """Send a BYE to the leg's far end; its answer goes to whoever hung up."""
+    bye: Any = farewell.bye
+    if bye is not None and bye.teller is None:
+        bye.told(leg)
+    else:
+        bye = None
+    client: Client | None = None
+    for fields, body, kind in farewell.tries(leg):
+        with contextlib.suppress(TooLarge):
+            client = leg.layer.ask(
+                leg.dialog, b"BYE", bye, fields=fields, body=body, content_type=kind
+            )
+            break
+    if client is None and bye is not None:
+        bye.answer(200)

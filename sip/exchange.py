@@ -1,0 +1,401 @@
+"""Requests inside a call, relayed: what one side asks, the other side answers.
+
+Every method is relayed the same way (re-INVITE, UPDATE, INFO, MESSAGE and whatever comes): a
+request received on one leg is sent on the other with its headers and body, and the final response
+goes back. Only INVITE has more to it: its ACK travels too, and two of them may not cross (glare).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sip import session, unrelayed
+from sip.bodies import body_told
+from sip.crossing import crossing
+from sip.dialog import Dialog
+from sip.events import Refreshed
+from sip.farewell import NOTHING, Farewell
+from sip.features import features
+from sip.headers import requires_100rel
+from sip.late import introduce
+from sip.message import Message
+from sip.replaces import End
+from sip.settings import TooLarge
+from sip.state import CONFIRMED, EARLY
+from sip.timers import Wheel
+from sip.transaction import COMPLETED, Client, Server
+
+if TYPE_CHECKING:
+    from sip.leg import Leg
+    from sip.reliable import Early
+
+# RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
+RETRY_LATER = b"Retry-After: 3"
+_AS_IT_IS: frozenset[bytes] = frozenset()
+_REFER_TO = frozenset((b"refer-to",))
+TIMER_C_MS = 181_000  # RFC 3261 16.6 11: more than three minutes
+LOOKS = 10
+MOST_AT_ONCE = 20  # requests of one side that wait for their answer
+REFRESHES = (b"INVITE", b"UPDATE")  # their Contacts are where the dialog goes from now on
+
+
+class Exchange:
+    """One request under way from `asker` to its peer."""
+
+    __slots__ = (
+        "answered",
+        "asked",
+        "asker",
+        "cancelled",
+        "client",
+        "early",
+        "invite",
+        "method",
+        "on_refused",
+        "provisional",
+        "quiet",
+        "refer_to",
+        "refreshes",
+        "server",
+    )
+
+    def __init__(self, asker: Leg, method: bytes, server: Server, asked: Message) -> None:
+        self.asker = asker
+        self.asked = asked
+        self.method = method
+        self.invite = method == b"INVITE"
+        self.server: Server | None = server  # None when it is over
+        self.client: Client | None = None  # on the peer's side, while it lives
+        self.refreshes = method in REFRESHES  # the session
+        self.answered = False
+        self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
+        self.cancelled = NOTHING  # what the asker said when it gave its INVITE up
+        self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
+        self.early: Early | None = None  # a PRACK: what it acknowledges
+        self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
+        self.refer_to = b""  # and where it leads, a whole field
+
+    def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
+        """Send the response to the asker, once if it is final."""
+        if self.answered or self.server is None or self.asker.dialog is None:
+            return
+        expires_s = None
+        if self.refreshes and message is not None and 200 <= code < 300:
+            extra, expires_s = session.response_fields(
+                self.asked, message
+            )
+        is_sent = self.asker.respond(self.server, code, message, extra)
+        if not is_sent and 200 <= code < 300:
+            code = 500  # it is too large
+            self.asker.respond(self.server, code, None)
+        elif expires_s is not None:
+            self.asker.tell(Refreshed(self.asker, expires_s))
+        self.answered = code >= 200
+        if self.answered and not (self.invite and code < 300):
+            self.done()
+
+    def done(self) -> None:
+        """Nothing more will be sent to the asker."""
+        if self.server is not None:
+            self.server = None
+            if self.asker.exchanges is not None:
+                self.asker.exchanges.asked.remove(self)
+
+
+class Exchanges:
+    """The requests under way on one leg: `asked` by its far end, `sent` to it (by transaction)."""
+
+    __slots__ = ("asked", "last_ack", "leg", "sent", "unacked", "unacked_cseq")
+
+    def __init__(self, leg: Leg) -> None:
+        self.leg = leg
+        self.asked: list[Exchange] = []
+        self.sent: dict[Client, Exchange] = {}
+        self.last_ack = (b"", b"")  # body and media type of the last ACK passed to this leg
+        self.unacked: Exchange | None = None  # an INVITE sent to this leg whose 2xx awaits its ACK
+        self.unacked_cseq = 0
+
+    # -- the asker's side -------------------------------------------------------------------------
+
+    def on_request(self, method: bytes, server: Server, message: Message) -> None:
+        """A request from this leg's far end: pass it to the peer or refuse it."""
+        leg = self.leg
+        exchange = Exchange(leg, method, server, message)
+        self.asked.append(exchange)
+        server.user = leg
+        if len(self.asked) > MOST_AT_ONCE:
+            exchange.answer(500, None, RETRY_LATER)
+            return
+        if message.max_forwards == 0:
+            exchange.answer(483, None)
+            return
+        if method == b"PRACK":
+            self._on_prack(exchange, message)
+            return
+        refusal = self._refusal(exchange)
+        if refusal is not None:
+            exchange.answer(*refusal)
+            return
+        if method == b"REFER":
+            referral = leg.endpoint.on_refer(leg, message)
+            if referral.code:
+                exchange.answer(referral.code, None)
+                return
+            exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
+        if exchange.refreshes:
+            leg.dialog.retarget(message.contact)
+        exchange.quiet = exchange.invite and requires_100rel(message)
+        peer = leg.peer
+        assert peer is not None  # _refusal saw to it
+        if method == b"REFER":
+            introduce(leg, peer)
+        if exchange.invite:
+            leg.layer.respond(server, 100)
+        self._relay(exchange, peer, message)
+
+    def _on_prack(self, exchange: Exchange, message: Message) -> None:
+        """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
+        reliable = self.leg.reliable
+        known: Any = reliable.on_prack(message) if reliable is not None else False
+        if isinstance(known, bool):
+            exchange.answer(200 if known else 481, None)
+        elif known.leg.dialog is None:
+            exchange.answer(200, None)
+        else:
+            exchange.early = known
+            self._relay(exchange, known.leg, message)
+        if known and reliable is not None:
+            reliable.after_prack()
+
+    def _relay(self, exchange: Exchange, peer: Leg, message: Message) -> None:
+        if peer.exchanges is None:
+            peer.exchanges = Exchanges(peer)
+        peer.exchanges.send(exchange, message)
+
+    def _refusal(self, exchange: Exchange) -> tuple[int, Message | None, bytes] | None:
+        peer = self.leg.peer
+        ready = CONFIRMED if exchange.invite else EARLY
+        if peer is None or peer.dialog is None or min(self.leg.state, peer.state) < ready:
+            return self.unrelayed(exchange)
+        if exchange.invite:
+            if any(known.invite for known in self.asked if known is not exchange):
+                self.leg.layer.race("reinvite_overlap")
+                return 500, None, RETRY_LATER
+            if self.has_invite_sent:
+                self.leg.layer.race("glare")
+                return 491, None, b""
+        return None
+
+    def unrelayed(self, exchange: Exchange) -> tuple[int, Message | None, bytes]:
+        """What this leg's far end is answered for what it asked and nobody else can answer."""
+        leg = self.leg
+        owes_answer = leg.is_caller and leg.state <= EARLY
+        code, fields = unrelayed.answer(
+            exchange.method, exchange.asked, owes_answer=owes_answer
+        )
+        return code, None, fields
+
+    @property
+    def has_invite_sent(self) -> bool:
+        return self.unacked is not None or any(known.invite for known in self.sent.values())
+
+    def on_ack(self, message: Message) -> None:
+        """The ACK of a relayed INVITE: end the repetition here and pass it on."""
+        for exchange in self.asked:
+            server = exchange.server
+            if exchange.invite and exchange.answered and server is not None:
+                if server.cseq != message.cseq:
+                    continue
+                exchange.done()
+                server.user = None
+                server.acknowledged()
+                peer = self.leg.peer
+                if peer is not None and peer.exchanges is not None:
+                    peer.exchanges.pass_ack(message)
+                return
+
+    def on_cancel(self, message: Message) -> None:
+        """The asker gave its re-INVITE up."""
+        for exchange in self.asked:
+            if exchange.invite and not exchange.answered and not exchange.cancelled:
+                exchange.cancelled = Farewell(message=message)
+                if exchange.provisional:
+                    self._cancel(exchange)
+                return
+
+    def _cancel(self, exchange: Exchange) -> None:
+        """CANCEL the INVITE sent for it, once a provisional response allows it (9.1)."""
+        peer = exchange.asker.peer
+        if exchange.client is not None and peer is not None:
+            tries = exchange.cancelled.tries(peer, cancel=True)
+            if any(exchange.client.cancel(*told) for told in tries):
+                self.leg.layer.count_out(b"CANCEL")
+
+    def on_gone(self, server: Server) -> bool:
+        """A server transaction of this leg ended by itself; True if it was a relayed INVITE whose
+        2xx was never acknowledged."""
+        for exchange in self.asked:
+            if exchange.server is server:
+                unacked = exchange.invite and exchange.answered
+                exchange.done()
+                return unacked
+        return False
+
+    # -- the peer's side --------------------------------------------------------------------------
+
+    def send(self, exchange: Exchange, message: Message) -> None:
+        """Send an exchange's request to this leg's far end."""
+        leg = self.leg
+        dialog: Dialog = leg.dialog
+        early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
+        block = crossing(message, to_trusted=leg.trusted, also_not=again)
+        if message.tells_dialogs:
+            block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))
+        if exchange.refer_to:
+            block = block + b"\r\n" + exchange.refer_to if block else exchange.refer_to
+        if early is not None:
+            block = early.rack + b"\r\n" + block if block else early.rack
+            if early.tag != dialog.remote_tag:
+                dialog = dialog.sibling(
+                    _with_tag(dialog.remote, dialog.remote_tag, early.tag), early.tag, early.contact
+                )
+        body, kind = body_told(message, to_trusted=leg.trusted)
+        try:
+            client = leg.layer.ask(
+                dialog,
+                exchange.method,
+                leg,
+                fields=block,
+                body=body,
+                content_type=kind,
+                max_forwards=message.max_forwards - 1,
+                features=features(message, to_trusted=leg.trusted),
+            )
+        except TooLarge:
+            exchange.answer(513, None)
+            return
+        finally:
+            leg.dialog.sent = dialog.sent
+        if client is None:
+            exchange.answer(503, None)
+            return
+        exchange.client = client
+        self.sent[client] = exchange
+        if exchange.invite:
+            leg.layer.wheel.after(_TimerC(leg.layer.wheel, client), TIMER_C_MS // LOOKS)
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """A response on the peer's side; without a message the end of all hope."""
+        exchange = self.sent.get(client)
+        if exchange is None:
+            return
+        if message is not None:
+            self.leg.mark(message)
+        if code < 200:
+            first, exchange.provisional = not exchange.provisional, True
+            if first and exchange.cancelled:
+                self._cancel(exchange)
+            if exchange.invite and code > 100 and not exchange.quiet:
+                exchange.answer(code, message)
+            return
+        del self.sent[client]
+        exchange.client = None
+        if message is None and exchange.cancelled:
+            code = 487
+        if exchange.on_refused is not None and code >= 300 and message is not None:
+            exchange.on_refused()
+        if code == 481 and self.leg.state < CONFIRMED and exchange.asker.exchanges is not None:
+            # One early dialog of a fork is over: the asker's own stands.
+            exchange.answer(*exchange.asker.exchanges.unrelayed(exchange))
+            return
+        if exchange.invite and code == 491:
+            self.leg.layer.race("glare")
+        if code < 300 and message is not None and exchange.method in REFRESHES:
+            self.leg.dialog.retarget(message.contact)
+        if exchange.invite and code < 300:
+            self.unacked, self.unacked_cseq = exchange, client.cseq
+            if exchange.asker.dialog is None:
+                self.pass_ack(None)
+                return
+        exchange.answer(code, message)
+        if self.unacked is exchange and exchange.server is None:
+            self.pass_ack(None)  # the asker heard of a failure, and acknowledges nothing
+
+    def pass_ack(self, message: Message | None) -> None:
+        """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""
+        exchange, self.unacked = self.unacked, None
+        if exchange is not None and self.leg.dialog is not None:
+            self.last_ack = message.answer if message is not None else (b"", b"")
+            self.leg.layer.acknowledge(self.leg.dialog, self.unacked_cseq, *self.last_ack)
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def close(self, dialog: Dialog) -> None:
+        """The leg is over: answer what its far end still waits for, forget what it was asked."""
+        layer = self.leg.layer
+        if self.has_invite_sent:
+            layer.race("bye_in_reinvite")
+        if self.unacked is not None:
+            layer.acknowledge(dialog, self.unacked_cseq)
+            self.unacked = None
+        for exchange in list(self.asked):
+            server = exchange.server
+            if server is not None:
+                server.user = None
+                if not exchange.answered:
+                    layer.respond(server, 487)
+            exchange.done()
+        sent, self.sent = self.sent, {}
+        for client, exchange in sent.items():
+            exchange.answer(487, None)  # RFC 3261 15.1.2
+            client.user = _Late(layer, dialog) if exchange.invite else None
+            if exchange.invite:
+                client.bound()
+
+
+class _TimerC:
+    """Gives a relayed INVITE up that nobody answers (RFC 3261 16.8): a CANCEL, and 408 to who
+    asked when 64*T1 bring no final response either. It looks now and then, so that it does not
+    outlast an INVITE that was answered by much."""
+
+    __slots__ = ("_client", "_left", "_wheel")
+
+    def __init__(self, wheel: Wheel, client: Client) -> None:
+        self._wheel, self._client, self._left = wheel, client, LOOKS
+
+    def on_tick(self, tick: int) -> None:
+        self._left -= 1
+        if self._client.state >= COMPLETED:
+            return
+        if self._left:
+            self._wheel.after(self, TIMER_C_MS // LOOKS)
+        else:
+            self._client.cancel()
+
+
+class _Late:
+    """What is left of a leg whose INVITE is still unanswered: a 2xx gets its ACK."""
+
+    __slots__ = ("_dialog", "_layer")
+
+    def __init__(self, layer: Any, dialog: Dialog) -> None:
+        self._layer, self._dialog = layer, dialog
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        if message is not None and 200 <= code < 300:
+            self.on_2xx_again(client, message)
+
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """Nothing waits for it."""
+
+    def on_2xx_again(self, client: Client, message: Message) -> None:
+        self._layer.acknowledge(self._dialog, client.cseq)
+
+
+def _with_tag(value: bytes, old: bytes, new: bytes) -> bytes:
+    """A To value with another tag."""
+    if not old:  # the null tag of a phone that gives none
+        return value + b";tag=" + new
+    head, found, rest = value.rpartition(old)
+    return head + new + rest if found else value + b";tag=" + new

@@ -1,0 +1,228 @@
+"""The caller's side of a call: a dialog that began with an INVITE to this engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sip.bye import Bye, say
+from sip.dialog import Dialog, record_route_lines
+from sip.events import Acked, Cancelled
+from sip.farewell import NOTHING, Farewell
+from sip.flow import Flow
+from sip.leg import Leg
+from sip.message import Message
+from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+    from sip.reliable import Early
+    from sip.transaction import Server
+
+
+class Incoming(Leg):
+    """A caller. `invite` is its INVITE until the ACK, `source` the IP address it came from, `flow`
+    the way."""
+
+    is_caller = True
+
+    __slots__ = (
+        "_owed",
+        "_phone",
+        "_routes",
+        "_server",
+        "flow",
+        "invite",
+        "max_forwards",
+        "source",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, dialog: Dialog, server: Server, invite: Message
+    ) -> None:
+        super().__init__(endpoint, dialog, TRYING)
+        self._server: Server | None = server
+        self._routes = record_route_lines(invite)
+        self._owed: Farewell | None = None  # a BYE, as soon as the ACK is there
+        self.invite: Message | None = invite
+        self.max_forwards = invite.max_forwards
+        self.flow: Flow | None = invite.way.flow
+        self.source: str = invite.way.host.decode("ascii")
+        self.heard = self.source
+        self._phone = ""  # the Contact of a phone of ours, if that is who calls
+        server.user = self
+
+    def is_phone(self, contact: str) -> None:
+        """A phone of ours is at the other end, at this Contact, though a server passed it on."""
+        self.trusted, self._phone = False, contact
+
+    def __repr__(self) -> str:
+        return f"<Incoming from {self.source} {self.state.name.lower()}>"
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def trying(self) -> None:
+        """Send 100, if nothing else was sent yet: it ends the repetition of the INVITE."""
+        if self.state is TRYING and self._server is not None and self.invite is not None:
+            self._layer.respond(self._server, 100, fields=self.invite.timestamp)
+
+    def progress(
+        self,
+        code: int,
+        message: Any = None,
+        early: Early | None = None,
+        *,
+        alone: bool = False,
+    ) -> None:
+        """Send a provisional response (101 to 199), with the headers and body of `message`.
+
+        `early` and `alone` tell of the leg that the message came from: whether it was reliable
+        there, and whether it is the only one that may answer.
+        """
+        if self.state > EARLY:
+            self._endpoint.illegal("progress")
+            return
+        self.state = EARLY
+        if self.reliable is None or not self.reliable.send(code, message, early, alone=alone):
+            self._respond(code, message)
+
+    def answer(self, code: int, message: Any, extra: bytes = b"") -> bool:
+        """Send the 2xx, with `extra` header fields; it is repeated until the ACK (RFC 3261
+        13.3.1.4).
+
+        It may have to wait for a PRACK; the leg stays EARLY until then. False when it cannot be
+        sent.
+        """
+        if self.state > EARLY:
+            self._endpoint.illegal("answer")
+            return False
+        if self.reliable is not None and self.reliable.holds(code, message, extra):
+            return True
+        if not self._respond(code, message, extra) or self.dialog is None:
+            return False
+        self.state = ANSWERED
+        if self.reliable is not None:
+            self.reliable.close()
+        return True
+
+    def answer_held(self, code: int, message: Any, extra: bytes) -> None:
+        """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
+        if not self.answer(code, message, extra):
+            self.reject(500)
+            self.tell(Cancelled(self, None))
+
+    def reject(self, code: int, message: Any = None, extra: bytes = b"") -> None:
+        """Send a final response of 300 and above; the leg is over."""
+        if self.state > EARLY:
+            self._endpoint.illegal("reject")
+            return
+        self._respond(code, message, extra)
+        self._release()
+
+    def _hang_up(self, farewell: Farewell) -> bool:
+        """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
+        if self.state is CONFIRMED:
+            say(self, farewell)
+            self._release()
+            return True
+        if self.state is ANSWERED:
+            self._owed = self._owed or farewell
+            return True
+        if self.state <= EARLY:
+            self.reject(480, extra=farewell.fields)
+        return False
+
+    # -- what the dialog tells --------------------------------------------------------------------
+
+    def on_ack(self, message: Message) -> None:
+        """The caller's ACK: the 2xx is repeated no more."""
+        server = self._server
+        if self.state is not ANSWERED or server is None or message.cseq != server.cseq:
+            super().on_ack(message)
+            return
+        self.state = CONFIRMED
+        self._end_invite()
+        self._forget_invite()
+        if self._owed is not None:
+            say(self, self._owed)
+            self._release()
+            return
+        self.tell(Acked(self, message))
+
+    def on_cancel(self, message: Message) -> None:
+        """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
+        if self.state <= EARLY:
+            self._give_up(message)
+            return
+        if self.state is ANSWERED:
+            self._layer.race("cancel_after_answer")
+        super().on_cancel(message)
+
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE. One before the answer ends the early dialog (15.1.2)."""
+        if self.state <= EARLY:
+            if bye is not None:
+                bye.answer(200)
+            self._give_up(message)
+            return
+        if self.state is ANSWERED:
+            self._layer.race("bye_before_ack")
+            self._end_invite()  # BYE instead of ACK: stop repeating the 2xx
+        super().on_bye(message, bye)
+
+    def _give_up(self, message: Message) -> None:
+        self.farewell = Farewell(message=message)
+        self._respond(487, None)
+        self._release()
+        self.tell(Cancelled(self, message))
+
+    def on_prack_missing(self) -> None:
+        """The caller never acknowledged a reliable provisional response (RFC 3262 3)."""
+        if self.state <= EARLY:
+            self._respond(504, None)
+            self._end("prack_timeout")
+
+    def on_gone(self, server: Server, code: int) -> None:
+        """The INVITE's server transaction ended by itself: no ACK in 64*T1, or the transport."""
+        if server is not self._server:
+            super().on_gone(server, code)
+            return
+        self._server = None
+        if self.state is ANSWERED:
+            self._layer.race("ack_missing")
+            # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
+            say(self, self._owed or NOTHING)
+            self._end("ack_timeout")
+        elif self.state < ANSWERED:
+            self._release()
+            self.tell(Cancelled(self, None))
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _believes(self, message: Message) -> bool:
+        if self.trusted:
+            return super()._believes(message)
+        return self._believes_contact(message, self._phone, direct=False)
+
+    def respond_reliably(self, code: int, message: Any, extra: bytes) -> bool:
+        """Send a provisional response with its RSeq; False when it cannot be sent."""
+        return self._respond(code, message, extra)
+
+    def _respond(self, code: int, message: Any, extra: bytes = b"") -> bool:
+        server = self._server
+        return server is not None and self.respond(server, code, message, extra, self._routes)
+
+    def _end_invite(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.user = None
+            server.acknowledged()
+
+    def _forget_invite(self) -> None:
+        """A standing call keeps no INVITE."""
+        self.invite = None
+        self._routes = b""
+
+    def _forget(self) -> None:
+        if self._server is not None:
+            self._server.user = None
+        self._forget_invite()

@@ -1,0 +1,101 @@
+"""NOTIFYs of a transfer that come when the call is over.
+
+A REFER makes a subscription that outlives the call in whose dialog it was asked for (RFC 3515
+2.4.4, RFC 5057 4.2): who asked may hang up and still hear how the transfer went. So the two
+dialogs of a call in which a REFER crossed know one another for 64*T1 after their end. The far
+side answers, if it is still there; else 481, which ends the subscription (RFC 6665 4.1.3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sip.bodies import body_told
+from sip.crossing import crossing
+from sip.privacy import kept
+from sip.settings import TooLarge
+
+if TYPE_CHECKING:
+    from sip.dialog import Dialog
+    from sip.layer import Layer
+    from sip.leg import Leg
+    from sip.message import Message
+    from sip.transaction import Client, Server
+
+
+class Twin:
+    """The other dialog of a call, and what is known of this one's far end when its leg is gone:
+    what `Speakers.may_speak` asks of a leg."""
+
+    __slots__ = ("dialog", "heard", "other", "trusted", "wish")
+
+    reached: tuple[str, tuple[str, ...]] = ("", ())
+
+    def __init__(self, leg: Leg, peer: Leg) -> None:
+        self.dialog: Dialog = leg.dialog
+        self.other: Dialog = peer.dialog
+        self.heard = leg.heard
+        self.trusted = leg.trusted  # its far end may be told all
+        self.wish = leg.wish
+
+
+def introduce(leg: Leg, peer: Leg) -> None:
+    """A REFER crosses: their dialogs know one another from now on."""
+    leg.dialog.twin, peer.dialog.twin = Twin(leg, peer), Twin(peer, leg)
+
+
+def forget(dialog: Dialog) -> None:
+    """Nobody speaks of this dialog any more."""
+    twin, dialog.twin = dialog.twin, None
+    if twin is not None:
+        twin.other.twin = None
+
+
+class Notice:
+    """One NOTIFY under way between two dialogs that are over."""
+
+    __slots__ = ("_asked", "_layer", "_server", "_to_trusted")
+
+    def __init__(self, layer: Layer, server: Server, twin: Twin, message: Message) -> None:
+        self._layer, self._server = layer, server
+        self._to_trusted = twin.trusted
+        # Who sent it has no leg any more that would say whether it is believed.
+        message.untrusted = True
+        message.wish = kept(twin.wish, message)
+        other = twin.other
+        to_trusted = other.twin is not None and other.twin.trusted
+        body, kind = body_told(message, to_trusted=to_trusted)
+        client = None
+        try:
+            client = layer.ask(
+                other,
+                b"NOTIFY",
+                self,
+                fields=crossing(message, to_trusted=to_trusted),
+                body=body,
+                content_type=kind,
+                max_forwards=message.max_forwards - 1,
+            )
+        except TooLarge:
+            layer.respond(server, 513)
+            return
+        if client is None:
+            layer.respond(server, 481)
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """The far side's answer; without one there is nobody who would hear more."""
+        if code < 200:
+            return
+        if message is None or code in (401, 407):
+            self._layer.respond(self._server, 481)
+            return
+        message.untrusted = True
+        fields = crossing(message, to_trusted=self._to_trusted)
+        self._layer.respond(self._server, code, phrase=message.phrase, fields=fields)
+
+    def on_gone(self, server: Server, code: int) -> None:
+        """Its own transaction ended: its transport broke."""
+
+    @property
+    def dialog(self) -> Any:
+        return None

@@ -1,0 +1,558 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
+"""From a message to whom it concerns: the tables of transactions and dialogs (RFC 3261 17, 12.2.2).
+
+Every message comes through `receive` and nothing that it causes leaves it as an exception: it is
+counted, told, answered 500 once, and ends nothing else. All keys of the tables hold a part that is
+ours and random, or are hashed by Python's keyed hash: nobody can make them slow by choosing names.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from hashlib import blake2b
+from os import urandom
+from typing import TYPE_CHECKING, Any
+
+from sip import bye, late, unrelayed
+from sip.dialog import Dialog, new_branch, response
+from sip.grammar import is_closed
+from sip.message import Message
+from sip.settings import TooLarge
+from sip.state import ANSWERED, CALLING
+from sip.structure import fault_of
+from sip.timers import Wheel
+from sip.transaction import Client, Server
+
+if TYPE_CHECKING:
+    from sip.door import Door
+    from sip.leg import Leg
+    from sip.speakers import Speakers
+
+# The reason for the counter, a text for the log that is made only if it is asked for, and the IP
+# address of the sender.
+OnRejected = Callable[[str, Callable[[], str], bytes], None]
+
+_METHODS = (
+    "INVITE", "ACK", "BYE", "CANCEL", "REGISTER", "OPTIONS", "INFO", "UPDATE", "PRACK",
+    "REFER", "NOTIFY", "MESSAGE", "SUBSCRIBE", "PUBLISH",
+)  # fmt: skip
+_IN = {name.encode(): ("in", name) for name in _METHODS}
+_OUT = {name.encode(): ("out", name) for name in _METHODS}
+_OTHER = ("in", "other"), ("out", "other")
+_RESPONSES = ("other", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx")
+_RESPONSES_IN = tuple(("in", kind) for kind in _RESPONSES)
+_RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
+INVITE = b"INVITE"
+PAST_MS = 32_000  # 64*T1
+MOST_PAST = 200_000
+SHOWN = 1500  # bytes of a message on which the engine stumbled
+_LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256))
+_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+_SHAPES = bytes.maketrans(b"123456789" + _LETTERS, b"0" * 9 + b"x" * len(_LETTERS))
+
+
+def described(message: Message, way: Any) -> str:
+    """The start line of a message and where it came from, for people."""
+    line = message.start_line[:80].decode("latin-1")
+    return f"{line!r} from {way.host.decode('ascii')}:{way.port}"
+
+
+def shape(data: bytes, way: Any) -> str:
+    """Where a message came from and what its head looks like: names of fields, and their values
+    with a letter for each letter and a 0 for each digit. It says nothing of whom it is about."""
+    head = data[:SHOWN].partition(b"\r\n\r\n")[0]
+    lines = (line.partition(b":") for line in head.split(b"\r\n"))
+    shown = b"\r\n".join(name[:40].translate(_DIGITS) + colon + value.translate(_SHAPES)
+                        if colon and n else (name + colon + value).translate(_SHAPES)
+                        for n, (name, colon, value) in enumerate(lines))  # fmt: skip
+    return f"{way.host.decode('ascii')}:{way.port} {len(data)} bytes {shown.decode('latin-1')!r}"
+
+
+class _Lapse:
+    """Takes a dialog that is over out of the table when its time has come."""
+
+    __slots__ = ("_past", "_tag")
+
+    def __init__(self, past: dict[bytes, Dialog], tag: bytes) -> None:
+        self._past, self._tag = past, tag
+
+    def on_tick(self, tick: int) -> None:
+        dialog = self._past.pop(self._tag, None)
+        if dialog is not None and dialog.twin is not None:
+            late.forget(dialog)
+
+
+class Layer:
+    """The transactions and dialogs of an endpoint, and the clock of both.
+
+    Attributes:
+        counts: SIP messages by (direction, kind), those that came again left out.
+        legs: the legs by the local tag of their dialog.
+        illegal: what did not fit the state of its leg, or went wrong, by its kind.
+    """
+
+    __slots__ = (
+        "_find_way",
+        "_key",
+        "_on_error",
+        "_on_rejected",
+        "_packet_of",
+        "clients",
+        "counts",
+        "door",
+        "illegal",
+        "legs",
+        "merged",
+        "past",
+        "race",
+        "servers",
+        "siblings",
+        "speakers",
+        "wheel",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        find_way: Callable[[bytes], Any],
+        packet_of: Callable[[Message], Any],
+        speakers: Speakers,
+        on_rejected: OnRejected,
+        on_error: Callable[[BaseException, str], None],
+        on_race: Callable[[str], None],
+    ) -> None:
+        self.servers: dict[bytes, Server] = {}
+        self.clients: dict[bytes, Client] = {}
+        self.legs: dict[bytes, Leg] = {}
+        self.past: dict[bytes, Dialog] = {}
+        self.merged: dict[bytes, Server] = {}  # INVITEs by what all their copies have in common
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.illegal: Counter[str] = Counter()
+        self.wheel = Wheel(_now_ms())
+        self.wheel.on_error = lambda error: self.stumble(error, "")
+        self.race = on_race
+        self.door: Door | None = None
+        self.siblings: Any = None  # the other workers of this host, if there are any
+        self.speakers = speakers
+        self._find_way = find_way
+        self._packet_of = packet_of
+        self._key = urandom(16)
+        self._on_rejected = on_rejected
+        self._on_error = on_error
+
+    # -- time -------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Run the timers that are due."""
+        try:
+            self.wheel.run(_now_ms())
+        except Exception as error:
+            self.stumble(error, "")
+
+    def stumble(self, error: BaseException, call_id: str) -> None:
+        """Something went wrong inside: it is counted and told."""
+        self.illegal["exception"] += 1
+        self._on_error(error, call_id)
+
+    # -- what comes in ----------------------------------------------------------------------------
+
+    def receive(self, data: bytes, way: Any, *, lost: bool = False) -> None:
+        """One message; `lost` says that this is only the head of one too large. Never raises."""
+        message = None
+        try:
+            message = Message(data)
+            message.way = way
+            if not message.bad and not is_closed(data):
+                self._look_closer(message, data)
+            if message.bad:
+                self._malformed(message, data, way)
+            elif lost:
+                self._oversize(message, way)
+            elif message.status:
+                self._response(message, way)
+            else:
+                self._request(message, way)
+        except Exception as error:
+            error.add_note(shape(data, way))
+            self.stumble(error, message.call_id if message is not None else "")
+            if message is not None:
+                self._apologise(message, way)
+
+    def _look_closer(self, message: Message, data: bytes) -> None:
+        """What is not closed on its own line has no place in a message: others read on."""
+        fault = fault_of(data)
+        if fault is not None:
+            message.fault = fault.phrase.decode("ascii", "replace")
+            message.bad = -1 if message.status else 400
+
+    def _malformed(self, message: Message, data: bytes, way: Any) -> None:
+        if not data.strip(b"\r\n\0 "):
+            return  # a keep-alive (RFC 5626 3.5.1)
+        self._on_rejected(
+            "too_large" if message.bad == 513 else "malformed",
+            lambda: f"{message.fault}: {data[:80]!r} from {way.host.decode()}:{way.port}",
+            way.host,
+        )
+        if message.bad > 0 and message.method != b"ACK":
+            phrase = b""
+            if message.bad == 400:
+                phrase = b"Bad Request (%s)" % message.fault.encode("ascii", "replace")
+            self.refuse(message, way, message.bad, phrase=phrase)
+
+    def _oversize(self, message: Message, way: Any) -> None:
+        """Nothing is passed on in part: a request is refused, an ACK and what a response says go
+        without the body, and a 2xx counts as not sent (`Leg.respond`)."""
+        message.lost = True
+        if message.status:
+            self._response(message, way)
+        elif message.method == b"ACK":
+            self._ack(message, way)
+        else:
+            self.refuse(message, way, 513)
+
+    def _apologise(self, message: Message, way: Any) -> None:
+        """500 to a request on which the engine stumbled, unless it is answered already."""
+        if message.status or message.method in (b"", b"ACK") or message.bad:
+            return
+        try:
+            server = self.servers.get(message.key(message.method))
+            if server is None:
+                self.refuse(message, way, 500)
+                return
+            user, server.user = server.user, None
+            if not server.is_answered:
+                self.respond(server, 500)
+            if user is not None:
+                user.on_gone(server, 500)  # it answers nothing any more
+            leg = self.find(message)
+            if leg is not None and message.method == b"BYE":
+                leg.on_bye(message, None)
+        except Exception as error:
+            self.stumble(error, message.call_id)
+
+    def _guarded(self, do: Callable[..., None], *given: Any) -> None:
+        """What is done about an exception may raise one, too."""
+        try:
+            do(*given)
+        except Exception as error:
+            self.stumble(error, "")
+
+    def _response(self, message: Message, way: Any) -> None:
+        if message.vias != 1:  # not to us (8.1.3.3)
+            self._on_rejected("malformed", lambda: f"Via: {described(message, way)}", way.host)
+            return
+        client = self.clients.get(message.branch)
+        if client is None:
+            return
+        if message.cseq_method != client.method:
+            client = client.canceller if message.cseq_method == b"CANCEL" else None
+        if client is None or message.cseq != client.cseq:
+            return
+        if client.method == INVITE and 100 < message.status < 300 and message.steering_fault:
+            fault = message.steering_fault
+            self._on_rejected("malformed", lambda: f"{fault}: {described(message, way)}", way.host)
+            return
+        user = client.user
+        try:
+            if client.receive(message):
+                self.counts[_RESPONSES_IN[message.status // 100]] += 1
+        except Exception as error:
+            error.add_note(shape(message.data, way))
+            self.stumble(error, message.call_id)
+            if message.status >= 200 and user is not None:
+                self._guarded(user.on_stumble, client, message)
+
+    def _request(self, message: Message, way: Any) -> None:
+        method = message.method
+        if self.siblings is not None and self.siblings.passes(
+            message.raw_call_id, lambda: self._packet_of(message)
+        ):
+            return
+        if method == b"ACK":
+            self._ack(message, way)
+            return
+        key = message.key(method)
+        server = self.servers.get(key)
+        if server is not None:
+            if method == INVITE and self.race is not None and server.state > 2:
+                self.race("invite_again")
+            server.receive_again()
+        elif method == b"CANCEL":
+            self._cancel(message, way, key)
+        elif message.to_tag is not None:
+            self._in_dialog(message, way, key)
+        elif self.door is not None:
+            self.door.receive(message, way, key)
+
+    def _ack(self, message: Message, way: Any) -> None:
+        server = self.servers.get(message.key(INVITE))
+        leg = self.find(message)
+        if leg is not None and not self._may_speak(leg, message, way):
+            return
+        if leg is not None or server is not None:
+            self.counts["in", "ACK"] += 1
+        if server is not None and server.state == 3:  # completed: a refusal's
+            server.receive_ack()
+        elif leg is not None:
+            leg.mark(message)
+            leg.on_ack(message)
+
+    def _cancel(self, message: Message, way: Any, key: bytes) -> None:
+        """Answered 200 if there is what it cancels; the INVITE's user answers that (9.2)."""
+        invite = self.servers.get(message.key(INVITE))
+        if invite is None:
+            self.refuse(message, way, 481)
+            return
+        self.count_in(b"CANCEL")
+        leg = invite.user
+        has_dialog = leg is not None and leg.dialog is not None
+        if has_dialog and not self._may_speak(leg, message, way):
+            return
+        tag = leg.dialog.local_tag if has_dialog else b""
+        self.respond(self.serve(message, way, key), 200, tag=tag)
+        if leg is not None:
+            leg.mark(message)
+            leg.on_cancel(message)
+
+    def _in_dialog(self, message: Message, way: Any, key: bytes) -> None:
+        method = message.method
+        leg = self.find(message)
+        self.count_in(method)
+        named = leg or self._named(message)
+        if named is not None and not self._may_speak(named, message, way):
+            return
+        if leg is None:
+            past = self.past.get(message.to_tag or b"")
+            if method == b"BYE" and past is not None and past.is_of(message):
+                self.race("byes_crossed")
+                self.respond(self.serve(message, way, key), 200)
+                if past.bye is not None:
+                    past.bye.answer(200)  # both hung up at once
+            elif past is not None and past.twin is not None and past.is_of(message):
+                self._after_the_end(message, way, key, past)
+            else:  # without a transaction: whoever makes tags up costs nothing
+                self.refuse(message, way, 481)
+            return
+        dialog = leg.dialog
+        server = self.serve(message, way, key)
+        known = (message.from_tag or b"") == dialog.remote_tag or leg.state is CALLING
+        if leg.state < ANSWERED and not known:
+            self._in_early_dialog(message, server)
+            return
+        if message.cseq <= dialog.seen:  # 12.2.2
+            self.respond(server, 500)
+            return
+        dialog.seen = message.cseq
+        leg.mark(message)
+        if method == b"BYE":
+            leg.on_bye(message, bye.receive(leg, server))
+        else:
+            leg.on_request(method, server, message)
+
+    def _after_the_end(self, message: Message, way: Any, key: bytes, past: Dialog) -> None:
+        """A request in a dialog that is over, and had a transfer in it."""
+        if not self._may_speak(past.twin, message, way):
+            return
+        server = self.serve(message, way, key)
+        if message.method != b"NOTIFY":
+            self.respond(server, 481)
+        elif message.cseq <= past.seen:  # 12.2.2
+            self.respond(server, 500)
+        elif message.max_forwards == 0:
+            self.respond(server, 483)
+        else:
+            past.seen = message.cseq
+            late.Notice(self, server, past.twin, message)
+
+    def _in_early_dialog(self, message: Message, server: Server) -> None:
+        """A request in an early dialog that nobody follows any more, though it stands: another
+        phone behind the contact has shown a sign later."""
+        if message.method == b"BYE":
+            self.respond(server, 481)
+            return
+        code, fields = unrelayed.answer(
+            message.method, message, owes_answer=False
+        )
+        if message.method == b"UPDATE" and code < 300:
+            code, fields = 500, unrelayed.retry_after()  # for want of a Contact (RFC 3311 5.2)
+        self.respond(server, code, fields=fields)
+
+    def _may_speak(self, leg: Leg | late.Twin, message: Message, way: Any) -> bool:
+        """Whether who sent a request has a part in the dialog; who has not is answered here."""
+        known = self.speakers.may_speak(leg, way)
+        if known:
+            return True
+        if known is None and not way.reliable:
+            return False  # a name is being looked up: its repetition finds the answer
+        self._on_rejected("foreign", lambda: described(message, way), way.host)
+        if message.method != b"ACK":
+            self.refuse(message, way, 403)
+        return False
+
+    def broken(self, way: Any) -> None:
+        """A connection is gone, or a name leads nowhere: transactions on it hear of it."""
+        for client in [one for one in self.clients.values() if one.way is way]:
+            self._break(client)
+        for server in [one for one in self.servers.values() if one.way is way]:
+            # What is asked is still answered, on a connection that the engine makes (18.2.2).
+            back = None if server.is_answered else way.back_to(server.back)
+            if back is not None:
+                server.way = back
+            else:
+                self._break(server)
+
+    def _break(self, transaction: Any) -> None:
+        try:
+            transaction.on_broken()
+        except Exception as error:
+            self.stumble(error, "")
+
+    # -- tables -----------------------------------------------------------------------------------
+
+    def find(self, message: Message) -> Leg | None:
+        """The leg in whose dialog a request is, None if there is none."""
+        if message.to_tag is None:
+            return None
+        leg = self.legs.get(message.to_tag)
+        return leg if leg is not None and leg.is_of(message) else None
+
+    def _named(self, message: Message) -> Leg | None:
+        """The leg whose Call-ID and tag a request names, though it is in none of its dialogs."""
+        leg = self.legs.get(message.to_tag or b"")
+        is_named = leg is not None and leg.dialog.call_id == message.raw_call_id
+        return leg if is_named else None
+
+    def retire(self, dialog: Dialog) -> None:
+        """The leg of this dialog is over: its name is known for 64*T1 more, for what crossed."""
+        if len(self.past) < MOST_PAST:
+            self.past[dialog.local_tag] = dialog
+            self.wheel.after(_Lapse(self.past, dialog.local_tag), PAST_MS)
+        elif dialog.twin is not None:
+            late.forget(dialog)
+
+    def serve(self, message: Message, way: Any, key: bytes) -> Server:
+        """A server transaction for a request, which is answered where 18.2.2 says."""
+        back = way
+        if not (way.reliable or message.rport):
+            back = way.with_port(message.port or 5060) or way
+        server = Server(self.servers, self.wheel, back, key, message.method, message.cseq)
+        server.head = message.response_head(way.host, way.port)
+        server.tagged = message.to_tag is not None
+        server.back = message.port
+        return server
+
+    def note(self, server: Server, message: Message) -> bool:
+        """Whether this INVITE is the first of its kind to come; a copy that took another way is
+        a loop or a fork that met again (8.2.2.2)."""
+        key = b"%b|%b|%d" % (message.raw_call_id, message.from_tag or b"", message.cseq)
+        known = self.merged.get(key)
+        if known is not None and not known.is_over:
+            return False
+        server.merge(self.merged, key)
+        return True
+
+    # -- what goes out ----------------------------------------------------------------------------
+
+    def count_in(self, method: bytes) -> None:
+        self.counts[_IN.get(method, _OTHER[0])] += 1
+
+    def count_out(self, method: bytes) -> None:
+        self.counts[_OUT.get(method, _OTHER[1])] += 1
+
+    def respond(
+        self,
+        server: Server,
+        code: int,
+        *,
+        tag: bytes = b"",
+        phrase: bytes = b"",
+        contact: bytes = b"",
+        routes: bytes = b"",
+        fields: bytes = b"",
+        body: bytes = b"",
+        content_type: bytes = b"",
+        features: bytes = b"",
+    ) -> bool:
+        """Send a response of a server transaction; False if it is too late, or cannot be sent."""
+        data = response(
+            server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
+            fields=fields, body=body, content_type=content_type, features=features,
+        )  # fmt: skip
+        if len(data) > server.way.most:
+            return False
+        self.counts[_RESPONSES_OUT[code // 100]] += 1
+        return server.respond(code, data)
+
+    def refuse(
+        self, message: Message, way: Any, code: int, *, phrase: bytes = b"", fields: bytes = b""
+    ) -> None:
+        """Answer a request without a transaction: each time that it comes with the same To tag
+        (8.2.7)."""
+        server = Server({}, self.wheel, way, b"", message.method, message.cseq)
+        server.head = message.response_head(way.host, way.port)
+        server.tagged = message.to_tag is not None or not message.to
+        self.counts[_RESPONSES_OUT[code // 100]] += 1
+        back = way
+        if not (way.reliable or message.rport):
+            back = way.with_port(message.port or 5060) or way
+        tag = blake2b(
+            b"|".join((message.branch, message.raw_call_id, message.sender)),
+            digest_size=8,
+            key=self._key,
+        ).hexdigest()
+        back.send(response(server, code, tag=tag.encode(), phrase=phrase, fields=fields))
+
+    def way_of(self, dialog: Dialog) -> Any:
+        """The way to the next hop of a dialog; one that sends nothing if there is none."""
+        if dialog.way is None or dialog.way.is_gone:
+            dialog.way = self._find_way(dialog.hop)
+        return dialog.way
+
+    def ask(
+        self,
+        dialog: Dialog,
+        method: bytes,
+        user: Any,
+        *,
+        fields: bytes = b"",
+        body: bytes = b"",
+        content_type: bytes = b"",
+        max_forwards: int = 70,
+        features: bytes = b"",
+    ) -> Client | None:
+        """Send a request in a dialog; None when it cannot be sent. Raises TooLarge."""
+        way = self.way_of(dialog)
+        branch = new_branch()
+        dialog.sent += 1
+        parts = dialog.parts(branch)
+        data = dialog.request(
+            method, parts, dialog.sent, max_forwards, fields, body, content_type, features
+        )
+        if len(data) > way.most:
+            raise TooLarge(f"a request of {len(data)} bytes fits no packet")
+        client = Client(self.clients, self.wheel, way, branch, method, dialog.sent)
+        client.user = user
+        self.count_out(method)
+        return client if client.start(data, parts) else None
+
+    def acknowledge(
+        self, dialog: Dialog, cseq: int, body: bytes = b"", content_type: bytes = b""
+    ) -> None:
+        """ACK a 2xx (13.2.2.4), with the INVITE's CSeq number."""
+        way = self.way_of(dialog)
+        self.count_out(b"ACK")
+        parts = dialog.parts(new_branch())
+        data = dialog.request(b"ACK", parts, cseq, 70, b"", body, content_type)
+        if len(data) > way.most:
+            data = dialog.request(b"ACK", parts, cseq)
+        way.send(data)
+
+    def bye(self, dialog: Dialog) -> None:
+        """End a dialog that is none of a call."""
+        self.ask(dialog, b"BYE", None)
+
+
+def _now_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

@@ -1,0 +1,259 @@
+"""One side of a call: a small state machine over one dialog. Actions in, events out.
+
+This file holds what both sides share: the end, and requests inside the dialog. `incoming.py` is the
+caller's side, which goes TRYING, EARLY, ANSWERED, CONFIRMED, ENDED; `outgoing.py` a callee's, which
+goes CALLING, EARLY, CANCELLING or ANSWERED, CONFIRMED, ENDED. An action that does not fit the state
+is ignored and counted, never an error: the two sides of a call race by nature. `exchange.py` relays
+what happens inside a dialog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sip.bodies import body_told
+from sip.bye import Bye, say
+from sip.crossing import crossing
+from sip.dialog import Dialog
+from sip.events import Answered, Ended
+from sip.exchange import Exchanges
+from sip.farewell import NOTHING, Farewell
+from sip.features import features
+from sip.message import Message
+from sip.names import is_address, place_of
+from sip.privacy import ASKING, NO_WISH, VOUCHED, kept
+from sip.replaces import End, names_dialogs
+from sip.state import ENDED, State
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+    from sip.layer import Layer
+    from sip.reliable import Reliable
+    from sip.transaction import Client, Server
+
+
+class Leg:
+    """One dialog. `listener` gets its events; None lets the leg end itself quietly."""
+
+    is_caller = False  # it began with an INVITE to this engine
+
+    __slots__ = (
+        "_endpoint",
+        "_layer",
+        "dialog",
+        "exchanges",
+        "farewell",
+        "heard",
+        "listener",
+        "owner",
+        "peer",
+        "reliable",
+        "state",
+        "trusted",
+        "wish",
+    )
+
+    def __init__(self, endpoint: Endpoint, dialog: Dialog, state: State) -> None:
+        self._endpoint = endpoint
+        self._layer: Layer = endpoint.layer
+        self.dialog: Any = dialog  # a Dialog; None when the leg is over
+        self.exchanges: Exchanges | None = None
+        self.farewell = NOTHING  # what its far end said when it ended the call
+        self.heard = ""  # the IP address that the far end was last heard from
+        self.listener: Callable[[Any], None] | None = None
+        self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
+        self.peer: Leg | None = None  # the other side of the call, while both may talk
+        self.reliable: Reliable | None = None  # a caller that knows 100rel
+        self.trusted = True  # its far end may be told all (RFC 3325): all but phones
+        self.wish = NO_WISH  # what its far end wants kept private
+        self.state = state
+        self._layer.legs[dialog.local_tag] = self
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def hangup(self, farewell: Farewell = NOTHING) -> None:
+        """End the leg by what its state asks for, and say `farewell` with it."""
+        bye = farewell.bye
+        if not self._hang_up(farewell) and bye is not None and bye.teller is None:
+            bye.answer(200)
+
+    def _hang_up(self, farewell: Farewell) -> bool:
+        """Whether a BYE was sent, or will be."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Nobody listens any more: whatever still comes, the leg ends itself."""
+        if self.farewell.bye is not None and self.farewell.bye.teller is None:
+            self.farewell.bye.answer(200)
+        self.listener = None
+        self.owner = None
+        self.peer = None
+
+    # -- what the dialog tells (called by the layer only) -----------------------------------------
+
+    @property
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        """The URI and the Route values by which the far end was called; empty for who called."""
+        return "", ()
+
+    @property
+    def name(self) -> tuple[bytes, bytes, bytes]:
+        """The dialog as its far end sees it: Call-ID, the far end's tag, ours."""
+        dialog = self.dialog
+        return dialog.call_id, dialog.remote_tag, dialog.local_tag
+
+    def is_of(self, message: Message) -> bool:
+        """Whether a request that names our tag is in this leg's dialog."""
+        dialog = self.dialog
+        return dialog is not None and dialog.is_of(message)
+
+    def on_ack(self, message: Message) -> None:
+        """An ACK from the far end: that of a relayed INVITE."""
+        if self.exchanges is not None:
+            self.exchanges.on_ack(message)
+
+    def on_cancel(self, message: Message) -> None:
+        """A CANCEL, itself answered already: of a relayed INVITE."""
+        if self.exchanges is not None:
+            self.exchanges.on_cancel(message)
+
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        self.farewell = Farewell(message=message, bye=bye)
+        self._end("bye", message)
+
+    def on_request(self, method: bytes, server: Server, message: Message) -> None:
+        """Any other request inside the dialog: the other side answers it."""
+        if self.exchanges is None:
+            self.exchanges = Exchanges(self)
+        self.exchanges.on_request(method, server, message)
+
+    def on_gone(self, server: Server, code: int) -> None:
+        """A server transaction ended by itself. A relayed INVITE without its ACK ends the call
+        (RFC 3261 14.2)."""
+        if self.exchanges is not None and self.exchanges.on_gone(server):
+            self._layer.race("ack_missing")
+            say(self, NOTHING)
+            self._end("ack_timeout")
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """A response to a request that was sent for the other side."""
+        if self.exchanges is not None:
+            self.exchanges.on_response(client, code, message)
+
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """A final response that the engine could not deal with: as if it were a 500, and a 2xx to
+        INVITE gets its ACK."""
+        if client.method == b"INVITE" and message.status < 300 and self.dialog is not None:
+            self._layer.acknowledge(self.dialog, client.cseq)
+        self.on_response(client, 500, None)
+
+    def on_2xx_again(self, client: Client, message: Message) -> None:
+        """A retransmitted 2xx: the ACK of a relayed INVITE was lost (RFC 3261 13.2.2.4)."""
+        self._layer.race("ack_lost")
+        exchanges = self.exchanges
+        if exchanges is not None and exchanges.unacked is None:
+            self._layer.acknowledge(self.dialog, client.cseq, *exchanges.last_ack)
+
+    def mark(self, message: Message) -> Message:
+        """A message of this leg's far end, which was received just now, marked with whether it is
+        believed and with what its sender wants kept private, as it said then or before."""
+        message.untrusted = not self._believes(message)
+        # Later than in the INVITE it is asked for in these fields only.
+        if self.wish is not NO_WISH or message.has_any(ASKING):
+            self.wish = message.wish = kept(self.wish, message)
+        return message
+
+    def _believes(self, message: Message) -> bool:
+        """Whether a message comes from a node of the trust domain: by the address that sent it."""
+        return message.way.host in self._endpoint.trusted
+
+    def _believes_contact(self, message: Message, uri: str, *, direct: bool) -> bool:
+        """Whether a message of who is at a contact is believed. It is when that is a server itself:
+        at an address of the trust domain, and the message came from one. That it came through one
+        is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
+        trusted = self._endpoint.trusted
+        if message.way.host not in trusted or not message.has_any(VOUCHED):
+            return False  # or it says nothing that would have to be believed
+        place = place_of(uri)
+        return place.host.encode() in trusted if is_address(place) else direct
+
+    def respond(
+        self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
+    ) -> bool:
+        """Answer this leg's far end, with what crosses of `message` and the fields `extra`; False
+        if it is too late, or cannot be sent. A 2xx that did not come whole or fits no packet is
+        not sent at all, other responses without what crosses."""
+        dialog = self.dialog  # None: a BYE that waited for its answer
+        tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
+        phrase = body = kind = able = b""
+        own = extra
+        if message is not None:
+            if message.lost and 200 <= code < 300:
+                return False
+            fields = crossing(message, to_trusted=self.trusted)
+            if _tells_dialogs(message):
+                fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))
+            extra = extra + b"\r\n" + fields if extra and fields else extra or fields
+            body, kind = body_told(message, to_trusted=self.trusted)
+            phrase = message.phrase
+            if code < 300:
+                able = features(message, to_trusted=self.trusted)
+        is_sent = self._layer.respond(
+            server, code, tag=tag, phrase=phrase, contact=contact,
+            routes=routes, fields=extra, body=body, content_type=kind, features=able,
+        )  # fmt: skip
+        if is_sent or message is None or 200 <= code < 300 or server.is_answered:
+            return is_sent
+        return self._layer.respond(
+            server, code, tag=tag, contact=contact, routes=routes, fields=own
+        )
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    @property
+    def layer(self) -> Layer:
+        return self._layer
+
+    def _end(self, why: str, message: Message | None = None) -> None:
+        self._release()
+        self.tell(Ended(self, why, message))
+
+    def tell(self, event: Any) -> None:
+        """Tell the listener; without one the leg ends itself."""
+        if self.listener is not None:
+            self.listener(event)
+        elif isinstance(event, Answered):
+            self.hangup()  # nobody wants this answer any more: ACK and BYE
+
+    def _forget(self) -> None:
+        """Let go of what the role holds; the leg is over."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Let the dialog go; its transactions end on their own. Idempotent."""
+        if self.state is ENDED:
+            return
+        self.state = ENDED
+        dialog, self.dialog = self.dialog, None
+        if self.exchanges is not None:
+            self.exchanges.close(dialog)
+            self.exchanges = None
+        if self.reliable is not None:
+            self.reliable.close()
+            self.reliable = None
+        self._forget()
+        self._layer.legs.pop(dialog.local_tag, None)
+        self._layer.retire(dialog)
+
+
+def _tells_dialogs(message: Any) -> bool:
+    """Whether a message, of the network's or of the engine's own, may name a dialog."""
+    if isinstance(message, Message):
+        return message.tells_dialogs
+    return names_dialogs(message)

@@ -1,0 +1,168 @@
+"""The addresses that are listened on, and the ways out of them."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from sip import backlog
+from sip.address import Address, fits_family, reached_by
+from sip.names import Place, address_of, place_of
+from sip.settings import ListenError
+from sip.streams import Kind, Nowhere, Unresolved
+from sip.udp import Udp
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+
+class Listening:
+    """What an endpoint listens on. `addresses` are those really in use (port 0 becomes one),
+    `places` where others reach them, `host` is the name of this engine towards others."""
+
+    def __init__(
+        self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._advertise = advertise
+        self._wanted = listen
+        self.addresses: list[Address] = []
+        self.places: list[str] = []
+        self.host = ""
+        self.udp: list[Udp] = []
+        self._by_family: dict[bool, Udp] = {}
+        self._nowhere: Nowhere | None = None
+
+    def open(self, take: Callable[[bytes, Any], None]) -> None:
+        """Open every socket. Raises ListenError."""
+        for address in self._wanted:
+            try:
+                self._open(address, take)
+            except OSError as error:
+                raise ListenError(
+                    f"sip.listen: cannot listen on {address}: {error.strerror or error}"
+                ) from None
+
+    def _open(self, address: Address, take: Callable[[bytes, Any], None]) -> None:
+        shown = self._shown(address)
+        named = f"[{shown}]" if ":" in shown else shown
+        if address.transport == "udp":
+            port = self._open_udp(address, shown, named, take)
+        else:
+            port = address.port or _free_port(address.host)
+            kind = Kind(
+                address.transport,
+                ":" in address.host,
+                f"SIP/2.0/{address.transport.upper()} {named}:{port}".encode(),
+                f"sip:renvoi@{named}:{port};transport={address.transport}".encode(),
+                address.host,
+            )
+            self._endpoint.streams.listen(kind, port)
+        self.addresses.append(replace(address, port=port))
+        self.places.append(f"{named}:{port};transport={address.transport}")
+        self.host = self.host or named
+
+    def _open_udp(
+        self, address: Address, shown: str, named: str, take: Callable[[bytes, Any], None]
+    ) -> int:
+        udp = Udp(address.host, address.port, b"", b"", ("", 0), take)
+        port: int = udp.socket.getsockname()[1]
+        udp.via = f"SIP/2.0/UDP {named}:{port}".encode()
+        udp.contact = f"sip:renvoi@{named}:{port}".encode()
+        udp.local = _numeric(address.host, shown), port
+        backlog.stamp(udp.socket)
+        self.udp.append(udp)
+        self._by_family.setdefault(udp.ipv6, udp)
+        return port
+
+    def _shown(self, address: Address) -> str:
+        """The name or address by which others reach it, IPv6 without brackets."""
+        if self._advertise and fits_family(self._advertise, ":" in address.host):
+            return self._advertise
+        return reached_by(address.host)
+
+    # -- ways -------------------------------------------------------------------------------------
+
+    def way_to(self, hop: str) -> Any:
+        """The way to the place that a URI or Route value leads to. One to a name that is not known
+        yet keeps what is sent until it is."""
+        place = place_of(hop)
+        server = address_of(place)
+        if server is not None:
+            return self.way_for(server, place.host)
+        names = self._endpoint.names
+        servers = names.known(place)
+        if servers is not None:
+            return self.way_for(servers[0], place.host) if servers else self.nowhere()
+        return self._ask(place)
+
+    def _ask(self, place: Place) -> Unresolved:
+        via, contact = self._shown_on(place.transport, False)
+        unresolved = Unresolved(via, contact)
+
+        def found(servers: list[Address]) -> None:
+            way = self.way_for(servers[0], place.host) if servers else None
+            unresolved.resolved(way)
+            if way is None:
+                self._endpoint.layer.broken(unresolved)
+
+        self._endpoint.names.tell(place, found)
+        return unresolved
+
+    def way_for(self, server: Address, name: str) -> Any:
+        """The way to a server, which goes by that name."""
+        ipv6 = ":" in server.host
+        if server.transport == "udp":
+            udp = self._by_family.get(ipv6)
+            way = udp.way_to(server.host, server.port) if udp is not None else None
+            return way or self.nowhere()
+        streams = self._endpoint.streams
+        kind = streams.kind(server.transport, ipv6)
+        if kind is None:
+            return self.nowhere()
+        return streams.way_to(kind, (server.host, server.port), name) or self.nowhere()
+
+    def nowhere(self) -> Nowhere:
+        if self._nowhere is None:
+            self._nowhere = Nowhere(*self._shown_on("udp", False))
+        return self._nowhere
+
+    def _shown_on(self, transport: str, ipv6: bool) -> tuple[bytes, bytes]:
+        """Via and Contact of ours on a transport, or on what there is."""
+        kind = self._endpoint.streams.kind(transport, ipv6) if transport else None
+        if kind is not None:
+            return kind.via, kind.contact
+        if self.udp:
+            udp = self._by_family.get(ipv6) or self.udp[0]
+            return udp.via, udp.contact
+        for name in ("tcp", "tls"):
+            for family in (False, True):
+                kind = self._endpoint.streams.kind(name, family)
+                if kind is not None:
+                    return kind.via, kind.contact
+        return b"SIP/2.0/UDP invalid", b"sip:invalid"
+
+    def close(self) -> None:
+        for udp in self.udp:
+            udp.close()
+
+
+def _free_port(host: str) -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _numeric(host: str, shown: str) -> str:
+    """The address of a socket that may listen on all: then the one it is shown by, if it is one."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    with contextlib.suppress(ValueError):
+        return str(ip_address(shown))
+    return host

@@ -1,0 +1,799 @@
+# cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
+"""One received SIP message: where its header fields lie, and what steers it.
+
+One pass over the bytes notes each field by its kind and its offsets and reads what every message is
+asked for. The rest is read when somebody asks. There is no second reader: what is malformed here is
+malformed for good, and what passes is passed from these same offsets.
+
+Strict in what steers (start line, Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length: each
+well formed, none twice but Via), lenient in what merely passes.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import cython
+
+from sip import strict
+from sip.fields import COMPACT, shown
+from sip.grammar import (
+    has_gap,
+    is_sip_uri,
+    param,
+    same,
+    span_of,
+    split,
+    trimmed,
+    unsigned,
+    via,
+)
+
+if not cython.compiled:
+    from sip.native import Kinds, Offsets, cut, seek
+else:
+    from cython.cimports.sip.native import (  # type: ignore[no-redef]
+        Kinds,
+        Offsets,
+        cut,
+        seek,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The most that is taken from the network: bytes of a message, and of its head on a stream."""
+
+    message_bytes: int = 262_144
+    head_bytes: int = 65_535
+
+
+# -- kinds of header fields: the place of each in NAMES; C integers, thus not seen by importers
+
+VIA = cython.declare(cython.int, 0)
+FROM = cython.declare(cython.int, 1)
+TO = cython.declare(cython.int, 2)
+CALL_ID = cython.declare(cython.int, 3)
+CSEQ = cython.declare(cython.int, 4)
+MAX_FORWARDS = cython.declare(cython.int, 5)
+CONTENT_LENGTH = cython.declare(cython.int, 6)
+RECORD_ROUTE = cython.declare(cython.int, 7)
+CONTACT = cython.declare(cython.int, 8)
+CONTENT_TYPE = cython.declare(cython.int, 9)
+TIMESTAMP = cython.declare(cython.int, 10)
+OTHER = cython.declare(cython.int, 255)
+
+_NAMED = (
+    b"via from to call-id cseq max-forwards content-length record-route contact content-type "
+    b"timestamp route require supported allow accept accept-encoding accept-language alert-info "
+    b"allow-events authorization call-info content-disposition content-encoding content-language "
+    b"date diversion error-info event expires history-info identity info-package in-reply-to "
+    b"join min-expires min-se mime-version organization p-access-network-info "
+    b"p-asserted-identity p-charging-vector p-early-media p-preferred-identity path priority "
+    b"privacy proxy-authenticate proxy-authorization proxy-require rack reason recv-info "
+    b"refer-to referred-by remote-party-id replaces reply-to retry-after rseq server "
+    b"service-route session-expires subject subscription-state target-dialog unsupported "
+    b"user-agent user-to-user warning www-authenticate"
+).split()
+REPLACES = cython.declare(cython.int, _NAMED.index(b"replaces"))
+JOIN = cython.declare(cython.int, _NAMED.index(b"join"))
+TARGET_DIALOG = cython.declare(cython.int, _NAMED.index(b"target-dialog"))
+# 1 for the kinds whose values are looked at.
+_CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in _NAMED))
+_SHORT = {full: short for short, full in COMPACT.items()}
+# Every way to write a known name, in lower case, and the kind it is.
+NAMES: list[bytes] = cython.declare(list, [])
+KINDS: list[int] = cython.declare(list, [])
+FULL: list[bytes] = cython.declare(list, list(_NAMED))
+for _number, _known in enumerate(_NAMED):
+    NAMES.append(_known)
+    KINDS.append(_number)
+    if _known in _SHORT:
+        NAMES.append(_SHORT[_known])
+        KINDS.append(_number)
+
+MOST_FIELDS = cython.declare(cython.int, 336)  # the size of Kinds and Offsets in native.pxd
+ROOM = cython.declare(cython.int, 16)
+FIELDS = MOST_FIELDS - ROOM  # more of them are refused
+CSEQ_MAX = cython.declare(cython.longlong, 0x7FFFFFFF)  # RFC 3261 8.1.1.5
+DEFAULT_MAX_FORWARDS = cython.declare(cython.int, 70)
+CR = cython.declare(cython.int, 13)
+LF = cython.declare(cython.int, 10)
+SPACE = cython.declare(cython.int, 32)
+
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+_HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
+_FOLD = re.compile(rb"(?<![ \t])[ \t]*+\r\n[ \t]+")  # each run of blanks is looked at once
+_RPORT = re.compile(rb";\s*rport\s*(?=;|,|$)", re.IGNORECASE)
+_NO_NAME = re.compile(rb"[^!-~]")
+_BAD_URI = re.compile(rb"[\s<>\"]")
+_VERSION = re.compile(rb"sip/\d{1,3}\.\d{1,3}\Z", re.IGNORECASE)
+
+_passing: dict[frozenset[bytes], bytes] = {}  # by the names that do not pass: 1 for kinds that do
+_names: dict[bytes, bytes] = {}  # of unknown fields as received: in lower case
+_REMEMBERED = 4096
+Identity = tuple[bytes | None, ...]
+
+
+@cython.cfunc
+@cython.inline
+def _place(
+    name: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, by: cython.int
+) -> cython.int:
+    """Where a field's name is looked for; case is ignored."""
+    first: cython.int = name[start] | 32
+    middle: cython.int = name[(start + end) >> 1] | 32
+    last: cython.int = name[end - 1] | 32
+    return (first * by + middle * 61 + last * 5 + cython.cast(cython.int, end - start) * 37) & 4095
+
+
+@cython.cfunc
+def _beside(names: frozenset[bytes]) -> bytes:
+    """For each kind 1 when it is none of these names."""
+    table: bytes | None = _passing.get(names)
+    if table is None:
+        table = bytes(name not in names for name in _NAMED)
+        if len(_passing) < _REMEMBERED:
+            _passing[names] = table
+    return table
+
+
+def _perfect() -> tuple[int, bytes]:
+    """A factor that gives each known name a place of its own, and the table of places."""
+    by: cython.int
+    for by in range(1, 65536):
+        table = bytearray(b"\xff" * 4096)
+        for k, name in enumerate(NAMES):
+            at = _place(name, 0, len(name), by)
+            if table[at] != 255:
+                break
+            table[at] = k
+        else:
+            return by, bytes(table)
+    raise AssertionError("no factor gives each name a place of its own")
+
+
+@cython.cfunc
+@cython.inline
+def _blank(c: cython.int) -> cython.bint:
+    return c == 32 or c == 9
+
+
+@cython.cfunc
+def _same(
+    v: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, name: bytes
+) -> cython.bint:
+    i: cython.Py_ssize_t
+    c: cython.int
+    if end - start != len(name):
+        return False
+    for i in range(len(name)):
+        c = v[start + i]
+        if 65 <= c <= 90:
+            c += 32
+        if c != name[i]:
+            return False
+    return True
+
+
+@cython.cfunc
+def _kind(data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
+    """What header field is named in data[start:end]."""
+    k: cython.int
+    if start >= end:
+        return OTHER
+    k = PLACES[_place(data, start, end, FACTOR)]
+    if k < 255 and _same(data, start, end, NAMES[k]):
+        return KINDS[k]
+    return OTHER
+
+
+def _sound(kind: cython.int, value: bytes) -> bool:
+    return strict.is_sound(FULL[kind], value)
+
+
+def _shown(name: bytes) -> str:
+    """A field's name as people write it, with a ? for whatever is in no name."""
+    return _NO_NAME.sub(b"?", shown(name)).decode("ascii")
+
+
+_by, _places = _perfect()
+FACTOR = cython.declare(cython.int, _by)
+PLACES = cython.declare(bytes, _places)
+
+
+@cython.final
+@cython.no_gc
+@cython.cclass
+class Message:
+    """A request or response as it was received; obsolete folding (RFC 3261 7.3.1) is undone.
+
+    `bad` is 0 for a message that is well formed, a status to refuse a request with, or -1 for what
+    must be dropped: no SIP, no way to answer it, or a malformed response. `fault` names what is
+    wrong. Names of fields are given in lower case and full length.
+    """
+
+    bad: int = cython.declare(cython.int, visibility="public")
+    fault: str = cython.declare(str, visibility="public")
+    method: bytes = cython.declare(bytes, visibility="public")  # empty for a response
+    target: bytes = cython.declare(bytes, visibility="public")  # the Request-URI
+    status: int = cython.declare(cython.int, visibility="public")  # 0 for a request
+    branch: bytes = cython.declare(bytes, visibility="public")  # of the first Via
+    raw_call_id: bytes = cython.declare(bytes, visibility="public")
+    sender: bytes = cython.declare(bytes, visibility="public")  # the value of From
+    to: bytes = cython.declare(bytes, visibility="public")  # the value of To
+    from_tag: Any = cython.declare(object, visibility="public")  # bytes, None without one
+    to_tag: Any = cython.declare(object, visibility="public")
+    cseq: int = cython.declare(cython.longlong, visibility="public")
+    cseq_method: bytes = cython.declare(bytes, visibility="public")
+    max_forwards: int = cython.declare(cython.longlong, visibility="public")
+    rport: bool = cython.declare(cython.bint, visibility="public")
+    lost: bool = cython.declare(cython.bint, visibility="public")  # too large: only its head came
+    port: int = cython.declare(cython.int, visibility="public")  # of the first Via, 0 without one
+    host: bytes = cython.declare(bytes, visibility="public")  # of the first Via
+    untrusted: bool = cython.declare(cython.bint, visibility="public")  # from a phone (RFC 3325)
+    wish: Any = cython.declare(object, visibility="public")  # what is to be kept private
+    way: Any = cython.declare(object, visibility="public")  # that it came by
+    data: bytes = cython.declare(bytes, visibility="public")
+    _line: cython.int  # past the start line
+    _count: cython.int
+    _kind: Kinds
+    _start: Offsets
+    _value: Offsets
+    _end: Offsets
+    _after: Offsets
+    _via: cython.int
+    _vias: cython.int
+    _sent_by: cython.int  # where it ends in the datagram
+    _sent_by_start: cython.int
+    _cseq: cython.int
+    _contact: cython.int
+    _type: cython.int
+    _stamp: cython.int
+    _routed: cython.bint
+    _torn: cython.bint  # the empty line behind the header fields is missing
+    _length: cython.longlong  # as Content-Length says, -1 without
+    _body: cython.int
+    _body_end: cython.int
+    _fields: Any
+    _named: Any
+
+    def __init__(self, data: bytes) -> None:
+        if not cython.compiled:
+            self._kind = bytearray(MOST_FIELDS)
+            self._start, self._value = [0] * MOST_FIELDS, [0] * MOST_FIELDS
+            self._end, self._after = [0] * MOST_FIELDS, [0] * MOST_FIELDS
+        self.data = data
+        self.method = self.target = self.branch = self.raw_call_id = b""
+        self.sender = self.to = self.cseq_method = self.host = b""
+        self.fault = ""
+        self.from_tag = self.to_tag = self._fields = self._named = None
+        self.wish = self.way = None
+        self.untrusted = self.rport = self.lost = self._routed = self._torn = False
+        self._count = self._vias = self._sent_by = self._sent_by_start = self.port = 0
+        self._body = self._body_end = self._line = self.status = self.bad = 0
+        self._via = self._cseq = self._contact = self._type = self._stamp = -1
+        self._length = self.cseq = -1
+        self.max_forwards = DEFAULT_MAX_FORWARDS
+        self.bad = self._parse(True)
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @cython.cfunc
+    def _text(self, i: cython.int) -> bytes:
+        if i < 0 or i >= self._count:
+            raise IndexError("no such field")
+        return cut(self.data, self._value[i], self._end[i])
+
+    @cython.cfunc
+    def _fail(self, code: cython.int, fault: str) -> cython.int:
+        """Notes the first thing that is wrong."""
+        if self.bad == 0:
+            self.bad = code
+            self.fault = fault
+        return code
+
+    @cython.cfunc
+    def _drop(self, fault: str) -> cython.int:
+        self.fault = fault
+        return -1
+
+    @cython.cfunc
+    def _start_line(self) -> cython.bint:
+        """Reads the request or status line; False for what is no SIP."""
+        data: bytes = self.data
+        size: cython.Py_ssize_t = len(data)
+        at: cython.Py_ssize_t = 0
+        while at < size and (data[at] == CR or data[at] == LF):
+            at += 1
+        if at:
+            self.data = data = cut(data, at, size)
+            size -= at
+        lf: cython.Py_ssize_t = seek(data, LF, 0)
+        if lf < 12 or lf == size:
+            return False
+        last: cython.Py_ssize_t = lf
+        if data[last - 1] == CR:
+            last -= 1
+        trailing: cython.bint = _blank(data[last - 1])
+        while last > 12 and _blank(data[last - 1]):
+            last -= 1
+        self._line = lf + 1
+        self.status = 0
+        if _same(data, 0, 8, b"sip/2.0 "):
+            self.status = unsigned(data, 8, 11)
+            self.method = b""
+            return 100 <= self.status <= 699 and (last <= 12 or data[11] == SPACE)
+        first: cython.Py_ssize_t = seek(data, SPACE, 0)
+        end: cython.Py_ssize_t = last
+        while end > first and data[end - 1] != SPACE:
+            end -= 1
+        if first == 0 or end <= first + 1 or not _VERSION.match(cut(data, end, last)):
+            return False
+        self.method = cut(data, 0, first)
+        self.target = cut(data, first + 1, end - 1)
+        if not _same(data, end, last, b"sip/2.0"):
+            self._fail(505, "SIP-Version")
+        elif trailing:
+            self._fail(400, "a blank behind the start line")
+        elif not self.target or _BAD_URI.search(self.target):
+            self._fail(400, "Request-URI")
+        return True
+
+    @cython.cfunc
+    def _parse(self, once: cython.bint) -> cython.int:
+        at: cython.Py_ssize_t
+        size: cython.Py_ssize_t
+        i: cython.Py_ssize_t
+        end: cython.Py_ssize_t
+        lf: cython.Py_ssize_t
+        after_colon: cython.Py_ssize_t
+        n: cython.int
+        kind: cython.int
+        sender: cython.int = -1
+        to: cython.int = -1
+        call_id: cython.int = -1
+        limit: cython.int = -1
+        number: cython.longlong
+        length: cython.longlong
+        self.bad = 0
+        if not self._start_line():
+            return self._drop("no SIP")
+        data: bytes = self.data
+        size = len(data)
+        at = self._line
+        self._via = self._cseq = self._contact = self._type = self._stamp = -1
+        self._count = self._vias = 0
+        self._length = -1
+        self.max_forwards = DEFAULT_MAX_FORWARDS
+        if at < 2 or data[at - 2] != CR:
+            return self._again(once)
+        while True:
+            if at >= size:
+                return self._again(once)
+            end = seek(data, CR, at)
+            lf = seek(data, LF, at)
+            if lf != end + 1:  # a line that does not end in CRLF, or has a CR or LF inside
+                return self._again(once)
+            if end == at:
+                at = lf + 1
+                break
+            if lf + 1 < size and _blank(data[lf + 1]):
+                return self._again(once)
+            i = seek(data, ord(":"), at)
+            n = self._count
+            if i >= end:
+                self._fail(400, "a line without a colon")
+                at = lf + 1
+                continue
+            after_colon = i + 1
+            while i > at and _blank(data[i - 1]):
+                i -= 1
+            kind = _kind(data, at, i)
+            if i == at or (kind == OTHER and seek(data, SPACE, at) < i):
+                self._fail(400, "the name of a header field")
+            if n >= MOST_FIELDS - ROOM:  # what is needed for the refusal still finds room
+                self._fail(513, "too many header fields")
+                if kind > TIMESTAMP or n == MOST_FIELDS:
+                    at = lf + 1
+                    continue
+            self._count = n + 1
+            self._kind[n] = kind
+            self._start[n] = at
+            self._after[n] = lf + 1
+            i = after_colon
+            at = lf + 1
+            while i < end and _blank(data[i]):
+                i += 1
+            while end > i and _blank(data[end - 1]):
+                end -= 1
+            self._value[n] = i
+            self._end[n] = end
+            if kind != OTHER and _CHECKED[kind] and not _sound(kind, cut(data, i, end)):
+                self._fail(400, _shown(FULL[kind]))
+            if kind > TIMESTAMP:
+                continue
+            if kind == VIA:
+                self._vias += 1
+                if self._via < 0:
+                    self._via = n
+            elif kind == FROM:
+                if sender >= 0:
+                    self._fail(400, "From")
+                sender = n
+            elif kind == TO:
+                if to >= 0:
+                    self._fail(400, "To")
+                to = n
+            elif kind == CALL_ID:
+                if call_id >= 0:
+                    self._fail(400, "Call-ID")
+                call_id = n
+            elif kind == CSEQ:
+                if self._cseq >= 0:
+                    self._fail(400, "CSeq")
+                self._cseq = n
+            elif kind == CONTACT:
+                if self._contact < 0:
+                    self._contact = n
+            elif kind == CONTENT_LENGTH:
+                length = unsigned(data, i, end)
+                if length < 0 or (self._length >= 0 and length != self._length):
+                    self._fail(400, "Content-Length")
+                self._length = length
+            elif kind == MAX_FORWARDS:
+                if limit >= 0:
+                    self._fail(400, "Max-Forwards")
+                limit = n
+                number = unsigned(data, i, end)  # may not fit the attribute
+                if 0 <= number <= 255:
+                    self.max_forwards = number
+                else:
+                    self._fail(400, "Max-Forwards")
+            elif kind == RECORD_ROUTE:
+                self._routed = True
+            elif kind == CONTENT_TYPE:
+                if self._type >= 0 and self._text(self._type) != cut(data, i, end):
+                    self._fail(400, "Content-Type")
+                self._type = n
+            elif kind == TIMESTAMP:
+                self._stamp = n
+        if self._torn:
+            self._fail(400, "no end of the header fields")
+        i = seek(data, 0, 0)
+        if i < at:
+            self._fail(400, self._nul(i))
+        self._body = at
+        self._body_end = size
+        if self._via < 0 or not self._top_via():
+            return self._drop("Via")
+        # What is missing is missing in the refusal, too.
+        self.raw_call_id = self._text(call_id) if call_id >= 0 else b""
+        if not self.raw_call_id:
+            self._fail(400, "Call-ID")
+        self.sender = self._text(sender) if sender >= 0 else b""
+        self.to = self._text(to) if to >= 0 else b""
+        self._addresses()
+        self._read_cseq()
+        if self._length > size - at:
+            self._fail(400, "Content-Length")
+        elif self._length >= 0:
+            self._body_end = at + self._length
+        return self.bad if self.status == 0 or self.bad == 0 else -1
+
+    @cython.cfunc
+    def _nul(self, at: cython.Py_ssize_t) -> str:
+        """What a NUL there is in."""
+        n: cython.int
+        for n in range(self._count):
+            if self._start[n] <= at < self._after[n]:
+                return "a NUL in " + _shown(self._name(n))
+        return "a NUL in the head"
+
+    @cython.cfunc
+    def _again(self, once: cython.bint) -> cython.int:
+        """Reads the message again with its odd line ends made CRLF and its folds undone: one that
+        another reader takes for a line end may not hide a header field in a value."""
+        if not once:
+            return self._drop("no end of the header fields")
+        parts = _HEAD_END.split(self.data, maxsplit=1)
+        self._torn = len(parts) < 2
+        head = _FOLD.sub(b" ", _LINE_END.sub(b"\r\n", parts[0].rstrip(b"\r\n")))
+        self.data = head + b"\r\n\r\n" + (b"" if self._torn else parts[1])
+        return self._parse(False)
+
+    @cython.cfunc
+    def _addresses(self) -> None:
+        # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
+        # 3.1.2.15).
+        span = span_of(self.sender)
+        if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
+            self._fail(400, "From")
+        self.from_tag = param(self.sender, span[2], b"tag")
+        span = span_of(self.to)
+        if span[1] == 0 or seek(self.to, ord(":"), span[0]) + 1 >= span[1]:
+            self._fail(400, "To")
+        self.to_tag = param(self.to, span[2], b"tag")
+
+    @cython.cfunc
+    def _read_cseq(self) -> None:
+        v: bytes = self._text(self._cseq) if self._cseq >= 0 else b""
+        i: cython.Py_ssize_t = 0
+        end: cython.Py_ssize_t = len(v)
+        while i < end and not _blank(v[i]):
+            i += 1
+        self.cseq = unsigned(v, 0, i)
+        self.cseq_method = trimmed(v, i, end)
+        known: cython.bint = 0 <= self.cseq <= CSEQ_MAX and len(self.cseq_method) > 0
+        if not known or (self.status == 0 and self.cseq_method != self.method):
+            self._fail(400, "CSeq")
+
+    @cython.cfunc
+    def _top_via(self) -> cython.bint:
+        v: bytes = self._text(self._via)
+        read = via(v, self.bad == 505)  # who speaks another version writes it in Via, too
+        if read is None:
+            return False
+        if has_gap(v, read[2]):
+            self._fail(400, "Via")
+        self._sent_by_start = self._value[self._via] + read[1]
+        self._sent_by = self._value[self._via] + read[2]
+        self.host = read[3]
+        self.port = read[4]
+        self.branch = param(v, read[2], b"branch") or b""
+        self.rport = self.status == 0 and param(v, read[2], b"rport") is not None
+        return True
+
+    # -- what a transaction asks ------------------------------------------------------------------
+
+    def key(self, method: bytes) -> bytes:
+        """What the requests of one server transaction have in common (RFC 3261 17.2.3)."""
+        sent_by: bytes = cut(self.data, self._sent_by_start, self._sent_by)
+        if self.branch.startswith(b"z9hG4bK") and len(self.branch) > 7:
+            return self.branch + b" " + method + b" " + sent_by
+        return b"|".join(
+            (method, self.raw_call_id, b"%d" % self.cseq, self.from_tag or b"", sent_by)
+        )
+
+    @property
+    def vias(self) -> int:
+        """How many Via fields there are."""
+        return self._vias
+
+    def response_head(self, host: bytes, port: int) -> bytes:
+        """The header fields that every response to this request repeats, Via to To, without the
+        last line end. `host` and `port` are where it came from (18.2.1, RFC 3581 4)."""
+        parts: list[bytes] = []
+        i: cython.int
+        for i in range(self._via, self._count):
+            if self._kind[i] != VIA:
+                continue
+            parts.append(b"Via: ")
+            if i > self._via:
+                parts.append(self._text(i))
+            else:
+                parts.append(cut(self.data, self._value[i], self._sent_by))
+                parts.append(b";received=")
+                parts.append(host)
+                rest: bytes = cut(self.data, self._sent_by, self._end[i])
+                if self.rport:
+                    rest = _RPORT.sub(b";rport=%d" % port, rest, count=1)
+                parts.append(rest)
+            parts.append(b"\r\n")
+        cseq: bytes = self._text(self._cseq) if self._cseq >= 0 else b""
+        if self.sender and self.raw_call_id and cseq and self.to:
+            parts += [b"From: ", self.sender, b"\r\nCall-ID: ", self.raw_call_id, b"\r\nCSeq: "]
+            parts += [cseq, b"\r\nTo: ", self.to]
+        else:  # to be refused for what is missing
+            told = zip(
+                (b"From: ", b"Call-ID: ", b"CSeq: ", b"To: "),
+                (self.sender, self.raw_call_id, cseq, self.to),
+                strict=True,
+            )
+            parts.append(b"\r\n".join([name + value for name, value in told if value]))
+        return b"".join(parts)
+
+    @property
+    def record_routes(self) -> list[bytes]:
+        """The entries of every Record-Route, in order."""
+        out: list[bytes] = []
+        i: cython.int
+        if self._routed:
+            for i in range(self._count):
+                if self._kind[i] == RECORD_ROUTE:
+                    out += split(self._text(i))
+        return out
+
+    @property
+    def steering_fault(self) -> str:
+        """Which of the fields that say where a dialog goes is malformed, "" if none is: Contact and
+        Record-Route hold SIP URIs with a host (12.1)."""
+        if self._contact >= 0:
+            uri = self.contact
+            if not is_sip_uri(uri) and not _same(uri, 0, min(4, len(uri)), b"tel:"):
+                return "Contact"
+        for entry in self.record_routes:
+            span = span_of(entry)
+            if not is_sip_uri(cut(entry, span[0], span[1])):
+                return "Record-Route"
+        return ""
+
+    @property
+    def contact(self) -> bytes:
+        """The URI of the first Contact, b"" without one."""
+        if self._contact < 0:
+            return b""
+        v: bytes = self._text(self._contact)
+        span = span_of(v)
+        return cut(v, span[0], span[1])
+
+    @property
+    def timestamp(self) -> bytes:
+        """The Timestamp field for a 100 (8.2.6.1), b"" without one."""
+        return b"" if self._stamp < 0 else b"Timestamp: " + self._text(self._stamp)
+
+    # -- what everybody else asks ------------------------------------------------------------------
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes, bytes]]:
+        """The header fields in order: name in lower case and full length, field, value."""
+        if self._fields is None:
+            self._fields = [
+                (self._name(i), cut(self.data, self._start[i], self._after[i] - 2), self._text(i))
+                for i in range(self._count)
+            ]
+        found: list[tuple[bytes, bytes, bytes]] = self._fields
+        return found
+
+    @cython.cfunc
+    def _name(self, i: cython.int) -> bytes:
+        if self._kind[i] != OTHER:
+            return FULL[self._kind[i]]
+        written: bytes = cut(self.data, self._start[i], self._value[i])
+        known = _names.get(written)
+        if known is None:
+            name = written.partition(b":")[0].strip().lower()
+            known = COMPACT.get(name, name)
+            if len(_names) < _REMEMBERED:
+                _names[written] = known
+        return known
+
+    @cython.cfunc
+    def _find(self, name: bytes, start: cython.int) -> cython.int:
+        """The first field of that name from `start` on, or -1."""
+        i: cython.int
+        kind: cython.int = _kind(name, 0, len(name))
+        for i in range(start, self._count):
+            if self._kind[i] == kind and (kind != OTHER or self._name(i) == name):
+                return i
+        return -1
+
+    def values(self, name: bytes) -> list[bytes]:
+        """Every value of the header `name`, in order."""
+        out: list[bytes] = []
+        i: cython.int = self._find(name, 0)
+        while i >= 0:
+            out.append(self._text(i))
+            i = self._find(name, i + 1)
+        return out
+
+    def first(self, name: bytes) -> bytes | None:
+        """The first value of the header `name`, or None."""
+        i: cython.int = self._find(name, 0)
+        return None if i < 0 else self._text(i)
+
+    @property
+    def names(self) -> dict[bytes, bytes]:
+        """The names of its header fields, each with its first value."""
+        if self._named is None:
+            self._named = {name: value for name, _, value in reversed(self.fields)}
+        named: dict[bytes, bytes] = self._named
+        return named
+
+    @property
+    def tells_dialogs(self) -> bool:
+        """A quick look: whether it may name a dialog, be it inside a URI (sip/replaces.py)."""
+        i: cython.int
+        if seek(self.data, ord("?"), self._line) < self._body:
+            return True
+        for i in range(self._count):
+            if self._kind[i] == REPLACES or self._kind[i] == JOIN:
+                return True
+            if self._kind[i] == TARGET_DIALOG:
+                return True
+        return False
+
+    def has_any(self, names: frozenset[bytes]) -> bool:
+        """Whether it has a header field of one of these names (in lower case, full length)."""
+        table: bytes = _beside(names)
+        i: cython.int
+        kind: cython.int
+        for i in range(self._count):
+            kind = self._kind[i]
+            if (not table[kind]) if kind != OTHER else self._name(i) in names:
+                return True
+        return False
+
+    def passing(self, hop: frozenset[bytes]) -> bytes:
+        """The header fields that cross the engine, as text: all whose name is not in `hop`."""
+        table: bytes = _beside(hop)
+        parts: list[bytes] = []
+        i: cython.int
+        first: cython.int = -1
+        kind: cython.int
+        for i in range(self._count):
+            kind = self._kind[i]
+            if table[kind] if kind != OTHER else self._name(i) not in hop:
+                if first < 0:
+                    first = i
+            elif first >= 0:
+                parts.append(cut(self.data, self._start[first], self._after[i - 1]))
+                first = -1
+        if first >= 0:
+            parts.append(cut(self.data, self._start[first], self._after[self._count - 1]))
+        text: bytes = b"".join(parts)
+        return cut(text, 0, len(text) - 2) if text else b""
+
+    @property
+    def start_line(self) -> bytes:
+        return self.data[: max(0, self._line - 2)]
+
+    @property
+    def head(self) -> bytes:
+        """The header fields as text."""
+        return cut(self.data, self._line, max(self._line, self._body - 4))
+
+    @property
+    def head_size(self) -> int:
+        """Bytes of the start line and the header fields."""
+        return self._body
+
+    @property
+    def phrase(self) -> bytes:
+        """The reason phrase of a response."""
+        return self.start_line.partition(b" ")[2].partition(b" ")[2]
+
+    @property
+    def body(self) -> bytes:
+        """The body, by Content-Length where there is one (RFC 3261 18.3)."""
+        return cut(self.data, self._body, self._body_end)
+
+    @property
+    def content_type(self) -> bytes:
+        return b"" if self._type < 0 else self._text(self._type)
+
+    @property
+    def answer(self) -> tuple[bytes, bytes]:
+        """Body and media type of an ACK."""
+        return self.body, self.content_type
+
+    @property
+    def declared_length(self) -> int | None:
+        return None if self._length < 0 else self._length
+
+    @property
+    def truncated(self) -> bool:
+        return self._length > len(self.data) - self._body
+
+    @property
+    def call_id(self) -> str:
+        return self.raw_call_id.decode("latin-1")
+
+    @property
+    def identity(self) -> Identity:
+        """What an INVITE and its repetitions have in common, and no other INVITE has."""
+        return self._text(self._via), self.raw_call_id, self._text(self._cseq)
+
+    def without_body(self) -> Message:
+        """The same message without its body."""
+        copy = Message(cut(self.data, 0, self._body))
+        copy._body_end = copy._body
+        copy.untrusted, copy.wish = self.untrusted, self.wish
+        return copy
+
+
+def is_token(v: bytes, name: bytes) -> bool:
+    """Whether v is the token `name`, whatever its case; `name` is in lower case."""
+    return bool(same(v, 0, len(v), name))

@@ -1,0 +1,231 @@
+"""A callee's side of a call: a dialog that begins with an INVITE of this engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sip import headers
+from sip.bye import Bye, say
+from sip.dialog import Dialog
+from sip.events import Answered, Ended, Failed, Progress
+from sip.farewell import NOTHING, Farewell
+from sip.leg import Leg
+from sip.message import Message
+from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+    from sip.reliable import Earlies
+    from sip.transaction import Client
+
+MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
+
+
+class Outgoing(Leg):
+    """Somebody called. `uri` is the Request-URI, `routes` the Route values it was sent with."""
+
+    __slots__ = (
+        "_ack",
+        "_ack_tag",
+        "_client",
+        "_early",
+        "_invited",
+        "_said",
+        "alone",
+        "earlies",
+        "invite_cseq",
+        "provisional",
+        "routes",
+        "uri",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, dialog: Dialog, uri: str, routes: tuple[str, ...]
+    ) -> None:
+        super().__init__(endpoint, dialog, CALLING)
+        self._client: Client | None = None  # the INVITE's transaction while it may still fail
+        self._ack: tuple[bytes, bytes] | None = None  # body and media type of the ACK that was sent
+        self._ack_tag: bytes | None = b""  # whose 2xx it acknowledged
+        self._early: set[bytes] | None = None  # To tags heard, if there are several
+        self._invited = dialog  # what other branches of a forked call are siblings of
+        self._said = NOTHING  # with the CANCEL
+        self.alone = False  # no other target can follow, what it says early holds
+        self.earlies: Earlies | None = None  # 100rel was offered
+        self.invite_cseq = 0
+        self.provisional = False  # some response came, so a CANCEL may be sent
+        self.routes = routes
+        self.uri = uri
+
+    def __repr__(self) -> str:
+        return f"<Outgoing to {self.uri} {self.state.name.lower()}>"
+
+    # -- actions ----------------------------------------------------------------------------------
+
+    def sent(self, client: Client) -> None:
+        """The INVITE is under way."""
+        self._client = client
+        self.invite_cseq = client.cseq
+
+    def abandon(self) -> None:
+        """Let go of a leg whose INVITE was never sent."""
+        self._release()
+
+    def accept(self, body: bytes = b"", content_type: bytes = b"") -> None:
+        """Acknowledge the 2xx, with a body when the offer came in it (late offer)."""
+        if self.state is not ANSWERED:
+            self._endpoint.illegal("accept")
+            return
+        self.state = CONFIRMED
+        self._ack = body, content_type
+        self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
+
+    def cancel(self, farewell: Farewell = NOTHING) -> None:
+        """Give up, and say `farewell` with the CANCEL.
+
+        The leg still tells how it ends: a 200 may cross the CANCEL.
+        """
+        if self.state not in (CALLING, EARLY):
+            return
+        self.state = CANCELLING
+        self._said = farewell
+        if self.provisional:  # RFC 3261 9.1: not before a provisional response
+            self._send_cancel()
+
+    def _hang_up(self, farewell: Farewell) -> bool:
+        """CANCEL, ACK and BYE, or BYE."""
+        if self.state is ANSWERED:
+            self.accept()
+        if self.state is CONFIRMED:
+            say(self, farewell)
+            self._release()
+            return True
+        self.cancel(farewell)
+        return False
+
+    def _send_cancel(self) -> None:
+        if self._client is not None:
+            tries = self._said.tries(self, cancel=True)
+            if any(self._client.cancel(*told) for told in tries):
+                self._layer.count_out(b"CANCEL")
+
+    # -- what the dialog tells --------------------------------------------------------------------
+
+    @property
+    def reached(self) -> tuple[str, tuple[str, ...]]:
+        return self.uri, self.routes
+
+    def is_of(self, message: Message) -> bool:
+        """Whether a request that names our tag is in this leg's dialog, or an early one of it."""
+        dialog = self.dialog
+        if dialog is None or message.raw_call_id != dialog.call_id:
+            return False
+        tag = message.from_tag or b""
+        if tag == dialog.remote_tag or (self._early is not None and tag in self._early):
+            return True
+        # A request may overtake the 18x that would tell its sender's tag.
+        return not dialog.remote_tag and self.state < ANSWERED
+
+    def on_response(self, client: Client, code: int, message: Message | None) -> None:
+        """A response to the initial INVITE, or to what was sent for the other side; without a
+        message the end of all hope."""
+        if client is not self._client:
+            super().on_response(client, code, message)
+            return
+        if message is None:
+            self._on_failed(487 if self.state is CANCELLING else code)
+            return
+        self.mark(message)
+        if 180 <= code < 300:
+            self.heard = message.way.host.decode("ascii")
+        if code < 200:
+            first, self.provisional = not self.provisional, True
+            if code > 100:
+                self._learn(message)
+            if self.state is CANCELLING:
+                if first:
+                    self._send_cancel()
+            elif code > 100:
+                self._on_progress(code, message)
+        elif code < 300:
+            self._learn(message)
+            self._client = None
+            if message.to_tag is not None:
+                self._early = None
+            self._ack_tag = message.to_tag
+            self.state = ANSWERED
+            self.tell(Answered(self, code, message))
+        else:
+            self._on_failed(code, message)
+
+    def on_stumble(self, client: Client, message: Message) -> None:
+        """A final response that the engine could not deal with. Whoever answered gets an ACK and a
+        BYE; the call goes on without."""
+        if client is self._client and message.status < 300:
+            fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
+            self._layer.acknowledge(fork, client.cseq)
+            self._layer.bye(fork)
+            self._on_failed(500)
+        elif self.state is ANSWERED:
+            self.hangup()
+            self.tell(Ended(self, "transport", None))
+        else:
+            super().on_stumble(client, message)
+
+    def _learn(self, message: Message) -> None:
+        dialog = self.dialog
+        known = dialog.remote_tag
+        dialog.learn(message)
+        if known and known != dialog.remote_tag:
+            if self._early is None:
+                self._early = {known}
+            if len(self._early) < MOST_EARLY:
+                self._early.add(dialog.remote_tag)
+
+    def _on_progress(self, code: int, message: Message) -> None:
+        early = None
+        rseq = headers.rseq(message) if self.earlies is not None else 0
+        if rseq and self.earlies is not None:
+            early = self.earlies.hear(self, rseq, message)
+            if early is None:
+                return
+        self.state = EARLY
+        self.tell(Progress(self, code, message, early))
+
+    def _on_failed(self, code: int, message: Message | None = None) -> None:
+        """The INVITE is over without an answer."""
+        self._client = None
+        if self.state < ANSWERED:
+            self._release()
+            self.tell(Failed(self, code, message))
+
+    def on_2xx_again(self, client: Client, message: Message) -> None:
+        """A retransmitted 2xx: the ACK was lost (RFC 3261 13.2.2.4). One of another branch of a
+        forked call gets its ACK and a BYE."""
+        if client.cseq != self.invite_cseq:
+            super().on_2xx_again(client, message)
+        elif message.to_tag == self._ack_tag:
+            if self._ack is not None:
+                self._layer.race("ack_lost")
+                self._layer.acknowledge(self._invited, client.cseq, *self._ack)
+        else:
+            self._layer.race("fork_answered_late")
+            fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
+            self._layer.acknowledge(fork, client.cseq)
+            self._layer.bye(fork)
+
+    def on_bye(self, message: Message, bye: Bye | None) -> None:
+        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        if self.state < ANSWERED:
+            if bye is not None:
+                bye.answer(200)
+            self._endpoint.illegal("bye")  # the callee must answer the INVITE, not end it
+        else:
+            super().on_bye(message, bye)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _believes(self, message: Message) -> bool:
+        return self.trusted or self._believes_contact(message, self.uri, direct=not self.routes)
+
+    def _forget(self) -> None:
+        self._early = None

@@ -1,0 +1,507 @@
+"""TCP and TLS: connections on asyncio, each a way to its peer.
+
+A connection has the interface of `udp.Way`. Transactions on one that is lost hear of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, cast
+
+from sip.flow import Flow
+from sip.framing import PONG, Frames, FramingError
+from sip.listener import Listener
+from sip.message import Message
+from sip.room import Room, Source, Standing
+
+if TYPE_CHECKING:
+    from sip.endpoint import Endpoint
+
+CONNECT_S = 4.0  # a peer that does not accept in this time is not there
+FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
+MESSAGE_S = 10.0  # a message that has begun must be whole in this time
+UNREAD_S = 10.0  # a peer must read what it was sent in this time, more than UNREAD bytes of it
+UNREAD = 1 << 16
+# A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
+# after the last sign of life. Until then calls to it would wait on a dead connection.
+OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8_000),  # milliseconds
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is given up
+_serials = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a connection is: "tcp" or "tls", its family, our Via and Contact on it, and the address
+    that is listened on."""
+
+    transport: str
+    ipv6: bool
+    via: bytes
+    contact: bytes
+    host: str
+
+    def source_for(self, remote: str) -> tuple[str, int] | None:
+        """Where a connection of ours to the IP address `remote` leaves from: peers know us by the
+        address that we listen on. None = as this machine's routes say: where we listen on all
+        addresses, and for the loopback, which reaches nobody else."""
+        if not self.host or ip_address(self.host).is_unspecified:
+            return None
+        if ip_address(self.host).is_loopback and not ip_address(remote).is_loopback:
+            return None
+        return self.host, 0
+
+
+class Connection(asyncio.Protocol):
+    """One connection. `host` and `port` are the peer's, `name` the host name that was asked for."""
+
+    reliable = True
+    most = UNSENT_MAX
+
+    def __init__(
+        self,
+        streams: Streams,
+        kind: Kind,
+        remote: tuple[str, int],
+        name: str,
+        standing: Standing,
+        source: Source,
+    ) -> None:
+        self._streams = streams
+        self.kind = kind
+        self.remote = remote
+        self.name = name
+        self.serial = next(_serials)
+        self.standing = standing
+        self.source = source  # until its place is free again it counts there
+        self.is_gone = False
+        limits = streams.endpoint.limits
+        self._frames = Frames(limits.message_bytes, limits.head_bytes)
+        self._socket: asyncio.Transport | None = None
+        self._unsent: list[bytes] | None = []  # until it is connected
+        # What the peer has to do in time: send its first message, end what it began, read.
+        self._first: asyncio.TimerHandle | None = None
+        self._whole: asyncio.TimerHandle | None = None
+        self._read: asyncio.TimerHandle | None = None
+        self._heard = 0.0  # loop time of the last valid message
+
+    # -- a way ------------------------------------------------------------------------------------
+
+    @property
+    def transport(self) -> str:
+        return self.kind.transport
+
+    @property
+    def via(self) -> bytes:
+        return self.kind.via
+
+    @property
+    def contact(self) -> bytes:
+        return self.kind.contact
+
+    @property
+    def host(self) -> bytes:
+        return self.remote[0].partition("%")[0].encode("ascii")
+
+    @property
+    def port(self) -> int:
+        return self.remote[1]
+
+    @property
+    def flow(self) -> Flow:
+        return Flow(self.kind.transport, self.remote[0], self.remote[1], self.serial)
+
+    @property
+    def local(self) -> tuple[str, int]:
+        """Our end; nowhere in particular until it is connected."""
+        ours = self._socket.get_extra_info("sockname") if self._socket is not None else None
+        return ours[:2] if ours else ("::" if self.kind.ipv6 else "0.0.0.0", 0)
+
+    def back_to(self, port: int) -> Reopened:
+        """The way to the peer when this connection is lost: to the port that its Via names."""
+        return Reopened(self._streams, self.kind, self.remote[0], port, self.name)
+
+    def prove(self) -> None:
+        """A phone was registered or a call placed over it: its source stays."""
+        self.source.proven = True
+
+    def send(self, data: bytes) -> bool:
+        """Send, now or when it is connected; False when the connection is of no use any more."""
+        if self.is_gone:
+            return False
+        trace = self._streams.endpoint.tracing
+        if trace is not None:
+            trace.sent(self, data)
+        self._write(data)
+        return not self.is_gone
+
+    def _write(self, data: bytes) -> None:
+        if self._unsent is not None:
+            self._unsent.append(data)
+        elif self._socket is not None:
+            self._socket.write(data)
+            if self._socket.get_write_buffer_size() > UNSENT_MAX:
+                self._is_unread()
+
+    # -- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport = cast("asyncio.Transport", transport)
+        transport.set_write_buffer_limits(high=UNREAD)
+        opened = transport.get_extra_info("socket")
+        if opened is not None:
+            for level, option, value in OPTIONS:
+                opened.setsockopt(level, option, value)
+        if self.is_gone:
+            transport.abort()
+            return
+        if self.standing is not Standing.OURS:
+            self._streams.keep(self)
+            self._first = self._streams.later(FIRST_MESSAGE_S, self._expire)
+        unsent, self._unsent = self._unsent or [], None
+        for data in unsent:
+            transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception as error:
+            self._streams.endpoint.layer.stumble(error, "")
+            self.abort()
+
+    def _take(self, data: bytes) -> None:
+        frames, endpoint = self._frames, self._streams.endpoint
+        messages = frames.feed(data)
+        for head in frames.oversize:
+            endpoint.oversize(head, self)
+        frames.oversize.clear()
+        if frames.pings:
+            self._write(PONG * frames.pings)
+            frames.pings = 0
+        if messages and not self.source.proven and any(not Message(one).bad for one in messages):
+            self._credit()
+        self._watch_rest()
+        for message in messages:
+            if self.is_gone:
+                return
+            endpoint.receive(message, self)
+        if frames.error is not None and not self.is_gone:
+            self._give_up(frames.error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lose()
+
+    def pause_writing(self) -> None:
+        if self._read is None and not self.is_gone:
+            self._read = self._streams.later(UNREAD_S, self._is_unread)
+
+    def resume_writing(self) -> None:
+        if self._read is not None:
+            self._read.cancel()
+            self._read = None
+
+    # -- what the peer owes -----------------------------------------------------------------------
+
+    def _watch_rest(self) -> None:
+        """A message that has begun must end in time, however little comes at a time."""
+        if self._frames.is_between:
+            if self._whole is not None:
+                self._whole.cancel()
+                self._whole = None
+        elif self._whole is None and not self.is_gone:
+            self._whole = self._streams.later(MESSAGE_S, self._expire)
+
+    def _credit(self) -> None:
+        """A valid message came: the connection may stay a while. Keep-alives say nothing."""
+        if self.standing is Standing.STRANGER:
+            return
+        self._heard = self._streams.endpoint.loop.time()
+        if self._first is not None:
+            self._first.cancel()
+            self._first = self._streams.later(self._streams.idle_s, self._look)
+
+    def _look(self) -> None:
+        """Close the connection of a source that never registered or called, when it is idle."""
+        self._first = None
+        if self.source.proven or self.is_gone:
+            return
+        left_s = self._heard + self._streams.idle_s - self._streams.endpoint.loop.time()
+        if left_s > 0:
+            self._first = self._streams.later(left_s, self._look)
+        else:
+            self.abort()
+
+    def _expire(self) -> None:
+        if not self.is_gone:
+            self.abort()
+
+    def _is_unread(self) -> None:
+        if not self.is_gone:
+            self._streams.on_refused("slow_reader", str(self))
+            self.abort()
+
+    def _give_up(self, error: FramingError) -> None:
+        """The next message cannot be found. The one that hides it gets its answer."""
+        self._streams.on_refused("malformed", f"{self}: {error}")
+        if error.fault is not None:
+            self._streams.endpoint.answer_head(error.head, self, 400, error.fault.phrase)
+        if self._socket is not None and self._unsent is None:
+            self._socket.close()  # when all is written
+        self.lose()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def lose(self) -> None:
+        """The connection is gone: transactions on it hear of it. Idempotent."""
+        for timer in (self._first, self._whole, self._read):
+            if timer is not None:
+                timer.cancel()
+        if not self.is_gone:
+            self.is_gone = True
+            self._streams.lost(self)
+
+    def abort(self) -> None:
+        """Close at once."""
+        if self._socket is not None:
+            self._socket.abort()
+        self.lose()
+
+    def __str__(self) -> str:
+        return f"{self.kind.transport} {self.remote[0]}:{self.remote[1]}"
+
+
+class Streams:
+    """All TCP and TLS connections of an endpoint. `room` says how many may stand, and for whom;
+    `idle_s` how long one may be idle whose source never registered or called."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        room: Room,
+        idle_s: float,
+        server_tls: ssl.SSLContext | None,
+        client_tls: ssl.SSLContext | None,
+        on_refused: Callable[[str, str], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.on_refused = on_refused
+        self.connections: set[Connection] = set()
+        self.room = room
+        self.idle_s = idle_s
+        self._ways: dict[tuple[str, str, int], Connection] = {}  # by transport and remote address
+        self._tls = {True: server_tls, False: client_tls}
+        self._listeners: list[Listener] = []
+        self._kinds: dict[tuple[str, bool], Kind] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- life cycle -------------------------------------------------------------------------------
+
+    def listen(self, kind: Kind, port: int) -> None:
+        """Accept connections, and make them for legs. Raises OSError."""
+        self._kinds.setdefault((kind.transport, kind.ipv6), kind)
+        self._listeners.append(
+            Listener(
+                self.endpoint.loop,
+                kind.host,
+                port,
+                lambda accepted, host, port: self._accept(kind, accepted, host, port),
+                lambda reason: self.on_refused("connections", f"none can be accepted: {reason}"),
+            )
+        )
+
+    def kind(self, transport: str, ipv6: bool) -> Kind | None:
+        """What a connection of ours would be; None if there can be none."""
+        return self._kinds.get((transport, ipv6))
+
+    def stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self.stop_listening()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for connection in list(self.connections):
+            connection.abort()
+        await asyncio.sleep(0)
+
+    def later(self, seconds: float, do: Callable[[], None]) -> asyncio.TimerHandle:
+        return self.endpoint.loop.call_later(seconds, do)
+
+    # -- connections ------------------------------------------------------------------------------
+
+    def _accept(self, kind: Kind, accepted: socket.socket, host: str, port: int) -> None:
+        """A peer has made a connection: take it, or close it at once."""
+        endpoint, known = self.endpoint, host.encode()
+        standing = Standing.PEER if known in endpoint.trusted else Standing.STRANGER
+        if standing is Standing.STRANGER and known in endpoint.registrants:
+            standing = Standing.PHONE
+        place = self.room.take(host, standing)
+        if isinstance(place, str):
+            accepted.close()
+            self.on_refused(place, f"{kind.transport} {host}:{port}")
+            return
+        connection = Connection(self, kind, (host, port), host, standing, place)
+        self._run(self._take(connection, accepted))
+
+    async def _take(self, connection: Connection, accepted: socket.socket) -> None:
+        secure = connection.kind.transport == "tls"
+        try:
+            await self.endpoint.loop.connect_accepted_socket(
+                lambda: connection,
+                accepted,
+                ssl=self._tls[True] if secure else None,
+                ssl_handshake_timeout=CONNECT_S if secure else None,
+            )
+        except (OSError, TimeoutError, ssl.SSLError):  # a handshake that failed or never ended
+            accepted.close()
+            connection.lose()
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.endpoint.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def keep(self, connection: Connection) -> None:
+        """It stands."""
+        self.connections.add(connection)
+        self._ways[(connection.kind.transport, *connection.remote)] = connection
+
+    def way_to(self, kind: Kind, remote: tuple[str, int], name: str) -> Connection | None:
+        """The connection to an address, which is made if there is none; None if there may be no
+        more. `name` is the host name that it goes by."""
+        found = self._ways.get((kind.transport, *remote))
+        if found is not None and not found.is_gone:
+            return found
+        place = self.room.take(remote[0], Standing.OURS)
+        if isinstance(place, str):
+            self.on_refused(place, f"{kind.transport} {remote[0]}:{remote[1]}")
+            return None
+        made = Connection(self, kind, remote, name, Standing.OURS, place)
+        self.keep(made)
+        self._run(self._connect(made))
+        return made
+
+    def lost(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        key = (connection.kind.transport, *connection.remote)
+        if self._ways.get(key) is connection:
+            del self._ways[key]
+        self.room.leave(connection.remote[0], connection.standing, connection.source)
+        self.endpoint.layer.broken(connection)
+
+    async def _connect(self, connection: Connection) -> None:
+        loop, kind = self.endpoint.loop, connection.kind
+        secure = kind.transport == "tls"
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(
+                    lambda: connection,
+                    *connection.remote,
+                    ssl=self._tls[False] if secure else None,
+                    server_hostname=connection.name if secure else None,
+                    local_addr=kind.source_for(connection.remote[0]),
+                )
+        except (OSError, TimeoutError, ssl.SSLError) as error:
+            self.on_refused("connect_failed", f"{connection}: {error or 'timed out'}")
+            connection.lose()
+
+
+class Reopened:
+    """The way back to whose connection is lost: one is made when there is something to say."""
+
+    most = UNSENT_MAX
+    reliable = True
+    is_gone = False
+
+    def __init__(self, streams: Streams, kind: Kind, host: str, port: int, name: str) -> None:
+        self._streams = streams
+        self._kind = kind
+        self._remote = host, port or (5061 if kind.transport == "tls" else 5060)
+        self._name = name
+
+    def send(self, data: bytes) -> bool:
+        way = self._streams.way_to(self._kind, self._remote, self._name)
+        return way is not None and way.send(data)
+
+    def back_to(self, port: int) -> None:
+        return None
+
+
+class Nowhere:
+    """The way to where nothing can be sent: no such transport here, no such address, no room."""
+
+    reliable = False
+    most = UNSENT_MAX
+    is_gone = True
+    transport = "udp"
+    host = b""
+    port = 0
+    local = ("", 0)
+
+    def __init__(self, via: bytes, contact: bytes) -> None:
+        self.via, self.contact = via, contact
+
+    def send(self, data: bytes) -> bool:
+        return False
+
+    def prove(self) -> None:
+        pass
+
+
+class Unresolved:
+    """The way to a name that is being looked up: what is sent waits, for a bounded time.
+
+    Which transport it leads to is known at the end only: what waited gets the Via of that.
+    """
+
+    most = 65_507  # it may lead to UDP
+    transport = "udp"
+    host = b""
+    port = 0
+    local = ("", 0)
+    MOST = 50  # messages that wait
+
+    def __init__(self, via: bytes, contact: bytes) -> None:
+        self.via, self.contact = via, contact
+        self.reliable = False  # until it is known
+        self.is_gone = False
+        self._unsent: list[bytes] = []
+        self._found: Any = None
+
+    def send(self, data: bytes) -> bool:
+        if self._found is not None:
+            return self._forward(data)
+        if self.is_gone or len(self._unsent) >= self.MOST:
+            return False
+        self._unsent.append(data)
+        return True
+
+    def resolved(self, way: Any) -> None:
+        """The name leads there, or nowhere (None)."""
+        self._found, self.is_gone = way, True  # whoever asks again finds the way itself
+        unsent, self._unsent = self._unsent, []
+        if way is not None:
+            self.reliable = way.reliable
+            for data in unsent:
+                self._forward(data)
+
+    def _forward(self, data: bytes) -> bool:
+        ours, theirs = b"\r\nVia: %b;" % self.via, b"\r\nVia: %b;" % self._found.via
+        return bool(self._found.send(data.replace(ours, theirs, 1)))

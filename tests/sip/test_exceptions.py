@@ -1,0 +1,188 @@
+"""An exception in the engine: one 500, counted and told once, and nothing is left of it.
+
+What a hostile message would have to find is put in by hand: parts of the engine that raise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sip.timers import Wheel
+from tests.sip.house import CALLER, PHONE, SDP, House, answer, request
+from tests.sip.test_endpoint import ring, talk
+
+SECRET = "+33612345678"
+
+
+class Boom(Exception):
+    pass
+
+
+def boom(*_: Any, **__: Any) -> Any:
+    raise Boom
+
+
+@pytest.fixture
+async def home() -> House:
+    return House()
+
+
+@pytest.fixture
+def breaks(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Breaks a part of the engine until the test is over."""
+
+    def do(place: str) -> None:
+        monkeypatch.setattr(place, boom)
+
+    do.mend = monkeypatch.undo  # type: ignore[attr-defined]
+    return do
+
+
+def check(home: House, count: int = 1) -> None:
+    """It was counted and told, and nothing is left."""
+    assert [type(error) for error in home.errors] == [Boom] * count
+    assert home.endpoint.illegal_counts["exception"] == count
+    home.pass_time(80_000)
+    home.pass_time(80_000)
+    layer = home.endpoint.layer
+    assert (layer.legs, layer.servers, layer.clients, layer.merged) == ({}, {}, {}, {})
+    assert (layer.past, layer.wheel.waiting) == ({}, 0)
+
+
+async def test_while_a_call_comes_in(home: House, breaks: Any) -> None:
+    home.endpoint.layer.door._on_invite = boom  # type: ignore[union-attr]
+    invite = request("INVITE", fields=("Subject: " + SECRET,))
+    home.feed(invite, CALLER)
+    home.feed(invite, CALLER)  # again: the same answer
+    assert home.line(CALLER).heard() == ["500", "500"]
+    assert home.line(CALLER).sent[0].to_tag == home.line(CALLER).sent[1].to_tag
+    [note] = home.errors[0].__notes__
+    assert note.startswith(f"127.0.0.1:{CALLER} {len(invite)} bytes")
+    assert "Subject: +00000000000" in note
+    check(home)
+
+
+@pytest.mark.parametrize("part", ["wish_of", "of_request", "Incoming"])
+async def test_before_there_is_a_leg(home: House, breaks: Any, part: str) -> None:
+    breaks(f"sip.door.{part}")
+    home.feed(request("INVITE"), CALLER)
+    assert home.line(CALLER).heard() == ["500"]
+    check(home)
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "FROBNICATE", "SUBSCRIBE"])
+async def test_at_the_door(home: House, breaks: Any, method: str) -> None:
+    breaks("sip.door.Door.receive")
+    home.feed(request(method), CALLER)
+    assert home.line(CALLER).heard() == ["500"]
+    check(home)
+
+
+async def test_an_ack_is_never_answered(home: House, breaks: Any) -> None:
+    breaks("sip.layer.Layer._ack")
+    home.feed(request("ACK", tag="x"), CALLER)
+    assert home.line(CALLER).heard() == []
+    check(home)
+
+
+@pytest.mark.parametrize("method", ["INVITE", "INFO", "UPDATE"])
+async def test_while_a_request_is_relayed(home: House, breaks: Any, method: str) -> None:
+    """The call stands, and the next request is relayed as if nothing had been."""
+    tag = talk(home)
+    breaks("sip.exchange.crossing")
+    home.feed(request(method, tag=tag, cseq=2, body=SDP), CALLER)
+    assert home.line(CALLER).heard() == ["500"] if method != "INVITE" else ["100", "500"]
+    breaks.mend()
+    home.feed(request("INVITE", tag=tag, cseq=3, body=SDP), CALLER)
+    assert home.line(PHONE).heard() == ["INVITE"]
+    home.feed(answer(home.line(PHONE).sent[0], 488), PHONE)
+    assert home.line(CALLER).heard()[-1] == "488"
+    home.feed(request("BYE", tag=tag, cseq=4), CALLER)
+    home.feed(answer(home.line(PHONE).sent[-1], 200), PHONE)
+    check(home)
+
+
+async def test_while_a_call_ends(home: House, breaks: Any) -> None:
+    """The BYE gets its 500, and both sides are over all the same."""
+    tag = talk(home)
+    breaks("sip.bye.receive")
+    home.feed(request("BYE", tag=tag, cseq=2), CALLER)
+    assert home.line(CALLER).heard() == ["500"]
+    assert home.line(PHONE).heard() == ["BYE"]
+    check(home)
+
+
+async def test_while_an_answer_is_taken(home: House, breaks: Any) -> None:
+    """Who answered gets ACK and BYE, the caller a 500."""
+    ring(home)
+    breaks("sip.outgoing.Outgoing._learn")
+    home.feed(answer(home.line(PHONE).sent[0], 200, body=SDP), PHONE)
+    assert home.line(PHONE).heard() == ["INVITE", "ACK", "BYE"]
+    assert home.line(CALLER).heard()[-1] == "500"
+    check(home)
+
+
+async def test_while_an_answer_is_told(home: House, breaks: Any) -> None:
+    ring(home)
+    heard: list[Any] = []
+
+    def listen(event: Any) -> None:
+        heard.append(event)
+        if len(heard) == 1:
+            raise Boom
+        home._on_event(event)
+
+    home.callees[0].listener = listen
+    home.feed(answer(home.line(PHONE).sent[0], 200, body=SDP), PHONE)
+    assert home.line(PHONE).heard() == ["INVITE", "ACK", "BYE"]
+    assert home.line(CALLER).heard()[-1] == "480"
+    check(home)
+
+
+async def test_while_a_refusal_is_taken(home: House, breaks: Any) -> None:
+    ring(home)
+    breaks("sip.outgoing.Outgoing.mark")
+    home.feed(answer(home.line(PHONE).sent[0], 486), PHONE)
+    assert home.line(CALLER).heard()[-1] == "500"
+    check(home)
+
+
+async def test_while_a_relayed_answer_is_taken(home: House, breaks: Any) -> None:
+    """A 200 to a re-INVITE gets its ACK, its asker a 500; the call stands."""
+    tag = talk(home)
+    home.feed(request("INVITE", tag=tag, cseq=2, body=SDP), CALLER)
+    breaks("sip.outgoing.Outgoing.mark")
+    home.feed(answer(home.line(PHONE).sent[0], 200, body=SDP), PHONE)
+    breaks.mend()
+    assert home.line(PHONE).heard() == ["INVITE", "ACK"]
+    assert home.line(CALLER).heard() == ["100", "500"]
+    home.feed(request("BYE", tag=tag, cseq=3), CALLER)
+    home.feed(answer(home.line(PHONE).sent[-1], 200), PHONE)
+    check(home)
+
+
+class Timed:
+    def __init__(self, *, fails: bool) -> None:
+        self.called, self.fails = 0, fails
+
+    def on_tick(self, tick: int) -> None:
+        self.called += 1
+        if self.fails:
+            raise Boom
+
+
+def test_a_timer_that_raises_takes_no_other_with_it() -> None:
+    told: list[BaseException] = []
+    wheel = Wheel(0)
+    wheel.on_error = told.append
+    timers = [Timed(fails=n == 1) for n in range(3)]
+    for timed in timers:
+        wheel.after(timed, 100)
+    later = Timed(fails=False)
+    wheel.after(later, 200)
+    wheel.run(300)
+    assert [timed.called for timed in (*timers, later)] == [1, 1, 1, 1]
+    assert [type(error) for error in told] == [Boom]
+    assert wheel.waiting == 0
