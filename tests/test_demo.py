@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -163,3 +164,28 @@ def test_a_stopped_demo_takes_its_engine_with_it(place: Path) -> None:
     assert len(children) == 1
     assert not Path(f"/proc/{children[0]}").exists()
     assert not list(place.iterdir())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pjsua2") is None, reason="no wheel of pjsua2 here")
+def test_phones_of_another_stack_do_the_same(place: Path) -> None:
+    """PJSIP plays the phones, each in a process that is gone afterwards."""
+    done = subprocess.run(
+        [*COMMAND, "--phones", "pjsua2"],
+        cwd=ROOT,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        timeout=3 * LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " as expected, 0 different" in done.stdout
+    assert not list(place.iterdir())
+
+
+def test_phones_that_are_not_installed_are_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("engine.demo.softphone.find_spec", lambda name: None)
+    assert demo.run(Config(), pjsua2=True) == 1
+    assert "pip install 'renvoi[phones]'" in capsys.readouterr().err

@@ -36,12 +36,18 @@ def serve(config: Config) -> int:
 
 
 @click.command("demo", short_help="Watch real calls being forwarded.")
+@click.option(
+    "--phones",
+    type=click.Choice(["scripted", "pjsua2"]),
+    default="scripted",
+    help="Who plays the phones: a script, or PJSIP (pip install 'renvoi[phones]').",
+)
 @with_config
 @with_json
-def demo(config: Config, as_json: bool) -> int:
+def demo(config: Config, as_json: bool, phones: str) -> int:
     """Place real calls through a real engine on this machine and compare each with what is
     expected. Exit status 1 when one differs.
     """
     from engine.demo.show import run
 
-    return run(config, as_json=as_json)
+    return run(config, as_json=as_json, pjsua2=phones == "pjsua2")

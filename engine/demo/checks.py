@@ -6,6 +6,7 @@ import re
 from urllib.parse import unquote
 
 from engine.demo.cases import CALLER, CAUSES
+from engine.demo.softphone import Received
 from sip.fake import Call
 from sip.fake_message import text, user_of
 
@@ -23,7 +24,7 @@ def caller_faults(call: Call, *, forwarded: bool) -> list[str]:
     return faults
 
 
-def transit_faults(call: Call, leg: Call, role: str) -> list[str]:
+def transit_faults(call: Call, leg: Call | Received, role: str) -> list[str]:
     """What did not cross the engine as it should, between the caller and `role`, who answered."""
     faults = []
     sent, got = call.invite, leg.invite
@@ -47,7 +48,7 @@ def transit_faults(call: Call, leg: Call, role: str) -> list[str]:
     return faults
 
 
-def diversions(leg: Call) -> tuple[tuple[str, str], ...]:
+def diversions(leg: Call | Received) -> tuple[tuple[str, str], ...]:
     """(line, reason) of every Diversion entry of a received INVITE, newest first."""
     values = b",".join(leg.invite.values(b"diversion")).decode("latin-1")
     return tuple((line, reason) for line, reason in _DIVERSION.findall(values))

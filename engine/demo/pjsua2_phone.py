@@ -19,7 +19,7 @@ import orjson
 import pjsua2
 
 TURN_MS = 10
-WORDS = {1: "calling", 2: "incoming", 3: "early", 4: "connecting", 5: "confirmed", 6: "ended"}
+WORDS = {1: "calling", 2: "called", 3: "early", 4: "connecting", 5: "confirmed", 6: "ended"}
 
 
 class Phone:
@@ -31,12 +31,12 @@ class Phone:
         self.calls: dict[int, Call] = {}
         self.plans: dict[str, list[tuple[float, int]]] = {}
         self.due: list[tuple[float, Call, int]] = []
+        self.over: list[Call | None] = []
         self.endpoint = pjsua2.Endpoint()
         self.endpoint.libCreate()
         config = pjsua2.EpConfig()
         config.uaConfig.threadCnt = 0
         config.uaConfig.mainThreadOnly = True
-        config.uaConfig.maxCalls = 64
         config.logConfig.level = config.logConfig.consoleLevel = 0
         config.medConfig.noVad = True
         self.endpoint.libInit(config)
@@ -53,6 +53,10 @@ class Phone:
         self.tell("ready", port=int(self.port))
 
     def tell(self, event: str, **fields: Any) -> None:
+        """An event; the bytes of a message as characters of Latin-1."""
+        if "message" in fields:
+            raw = fields["message"].encode("utf-8", "surrogateescape")
+            fields["message"] = raw.decode("latin-1")
         os.write(self._events, orjson.dumps({"event": event, **fields}) + b"\n")
 
     def enrol(self, given: dict[str, Any]) -> None:
@@ -80,6 +84,8 @@ class Phone:
         what = given["do"]
         if what == "enrol":
             self.enrol(given)
+        elif what == "echo":
+            self.tell("echo")
         elif what == "plan":
             self.plans.update({user: list(plan) for user, plan in given["plans"].items()})
         elif what == "dial":
@@ -95,6 +101,7 @@ class Phone:
         """Until standard input ends."""
         waiting = b""
         while True:
+            self.over.clear()
             self.endpoint.libHandleEvents(TURN_MS)
             now = time.monotonic()
             for item in [item for item in self.due if item[0] <= now]:
@@ -129,9 +136,10 @@ class Account(pjsua2.Account):  # type: ignore[misc]  # the bindings carry no ty
     def onIncomingCall(self, prm: Any) -> None:  # noqa: N802
         phone, call = self._phone, Call(self._phone, prm.callId)
         phone.calls[prm.callId] = call
-        phone.tell("incoming", call=prm.callId, message=prm.rdata.wholeMsg)
-        user = call.getInfo().localUri.partition("sip:")[2].partition("@")[0]
         at = time.monotonic()
+        phone.tell("incoming", call=prm.callId, message=prm.rdata.wholeMsg, at=at)
+        target = prm.rdata.wholeMsg.split(" ", 2)[1]  # not To, which is that of the first line
+        user = target.partition(":")[2].partition("@")[0]
         for delay_s, code in phone.plans.get(user, ()):
             at += delay_s
             phone.due.append((at, call, code))
@@ -174,7 +182,8 @@ class Call(pjsua2.Call):  # type: ignore[misc]
         word = WORDS.get(info.state, str(info.state))
         self._phone.tell(word, call=info.id, code=info.lastStatusCode, reason=info.lastReason)
         if word == "ended":
-            self._phone.calls.pop(info.id, None)
+            # Freed in the next turn: not while it is calling us.
+            self._phone.over.append(self._phone.calls.pop(info.id, None))
 
     def onCallTsxState(self, prm: Any) -> None:  # noqa: N802
         event = prm.e.body.tsxState

@@ -22,28 +22,36 @@ from redis.exceptions import RedisError
 from engine.config import Config
 from engine.demo.cases import AFTER_S, Case, Played, all_cases
 from engine.demo.engine import DemoEngine, EngineFailed
+from engine.demo.softphone import PhoneMissing, SoftPhones
 from engine.demo.stage import Stage
 
 STAGGER_S = 0.03  # calls do not start at once, so that set-up times are their own
 
 
-def run(_config: Config, *, as_json: bool = False, cases: Sequence[Case] | None = None) -> int:
+def run(
+    _config: Config,
+    *,
+    as_json: bool = False,
+    cases: Sequence[Case] | None = None,
+    pjsua2: bool = False,
+) -> int:
     """Play every case and print a row for each as it ends; the exit status, 1 when one differs.
 
     The configuration is not used: the demo's engine has its own. `as_json` prints one object a
-    line instead of a table, `cases` replaces the calls that are played.
+    line instead of a table, `cases` replaces the calls that are played. With `pjsua2` the phones
+    are those of a SIP stack that nobody here wrote.
     """
     report = _Json() if as_json else _Table()
     try:
-        return asyncio.run(_run(all_cases() if cases is None else cases, report))
-    except (EngineFailed, RedisError, OSError) as error:
+        return asyncio.run(_run(all_cases() if cases is None else cases, report, pjsua2))
+    except (EngineFailed, RedisError, OSError, PhoneMissing) as error:
         print(f"renvoi: demo: {error}", file=sys.stderr)
     except asyncio.CancelledError:
         print("renvoi: demo: stopped by a signal", file=sys.stderr)
     return 1
 
 
-async def _run(cases: Sequence[Case], report: _Table) -> int:
+async def _run(cases: Sequence[Case], report: _Table, pjsua2: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
     # Ended by SIGTERM as by Ctrl-C: the engine must not outlive the demo.
@@ -51,7 +59,7 @@ async def _run(cases: Sequence[Case], report: _Table) -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="renvoi-demo-") as directory:
         engine = DemoEngine(Path(directory))
-        stage = Stage(engine)
+        stage = Stage(engine, SoftPhones() if pjsua2 else None)
         try:
             await engine.start(await stage.open())
             stage.write(cases)
@@ -63,7 +71,7 @@ async def _run(cases: Sequence[Case], report: _Table) -> int:
             return 1 if different or records != calls else 0
         finally:
             await engine.stop()
-            stage.close()
+            await stage.close()
 
 
 async def _play_all(cases: Sequence[Case], stage: Stage, report: _Table) -> int:

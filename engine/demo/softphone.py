@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import orjson
+
+from sip.fake import Script
+from sip.message import Message
 
 WAIT_S = 10.0
 MISSING = (
@@ -35,6 +40,7 @@ class SoftPhone:
         self._process: asyncio.subprocess.Process | None = None
         self._events: list[dict[str, Any]] = []
         self._news = asyncio.Condition()
+        self._echoes: list[asyncio.Future[None]] = []
         self._reading: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -68,6 +74,9 @@ class SoftPhone:
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while line := await reader.readline():
             event = orjson.loads(line)
+            if event["event"] == "echo":
+                self._echoes.pop(0).set_result(None)
+                continue
             if self._listener is not None:
                 self._listener(event)
                 continue
@@ -99,6 +108,13 @@ class SoftPhone:
         assert self._process.stdin is not None
         self._process.stdin.write(orjson.dumps({"do": do, **fields}) + b"\n")
 
+    async def settle(self) -> None:
+        """Everything that it has done so far is told. Raises TimeoutError."""
+        echo = asyncio.get_running_loop().create_future()
+        self._echoes.append(echo)
+        self.say("echo")
+        await asyncio.wait_for(asyncio.shield(echo), WAIT_S)
+
     def uri(self, user: str = "phone") -> str:
         """A URI that reaches it."""
         shown = f";transport={self._transport}" if self._transport != "udp" else ""
@@ -119,3 +135,71 @@ class SoftPhone:
         if self._reading is not None:
             self._reading.cancel()
             self._pipe.close()
+
+
+class Received:
+    """A call that came to a phone, as sip.fake.Call has it: its INVITE, what the phone's 2xx
+    carried, whether that was acknowledged, whether it is over, when it began (monotonic s)."""
+
+    def __init__(self, invite: bytes, started: float) -> None:
+        self.invite = Message(invite)
+        self.body = b""
+        self.acked = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.started = started
+
+
+class SoftPhones:
+    """Answers for every phone as `plan` says; the calls that came, in order. pjsua2 is built for
+    four calls at once, so that there are several processes."""
+
+    PROCESSES = 6
+
+    def __init__(self) -> None:
+        self.calls: dict[int, Received] = {}
+        self._serials = itertools.count()
+        self._phones = [SoftPhone(partial(self._on_event, n)) for n in range(self.PROCESSES)]
+        self._of: dict[str, SoftPhone] = {}  # by user
+        # By process and the number of the call, which it gives again.
+        self._standing: dict[tuple[int, int], Received] = {}
+
+    async def open(self, host: str) -> None:
+        """Start them. Raises PhoneMissing without pjsua2, OSError when one does not start."""
+        await asyncio.gather(*(phone.open(host) for phone in self._phones))
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(phone.stop() for phone in self._phones))
+
+    def uri(self, user: str) -> str:
+        """A URI that reaches the phone of that user."""
+        return self._phone_of(user).uri(user)
+
+    def plan(self, scripts: Mapping[str, Script]) -> None:
+        """From now on a call to one of these users is answered by its script."""
+        for user, script in scripts.items():
+            self._phone_of(user).say("plan", plans={user: list(script)})
+
+    async def settle(self) -> None:
+        """What they have done so far is known."""
+        await asyncio.gather(*(phone.settle() for phone in self._phones))
+
+    def _phone_of(self, user: str) -> SoftPhone:
+        return self._of.setdefault(user, self._phones[len(self._of) % self.PROCESSES])
+
+    def _on_event(self, process: int, event: dict[str, Any]) -> None:
+        what, key = event["event"], (process, event.get("call", -1))
+        if what == "incoming":
+            call = Received(event["message"].encode("latin-1"), event["at"])
+            self.calls[next(self._serials)] = self._standing[key] = call
+            return
+        standing = self._standing.get(key)
+        if standing is None:
+            return
+        if what == "sent":
+            answer = Message(event["message"].encode("latin-1"))
+            if answer.status == 200 and answer.cseq_method == b"INVITE":
+                standing.body = answer.body
+        elif what == "confirmed":
+            standing.acked.set()
+        elif what == "ended":
+            standing.ended.set()

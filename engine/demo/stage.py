@@ -12,6 +12,7 @@ import orjson
 from engine.demo.cases import CALLER, Case, Played, Result
 from engine.demo.checks import caller_faults, diversions, transit_faults
 from engine.demo.engine import HOST, DemoEngine
+from engine.demo.softphone import Received, SoftPhones
 from engine.redis_client import connect_blocking
 from sip.fake import ANSWERS, Call, FakeEndpoint, Script
 from sip.fake_message import text, user_of
@@ -23,7 +24,7 @@ GATEWAYS = {"voicemail": "voicemail", "fax": "fax", "number": "gateway"}
 
 # Spacing and codecs as nobody would write them: what arrives must be the same bytes.
 SDP = """v=0
-o=- {origin} 1 IN IP4 127.0.0.1
+o={origin} 1 1 IN IP4 127.0.0.1
 s=renvoi  demo
 c=IN IP4 127.0.0.1
 t=0 0
@@ -34,26 +35,36 @@ a=x-unknown:  kept  as it is
 
 
 class Stage:
-    """The caller, everybody else by role, and the engine between them."""
+    """The caller, everybody else by role, and the engine between them. The phones are scripted, or
+    those of a real SIP stack."""
 
-    def __init__(self, engine: DemoEngine) -> None:
+    def __init__(self, engine: DemoEngine, phones: SoftPhones | None = None) -> None:
         self.engine = engine
+        self._softphones = phones
         self.scripts: dict[str, Script] = {}  # of the phones, by the number of their line
         self.caller = FakeEndpoint(lambda _: ())
-        self.called = {
-            "phone": FakeEndpoint(lambda user: self.scripts.get(user, ()), sdp("phone")),
-            **{role: FakeEndpoint(lambda _: ANSWERS, sdp(role)) for role in GATEWAYS.values()},
+        self._scripted = {
+            role: FakeEndpoint(lambda _: ANSWERS, sdp(role)) for role in GATEWAYS.values()
         }
+        if phones is None:
+            self._scripted["phone"] = FakeEndpoint(
+                lambda user: self.scripts.get(user, ()), sdp("phone")
+            )
+        self.called: dict[str, FakeEndpoint | SoftPhones] = {**self._scripted}
+        if phones is not None:
+            self.called["phone"] = phones
 
     async def open(self) -> dict[str, str]:
-        """Bind every endpoint; the engine's `destinations`. Raises OSError."""
+        """Bind every endpoint; the engine's `destinations`. Raises OSError, PhoneMissing."""
         for endpoint in (self.caller, *self.called.values()):
             await endpoint.open(HOST)
         return {kind: self.called[role].uri("{number}") for kind, role in GATEWAYS.items()}
 
-    def close(self) -> None:
-        for endpoint in (self.caller, *self.called.values()):
+    async def close(self) -> None:
+        for endpoint in (self.caller, *self._scripted.values()):
             endpoint.close()
+        if self._softphones is not None:
+            await self._softphones.stop()
 
     def write(self, cases: Sequence[Case]) -> None:
         """Put the cases' lines and registrations into Redis, where anybody may write them."""
@@ -67,6 +78,8 @@ class Stage:
                     self.scripts[number] = script
                     batch.zadd(f"reg:{number}", {self.called["phone"].uri(number): expiry})
             batch.execute()
+        if self._softphones is not None:
+            self._softphones.plan(self.scripts)
 
     async def records(self, wanted: int) -> int:
         """How many calls are on record, at most SETTLE_S after the last one."""
@@ -82,6 +95,8 @@ class Stage:
         """
         first = await self._place(case, f"{label}-first") if case.occupied else None
         call = await self._place(case, label)
+        if self._softphones is not None:
+            await self._softphones.settle()
         role, answered = next(
             ((role, leg) for role, leg in self._invited(label) if leg.body), ("", None)
         )
@@ -111,7 +126,7 @@ class Stage:
             call.cancel()
         return call
 
-    def _invited(self, label: str) -> list[tuple[str, Call]]:
+    def _invited(self, label: str) -> list[tuple[str, Call | Received]]:
         """Every call under this label that reached anybody, in order, with their role."""
         name = CASE.lower().encode()
         found = [
@@ -123,7 +138,7 @@ class Stage:
         return sorted(found, key=lambda item: item[1].started)
 
 
-async def hang_up(call: Call, leg: Call | None) -> list[str]:
+async def hang_up(call: Call, leg: Call | Received | None) -> list[str]:
     """The caller ends an answered call; whether `leg` saw the ACK before it and the BYE."""
     if call.codes()[-1:] != [200]:
         return []
