@@ -11,7 +11,7 @@ from starlette.responses import Response
 from engine.changes.acks import Acks
 from manager import batch, forms, kept
 from manager.batch import Edit
-from manager.editing import wanted_of
+from manager.editing import labels_of, wanted_of
 from manager.forms import KEEP, Choice, FormError
 from manager.lines import Stored
 from manager.undo import Change
@@ -181,7 +181,7 @@ def _form(
         errors=errors,
         wrong={error.name: error.text for error in errors},
         fax=fax,
-        own="",
+        labels=labels_of(visit, lines[0].fleet, choices),
         limited=limited,
         notice=notice,
         most=MOST_LINES,

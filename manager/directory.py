@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from manager.search import Listed, Page, View, by_name, fold
+from manager.search import Listed, Page, View, fold
 from manager.who import Who
 from rules import tasks
 from rules.news import News
@@ -125,17 +125,12 @@ class Directory:
         elif not who.may_fleet(fleet):
             return Page((), 0, None)
         view = self._view(fleet)
-        found = view.fax if fax else view.lines
         if who.line is not None:
-            found = [line for line in found if line.number == who.line]
-        if wanted := self._wanted(words):
-            if not fax and who.line is None:
-                found = view.having(wanted)
-            else:
-                found = [line for line in found if all(word in line.text for word in wanted)]
-        named = len(found)
-        if wanted and names_first:
-            found, named = by_name(found, wanted)
+            line = self._fleets.get(fleet or "", {}).get(who.line)
+            view = View([line] if line else [])
+        if fax:
+            view = view.fax
+        found, named = view.having(self._wanted(words), names_first)
         # Behind the names a place begins with a digit: numbers begin with "+".
         is_behind = after.startswith(_BEHIND)
         low, high = (named, len(found)) if is_behind else (0, named)

@@ -78,6 +78,17 @@ async def preview(visit: Visit) -> Response:
     return visit.page("_preview.html", check=check, line=stored.line)
 
 
+def labels_of(visit: Visit, fleet: str, choices: Sequence[Choice]) -> dict[str, str]:
+    """The names of the lines whose numbers stand in the fields of a form, by field."""
+    found = {}
+    for choice in choices:
+        for kind, typed in choice.typed.items():
+            number = visit.site.numbering.quick(typed) if typed else None
+            if number is not None and (label := visit.site.directory.label(fleet, number)):
+                found[choice.named(kind)] = label
+    return found
+
+
 def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
     """What a form asks for, in the reader's words."""
     site = visit.site
@@ -181,7 +192,7 @@ async def _form(
         wrong={error.name: error.text for error in errors},
         check=check,
         fax=[line for line in fax.lines if line.number != stored.number],
-        own=visit.site.shown.number(stored.number),
+        labels=labels_of(visit, stored.fleet, choices),
         **{"theirs": None, "change": None, "by": "", "notice": "", **more},
     )
 

@@ -22,6 +22,7 @@ from rules.model import Line
 _ANSWER_S = 3.0
 _LARGEST_ANSWER = 8 * 1024 * 1024
 _CALLS_SHOWN = 200
+_SHOWN = ("received", "caller", "withheld", "called", "condition", "target", "state")
 _LINES_LOOKED_AT = 2_000
 _PHONES_SHOWN = 100
 _CHANGES_SHOWN = 100
@@ -69,11 +70,11 @@ async def _calls_of(worker: LiveWorker) -> list[dict[str, Any]] | None:
                 writer.close()
         head, _, body = raw.partition(b"\r\n\r\n")
         found = orjson.loads(body) if b" 200 " in head.partition(b"\r\n")[0] + b" " else None
-    except (OSError, ValueError, TimeoutError):
+    except (OSError, ValueError, OverflowError, TimeoutError):
         return None
     if not isinstance(found, list):
         return None
-    return [call for call in found if _is_call(call)]
+    return [{name: call.get(name) for name in _SHOWN} for call in found if _is_call(call)]
 
 
 def _is_call(call: object) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +33,37 @@ class View:
 
     def __init__(self, lines: Sequence[Listed]) -> None:
         self.lines = lines
-        self.fax = [line for line in lines if line.fax]
         self._texts = [line.text for line in lines]
+        self._names = [line.text.partition(f" {line.number}")[0] for line in lines]
 
-    def having(self, words: Sequence[str]) -> list[Listed]:
-        """Those with every one of the words. Some 100 ns a line: fleets have thousands."""
-        places = [n for n, text in enumerate(self._texts) if words[0] in text]
-        for word in words[1:]:
-            places = [n for n in places if word in self._texts[n]]
-        return [self.lines[n] for n in places]
+    @cached_property
+    def fax(self) -> View:
+        """Only those with the fax offer."""
+        return View([line for line in self.lines if line.fax])
+
+    def having(self, words: Sequence[str], names_first: bool) -> tuple[Sequence[Listed], int]:
+        """Those with every one of the words, and how many of them stand before the rest: those
+        whose name has the words, if `names_first`, else all. Some 100 ns a line: fleets have
+        thousands."""
+        if not words:
+            return self.lines, len(self.lines)
+        places = _having(self._texts, words, None)
+        named = _having(self._names, words, places) if names_first else places
+        if len(named) < len(places):
+            places = [*named, *sorted(set(places).difference(named))]
+        return [self.lines[n] for n in places], len(named)
 
 
-def by_name(found: Sequence[Listed], words: Sequence[str]) -> tuple[list[Listed], int]:
-    """Those whose name has the words before those whose number has them, and how many they are."""
-    named: list[Listed] = []
-    numbered: list[Listed] = []
-    for line in found:
-        name = line.text.partition(f" {line.number}")[0]
-        (named if all(word in name for word in words) else numbered).append(line)
-    return [*named, *numbered], len(named)
+def _having(texts: Sequence[str], words: Sequence[str], places: list[int] | None) -> list[int]:
+    """Those of the places, None = all, whose text has every word."""
+    first = words[0]
+    if places is None:
+        found = [n for n, text in enumerate(texts) if first in text]
+    else:
+        found = [n for n in places if first in texts[n]]
+    for word in words[1:]:
+        found = [n for n in found if word in texts[n]]
+    return found
 
 
 def fold(text: str) -> str:

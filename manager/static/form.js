@@ -120,6 +120,7 @@ if (form) {
   const atOnce = ask(20);
   form.addEventListener("input", ({ target }) => {
     typing = target.type === "text" ? target.name : null;
+    target.closest(".field")?.querySelector(".named")?.remove(); // it named what was there
     afterKeys();
   });
   form.addEventListener("change", () => {

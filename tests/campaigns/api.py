@@ -22,7 +22,11 @@ from tests.scenarios.processes import ROOT, RedisServer
 
 PROGRAM = ROOT / ".venv-api" / "bin" / "schemathesis"
 SETTINGS = ROOT / "tests" / "manager" / "schemathesis.toml"
-TOKENS: Mapping[str, Sequence[str]] = {"--fleet acme": (), "--operator": ()}
+TOKENS: Mapping[str, Sequence[str]] = {
+    "--fleet acme": (),
+    "--fleet acme --line +33972101001": (),
+    "--operator": (),
+}
 
 
 class Wrong(AssertionError):

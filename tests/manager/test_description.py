@@ -10,8 +10,13 @@ from tests.campaigns import api
 
 
 def test_every_answer_is_as_described() -> None:
-    # What an operator may is the same, but for these.
-    tokens = {"--fleet acme": (), "--operator": ("list_lines", "put_line")}
+    # What the others may is the same, but for these.
+    one = ("list_lines", "get_line", "get_explanation", "put_forward")
+    tokens = {
+        "--fleet acme": (),
+        "--fleet acme --line +33972101001": one,
+        "--operator": ("list_lines", "put_line"),
+    }
     print(api.run(examples=3, seed=20_261_125, tokens=tokens))
 
 

@@ -175,7 +175,10 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 
 @pytest.mark.parametrize("query", ["?q=%ff", "?after=%00", "?fleet=" + "x" * 3000, "?lang=xx"])
 def test_queries_that_are_nonsense(marie: Visitor, query: str) -> None:
-    for path in ("/lines", "/suggest", "/several", f"/lines/{quote(OWN)}", FORM, FORM + "/done"):
+    paths = ["/lines", "/suggest", "/several", f"/lines/{quote(OWN)}", FORM, FORM + "/done"]
+    paths += [f"/lines/{quote(OWN)}/calls", f"/lines/{quote(OWN)}/calls.csv", "/accounts"]
+    paths += ["/several/done"]
+    for path in paths:
         answer = marie.get(path + query)
         assert answer.status in (200, 404), path
         assert is_guarded(answer)
@@ -243,6 +246,8 @@ def test_what_others_wrote_is_shown_as_text(
     paths = ["/lines", "/lines?q=" + quote(SCRIPT), f"/lines/{quote(OWN)}", FORM, "/several?all=1"]
     paths += [f"/suggest?line={quote(OWN)}&q=", "/lines?fleet=" + quote(label)]
     paths += [f"/several?line={quote(OWN)}&line={quote(PEER)}", "/lines/%2B33972101007"]
+    paths += ["/fleets", "/live", "/registrations", "/changes", "/accounts", "/account"]
+    paths += [f"/lines/{quote(OWN)}/calls", f"/changes?q={quote(SCRIPT)}"]
     for visitor in (marie, support):
         for path in paths:
             answer = visitor.get(path)
@@ -281,7 +286,10 @@ def test_what_is_no_record_and_no_change_is_left_out(
 
 def test_scripts_and_styles_are_files_of_ours(marie: Visitor) -> None:
     """So that the policy holds: nothing inline, nothing from elsewhere."""
-    for path in ("/login", "/lines", f"/lines/{quote(OWN)}", FORM, f"/several?line={quote(OWN)}"):
+    for path in (
+        "/login", "/lines", f"/lines/{quote(OWN)}", FORM, f"/several?line={quote(OWN)}",
+        "/account", "/accounts", f"/lines/{quote(OWN)}/calls",
+    ):  # fmt: skip
         page = marie.get(path).text
         assert not re.search(r"\son[a-z]+\s*=", page), path
         assert not re.search(r"\sstyle\s*=", page), path

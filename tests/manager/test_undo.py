@@ -52,6 +52,7 @@ def test_the_panel_says_before_and_after_and_nothing_when_nothing_changes(marie:
     page = text(marie.get(FORM))
     assert "Rien ne change pour l’instant." in page
     assert "Gratuit" not in page
+    assert "Numéro ou ligne Atelier Une ligne du parc" in page  # the name beside the number
     told = text(marie.submit(marie.get(FORM), FORM, step="check", busy__number="0612345678"))
     was, now = "ligne 09 72 10 10 02 (Atelier)", "numéro 06 12 34 56 78"
     assert f"Occupée : {was} → {now} Hors forfait" in told
