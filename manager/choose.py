@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -76,17 +76,30 @@ async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
     """What a list says of these lines: the engine's own decision, on what Redis holds."""
     own = [one.line for one in stored]
     fleets = sorted({line.fleet for line in own})
-    wanted = {number for line in own for number in line.target_numbers()}
-    now, targets, purses = await asyncio.gather(
+    now, purses = await asyncio.gather(
         state.of_several(visit.redis, own),
-        visit.site.lines.any_of(fleets, sorted(wanted)),
         asyncio.gather(*(records.purse(visit.redis, f, visit.site.zone) for f in fleets)),
     )
+    wanted = {number for line in own for number in _due(line, now[line.number])}
+    targets = await visit.site.lines.any_of(fleets, sorted(wanted))
     by_fleet = dict(zip(fleets, purses, strict=True))
     return [
         _row(visit, line, now[line.number], targets[line.fleet], by_fleet[line.fleet])
         for line in own
     ]
+
+
+def _due(line: Line, now: Now) -> Iterator[str]:
+    """The targets that decide where a call goes at this moment."""
+    is_busy = line.max_calls is not None and now.calls >= line.max_calls
+    for condition, is_due in (
+        (Condition.UNCONDITIONAL, True),
+        (Condition.BUSY, is_busy),
+        (Condition.UNREACHABLE, not now.registered),
+    ):
+        forward = line.forwards.get(condition)
+        if is_due and forward and forward.on and forward.to and forward.to.number != line.number:
+            yield forward.to.number
 
 
 def _row(

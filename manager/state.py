@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from rules.contact import Contact, read_contacts
 from rules.model import Line
+
+_COUNT = """
+local counts = {}
+for n, key in ipairs(KEYS) do counts[n] = redis.call('ZCOUNT', key, ARGV[1], '+inf') end
+return counts
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +48,32 @@ class Now:
 
 async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
     """By number, asked in one go."""
-    pipe: Any = redis.pipeline(transaction=False)
-    now = time.time()
-    for line in lines:
-        pipe.zcount(f"reg:{line.number}", f"({now}", "+inf")
-        pipe.zcount(f"live:{line.number}", f"({now}", "+inf")
-    counts = await pipe.execute() if lines else []
-    pairs = zip(lines, counts[::2], counts[1::2], strict=True)
+    limited = [line.number for line in lines if line.max_calls is not None]
+    keys = [f"reg:{line.number}" for line in lines] + [f"live:{number}" for number in limited]
+    counts = await _counts(redis, keys)
+    calls = dict(zip(limited, counts[len(lines) :], strict=True))
     return {
-        line.number: Now(bool(contacts), 0 if line.max_calls is None else int(calls))
-        for line, contacts, calls in pairs
+        line.number: Now(count > 0, calls.get(line.number, 0))
+        for line, count in zip(lines, counts, strict=False)
     }
 
 
 async def registered(redis: Redis, numbers: Sequence[str]) -> set[str]:
     """Those of the lines that have a live registration, asked in one go."""
-    pipe: Any = redis.pipeline(transaction=False)
-    now = time.time()
-    for number in numbers:
-        pipe.zcount(f"reg:{number}", f"({now}", "+inf")
-    counts = await pipe.execute() if numbers else []
+    counts = await _counts(redis, [f"reg:{number}" for number in numbers])
     return {number for number, count in zip(numbers, counts, strict=True) if count}
+
+
+async def _counts(redis: Redis, keys: Sequence[str]) -> list[int]:
+    """How many members of each have not expired. One command: the replies to a hundred take as long
+    to read as the whole rest of a page."""
+    if not keys:
+        return []
+    client: Any = redis
+    now = f"({time.time()}"
+    if not isinstance(client, RedisCluster):
+        return [int(count) for count in await client.eval(_COUNT, len(keys), *keys, now)]
+    pipe = client.pipeline(transaction=False)  # in a cluster they are on several nodes
+    for key in keys:
+        pipe.zcount(key, now, "+inf")
+    return [int(count) for count in await pipe.execute()]

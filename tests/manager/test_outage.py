@@ -45,7 +45,7 @@ def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
         assert "Rien n’a été modifié" in text(page)
         assert manager.get("/healthz").status == 503
         server.start()
-        soon(lambda: marie.request("GET", "/lines").status == 200)
+        soon(lambda: marie.request("GET", f"/lines/{LINE}").status == 200)
         write(server.client, "+33972101002", label="Nouvelle")
         soon(lambda: acme.get("/lines?q=nouvelle").json["total"] == 1)
         assert acme.put(f"/lines/{LINE}/forwards/busy", forward).status == 200
