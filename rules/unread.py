@@ -1,6 +1,8 @@
 """Fields of a document that nothing reads. They are kept, for whoever else works with the document,
 and told of when it is written: one may be a known field with a slip of the pen."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -31,10 +33,11 @@ class Unread:
         return f"{self.path}: no such field: it is kept and has no effect{hint}"
 
 
-def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> Iterator[Unread]:
+def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> list[Unread]:
     """Those of a document that is read as `kind`; without those whose names begin as `OWN`."""
-    known = _paths(kind)
-    yield from _look(document, "", known)
+    found: list[Unread] = []
+    _look(document, "", _level(kind), kind, found)
+    return found
 
 
 class UnreadFields:
@@ -74,27 +77,51 @@ class UnreadFields:
         ]  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """The fields of one object: their names, and those that hold an object again."""
+
+    names: frozenset[str]
+    inner: Mapping[str, _Level]
+
+
 def _look(
-    part: Mapping[str, Any], under: str, known: Mapping[str, type[msgspec.Struct] | None]
-) -> Iterator[Unread]:
-    for name, value in part.items():
-        path = f"{under}{name}"
-        if path not in known:
-            if not name.startswith(OWN):
-                yield Unread(path, _meant(name, under, known))
-        elif known[path] is not None and isinstance(value, Mapping):
-            yield from _look(value, f"{path}.", known)
+    part: Mapping[str, Any],
+    under: str,
+    level: _Level,
+    kind: type[msgspec.Struct],
+    found: list[Unread],
+) -> None:
+    """An import of a million lines comes here a million times: it is quick where all is known."""
+    if not level.names.issuperset(part):
+        found += [
+            Unread(under + name, _meant(name, under, kind))
+            for name in part
+            if name not in level.names and not name.startswith(OWN)
+        ]
+    for name, inner in level.inner.items():
+        value = part.get(name)
+        if isinstance(value, dict):
+            _look(value, f"{under}{name}.", inner, kind, found)
 
 
-def _meant(name: str, under: str, known: Mapping[str, object]) -> str | None:
+@lru_cache(1024)
+def _meant(name: str, under: str, kind: type[msgspec.Struct]) -> str | None:
     """The known field beside it with a name alike, else one of that very name elsewhere."""
     beside: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
-    for path in known:
+    for path in _paths(_level(kind)):
         parent, _, last = path.rpartition(".")
         (beside if under == (f"{parent}." if parent else "") else elsewhere)[_bare(last)] = path
     alike = get_close_matches(_bare(name), beside, 1, _ALIKE)
     return beside[alike[0]] if alike else elsewhere.get(_bare(name))
+
+
+def _paths(level: _Level, under: str = "") -> Iterator[str]:
+    for name in sorted(level.names):
+        yield under + name
+    for name, inner in level.inner.items():
+        yield from _paths(inner, f"{under}{name}.")
 
 
 def _bare(name: str) -> str:
@@ -102,15 +129,9 @@ def _bare(name: str) -> str:
 
 
 @lru_cache(8)
-def _paths(kind: type[msgspec.Struct]) -> Mapping[str, type[msgspec.Struct] | None]:
-    """The path of every field that is read; with what it holds, where that has fields again."""
-    result: dict[str, type[msgspec.Struct] | None] = {}
+def _level(kind: type[msgspec.Struct]) -> _Level:
     about = inspect.type_info(kind)
     assert isinstance(about, inspect.StructType)
-    for field in about.fields:
-        holds = bare(field.type)
-        inner = holds.cls if isinstance(holds, inspect.StructType) else None
-        result[field.encode_name] = inner
-        if inner is not None:
-            result |= {f"{field.encode_name}.{p}": of for p, of in _paths(inner).items()}
-    return result
+    held = {field.encode_name: bare(field.type) for field in about.fields}
+    objects = {n: t.cls for n, t in held.items() if isinstance(t, inspect.StructType)}
+    return _Level(frozenset(held), {name: _level(of) for name, of in objects.items()})
