@@ -27,6 +27,11 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PATH": path, **more}
 
 
+def heed_ctrl_c() -> None:
+    """As at a terminal: what a shell starts in the background has SIGINT ignored, tests too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def completed(words: str) -> list[str]:
     """What a real bash completes the last word to, after it has read `renvoi completion bash`."""
     script = f"""
@@ -84,7 +89,7 @@ def test_ctrl_c_is_status_130_and_no_traceback(shared_redis: RedisServer, tmp_pa
     environ = environment(RENVOI_REDIS_URL=shared_redis.url)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
-        env=environ,
+        env=environ, preexec_fn=heed_ctrl_c,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + LONGEST_S
         while not any(
@@ -107,7 +112,7 @@ def test_ctrl_c_before_a_command_has_begun_is_status_130_too(tmp_path: Path) -> 
     )
     done = subprocess.run(
         [str(RENVOI), "--version"], capture_output=True, text=True, check=False,
-        timeout=LONGEST_S, env=environment(PYTHONPATH=str(slow)),
+        timeout=LONGEST_S, env=environment(PYTHONPATH=str(slow)), preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
