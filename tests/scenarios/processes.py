@@ -127,14 +127,18 @@ class Engine:
         self._config.write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     def start(self) -> None:
-        """Start it and wait until `/readyz` says 200."""
+        """Start it and wait until `/readyz` says 200; one that is not ready in time is ended."""
         self.spawn()
         assert self._process is not None
         deadline = time.monotonic() + START_S
-        while self.get("/readyz")[0] != 200:
-            assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
-            assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
-            time.sleep(0.02)
+        try:
+            while self.get("/readyz")[0] != 200:
+                assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
+                assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
 
     def spawn(self) -> None:
         """Start it and wait for nothing."""
