@@ -125,6 +125,9 @@ class Site(Stage):
         await self.answered(call, self.voice_of(call))
         await ring.receive("ACK")
         media.speak_to(ring.first.body)
+        # From here on Asterisk has joined the two: before, a REFER might meet one of them alone.
+        for voice in (media, self.voice_of(call)):
+            await self.heard(voice)
         return media
 
     async def heard(self, media: Media, frames: int = 10) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 
 import pytest
 
@@ -58,28 +57,27 @@ async def test_an_engine_that_drains_gets_no_new_call_and_keeps_its_own(site: Si
 
 
 async def test_a_killed_engine_is_passed_over(site: Site) -> None:
-    """The call that meets it first, before anybody knows, is with the other within seconds."""
+    """The call that meets it before anybody knows waits for timer B: 6.4 s in pjsip.conf, 32 s as
+    Asterisk comes."""
     phone = await site.endpoint()
     line = line_of_the_second()
     site.line(number=line, to=[phone.uri()])
     await site.settle()
     site.second.signal(signal.SIGKILL)
     try:
-        began = time.monotonic()
         call = await site.outside_call(line)
-        ring = await phone.incoming(wait_s=20)
-        waited_s = time.monotonic() - began
+        ring = await phone.incoming(wait_s=25)
         ring.respond(486)
         await call.receive(486)
-        assert waited_s < 32  # timer B as it comes
         await site.asterisk.until(
             lambda: not site.asterisk.reachable("renvoi-2"), "the second missed"
         )
+        site.asterisk.mark()
         again = await site.outside_call(line)
         ring = await phone.incoming()
         ring.respond(486)
         await again.receive(486)
-        assert site.asterisk.log.count("Called PJSIP/" + line + "@renvoi-2") == 1
+        assert f"PJSIP/{line}@renvoi-2" not in site.asterisk.log
     finally:
         restarted(site.second)
 

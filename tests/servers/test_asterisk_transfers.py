@@ -8,26 +8,21 @@ from urllib.parse import quote
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import part
-from tests.scenarios.message import Message, tag_of
+from tests.scenarios.message import tag_of
 from tests.servers.places import ENGINE, PHONE
 from tests.servers.site import CALLER, Site, line_of_the_second
 
 
 async def refer(side: Call, to: str) -> None:
-    """The phone sends the caller on, and is told how that went; then it hangs up."""
+    """The phone sends the caller on, and takes what it is told of that."""
+    side.automatic = side.automatic | {"NOTIFY"}
     side.request("REFER", headers=[("Refer-To", to), ("Referred-By", "<sip:phone@phones.example>")])
     await side.receive(202, "REFER")
 
 
 async def told(side: Call, code: int) -> None:
-    """Wait for the NOTIFY that says so, and answer all of them."""
-
-    async def next_one() -> Message:
-        message = await side.receive("NOTIFY")
-        side.respond(200, to=message)
-        return message
-
-    while f"SIP/2.0 {code}".encode() not in (await next_one()).body:
+    """Wait for the NOTIFY that says so."""
+    while f"SIP/2.0 {code}".encode() not in (await side.receive("NOTIFY")).body:
         pass
 
 
