@@ -38,7 +38,7 @@ def test_messages_that_hide_fields_neither_kill_the_engine_nor_leave_anything_in
 
 @pytest.mark.scenario
 def test_six_hundred_calls_leave_nothing_behind_but_their_records() -> None:
-    print(leaks.run(calls=600, rate=150.0, hurry=True))
+    print(leaks.run(calls=600, rate=100.0, hurry=True))
 
 
 @pytest.mark.scenario

@@ -21,7 +21,7 @@ from tests.campaigns.site import Site, open_site
 from tests.campaigns.switchboard import Switchboard
 
 LINGER_S = 32.0  # a transaction stays that long behind its call (RFC 3261 17.2.2, Timer J)
-HURRIED_LINGER_S = 4.0
+HURRIED_LINGER_S = 2.0
 # Of resident memory, from half of the calls to all of them. Half of them must take longer than
 # the linger, else the first transactions are still piling up: mind that when choosing a rate.
 GROWTH = 1.05
