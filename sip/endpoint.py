@@ -224,7 +224,8 @@ class Endpoint:
             if b"\r\n\r\n" not in head:
                 head = head[: head.rfind(b"\r\n") + 2] + b"\r\n"
             message = Message(head)
-            if message.bad >= 0 and message.method not in (b"", b"ACK"):
+            is_request = message.bad >= 0 and message.method not in (b"", b"ACK")
+            if is_request and self.layer.may_answer(way):
                 self.layer.refuse(message, way, code, phrase=phrase)
         except Exception as error:
             self.layer.stumble(error, "")

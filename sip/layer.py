@@ -47,6 +47,7 @@ _RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
 INVITE = b"INVITE"
 PAST_MS = 32_000  # 64*T1
 MOST_PAST = 200_000
+STRANGERS_S = 500  # malformed messages of all strangers together that are answered in a second
 SHOWN = 1500  # bytes of a message on which the engine stumbled
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256))
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
@@ -99,6 +100,8 @@ class Layer:
         "_on_error",
         "_on_rejected",
         "_packet_of",
+        "_second",
+        "_spent",
         "clients",
         "counts",
         "door",
@@ -141,6 +144,8 @@ class Layer:
         self._key = urandom(16)
         self._on_rejected = on_rejected
         self._on_error = on_error
+        self._second = 0.0  # when the second began of which `_spent` is counted
+        self._spent = 0  # answers to malformed messages of strangers in it
 
     # -- time -------------------------------------------------------------------------------------
 
@@ -195,11 +200,23 @@ class Layer:
             lambda: f"{message.fault}: {data[:80]!r} from {way.host.decode()}:{way.port}",
             way.host,
         )
-        if message.bad > 0 and message.method != b"ACK":
+        if message.bad > 0 and message.method != b"ACK" and self.may_answer(way):
             phrase = b""
             if message.bad == 400:
                 phrase = b"Bad Request (%s)" % message.fault.encode("ascii", "replace")
             self.refuse(message, way, message.bad, phrase=phrase)
+
+    def may_answer(self, way: Any) -> bool:
+        """Whether who sent a message that cannot be taken hears of it: peers always, strangers as
+        long as all of them together stay within STRANGERS_S; they can write any address as their
+        own over UDP."""
+        if self.speakers.is_peer(way.host):
+            return True
+        now = time.monotonic()
+        if now - self._second >= 1.0:
+            self._second, self._spent = now, 0
+        self._spent += 1
+        return self._spent <= STRANGERS_S
 
     def _oversize(self, message: Message, way: Any) -> None:
         """Nothing is passed on in part: a request is refused, an ACK and what a response says go

@@ -28,6 +28,10 @@ class Speakers:
         self._trusted = trusted
         self._names = names
 
+    def is_peer(self, host: bytes) -> bool:
+        """Whether an IP address is that of a trusted peer."""
+        return host in self._trusted()
+
     def may_speak(self, leg: Leg | Twin, way: Any) -> bool | None:
         """Whether a leg's far end, or a proxy on the way to it, is there; None while a name on the
         way is being looked up. Trusted peers cost one look into a dictionary."""

@@ -8,13 +8,14 @@ from random import Random
 
 import pytest
 
+from sip.layer import STRANGERS_S
 from sip.message import Message
 from tests.campaigns.mutation import mutate
 from tests.campaigns.packet import Packet, request
 from tests.campaigns.torture import TORTURES
 from tests.campaigns.wounds import wound
 from tests.sip import house as home_of
-from tests.sip.house import CALLER, PHONE, SDP, House, answer, house
+from tests.sip.house import CALLER, OTHER, PHONE, SDP, House, answer, house
 
 METHODS = (b"INVITE", b"BYE", b"CANCEL", b"OPTIONS", b"UPDATE", b"INFO", b"REFER", b"PRACK", b"FOO")
 OWN, PEER = ("127.0.0.1", CALLER), ("127.0.0.1", 5080)
@@ -109,6 +110,32 @@ async def test_responses_of_phones(seed: int) -> None:
                 code = chance.choice((100, 180, 183, 199, 200, 202, 302, 401, 486, 500, 600))
                 raw = answer(invite, code, tag=chance.choice(("", "a", "b")), body=SDP)
                 home.feed(changed(chance, raw), PHONE)
+        settle(home)
+
+
+async def test_a_flood_of_malformed_messages_of_strangers_is_answered_within_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = 1000.0
+    monkeypatch.setattr("sip.layer.time.monotonic", lambda: clock)
+    broken = home_of.request("OPTIONS", fields=("Allow: INVITE,",))
+    strangers = [b"192.0.2.%d" % n for n in range(1, 11)]
+    with house() as home:
+        most = home.endpoint.limits.message_bytes
+        huge = home_of.request("OPTIONS", fields=("Subject: " + "x" * most,))
+
+        def heard() -> int:
+            return sum(len(home.line(OTHER, host).sent) for host in strangers)
+
+        for n in range(2 * STRANGERS_S):
+            home.feed(broken if n % 20 else huge, OTHER, strangers[n % 10])
+        assert heard() == STRANGERS_S
+        assert len(home.rejected) >= 2 * STRANGERS_S  # all are counted
+        home.feed(broken, CALLER)  # a peer hears what is wrong, whatever strangers do
+        assert [message.status for message in home.line(CALLER).sent] == [400]
+        clock += 1.0
+        home.feed(broken, OTHER, strangers[0])
+        assert heard() == STRANGERS_S + 1
         settle(home)
 
 
