@@ -15,6 +15,7 @@ from base64 import b32encode
 from typing import TYPE_CHECKING
 
 from sip import headers
+from sip.privacy import MARK_NAME as _NAME
 
 if TYPE_CHECKING:
     from rules.numbers import Numbering
@@ -24,7 +25,6 @@ LIFE_S = 3600
 """How long a mark counts at least; twice as long at most. Its hour is signed with it."""
 MOST = 20
 """The entries of Diversion that are looked at."""
-_NAME = "Renvoi-"
 _LENGTH = 12  # of 5 bits each: nobody guesses one
 _MARK = re.compile(rf'"?{_NAME}([A-Z2-7]{{{_LENGTH}}})"?\s*<'.encode())
 

@@ -72,6 +72,10 @@ _NEEDED = frozenset(
 )
 _LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and its last ones, by which it is recognised
 
+MARK_NAME = "Renvoi-"
+"""How the display name begins by which engines know a forward again (engine/marks.py)."""
+_MARK = re.compile(rb'\s*"?%b[A-Z2-7]+"?\s*(?=<)' % MARK_NAME.encode())
+
 _NO_DIGIT = re.compile(rb"\D+")
 _NO_WORD = re.compile(rb"[\s\"';,]+")
 _INDEX = re.compile(rb"[0-9.]{1,256}")
@@ -166,11 +170,12 @@ def _told(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes
 
 def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
     """Entries as a phone may see them: who diverted the call and wants to be left out is (RFC 5806
-    6); a place in the history stays, so that those after it keep theirs (RFC 7044 10.1.2)."""
+    6), and marks are for servers; a place in the history stays, so that those after it keep theirs
+    (RFC 7044 10.1.2)."""
     for entry in split(value):
         if name == b"diversion":
             if not _is_marked(entry):
-                yield entry
+                yield _MARK.sub(b"", entry, 1) if _MARK.match(entry) else entry
         elif not _is_private_entry(entry):
             yield entry
         else:

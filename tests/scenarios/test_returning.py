@@ -58,6 +58,7 @@ async def test_a_line_forwards_a_call_once_whichever_worker_it_comes_back_to(sta
     again = await back(stage, line, rewritten(out.first))
     ring = await phone.incoming()
     assert user_of(ring.first.values("Diversion")[0]) == line
+    assert "Renvoi-" not in ring.first.one("Diversion")  # marks are for servers
     await connect(again, ring)
     out.respond(486)
     await call.receive(486)

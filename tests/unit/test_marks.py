@@ -6,6 +6,7 @@ import pytest
 
 from engine.marks import LIFE_S, MOST, Marks
 from rules.numbers import Numbering
+from sip import crossing, privacy
 from sip.message import Message
 
 LINE, OTHER, NOW = "+33972101001", "+33972101002", 1_790_000_000.0
@@ -79,3 +80,21 @@ def test_a_request_with_a_thousand_entries_costs_as_much_as_one_with_twenty() ->
 
 def test_a_message_without_diversion_has_none() -> None:
     assert known() == ()
+
+
+@pytest.mark.parametrize("display", [f'"{MARK}" ', f"{MARK} ", f' "{MARK}"'])
+def test_a_mark_that_comes_back_is_told_to_servers_and_to_no_phone(display: str) -> None:
+    message = invite(f"{display}<sip:{LINE}@h>;reason=busy", '"Anne" <sip:+33140000001@h>')
+    told = [
+        b"\r\n".join(
+            [
+                *privacy.story(message, b"diversion", to_trusted=trusted),
+                crossing.crossing(message, to_trusted=trusted),
+            ]
+        )
+        for trusted in (True, False)
+    ]
+    assert told[0].count(MARK.encode()) == 2
+    assert told[1].count(b"Renvoi-") == 0
+    assert told[1].count(f"<sip:{LINE}@h>;reason=busy".encode()) == 2
+    assert told[1].count(b'"Anne" <sip:+33140000001@h>') == 2
