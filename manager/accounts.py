@@ -16,6 +16,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 PREFIX = "manager:account:"
 SHORTEST_PASSWORD = 10
 _LONGEST_PASSWORD = 200
+_READ_AT_ONCE = 500
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's argon2id
@@ -104,18 +105,30 @@ def _verify(kept: str, password: str) -> bool:
 # -- in Redis ------------------------------------------------------------------------------------
 
 
-async def every(redis: Any, most: int) -> list[Account]:
-    """The accounts, at most so many."""
-    keys = []
+async def every(redis: Any, most: int, fleet: str | None = None) -> list[Account]:
+    """The accounts of a fleet (None = all there are), at most so many: those of others take none
+    of their room."""
+    found: dict[str, Account] = {}
+    keys: list[bytes] = []
+
+    async def look() -> None:
+        pipe = redis.pipeline(transaction=False)  # in a cluster they are on several nodes
+        for key in keys:
+            pipe.get(key)
+        for raw in await pipe.execute() if keys else []:
+            account = read(raw)
+            if account is not None and fleet in (None, account.fleet):
+                found[account.name] = account
+        keys.clear()
+
     async for key in redis.scan_iter(match=PREFIX + "*", count=1000):
         keys.append(key)
-        if len(keys) == most:
-            break
-    pipe = redis.pipeline(transaction=False)
-    for key in keys:
-        pipe.get(key)
-    raws = await pipe.execute() if keys else []
-    return [account for raw in raws if (account := read(raw)) is not None]
+        if len(keys) == min(most, _READ_AT_ONCE):
+            await look()
+            if len(found) >= most:
+                break
+    await look()
+    return list(found.values())[:most]
 
 
 async def give_password(redis: Any, name: str, password: str) -> Account | None:

@@ -104,11 +104,7 @@ async def _page(
     notice: str = "",
 ) -> Response:
     fleet = visit.who.fleet or visit.query("fleet") or None
-    found = [
-        account
-        for account in await accounts.every(visit.redis, _MOST)
-        if fleet in (None, account.fleet)
-    ]
+    found = await accounts.every(visit.redis, _MOST, fleet)
     return visit.page(
         "people.html",
         422 if wrong else 200,

@@ -114,6 +114,26 @@ def test_wrong_lines_of_accounts(manager: Manager, whose: tuple[str, ...], told:
     assert told in done.stderr
 
 
+def test_accounts_of_other_fleets_take_no_room_of_ones_own(
+    manager: Manager, client: redis.Redis
+) -> None:
+    """Whoever may make accounts cannot push those of others off their page."""
+    crowd = {
+        f"manager:account:crowd{n}": f'{{"name":"crowd{n}","fleet":"initech","password":"",'
+        f'"created":0,"line":"{OWN}"}}'
+        for n in range(10_000)
+    }
+    client.mset(crowd)
+    try:
+        mine = text(visitor(manager, "marie").get("/accounts"))
+        theirs = text(visitor(manager, "support").get("/accounts?fleet=acme"))
+    finally:
+        client.delete(*crowd)
+    assert "paul" in mine
+    assert "crowd" not in mine
+    assert "paul" in theirs
+
+
 # -- passwords -----------------------------------------------------------------------------------
 
 
