@@ -124,11 +124,22 @@ async def talk(call: Call, ring: Call) -> None:
 
 
 async def reinvite(speaker: Call, listener: Call) -> Message:
-    """One side changes the session; the request as the other got it."""
-    speaker.request("INVITE", body=OFFER_BYTES)
-    request = await listener.receive("INVITE")
+    """One side changes the session; the request as the other got it. Kamailio's processes may let
+    it overtake the ACK sent before it: then it is refused, and sent again (RFC 3261 14.1)."""
+    while True:
+        speaker.request("INVITE", body=OFFER_BYTES)
+        final = asyncio.create_task(speaker.final())
+        heard = asyncio.create_task(listener.receive("INVITE"))
+        await asyncio.wait({final, heard}, return_when=asyncio.FIRST_COMPLETED)
+        if not final.done():
+            break
+        assert final.result().code in (491, 500)
+        heard.cancel()
+    request = heard.result()
     listener.respond(200, to=request, body=ANSWER_BYTES)
-    speaker.ack(await speaker.receive(200))
+    answer = await final
+    assert answer.code == 200
+    speaker.ack(answer)
     await listener.receive("ACK")
     return request
 
