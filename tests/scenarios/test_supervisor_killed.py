@@ -129,7 +129,9 @@ async def test_workers_without_calls_end_when_no_supervisor_comes(stage: Stage) 
     pids = [crew.pid_of(worker) for worker in range(WORKERS)]
     await kill_supervisor(crew)
     await crew.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 40)
+    started = len(crew.told("worker.start"))
     crew.spawn()  # and the next one starts its own
+    await crew.until(lambda: len(crew.told("worker.start")) == started + WORKERS)
     await crew.until(lambda: crew.get("/readyz")[0] == 200)
     await takes_calls(stage, 0)
     assert not crew.told("worker.adopted")

@@ -24,7 +24,11 @@ def document(number: str, on: bool = True, **more: Any) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def config(run: Run, tmp_path: Path) -> Path:
     path = tmp_path / "config.yaml"
-    path.write_text('numbering: {forward_countries: [FR, GB, "001"], also_valid: ["+33700"]}')
+    # Others may serve on this machine: any free port will do.
+    free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
+    path.write_text(
+        free + 'numbering: {forward_countries: [FR, GB, "001"], also_valid: ["+33700"]}'
+    )
     return path
 
 
