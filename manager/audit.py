@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
 
 from engine.changes.audit import PREFIX, Change, read_entry
+from manager.records import is_place
 
 __all__ = ["Change", "read"]
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000
-_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 
 async def read(
@@ -45,7 +44,7 @@ async def read(
 
 async def one(redis: Redis, fleet: str, change: str) -> Change | None:
     """The change of that id; None when the log does not have it."""
-    if not _ID.fullmatch(change):
+    if not is_place(change):
         return None
     client: Any = redis
     found = await client.xrange(PREFIX + fleet, change, change)

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from engine.telemetry import log
 from manager import patience, problems
 from manager.lines import Document, Stored
+from manager.records import is_place
 from manager.site import Site
 from manager.who import BadRequest, FieldError, Forbidden, Refused, Who
 from rules.model import Condition
@@ -78,8 +79,7 @@ class Call:
     def stream_cursor(self) -> str:
         """The same for lists that come out of a stream."""
         place = self.cursor()
-        first, dash, second = place.partition("-")
-        if place and not (dash and first.isdigit() and second.isdigit() and len(place) < 42):
+        if place and not is_place(place):
             raise Refused([FieldError("cursor", place, "is not a cursor of this list")])
         return place or "+"
 

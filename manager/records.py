@@ -20,7 +20,7 @@ from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
 _READ_AT_ONCE = 500
 _SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
 _LONGEST_CALL_S = 7 * 86_400
-_PLACE = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_PLACE = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
 
 
@@ -91,8 +91,10 @@ async def search(
 
 
 def is_place(text: str) -> bool:
-    """Whether it can be a place in the stream."""
-    return _PLACE.fullmatch(text) is not None
+    """Whether it can be a place in a stream: two numbers of 64 bits, the lowest of which, 0-0, is
+    none. Redis takes any other for an error of ours."""
+    found = _PLACE.fullmatch(text)
+    return found is not None and 0 < max(map(int, found.groups())) < 2**64
 
 
 def met(entry: dict[bytes, bytes], line: Line) -> Met | None:

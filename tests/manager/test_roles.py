@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from urllib.parse import quote
 
 import pytest
@@ -132,6 +133,20 @@ def test_accounts_of_other_fleets_take_no_room_of_ones_own(
     assert "paul" in mine
     assert "crowd" not in mine
     assert "paul" in theirs
+
+
+@pytest.mark.parametrize("place", ["0-0", "18446744073709551616-0", "1-99999999999999999999"])
+def test_a_place_that_no_stream_has_is_no_trouble_of_redis(manager: Manager, place: str) -> None:
+    """Else whoever may log in could ring the alarm for it."""
+    paul = visitor(manager, "paul")
+    assert paul.get(f"/lines/{OWN}/calls?before={place}").status == 200
+    assert paul.get(f"/lines/{OWN}/forwards?restore={place}").status == 200
+    api = Api(manager, manager.token("--fleet", "acme", "--line", OWN))
+    cursor = urlsafe_b64encode(place.encode()).decode()
+    for part in ("records", "changes"):
+        answer = api.get(f"/lines/{quote(OWN)}/{part}?cursor={cursor}")
+        assert answer.status == 422, answer.text
+        assert answer.json["errors"][0]["field"] == "cursor"
 
 
 # -- passwords -----------------------------------------------------------------------------------
