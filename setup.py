@@ -41,7 +41,8 @@ class Build(build_ext):
 
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
-        if not self._is_for_wheel and core["directory"]().is_dir():
+        target = core["directory"]()  # of the sources as they are now: they may change meanwhile
+        if not self._is_for_wheel and target.is_dir():
             return  # of the very same sources
         made = Path(self.build_lib) / PACKAGE
         self._forget(made)  # what was made of other sources, or half of it
@@ -51,7 +52,6 @@ class Build(build_ext):
         if not is_whole:
             self._forget(made)
         if self.extensions and is_whole and not self._is_for_wheel:
-            target = core["directory"]()
             target.parent.mkdir(parents=True, exist_ok=True)
             for old in target.parent.iterdir():
                 if old.name.endswith(sys.implementation.cache_tag):
