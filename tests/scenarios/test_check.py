@@ -158,14 +158,19 @@ def test_an_engine_that_runs_here_is_told_of_and_another_program_is_not_taken_fo
         ok, detail = checked(engine.config)["ports"]
         assert ok, detail
         assert "an engine runs here" in detail
+        assert "does not listen" not in detail
         for worker in range(workers):
             assert f"worker {worker} (process " in detail
         config = json.loads(engine.config.read_text())
-        other = f"{HOST}:{free_port()}"
+        other = f"{HOST}:{free_port(several=workers)}"
         config["sip"]["listen"].append(f"udp:{other}")
         changed = tmp_path / "changed.yaml"
         changed.write_text(json.dumps(config), encoding="utf-8")
-        assert checked(changed)["ports"][0]
+        ok, detail = checked(changed)["ports"]
+        assert ok
+        missing = range(int(other.rpartition(":")[2]), int(other.rpartition(":")[2]) + workers)
+        places = ", ".join(f"sip.listen[1] udp:{HOST}:{port}" for port in missing)
+        assert detail.endswith(f"; it does not listen on {places}")
         with taken("udp", other):
             ok, detail = checked(changed)["ports"]
             assert not ok
