@@ -23,6 +23,7 @@ class Cost:
     Attributes:
         level: the dearest billing class of those that are certain, for its colour and sign.
         text: what this line pays.
+        paid: whether this line pays for it, not only one that forwards on.
         warnings: what else has to be known: who forwards on and pays, that nobody is reached.
     """
 
@@ -30,6 +31,7 @@ class Cost:
     where: str
     level: Billing
     text: str
+    paid: bool
     warnings: Sequence[str] = ()
 
 
@@ -88,13 +90,14 @@ class Costs:
     # -- inside -----------------------------------------------------------------------------------
 
     def _cost(self, line: Line, condition: Condition, to: Destination, known: Around) -> Cost:
-        level, text = self._own_leg(line, to, known)
+        own, text = self._own_leg(line, to, known)
+        level = own
         where = self.places.destination(line, to, _is_inside(to, known))
         warnings: list[str] = []
         target = _line_at(to, known)
         if target is not None:
             level = self._onward(target, known, (line.number,), line.number, warnings) or level
-        return Cost(condition, where, level, text, warnings)
+        return Cost(condition, where, level, text, own is not Billing.FREE, warnings)
 
     def _onward(
         self,

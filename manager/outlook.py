@@ -11,7 +11,7 @@ from manager.around import Around
 from manager.costs import Cost, Costs
 from manager.places import Places
 from rules.decide import Decision, ForwardTo, Reject, Ring
-from rules.model import Billing, Condition, Line
+from rules.model import Condition, Line
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Outlook:
 
     @property
     def paid(self) -> bool:
-        return any(cost.level is not Billing.FREE for cost in self.costs)
+        return any(cost.paid for cost in self.costs)
 
 
 class Teller:

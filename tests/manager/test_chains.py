@@ -57,6 +57,8 @@ def test_a_chain_says_where_it_goes_on_and_who_pays(marie: Visitor, client: redi
     )
     assert f"C’est la ligne {name} qui paie ce renvoi." in told
     assert "→ ligne 09 72 10 10 01 (Direction) Hors forfait" in told  # not "Gratuit"
+    assert "C’est cette ligne qui paie" not in told
+    assert "C’est cette ligne qui paie l’appel renvoyé" in preview(marie, MOBILE)
 
 
 def test_a_chain_of_three_is_told_to_its_end(marie: Visitor, client: redis.Redis) -> None:
