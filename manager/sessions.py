@@ -26,6 +26,8 @@ from manager.who import Forbidden, TooMany, Who
 _PREFIX = "manager:session:"
 _ATTEMPTS = "manager:attempts:"
 _WINDOW_S = 900
+# How long the browser knows that it had a session, after its longest life.
+_KNOWN_FOR_S = 86_400
 # Counts one more within the window (ARGV: its seconds); the count, and the seconds that are left.
 _COUNT = """
 local count = redis.call('INCR', KEYS[1])
@@ -141,8 +143,10 @@ class Sessions:
         await self._redis.delete(session.key)
 
     def give(self, response: Response, sid: str) -> None:
-        """Put the session's cookie on the answer."""
-        self._set(response, self._cookie, sid, self._config.session_max_s, "lax")
+        """Put the session's cookie on the answer. It outlives the session, which only the server
+        ends: a form that is sent too late is known by it, and what was typed comes back."""
+        life_s = self._config.session_max_s + _KNOWN_FOR_S
+        self._set(response, self._cookie, sid, life_s, "lax")
         response.delete_cookie(self._login_cookie, secure=self._config.https)
 
     def take(self, response: Response) -> None:

@@ -8,6 +8,7 @@ import time
 import pytest
 import redis
 
+from engine.config import Config
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, csrf_of, path_of, text
 from tests.manager.site import Api, Manager, read, write
@@ -97,6 +98,16 @@ def test_the_cookie_is_out_of_reach_of_scripts_and_sites(manager: Manager) -> No
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
     assert "Path=/" in cookie
+
+
+def test_the_cookie_outlives_the_longest_session_so_that_a_late_form_is_known(
+    manager: Manager,
+) -> None:
+    visitor = Visitor(manager)
+    answer = visitor.send(visitor.get("/login"), "/login", account="marie", password=PASSWORD)
+    cookie = next(c for c in answer.cookies if c.startswith("renvoi_session="))
+    age = int(cookie.partition("Max-Age=")[2].partition(";")[0])
+    assert age >= Config().manager.session_max_s + 3600
 
 
 def test_every_page_has_the_headers(marie: Visitor) -> None:
