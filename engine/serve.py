@@ -18,6 +18,7 @@ from engine.hint import next_steps
 from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
 from engine.reload import changes
+from engine.stderr import say
 from engine.worker import StartError, Worker
 from sip import compiled
 
@@ -49,7 +50,7 @@ async def alone(config: Config, path: Path | None) -> int:
     try:
         await run(worker, started=started, stopping=draining)
     except StartError as error:
-        print(f"renvoi: {error}", file=sys.stderr)
+        say(f"renvoi: {error}")
         return 1
     finally:
         petting.cancel()
@@ -124,7 +125,7 @@ def _reload(worker: Worker, path: Path | None) -> None:
 
 def refuse(worker: Worker, reason: str) -> None:
     worker.log.error("reload.refused", error=reason)
-    print(f"renvoi: reload refused: {reason}", file=sys.stderr, flush=True)
+    say(f"renvoi: reload refused: {reason}")
 
 
 def sip_addresses(worker: Worker) -> list[str]:
@@ -136,12 +137,11 @@ def greet(worker: Worker, path: Path | None) -> None:
     redis, listen = worker.config.redis.safe_url, sip_addresses(worker)
     admin, core = str(worker.admin.address), compiled.serving()
     worker.log.info("worker.start", sip=listen, admin=admin, redis=redis, core=core)
-    print(
+    say(
         f"renvoi: SIP on {', '.join(listen)}; metrics on "
-        f"http://{worker.admin.address}/metrics; Redis: {redis}",
-        file=sys.stderr,
+        f"http://{worker.admin.address}/metrics; Redis: {redis}"
     )
     if core == "python":
-        print(f"renvoi: {compiled.words()}", file=sys.stderr)
+        say(f"renvoi: {compiled.words()}")
     if sys.stderr.isatty():
-        print(next_steps(worker.config, path), file=sys.stderr)
+        say(next_steps(worker.config, path))

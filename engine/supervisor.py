@@ -25,6 +25,7 @@ from engine.processes.keeper import PROGRESS_S, Keeper
 from engine.processes.systemd import Systemd
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
+from engine.stderr import say
 from engine.telemetry import log
 from sip import compiled
 
@@ -68,7 +69,7 @@ class Supervisor:
             if self._stopping:  # a signal came first: no wonder that not all started
                 problem = ""
             elif problem:
-                print(f"renvoi: {problem}", file=sys.stderr)
+                say(f"renvoi: {problem}")
                 self._stop("at once")
             else:
                 loop.add_signal_handler(signal.SIGHUP, self.reload)
@@ -173,7 +174,7 @@ class Supervisor:
 
     def _refuse(self, reason: str) -> None:
         self.log.error("reload.refused", error=reason)
-        print(f"renvoi: reload refused: {reason}", file=sys.stderr, flush=True)
+        say(f"renvoi: reload refused: {reason}")
 
     def _adopt(self, config: Config, document: object) -> None:
         if self._rolling is None or self._rolling.done():
@@ -215,15 +216,13 @@ class Supervisor:
         redis = self._keeper.config.redis.safe_url
         admin, core = str(self.admin.address), compiled.serving()
         self.log.info("supervisor.start", sip=listen, admin=admin, redis=redis, core=core)
-        print(
+        say(
             f"renvoi: {len(self._keeper.posts)} workers, SIP on "
             f"{', '.join(address for addresses in listen for address in addresses)}; metrics on "
-            f"http://{self.admin.address}/metrics; Redis: {redis}",
-            file=sys.stderr,
-            flush=True,
+            f"http://{self.admin.address}/metrics; Redis: {redis}"
         )
         if sys.stderr.isatty():
-            print(next_steps(self._keeper.config, self._path), file=sys.stderr, flush=True)
+            say(next_steps(self._keeper.config, self._path))
 
 
 async def run(config: Config, path: Path | None) -> int:
