@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cython
 
-from sip.grammar import param, span_of, tag_in, uri_in
+from sip.grammar import param, span_of, uri_in
 from sip.message import Message
 from sip.status import LINES, line
 
@@ -41,6 +41,20 @@ def token() -> bytes:
 
 def new_branch() -> bytes:
     return b"z9hG4bK" + token()
+
+
+@cython.cfunc
+def _ended(out: list[bytes], fields: bytes, body: bytes, content_type: bytes) -> bytes:
+    """A message whose parts so far are `out`, with its last fields and its body."""
+    if fields:
+        out += (fields, b"\r\n")
+    if body:
+        out.append(b"Content-Type: %s\r\n" % (content_type or b"application/octet-stream"))
+        out.append(b"Content-Length: %d\r\n\r\n" % len(body))
+        out.append(body)
+    else:
+        out.append(EMPTY)
+    return b"".join(out)
 
 
 @cython.final
@@ -171,15 +185,7 @@ class Dialog:
         ]  # fmt: skip
         if method in WITH_CONTACT:
             out += (b"Contact: <", self.contact, b">", features, b"\r\n")
-        if fields:
-            out += (fields, b"\r\n")
-        if body:
-            out.append(b"Content-Type: %s\r\n" % (content_type or b"application/octet-stream"))
-            out.append(b"Content-Length: %d\r\n\r\n" % len(body))
-            out.append(body)
-        else:
-            out.append(EMPTY)
-        return b"".join(out)
+        return _ended(out, fields, body, content_type)
 
 
 def response(
@@ -208,15 +214,7 @@ def response(
         out.append(routes)
         if contact and server.method in WITH_CONTACT:
             out += (b"Contact: <", contact, b">", features, b"\r\n")
-    if fields:
-        out += (fields, b"\r\n")
-    if body:
-        out.append(b"Content-Type: %s\r\n" % (content_type or b"application/octet-stream"))
-        out.append(b"Content-Length: %d\r\n\r\n" % len(body))
-        out.append(body)
-    else:
-        out.append(EMPTY)
-    return b"".join(out)
+    return _ended(out, fields, body, content_type)
 
 
 def record_route_lines(message: Message) -> bytes:
@@ -238,8 +236,3 @@ def of_request(message: Message, contact: bytes) -> Dialog:
 def is_name_addr(value: bytes) -> bool:
     """Whether a value may stand in From or To."""
     return bool(span_of(value)[1])
-
-
-def tag_of(value: bytes) -> bytes:
-    """The tag of a From or To value, empty without one."""
-    return tag_in(value) or b""
