@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
 import uvicorn
 
 from engine.admin import AddressInUse
@@ -41,7 +41,7 @@ def serve(config: Config, redis_url: str) -> int:
         bound.bind((listen.host, listen.port))
     except OSError as error:
         bound.close()
-        print(f"renvoi: manager.listen: cannot listen on {listen}: {why(error)}", file=sys.stderr)
+        click.echo(f"renvoi: manager.listen: cannot listen on {listen}: {why(error)}", err=True)
         return 1
     app = build(config, redis_url)
     health = Health(config, app.state.site)
@@ -69,7 +69,7 @@ async def _run(server: uvicorn.Server, health: Health, bound: socket.socket) -> 
     try:
         await health.start()
     except AddressInUse as error:
-        print(f"renvoi: {error}", file=sys.stderr)
+        click.echo(f"renvoi: {error}", err=True)
         return
     try:
         await server.serve(sockets=[bound])
@@ -97,9 +97,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             log.get_logger("manager").info("manager.start", url=self._url)
-            print(f"renvoi: the customer's page on {self._url}", file=sys.stderr, flush=True)
+            click.echo(f"renvoi: the customer's page on {self._url}", err=True)
             if await self._site.without_account():
-                print(_NO_ACCOUNT, file=sys.stderr, flush=True)
+                click.echo(_NO_ACCOUNT, err=True)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
