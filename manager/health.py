@@ -22,6 +22,7 @@ from engine.telemetry.exposition import (
     process_families,
 )
 from manager.site import Site
+from rules import tasks
 from rules.trouble import REDIS_ERRORS
 
 _LOOK_EVERY_S = 2.0
@@ -71,9 +72,7 @@ class Health:
         self._looking = asyncio.create_task(self._look(), name="manager: look at Redis")
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        await tasks.end([self._looking])
         await self.admin.close()
 
     def observe(self, app: ASGIApp) -> ASGIApp:

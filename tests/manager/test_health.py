@@ -143,3 +143,26 @@ async def test_what_fails_without_an_answer_counts_as_500() -> None:
     assert 'renvoi_manager_requests_total{area="page",class="5xx"} 1' in text
     assert "renvoi_manager_active_requests 0" in text
     await site.redis.aclose()
+
+
+async def test_it_ends_wherever_its_look_at_redis_is(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py loses a cancellation at one step of sending: it is met here at every step."""
+    from engine.config import read
+    from manager import health
+    from manager.site import Site
+
+    monkeypatch.setattr(health, "_LOOK_EVERY_S", 0)
+    config = read({"manager": {"admin_listen": "127.0.0.1:0"}})
+    site = Site(config, server.url)
+    try:
+        for steps in range(40):
+            looking = health.Health(config, site)
+            await looking.start()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            async with asyncio.timeout(3):
+                await looking.close()
+    finally:
+        await site.redis.aclose()
