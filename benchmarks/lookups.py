@@ -18,9 +18,9 @@ from pathlib import Path
 
 import uvloop
 
-from engine import redis_client
 from rules.numbers import Numbering
-from rules.store import Store
+from store.client import connect
+from store.lines import Store
 
 AT_ONCE = 100
 TIMED = 2000
@@ -35,7 +35,7 @@ def number_of(place: int) -> str:
 
 async def main(url: str, lines: int, cache: int, visits: int, command: str = "") -> None:
     """Measure, print, end."""
-    client = redis_client.connect(url)
+    client = connect(url)
     store = Store(
         client,
         numbering=Numbering("FR"),

@@ -17,7 +17,7 @@ from engine import ports
 from engine.config import Address
 from engine.telemetry.log import get_logger
 from engine.telemetry.metrics import CONTENT_TYPE
-from rules import tasks
+from store import background_tasks
 
 HEAD_BYTES = 8192
 HEAD_TIMEOUT_S = 5.0
@@ -112,7 +112,7 @@ class Admin:
         if server is None:
             return
         server.close()
-        await tasks.end(self._connections)
+        await background_tasks.end(self._connections)
         await server.wait_closed()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -27,13 +27,13 @@ from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
 from rules.outcome import target_failure, verdict
-from rules.store import Entry, Unavailable
 from sip import headers
 from sip.events import Acked, Ended, Event, Refreshed
 from sip.farewell import Farewell
 from sip.outgoing import Outgoing
 from sip.replaces import names_dialogs
 from sip.state import ANSWERED, CONFIRMED, EARLY
+from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
     from engine.worker import Worker

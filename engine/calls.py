@@ -16,10 +16,10 @@ from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
 from engine.story import Story, telling
 from engine.vouched import shown_caller
-from rules import tasks
 from rules.numbers import Numbering
 from sip import grammar
 from sip.message import Message
+from store import background_tasks
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -68,7 +68,7 @@ class Calls:
         meanwhile is to wait for it. One that ends meanwhile is left out."""
         parts = [
             orjson.dumps({"worker": self._worker.index, **call.now()})
-            async for call in tasks.giving_way(self)
+            async for call in background_tasks.giving_way(self)
             if call.story.id in self
         ]
         return b"[" + b",".join(parts) + b"]"
@@ -161,7 +161,7 @@ class Calls:
         """Write the records of processes that are gone, and let their calls count no more."""
         worker = self._worker
         for journal in left:
-            async for record in tasks.giving_way((*journal.standing, *journal.over)):
+            async for record in background_tasks.giving_way((*journal.standing, *journal.over)):
                 lines = {record.called, *(f.line for f in record.forwards)}
                 for line in lines | {forward.number for forward in record.forwards}:
                     worker.live.release(line, record.id)
@@ -170,7 +170,8 @@ class Calls:
                 for forward in record.forwards:
                     worker.forwards.release(forward.line, record.id)
             over = len(journal.over)
-            async for place, record in tasks.giving_way(enumerate(journal.over + journal.standing)):
+            records = enumerate(journal.over + journal.standing)
+            async for place, record in background_tasks.giving_way(records):
                 worker.recorder.add(record)
                 if place >= over:
                     worker.metrics.call_over(record)
@@ -221,7 +222,8 @@ class Calls:
 
     async def stop(self, within_s: float) -> None:
         """End every call, each with its record."""
-        async for call in tasks.giving_way(self):  # each sends a BYE; who calls is to hear a 503
+        # Each sends a BYE, and who calls is to hear a 503.
+        async for call in background_tasks.giving_way(self):
             call.stop(503, "shutdown")
         if self.tasks:
             await asyncio.wait(self.tasks, timeout=within_s)

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import yaml
 
 from engine import config_values as values
-from engine import redis_url
 from engine.config_values import Address, Listen, Network
 from rules import numbers
 from sip.address import fits_family
+from store.url import with_tls
 
 __all__ = ["Address", "Config", "ConfigError", "Listen", "Network", "load", "read"]
 
@@ -177,7 +177,7 @@ class Redis:
         stray = next((name for name, value in given.items() if value is not None), None)
         if stray is not None and not self.url.startswith("rediss"):
             raise ConfigError(f"redis.{stray}", str(given[stray]), "needs a rediss:// URL")
-        url = redis_url.with_tls(
+        url = with_tls(
             self.url, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_verify
         )
         return replace(self, url=url)

@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import phonenumbers
 
-from engine import redis_url as redis_place
 from rules.plan import has_country_code, is_country
+from store.url import read_url
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -346,7 +346,7 @@ def redis_url(value: Any) -> str:
     url = text(value)
     if url != "embedded":
         try:
-            redis_place.read(url)
+            read_url(url)
         except ValueError as error:
             # urlsplit shows what it could not read: a password may be in it.
             shown_safely = str(error) if str(error).startswith(("expected", "unknown")) else ""

@@ -18,12 +18,12 @@ from engine.changes.acks import INDEX, SKEW_S
 from engine.config import Config
 from engine.destinations import uri_of
 from engine.forwards import HOUR_POOL, LAST_HOUR, STANDING, STANDING_POOL, pool_of
+from rules.active_calls import notes_of, out_of_plan_of, standing_key
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import FLEET, Fleet, load_fleet
-from rules.fleets import capped_s
 from rules.model import CAPPED, Condition, DocumentError, Line, load_line
-from rules.standing import notes_of, out_of_plan_of, standing_key
+from store.fleets import capped_s
 
 LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour")
 LATER = (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)

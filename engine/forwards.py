@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from engine.config import Limits
 from engine.live import LiveCalls
-from engine.redis_client import Client
+from store.client import Client
 
 HOUR_S = 3600.0
 STANDING_POOL, HOUR_POOL = "forwards:", "forwards:hour:"

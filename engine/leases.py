@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rules import tasks
-from rules.store import Unavailable
+from store import background_tasks
+from store.lines import Unavailable
 
 if TYPE_CHECKING:
     from engine.call import Call
@@ -106,7 +106,7 @@ class Leases:
     async def _look_at_all(self, numbers: Iterable[str]) -> None:
         live, store = self._worker.live, self._worker.store
         to_read: list[str] = []
-        async for number in tasks.giving_way(numbers):
+        async for number in background_tasks.giving_way(numbers):
             if not (live.has_unleased(number) or number in self._claims):
                 continue
             entry, _ = store.recall(number)

@@ -20,9 +20,9 @@ import structlog
 from redis.asyncio import RedisCluster
 from redis.exceptions import NoScriptError
 
-from engine.redis_client import Client, exchange
-from rules.connection import Command, Connection, dial_like
-from rules.trouble import REDIS_ERRORS
+from store.client import Client, exchange
+from store.connection import Command, Connection, dial_like
+from store.redis_errors import REDIS_ERRORS
 
 _log = structlog.get_logger("live")
 

@@ -16,7 +16,7 @@ from engine.outcome import Outcome, Over
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
 from rules.model import CAPPED, Line, tariff_of
-from rules.store import Unavailable
+from store.lines import Unavailable
 
 if TYPE_CHECKING:
     from engine.route import Route

@@ -24,8 +24,8 @@ from sip.replaces import May
 
 if TYPE_CHECKING:
     from engine.worker import Worker
-    from rules.cache import Entry
     from sip.leg import Leg
+    from store.cache import Entry
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))
 """The headers that a Refer-To may ask for (RFC 3261 19.1.1) where it is checked."""

@@ -10,7 +10,7 @@ from engine.sources import Sources
 from engine.telemetry.log import FilteringBoundLogger
 from engine.telemetry.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError
-from rules.trouble import kind_of
+from store.redis_errors import kind_of
 
 TELL_EVERY_S = 1.0
 SOURCES_EVERY_S = 60.0

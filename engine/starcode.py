@@ -21,12 +21,12 @@ from engine.story import Story
 from engine.vouched import ASSERTED, FROM, caller_of, is_registered_phone, is_second_hand
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
-from rules.store import Unavailable
-from rules.trouble import REDIS_ERRORS
 from sip import grammar
 from sip.events import Acked, Ended
 from sip.message import Message
 from sip.state import EARLY, ENDED
+from store.lines import Unavailable
+from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.worker import Worker

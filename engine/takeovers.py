@@ -19,10 +19,10 @@ from engine.registration.places import hops_of
 from engine.transfers import Owed, paid_for, story_of
 from rules.contact import Contact
 from rules.model import Line
-from rules.store import Unavailable
 from sip.names import same_place
 from sip.outgoing import Outgoing
 from sip.replaces import is_clear, parse
+from store.lines import Unavailable
 
 REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 

@@ -34,10 +34,10 @@ from engine.records.record import ForwardRecord
 from engine.story import Story
 from rules.billing import billing_class
 from rules.model import tariff_of
-from rules.store import TRANSFER_PREFIX, Unavailable
-from rules.trouble import REDIS_ERRORS
 from sip.outgoing import Outgoing
 from sip.referral import nothing
+from store.lines import TRANSFER_PREFIX, Unavailable
+from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.route import Route

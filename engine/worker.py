@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from engine import descriptors, redis_client, tls
+from engine import descriptors, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.calls import Calls, called_by
@@ -40,12 +40,13 @@ from engine.telemetry.loop_lag import LoopLag
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from engine.transfers import Transfers
-from rules.fleets import Fleets
-from rules.store import Store
-from rules.trouble import REDIS_ERRORS
 from sip.address import Address
 from sip.endpoint import Endpoint
 from sip.settings import ListenError, Settings
+from store.client import Client, connect
+from store.fleets import Fleets
+from store.lines import Store
+from store.redis_errors import REDIS_ERRORS
 
 PROGRESS_S = 10.0  # between two lines that say how far a drain is
 CONNECT_S = 3.0
@@ -118,7 +119,7 @@ class Worker:
             url = self._embedded.url
         try:
             # Socket limits for the writers; the store bounds its own waits.
-            self.redis: redis_client.Client = redis_client.connect(
+            self.redis: Client = connect(
                 url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S
             )
             await asyncio.wait_for(self.redis.ping(), CONNECT_S)

@@ -36,7 +36,7 @@ from manager.site import Site
 from manager.web import Visit, Web, failed
 from manager.who import NotFound
 from manager.words import preferred
-from rules.trouble import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS
 
 _HERE = Path(__file__).parent
 # Nothing from anywhere else, no inline script or style, no frames, no plugins.

@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 
 from engine.records.record import STREAM
 from manager.records import Met, met
-from rules import tasks
 from rules.model import Line
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.redis_errors import REDIS_ERRORS
 
 _KEPT = 20  # calls of a line
 _READ_BACK = 100_000  # entries of the stream that are read at the start
@@ -43,7 +43,7 @@ class Calls:
         self._task = asyncio.create_task(self._follow(), name="calls: follow")
 
     async def close(self) -> None:
-        await tasks.end([self._task])
+        await background_tasks.end([self._task])
 
     async def forwarded(self, line: Line, limit: int) -> list[Met]:
         """The last calls that the line has forwarded, newest first."""

@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 from manager.search import Listed, Page, View, fold
 from manager.who import Who
-from rules import tasks
-from rules.news import News
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.key_changes import News
+from store.redis_errors import REDIS_ERRORS
 
 _PREFIX = b"line:"
 _BATCH = 1000
@@ -73,7 +73,7 @@ class Directory:
                 await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
 
     async def close(self) -> None:
-        await tasks.end(self._tasks)
+        await background_tasks.end(self._tasks)
         await self._news.close()
 
     def fleets(self) -> list[str]:

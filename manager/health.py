@@ -22,8 +22,8 @@ from engine.telemetry.exposition import (
     process_families,
 )
 from manager.site import Site
-from rules import tasks
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.redis_errors import REDIS_ERRORS
 
 _LOOK_EVERY_S = 2.0
 _ANSWER_S = 1.5
@@ -72,7 +72,7 @@ class Health:
         self._looking = asyncio.create_task(self._look(), name="manager: look at Redis")
 
     async def close(self) -> None:
-        await tasks.end([self._looking])
+        await background_tasks.end([self._looking])
         await self.admin.close()
 
     def observe(self, app: ASGIApp) -> ASGIApp:

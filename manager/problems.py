@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from engine.telemetry import log
 from manager.who import Failure, Refused, TooMany, Unauthenticated, Unavailable
-from rules.trouble import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS
 
 _log = log.get_logger("manager")
 MEDIA_TYPE = "application/problem+json"

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 from engine.records.record import STREAM, CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
 from rules.fleet import FLEET, load_fleet
-from rules.fleets import capped_s
 from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
+from store.fleets import capped_s
 
 _READ_AT_ONCE = 500
 _SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from engine import redis_client
 from engine.changes.acks import Acks, in_force
 from engine.config import Config
 from engine.explain import RefusedLine, Told, UnknownLine, explain_call
@@ -23,7 +22,8 @@ from manager.shown import Shown
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError
-from rules.trouble import REDIS_ERRORS
+from store.client import connect
+from store.redis_errors import REDIS_ERRORS
 
 _CONNECT_S = 3.0
 _log = log.get_logger("manager")
@@ -38,7 +38,7 @@ class Site:
         self.numbering = config.numbering.plan()
         self.zone = ZoneInfo(config.numbering.timezone)
         self.shown = Shown(config.numbering.country, self.zone)
-        self.redis: Redis = redis_client.connect(
+        self.redis: Redis = connect(
             redis_url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S
         )
         self.lines = Lines(self.redis, self.numbering)

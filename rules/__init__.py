@@ -1,1 +1,1 @@
-"""What should happen to a call. Pure, except for the store and what it is made of."""
+"""What should happen to a call. Pure: frozen data and functions, no I/O."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rules.store import PROBE_PREFIX
+from store.lines import PROBE_PREFIX
 
 if TYPE_CHECKING:
     import redis

@@ -24,9 +24,9 @@ from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_word
 from rules.fleet import FLEET, countries_of
 from rules.model import DocumentError, Line, LineDocument, Offer, load_line
 from rules.numbers import Numbering
-from rules.trouble import REDIS_ERRORS
 from rules.unread import UnreadFields, unread_fields
 from rules.validate import canonical, check_line, lines_needed
+from store.redis_errors import REDIS_ERRORS
 
 
 @dataclass(frozen=True, slots=True)

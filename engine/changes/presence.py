@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 
 from engine import __version__
 from engine.changes.acks import ACK_PREFIX, INDEX, SKEW_S, WORKER_PREFIX, LiveWorker
-from rules import tasks
-from rules.store import PROBE_PREFIX
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.lines import PROBE_PREFIX
+from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -61,7 +61,7 @@ class Presence:
         """Say goodbye, so that nobody waits for this worker."""
         if not self._tasks:
             return
-        await tasks.end(self._tasks)
+        await background_tasks.end(self._tasks)
         self._tasks = []
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(GOODBYE_S):
@@ -84,7 +84,7 @@ class Presence:
     def _failed(self, error: Exception) -> None:
         """Both loops live as long as the worker, whatever it was."""
         if not isinstance(error, REDIS_ERRORS):
-            tasks.report("presence: what was to be told is not", error)
+            background_tasks.report("presence: what was to be told is not", error)
         elif self.on_error is not None:
             self.on_error(error)
 

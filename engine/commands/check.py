@@ -161,13 +161,13 @@ def _is_supervisor(refused: ports.Refused) -> bool:
 def _check_redis(config: Config) -> str:
     numbering = config.numbering.plan()
     with open_redis(config) as client:
-        from engine import redis_check
+        from store.check import Unfit, describe
 
         try:
             # The embedded one is reached by its socket: a single server.
             url = "unix:///embedded" if config.redis.embedded else config.redis.url
-            told = redis_check.describe(client, url)
-        except redis_check.Unfit as unfit:
+            told = describe(client, url)
+        except Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
         count, refused, idle = 0, [], []
         unread = UnreadFields(LineDocument)

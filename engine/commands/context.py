@@ -153,7 +153,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
 
 @contextmanager
 def _client(url: str) -> Iterator[redis.Redis]:
-    from engine.redis_client import connect_blocking
+    from store.client import connect_blocking
 
     client = connect_blocking(
         url, socket_connect_timeout=CONNECT_TIMEOUT_S, socket_timeout=ANSWER_TIMEOUT_S

@@ -45,8 +45,8 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
       renvoi explain 0972101001
       renvoi explain 0972101001 --from 0612345678
     """
-    from engine import redis_client
     from engine.explain import RefusedLine, Told, UnknownLine, explain_call, plain
+    from store.client import connect
 
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
@@ -54,7 +54,7 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
 
     async def ask(url: str) -> Told:
         limits = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": ANSWER_TIMEOUT_S}
-        async with redis_client.connect(url, **limits) as redis:
+        async with connect(url, **limits) as redis:
             return await explain_call(redis, config, number, known)
 
     with reach_redis(config) as url:

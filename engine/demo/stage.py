@@ -13,9 +13,9 @@ from engine.demo.cases import CALLER, Case, Played, Result
 from engine.demo.checks import caller_faults, diversions, transit_faults
 from engine.demo.engine import HOST, DemoEngine
 from engine.demo.softphone import Received, SoftPhones
-from engine.redis_client import connect_blocking
 from sip.fake import ANSWERS, Call, FakeEndpoint, Script
 from sip.fake_message import text, user_of
+from store.client import connect_blocking
 
 FINAL_S = 12.0  # longer than any case takes
 SETTLE_S = 3.0  # for an ACK, a BYE, a record to arrive

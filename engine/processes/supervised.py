@@ -23,7 +23,7 @@ from engine.processes.crash import watch_for_crashes
 from engine.serve import run, sip_addresses
 from engine.telemetry import log
 from engine.worker import StartError, Worker
-from rules import tasks
+from store import background_tasks
 
 BEAT_S = 0.5
 
@@ -62,7 +62,7 @@ async def supervised(descriptor: int) -> int:
         await run(worker, started=started, stopping=lambda: None)
     except StartError as error:
         failure = str(error)
-    await tasks.end(helpers)
+    await background_tasks.end(helpers)
     log.close()
     if failure:
         link.line.say(Failed(failure))

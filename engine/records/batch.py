@@ -22,8 +22,8 @@ from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
 from engine.records.record import STREAM, Entry
+from rules.active_calls import standing_key
 from rules.model import CAPPED, Billing
-from rules.standing import standing_key
 
 _log = structlog.get_logger("cdr")
 

@@ -31,7 +31,7 @@ from engine.records.record import (
     to_entry,
 )
 from engine.records.spool import Spool
-from rules.trouble import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS
 
 __all__ = [
     "FIELDS",

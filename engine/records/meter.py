@@ -4,7 +4,7 @@
 workers and hosts together: each worker notes its own beside the fleet's usage, once a second, and
 reads those of the others; whatever adds a call to `usage` takes its note away in the same step, so
 that no second counts twice. When the cap is reached, the calls that are using it are ended. All
-workers hear of new notes (`rules.fleets`), and take them off before they dial.
+workers hear of new notes (`store.fleets`), and take them off before they dial.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from engine.records.batch import METERED, run_script
-from rules import tasks
+from rules.active_calls import Note, encode_note, out_of_plan_of, standing_key
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
-from rules.fleets import Fleets, FleetState, capped_s
 from rules.model import CAPPED
-from rules.standing import Note, encode_note, out_of_plan_of, read_notes, standing_key
+from store import background_tasks
+from store.fleets import Fleets, FleetState, capped_s, read_notes
 
 if TYPE_CHECKING:
     from engine.records.record import ForwardRecord
@@ -101,7 +101,7 @@ class Meter:
 
     async def close(self) -> None:
         task, self._task = self._task, None
-        await tasks.end([task])
+        await background_tasks.end([task])
 
     # -- on the call path: dictionaries ------------------------------------------------------------
 
@@ -211,7 +211,7 @@ class Meter:
         if self._over[fleet] < _CONFIRM:
             return
         # Each has its two BYEs and its record.
-        async for call_id in tasks.giving_way(list(self._by_fleet.get(fleet, ()))):
+        async for call_id in background_tasks.giving_way(list(self._by_fleet.get(fleet, ()))):
             call = self._calls.get(call_id)
             if call is not None and (not call.planned or call.line in exhausted):
                 _log.info("meter.cap_reached", fleet=fleet, call=call_id, cap_s=cap_s)

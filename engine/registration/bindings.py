@@ -6,11 +6,11 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from engine.redis_client import Client, Script
 from rules.contact import Contact, member_of, read_contact
 from rules.model import DocumentError
-from rules.store import Unavailable
 from sip.grammar import same_uri, same_urn
+from store.client import Client, Script
+from store.lines import Unavailable
 
 MOST_CONTACTS = 10  # of a line
 SECRET_KEY = "registrar:secret"

@@ -17,15 +17,15 @@ from engine.registration.bindings import MOST_CONTACTS, Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
 from engine.registration.flows import Flows
 from engine.registration.places import Places, goes_by_path, hops_of, is_by_address
-from rules import tasks
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
-from rules.store import Unavailable
-from rules.trouble import REDIS_ERRORS
 from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.peers import Peers
+from store import background_tasks
+from store.lines import Unavailable
+from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -66,7 +66,7 @@ class Registrar:
         self._nonces = Nonces(await self._bindings.secret())
 
     async def close(self) -> None:
-        await tasks.end(self._tasks)
+        await background_tasks.end(self._tasks)
 
     def on_register(self, request: Request) -> None:
         """A REGISTER: answered now if there are too many, else when Redis has told."""

@@ -22,11 +22,11 @@ from engine.telemetry.exposition import (
     Readings,
     process_families,
 )
-from rules import trouble
 from rules.decide import PREVENTED
 from rules.model import Billing
 from rules.numbers import REFUSALS
 from sip import compiled
+from store import redis_errors
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
@@ -248,7 +248,7 @@ class Metrics:
             "renvoi_redis_errors_total",
             "What was wrong with Redis, by kind, each time it was met.",
             ["kind"],
-            trouble.KINDS,
+            redis_errors.KINDS,
         )
         decision = Histograms(
             "renvoi_decision_seconds",
@@ -390,7 +390,7 @@ class Metrics:
         self._targets_refused.counts[reason] += 1
 
     def redis_error(self, kind: str) -> None:
-        """Counts an error of Redis; `kind` is one of `rules.trouble.KINDS`."""
+        """Counts an error of Redis; `kind` is one of `store.redis_errors.KINDS`."""
         counts = self._redis_errors.counts
         counts[kind if kind in counts else "other"] += 1
 

@@ -52,10 +52,10 @@ from engine.records.record import CallRecord, read_entry
 from engine.story import Story
 from engine.telemetry.metrics import Metrics
 from rules.decide import ForwardTo, Reject, Ring, Situation, at_limit, decide
-from rules.fleets import Fleets
 from rules.model import Billing
 from rules.numbers import Numbering
-from rules.store import Store, Unavailable
+from store.fleets import Fleets
+from store.lines import Store, Unavailable
 from tests.campaigns.redis_pair import RedisPair
 
 ZONE = "Europe/Paris"

@@ -94,7 +94,7 @@ def test_the_image_gets_what_the_dockerfile_copies() -> None:
     }
     assert wanted == kept
     assert all((ROOT / name).exists() for name in wanted)
-    packages = {"engine", "manager", "rules", "sip"}
+    packages = {"engine", "manager", "rules", "sip", "store"}
     assert packages <= wanted
 
 

@@ -18,7 +18,7 @@ import pytest
 import redis
 from redis.crc import key_slot
 
-from engine import redis_client
+from store.client import Client, connect, connect_blocking
 from tests.redis.servers import PROGRAM
 
 HOST = "127.0.0.1"
@@ -133,13 +133,13 @@ class ClusterServers:
         for node in (*self.masters, *self.replicas):
             node.kill()
 
-    def connect(self, **options: Any) -> redis_client.Client:
+    def connect(self, **options: Any) -> Client:
         """A client as the engine uses it; close it."""
-        return redis_client.connect(self.url, **options)
+        return connect(self.url, **options)
 
     def client(self) -> Any:
         """A blocking client: the other program that writes. Close it."""
-        return redis_client.connect_blocking(self.url, decode_responses=True)
+        return connect_blocking(self.url, decode_responses=True)
 
     def flush(self) -> None:
         for node in self.masters:
@@ -198,13 +198,13 @@ class SentinelServers:
         for node in (*self.sentinels, self.replica, self.master):
             node.kill()
 
-    def connect(self, **options: Any) -> redis_client.Client:
+    def connect(self, **options: Any) -> Client:
         """A client as the engine uses it; close it."""
-        return redis_client.connect(self.url, **options)
+        return connect(self.url, **options)
 
     def client(self) -> Any:
         """A blocking client of the present master. Close it."""
-        return redis_client.connect_blocking(self.url, decode_responses=True)
+        return connect_blocking(self.url, decode_responses=True)
 
     def current(self) -> int:
         """The port of the master, as the first sentinel says."""

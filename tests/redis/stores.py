@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-from engine import redis_client
 from rules.numbers import Numbering
-from rules.store import Store, Unavailable
+from store.client import Client
+from store.lines import Store, Unavailable
 
 FRANCE = Numbering("FR")
 
@@ -21,7 +21,7 @@ def document(number: str, **fields: Any) -> str:
 
 
 @asynccontextmanager
-async def store_on(client: redis_client.Client, cache_lines: int = 1000) -> AsyncIterator[Store]:
+async def store_on(client: Client, cache_lines: int = 1000) -> AsyncIterator[Store]:
     """A store that runs on a client, which is closed with it."""
     store = Store(
         client,

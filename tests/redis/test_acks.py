@@ -19,7 +19,7 @@ from engine.changes import acks, presence
 from engine.changes.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
 from engine.changes.presence import Presence
 from rules.numbers import Numbering
-from rules.store import PROBE_PREFIX, Store
+from store.lines import PROBE_PREFIX, Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
 

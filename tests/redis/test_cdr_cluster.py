@@ -18,7 +18,7 @@ from engine.records import batch
 from engine.records.cdr import CallRecord, Recorder
 from engine.records.meter import Meter
 from engine.records.record import FIELDS, Months, to_entry
-from rules.fleets import Fleets
+from store.fleets import Fleets
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
 from tests.redis.stores import until
 from tests.redis.test_cdr import call as a_record

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from engine import redis_client
 from engine.cli import main
 from engine.commands.documents import Documents
 from engine.live import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
 from rules.contact import Contact
-from rules.layout import ClusterLayout
-from rules.news import News
 from rules.numbers import Numbering
-from rules.store import Unavailable
+from store.client import connect, connect_blocking
+from store.key_changes import News
+from store.layout import ClusterLayout
+from store.lines import Unavailable
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
 from tests.redis.stores import document, labelled, settled, store_on, until
 
@@ -236,7 +236,7 @@ async def test_the_registrar_binds_and_takes_a_nonce_once(cluster: ClusterServer
 
 
 async def test_no_cluster_at_start(cluster: ClusterServers) -> None:
-    async with store_on(redis_client.connect(f"redis+cluster://{HOST}:1")) as store:
+    async with store_on(connect(f"redis+cluster://{HOST}:1")) as store:
         assert not store.redis_up
         with pytest.raises(Unavailable):
             await store.look_up(LINE)
@@ -268,7 +268,7 @@ def test_commands_change_documents_on_a_cluster(
         assert len(json.loads(capsys.readouterr().out)) == len(NUMBERS)
         assert main(["line", "delete", NUMBERS[1]]) == 0
         assert f"line {LINE} still forwards to {NUMBERS[1]}" in capsys.readouterr().err
-        documents = Documents(redis_client.connect_blocking(cluster.url), Numbering("FR"))
+        documents = Documents(connect_blocking(cluster.url), Numbering("FR"))
         tried = 0
 
         def change(found: dict[str, object]) -> None:

@@ -22,9 +22,9 @@ from engine.records.record import STREAM, ForwardRecord
 from engine.transfers import LIFE_S, Owed, Transfers, _decode, _Transfer
 from manager.calls import Calls
 from manager.directory import Directory
-from rules.fleets import Fleets, FleetState
-from rules.store import PROBE_PREFIX, TRANSFER_PREFIX
-from rules.trouble import kind_of
+from store.fleets import Fleets, FleetState
+from store.lines import PROBE_PREFIX, TRANSFER_PREFIX
+from store.redis_errors import kind_of
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
 from tests.redis.stores import document, until
 

@@ -15,13 +15,13 @@ import pytest
 
 from engine.records.cdr import CallRecord, ForwardRecord, Recorder
 from engine.records.meter import Meter
+from rules.active_calls import Note, encode_note, notes_of, out_of_plan_of
 from rules.billing import month_of
 from rules.fleet import Fleet
-from rules.fleets import Fleets, FleetState
 from rules.model import DocumentError
 from rules.numbers import Numbering
-from rules.standing import Note, encode_note, notes_of, out_of_plan_of, read_notes
-from rules.store import Store
+from store.fleets import Fleets, FleetState, read_notes
+from store.lines import Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
 from tests.redis.test_cdr import call as a_record

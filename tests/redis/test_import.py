@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import redis
 
-from engine import redis_client
 from engine.changes.line_file import COLUMNS, RowError, from_cells, read_rows, to_cells
 from engine.changes.line_import import LineImport
 from engine.changes.line_switch import ImportRefused
 from engine.cli import main
 from rules.numbers import Numbering
+from store.client import connect, connect_blocking
 from tests.redis.cluster import ClusterServers, Node, cluster, cluster_servers, folder
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import labelled, settled, store_on, until
@@ -252,7 +252,7 @@ def test_readers_see_all_old_or_all_new(server: RedisServer) -> None:
                 values: Any = reader.mget(keys)
                 seen.add(frozenset(json.loads(raw)["label"] if raw else "-" for raw in values))
 
-    with redis_client.connect_blocking(server.url) as client:
+    with connect_blocking(server.url) as client:
         carry_out(client, [line(n, "old") for n in range(count)])
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -308,7 +308,7 @@ def test_a_full_redis_refuses_all_of_it(server: RedisServer) -> None:
         client.config_set("maxmemory", int(client.info("memory")["used_memory"]) + 500_000)
         try:
             with (
-                redis_client.connect_blocking(server.url) as writer,
+                connect_blocking(server.url) as writer,
                 pytest.raises(redis.OutOfMemoryError),
             ):
                 carry_out(writer, [line(n, "n" * 100) for n in range(10_000)])
@@ -330,7 +330,7 @@ def test_what_would_cut_off_a_replica_is_refused_and_goes_in_parts() -> None:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 url = f"redis://127.0.0.1:{master.port}"
-                with redis_client.connect_blocking(url) as writer:
+                with connect_blocking(url) as writer:
                     documents = [line(n, "n" * 100) for n in range(8000)]
                     with pytest.raises(ImportRefused, match="--parts"):
                         carry_out(writer, documents)
@@ -349,9 +349,9 @@ async def test_an_engine_learns_of_a_large_import_at_once_and_forgets_instead_of
     import asyncio
 
     count = 5_000  # more than are gone through one by one
-    with redis_client.connect_blocking(server.url) as writer:
+    with connect_blocking(server.url) as writer:
         carry_out(writer, [line(n) for n in range(count)])
-        async with store_on(redis_client.connect(server.url), cache_lines=count) as store:
+        async with store_on(connect(server.url), cache_lines=count) as store:
             known = [number(n) for n in range(0, count, 10)]
             await settled(store, *known)
             begun = time.monotonic()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from engine import redis_client
+from store.client import connect
 from tests.redis.relay import Relay
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import document, labelled, settled, store_on, until
@@ -29,7 +29,7 @@ async def test_a_known_line_never_waits_for_a_dead_connection(server: RedisServe
             other.set(f"line:{number}", document(number, label="one"))
         async with (
             Relay(str(server.socket)) as relay,
-            store_on(redis_client.connect(relay.url)) as store,
+            store_on(connect(relay.url)) as store,
         ):
             await settled(store, LINE, OTHER)
             # OTHER has changed and has not been read again when the connections go dead.
@@ -60,7 +60,7 @@ async def test_dead_connections_of_the_client_are_noticed_by_the_writers(
     server: RedisServer,
 ) -> None:
     async with Relay(str(server.socket)) as relay:
-        client = redis_client.connect(relay.url, socket_timeout=0.5)
+        client = connect(relay.url, socket_timeout=0.5)
         try:
             await client.set("a", 1)
             relay.go_dead()
@@ -74,7 +74,7 @@ async def test_dead_connections_of_the_client_are_noticed_by_the_writers(
 async def test_a_connection_closed_while_it_was_idle_costs_the_writers_nothing(
     server: RedisServer,
 ) -> None:
-    client = redis_client.connect(server.url)
+    client = connect(server.url)
     try:
         with server.client() as other:
             for _ in range(20):
@@ -90,7 +90,7 @@ async def test_a_redis_that_comes_back_with_nothing_has_no_lines_and_takes_new_o
 ) -> None:
     with server.client() as other:
         other.set(f"line:{LINE}", document(LINE, label="one"))
-        async with store_on(redis_client.connect(server.url)) as store:
+        async with store_on(connect(server.url)) as store:
             await settled(store, LINE)
             server.kill()
             await until(lambda: not store.redis_up, 3)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from engine import config_values, redis_client, redis_url
+from engine import config_values
 from engine.changes.acks import in_force
 from engine.changes.change import change_line
 from engine.changes.presence import Presence
@@ -24,7 +24,9 @@ from engine.config import Limits, load
 from engine.forwards import Forwards
 from engine.live import LiveCalls
 from engine.records.cdr import ForwardRecord, Recorder
-from rules.trouble import kind_of
+from store.client import connect, connect_blocking
+from store.redis_errors import kind_of
+from store.url import read_url
 from tests.redis.cluster import (
     HOST,
     ClusterServers,
@@ -72,7 +74,7 @@ LINE = "+33972101001"
 def test_every_form_of_url_is_read(
     url: str, shape: str, hosts: tuple[tuple[str, int], ...], settings: dict[str, Any]
 ) -> None:
-    place = redis_url.read(url)
+    place = read_url(url)
     assert (place.shape, place.hosts, place.settings) == (shape, hosts, settings)
 
 
@@ -99,7 +101,7 @@ def test_a_wrong_url_is_refused_by_name(url: str, wanted: str) -> None:
 
 
 def test_the_sentinels_may_have_a_password_of_their_own() -> None:
-    place = redis_url.read("redis+sentinel://u:p@a/m?sentinel_password=q")
+    place = read_url("redis+sentinel://u:p@a/m?sentinel_password=q")
     assert place.settings == {"username": "u", "password": "p", "db": 0}
     assert place.asking == {"password": "q"}
 
@@ -110,7 +112,7 @@ def test_the_sentinels_may_have_a_password_of_their_own() -> None:
 async def serves(url: str, other: redis.Redis) -> None:
     """A store and the live count work on this URL, and changes by another program are heard."""
     other.set(f"line:{LINE}", document(LINE, label="one"))
-    client = redis_client.connect(url)
+    client = connect(url)
     live = LiveCalls(client, shared=True)
     async with store_on(client) as store:
         await settled(store, LINE)
@@ -121,7 +123,7 @@ async def serves(url: str, other: redis.Redis) -> None:
         live.add(LINE, "call", lease=True)
         await until(lambda: other.zcard(f"live:{LINE}") == 1, 3)
         await live.close()
-    with redis_client.connect_blocking(url) as blocking:
+    with connect_blocking(url) as blocking:
         assert blocking.get(f"line:{LINE}")
 
 
@@ -188,7 +190,7 @@ async def test_tls_by_options_of_the_url(certificates: Path) -> None:
             nameless = f"rediss://{HOST}:{server.port}?cert={c}/client.pem&key={c}/client.key"
             await serves(nameless + "&verify=false", other)
             for bad in (nameless, f"{nameless}&ca={c}/stranger.pem"):
-                client = redis_client.connect(bad)
+                client = connect(bad)
                 with pytest.raises(redis.ConnectionError) as refused:
                     await client.ping()
                 assert kind_of(refused.value) == "away"
@@ -198,7 +200,7 @@ async def test_tls_by_options_of_the_url(certificates: Path) -> None:
 async def changes(url: str, other: redis.Redis) -> None:
     """What a star code does: the line and its log are written, and the workers acknowledge."""
     other.set(f"line:{LINE}", document(LINE))
-    client = redis_client.connect(url)
+    client = connect(url)
 
     def edit(found: dict[str, object]) -> None:
         found["forwards"] = {"busy": {"on": True, "to": {"kind": "voicemail"}}}
@@ -215,7 +217,7 @@ async def changes(url: str, other: redis.Redis) -> None:
 
 async def bills(url: str, other: redis.Redis, place: Path) -> None:
     """A call that limits and a fleet's cap are about can be counted and recorded."""
-    client = redis_client.connect(url)
+    client = connect(url)
     forwards = Forwards(client)
     forwards.workers = 9
     await forwards.start()
@@ -250,7 +252,7 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
                 await serves(f"redis://engine:secret@{HOST}:{server.port}", other)
                 await changes(f"redis://engine:secret@{HOST}:{server.port}", other)
                 await bills(f"redis://engine:secret@{HOST}:{server.port}", other, place)
-                wrong = redis_client.connect(f"redis://engine:wrong@{HOST}:{server.port}")
+                wrong = connect(f"redis://engine:wrong@{HOST}:{server.port}")
                 async with store_on(wrong) as store:
                     assert not store.redis_up
                     met: list[str] = []

@@ -15,11 +15,11 @@ from zoneinfo import ZoneInfo
 import pytest
 import redis
 
-from rules.cache import Span
-from rules.connection import Command
 from rules.model import Condition, DocumentError
 from rules.numbers import Numbering
-from rules.store import Entry, Store, Unavailable
+from store.cache import Span
+from store.connection import Command
+from store.lines import Entry, Store, Unavailable
 from tests.redis.stores import until
 
 if TYPE_CHECKING:
@@ -422,7 +422,7 @@ async def test_the_lag_grows_while_redis_takes_no_writes_and_the_stream_is_left_
     durable: DurableServer, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Redis also tells of a canary that expires: that is no news of a write.
-    monkeypatch.setattr("rules.shard._CANARY_TTL_S", 2)
+    monkeypatch.setattr("store.shard._CANARY_TTL_S", 2)
     async with running(durable) as store:
         await settled(store)
         span = span_of(store)

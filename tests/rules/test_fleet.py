@@ -9,7 +9,6 @@ import pytest
 
 from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
-from rules.fleets import FleetState
 from rules.model import (
     Billing,
     Condition,
@@ -23,6 +22,7 @@ from rules.model import (
 )
 from rules.numbers import Numbering
 from rules.validate import check_write
+from store.fleets import FleetState
 
 NUMBER, MOBILE, FIXED = "+33972101001", "+33612345678", "+33123456789"
 ABROAD = "+447400123456"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from engine import redis_client
 from engine.changes.acks import in_force_blocking
+from store.client import connect_blocking
 from tests.redis.cluster import (
     ClusterServers,
     Node,
@@ -40,7 +40,7 @@ async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator
     """An engine on that Redis, with destinations; it must end well and leave nothing."""
     engine = Engine(directory, url)
     engine.start()
-    other = client or redis_client.connect_blocking(url, decode_responses=True, socket_timeout=2)
+    other = client or connect_blocking(url, decode_responses=True, socket_timeout=2)
     theatre = Theatre(engine, other, directory)
     try:
         async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:

@@ -18,6 +18,7 @@ import engine
 import manager
 import rules
 import sip
+import store
 
 # What the standard library makes of a pattern; it has no public name.
 parser: Any = importlib.import_module("re._parser")
@@ -26,7 +27,7 @@ ONE_CHARACTER = {constants.LITERAL, constants.NOT_LITERAL, constants.IN, constan
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
-    for package in (engine, manager, rules, sip):
+    for package in (engine, manager, rules, sip, store):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             module = importlib.import_module(found.name)
             for name, value in vars(module).items():

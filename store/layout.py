@@ -15,10 +15,10 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.crc import key_slot
 from redis.exceptions import AskError, ResponseError
 
-from rules import tasks
-from rules.connection import Connection, dial_like, dial_node
-from rules.shard import Shard
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.connection import Connection, dial_like, dial_node
+from store.redis_errors import REDIS_ERRORS
+from store.shard import Shard
 
 SLOTS = 16384
 _POLL_S = 0.5
@@ -54,7 +54,7 @@ class Layout:
 
     async def close(self) -> None:
         """Close every shard."""
-        await tasks.end([self._watch])
+        await background_tasks.end([self._watch])
         await self._only.close()
 
     def shard_of(self, key: str) -> Shard | None:
@@ -112,7 +112,7 @@ class ClusterLayout(Layout):
 
     async def close(self) -> None:
         """Close every shard."""
-        await tasks.end([self._watch])
+        await background_tasks.end([self._watch])
         await asyncio.gather(*self._closing, *(shard.close() for shard in self.shards))
 
     def shard_of(self, key: str) -> Shard | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from engine import redis_url
+from store.url import read_url
 
 OLDEST = (6, 2)
 
@@ -17,7 +17,7 @@ class Unfit(Exception):
 
 def describe(client: redis.Redis, url: str) -> str:
     """One line about the Redis behind `url`. Raises Unfit, RedisError."""
-    place = redis_url.read(url)
+    place = read_url(url)
     each: Any = client
     if place.shape == "cluster":
         return _cluster(each)

@@ -14,15 +14,15 @@ from zoneinfo import ZoneInfo
 
 from redis.exceptions import ResponseError
 
+from rules.active_calls import STANDING, fleet_of
 from rules.billing import month_of
-from rules.cache import Cache, Entry, Slot, Span
 from rules.contact import Contact, read_contacts
-from rules.layout import Client, Layout, layout_of
-from rules.lookup import Lookup, pairs, seconds_used
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
-from rules.shard import Shard, Unavailable
-from rules.standing import STANDING, fleet_of
+from store.cache import Cache, Entry, Slot, Span
+from store.layout import Client, Layout, layout_of
+from store.lookup import Lookup, pairs, seconds_used
+from store.shard import Shard, Unavailable
 
 __all__ = ["PROBE_PREFIX", "TRANSFER_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
 
@@ -58,7 +58,7 @@ class Store:
         on_refused: called with the key and the error of each.
         on_refused_target: called with the number of each line that is read, the condition of each
             of its forwards whose target is refused, that target and why.
-        on_trouble: called with the server, the error and its kind (`rules.trouble`) whenever
+        on_trouble: called with the server, the error and its kind (`store.redis_errors`) whenever
             something is wrong with Redis.
         on_fleet: called with the name of a fleet whose document or usage has changed; with None
             when any may have.

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, SlotNotCoveredError
 from redis.retry import Retry
 
-from engine import redis_url
+from store.url import read_url
 
 Client = redis.asyncio.Redis
 """What `connect` gives. For a cluster it is no Redis by its class (it is a RedisCluster) and is one
@@ -54,7 +54,7 @@ def connect(url: str, **options: Any) -> Client:
 
     `embedded` has no URL of its own: give that of `EmbeddedRedis`. Raises ValueError.
     """
-    place = redis_url.read(url)
+    place = read_url(url)
     if place.shape == "sentinel":
         sentinel: Any = redis.asyncio.sentinel.Sentinel
         manager = sentinel(place.hosts, sentinel_kwargs={**_ASKING, **place.asking})
@@ -78,7 +78,7 @@ def connect(url: str, **options: Any) -> Client:
 
 def connect_blocking(url: str, **options: Any) -> redis.Redis:
     """The same as `connect`, for the commands that run outside a loop."""
-    place = redis_url.read(url)
+    place = read_url(url)
     options = {**options, **place.settings}
     if place.shape == "sentinel":
         sentinel: Any = redis.sentinel.Sentinel

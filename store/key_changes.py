@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rules.layout import Client, layout_of
-from rules.shard import Shard
+from store.layout import Client, layout_of
+from store.shard import Shard
 
 
 class News:

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from rules.cache import Cache, Entry, Slot, Span
 from rules.contact import Contact
 from rules.model import Line, Offer
+from store.cache import Cache, Entry, Slot, Span
 
 NUMBER = "+33972101001"
 

@@ -48,7 +48,7 @@ class Place:
     asking: dict[str, Any] = field(default_factory=dict)
 
 
-def read(url: str) -> Place:
+def read_url(url: str) -> Place:
     """Raises ValueError saying what was expected."""
     parts = _split(url)
     if parts.scheme not in SCHEMES or "://" not in url:

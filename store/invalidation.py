@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import ResponseError
 
-from rules import tasks
-from rules.connection import Connection, Dial
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.connection import Connection, Dial
+from store.redis_errors import REDIS_ERRORS
 
 _CHANNEL = b"__redis__:invalidate"
 _SETUP_S = 1.0
@@ -63,7 +63,7 @@ class Invalidations:
             try:
                 await asyncio.wait({self._following})
             finally:
-                await tasks.end([self._following])
+                await background_tasks.end([self._following])
             self.tried.set()
             was_live = not self._following.cancelled() and self._following.result()
             pause_s = _FIRST_PAUSE_S if was_live else min(2 * pause_s, _LONGEST_PAUSE_S)
@@ -102,7 +102,7 @@ class Invalidations:
             # However it was lost, what follows is the same: all is stale, and connect again.
             self._on_error(error)
         except Exception as error:
-            tasks.report("rules: the invalidation stream failed", error)
+            background_tasks.report("rules: the invalidation stream failed", error)
         finally:
             if heard is not None:
                 self._on_lost(heard)

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 
 from redis.exceptions import AskError, ReadOnlyError, ResponseError
 
-from rules import tasks
-from rules.cache import Span
-from rules.canary import Canary
-from rules.connection import Command, Connection, Dial
-from rules.invalidation import Invalidations
-from rules.trouble import REDIS_ERRORS, kind_of, refuses
+from store import background_tasks
+from store.cache import Span
+from store.canary import Canary
+from store.connection import Command, Connection, Dial
+from store.invalidation import Invalidations
+from store.redis_errors import REDIS_ERRORS, kind_of, refuses
 
 PATIENCE_S = 1.0
 """A server that is silent for this long is away."""
@@ -135,7 +135,7 @@ class Shard:
 
     async def close(self) -> None:
         """Stop, and let nobody wait for an answer that will not come."""
-        await tasks.end(self._tasks)
+        await background_tasks.end(self._tasks)
         self._tasks = []
         self._down(Unavailable("closed"))
         await self._disconnect()
@@ -186,7 +186,7 @@ class Shard:
                     await self._fail(error)
                 except Exception as error:
                     # One answer that cannot be dealt with must not end the reading of all others.
-                    tasks.report("rules: an exchange failed", error)
+                    background_tasks.report("rules: an exchange failed", error)
                     await self._fail(error)
             self.answered.set()
 
@@ -316,4 +316,4 @@ def _give(taker: Taker, reply: Any, span: Span | None, begun: float) -> None:
     try:
         taker(reply, span, begun)
     except Exception as error:
-        tasks.report("rules: a look-up failed", error)
+        background_tasks.report("rules: a look-up failed", error)

@@ -11,10 +11,10 @@ from typing import Any
 
 from redis.exceptions import AskError, MovedError, ResponseError
 
-from rules.cache import Entry, Slot, Span
-from rules.connection import Command
-from rules.layout import Layout
-from rules.shard import Shard, Unavailable
+from store.cache import Entry, Slot, Span
+from store.connection import Command
+from store.layout import Layout
+from store.shard import Shard, Unavailable
 
 _MOST_CONTACTS = 32
 _MOST_ATTEMPTS = 5

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rules import tasks
+from store import background_tasks
 
 
 async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
@@ -23,7 +23,7 @@ async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        await tasks.end([None, task])
+        await background_tasks.end([None, task])
     assert task.cancelled()
     assert lost == 2
 
@@ -35,6 +35,6 @@ async def test_tasks_that_have_ended_are_left_alone() -> None:
     failed = asyncio.create_task(fail())
     await asyncio.wait([failed])
     waiting = asyncio.create_task(asyncio.sleep(60))
-    await tasks.end([failed, waiting])
+    await background_tasks.end([failed, waiting])
     assert waiting.cancelled()
     assert isinstance(failed.exception(), ValueError)

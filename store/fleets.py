@@ -8,21 +8,22 @@ while Redis is away, what is known serves. So a call looks into a dictionary.
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from rules import tasks
+from rules.active_calls import NOTHING, Note, Using, notes_of, standing_key
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, Fleet, is_name, load_fleet
-from rules.lookup import seconds_used
 from rules.model import CAPPED, DocumentError
-from rules.standing import NOTHING, Using, read_notes, standing_key
-from rules.trouble import REDIS_ERRORS
+from store import background_tasks
+from store.lookup import seconds_used
+from store.redis_errors import REDIS_ERRORS
 
 _PATIENCE_S = 0.05
 """How long the first call of a fleet waits for its document."""
@@ -33,6 +34,7 @@ _RETRY_S = 0.5
 _MOST = 20_000
 _AT_ONCE = 30
 """Fleets read in one exchange: taking so many replies apart holds up no call."""
+_NOTES_AT_ONCE = 200  # about a millisecond
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +117,7 @@ class Fleets:
         self._closing = True
         self._wake.set()
         task, self._task = self._task, None
-        await tasks.end([task])
+        await background_tasks.end([task])
 
     def find(self, name: str) -> FleetState | None:
         """What is known of a fleet; None when it has to be asked for (`load`)."""
@@ -160,7 +162,7 @@ class Fleets:
                 await self._read(names)
         except Exception as error:
             if not isinstance(error, REDIS_ERRORS):
-                tasks.report("rules: an exchange about fleets failed", error)
+                background_tasks.report("rules: an exchange about fleets failed", error)
             for name in names:
                 self._known.setdefault(name, _UNKNOWN)
                 self._due[name] = None
@@ -189,7 +191,7 @@ class Fleets:
                     self._keep(name, raw, used, await self._using(standing), until)
                 except Exception as error:
                     # One that cannot be dealt with must not be in the way of all others.
-                    tasks.report(f"rules: fleet {name} cannot be kept", error)
+                    background_tasks.report(f"rules: fleet {name} cannot be kept", error)
                     self._known.setdefault(name, _UNKNOWN)
         finally:
             self._reading.difference_update(names)
@@ -230,6 +232,17 @@ class Fleets:
 def capped_s(used: Any) -> float:
     """Seconds that count against a cap, out of what a usage key tells of the classes CAPPED."""
     return sum(map(seconds_used, used)) if isinstance(used, (list, tuple)) else 0.0
+
+
+async def read_notes(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
+    """The notes of a fleet by call id (`notes_of`), giving way to calls: there may be thousands."""
+    notes: dict[str, Note] = {}
+    rest = iter(stored.items())
+    while part := dict(islice(rest, _NOTES_AT_ONCE)):
+        if notes:
+            await asyncio.sleep(0)
+        notes |= notes_of(part, now)
+    return notes
 
 
 def _tell(reads: Iterable["asyncio.Future[None]"]) -> None:

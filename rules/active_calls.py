@@ -1,4 +1,4 @@
-"""Calls that stand and use a fleet's cap: the notes that workers keep of them in Redis.
+"""Active calls that use a fleet's cap: the notes that workers keep of them in Redis.
 
 Each worker notes its own once a second in `standing:{usage:fleet:<name>:<month>}`, by call id;
 whatever adds a call to the fleet's usage takes its note away in the same step.
@@ -6,17 +6,14 @@ whatever adds a call to the fleet's usage takes its note away in the same step.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 
 import msgspec
 
 from rules.fleet import FLEET
 
 STANDING = "standing:"
-_AT_ONCE = 200  # notes: about a millisecond
 LEASE_S = 5.0
 """A note that is older than this is of a worker that died."""
 
@@ -132,15 +129,4 @@ def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
             continue
         if abs(now - note.noted) < LEASE_S:
             notes[id_.decode("utf-8", "replace")] = note
-    return notes
-
-
-async def read_notes(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
-    """The same, giving way to calls: a fleet may have thousands of notes."""
-    notes: dict[str, Note] = {}
-    rest = iter(stored.items())
-    while part := dict(islice(rest, _AT_ONCE)):
-        if notes:
-            await asyncio.sleep(0)
-        notes |= notes_of(part, now)
     return notes
