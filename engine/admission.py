@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from engine.config import Limits
-from sip.gate import Refusal
+from sip.admission_policy import Rejection
 
 RETRY_MAX_S = 30  # nobody is sent away for longer: the next seconds are not known that well
 RATE_MEMORY_S = 10.0  # over which the rate of ended calls is averaged
@@ -25,7 +25,7 @@ FLOOR = 50.0  # calls/s that come in however late the loop is: it may be another
 OPEN_AFTER = 10  # windows in which all who came could come in end the shedding
 
 
-class Gate:
+class CallLimit:
     """One thing that takes a bounded number of calls at once, and of new ones a second.
 
     `most` and `per_second`: 0 = no limit. The bucket is one second deep.
@@ -159,8 +159,8 @@ class Shedding:
 
 
 class Admission:
-    """The gate of a worker. `clock` gives monotonic seconds, `number_of` the called number of a
-    Request-URI (None when it has none)."""
+    """The admission of new calls to a worker. `clock` gives monotonic seconds, `number_of` the
+    called number of a Request-URI (None when it has none)."""
 
     def __init__(
         self,
@@ -171,10 +171,10 @@ class Admission:
         self.draining = False
         self._clock = clock
         self._number_of = number_of
-        self._peers: dict[str, Gate] = {}
-        self._lines: dict[str, Gate] = {}
+        self._peers: dict[str, CallLimit] = {}
+        self._lines: dict[str, CallLimit] = {}
         self.shedding = Shedding(limits.wait_s)
-        self.engine = Gate(0, 0)
+        self.engine = CallLimit(0, 0)
         self.limit(limits)
 
     def limit(self, limits: Limits) -> None:
@@ -185,30 +185,30 @@ class Admission:
         self.shedding.most_s = limits.wait_s
         self._by_peer = bool(limits.peer_calls or limits.peer_calls_per_second)
         self._by_line = bool(limits.line_calls or limits.line_calls_per_second)
-        for gate in self._peers.values():
-            gate.most, gate.per_second = limits.peer_calls, limits.peer_calls_per_second
-        for gate in self._lines.values():
-            gate.most, gate.per_second = limits.line_calls, limits.line_calls_per_second
+        for limit in self._peers.values():
+            limit.most, limit.per_second = limits.peer_calls, limits.peer_calls_per_second
+        for limit in self._lines.values():
+            limit.most, limit.per_second = limits.line_calls, limits.line_calls_per_second
 
-    def ask(self, source: bytes, target: bytes) -> Refusal | None:
-        """As `sip.gate.Gate.ask`."""
+    def ask(self, source: bytes, target: bytes) -> Rejection | None:
+        """As `sip.admission_policy.AdmissionPolicy.ask`."""
         engine, now = self.engine, self._clock()
         if self.draining:
             rate = engine.drain_rate(now)
             left_s = engine.calls / rate if rate else RETRY_MAX_S
-            return Refusal("draining", 503, max(1, min(RETRY_MAX_S, math.ceil(left_s))))
+            return Rejection("draining", 503, max(1, min(RETRY_MAX_S, math.ceil(left_s))))
         retry_s = engine.refuses(now)
         if retry_s is not None:
-            return Refusal("overload", 503, retry_s)
+            return Rejection("overload", 503, retry_s)
         if self.shedding.refuses(now):
             retry_s = engine.come_back(now, self.shedding.per_second)
-            return Refusal("overload", 503, retry_s)
+            return Rejection("overload", 503, retry_s)
         peer = line = None
         if self._by_peer:
             peer = self._peer(source.decode("ascii"), now)
             retry_s = peer.refuses(now)
             if retry_s is not None:
-                return Refusal("peer_limit", 503, retry_s)
+                return Rejection("peer_limit", 503, retry_s)
         if self._by_line:
             number = self._number_of(target)
             if number is not None:
@@ -217,7 +217,7 @@ class Admission:
                 if retry_s is not None:
                     # 503 would speak of the whole engine (RFC 3261 21.5.4): the peer would keep
                     # the calls to all other lines away, or try this one elsewhere.
-                    return Refusal("line_limit", 480, retry_s)
+                    return Rejection("line_limit", 480, retry_s)
         engine.enter()
         self.shedding.enter()
         if peer is not None:
@@ -238,29 +238,31 @@ class Admission:
         """It is over."""
         now = self._clock()
         self.engine.leave(now)
-        for gates, name in ((self._peers, source), (self._lines, called)):
-            gate = gates.get(name) if gates else None
-            if gate is not None and gate.calls:
-                gate.leave(now)
+        for known, name in ((self._peers, source), (self._lines, called)):
+            limit = known.get(name) if known else None
+            if limit is not None and limit.calls:
+                limit.leave(now)
 
     def waited(self, seconds: float) -> None:
-        """As `sip.gate.Gate.waited`."""
+        """As `sip.admission_policy.AdmissionPolicy.waited`."""
         self.shedding.waited(seconds, self._clock())
 
-    def _peer(self, source: str, now: float) -> Gate:
+    def _peer(self, source: str, now: float) -> CallLimit:
         limits = self._limits
         return _kept(self._peers, source, limits.peer_calls, limits.peer_calls_per_second, now)
 
-    def _line(self, number: str, now: float) -> Gate:
+    def _line(self, number: str, now: float) -> CallLimit:
         limits = self._limits
         return _kept(self._lines, number, limits.line_calls, limits.line_calls_per_second, now)
 
 
-def _kept(gates: dict[str, Gate], name: str, most: int, per_second: int, now: float) -> Gate:
-    gate = gates.get(name)
-    if gate is None:
-        if len(gates) >= KEPT and len(gates) % KEPT == 0:
-            for idle in [name for name, gate in gates.items() if gate.is_idle(now)]:
-                del gates[idle]
-        gate = gates[name] = Gate(most, per_second)
-    return gate
+def _kept(
+    known: dict[str, CallLimit], name: str, most: int, per_second: int, now: float
+) -> CallLimit:
+    limit = known.get(name)
+    if limit is None:
+        if len(known) >= KEPT and len(known) % KEPT == 0:
+            for idle in [name for name, limit in known.items() if limit.is_idle(now)]:
+                del known[idle]
+        limit = known[name] = CallLimit(most, per_second)
+    return limit

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.outcome import Outcome, Over
-from engine.story import Story
-from rules.outcome import Failure, stops_all
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
+from rules.ringing_outcome import Failure, stops_all
 from sip import headers
 from sip.events import Failed
 from sip.message import Message
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 class Attempt:
     """The failures of one attempt: a line with its contacts, or a forward's target."""
 
-    __slots__ = ("_failed", "_given_up", "_story", "too_large")
+    __slots__ = ("_facts", "_failed", "_given_up", "too_large")
 
-    def __init__(self, story: Story) -> None:
-        self._story = story
+    def __init__(self, facts: CallFacts) -> None:
+        self._facts = facts
         self._failed: list[Failed] = []
         self._given_up: list[Failure] = []  # legs that nobody answered in time
         self.too_large = False  # an INVITE of it did not fit a packet, and was not sent
@@ -43,7 +43,7 @@ class Attempt:
 
     def given_up(self, leg: Outgoing) -> None:
         """Its time was over before it said more."""
-        rang = self._story.has_rung(leg)
+        rang = self._facts.has_rung(leg)
         self._given_up.append(Failure(408, rang=rang, transport=not rang))
 
     def failures(self) -> list[Failure]:
@@ -51,7 +51,7 @@ class Attempt:
             Failure(
                 code=failed.code,
                 q850=headers.q850_cause(failed.message),
-                rang=self._story.has_rung(failed.leg),
+                rang=self._facts.has_rung(failed.leg),
                 transport=failed.message is None,
             )
             for failed in self._failed

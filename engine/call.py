@@ -2,7 +2,7 @@
 
 `Call.run` is the whole of it: find the line, ask the rules, ring or forward until somebody answers,
 let the two sides talk, write down what happened. Every path ends in an `Over` with an outcome.
-`ringing.py` has the legs and their races, `route.py` the lines the call has met.
+`ringing.py` has the legs and their races, `call_path.py` the lines the call has met.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine import paying
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over, of_code, refused
+from engine.call_path import CallPath
+from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.destinations import uri_of
-from engine.mailbox import Mailbox, Stop
-from engine.outcome import Outcome, Over, of_code, refused
-from engine.records.batch import METERED
-from engine.registration.places import hops_of
+from engine.event_queue import EventQueue, Stop
+from engine.records.usage_and_stream import METERED
+from engine.registration.own_addresses import hops_of
 from engine.ringing import Ringing
-from engine.route import Route
-from engine.story import Story
 from engine.takeovers import Elsewhere, Replaced
 from engine.transfers import Owed
-from engine.vouched import ASSERTED, REGISTERED, is_phone_at, phone_of
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
-from rules.outcome import target_failure, verdict
+from rules.ringing_outcome import target_failure, verdict
 from sip import headers
 from sip.events import Acked, Ended, Event, Refreshed
 from sip.farewell import Farewell
@@ -48,15 +48,15 @@ EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recover
 
 class Call:
     """The call flow of one INVITE to the number `called`, from `caller` ("" = not known), which is
-    known `by` what `vouched.shown_caller` says (numbers in E.164)."""
+    known `by` what `caller_identity.shown_caller` says (numbers in E.164)."""
 
     def __init__(self, worker: Worker, leg: Incoming, called: str, caller: str, by: str) -> None:
         assert leg.invite is not None
         self._worker = worker
         self._caller = leg
-        self._mailbox = Mailbox(worker.loop)
-        leg.listener = self._mailbox.put
-        self.story = Story(
+        self._events = EventQueue(worker.loop)
+        leg.listener = self._events.put
+        self.facts = CallFacts(
             worker.calls.new_id(),
             leg.invite.call_id,
             caller,
@@ -66,15 +66,15 @@ class Call:
             withheld=leg.wish.number,
         )
         if by == ASSERTED or worker.config.numbering.identity == "from":
-            self.story.identity = caller
-        leg.owner = self.story
+            self.facts.identity = caller
+        leg.owner = self.facts
         known = worker.store.recall(caller)[0] if caller else None
         if known is not None and known.contacts:
             phone = phone_of(leg.invite, leg.flow, known.contacts)
             if phone:
                 leg.is_phone(phone)
-        self._route = Route(worker, self.story.id, leg.invite)
-        self._ringing = Ringing(worker, leg, self._mailbox, self._route, self.story)
+        self._path = CallPath(worker, self.facts.id, leg.invite)
+        self._ringing = Ringing(worker, leg, self._events, self._path, self.facts)
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
@@ -86,24 +86,24 @@ class Call:
     def is_known_by(self, entry: Entry | None) -> bool:
         """Whether the number in From is that of a line, and the call from a phone of it: then it is
         the line's from now on."""
-        flow, story, line = self._caller.flow, self.story, entry.line if entry else None
-        if story.identity or flow is None or line is None or line.number != story.caller:
-            return bool(story.identity)
+        flow, facts, line = self._caller.flow, self.facts, entry.line if entry else None
+        if facts.identity or flow is None or line is None or line.number != facts.caller:
+            return bool(facts.identity)
         contacts = entry.live_contacts(time.time()) if entry is not None else ()
         by_flow = bool(contacts) and self._worker.registrar.flows.lead_to(flow, line.number)
         if by_flow or is_phone_at(flow, contacts):
-            story.identity, story.caller_by = line.number, REGISTERED
+            facts.identity, facts.caller_by = line.number, REGISTERED
             if self._caller.trusted:
                 self._caller.is_phone("")  # at whatever address: it came by itself
             self._worker.leases.makes(self)
-        return bool(story.identity)
+        return bool(facts.identity)
 
     def _identity(self) -> str | None:
         """The number that the call is known to come from (E.164); None when that is not known."""
-        story = self.story
-        if story.caller and not story.identity:
-            self.is_known_by(self._worker.store.recall(story.caller)[0])
-        return story.identity or None
+        facts = self.facts
+        if facts.caller and not facts.identity:
+            self.is_known_by(self._worker.store.recall(facts.caller)[0])
+        return facts.identity or None
 
     async def run(self) -> None:
         """Never raises; the worker is told of the end on every path."""
@@ -117,15 +117,15 @@ class Call:
         except Exception as error:
             crash = error
         finally:
-            self._mailbox.close()
+            self._events.close()
             try:
                 self._end_legs(over)
             except Exception as error:
                 crash = crash or error
             if crash is not None:
-                self._worker.calls.crashed(self.story, crash)
+                self._worker.calls.crashed(self.facts, crash)
                 crash = None  # it keeps this frame too
-            self._route.end()
+            self._path.end()
             self._worker.calls.over(self, over)
 
     async def _connect(self) -> Outgoing:
@@ -133,8 +133,8 @@ class Call:
         owed = None
         invite = self._caller.invite
         takes_over = invite is not None and invite.first(b"replaces") is not None
-        if takes_over and not self._identity() and self.story.caller:
-            self.is_known_by(await self._find(self.story.caller))
+        if takes_over and not self._identity() and self.facts.caller:
+            self.is_known_by(await self._find(self.facts.caller))
         if takes_over or self._worker.transfers:
             owed = await self._carry(ask=takes_over)
             self._ringing.check_caller()
@@ -142,13 +142,13 @@ class Call:
             self._ringing.may_name = self._may_name
         if takes_over and invite is not None:
             try:
-                replaced = await self._worker.takeovers.ask(self.story, invite, owed)
+                replaced = await self._worker.takeovers.ask(self.facts, invite, owed)
             except Elsewhere as over:
                 self._ringing.told = over.contact
                 raise
             if replaced is not None:
                 return await self._take_over(replaced)
-        entry = await self._find(self.story.called)
+        entry = await self._find(self.facts.called)
         while True:
             line = self._line_of(entry)
             decision = await self._on_arrival(line, entry)
@@ -159,7 +159,7 @@ class Call:
                 decision = await self._decide(line, entry, result)
             if takes_over and isinstance(decision, ForwardTo):
                 # A dialog of nobody's here is for a phone to know, never for a forward's target.
-                raise self._worker.takeovers.unknown(self.story)
+                raise self._worker.takeovers.unknown(self.facts)
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
             self._forward(line, decision)
@@ -175,16 +175,16 @@ class Call:
         deadline = loop.time() + self._worker.config.timers.max_call_s
         expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
         while True:
-            event = await self._mailbox.get(min(deadline, expiry))
+            event = await self._events.get(min(deadline, expiry))
             if isinstance(event, Acked):
-                self.story.talks()
+                self.facts.talks()
                 if winner.state is ANSWERED:  # late offer: the answer came in the ACK
                     winner.accept(*event.message.answer)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
-                self.story.leg_ended(winner, 0, headers.q850_cause(event.message))
+                self.facts.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller
                 other.hangup(event.leg.farewell)
-                if self.story.answered is None:  # the 2xx still waited for the caller's PRACK
+                if self.facts.answered is None:  # the 2xx still waited for the caller's PRACK
                     return Over(Outcome.FAILED, 504 if event.leg is caller else 480, event.why)
                 return Over(Outcome.ANSWERED, 200, event.why)
             elif isinstance(event, Refreshed):
@@ -208,22 +208,22 @@ class Call:
         more."""
         winner = self._caller.peer
         told = winner is not None and winner.state is CONFIRMED
-        if told and isinstance(event, Acked) and self._mailbox.is_empty:
-            self.story.talks()
+        if told and isinstance(event, Acked) and self._events.is_empty:
+            self.facts.talks()
         else:
-            self._mailbox.put(event)
+            self._events.put(event)
 
     async def owe(self) -> None:
         """The call comes of a transfer of which the news came later: it pays what it owes, or ends
         where nobody may pay it."""
-        story, worker = self.story, self._worker
-        if not story.identity and worker.transfers.expect(story.caller, story.called):
+        facts, worker = self.facts, self._worker
+        if not facts.identity and worker.transfers.expect(facts.caller, facts.called):
             try:
-                self.is_known_by(await worker.store.look_up(story.caller))
+                self.is_known_by(await worker.store.look_up(facts.caller))
             except Unavailable:
                 return  # who calls is not known
         try:
-            if await worker.transfers.comes_of(story):
+            if await worker.transfers.comes_of(facts):
                 await self._carry()
         except Over as over:
             text = over.why.replace("_", " ").encode()
@@ -233,19 +233,19 @@ class Call:
     async def _carry(self, *, ask: bool = False) -> Owed | None:
         """Take over what is owed for the call because it comes of a transfer, if it does. Raises
         Over when it may not be paid."""
-        owed = await self._worker.transfers.carry(self.story, self._route, ask=ask)
-        if self.story.answered is not None and not self.story.ended:
+        owed = await self._worker.transfers.carry(self.facts, self._path, ask=ask)
+        if self.facts.answered is not None and not self.facts.ended:
             self._meter()
         return owed
 
     def _meter(self) -> None:
         """Seconds begin to count against the plan and the cap of who pays."""
-        for forward in reversed(self.story.forwards):
+        for forward in reversed(self.facts.forwards):
             if forward.billing in METERED:  # at most one, unless a call was transferred
-                now = self.story.clock()
-                used_s = now - (self.story.answered or now)
-                self._worker.meter.begin(
-                    self.story.id, forward, used_s, lambda: self.stop(500, CAP_REACHED, CAP)
+                now = self.facts.clock()
+                used_s = now - (self.facts.answered or now)
+                self._worker.spending_caps.begin(
+                    self.facts.id, forward, used_s, lambda: self.stop(500, CAP_REACHED, CAP)
                 )
                 return
 
@@ -282,8 +282,8 @@ class Call:
 
         An unconditionally forwarded call never counts, not for a moment (forwarding-rules.md 1.3).
         """
-        route = self._route
-        route.arrive(line)
+        path = self._path
+        path.arrive(line)
         decision = await self._decide(line, entry)
         is_unconditional = (
             isinstance(decision, ForwardTo) and decision.condition is Condition.UNCONDITIONAL
@@ -292,12 +292,12 @@ class Call:
         suspended = isinstance(decision, Reject) and decision.code == 403
         if suspended or is_unconditional or (line.max_calls is None and not rings):
             return decision
-        found = await route.admit(line)
+        found = await path.admit(line)
         self._ringing.check_caller()
         if found is not None:
             return await self._decide(line, entry, calls_in_progress=found)
         if not rings:
-            route.leave(line.number)
+            path.leave(line.number)
         return decision
 
     async def _decide(
@@ -323,37 +323,39 @@ class Call:
             self._ringing.check_caller()
         if fleet.refused:  # it may be one that suspends its lines
             raise Over(Outcome.FAILED, 500, "bad_document")
-        now, route, forwards = time.time(), self._route, worker.forwards
-        self.story.decided = self.story.decided or self.story.clock()
-        held = line.number in route.held  # decided for a forward before, which counts once
+        now, path, forwards = time.time(), self._path, worker.forwards
+        self.facts.decided = self.facts.decided or self.facts.clock()
+        held = line.number in path.held  # decided for a forward before, which counts once
         situation = Situation(
             trigger=trigger,
             calls_in_progress=calls_in_progress,
             registered=registered,
             caller=self._identity(),
-            visited=route.visited,
-            forwarded=route.before,
-            diversions=route.diversions,
+            visited=path.visited,
+            forwarded=path.before,
+            diversions=path.diversions,
             max_diversions=limits.max_diversions,
             forwards_in_progress=forwards.standing(line.number) - held,
             forwards_per_line=limits.forwards_per_line,
             forwards_last_hour=forwards.last_hour(line.number, limits.forwards_per_line_per_hour)
             - held,
             forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
-            plan_left_s=worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now),
+            plan_left_s=worker.spending_caps.less_standing(
+                line.number, fleet, entry.plan_left_s(), now
+            ),
             cap_left_s=fleet.cap_left_s(now),
             fleet_suspended=fleet.suspended,
             fleet_countries=fleet.countries,
         )
         decision = decide(line, situation, targets)
-        if isinstance(decision, ForwardTo) and not route.may_forward(line.number):
-            full = await route.ask_to_forward(line.number)
+        if isinstance(decision, ForwardTo) and not path.may_forward(line.number):
+            full = await path.ask_to_forward(line.number)
             self._ringing.check_caller()
             if full is not None:
                 decision = decide(line, at_limit(situation, full), targets)
         for reason in decision.prevented:
             worker.metrics.forward_prevented(reason)
-        self.story.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
+        self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision
 
     def _refusal(self, decision: Decision) -> Over:
@@ -370,8 +372,8 @@ class Call:
     def _forward(self, line: Line, decision: ForwardTo) -> None:
         """The call leaves this line: the caller hears of it, the line is free again."""
         self._ringing.check_caller()  # a CANCEL may wait in the mailbox behind what led here
-        self._route.forward(line, decision)
-        self.story.forwarded(line, decision)
+        self._path.forward(line, decision)
+        self.facts.forwarded(line, decision)
         self._ringing.next_attempt()
         self._caller.progress(181)
 
@@ -404,7 +406,7 @@ class Call:
                 return result
             if result is Condition.NO_ANSWER or ringing.attempt.decline() is not None:
                 break
-        self._route.leave(line.number)
+        self._path.leave(line.number)
         if result is Condition.NO_ANSWER:
             return result
         ringing.attempt.check_size()
@@ -430,12 +432,12 @@ class Call:
         """An attended transfer comes to its end: it goes straight to the far end of the call that
         it replaces, past the line's rules. It takes that call's place on the line, so that it is
         never one too many; what others pay for goes on being paid, if it may."""
-        worker, ringing, route = self._worker, self._ringing, self._route
+        worker, ringing, path = self._worker, self._ringing, self._path
         try:
-            self.story.pay([await paying.admit(worker, route, paid) for paid in replaced.paid])
+            self.facts.pay([await paying.admit(worker, path, paid) for paid in replaced.paid])
             ringing.check_caller()
             if replaced.role == "line" and replaced.line is not None:
-                route.take_over(replaced.line)
+                path.take_over(replaced.line)
             ringing.holder = replaced.leg
             ringing.triggered()
             alone = len(replaced.spots) == 1
@@ -462,7 +464,7 @@ class Call:
         holder = self._ringing.holder
         if holder is not None and holder in (leg, leg.peer):
             return True
-        return self._worker.takeovers.may_name(self.story, leg)
+        return self._worker.takeovers.may_name(self.facts, leg)
 
     async def _answer_of_target(self) -> Outgoing:
         """Wait for the one leg that is dialled."""
@@ -495,15 +497,15 @@ class Call:
         farewell = self._ringing.farewell or caller.farewell
         caller.detach()
         caller.hangup()
-        for leg in self.story.legs:
+        for leg in self.facts.legs:
             leg.detach()
             leg.hangup(farewell)
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:
         """Ask the call to end: BYE when it is answered, else `code` to the caller. `reason` is a
         Reason header field that tells both sides."""
-        self._mailbox.put(Stop(code, why, reason))
+        self._events.put(Stop(code, why, reason))
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""
-        return self.story.now()
+        return self.facts.now()

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from engine.call import Call
+from engine.call_facts import CallFacts, telling
+from engine.call_outcome import Over
+from engine.caller_identity import shown_caller
 from engine.leases import hold
-from engine.outcome import Over
 from engine.processes.journal import Left
 from engine.starcode import StarCall, dialled_code
-from engine.story import Story, telling
-from engine.vouched import shown_caller
 from rules.numbers import Numbering
 from sip import grammar
 from sip.message import Message
@@ -39,7 +39,7 @@ class Calls:
         self._serial = 0
         self._standing: dict[str, Call | StarCall] = {}
         self._idle = asyncio.Event()
-        self._ended: deque[tuple[Story, Over]] = deque()  # not told yet
+        self._ended: deque[tuple[CallFacts, Over]] = deque()  # not told yet
 
     def __len__(self) -> int:
         return len(self._standing)
@@ -59,7 +59,7 @@ class Calls:
     def oldest_s(self) -> float:
         """The age of the oldest call in seconds; 0 when there is none."""
         oldest = next(iter(self._standing.values()), None)  # they are in the order they came in
-        return oldest.story.age_s() if oldest is not None else 0.0
+        return oldest.facts.age_s() if oldest is not None else 0.0
 
     async def shown(self) -> bytes:
         """The calls that stand as a JSON array, for `/calls`.
@@ -69,7 +69,7 @@ class Calls:
         parts = [
             orjson.dumps({"worker": self._worker.index, **call.now()})
             async for call in background_tasks.giving_way(self)
-            if call.story.id in self
+            if call.facts.id in self
         ]
         return b"[" + b",".join(parts) + b"]"
 
@@ -90,7 +90,7 @@ class Calls:
             leg.reject(500)
             return
         if call is None:
-            worker.refusals.rejected(
+            worker.rejections.rejected(
                 "bad_number", lambda: f"no number: {invite.target!r} from {leg.source}"
             )
             leg.reject(404)
@@ -112,22 +112,22 @@ class Calls:
 
     def _stand(self, call: Call | StarCall) -> None:
         """The call stands from now on, until `over`."""
-        self._standing[call.story.id] = call
-        self._worker.journal.begin(call.story)
-        self._worker.admission.began(call.source, call.story.called)
+        self._standing[call.facts.id] = call
+        self._worker.journal.begin(call.facts)
+        self._worker.admission.began(call.source, call.facts.called)
         self._keep(self._worker.loop.create_task(call.run(), name="call"))
         self._worker.collector.call_began()
 
     def over(self, call: Call | StarCall, over: Over) -> None:
         """The end of every call, on every path: counts down, and has it told with others that end
         at the same time, which costs a third of telling each by itself."""
-        worker, story = self._worker, call.story
-        self._standing.pop(story.id, None)
-        worker.admission.ended(call.source, story.called)
+        worker, facts = self._worker, call.facts
+        self._standing.pop(facts.id, None)
+        worker.admission.ended(call.source, facts.called)
         worker.leases.made(call)
-        worker.meter.end(story.id)
-        story.ended = story.clock()
-        self._ended.append((story, over))
+        worker.spending_caps.end(facts.id)
+        facts.ended = facts.clock()
+        self._ended.append((facts, over))
         if len(self._ended) == 1:
             # In the next turn: a worker that dies later leaves the whole record in its journal.
             worker.loop.call_soon(self._tell_some)
@@ -147,11 +147,11 @@ class Calls:
         for _ in range(len(self._ended) if most is None else min(most, len(self._ended))):
             self._tell(*self._ended.popleft())
 
-    def _tell(self, story: Story, over: Over) -> None:
+    def _tell(self, facts: CallFacts, over: Over) -> None:
         worker = self._worker
-        record = story.record(over, story.ended)
+        record = facts.record(over, facts.ended)
         worker.metrics.call_over(record)
-        worker.journal.over(story, record)
+        worker.journal.over(facts, record)
         worker.recorder.add(record)
         if worker.spans is not None:
             worker.spans.put(record)
@@ -186,10 +186,10 @@ class Calls:
     def begun(self, caller: str, called: str, within_s: float) -> Call | None:
         """The newest call from one number to another that came in within so many seconds."""
         for call in reversed(self._standing.values()):
-            story = call.story
-            if story.age_s() > within_s:
+            facts = call.facts
+            if facts.age_s() > within_s:
                 break
-            if isinstance(call, Call) and (story.caller, story.called) == (caller, called):
+            if isinstance(call, Call) and (facts.caller, facts.called) == (caller, called):
                 return call
         return None
 
@@ -199,14 +199,14 @@ class Calls:
         self._keep(task)
         return task
 
-    def crashed(self, story: Story, error: Exception) -> None:
+    def crashed(self, facts: CallFacts, error: Exception) -> None:
         """A call met an error of ours; it ends in `failed`, the others go on."""
         self._worker.log.error(
             "call.error",
-            call=story.id,
-            call_id=story.call_id,
-            caller=story.caller_shown,
-            called=story.called,
+            call=facts.id,
+            call_id=facts.call_id,
+            caller=facts.caller_shown,
+            called=facts.called,
             exc_info=error,
         )
 

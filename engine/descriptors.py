@@ -10,7 +10,7 @@ import os
 import resource
 
 from engine.config import Config
-from sip.room import STRANGERS
+from sip.connection_limits import STRANGERS
 
 # The admin pages (64 at once), Redis, the spool, traces, name look-ups.
 RESERVED = 128

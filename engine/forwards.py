@@ -16,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from engine.config import Limits
-from engine.live import LiveCalls
+from engine.live_calls import LiveCalls
 from store.client import Client
 
 HOUR_S = 3600.0

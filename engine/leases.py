@@ -51,25 +51,25 @@ class Leases:
     def makes(self, call: Call) -> None:
         """A call begins, or has just come to be known: it counts on the number that makes it. One
         that is known by From alone waits until its line's phones are known."""
-        story = call.story
-        if story.identity:
-            self.count(story.identity, hold(story.id))
-        elif story.caller:
-            entry, is_current = self._worker.store.recall(story.caller)
+        facts = call.facts
+        if facts.identity:
+            self.count(facts.identity, hold(facts.id))
+        elif facts.caller:
+            entry, is_current = self._worker.store.recall(facts.caller)
             if not call.is_known_by(entry) and not is_current:
-                self._claims.setdefault(story.caller, []).append(call)
-                self._look_at(story.caller)
+                self._claims.setdefault(facts.caller, []).append(call)
+                self._look_at(facts.caller)
 
     def made(self, call: Call | StarCall) -> None:
         """It is over. Harmless for one that was not counted."""
-        story = call.story
-        if story.identity:
-            self._worker.live.leave(story.identity, hold(story.id))
-        claims = self._claims.get(story.caller)
+        facts = call.facts
+        if facts.identity:
+            self._worker.live.leave(facts.identity, hold(facts.id))
+        claims = self._claims.get(facts.caller)
         if claims is not None and call in claims:
             claims.remove(call)
             if not claims:
-                del self._claims[story.caller]
+                del self._claims[facts.caller]
 
     def settle(self, number: str) -> None:
         """The line is known now: calls that claim to be its own are, or are not."""

@@ -11,19 +11,19 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from engine.call_outcome import Outcome, Over
 from engine.forwards import LAST_HOUR, STANDING
-from engine.outcome import Outcome, Over
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
 from rules.model import CAPPED, Line, tariff_of
 from store.lines import Unavailable
 
 if TYPE_CHECKING:
-    from engine.route import Route
+    from engine.call_path import CallPath
     from engine.worker import Worker
 
 
-async def admit(worker: Worker, route: Route, forward: ForwardRecord) -> ForwardRecord:
+async def admit(worker: Worker, path: CallPath, forward: ForwardRecord) -> ForwardRecord:
     """Count a forward of `forward.line` on a call that it leads on, and say what it pays now.
 
     Raises Over: 403 where the line may not pay, 480 where a limit is in the way, 503 without rules.
@@ -44,14 +44,14 @@ async def admit(worker: Worker, route: Route, forward: ForwardRecord) -> Forward
         raise Over(Outcome.REJECTED, 403, "forward_off")
     now, billing = time.time(), forward.billing
     if forward.kind == "number":
-        left_s = worker.meter.less_standing(line.number, fleet, entry.plan_left_s(), now)
+        left_s = worker.spending_caps.less_standing(line.number, fleet, entry.plan_left_s(), now)
         to = worker.numbering.recognise(forward.number)
         tariff = tariff_of(to, worker.numbering.country_of(line.number))
         billing = billing_class(line, "number", to.number, to.mobile, False, left_s, tariff)
     cap_s = fleet.cap_left_s(now)
     if billing in CAPPED and cap_s is not None and cap_s <= 0:
         raise _prevented(worker, "fleet_cap")
-    full = await _count(worker, route, line.number)
+    full = await _count(worker, path, line.number)
     if full is not None:
         raise _prevented(worker, full)
     return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
@@ -69,9 +69,9 @@ def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None)
     )
 
 
-async def _count(worker: Worker, route: Route, line: str) -> str | None:
+async def _count(worker: Worker, path: CallPath, line: str) -> str | None:
     """Count one more forward of a line; None, or the limit that is in the way."""
-    if line in route.held:
+    if line in path.held:
         return None
     limits, forwards = worker.config.limits, worker.forwards
     if 0 < limits.forwards_per_line <= forwards.standing(line):
@@ -79,9 +79,9 @@ async def _count(worker: Worker, route: Route, line: str) -> str | None:
     hourly = limits.forwards_per_line_per_hour
     if 0 < hourly <= forwards.last_hour(line, hourly):
         return LAST_HOUR
-    if route.may_forward(line):
+    if path.may_forward(line):
         return None
-    return await route.ask_to_forward(line)
+    return await path.ask_to_forward(line)
 
 
 def _prevented(worker: Worker, why: str) -> Over:

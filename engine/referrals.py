@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
-from engine.transfers import number_at, story_of
+from engine.transfers import facts_of, number_at
 from rules.model import Destination, Kind
 from rules.numbers import NumberError
 from rules.starcode import Action, StarCodeError, looks_like_code, read_code
@@ -112,8 +112,8 @@ class Referrals:
 
     def _line_at(self, leg: Leg) -> Entry | None:
         """The line at the far end of a leg, by what memory knows."""
-        story = story_of(leg)
-        number = number_at(story, leg) if story is not None else ""
+        facts = facts_of(leg)
+        number = number_at(facts, leg) if facts is not None else ""
         return self._worker.store.peek(number) if number else None
 
     def _is_suspended(self, referrer: Leg) -> bool:
@@ -126,11 +126,11 @@ class Referrals:
 
     def _may_name(self, referrer: Leg) -> May:
         """Who sends somebody to take over a call must be a side of it, or of its line's fleet."""
-        story = story_of(referrer)
-        number = number_at(story, referrer) if story is not None else ""
+        facts = facts_of(referrer)
+        number = number_at(facts, referrer) if facts is not None else ""
 
         def may(named: Leg) -> bool:
-            other = story_of(named)
+            other = facts_of(named)
             if named is referrer or other is None:
                 return named is referrer
             return bool(number) and self._worker.takeovers.is_party(number, other)
@@ -138,9 +138,9 @@ class Referrals:
         return may
 
     def _refused(self, code: int, referrer: Leg, why: str) -> Referral:
-        story = story_of(referrer)
-        call = story.id if story is not None else ""
-        self._worker.refusals.rejected("refer", lambda: f"{why} in the REFER of call {call}")
+        facts = facts_of(referrer)
+        call = facts.id if facts is not None else ""
+        self._worker.rejections.rejected("refer", lambda: f"{why} in the REFER of call {call}")
         return Referral(code)
 
 

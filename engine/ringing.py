@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from engine.attempt import Attempt
 from engine.branch import Branch
-from engine.mailbox import Checked, Item, Mailbox, Resolved, Stop
-from engine.outcome import Outcome, Over
-from engine.route import Route
-from engine.story import Story
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
+from engine.call_path import CallPath
+from engine.event_queue import Checked, EventQueue, Item, Resolved, Stop
 from rules.contact import Contact
 from rules.model import Condition, DocumentError
-from rules.outcome import stops_all
-from sip import crossing, headers, session
+from rules.ringing_outcome import stops_all
+from sip import crossing, headers, session_expires
 from sip.address import Address
 from sip.bodies import body_told
 from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
@@ -49,18 +49,18 @@ class Ringing:
     __slots__ = (
         "_caller",
         "_decided",
+        "_events",
+        "_facts",
         "_first_rang",
         "_group_rang",
         "_invite",
-        "_mailbox",
         "_move_at",
+        "_path",
         "_received",
         "_retired",
         "_ring_s",
         "_ringing",
-        "_route",
         "_session_field",
-        "_story",
         "_triggered",
         "_unresolved",
         "_until",
@@ -74,25 +74,25 @@ class Ringing:
     )
 
     def __init__(
-        self, worker: Worker, caller: Incoming, mailbox: Mailbox, route: Route, story: Story
+        self, worker: Worker, caller: Incoming, events: EventQueue, path: CallPath, facts: CallFacts
     ) -> None:
         assert caller.invite is not None
         self._worker = worker
         self._caller = caller
         self._invite = caller.invite
-        self._mailbox = mailbox
-        self._route = route
-        self._story = story
+        self._events = events
+        self._path = path
+        self._facts = facts
         self._ringing: dict[Outgoing, Branch] = {}  # the legs of the current attempt
         self._unresolved: set[Branch] = set()  # of it, those whose name is being looked up
         self._move_at = math.inf  # loop time at which the first silent server is given up
         self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
-        self.attempt = Attempt(story)  # how it fails so far
+        self.attempt = Attempt(facts)  # how it fails so far
         self._first_rang = 0.0  # loop time of its first 18x
         self._group_rang = 0.0  # and of the first one of the legs that ring now
         self._ring_s = 0.0  # what the call waits from then on, if nothing else happens
         self._until = math.inf  # loop time until which `wait` sleeps, infinite when it does not
-        self._session_field = session.request_field(
+        self._session_field = session_expires.request_field(
             self._invite, worker.config.timers.session_expires_s
         )
         self.session_s = 0  # seconds until the answered session expires, 0 = never (RFC 4028)
@@ -138,14 +138,14 @@ class Ringing:
             if names:
                 self._unresolved.add(branch)
                 worker.dialled.look_up(
-                    contact, names, lambda why: self._mailbox.put(Checked(branch, why))
+                    contact, names, lambda why: self._events.put(Checked(branch, why))
                 )
                 return
         self._find(branch)
 
     def _bar(self, branch: Branch, why: str) -> None:
         error = DocumentError("contact", branch.uri, why)
-        self._worker.refusals.document(f"reg:{branch.number}", error)
+        self._worker.rejections.document(f"reg:{branch.number}", error)
 
     def _find(self, branch: Branch) -> None:
         """Look up where it is, unless it is an IP address."""
@@ -157,7 +157,7 @@ class Ringing:
         if servers is None:
             self._unresolved.add(branch)
             worker.endpoint.names.tell(
-                place, lambda found: self._mailbox.put(Resolved(branch, found))
+                place, lambda found: self._events.put(Resolved(branch, found))
             )
         else:
             self._resolved(branch, servers)
@@ -172,7 +172,7 @@ class Ringing:
             branch.servers = list(servers)
             self._place_at_next(branch)
         else:
-            self._worker.log.warning("call.unresolved", call=self._story.id, uri=branch.uri)
+            self._worker.log.warning("call.unresolved", call=self._facts.id, uri=branch.uri)
 
     def _place_at_next(self, branch: Branch) -> None:
         """Send it to the next of its servers, which has a while to say something."""
@@ -189,7 +189,7 @@ class Ringing:
         block = crossing.invite_block(
             invite,
             trusted=branch.trusted,
-            diverted=self._route.diverted,
+            diverted=self._path.diverted,
             target=branch.uri,
             host=worker.endpoint.host,
             reliable=branch.alone and self._caller.reliable is not None,
@@ -209,7 +209,7 @@ class Ringing:
                 content_type=content_type,
                 max_forwards=self._caller.max_forwards - 1,
                 routes=branch.routes,
-                call=self._story.call_id,
+                call=self._facts.call_id,
                 server=branch.server,
                 trusted=branch.trusted,
                 alone=branch.alone,
@@ -217,12 +217,12 @@ class Ringing:
                 listener=self._hear,
             )
         except DialError as error:
-            worker.log.warning("call.undialled", call=self._story.id, error=str(error))
+            worker.log.warning("call.undialled", call=self._facts.id, error=str(error))
             self.attempt.too_large |= isinstance(error, TooLarge)
             return
-        leg.owner = self._story
+        leg.owner = self._facts
         self._ringing[leg] = branch
-        self._story.dialled(leg, branch.role, branch.number)
+        self._facts.dialled(leg, branch.role, branch.number)
         self._measure()
 
     def _measure(self) -> None:
@@ -230,7 +230,7 @@ class Ringing:
         if not self._decided:
             self._decided = True
             metrics.decision.observe(now - self._received)
-        condition = self._story.condition
+        condition = self._facts.condition
         if self._triggered and condition != "none":
             metrics.forward_delay[condition].observe(now - self._triggered)
         self._triggered = 0.0
@@ -250,13 +250,13 @@ class Ringing:
         call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the
         caller gives up.
         """
-        loop, story = self._worker.loop, self._story
+        loop, facts = self._worker.loop, self._facts
         start = loop.time()
         self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
 
         def deadlines() -> tuple[bool, float, float]:
             # Legs that have never rung do not keep those that do, nor those that are gone.
-            rings = self._group_rang > 0 and any(map(story.has_rung, self._ringing))
+            rings = self._group_rang > 0 and any(map(facts.has_rung, self._ringing))
             line_until = self._first_rang + ring_s if self._first_rang else math.inf
             group_until = self._group_rang + group_s if rings else start + pre_s
             return rings, line_until, min(line_until, group_until)
@@ -264,7 +264,7 @@ class Ringing:
         while self._ringing or self._unresolved:
             rings, line_until, until = deadlines()
             self._until = min(until, start + most_s, self._move_at)
-            event = await self._mailbox.get(self._until)
+            event = await self._events.get(self._until)
             self._until = math.inf
             if event is None:
                 rings, line_until, until = deadlines()  # it may have begun to ring meanwhile
@@ -309,12 +309,12 @@ class Ringing:
         if (
             isinstance(event, Progress)
             and event.leg in self._ringing
-            and self._mailbox.is_empty
+            and self._events.is_empty
             and self._worker.loop.time() + self._ring_s >= self._until
         ):
             self._on_progress(event)
         else:
-            self._mailbox.put(event)
+            self._events.put(event)
 
     def _take(self, event: Answered) -> Outgoing:
         """Somebody picked up: everybody else is called off, the caller gets the answer."""
@@ -323,15 +323,15 @@ class Ringing:
         if winner in self._retired:
             # The no-answer race: who was given up wins while the target has not answered.
             del self._retired[winner]
-            if self._route.take_back(self._story.overtaken(winner)):
+            if self._path.take_back(self._facts.overtaken(winner)):
                 self._worker.metrics.race("line_won")
         self._retire(ELSEWHERE)
-        self._story.leg_answered(winner, event.code)
+        self._facts.leg_answered(winner, event.code)
         if self._first_rang:
             self._worker.metrics.ring_answered.observe(self._worker.loop.time() - self._first_rang)
         if self._invite.body:
             winner.accept()
-        extra, self.session_s = session.response_fields(
+        extra, self.session_s = session_expires.response_fields(
             self._invite, event.message, self._worker.config.timers.session_expires_s
         )
         if not caller.answer(event.code, event.message, extra):
@@ -339,7 +339,7 @@ class Ringing:
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         if caller.state is ANSWERED:  # not if the 2xx waits for a PRACK
-            self._story.talks()
+            self._facts.talks()
         self._invite = NO_MESSAGE  # a standing call keeps little
         self.attempt.clear()
         winner.peer, caller.peer = caller, winner
@@ -347,7 +347,7 @@ class Ringing:
 
     def _on_progress(self, event: Progress) -> None:
         if _is_ringing(event.code):
-            self._story.leg_rang(event.leg)
+            self._facts.leg_rang(event.leg)
             self._group_rang = self._group_rang or self._worker.loop.time()
             self._first_rang = self._first_rang or self._group_rang
         message: Message | None = None  # several phones' early media would contradict one another
@@ -356,14 +356,14 @@ class Ringing:
             message = event.message
         if event.code == 199:  # one early dialog of several is over (RFC 6228): not the caller's
             return
-        delay_s = self._story.caller_rang()
+        delay_s = self._facts.caller_rang()
         if delay_s is not None:
             self._worker.metrics.post_dial_delay.observe(delay_s)
         self._caller.progress(event.code, message, event.early, alone=event.leg.alone)
 
     def _on_failed(self, event: Failed) -> None:
         branch = self._ringing.pop(event.leg)
-        self._story.leg_ended(event.leg, event.code, headers.q850_cause(event.message))
+        self._facts.leg_ended(event.leg, event.code, headers.q850_cause(event.message))
         if event.message is None and branch.server is not None:
             self._worker.endpoint.names.failed(branch.server)
         if branch.servers and (event.message is None or event.code == 503):
@@ -400,7 +400,7 @@ class Ringing:
             event.leg.hangup()
         elif isinstance(event, Failed):
             self._retired.pop(event.leg, None)
-            self._story.leg_ended(event.leg, event.code)
+            self._facts.leg_ended(event.leg, event.code)
 
     def _rang_out(self, until: float) -> None:
         """Nobody answered before `until`, in loop time."""

@@ -12,13 +12,19 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
+from engine.caller_identity import (
+    ASSERTED,
+    FROM,
+    identify_caller,
+    is_registered_phone,
+    is_second_hand,
+)
 from engine.changes.acks import in_force
 from engine.changes.change import Conflict, NoLine, Unreadable, change_line
-from engine.mailbox import Mailbox, Stop
-from engine.outcome import Outcome, Over
-from engine.registration.registrar import Refusal
-from engine.story import Story
-from engine.vouched import ASSERTED, FROM, caller_of, is_registered_phone, is_second_hand
+from engine.event_queue import EventQueue, Stop
+from engine.registration.registrar import RegisterRefused
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from sip import grammar
@@ -54,13 +60,13 @@ class StarCall:
         self._leg = leg
         self._invite = leg.invite
         self._dialled = dialled
-        self._who = caller_of(leg.invite, worker.numbering)
-        self._mailbox = Mailbox(worker.loop)
+        self._who = identify_caller(leg.invite, worker.numbering)
+        self._events = EventQueue(worker.loop)
         self._extra = b""  # header fields of the final response
         self._words = ""
-        leg.listener = self._mailbox.put
+        leg.listener = self._events.put
         shown = _UNPRINTABLE.sub("?", dialled)[:64]
-        self.story = Story(
+        self.facts = CallFacts(
             worker.calls.new_id(),
             leg.invite.call_id,
             self._who.number or "",
@@ -68,7 +74,7 @@ class StarCall:
             withheld=leg.wish.number,
         )
         if self._who.number:
-            self.story.caller_by = ASSERTED if self._who.asserted else FROM
+            self.facts.caller_by = ASSERTED if self._who.asserted else FROM
 
     @property
     def source(self) -> str:
@@ -83,9 +89,9 @@ class StarCall:
         except Over as end:
             over = end.with_traceback(None)  # it would keep this frame, which keeps it
         except Exception:
-            self._worker.log.exception("call.error", call=self.story.id)
+            self._worker.log.exception("call.error", call=self.facts.id)
         finally:
-            self._mailbox.close()
+            self._events.close()
             if self._leg.state <= EARLY:
                 message = self._message(over.code, b"") if self._words else None
                 self._leg.reject(over.code if over.code >= 300 else 500, message, self._extra)
@@ -107,14 +113,14 @@ class StarCall:
             raise self._refused(error.code, error.why, error.problem) from None
         except DocumentError as error:
             raise self._refused(403, "not_allowed", str(error)) from None
-        except Refusal as refusal:
+        except RegisterRefused as refusal:
             self._extra = refusal.block.encode()
             raise Over(Outcome.REJECTED, refusal.code, refusal.result) from None
         except NoLine:  # deleted meanwhile
             raise self._refused(403, "not_this_phone", "no line of ours") from None
         except (Unavailable, *REDIS_ERRORS) as error:
             if not isinstance(error, Unavailable):
-                self._worker.refusals.redis("starcode", error)
+                self._worker.rejections.redis("starcode", error)
             self._extra = b"Retry-After: %d" % RETRY_AFTER_S
             raise Over(Outcome.FAILED, 503, "redis_away") from None
         except Unreadable:
@@ -126,7 +132,8 @@ class StarCall:
     # -- who may ----------------------------------------------------------------------------------
 
     async def _may(self) -> Line:
-        """The line whose phone calls. Raises Over or Refusal when it is not known well enough."""
+        """The line whose phone calls. Raises Over or RegisterRefused when it is not known well
+        enough."""
         worker, number = self._worker, self._who.number
         if number is None or is_second_hand(self._invite):
             raise self._refused(403, "not_this_phone", "dial this from the line's own phone")
@@ -171,7 +178,7 @@ class StarCall:
             proof = {}  # it is written all the same
         worker.log.info(
             "starcode",
-            call=self.story.id,
+            call=self.facts.id,
             line=line.number,
             action=code.action,
             conditions=[condition.value for condition in code.conditions],
@@ -201,10 +208,10 @@ class StarCall:
         if not leg.answer(200, self._message(200, no_media(self._invite.body, self._host))):
             self._check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
-        self.story.answered = self.story.clock()
+        self.facts.answered = self.facts.clock()
         deadline = self._worker.loop.time() + ACK_S
         while not leg.state >= ENDED:
-            event = await self._mailbox.get(deadline)
+            event = await self._events.get(deadline)
             if event is None or isinstance(event, Acked | Ended | Stop):
                 break
         return Over(Outcome.ANSWERED, 200, "star_code")
@@ -233,11 +240,11 @@ class StarCall:
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:
         """Ask the call to end."""
-        self._mailbox.put(Stop(code, why, reason))
+        self._events.put(Stop(code, why, reason))
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""
-        return self.story.now()
+        return self.facts.now()
 
 
 def described(line: Line, condition: Condition) -> str:

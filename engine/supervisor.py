@@ -4,7 +4,7 @@ The supervisor is not on the call path and knows no SIP. It owns the embedded Re
 SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and either
 applies it live or replaces one worker after the other. A worker that is to be replaced keeps its
 ports until its last call has ended (`timers.drain_s` at most), because the calls' own signalling
-comes to them; the others serve meanwhile. docs/operation.md tells the rest, `processes/keeper.py`
+comes to them; the others serve meanwhile. docs/operation.md tells the rest, `processes/watcher.py`
 keeps the processes.
 """
 
@@ -21,8 +21,8 @@ from engine.admin import AddressInUse, Admin
 from engine.config import Config, ConfigError, build, load_document
 from engine.hint import next_steps
 from engine.processes.aggregate import Aggregate
-from engine.processes.keeper import PROGRESS_S, Keeper
 from engine.processes.systemd import Systemd
+from engine.processes.worker_watcher import PROGRESS_S, WorkerWatcher
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.stderr import say
@@ -38,15 +38,16 @@ class Supervisor:
     def __init__(self, config: Config, path: Path | None) -> None:
         self.log = log.get_logger("supervisor")
         self._path = path
-        self._keeper = Keeper(config, load_document(path), self.log, self._on_gone)
-        self._before = self._keeper.config, self._keeper.document  # what a failed roll goes back to
+        self._watcher = WorkerWatcher(config, load_document(path), self.log, self._on_gone)
+        # What a failed roll goes back to.
+        self._before = self._watcher.config, self._watcher.document
         self._rolling: asyncio.Task[None] | None = None
         self._redis: EmbeddedRedis | None = None
         self._systemd = Systemd()
         self._stopping = ""
         self._stop_asked_at = 0.0
         self._end = asyncio.Event()
-        self._aggregate = Aggregate(self._keeper.posts)
+        self._aggregate = Aggregate(self._watcher.slots)
         self.admin = Admin(
             config.supervisor_listen,
             self._aggregate.metrics,
@@ -79,7 +80,7 @@ class Supervisor:
             await self._finish()
         finally:
             petting.cancel()
-            self._keeper.close()
+            self._watcher.close()
             await self.admin.close()
             if self._redis is not None:
                 await self._redis.close()
@@ -90,61 +91,61 @@ class Supervisor:
         if self._stopping:
             return "draining"
         reasons = {}
-        for post in self._keeper.posts:
-            reason = post.child.not_ready if post.child is not None else "dead"
+        for slot in self._watcher.slots:
+            reason = slot.child.not_ready if slot.child is not None else "dead"
             if reason is None:
                 return None
-            reasons[post.index] = reason
+            reasons[slot.index] = reason
         return "; ".join(f"worker {index}: {reason}" for index, reason in reasons.items())
 
     def remark(self) -> str | None:
         """What is wrong though calls are taken, by worker."""
-        told = {post.index: post.child.remark for post in self._keeper.posts if post.child}
+        told = {slot.index: slot.child.remark for slot in self._watcher.slots if slot.child}
         return "; ".join(f"worker {index}: {text}" for index, text in told.items() if text) or None
 
     # -- start and end ----------------------------------------------------------------------------
 
     async def _start(self) -> str:
         """Start everything; the first reason why it cannot be, empty when all is well."""
-        redis = self._keeper.config.redis
+        redis = self._watcher.config.redis
         try:
             await self.admin.start()
             if redis.embedded:
                 self._redis = EmbeddedRedis(redis.data_dir)
                 await self._redis.start()
-                self._keeper.redis_url = self._redis.url
+                self._watcher.redis_url = self._redis.url
         except (AddressInUse, EmbeddedRedisError) as error:
             return str(error)
-        return await self._keeper.start()
+        return await self._watcher.start()
 
     def _stop(self, how: str) -> None:
         if self._stopping != how:
             self._stopping = how
             self._stop_asked_at = asyncio.get_running_loop().time()
             self._end.set()
-            self._systemd.stopping(f"{how}, {self._keeper.calls} calls")
+            self._systemd.stopping(f"{how}, {self._watcher.calls} calls")
             self._pass_on()
 
     def _pass_on(self) -> None:
-        self._keeper.signal(signal.SIGTERM if self._stopping == "drain" else signal.SIGINT)
+        self._watcher.signal(signal.SIGTERM if self._stopping == "drain" else signal.SIGINT)
 
     async def _finish(self) -> None:
         """Wait for the workers to end, which was asked of them; kill those that do not."""
-        keeper, loop = self._keeper, asyncio.get_running_loop()
+        watcher, loop = self._watcher, asyncio.get_running_loop()
         if self._rolling is not None:
             self._rolling.cancel()
-        keeper.leave()
-        self.log.info("drain.start", how=self._stopping, calls=keeper.calls)
+        watcher.leave()
+        self.log.info("drain.start", how=self._stopping, calls=watcher.calls)
         self._pass_on()  # one that was started meanwhile has not heard of it
-        while left := keeper.running:
+        while left := watcher.running:
             await asyncio.wait([child.exited for child in left], timeout=PROGRESS_S)
-            most_s = keeper.config.timers.drain_s if self._stopping == "drain" else 0.0
+            most_s = watcher.config.timers.drain_s if self._stopping == "drain" else 0.0
             if loop.time() - self._stop_asked_at > most_s + STOP_S:
                 self.log.error("drain.overdue", workers=[child.pid for child in left])
                 await asyncio.gather(*(child.kill() for child in left))
-            elif keeper.running:
-                self.log.info("drain.progress", calls=keeper.calls, workers=len(keeper.running))
-                self._systemd.status(f"draining, {keeper.calls} calls", extend_s=60)
+            elif watcher.running:
+                self.log.info("drain.progress", calls=watcher.calls, workers=len(watcher.running))
+                self._systemd.status(f"draining, {watcher.calls} calls", extend_s=60)
         self.log.info("drain.end")
 
     # -- another configuration --------------------------------------------------------------------
@@ -160,7 +161,7 @@ class Supervisor:
         except ConfigError as error:
             self._refuse(str(error))
         else:
-            found = changes(self._keeper.config, config)
+            found = changes(self._watcher.config, config)
             if found.fixed:
                 self._refuse(f"{', '.join(found.fixed)}: can only change with a new start")
             else:
@@ -178,25 +179,25 @@ class Supervisor:
 
     def _adopt(self, config: Config, document: object) -> None:
         if self._rolling is None or self._rolling.done():
-            self._before = self._keeper.config, self._keeper.document
-        self._keeper.adopt(config, document)
+            self._before = self._watcher.config, self._watcher.document
+        self._watcher.adopt(config, document)
         log.apply(config.log)
 
     def _roll_out(self) -> None:
         """Replace every worker that is older than now, one after the other. A roll that is under
         way goes on and takes the newer ones too."""
-        self._keeper.renew()
+        self._watcher.renew()
         if self._rolling is None or self._rolling.done():
             self._rolling = asyncio.ensure_future(self._roll())
 
     async def _roll(self) -> None:
-        while (post := self._keeper.oldest) is not None:
-            problem = await self._keeper.replace(post)
+        while (slot := self._watcher.oldest) is not None:
+            problem = await self._watcher.replace(slot)
             if problem:  # no second worker is risked, and all is as it was before
-                self.log.error("roll.stopped", worker=post.index, error=problem)
-                self._keeper.adopt(*self._before)
-                log.apply(self._keeper.config.log)
-                self._keeper.keep_old()
+                self.log.error("roll.stopped", worker=slot.index, error=problem)
+                self._watcher.adopt(*self._before)
+                log.apply(self._watcher.config.log)
+                self._watcher.keep_old()
                 return
         self.log.info("roll.done")
 
@@ -206,23 +207,23 @@ class Supervisor:
         self._aggregate.remember(index)
 
     def _status(self) -> str:
-        posts = self._keeper.posts
-        up = sum(post.child is not None and post.child.takes_calls for post in posts)
-        return f"{up} of {len(posts)} workers, {self._keeper.calls} calls"
+        slots = self._watcher.slots
+        up = sum(slot.child is not None and slot.child.takes_calls for slot in slots)
+        return f"{up} of {len(slots)} workers, {self._watcher.calls} calls"
 
     def _greet(self) -> None:
-        children = self._keeper.running
+        children = self._watcher.running
         listen = [child.started.result().sip for child in children if child.takes_calls]
-        redis = self._keeper.config.redis.safe_url
+        redis = self._watcher.config.redis.safe_url
         admin, core = str(self.admin.address), compiled.serving()
         self.log.info("supervisor.start", sip=listen, admin=admin, redis=redis, core=core)
         say(
-            f"renvoi: {len(self._keeper.posts)} workers, SIP on "
+            f"renvoi: {len(self._watcher.slots)} workers, SIP on "
             f"{', '.join(address for addresses in listen for address in addresses)}; metrics on "
             f"http://{self.admin.address}/metrics; Redis: {redis}"
         )
         if sys.stderr.isatty():
-            say(next_steps(self._keeper.config, self._path))
+            say(next_steps(self._watcher.config, self._path))
 
 
 async def run(config: Config, path: Path | None) -> int:

@@ -13,10 +13,10 @@ import math
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from engine.outcome import Outcome, Over
+from engine.call_outcome import Outcome, Over
 from engine.records.record import ForwardRecord
-from engine.registration.places import hops_of
-from engine.transfers import Owed, paid_for, story_of
+from engine.registration.own_addresses import hops_of
+from engine.transfers import Owed, facts_of, paid_for
 from rules.contact import Contact
 from rules.model import Line
 from sip.names import same_place
@@ -27,7 +27,7 @@ from store.lines import Unavailable
 REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 
 if TYPE_CHECKING:
-    from engine.story import Story
+    from engine.call_facts import CallFacts
     from engine.worker import Worker
     from sip.leg import Leg
     from sip.message import Message
@@ -53,11 +53,11 @@ class Spot(NamedTuple):
 class Replaced(NamedTuple):
     """A call that another takes over.
 
-    `before` is its story, `leg` whose far end is rung: in the role and by the number given, at
+    `before` is its facts, `leg` whose far end is rung: in the role and by the number given, at
     `spots`. `line` is that number's line, if it is one; `paid` what others pay for that far end.
     """
 
-    before: Story
+    before: CallFacts
     leg: Leg
     role: str
     number: str
@@ -72,38 +72,38 @@ class Takeovers:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
-    async def ask(self, story: Story, invite: Message, owed: Owed | None) -> Replaced | None:
+    async def ask(self, facts: CallFacts, invite: Message, owed: Owed | None) -> Replaced | None:
         """The call that a new one may take over; None when it names none of ours.
 
-        It is claimed for the new one (`Story.replaced_by`): who gives it up has to `release` it.
-        Raises Over when it may not.
+        It is claimed for the new one (`CallFacts.replaced_by`): who gives it up has to `release`
+        it. Raises Over when it may not.
         """
         values = invite.values(b"replaces")
         if len(values) > 1 or not is_clear(values[0]) or invite.first(b"join") is not None:
-            raise self._refused(story, None, 400, "ambiguous")
+            raise self._refused(facts, None, 400, "ambiguous")
         name, names = parse(values[0]), self._worker.endpoint.dialog_names
         if name is None or not names.is_ours(name):
-            await self._look_elsewhere(story, invite)
+            await self._look_elsewhere(facts, invite)
             return None
         named = names.find(name)
-        before = story_of(named.leg) if named is not None and named.talks else None
-        if named is None or before is None or before is story:
-            raise self._refused(story, before, 481, "no_dialog")
-        if story.called not in _numbers(before):
-            known = await self._line_of(story.called)
-            raise self._refused(story, before, 404 if known is None else 403, "not_called")
+        before = facts_of(named.leg) if named is not None and named.talks else None
+        if named is None or before is None or before is facts:
+            raise self._refused(facts, before, 481, "no_dialog")
+        if facts.called not in _numbers(before):
+            known = await self._line_of(facts.called)
+            raise self._refused(facts, before, 404 if known is None else 403, "not_called")
         sent = owed is not None and parse(owed.replaces.encode()) == name
-        initiators = (story.identity, owed.who if owed is not None and sent else "")
+        initiators = (facts.identity, owed.who if owed is not None and sent else "")
         if not any([await self._may(number, before) for number in initiators]):
-            raise self._refused(story, before, 403, "no_party")
-        replaced = await self._replaced(story, before, named.leg)
+            raise self._refused(facts, before, 403, "no_party")
+        replaced = await self._replaced(facts, before, named.leg)
         # Redis was asked meanwhile.
-        if before.replaced_by or not named.talks or story_of(named.leg) is not before:
-            raise self._refused(story, before, 481, "replaced")
-        before.replaced_by = story.id
+        if before.replaced_by or not named.talks or facts_of(named.leg) is not before:
+            raise self._refused(facts, before, 481, "replaced")
+        before.replaced_by = facts.id
         return replaced
 
-    async def _look_elsewhere(self, story: Story, invite: Message) -> None:
+    async def _look_elsewhere(self, facts: CallFacts, invite: Message) -> None:
         """Send the caller to the worker that has the dialog, if another one has. Over UDP that one
         has the INVITE already (sip/siblings.py)."""
         siblings = self._worker.endpoint.siblings
@@ -113,7 +113,7 @@ class Takeovers:
         transport = "tls" if b"/TLS" in via else "tcp"
         for place in await siblings.where(invite):
             if place.endswith(transport):
-                raise Elsewhere(f"Contact: <sip:{story.called}@{place}>".encode())
+                raise Elsewhere(f"Contact: <sip:{facts.called}@{place}>".encode())
 
     def release(self, replaced: Replaced) -> None:
         """The new call came to nothing; another one may try."""
@@ -125,36 +125,36 @@ class Takeovers:
         if call is not None:
             call.stop(500, "replaced", REPLACED)
 
-    def unknown(self, story: Story) -> Over:
+    def unknown(self, facts: CallFacts) -> Over:
         """The end of a call that names a dialog which nobody knows (RFC 3891 3)."""
-        return self._refused(story, None, 481, "no_dialog")
+        return self._refused(facts, None, 481, "no_dialog")
 
-    def may_name(self, story: Story, leg: Leg) -> bool:
+    def may_name(self, facts: CallFacts, leg: Leg) -> bool:
         """Whether who calls may name the dialog of a leg to its far end (Join, Target-Dialog)."""
-        other = story_of(leg)
-        number = story.identity
+        other = facts_of(leg)
+        number = facts.identity
         return other is not None and bool(number) and self.is_party(number, other)
 
-    def is_party(self, number: str, story: Story) -> bool:
+    def is_party(self, number: str, facts: CallFacts) -> bool:
         """Whether a number is a side of a call, or a line of one's fleet, by what memory knows."""
-        if number in _numbers(story):
+        if number in _numbers(facts):
             return True
         peek = self._worker.store.peek
         entry = peek(number)
         if entry is None or entry.line is None:
             return False
-        lines = (found.line for n in _lines(story) if (found := peek(n)) is not None)
-        return entry.line.fleet in _fleets(story) | {line.fleet for line in lines if line}
+        lines = (found.line for n in _lines(facts) if (found := peek(n)) is not None)
+        return entry.line.fleet in _fleets(facts) | {line.fleet for line in lines if line}
 
-    async def _may(self, number: str, story: Story) -> bool:
+    async def _may(self, number: str, facts: CallFacts) -> bool:
         """The same, by what Redis knows."""
         if not number:
             return False
-        for one in (number, *_lines(story)):
+        for one in (number, *_lines(facts)):
             await self._line_of(one)
-        return self.is_party(number, story)
+        return self.is_party(number, facts)
 
-    async def _replaced(self, story: Story, before: Story, leg: Leg) -> Replaced:
+    async def _replaced(self, facts: CallFacts, before: CallFacts, leg: Leg) -> Replaced:
         """Who is rung. Raises Over."""
         if isinstance(leg, Outgoing):
             record = before.legs[leg]
@@ -166,24 +166,24 @@ class Takeovers:
                 path = ", ".join(self._path_of(leg)) or None
                 spots = (Spot(leg.uri, leg.routes, Contact(leg.uri, path, math.inf)),)
         else:
-            role, number, spots, line = await self._caller(story, before)
+            role, number, spots, line = await self._caller(facts, before)
         if role == "line":
             if line is None:
-                raise self._refused(story, before, 403, "no_line")
+                raise self._refused(facts, before, 403, "no_line")
             fleet = self._worker.fleets.find(line.fleet)
             fleet = fleet or await self._worker.fleets.load(line.fleet)
             if line.suspended or fleet.suspended:
-                raise self._refused(story, before, 403, "suspended")
+                raise self._refused(facts, before, 403, "suspended")
         return Replaced(before, leg, role, number, spots, line, paid_for(before, leg))
 
     async def _caller(
-        self, story: Story, before: Story
+        self, facts: CallFacts, before: CallFacts
     ) -> tuple[str, str, tuple[Spot, ...], Line | None]:
         """Where who placed a call is rung: at its line's phones, if it is a line of ours."""
         number = before.identity
-        line = await self._line_of(number) if number and number != story.identity else None
+        line = await self._line_of(number) if number and number != facts.identity else None
         if line is None:
-            raise self._refused(story, before, 403, "caller")
+            raise self._refused(facts, before, 403, "caller")
         entry = await self._worker.store.look_up(number)
         contacts = entry.live_contacts(time.time())
         return "line", number, tuple(Spot(c.uri, hops_of(c.path), c) for c in contacts), line
@@ -199,14 +199,14 @@ class Takeovers:
         except Unavailable:
             raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
 
-    def _refused(self, story: Story, before: Story | None, code: int, why: str) -> Over:
+    def _refused(self, facts: CallFacts, before: CallFacts | None, code: int, why: str) -> Over:
         worker = self._worker
         worker.metrics.rejected("takeover")
         worker.log.warning(
             "takeover.refused",
-            call=story.id,
-            caller=story.caller_shown,
-            called=story.called,
+            call=facts.id,
+            caller=facts.caller_shown,
+            called=facts.called,
             code=code,
             why=why,
             of_call=before.id if before is not None else "",
@@ -216,19 +216,19 @@ class Takeovers:
         return Over(Outcome.REJECTED, code, f"takeover_{why}")
 
 
-def _lines(story: Story) -> set[str]:
+def _lines(facts: CallFacts) -> set[str]:
     """The numbers of a call whose lines' fleets may take it over."""
-    legs = {record.number for record in story.legs.values() if record.role == "line"}
-    return {number for number in (story.identity, story.called) if number} | legs
+    legs = {record.number for record in facts.legs.values() if record.role == "line"}
+    return {number for number in (facts.identity, facts.called) if number} | legs
 
 
-def _numbers(story: Story) -> set[str]:
+def _numbers(facts: CallFacts) -> set[str]:
     """The numbers that are a side of a call, or were on its way."""
-    found = {record.number for record in story.legs.values()} | _lines(story)
-    for forward in story.forwards:
+    found = {record.number for record in facts.legs.values()} | _lines(facts)
+    for forward in facts.forwards:
         found |= {forward.line, forward.number}
     return found - {""}
 
 
-def _fleets(story: Story) -> set[str]:
-    return {forward.fleet for forward in story.forwards}
+def _fleets(facts: CallFacts) -> set[str]:
+    return {forward.fleet for forward in facts.forwards}

@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from engine import paying
+from engine.call_facts import CallFacts
 from engine.records.record import ForwardRecord
-from engine.story import Story
 from rules.billing import billing_class
 from rules.model import tariff_of
 from sip.outgoing import Outgoing
@@ -40,7 +40,7 @@ from store.lines import TRANSFER_PREFIX, Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
-    from engine.route import Route
+    from engine.call_path import CallPath
     from engine.worker import Worker
     from sip.leg import Leg
 
@@ -104,19 +104,19 @@ class Transfers:
         `replaces` ("" = none). It replaces what it was told before. What is returned is to be
         called when the other side refuses."""
         worker, referee = self._worker, referrer.peer
-        story = story_of(referrer)
-        if story is None or referee is None:
+        facts = facts_of(referrer)
+        if facts is None or referee is None:
             return nothing
-        side = story.id, isinstance(referee, Outgoing)
+        side = facts.id, isinstance(referee, Outgoing)
         called = worker.numbering.quick(user)
-        caller, who = number_at(story, referee), number_at(story, referrer)
+        caller, who = number_at(facts, referee), number_at(facts, referrer)
         key, before = f"{TRANSFER_PREFIX}{caller}:{called}", self._newest.get(side, "")
         if key != before:
             self._forget(before)
         if called is None:
             return nothing
         by = who if self._is_line(who) else ""
-        owed = Owed(paid_for(story, referee), by, who, replaces, story.id)
+        owed = Owed(paid_for(facts, referee), by, who, replaces, facts.id)
         if caller and (owed.paid or owed.by or owed.replaces):
             self._gone.pop(key, None)
             told = worker.calls.background(self._tell(key, owed))
@@ -158,34 +158,34 @@ class Transfers:
         """Whether a call between these numbers is about to come of a transfer."""
         return f"{TRANSFER_PREFIX}{caller}:{called}" in self._known
 
-    async def comes_of(self, story: Story) -> bool:
+    async def comes_of(self, facts: CallFacts) -> bool:
         """Whether a call that was there before the news of a transfer may come of it: not the very
         call in which one side was sent on, though its numbers are the same."""
         client: Any = self._worker.redis
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                stored = await client.get(f"{TRANSFER_PREFIX}{story.identity}:{story.called}")
-            return bool(stored) and _decode(stored).of != story.id
+                stored = await client.get(f"{TRANSFER_PREFIX}{facts.identity}:{facts.called}")
+            return bool(stored) and _decode(stored).of != facts.id
         except (*REDIS_ERRORS, ValueError) as error:
-            self._worker.refusals.redis("transfer", error)
+            self._worker.rejections.redis("transfer", error)
             return False
 
-    async def carry(self, story: Story, route: Route, *, ask: bool = False) -> Owed | None:
+    async def carry(self, facts: CallFacts, path: CallPath, *, ask: bool = False) -> Owed | None:
         """Let a call that comes of a transfer pay what it owes, once; what that is. `ask`: of Redis
         too, where no news has come of it. Raises Over when a line that owes may not pay."""
-        owed = await self._take(story.identity, story.called, ask=ask)
-        if owed is None or story.is_transferred:
+        owed = await self._take(facts.identity, facts.called, ask=ask)
+        if owed is None or facts.is_transferred:
             return None
-        story.is_transferred = True
-        sent = await self._sent_on(owed.by, story.called) if owed.by else None
+        facts.is_transferred = True
+        sent = await self._sent_on(owed.by, facts.called) if owed.by else None
         worker = self._worker
-        paid = [await paying.admit(worker, route, forward) for forward in owed.paid]
-        own = [await paying.admit(worker, route, sent)] if sent is not None else []
-        if story.ended:  # by somebody who was quicker than the news
-            route.end()
+        paid = [await paying.admit(worker, path, forward) for forward in owed.paid]
+        own = [await paying.admit(worker, path, sent)] if sent is not None else []
+        if facts.ended:  # by somebody who was quicker than the news
+            path.end()
         else:
-            story.pay(paid, for_caller=True)
-            story.pay(own)
+            facts.pay(paid, for_caller=True)
+            facts.pay(own)
         return owed
 
     async def _take(self, caller: str, called: str, *, ask: bool = False) -> Owed | None:
@@ -211,7 +211,7 @@ class Transfers:
                     stored = await client.getdel(key)
             return _decode(stored) if stored else None  # taken already, by whichever worker
         except (*REDIS_ERRORS, ValueError) as error:
-            self._worker.refusals.redis("transfer", error)
+            self._worker.rejections.redis("transfer", error)
             return known.owed
 
     async def _sent_on(self, by: str, called: str) -> ForwardRecord | None:
@@ -252,7 +252,7 @@ class Transfers:
         try:
             await client.set(key, _encode(owed), ex=LIFE_S)
         except REDIS_ERRORS as error:
-            self._worker.refusals.redis("transfer", error)
+            self._worker.rejections.redis("transfer", error)
 
     async def _untell(self, key: str, transfer: _Transfer) -> None:
         client: Any = self._worker.redis
@@ -263,27 +263,27 @@ class Transfers:
         try:
             await client.delete(key)
         except REDIS_ERRORS as error:
-            self._worker.refusals.redis("transfer", error)
+            self._worker.rejections.redis("transfer", error)
         finally:
             if self._gone.get(key) is transfer:
                 del self._gone[key]
 
 
-def story_of(leg: Leg) -> Story | None:
-    """The story of the call that a leg is a side of; None of none of ours."""
-    return leg.owner if isinstance(leg.owner, Story) else None
+def facts_of(leg: Leg) -> CallFacts | None:
+    """The facts of the call that a leg is a side of; None of none of ours."""
+    return leg.owner if isinstance(leg.owner, CallFacts) else None
 
 
-def paid_for(story: Story, leg: Leg) -> list[ForwardRecord]:
+def paid_for(facts: CallFacts, leg: Leg) -> list[ForwardRecord]:
     """What lines pay for one side of a call, to be paid on in another."""
-    paid = story.forwards
-    paid = paid[story.brought :] if isinstance(leg, Outgoing) else paid[: story.brought]
+    paid = facts.forwards
+    paid = paid[facts.brought :] if isinstance(leg, Outgoing) else paid[: facts.brought]
     return [replace(forward, condition="none", seconds=0) for forward in paid]
 
 
-def number_at(story: Story, leg: Leg) -> str:
+def number_at(facts: CallFacts, leg: Leg) -> str:
     """The number of who is at the far end of a leg."""
     if not isinstance(leg, Outgoing):
-        return story.identity
-    record = story.legs.get(leg)
+        return facts.identity
+    record = facts.legs.get(leg)
     return record.number if record is not None else ""

@@ -13,25 +13,25 @@ from engine import descriptors, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.calls import Calls, called_by
-from engine.changes.presence import Presence, myself
+from engine.changes.worker_registry import WorkerHeartbeat, myself
 from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config, Limits
 from engine.forwards import Forwards
 from engine.leases import Leases
-from engine.live import LiveCalls
+from engine.live_calls import LiveCalls
 from engine.marks import Marks
 from engine.probing import Probing
 from engine.processes.journal import Journal, directory_of
-from engine.records.cdr import Recorder
-from engine.records.meter import Meter
+from engine.records.recorder import Recorder
+from engine.records.spending_caps import SpendingCaps
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.referrals import Referrals
-from engine.refusals import Refusals
 from engine.registration.bindings import Bindings, same_phone
 from engine.registration.dialled import Dialled
-from engine.registration.places import Places
+from engine.registration.own_addresses import OwnAddresses
 from engine.registration.registrar import Registrar
+from engine.rejections import Rejections
 from engine.reload import changes, with_live
 from engine.takeovers import Takeovers
 from engine.telemetry import log
@@ -80,7 +80,7 @@ class Worker:
         self.log = log.get_logger("engine")
         self.numbering = config.numbering.plan()
         self.metrics = Metrics()
-        self.refusals = Refusals(self.metrics, self.log)
+        self.rejections = Rejections(self.metrics, self.log)
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
         self.journal = Journal(directory_of(config.redis.data_dir), self.epoch)
         self.calls = Calls(self, self.epoch)
@@ -141,17 +141,17 @@ class Worker:
             timezone=config.numbering.timezone,
             canary=f"{os.getpid()}-{self.epoch}",
         )
-        self.store.on_refused = self.refusals.document
-        self.store.on_refused_target = self.refusals.target
+        self.store.on_refused = self.rejections.document
+        self.store.on_refused_target = self.rejections.target
         self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
-        self.fleets.on_refused = self.refusals.document
+        self.fleets.on_refused = self.rejections.document
         self.store.on_fleet = self.fleets.changed
         self.store.on_line = self.leases.changed
         self.store.on_transfer = self.transfers.heard
-        self.meter = Meter(
+        self.spending_caps = SpendingCaps(
             self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
         )
-        self.store.on_trouble = self.refusals.redis
+        self.store.on_trouble = self.rejections.redis
         shared = config.rules.live_count == "shared"
         self.live = LiveCalls(self.redis, shared=shared)
         self.forwards = Forwards(self.redis if shared else None)
@@ -164,9 +164,9 @@ class Worker:
             on_safe=self.journal.safe,
         )
         for count in (self.live, *self.forwards.pools):
-            count.on_error = partial(self.refusals.redis, "live")
-        self.recorder.on_error = partial(self.refusals.redis, "cdr")
-        places = Places(config)
+            count.on_error = partial(self.rejections.redis, "live")
+        self.recorder.on_error = partial(self.rejections.redis, "cdr")
+        places = OwnAddresses(config)
         self.store.leads_here = places.leads_here
         self.store.same_phone = same_phone
         self.registrar = Registrar(self, places)
@@ -180,12 +180,12 @@ class Worker:
         self.endpoint = Endpoint(
             self._sip_settings(),
             on_invite=self.calls.begin,
-            gate=self.admission,
-            on_rejected=self.refusals.rejected,
+            policy=self.admission,
+            on_rejected=self.rejections.rejected,
             on_register=self.registrar.on_register if config.sip.registrar else None,
             on_race=self.metrics.race,
-            on_connection=self.refusals.connection,
-            on_error=self.refusals.stumbled,
+            on_connection=self.rejections.connection,
+            on_error=self.rejections.stumbled,
             on_message=self.hep.put if self.hep is not None else None,
             on_refer=Referrals(self).on_refer,
         )
@@ -203,7 +203,7 @@ class Worker:
         # The rules first: whoever is let in finds them.
         await self.fleets.start()
         await self.store.start()
-        await self.meter.start()
+        await self.spending_caps.start()
         await self.live.start()
         await self.forwards.start()
         await self.recorder.start()
@@ -220,11 +220,11 @@ class Worker:
         self.probing.start()
         await self.admin.start()
         self._fit_descriptors()
-        self.presence = Presence(self.redis, myself(self, self.epoch))
-        self.presence.on_error = partial(self.refusals.redis, "presence")
-        self.presence.on_workers = self._on_workers
-        self.store.on_probe = self.presence.on_probe
-        await self.presence.start()
+        self.heartbeat = WorkerHeartbeat(self.redis, myself(self, self.epoch))
+        self.heartbeat.on_error = partial(self.rejections.redis, "presence")
+        self.heartbeat.on_workers = self._on_workers
+        self.store.on_probe = self.heartbeat.on_probe
+        await self.heartbeat.start()
         self._beating = self.loop.create_task(self._beat())
         self.is_started = True
         self._completing = self.loop.create_task(self.calls.complete(left))
@@ -338,8 +338,8 @@ class Worker:
             self._beating.cancel()
             await asyncio.wait([self._completing], timeout=5.0)
         parts = (
-            "presence registrar probing dialled endpoint admin "
-            "meter store fleets live forwards recorder"
+            "heartbeat registrar probing dialled endpoint admin "
+            "spending_caps store fleets live forwards recorder"
         )
         for name in parts.split():
             part = getattr(self, name, None)
@@ -398,7 +398,7 @@ class Worker:
                 for count in (self.live, *self.forwards.pools):
                     count.renew()
             offset = now
-            self.refusals.tell_sources()
+            self.rejections.tell_sources()
             self.journal.beat()
             await self.journal.flush()
             look()

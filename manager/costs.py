@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from manager.around import Around
 from manager.forms import ORDER
-from manager.places import Places
 from manager.records import Month
 from manager.shown import duration
+from manager.target_words import TargetWords
 from rules.billing import billing_class
 from rules.model import CAPPED, Billing, Condition, Destination, Kind, Line
 
@@ -39,7 +39,7 @@ class Cost:
 class Costs:
     """Tells in one language what the forwards of a line cost."""
 
-    places: Places
+    places: TargetWords
 
     def of(self, line: Line, known: Around) -> list[Cost]:
         """What the forwards that are on will cost, in the guide's order."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from engine.explain import Stage, Told
 from manager.around import Around
 from manager.costs import Cost, Costs
-from manager.places import Places
+from manager.target_words import TargetWords
 from rules.decide import Decision, ForwardTo, Reject, Ring
 from rules.model import Condition, Line
 
@@ -45,7 +45,7 @@ class Outlook:
 class Teller:
     """Tells in one language. `line` is the one whose forwards are told."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: TargetWords) -> None:
         self.places = places
         self.costs = Costs(places)
         self._say = places.say

@@ -16,10 +16,10 @@ from engine.telemetry import log
 from manager import patience, problems
 from manager.forms import ORDER
 from manager.outlook import Teller
-from manager.places import Places
 from manager.sessions import Session, Sessions
 from manager.shown import duration
 from manager.site import Site
+from manager.target_words import TargetWords
 from manager.who import ROLES, BadRequest, Failure, Forbidden, NotFound, Who
 from manager.words import LANGUAGES, Say, preferred, speaker
 
@@ -66,9 +66,9 @@ class Visit:
         return self.site.redis
 
     @property
-    def places(self) -> Places:
+    def places(self) -> TargetWords:
         discreet = self.session is not None and self.session.who.line is not None
-        return Places(self.say, self.site.shown, self.site.directory.label, discreet)
+        return TargetWords(self.say, self.site.shown, self.site.directory.label, discreet)
 
     @property
     def teller(self) -> Teller:

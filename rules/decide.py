@@ -1,7 +1,7 @@
 """What happens to a call at a line: pure functions on frozen data, driven by tables.
 
 `decide` answers when a call arrives and again each time a condition is met; `verdict`
-(`rules.outcome`) says which condition the ringing of a line ended in. Both follow
+(`rules.ringing_outcome`) says which condition the ringing of a line ended in. Both follow
 forwarding-rules.md 1 and 2.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rules.billing import billing_class
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Destination, Kind, Line
 from rules.numbers import REFUSALS
-from rules.outcome import Failure, stops_all, target_failure, verdict
+from rules.ringing_outcome import Failure, stops_all, target_failure, verdict
 
 __all__ = [
     "PREVENTED",

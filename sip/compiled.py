@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 # What is compiled. The rest is Python: native.py is what native.pxd does where nothing is compiled.
 MODULES = (
     "grammar", "message", "timers", "transaction", "udp", "dialog", "leg", "incoming", "outgoing",
-    "exchange", "bye", "door", "layer",
+    "exchange", "bye", "new_requests", "layer",
 )  # fmt: skip
 # For tests only: "python" serves with the Python files, compiled or not.
 SWITCH = "RENVOI_SIP_CORE"

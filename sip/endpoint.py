@@ -11,10 +11,10 @@ from typing import Any
 
 from sip import backlog
 from sip.address import Address
+from sip.admission_policy import AdmissionPolicy
 from sip.bye import Bye
+from sip.connection_limits import ConnectionLimits
 from sip.dialog import Dialog, is_name_addr, new_branch, token
-from sip.door import Door
-from sip.gate import Gate
 from sip.grammar import is_sip_uri
 from sip.incoming import Incoming
 from sip.layer import Layer, OnRejected
@@ -22,13 +22,13 @@ from sip.leg import Leg
 from sip.listening import Listening
 from sip.message import Limits, Message
 from sip.names import Names, place_of
+from sip.new_requests import NewRequests
 from sip.outgoing import Outgoing
 from sip.outside import Probes, Request
 from sip.peers import Peers
 from sip.referral import anywhere
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
-from sip.room import Room
 from sip.seen import Seen
 from sip.settings import DialError, Settings, TooLarge
 from sip.siblings import Siblings
@@ -46,8 +46,8 @@ HANDED_ON = 60_000  # bytes of a message that goes to another worker
 class Endpoint:
     """All legs of this process.
 
-    `on_invite` gets each new incoming leg; `gate` is asked before any work is done on a new INVITE,
-    `on_refer` what becomes of a REFER from one side of a call to the other.
+    `on_invite` gets each new incoming leg; `policy` is asked before any work is done on a new
+    INVITE, `on_refer` what becomes of a REFER from one side of a call to the other.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Endpoint:
         settings: Settings,
         *,
         on_invite: Callable[[Any], None],
-        gate: Gate,
+        policy: AdmissionPolicy,
         on_rejected: OnRejected,
         on_register: Callable[[Any], None] | None,
         on_race: Callable[[str], None],
@@ -77,7 +77,7 @@ class Endpoint:
         self.trust(settings.trusted_peers, settings.registrar_peers)
         self.streams = Streams(
             self,
-            room=Room(settings.connections, settings.connections_per_source),
+            room=ConnectionLimits(settings.connections, settings.connections_per_source),
             idle_s=settings.idle_connection_s,
             server_tls=settings.server_tls,
             client_tls=settings.client_tls,
@@ -92,14 +92,18 @@ class Endpoint:
             on_error=on_error,
             on_race=on_race,
         )
-        self.layer.door = Door(
-            self, on_invite=on_invite, on_register=on_register, gate=gate, on_rejected=on_rejected
+        self.layer.new_requests = NewRequests(
+            self,
+            on_invite=on_invite,
+            on_register=on_register,
+            policy=policy,
+            on_rejected=on_rejected,
         )
         self.dialog_names = Dialogs(self)
         self.probes = Probes(self)
         self.siblings: Siblings | None = None  # the other workers of this host
         self._on_rejected = on_rejected
-        self._gate = gate
+        self._policy = policy
         self._tick: asyncio.TimerHandle | None = None
         self._due = 0.0  # when the tick is to run
         self._closed = False
@@ -167,7 +171,7 @@ class Endpoint:
     def _on_tick(self) -> None:
         now = self.loop.time()
         waits = [backlog.oldest_s(udp.socket) for udp in self.transports.udp]
-        self._gate.waited(max(now - self._due, 0.0, *waits))
+        self._policy.waited(max(now - self._due, 0.0, *waits))
         self._due = now + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
         self.layer.tick()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sip import session, unrelayed
+from sip import session_expires, unrelayed
 from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.dialog import Dialog
@@ -18,7 +18,7 @@ from sip.events import Refreshed
 from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.headers import requires_100rel
-from sip.late import introduce
+from sip.late_notify import introduce
 from sip.message import Message
 from sip.replaces import End
 from sip.settings import TooLarge
@@ -82,7 +82,7 @@ class Exchange:
             return
         expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
-            extra, expires_s = session.response_fields(
+            extra, expires_s = session_expires.response_fields(
                 self.asked, message
             )
         is_sent = self.asker.respond(self.server, code, message, extra)

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from os import urandom
 from typing import TYPE_CHECKING, Any
 
-from sip import bye, late, unrelayed
+from sip import bye, late_notify, unrelayed
 from sip.dialog import Dialog, new_branch, response
 from sip.grammar import is_closed
 from sip.message import Message
@@ -26,8 +26,8 @@ from sip.timers import Wheel
 from sip.transaction import Client, Server
 
 if TYPE_CHECKING:
-    from sip.door import Door
     from sip.leg import Leg
+    from sip.new_requests import NewRequests
     from sip.speakers import Speakers
 
 # The reason for the counter, a text for the log that is made only if it is asked for, and the IP
@@ -82,7 +82,7 @@ class _Lapse:
     def on_tick(self, tick: int) -> None:
         dialog = self._past.pop(self._tag, None)
         if dialog is not None and dialog.twin is not None:
-            late.forget(dialog)
+            late_notify.forget(dialog)
 
 
 class Layer:
@@ -104,10 +104,10 @@ class Layer:
         "_spent",
         "clients",
         "counts",
-        "door",
         "illegal",
         "legs",
         "merged",
+        "new_requests",
         "past",
         "race",
         "servers",
@@ -136,7 +136,7 @@ class Layer:
         self.wheel = Wheel(_now_ms())
         self.wheel.on_error = lambda error: self.stumble(error, "")
         self.race = on_race
-        self.door: Door | None = None
+        self.new_requests: NewRequests | None = None
         self.siblings: Any = None  # the other workers of this host, if there are any
         self.speakers = speakers
         self._find_way = find_way
@@ -300,8 +300,8 @@ class Layer:
             self._cancel(message, way, key)
         elif message.to_tag is not None:
             self._in_dialog(message, way, key)
-        elif self.door is not None:
-            self.door.receive(message, way, key)
+        elif self.new_requests is not None:
+            self.new_requests.receive(message, way, key)
 
     def _ack(self, message: Message, way: Any) -> None:
         server = self.servers.get(message.key(INVITE))
@@ -310,7 +310,7 @@ class Layer:
             return
         if leg is not None or server is not None:
             self.counts["in", "ACK"] += 1
-        if server is not None and server.state == 3:  # completed: a refusal's
+        if server is not None and server.state == 3:  # completed: a rejection's
             server.receive_ack()
         elif leg is not None:
             leg.mark(message)
@@ -381,7 +381,7 @@ class Layer:
             self.respond(server, 483)
         else:
             past.seen = message.cseq
-            late.Notice(self, server, past.twin, message)
+            late_notify.Notice(self, server, past.twin, message)
 
     def _in_early_dialog(self, message: Message, server: Server) -> None:
         """A request in an early dialog that nobody follows any more, though it stands: another
@@ -396,7 +396,7 @@ class Layer:
             code, fields = 500, unrelayed.retry_after()  # for want of a Contact (RFC 3311 5.2)
         self.respond(server, code, fields=fields)
 
-    def _may_speak(self, leg: Leg | late.Twin, message: Message, way: Any) -> bool:
+    def _may_speak(self, leg: Leg | late_notify.Twin, message: Message, way: Any) -> bool:
         """Whether who sent a request has a part in the dialog; who has not is answered here."""
         known = self.speakers.may_speak(leg, way)
         if known:
@@ -447,7 +447,7 @@ class Layer:
             self.past[dialog.local_tag] = dialog
             self.wheel.after(_Lapse(self.past, dialog.local_tag), PAST_MS)
         elif dialog.twin is not None:
-            late.forget(dialog)
+            late_notify.forget(dialog)
 
     def serve(self, message: Message, way: Any, key: bytes) -> Server:
         """A server transaction for a request, which is answered where 18.2.2 says."""

@@ -17,7 +17,7 @@ from sip.names import Names, is_address, place_of
 from sip.peers import Peers
 
 if TYPE_CHECKING:
-    from sip.late import Twin
+    from sip.late_notify import Twin
     from sip.leg import Leg
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
 
+from sip.connection_limits import ConnectionLimits, PeerKind, Source
 from sip.flow import Flow
 from sip.framing import PONG, Frames, FramingError
 from sip.listener import Listener
 from sip.message import Message
-from sip.room import Room, Source, Standing
 
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         kind: Kind,
         remote: tuple[str, int],
         name: str,
-        standing: Standing,
+        standing: PeerKind,
         source: Source,
     ) -> None:
         self._streams = streams
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
         if self.is_gone:
             transport.abort()
             return
-        if self.standing is not Standing.OURS:
+        if self.standing is not PeerKind.OURS:
             self._streams.keep(self)
             self._first = self._streams.later(FIRST_MESSAGE_S, self._expire)
         unsent, self._unsent = self._unsent or [], None
@@ -225,7 +225,7 @@ class Connection(asyncio.Protocol):
 
     def _credit(self) -> None:
         """A valid message came: the connection may stay a while. Keep-alives say nothing."""
-        if self.standing is Standing.STRANGER:
+        if self.standing is PeerKind.STRANGER:
             return
         self._heard = self._streams.endpoint.loop.time()
         if self._first is not None:
@@ -290,7 +290,7 @@ class Streams:
         self,
         endpoint: Endpoint,
         *,
-        room: Room,
+        room: ConnectionLimits,
         idle_s: float,
         server_tls: ssl.SSLContext | None,
         client_tls: ssl.SSLContext | None,
@@ -348,9 +348,9 @@ class Streams:
     def _accept(self, kind: Kind, accepted: socket.socket, host: str, port: int) -> None:
         """A peer has made a connection: take it, or close it at once."""
         endpoint, known = self.endpoint, host.encode()
-        standing = Standing.PEER if known in endpoint.trusted else Standing.STRANGER
-        if standing is Standing.STRANGER and known in endpoint.registrants:
-            standing = Standing.PHONE
+        standing = PeerKind.PEER if known in endpoint.trusted else PeerKind.STRANGER
+        if standing is PeerKind.STRANGER and known in endpoint.registrants:
+            standing = PeerKind.PHONE
         place = self.room.take(host, standing)
         if isinstance(place, str):
             accepted.close()
@@ -388,11 +388,11 @@ class Streams:
         found = self._ways.get((kind.transport, *remote))
         if found is not None and not found.is_gone:
             return found
-        place = self.room.take(remote[0], Standing.OURS)
+        place = self.room.take(remote[0], PeerKind.OURS)
         if isinstance(place, str):
             self.on_refused(place, f"{kind.transport} {remote[0]}:{remote[1]}")
             return None
-        made = Connection(self, kind, remote, name, Standing.OURS, place)
+        made = Connection(self, kind, remote, name, PeerKind.OURS, place)
         self.keep(made)
         self._run(self._connect(made))
         return made

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from sip import session
+from sip import session_expires
 from sip.capabilities import CAPABILITY_FIELDS
 from sip.message import Message
 
@@ -28,7 +28,7 @@ def answer(method: bytes, message: Message, *, owes_answer: bool) -> tuple[int, 
         return 200, b""  # what it acknowledges was said by one who is gone
     offers = method == b"INVITE" or (method == b"UPDATE" and message.body)
     if method == b"UPDATE" and not offers:
-        return session.refreshed_here(message)
+        return session_expires.refreshed_here(message)
     if offers and not owes_answer:
         return 491, b""
     return 500, retry_after()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engine.config import Address
-from engine.processes.post import Post
+from engine.processes.worker_slot import WorkerSlot
 from engine.telemetry.exposition import Readings, process_families
 
 ASK_S = 2.0
@@ -56,12 +56,12 @@ class Read:
 class Aggregate:
     """Asks every worker that takes calls over its own HTTP address."""
 
-    def __init__(self, posts: Sequence[Post]) -> None:
-        self._posts = posts
+    def __init__(self, slots: Sequence[WorkerSlot]) -> None:
+        self._slots = slots
         self._last: dict[int, list[Read]] = {}  # what a worker's process told last
         self._past: dict[str, float] = {}  # sums of the processes that are gone, by series
         up = Readings("renvoi_worker_up", "gauge", "1 while a worker takes calls.", ["worker"])
-        up.read = lambda: {str(post.index): _takes_calls(post) for post in posts}
+        up.read = lambda: {str(slot.index): _takes_calls(slot) for slot in slots}
         restarts = Readings(
             "renvoi_worker_restarts_total",
             "counter",
@@ -69,28 +69,28 @@ class Aggregate:
             ["worker", "reason"],
         )
         restarts.read = lambda: {
-            (str(post.index), reason): post.restarts[reason] for post in posts for reason in REASONS
+            (str(slot.index), reason): slot.restarts[reason] for slot in slots for reason in REASONS
         }
         self._own = (up, restarts)
         self._process = process_families()
 
     async def calls(self) -> bytes:
         """The calls of all workers, as one JSON array of theirs."""
-        answers = await asyncio.gather(*(_ask(post, "/calls") for post in self._posts))
+        answers = await asyncio.gather(*(_ask(slot, "/calls") for slot in self._slots))
         parts = [answer[1:-1] for answer in answers if answer is not None]
         return b"[" + b",".join(filter(None, parts)) + b"]"
 
     async def metrics(self) -> bytes:
         """The text for Prometheus."""
-        answers = await asyncio.gather(*(_ask(post, "/metrics") for post in self._posts))
+        answers = await asyncio.gather(*(_ask(slot, "/metrics") for slot in self._slots))
         told: dict[str, list[Read]] = {}
-        for post, answer in zip(self._posts, answers, strict=True):
+        for slot, answer in zip(self._slots, answers, strict=True):
             if answer is not None:
-                told[str(post.index)] = self._last[post.index] = list(read(answer.decode()))
-            elif post.index in self._last:
+                told[str(slot.index)] = self._last[slot.index] = list(read(answer.decode()))
+            elif slot.index in self._last:
                 # What it was like a while ago says nothing; what it has counted stays.
-                last = self._last[post.index]
-                told[str(post.index)] = [family for family in last if family.is_sum]
+                last = self._last[slot.index]
+                told[str(slot.index)] = [family for family in last if family.is_sum]
         process = "".join(family.text() for family in self._process)
         told["supervisor"] = list(read(process))
         own = "".join(family.text() for family in self._own)
@@ -155,13 +155,13 @@ def _of_worker(series: str, worker: str) -> str:
     return f'{name}{{worker="{worker}",{labels}' if brace else f'{name}{{worker="{worker}"}}'
 
 
-def _takes_calls(post: Post) -> float:
-    return float(post.child is not None and post.child.takes_calls)
+def _takes_calls(slot: WorkerSlot) -> float:
+    return float(slot.child is not None and slot.child.takes_calls)
 
 
-async def _ask(post: Post, path: str) -> bytes | None:
+async def _ask(slot: WorkerSlot, path: str) -> bytes | None:
     """A page of a worker; None when it does not give it in time."""
-    child = post.child
+    child = slot.child
     if child is None or not child.takes_calls:
         return None
     host, _, port = child.started.result().admin.rpartition(":")

@@ -6,7 +6,7 @@ until its record is in Redis or on disk: first as facts, then as the record itse
 copying a few hundred bytes into a memory map, no system call; facts that change are gathered for a
 moment.
 Whoever starts next takes over the files whose owners are gone. That may be done twice: records are
-told apart by their call's id (engine/records/batch.py).
+told apart by their call's id (engine/records/usage_and_stream.py).
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from pathlib import Path
 
 import msgspec
 
-from engine.outcome import Outcome, Over
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord
-from engine.story import Story
 from engine.telemetry.log import get_logger
 
 SLOT_BYTES = 1024
@@ -44,8 +44,8 @@ _BEAT = struct.Struct("<dd16s")
 log = get_logger("journal")
 
 
-class Standing(msgspec.Struct, array_like=True, tag="standing", gc=False):
-    """The facts of a call in progress, as in `Story`."""
+class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
+    """The facts of a call in progress, as in `CallFacts`."""
 
     id: str
     call_id: str
@@ -69,7 +69,7 @@ class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Standing | Ended).decode
+_decode = msgspec.msgpack.Decoder(ActiveCall | Ended).decode
 
 
 class Left:
@@ -104,7 +104,7 @@ class Journal:
     def __init__(self, directory: Path, epoch: str) -> None:
         self.full = 0
         self.path = directory / f"calls-{epoch}.journal"
-        self.changed: set[Story] = set()  # stories whose facts are not written down yet
+        self.changed: set[CallFacts] = set()  # calls whose facts are not written down yet
         self._map: mmap.mmap | None = None
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
@@ -155,21 +155,21 @@ class Journal:
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
-    def begin(self, story: Story) -> None:
+    def begin(self, facts: CallFacts) -> None:
         """A call has come in."""
-        self._write(story.id, _facts(story))
+        self._write(facts.id, _active(facts))
 
     async def flush(self) -> None:
         """Write down what has changed, some calls at a time."""
         while self.changed:
-            for story in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
-                if story.id in self._slots:
-                    self._write(story.id, _facts(story))
+            for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
+                if facts.id in self._slots:
+                    self._write(facts.id, _active(facts))
             await asyncio.sleep(0)
 
-    def over(self, story: Story, record: CallRecord) -> None:
+    def over(self, facts: CallFacts, record: CallRecord) -> None:
         """A call has ended; its record is not safe yet."""
-        self.changed.discard(story)
+        self.changed.discard(facts)
         self._write(record.id, Ended(record))
 
     def safe(self, ids: Sequence[str]) -> None:
@@ -205,7 +205,7 @@ class Journal:
 
     # -- slots ------------------------------------------------------------------------------------
 
-    def _write(self, id_: str, entry: Standing | Ended) -> None:
+    def _write(self, id_: str, entry: ActiveCall | Ended) -> None:
         """A new version of a call's entry, in slots of its own: a death in the midst of it leaves
         the old one, or both, of which the later counts. What is half written has a wrong sum."""
         memory = self._map
@@ -296,30 +296,30 @@ def standing_in(path: Path) -> list[str]:
     """The ids of the calls that stand in a journal, whoever owns it."""
     try:
         entries = _entries(path.read_bytes())
-        return [entry.id for entry in entries if isinstance(entry, Standing)]
+        return [entry.id for entry in entries if isinstance(entry, ActiveCall)]
     except (OSError, msgspec.DecodeError):
         return []
 
 
-def completed(facts: Standing, died: float, died_at: float | None) -> CallRecord:
+def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecord:
     """The record of a call whose worker is gone. What was answered is paid for until the last
     moment that is known (unix seconds; monotonic ones, if they mean the same as for the call)."""
-    if died_at is not None and facts.offset:
-        died = died_at + facts.offset  # by the call's own clock
-    story = Story(
-        facts.id,
-        facts.call_id,
-        facts.caller,
-        facts.called,
-        caller_by=facts.caller_by,
-        withheld=facts.withheld,
+    if died_at is not None and left.offset:
+        died = died_at + left.offset  # by the call's own clock
+    facts = CallFacts(
+        left.id,
+        left.call_id,
+        left.caller,
+        left.called,
+        caller_by=left.caller_by,
+        withheld=left.withheld,
     )
-    story.received, story.decided = facts.received, facts.decided
-    story.rang, story.answered = facts.rang, facts.answered
-    story.forwards = facts.forwards
-    story.legs = dict(enumerate(facts.legs))  # type: ignore[arg-type]  # there are no legs any more
+    facts.received, facts.decided = left.received, left.decided
+    facts.rang, facts.answered = left.rang, left.answered
+    facts.forwards = left.forwards
+    facts.legs = dict(enumerate(left.legs))  # type: ignore[arg-type]  # there are no legs any more
     over = Over(Outcome.FAILED, 500, "worker_died")
-    return story.record(over, max(died, facts.received, facts.answered or 0.0))
+    return facts.record(over, max(died, left.received, left.answered or 0.0))
 
 
 @cache
@@ -332,27 +332,27 @@ def _boot() -> bytes:
         return b""
 
 
-def _facts(story: Story) -> Standing:
-    return Standing(
-        story.id,
-        story.call_id,
-        story.caller,
-        story.called,
-        story.received,
-        story.decided,
-        story.rang,
-        story.answered,
-        story.forwards,
-        list(story.legs.values()),
-        story.withheld,
-        story.caller_by,
-        story.offset,
+def _active(facts: CallFacts) -> ActiveCall:
+    return ActiveCall(
+        facts.id,
+        facts.call_id,
+        facts.caller,
+        facts.called,
+        facts.received,
+        facts.decided,
+        facts.rang,
+        facts.answered,
+        facts.forwards,
+        list(facts.legs.values()),
+        facts.withheld,
+        facts.caller_by,
+        facts.offset,
     )
 
 
-def _entries(content: bytes) -> Iterator[Standing | Ended]:
+def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
     """The last whole entry of each call, in the order of their writing."""
-    found: dict[str, tuple[int, Standing | Ended]] = {}
+    found: dict[str, tuple[int, ActiveCall | Ended]] = {}
     for at in range(SLOT_BYTES, len(content) - SLOT_BYTES + 1, SLOT_BYTES):
         size, following, version, check = _HEADER.unpack_from(content, at)
         if not size:
@@ -365,7 +365,7 @@ def _entries(content: bytes) -> Iterator[Standing | Ended]:
         if len(whole) < size or zlib.crc32(whole[:size]) != check:
             continue  # the process died while it wrote this one
         entry = _decode(whole[:size])
-        id_ = entry.id if isinstance(entry, Standing) else entry.record.id
+        id_ = entry.id if isinstance(entry, ActiveCall) else entry.record.id
         if id_ not in found or found[id_][0] < version:
             found[id_] = version, entry
     for _, entry in sorted(found.values(), key=lambda pair: pair[0]):

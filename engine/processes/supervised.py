@@ -17,7 +17,7 @@ import sys
 import uvloop
 
 from engine.config import build
-from engine.processes import heir
+from engine.processes import adoption
 from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToWorker
 from engine.processes.crash import watch_for_crashes
 from engine.serve import run, sip_addresses
@@ -95,7 +95,7 @@ class Link:
             await _obey(self.line, worker, drain=False)
             self.line.close()
             try:
-                with heir.door(worker.config.redis.data_dir, worker.index) as door:
+                with adoption.door(worker.config.redis.data_dir, worker.index) as door:
                     end = await self._heir(door)
             except OSError as error:
                 worker.log.error("supervisor.none", error=str(error))
@@ -114,7 +114,7 @@ class Link:
         that stand are served; the next supervisor undoes that."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(heir.ADOPTION_S):
+            async with asyncio.timeout(adoption.ADOPTION_S):
                 return (await loop.sock_accept(door))[0]
         except TimeoutError:
             os.kill(os.getpid(), signal.SIGTERM)

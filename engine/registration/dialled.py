@@ -14,9 +14,9 @@ from functools import lru_cache, partial
 from typing import NamedTuple
 
 from engine.config import Config
-from engine.registration.places import (
+from engine.registration.own_addresses import (
     LOOPBACK,
-    Places,
+    OwnAddresses,
     Spot,
     goes_by_path,
     hops_of,
@@ -65,7 +65,7 @@ def way_of(uri: str, path: str | None) -> Way:
 class Dialled:
     """Decides which contacts may be called. `trusted` tells who may be an edge."""
 
-    def __init__(self, config: Config, places: Places, trusted: Callable[[], Peers]) -> None:
+    def __init__(self, config: Config, places: OwnAddresses, trusted: Callable[[], Peers]) -> None:
         sip = config.sip
         self._loop = asyncio.get_running_loop()
         self._places = places

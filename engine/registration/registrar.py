@@ -16,7 +16,7 @@ from engine.registration import digest
 from engine.registration.bindings import MOST_CONTACTS, Bindings, TooMany
 from engine.registration.digest import Answer, Guesses, Nonces
 from engine.registration.flows import Flows
-from engine.registration.places import Places, goes_by_path, hops_of, is_by_address
+from engine.registration.own_addresses import OwnAddresses, goes_by_path, hops_of, is_by_address
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from sip import grammar, headers
@@ -41,7 +41,7 @@ _NOBODY = Credentials("", "")
 _Q = re.compile(rb"[01](?:\.[0-9]*)?|\.[0-9]+")
 
 
-class Refusal(Exception):
+class RegisterRefused(Exception):
     """A REGISTER is not accepted: code, result for the counter, header fields."""
 
     def __init__(self, code: int, result: str, block: str = "") -> None:
@@ -52,7 +52,7 @@ class Refusal(Exception):
 class Registrar:
     """Answers REGISTER for one worker."""
 
-    def __init__(self, worker: Worker, places: Places) -> None:
+    def __init__(self, worker: Worker, places: OwnAddresses) -> None:
         self._worker = worker
         self._places = places
         self._bindings = Bindings(worker.redis)
@@ -82,7 +82,7 @@ class Registrar:
         number = self._worker.numbering.quick(headers.user_of(request.message.first(b"to") or b""))
         try:
             code, result, block = 200, "accepted", await self._register(request, number)
-        except Refusal as refusal:
+        except RegisterRefused as refusal:
             code, result, block = refusal.code, refusal.result, refusal.block
         except (Unavailable, *REDIS_ERRORS):
             code, result, block = 503, "redis_away", f"Retry-After: {RETRY_AFTER_S}"
@@ -97,19 +97,19 @@ class Registrar:
         request.respond(code, block.encode())
 
     async def _register(self, request: Request, number: str | None) -> str:
-        """The header fields of the 200. Raises Refusal."""
+        """The header fields of the 200. Raises RegisterRefused."""
         message = request.message
         if asked := headers.unsupported(message, b"require", UNDERSTOOD):
-            raise Refusal(420, "malformed", f"Unsupported: {asked.decode('latin-1')}")
+            raise RegisterRefused(420, "malformed", f"Unsupported: {asked.decode('latin-1')}")
         if number is None:
-            raise Refusal(404, "unknown")
+            raise RegisterRefused(404, "unknown")
         entry = await self._worker.store.look_up(number)
         line = entry.line
         credentials = line.credentials if line is not None else None
         sender = sender_of(request, self._worker.endpoint.trusted)
         await self.authenticate(message, sender, number, credentials)
         if line is None or line.suspended:
-            raise Refusal(403, "suspended")
+            raise RegisterRefused(403, "suspended")
         return await self._bind(message, number, request.trusted, request.flow)
 
     # -- who may ----------------------------------------------------------------------------------
@@ -123,26 +123,26 @@ class Registrar:
         method: str = "REGISTER",
         dialled: str | None = None,
     ) -> None:
-        """Raises Refusal unless the phone knows the line's password. A line that does not exist
-        is asked for one as well, so that nobody learns which do. Wrong answers are counted for
-        `source`, whoever sent the request. What the password was shown for must be `dialled`, if
-        given (RFC 7616 3.4.6)."""
+        """Raises RegisterRefused unless the phone knows the line's password. A line that does not
+        exist is asked for one as well, so that nobody learns which do. Wrong answers are counted
+        for `source`, whoever sent the request. What the password was shown for must be `dialled`,
+        if given (RFC 7616 3.4.6)."""
         now, at = time.time(), time.monotonic()
         known = credentials or _NOBODY
         answer = self._answer_of(message)
         if answer is None or not self._nonces.is_ours(answer.nonce, number):
             raise self._challenge(number, known, stale=False)
         if dialled is not None and grammar.user_of(answer.uri.encode()) != dialled:
-            raise Refusal(403, "wrong_password")
+            raise RegisterRefused(403, "wrong_password")
         wait_s = max(self._by_source.wait_s(source, at), self._by_line.wait_s(number, at))
         if wait_s:
-            raise Refusal(403, "limited", f"Retry-After: {wait_s}")
+            raise RegisterRefused(403, "limited", f"Retry-After: {wait_s}")
         secret = known.ha1_sha256 if answer.algorithm == "SHA-256" else known.ha1
         right = digest.is_right(answer, method, secret)
         if not (secret and right and answer.username == known.user):
             self._by_source.wrong(source, at)
             self._by_line.wrong(number, at)
-            raise Refusal(403, "wrong_password")
+            raise RegisterRefused(403, "wrong_password")
         if not self._nonces.is_fresh(answer.nonce, now):
             raise self._challenge(number, known, stale=True)
         life_s = 2 * digest.NONCE_LIFE_S
@@ -157,13 +157,13 @@ class Registrar:
                 return answer
         return None
 
-    def _challenge(self, number: str, known: Credentials, *, stale: bool) -> Refusal:
+    def _challenge(self, number: str, known: Credentials, *, stale: bool) -> RegisterRefused:
         nonce, sha256 = self._nonces.make(number, time.time()), bool(known.ha1_sha256)
         values = digest.challenges(
             self._worker.config.sip.realm, nonce, sha256=sha256, stale=stale
         )
         lines = "\r\n".join(f"WWW-Authenticate: {value}" for value in values)
-        return Refusal(401, "stale" if stale else "challenged", lines)
+        return RegisterRefused(401, "stale" if stale else "challenged", lines)
 
     # -- where they are ---------------------------------------------------------------------------
 
@@ -176,20 +176,20 @@ class Registrar:
         entries = headers.entries(message, b"contact")
         only = entries == [b"*"]
         if only and _header_seconds(message) != 0:
-            raise Refusal(400, "malformed")  # RFC 3261 10.3 step 6
+            raise RegisterRefused(400, "malformed")  # RFC 3261 10.3 step 6
         path = b", ".join(headers.entries(message, b"path")).decode("latin-1") or None
         if path is not None and not trusted:
-            raise Refusal(403, "misplaced")
+            raise RegisterRefused(403, "misplaced")
         asked = [] if only else [self._change(message, one, path, now) for one in entries]
         for contact in asked:
             if contact.expires and not self._is_a_phones(contact, trusted):
-                raise Refusal(403, "misplaced")
+                raise RegisterRefused(403, "misplaced")
         try:
             found = await self._bindings.bind(
                 number, asked, now=now, most=MOST_CONTACTS, only=only
             )
         except TooMany:
-            raise Refusal(403, "too_many") from None
+            raise RegisterRefused(403, "too_many") from None
         contacts, _ = read_contacts(found)
         if path is None and len(headers.entries(message, b"via")) == 1:  # by itself, by no proxy
             expiries = [0.0] if only else [contact.expires for contact in asked]
@@ -236,7 +236,7 @@ class Registrar:
             expires_s = _header_seconds(message)
         limits = self._worker.config.sip
         if expires_s and expires_s < limits.register_min_s:
-            raise Refusal(423, "too_brief", f"Min-Expires: {limits.register_min_s}")
+            raise RegisterRefused(423, "too_brief", f"Min-Expires: {limits.register_min_s}")
         expires = now + min(expires_s, limits.register_max_s) if expires_s else 0.0
         try:
             q = given.get(b"q", b"")
@@ -247,7 +247,7 @@ class Registrar:
             contact = Contact(uri, path, expires, preference, instance, flow)
             return read_contact(member_of(contact), expires)  # else it is not written
         except (DocumentError, ValueError):
-            raise Refusal(400, "malformed") from None
+            raise RegisterRefused(400, "malformed") from None
 
 
 def _header_seconds(message: Message) -> int:

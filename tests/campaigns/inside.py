@@ -21,11 +21,11 @@ from typing import Any
 
 from sip import layer as layer_module
 from sip.address import Address
+from sip.admission_policy import Rejection
+from sip.connection_limits import PeerKind
 from sip.endpoint import Endpoint
 from sip.flow import Flow
-from sip.gate import Refusal
 from sip.names import Place
-from sip.room import Standing
 from sip.settings import Settings
 from sip.streams import Connection, Kind
 from tests.campaigns import packet
@@ -200,7 +200,7 @@ class StreamTalker(Talker):
             loop.call_soon(pipe.close)
 
 
-class Gate:
+class AdmissionPolicy:
     """Lets nearly everybody in."""
 
     draining = False
@@ -208,8 +208,8 @@ class Gate:
     def __init__(self, chance: Random) -> None:
         self._chance = chance
 
-    def ask(self, source: bytes, target: bytes) -> Refusal | None:
-        return Refusal("overload", 503, 2) if self._chance.random() < 0.02 else None
+    def ask(self, source: bytes, target: bytes) -> Rejection | None:
+        return Rejection("overload", 503, 2) if self._chance.random() < 0.02 else None
 
     def waited(self, seconds: float) -> None:
         """No matter."""
@@ -244,7 +244,7 @@ class Inside:
                 nameservers=(("127.0.0.1", 1),), connections=60,
             ),
             on_invite=self.board.on_invite,
-            gate=Gate(self.chance),
+            policy=AdmissionPolicy(self.chance),
             on_rejected=self._on_rejected,
             on_register=self.board.on_register,
             on_race=lambda what: None,
@@ -294,12 +294,12 @@ class Inside:
         """A connection from a talker."""
         streams = self.endpoint.streams
         port = 20_000 + self.chance.randrange(40_000)
-        place = streams.room.take("127.0.0.1", Standing.PEER)
+        place = streams.room.take("127.0.0.1", PeerKind.PEER)
         pipe = Pipe(self.loop, talker, port)
         if isinstance(place, str):
             pipe.closed = True
             return pipe
-        made = Connection(streams, self.kind, ("127.0.0.1", port), "", Standing.PEER, place)
+        made = Connection(streams, self.kind, ("127.0.0.1", port), "", PeerKind.PEER, place)
         pipe.protocol = made
         made.connection_made(pipe)  # type: ignore[arg-type]
         return pipe

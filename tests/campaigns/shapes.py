@@ -18,7 +18,7 @@ from engine.registration import digest
 from engine.telemetry.privacy import cleaner
 from rules.contact import read_contact
 from rules.model import DocumentError
-from sip import bodies, crossing, grammar, headers, privacy, replaces, session
+from sip import bodies, crossing, grammar, headers, privacy, replaces, session_expires
 from sip.framing import Frames
 from sip.message import Message
 from sip.names import place_of
@@ -132,7 +132,7 @@ def read_whole(raw: bytes) -> None:
     headers.diversions(message)
     headers.rseq(message)
     headers.rack(message)
-    session.seconds_of(message)
+    session_expires.seconds_of(message)
     message.record_routes  # noqa: B018
     message.identity  # noqa: B018
 

@@ -136,7 +136,7 @@ class Play:
         self.stage, self.crew, self.seed = stage, stage.engine, seed
         self.random = random.Random(seed)
         self.model = Model()
-        self.story: list[str] = []
+        self.facts: list[str] = []
         self.begun = len(stage.records())
 
     async def run(self, steps: int) -> None:
@@ -152,7 +152,7 @@ class Play:
                 await self._hang_up(call)
             await self.check_records()
         except Exception as error:
-            told = "\n".join(self.story)
+            told = "\n".join(self.facts)
             raise AssertionError(f"seed {self.seed}: {error!r}; after\n{told}") from error
 
     # -- steps ------------------------------------------------------------------------------------
@@ -410,7 +410,7 @@ class Play:
         return self.model.colleagues[fleet].number
 
     def _tell(self, what: str) -> None:
-        self.story.append(what)
+        self.facts.append(what)
 
 
 def _seen_by(side: Call) -> str:

@@ -38,18 +38,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from engine import live as live_calls
+from engine import live_calls
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
 from engine.calls import Calls
 from engine.config import Limits
 from engine.forwards import Forwards
-from engine.live import LiveCalls
-from engine.outcome import Outcome, Over
+from engine.live_calls import LiveCalls
 from engine.processes.journal import Journal
-from engine.records import cdr
-from engine.records.batch import mark_of
-from engine.records.cdr import Recorder
+from engine.records import recorder
 from engine.records.record import CallRecord, read_entry
-from engine.story import Story
+from engine.records.recorder import Recorder
+from engine.records.usage_and_stream import mark_of
 from engine.telemetry.metrics import Metrics
 from rules.decide import ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Billing
@@ -87,11 +87,11 @@ LOOK_S = 0.05
 
 
 @dataclass
-class Standing:
+class ActiveCall:
     """What the model knows of a call in progress."""
 
     worker: int
-    story: Story
+    facts: CallFacts
     line: str | None  # where it counts
     forwarded: str | None = None  # the line on whose forwards it counts
     carried: bool = False  # by what another call was let through for
@@ -101,7 +101,7 @@ class Standing:
 class Truth:
     """The model: what each key must say in the end."""
 
-    standing: dict[str, Standing] = field(default_factory=dict)
+    standing: dict[str, ActiveCall] = field(default_factory=dict)
     ended: dict[str, CallRecord] = field(default_factory=dict)
     crashed: dict[str, tuple[float, float]] = field(default_factory=dict)  # answered, crash
     forward: dict[str, str] = field(
@@ -185,17 +185,17 @@ F = TypeVar("F", bound=Callable[..., None])
 
 
 def told(step: F) -> F:
-    """Keep the story, and the first one that goes wrong: played again it may go well, because what
+    """Keep the facts, and the first one that goes wrong: played again it may go well, because what
     meets at one instant is not in our hands."""
 
     @functools.wraps(step)
     def play(machine: Machine, **given: Any) -> None:
-        machine.story.append(f"{step.__name__}({given or ''})")
+        machine.facts.append(f"{step.__name__}({given or ''})")
         try:
             step(machine, **given)
         except Exception as error:
             if not Machine.failure:
-                Machine.failure = f"{error!r}\nafter:\n  " + "\n  ".join(machine.story)
+                Machine.failure = f"{error!r}\nafter:\n  " + "\n  ".join(machine.facts)
             raise
 
     return play  # type: ignore[return-value]
@@ -207,7 +207,7 @@ class Machine(RuleBasedStateMachine):
     pair: ClassVar[RedisPair]
     runs: ClassVar[int] = 0
     counts: ClassVar[Counter[str]] = Counter()
-    failure: ClassVar[str] = ""  # the first story that went wrong
+    failure: ClassVar[str] = ""  # the first facts that went wrong
 
     @initialize()
     def begin(self) -> None:
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.story: list[str] = []
+        self.facts: list[str] = []
 
     def teardown(self) -> None:
         if not hasattr(self, "workers"):
@@ -311,13 +311,13 @@ class Machine(RuleBasedStateMachine):
         id_ = forwarded[pick % len(forwarded)]
         call = self.truth.standing[id_]
         worker = self.workers[call.worker]
-        story = self._story(worker, call.story.called)
-        story.pay([replace(f, condition="none", seconds=0) for f in call.story.forwards])
+        facts = self._facts(worker, call.facts.called)
+        facts.pay([replace(f, condition="none", seconds=0) for f in call.facts.forwards])
         assert call.forwarded is not None
         worker.forwards.carry(call.forwarded)
-        story.talks()
-        self.truth.standing[story.id] = Standing(
-            worker.index, story, None, call.forwarded, carried=True
+        facts.talks()
+        self.truth.standing[facts.id] = ActiveCall(
+            worker.index, facts, None, call.forwarded, carried=True
         )
         self._do(self._end(id_, seconds))
 
@@ -358,7 +358,7 @@ class Machine(RuleBasedStateMachine):
         for id_, call in list(self.truth.standing.items()):
             if call.worker == index:
                 del self.truth.standing[id_]
-                self.truth.crashed[id_] = call.story.answered or 0.0, time.time()
+                self.truth.crashed[id_] = call.facts.answered or 0.0, time.time()
         # What a worker's loop does every 250 ms: facts that were told are in the journal.
         worker.journal.beat()
         self._do(worker.journal.flush())
@@ -507,22 +507,22 @@ class Machine(RuleBasedStateMachine):
         known = entry.line is not None and fleet.fleet is not None
         return known and target == wanted and fleet.suspended == self.truth.suspended
 
-    def _story(self, worker: Worker, number: str) -> Story:
+    def _facts(self, worker: Worker, number: str) -> CallFacts:
         worker.serial += 1
-        story = Story(
+        facts = CallFacts(
             f"{worker.epoch}-{worker.serial}", "c@peer", CALLER, number, worker.journal.changed
         )
-        worker.journal.begin(story)
-        return story
+        worker.journal.begin(facts)
+        return facts
 
     async def _call(self, worker: Worker, number: str) -> None:
         self.counts["calls"] += 1
-        story = self._story(worker, number)
+        facts = self._facts(worker, number)
         try:
             entry = await worker.store.look_up(number)
         except Unavailable:  # a worker that started while Redis was away knows nothing yet
             assert self.disturbed
-            self._over(worker, story, Over(Outcome.FAILED, 503, "rules_unavailable"))
+            self._over(worker, facts, Over(Outcome.FAILED, 503, "rules_unavailable"))
             return
         fleet = worker.fleets.find("acme") or await worker.fleets.load("acme")
         assert entry.line is not None
@@ -534,24 +534,24 @@ class Machine(RuleBasedStateMachine):
         decision = decide(line, situation, {})
         self._check_decision(number, decision)
         if isinstance(decision, ForwardTo) and not worker.forwards.begin(number, LIMITS):
-            full = await worker.forwards.ask(number, story.id, LIMITS)
+            full = await worker.forwards.ask(number, facts.id, LIMITS)
             if full is not None:
                 decision = decide(line, at_limit(situation, full), {})
         if isinstance(decision, Reject):
-            self._over(worker, story, Over(Outcome.REJECTED, 403, decision.why))
+            self._over(worker, facts, Over(Outcome.REJECTED, 403, decision.why))
             return
         counts_on = forwarded = None
         if isinstance(decision, Ring):
-            if not await self._admitted(worker, story.id, number):
-                self._over(worker, story, Over(Outcome.BUSY, 486, "busy"))
+            if not await self._admitted(worker, facts.id, number):
+                self._over(worker, facts, Over(Outcome.BUSY, 486, "busy"))
                 return
             counts_on = number
         else:
             assert isinstance(decision, ForwardTo)
-            story.forwarded(line, decision)
+            facts.forwarded(line, decision)
             forwarded = number
-        story.talks()
-        self.truth.standing[story.id] = Standing(worker.index, story, counts_on, forwarded)
+        facts.talks()
+        self.truth.standing[facts.id] = ActiveCall(worker.index, facts, counts_on, forwarded)
 
     def _check_decision(self, line: str, decision: Any) -> None:
         """By the rules that were last written: they are in force before anything else happens."""
@@ -576,21 +576,21 @@ class Machine(RuleBasedStateMachine):
     async def _end(self, id_: str, seconds: int) -> None:
         """The call ends after so many seconds of conversation."""
         call = self.truth.standing.pop(id_)
-        worker, story = self.workers[call.worker], call.story
-        assert story.answered is not None
-        story.received -= seconds
-        story.answered -= seconds
+        worker, facts = self.workers[call.worker], call.facts
+        assert facts.answered is not None
+        facts.received -= seconds
+        facts.answered -= seconds
         if call.line is not None:
             worker.live.leave(call.line, id_)
         if call.forwarded is not None:
             worker.forwards.end(call.forwarded, id_)
-        self._over(worker, story, Over(Outcome.ANSWERED, 200, "bye"))
+        self._over(worker, facts, Over(Outcome.ANSWERED, 200, "bye"))
 
-    def _over(self, worker: Worker, story: Story, over: Over) -> None:
-        record = story.record(over)
-        worker.journal.over(story, record)
+    def _over(self, worker: Worker, facts: CallFacts, over: Over) -> None:
+        record = facts.record(over)
+        worker.journal.over(facts, record)
         worker.recorder.add(record)
-        self.truth.ended[story.id] = record
+        self.truth.ended[facts.id] = record
 
     # -- the comparison -------------------------------------------------------------------------
 
@@ -686,7 +686,7 @@ def _sum(client: Any, pattern: str) -> Counter[str]:
 
 def run(examples: int, steps: int, seed: int | None = None) -> str:
     """Play `examples` runs of `steps` steps each; a `seed` of None takes always the same ones.
-    What was played, in one line. Raises AssertionError with the shortest story that goes wrong."""
+    What was played, in one line. Raises AssertionError with the shortest facts that goes wrong."""
     Machine.counts.clear()
     Machine.failure = ""
     machine = type("Story", (Machine,), {})
@@ -697,8 +697,8 @@ def run(examples: int, steps: int, seed: int | None = None) -> str:
     begun = time.monotonic()
     # Times of the parts that a run would spend waiting.
     short = {
-        (cdr, "_LOOK_S"): LOOK_S,
-        (cdr, "_RETRY_S"): (0.01, 0.05),
+        (recorder, "_LOOK_S"): LOOK_S,
+        (recorder, "_RETRY_S"): (0.01, 0.05),
         (live_calls, "_RETRY_S"): 0.05,
     }
     before = {place: getattr(*place) for place in short}

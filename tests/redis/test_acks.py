@@ -15,9 +15,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
-from engine.changes import acks, presence
+from engine.changes import acks, worker_registry
 from engine.changes.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
-from engine.changes.presence import Presence
+from engine.changes.worker_registry import WorkerHeartbeat
 from rules.numbers import Numbering
 from store.lines import PROBE_PREFIX, Store
 from tests.redis.servers import RedisServer, running_server
@@ -40,7 +40,7 @@ def told(index: int, started: float = 1.0, id_: str = "") -> LiveWorker:
 
 
 @asynccontextmanager
-async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, Presence]]:
+async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, WorkerHeartbeat]]:
     """A worker's store and presence, as the engine puts them together."""
     client = server.connect()
     store = Store(
@@ -51,7 +51,7 @@ async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, Presence
         timezone="Europe/Paris",
         canary=f"test-{index}",
     )
-    here = Presence(client, told(index))
+    here = WorkerHeartbeat(client, told(index))
     store.on_probe = here.on_probe
     try:
         await store.start()
@@ -92,7 +92,7 @@ async def test_every_worker_that_has_acknowledged_answers_by_the_new_rules(
 async def test_an_error_of_ours_ends_no_sign_of_life(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "RENEW_S", 0.05)
+    monkeypatch.setattr(worker_registry, "RENEW_S", 0.05)
     reported: list[dict[str, Any]] = []
     counts: list[int] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
@@ -168,8 +168,8 @@ async def test_a_worker_that_was_killed_is_forgotten_when_its_successor_is_there
 async def test_the_sign_of_life_ends_with_the_worker(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "LIFE_S", 1)
-    monkeypatch.setattr(presence, "RENEW_S", 0.2)
+    monkeypatch.setattr(worker_registry, "LIFE_S", 1)
+    monkeypatch.setattr(worker_registry, "RENEW_S", 0.2)
     client = server.connect()
     async with worker(server, 0) as (_, here):
         await asyncio.sleep(1.3)
@@ -227,11 +227,11 @@ async def test_a_goodbye_ends_wherever_the_sign_of_life_is(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """redis-py loses a cancellation at one step of sending: it is met here at every step."""
-    monkeypatch.setattr(presence, "RENEW_S", 0)
+    monkeypatch.setattr(worker_registry, "RENEW_S", 0)
     client = redis.asyncio.Redis(unix_socket_path=str(server.socket), socket_timeout=2.0)
     try:
         for steps in range(40):
-            here = Presence(client, told(0))
+            here = WorkerHeartbeat(client, told(0))
             await here.start()
             for _ in range(steps):
                 await asyncio.sleep(0)

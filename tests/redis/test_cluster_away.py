@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from engine.changes.acks import ACK_PREFIX, WORKER_PREFIX, LiveWorker
-from engine.changes.presence import Presence
+from engine.changes.worker_registry import WorkerHeartbeat
 from engine.records.record import STREAM, ForwardRecord
 from engine.transfers import LIFE_S, Owed, Transfers, _decode, _Transfer
 from manager.calls import Calls
@@ -56,19 +56,20 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
     def trouble(where: str, error: BaseException) -> None:
         troubles.append((where, error))
 
-    worker: Any = SimpleNamespace(redis=client, refusals=SimpleNamespace(redis=trouble))
+    worker: Any = SimpleNamespace(redis=client, rejections=SimpleNamespace(redis=trouble))
     transfers, fleets = Transfers(worker), Fleets(client, timezone="UTC")
-    presence = Presence(client, LiveWorker("w0", "host", 0, 7, 1.0, (), "127.0.0.1:9100", "1"))
-    presence.on_error = partial(trouble, "presence")
+    this = LiveWorker("w0", "host", 0, 7, 1.0, (), "127.0.0.1:9100", "1")
+    heartbeat = WorkerHeartbeat(client, this)
+    heartbeat.on_error = partial(trouble, "presence")
     owed = Owed([ForwardRecord(LINE, "busy", "number", LINE, "fleet", 0, "acme")], LINE)
     key = f"{TRANSFER_PREFIX}a:b"
     try:
         await fleets.start()
-        await presence.start()
+        await heartbeat.start()
         assert (await fleets.load("acme")).fleet is None
         async with away(cluster):
             fleets.changed("acme")
-            presence.on_probe(PROBE_PREFIX + "lost")
+            heartbeat.on_probe(PROBE_PREFIX + "lost")
             await transfers._tell(key, owed)
             transfer = _Transfer(time.monotonic() + LIFE_S)
             transfers._gone[key] = transfer
@@ -84,12 +85,12 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
             fleets.changed("acme")
             await until(lambda: (fleets.find("acme") or NOTHING).suspended, 20)
             await until(lambda: other.exists(WORKER_PREFIX + "w0"), 20)
-            presence.on_probe(PROBE_PREFIX + "heard")
+            heartbeat.on_probe(PROBE_PREFIX + "heard")
             await until(lambda: other.hexists(ACK_PREFIX + "heard", "w0"), 20)
             await transfers._tell(key, owed)
             assert _decode(other.get(key)) == owed
     finally:
-        await presence.close()
+        await heartbeat.close()
         await fleets.close()
         await client.aclose()
 

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from engine.records.cdr import CallRecord, ForwardRecord, Recorder
-from engine.records.meter import Meter
+from engine.records.recorder import CallRecord, ForwardRecord, Recorder
+from engine.records.spending_caps import SpendingCaps
 from rules.active_calls import Note, encode_note, notes_of, out_of_plan_of
 from rules.billing import month_of
 from rules.fleet import Fleet
@@ -24,7 +24,7 @@ from store.fleets import Fleets, FleetState, read_notes
 from store.lines import Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
-from tests.redis.test_cdr import call as a_record
+from tests.redis.test_recorder import call as a_record
 
 LINE, OTHER = "+33972101001", "+33972101002"
 
@@ -204,7 +204,7 @@ class Worker:
         self.now = time.time()
         self.plan_left_s: dict[str, float] = {}
         self.stopped: list[str] = []
-        self.meter = Meter(
+        self.spending_caps = SpendingCaps(
             self.redis, known, self.plan_left_s.get, timezone="UTC",
             clock=lambda: self.now, steady=lambda: self.now,
         )  # fmt: skip
@@ -212,10 +212,10 @@ class Worker:
 
     def begin(self, call_id: str, billing: str = "out_of_plan", line: str = LINE) -> None:
         stop = lambda: self.stopped.append(call_id)  # noqa: E731
-        self.meter.begin(call_id, forward(billing, line), 0.0, stop)
+        self.spending_caps.begin(call_id, forward(billing, line), 0.0, stop)
 
     async def end(self, call_id: str, seconds: int) -> None:
-        self.meter.end(call_id)
+        self.spending_caps.end(call_id)
         record: CallRecord = a_record(0, answered=self.now - seconds, seconds=seconds)
         record.id = call_id
         record.forwards = [forward("out_of_plan")]
@@ -244,7 +244,7 @@ async def step(seconds: float, *made: Worker) -> None:
     for worker in made:
         worker.now += seconds
     for worker in made:
-        await worker.meter.tick()
+        await worker.spending_caps.tick()
 
 
 async def test_the_cap_is_reached_by_all_standing_calls_together(
@@ -257,7 +257,7 @@ async def test_the_cap_is_reached_by_all_standing_calls_together(
         for _ in range(4):
             await step(11, a, b)
             for worker in (a, b):  # the notes are those of this second
-                await worker.meter.tick()
+                await worker.spending_caps.tick()
         assert not a.stopped
         assert not b.stopped
         await step(6, a, b)
@@ -294,12 +294,12 @@ async def test_a_worker_without_calls_of_a_fleet_knows_of_the_others_before_it_d
     """Within a second of each note; and of a call that is settled, once."""
     put(server, cap_seconds=100)
     async with workers(server, tmp_path) as (a, b):
-        a.meter._plan_left_s = {OTHER: 1000.0}.get
+        a.spending_caps._plan_left_s = {OTHER: 1000.0}.get
         answered = a.now = time.time() - 30
         a.begin("0-a-1")
         a.begin("0-a-2", "deducted", OTHER)
         a.now = time.time()
-        await a.meter.tick()
+        await a.spending_caps.tick()
         written = time.monotonic()
         await until(lambda: state(b.known).using.out_of_plan == 1)
         assert time.monotonic() - written < 1.0
@@ -311,10 +311,10 @@ async def test_a_worker_without_calls_of_a_fleet_knows_of_the_others_before_it_d
         assert state(b.known).cap_left_s(at + 3) == pytest.approx(left - 3)
         # Nobody has spoken for it for the life of a note: it counts no further.
         assert state(b.known).cap_left_s(at + 60) == pytest.approx(left - 5)
-        assert b.meter.less_standing(OTHER, state(b.known), 100.0, at) == pytest.approx(
+        assert b.spending_caps.less_standing(OTHER, state(b.known), 100.0, at) == pytest.approx(
             100 - (at - answered)
         )
-        assert b.meter.less_standing(LINE, state(b.known), 100.0, at) == 100.0
+        assert b.spending_caps.less_standing(LINE, state(b.known), 100.0, at) == 100.0
         await a.end("0-a-1", 30)
         await until(lambda: state(b.known).using.out_of_plan == 0)
         assert state(b.known).cap_left_s(time.time()) == 70
@@ -340,17 +340,18 @@ async def test_a_planned_call_is_ended_only_beyond_its_plan(
     put(server, cap_seconds=10)
     async with workers(server, tmp_path) as (a, b):
         a.plan_left_s = b.plan_left_s = {}
-        a.meter._plan_left_s = b.meter._plan_left_s = {LINE: 30.0, OTHER: 1000.0}.get
+        left_s = {LINE: 30.0, OTHER: 1000.0}
+        a.spending_caps._plan_left_s = b.spending_caps._plan_left_s = left_s.get
         a.begin("0-a-1", "deducted")
         b.begin("1-b-1", "deducted")
         b.begin("1-b-2", "deducted", OTHER)
         a.now += 10
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
+        assert a.spending_caps.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
         a.now -= 10
         for _ in range(3):
             await step(5, a, b)
             for worker in (a, b):
-                await worker.meter.tick()
+                await worker.spending_caps.tick()
         assert not a.stopped
         assert not b.stopped
         for _ in range(8):
@@ -367,10 +368,10 @@ async def test_a_call_that_is_paid_for_anew_counts_once(
         for billing in ("deducted", "deducted", "out_of_plan", "deducted"):
             a.begin("0-a-1", billing)
         a.now += 10
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
-        a.meter.end("0-a-1")
-        assert len(a.meter) == 0
-        assert a.meter.less_standing(LINE, FleetState(), 30.0, a.now) == 30.0
+        assert a.spending_caps.less_standing(LINE, FleetState(), 30.0, a.now) == 20.0
+        a.spending_caps.end("0-a-1")
+        assert len(a.spending_caps) == 0
+        assert a.spending_caps.less_standing(LINE, FleetState(), 30.0, a.now) == 30.0
 
 
 async def test_redis_away_ends_no_call(server: RedisServer, tmp_path: Path) -> None:
@@ -381,5 +382,5 @@ async def test_redis_away_ends_no_call(server: RedisServer, tmp_path: Path) -> N
         for _ in range(3):
             await step(5, a)
         assert not a.stopped
-        a.meter.end("0-a-1")
-        assert len(a.meter) == 0
+        a.spending_caps.end("0-a-1")
+        assert len(a.spending_caps) == 0

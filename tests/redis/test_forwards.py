@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from engine.changes.acks import LiveWorker
-from engine.changes.presence import Presence
+from engine.changes.worker_registry import WorkerHeartbeat
 from engine.config import Limits
 from engine.forwards import LAST_HOUR, STANDING, Forwards
 from tests.redis.servers import RedisServer, running_server
@@ -59,7 +59,7 @@ async def test_a_limit_holds_over_four_workers(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, limit: int, which: str
 ) -> None:
     # What is shown is the atomic step; a busy machine may not turn it into local decisions.
-    monkeypatch.setattr("engine.live._TICKS", 2000)
+    monkeypatch.setattr("engine.live_calls._TICKS", 2000)
     limits = Limits(**{STANDING: 0, LAST_HOUR: 0, which: limit})
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(worker(server)) for _ in range(WORKERS)]
@@ -158,7 +158,7 @@ async def test_workers_are_counted_by_their_signs_of_life(server: RedisServer) -
     async def live(stack: AsyncExitStack, name: str) -> None:
         redis = server.connect()
         stack.push_async_callback(redis.aclose)
-        presence = Presence(redis, LiveWorker(name, "h", 0, 1, 0.0, (), "", "1"))
+        presence = WorkerHeartbeat(redis, LiveWorker(name, "h", 0, 1, 0.0, (), "", "1"))
         presence.on_workers = lambda count: told.__setitem__(name, count)
         await presence.start()
         stack.push_async_callback(presence.close)

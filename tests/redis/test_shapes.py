@@ -17,13 +17,13 @@ import redis
 from engine import config_values
 from engine.changes.acks import in_force
 from engine.changes.change import change_line
-from engine.changes.presence import Presence
+from engine.changes.worker_registry import WorkerHeartbeat
 from engine.commands.check import _check_redis
 from engine.commands.context import Failed
 from engine.config import Limits, load
 from engine.forwards import Forwards
-from engine.live import LiveCalls
-from engine.records.cdr import ForwardRecord, Recorder
+from engine.live_calls import LiveCalls
+from engine.records.recorder import ForwardRecord, Recorder
 from store.client import connect, connect_blocking
 from store.redis_errors import kind_of
 from store.url import read_url
@@ -40,7 +40,7 @@ from tests.redis.cluster import (
 )
 from tests.redis.stores import FRANCE, document, labelled, settled, store_on, until
 from tests.redis.test_acks import told
-from tests.redis.test_cdr import call as a_record
+from tests.redis.test_recorder import call as a_record
 
 __all__ = ["cluster", "cluster_servers", "sentinel"]
 
@@ -206,7 +206,7 @@ async def changes(url: str, other: redis.Redis) -> None:
         found["forwards"] = {"busy": {"on": True, "to": {"kind": "voicemail"}}}
 
     async with store_on(client) as store:
-        here = Presence(client, told(0))
+        here = WorkerHeartbeat(client, told(0))
         store.on_probe = here.on_probe
         await here.start()
         assert (await change_line(client, LINE, edit, FRANCE, who="x", how="phone")).written

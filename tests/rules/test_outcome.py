@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from rules.model import Condition
-from rules.outcome import TABLE, Failure, stops_all, target_failure, verdict
+from rules.ringing_outcome import TABLE, Failure, stops_all, target_failure, verdict
 
 BUSY, NO_ANSWER, UNREACHABLE = Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE
 

@@ -27,8 +27,9 @@ gc.set_debug(gc.DEBUG_SAVEALL)
 gc.unfreeze()
 collect()
 of_calls = (
-    "engine.attempt", "engine.branch", "engine.call", "engine.mailbox", "engine.outcome",
-    "engine.records.record", "engine.ringing", "engine.route", "engine.starcode", "engine.story",
+    "engine.attempt", "engine.branch", "engine.call", "engine.event_queue", "engine.call_outcome",
+    "engine.records.record", "engine.ringing", "engine.call_path", "engine.starcode",
+    "engine.call_facts",
     "sip.events", "sip.farewell", "sip.reliable", "sip.bye", "sip.dialog",
     "sip.exchange", "sip.incoming", "sip.message", "sip.outgoing",
     "sip.transaction",

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sip.admission_policy import Rejection
 from sip.endpoint import Endpoint
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.flow import Flow
-from sip.gate import Refusal
 from sip.message import Message
 from sip.settings import Settings
 
@@ -56,16 +56,16 @@ class Line:
         return [message.method.decode() or str(message.status) for message in self.sent]
 
 
-class Gate:
+class AdmissionPolicy:
     """Lets everybody in, or nobody."""
 
     draining = False
 
     def __init__(self) -> None:
-        self.refusal: Refusal | None = None
+        self.rejection: Rejection | None = None
 
-    def ask(self, source: bytes, target: bytes) -> Refusal | None:
-        return self.refusal
+    def ask(self, source: bytes, target: bytes) -> Rejection | None:
+        return self.rejection
 
     def waited(self, seconds: float) -> None:
         pass
@@ -75,7 +75,7 @@ class House:
     """An endpoint that connects every caller to one phone, and what became of it."""
 
     def __init__(self) -> None:
-        self.gate = Gate()
+        self.policy = AdmissionPolicy()
         self.rejected: list[str] = []
         self.races: list[str] = []
         self.errors: list[BaseException] = []
@@ -93,7 +93,7 @@ class House:
                 nameservers=(),
             ),
             on_invite=self._on_invite,
-            gate=self.gate,
+            policy=self.policy,
             on_rejected=lambda reason, text, source: self.rejected.append(f"{reason}: {text()}"),
             on_register=None,
             on_race=self.races.append,

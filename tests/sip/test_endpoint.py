@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sip.gate import Refusal
+from sip.admission_policy import Rejection
 from tests.sip.house import CALLER, OTHER, PHONE, SDP, House, answer, house, request
 
 
@@ -332,10 +332,10 @@ async def test_an_invite_that_came_by_two_ways_is_a_loop() -> None:
 
 async def test_refused_once_refused_for_good() -> None:
     with house() as home:
-        home.gate.refusal = Refusal("overload", 503, 7)
+        home.policy.rejection = Rejection("overload", 503, 7)
         invite = request("INVITE")
         home.feed(invite, CALLER)
-        home.gate.refusal = None
+        home.policy.rejection = None
         home.feed(invite, CALLER)
         caller = home.line(CALLER)
         assert caller.heard() == ["503", "503"]
@@ -351,7 +351,7 @@ async def test_an_exception_ends_nothing_and_is_answered_500_once() -> None:
     def stumble(leg: object) -> None:
         raise RuntimeError("oops")
 
-    home.endpoint.layer.door._on_invite = stumble  # type: ignore[union-attr]
+    home.endpoint.layer.new_requests._on_invite = stumble  # type: ignore[union-attr]
     invite = request("INVITE")
     home.feed(invite, CALLER)
     assert home.line(CALLER).heard() == ["500"]

@@ -10,7 +10,7 @@ import pytest
 
 from engine.admission import FLOOR, KEPT, RETRY_MAX_S, WINDOW_S, Admission
 from engine.config import Limits
-from sip.gate import Refusal
+from sip.admission_policy import Rejection
 
 NONE = Limits(calls=0)
 ALICE, BOB = b"10.0.0.1", b"10.0.0.2"
@@ -34,7 +34,7 @@ def uri(line: int = 1) -> bytes:
     return b"sip:+3397210%04d@127.0.0.1" % line
 
 
-def gate(**limits: float) -> tuple[Admission, Clock]:
+def policy(**limits: float) -> tuple[Admission, Clock]:
     clock = Clock()
     return Admission(replace(NONE, **limits), clock, number_of), clock  # type: ignore[arg-type]
 
@@ -44,24 +44,24 @@ def came_in(gate_: Admission, attempts: int, source: bytes = ALICE, line: int = 
 
 
 def test_without_limits_everybody_comes_in() -> None:
-    admission, _ = gate()
+    admission, _ = policy()
     assert came_in(admission, 10_000) == 10_000
 
 
 def test_the_engine_takes_so_many_calls_at_once() -> None:
-    admission, _ = gate(calls=2)
+    admission, _ = policy(calls=2)
     for _ in range(2):
         assert admission.ask(ALICE, uri()) is None
         admission.began("10.0.0.1", "+33972100001")
-    refusal = admission.ask(ALICE, uri())
-    assert refusal is not None
-    assert (refusal.reason, refusal.code) == ("overload", 503)
+    rejection = admission.ask(ALICE, uri())
+    assert rejection is not None
+    assert (rejection.reason, rejection.code) == ("overload", 503)
     admission.ended("10.0.0.1", "+33972100001")
     assert admission.ask(ALICE, uri()) is None
 
 
 def test_new_calls_a_second_are_a_bucket_one_second_deep() -> None:
-    admission, clock = gate(calls_per_second=10)
+    admission, clock = policy(calls_per_second=10)
     assert came_in(admission, 50) == 10
     clock.now += 0.5
     assert came_in(admission, 50) == 5
@@ -70,16 +70,16 @@ def test_new_calls_a_second_are_a_bucket_one_second_deep() -> None:
 
 
 def test_a_peer_above_its_limit_leaves_the_others_alone() -> None:
-    admission, _ = gate(peer_calls_per_second=5)
+    admission, _ = policy(peer_calls_per_second=5)
     assert came_in(admission, 20, ALICE) == 5
-    refusal = admission.ask(ALICE, uri())
-    assert refusal is not None
-    assert (refusal.reason, refusal.code) == ("peer_limit", 503)
+    rejection = admission.ask(ALICE, uri())
+    assert rejection is not None
+    assert (rejection.reason, rejection.code) == ("peer_limit", 503)
     assert came_in(admission, 20, BOB) == 5
 
 
 def test_a_peer_holds_so_many_calls_at_once() -> None:
-    admission, _ = gate(peer_calls=3)
+    admission, _ = policy(peer_calls=3)
     for _ in range(3):
         admission.began("10.0.0.1", "+33972100001")
     assert came_in(admission, 1, ALICE) == 0
@@ -89,16 +89,16 @@ def test_a_peer_holds_so_many_calls_at_once() -> None:
 
 
 def test_a_line_above_its_limit_says_480_and_leaves_the_others_alone() -> None:
-    admission, _ = gate(line_calls_per_second=2)
+    admission, _ = policy(line_calls_per_second=2)
     assert came_in(admission, 9, line=1) == 2
-    refusal = admission.ask(ALICE, uri(1))
-    assert refusal is not None
-    assert (refusal.reason, refusal.code) == ("line_limit", 480)
+    rejection = admission.ask(ALICE, uri(1))
+    assert rejection is not None
+    assert (rejection.reason, rejection.code) == ("line_limit", 480)
     assert came_in(admission, 9, line=2) == 2
 
 
 def test_who_is_refused_by_one_limit_uses_up_no_other() -> None:
-    admission, clock = gate(calls_per_second=10, peer_calls_per_second=2)
+    admission, clock = policy(calls_per_second=10, peer_calls_per_second=2)
     assert came_in(admission, 100, ALICE) == 2
     assert came_in(admission, 2, BOB) == 2
     clock.now += 0.01
@@ -106,18 +106,18 @@ def test_who_is_refused_by_one_limit_uses_up_no_other() -> None:
 
 
 def test_a_target_without_number_is_not_counted_on_a_line() -> None:
-    admission, _ = gate(line_calls_per_second=1)
+    admission, _ = policy(line_calls_per_second=1)
     assert [admission.ask(ALICE, b"sip:127.0.0.1") for _ in range(3)] == [None] * 3
 
 
 def retry(admission: Admission) -> int:
-    refusal = admission.ask(ALICE, uri())
-    assert isinstance(refusal, Refusal)
-    return refusal.retry_after_s
+    rejection = admission.ask(ALICE, uri())
+    assert isinstance(rejection, Rejection)
+    return rejection.retry_after_s
 
 
 def test_retry_after_is_the_queue_over_the_rate_at_which_calls_end() -> None:
-    admission, clock = gate(calls=100)
+    admission, clock = policy(calls=100)
     for _ in range(100):
         admission.began("10.0.0.1", "+33972100001")
     for _ in range(1000):  # 20 calls a second end, and others take their place
@@ -136,34 +136,34 @@ def test_retry_after_is_the_queue_over_the_rate_at_which_calls_end() -> None:
 
 
 def test_retry_after_of_a_rate_limit_is_by_that_rate() -> None:
-    admission, _ = gate(calls_per_second=10)
+    admission, _ = policy(calls_per_second=10)
     assert came_in(admission, 10) == 10
     assert [retry(admission) for _ in range(40)] == sorted([1, 2, 3, 4] * 10)
 
 
 def test_retry_after_is_bounded_when_no_call_ends() -> None:
-    admission, _ = gate(calls=1)
+    admission, _ = policy(calls=1)
     admission.began("10.0.0.1", "+33972100001")
     assert {retry(admission) for _ in range(1000)} == {RETRY_MAX_S}
 
 
 def test_a_draining_engine_says_when_it_will_be_done() -> None:
-    admission, clock = gate()
+    admission, clock = policy()
     for _ in range(300):
         admission.began("10.0.0.1", "+33972100001")
     for _ in range(200):
         clock.now += 0.1
         admission.ended("10.0.0.1", "+33972100001")
     admission.draining = True
-    refusal = admission.ask(ALICE, uri())
-    assert refusal is not None
-    assert (refusal.reason, refusal.code) == ("draining", 503)
-    assert refusal.retry_after_s == pytest.approx(100 / 10, abs=3)
+    rejection = admission.ask(ALICE, uri())
+    assert rejection is not None
+    assert (rejection.reason, rejection.code) == ("draining", 503)
+    assert rejection.retry_after_s == pytest.approx(100 / 10, abs=3)
 
 
 @pytest.mark.parametrize("limit", ["peer_calls_per_second", "peer_calls"])
 def test_peers_that_are_quiet_are_forgotten(limit: str) -> None:
-    admission, clock = gate(**{limit: 5})
+    admission, clock = policy(**{limit: 5})
     for host in range(3 * KEPT):
         clock.now += 1
         assert admission.ask(b"10.1.%d.%d" % divmod(host, 256), uri()) is None
@@ -171,7 +171,7 @@ def test_peers_that_are_quiet_are_forgotten(limit: str) -> None:
 
 
 def test_limits_change_while_calls_stand() -> None:
-    admission, _ = gate(calls=1)
+    admission, _ = policy(calls=1)
     admission.began("10.0.0.1", "+33972100001")
     assert came_in(admission, 1) == 0
     admission.limit(replace(NONE, calls=2))
@@ -207,21 +207,21 @@ def load(
 def test_above_its_capacity_the_engine_does_what_it_can_and_nobody_waits_long(
     times: float,
 ) -> None:
-    admission, clock = gate(wait_s=0.1)
+    admission, clock = policy(wait_s=0.1)
     came, longest = load(admission, clock, 200 * times, 200, 60)
     assert came == pytest.approx(200, rel=0.07)
     assert longest < 0.3
 
 
 def test_below_its_capacity_nobody_is_refused() -> None:
-    admission, clock = gate(wait_s=0.1)
+    admission, clock = policy(wait_s=0.1)
     came, _ = load(admission, clock, 190, 200, 20)
     assert came == pytest.approx(190, rel=0.01)
     assert admission.shedding.per_second == math.inf
 
 
 def test_when_the_rush_is_over_the_gate_opens_again() -> None:
-    admission, clock = gate(wait_s=0.1)
+    admission, clock = policy(wait_s=0.1)
     load(admission, clock, 1000, 200, 20)
     assert admission.shedding.per_second < 300
     load(admission, clock, 100, 200, 20)
@@ -229,7 +229,7 @@ def test_when_the_rush_is_over_the_gate_opens_again() -> None:
 
 
 def test_a_loop_that_is_late_for_whatever_reason_still_takes_some_calls() -> None:
-    admission, clock = gate(wait_s=0.1)
+    admission, clock = policy(wait_s=0.1)
     for _ in range(100):
         clock.now += WINDOW_S
         admission.waited(3.0)
@@ -240,7 +240,7 @@ def test_a_loop_that_is_late_for_whatever_reason_still_takes_some_calls() -> Non
 
 
 def test_one_short_wait_in_a_window_shows_that_it_was_only_a_burst() -> None:
-    admission, clock = gate(wait_s=0.1)
+    admission, clock = policy(wait_s=0.1)
     for _ in range(50):
         for waited in (2.0, 2.0, 0.001):
             clock.now += WINDOW_S / 3

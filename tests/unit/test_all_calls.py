@@ -17,14 +17,14 @@ class Standing:
     """A call that stands."""
 
     def __init__(self, number: int) -> None:
-        self.story = SimpleNamespace(id=f"c-{number}")
+        self.facts = SimpleNamespace(id=f"c-{number}")
         self.stopped: tuple[int, str] | None = None
 
     def stop(self, code: int, why: str) -> None:
         self.stopped = code, why
 
     def now(self) -> dict[str, Any]:
-        return {"id": self.story.id}
+        return {"id": self.facts.id}
 
 
 def calls_of(count: int) -> Calls:

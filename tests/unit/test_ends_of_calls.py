@@ -4,9 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
 
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
 from engine.calls import AT_ONCE, Calls
-from engine.outcome import Outcome, Over
-from engine.story import Story
 
 OVER = Over(Outcome.ANSWERED, 200, "bye")
 
@@ -28,8 +28,8 @@ def ending(count: int) -> tuple[Calls, Any]:
     worker: Any = MagicMock(loop=Loop(), spans=None)
     calls = Calls(worker, "0-1")
     for number in range(count):
-        story = Story(f"0-1-{number}", "id", "", "+33972100001")
-        calls.over(SimpleNamespace(story=story, source="127.0.0.1"), OVER)  # type: ignore[arg-type]
+        facts = CallFacts(f"0-1-{number}", "id", "", "+33972100001")
+        calls.over(SimpleNamespace(facts=facts, source="127.0.0.1"), OVER)  # type: ignore[arg-type]
     return calls, worker
 
 

@@ -9,33 +9,33 @@ from pathlib import Path
 
 import pytest
 
-from engine.outcome import Outcome, Over
+from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
 from engine.processes.journal import SLOT_BYTES, Journal, standing_in
 from engine.records.record import ForwardRecord
-from engine.story import Story
 
 BUSY_PROCESS = """
 import os, signal, sys, threading, time
 from pathlib import Path
 from engine.processes.journal import Journal
-from engine.outcome import Outcome, Over
-from engine.story import Story
+from engine.call_outcome import Outcome, Over
+from engine.call_facts import CallFacts
 from tests.unit.test_journal import forward
 
 journal = Journal(Path(sys.argv[1]), "0-busy")
 journal.open()
-stories = []
+calls = []
 for n in range(40):
-    stories.append(Story(f"0-busy-{n}", "x" * (60 * n), "+33612345678", "+33972101001"))
-    journal.begin(stories[-1])
+    calls.append(CallFacts(f"0-busy-{n}", "x" * (60 * n), "+33612345678", "+33972101001"))
+    journal.begin(calls[-1])
 for n in range(10):
-    journal.over(stories[n], stories[n].record(Over(Outcome.BUSY, 486, "phone")))
+    journal.over(calls[n], calls[n].record(Over(Outcome.BUSY, 486, "phone")))
 print("ready", flush=True)
 threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
 while True:
-    for story in stories[10:]:
-        story.forwards = [forward(time.time())] * (1 + len(story.forwards) % 30)
-        journal.begin(story)
+    for facts in calls[10:]:
+        facts.forwards = [forward(time.time())] * (1 + len(facts.forwards) % 30)
+        journal.begin(facts)
         journal.beat()
 """
 
@@ -81,12 +81,12 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
 def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-one")
     journal.open()
-    story = Story("0-one-1", "abc", "+33612345678", "+33972101001")
-    story.forwards.append(forward(story.received))
-    story.talks()
-    assert story.answered is not None
-    story.answered -= 100
-    journal.begin(story)
+    facts = CallFacts("0-one-1", "abc", "+33612345678", "+33972101001")
+    facts.forwards.append(forward(facts.received))
+    facts.talks()
+    assert facts.answered is not None
+    facts.answered -= 100
+    journal.begin(facts)
     journal.beat()
     journal.close()  # with a call in it: as good as killed
     after = Journal(tmp_path, "0-two")
@@ -100,7 +100,7 @@ def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path
 def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-one")
     journal.open()
-    journal.begin(Story("0-one-1", "abc", "+33612345678", "+33972101001", withheld=True))
+    journal.begin(CallFacts("0-one-1", "abc", "+33612345678", "+33972101001", withheld=True))
     journal.close()
     after = Journal(tmp_path, "0-two")
     after.open()
@@ -114,7 +114,7 @@ def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path:
 def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
     first, second = Journal(tmp_path, "0-a"), Journal(tmp_path, "1-b")
     first.open()
-    first.begin(Story("0-a-1", "abc", "", "+33972101001"))
+    first.begin(CallFacts("0-a-1", "abc", "", "+33972101001"))
     second.open()
     assert second.take_over() == []
     first.close()
@@ -125,14 +125,14 @@ def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
 async def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-a")
     journal.open()
-    story = Story("0-a-1", "abc", "", "+33972101001", journal.changed)
-    journal.begin(story)
-    story.talks()
-    assert journal.changed == {story}
+    facts = CallFacts("0-a-1", "abc", "", "+33972101001", journal.changed)
+    journal.begin(facts)
+    facts.talks()
+    assert journal.changed == {facts}
     await journal.flush()
     assert not journal.changed
-    journal.over(story, story.record(Over(Outcome.ANSWERED, 200, "bye")))
-    story.caller_rang()
+    journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
+    facts.caller_rang()
     assert standing_in(journal.path) == []
     journal.safe(["0-a-1"])
     journal.close()
@@ -143,10 +143,10 @@ def test_a_call_is_remembered_until_its_lease_is_given_back(tmp_path: Path) -> N
     """A lease goes back a moment after the record is safe: whoever takes over must know of it."""
     journal = Journal(tmp_path, "0-a")
     journal.open()
-    story = Story("0-a-1", "abc", "", "+33972101001")
-    journal.begin(story)
-    journal.over(story, story.record(Over(Outcome.ANSWERED, 200, "bye")))
-    journal.safe([story.id])
+    facts = CallFacts("0-a-1", "abc", "", "+33972101001")
+    journal.begin(facts)
+    journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
+    journal.safe([facts.id])
     journal.beat()
     assert b"+33972101001" in journal.path.read_bytes()
     assert journal._slots
@@ -160,14 +160,14 @@ def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> N
     journal.open()
     size = journal.path.stat().st_size
     for n in range(3 * size // SLOT_BYTES):
-        story = Story(f"0-a-{n}", "abc", "", "+33972101001")
-        journal.begin(story)
-        journal.safe([story.id])
+        facts = CallFacts(f"0-a-{n}", "abc", "", "+33972101001")
+        journal.begin(facts)
+        journal.safe([facts.id])
         journal.beat()
     assert journal.path.stat().st_size == size
     journal.beat()
     for n in range(2 * size // SLOT_BYTES):
-        journal.begin(Story(f"0-a-{n}", "abc", "", "+33972101001"))
+        journal.begin(CallFacts(f"0-a-{n}", "abc", "", "+33972101001"))
     assert journal.full == 0
     assert len(standing_in(journal.path)) == 2 * size // SLOT_BYTES
     journal.close()

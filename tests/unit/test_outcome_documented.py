@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from rules.model import Condition
-from rules.outcome import TABLE
+from rules.ringing_outcome import TABLE
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "signalling.md").read_text()
 

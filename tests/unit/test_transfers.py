@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engine import transfers as module
+from engine.call_facts import CallFacts
 from engine.records.record import ForwardRecord
-from engine.story import Story
 from engine.transfers import LIFE_S, Transfers
 
 MOBILE = "+33612345678"
@@ -43,11 +43,11 @@ async def test_a_transfer_whose_call_never_comes_is_forgotten(
 
 def test_lines_pay_in_the_order_of_the_call_s_way() -> None:
     """The news of the caller's side may come last, when the call has been forwarded already."""
-    story = Story("1", "c", MOBILE, "+33972101001")
-    story.forwards.append(a_forward("own", "busy"))
-    story.pay([a_forward("taken over", "none")])
-    story.pay([a_forward("caller's", "none")], for_caller=True)
-    story.pay([a_forward("sent on", "none")])
-    assert [f.line for f in story.forwards] == ["caller's", "taken over", "sent on", "own"]
-    assert story.brought == 1
-    assert story.condition == "busy"
+    facts = CallFacts("1", "c", MOBILE, "+33972101001")
+    facts.forwards.append(a_forward("own", "busy"))
+    facts.pay([a_forward("taken over", "none")])
+    facts.pay([a_forward("caller's", "none")], for_caller=True)
+    facts.pay([a_forward("sent on", "none")])
+    assert [f.line for f in facts.forwards] == ["caller's", "taken over", "sent on", "own"]
+    assert facts.brought == 1
+    assert facts.condition == "busy"

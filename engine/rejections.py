@@ -17,7 +17,7 @@ SOURCES_EVERY_S = 60.0
 MOST_TOLD = 1000  # things that are told once a second each
 
 
-class Refusals:
+class Rejections:
     """Counts each refusal; of messages it tells one a second for each reason, whatever comes in,
     and once a minute who sent them."""
 

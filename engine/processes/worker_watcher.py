@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.config import Config
+from engine.processes.adoption import find_orphan
 from engine.processes.child import START_S, Child, told
 from engine.processes.crash import last_stack
-from engine.processes.heir import find_orphan
 from engine.processes.journal import standing_in
-from engine.processes.post import Post
+from engine.processes.worker_slot import WorkerSlot
 from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
@@ -20,7 +20,7 @@ PROGRESS_S = 10.0
 TOLD_CALLS = 100  # ids of standing calls in the log line of a death
 
 
-class Keeper:
+class WorkerWatcher:
     """The processes of all workers, and one that stands by.
 
     `config` and its `document` are those that a new process gets, `redis_url` the embedded Redis.
@@ -36,7 +36,7 @@ class Keeper:
     ) -> None:
         self.config, self.document = config, document
         self.redis_url: str | None = None
-        self.posts = [Post(index) for index in range(config.workers)]
+        self.slots = [WorkerSlot(index) for index in range(config.workers)]
         self._log = log
         self._on_gone = on_gone
         self._generation = 0  # of code and configuration
@@ -46,27 +46,27 @@ class Keeper:
     @property
     def calls(self) -> int:
         """Calls in progress, by the workers' last word."""
-        return sum(post.child.calls for post in self.posts if post.child is not None)
+        return sum(slot.child.calls for slot in self.slots if slot.child is not None)
 
     @property
     def running(self) -> list[Child]:
         """The processes of workers that have not ended."""
-        children = [post.child for post in self.posts if post.child is not None]
+        children = [slot.child for slot in self.slots if slot.child is not None]
         return [child for child in children if not child.exited.done()]
 
     async def start(self) -> str:
         """Start all workers; why one cannot, empty when all take calls."""
         self._tasks.append(asyncio.ensure_future(self._watch()))
-        for post in self.posts:
+        for slot in self.slots:
             try:
-                orphan = await find_orphan(self.config.redis.data_dir, post.index)
-                post.child = Child(orphan)
+                orphan = await find_orphan(self.config.redis.data_dir, slot.index)
+                slot.child = Child(orphan)
             except OSError as error:
-                return f"worker {post.index} cannot be started: {error}"
-            if not post.child.is_adopted:
-                await self._assign(post, post.child)
-        for post in self.posts:
-            child = post.child
+                return f"worker {slot.index} cannot be started: {error}"
+            if not slot.child.is_adopted:
+                await self._assign(slot, slot.child)
+        for slot in self.slots:
+            child = slot.child
             assert child is not None
             await child.settled()
             if not child.takes_calls:
@@ -76,9 +76,9 @@ class Keeper:
             if child.is_adopted:
                 child.reload(self.document)
                 self._log.info(
-                    "worker.adopted", worker=post.index, pid=child.pid, calls=child.calls
+                    "worker.adopted", worker=slot.index, pid=child.pid, calls=child.calls
                 )
-        self._tasks += [asyncio.ensure_future(self._keep(post)) for post in self.posts]
+        self._tasks += [asyncio.ensure_future(self._keep(slot)) for slot in self.slots]
         self._let_one_stand_by()
         return ""
 
@@ -115,18 +115,18 @@ class Keeper:
             self._let_one_stand_by()
 
     @property
-    def oldest(self) -> Post | None:
+    def oldest(self) -> WorkerSlot | None:
         """A worker whose process is out of date."""
-        return next((post for post in self.posts if post.generation < self._generation), None)
+        return next((slot for slot in self.slots if slot.generation < self._generation), None)
 
     def keep_old(self) -> None:
         """What runs now will do."""
-        for post in self.posts:
-            post.generation = self._generation
+        for slot in self.slots:
+            slot.generation = self._generation
 
-    async def replace(self, post: Post) -> str:
+    async def replace(self, slot: WorkerSlot) -> str:
         """Let a worker drain and another process take its place; why that cannot be, or empty."""
-        child = post.child
+        child = slot.child
         assert child is not None
         if self._spare is None or self._spare.exited.done():
             try:
@@ -138,47 +138,47 @@ class Keeper:
         if not await self._spare.stands_by():
             self._spare = None
             return "the new code does not start"
-        self._log.info("roll.worker", worker=post.index, calls=child.calls)
-        post.retiring = True
+        self._log.info("roll.worker", worker=slot.index, calls=child.calls)
+        slot.retiring = True
         child.signal(signal.SIGTERM)
         while not await child.ended(PROGRESS_S):
-            self._log.info("roll.progress", worker=post.index, calls=child.calls)
-        while (successor := post.child) is child or successor is None:
+            self._log.info("roll.progress", worker=slot.index, calls=child.calls)
+        while (successor := slot.child) is child or successor is None:
             await asyncio.sleep(0.02)
         await successor.settled()
         return "" if successor.takes_calls else successor.failure or "the new process died"
 
     # -- one worker -------------------------------------------------------------------------------
 
-    async def _assign(self, post: Post, child: Child) -> None:
-        post.generation = self._generation
-        post.retiring = False
-        await child.assign(post.index, self.document, self.redis_url)
+    async def _assign(self, slot: WorkerSlot, child: Child) -> None:
+        slot.generation = self._generation
+        slot.retiring = False
+        await child.assign(slot.index, self.document, self.redis_url)
 
-    async def _keep(self, post: Post) -> None:
+    async def _keep(self, slot: WorkerSlot) -> None:
         """Keep this worker's place filled."""
         while True:
-            child = post.child
+            child = slot.child
             assert child is not None
             status = await child.end()
-            reason = "replaced" if post.retiring and status == 0 else "died"
+            reason = "replaced" if slot.retiring and status == 0 else "died"
             if child.failure:
                 reason = "not_started"
-            post.restarts[reason] += 1
-            self._on_gone(post.index)
+            slot.restarts[reason] += 1
+            self._on_gone(slot.index)
             if reason != "replaced":
-                self._tell_death(post, child, status)
-                await asyncio.sleep(post.pause_s(served=child.served))
-            post.child = await self._successor(post)
-            await self._assign(post, post.child)
-            await post.child.settled()
-            if post.child.takes_calls:
-                post.child.reload(self.document)  # it may have changed meanwhile
-                self._log.info("worker.restarted", worker=post.index, pid=post.child.pid)
+                self._tell_death(slot, child, status)
+                await asyncio.sleep(slot.pause_s(served=child.served))
+            slot.child = await self._successor(slot)
+            await self._assign(slot, slot.child)
+            await slot.child.settled()
+            if slot.child.takes_calls:
+                slot.child.reload(self.document)  # it may have changed meanwhile
+                self._log.info("worker.restarted", worker=slot.index, pid=slot.child.pid)
             if self._spare is None:
                 self._let_one_stand_by()
 
-    async def _successor(self, post: Post) -> Child:
+    async def _successor(self, slot: WorkerSlot) -> Child:
         """The process that stands by, if it still does; else a new one, as soon as there is one to
         be had."""
         while True:
@@ -188,8 +188,8 @@ class Keeper:
             try:
                 return Child()
             except OSError as error:
-                pause_s = post.pause_s(served=False)
-                self._tell_none(error, worker=post.index, pause_s=pause_s)
+                pause_s = slot.pause_s(served=False)
+                self._tell_none(error, worker=slot.index, pause_s=pause_s)
                 await asyncio.sleep(pause_s)
 
     def _let_one_stand_by(self) -> None:
@@ -203,17 +203,17 @@ class Keeper:
     def _tell_none(self, error: OSError, **whose: Any) -> None:
         self._log.error("worker.not_spawned", error=str(error), **whose)
 
-    def _tell_death(self, post: Post, child: Child, status: int) -> None:
+    def _tell_death(self, slot: WorkerSlot, child: Child, status: int) -> None:
         calls = standing_in(child.journal) if child.journal else []
         self._log.error(
             "worker.died",
-            worker=post.index,
+            worker=slot.index,
             pid=child.pid,
             status=told(status),
             calls=len(calls),
             standing=calls[:TOLD_CALLS],
             error=child.failure or None,
-            stack=last_stack(self.config.redis.data_dir, post.index) or None,
+            stack=last_stack(self.config.redis.data_dir, slot.index) or None,
         )
 
     async def _watch(self) -> None:
@@ -224,14 +224,14 @@ class Keeper:
             await asyncio.sleep(WATCH_S)
             now = loop.time()
             late, checked = now - checked > 4 * WATCH_S, now
-            for post in self.posts:
-                child = post.child
+            for slot in self.slots:
+                child = slot.child
                 if child is None or child.exited.done():
                     continue
                 if late:  # it is ourselves, or the whole machine, that stood still
                     child.heard_at = now
                 elif now - child.heard_at > self._patience_s(child):
-                    self._log.error("worker.hung", worker=post.index, pid=child.pid)
+                    self._log.error("worker.hung", worker=slot.index, pid=child.pid)
                     child.heard_at = now
                     child.killing = asyncio.ensure_future(child.kill())
 

@@ -2,16 +2,16 @@
 
 import pytest
 
-from sip.room import Room, Source, Standing, source_of
+from sip.connection_limits import ConnectionLimits, PeerKind, Source, source_of
 
-PHONE, PEER, OURS, STRANGER = Standing.PHONE, Standing.PEER, Standing.OURS, Standing.STRANGER
-
-
-def room_of(most: int = 100, per_source: int = 25) -> Room:
-    return Room(most, per_source)
+PHONE, PEER, OURS, STRANGER = PeerKind.PHONE, PeerKind.PEER, PeerKind.OURS, PeerKind.STRANGER
 
 
-def fill(room: Room, host: str, standing: Standing) -> tuple[int, str]:
+def room_of(most: int = 100, per_source: int = 25) -> ConnectionLimits:
+    return ConnectionLimits(most, per_source)
+
+
+def fill(room: ConnectionLimits, host: str, standing: PeerKind) -> tuple[int, str]:
     """How many places there are for it, and why no more."""
     for count in range(1000):
         place = room.take(host, standing)
@@ -29,7 +29,7 @@ def fill(room: Room, host: str, standing: Standing) -> tuple[int, str]:
         (STRANGER, 100, "stranger"),
     ],
 )
-def test_the_places_of_one_source(standing: Standing, held: int, why: str) -> None:
+def test_the_places_of_one_source(standing: PeerKind, held: int, why: str) -> None:
     assert fill(room_of(), "192.0.2.1", standing) == (held, why)
 
 

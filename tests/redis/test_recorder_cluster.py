@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from engine.records import batch
-from engine.records.cdr import CallRecord, Recorder
-from engine.records.meter import Meter
+from engine.records import usage_and_stream
 from engine.records.record import FIELDS, Months, to_entry
+from engine.records.recorder import CallRecord, Recorder
+from engine.records.spending_caps import SpendingCaps
 from store.fleets import Fleets
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
 from tests.redis.stores import until
-from tests.redis.test_cdr import call as a_record
 from tests.redis.test_fleets import forward, usage_key
+from tests.redis.test_recorder import call as a_record
 
 __all__ = ["cluster", "cluster_servers"]
 
@@ -84,8 +84,8 @@ async def test_what_is_sent_again_is_written_once(
     cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a reply that was lost, a spool, a dead worker; and by the second sending."""
-    monkeypatch.setattr("engine.records.cdr._AGAIN_S", 0.2)
-    monkeypatch.setattr("engine.records.cdr._LOOK_S", 0.1)
+    monkeypatch.setattr("engine.records.recorder._AGAIN_S", 0.2)
+    monkeypatch.setattr("engine.records.recorder._LOOK_S", 0.1)
     for _ in range(2):
         async with recorder(cluster, tmp_path / "s") as made:
             for n in range(60):
@@ -101,7 +101,7 @@ async def test_an_interruption_between_the_keys_is_made_good(
     """Commands fail at random; the batch is sent until all of it is done."""
     client: Any = cluster.connect()
     months = Months("Europe/Paris")
-    done = batch.run_script
+    done = usage_and_stream.run_script
     chance = random.Random(20_261_125)
     failed = 0
 
@@ -115,13 +115,13 @@ async def test_an_interruption_between_the_keys_is_made_good(
             await done(redis, *arguments)
         raise ConnectionError("before, or after")
 
-    monkeypatch.setattr(batch, "run_script", unreliable)
+    monkeypatch.setattr(usage_and_stream, "run_script", unreliable)
     entries = [to_entry(call(n, LINES[n % len(LINES)]), months) for n in range(60)]
     for start in range(0, 60, 6):
-        part = batch.Batch(6, list(FIELDS), entries[start : start + 6])
+        part = usage_and_stream.Batch(6, list(FIELDS), entries[start : start + 6])
         for _ in range(100):
             try:
-                await batch.write(client, part, 1000)
+                await usage_and_stream.write(client, part, 1000)
                 break
             except ConnectionError:
                 await asyncio.sleep(0)
@@ -134,8 +134,8 @@ async def test_a_record_that_redis_lost_comes_again(
     cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node that failed over has lost its newest: every record is sent a second time."""
-    monkeypatch.setattr("engine.records.cdr._AGAIN_S", 1.0)
-    monkeypatch.setattr("engine.records.cdr._LOOK_S", 0.1)
+    monkeypatch.setattr("engine.records.recorder._AGAIN_S", 1.0)
+    monkeypatch.setattr("engine.records.recorder._LOOK_S", 0.1)
     async with recorder(cluster, tmp_path / "s") as made:
         for n in range(12):
             made.add(call(n, LINES[n % len(LINES)]))
@@ -161,7 +161,7 @@ async def test_a_cap_is_watched_beside_the_fleet_s_usage(
         other.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 100}))
         await fleets._read(["acme"])  # `load` would wait for 50 ms at most
         now = time.time()
-        meter = Meter(
+        meter = SpendingCaps(
             client, fleets, lambda _: None, timezone="UTC", clock=lambda: now, steady=lambda: now
         )
         meter.begin("0-c-1", forward("out_of_plan"), 0.0, lambda: stopped.append("0-c-1"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine.outcome import Over
+from engine.call_outcome import Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord
 from engine.telemetry import log
 from rules.decide import ForwardTo
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from sip.outgoing import Outgoing
 
 
-class Story:
-    """The facts of one call as they happen. Whenever one changes the story puts itself into
+class CallFacts:
+    """The facts of one call as they happen. Whenever one changes it puts itself into
     `changed`, for the journal.
 
     All times are unix seconds by the call's own clock, which is right when the call comes in and
@@ -52,7 +52,7 @@ class Story:
         call_id: str,
         caller: str,
         called: str,
-        changed: set[Story] | None = None,
+        changed: set[CallFacts] | None = None,
         caller_by: str = "",
         *,
         withheld: bool = False,
@@ -97,10 +97,10 @@ class Story:
         """What the call's clock is ahead of the monotonic clock of this machine, in seconds."""
         return self._offset
 
-    def tell(self, event: str, **facts: Any) -> None:
+    def tell(self, event: str, **values: Any) -> None:
         """A debug event, if this call is told in detail (`log.sample`)."""
         if self.detail is not None:
-            self.detail.debug(event, **facts)
+            self.detail.debug(event, **values)
 
     def dialled(self, leg: Outgoing, role: str, number: str) -> None:
         condition = self.forwards[-1].condition if self.forwards else "none"

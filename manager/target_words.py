@@ -13,7 +13,7 @@ _LONGEST_LABEL = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class TargetWords:
     """Says places in one language.
 
     Attributes:

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 STRANGERS = 100  # connections of those who may send nothing, at once: enough to tell them so
 
 
-class Standing(IntEnum):
+class PeerKind(IntEnum):
     """What the peer of a connection may do."""
 
     STRANGER = 0  # nothing: gets its 403 and is closed
@@ -32,7 +32,7 @@ class Source:
     proven: bool = False
 
 
-class Room:
+class ConnectionLimits:
     """The places of an endpoint's connections.
 
     `most` is for all but strangers, who have `strangers` of their own. One source that is no
@@ -55,36 +55,36 @@ class Room:
         """Connections that stand or are being made, of strangers too."""
         return self.held + self.strangers_held
 
-    def take(self, host: str, standing: Standing) -> Source | str:
+    def take(self, host: str, standing: PeerKind) -> Source | str:
         """A place for a connection of the IP address `host`; the reason if there is none."""
-        if standing is Standing.STRANGER:
+        if standing is PeerKind.STRANGER:
             if self.strangers_held >= self.strangers:
                 return "stranger"
             self.strangers_held += 1
             return Source()
         key = source_of(host)
-        source = Source() if standing is Standing.OURS else self.sources.get(key) or Source()
+        source = Source() if standing is PeerKind.OURS else self.sources.get(key) or Source()
         tenth = self.most // 10
         if self.held >= self.most - (0, tenth, tenth // 2, 0)[standing]:
             return "connections"
-        if standing is Standing.PHONE and source.held >= self.per_source:
+        if standing is PeerKind.PHONE and source.held >= self.per_source:
             return "source_connections"
-        if standing is Standing.PEER and not source.proven and source.held >= self.most - tenth:
+        if standing is PeerKind.PEER and not source.proven and source.held >= self.most - tenth:
             return "connections"
         self.held += 1
         source.held += 1
-        if standing is not Standing.OURS:
+        if standing is not PeerKind.OURS:
             self.sources[key] = source
         return source
 
-    def leave(self, host: str, standing: Standing, source: Source) -> None:
+    def leave(self, host: str, standing: PeerKind, source: Source) -> None:
         """A place that was taken is free again."""
-        if standing is Standing.STRANGER:
+        if standing is PeerKind.STRANGER:
             self.strangers_held -= 1
             return
         self.held -= 1
         source.held -= 1
-        if not source.held and standing is not Standing.OURS:
+        if not source.held and standing is not PeerKind.OURS:
             self.sources.pop(source_of(host), None)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sip.message import Message
-from sip.session import request_field, response_fields, seconds_of
+from sip.session_expires import request_field, response_fields, seconds_of
 
 TIMER = b"Supported: replaces, timer"
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from engine.config import read
-from engine.registration.places import Places, is_by_address
+from engine.registration.own_addresses import OwnAddresses, is_by_address
 from sip.address import reached_by
 
 
-def places(listen: list[str], **more: Any) -> Places:
+def places(listen: list[str], **more: Any) -> OwnAddresses:
     sip = {"listen": listen, **more.pop("sip", {})}
-    return Places(read({"sip": sip, **more}))
+    return OwnAddresses(read({"sip": sip, **more}))
 
 
 @pytest.mark.parametrize(

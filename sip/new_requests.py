@@ -1,4 +1,4 @@
-"""The door: requests outside any dialog.
+"""New requests: those outside any dialog.
 
 Whatever must be refused is refused here, before a dialog or a transaction is made and before any
 other work is done: strangers, overload, methods the engine does not serve, calls that have gone
@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sip import headers
+from sip.admission_policy import AdmissionPolicy, Rejection
 from sip.capabilities import ALLOW, CAPABILITY_FIELDS, UNDERSTOOD
 from sip.dialog import of_request
-from sip.gate import Gate, Refusal
 from sip.grammar import same
 from sip.incoming import Incoming
 from sip.layer import OnRejected, described
@@ -54,7 +54,7 @@ class Recent(Generic[_T]):
         return self._now.get(key) or self._before.get(key)
 
 
-class Door:
+class NewRequests:
     """Decides about each request outside a dialog and makes the incoming legs."""
 
     def __init__(
@@ -63,17 +63,17 @@ class Door:
         *,
         on_invite: Callable[[Any], None],
         on_register: Callable[[Any], None] | None,
-        gate: Gate,
+        policy: AdmissionPolicy,
         on_rejected: OnRejected,
     ) -> None:
         self._endpoint = endpoint
         self._layer = endpoint.layer
         self._on_invite = on_invite
         self._on_register = on_register
-        self._gate = gate
+        self._policy = policy
         self._on_rejected = on_rejected
         # Refused once, refused for good: a caller would hear of a call that it has given up.
-        self._refused: Recent[Refusal] = Recent()
+        self._refused: Recent[Rejection] = Recent()
 
     def receive(self, message: Message, way: Any, key: bytes) -> None:
         """A request without dialog and without transaction."""
@@ -99,17 +99,17 @@ class Door:
 
     def _is_refused(self, invite: Message, way: Any, source: bytes) -> bool:
         """Refuse a call that may not come in, and each time that its INVITE comes again."""
-        refusal = self._refused.get(invite.identity) if self._refused else None
-        again = refusal is not None
-        if refusal is None:
-            refusal = self._gate.ask(source, invite.target)
-        if refusal is None:
+        rejection = self._refused.get(invite.identity) if self._refused else None
+        again = rejection is not None
+        if rejection is None:
+            rejection = self._policy.ask(source, invite.target)
+        if rejection is None:
             return False
         if not again:
-            self._refused.put(invite.identity, refusal)
-            self._on_rejected(refusal.reason, lambda: described(invite, way), source)
-        fields = b"Retry-After: %d" % refusal.retry_after_s if refusal.retry_after_s else b""
-        self._layer.refuse(invite, way, refusal.code, fields=fields)
+            self._refused.put(invite.identity, rejection)
+            self._on_rejected(rejection.reason, lambda: described(invite, way), source)
+        fields = b"Retry-After: %d" % rejection.retry_after_s if rejection.retry_after_s else b""
+        self._layer.refuse(invite, way, rejection.code, fields=fields)
         return True
 
     def _on_registration(self, message: Message, way: Any, key: bytes) -> None:
@@ -135,7 +135,7 @@ class Door:
             if asked:
                 self._refuse_options(message, way, asked)
                 return
-            code = 503 if self._gate.draining else 200
+            code = 503 if self._policy.draining else 200
             self._layer.refuse(message, way, code, fields=CAPABILITY_FIELDS)
         elif method == b"BYE" or method == b"PRACK":
             self._refuse(message, way, 481, "unsupported")

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from engine.mailbox import Mailbox, Stop
+from engine.event_queue import EventQueue, Stop
 
 
 def loop() -> asyncio.AbstractEventLoop:
@@ -10,7 +10,7 @@ def loop() -> asyncio.AbstractEventLoop:
 
 
 async def test_what_came_before_is_there_at_once_and_in_order() -> None:
-    mailbox = Mailbox(loop())
+    mailbox = EventQueue(loop())
     first, second = Stop(503, "first"), Stop(503, "second")
     mailbox.put(first)
     mailbox.put(second)
@@ -19,7 +19,7 @@ async def test_what_came_before_is_there_at_once_and_in_order() -> None:
 
 
 async def test_a_reader_wakes_for_an_event() -> None:
-    mailbox = Mailbox(loop())
+    mailbox = EventQueue(loop())
     stop = Stop(503, "late")
     loop().call_soon(mailbox.put, stop)
     assert await mailbox.get(loop().time() + 10) is stop
@@ -27,18 +27,18 @@ async def test_a_reader_wakes_for_an_event() -> None:
 
 
 async def test_a_deadline_that_has_passed_gives_none_at_once() -> None:
-    assert await Mailbox(loop()).get(loop().time() - 1) is None
+    assert await EventQueue(loop()).get(loop().time() - 1) is None
 
 
 async def test_an_event_wins_over_a_deadline_that_has_passed() -> None:
-    mailbox = Mailbox(loop())
+    mailbox = EventQueue(loop())
     stop = Stop(503, "there")
     mailbox.put(stop)
     assert await mailbox.get(loop().time() - 1) is stop
 
 
 async def test_a_later_deadline_outlives_the_timer_of_an_earlier_one() -> None:
-    mailbox = Mailbox(loop())
+    mailbox = EventQueue(loop())
     loop().call_soon(mailbox.put, Stop(503, "early"))
     await mailbox.get(loop().time() + 0.02)
     start = loop().time()
@@ -47,7 +47,7 @@ async def test_a_later_deadline_outlives_the_timer_of_an_earlier_one() -> None:
 
 
 async def test_an_earlier_deadline_replaces_a_later_one() -> None:
-    mailbox = Mailbox(loop())
+    mailbox = EventQueue(loop())
     loop().call_soon(mailbox.put, Stop(503, "early"))
     await mailbox.get(loop().time() + 3600)
     assert await mailbox.get(loop().time() + 0.01) is None

@@ -1,11 +1,11 @@
-"""What the door asks before it lets a new call in; the engine answers (engine/admission.py)."""
+"""What is asked before a new call comes in; the engine answers (engine/admission.py)."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
 
-class Refusal(NamedTuple):
+class Rejection(NamedTuple):
     """A call that may not come in: its reason for the counter, the code, Retry-After in seconds."""
 
     reason: str
@@ -13,12 +13,12 @@ class Refusal(NamedTuple):
     retry_after_s: int
 
 
-class Gate(Protocol):
+class AdmissionPolicy(Protocol):
     """`draining` says that no call comes in any more."""
 
     draining: bool
 
-    def ask(self, source: bytes, target: bytes) -> Refusal | None:
+    def ask(self, source: bytes, target: bytes) -> Rejection | None:
         """Whether a call from the IP address `source` to the Request-URI `target` may come in;
         None lets it in, and counts it."""
 

@@ -35,7 +35,7 @@ MOST_PROBES = 10_000  # that wait for Redis; whoever writes asks again
 GOODBYE_S = 1.0
 
 
-class Presence:
+class WorkerHeartbeat:
     """Keeps one worker's sign of life and acknowledges probes. `on_error` is told why Redis did not
     take it, `on_workers` each time how many live, this one included."""
 

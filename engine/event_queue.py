@@ -49,7 +49,7 @@ class Checked:
 Item = Event | Stop | Resolved | Checked
 
 
-class Mailbox:
+class EventQueue:
     """A queue for one reader: `put` from callbacks, `get` from the call's coroutine.
 
     Deadlines mostly move away as a call goes on (pre-ringing, ringing, longest call), so a timer

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine import refusals
-from engine.refusals import Refusals
+from engine import rejections
+from engine.rejections import Rejections
 from engine.sources import MOST, SHOWN, Sources
 
 
@@ -42,19 +42,19 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(refusals, "time", clock)
+    monkeypatch.setattr(rejections, "time", clock)
     return clock
 
 
 @pytest.fixture
-def told(clock: Clock) -> tuple[Refusals, Log]:
+def told(clock: Clock) -> tuple[Rejections, Log]:
     log = Log()
-    made: Any = Refusals(Metrics(), log)  # type: ignore[arg-type]
+    made: Any = Rejections(Metrics(), log)  # type: ignore[arg-type]
     return made, log
 
 
 def test_one_line_a_second_says_how_many_there_were(
-    told: tuple[Refusals, Log], clock: Clock
+    told: tuple[Rejections, Log], clock: Clock
 ) -> None:
     refused, log = told
     asked: list[int] = []
@@ -71,7 +71,7 @@ def test_one_line_a_second_says_how_many_there_were(
     assert len(asked) == 3
 
 
-def test_once_a_minute_it_says_who_sent_them(told: tuple[Refusals, Log], clock: Clock) -> None:
+def test_once_a_minute_it_says_who_sent_them(told: tuple[Rejections, Log], clock: Clock) -> None:
     refused, log = told
     for n in range(3 * MOST):
         refused.rejected("stranger", lambda: "x", b"198.51.100.%d" % n)
@@ -107,7 +107,7 @@ def test_the_loudest_source_comes_first() -> None:
 
 
 def test_an_exception_that_comes_all_the_time_is_told_once_a_second(
-    told: tuple[Refusals, Log], clock: Clock
+    told: tuple[Rejections, Log], clock: Clock
 ) -> None:
     refused, log = told
     for _ in range(100):
@@ -122,7 +122,7 @@ def test_an_exception_that_comes_all_the_time_is_told_once_a_second(
 
 
 def test_a_connection_that_fails_all_the_time_is_told_once_a_second(
-    told: tuple[Refusals, Log], clock: Clock
+    told: tuple[Rejections, Log], clock: Clock
 ) -> None:
     refused, log = told
     for _ in range(100):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.vouched import caller_of, is_registered_phone, is_second_hand
+from engine.caller_identity import identify_caller, is_registered_phone, is_second_hand
 from rules.contact import Contact
 from rules.numbers import Numbering
 from sip.flow import Flow
@@ -39,7 +39,7 @@ def contact(uri: str = DESK, path: str | None = None) -> Contact:
     ],
 )  # fmt: skip
 def test_who_calls(fields: list[str], number: str | None, asserted: bool) -> None:
-    assert caller_of(invite(*fields), FRANCE) == (number, asserted)
+    assert identify_caller(invite(*fields), FRANCE) == (number, asserted)
 
 
 @pytest.mark.parametrize(

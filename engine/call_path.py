@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sip.message import Message
 
 
-class Route:
+class CallPath:
     """One call's path. A call counts on a line from the moment it is rung until it leaves it
     (forwarding-rules.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
 

@@ -1,7 +1,7 @@
 """The recorder: every call's record reaches the `cdr` stream and `usage` once, and once only.
 
 Calls hand their record over and go on. One background task writes them in batches; Redis tells
-records apart by their call's id (engine/records/batch.py), so whatever is in doubt is sent again.
+records apart by their call's id (usage_and_stream.py), so whatever is in doubt is sent again.
 While Redis is away records wait in memory, then on disk; for a while after they were written they
 are kept, should a fail-over or a restart lose what Redis had said it has. A call's own task never
 waits for Redis, so a hang-up cannot interrupt a write.
@@ -18,7 +18,6 @@ from pathlib import Path
 import structlog
 from redis.asyncio import Redis, RedisCluster
 
-from engine.records.batch import Batch, is_written, mark_of, read_line, records_in, write
 from engine.records.record import (
     FIELDS,
     STREAM,
@@ -31,6 +30,7 @@ from engine.records.record import (
     to_entry,
 )
 from engine.records.spool import Spool
+from engine.records.usage_and_stream import Batch, is_written, mark_of, read_line, records_in, write
 from store.redis_errors import REDIS_ERRORS
 
 __all__ = [

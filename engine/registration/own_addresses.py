@@ -1,8 +1,8 @@
 """Where no phone is: the engine itself, and the servers that its forwards go to.
 
 The engine would call such a contact from an address that those servers trust, with nobody who pays;
-or itself, over and over. Places are compared by host and port, whatever the transport. What they
-are called is compared here, as it is written; `dialled.py` looks names up.
+or itself, over and over. Addresses are compared by host and port, whatever the transport. Names
+are compared here as they are written; `dialled.py` looks names up.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Spot(NamedTuple):
     port: int
 
 
-class Places:
+class OwnAddresses:
     """The engine's own places, all of its workers', and the destinations'."""
 
     def __init__(self, config: Config) -> None:

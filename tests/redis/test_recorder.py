@@ -18,9 +18,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from engine.records import batch as batches
-from engine.records.cdr import CallRecord, Entry, ForwardRecord, LegRecord, Recorder, read_entry
+from engine.records import usage_and_stream as batches
 from engine.records.record import FIELDS, Months, to_entry
+from engine.records.recorder import (
+    CallRecord,
+    Entry,
+    ForwardRecord,
+    LegRecord,
+    Recorder,
+    read_entry,
+)
 from engine.records.spool import Spool
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -269,7 +276,7 @@ async def test_a_batch_sent_twice_is_written_once(server: RedisServer) -> None:
 async def test_a_reply_lost_while_redis_is_paused(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.records.cdr._REPLY_S", 0.2)
+    monkeypatch.setattr("engine.records.recorder._REPLY_S", 0.2)
     async with recorder(server, tmp_path / "spool") as made:
         made.add(call(0))
         await until(lambda: made.backlog == 0)
@@ -406,7 +413,7 @@ async def test_a_disk_that_is_slow_to_empty_the_spool_delays_nobody(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis goes again, and the writer is closed, while the disk is still at it."""
-    monkeypatch.setattr("engine.records.cdr._REPLY_S", 0.5)
+    monkeypatch.setattr("engine.records.recorder._REPLY_S", 0.5)
     emptying, on_disk = threading.Event(), threading.Event()
     truncate, threads = os.ftruncate, []
 
@@ -451,7 +458,7 @@ async def test_records_that_waited_long_move_to_disk(server: RedisServer, tmp_pa
 async def test_records_are_lost_only_when_memory_and_disk_are_full(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.records.cdr._REPLY_S", 0.1)
+    monkeypatch.setattr("engine.records.recorder._REPLY_S", 0.1)
     server.kill()
     async with recorder(server, tmp_path / "spool", memory=300, spool_bytes=300_000) as made:
         made.add(call(0))

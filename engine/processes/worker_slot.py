@@ -12,7 +12,7 @@ from engine.processes.child import Child
 BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
-class Post:
+class WorkerSlot:
     """The place of worker `index`."""
 
     def __init__(self, index: int) -> None:
@@ -24,7 +24,7 @@ class Post:
         self.failures = 0  # processes in a row that never served
 
     def __repr__(self) -> str:
-        return f"<Post {self.index} {self.child!r} failures={self.failures}>"
+        return f"<WorkerSlot {self.index} {self.child!r} failures={self.failures}>"
 
     def pause_s(self, *, served: bool) -> float:
         """How long its place stays empty after its process has died, which `served` if it took

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from engine.records.batch import METERED, run_script
+from engine.records.usage_and_stream import METERED, run_script
 from rules.active_calls import Note, encode_note, out_of_plan_of, standing_key
 from rules.billing import month_begin, month_of
 from rules.fleet import FLEET, is_name
@@ -45,7 +45,7 @@ return {{redis.call('HMGET', KEYS[1], {", ".join(f"'{each}'" for each in CAPPED)
 """
 
 
-class _Standing:
+class _ActiveCall:
     """A standing call of this worker that a line pays for."""
 
     __slots__ = ("answered", "fleet", "line", "planned", "stop")
@@ -60,7 +60,7 @@ class _Standing:
         self.stop = stop
 
 
-class Meter:
+class SpendingCaps:
     """The standing calls of one worker that use plans and caps.
 
     Args:
@@ -87,7 +87,7 @@ class Meter:
         self._zone = ZoneInfo(timezone)
         self._clock = clock
         self._steady = steady
-        self._calls: dict[str, _Standing] = {}
+        self._calls: dict[str, _ActiveCall] = {}
         self._by_fleet: dict[str, set[str]] = {}
         self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
         self._over: dict[str, int] = {}  # by fleet: ticks in a row above the cap
@@ -114,7 +114,7 @@ class Meter:
         if forward.billing not in METERED:
             return
         planned, answered = forward.billing == "deducted", self._steady() - used_s
-        self._calls[call_id] = _Standing(forward.line, forward.fleet, planned, answered, stop)
+        self._calls[call_id] = _ActiveCall(forward.line, forward.fleet, planned, answered, stop)
         self._by_fleet.setdefault(forward.fleet, set()).add(call_id)
         if planned:
             count, answers = self._planned.get(forward.line, (0, 0.0))

@@ -33,7 +33,7 @@ ASSERTED, REGISTERED, FROM = "asserted", "registered", "from"
 phone of that line; by From alone, which counts for nothing unless `numbering.identity` says so."""
 
 
-def caller_of(invite: Message, numbering: Numbering) -> Caller:
+def identify_caller(invite: Message, numbering: Numbering) -> Caller:
     """Who calls. Where an identity is asserted, From says nothing."""
     asserted = invite.first(b"p-asserted-identity") is not None
     number = _number_in(invite, b"p-asserted-identity" if asserted else b"from", numbering)
@@ -44,7 +44,7 @@ def shown_caller(invite: Message, numbering: Numbering) -> tuple[str, str]:
     """The number that a call shows (E.164) and how it is known; empty without one. Where what is
     asserted is no number, that of From is shown, else that of Remote-Party-ID: who withholds the
     number may have it there alone."""
-    caller = caller_of(invite, numbering)
+    caller = identify_caller(invite, numbering)
     if caller.number is not None:
         return caller.number, ASSERTED if caller.asserted else FROM
     for name in (b"from", b"remote-party-id"):
