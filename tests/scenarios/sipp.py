@@ -19,21 +19,24 @@ _HEADING = re.compile(rb"UDP message (sent|received) [\[(](\d+)(?: bytes\)|\] by
 _names = itertools.count(1)
 
 
-# Ports are handed out from below the range from which the kernel takes its own, and none twice:
-# what is free when it is looked up must still be free when the program that gets it binds it. Test
-# processes that run at once (pytest-xdist's gw0, gw1 ...) have a share of them each.
+# Ports are handed out from below the range from which the kernel takes its own. What is free when it
+# is looked up must still be free when the program that gets it binds it: so they are handed out in
+# turn, and none comes again before all others have. Test processes that run at once (pytest-xdist's
+# gw0, gw1 ...) have a share of them each.
 _PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _PORTS = range(12_000, 30_000)[_PROCESS * 18_000 // _PROCESSES :][: 18_000 // _PROCESSES]
-_given: set[int] = set()
+_place = random.randrange(len(_PORTS))  # of the next one in them
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM, several: int = 1) -> int:
     """A port nobody uses, and as many after it as are asked for: SIPp's media takes several."""
-    while True:
-        ports = range(first := random.choice(_PORTS), first + several)
-        if not _given.isdisjoint(ports):
-            continue
+    global _place
+    for _ in _PORTS if several <= len(_PORTS) else ():
+        if _place + several > len(_PORTS):
+            _place = 0
+        ports = _PORTS[_place : _place + several]
+        _place += 1
         try:
             with contextlib.ExitStack() as stack:
                 for port in ports:
@@ -41,8 +44,9 @@ def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM, several: int = 1) -> 
                     probe.bind((HOST, port))
         except OSError:
             continue
-        _given.update(ports)
-        return first
+        _place += several - 1
+        return ports[0]
+    raise AssertionError(f"no {several} ports are free in {_PORTS}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.scenarios import script
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.message import parameters, parse, split_commas, untagged, user_of
-from tests.scenarios.sipp import Sipp, Trace
+from tests.scenarios.sipp import _PORTS, Sipp, Trace, free_port
 from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES
 
 
@@ -127,3 +127,17 @@ def test_messages_are_read_as_written() -> None:
     assert [user_of(value) for value in message.values("Diversion")] == ["a", "b", "c"]
     assert parameters(message.values("Diversion")[0]) == {"reason": "user-busy"}
     assert split_commas('"x, y" <sip:a@b>, <sip:c@d>') == ['"x, y" <sip:a@b>', "<sip:c@d>"]
+
+
+def test_ports_do_not_run_out_and_none_comes_again_before_the_others() -> None:
+    given = [free_port(several=12) for _ in range(400)]
+    assert len(set(given)) == 400
+    for _ in range(4000):  # more than there are
+        first = free_port(several=12)
+        assert first in _PORTS
+        assert first + 11 in _PORTS
+
+
+def test_ports_that_nobody_can_have_are_an_error() -> None:
+    with pytest.raises(AssertionError, match="20000 ports"):
+        free_port(several=20_000)
