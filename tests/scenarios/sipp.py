@@ -19,10 +19,10 @@ _HEADING = re.compile(rb"UDP message (sent|received) [\[(](\d+)(?: bytes\)|\] by
 _names = itertools.count(1)
 
 
-# Ports are handed out from below the range from which the kernel takes its own. What is free when it
-# is looked up must still be free when the program that gets it binds it: so they are handed out in
-# turn, and none comes again before all others have. Test processes that run at once (pytest-xdist's
-# gw0, gw1 ...) have a share of them each.
+# Ports are handed out from below the range from which the kernel takes its own. What is free when
+# it is looked up must still be free when the program that gets it binds it: so they are handed out
+# in turn, and none comes again before all others have. Test processes that run at once
+# (pytest-xdist's gw0, gw1 ...) have a share of them each.
 _PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _PORTS = range(12_000, 30_000)[_PROCESS * 18_000 // _PROCESSES :][: 18_000 // _PROCESSES]
