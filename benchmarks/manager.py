@@ -28,6 +28,7 @@ from benchmarks.rig import HOST, LINES, Rig
 from benchmarks.scrape import Window, assign, new_callers, ratios, summary
 from benchmarks.wire import Wire
 from manager import accounts, tokens
+from store.keys import ACCOUNT, TOKEN, line_key
 
 FLEET_LINES = 10_000
 CUSTOMERS = 4  # at once, each with a connection of their own, without a pause
@@ -214,7 +215,7 @@ def _write_fleet(rig: Rig) -> None:
         for index in range(FLEET_LINES - LINES):
             number = other_line(index)
             document = {"number": number, "fleet": "bench", "label": f"Bureau {index}"}
-            batch.set(f"line:{number}", json.dumps(document))
+            batch.set(line_key(number), json.dumps(document))
         batch.execute()
 
 
@@ -224,8 +225,8 @@ def _start_manager(rig: Rig) -> tuple[int, str, Child]:
     token, text = tokens.make("bench", "bench")
     account = accounts.make("bench", "bench", _PASSWORD)
     with redis.Redis(host=HOST, port=rig.redis_port) as client:
-        client.set(tokens.PREFIX + token.id, msgspec.json.encode(token))
-        client.set(accounts.PREFIX + account.name, msgspec.json.encode(account))
+        client.set(TOKEN + token.id, msgspec.json.encode(token))
+        client.set(ACCOUNT + account.name, msgspec.json.encode(account))
     config = {
         "redis": {"url": f"redis://{HOST}:{rig.redis_port}/0"},
         "manager": {"listen": f"{HOST}:{port}", "admin_listen": f"{HOST}:0"},

@@ -28,6 +28,7 @@ from benchmarks.processes import (
     udp_drops,
 )
 from benchmarks.subject import Subject
+from store.keys import line_key, live_key, registrations_key
 
 SCENARIOS = Path(__file__).with_name("scenarios")
 HOST = "127.0.0.1"
@@ -222,10 +223,10 @@ class Rig:
     def write_line(self, batch: redis.client.Pipeline, number: str) -> None:
         """A line's rules, its phone, and its calls elsewhere."""
         in_a_day = time.time() + 86400
-        batch.set(f"line:{number}", document(number, self.max_calls))
-        batch.zadd(f"reg:{number}", {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})
+        batch.set(line_key(number), document(number, self.max_calls))
+        batch.zadd(registrations_key(number), {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})
         for other in range(self.calls_elsewhere):
-            batch.zadd(f"live:{number}", {f"elsewhere-{other}": in_a_day})
+            batch.zadd(live_key(number), {f"elsewhere-{other}": in_a_day})
 
     def _start_answering(self, scenario: str, port: int) -> None:
         where = ["-i", HOST, "-p", str(port)]

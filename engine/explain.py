@@ -14,16 +14,28 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from engine.changes.acks import INDEX, SKEW_S
+from engine.changes.acks import SKEW_S
 from engine.config import Config
 from engine.destinations import uri_of
-from engine.forwards import HOUR_POOL, LAST_HOUR, STANDING, STANDING_POOL, pool_of
-from rules.active_calls import notes_of, out_of_plan_of, standing_key
+from engine.forwards import LAST_HOUR, STANDING, pool_of
+from rules.active_calls import notes_of, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
-from rules.fleet import FLEET, Fleet, load_fleet
+from rules.fleet import Fleet, load_fleet
 from rules.model import CAPPED, Condition, DocumentError, Line, load_line
 from store.fleets import capped_s
+from store.keys import (
+    FORWARDS,
+    FORWARDS_LAST_HOUR,
+    WORKERS,
+    active_calls_key,
+    fleet_key,
+    fleet_usage_key,
+    line_key,
+    live_key,
+    registrations_key,
+    usage_key,
+)
 
 LIMITS = ("max_diversions", "forwards_per_line", "forwards_per_line_per_hour")
 LATER = (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)
@@ -154,7 +166,7 @@ class _Walk:
         """Raises UnknownLine or RefusedLine."""
         if number in self._given:
             return self._given[number]
-        raw = await self._redis.get(f"line:{number}")
+        raw = await self._redis.get(line_key(number))
         if raw is None:
             raise UnknownLine(f"line {number}: unknown line")
         try:
@@ -247,17 +259,17 @@ class _Walk:
     async def _facts(self, line: Line) -> Facts:
         now, zone = time.time(), ZoneInfo(self._config.numbering.timezone)
         month, _ = month_of(now, zone)
-        usage = f"usage:{FLEET}{line.fleet}:{month}"
+        usage = fleet_usage_key(line.fleet, month)
         pipe = self._redis.pipeline(transaction=False)
-        pipe.zcount(f"live:{line.number}", f"({now}", "+inf")
-        pipe.zrevrangebyscore(f"reg:{line.number}", "+inf", f"({now}", withscores=True)
-        pipe.hget(f"usage:{line.number}:{month}", "deducted")
-        pipe.get(FLEET + line.fleet)
+        pipe.zcount(live_key(line.number), f"({now}", "+inf")
+        pipe.zrevrangebyscore(registrations_key(line.number), "+inf", f"({now}", withscores=True)
+        pipe.hget(usage_key(line.number, month), "deducted")
+        pipe.get(fleet_key(line.fleet))
         pipe.hmget(usage, CAPPED)
-        pipe.hgetall(standing_key(usage))
-        pipe.zcount(f"{STANDING_POOL}{line.number}", f"({now}", "+inf")
-        pipe.zcount(f"{HOUR_POOL}{line.number}", f"({now}", "+inf")
-        pipe.zcount(INDEX, now - SKEW_S, "+inf")
+        pipe.hgetall(active_calls_key(usage))
+        pipe.zcount(FORWARDS + line.number, f"({now}", "+inf")
+        pipe.zcount(FORWARDS_LAST_HOUR + line.number, f"({now}", "+inf")
+        pipe.zcount(WORKERS, now - SKEW_S, "+inf")
         replies = await pipe.execute()
         calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
         fleet, problem = _fleet(line.fleet, raw)

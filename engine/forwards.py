@@ -18,9 +18,9 @@ from collections.abc import Callable
 from engine.config import Limits
 from engine.live_calls import LiveCalls
 from store.client import Client
+from store.keys import FORWARDS, FORWARDS_LAST_HOUR
 
 HOUR_S = 3600.0
-STANDING_POOL, HOUR_POOL = "forwards:", "forwards:hour:"
 STANDING, LAST_HOUR = "forwards_per_line", "forwards_per_line_per_hour"
 """The limits, by their names in the configuration and in `rules.decide.PREVENTED`."""
 _DEALT = 8  # one part in so many is dealt out
@@ -75,9 +75,9 @@ class Forwards:
     ) -> None:
         self.workers = 1
         self._shared = redis is not None
-        self._pool = LiveCalls(redis, shared=self._shared, lease_s=lease_s, kind=STANDING_POOL)
+        self._pool = LiveCalls(redis, shared=self._shared, lease_s=lease_s, kind=FORWARDS)
         self._hour_pool = LiveCalls(
-            redis, shared=self._shared, lease_s=HOUR_S, kind=HOUR_POOL, key_s=int(HOUR_S)
+            redis, shared=self._shared, lease_s=HOUR_S, kind=FORWARDS_LAST_HOUR, key_s=int(HOUR_S)
         )
         self._standing: Counter[str] = Counter()
         self._pooled: set[tuple[str, str]] = set()  # line and call of those that are in the pool

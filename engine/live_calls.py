@@ -22,6 +22,7 @@ from redis.exceptions import NoScriptError
 
 from store.client import Client, exchange
 from store.connection import Command, Connection, dial_like
+from store.keys import LIVE
 from store.redis_errors import REDIS_ERRORS
 
 _log = structlog.get_logger("live")
@@ -81,7 +82,7 @@ class LiveCalls:
         shared: bool,
         lease_s: float = 60,
         clock: Callable[[], float] = time.time,
-        kind: str = "live:",
+        kind: str = LIVE,
         key_s: int = 0,
     ) -> None:
         self.local_decisions = 0

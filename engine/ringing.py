@@ -32,6 +32,7 @@ from sip.outgoing import Outgoing
 from sip.replaces import End, May, anybody, names_dialogs
 from sip.settings import DialError, TooLarge
 from sip.state import ANSWERED, ENDED
+from store.keys import registrations_key
 
 if TYPE_CHECKING:
     from engine.worker import Worker
@@ -145,7 +146,7 @@ class Ringing:
 
     def _bar(self, branch: Branch, why: str) -> None:
         error = DocumentError("contact", branch.uri, why)
-        self._worker.rejections.document(f"reg:{branch.number}", error)
+        self._worker.rejections.document(registrations_key(branch.number), error)
 
     def _find(self, branch: Branch) -> None:
         """Look up where it is, unless it is an IP address."""

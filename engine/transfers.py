@@ -36,7 +36,8 @@ from rules.billing import billing_class
 from rules.model import tariff_of
 from sip.outgoing import Outgoing
 from sip.referral import nothing
-from store.lines import TRANSFER_PREFIX, Unavailable
+from store.keys import parties_of_transfer, transfer_key
+from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Transfers:
         side = facts.id, isinstance(referee, Outgoing)
         called = worker.numbering.quick(user)
         caller, who = number_at(facts, referee), number_at(facts, referrer)
-        key, before = f"{TRANSFER_PREFIX}{caller}:{called}", self._newest.get(side, "")
+        key = transfer_key(caller, called) if called is not None else ""
+        before = self._newest.get(side, "")
         if key != before:
             self._forget(before)
         if called is None:
@@ -149,14 +151,14 @@ class Transfers:
         if key in self._known or key in self._gone:
             return
         self._keep(key, _Transfer(self._clock() + LIFE_S))
-        caller, _, called = key.removeprefix(TRANSFER_PREFIX).partition(":")
+        caller, called = parties_of_transfer(key)
         call = self._worker.calls.begun(caller, called, _QUICK_S)
         if call is not None:
             self._worker.calls.background(call.owe())
 
     def expect(self, caller: str, called: str) -> bool:
         """Whether a call between these numbers is about to come of a transfer."""
-        return f"{TRANSFER_PREFIX}{caller}:{called}" in self._known
+        return transfer_key(caller, called) in self._known
 
     async def comes_of(self, facts: CallFacts) -> bool:
         """Whether a call that was there before the news of a transfer may come of it: not the very
@@ -164,7 +166,7 @@ class Transfers:
         client: Any = self._worker.redis
         try:
             async with asyncio.timeout(_PATIENCE_S):
-                stored = await client.get(f"{TRANSFER_PREFIX}{facts.identity}:{facts.called}")
+                stored = await client.get(transfer_key(facts.identity, facts.called))
             return bool(stored) and _decode(stored).of != facts.id
         except (*REDIS_ERRORS, ValueError) as error:
             self._worker.rejections.redis("transfer", error)
@@ -189,7 +191,7 @@ class Transfers:
         return owed
 
     async def _take(self, caller: str, called: str, *, ask: bool = False) -> Owed | None:
-        key = f"{TRANSFER_PREFIX}{caller}:{called}"
+        key = transfer_key(caller, called)
         if key in self._gone:
             return None
         known = self._drop(key)

@@ -45,6 +45,7 @@ from sip.endpoint import Endpoint
 from sip.settings import ListenError, Settings
 from store.client import Client, connect
 from store.fleets import Fleets
+from store.keys import fleet_key
 from store.lines import Store
 from store.redis_errors import REDIS_ERRORS
 
@@ -375,7 +376,8 @@ class Worker:
             return f"redis takes no writes ({refuses}), {self.recorder.backlog} records wait"
         if not self.store.redis_up:
             return f"redis does not answer, {self.recorder.backlog} records wait"
-        remarks = [f"fleet:{name} is refused ({why})" for name, why in self.fleets.refused.items()]
+        refused = self.fleets.refused.items()
+        remarks = [f"{fleet_key(name)} is refused ({why})" for name, why in refused]
         if len(remarks) > TOLD_REFUSED:
             remarks[TOLD_REFUSED:] = [f"and {len(remarks) - TOLD_REFUSED} more fleets"]
         if bad := len(self.store.bad_lines):

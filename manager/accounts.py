@@ -13,7 +13,8 @@ import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-PREFIX = "manager:account:"
+from store.keys import ACCOUNT
+
 SHORTEST_PASSWORD = 10
 _LONGEST_PASSWORD = 200
 _READ_AT_ONCE = 500
@@ -121,7 +122,7 @@ async def every(redis: Any, most: int, fleet: str | None = None) -> list[Account
                 found[account.name] = account
         keys.clear()
 
-    async for key in redis.scan_iter(match=PREFIX + "*", count=1000):
+    async for key in redis.scan_iter(match=ACCOUNT + "*", count=1000):
         keys.append(key)
         if len(keys) == min(most, _READ_AT_ONCE):
             await look()
@@ -133,9 +134,9 @@ async def every(redis: Any, most: int, fleet: str | None = None) -> list[Account
 
 async def give_password(redis: Any, name: str, password: str) -> Account | None:
     """Give an account another password: its sessions end. None when it is gone."""
-    account = read(await redis.get(PREFIX + name))
+    account = read(await redis.get(ACCOUNT + name))
     if account is None:
         return None
     changed = msgspec.structs.replace(account, password=await asyncio.to_thread(hashed, password))
-    written = await redis.set(PREFIX + name, msgspec.json.encode(changed), xx=True)
+    written = await redis.set(ACCOUNT + name, msgspec.json.encode(changed), xx=True)
     return changed if written else None

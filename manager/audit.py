@@ -7,8 +7,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from engine.changes.audit import PREFIX, Change, read_entry
+from engine.changes.audit import Change, read_entry
 from manager.records import is_place
+from store.keys import audit_key
 
 __all__ = ["Change", "read"]
 
@@ -30,7 +31,7 @@ async def read(
     found: list[Change] = []
     end, seen = before if before == "+" else f"({before}", 0
     while len(found) < limit and seen < _MOST_READ:
-        entries = await client.xrevrange(PREFIX + fleet, max=end, count=_READ_AT_ONCE)
+        entries = await client.xrevrange(audit_key(fleet), max=end, count=_READ_AT_ONCE)
         for key, fields in entries:
             change = read_entry(key, fields)
             if change is not None and line in (None, change.line) and wanted(change):
@@ -47,5 +48,5 @@ async def one(redis: Redis, fleet: str, change: str) -> Change | None:
     if not is_place(change):
         return None
     client: Any = redis
-    found = await client.xrange(PREFIX + fleet, change, change)
+    found = await client.xrange(audit_key(fleet), change, change)
     return read_entry(*found[0]) if found else None

@@ -17,9 +17,9 @@ from manager.lines import Stored
 from manager.undo import Change
 from manager.web import Visit, see
 from manager.who import NotFound, Refused
+from store.keys import DONE_SEVERAL
 
 MOST_LINES = 500
-_DONE = "manager:several:"
 _DONE_LIFE_S = 86_400
 
 
@@ -127,13 +127,13 @@ async def _applied(visit: Visit, found: batch.Batch) -> Response:
     refused = [(line.number, why) for line, why in found.refused]
     kept = Kept(found.changes, [line.number for line in found.same], refused)
     token, client = secrets.token_urlsafe(18), visit.redis
-    await client.set(_DONE + token, msgspec.json.encode(kept), ex=_DONE_LIFE_S)
+    await client.set(DONE_SEVERAL + token, msgspec.json.encode(kept), ex=_DONE_LIFE_S)
     return see(f"/several/done?change={token}")
 
 
 async def _kept(visit: Visit, token: str) -> Kept:
     try:
-        return msgspec.json.decode(await visit.redis.get(_DONE + token) or b"", type=Kept)
+        return msgspec.json.decode(await visit.redis.get(DONE_SEVERAL + token) or b"", type=Kept)
     except msgspec.DecodeError:
         raise NotFound("no such change") from None
 

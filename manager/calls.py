@@ -13,10 +13,10 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from engine.records.record import STREAM
 from manager.records import Met, met
 from rules.model import Line
 from store import background_tasks
+from store.keys import RECORDS
 from store.redis_errors import REDIS_ERRORS
 
 _KEPT = 20  # calls of a line
@@ -50,7 +50,7 @@ class Calls:
         places = list(self._places.get(line.number.encode(), ()))[-limit:]
         pipe = self._redis.pipeline(transaction=False)
         for place in places:
-            pipe.xrange(STREAM, place, place)
+            pipe.xrange(RECORDS, place, place)
         answers = await pipe.execute() if places else []
         found = [met(entry, line) for answer in answers for _, entry in answer]
         return [call for call in reversed(found) if call is not None and call.forward is not None]
@@ -67,11 +67,11 @@ class Calls:
     async def _read_back(self) -> None:
         """What is there already, the newest first, in small bites."""
         self._places.clear()
-        newest = await self._redis.xrevrange(STREAM, count=1)
+        newest = await self._redis.xrevrange(RECORDS, count=1)
         last = newest[0][0] if newest else b"0-0"
         end = last.decode()
         for _ in range(_READ_BACK // _AT_ONCE):
-            entries: list[_Entry] = await self._redis.xrevrange(STREAM, max=end, count=_AT_ONCE)
+            entries: list[_Entry] = await self._redis.xrevrange(RECORDS, max=end, count=_AT_ONCE)
             for place, entry in entries:
                 for number in _lines(entry):
                     known = self._places.setdefault(number, deque(maxlen=_KEPT))
@@ -84,7 +84,7 @@ class Calls:
         self._last = last
 
     async def _read_on(self) -> None:
-        answer = await self._redis.xread({STREAM: self._last}, count=_AT_ONCE, block=_BLOCK_MS)
+        answer = await self._redis.xread({RECORDS: self._last}, count=_AT_ONCE, block=_BLOCK_MS)
         for _, entries in answer or ():
             for place, entry in entries:
                 for number in _lines(entry):

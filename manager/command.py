@@ -22,6 +22,7 @@ from engine.commands.output import print_json, print_table
 from engine.config import Config
 from manager.token_command import token_group
 from manager.whose import fleet_of, line_of, whose
+from store.keys import ACCOUNT
 
 
 @click.group("manager", invoke_without_command=True, short_help="The customer's page and REST API.")
@@ -95,7 +96,7 @@ def add_account(
             account = accounts.make(known, of, read_password(), only)
         except ValueError as error:
             raise Wrong(f"password: {error}") from None
-        if not client.set(accounts.PREFIX + known, msgspec.json.encode(account), nx=True):
+        if not client.set(ACCOUNT + known, msgspec.json.encode(account), nx=True):
             raise Wrong(f"NAME: there is an account of that name (got {name!r})")
     made_for = f"line {only} of fleet {of}" if only else f"fleet {of}" if of else None
     click.echo(f"{known}: made, for {made_for or 'all fleets (operator)'}")
@@ -112,7 +113,7 @@ def set_password(name: str, config: Config) -> None:
 
     known = _name(name)
     with open_redis(config) as client:
-        raw: Any = client.get(accounts.PREFIX + known)
+        raw: Any = client.get(ACCOUNT + known)
         account = accounts.read(raw)
         if account is None:
             raise Wrong(f"account {known}: unknown account")
@@ -120,7 +121,7 @@ def set_password(name: str, config: Config) -> None:
             changed = msgspec.structs.replace(account, password=accounts.hashed(read_password()))
         except ValueError as error:
             raise Wrong(f"password: {error}") from None
-        client.set(accounts.PREFIX + known, msgspec.json.encode(changed), xx=True)
+        client.set(ACCOUNT + known, msgspec.json.encode(changed), xx=True)
     click.echo(f"{known}: has another password, its sessions have ended")
 
 
@@ -132,7 +133,7 @@ def list_accounts(config: Config, as_json: bool) -> None:
     from manager import accounts
 
     with open_redis(config) as client:
-        keys = sorted(client.scan_iter(accounts.PREFIX + "*", count=1000))
+        keys = sorted(client.scan_iter(ACCOUNT + "*", count=1000))
         raws: Any = client.mget(keys) if keys else []
     found = [account for raw in raws if (account := accounts.read(raw))]
     if as_json:
@@ -156,11 +157,10 @@ def list_accounts(config: Config, as_json: bool) -> None:
 @with_config
 def delete_account(name: str, config: Config) -> None:
     """Delete the account NAME; its sessions end at once."""
-    from manager import accounts
 
     known = _name(name)
     with open_redis(config) as client:
-        if not client.delete(accounts.PREFIX + known):
+        if not client.delete(ACCOUNT + known):
             raise Wrong(f"account {known}: unknown account")
     click.echo(f"{known}: deleted")
 

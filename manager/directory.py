@@ -21,9 +21,10 @@ from manager.search import Listed, Page, View, fold
 from manager.who import Who
 from store import background_tasks
 from store.key_changes import News
+from store.keys import LINE
 from store.redis_errors import REDIS_ERRORS
 
-_PREFIX = b"line:"
+_PREFIX = LINE.encode()
 _BATCH = 1000
 _RETRY_S = 0.5
 _BEHIND = "1"
@@ -58,7 +59,7 @@ class Directory:
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         name = f"directory-{secrets.token_hex(8)}"
-        self._news = News(redis, ("line:",), name, self._on_keys)
+        self._news = News(redis, (LINE,), name, self._on_keys)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
@@ -190,7 +191,7 @@ class Directory:
     async def _read_all(self) -> None:
         seen: set[str] = set()
         batch: list[bytes] = []
-        async for key in self._redis.scan_iter(match=b"line:*", count=_BATCH):
+        async for key in self._redis.scan_iter(match=LINE + "*", count=_BATCH):
             batch.append(bytes(key))
             if len(batch) == _BATCH:
                 seen.update(await self._read(batch))

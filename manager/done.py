@@ -15,8 +15,8 @@ from manager.pages import summary
 from manager.undo import Change
 from manager.web import Visit
 from manager.who import NotFound
+from store.keys import DONE
 
-_PREFIX = "manager:done:"
 _LIFE_S = 86_400
 
 
@@ -34,7 +34,7 @@ async def keep(visit: Visit, change: Change, acks: Acks, changed: bool) -> str:
     """Keep it for its page; the token to ask for it."""
     token = secrets.token_urlsafe(12)
     kept = msgspec.json.encode(_done(change, acks, changed))
-    await visit.redis.set(_PREFIX + token, kept, ex=_LIFE_S)
+    await visit.redis.set(DONE + token, kept, ex=_LIFE_S)
     return token
 
 
@@ -49,7 +49,7 @@ async def page(visit: Visit) -> Response:
         acks = await visit.site.in_force(stored.number)
         if acks.complete:
             kept = _done(kept.change, acks, True)
-            await visit.redis.set(_PREFIX + token, msgspec.json.encode(kept), keepttl=True)
+            await visit.redis.set(DONE + token, msgspec.json.encode(kept), keepttl=True)
     known = await around(visit.site, stored.line)
     outlook = visit.teller.outlook(stored.line, known, await visit.site.explain(stored))
     return visit.page(
@@ -73,7 +73,7 @@ async def undone(visit: Visit, stored: Stored) -> Change | None:
 
 async def _find(visit: Visit, token: str) -> Done | None:
     try:
-        return msgspec.json.decode(await visit.redis.get(_PREFIX + token) or b"", type=Done)
+        return msgspec.json.decode(await visit.redis.get(DONE + token) or b"", type=Done)
     except msgspec.DecodeError:
         return None
 

@@ -17,8 +17,9 @@ from manager.records import Purse
 from manager.search import fold
 from manager.web import Visit, see
 from manager.who import BadRequest, NotFound, Unavailable
-from rules.fleet import FLEET, Fleet, check_fleet, is_name, load_fleet
+from rules.fleet import Fleet, check_fleet, is_name, load_fleet
 from rules.model import DocumentError
+from store.keys import FLEET, fleet_key
 
 _MOST = 200
 _ATTEMPTS = 20
@@ -43,7 +44,7 @@ async def show(visit: Visit) -> Response:
 async def act(visit: Visit) -> Response:
     """Suspend a fleet, end that, or give it another cap."""
     name, step = visit.fields.get("fleet", ""), visit.fields.get("step")
-    if name not in visit.site.directory.fleets() and not await visit.redis.exists(FLEET + name):
+    if name not in visit.site.directory.fleets() and not await visit.redis.exists(fleet_key(name)):
         raise NotFound("no such fleet")
     if not is_name(name):
         raise BadRequest("a fleet of this name can have no document")
@@ -65,7 +66,7 @@ async def act(visit: Visit) -> Response:
 async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
     """Raises BadRequest: its document is refused, and is not written over."""
     for _ in range(_ATTEMPTS):
-        raw = await visit.redis.get(FLEET + name)
+        raw = await visit.redis.get(fleet_key(name))
         try:
             if raw is not None:
                 load_fleet(raw, name)
@@ -74,7 +75,7 @@ async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
         except DocumentError as error:
             raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
         told = audit.of_fleet(visit.who.name, name, raw, document, "page")
-        if await swap_key(visit.redis, FLEET + name, raw, orjson.dumps(document), told):
+        if await swap_key(visit.redis, fleet_key(name), raw, orjson.dumps(document), told):
             return
     raise Unavailable(f"fleet {name} is changed by others all the time")
 
@@ -99,7 +100,7 @@ async def _page(visit: Visit, wrong: str = "") -> Response:
 
 async def _row(visit: Visit, name: str) -> Row:
     raw, purse = await asyncio.gather(
-        visit.redis.get(FLEET + name), records.purse(visit.redis, name, visit.site.zone)
+        visit.redis.get(fleet_key(name)), records.purse(visit.redis, name, visit.site.zone)
     )
     fleet, broken = Fleet(name), ""
     try:

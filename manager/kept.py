@@ -16,8 +16,8 @@ from redis.asyncio import Redis
 
 from manager import accounts
 from manager.web import Visit
+from store.keys import KEPT_FORM
 
-_PREFIX = "manager:kept:"
 _LIFE_S = 3600
 _NOT_TYPED = {"csrf", "step", "seen"}
 
@@ -51,7 +51,7 @@ async def put(redis: Redis, account: str, place: str, typed: Typed) -> str:
     client: Any = redis
     token = secrets.token_urlsafe(18)
     kept = Kept(accounts.name_of(account) or "", urlsplit(place).path, typed)
-    await client.set(_PREFIX + token, msgspec.json.encode(kept), ex=_LIFE_S)
+    await client.set(KEPT_FORM + token, msgspec.json.encode(kept), ex=_LIFE_S)
     return token
 
 
@@ -62,7 +62,7 @@ async def of(visit: Visit) -> Typed | None:
         return None
     client: Any = visit.site.redis
     try:
-        kept = msgspec.json.decode(await client.get(_PREFIX + token) or b"", type=Kept)
+        kept = msgspec.json.decode(await client.get(KEPT_FORM + token) or b"", type=Kept)
     except msgspec.DecodeError:
         return None
     mine = kept.account == visit.who.name and kept.path == visit.path

@@ -17,12 +17,12 @@ from redis.asyncio import Redis
 from engine.changes.audit import entries
 from engine.changes.change import swap
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
-from rules.fleet import FLEET, countries_of
+from rules.fleet import countries_of
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
+from store.keys import fleet_key, line_key
 
-_PREFIX = "line:"
 _ATTEMPTS = 20
 _RESTLESS = "line {} is changed by others all the time"
 
@@ -166,14 +166,14 @@ class Lines:
     # -- inside -----------------------------------------------------------------------------------
 
     async def _raw(self, number: str) -> bytes | None:
-        raw: bytes | None = await self._redis.get(_PREFIX + number)
+        raw: bytes | None = await self._redis.get(line_key(number))
         return raw
 
     async def _raws(self, numbers: Sequence[str]) -> list[bytes | None]:
         """Asked in one go; a pipeline, since in a cluster they live on several nodes."""
         pipe = self._redis.pipeline(transaction=False)
         for number in numbers:
-            pipe.get(_PREFIX + number)
+            pipe.get(line_key(number))
         return list(await pipe.execute()) if numbers else []
 
     def _edited(
@@ -222,7 +222,7 @@ class Lines:
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
         raws = await self._raws(named)
-        countries = countries_of(await self._redis.get(FLEET + line.fleet), line.fleet)
+        countries = countries_of(await self._redis.get(fleet_key(line.fleet)), line.fleet)
         others: dict[str, Line | None] = {}
         for other, raw in zip(named, raws, strict=True):
             target = None if raw is None else self._if_readable(other, raw)

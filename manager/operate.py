@@ -11,13 +11,14 @@ import orjson
 from starlette.responses import Response
 
 from engine.changes.acks import LiveWorker, live_workers
-from engine.changes.audit import KEPT, PREFIX, entry
+from engine.changes.audit import KEPT, entry
 from manager import accounts, audit, state
 from manager.pages import change_rows
 from manager.search import fold
 from manager.web import Visit, Web, see
 from manager.who import NotFound
 from rules.model import Line
+from store.keys import ACCOUNT, audit_key
 
 _ANSWER_S = 3.0
 _LARGEST_ANSWER = 8 * 1024 * 1024
@@ -154,7 +155,7 @@ class Seeing:
         fleet, line = visit.fields.get("fleet", ""), None
         name = accounts.name_of(visit.fields.get("account", ""))
         if name:
-            account = accounts.read(await visit.redis.get(accounts.PREFIX + name))
+            account = accounts.read(await visit.redis.get(ACCOUNT + name))
             if account is None or account.fleet is None:
                 raise NotFound("no such account")
             fleet, line = account.fleet, account.line
@@ -162,7 +163,7 @@ class Seeing:
             raise NotFound("no such fleet")
         told = {"account": name or "", "fleet": fleet}
         fields: Any = entry(visit.who.name, "page", line or "", "seen", {}, told)
-        await visit.redis.xadd(PREFIX + fleet, fields, maxlen=KEPT, approximate=True)
+        await visit.redis.xadd(audit_key(fleet), fields, maxlen=KEPT, approximate=True)
         await self._sessions.see_as(visit.session, fleet, line)
         return see("/lines")
 

@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from engine.changes.audit import KEPT, PREFIX, entry
+from engine.changes.audit import KEPT, entry
 from manager import accounts
 from manager.accounts import Account
 from manager.web import Visit
 from manager.who import NotFound
 from rules.fleet import is_name
 from rules.numbers import NumberError
+from store.keys import ACCOUNT, audit_key
 
 _MOST = 2_000
 
@@ -34,7 +35,7 @@ async def act(visit: Visit) -> Response:
         await _note(visit, account, "password")
         return await _page(visit, given=(account.name, password))
     if step == "delete":
-        await visit.redis.delete(accounts.PREFIX + account.name)
+        await visit.redis.delete(ACCOUNT + account.name)
         await _note(visit, account, "deleted")
         return await _page(visit, notice=visit.say("account_deleted", name=account.name))
     return await _page(visit)
@@ -64,7 +65,7 @@ async def _add(visit: Visit, typed: str) -> Response:
         return await _page(visit, wrong=wrong)
     password = accounts.invented()
     account = accounts.make(name, fleet, password, line)
-    key = accounts.PREFIX + name
+    key = ACCOUNT + name
     if not await visit.redis.set(key, msgspec.json.encode(account), nx=True):
         return await _page(visit, wrong={"name": say("account_taken")})
     await _note(visit, account, "made")
@@ -83,7 +84,7 @@ def _line(visit: Visit, fleet: str, typed: str) -> str | None:
 async def _theirs(visit: Visit, typed: str) -> Account:
     """Raises NotFound, also for an account that they may not manage."""
     name = accounts.name_of(typed)
-    raw = await visit.redis.get(accounts.PREFIX + name) if name else None
+    raw = await visit.redis.get(ACCOUNT + name) if name else None
     account = accounts.read(raw)
     if account is None or not may_manage(visit, account):
         raise NotFound("no such account")
@@ -94,7 +95,7 @@ async def _note(visit: Visit, account: Account, did: str) -> None:
     """Into the fleet's log of changes."""
     told = {"account": account.name, "did": did}
     fields: Any = entry(visit.who.name, "page", "", "account", {}, told)
-    await visit.redis.xadd(PREFIX + (account.fleet or ""), fields, maxlen=KEPT, approximate=True)
+    await visit.redis.xadd(audit_key(account.fleet or ""), fields, maxlen=KEPT, approximate=True)
 
 
 async def _page(

@@ -11,11 +11,12 @@ from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
 
-from engine.records.record import STREAM, CallRecord, ForwardRecord, read_entry
+from engine.records.record import CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
-from rules.fleet import FLEET, load_fleet
+from rules.fleet import load_fleet
 from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
 from store.fleets import capped_s
+from store.keys import RECORDS, fleet_key, fleet_usage_key, usage_key
 
 _READ_AT_ONCE = 500
 _SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
@@ -76,7 +77,7 @@ async def search(
     found: list[Met] = []
     end, seen = span.last if before == "+" else f"({before}", 0
     while seen < _MOST_READ:
-        entries = await client.xrevrange(STREAM, max=end, min=span.first, count=_READ_AT_ONCE)
+        entries = await client.xrevrange(RECORDS, max=end, min=span.first, count=_READ_AT_ONCE)
         for key, entry in entries:
             call = met(entry, line)
             if call is not None and span.has(call):
@@ -140,7 +141,7 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
     """`month` such as "2026-11"; None = this one."""
     client: Any = redis
     name = month or month_of(time.time(), zone)[0]
-    raw = await client.hgetall(f"usage:{line.number}:{name}")
+    raw = await client.hgetall(usage_key(line.number, name))
     seconds = dict.fromkeys((str(b) for b in Billing), 0)
     for key, value in raw.items():
         if key.decode() in seconds:
@@ -173,7 +174,7 @@ class Purse:
 async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
     """The fleet's cap and what is left of it; no cap when its document cannot be read."""
     client: Any = redis
-    raw = await client.get(FLEET + fleet)
+    raw = await client.get(fleet_key(fleet))
     try:
         document = load_fleet(raw, fleet) if raw else None
     except DocumentError:
@@ -183,6 +184,6 @@ async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
     if document.cap_seconds is None:
         return Purse(document.suspended, countries=document.forward_countries)
     month = month_of(time.time(), zone)[0]
-    used = await client.hmget(f"usage:{FLEET}{fleet}:{month}", CAPPED)
+    used = await client.hmget(fleet_usage_key(fleet, month), CAPPED)
     left = document.cap_seconds - capped_s(used)
     return Purse(document.suspended, document.cap_seconds, left, document.forward_countries)

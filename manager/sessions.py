@@ -22,9 +22,8 @@ from engine.telemetry import log
 from manager import accounts
 from manager.source import neighbourhood, source_of
 from manager.who import Forbidden, TooMany, Who
+from store.keys import ACCOUNT, LOGIN_ATTEMPTS, SESSION
 
-_PREFIX = "manager:session:"
-_ATTEMPTS = "manager:attempts:"
 _WINDOW_S = 900
 # How long the browser knows that it had a session, after its longest life.
 _KNOWN_FOR_S = 86_400
@@ -78,13 +77,13 @@ class Sessions:
         if not self.had_one(request):
             return None
         sid = request.cookies[self._cookie]
-        key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
+        key = SESSION + hashlib.sha256(sid.encode()).hexdigest()
         raw = await self._redis.getex(key, ex=self._config.session_idle_s)
         try:
             kept = msgspec.json.decode(raw or b"", type=Kept)
         except msgspec.DecodeError:
             return None
-        account = accounts.read(await self._redis.get(accounts.PREFIX + kept.account))
+        account = accounts.read(await self._redis.get(ACCOUNT + kept.account))
         over = time.time() - kept.since > self._config.session_max_s
         if account is None or account.stamp != kept.stamp or over:
             await self._redis.delete(key)
@@ -106,7 +105,7 @@ class Sessions:
         known = accounts.name_of(name)
         address = self.address(request)
         limits = await self._count_attempt(known or "?", address)
-        raw = await self._redis.get(accounts.PREFIX + known) if known else None
+        raw = await self._redis.get(ACCOUNT + known) if known else None
         account = accounts.read(raw)
         if not await accounts.matches(account, password) or account is None:
             _log.warning("login.refused", account=known, address=address)
@@ -120,7 +119,7 @@ class Sessions:
         """A new session of the account; its cookie's value."""
         sid = secrets.token_urlsafe(32)
         kept = Kept(account.name, account.stamp, secrets.token_urlsafe(24), time.time())
-        key = _PREFIX + hashlib.sha256(sid.encode()).hexdigest()
+        key = SESSION + hashlib.sha256(sid.encode()).hexdigest()
         await self._redis.set(key, msgspec.json.encode(kept), ex=self._config.session_idle_s)
         return sid
 
@@ -133,7 +132,7 @@ class Sessions:
         """Whether it is the password of who is logged in. Raises TooMany."""
         name = session.kept.account
         limits = await self._count_attempt(name, self.address(request))
-        account = accounts.read(await self._redis.get(accounts.PREFIX + name))
+        account = accounts.read(await self._redis.get(ACCOUNT + name))
         right = await accounts.matches(account, password)
         for key in limits if right else ():
             await self._redis.eval(_FORGIVE, 1, key)
@@ -190,9 +189,9 @@ class Sessions:
         """Count before comparing, so that guesses made at once count too. Raises TooMany."""
         most, source = self._config.login_attempts, neighbourhood(address)
         limits = {
-            f"{_ATTEMPTS}pair:{name}:{source}": most,
-            f"{_ATTEMPTS}address:{source}": 5 * most,
-            f"{_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
+            f"{LOGIN_ATTEMPTS}pair:{name}:{source}": most,
+            f"{LOGIN_ATTEMPTS}address:{source}": 5 * most,
+            f"{LOGIN_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
         }
         for key, most in limits.items():
             count, left_s = await self._redis.eval(_COUNT, 1, key, _WINDOW_S)

@@ -23,6 +23,7 @@ from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError
 from store.client import connect
+from store.keys import TOKEN
 from store.redis_errors import REDIS_ERRORS
 
 _CONNECT_S = 3.0
@@ -106,7 +107,7 @@ class Site:
         if parts is None:
             raise Unauthenticated("a token is needed: Authorization: Bearer rvt_...")
         client: Any = self.redis
-        raw = await client.get(tokens.PREFIX + parts[0])
+        raw = await client.get(TOKEN + parts[0])
         token = tokens.read(raw) if raw else None
         if token is None or not tokens.matches(token, parts[1], time.time()):
             raise Unauthenticated("the token is not known, or it is revoked or expired")

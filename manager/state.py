@@ -11,6 +11,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from rules.contact import Contact, read_contacts
 from rules.model import Line
+from store.keys import live_key, registrations_key
 
 _COUNT = """
 local counts = {}
@@ -30,11 +31,12 @@ class State:
 async def of_line(redis: Redis, line: Line) -> State:
     client: Any = redis
     now = time.time()
-    members = await client.zrangebyscore(f"reg:{line.number}", f"({now}", "+inf", withscores=True)
+    key = registrations_key(line.number)
+    members = await client.zrangebyscore(key, f"({now}", "+inf", withscores=True)
     contacts, _ = read_contacts(members)
     calls = None
     if line.max_calls is not None:
-        calls = int(await client.zcount(f"live:{line.number}", f"({now}", "+inf"))
+        calls = int(await client.zcount(live_key(line.number), f"({now}", "+inf"))
     return State(contacts, calls)
 
 
@@ -49,7 +51,8 @@ class Now:
 async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
     """By number, asked in one go."""
     limited = [line.number for line in lines if line.max_calls is not None]
-    keys = [f"reg:{line.number}" for line in lines] + [f"live:{number}" for number in limited]
+    keys = [registrations_key(line.number) for line in lines]
+    keys += [live_key(number) for number in limited]
     counts = await _counts(redis, keys)
     calls = dict(zip(limited, counts[len(lines) :], strict=True))
     return {
@@ -60,7 +63,7 @@ async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
 
 async def registered(redis: Redis, numbers: Sequence[str]) -> set[str]:
     """Those of the lines that have a live registration, asked in one go."""
-    counts = await _counts(redis, [f"reg:{number}" for number in numbers])
+    counts = await _counts(redis, [registrations_key(number) for number in numbers])
     return {number for number, count in zip(numbers, counts, strict=True) if count}
 
 

@@ -14,6 +14,7 @@ from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 from manager.whose import fleet_of, line_of, whose
+from store.keys import TOKEN
 
 _DAY_S = 86_400
 
@@ -57,7 +58,7 @@ def add_token(
             require_fleet(client, of, "; --new-fleet if its lines are yet to come")
         token, text = tokens.make(name, of, expires, line_of(line, of, config, client))
         life = None if days is None else days * _DAY_S
-        client.set(tokens.PREFIX + token.id, msgspec.json.encode(token), ex=life)
+        client.set(TOKEN + token.id, msgspec.json.encode(token), ex=life)
     click.echo(text)
 
 
@@ -69,7 +70,7 @@ def list_tokens(config: Config, as_json: bool) -> None:
     from manager import tokens
 
     with open_redis(config) as client:
-        keys = sorted(client.scan_iter(tokens.PREFIX + "*", count=1000))
+        keys = sorted(client.scan_iter(TOKEN + "*", count=1000))
         raws: Any = client.mget(keys) if keys else []
     found = [token for raw in raws if raw and (token := tokens.read(raw))]
     if as_json:
@@ -95,9 +96,8 @@ def list_tokens(config: Config, as_json: bool) -> None:
 @with_config
 def revoke_token(token_id: str, config: Config) -> None:
     """Revoke a token by its id; it is refused from the next request on."""
-    from manager import tokens
 
     with open_redis(config) as client:
-        if not client.delete(tokens.PREFIX + token_id):
+        if not client.delete(TOKEN + token_id):
             raise Wrong(f"token {token_id}: unknown token")
     click.echo(f"{token_id}: revoked")

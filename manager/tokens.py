@@ -13,7 +13,6 @@ import time
 
 import msgspec
 
-PREFIX = "manager:token:"
 _SCHEME = "rvt"
 
 

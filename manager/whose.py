@@ -10,6 +10,7 @@ import orjson
 from engine.commands.context import Wrong
 from engine.config import Config
 from rules.numbers import NumberError
+from store.keys import line_key
 
 
 def whose(command: Any) -> Any:
@@ -44,7 +45,7 @@ def line_of(line: str | None, fleet: str | None, config: Config, client: Any) ->
         number = config.numbering.plan().normalise(line)
     except NumberError as error:
         raise Wrong(f"--line: {error}") from None
-    raw = client.get(f"line:{number}")
+    raw = client.get(line_key(number))
     try:
         found = orjson.loads(raw or b"{}").get("fleet")
     except (orjson.JSONDecodeError, AttributeError):

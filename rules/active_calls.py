@@ -11,9 +11,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from rules.fleet import FLEET
-
-STANDING = "standing:"
 LEASE_S = 5.0
 """A note that is older than this is of a worker that died."""
 
@@ -31,16 +28,6 @@ class Note(msgspec.Struct, array_like=True, gc=False, frozen=True):
 encode_note = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Note).decode
 
-
-def standing_key(usage_key: str) -> str:
-    """Where the standing calls of a fleet are noted: beside its usage, on the same node of a
-    Cluster."""
-    return f"{STANDING}{{{usage_key}}}"
-
-
-def fleet_of(key: str) -> str:
-    """The fleet whose standing calls a key has; what is no such key names none."""
-    return key.removeprefix(f"{STANDING}{{usage:{FLEET}").rpartition(":")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,6 @@ from msgspec import Meta
 from rules.model import DocumentError, decode_document, encode_document
 from rules.plan import is_country
 
-FLEET = "fleet:"
-"""What the key of a fleet begins with; the rest is its name. No number begins so."""
-
 _LONGEST_NAME = 64
 
 

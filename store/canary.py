@@ -7,6 +7,8 @@ succeeds, or none is told of, the lag grows, whatever the reason.
 
 import time
 
+from store.keys import CANARY
+
 _MISSED_S = 2.0
 
 
@@ -19,7 +21,7 @@ class Canary:
     """
 
     def __init__(self, worker: str) -> None:
-        self.prefix = self.key = f"canary:{worker}"
+        self.prefix = self.key = CANARY + worker
         self._since: float | None = None
         """When the first write was tried of which nothing was heard yet."""
         self._out_since: float | None = None

@@ -17,11 +17,12 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from rules.active_calls import NOTHING, Note, Using, notes_of, standing_key
+from rules.active_calls import NOTHING, Note, Using, notes_of
 from rules.billing import month_begin, month_of
-from rules.fleet import FLEET, Fleet, is_name, load_fleet
+from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import CAPPED, DocumentError
 from store import background_tasks
+from store.keys import active_calls_key, fleet_key, fleet_usage_key
 from store.lookup import seconds_used
 from store.redis_errors import REDIS_ERRORS
 
@@ -174,10 +175,10 @@ class Fleets:
         month, until = month_of(self._clock(), self._zone)
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
-            pipe.get(FLEET + name)
-            usage = f"usage:{FLEET}{name}:{month}"
+            pipe.get(fleet_key(name))
+            usage = fleet_usage_key(name, month)
             pipe.hmget(usage, CAPPED)
-            pipe.hgetall(standing_key(usage))
+            pipe.hgetall(active_calls_key(usage))
         # Who hears of a change meanwhile reads again.
         self._reading.update(names)
         try:
@@ -219,7 +220,7 @@ class Fleets:
             served = "its lines are closed" if is_refused else "the last good one serves"
             self.refused[name] = f"{error}; {served}"
             if self._told.get(name, self) != raw and self.on_refused is not None:
-                self.on_refused(FLEET + name, error)
+                self.on_refused(fleet_key(name), error)
             self._told[name] = raw if isinstance(raw, bytes) else None
         self._known[name] = FleetState(fleet, capped_s(used), until, using, is_refused)
         self._known.move_to_end(name)

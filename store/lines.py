@@ -14,29 +14,36 @@ from zoneinfo import ZoneInfo
 
 from redis.exceptions import ResponseError
 
-from rules.active_calls import STANDING, fleet_of
 from rules.billing import month_of
 from rules.contact import Contact, read_contacts
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from store.cache import Cache, Entry, Slot, Span
+from store.keys import (
+    ACTIVE_CALLS,
+    CANARY,
+    FLEET,
+    LINE,
+    PROBE,
+    REGISTRATIONS,
+    TRANSFER,
+    USAGE,
+    fleet_of_active_calls,
+    line_key,
+    registrations_key,
+)
 from store.layout import Client, Layout, layout_of
 from store.lookup import Lookup, pairs, seconds_used
 from store.shard import Shard, Unavailable
 
-__all__ = ["PROBE_PREFIX", "TRANSFER_PREFIX", "Contact", "Entry", "Store", "Unavailable"]
-
-PROBE_PREFIX = "probe:"
-"""Of keys that mean nothing: a writer's question whether its write has been heard of."""
-TRANSFER_PREFIX = "transfer:"
-"""Of keys that say who pays for a call that is about to come of a transfer."""
+__all__ = ["Contact", "Entry", "Store", "Unavailable"]
 
 _PATIENCE_KNOWN_S = 0.05
 """How long a call of a line with a last good copy waits for a better one."""
 _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 2_000
 """News of more keys than this at once makes everything stale: quicker than going through them."""
-_PREFIXES = ("line:", "reg:", "usage:", "fleet:", STANDING, TRANSFER_PREFIX, PROBE_PREFIX)
+_PREFIXES = (LINE, REGISTRATIONS, USAGE, FLEET, ACTIVE_CALLS, TRANSFER, PROBE)
 _MOST_BAD = 1_000
 _NO_TARGETS: Mapping[str, Line | None] = {}
 
@@ -190,7 +197,7 @@ class Store:
         """Ask Redis whether a number is a line, and remember nothing of it: for numbers that mostly
         are none, of which there are many. `tell` is called with True also where only `look_up` can
         find out; never, if Redis is away."""
-        key = f"line:{number}"
+        key = line_key(number)
         shard = self._layout.shard_of(key)
 
         def take(reply: Any, span: Span | None, begun: float) -> None:
@@ -244,8 +251,8 @@ class Store:
         shards = self._layout.shards
         if len(shards) == 1:
             return shards[0].up, shards[0].prompt
-        line = self._layout.shard_of(f"line:{number}")
-        reg = self._layout.shard_of(f"reg:{number}")
+        line = self._layout.shard_of(line_key(number))
+        reg = self._layout.shard_of(registrations_key(number))
         if line is None or reg is None:
             return False, False
         return line.up and reg.up, line.prompt and reg.prompt
@@ -344,27 +351,28 @@ class Store:
         canary = shard.canary
         for key in keys if len(keys) <= _MANY_KEYS else ():
             name = key.decode("utf-8", "replace")
-            kind, _, rest = name.partition(":")
-            if kind == "canary":
+            kind, colon, rest = name.partition(":")
+            kind += colon
+            if kind == CANARY:
                 if name == canary.key:
                     canary.heard()
                 continue
-            if kind == "probe":
+            if kind == PROBE:
                 probes.append(name)
                 continue
-            if kind == "transfer":
+            if kind == TRANSFER:
                 if self.on_transfer is not None:
                     self.on_transfer(name)
                 continue
-            if kind == "standing":
-                self._tell_fleet(fleet_of(name))
+            if kind == ACTIVE_CALLS:
+                self._tell_fleet(fleet_of_active_calls(name))
                 continue
-            number = rest.rpartition(":")[0] if kind == "usage" else rest
-            if kind == "fleet" or number.startswith("fleet:"):
-                self._tell_fleet(number.removeprefix("fleet:"))
+            number = rest.rpartition(":")[0] if kind == USAGE else rest
+            if kind == FLEET or number.startswith(FLEET):
+                self._tell_fleet(number.removeprefix(FLEET))
                 continue
-            self._cache.invalidate(number, usage_only=kind == "usage")
-            if kind == "line" and self.on_line is not None:
+            self._cache.invalidate(number, usage_only=kind == USAGE)
+            if kind == LINE and self.on_line is not None:
                 self.on_line(number)
             read = self._reads.pop(number, None)
             if read is not None:

@@ -13,6 +13,7 @@ from redis.exceptions import AskError, MovedError, ResponseError
 
 from store.cache import Entry, Slot, Span
 from store.connection import Command
+from store.keys import line_key, registrations_key, usage_key
 from store.layout import Layout
 from store.shard import Shard, Unavailable
 
@@ -55,14 +56,14 @@ class Lookup:
 
     def read(self, unix_now: float) -> None:
         """Ask for the document and the registrations that have not expired."""
-        live = (f"reg:{self.number}", "+inf", f"({unix_now}", "WITHSCORES")
-        self._ask("document", ("GET", f"line:{self.number}"))
+        live = (registrations_key(self.number), "+inf", f"({unix_now}", "WITHSCORES")
+        self._ask("document", ("GET", line_key(self.number)))
         self._ask("members", ("ZREVRANGEBYSCORE", *live, "LIMIT", 0, _MOST_CONTACTS))
 
     def read_plan(self, month: str, until: float) -> None:
         """Ask for what is used of the month's plan too."""
         self.until = until
-        self._ask("used", ("HGET", f"usage:{self.number}:{month}", "deducted"))
+        self._ask("used", ("HGET", usage_key(self.number, month), "deducted"))
 
     def span(self) -> Span | None:
         """What covers all answers; None when something does not."""

@@ -1,6 +1,7 @@
 """The house's rules: which package may import which, and who knows the phone."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,30 @@ def test_packages_import_in_one_direction_and_what_serves_knows_no_phone(package
         allowed = ALLOWED[package] | FRONT_DOOR.get(str(place), set())
         assert names & OURS <= allowed, f"{place} imports {names & OURS}"
         assert not names & PHONE or place.parts[:2] == ("engine", "demo"), place
+
+
+def texts(module: Path) -> Iterator[str]:
+    """What the module's string literals say, but for what is put in at run time: of one with
+    fields only what comes before the first."""
+    parts: set[ast.expr] = set()
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"), str(module))):
+        if isinstance(node, ast.JoinedStr):
+            parts.update(node.values)
+            node = node.values[0] if node.values else node
+        elif node in parts:
+            continue
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            yield node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+
+
+def test_keys_of_redis_are_spelt_in_one_module() -> None:
+    begin = {text for text in texts(ROOT / "store" / "keys.py") if re.fullmatch(r"[a-z:]+:", text)}
+    assert {"line:", "standing:", "manager:account:"} <= begin
+    spelt = re.compile(f"({'|'.join(begin)})[^ ]*")
+    for module in sorted(path for package in ALLOWED for path in (ROOT / package).rglob("*.py")):
+        if module != ROOT / "store" / "keys.py":
+            found = [text for text in texts(module) if spelt.fullmatch(text)]
+            assert not found, f"{module.relative_to(ROOT)} spells {found}"
 
 
 def test_rules_are_pure() -> None:

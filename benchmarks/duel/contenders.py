@@ -23,6 +23,7 @@ from benchmarks.load import report
 from benchmarks.processes import BenchmarkError, pss_bytes
 from benchmarks.rig import HOST, LINES, Rig, called, document, nobody
 from benchmarks.subject import Subject
+from store.keys import line_key, registrations_key
 
 _HERE = Path(__file__).parent
 _SBIN = "/usr/sbin"
@@ -149,10 +150,10 @@ class DuelRig(Rig):
                 for condition, target in self.case.forwards.items()
             }
             batch.set(
-                f"line:{number}", document(number, self.max_calls, after_s=AFTER_S, **targets)
+                line_key(number), document(number, self.max_calls, after_s=AFTER_S, **targets)
             )
             phone = f"sip:phone@{HOST}:{self.phone_port}"
-            batch.zadd(f"reg:{number}", {phone: time.time() + 86400})
+            batch.zadd(registrations_key(number), {phone: time.time() + 86400})
             return
         fields = {
             condition: f"sip:{number if target == 'voicemail' else target}"

@@ -24,15 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from store.lines import PROBE_PREFIX
+from store.keys import WORKERS, ack_key, probe_key, worker_key
 
 if TYPE_CHECKING:
     import redis
     import redis.asyncio
 
-INDEX = "workers"
-WORKER_PREFIX = "worker:"
-ACK_PREFIX = "ack:"
 SKEW_S = 20.0
 """Clocks of hosts that share a Redis may differ so much."""
 WITHIN_S = 1.5  # how long a writer waits; the promise is one second
@@ -146,15 +143,15 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
 async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
     """The workers that live now, by host and index. Raises REDIS_ERRORS."""
     some: Any = client
-    ids = await some.zrange(INDEX, 0, -1)
-    return _living([await some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
+    ids = await some.zrange(WORKERS, 0, -1)
+    return _living([await some.get(worker_key(_text(id_))) for id_ in ids])
 
 
 def live_workers_blocking(client: redis.Redis) -> tuple[LiveWorker, ...]:
     """The same as `live_workers`, for commands."""
     some: Any = client
-    ids = some.zrange(INDEX, 0, -1)
-    return _living([some.get(WORKER_PREFIX + _text(id_)) for id_ in ids])
+    ids = some.zrange(WORKERS, 0, -1)
+    return _living([some.get(worker_key(_text(id_))) for id_ in ids])
 
 
 def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
@@ -168,16 +165,16 @@ def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
 
 def _ask(number: str, within_s: float) -> Asking:
     """The questions: each a pause in seconds and commands to send then; their answers come back."""
-    name = f"{{line:{number}}}:{secrets.token_hex(8)}"
-    send_probe: Command = ("SET", PROBE_PREFIX + name, "1", "EX", _PROBE_LIFE_S)
-    read_acks: Command = ("HGETALL", ACK_PREFIX + name)
+    probe = probe_key(number, secrets.token_hex(8))
+    send_probe: Command = ("SET", probe, "1", "EX", _PROBE_LIFE_S)
+    read_acks: Command = ("HGETALL", ack_key(probe))
     begun = time.monotonic()
-    answers = yield 0.0, [("ZRANGE", INDEX, 0, -1)]
+    answers = yield 0.0, [("ZRANGE", WORKERS, 0, -1)]
     ids = [_text(id_) for id_ in answers[0]] if answers else []
     if not ids:
         return Acks(())
     probed = time.monotonic()
-    answers = yield 0.0, [send_probe, *(("GET", WORKER_PREFIX + id_) for id_ in ids)]
+    answers = yield 0.0, [send_probe, *(("GET", worker_key(id_)) for id_ in ids)]
     workers = _living(answers[1:] if answers else [])
     said: dict[str, float] = {}
     pause_s = 0.0

@@ -9,9 +9,8 @@ from typing import Any
 
 import orjson
 
-PREFIX = "audit:"
-IMPORTS = PREFIX
-"""Of imports as a whole: no fleet has an empty name."""
+from store.keys import audit_key
+
 KEPT = 100_000  # changes a fleet keeps, about
 
 Json = dict[str, Any]
@@ -55,7 +54,7 @@ def entries(
         what = "forwards"
     told = entry(who, how, number, what, *differing(was, now))
     fleets = dict.fromkeys(d["fleet"] for d in (now, was) if isinstance(d.get("fleet"), str))
-    return [(PREFIX + fleet, told) for fleet in fleets]
+    return [(audit_key(fleet), told) for fleet in fleets]
 
 
 def of_fleet(
@@ -65,7 +64,7 @@ def of_fleet(
     was, now = _readable(before), dict(after or {})
     if was == now and (before is None) == (after is None):
         return []
-    return [(PREFIX + name, entry(who, how, "", "fleet", *differing(was, now)))]
+    return [(audit_key(name), entry(who, how, "", "fleet", *differing(was, now)))]
 
 
 def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:

@@ -14,12 +14,12 @@ import orjson
 from redis.asyncio import Redis, RedisCluster
 
 from engine.changes import audit
-from rules.fleet import FLEET, countries_of
+from rules.fleet import countries_of
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
+from store.keys import fleet_key, line_key
 
-PREFIX = "line:"
 ATTEMPTS = 20
 
 # KEYS: the line, and the logs that are on the same node. ARGV: the document that was read, the one
@@ -78,7 +78,7 @@ async def change_line(
     """
     client: Any = redis
     for _ in range(ATTEMPTS):
-        raw = await client.get(PREFIX + number)
+        raw = await client.get(line_key(number))
         if raw is None:
             raise NoLine(number)
         try:
@@ -106,7 +106,7 @@ async def swap(
 
     Raises REDIS_ERRORS.
     """
-    return await swap_key(redis, PREFIX + number, old, new, entries)
+    return await swap_key(redis, line_key(number), old, new, entries)
 
 
 async def swap_key(
@@ -140,11 +140,11 @@ async def _check(
     part = {**document, "forwards": changed}
     others: dict[str, Line | None] = {}
     for other in numbers_named(part, numbering):
-        raw = await client.get(PREFIX + other)
+        raw = await client.get(line_key(other))
         try:
             others[other] = load_line(raw, other, numbering) if raw else None
         except DocumentError:
             others[other] = None  # whatever it is, it is no line that can be forwarded to
-    fleet = countries_of(await client.get(FLEET + line.fleet), line.fleet)
+    fleet = countries_of(await client.get(fleet_key(line.fleet)), line.fleet)
     check_write(part, others, numbering, number, fleet)
     return line

@@ -20,12 +20,13 @@ import redis
 
 from engine.changes import audit
 from engine.changes.line_file import RowError, read_rows
-from engine.changes.line_switch import BATCH, PREFIX, Progress, Switch, log_words, slot_of
-from rules.fleet import FLEET, countries_of
+from engine.changes.line_switch import BATCH, Progress, Switch, log_words, slot_of
+from rules.fleet import countries_of
 from rules.model import DocumentError, Line, LineDocument, Offer, load_line
 from rules.numbers import Numbering
 from rules.unread import UnreadFields, unread_fields
 from rules.validate import canonical, check_line, lines_needed
+from store.keys import LINE, audit_key, fleet_key, line_key
 from store.redis_errors import REDIS_ERRORS
 
 
@@ -230,8 +231,8 @@ class LineImport:
             self._outside[number] = None if self._replace else line
 
     def _find_deleted(self) -> None:
-        for key in self._client.scan_iter(PREFIX + "*", count=BATCH):
-            number = bytes(key).decode(errors="surrogateescape").removeprefix(PREFIX)
+        for key in self._client.scan_iter(LINE + "*", count=BATCH):
+            number = bytes(key).decode(errors="surrogateescape").removeprefix(LINE)
             if number not in self._known:
                 self.plan.deleted.append(number)
         self.plan.deleted = sorted(set(self.plan.deleted))
@@ -253,7 +254,7 @@ class LineImport:
     def _countries(self, fleet: str) -> frozenset[str] | None:
         """Where the fleet's targets may be, read once."""
         if fleet not in self._fleet_countries:
-            raw = self._client.get(FLEET + fleet)
+            raw = self._client.get(fleet_key(fleet))
             self._fleet_countries[fleet] = countries_of(raw, fleet)
         return self._fleet_countries[fleet]
 
@@ -265,12 +266,12 @@ class LineImport:
     def _server_of(self, number: str) -> str:
         if not self._is_cluster:
             return ""
-        return str(self._client.get_node_from_key(PREFIX + number).name)
+        return str(self._client.get_node_from_key(line_key(number)).name)
 
     def _values(self, numbers: list[str]) -> list[bytes | None]:
         if not numbers:
             return []
-        keys = [PREFIX + number for number in numbers]
+        keys = [line_key(number) for number in numbers]
         read = self._client.mget_nonatomic if self._is_cluster else self._client.mget
         return list(read(keys))
 
@@ -289,7 +290,7 @@ class LineImport:
             lines,
             plan.size,
             self._progress,
-            log_words(audit.IMPORTS, audit.imported(who, file, told)),
+            log_words(audit_key(), audit.imported(who, file, told)),
         )
         took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
         with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry says so
@@ -301,7 +302,7 @@ class LineImport:
         for place, (fleet, counts) in enumerate(self.plan.fleets.items(), 1):
             if fleet:
                 pipe.execute_command(
-                    *log_words(audit.PREFIX + fleet, audit.imported(who, file, asdict(counts)))
+                    *log_words(audit_key(fleet), audit.imported(who, file, asdict(counts)))
                 )
             if place % BATCH == 0 or place == len(self.plan.fleets):
                 pipe.execute()

@@ -12,8 +12,8 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
 from engine.changes import audit
+from store.keys import line_key
 
-PREFIX = "line:"
 BATCH = 1000
 _REPLICA_LIMIT = 256 << 20  # of what may wait for a replica, unless Redis says another
 _SWITCH_S = 300.0  # longest wait for the step itself
@@ -155,7 +155,7 @@ class Switch:
         done, longest = 0, 0.0
         for offsets, gone in by_slot.values():
             pairs = [self._change_at(offset) for offset in offsets]
-            keys = [PREFIX + number for number, _ in pairs] + [PREFIX + n for n in gone]
+            keys = [line_key(number) for number, _ in pairs] + [line_key(n) for n in gone]
             begun = time.monotonic()
             self._client.execute_command(
                 "EVAL", _SWITCH_SLOT, len(keys), *keys, len(pairs), *(text for _, text in pairs)
@@ -183,7 +183,7 @@ def _grouped(
     """Commands of at most `size` lines each, and how many lines they are about."""
     words: list[bytes] = [b"MSET"]
     for number, text in changes:
-        words += ((PREFIX + number).encode(), text)
+        words += (line_key(number).encode(), text)
         if len(words) > 2 * size:
             yield words, size
             words = [b"MSET"]
@@ -191,7 +191,7 @@ def _grouped(
         yield words, len(words) // 2
     for start in range(0, len(deleted), size):
         some = deleted[start : start + size]
-        keys = [(PREFIX + number).encode(errors="surrogateescape") for number in some]
+        keys = [line_key(number).encode(errors="surrogateescape") for number in some]
         yield [b"UNLINK", *keys], len(some)
 
 
@@ -207,4 +207,4 @@ def _bytes(word: str | bytes | int) -> bytes:
 
 def slot_of(number: str) -> int:
     """The slot of a line in a Cluster."""
-    return key_slot((PREFIX + number).encode(errors="surrogateescape"))
+    return key_slot(line_key(number).encode(errors="surrogateescape"))

@@ -18,9 +18,9 @@ import orjson
 from redis.asyncio import Redis
 
 from engine import __version__
-from engine.changes.acks import ACK_PREFIX, INDEX, SKEW_S, WORKER_PREFIX, LiveWorker
+from engine.changes.acks import SKEW_S, LiveWorker
 from store import background_tasks
-from store.lines import PROBE_PREFIX
+from store.keys import WORKERS, ack_key, worker_key
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class WorkerHeartbeat:
         self._tasks = []
         with contextlib.suppress(*REDIS_ERRORS):
             async with asyncio.timeout(GOODBYE_S):
-                await self._redis.delete(WORKER_PREFIX + self._worker.id)
-                await self._redis.zrem(INDEX, self._worker.id)
+                await self._redis.delete(worker_key(self._worker.id))
+                await self._redis.zrem(WORKERS, self._worker.id)
 
     def on_probe(self, key: str) -> None:
         """The stream has told of a probe: all that was written before it is known here."""
@@ -91,10 +91,10 @@ class WorkerHeartbeat:
     async def _tell(self) -> None:
         now, worker = time.time(), self._worker
         pipe = self._redis.pipeline(transaction=False)
-        pipe.set(WORKER_PREFIX + worker.id, orjson.dumps(worker), ex=LIFE_S)
-        pipe.zadd(INDEX, {worker.id: now + LIFE_S})
-        pipe.zremrangebyscore(INDEX, "-inf", now - FORGET_S)
-        pipe.zcount(INDEX, now - SKEW_S, "+inf")
+        pipe.set(worker_key(worker.id), orjson.dumps(worker), ex=LIFE_S)
+        pipe.zadd(WORKERS, {worker.id: now + LIFE_S})
+        pipe.zremrangebyscore(WORKERS, "-inf", now - FORGET_S)
+        pipe.zcount(WORKERS, now - SKEW_S, "+inf")
         *_, count = await pipe.execute()
         if self.on_workers is not None:
             self.on_workers(max(1, count))
@@ -112,7 +112,7 @@ class WorkerHeartbeat:
             try:
                 pipe = self._redis.pipeline(transaction=False)
                 for probe in probes:
-                    ack = ACK_PREFIX + probe.removeprefix(PROBE_PREFIX)
+                    ack = ack_key(probe)
                     pipe.hset(ack, self._worker.id, round(time.time() * 1000))
                     pipe.expire(ack, ACK_LIFE_S)
                 await pipe.execute()

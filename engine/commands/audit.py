@@ -12,13 +12,14 @@ from zoneinfo import ZoneInfo
 import click
 import orjson
 
-from engine.changes.audit import PREFIX, Change, read_entry
+from engine.changes.audit import Change, read_entry
 from engine.commands import moments
 from engine.commands.context import Whole, open_redis, read_number, with_config, with_json
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 from rules.model import Condition
+from store.keys import AUDIT, audit_key
 
 DEFAULT_LAST = 20
 _PAGE = 500
@@ -78,9 +79,9 @@ def show_changes(
     with open_redis(config) as client:
         redis: Any = client
         if fleet is None:
-            keys = sorted({bytes(key) for key in redis.scan_iter(PREFIX + "*", count=1000)})
+            keys = sorted({bytes(key) for key in redis.scan_iter(AUDIT + "*", count=1000)})
         else:
-            keys = [(PREFIX + fleet).encode()]
+            keys = [audit_key(fleet).encode()]
             if not redis.exists(keys[0]):
                 require_fleet(client, fleet)
         streams = [_newest_first(redis, key, wanted) for key in keys]
@@ -100,7 +101,7 @@ def show_changes(
 
 def _newest_first(redis: Any, key: bytes, wanted: Wanted) -> Iterator[tuple[str, Change]]:
     """The changes of one log that fit, with its fleet: "" for all."""
-    fleet = key.decode("utf-8", "replace").removeprefix(PREFIX)
+    fleet = key.decode("utf-8", "replace").removeprefix(AUDIT)
     first = b"-" if wanted.since is None else b"%d-0" % max(0, int(wanted.since * 1000))
     end = b"+" if wanted.until is None else b"(%d-0" % max(1, int(wanted.until * 1000))
     while True:

@@ -15,12 +15,12 @@ import redis
 from engine.changes import audit
 from engine.commands.context import Failed, Wrong
 from engine.commands.writing import ATTEMPTS, Entries, Read, Writing, begin, myself
-from rules.fleet import FLEET, countries_of
+from rules.fleet import countries_of
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
+from store.keys import LINE, fleet_key, line_key
 
-PREFIX = "line:"
 BATCH = 1000
 
 Document = dict[str, Any]
@@ -37,25 +37,25 @@ class Documents:
 
     def raw(self, number: str) -> bytes:
         """The stored text. Raises Wrong for an unknown line."""
-        raw = self._redis.get(PREFIX + number)
+        raw = self._redis.get(line_key(number))
         if raw is None:
             raise Wrong(f"line {number}: unknown line")
         return bytes(raw)
 
     def every(self) -> Iterator[tuple[str, bytes]]:
         """Number and stored text of every line, ordered by number."""
-        keys = sorted({bytes(key) for key in self._redis.scan_iter(PREFIX + "*", count=BATCH)})
+        keys = sorted({bytes(key) for key in self._redis.scan_iter(LINE + "*", count=BATCH)})
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             for key, raw in zip(batch, self._values(batch), strict=True):
                 if raw is not None:  # deleted meanwhile
-                    yield key.decode(errors="replace").removeprefix(PREFIX), raw
+                    yield key.decode(errors="replace").removeprefix(LINE), raw
 
     def lines(self, numbers: Iterable[str]) -> dict[str, Line | None]:
         """The lines of these numbers; None = no line of ours, or a refused document."""
         result: dict[str, Line | None] = {}
         wanted = list(dict.fromkeys(numbers))
-        for number, raw in zip(wanted, self._values([PREFIX + n for n in wanted]), strict=True):
+        for number, raw in zip(wanted, self._values([line_key(n) for n in wanted]), strict=True):
             try:
                 result[number] = load_line(raw, number, self._numbering) if raw else None
             except DocumentError:
@@ -75,7 +75,7 @@ class Documents:
 
     def _countries_of(self, fleet: str) -> frozenset[str] | None:
         if fleet not in self._countries:
-            self._countries[fleet] = countries_of(self._redis.get(FLEET + fleet), fleet)
+            self._countries[fleet] = countries_of(self._redis.get(fleet_key(fleet)), fleet)
         return self._countries[fleet]
 
     def put(self, documents: list[Document]) -> list[Line]:
@@ -155,7 +155,7 @@ class Documents:
         raise Failed("line: changed by others all the time, nothing was written")
 
     def _begin(self) -> Writing:
-        return begin(self._redis, PREFIX)
+        return begin(self._redis, LINE)
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
         """What the documents say by themselves, each number once. Raises Wrong."""

@@ -19,8 +19,9 @@ from engine.commands.usage import CLASSES, capped, duration, of_key
 from engine.commands.writing import ATTEMPTS, begin, myself
 from engine.config import Config
 from rules.billing import month_of
-from rules.fleet import FLEET, Fleet, FleetDocument, check_fleet, load_fleet
+from rules.fleet import Fleet, FleetDocument, check_fleet, load_fleet
 from rules.model import DocumentError
+from store.keys import FLEET, fleet_key, fleet_usage_key
 
 IN_FORCE = "in force within one second"
 
@@ -111,8 +112,8 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
     month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
     with open_redis(config) as client:
         redis: Any = client
-        raw = redis.get(FLEET + name)
-        used = of_key(redis, f"usage:{FLEET}{name}:{month}")
+        raw = redis.get(fleet_key(name))
+        used = of_key(redis, fleet_usage_key(name, month))
         if raw is None:
             require_fleet(client, name)
     fleet = Fleet(name) if raw is None else _read(name, raw)
@@ -148,7 +149,7 @@ def list_fleets(config: Config, as_json: bool) -> None:
             name = key.decode("utf-8", "replace").removeprefix(FLEET)
             raw = redis.get(key)
             if raw is not None:
-                found.append((name, raw, of_key(redis, f"usage:{FLEET}{name}:{month}")))
+                found.append((name, raw, of_key(redis, fleet_usage_key(name, month))))
     if as_json:
         print_json([{**_stored(name, raw), "usage": used} for name, raw, used in found])
         return

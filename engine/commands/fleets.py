@@ -9,9 +9,8 @@ import msgspec
 import redis
 
 from engine.commands.context import Wrong
-from rules.fleet import FLEET
+from store.keys import FLEET, LINE, fleet_key
 
-_LINE = "line:"
 _BATCH = 1000
 _NAMED = 5  # in a hint
 
@@ -27,11 +26,11 @@ def require_fleet(client: redis.Redis, name: str, otherwise: str = "") -> None:
     """Raises Wrong, with a hint, when no line names this fleet and it has no document. Reads all
     lines when it has none. `otherwise`: what else can be done."""
     some: Any = client
-    if some.exists(FLEET + name):
+    if some.exists(fleet_key(name)):
         return
     names = set()
     batch: list[bytes] = []
-    for key in some.scan_iter(_LINE + "*", count=_BATCH):
+    for key in some.scan_iter(LINE + "*", count=_BATCH):
         batch.append(key)
         if len(batch) == _BATCH:
             names |= _fleets_of(some, batch)

@@ -24,8 +24,9 @@ from engine.commands.context import (
 )
 from engine.commands.output import print_json, warn
 from engine.config import Config
-from engine.records.record import FIELDS, STREAM, CallRecord, read_entry
+from engine.records.record import FIELDS, CallRecord, read_entry
 from engine.telemetry.metrics import CONDITIONS, OUTCOMES
+from store.keys import RECORDS
 
 FOLLOW_BLOCK_MS = 1000
 _PAGE = 1000  # entries in one answer
@@ -144,7 +145,7 @@ def show_records(
         last = 20
     with open_redis(config, start=not follow) as client:
         redis: Any = client
-        newest = redis.xrevrange(STREAM, count=1)
+        newest = redis.xrevrange(RECORDS, count=1)
         seen = newest[0][0] if newest else b"0-0"
         show = _printer(zone, as_json, as_csv, withheld)
         shown = 0
@@ -154,7 +155,7 @@ def show_records(
         if not shown and not follow and not as_json and not as_csv:
             click.echo("no such records" if newest else "no records yet")
         while follow:
-            for _, entries in redis.xread({STREAM: seen}, block=FOLLOW_BLOCK_MS) or ():
+            for _, entries in redis.xread({RECORDS: seen}, block=FOLLOW_BLOCK_MS) or ():
                 for record in filter(wanted.fits, _records(entries)):
                     show(record)
                 seen = entries[-1][0]
@@ -174,7 +175,7 @@ def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Itera
     fitting: list[CallRecord] = []
     end = newest
     while len(fitting) < last:
-        entries = redis.xrevrange(STREAM, end, first, count=_PAGE)
+        entries = redis.xrevrange(RECORDS, end, first, count=_PAGE)
         fitting += filter(wanted.fits, _records(entries))
         if len(entries) < _PAGE:
             break
@@ -185,7 +186,7 @@ def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Itera
 def _forwards(redis: Any, wanted: Wanted, first: bytes, newest: bytes) -> Iterator[CallRecord]:
     start = first
     while True:
-        entries = redis.xrange(STREAM, start, newest, count=_PAGE)
+        entries = redis.xrange(RECORDS, start, newest, count=_PAGE)
         yield from filter(wanted.fits, _records(entries))
         if len(entries) < _PAGE:
             return

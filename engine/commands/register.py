@@ -15,6 +15,7 @@ from engine.config import Config
 from engine.registration.bindings import MOST_CONTACTS, decide
 from rules.contact import member_of, read_contact
 from rules.model import DocumentError
+from store.keys import registrations_key
 
 LONGEST_S = 10 * 366 * 86_400
 
@@ -52,7 +53,7 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
         given = read_contact(contact, now + for_s if for_s else 0)
     except DocumentError as error:
         raise Wrong(str(error)) from None
-    key = f"reg:{number}"
+    key = registrations_key(number)
     with open_redis(config) as client:
         Documents(client, numbering).raw(number)
         redis: Any = client  # redis-py types every answer as "or an awaitable of it"

@@ -15,9 +15,9 @@ from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.billing import month_of
-from rules.fleet import FLEET
 from rules.model import CAPPED, Billing, DocumentError, load_line
 from rules.numbers import Numbering
+from store.keys import FLEET, usage_key
 
 CLASSES = tuple(each.value for each in Billing)
 _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -47,7 +47,7 @@ def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None
     owner = n if is_fleet else _line(n, numbering)
     plan_s = None
     with open_redis(config) as client:
-        used = of_key(client, f"usage:{owner}:{asked}")
+        used = of_key(client, usage_key(owner, asked))
         if is_fleet and not used:
             require_fleet(client, owner.removeprefix(FLEET))
         if not is_fleet:

@@ -16,6 +16,7 @@ from engine.demo.softphone import Received, SoftPhones
 from sip.fake import ANSWERS, Call, FakeEndpoint, Script
 from sip.fake_message import text, user_of
 from store.client import connect_blocking
+from store.keys import RECORDS, line_key, registrations_key
 
 FINAL_S = 12.0  # longer than any case takes
 SETTLE_S = 3.0  # for an ACK, a BYE, a record to arrive
@@ -73,10 +74,11 @@ class Stage:
         with client, client.pipeline() as batch:
             for case in cases:
                 for line in case.lines:
-                    batch.set(f"line:{line['number']}", orjson.dumps(line))
+                    batch.set(line_key(line["number"]), orjson.dumps(line))
                 for number, script in case.phones.items():
                     self.scripts[number] = script
-                    batch.zadd(f"reg:{number}", {self.called["phone"].uri(number): expiry})
+                    contact = self.called["phone"].uri(number)
+                    batch.zadd(registrations_key(number), {contact: expiry})
             batch.execute()
         if self._softphones is not None:
             self._softphones.plan(self.scripts)
@@ -85,7 +87,7 @@ class Stage:
         """How many calls are on record, at most SETTLE_S after the last one."""
         with connect_blocking(self.engine.redis_url) as client:
             deadline = time.monotonic() + SETTLE_S
-            while (found := int(client.xlen("cdr"))) < wanted and time.monotonic() < deadline:
+            while (found := int(client.xlen(RECORDS))) < wanted and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
             return found
 

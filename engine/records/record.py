@@ -12,9 +12,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from rules.fleet import FLEET, is_name
-
-STREAM = "cdr"
+from rules.fleet import is_name
+from store.keys import fleet_usage_key, usage_key
 
 
 @dataclass(slots=True)
@@ -163,8 +162,8 @@ def _usage(record: CallRecord, months: Months) -> list[Addition]:
             start = record.ended - forward.seconds
         plan_s = -1 if forward.plan_s is None else forward.plan_s
         for month, seconds in months.split(start, forward.seconds):
-            line = f"usage:{forward.line}:{month}"
-            fleet = f"usage:{FLEET}{forward.fleet}:{month}" if is_name(forward.fleet) else ""
+            line = usage_key(forward.line, month)
+            fleet = fleet_usage_key(forward.fleet, month) if is_name(forward.fleet) else ""
             usage.append((line, fleet, forward.billing, seconds, plan_s))
     return usage
 

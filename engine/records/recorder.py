@@ -20,7 +20,6 @@ from redis.asyncio import Redis, RedisCluster
 
 from engine.records.record import (
     FIELDS,
-    STREAM,
     CallRecord,
     Entry,
     ForwardRecord,
@@ -35,7 +34,6 @@ from store.redis_errors import REDIS_ERRORS
 
 __all__ = [
     "FIELDS",
-    "STREAM",
     "CallRecord",
     "Entry",
     "ForwardRecord",

@@ -18,12 +18,13 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from engine.records.usage_and_stream import METERED, run_script
-from rules.active_calls import Note, encode_note, out_of_plan_of, standing_key
+from rules.active_calls import Note, encode_note, out_of_plan_of
 from rules.billing import month_begin, month_of
-from rules.fleet import FLEET, is_name
+from rules.fleet import is_name
 from rules.model import CAPPED
 from store import background_tasks
 from store.fleets import Fleets, FleetState, capped_s, read_notes
+from store.keys import active_calls_key, fleet_usage_key
 
 if TYPE_CHECKING:
     from engine.records.record import ForwardRecord
@@ -175,11 +176,11 @@ class SpendingCaps:
     async def _tick(self, fleet: str) -> None:
         now = self._clock()
         month, _ = month_of(now, self._zone)
-        usage = f"usage:{FLEET}{fleet}:{month}"
+        usage = fleet_usage_key(fleet, month)
         noted = {id_: self._note(id_, now) for id_ in self._by_fleet.get(fleet, ())}
         if not noted:
             return
-        standing = standing_key(usage)
+        standing = active_calls_key(usage)
         words: list[int | str | bytes] = [_EXPIRE_S]
         for id_, note in noted.items():
             words += [id_, encode_note(note)]

@@ -21,9 +21,9 @@ import structlog
 from redis.asyncio import Redis, RedisCluster
 from redis.exceptions import NoScriptError
 
-from engine.records.record import STREAM, Entry
-from rules.active_calls import standing_key
+from engine.records.record import Entry
 from rules.model import CAPPED, Billing
+from store.keys import RECORDS, active_calls_key, added_key, written_key
 
 _log = structlog.get_logger("cdr")
 
@@ -215,9 +215,9 @@ def mark_of(call_id: str) -> Mark:
     prefix, _, serial = call_id.rpartition("-")
     if prefix and serial.isascii() and serial.isdigit() and len(serial) < 16:
         number = int(serial)
-        key = f"{{{STREAM}}}:done:{prefix}:{number >> _MARK_BITS}"
+        key = written_key(f"{prefix}:{number >> _MARK_BITS}")
         return Mark(key, number & ((1 << _MARK_BITS) - 1))
-    return Mark(f"{{{STREAM}}}:done:{call_id}", -1)
+    return Mark(written_key(call_id), -1)
 
 
 async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = None) -> bool:
@@ -245,7 +245,7 @@ async def is_written(redis: Redis, mark: Mark) -> bool:
 async def _write_at_once(
     redis: Any, batch: Batch, maxlen: int, witness: Mark | None, with_usage: bool = True
 ) -> bool:
-    places: dict[str, int] = {STREAM: 1}
+    places: dict[str, int] = {RECORDS: 1}
 
     def place(key: str) -> int:
         return places.setdefault(key, len(places) + 1)
@@ -260,7 +260,7 @@ async def _write_at_once(
                 billing,
                 seconds,
                 plan_s,
-                place(standing_key(fleet)) if fleet and billing in METERED else 0,
+                place(active_calls_key(fleet)) if fleet and billing in METERED else 0,
             )
             for line, fleet, billing, seconds, plan_s in (entry.usage if with_usage else ())
         ]
@@ -336,7 +336,7 @@ async def _add(
     words: list[Any] = [call_id, _REMEMBER_USE_S, plan_s]
     for billing, seconds in parts:
         words += [billing, seconds]
-    keys = [key, f"once:{{{key}}}:{day}", standing_key(key)]
+    keys = [key, added_key(key, day), active_calls_key(key)]
     beyond, refused = await run_script(redis, _USE, keys, words)
     _tell_refused([refused] if refused else ())
     return int(beyond)

@@ -10,11 +10,10 @@ from rules.contact import Contact, member_of, read_contact
 from rules.model import DocumentError
 from sip.grammar import same_uri, same_urn
 from store.client import Client, Script
+from store.keys import REGISTRAR_NONCE, REGISTRAR_SECRET, registrations_key
 from store.lines import Unavailable
 
 MOST_CONTACTS = 10  # of a line
-SECRET_KEY = "registrar:secret"
-_USED_KEY = "registrar:nonce:"
 
 # KEYS: the nonce's highest count. ARGV: this count, seconds to remember it. 1 = never used before.
 _USE = """
@@ -60,13 +59,13 @@ class Bindings:
 
     async def secret(self) -> bytes:
         """The secret of all workers on this Redis; the first one makes it."""
-        await self._redis.set(SECRET_KEY, secrets.token_hex(32), nx=True)
-        return bytes(await self._redis.get(SECRET_KEY))
+        await self._redis.set(REGISTRAR_SECRET, secrets.token_hex(32), nx=True)
+        return bytes(await self._redis.get(REGISTRAR_SECRET))
 
     async def use_nonce(self, nonce: str, count: int, life_s: int) -> bool:
         """Note that a nonce was used with this count; False if it was already, or with a higher
         one."""
-        used = await self._use(_USED_KEY + nonce, count, life_s)
+        used = await self._use(REGISTRAR_NONCE + nonce, count, life_s)
         return bool(used == 1)
 
     async def bind(
@@ -83,7 +82,7 @@ class Bindings:
         `only` removes every other contact. Raises TooMany when more are added than a line may have,
         and then nothing is changed.
         """
-        key = f"reg:{number}"
+        key = registrations_key(number)
         for _ in range(_ATTEMPTS):
             listed = await self._redis.zrange(key, 0, -1, withscores=True)
             stored = [(bytes(member), float(expires)) for member, expires in listed]

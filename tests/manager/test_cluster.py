@@ -7,8 +7,8 @@ import json
 import time
 from pathlib import Path
 
-from engine.records.record import STREAM
 from manager.calls import Calls
+from store.keys import RECORDS
 from tests.manager.browser import PASSWORD, Visitor, text
 from tests.manager.site import Api, Manager
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
@@ -58,7 +58,7 @@ async def test_waiting_for_calls_keeps_its_connection(cluster: ClusterServers) -
     calls = Calls(client)
     await calls.start()
     try:
-        with cluster.master_of(STREAM).client() as node:
+        with cluster.master_of(RECORDS).client() as node:
             await asyncio.sleep(0.5)
             before = node.info("stats")["total_connections_received"]
             await asyncio.sleep(2.5)

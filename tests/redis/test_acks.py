@@ -19,7 +19,8 @@ from engine.changes import acks, worker_registry
 from engine.changes.acks import Acks, LiveWorker, in_force, in_force_blocking, live_workers
 from engine.changes.worker_registry import WorkerHeartbeat
 from rules.numbers import Numbering
-from store.lines import PROBE_PREFIX, Store
+from store.keys import ACK, PROBE, WORKER, WORKERS, worker_key
+from store.lines import Store
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
 
@@ -157,9 +158,9 @@ async def test_a_worker_that_was_killed_is_forgotten_when_its_successor_is_there
     async with worker(server, 0):
         with server.client() as other:
             killed = told(0, started=0.5, id_="killed")
-            other.set(acks.WORKER_PREFIX + killed.id, orjson.dumps(killed), ex=5)
-            other.zadd(acks.INDEX, {killed.id: time.time() + 5, "gone": time.time() - 9})
-            other.set(acks.WORKER_PREFIX + "gone", "{}", ex=5)
+            other.set(worker_key(killed.id), orjson.dumps(killed), ex=5)
+            other.zadd(WORKERS, {killed.id: time.time() + 5, "gone": time.time() - 9})
+            other.set(WORKER + "gone", "{}", ex=5)
         assert [w.id for w in await live_workers(client)] == ["w0"]
         assert (await in_force(client, LINE)).complete
     await client.aclose()
@@ -185,8 +186,8 @@ async def test_one_probe_is_acknowledged_once(server: RedisServer) -> None:
     client = server.connect()
     async with worker(server, 0):
         await in_force(client, LINE)
-        (probe,) = await client.keys(PROBE_PREFIX + "*")
-        (ack,) = await client.keys(acks.ACK_PREFIX + "*")
+        (probe,) = await client.keys(PROBE + "*")
+        (ack,) = await client.keys(ACK + "*")
         assert 0 < await client.ttl(probe) <= 60
         assert 0 < await client.ttl(ack) <= 60
         await client.delete(ack, probe)  # as when both expire: the stream tells of it

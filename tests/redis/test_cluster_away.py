@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from engine.changes.acks import ACK_PREFIX, WORKER_PREFIX, LiveWorker
+from engine.changes.acks import LiveWorker
 from engine.changes.worker_registry import WorkerHeartbeat
-from engine.records.record import STREAM, ForwardRecord
+from engine.records.record import ForwardRecord
 from engine.transfers import LIFE_S, Owed, Transfers, _decode, _Transfer
 from manager.calls import Calls
 from manager.directory import Directory
 from store.fleets import Fleets, FleetState
-from store.lines import PROBE_PREFIX, TRANSFER_PREFIX
+from store.keys import ACK, PROBE, RECORDS, TRANSFER, WORKER
 from store.redis_errors import kind_of
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
 from tests.redis.stores import document, until
@@ -62,14 +62,14 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
     heartbeat = WorkerHeartbeat(client, this)
     heartbeat.on_error = partial(trouble, "presence")
     owed = Owed([ForwardRecord(LINE, "busy", "number", LINE, "fleet", 0, "acme")], LINE)
-    key = f"{TRANSFER_PREFIX}a:b"
+    key = f"{TRANSFER}a:b"
     try:
         await fleets.start()
         await heartbeat.start()
         assert (await fleets.load("acme")).fleet is None
         async with away(cluster):
             fleets.changed("acme")
-            heartbeat.on_probe(PROBE_PREFIX + "lost")
+            heartbeat.on_probe(PROBE + "lost")
             await transfers._tell(key, owed)
             transfer = _Transfer(time.monotonic() + LIFE_S)
             transfers._gone[key] = transfer
@@ -84,9 +84,9 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
             other.set("fleet:acme", json.dumps({"name": "acme", "suspended": True}))
             fleets.changed("acme")
             await until(lambda: (fleets.find("acme") or NOTHING).suspended, 20)
-            await until(lambda: other.exists(WORKER_PREFIX + "w0"), 20)
-            heartbeat.on_probe(PROBE_PREFIX + "heard")
-            await until(lambda: other.hexists(ACK_PREFIX + "heard", "w0"), 20)
+            await until(lambda: other.exists(WORKER + "w0"), 20)
+            heartbeat.on_probe(PROBE + "heard")
+            await until(lambda: other.hexists(ACK + "heard", "w0"), 20)
             await transfers._tell(key, owed)
             assert _decode(other.get(key)) == owed
     finally:
@@ -107,7 +107,7 @@ async def test_the_manager_s_indexes_are_complete_again(cluster: ClusterServers)
             await asyncio.sleep(AWAY_S)
         with cluster.client() as other:
             other.set(f"line:{LINE}", document(LINE))
-            other.xadd(STREAM, {"forwards": f'[{{"line":"{LINE}"}}]'})
+            other.xadd(RECORDS, {"forwards": f'[{{"line":"{LINE}"}}]'})
             await until(lambda: directory.has("acme", LINE), 20)
             await until(lambda: LINE.encode() in calls._places, 20)
     finally:

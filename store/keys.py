@@ -1,0 +1,119 @@
+"""Every key of Redis, by name: no other module spells one (`tests/test_house.py`).
+
+Those that others may read and write are in README, "The rules". What stands in braces decides in
+which slot of a Redis Cluster a key lies: keys with the same lie on one node.
+"""
+
+LINE = "line:"
+"""String: a line's document, by number."""
+REGISTRATIONS = "reg:"
+"""Sorted set: a line's contacts, by number; the score is when each expires, in unix seconds."""
+LIVE = "live:"
+"""Sorted set: calls of a line with `max_calls`, by number; the score is when the lease expires."""
+USAGE = "usage:"
+"""Hash: seconds used in a month, by billing class; of a line, or of a fleet's lines together."""
+FLEET = "fleet:"
+"""String: a fleet's document, by name. Also begins a fleet where a number may stand."""
+AUDIT = "audit:"
+"""Stream: a fleet's log of changes, by name; without a name that of imports."""
+RECORDS = "cdr"
+"""Stream: the records of calls."""
+
+ACTIVE_CALLS = "standing:"
+"""Hash: notes of a fleet's active calls by call id (`rules.active_calls`)."""
+FORWARDS, FORWARDS_LAST_HOUR = "forwards:", "forwards:hour:"
+"""Sorted sets, as LIVE: a line's forwarded calls beyond its workers' shares (`engine.forwards`)."""
+TRANSFER = "transfer:"
+"""String: who pays for a call that is about to come of a transfer."""
+
+WORKERS = "workers"
+"""Sorted set: ids of workers, by the unix time in seconds until which each is known to live."""
+WORKER = "worker:"
+"""String: what a worker tells of itself, by id."""
+PROBE, ACK = "probe:", "ack:"
+"""String and hash: a writer's question whether its write is in force, and the workers' answers."""
+CANARY = "canary:"
+"""String: what a worker writes to time how late it hears of a write, by worker."""
+
+REGISTRAR_SECRET, REGISTRAR_NONCE = "registrar:secret", "registrar:nonce:"
+"""Strings: what signs nonces; the highest count with which each was used."""
+
+ACCOUNT, TOKEN, SESSION = "manager:account:", "manager:token:", "manager:session:"
+"""Strings: the manager's accounts by name, tokens and sessions by id."""
+LOGIN_ATTEMPTS = "manager:attempts:"
+"""Strings: failed logins in the last minutes."""
+KEPT_FORM, DONE, DONE_SEVERAL = "manager:kept:", "manager:done:", "manager:several:"
+"""Strings: a form that waits for a login; what a page says of a change of one line, or of many."""
+
+
+def line_key(number: str) -> str:
+    return LINE + number
+
+
+def registrations_key(number: str) -> str:
+    return REGISTRATIONS + number
+
+
+def live_key(number: str) -> str:
+    return LIVE + number
+
+
+def fleet_key(name: str) -> str:
+    return FLEET + name
+
+
+def usage_key(owner: str, month: str) -> str:
+    """Of a line by its number, or of a fleet by `fleet:<name>`; the month such as "2026-11"."""
+    return f"{USAGE}{owner}:{month}"
+
+
+def fleet_usage_key(name: str, month: str) -> str:
+    return f"{USAGE}{FLEET}{name}:{month}"
+
+
+def active_calls_key(usage: str) -> str:
+    """The notes of a fleet's active calls: beside its usage."""
+    return f"{ACTIVE_CALLS}{{{usage}}}"
+
+
+def fleet_of_active_calls(key: str) -> str:
+    """The fleet whose active calls a key has; "" when it is no such key."""
+    return key.removeprefix(f"{ACTIVE_CALLS}{{{USAGE}{FLEET}").rpartition(":")[0]
+
+
+def added_key(usage: str, day: int) -> str:
+    """Hash, in a Cluster: the calls that were added to a usage key and ended that day."""
+    return f"once:{{{usage}}}:{day}"
+
+
+def written_key(calls: str) -> str:
+    """String: whether the record of a call, or of each of some calls, has been written."""
+    return f"{{{RECORDS}}}:done:{calls}"
+
+
+def audit_key(fleet: str = "") -> str:
+    return AUDIT + fleet
+
+
+def transfer_key(caller: str, called: str) -> str:
+    return f"{TRANSFER}{caller}:{called}"
+
+
+def parties_of_transfer(key: str) -> tuple[str, str]:
+    """Who will call, and who is called."""
+    caller, _, called = key.removeprefix(TRANSFER).partition(":")
+    return caller, called
+
+
+def worker_key(worker: str) -> str:
+    return WORKER + worker
+
+
+def probe_key(number: str, token: str) -> str:
+    """Beside the line, so that its node tells of both on one stream, in order."""
+    return f"{PROBE}{{{LINE}{number}}}:{token}"
+
+
+def ack_key(probe: str) -> str:
+    """Where the workers answer a probe."""
+    return ACK + probe.removeprefix(PROBE)
