@@ -10,6 +10,19 @@ COMPACT = {
     b"n": b"identity-info", b"o": b"event", b"r": b"refer-to", b"s": b"subject", b"t": b"to",
     b"u": b"allow-events", b"v": b"via", b"x": b"session-expires", b"y": b"identity",
 }  # fmt: skip
+# Fields that are known by a number (message.py): those that steer first, then others by name.
+KNOWN = (
+    b"via from to call-id cseq max-forwards content-length record-route contact content-type "
+    b"timestamp route require supported allow accept accept-encoding accept-language alert-info "
+    b"allow-events authorization call-info content-disposition content-encoding content-language "
+    b"date diversion error-info event expires history-info identity info-package in-reply-to "
+    b"join min-expires min-se mime-version organization p-access-network-info "
+    b"p-asserted-identity p-charging-vector p-early-media p-preferred-identity path priority "
+    b"privacy proxy-authenticate proxy-authorization proxy-require rack reason recv-info "
+    b"refer-to referred-by remote-party-id replaces reply-to retry-after rseq server "
+    b"service-route session-expires subject subscription-state target-dialog unsupported "
+    b"user-agent user-to-user warning www-authenticate"
+).split()
 _SPECIAL = {
     b"call-id": b"Call-ID", b"cseq": b"CSeq", b"rseq": b"RSeq", b"rack": b"RAck",
     b"min-se": b"Min-SE", b"www-authenticate": b"WWW-Authenticate",

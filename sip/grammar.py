@@ -26,26 +26,6 @@ MOST_DIGITS = cython.declare(cython.int, 10)
 NUMBER_MAX = cython.declare(cython.longlong, 0xFFFFFFFF)
 
 
-class Span(NamedTuple):
-    """Where the URI of a name-addr or addr-spec starts and ends, and where its parameters start.
-    All 0 for what is neither."""
-
-    start: int
-    end: int
-    parameters: int
-
-
-class Via(NamedTuple):
-    """The first entry of a Via value: the transport in lower case, where its sent-by starts and
-    ends in the value, and its host and port (0 if it names none)."""
-
-    transport: bytes
-    start: int
-    end: int
-    host: bytes
-    port: int
-
-
 class NameAddr(NamedTuple):
     """A value of From, To, Contact, Route and their like: `shown` is all of it without its header
     parameters, `parameters` their text from the first ";" on."""
@@ -55,10 +35,10 @@ class NameAddr(NamedTuple):
     parameters: bytes
 
 
-NOWHERE = Span(0, 0, 0)
-# What a named tuple's own constructor calls, without the interpreter: three messages of a call
-# make a dozen of them.
-_made: Any = cython.declare(object, tuple.__new__)
+# Where the URI of a name-addr or addr-spec starts and ends, and where its parameters start. A plain
+# tuple: compiled code reads one without asking its class.
+Span = tuple[int, int, int]
+NOWHERE: Span = (0, 0, 0)
 
 # -- tokens and numbers
 
@@ -333,7 +313,7 @@ def _scheme_end(v: bytes, i: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cytho
 
 
 @cython.cfunc
-def _bare(v: bytes) -> Span:
+def _bare(v: bytes) -> tuple[int, int, int]:
     """The Span of an addr-spec without brackets: a URI with a scheme. It ends at its first ";"
     behind the user part: parameters without brackets are the header's (20.10)."""
     start: cython.Py_ssize_t = 0
@@ -356,8 +336,7 @@ def _bare(v: bytes) -> Span:
         if _ends_uri(c) or c == ord(";"):
             break
         i += 1
-    bare: Span = _made(Span, (start, i, i))
-    return bare
+    return (start, i, i)
 
 
 @cython.cfunc
@@ -367,7 +346,7 @@ def _ends_uri(c: cython.int) -> cython.bint:
 
 
 @cython.ccall
-def span_of(v: bytes) -> Span:
+def span_of(v: bytes) -> tuple[int, int, int]:
     """The Span of the first name-addr or addr-spec in v (RFC 3261 20.10): NOWHERE if its brackets
     or quotes do not close, it is empty, or it is no URI."""
     i: cython.Py_ssize_t = 0
@@ -389,8 +368,7 @@ def span_of(v: bytes) -> Span:
     close = seek(v, ord(">"), i)
     if close == end or close == i + 1 or seek(v, ord("<"), i + 1) < close:
         return NOWHERE
-    inside: Span = _made(Span, (i + 1, close, close + 1))
-    return inside
+    return (i + 1, close, close + 1)
 
 
 def name_addr(value: bytes) -> NameAddr:
@@ -473,9 +451,10 @@ def has_gap(v: bytes, i: cython.Py_ssize_t) -> cython.bint:
 
 
 @cython.ccall
-def via(v: bytes, any_version: cython.bint = False) -> Via | None:
-    """The Via of a value's first entry, None if it is none (RFC 3261 20.42). `any_version` takes
-    one of another SIP than 2.0."""
+def via(v: bytes, any_version: cython.bint = False) -> tuple[bytes, int, int, bytes, int] | None:
+    """The first entry of a Via value (RFC 3261 20.42): the transport in lower case, where its
+    sent-by starts and ends in the value, and its host and port (0 if it names none); None if it is
+    none. `any_version` takes one of another SIP than 2.0."""
     i: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t = len(v)
     start: cython.Py_ssize_t = 0
@@ -521,8 +500,7 @@ def via(v: bytes, any_version: cython.bint = False) -> Via | None:
         i = host_end
     if i < end and v[i] != ord(";") and v[i] != ord(",") and not _blank(v[i]):
         return None
-    made: Via = _made(Via, (transport, start, i, cut(v, start, host_end), port))
-    return made
+    return (transport, start, i, cut(v, start, host_end), port)
 
 
 # -- URIs (RFC 3261 19.1)
@@ -540,9 +518,83 @@ _RESERVED = b";/?:@&=+$,"  # RFC 2396 2.2: these mean something else when they a
 _TELLING = frozenset((b"user", b"ttl", b"method", b"maddr", b"transport"))
 
 
-def is_sip_uri(uri: bytes) -> bool:
+@cython.cfunc
+@cython.inline
+def _plain_char(c: cython.int) -> cython.bint:
+    return 48 <= c <= 57 or 97 <= (c | 32) <= 122 or c == ord(".") or c == ord("-")
+
+
+@cython.cfunc
+def _plain_user(v: bytes) -> cython.Py_ssize_t:
+    """A quick look at a URI: where its host begins if it is sip:user@ or sips:user@ with letters,
+    digits and +.-_ in the user part, or has no such part; 0 proves nothing."""
+    i: cython.Py_ssize_t = 4
+    end: cython.Py_ssize_t = len(v)
+    start: cython.Py_ssize_t
+    if end < 6 or (v[0] | 32) != ord("s") or (v[1] | 32) != ord("i") or (v[2] | 32) != ord("p"):
+        return 0
+    if v[3] != ord(":"):
+        if (v[3] | 32) != ord("s") or v[4] != ord(":"):
+            return 0
+        i = 5
+    start = i
+    while i < end and (_plain_char(v[i]) or v[i] == ord("+") or v[i] == ord("_")):
+        i += 1
+    if i < end and v[i] == ord("@"):
+        return i + 1 if i > start else 0
+    return 0 if seek(v, ord("@"), i) < end else start
+
+
+@cython.cfunc
+def _is_plain(v: bytes) -> cython.bint:
+    """A quick look at a SIP URI that leads somewhere: a plain user and host, a port, one parameter
+    at most. False proves nothing."""
+    end: cython.Py_ssize_t = len(v)
+    i: cython.Py_ssize_t = _plain_user(v)
+    start: cython.Py_ssize_t = i
+    port: cython.longlong
+    if i == 0:
+        return False
+    while i < end and _plain_char(v[i]):
+        i += 1
+    if i == start:
+        return False
+    if i < end and v[i] == ord(":"):
+        start = i + 1
+        i = start
+        while i < end and 48 <= v[i] <= 57:
+            i += 1
+        port = unsigned(v, start, i)
+        if port < 1 or port > 65535:
+            return False
+    if i < end and v[i] == ord(";"):
+        start = i + 1
+        i = start
+        while i < end and _plain_char(v[i]):
+            i += 1
+        if i == start:
+            return False
+        if i < end and v[i] == ord("="):
+            i += 1
+            while i < end and _plain_char(v[i]):
+                i += 1
+    return i == end
+
+
+@cython.ccall
+def is_plain_address(v: bytes) -> cython.bint:
+    """A quick look at <URI>, without a name or parameters, whose URI leads somewhere. False proves
+    nothing."""
+    end: cython.Py_ssize_t = len(v)
+    return end > 2 and v[0] == ord("<") and v[end - 1] == ord(">") and _is_plain(cut(v, 1, end - 1))
+
+
+@cython.ccall
+def is_sip_uri(uri: bytes) -> cython.bint:
     """Whether this is a SIP or SIPS URI that leads somewhere: it has a host, its port is one, and
     no parameter comes twice or has no name (RFC 3261 19.1.1)."""
+    if _is_plain(uri):
+        return True
     found = _URI.fullmatch(uri)
     if found is None:
         return False
@@ -563,6 +615,9 @@ def user_of(uri: bytes) -> str:
     Neither the password nor the parameters of a telephone number are part of it (19.1.1, 19.1.6:
     `sip:+33972101001;npdi:secret@host`). Escapes are undone.
     """
+    host: cython.Py_ssize_t = _plain_user(uri)
+    if host > 5 and uri[host - 1] == ord("@"):
+        return cut(uri, seek(uri, ord(":"), 0) + 1, host - 1).decode("latin-1")
     found = _URI.match(uri)
     if found is not None:
         user = (found[2] or b"").partition(b":")[0].partition(b";")[0]

@@ -18,9 +18,10 @@ from typing import Any
 import cython
 
 from sip import strict
-from sip.fields import COMPACT, shown
+from sip.fields import COMPACT, KNOWN, shown
 from sip.grammar import (
     has_gap,
+    is_plain_address,
     is_sip_uri,
     param,
     same,
@@ -32,13 +33,15 @@ from sip.grammar import (
 )
 
 if not cython.compiled:
-    from sip.native import Kinds, Offsets, cut, seek
+    from sip.native import at, cut, note, room, seek, widen
 else:
     from cython.cimports.sip.native import (  # type: ignore[no-redef]
-        Kinds,
-        Offsets,
+        at,
         cut,
+        note,
+        room,
         seek,
+        widen,
     )
 
 
@@ -50,7 +53,7 @@ class Limits:
     head_bytes: int = 65_535
 
 
-# -- kinds of header fields: the place of each in NAMES; C integers, thus not seen by importers
+# -- kinds of header fields: the place of each in KNOWN; C integers, thus not seen by importers
 
 VIA = cython.declare(cython.int, 0)
 FROM = cython.declare(cython.int, 1)
@@ -65,36 +68,33 @@ CONTENT_TYPE = cython.declare(cython.int, 9)
 TIMESTAMP = cython.declare(cython.int, 10)
 OTHER = cython.declare(cython.int, 255)
 
-_NAMED = (
-    b"via from to call-id cseq max-forwards content-length record-route contact content-type "
-    b"timestamp route require supported allow accept accept-encoding accept-language alert-info "
-    b"allow-events authorization call-info content-disposition content-encoding content-language "
-    b"date diversion error-info event expires history-info identity info-package in-reply-to "
-    b"join min-expires min-se mime-version organization p-access-network-info "
-    b"p-asserted-identity p-charging-vector p-early-media p-preferred-identity path priority "
-    b"privacy proxy-authenticate proxy-authorization proxy-require rack reason recv-info "
-    b"refer-to referred-by remote-party-id replaces reply-to retry-after rseq server "
-    b"service-route session-expires subject subscription-state target-dialog unsupported "
-    b"user-agent user-to-user warning www-authenticate"
-).split()
-REPLACES = cython.declare(cython.int, _NAMED.index(b"replaces"))
-JOIN = cython.declare(cython.int, _NAMED.index(b"join"))
-TARGET_DIALOG = cython.declare(cython.int, _NAMED.index(b"target-dialog"))
-# 1 for the kinds whose values are looked at.
-_CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in _NAMED))
+REPLACES = cython.declare(cython.int, KNOWN.index(b"replaces"))
+JOIN = cython.declare(cython.int, KNOWN.index(b"join"))
+TARGET_DIALOG = cython.declare(cython.int, KNOWN.index(b"target-dialog"))
+# 1 for the kinds whose values are looked at; for each kind, what was found of its values: those of
+# Allow come again and again.
+_CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in KNOWN))
+_verdicts: list[dict[bytes, bool]] = cython.declare(list, [{} for _ in KNOWN])
 _SHORT = {full: short for short, full in COMPACT.items()}
 # Every way to write a known name, in lower case, and the kind it is.
-NAMES: list[bytes] = cython.declare(list, [])
-KINDS: list[int] = cython.declare(list, [])
-FULL: list[bytes] = cython.declare(list, list(_NAMED))
-for _number, _known in enumerate(_NAMED):
-    NAMES.append(_known)
-    KINDS.append(_number)
-    if _known in _SHORT:
-        NAMES.append(_SHORT[_known])
-        KINDS.append(_number)
+FULL: list[bytes] = cython.declare(list, KNOWN)
+NAMES: list[bytes] = cython.declare(list, KNOWN + [_SHORT[n] for n in KNOWN if n in _SHORT])
+KINDS = cython.declare(bytes, bytes(KNOWN.index(COMPACT.get(name, name)) for name in NAMES))
+# The bit of each kind in the set of those that a message has: one for all that steer, one for what
+# has no known name.
+_BITS = cython.declare(bytes, bytes(max(0, kind - 10) for kind in range(len(KNOWN))))
+OTHER_BIT = cython.declare(cython.int, 63)
 
-MOST_FIELDS = cython.declare(cython.int, 336)  # the size of Kinds and Offsets in native.pxd
+# What is noted of each field, in this order: its kind; where it starts, where its value does and
+# ends, where the next field starts.
+KIND = cython.declare(cython.int, 0)
+START = cython.declare(cython.int, 1)
+VALUE = cython.declare(cython.int, 2)
+END = cython.declare(cython.int, 3)
+AFTER = cython.declare(cython.int, 4)
+WIDTH = cython.declare(cython.int, 5)
+USUAL_FIELDS = cython.declare(cython.int, 25)  # a message that has more gets a larger table
+MOST_FIELDS = cython.declare(cython.int, 336)
 ROOM = cython.declare(cython.int, 16)
 FIELDS = MOST_FIELDS - ROOM  # more of them are refused
 CSEQ_MAX = cython.declare(cython.longlong, 0x7FFFFFFF)  # RFC 3261 8.1.1.5
@@ -112,8 +112,10 @@ _BAD_URI = re.compile(rb"[\s<>\"]")
 _VERSION = re.compile(rb"sip/\d{1,3}\.\d{1,3}\Z", re.IGNORECASE)
 
 _passing: dict[frozenset[bytes], bytes] = {}  # by the names that do not pass: 1 for kinds that do
+_bits: dict[frozenset[bytes], int] = {}  # by names: the bits of their kinds
 _names: dict[bytes, bytes] = {}  # of unknown fields as received: in lower case
 _REMEMBERED = 4096
+_VERDICTS = 256  # of the values of one kind
 Identity = tuple[bytes | None, ...]
 
 
@@ -134,10 +136,25 @@ def _beside(names: frozenset[bytes]) -> bytes:
     """For each kind 1 when it is none of these names."""
     table: bytes | None = _passing.get(names)
     if table is None:
-        table = bytes(name not in names for name in _NAMED)
+        table = bytes(name not in names for name in KNOWN)
         if len(_passing) < _REMEMBERED:
             _passing[names] = table
     return table
+
+
+@cython.cfunc
+@cython.inline
+def _bit(kind: cython.int) -> cython.ulonglong:
+    return cython.cast(cython.ulonglong, 1) << (OTHER_BIT if kind == OTHER else _BITS[kind])
+
+
+def _bits_of(names: frozenset[bytes]) -> int:
+    bits = 0
+    for name in names:
+        bits |= _bit(_kind(name, 0, len(name)))
+    if len(_bits) < _REMEMBERED:
+        _bits[names] = bits
+    return bits
 
 
 def _perfect() -> tuple[int, bytes]:
@@ -162,9 +179,7 @@ def _blank(c: cython.int) -> cython.bint:
 
 
 @cython.cfunc
-def _same(
-    v: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, name: bytes
-) -> cython.bint:
+def _same(v: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, name: bytes) -> cython.bint:
     i: cython.Py_ssize_t
     c: cython.int
     if end - start != len(name):
@@ -190,8 +205,17 @@ def _kind(data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cyth
     return OTHER
 
 
-def _sound(kind: cython.int, value: bytes) -> bool:
-    return strict.is_sound(FULL[kind], value)
+@cython.cfunc
+def _sound(kind: cython.int, value: bytes) -> cython.bint:
+    known: dict[bytes, bool] = _verdicts[kind]
+    verdict = known.get(value)
+    if verdict is None and kind == CONTACT and is_plain_address(value):
+        return True
+    if verdict is None:
+        verdict = strict.is_sound(FULL[kind], value)
+        if len(known) < _VERDICTS and len(value) < 512:
+            known[value] = verdict
+    return verdict is True
 
 
 def _shown(name: bytes) -> str:
@@ -239,11 +263,8 @@ class Message:
     data: bytes = cython.declare(bytes, visibility="public")
     _line: cython.int  # past the start line
     _count: cython.int
-    _kind: Kinds
-    _start: Offsets
-    _value: Offsets
-    _end: Offsets
-    _after: Offsets
+    _has: cython.ulonglong  # the kinds of fields that there are
+    _table: bytearray  # WIDTH numbers for each field
     _via: cython.int
     _vias: cython.int
     _sent_by: cython.int  # where it ends in the datagram
@@ -261,11 +282,9 @@ class Message:
     _named: Any
 
     def __init__(self, data: bytes) -> None:
-        if not cython.compiled:
-            self._kind = bytearray(MOST_FIELDS)
-            self._start, self._value = [0] * MOST_FIELDS, [0] * MOST_FIELDS
-            self._end, self._after = [0] * MOST_FIELDS, [0] * MOST_FIELDS
         self.data = data
+        self._table = room(USUAL_FIELDS * WIDTH)
+        self._has = 0
         self.method = self.target = self.branch = self.raw_call_id = b""
         self.sender = self.to = self.cseq_method = self.host = b""
         self.fault = ""
@@ -282,10 +301,15 @@ class Message:
     # -- reading ----------------------------------------------------------------------------------
 
     @cython.cfunc
+    @cython.inline
+    def _at(self, i: cython.int, what: cython.int) -> cython.int:
+        return at(self._table, i * WIDTH + what)
+
+    @cython.cfunc
     def _text(self, i: cython.int) -> bytes:
         if i < 0 or i >= self._count:
             raise IndexError("no such field")
-        return cut(self.data, self._value[i], self._end[i])
+        return cut(self.data, self._at(i, VALUE), self._at(i, END))
 
     @cython.cfunc
     def _fail(self, code: cython.int, fault: str) -> cython.int:
@@ -305,12 +329,12 @@ class Message:
         """Reads the request or status line; False for what is no SIP."""
         data: bytes = self.data
         size: cython.Py_ssize_t = len(data)
-        at: cython.Py_ssize_t = 0
-        while at < size and (data[at] == CR or data[at] == LF):
-            at += 1
-        if at:
-            self.data = data = cut(data, at, size)
-            size -= at
+        skip: cython.Py_ssize_t = 0
+        while skip < size and (data[skip] == CR or data[skip] == LF):
+            skip += 1
+        if skip:
+            self.data = data = cut(data, skip, size)
+            size -= skip
         lf: cython.Py_ssize_t = seek(data, LF, 0)
         if lf < 12 or lf == size:
             return False
@@ -344,7 +368,7 @@ class Message:
 
     @cython.cfunc
     def _parse(self, once: cython.bint) -> cython.int:
-        at: cython.Py_ssize_t
+        here: cython.Py_ssize_t
         size: cython.Py_ssize_t
         i: cython.Py_ssize_t
         end: cython.Py_ssize_t
@@ -363,54 +387,58 @@ class Message:
             return self._drop("no SIP")
         data: bytes = self.data
         size = len(data)
-        at = self._line
+        here = self._line
         self._via = self._cseq = self._contact = self._type = self._stamp = -1
         self._count = self._vias = 0
+        self._has = 0
         self._length = -1
         self.max_forwards = DEFAULT_MAX_FORWARDS
-        if at < 2 or data[at - 2] != CR:
+        if here < 2 or data[here - 2] != CR:
             return self._again(once)
         while True:
-            if at >= size:
+            if here >= size:
                 return self._again(once)
-            end = seek(data, CR, at)
-            lf = seek(data, LF, at)
+            end = seek(data, CR, here)
+            lf = seek(data, LF, here)
             if lf != end + 1:  # a line that does not end in CRLF, or has a CR or LF inside
                 return self._again(once)
-            if end == at:
-                at = lf + 1
+            if end == here:
+                here = lf + 1
                 break
             if lf + 1 < size and _blank(data[lf + 1]):
                 return self._again(once)
-            i = seek(data, ord(":"), at)
+            i = seek(data, ord(":"), here)
             n = self._count
             if i >= end:
                 self._fail(400, "a line without a colon")
-                at = lf + 1
+                here = lf + 1
                 continue
             after_colon = i + 1
-            while i > at and _blank(data[i - 1]):
+            while i > here and _blank(data[i - 1]):
                 i -= 1
-            kind = _kind(data, at, i)
-            if i == at or (kind == OTHER and seek(data, SPACE, at) < i):
+            kind = _kind(data, here, i)
+            if i == here or (kind == OTHER and seek(data, SPACE, here) < i):
                 self._fail(400, "the name of a header field")
             if n >= MOST_FIELDS - ROOM:  # what is needed for the refusal still finds room
                 self._fail(513, "too many header fields")
                 if kind > TIMESTAMP or n == MOST_FIELDS:
-                    at = lf + 1
+                    here = lf + 1
                     continue
+            if (n + 1) * WIDTH * 4 > len(self._table):
+                widen(self._table, MOST_FIELDS * WIDTH)
             self._count = n + 1
-            self._kind[n] = kind
-            self._start[n] = at
-            self._after[n] = lf + 1
+            self._has |= _bit(kind)
+            note(self._table, n * WIDTH + KIND, kind)
+            note(self._table, n * WIDTH + START, here)
+            note(self._table, n * WIDTH + AFTER, lf + 1)
             i = after_colon
-            at = lf + 1
+            here = lf + 1
             while i < end and _blank(data[i]):
                 i += 1
             while end > i and _blank(data[end - 1]):
                 end -= 1
-            self._value[n] = i
-            self._end[n] = end
+            note(self._table, n * WIDTH + VALUE, i)
+            note(self._table, n * WIDTH + END, end)
             if kind != OTHER and _CHECKED[kind] and not _sound(kind, cut(data, i, end)):
                 self._fail(400, _shown(FULL[kind]))
             if kind > TIMESTAMP:
@@ -463,9 +491,9 @@ class Message:
         if self._torn:
             self._fail(400, "no end of the header fields")
         i = seek(data, 0, 0)
-        if i < at:
+        if i < here:
             self._fail(400, self._nul(i))
-        self._body = at
+        self._body = here
         self._body_end = size
         if self._via < 0 or not self._top_via():
             return self._drop("Via")
@@ -477,18 +505,18 @@ class Message:
         self.to = self._text(to) if to >= 0 else b""
         self._addresses()
         self._read_cseq()
-        if self._length > size - at:
+        if self._length > size - here:
             self._fail(400, "Content-Length")
         elif self._length >= 0:
-            self._body_end = at + self._length
+            self._body_end = here + self._length
         return self.bad if self.status == 0 or self.bad == 0 else -1
 
     @cython.cfunc
-    def _nul(self, at: cython.Py_ssize_t) -> str:
+    def _nul(self, place: cython.Py_ssize_t) -> str:
         """What a NUL there is in."""
         n: cython.int
         for n in range(self._count):
-            if self._start[n] <= at < self._after[n]:
+            if self._at(n, START) <= place < self._at(n, AFTER):
                 return "a NUL in " + _shown(self._name(n))
         return "a NUL in the head"
 
@@ -508,7 +536,7 @@ class Message:
     def _addresses(self) -> None:
         # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
         # 3.1.2.15).
-        span = span_of(self.sender)
+        span: tuple[int, int, int] = span_of(self.sender)
         if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "From")
         self.from_tag = param(self.sender, span[2], b"tag")
@@ -533,13 +561,14 @@ class Message:
     @cython.cfunc
     def _top_via(self) -> cython.bint:
         v: bytes = self._text(self._via)
-        read = via(v, self.bad == 505)  # who speaks another version writes it in Via, too
+        # Who speaks another version writes it in Via, too.
+        read: tuple[bytes, int, int, bytes, int] | None = via(v, self.bad == 505)
         if read is None:
             return False
         if has_gap(v, read[2]):
             self._fail(400, "Via")
-        self._sent_by_start = self._value[self._via] + read[1]
-        self._sent_by = self._value[self._via] + read[2]
+        self._sent_by_start = self._at(self._via, VALUE) + read[1]
+        self._sent_by = self._at(self._via, VALUE) + read[2]
         self.host = read[3]
         self.port = read[4]
         self.branch = param(v, read[2], b"branch") or b""
@@ -568,16 +597,16 @@ class Message:
         parts: list[bytes] = []
         i: cython.int
         for i in range(self._via, self._count):
-            if self._kind[i] != VIA:
+            if self._at(i, KIND) != VIA:
                 continue
             parts.append(b"Via: ")
             if i > self._via:
                 parts.append(self._text(i))
             else:
-                parts.append(cut(self.data, self._value[i], self._sent_by))
+                parts.append(cut(self.data, self._at(i, VALUE), self._sent_by))
                 parts.append(b";received=")
                 parts.append(host)
-                rest: bytes = cut(self.data, self._sent_by, self._end[i])
+                rest: bytes = cut(self.data, self._sent_by, self._at(i, END))
                 if self.rport:
                     rest = _RPORT.sub(b";rport=%d" % port, rest, count=1)
                 parts.append(rest)
@@ -602,7 +631,7 @@ class Message:
         i: cython.int
         if self._routed:
             for i in range(self._count):
-                if self._kind[i] == RECORD_ROUTE:
+                if self._at(i, KIND) == RECORD_ROUTE:
                     out += split(self._text(i))
         return out
 
@@ -615,7 +644,7 @@ class Message:
             if not is_sip_uri(uri) and not _same(uri, 0, min(4, len(uri)), b"tel:"):
                 return "Contact"
         for entry in self.record_routes:
-            span = span_of(entry)
+            span: tuple[int, int, int] = span_of(entry)
             if not is_sip_uri(cut(entry, span[0], span[1])):
                 return "Record-Route"
         return ""
@@ -626,7 +655,7 @@ class Message:
         if self._contact < 0:
             return b""
         v: bytes = self._text(self._contact)
-        span = span_of(v)
+        span: tuple[int, int, int] = span_of(v)
         return cut(v, span[0], span[1])
 
     @property
@@ -641,17 +670,20 @@ class Message:
         """The header fields in order: name in lower case and full length, field, value."""
         if self._fields is None:
             self._fields = [
-                (self._name(i), cut(self.data, self._start[i], self._after[i] - 2), self._text(i))
-                for i in range(self._count)
+                (self._name(i), self._line_of(i), self._text(i)) for i in range(self._count)
             ]
         found: list[tuple[bytes, bytes, bytes]] = self._fields
         return found
 
     @cython.cfunc
+    def _line_of(self, i: cython.int) -> bytes:
+        return cut(self.data, self._at(i, START), self._at(i, AFTER) - 2)
+
+    @cython.cfunc
     def _name(self, i: cython.int) -> bytes:
-        if self._kind[i] != OTHER:
-            return FULL[self._kind[i]]
-        written: bytes = cut(self.data, self._start[i], self._value[i])
+        if self._at(i, KIND) != OTHER:
+            return FULL[self._at(i, KIND)]
+        written: bytes = cut(self.data, self._at(i, START), self._at(i, VALUE))
         known = _names.get(written)
         if known is None:
             name = written.partition(b":")[0].strip().lower()
@@ -665,8 +697,10 @@ class Message:
         """The first field of that name from `start` on, or -1."""
         i: cython.int
         kind: cython.int = _kind(name, 0, len(name))
+        if not self._has & _bit(kind):
+            return -1
         for i in range(start, self._count):
-            if self._kind[i] == kind and (kind != OTHER or self._name(i) == name):
+            if self._at(i, KIND) == kind and (kind != OTHER or self._name(i) == name):
                 return i
         return -1
 
@@ -695,23 +729,22 @@ class Message:
     @property
     def tells_dialogs(self) -> bool:
         """A quick look: whether it may name a dialog, be it inside a URI (sip/replaces.py)."""
-        i: cython.int
         if seek(self.data, ord("?"), self._line) < self._body:
             return True
-        for i in range(self._count):
-            if self._kind[i] == REPLACES or self._kind[i] == JOIN:
-                return True
-            if self._kind[i] == TARGET_DIALOG:
-                return True
-        return False
+        return self._has & (_bit(REPLACES) | _bit(JOIN) | _bit(TARGET_DIALOG)) != 0
 
     def has_any(self, names: frozenset[bytes]) -> bool:
         """Whether it has a header field of one of these names (in lower case, full length)."""
+        bits: int | None = _bits.get(names)
+        if bits is None:
+            bits = _bits_of(names)
+        if not self._has & cython.cast(cython.ulonglong, bits):
+            return False
         table: bytes = _beside(names)
         i: cython.int
         kind: cython.int
         for i in range(self._count):
-            kind = self._kind[i]
+            kind = self._at(i, KIND)
             if (not table[kind]) if kind != OTHER else self._name(i) in names:
                 return True
         return False
@@ -724,15 +757,15 @@ class Message:
         first: cython.int = -1
         kind: cython.int
         for i in range(self._count):
-            kind = self._kind[i]
+            kind = self._at(i, KIND)
             if table[kind] if kind != OTHER else self._name(i) not in hop:
                 if first < 0:
                     first = i
             elif first >= 0:
-                parts.append(cut(self.data, self._start[first], self._after[i - 1]))
+                parts.append(cut(self.data, self._at(first, START), self._at(i - 1, AFTER)))
                 first = -1
         if first >= 0:
-            parts.append(cut(self.data, self._start[first], self._after[self._count - 1]))
+            parts.append(cut(self.data, self._at(first, START), self._at(self._count - 1, AFTER)))
         text: bytes = b"".join(parts)
         return cut(text, 0, len(text) - 2) if text else b""
 

@@ -1,7 +1,10 @@
-# The few primitives of the core that are C: two system calls, two views of bytes. Nothing else in
-# the core has a pointer. native.py says what each does.
+# The few primitives of the core that are C: two system calls, two views of bytes, a table of numbers.
+# Nothing else in the core has a pointer. native.py says what each does.
+from cpython.bytearray cimport (
+    PyByteArray_AS_STRING, PyByteArray_FromStringAndSize, PyByteArray_GET_SIZE, PyByteArray_Resize,
+)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memset
 
 cdef extern from "<errno.h>" nogil:
     int errno
@@ -57,5 +60,30 @@ cdef inline Py_ssize_t seek(bytes data, int c, Py_ssize_t start) except -1:
     cdef const char *hit = <const char *>memchr(p + start, c, PyBytes_GET_SIZE(data) - start)
     return hit - p if hit is not NULL else PyBytes_GET_SIZE(data)
 
-ctypedef unsigned char Kinds[336]
-ctypedef int Offsets[336]
+cdef inline bytearray room(Py_ssize_t numbers):
+    if numbers < 0 or numbers > 65536:
+        raise IndexError("no such table")
+    cdef bytearray table = PyByteArray_FromStringAndSize(NULL, numbers * <Py_ssize_t>sizeof(int))
+    memset(PyByteArray_AS_STRING(table), 0, numbers * sizeof(int))
+    return table
+
+cdef inline int widen(bytearray table, Py_ssize_t numbers) except -1:
+    if table is None or numbers < 0 or numbers > 65536:
+        raise IndexError("no such table")
+    cdef Py_ssize_t before = PyByteArray_GET_SIZE(table)
+    cdef Py_ssize_t after = numbers * <Py_ssize_t>sizeof(int)
+    if after > before:
+        PyByteArray_Resize(table, after)
+        memset(PyByteArray_AS_STRING(table) + before, 0, after - before)
+    return 0
+
+cdef inline int at(bytearray table, Py_ssize_t place) except? -9:
+    if table is None or place < 0 or place >= PyByteArray_GET_SIZE(table) // <Py_ssize_t>sizeof(int):
+        raise IndexError("outside the table")
+    return (<int *>PyByteArray_AS_STRING(table))[place]
+
+cdef inline int note(bytearray table, Py_ssize_t place, int number) except -1:
+    if table is None or place < 0 or place >= PyByteArray_GET_SIZE(table) // <Py_ssize_t>sizeof(int):
+        raise IndexError("outside the table")
+    (<int *>PyByteArray_AS_STRING(table))[place] = number
+    return 0

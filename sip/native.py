@@ -11,8 +11,6 @@ import socket
 from typing import Any
 
 LARGEST = 65535  # bytes of a datagram
-Kinds = bytearray
-Offsets = list[int]
 Source = Any
 
 
@@ -29,6 +27,32 @@ def seek(data: bytes, c: int, start: int) -> int:
         raise IndexError("outside the message")
     at = data.find(c, start)
     return len(data) if at < 0 else at
+
+
+def room(numbers: int) -> bytearray:
+    """A table of so many 32-bit numbers, all 0: one small object, read and written in place."""
+    return bytearray(4 * numbers)
+
+
+def widen(table: bytearray, numbers: int) -> int:
+    """Room for so many numbers in a table."""
+    table.extend(bytes(max(0, 4 * numbers - len(table))))
+    return 0
+
+
+def at(table: bytearray, place: int) -> int:
+    """The number in that place."""
+    if not 0 <= place < len(table) // 4:
+        raise IndexError("outside the table")
+    return int.from_bytes(table[4 * place : 4 * place + 4], "little", signed=True)
+
+
+def note(table: bytearray, place: int, number: int) -> int:
+    """Put a number in that place."""
+    if not 0 <= place < len(table) // 4:
+        raise IndexError("outside the table")
+    table[4 * place : 4 * place + 4] = number.to_bytes(4, "little", signed=True)
+    return 0
 
 
 def receive(udp: socket.socket, fd: int) -> tuple[bytes, Source] | None:

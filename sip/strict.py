@@ -2,8 +2,8 @@
 
 What passes is passed on as it came, so a value that cannot be read would be the next one's trouble:
 a request with such a field gets 400 by its name, a response is dropped (RFC 3261 21.4.1, 8.1.3).
-Lists may have no empty entry, numbers are numbers, addresses lead somewhere. Verdicts about values
-that come again and again, as those of Allow do, are remembered.
+Lists may have no empty entry, numbers are numbers, addresses lead somewhere. `Message`
+remembers verdicts.
 """
 
 from __future__ import annotations
@@ -32,22 +32,10 @@ _DIALOG = re.compile(rb"[^\s;]+\s*;\s*[^\s;].*")
 _URI = re.compile(rb"(?!(?i:sips?):)[A-Za-z][A-Za-z0-9+.-]*:.+")
 _Q = re.compile(rb"0(?:\.\d{0,3})?|1(?:\.0{0,3})?")
 _HIDE = re.compile(rb";\s*hide\b", re.IGNORECASE)
-_REMEMBERED = 4096
-_known: dict[tuple[bytes, bytes], bool] = {}
 
 
 def is_sound(name: bytes, value: bytes) -> bool:
     """Whether a field of that full, lower-case name may have this value, folds undone."""
-    key = name, value
-    verdict = _known.get(key)
-    if verdict is None:
-        verdict = _is_sound(name, value)
-        if len(_known) < _REMEMBERED and len(value) < 512:
-            _known[key] = verdict
-    return verdict
-
-
-def _is_sound(name: bytes, value: bytes) -> bool:
     if name in _LISTS:
         return _EMPTY_ENTRY.match(value) is None
     if name in _ROUTES:
