@@ -9,7 +9,6 @@ asks, and a hang-up that cancels a call cancels no command.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,12 +17,12 @@ from typing import Any
 
 import structlog
 from redis.asyncio import RedisCluster
-from redis.exceptions import NoScriptError
 
 from store.client import Client, exchange
 from store.connection import Command, Connection, dial_like
 from store.keys import LIVE
 from store.redis_errors import REDIS_ERRORS
+from store.script import Script, send
 
 _log = structlog.get_logger("live")
 
@@ -40,7 +39,7 @@ _CHUNK = 500  # lease changes in one exchange, so that the loop turns between
 # KEYS: live:<number>. ARGV: now, expiry of the new lease, call id, max_calls, calls without lease,
 # seconds after which the key goes (0 = never). Returns -1 when admitted, else the number of calls
 # found. A call that is there already is not counted against itself.
-_ADMIT = """
+_ADMIT = Script("""
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local found = redis.call('ZCARD', KEYS[1]) + tonumber(ARGV[5])
 if redis.call('ZSCORE', KEYS[1], ARGV[3]) then found = found - 1 end
@@ -48,8 +47,7 @@ if found >= tonumber(ARGV[4]) then return found end
 redis.call('ZADD', KEYS[1], ARGV[2], ARGV[3])
 if ARGV[6] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 return -1
-"""
-_SHA = hashlib.sha1(_ADMIT.encode()).hexdigest()
+""")
 _ADMITTED = -1
 _UNKNOWN = -2  # Redis did not tell
 
@@ -320,15 +318,14 @@ class LiveCalls:
                 commands.append(("ZADD", self._kind + number, now + self._lease_s, call_id))
             else:
                 commands.append(("ZREM", self._kind + number, call_id))
-        commands += [("EVALSHA", _SHA, *self._question(one, now)) for one in requests]
+        commands += [self._question(one, now) for one in requests]
         if not commands:
             commands.append(("EXISTS", self._kind))
         self._asked, self._exchange_ticks = True, 0
         self._tick_on()
         try:
             async with asyncio.timeout(_EXCHANGE_S):
-                replies = await self._send(commands)
-                await self._ask_again(requests, replies, now)
+                replies = await send(self._send, commands)
         except Exception as error:  # whatever it is, calls go on by the local count
             self._note_away(error, changes, requests)
             return
@@ -382,25 +379,13 @@ class LiveCalls:
                 changes.setdefault((number, call_id), None)
         return changes
 
-    def _question(self, request: _Request, now: float) -> tuple[str | int | float, ...]:
+    def _question(self, request: _Request, now: float) -> Command:
         number, call_id = request.number, request.call_id
         unleased = self._calls.get(number, set()) - self._leased.get(number, set()) - {call_id}
-        expiry = now + self._lease_s
-        key = self._kind + number
-        return (1, key, now, expiry, call_id, request.max_calls, len(unleased), self._key_s)
-
-    async def _ask_again(self, requests: list[_Request], replies: list[Any], now: float) -> None:
-        """After a restart Redis does not know the script: send it, ask again, all at once."""
-        first = len(replies) - len(requests)
-        again: dict[int, Command] = {
-            place: ("EVAL", _ADMIT, *self._question(request, now))
-            for place, request in enumerate(requests, first)
-            if isinstance(replies[place], NoScriptError)
-        }
-        if again:
-            answers = await self._send(list(again.values()))
-            for place, answer in zip(again, answers, strict=True):
-                replies[place] = answer
+        return _ADMIT.command(
+            (self._kind + number,), now, now + self._lease_s, call_id, request.max_calls,
+            len(unleased), self._key_s,
+        )  # fmt: skip
 
     def _answer(self, request: _Request, reply: Any) -> None:
         if isinstance(reply, Exception):

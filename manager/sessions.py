@@ -23,18 +23,21 @@ from manager import accounts
 from manager.source import neighbourhood, source_of
 from manager.who import Forbidden, TooMany, Who
 from store.keys import ACCOUNT, LOGIN_ATTEMPTS, SESSION
+from store.script import Script
 
 _WINDOW_S = 900
 # How long the browser knows that it had a session, after its longest life.
 _KNOWN_FOR_S = 86_400
 # Counts one more within the window (ARGV: its seconds); the count, and the seconds that are left.
-_COUNT = """
+_COUNT = Script("""
 local count = redis.call('INCR', KEYS[1])
 if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return {count, redis.call('TTL', KEYS[1])}
-"""
+""")
 # One less, unless the window has ended meanwhile: a count without an end would lock for ever.
-_FORGIVE = "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
+_FORGIVE = Script(
+    "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
+)
 _NOT_OURS = "the form was not sent by this page, or it is too old"
 _log = log.get_logger("manager")
 
@@ -111,7 +114,7 @@ class Sessions:
             _log.warning("login.refused", account=known, address=address)
             return None
         for key in limits:
-            await self._redis.eval(_FORGIVE, 1, key)
+            await _FORGIVE.run(self._redis, [key])
         _log.info("login", account=account.name, address=address)
         return await self.open(account)
 
@@ -135,7 +138,7 @@ class Sessions:
         account = accounts.read(await self._redis.get(ACCOUNT + name))
         right = await accounts.matches(account, password)
         for key in limits if right else ():
-            await self._redis.eval(_FORGIVE, 1, key)
+            await _FORGIVE.run(self._redis, [key])
         return right
 
     async def log_out(self, session: Session) -> None:
@@ -194,7 +197,7 @@ class Sessions:
             f"{LOGIN_ATTEMPTS}account:{name}": 20 * most,  # from everywhere
         }
         for key, most in limits.items():
-            count, left_s = await self._redis.eval(_COUNT, 1, key, _WINDOW_S)
+            count, left_s = await _COUNT.run(self._redis, [key], _WINDOW_S)
             if count > most:
                 _log.warning("login.limited", account=name, address=address)
                 raise TooMany("too many log-ins that failed", max(1, int(left_s)))

@@ -12,12 +12,13 @@ from redis.asyncio import Redis, RedisCluster
 from rules.contact import Contact, read_contacts
 from rules.model import Line
 from store.keys import live_key, registrations_key
+from store.script import Script
 
-_COUNT = """
+_COUNT = Script("""
 local counts = {}
 for n, key in ipairs(KEYS) do counts[n] = redis.call('ZCOUNT', key, ARGV[1], '+inf') end
 return counts
-"""
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ async def _counts(redis: Redis, keys: Sequence[str]) -> list[int]:
     client: Any = redis
     now = f"({time.time()}"
     if not isinstance(client, RedisCluster):
-        return [int(count) for count in await client.eval(_COUNT, len(keys), *keys, now)]
+        return [int(count) for count in await _COUNT.run(client, keys, now)]
     pipe = client.pipeline(transaction=False)  # in a cluster they are on several nodes
     for key in keys:
         pipe.zcount(key, now, "+inf")

@@ -7,7 +7,6 @@ through them must therefore be harmless when it is written twice.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ import redis.cluster
 import redis.sentinel
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, NoScriptError, SlotNotCoveredError
+from redis.exceptions import ClusterDownError, SlotNotCoveredError
 from redis.retry import Retry
 
 from store.url import read_url
@@ -93,22 +92,6 @@ def connect_blocking(url: str, **options: Any) -> redis.Redis:
         )
         return cast(redis.Redis, cluster)
     return redis.Redis.from_url(place.url, retry=_once_blocking(), **options)
-
-
-class Script:
-    """A script about one key, on a Redis of any shape."""
-
-    def __init__(self, client: Client, text: str) -> None:
-        self._client: Any = client
-        self._text = text
-        self._sha = hashlib.sha1(text.encode()).hexdigest()
-
-    async def __call__(self, key: str, *args: Any) -> Any:
-        """Run it; sent whole when that Redis, or that node, does not know it. Raises RedisError."""
-        try:
-            return await self._client.execute_command("EVALSHA", self._sha, 1, key, *args)
-        except NoScriptError:
-            return await self._client.execute_command("EVAL", self._text, 1, key, *args)
 
 
 async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[Any]:

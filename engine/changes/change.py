@@ -19,20 +19,21 @@ from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
 from store.keys import fleet_key, line_key
+from store.script import Script
 
 ATTEMPTS = 20
 
 # KEYS: the line, and the logs that are on the same node. ARGV: the document that was read, the one
 # to write (each '' = none), how many entries a log keeps, then the fields of the entry.
 # 0 = changed meanwhile.
-_SWAP = """
+_SWAP = Script("""
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2]) end
 for n = 2, #KEYS do
   redis.call('XADD', KEYS[n], 'MAXLEN', '~', ARGV[3], '*', unpack(ARGV, 4))
 end
 return 1
-"""
+""")
 
 Document = dict[str, Any]
 
@@ -119,7 +120,7 @@ async def swap_key(
     keys = [key, *([] if apart else logs)]
     told = entries[0][1] if entries else {}
     fields = [part for field in told.items() for part in field]
-    done = await client.eval(_SWAP, len(keys), *keys, old or b"", new or b"", audit.KEPT, *fields)
+    done = await _SWAP.run(client, keys, old or b"", new or b"", audit.KEPT, *fields)
     if done and apart:
         for log in logs:
             await client.xadd(log, told, maxlen=audit.KEPT, approximate=True)

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from engine.records.usage_and_stream import METERED, run_script
+from engine.records.usage_and_stream import METERED
 from rules.active_calls import Note, encode_note, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.fleet import is_name
@@ -25,6 +25,7 @@ from rules.model import CAPPED
 from store import background_tasks
 from store.fleets import Fleets, FleetState, capped_s, read_notes
 from store.keys import active_calls_key, fleet_usage_key
+from store.script import Script
 
 if TYPE_CHECKING:
     from engine.records.record import ForwardRecord
@@ -38,12 +39,12 @@ _CONFIRM = 2  # ticks in a row above the cap before calls are ended
 
 # KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
 # Both are read at one moment.
-_NOTE = f"""
+_NOTE = Script(f"""
 for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])
 return {{redis.call('HMGET', KEYS[1], {", ".join(f"'{each}'" for each in CAPPED)}),
   redis.call('HGETALL', KEYS[2])}}
-"""
+""")
 
 
 class _ActiveCall:
@@ -185,7 +186,7 @@ class SpendingCaps:
         for id_, note in noted.items():
             words += [id_, encode_note(note)]
         async with asyncio.timeout(_EXCHANGE_S):
-            used, stored = await run_script(self._redis, _NOTE, [usage, standing], words)
+            used, stored = await _NOTE.run(self._redis, [usage, standing], *words)
             gone = [id_ for id_ in noted if id_ not in self._calls]
             if gone:  # ended meanwhile: its usage may have been added before the note was written
                 await self._redis.hdel(standing, *gone)

@@ -11,19 +11,17 @@ lives), the stream comes last, and what was interrupted is sent again until all 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
 import structlog
 from redis.asyncio import Redis, RedisCluster
-from redis.exceptions import NoScriptError
 
 from engine.records.record import Entry
 from rules.model import CAPPED, Billing
 from store.keys import RECORDS, active_calls_key, added_key, written_key
+from store.script import Script
 
 _log = structlog.get_logger("cdr")
 
@@ -56,7 +54,7 @@ end
 # can leave half an entry. Additions to a key that somebody else made something different of must
 # not stop the others.
 # Returns [whether the witness's mark is still there, additions that were refused].
-_SCRIPT = (
+_WRITE = Script(
     _PLAN
     + """
 local kind = redis.call('TYPE', KEYS[1]).ok
@@ -117,7 +115,7 @@ return {kept, refused}
 # One addition to one usage key, in a Cluster. KEYS: usage key, its marks, standing calls.
 # ARGV: id, seconds to remember, seconds of the plan or -1, then class and seconds in turn.
 # Returns [seconds beyond the plan, the refusal or nothing].
-_USE = (
+_USE = Script(
     _PLAN
     + """
 local known = redis.call('HGET', KEYS[2], ARGV[1])
@@ -150,11 +148,6 @@ return {beyond, refused}
 )
 METERED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
 """The classes of calls that are counted against a plan or a cap while they stand."""
-
-
-@cache
-def _sha(script: str) -> str:
-    return hashlib.sha1(script.encode()).hexdigest()
 
 
 class Batch(msgspec.Struct, gc=False):
@@ -268,24 +261,13 @@ async def _write_at_once(
         entries.append((entry.values, place(key), bit, additions, call_id))
     seen = (place(witness.key), witness.bit) if witness is not None else False
     content = _pack((batch.names, _place_of_beyond(batch) + 1, entries, list(marks), seen))
-    kept, refused = await run_script(redis, _SCRIPT, list(places), [maxlen, _REMEMBER_S, content])
+    kept, refused = await _WRITE.run(redis, list(places), maxlen, _REMEMBER_S, content)
     _tell_refused(refused)
     return bool(kept)
 
 
 def _place_of_beyond(batch: Batch) -> int:
     return batch.names.index(_BEYOND) if _BEYOND in batch.names else -1
-
-
-async def run_script(
-    redis: Any, script: str, keys: Sequence[str], arguments: Iterable[Any] = ()
-) -> Any:
-    """Run a script; Redis may not know it, as after a restart. Raises REDIS_ERRORS."""
-    words = [len(keys), *keys, *arguments]
-    try:
-        return await redis.execute_command("EVALSHA", _sha(script), *words)
-    except NoScriptError:
-        return await redis.execute_command("EVAL", script, *words)
 
 
 def _tell_refused(refused: Iterable[Any]) -> None:
@@ -337,6 +319,6 @@ async def _add(
     for billing, seconds in parts:
         words += [billing, seconds]
     keys = [key, added_key(key, day), active_calls_key(key)]
-    beyond, refused = await run_script(redis, _USE, keys, words)
+    beyond, refused = await _USE.run(redis, keys, *words)
     _tell_refused([refused] if refused else ())
     return int(beyond)

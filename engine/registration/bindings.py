@@ -9,24 +9,25 @@ from typing import Any
 from rules.contact import Contact, member_of, read_contact
 from rules.model import DocumentError
 from sip.grammar import same_uri, same_urn
-from store.client import Client, Script
+from store.client import Client
 from store.keys import REGISTRAR_NONCE, REGISTRAR_SECRET, registrations_key
 from store.lines import Unavailable
+from store.script import Script
 
 MOST_CONTACTS = 10  # of a line
 
 # KEYS: the nonce's highest count. ARGV: this count, seconds to remember it. 1 = never used before.
-_USE = """
+_USE = Script("""
 local last = redis.call('GET', KEYS[1])
 if last and tonumber(last) >= tonumber(ARGV[1]) then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
-"""
+""")
 
 # KEYS: reg:<number>. ARGV: how many members it was decided for and these, how many to remove and
 # these, then the expiry and the member of each to add. Returns the members with their expiries; 0
 # when others have written meanwhile.
-_BIND = """
+_BIND = Script("""
 local expected, members = tonumber(ARGV[1]), redis.call('ZRANGE', KEYS[1], 0, -1)
 if #members ~= expected then return 0 end
 for n = 1, expected do
@@ -40,7 +41,7 @@ end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if last[2] then redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])) + 60) end
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
-"""
+""")
 _ATTEMPTS = 20
 Members = list[tuple[bytes, float]]
 
@@ -54,8 +55,6 @@ class Bindings:
 
     def __init__(self, redis: Client) -> None:
         self._redis: Any = redis
-        self._use = Script(redis, _USE)
-        self._bind = Script(redis, _BIND)
 
     async def secret(self) -> bytes:
         """The secret of all workers on this Redis; the first one makes it."""
@@ -65,7 +64,7 @@ class Bindings:
     async def use_nonce(self, nonce: str, count: int, life_s: int) -> bool:
         """Note that a nonce was used with this count; False if it was already, or with a higher
         one."""
-        used = await self._use(REGISTRAR_NONCE + nonce, count, life_s)
+        used = await _USE.run(self._redis, [REGISTRAR_NONCE + nonce], count, life_s)
         return bool(used == 1)
 
     async def bind(
@@ -91,7 +90,8 @@ class Bindings:
                 return stored
             members = [member for member, _ in stored]
             pairs = [part for contact in added for part in (contact.expires, member_of(contact))]
-            found = await self._bind(key, len(members), *members, len(gone), *gone, *pairs)
+            words = (len(members), *members, len(gone), *gone, *pairs)
+            found = await _BIND.run(self._redis, [key], *words)
             if found != 0:
                 return [(found[n], float(found[n + 1])) for n in range(0, len(found), 2)]
         raise Unavailable(f"{key} is changed by others all the time")

@@ -19,6 +19,7 @@ from engine.records.record import FIELDS, Months, to_entry
 from engine.records.recorder import CallRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
 from store.fleets import Fleets
+from store.script import Script
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
 from tests.redis.stores import until
 from tests.redis.test_fleets import forward, usage_key
@@ -101,21 +102,21 @@ async def test_an_interruption_between_the_keys_is_made_good(
     """Commands fail at random; the batch is sent until all of it is done."""
     client: Any = cluster.connect()
     months = Months("Europe/Paris")
-    done = usage_and_stream.run_script
+    done = Script.run
     chance = random.Random(20_261_125)
     failed = 0
 
-    async def unreliable(redis: Any, *arguments: Any) -> Any:
+    async def unreliable(script: Script, *arguments: Any) -> Any:
         nonlocal failed
         luck = chance.random()
         if luck > 0.1:
-            return await done(redis, *arguments)
+            return await done(script, *arguments)
         failed += 1
         if luck > 0.05:
-            await done(redis, *arguments)
+            await done(script, *arguments)
         raise ConnectionError("before, or after")
 
-    monkeypatch.setattr(usage_and_stream, "run_script", unreliable)
+    monkeypatch.setattr(Script, "run", unreliable)
     entries = [to_entry(call(n, LINES[n % len(LINES)]), months) for n in range(60)]
     for start in range(0, 60, 6):
         part = usage_and_stream.Batch(6, list(FIELDS), entries[start : start + 6])
