@@ -60,54 +60,54 @@ _NAMED = (
         _codes(486, 600, 603, 607, 608),
         Condition.BUSY,
         Condition.BUSY,
-        "The person talks, or does not want this call: that is what the busy forward is for.",
+        "The person is talking or declines this call. The busy forward is for that.",
     ),
     Row(
         _codes(491),
         Condition.BUSY,
         Condition.BUSY,
-        "The phone is in the middle of another transaction: busy, and not with this call.",
+        "The phone is busy with another transaction.",
     ),
     Row(
         _codes(range(300, 400)),
         Condition.UNREACHABLE,
         Condition.NO_ANSWER,
-        "The phone itself forwards: nobody takes the call there. Where it points is never followed "
-        "(nobody could bill or limit it); the forwards that the line has on are.",
+        "The phone redirects, so nobody takes the call there. The redirection is never followed, "
+        "because nobody could bill or limit it. The line's own forwards are.",
     ),
     Row(
         _codes(401, 407),
         _UNAVAILABLE,
         _UNAVAILABLE,
-        "The phone wants a password of the engine: it is set up wrongly, which a forward would "
-        "hide. A challenge is never relayed, the caller has no password for it.",
+        "The phone challenges the engine: it is configured wrongly, and a forward would hide that. "
+        "A challenge is never relayed, because the caller has no password for it.",
     ),
     Row(
         _codes(402, 403, 428, 429, 433, range(436, 441), 469, 470),
         _PASS,
         _PASS,
-        "Somebody decided that this caller is not let through, for instance because the number is "
-        "withheld. A forward would get around that.",
+        "This caller was rejected, for instance because the number is withheld. A forward would "
+        "bypass that.",
     ),
     Row(
         _codes(406, range(411, 418), range(420, 423), 424, 481, 485, 488, 489, 493, 494, 606),
         _PASS,
         _PASS,
-        "It is about what was asked for (media, extensions, size, a call to take over): the caller "
-        "can ask again in another way, and then reaches the person.",
+        "The response concerns the request (media, extensions, size, a call to take over). The "
+        "caller can change the request and then reach the person.",
     ),
     Row(
         _codes(482, 483, 484),
         _PASS,
         _PASS,
-        "The call goes in a circle, or the number is not whole: a forward would make it longer.",
+        "The call loops, or the number is incomplete. A forward would only extend the loop.",
     ),
     Row(
         _codes(range(500, 600)),
         Condition.UNREACHABLE,
         _PASS,
-        "Before it rings the phone is as good as away. Once it has rung somebody may have picked "
-        "up and the phone failed then: the caller hears of it, and nothing else rings. 503 is "
+        "Before ringing, the phone counts as absent. After ringing, somebody may have picked up "
+        "and then the phone failed: the caller gets the code, and nothing else rings. 503 is "
         "passed on as 500.",
     ),
 )
@@ -119,15 +119,15 @@ TABLE = (
         _codes(range(601, 700)) - _KNOWN - {604},
         Condition.BUSY,
         Condition.BUSY,
-        "No known code: as 600 (RFC 3261 8.1.3.2).",
+        "Unknown codes count as 600 (RFC 3261 8.1.3.2).",
     ),
     Row(
         _codes(range(400, 500), 604) - _KNOWN,
         Condition.UNREACHABLE,
         Condition.NO_ANSWER,
-        "It says nothing of the person nor of what was asked for: the phone is away, gives up "
-        "(487 though nobody cancelled), has lost its account, is no phone (405) or is broken. "
-        "Whoever did not ring is unreachable, whoever rang did not answer.",
+        "The response concerns neither the person nor the request: the phone is absent, gives up "
+        "(487 without a CANCEL), has lost its account, is not a phone (405) or is broken. If it "
+        "did not ring it is unreachable, if it rang it did not answer.",
     ),
 )
 """Every final code of a phone. That the person is not there, or the phone is not fit for any call,
