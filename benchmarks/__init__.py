@@ -1,1 +1,1 @@
-"""Measurements of the running engine under SIPp load (see docs/performance.md)."""
+"""Measurements of the running engine under SIPp load (see docs/measurements.md)."""
