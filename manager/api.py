@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from engine.changes.audit import without_secrets
 from engine.explain import plain
 from manager import audit, forwarding, models, openapi, records, state
 from manager.lines import Stored
@@ -18,6 +17,7 @@ from manager.site import Site
 from manager.who import FieldError, Refused, Who
 from rules.model import Kind
 from rules.numbers import NumberError
+from store.audit import without_secrets
 
 PREFIX = "/api/v1"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from engine.changes.audit import Change, read_entry
 from manager.records import is_place
+from store.audit import Change, read_entry
 from store.keys import audit_key
 
 __all__ = ["Change", "read"]

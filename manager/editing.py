@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from engine.changes.audit import differing
 from manager import audit, done, forms, kept
 from manager.around import around
 from manager.batch import Row, rows_told
@@ -22,6 +21,7 @@ from manager.undo import Change, change_of
 from manager.web import Visit, see
 from manager.who import Outdated, Refused
 from rules.model import Condition, DocumentError, Line, load_line
+from store.audit import differing
 
 _FAX_LINES = 50
 

@@ -10,8 +10,6 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from engine.changes import audit
-from engine.changes.change import swap_key
 from manager import records
 from manager.records import Purse
 from manager.search import fold
@@ -19,10 +17,10 @@ from manager.web import Visit, see
 from manager.who import BadRequest, NotFound, Unavailable
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
 from rules.model import DocumentError
+from store.documents import FLEETS, attempts
 from store.keys import FLEET, fleet_key
 
 _MOST = 200
-_ATTEMPTS = 20
 _LONGEST_CAP_H = 250_000
 
 
@@ -65,8 +63,8 @@ async def act(visit: Visit) -> Response:
 
 async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
     """Raises BadRequest: its document is refused, and is not written over."""
-    for _ in range(_ATTEMPTS):
-        raw = await visit.redis.get(fleet_key(name))
+    for attempt in attempts(visit.redis, FLEETS):
+        raw = (await attempt.read([name])).get(name)
         try:
             if raw is not None:
                 load_fleet(raw, name)
@@ -74,8 +72,7 @@ async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
             check_fleet(document, name)
         except DocumentError as error:
             raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
-        told = audit.of_fleet(visit.who.name, name, raw, document, "page")
-        if await swap_key(visit.redis, fleet_key(name), raw, orjson.dumps(document), told):
+        if await attempt.write({name: document}, visit.who.name, "page"):
             return
     raise Unavailable(f"fleet {name} is changed by others all the time")
 

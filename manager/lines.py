@@ -14,16 +14,14 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from engine.changes.audit import entries
-from engine.changes.change import swap
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.fleet import countries_of
 from rules.model import Condition, DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
+from store.documents import LINES, Attempt, attempts, read
 from store.keys import fleet_key, line_key
 
-_ATTEMPTS = 20
 _RESTLESS = "line {} is changed by others all the time"
 
 Document = dict[str, Any]
@@ -67,7 +65,7 @@ class Lines:
 
     async def read(self, who: Who, number: str) -> Stored:
         """Raises NotFound (also for a line of another fleet), Broken."""
-        return self._let_in(who, number, await self._raw(number))
+        return self._let_in(who, number, *await self._raws([number]))
 
     async def several(self, who: Who, numbers: Iterable[str]) -> dict[str, Stored]:
         """Those of the lines that are there, that they may see, and whose document is right."""
@@ -109,10 +107,10 @@ class Lines:
         Raises NotFound, Broken, Refused, Outdated (it is no longer the one of `etag`).
         """
 
-        for _ in range(_ATTEMPTS):
-            raw = await self._raw(number)
+        for attempt in attempts(self._redis, LINES):
+            raw = (await attempt.read([number])).get(number)
             stored, document = self._edited(who, number, raw, edit, etag)
-            written = await self._write(who, number, raw, stored, document)
+            written = await self._write(attempt, who, number, stored, document)
             if written is not None:
                 return written
         raise Unavailable(_RESTLESS.format(number))
@@ -121,7 +119,7 @@ class Lines:
         self, who: Who, number: str, edit: Callable[[Document], None], etag: str | None = None
     ) -> Stored:
         """What `change` would write, with the same checks and the same errors."""
-        raw = await self._raw(number)
+        (raw,) = await self._raws([number])
         stored, document = self._edited(who, number, raw, edit, etag)
         line = await self._check(number, stored, document)
         return Stored(line, canonical(document, line), stored.etag)
@@ -134,8 +132,8 @@ class Lines:
         `new`: only if there is no such line yet. Raises Refused, Outdated.
         """
 
-        for _ in range(_ATTEMPTS):
-            raw = await self._raw(number)
+        for attempt in attempts(self._redis, LINES):
+            raw = (await attempt.read([number])).get(number)
             stored = None if raw is None else self._if_readable(number, raw)
             if raw is not None and new:
                 raise Outdated(f"line {number} is there already")
@@ -145,7 +143,7 @@ class Lines:
             if stored is not None and "credentials" not in result:
                 kept = stored.document.get("credentials")
                 result |= {} if kept is None else {"credentials": kept}
-            written = await self._write(who, number, raw, stored, result)
+            written = await self._write(attempt, who, number, stored, result)
             if written is not None:
                 return written
         raise Unavailable(_RESTLESS.format(number))
@@ -153,28 +151,19 @@ class Lines:
     async def delete(self, who: Who, number: str, etag: str | None) -> None:
         """Raises NotFound, Broken, Outdated."""
         who.check_writes()
-        for _ in range(_ATTEMPTS):
-            raw = await self._raw(number)
+        for attempt in attempts(self._redis, LINES):
+            raw = (await attempt.read([number])).get(number)
             stored = self._let_in(who, number, raw)
             if etag is not None and etag != stored.etag:
                 raise Outdated(f"line {number} was changed since it was read")
-            told = entries(who.name, who.how, number, raw, None)
-            if await swap(self._redis, number, raw, None, told):
+            if await attempt.write({number: None}, who.name, who.how):
                 return
         raise Unavailable(_RESTLESS.format(number))
 
     # -- inside -----------------------------------------------------------------------------------
 
-    async def _raw(self, number: str) -> bytes | None:
-        raw: bytes | None = await self._redis.get(line_key(number))
-        return raw
-
-    async def _raws(self, numbers: Sequence[str]) -> list[bytes | None]:
-        """Asked in one go; a pipeline, since in a cluster they live on several nodes."""
-        pipe = self._redis.pipeline(transaction=False)
-        for number in numbers:
-            pipe.get(line_key(number))
-        return list(await pipe.execute()) if numbers else []
+    async def _raws(self, numbers: Iterable[str]) -> list[bytes | None]:
+        return await read(self._redis, [line_key(number) for number in numbers])
 
     def _edited(
         self,
@@ -193,9 +182,9 @@ class Lines:
 
     async def _write(
         self,
+        attempt: Attempt,
         who: Who,
         number: str,
-        raw: bytes | None,
         stored: Stored | None,
         document: Document,
     ) -> Written | None:
@@ -207,12 +196,11 @@ class Lines:
         document = canonical(document, line)
         if stored is not None and document == stored.document:
             return Written(stored, changed=False, before=stored.document)
-        new = orjson.dumps(document)
-        told = entries(who.name, who.how, number, raw, document)
-        if not await swap(self._redis, number, raw, new, told):
+        if not await attempt.write({number: document}, who.name, who.how):
             return None
         replaced = stored.document if stored is not None else {}
-        return Written(Stored(line, document, etag_of(new)), changed=True, before=replaced)
+        etag = etag_of(orjson.dumps(document))
+        return Written(Stored(line, document, etag), changed=True, before=replaced)
 
     async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
         """The document as a whole, each forward on its own so that all that is wrong is told."""

@@ -11,13 +11,13 @@ import orjson
 from starlette.responses import Response
 
 from engine.changes.acks import LiveWorker, live_workers
-from engine.changes.audit import KEPT, entry
 from manager import accounts, audit, state
 from manager.pages import change_rows
 from manager.search import fold
 from manager.web import Visit, Web, see
 from manager.who import NotFound
 from rules.model import Line
+from store.audit import KEPT, entry
 from store.keys import ACCOUNT, audit_key
 
 _ANSWER_S = 3.0

@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from engine.changes.audit import KEPT, entry
 from manager import accounts
 from manager.accounts import Account
 from manager.web import Visit
 from manager.who import NotFound
 from rules.fleet import is_name
 from rules.numbers import NumberError
+from store.audit import KEPT, entry
 from store.keys import ACCOUNT, audit_key
 
 _MOST = 2_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from engine.changes.audit import differing
 from manager.lines import Document
 from manager.who import FieldError, Refused
+from store.audit import differing
 
 CHANGED_SINCE = "was changed since"
 

@@ -29,6 +29,10 @@ class Script:
         """The command for `send`."""
         return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
 
+    def whole(self, keys: Sequence[str], *arguments: Any) -> Command:
+        """The command for those that run it once, in a process of their own."""
+        return ("EVAL", self.text, len(keys), *keys, *arguments)
+
     async def run(self, client: Any, keys: Sequence[str], *arguments: Any) -> Any:
         """Run it by itself; its result. In a Cluster all keys lie in one slot. Raises REDIS_ERRORS,
         after which it may have run or not."""

@@ -23,8 +23,6 @@ PLAIN = {
     "engine.__version__",
     "engine.admin",
     "engine.changes.acks",
-    "engine.changes.audit",
-    "engine.changes.change",
     "engine.commands",
     "engine.config",
     "engine.ports",

@@ -18,14 +18,14 @@ import msgspec
 import orjson
 import redis
 
-from engine.changes import audit
 from engine.changes.line_file import RowError, read_rows
-from engine.changes.line_switch import BATCH, Progress, Switch, log_words, slot_of
+from engine.changes.line_switch import BATCH, Progress, Switch, slot_of
 from rules.fleet import countries_of
 from rules.model import DocumentError, Line, LineDocument, Offer, load_line
 from rules.numbers import Numbering
 from rules.unread import UnreadFields, unread_fields
 from rules.validate import canonical, check_line, lines_needed
+from store import audit
 from store.keys import LINE, audit_key, fleet_key, line_key
 from store.redis_errors import REDIS_ERRORS
 
@@ -290,7 +290,7 @@ class LineImport:
             lines,
             plan.size,
             self._progress,
-            log_words(audit_key(), audit.imported(who, file, told)),
+            audit.command(audit_key(), audit.imported(who, file, told)),
         )
         took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
         with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry says so
@@ -302,7 +302,7 @@ class LineImport:
         for place, (fleet, counts) in enumerate(self.plan.fleets.items(), 1):
             if fleet:
                 pipe.execute_command(
-                    *log_words(audit_key(fleet), audit.imported(who, file, asdict(counts)))
+                    *audit.command(audit_key(fleet), audit.imported(who, file, asdict(counts)))
                 )
             if place % BATCH == 0 or place == len(self.plan.fleets):
                 pipe.execute()

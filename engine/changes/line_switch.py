@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import Any, BinaryIO
 
@@ -11,7 +11,7 @@ import hiredis
 from redis.crc import key_slot
 from redis.exceptions import RedisError, ResponseError
 
-from engine.changes import audit
+from store.connection import Command
 from store.keys import line_key
 
 BATCH = 1000
@@ -53,7 +53,7 @@ class Switch:
         lines: int,
         size: int,
         progress: Progress,
-        entry: Sequence[str | bytes | int],
+        entry: Command,
     ) -> None:
         self._client = client
         self._changes = changes
@@ -195,13 +195,7 @@ def _grouped(
         yield [b"UNLINK", *keys], len(some)
 
 
-def log_words(stream: str, fields: Mapping[str, bytes]) -> list[str | bytes | int]:
-    """The command that adds an entry to a log of changes."""
-    words: list[str | bytes | int] = ["XADD", stream, "MAXLEN", "~", audit.KEPT, "*"]
-    return words + [word for pair in fields.items() for word in pair]
-
-
-def _bytes(word: str | bytes | int) -> bytes:
+def _bytes(word: str | bytes | int | float) -> bytes:
     return word if isinstance(word, bytes) else str(word).encode()
 
 

@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 import click
 import orjson
 
-from engine.changes.audit import Change, read_entry
 from engine.commands import moments
 from engine.commands.context import Whole, open_redis, read_number, with_config, with_json
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 from rules.model import Condition
+from store.audit import Change, read_entry
 from store.keys import AUDIT, audit_key
 
 DEFAULT_LAST = 20

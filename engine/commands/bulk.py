@@ -17,6 +17,7 @@ from engine.commands.context import (
     Named,
     Whole,
     Wrong,
+    myself,
     open_redis,
     with_config,
     with_json,
@@ -24,7 +25,6 @@ from engine.commands.context import (
 )
 from engine.commands.documents import Documents
 from engine.commands.output import print_json, warn_of
-from engine.commands.writing import myself
 from engine.config import Config
 
 SHOWN_FAULTS = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -163,3 +164,11 @@ def _client(url: str) -> Iterator[redis.Redis]:
         yield client
     finally:
         client.close()
+
+
+def myself() -> str:
+    """Who types the command, for the log of changes."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "?"

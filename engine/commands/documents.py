@@ -1,7 +1,7 @@
 """Line documents in Redis, as commands read and change them (README, "The rules").
 
-A change is checked as a whole, together with the lines it points at, and written (`writing.py`)
-if none of them changed meanwhile: then it is checked again.
+A change is checked as a whole, together with the lines it points at, and written if none of them
+changed meanwhile: then it is checked again (`store.documents`).
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from typing import Any
 import orjson
 import redis
 
-from engine.changes import audit
-from engine.commands.context import Failed, Wrong
-from engine.commands.writing import ATTEMPTS, Entries, Read, Writing, begin, myself
+from engine.commands.context import Failed, Wrong, myself
 from rules.fleet import countries_of
 from rules.model import DocumentError, Line, load_line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
+from store.documents import LINES, attempts_blocking, read_blocking
 from store.keys import LINE, fleet_key, line_key
 
 BATCH = 1000
 
 Document = dict[str, Any]
+Read = Callable[[Iterable[str]], dict[str, bytes]]
 
 
 class Documents:
@@ -31,7 +31,6 @@ class Documents:
 
     def __init__(self, client: redis.Redis, numbering: Numbering) -> None:
         self._redis: Any = client  # redis-py types every answer as "or an awaitable of it"
-        self._is_cluster = not isinstance(client, redis.Redis)
         self._numbering = numbering
         self._countries: dict[str, frozenset[str] | None] = {}
 
@@ -47,7 +46,7 @@ class Documents:
         keys = sorted({bytes(key) for key in self._redis.scan_iter(LINE + "*", count=BATCH)})
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
-            for key, raw in zip(batch, self._values(batch), strict=True):
+            for key, raw in zip(batch, read_blocking(self._redis, batch), strict=True):
                 if raw is not None:  # deleted meanwhile
                     yield key.decode(errors="replace").removeprefix(LINE), raw
 
@@ -55,7 +54,8 @@ class Documents:
         """The lines of these numbers; None = no line of ours, or a refused document."""
         result: dict[str, Line | None] = {}
         wanted = list(dict.fromkeys(numbers))
-        for number, raw in zip(wanted, self._values([line_key(n) for n in wanted]), strict=True):
+        texts = read_blocking(self._redis, [line_key(number) for number in wanted])
+        for number, raw in zip(wanted, texts, strict=True):
             try:
                 result[number] = load_line(raw, number, self._numbering) if raw else None
             except DocumentError:
@@ -111,14 +111,11 @@ class Documents:
 
     def delete(self, number: str) -> None:
         """Raises Wrong for an unknown line."""
-        for _ in range(ATTEMPTS):
-            with self._begin() as change:
-                before = change.read([number]).get(number)
-                if before is None:
-                    raise Wrong(f"line {number}: unknown line")
-                entries = {number: audit.entries(myself(), "cli", number, before, None)}
-                if change.write({number: None}, entries):
-                    return
+        for attempt in attempts_blocking(self._redis, LINES):
+            if not attempt.read([number]):
+                raise Wrong(f"line {number}: unknown line")
+            if attempt.write({number: None}, myself(), "cli"):
+                return
         raise Failed("line: changed by others all the time, nothing was deleted")
 
     def forwarding_to(self, number: str) -> list[str]:
@@ -140,22 +137,21 @@ class Documents:
         number: str | None,
         part: Callable[[Document], Document | None] = lambda document: document,
     ) -> list[Line]:
-        """Writes what `prepare` gives, which reads through the transaction it is handed.
+        """Writes what `prepare` gives, which reads as the attempt does that it is handed.
 
         `number`: the key of a single document, which its content must not contradict; `part`: what
         of a document is checked together with the lines it points at.
         """
-        for _ in range(ATTEMPTS):
-            with self._begin() as change:
-                documents = prepare(change.read)
-                lines = self._lines(documents, number)
-                self._check([part(document) for document in documents], lines, change.read)
-                if change.write(*_written(documents, lines, change.read)):
-                    return lines
+        for attempt in attempts_blocking(self._redis, LINES):
+            documents = prepare(attempt.read)
+            lines = self._lines(documents, number)
+            self._check([part(document) for document in documents], lines, attempt.read)
+            attempt.read(line.number for line in lines)
+            pairs = zip(documents, lines, strict=True)
+            written = {line.number: canonical(document, line) for document, line in pairs}
+            if attempt.write(written, myself(), "cli"):
+                return lines
         raise Failed("line: changed by others all the time, nothing was written")
-
-    def _begin(self) -> Writing:
-        return begin(self._redis, LINE)
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
         """What the documents say by themselves, each number once. Raises Wrong."""
@@ -193,26 +189,6 @@ class Documents:
                 check_write(document, others, self._numbering, line.number, countries)
             except DocumentError as error:
                 raise Wrong(f"{_name(documents, place)}: {error}") from None
-
-    def _values(self, keys: list[Any]) -> list[bytes | None]:
-        if not keys:
-            return []
-        read = self._redis.mget_nonatomic if self._is_cluster else self._redis.mget
-        return list(read(keys))
-
-
-def _written(
-    documents: list[Document], lines: list[Line], read: Read
-) -> tuple[dict[str, bytes | None], Entries]:
-    """The texts to write, by number, and what the log of changes is told of each."""
-    before = read([line.number for line in lines])
-    texts: dict[str, bytes | None] = {}
-    entries = {}
-    for document, line in zip(documents, lines, strict=True):
-        number, written = line.number, canonical(document, line)
-        texts[number] = orjson.dumps(written)
-        entries[number] = audit.entries(myself(), "cli", number, before.get(number), written)
-    return texts, entries
 
 
 def parse_document(raw: bytes, name: str) -> Document:

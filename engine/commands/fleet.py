@@ -10,17 +10,24 @@ from zoneinfo import ZoneInfo
 import click
 import orjson
 
-from engine.changes import audit
-from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json, with_strict
+from engine.commands.context import (
+    Failed,
+    Wrong,
+    myself,
+    open_redis,
+    with_config,
+    with_json,
+    with_strict,
+)
 from engine.commands.fleets import hint, require_fleet
 from engine.commands.line import INPUT_BYTES, parse_input, unread_in
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.usage import CLASSES, capped, duration, of_key
-from engine.commands.writing import ATTEMPTS, begin, myself
 from engine.config import Config
 from rules.billing import month_of
 from rules.fleet import Fleet, FleetDocument, check_fleet, load_fleet
 from rules.model import DocumentError
+from store.documents import FLEETS, attempts_blocking
 from store.keys import FLEET, fleet_key, fleet_usage_key
 
 IN_FORCE = "in force within one second"
@@ -186,19 +193,13 @@ def delete_fleet(name: str, config: Config, as_json: bool) -> None:
 def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
     """Write these documents (None = delete one that there is), all or none, and tell the fleets'
     logs of changes. Raises Wrong for one to delete that is unknown."""
-    for _ in range(ATTEMPTS):
-        with begin(client, FLEET) as change:
-            before = change.read(fleets)
-            for name, document in fleets.items():
-                if document is None and name not in before:
-                    raise Wrong(f"fleet {name}: has no document, {_others(client, name)}")
-            texts = {n: None if d is None else orjson.dumps(d) for n, d in fleets.items()}
-            entries = {
-                name: audit.of_fleet(myself(), name, before.get(name), document)
-                for name, document in fleets.items()
-            }
-            if change.write(texts, entries):
-                return
+    for attempt in attempts_blocking(client, FLEETS):
+        before = attempt.read(fleets)
+        for name, document in fleets.items():
+            if document is None and name not in before:
+                raise Wrong(f"fleet {name}: has no document, {_others(client, name)}")
+        if attempt.write(fleets, myself(), "cli"):
+            return
     raise Failed("fleet: changed by others all the time, nothing was written")
 
 

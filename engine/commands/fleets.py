@@ -9,6 +9,7 @@ import msgspec
 import redis
 
 from engine.commands.context import Wrong
+from store.documents import read_blocking
 from store.keys import FLEET, LINE, fleet_key
 
 _BATCH = 1000
@@ -58,11 +59,8 @@ def hint(name: str, names: set[str]) -> str:
 
 def _fleets_of(client: Any, keys: list[bytes]) -> set[str]:
     """The fleets of these lines; a document that cannot be read has none."""
-    if not keys:
-        return set()
-    is_cluster = not isinstance(client, redis.Redis)
     names = set()
-    for raw in (client.mget_nonatomic if is_cluster else client.mget)(keys):
+    for raw in read_blocking(client, keys):
         try:
             names.add(_decoder.decode(raw or b"{}").fleet)
         except (msgspec.DecodeError, UnicodeError):

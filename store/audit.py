@@ -9,12 +9,14 @@ from typing import Any
 
 import orjson
 
+from store.connection import Command
 from store.keys import audit_key
 
 KEPT = 100_000  # changes a fleet keeps, about
 
 Json = dict[str, Any]
-Entries = Sequence[tuple[str, dict[str, bytes]]]  # the stream and the fields of each
+Fields = dict[str, bytes]
+Entries = Sequence[tuple[str, Fields]]  # the stream and the fields of each
 
 
 def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -> dict[str, bytes]:
@@ -34,7 +36,7 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
     }
 
 
-def entries(
+def of_line(
     who: str, how: str, number: str, before: bytes | None, after: Mapping[str, Any] | None
 ) -> Entries:
     """What the log gets for one document written or deleted: stream and fields, one for each fleet
@@ -58,7 +60,7 @@ def entries(
 
 
 def of_fleet(
-    who: str, name: str, before: bytes | None, after: Mapping[str, Any] | None, how: str = "cli"
+    who: str, how: str, name: str, before: bytes | None, after: Mapping[str, Any] | None
 ) -> Entries:
     """The same for a fleet's own document: its cap, its suspension. The entry names no line."""
     was, now = _readable(before), dict(after or {})
@@ -71,6 +73,12 @@ def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
     """What the log gets of an import of many lines: the file's name, and how many lines of the
     fleet, or of all, were added, updated and deleted."""
     return entry(who, "cli", "", "import", {}, {"file": file, **told})
+
+
+def command(log: str, fields: Fields) -> Command:
+    """The command that adds an entry to a log."""
+    words: list[str | bytes | int] = ["XADD", log, "MAXLEN", "~", KEPT, "*"]
+    return tuple(words + [word for pair in fields.items() for word in pair])
 
 
 @dataclass(frozen=True, slots=True)
