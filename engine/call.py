@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine import paying
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over, of_code, refused
 from engine.call_path import CallPath
+from engine.call_services import CallServices
 from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.destinations import uri_of
 from engine.event_queue import EventQueue, Stop
 from engine.records.usage_and_stream import METERED
 from engine.registration.own_addresses import hops_of
 from engine.ringing import Ringing
-from engine.takeovers import Elsewhere, Replaced
-from engine.transfers import Owed
+from engine.takeovers import Elsewhere, Replaced, Takeovers
+from engine.transfers import Owed, Transfers
 from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
@@ -36,7 +37,6 @@ from sip.state import ANSWERED, CONFIRMED, EARLY
 from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.incoming import Incoming
     from sip.leg import Leg
 
@@ -46,35 +46,52 @@ CAP = b'Reason: SIP;cause=402;text="out-of-plan cap reached"'
 EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recovery on timer expiry
 
 
-class Call:
-    """The call flow of one INVITE to the number `called`, from `caller` ("" = not known), which is
-    known `by` what `caller_identity.shown_caller` says (numbers in E.164)."""
+class Handovers(NamedTuple):
+    """What a call asks about the calls before it, whose sides it may have taken over."""
 
-    def __init__(self, worker: Worker, leg: Incoming, called: str, caller: str, by: str) -> None:
+    transfers: Transfers
+    takeovers: Takeovers
+
+
+class Ends(Protocol):
+    """Who is told of the end of a call."""
+
+    def over(self, call: Any, over: Over) -> None:
+        """It is over: once for each call, on every path."""
+
+    def crashed(self, facts: CallFacts, error: Exception) -> None:
+        """It met an error of ours."""
+
+
+class Call:
+    """The call flow of one INVITE, of which `facts` says who calls whom."""
+
+    def __init__(
+        self,
+        services: CallServices,
+        handovers: Handovers,
+        ends: Ends,
+        leg: Incoming,
+        facts: CallFacts,
+    ) -> None:
         assert leg.invite is not None
-        self._worker = worker
+        self.facts = facts
+        self._services = services
+        self._transfers, self._takeovers = handovers
+        self._ends = ends
         self._caller = leg
-        self._events = EventQueue(worker.loop)
+        self._events = EventQueue(services.loop)
         leg.listener = self._events.put
-        self.facts = CallFacts(
-            worker.calls.new_id(),
-            leg.invite.call_id,
-            caller,
-            called,
-            worker.journal.changed,
-            by,
-            withheld=leg.wish.number,
-        )
-        if by == ASSERTED or worker.config.numbering.identity == "from":
-            self.facts.identity = caller
-        leg.owner = self.facts
-        known = worker.store.recall(caller)[0] if caller else None
+        if facts.caller_by == ASSERTED or services.config.numbering.identity == "from":
+            facts.identity = facts.caller
+        leg.owner = facts
+        known = services.store.recall(facts.caller)[0] if facts.caller else None
         if known is not None and known.contacts:
             phone = phone_of(leg.invite, leg.flow, known.contacts)
             if phone:
                 leg.is_phone(phone)
-        self._path = CallPath(worker, self.facts.id, leg.invite)
-        self._ringing = Ringing(worker, leg, self._events, self._path, self.facts)
+        self._path = CallPath(services, facts.id, leg.invite)
+        self._ringing = Ringing(services, leg, self._events, self._path, facts)
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
@@ -90,19 +107,19 @@ class Call:
         if facts.identity or flow is None or line is None or line.number != facts.caller:
             return bool(facts.identity)
         contacts = entry.live_contacts(time.time()) if entry is not None else ()
-        by_flow = bool(contacts) and self._worker.registrar.flows.lead_to(flow, line.number)
+        by_flow = bool(contacts) and self._services.registrar.flows.lead_to(flow, line.number)
         if by_flow or is_phone_at(flow, contacts):
             facts.identity, facts.caller_by = line.number, REGISTERED
             if self._caller.trusted:
                 self._caller.is_phone("")  # at whatever address: it came by itself
-            self._worker.leases.makes(self)
+            self._services.leases.makes(self)
         return bool(facts.identity)
 
     def _identity(self) -> str | None:
         """The number that the call is known to come from (E.164); None when that is not known."""
         facts = self.facts
         if facts.caller and not facts.identity:
-            self.is_known_by(self._worker.store.recall(facts.caller)[0])
+            self.is_known_by(self._services.store.recall(facts.caller)[0])
         return facts.identity or None
 
     async def run(self) -> None:
@@ -123,10 +140,10 @@ class Call:
             except Exception as error:
                 crash = crash or error
             if crash is not None:
-                self._worker.calls.crashed(self.facts, crash)
+                self._ends.crashed(self.facts, crash)
                 crash = None  # it keeps this frame too
             self._path.end()
-            self._worker.calls.over(self, over)
+            self._ends.over(self, over)
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
@@ -135,14 +152,14 @@ class Call:
         takes_over = invite is not None and invite.first(b"replaces") is not None
         if takes_over and not self._identity() and self.facts.caller:
             self.is_known_by(await self._find(self.facts.caller))
-        if takes_over or self._worker.transfers:
+        if takes_over or self._transfers:
             owed = await self._carry(ask=takes_over)
             self._ringing.check_caller()
         if invite is not None and names_dialogs(invite):
             self._ringing.may_name = self._may_name
         if takes_over and invite is not None:
             try:
-                replaced = await self._worker.takeovers.ask(self.facts, invite, owed)
+                replaced = await self._takeovers.ask(self.facts, invite, owed)
             except Elsewhere as over:
                 self._ringing.told = over.contact
                 raise
@@ -159,7 +176,7 @@ class Call:
                 decision = await self._decide(line, entry, result)
             if takes_over and isinstance(decision, ForwardTo):
                 # A dialog of nobody's here is for a phone to know, never for a forward's target.
-                raise self._worker.takeovers.unknown(self.facts)
+                raise self._takeovers.unknown(self.facts)
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
             self._forward(line, decision)
@@ -169,10 +186,10 @@ class Call:
 
     async def _converse(self, winner: Outgoing) -> Over:
         """From the answer until one side hangs up, or the session is not refreshed any more."""
-        caller, loop = self._caller, self._worker.loop
+        caller, loop = self._caller, self._services.loop
         self._meter()
         caller.listener = self._hear
-        deadline = loop.time() + self._worker.config.timers.max_call_s
+        deadline = loop.time() + self._services.config.timers.max_call_s
         expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
         while True:
             event = await self._events.get(min(deadline, expiry))
@@ -216,14 +233,14 @@ class Call:
     async def owe(self) -> None:
         """The call comes of a transfer of which the news came later: it pays what it owes, or ends
         where nobody may pay it."""
-        facts, worker = self.facts, self._worker
-        if not facts.identity and worker.transfers.expect(facts.caller, facts.called):
+        facts, services = self.facts, self._services
+        if not facts.identity and self._transfers.expect(facts.caller, facts.called):
             try:
-                self.is_known_by(await worker.store.look_up(facts.caller))
+                self.is_known_by(await services.store.look_up(facts.caller))
             except Unavailable:
                 return  # who calls is not known
         try:
-            if await worker.transfers.comes_of(facts):
+            if await self._transfers.comes_of(facts):
                 await self._carry()
         except Over as over:
             text = over.why.replace("_", " ").encode()
@@ -233,7 +250,7 @@ class Call:
     async def _carry(self, *, ask: bool = False) -> Owed | None:
         """Take over what is owed for the call because it comes of a transfer, if it does. Raises
         Over when it may not be paid."""
-        owed = await self._worker.transfers.carry(self.facts, self._path, ask=ask)
+        owed = await self._transfers.carry(self.facts, self._path, ask=ask)
         if self.facts.answered is not None and not self.facts.ended:
             self._meter()
         return owed
@@ -244,7 +261,7 @@ class Call:
             if forward.billing in METERED:  # at most one, unless a call was transferred
                 now = self.facts.clock()
                 used_s = now - (self.facts.answered or now)
-                self._worker.spending_caps.begin(
+                self._services.spending_caps.begin(
                     self.facts.id, forward, used_s, lambda: self.stop(500, CAP_REACHED, CAP)
                 )
                 return
@@ -253,7 +270,7 @@ class Call:
 
     async def _find(self, number: str) -> Entry:
         """The line's rules and registrations, from memory if they are there."""
-        store, metrics = self._worker.store, self._worker.metrics
+        store, metrics = self._services.store, self._services.metrics
         start = time.perf_counter()
         entry = store.peek(number)
         if entry is not None:
@@ -263,7 +280,7 @@ class Call:
             entry = await store.look_up(number)
         except Unavailable:
             self._ringing.check_caller("cancel_in_lookup")
-            if self._worker.config.rules.when_unavailable == "reject":
+            if self._services.config.rules.when_unavailable == "reject":
                 raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
             return Entry(line=Line(number=number, fleet=""))  # nothing is known but its number
         metrics.lookup_redis.observe(time.perf_counter() - start)
@@ -308,22 +325,22 @@ class Call:
         calls_in_progress: int = 0,
     ) -> Decision:
         """Ask the rules: when the call arrives, and again each time a condition is met."""
-        worker, limits = self._worker, self._worker.config.limits
+        services, limits = self._services, self._services.config.limits
         self._ringing.triggered()
-        targets = worker.store.targets(entry)
+        targets = services.store.targets(entry)
         if targets is None:
-            targets = await worker.store.load_targets(entry)
+            targets = await services.store.load_targets(entry)
             self._ringing.check_caller()
         registered = bool(entry.live_contacts(time.time()))
         if trigger is None and not calls_in_progress:
-            worker.metrics.line_reached(registered)
-        fleet = worker.fleets.find(line.fleet)
+            services.metrics.line_reached(registered)
+        fleet = services.fleets.find(line.fleet)
         if fleet is None:
-            fleet = await worker.fleets.load(line.fleet)
+            fleet = await services.fleets.load(line.fleet)
             self._ringing.check_caller()
         if fleet.refused:  # it may be one that suspends its lines
             raise Over(Outcome.FAILED, 500, "bad_document")
-        now, path, forwards = time.time(), self._path, worker.forwards
+        now, path, forwards = time.time(), self._path, services.forwards
         self.facts.decided = self.facts.decided or self.facts.clock()
         held = line.number in path.held  # decided for a forward before, which counts once
         situation = Situation(
@@ -340,7 +357,7 @@ class Call:
             forwards_last_hour=forwards.last_hour(line.number, limits.forwards_per_line_per_hour)
             - held,
             forwards_per_line_per_hour=limits.forwards_per_line_per_hour,
-            plan_left_s=worker.spending_caps.less_standing(
+            plan_left_s=services.spending_caps.less_standing(
                 line.number, fleet, entry.plan_left_s(), now
             ),
             cap_left_s=fleet.cap_left_s(now),
@@ -354,7 +371,7 @@ class Call:
             if full is not None:
                 decision = decide(line, at_limit(situation, full), targets)
         for reason in decision.prevented:
-            worker.metrics.forward_prevented(reason)
+            services.metrics.forward_prevented(reason)
         self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision
 
@@ -387,7 +404,7 @@ class Call:
         However many groups there are, the line's own time runs from the first 18x of any.
         Raises Over when the caller is to hear the phone's own code.
         """
-        timers, ringing = self._worker.config.timers, self._ringing
+        timers, ringing = self._services.config.timers, self._ringing
         contacts = entry.live_contacts(time.time())
         alone = len(contacts) == 1 and not line.may_forward_ringing
         ring_s = after_s if after_s is not None else timers.max_ring_s
@@ -417,12 +434,12 @@ class Call:
 
     async def _ring_target(self, decision: ForwardTo) -> Outgoing:
         """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
-        if self._worker.probing.is_down(decision.kind):
+        if self._services.probing.is_down(decision.kind):
             raise Over(Outcome.UNREACHABLE, 480, "destination_down")
         self._ringing.dial(
             decision.kind,
             decision.number,
-            uri_of(self._worker.config.destinations, decision),
+            uri_of(self._services.config.destinations, decision),
             trusted=True,
             alone=True,
         )
@@ -432,9 +449,9 @@ class Call:
         """An attended transfer comes to its end: it goes straight to the far end of the call that
         it replaces, past the line's rules. It takes that call's place on the line, so that it is
         never one too many; what others pay for goes on being paid, if it may."""
-        worker, ringing, path = self._worker, self._ringing, self._path
+        services, ringing, path = self._services, self._ringing, self._path
         try:
-            self.facts.pay([await paying.admit(worker, path, paid) for paid in replaced.paid])
+            self.facts.pay([await paying.admit(services, path, paid) for paid in replaced.paid])
             ringing.check_caller()
             if replaced.role == "line" and replaced.line is not None:
                 path.take_over(replaced.line)
@@ -454,9 +471,9 @@ class Call:
                 )
             winner = await self._answer_of_target()
         except BaseException:
-            worker.takeovers.release(replaced)
+            self._takeovers.release(replaced)
             raise
-        worker.takeovers.over(replaced)
+        self._takeovers.over(replaced)
         return winner
 
     def _may_name(self, leg: Leg) -> bool:
@@ -464,11 +481,11 @@ class Call:
         holder = self._ringing.holder
         if holder is not None and holder in (leg, leg.peer):
             return True
-        return self._worker.takeovers.may_name(self.facts, leg)
+        return self._takeovers.may_name(self.facts, leg)
 
     async def _answer_of_target(self) -> Outgoing:
         """Wait for the one leg that is dialled."""
-        most_s = self._worker.config.timers.max_ring_s
+        most_s = self._services.config.timers.max_ring_s
         result = await self._ringing.wait(most_s, most_s, most_s=most_s)
         if isinstance(result, Outgoing):
             return result

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from engine.call_services import CallServices
 from rules.decide import ForwardTo
 from rules.model import Line
 from sip import headers
 from sip.crossing import Diverted
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.message import Message
 
 
@@ -20,15 +20,15 @@ class CallPath:
     (forwarding-rules.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
 
     __slots__ = (
-        "_call_id", "_worker", "before", "diverted", "held", "received_diversions", "visited",
+        "_call_id", "_services", "before", "diverted", "held", "received_diversions", "visited",
     )  # fmt: skip
 
-    def __init__(self, worker: Worker, call_id: str, invite: Message) -> None:
-        self._worker = worker
+    def __init__(self, services: CallServices, call_id: str, invite: Message) -> None:
+        self._services = services
         self._call_id = call_id
         self.received_diversions = headers.diversions(invite)
         # The lines that forwarded it before it came back from outside.
-        self.before = worker.marks.forwarded(invite, worker.numbering, time.time())
+        self.before = services.marks.forwarded(invite, services.numbering, time.time())
         self.visited: tuple[str, ...] = ()
         self.diverted: list[Diverted] = []
         self.held: tuple[str, ...] = ()  # lines on which it counts as a standing forward
@@ -43,26 +43,26 @@ class CallPath:
 
     async def admit(self, line: Line) -> int | None:
         """Count the call on the line; None, or the calls found when `max_calls` are there."""
-        self._worker.leases.settle(line.number)
+        self._services.leases.settle(line.number)
         if line.max_calls is None:
-            self._worker.leases.count(line.number, self._call_id)
+            self._services.leases.count(line.number, self._call_id)
             return None
-        return await self._worker.live.admit(line.number, self._call_id, line.max_calls)
+        return await self._services.live.admit(line.number, self._call_id, line.max_calls)
 
     def take_over(self, line: Line) -> None:
         """Count the call on the line in the place of the one that it replaces."""
         self.arrive(line)
-        self._worker.leases.count(line.number, self._call_id)
+        self._services.leases.count(line.number, self._call_id)
 
     def leave(self, number: str) -> None:
         """The call is no longer on this line. Harmless if it was not."""
-        self._worker.live.leave(number, self._call_id)
+        self._services.live.leave(number, self._call_id)
 
     def may_forward(self, number: str) -> bool:
         """Count a forward of the line that is within this worker's share of the limits; False when
         all workers have to be asked (`ask_to_forward`)."""
         if number not in self.held:
-            if not self._worker.forwards.begin(number, self._worker.config.limits):
+            if not self._services.forwards.begin(number, self._services.config.limits):
                 return False
             self.held += (number,)
         return True
@@ -70,19 +70,20 @@ class CallPath:
     def carry(self, number: str) -> None:
         """Count a forward that was carried out in another call and goes on in this one."""
         if number not in self.held:
-            self._worker.forwards.carry(number)
+            self._services.forwards.carry(number)
             self.held += (number,)
 
     async def ask_to_forward(self, number: str) -> str | None:
         """Count it by all workers; None, or the limit that is in the way."""
-        full = await self._worker.forwards.ask(number, self._call_id, self._worker.config.limits)
+        services = self._services
+        full = await services.forwards.ask(number, self._call_id, services.config.limits)
         if full is None:
             self.held += (number,)
         return full
 
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """The call goes on from this line."""
-        mark = self._worker.marks.make(line.number, time.time())
+        mark = self._services.marks.make(line.number, time.time())
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause, mark))
         self.leave(line.number)
 
@@ -98,7 +99,7 @@ class CallPath:
             self._let_go(left)
             if left == number:
                 break
-        self._worker.leases.count(number, self._call_id)
+        self._services.leases.count(number, self._call_id)
         return True
 
     def end(self) -> None:
@@ -112,4 +113,4 @@ class CallPath:
     def _let_go(self, number: str) -> None:
         if number in self.held:
             self.held = tuple(other for other in self.held if other != number)
-            self._worker.forwards.end(number, self._call_id)
+            self._services.forwards.end(number, self._call_id)

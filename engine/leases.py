@@ -15,59 +15,76 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from engine.call_facts import CallFacts
+from engine.call_tasks import CallTasks
+from engine.live_calls import LiveCalls
 from store import background_tasks
-from store.lines import Unavailable
-
-if TYPE_CHECKING:
-    from engine.call import Call
-    from engine.starcode import StarCall
-    from engine.worker import Worker
+from store.cache import Entry
+from store.lines import Store, Unavailable
 
 GATHER_S = 0.1  # lines that are met or change within this time are looked at together
 _AT_ONCE = 50  # read at the same time, when many have changed
 
 
+class Claiming(Protocol):
+    """A call that may be a line's own."""
+
+    @property
+    def facts(self) -> CallFacts: ...
+
+    def is_known_by(self, entry: Entry | None) -> bool:
+        """Whether it comes from a phone of this line; it counts there from now on, if so."""
+
+
 class Leases:
     """Counts calls on lines, and leases those that other workers must count too."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        store: Store,
+        live: LiveCalls,
+        tasks: CallTasks,
+    ) -> None:
+        self._loop = loop
+        self._store = store
+        self._live = live
+        self._tasks = tasks
         self._numbers: set[str] = set()  # to be looked at
-        self._claims: dict[str, list[Call]] = {}  # calls with these numbers in From
+        self._claims: dict[str, list[Claiming]] = {}  # calls with these numbers in From
         self._any = False  # all are
         self._timer: asyncio.TimerHandle | None = None
 
     def count(self, number: str, call_id: str) -> None:
         """A call counts on a number (E.164) from now on. A line with a limit that is known from
         before a change, as after each registration, has one until it is read again."""
-        entry, is_current = self._worker.store.recall(number)
+        entry, is_current = self._store.recall(number)
         limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
-        self._worker.live.add(number, call_id, lease=limited)
+        self._live.add(number, call_id, lease=limited)
         if not (limited or is_current):
             self._look_at(number)
 
-    def makes(self, call: Call) -> None:
+    def makes(self, call: Claiming) -> None:
         """A call begins, or has just come to be known: it counts on the number that makes it. One
         that is known by From alone waits until its line's phones are known."""
         facts = call.facts
         if facts.identity:
             self.count(facts.identity, hold(facts.id))
         elif facts.caller:
-            entry, is_current = self._worker.store.recall(facts.caller)
+            entry, is_current = self._store.recall(facts.caller)
             if not call.is_known_by(entry) and not is_current:
                 self._claims.setdefault(facts.caller, []).append(call)
                 self._look_at(facts.caller)
 
-    def made(self, call: Call | StarCall) -> None:
-        """It is over. Harmless for one that was not counted."""
-        facts = call.facts
+    def made(self, facts: CallFacts) -> None:
+        """The call is over. Harmless for one that was not counted."""
         if facts.identity:
-            self._worker.live.leave(facts.identity, hold(facts.id))
+            self._live.leave(facts.identity, hold(facts.id))
         claims = self._claims.get(facts.caller)
-        if claims is not None and call in claims:
-            claims.remove(call)
+        if claims is not None:
+            claims[:] = [call for call in claims if call.facts is not facts]
             if not claims:
                 del self._claims[facts.caller]
 
@@ -75,7 +92,7 @@ class Leases:
         """The line is known now: calls that claim to be its own are, or are not."""
         claims = self._claims.pop(number, None)
         if claims:
-            entry, _ = self._worker.store.recall(number)
+            entry, _ = self._store.recall(number)
             for call in claims:
                 call.is_known_by(entry)
 
@@ -84,7 +101,7 @@ class Leases:
         if number is None:
             self._any = True
             self._look_soon()
-        elif self._worker.live.has_unleased(number):
+        elif self._live.has_unleased(number):
             self._look_at(number)
 
     def _look_at(self, number: str) -> None:
@@ -93,18 +110,18 @@ class Leases:
 
     def _look_soon(self) -> None:
         if self._timer is None:
-            self._timer = self._worker.loop.call_later(GATHER_S, self._look)
+            self._timer = self._loop.call_later(GATHER_S, self._look)
 
     def _look(self) -> None:
-        worker, self._timer = self._worker, None
+        self._timer = None
         numbers, self._numbers = self._numbers, set()
         if self._any:
             self._any = False
-            numbers.update(worker.live.numbers())
-        worker.calls.background(self._look_at_all(numbers))
+            numbers.update(self._live.numbers())
+        self._tasks.start(self._look_at_all(numbers))
 
     async def _look_at_all(self, numbers: Iterable[str]) -> None:
-        live, store = self._worker.live, self._worker.store
+        live, store = self._live, self._store
         to_read: list[str] = []
         async for number in background_tasks.giving_way(numbers):
             if not (live.has_unleased(number) or number in self._claims):
@@ -121,7 +138,7 @@ class Leases:
 
     def _told(self, number: str, is_line: bool) -> None:
         if is_line:
-            self._worker.calls.background(self._read(number))
+            self._tasks.start(self._read(number))
         else:
             self._claims.pop(number, None)
 
@@ -130,12 +147,12 @@ class Leases:
 
     async def _read(self, number: str) -> None:
         try:
-            entry = await self._worker.store.look_up(number)
+            entry = await self._store.look_up(number)
         except Unavailable:
             return  # Redis is away; when it is back every line is looked at
         self.settle(number)
         if entry.line is not None and entry.line.max_calls is not None:
-            self._worker.live.lease(number)
+            self._live.lease(number)
 
 
 def hold(call_id: str) -> str:

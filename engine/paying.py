@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.call_outcome import Outcome, Over
+from engine.call_services import CallServices
 from engine.forwards import LAST_HOUR, STANDING
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
@@ -20,22 +21,21 @@ from store.lines import Unavailable
 
 if TYPE_CHECKING:
     from engine.call_path import CallPath
-    from engine.worker import Worker
 
 
-async def admit(worker: Worker, path: CallPath, forward: ForwardRecord) -> ForwardRecord:
+async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) -> ForwardRecord:
     """Count a forward of `forward.line` on a call that it leads on, and say what it pays now.
 
     Raises Over: 403 where the line may not pay, 480 where a limit is in the way, 503 without rules.
     """
     try:
-        entry = await worker.store.look_up(forward.line)
+        entry = await services.store.look_up(forward.line)
     except Unavailable:
         raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
     line = entry.line
     if line is None:
         raise Over(Outcome.REJECTED, 403, "payer_unknown")
-    fleet = worker.fleets.find(line.fleet) or await worker.fleets.load(line.fleet)
+    fleet = services.fleets.find(line.fleet) or await services.fleets.load(line.fleet)
     if line.suspended:
         raise Over(Outcome.REJECTED, 403, "suspended")
     if fleet.suspended:
@@ -44,16 +44,16 @@ async def admit(worker: Worker, path: CallPath, forward: ForwardRecord) -> Forwa
         raise Over(Outcome.REJECTED, 403, "forward_off")
     now, billing = time.time(), forward.billing
     if forward.kind == "number":
-        left_s = worker.spending_caps.less_standing(line.number, fleet, entry.plan_left_s(), now)
-        to = worker.numbering.recognise(forward.number)
-        tariff = tariff_of(to, worker.numbering.country_of(line.number))
+        left_s = services.spending_caps.less_standing(line.number, fleet, entry.plan_left_s(), now)
+        to = services.numbering.recognise(forward.number)
+        tariff = tariff_of(to, services.numbering.country_of(line.number))
         billing = billing_class(line, "number", to.number, to.mobile, False, left_s, tariff)
     cap_s = fleet.cap_left_s(now)
     if billing in CAPPED and cap_s is not None and cap_s <= 0:
-        raise _prevented(worker, "fleet_cap")
-    full = await _count(worker, path, line.number)
+        raise _prevented(services, "fleet_cap")
+    full = await _count(services, path, line.number)
     if full is not None:
-        raise _prevented(worker, full)
+        raise _prevented(services, full)
     return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
 
 
@@ -69,11 +69,11 @@ def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None)
     )
 
 
-async def _count(worker: Worker, path: CallPath, line: str) -> str | None:
+async def _count(services: CallServices, path: CallPath, line: str) -> str | None:
     """Count one more forward of a line; None, or the limit that is in the way."""
     if line in path.held:
         return None
-    limits, forwards = worker.config.limits, worker.forwards
+    limits, forwards = services.config.limits, services.forwards
     if 0 < limits.forwards_per_line <= forwards.standing(line):
         return STANDING
     hourly = limits.forwards_per_line_per_hour
@@ -84,6 +84,6 @@ async def _count(worker: Worker, path: CallPath, line: str) -> str | None:
     return await path.ask_to_forward(line)
 
 
-def _prevented(worker: Worker, why: str) -> Over:
-    worker.metrics.forward_prevented(why)
+def _prevented(services: CallServices, why: str) -> Over:
+    services.metrics.forward_prevented(why)
     return Over(Outcome.REJECTED, 480, why)

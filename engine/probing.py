@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING
 
+from engine.services import Services
 from sip.address import Address
 from sip.names import address_of, place_of
-
-if TYPE_CHECKING:
-    from engine.worker import Worker
 
 WAIT_S = 4.0  # for an answer: time for three lost packets (RFC 3261 17.1.2)
 DOWN = (408, 503)
@@ -25,28 +22,32 @@ class Probing:
     """The destinations' state. `up` holds those that are probed; until its first answer a
     destination counts as up."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._tasks: list[asyncio.Task[None]] = []
         self.up: dict[str, bool] = {}
 
-    def start(self) -> None:
-        worker = self._worker
-        if not worker.config.sip.probe_s:
+    async def start(self) -> None:
+        """Begin to ask."""
+        self._begin()
+
+    def _begin(self) -> None:
+        services = self._services
+        if not services.config.sip.probe_s:
             return
         for kind in KINDS:
-            uri = probed_uri(getattr(worker.config.destinations, kind))
+            uri = probed_uri(getattr(services.config.destinations, kind))
             if uri is None:
-                worker.log.warning("destination.unprobed", destination=kind, reason="host varies")
+                services.log.warning("destination.unprobed", destination=kind, reason="host varies")
                 continue
             self.up[kind] = True
-            self._tasks.append(worker.loop.create_task(self._watch(kind, uri)))
+            self._tasks.append(services.loop.create_task(self._watch(kind, uri)))
 
     def restart(self) -> None:
         """The destinations, or how they are probed, have changed."""
         self._stop()
         self.up.clear()
-        self.start()
+        self._begin()
 
     async def close(self) -> None:
         self._stop()
@@ -61,25 +62,25 @@ class Probing:
 
     async def _watch(self, kind: str, uri: str) -> None:
         while True:
-            started = self._worker.loop.time()
+            started = self._services.loop.time()
             codes = await self._ask(uri)
             up = any(code not in DOWN for code in codes.values())
             if up != self.up[kind]:
                 self.up[kind] = up
                 told = {str(server): code for server, code in codes.items()}
-                self._worker.log.warning(
+                self._services.log.warning(
                     "destination.up" if up else "destination.down",
                     destination=kind,
                     uri=uri,
                     servers=told,
                 )
-            passed = self._worker.loop.time() - started
-            await asyncio.sleep(max(0.1, self._worker.config.sip.probe_s - passed))
+            passed = self._services.loop.time() - started
+            await asyncio.sleep(max(0.1, self._services.config.sip.probe_s - passed))
 
     async def _ask(self, uri: str) -> dict[Address, int]:
         """The code of each server; none when the name leads nowhere."""
-        endpoint = self._worker.endpoint
-        proxy = self._worker.config.sip.outbound_proxy
+        endpoint = self._services.endpoint
+        proxy = self._services.config.sip.outbound_proxy
         place = place_of(proxy or uri)
         address = address_of(place)
         servers = [address] if address is not None else await endpoint.names.ask(place)
@@ -92,14 +93,14 @@ class Probing:
         return dict(zip(servers, codes, strict=True))
 
     async def _code(self, uri: str, server: Address) -> int:
-        loop = self._worker.loop
+        loop = self._services.loop
         heard: asyncio.Future[int] = loop.create_future()
 
         def hear(code: int) -> None:
             if not heard.done():
                 heard.set_result(code)
 
-        self._worker.endpoint.probes.ask(uri, server, WAIT_S, hear)
+        self._services.endpoint.probes.ask(uri, server, WAIT_S, hear)
         return await heard
 
 

@@ -13,6 +13,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
+from engine.call import Handovers
+from engine.call_services import CallServices
 from engine.transfers import facts_of, number_at
 from rules.model import Destination, Kind
 from rules.numbers import NumberError
@@ -23,7 +25,6 @@ from sip.referral import Referral, refer_to_of
 from sip.replaces import May
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.leg import Leg
     from store.cache import Entry
 
@@ -43,13 +44,14 @@ _SEPARATORS = re.compile("[\\s\u00a0\u2009\u202f.()/-]")
 class Referrals:
     """The REFERs of one worker."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def __init__(self, services: CallServices, handovers: Handovers) -> None:
+        self._services = services
+        self._transfers, self._takeovers = handovers
 
     def on_refer(self, referrer: Leg, message: Message) -> Referral:
         """What becomes of a REFER from one side of a call to the other."""
-        worker = self._worker
-        checked = worker.config.sip.refer == "checked"
+        services = self._services
+        checked = services.config.sip.refer == "checked"
         values = message.values(b"refer-to")
         entries = headers.entries(message, b"refer-to")
         found = _ONE.fullmatch(entries[0]) if len(values) == len(entries) == 1 else None
@@ -62,7 +64,7 @@ class Referrals:
         is_sip = uri[:3].lower() == "sip"
         if is_sip and (bare.count("@") > 1 or (not user and "@" in uri)):
             return self._refused(400, referrer, "not one Refer-To")
-        if worker.config.numbering.star_codes and changes_forwards(user):
+        if services.config.numbering.star_codes and changes_forwards(user):
             return self._refused(403, referrer, "star code")
         if self._is_suspended(referrer):
             return self._refused(403, referrer, "suspended")
@@ -70,14 +72,14 @@ class Referrals:
             code, why = self._check(referrer, bare, user)
             if code:
                 return self._refused(code, referrer, why)
-        told = worker.endpoint.dialog_names.in_uri(
+        told = services.endpoint.dialog_names.in_uri(
             entries[0], self._may_name(referrer), KEPT if checked else None
         )
         field = refer_to_of(message)
         if told != entries[0]:
             field = b"Refer-To: " + told
         replaces = replaces_in(told).decode("utf-8", "replace")
-        return Referral(0, field, worker.transfers.referred(referrer, user, replaces))
+        return Referral(0, field, self._transfers.referred(referrer, user, replaces))
 
     def _check(self, referrer: Leg, uri: str, user: str) -> tuple[int, str]:
         """Why a forward of the line could not go there: a code and a word; 0 when it could."""
@@ -89,22 +91,22 @@ class Referrals:
             if refused is not None:
                 return 403, refused
         dials = not referrer.trusted and uri[:4].lower() != "tel:"
-        there = dials and self._worker.dialled.is_destination(uri)
+        there = dials and self._services.dialled.is_destination(uri)
         return (403, "destination") if there else (0, "")
 
     def _why_refused(self, referrer: Leg, number: str) -> str | None:
         """Why the line that sends the other side on could not forward there. That the number is a
         line of its fleet is known where memory says so."""
         try:
-            found = self._worker.numbering.recognise(number)
+            found = self._services.numbering.recognise(number)
         except NumberError:
             return "no_number"
         entry = self._line_at(referrer)
-        target = self._worker.store.peek(found.number)
+        target = self._services.store.peek(found.number)
         own = entry.line if entry is not None else None
         line = target.line if target is not None else None
         inside = own is not None and line is not None and own.fleet == line.fleet
-        fleet = self._worker.fleets.find(own.fleet) if own is not None else None
+        fleet = self._services.fleets.find(own.fleet) if own is not None else None
         to = Destination(
             Kind.NUMBER, found.number, refused=found.refused, country=found.country
         )
@@ -114,14 +116,14 @@ class Referrals:
         """The line at the far end of a leg, by what memory knows."""
         facts = facts_of(leg)
         number = number_at(facts, leg) if facts is not None else ""
-        return self._worker.store.peek(number) if number else None
+        return self._services.store.peek(number) if number else None
 
     def _is_suspended(self, referrer: Leg) -> bool:
         """Whether the line that sends the other side on is, or its fleet; by what memory knows."""
         entry = self._line_at(referrer)
         if entry is None or entry.line is None:
             return False
-        fleet = self._worker.fleets.find(entry.line.fleet)
+        fleet = self._services.fleets.find(entry.line.fleet)
         return entry.line.suspended or (fleet is not None and fleet.suspended)
 
     def _may_name(self, referrer: Leg) -> May:
@@ -133,14 +135,14 @@ class Referrals:
             other = facts_of(named)
             if named is referrer or other is None:
                 return named is referrer
-            return bool(number) and self._worker.takeovers.is_party(number, other)
+            return bool(number) and self._takeovers.is_party(number, other)
 
         return may
 
     def _refused(self, code: int, referrer: Leg, why: str) -> Referral:
         facts = facts_of(referrer)
         call = facts.id if facts is not None else ""
-        self._worker.rejections.rejected("refer", lambda: f"{why} in the REFER of call {call}")
+        self._services.rejections.rejected("refer", lambda: f"{why} in the REFER of call {call}")
         return Referral(code)
 
 

@@ -16,6 +16,7 @@ from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
+from engine.call_services import CallServices
 from engine.event_queue import Checked, EventQueue, Item, Resolved, Stop
 from rules.contact import Contact
 from rules.model import Condition, DocumentError
@@ -35,7 +36,6 @@ from sip.state import ANSWERED, ENDED
 from store.keys import registrations_key
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.incoming import Incoming
     from sip.leg import Leg
 
@@ -61,11 +61,11 @@ class Ringing:
         "_retired",
         "_ring_s",
         "_ringing",
+        "_services",
         "_session_field",
         "_triggered",
         "_unresolved",
         "_until",
-        "_worker",
         "attempt",
         "farewell",
         "holder",
@@ -75,10 +75,15 @@ class Ringing:
     )
 
     def __init__(
-        self, worker: Worker, caller: Incoming, events: EventQueue, path: CallPath, facts: CallFacts
+        self,
+        services: CallServices,
+        caller: Incoming,
+        events: EventQueue,
+        path: CallPath,
+        facts: CallFacts,
     ) -> None:
         assert caller.invite is not None
-        self._worker = worker
+        self._services = services
         self._caller = caller
         self._invite = caller.invite
         self._events = events
@@ -94,7 +99,7 @@ class Ringing:
         self._ring_s = 0.0  # what the call waits from then on, if nothing else happens
         self._until = math.inf  # loop time until which `wait` sleeps, infinite when it does not
         self._session_field = session_expires.request_field(
-            self._invite, worker.config.timers.session_expires_s
+            self._invite, services.config.timers.session_expires_s
         )
         self.session_s = 0  # seconds until the answered session expires, 0 = never (RFC 4028)
         self._received = time.perf_counter()
@@ -123,22 +128,22 @@ class Ringing:
         it answers, by a reliable provisional response (RFC 3262). Raises Over when the caller
         insists on a privacy that no phone can be rung with (RFC 3323 5).
         """
-        worker = self._worker
+        services = self._services
         if self._caller.wish.undone and not trusted:
             raise Over(Outcome.REJECTED, 500, "privacy")
-        proxy = worker.config.sip.outbound_proxy
+        proxy = services.config.sip.outbound_proxy
         if proxy and not (routes and same_place(routes[0], proxy)):
             routes = (f"<{proxy}>", *routes)
         branch = Branch(role, number, uri, routes, trusted, alone, contact)
         if contact is not None:
-            why = worker.dialled.bars(contact)
+            why = services.dialled.bars(contact)
             if why is not None:
                 self._bar(branch, why)
                 return
-            names = worker.dialled.names_of(contact, branch.place())
+            names = services.dialled.names_of(contact, branch.place())
             if names:
                 self._unresolved.add(branch)
-                worker.dialled.look_up(
+                services.dialled.look_up(
                     contact, names, lambda why: self._events.put(Checked(branch, why))
                 )
                 return
@@ -146,18 +151,18 @@ class Ringing:
 
     def _bar(self, branch: Branch, why: str) -> None:
         error = DocumentError("contact", branch.uri, why)
-        self._worker.rejections.document(registrations_key(branch.number), error)
+        self._services.rejections.document(registrations_key(branch.number), error)
 
     def _find(self, branch: Branch) -> None:
         """Look up where it is, unless it is an IP address."""
-        worker, place = self._worker, branch.place()
+        services, place = self._services, branch.place()
         if place is None:
             self._place(branch)
             return
-        servers = worker.endpoint.names.known(place)
+        servers = services.endpoint.names.known(place)
         if servers is None:
             self._unresolved.add(branch)
-            worker.endpoint.names.tell(
+            services.endpoint.names.tell(
                 place, lambda found: self._events.put(Resolved(branch, found))
             )
         else:
@@ -165,43 +170,43 @@ class Ringing:
 
     def _resolved(self, branch: Branch, servers: Sequence[Address]) -> None:
         why = None
-        if branch.contact is not None and not self._worker.config.sip.outbound_proxy:
-            why = self._worker.dialled.bars_servers(branch.contact, servers)
+        if branch.contact is not None and not self._services.config.sip.outbound_proxy:
+            why = self._services.dialled.bars_servers(branch.contact, servers)
         if why is not None:
             self._bar(branch, why)
         elif servers:
             branch.servers = list(servers)
             self._place_at_next(branch)
         else:
-            self._worker.log.warning("call.unresolved", call=self._facts.id, uri=branch.uri)
+            self._services.log.warning("call.unresolved", call=self._facts.id, uri=branch.uri)
 
     def _place_at_next(self, branch: Branch) -> None:
         """Send it to the next of its servers, which has a while to say something."""
         branch.server = branch.servers.pop(0)
         branch.move_at = math.inf
         if branch.servers:
-            timers = self._worker.config.timers
-            branch.move_at = self._worker.loop.time() + timers.next_server_s
+            timers = self._services.config.timers
+            branch.move_at = self._services.loop.time() + timers.next_server_s
             self._move_at = min(self._move_at, branch.move_at)
         self._place(branch)
 
     def _place(self, branch: Branch) -> None:
-        worker, invite = self._worker, self._invite
+        services, invite = self._services, self._invite
         block = crossing.invite_block(
             invite,
             trusted=branch.trusted,
             diverted=self._path.diverted,
             target=branch.uri,
-            host=worker.endpoint.host,
+            host=services.endpoint.host,
             reliable=branch.alone and self._caller.reliable is not None,
             extra=self._session_field,
         )
         body, content_type = body_told(invite, to_trusted=branch.trusted)
         if names_dialogs(invite):
             end = End(branch.uri, branch.routes, self.holder)
-            block = worker.endpoint.dialog_names.pass_on(block, end, self.may_name)
+            block = services.endpoint.dialog_names.pass_on(block, end, self.may_name)
         try:
-            leg = worker.endpoint.dial(
+            leg = services.endpoint.dial(
                 branch.uri,
                 from_=crossing.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
@@ -218,7 +223,7 @@ class Ringing:
                 listener=self._hear,
             )
         except DialError as error:
-            worker.log.warning("call.undialled", call=self._facts.id, error=str(error))
+            services.log.warning("call.undialled", call=self._facts.id, error=str(error))
             self.attempt.too_large |= isinstance(error, TooLarge)
             return
         leg.owner = self._facts
@@ -227,7 +232,7 @@ class Ringing:
         self._measure()
 
     def _measure(self) -> None:
-        now, metrics = time.perf_counter(), self._worker.metrics
+        now, metrics = time.perf_counter(), self._services.metrics
         if not self._decided:
             self._decided = True
             metrics.decision.observe(now - self._received)
@@ -251,7 +256,7 @@ class Ringing:
         call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the
         caller gives up.
         """
-        loop, facts = self._worker.loop, self._facts
+        loop, facts = self._services.loop, self._facts
         start = loop.time()
         self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
 
@@ -311,7 +316,7 @@ class Ringing:
             isinstance(event, Progress)
             and event.leg in self._ringing
             and self._events.is_empty
-            and self._worker.loop.time() + self._ring_s >= self._until
+            and self._services.loop.time() + self._ring_s >= self._until
         ):
             self._on_progress(event)
         else:
@@ -325,15 +330,16 @@ class Ringing:
             # The no-answer race: who was given up wins while the target has not answered.
             del self._retired[winner]
             if self._path.take_back(self._facts.overtaken(winner)):
-                self._worker.metrics.race("line_won")
+                self._services.metrics.race("line_won")
         self._retire(ELSEWHERE)
         self._facts.leg_answered(winner, event.code)
         if self._first_rang:
-            self._worker.metrics.ring_answered.observe(self._worker.loop.time() - self._first_rang)
+            rang_s = self._services.loop.time() - self._first_rang
+            self._services.metrics.ring_answered.observe(rang_s)
         if self._invite.body:
             winner.accept()
         extra, self.session_s = session_expires.response_fields(
-            self._invite, event.message, self._worker.config.timers.session_expires_s
+            self._invite, event.message, self._services.config.timers.session_expires_s
         )
         if not caller.answer(event.code, event.message, extra):
             winner.hangup()
@@ -349,7 +355,7 @@ class Ringing:
     def _on_progress(self, event: Progress) -> None:
         if _is_ringing(event.code):
             self._facts.leg_rang(event.leg)
-            self._group_rang = self._group_rang or self._worker.loop.time()
+            self._group_rang = self._group_rang or self._services.loop.time()
             self._first_rang = self._first_rang or self._group_rang
         message: Message | None = None  # several phones' early media would contradict one another
         if len(self._ringing) == 1:
@@ -359,14 +365,14 @@ class Ringing:
             return
         delay_s = self._facts.caller_rang()
         if delay_s is not None:
-            self._worker.metrics.post_dial_delay.observe(delay_s)
+            self._services.metrics.post_dial_delay.observe(delay_s)
         self._caller.progress(event.code, message, event.early, alone=event.leg.alone)
 
     def _on_failed(self, event: Failed) -> None:
         branch = self._ringing.pop(event.leg)
         self._facts.leg_ended(event.leg, event.code, headers.q850_cause(event.message))
         if event.message is None and branch.server is not None:
-            self._worker.endpoint.names.failed(branch.server)
+            self._services.endpoint.names.failed(branch.server)
         if branch.servers and (event.message is None or event.code == 503):
             self._place_at_next(branch)  # RFC 3263 4.3
             return
@@ -377,10 +383,10 @@ class Ringing:
     def _move_on(self) -> None:
         """Silent servers are given up, each for the next of its place; who was given up may still
         answer."""
-        now = self._worker.loop.time()
+        now = self._services.loop.time()
         for leg, branch in list(self._ringing.items()):
             if branch.move_at <= now and not leg.provisional and branch.server is not None:
-                self._worker.endpoint.names.failed(branch.server)
+                self._services.endpoint.names.failed(branch.server)
                 del self._ringing[leg]
                 self._give_up_on(leg, NOTHING)
                 self._place_at_next(branch)
@@ -397,7 +403,7 @@ class Ringing:
             self.told, self.farewell = event.reason, Farewell(event.reason)
             raise Over(Outcome.FAILED, event.code, event.why)
         if isinstance(event, Answered):
-            self._worker.metrics.race("answer_after_cancel")
+            self._services.metrics.race("answer_after_cancel")
             event.leg.hangup()
         elif isinstance(event, Failed):
             self._retired.pop(event.leg, None)
@@ -405,7 +411,7 @@ class Ringing:
 
     def _rang_out(self, until: float) -> None:
         """Nobody answered before `until`, in loop time."""
-        now, metrics = self._worker.loop.time(), self._worker.metrics
+        now, metrics = self._services.loop.time(), self._services.metrics
         metrics.ring_no_answer.observe(now - self._first_rang)
         metrics.ring_overrun.observe(max(0.0, now - until))
 
@@ -432,7 +438,7 @@ class Ringing:
     def check_caller(self, race: str = "caller_gone_in_forward") -> None:
         """The caller's CANCEL beats everything, also what waits in front of it. Raises Over."""
         if self._caller.state is ENDED:
-            self._worker.metrics.race(race)
+            self._services.metrics.race(race)
             raise Over(Outcome.CANCELLED, 487, "caller")
 
     def next_attempt(self) -> None:

@@ -41,7 +41,7 @@ async def alone(config: Config, path: Path | None) -> int:
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
 
     def draining() -> None:
-        systemd.stopping(f"draining, {len(worker.calls)} calls")
+        systemd.stopping(f"draining, {worker.active_calls} calls")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)  # not before it runs
     watch_for_crashes(config.redis.data_dir, 0)
@@ -80,7 +80,7 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
             draining.cancel()
             draining = None
             worker.admission.draining = False
-            worker.log.info("drain.undone", calls=len(worker.calls))
+            worker.log.info("drain.undone", calls=worker.active_calls)
 
     worker.resume = resume
 
@@ -94,7 +94,7 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
         draining.cancel()
     else:
         stopping()
-    worker.log.info("worker.stop", calls=len(worker.calls))
+    worker.log.info("worker.stop", calls=worker.active_calls)
     await worker.close()
 
 

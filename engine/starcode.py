@@ -12,8 +12,10 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.call import Ends
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
+from engine.call_services import CallServices
 from engine.caller_identity import (
     ASSERTED,
     FROM,
@@ -35,7 +37,6 @@ from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.incoming import Incoming
 
 ACK_S = 40.0  # a leg gives up waiting for its ACK after 64*T1, 32 s
@@ -54,20 +55,23 @@ def dialled_code(uri: bytes) -> str | None:
 class StarCall:
     """The call flow of one INVITE to a star code. `dialled` as `dialled_code` gives it."""
 
-    def __init__(self, worker: Worker, leg: Incoming, dialled: str) -> None:
+    def __init__(
+        self, services: CallServices, ends: Ends, leg: Incoming, dialled: str, id_: str
+    ) -> None:
         assert leg.invite is not None
-        self._worker = worker
+        self._services = services
+        self._ends = ends
         self._leg = leg
         self._invite = leg.invite
         self._dialled = dialled
-        self._who = identify_caller(leg.invite, worker.numbering)
-        self._events = EventQueue(worker.loop)
+        self._who = identify_caller(leg.invite, services.numbering)
+        self._events = EventQueue(services.loop)
         self._extra = b""  # header fields of the final response
         self._words = ""
         leg.listener = self._events.put
         shown = _UNPRINTABLE.sub("?", dialled)[:64]
         self.facts = CallFacts(
-            worker.calls.new_id(),
+            id_,
             leg.invite.call_id,
             self._who.number or "",
             shown,
@@ -89,7 +93,7 @@ class StarCall:
         except Over as end:
             over = end.with_traceback(None)  # it would keep this frame, which keeps it
         except Exception:
-            self._worker.log.exception("call.error", call=self.facts.id)
+            self._services.log.exception("call.error", call=self.facts.id)
         finally:
             self._events.close()
             if self._leg.state <= EARLY:
@@ -97,7 +101,7 @@ class StarCall:
                 self._leg.reject(over.code if over.code >= 300 else 500, message, self._extra)
             self._leg.detach()
             self._leg.hangup()
-            self._worker.calls.over(self, over)
+            self._ends.over(self, over)
 
     async def _carry_out(self) -> Over:
         """The whole call. Raises Over when it is refused or fails."""
@@ -120,7 +124,7 @@ class StarCall:
             raise self._refused(403, "not_this_phone", "no line of ours") from None
         except (Unavailable, *REDIS_ERRORS) as error:
             if not isinstance(error, Unavailable):
-                self._worker.rejections.redis("starcode", error)
+                self._services.rejections.redis("starcode", error)
             self._extra = b"Retry-After: %d" % RETRY_AFTER_S
             raise Over(Outcome.FAILED, 503, "redis_away") from None
         except Unreadable:
@@ -134,26 +138,26 @@ class StarCall:
     async def _may(self) -> Line:
         """The line whose phone calls. Raises Over or RegisterRefused when it is not known well
         enough."""
-        worker, number = self._worker, self._who.number
+        services, number = self._services, self._who.number
         if number is None or is_second_hand(self._invite):
             raise self._refused(403, "not_this_phone", "dial this from the line's own phone")
-        entry = worker.store.peek(number) or await worker.store.look_up(number)
+        entry = services.store.peek(number) or await services.store.look_up(number)
         line = entry.line
         contacts = entry.live_contacts(time.time())
         flow = self._leg.flow
         phone = flow is not None and bool(contacts) and (
-            worker.registrar.flows.lead_to(flow, number)
+            services.registrar.flows.lead_to(flow, number)
             or is_registered_phone(self._invite, flow, contacts, self._who.asserted)
         )
         if line is None or (not phone and line.credentials is None):
             raise self._refused(403, "not_this_phone", "not a registered phone of this line")
         if not phone:
-            await worker.registrar.authenticate(
+            await services.registrar.authenticate(
                 self._invite, self.source, number, line.credentials, "INVITE", self._dialled
             )
         if line.suspended:
             raise self._refused(403, "suspended", "the line is suspended")
-        fleet = worker.fleets.find(line.fleet) or await worker.fleets.load(line.fleet)
+        fleet = services.fleets.find(line.fleet) or await services.fleets.load(line.fleet)
         if fleet.suspended:
             raise self._refused(403, "fleet_suspended", "the line's fleet is suspended")
         return line
@@ -162,21 +166,21 @@ class StarCall:
 
     async def _change(self, code: StarCode, line: Line) -> Line:
         """Write it, and wait until it is in force. The line as it is now."""
-        worker = self._worker
-        mailbox = worker.config.numbering.voicemail_codes
+        services = self._services
+        mailbox = services.config.numbering.voicemail_codes
         self._check_caller()
 
         def edit(document: dict[str, Any]) -> None:
-            apply(code, document, line.number, worker.numbering, mailbox)
+            apply(code, document, line.number, services.numbering, mailbox)
 
         changed = await change_line(
-            worker.redis, line.number, edit, worker.numbering, who=line.number, how="phone"
+            services.redis, line.number, edit, services.numbering, who=line.number, how="phone"
         )
         try:
-            proof = (await in_force(worker.redis, line.number)).plain()
+            proof = (await in_force(services.redis, line.number)).plain()
         except REDIS_ERRORS:
             proof = {}  # it is written all the same
-        worker.log.info(
+        services.log.info(
             "starcode",
             call=self.facts.id,
             line=line.number,
@@ -190,9 +194,9 @@ class StarCall:
 
     def _tell_status(self, code: StarCode, line: Line) -> None:
         """Raises Over with 480 when none of the forwards asked about is on."""
-        mailbox = self._worker.config.numbering.voicemail_codes
+        mailbox = self._services.config.numbering.voicemail_codes
         words = self._describe(code, line)
-        if not is_on(code, line, self._worker.numbering, mailbox):
+        if not is_on(code, line, self._services.numbering, mailbox):
             raise self._refused(480, "forward_off", words)
         self._words = words
 
@@ -209,7 +213,7 @@ class StarCall:
             self._check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         self.facts.answered = self.facts.clock()
-        deadline = self._worker.loop.time() + ACK_S
+        deadline = self._services.loop.time() + ACK_S
         while not leg.state >= ENDED:
             event = await self._events.get(deadline)
             if event is None or isinstance(event, Acked | Ended | Stop):
@@ -235,7 +239,7 @@ class StarCall:
 
     @property
     def _host(self) -> str:
-        host = self._worker.endpoint.host
+        host = self._services.endpoint.host
         return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:

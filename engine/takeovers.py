@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from engine.call_outcome import Outcome, Over
+from engine.call_services import CallServices
 from engine.records.record import ForwardRecord
 from engine.registration.own_addresses import hops_of
 from engine.transfers import Owed, facts_of, paid_for
@@ -28,7 +30,6 @@ REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 
 if TYPE_CHECKING:
     from engine.call_facts import CallFacts
-    from engine.worker import Worker
     from sip.leg import Leg
     from sip.message import Message
 
@@ -66,11 +67,21 @@ class Replaced(NamedTuple):
     paid: list[ForwardRecord]
 
 
-class Takeovers:
-    """The rights to take over calls of one worker."""
+class Ending(Protocol):
+    """A call that can be ended."""
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
+    def stop(self, code: int, why: str, reason: bytes = b"") -> None:
+        """Ask it to end."""
+
+
+class Takeovers:
+    """The rights to take over calls of one worker. `find` gives an active call by its id."""
+
+    def __init__(
+        self, services: CallServices, find: Callable[[str], Ending | None]
+    ) -> None:
+        self._services = services
+        self._find = find
 
     async def ask(self, facts: CallFacts, invite: Message, owed: Owed | None) -> Replaced | None:
         """The call that a new one may take over; None when it names none of ours.
@@ -81,7 +92,7 @@ class Takeovers:
         values = invite.values(b"replaces")
         if len(values) > 1 or not is_clear(values[0]) or invite.first(b"join") is not None:
             raise self._refused(facts, None, 400, "ambiguous")
-        name, names = parse(values[0]), self._worker.endpoint.dialog_names
+        name, names = parse(values[0]), self._services.endpoint.dialog_names
         if name is None or not names.is_ours(name):
             await self._look_elsewhere(facts, invite)
             return None
@@ -106,7 +117,7 @@ class Takeovers:
     async def _look_elsewhere(self, facts: CallFacts, invite: Message) -> None:
         """Send the caller to the worker that has the dialog, if another one has. Over UDP that one
         has the INVITE already (sip/siblings.py)."""
-        siblings = self._worker.endpoint.siblings
+        siblings = self._services.endpoint.siblings
         via = (invite.first(b"via") or b"").upper()
         if siblings is None or b"/UDP" in via:
             return
@@ -121,7 +132,7 @@ class Takeovers:
 
     def over(self, replaced: Replaced) -> None:
         """The new call is answered: the one before it is over."""
-        call = self._worker.calls.find(replaced.before.id)
+        call = self._find(replaced.before.id)
         if call is not None:
             call.stop(500, "replaced", REPLACED)
 
@@ -139,7 +150,7 @@ class Takeovers:
         """Whether a number is a side of a call, or a line of one's fleet, by what memory knows."""
         if number in _numbers(facts):
             return True
-        peek = self._worker.store.peek
+        peek = self._services.store.peek
         entry = peek(number)
         if entry is None or entry.line is None:
             return False
@@ -170,8 +181,8 @@ class Takeovers:
         if role == "line":
             if line is None:
                 raise self._refused(facts, before, 403, "no_line")
-            fleet = self._worker.fleets.find(line.fleet)
-            fleet = fleet or await self._worker.fleets.load(line.fleet)
+            fleet = self._services.fleets.find(line.fleet)
+            fleet = fleet or await self._services.fleets.load(line.fleet)
             if line.suspended or fleet.suspended:
                 raise self._refused(facts, before, 403, "suspended")
         return Replaced(before, leg, role, number, spots, line, paid_for(before, leg))
@@ -184,25 +195,25 @@ class Takeovers:
         line = await self._line_of(number) if number and number != facts.identity else None
         if line is None:
             raise self._refused(facts, before, 403, "caller")
-        entry = await self._worker.store.look_up(number)
+        entry = await self._services.store.look_up(number)
         contacts = entry.live_contacts(time.time())
         return "line", number, tuple(Spot(c.uri, hops_of(c.path), c) for c in contacts), line
 
     def _path_of(self, leg: Outgoing) -> tuple[str, ...]:
         """The Path by which a phone was rung: the outbound proxy before it is not of it."""
-        proxy, routes = self._worker.config.sip.outbound_proxy, leg.routes
+        proxy, routes = self._services.config.sip.outbound_proxy, leg.routes
         return routes[1:] if proxy and routes and same_place(routes[0], proxy) else routes
 
     async def _line_of(self, number: str) -> Line | None:
         try:
-            return (await self._worker.store.look_up(number)).line
+            return (await self._services.store.look_up(number)).line
         except Unavailable:
             raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
 
     def _refused(self, facts: CallFacts, before: CallFacts | None, code: int, why: str) -> Over:
-        worker = self._worker
-        worker.metrics.rejected("takeover")
-        worker.log.warning(
+        services = self._services
+        services.metrics.rejected("takeover")
+        services.log.warning(
             "takeover.refused",
             call=facts.id,
             caller=facts.caller_shown,

@@ -25,12 +25,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
 
 from engine import paying
 from engine.call_facts import CallFacts
+from engine.call_services import CallServices
+from engine.call_tasks import CallTasks
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
 from rules.model import tariff_of
@@ -42,7 +44,6 @@ from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.call_path import CallPath
-    from engine.worker import Worker
     from sip.leg import Leg
 
 LIFE_S = 60
@@ -85,11 +86,27 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Owed).decode
 
 
-class Transfers:
-    """The transfers under way, as one worker knows of them."""
+class Owing(Protocol):
+    """A call that may have to pay."""
 
-    def __init__(self, worker: Worker, clock: Callable[[], float] = time.monotonic) -> None:
-        self._worker = worker
+    async def owe(self) -> None:
+        """It comes of a transfer, of which the news came later."""
+
+
+class Transfers:
+    """The transfers under way, as one worker knows of them. `begun` gives the newest call from one
+    number to another that came in within so many seconds."""
+
+    def __init__(
+        self,
+        services: CallServices,
+        tasks: CallTasks,
+        begun: Callable[[str, str, float], Owing | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._services = services
+        self._tasks = tasks
+        self._begun = begun
         self._clock = clock
         # By key, oldest first. What is not known here is in Redis.
         self._known: dict[str, _Transfer] = {}
@@ -104,12 +121,12 @@ class Transfers:
         """One side of a call sends the other on (REFER) to `user`, to take over the dialog
         `replaces` ("" = none). It replaces what it was told before. What is returned is to be
         called when the other side refuses."""
-        worker, referee = self._worker, referrer.peer
+        services, referee = self._services, referrer.peer
         facts = facts_of(referrer)
         if facts is None or referee is None:
             return nothing
         side = facts.id, isinstance(referee, Outgoing)
-        called = worker.numbering.quick(user)
+        called = services.numbering.quick(user)
         caller, who = number_at(facts, referee), number_at(facts, referrer)
         key = transfer_key(caller, called) if called is not None else ""
         before = self._newest.get(side, "")
@@ -121,7 +138,7 @@ class Transfers:
         owed = Owed(paid_for(facts, referee), by, who, replaces, facts.id)
         if caller and (owed.paid or owed.by or owed.replaces):
             self._gone.pop(key, None)
-            told = worker.calls.background(self._tell(key, owed))
+            told = self._tasks.start(self._tell(key, owed))
             transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
             self._keep(key, transfer)
             self._newest[side] = key
@@ -138,7 +155,7 @@ class Transfers:
         transfer = self._drop(key)
         if transfer is not None:
             self._gone[key] = transfer
-            self._worker.calls.background(self._untell(key, transfer))
+            self._tasks.start(self._untell(key, transfer))
 
     def _drop(self, key: str) -> _Transfer | None:
         transfer = self._known.pop(key, None)
@@ -152,9 +169,9 @@ class Transfers:
             return
         self._keep(key, _Transfer(self._clock() + LIFE_S))
         caller, called = parties_of_transfer(key)
-        call = self._worker.calls.begun(caller, called, _QUICK_S)
+        call = self._begun(caller, called, _QUICK_S)
         if call is not None:
-            self._worker.calls.background(call.owe())
+            self._tasks.start(call.owe())
 
     def expect(self, caller: str, called: str) -> bool:
         """Whether a call between these numbers is about to come of a transfer."""
@@ -163,13 +180,13 @@ class Transfers:
     async def comes_of(self, facts: CallFacts) -> bool:
         """Whether a call that was there before the news of a transfer may come of it: not the very
         call in which one side was sent on, though its numbers are the same."""
-        client: Any = self._worker.redis
+        client: Any = self._services.redis
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 stored = await client.get(transfer_key(facts.identity, facts.called))
             return bool(stored) and _decode(stored).of != facts.id
         except (*REDIS_ERRORS, ValueError) as error:
-            self._worker.rejections.redis("transfer", error)
+            self._services.rejections.redis("transfer", error)
             return False
 
     async def carry(self, facts: CallFacts, path: CallPath, *, ask: bool = False) -> Owed | None:
@@ -180,9 +197,9 @@ class Transfers:
             return None
         facts.is_transferred = True
         sent = await self._sent_on(owed.by, facts.called) if owed.by else None
-        worker = self._worker
-        paid = [await paying.admit(worker, path, forward) for forward in owed.paid]
-        own = [await paying.admit(worker, path, sent)] if sent is not None else []
+        services = self._services
+        paid = [await paying.admit(services, path, forward) for forward in owed.paid]
+        own = [await paying.admit(services, path, sent)] if sent is not None else []
         if facts.ended:  # by somebody who was quicker than the news
             path.end()
         else:
@@ -204,7 +221,7 @@ class Transfers:
             async with asyncio.timeout(_PATIENCE_S):
                 if known.told is not None:
                     await asyncio.wait({known.told})
-                client: Any = self._worker.redis
+                client: Any = self._services.redis
                 stored = await client.getdel(key)
                 for wait_s in again:
                     if stored:
@@ -213,12 +230,12 @@ class Transfers:
                     stored = await client.getdel(key)
             return _decode(stored) if stored else None  # taken already, by whichever worker
         except (*REDIS_ERRORS, ValueError) as error:
-            self._worker.rejections.redis("transfer", error)
+            self._services.rejections.redis("transfer", error)
             return known.owed
 
     async def _sent_on(self, by: str, called: str) -> ForwardRecord | None:
         """What line `by` pays for sending a call on to line `called`; None when one is none."""
-        store = self._worker.store
+        store = self._services.store
         try:
             payer, target = [await store.look_up(number) for number in (by, called)]
         except Unavailable:
@@ -226,7 +243,7 @@ class Transfers:
         if payer.line is None or target.line is None:
             return None
         line, same_fleet = payer.line, payer.line.fleet == target.line.fleet
-        numbering = self._worker.numbering
+        numbering = self._services.numbering
         known = numbering.recognise(called)
         tariff = tariff_of(known, numbering.country_of(by))
         left_s = payer.plan_left_s()
@@ -237,7 +254,7 @@ class Transfers:
         )
 
     def _is_line(self, number: str) -> bool:
-        entry = self._worker.store.peek(number) if number else None
+        entry = self._services.store.peek(number) if number else None
         return entry is not None and entry.line is not None
 
     def _keep(self, key: str, transfer: _Transfer) -> None:
@@ -250,14 +267,14 @@ class Transfers:
         self._known[key] = transfer
 
     async def _tell(self, key: str, owed: Owed) -> None:
-        client: Any = self._worker.redis
+        client: Any = self._services.redis
         try:
             await client.set(key, _encode(owed), ex=LIFE_S)
         except REDIS_ERRORS as error:
-            self._worker.rejections.redis("transfer", error)
+            self._services.rejections.redis("transfer", error)
 
     async def _untell(self, key: str, transfer: _Transfer) -> None:
-        client: Any = self._worker.redis
+        client: Any = self._services.redis
         if transfer.told is not None:
             await asyncio.wait({transfer.told})
         if self._gone.get(key) is not transfer:
@@ -265,7 +282,7 @@ class Transfers:
         try:
             await client.delete(key)
         except REDIS_ERRORS as error:
-            self._worker.rejections.redis("transfer", error)
+            self._services.rejections.redis("transfer", error)
         finally:
             if self._gone.get(key) is transfer:
                 del self._gone[key]

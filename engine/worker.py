@@ -7,16 +7,21 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
+from typing import Protocol
 
-from engine import descriptors, tls
+from engine import descriptors, sip_settings, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
+from engine.call_ends import CallEnds
+from engine.call_services import CallServices
+from engine.call_tasks import CallTasks
 from engine.calls import Calls, called_by
 from engine.changes.worker_registry import WorkerHeartbeat, myself
 from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
-from engine.config import Config, Limits
+from engine.config import Config
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.live_calls import LiveCalls
@@ -33,16 +38,13 @@ from engine.registration.own_addresses import OwnAddresses
 from engine.registration.registrar import Registrar
 from engine.rejections import Rejections
 from engine.reload import changes, with_live
-from engine.takeovers import Takeovers
 from engine.telemetry import log
 from engine.telemetry.hep import Hep
 from engine.telemetry.loop_lag import LoopLag
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
-from engine.transfers import Transfers
-from sip.address import Address
 from sip.endpoint import Endpoint
-from sip.settings import ListenError, Settings
+from sip.settings import ListenError
 from store.client import Client, connect
 from store.fleets import Fleets
 from store.keys import fleet_key
@@ -61,12 +63,12 @@ class StartError(RuntimeError):
     """The worker cannot start; the text is one line for the operator."""
 
 
-def per_source(limits: Limits) -> int:
-    """How many connections one source may have: a quarter of all, unless it is said."""
-    told = limits.connections_per_source
-    if told is None:
-        return max(1, limits.connections // 4)
-    return told or limits.connections
+class Part(Protocol):
+    """What runs beside the calls."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Worker:
@@ -79,32 +81,37 @@ class Worker:
         self._redis_url = redis_url
         log.of_worker(index)
         self.log = log.get_logger("engine")
-        self.numbering = config.numbering.plan()
         self.metrics = Metrics()
         self.rejections = Rejections(self.metrics, self.log)
-        self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this one, for ever
+        self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this process alone
         self.journal = Journal(directory_of(config.redis.data_dir), self.epoch)
-        self.calls = Calls(self, self.epoch)
-        self.leases = Leases(self)
-        self.transfers = Transfers(self)
         self.admission = Admission(
-            config.limits, time.monotonic, lambda uri: called_by(uri, self.numbering)
+            config.limits, time.monotonic, lambda uri: called_by(uri, self.services.numbering)
         )
         self.on_drain: Callable[[int], None] = lambda left: None  # told how many calls are left
         self.resume: Callable[[], None] = lambda: None  # undoes a drain (serve.py)
         self.is_started = False
+        self.services: CallServices
+        self.calls: Calls
+        self._referrals: Referrals
         self._lag = LoopLag()
-        self._embedded: EmbeddedRedis | None = None
-        self.hep: Hep | None = None
-        self.spans: Spans | None = None
+        self._parts = AsyncExitStack()  # what was started; closed in the reverse order
+
+    @property
+    def active_calls(self) -> int:
+        """How many calls there are; 0 before the start."""
+        return len(self.calls) if self.is_started else 0
+
+    # -- start and end ----------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Raises StartError with one line that names the field and the value."""
-        self.loop = asyncio.get_running_loop()
-        self.collector = Collector(self.loop)
+        if os.environ.get("PYTHONHASHSEED", "random") not in ("", "random"):
+            self.log.warning("hash_seed.fixed", seed=os.environ["PYTHONHASHSEED"])
         try:
-            await self._start_redis()
-            await self._start_rest()
+            redis, secret = await self._connect()
+            self._make(redis, secret)
+            await self._start_parts(redis)
         except (ListenError, AddressInUse, EmbeddedRedisError, tls.TlsError) as error:
             await self.close()
             raise StartError(str(error)) from error
@@ -112,85 +119,112 @@ class Worker:
             await self.close()
             raise
 
-    async def _start_redis(self) -> None:
+    async def close(self) -> None:
+        """End every call with its record, then everything else, in the reverse order of start."""
+        self.admission.draining = True
+        await self._parts.aclose()
+
+    async def _connect(self) -> tuple[Client, bytes]:
+        """A client of the Redis that the configuration names, which may be started for it, and the
+        secret that all workers on it share."""
         url = self._redis_url or self.config.redis.url
         if url == "embedded":
-            self._embedded = EmbeddedRedis(self.config.redis.data_dir)
-            await self._embedded.start()
-            url = self._embedded.url
+            embedded = EmbeddedRedis(self.config.redis.data_dir)
+            await embedded.start()
+            self._parts.push_async_callback(embedded.close)
+            url = embedded.url
         try:
             # Socket limits for the writers; the store bounds its own waits.
-            self.redis: Client = connect(
-                url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S
-            )
-            await asyncio.wait_for(self.redis.ping(), CONNECT_S)
+            redis = connect(url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S)
+            self._parts.push_async_callback(redis.aclose)
+            await asyncio.wait_for(redis.ping(), CONNECT_S)
+            secret = await Bindings(redis).secret()
         except (*REDIS_ERRORS, ValueError) as error:
             reason = str(error) or "no answer"
             raise StartError(
                 f"redis.url: cannot reach {self.config.redis.safe_url}: {reason}"
             ) from error
+        return redis, secret
 
-    async def _start_rest(self) -> None:
-        config = self.config
-        if os.environ.get("PYTHONHASHSEED", "random") not in ("", "random"):
-            self.log.warning("hash_seed.fixed", seed=os.environ["PYTHONHASHSEED"])
+    def _make(self, redis: Client, secret: bytes) -> None:
+        """Make the parts; nothing runs yet. Raises TlsError."""
+        config, loop = self.config, asyncio.get_running_loop()
+        numbering, timezone = config.numbering.plan(), config.numbering.timezone
+        self.collector = Collector(loop)
+        places = OwnAddresses(config)
         self.store = Store(
-            self.redis,
-            numbering=self.numbering,
+            redis,
+            numbering=numbering,
             cache_lines=config.rules.cache_lines,
             stale_max_s=config.rules.stale_max_s,
-            timezone=config.numbering.timezone,
+            timezone=timezone,
             canary=f"{os.getpid()}-{self.epoch}",
         )
-        self.store.on_refused = self.rejections.document
-        self.store.on_refused_target = self.rejections.target
-        self.fleets = Fleets(self.redis, timezone=config.numbering.timezone)
-        self.fleets.on_refused = self.rejections.document
-        self.store.on_fleet = self.fleets.changed
-        self.store.on_line = self.leases.changed
-        self.store.on_transfer = self.transfers.heard
-        self.spending_caps = SpendingCaps(
-            self.redis, self.fleets, self._plan_left_s, timezone=config.numbering.timezone
-        )
-        self.store.on_trouble = self.rejections.redis
+        self.fleets = Fleets(redis, timezone=timezone)
         shared = config.rules.live_count == "shared"
-        self.live = LiveCalls(self.redis, shared=shared)
-        self.forwards = Forwards(self.redis if shared else None)
+        self.live = LiveCalls(redis, shared=shared)
+        self.forwards = Forwards(redis if shared else None)
         self.forwards.workers = config.workers
         self.recorder = Recorder(
-            self.redis,
-            timezone=config.numbering.timezone,
+            redis,
+            timezone=timezone,
             worker=self.epoch,
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
             on_safe=self.journal.safe,
         )
-        for count in (self.live, *self.forwards.pools):
-            count.on_error = partial(self.rejections.redis, "live")
-        self.recorder.on_error = partial(self.rejections.redis, "cdr")
-        places = OwnAddresses(config)
-        self.store.leads_here = places.leads_here
-        self.store.same_phone = same_phone
-        self.registrar = Registrar(self, places)
-        self.takeovers = Takeovers(self)
-        self.probing = Probing(self)
         trace = config.trace
-        if trace.hep is not None:
-            self.hep = Hep(trace.hep, trace.hep_id, f"renvoi-{self.index}")
-        if trace.otlp is not None:
-            self.spans = Spans(trace.otlp, self.index)
+        hep = Hep(trace.hep, trace.hep_id, f"renvoi-{self.index}") if trace.hep else None
+        spans = Spans(trace.otlp, self.index) if trace.otlp else None
+        self._tracers = [tracer for tracer in (hep, spans) if tracer is not None]
+        # What it hears goes to parts that are made of it: nothing comes before it is started.
         self.endpoint = Endpoint(
-            self._sip_settings(),
-            on_invite=self.calls.begin,
+            sip_settings.settings(config, self.index),
+            on_invite=lambda leg: self.calls.begin(leg),
             policy=self.admission,
             on_rejected=self.rejections.rejected,
-            on_register=self.registrar.on_register if config.sip.registrar else None,
+            on_register=(lambda request: self.services.registrar.on_register(request))
+            if config.sip.registrar
+            else None,
             on_race=self.metrics.race,
             on_connection=self.rejections.connection,
             on_error=self.rejections.stumbled,
-            on_message=self.hep.put if self.hep is not None else None,
-            on_refer=Referrals(self).on_refer,
+            on_message=hep.put if hep is not None else None,
+            on_refer=lambda leg, message: self._referrals.on_refer(leg, message),
         )
-        self.dialled = Dialled(config, places, lambda: self.endpoint.trusted)
+        self._tasks = CallTasks(loop)
+        self.services = services = CallServices(
+            loop=loop,
+            config=config,
+            numbering=numbering,
+            log=self.log,
+            metrics=self.metrics,
+            rejections=self.rejections,
+            redis=redis,
+            store=self.store,
+            fleets=self.fleets,
+            endpoint=self.endpoint,
+            live=self.live,
+            forwards=self.forwards,
+            leases=Leases(loop, self.store, self.live, self._tasks),
+            spending_caps=SpendingCaps(redis, self.fleets, self._plan_left_s, timezone=timezone),
+            marks=Marks(secret),
+            dialled=Dialled(config, places, lambda: self.endpoint.trusted),
+            changed=self.journal.changed,
+        )
+        services.probing = Probing(services)
+        services.registrar = Registrar(services, services.dialled, places, secret)
+        self._ends = CallEnds(loop, self.log, self.metrics, self.journal, self.recorder, spans)
+        self.calls = Calls(
+            services,
+            self._tasks,
+            self._ends,
+            journal=self.journal,
+            admission=self.admission,
+            collector=self.collector,
+            prefix=self.epoch,
+            index=self.index,
+        )
+        self._referrals = Referrals(services, self.calls.handovers)
         listen = config.admin.listen
         self.admin = Admin(
             HttpAddress(listen.host, listen.port + self.index if listen.port else 0),
@@ -199,37 +233,80 @@ class Worker:
             self.calls.shown,
             remark=self.remark,
         )
+        self._connect_parts(places)
+        self._watch()
+
+    def _connect_parts(self, places: OwnAddresses) -> None:
+        """What Redis tells goes to whom it concerns, and what goes wrong with it is counted."""
+        store, services, told = self.store, self.services, self.rejections
+        store.leads_here, store.same_phone = places.leads_here, same_phone
+        store.on_refused, store.on_refused_target = told.document, told.target
+        store.on_trouble, self.fleets.on_refused = told.redis, told.document
+        store.on_fleet, store.on_line = self.fleets.changed, services.leases.changed
+        store.on_transfer = self.calls.handovers.transfers.heard
+        for count in (self.live, *self.forwards.pools):
+            count.on_error = partial(told.redis, "live")
+        self.recorder.on_error = partial(told.redis, "cdr")
+
+    async def _start_parts(self, redis: Client) -> None:
+        """Start them, the rules first: whoever is let in finds them."""
+        config, services = self.config, self.services
         self.journal.open()
+        self._parts.callback(self.journal.close)
+        for tracer in self._tracers:
+            self._parts.push_async_callback(asyncio.to_thread, tracer.close)
         left = await asyncio.to_thread(self.journal.take_over)
-        # The rules first: whoever is let in finds them.
-        await self.fleets.start()
-        await self.store.start()
-        await self.spending_caps.start()
-        await self.live.start()
-        await self.forwards.start()
-        await self.recorder.start()
-        await self.registrar.start()
-        self.marks = Marks(await Bindings(self.redis).secret())
-        await self.dialled.start()
-        await self.endpoint.start()
+        await self._started("recorder", self.recorder)
+        await self._started("fleets", self.fleets)
+        await self._started("store", self.store)
+        await self._started("spending_caps", services.spending_caps)
+        await self._started("live", self.live)
+        await self._started("forwards", self.forwards)
+        await self._started("admin", self.admin)
+        await self._started("dialled", services.dialled)
+        await self._started("endpoint", self.endpoint)
+        self._parts.push_async_callback(self.calls.stop, 5.0)
         if config.workers > 1:
             try:
                 self.endpoint.meet(directory_of(config.redis.data_dir))
             except OSError as error:  # each answers for its own calls only
                 self.log.error("siblings.unusable", error=str(error))
-        self._watch()
-        self.probing.start()
-        await self.admin.start()
+        await self._started("probing", services.probing)
+        await self._started("registrar", services.registrar)
         self._fit_descriptors()
-        self.heartbeat = WorkerHeartbeat(self.redis, myself(self, self.epoch))
-        self.heartbeat.on_error = partial(self.rejections.redis, "presence")
-        self.heartbeat.on_workers = self._on_workers
-        self.store.on_probe = self.heartbeat.on_probe
-        await self.heartbeat.start()
-        self._beating = self.loop.create_task(self._beat())
+        place = self.endpoint.transports.addresses, self.admin.address
+        heartbeat = WorkerHeartbeat(redis, myself(self.epoch, self.index, *place))
+        heartbeat.on_error = partial(self.rejections.redis, "presence")
+        heartbeat.on_workers = self._on_workers
+        self.store.on_probe = heartbeat.on_probe
+        await self._started("heartbeat", heartbeat)
+        beating = services.loop.create_task(self._beat())
         self.is_started = True
-        self._completing = self.loop.create_task(self.calls.complete(left))
+        completing = services.loop.create_task(
+            self._ends.complete(left, self.live, self.forwards)
+        )
+
+        async def end() -> None:
+            beating.cancel()
+            await asyncio.wait([completing], timeout=5.0)
+
+        self._parts.push_async_callback(end)
         self.collector.start()
+
+    async def _started(self, name: str, part: Part) -> None:
+        """Start a part, and close it at the end. A process must not wait for one for ever."""
+
+        async def close() -> None:
+            try:
+                async with asyncio.timeout(CLOSE_S):
+                    await part.close()
+            except TimeoutError:
+                self.log.error("close.stuck", part=name)
+
+        self._parts.push_async_callback(close)
+        await part.start()
+
+    # -- while it runs ----------------------------------------------------------------------------
 
     def _plan_left_s(self, number: str) -> float | None:
         entry = self.store.peek(number)
@@ -247,35 +324,6 @@ class Worker:
         if most < wanted:
             self.log.warning("descriptors.few", limit=limit, wanted=wanted, connections=most)
 
-    def _peers(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The networks that requests may come from, and REGISTER."""
-        sip = self.config.sip
-        registrars = sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers
-        return tuple(map(str, sip.trusted_peers)), tuple(map(str, registrars))
-
-    def _sip_settings(self) -> Settings:
-        """Raises TlsError."""
-        sip = self.config.sip
-        trusted_peers, registrar_peers = self._peers()
-        return Settings(
-            listen=tuple(
-                Address(item.transport, item.host, item.port + self.index) for item in sip.listen
-            ),
-            advertise=sip.advertise,
-            trusted_peers=trusted_peers,
-            registrar_peers=registrar_peers,
-            outbound_proxy=sip.outbound_proxy,
-            nameservers=None
-            if sip.nameservers is None
-            else tuple((item.host, item.port) for item in sip.nameservers),
-            connections=self.config.limits.connections,
-            connections_per_source=per_source(self.config.limits),
-            idle_connection_s=self.config.timers.idle_connection_s,
-            message_bytes=self.config.limits.message_bytes,
-            server_tls=tls.server_context(sip),
-            client_tls=tls.client_context(sip),
-        )
-
     def _watch(self) -> None:
         watch = self.metrics.watch
         watch("active_calls", lambda: len(self.calls))
@@ -289,37 +337,38 @@ class Worker:
         watch("cdr_backlog", lambda: self.recorder.backlog)
         watch("cdr_lost", lambda: self.recorder.lost)
         watch("log_dropped", log.dropped)
-        tracers = [tracer for tracer in (self.hep, self.spans) if tracer is not None]
-        watch("trace_dropped", lambda: sum(tracer.dropped for tracer in tracers))
+        watch("trace_dropped", lambda: sum(tracer.dropped for tracer in self._tracers))
         watch("connections", lambda: self.endpoint.streams.room.count)
         watch("live_unshared", lambda: self.live.local_decisions + self.forwards.local_decisions)
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)
-        watch("tasks", lambda: len(self.calls.tasks))
+        watch("tasks", lambda: len(self._tasks))
         self.metrics.sip_messages(lambda: self.endpoint.counts)
-        self.metrics.destinations(lambda: self.probing.up)
+        self.metrics.destinations(lambda: self.services.probing.up)
 
     def apply(self, config: Config) -> tuple[str, ...]:
         """Bring the live keys of another configuration into force; the paths of those that differ.
         Calls read `config` at each use; here is what has to be told."""
         changed = changes(self.config, config).live
-        self.config = with_live(self.config, config)
+        self.config = self.services.config = with_live(self.config, config)
         self.admission.limit(self.config.limits)
         log.apply(self.config.log)
-        self.endpoint.trust(*self._peers())
+        self.endpoint.trust(*sip_settings.peers(self.config))
         if {"numbering.also_valid", "numbering.forward_countries"}.intersection(changed):
-            self.numbering = self.config.numbering.plan()
-            self.store.renumber(self.numbering)
+            self.services.numbering = self.config.numbering.plan()
+            self.store.renumber(self.services.numbering)
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
         if any(path.startswith(probed) for path in changed):
-            self.probing.restart()
-            self.dialled.apply(self.config)
+            self.services.probing.restart()
+            self.services.dialled.apply(self.config)
         return changed
 
     async def drain(self) -> None:
         """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
         self.admission.draining = True
+        if not self.is_started:
+            return
         self.log.info("drain.start", calls=len(self.calls), deadline_s=self.config.timers.drain_s)
         loop = asyncio.get_running_loop()
         until = loop.time() + self.config.timers.drain_s
@@ -330,34 +379,6 @@ class Worker:
             self.log.info("drain.progress", calls=len(self.calls), left_s=left_s)
             self.on_drain(len(self.calls))
         self.log.info("drain.end", calls=len(self.calls))
-
-    async def close(self) -> None:
-        """End every call with its record, then everything else, in the reverse order of start."""
-        self.admission.draining = True
-        await self.calls.stop(5.0)
-        if hasattr(self, "_beating"):
-            self._beating.cancel()
-            await asyncio.wait([self._completing], timeout=5.0)
-        parts = (
-            "heartbeat registrar probing dialled endpoint admin "
-            "spending_caps store fleets live forwards recorder"
-        )
-        for name in parts.split():
-            part = getattr(self, name, None)
-            if part is not None:
-                try:
-                    async with asyncio.timeout(CLOSE_S):
-                        await part.close()
-                except TimeoutError:  # the end of a process must not wait for ever
-                    self.log.error("close.stuck", part=name)
-        for tracer in (self.hep, self.spans):
-            if tracer is not None:
-                await asyncio.to_thread(tracer.close)
-        self.journal.close()
-        if hasattr(self, "redis"):
-            await self.redis.aclose()
-        if self._embedded is not None:
-            await self._embedded.close()
 
     def not_ready(self) -> str | None:
         """Why no new call should be sent here, None when all is well (`/readyz`)."""

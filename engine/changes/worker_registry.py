@@ -11,8 +11,8 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import orjson
 from redis.asyncio import Redis
@@ -22,9 +22,6 @@ from engine.changes.acks import SKEW_S, LiveWorker
 from store import background_tasks
 from store.keys import WORKERS, ack_key, worker_key
 from store.redis_errors import REDIS_ERRORS
-
-if TYPE_CHECKING:
-    from engine.worker import Worker
 
 LIFE_S = 5
 """A worker that has not renewed its sign of life for so long counts as gone."""
@@ -124,15 +121,15 @@ class WorkerHeartbeat:
                 del self._said[next(iter(self._said))]
 
 
-def myself(worker: Worker, id_: str) -> LiveWorker:
-    """What a worker that listens tells of itself."""
+def myself(id_: str, index: int, sip: Iterable[object], admin: object) -> LiveWorker:
+    """What a worker that listens on these addresses tells of itself."""
     return LiveWorker(
         id=id_,
         host=socket.gethostname(),
-        index=worker.index,
+        index=index,
         pid=os.getpid(),
         started=time.time(),
-        sip=tuple(map(str, worker.endpoint.transports.addresses)),
-        admin=str(worker.admin.address),
+        sip=tuple(map(str, sip)),
+        admin=str(admin),
         version=__version__,
     )

@@ -81,7 +81,7 @@ class Link:
     def _beat(self) -> Beat:
         worker = self._worker
         remark = worker.remark() if worker.is_started else None
-        return Beat(len(worker.calls), worker.not_ready(), remark)
+        return Beat(worker.active_calls, worker.not_ready(), remark)
 
     async def beat(self) -> None:
         while True:
@@ -107,7 +107,7 @@ class Link:
             if self.started is not None:
                 line.say(self.started)
             line.say(self._beat())
-            worker.log.info("supervisor.found", calls=len(worker.calls))
+            worker.log.info("supervisor.found", calls=worker.active_calls)
 
     async def _heir(self, door: socket.socket) -> socket.socket:
         """The line to the next supervisor. Calls are taken meanwhile, and after a while only those
@@ -132,7 +132,7 @@ async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
             worker.log.exception("reload.failed")
         else:
             worker.log.info("reload.done", keys=keys)
-    worker.log.error("supervisor.gone", calls=len(worker.calls))
+    worker.log.error("supervisor.gone", calls=worker.active_calls)
     if drain:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 
 from engine.registration import digest
 from engine.registration.bindings import MOST_CONTACTS, Bindings, TooMany
+from engine.registration.dialled import Dialled
 from engine.registration.digest import Answer, Guesses, Nonces
 from engine.registration.flows import Flows
 from engine.registration.own_addresses import OwnAddresses, goes_by_path, hops_of, is_by_address
+from engine.services import Services
 from rules.contact import Contact, member_of, read_contact, read_contacts
 from rules.model import Credentials, DocumentError
 from sip import grammar, headers
@@ -28,7 +30,6 @@ from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
-    from engine.worker import Worker
     from sip.outside import Request
 
 DEFAULT_EXPIRES_S = 3600
@@ -52,18 +53,21 @@ class RegisterRefused(Exception):
 class Registrar:
     """Answers REGISTER for one worker."""
 
-    def __init__(self, worker: Worker, places: OwnAddresses) -> None:
-        self._worker = worker
+    def __init__(
+        self, services: Services, dialled: Dialled, places: OwnAddresses, secret: bytes
+    ) -> None:
+        self._services = services
+        self._dialled = dialled
         self._places = places
-        self._bindings = Bindings(worker.redis)
+        self._nonces = Nonces(secret)
+        self._bindings = Bindings(services.redis)
         self._tasks: set[asyncio.Task[None]] = set()
         self.flows = Flows()
         self._by_source = Guesses(GUESSES_BY_SOURCE)
         self._by_line = Guesses(GUESSES_BY_LINE)
 
     async def start(self) -> None:
-        """Raises REDIS_ERRORS."""
-        self._nonces = Nonces(await self._bindings.secret())
+        """Nothing runs but what a REGISTER begins."""
 
     async def close(self) -> None:
         await background_tasks.end(self._tasks)
@@ -71,15 +75,16 @@ class Registrar:
     def on_register(self, request: Request) -> None:
         """A REGISTER: answered now if there are too many, else when Redis has told."""
         if len(self._tasks) >= MOST_WAITING:
-            self._worker.metrics.registration("overload")
+            self._services.metrics.registration("overload")
             request.respond(503, b"Retry-After: %d" % RETRY_AFTER_S)
             return
-        task = self._worker.loop.create_task(self._answer(request))
+        task = self._services.loop.create_task(self._answer(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _answer(self, request: Request) -> None:
-        number = self._worker.numbering.quick(headers.user_of(request.message.first(b"to") or b""))
+        to = request.message.first(b"to") or b""
+        number = self._services.numbering.quick(headers.user_of(to))
         try:
             code, result, block = 200, "accepted", await self._register(request, number)
         except RegisterRefused as refusal:
@@ -87,11 +92,11 @@ class Registrar:
         except (Unavailable, *REDIS_ERRORS):
             code, result, block = 503, "redis_away", f"Retry-After: {RETRY_AFTER_S}"
         except Exception:
-            self._worker.log.exception("register.error")
+            self._services.log.exception("register.error")
             code, result, block = 500, "error", ""
-        self._worker.metrics.registration(result)
+        self._services.metrics.registration(result)
         if result != "challenged":
-            self._worker.log.info(
+            self._services.log.info(
                 "register", number=number, source=request.source, code=code, result=result
             )
         request.respond(code, block.encode())
@@ -103,10 +108,10 @@ class Registrar:
             raise RegisterRefused(420, "malformed", f"Unsupported: {asked.decode('latin-1')}")
         if number is None:
             raise RegisterRefused(404, "unknown")
-        entry = await self._worker.store.look_up(number)
+        entry = await self._services.store.look_up(number)
         line = entry.line
         credentials = line.credentials if line is not None else None
-        sender = sender_of(request, self._worker.endpoint.trusted)
+        sender = sender_of(request, self._services.endpoint.trusted)
         await self.authenticate(message, sender, number, credentials)
         if line is None or line.suspended:
             raise RegisterRefused(403, "suspended")
@@ -150,7 +155,7 @@ class Registrar:
             raise self._challenge(number, known, stale=True)
 
     def _answer_of(self, message: Message) -> Answer | None:
-        realm = self._worker.config.sip.realm
+        realm = self._services.config.sip.realm
         for value in message.values(b"authorization"):
             answer = digest.read_answer(value.decode("utf-8", "replace"))
             if answer is not None and answer.realm == realm:
@@ -160,7 +165,7 @@ class Registrar:
     def _challenge(self, number: str, known: Credentials, *, stale: bool) -> RegisterRefused:
         nonce, sha256 = self._nonces.make(number, time.time()), bool(known.ha1_sha256)
         values = digest.challenges(
-            self._worker.config.sip.realm, nonce, sha256=sha256, stale=stale
+            self._services.config.sip.realm, nonce, sha256=sha256, stale=stale
         )
         lines = "\r\n".join(f"WWW-Authenticate: {value}" for value in values)
         return RegisterRefused(401, "stale" if stale else "challenged", lines)
@@ -206,7 +211,7 @@ class Registrar:
         by itself must say its address: a name is whatever its owner lets it be when a call comes.
         """
         places = self._places
-        config = self._worker.config
+        config = self._services.config
         servers = list(asdict(config.destinations).values())
         hops = hops_of(contact.path)
         if any(map(places.leads_here, hops)):
@@ -223,7 +228,7 @@ class Registrar:
             servers.append(config.sip.outbound_proxy or "")
         if places.leads_here(contact.uri) or places.leads_to(contact.uri, servers):
             return False
-        return not self._worker.dialled.is_destination(contact.uri)
+        return not self._dialled.is_destination(contact.uri)
 
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float
@@ -234,7 +239,7 @@ class Registrar:
         expires_s = _seconds(given.get(b"expires"))
         if expires_s is None:
             expires_s = _header_seconds(message)
-        limits = self._worker.config.sip
+        limits = self._services.config.sip
         if expires_s and expires_s < limits.register_min_s:
             raise RegisterRefused(423, "too_brief", f"Min-Expires: {limits.register_min_s}")
         expires = now + min(expires_s, limits.register_max_s) if expires_s else 0.0

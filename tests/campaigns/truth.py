@@ -39,9 +39,9 @@ from hypothesis.stateful import (
 )
 
 from engine import live_calls
+from engine.call_ends import CallEnds
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
-from engine.calls import Calls
 from engine.config import Limits
 from engine.forwards import Forwards
 from engine.live_calls import LiveCalls
@@ -149,11 +149,10 @@ class Worker:
         await self.live.start()
         await self.forwards.start()
         await self.recorder.start()
-        calls: Any = SimpleNamespace(
-            live=self.live, forwards=self.forwards, recorder=self.recorder, metrics=Metrics(),
-            log=SimpleNamespace(warning=lambda *_, **__: None),
-        )  # fmt: skip
-        await Calls(calls, self.epoch).complete(left)
+        log: Any = SimpleNamespace(warning=lambda *_, **__: None)
+        loop = asyncio.get_running_loop()
+        ends = CallEnds(loop, log, Metrics(), self.journal, self.recorder, None)
+        await ends.complete(left, self.live, self.forwards)
 
     async def crash(self) -> None:
         """As by SIGKILL: tasks stop where they are, files and sockets are closed by the kernel."""

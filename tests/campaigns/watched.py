@@ -32,7 +32,7 @@ def counts(watched: worker.Worker) -> dict[str, Any]:
         "dialogs": sip.dialogs,
         "transactions": sip.transactions,
         "forwards": len(watched.forwards),
-        "tasks": len(watched.calls.tasks),
+        "tasks": len(watched._tasks),
         "cdr_backlog": watched.recorder.backlog,
         "odd": dict(sip.illegal_counts),
         "open": [repr(one) for one in list(sip.layer.clients.values())[:20]],

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from engine.call_tasks import CallTasks
 from engine.changes.acks import LiveWorker
 from engine.changes.worker_registry import WorkerHeartbeat
 from engine.records.record import ForwardRecord
@@ -56,8 +57,9 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
     def trouble(where: str, error: BaseException) -> None:
         troubles.append((where, error))
 
-    worker: Any = SimpleNamespace(redis=client, rejections=SimpleNamespace(redis=trouble))
-    transfers, fleets = Transfers(worker), Fleets(client, timezone="UTC")
+    services: Any = SimpleNamespace(redis=client, rejections=SimpleNamespace(redis=trouble))
+    tasks = CallTasks(asyncio.get_running_loop())
+    transfers, fleets = Transfers(services, tasks, lambda *_: None), Fleets(client, timezone="UTC")
     this = LiveWorker("w0", "host", 0, 7, 1.0, (), "127.0.0.1:9100", "1")
     heartbeat = WorkerHeartbeat(client, this)
     heartbeat.on_error = partial(trouble, "presence")

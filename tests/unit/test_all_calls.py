@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+from engine.call_tasks import CallTasks
 from engine.calls import Calls
 
 
@@ -28,8 +29,14 @@ class Standing:
 
 
 def calls_of(count: int) -> Calls:
-    calls = Calls(cast(Any, SimpleNamespace(index=3)), "c")
-    calls._standing.update({f"c-{n}": cast(Any, Standing(n)) for n in range(count)})
+    nothing: Any = SimpleNamespace()
+    ends: Any = SimpleNamespace(tell=lambda: None)
+    tasks = CallTasks(asyncio.get_running_loop())
+    calls = Calls(
+        nothing, tasks, ends, journal=nothing, admission=nothing, collector=nothing, prefix="c",
+        index=3,
+    )  # fmt: skip
+    calls._active.update({f"c-{n}": cast(Any, Standing(n)) for n in range(count)})
     return calls
 
 
@@ -48,7 +55,7 @@ async def others(calls: Calls) -> AsyncIterator[Counter[str]]:
         while True:
             await asyncio.sleep(0)
             had["turns"] += 1
-            calls._standing.pop("c-999", None)
+            calls._active.pop("c-999", None)
 
     task = asyncio.create_task(turn())
     yield had

@@ -92,7 +92,7 @@ async def test_a_worker_obeys_on_after_a_configuration_that_it_cannot_apply() ->
         error=lambda event, **_: events.append(event),
         exception=lambda event, **_: events.append(event),
     )
-    worker: Any = SimpleNamespace(apply=applied.append, log=log, calls=[])
+    worker: Any = SimpleNamespace(apply=applied.append, log=log, active_calls=0)
     ours, theirs = (Line(end, ToWorker) for end in socket.socketpair())
     await ours.open()
     await theirs.open()

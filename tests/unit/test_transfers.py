@@ -23,9 +23,8 @@ async def test_a_transfer_whose_call_never_comes_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    calls = SimpleNamespace(begun=lambda *_: None)
-    worker: Any = SimpleNamespace(calls=calls)
-    transfers = Transfers(worker, clock=lambda: now)
+    nothing: Any = SimpleNamespace()
+    transfers = Transfers(nothing, nothing, lambda *_: None, clock=lambda: now)
     transfers.heard("transfer:a:b")
     now = LIFE_S + 1
     assert await transfers._take("a", "b") is None

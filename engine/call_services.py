@@ -1,0 +1,32 @@
+"""What one call works with: all of its worker that a call asks or tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.call_facts import CallFacts
+from engine.forwards import Forwards
+from engine.leases import Leases
+from engine.live_calls import LiveCalls
+from engine.marks import Marks
+from engine.probing import Probing
+from engine.records.spending_caps import SpendingCaps
+from engine.registration.dialled import Dialled
+from engine.registration.registrar import Registrar
+from engine.services import Services
+
+
+@dataclass(slots=True)
+class CallServices(Services):
+    """`changed` holds the calls whose facts the journal has not written down yet. `probing` and
+    `registrar` are made of these services and set by the worker before the first call."""
+
+    live: LiveCalls
+    forwards: Forwards
+    leases: Leases
+    spending_caps: SpendingCaps
+    marks: Marks
+    dialled: Dialled
+    changed: set[CallFacts]
+    probing: Probing = field(init=False)
+    registrar: Registrar = field(init=False)

@@ -1,0 +1,47 @@
+"""What the SIP endpoint of one worker is told of the configuration."""
+
+from __future__ import annotations
+
+from engine import tls
+from engine.config import Config, Limits
+from sip.address import Address
+from sip.settings import Settings
+
+
+def settings(config: Config, index: int) -> Settings:
+    """`index`, the worker's, is added to each port. Raises TlsError."""
+    sip = config.sip
+    trusted_peers, registrar_peers = peers(config)
+    return Settings(
+        listen=tuple(
+            Address(item.transport, item.host, item.port + index) for item in sip.listen
+        ),
+        advertise=sip.advertise,
+        trusted_peers=trusted_peers,
+        registrar_peers=registrar_peers,
+        outbound_proxy=sip.outbound_proxy,
+        nameservers=None
+        if sip.nameservers is None
+        else tuple((item.host, item.port) for item in sip.nameservers),
+        connections=config.limits.connections,
+        connections_per_source=per_source(config.limits),
+        idle_connection_s=config.timers.idle_connection_s,
+        message_bytes=config.limits.message_bytes,
+        server_tls=tls.server_context(sip),
+        client_tls=tls.client_context(sip),
+    )
+
+
+def peers(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The networks that requests may come from, and REGISTER."""
+    sip = config.sip
+    registrars = sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers
+    return tuple(map(str, sip.trusted_peers)), tuple(map(str, registrars))
+
+
+def per_source(limits: Limits) -> int:
+    """How many connections one source may have: a quarter of all, unless it is said."""
+    told = limits.connections_per_source
+    if told is None:
+        return max(1, limits.connections // 4)
+    return told or limits.connections
