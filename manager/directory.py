@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from manager.search import Listed, Page, View, fold
 from manager.who import Who
 from store import background_tasks
-from store.key_changes import News
+from store.key_changes import KeyChanges
 from store.keys import LINE
 from store.redis_errors import REDIS_ERRORS
 
@@ -59,7 +59,7 @@ class Directory:
         self._wake = asyncio.Event()
         self._ready = asyncio.Event()
         name = f"directory-{secrets.token_hex(8)}"
-        self._news = News(redis, (LINE,), name, self._on_keys)
+        self._key_changes = KeyChanges(redis, (LINE,), name, self._on_keys)
         self._tasks: list[asyncio.Task[None]] = []
 
     def __len__(self) -> int:
@@ -68,14 +68,14 @@ class Directory:
     async def start(self) -> None:
         """Read all lines once; goes on without when Redis is away."""
         self._tasks = [asyncio.create_task(self._follow(), name="directory: reader")]
-        await self._news.start()
-        if self._news.is_complete:
+        await self._key_changes.start()
+        if self._key_changes.is_complete:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
 
     async def close(self) -> None:
         await background_tasks.end(self._tasks)
-        await self._news.close()
+        await self._key_changes.close()
 
     def fleets(self) -> list[str]:
         return sorted(self._fleets)

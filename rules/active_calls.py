@@ -16,8 +16,8 @@ LEASE_S = 5.0
 
 
 class Note(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """A standing call. Times in unix seconds; `plan_left_s` is what is left of the line's plan,
-    standing calls left out; None for a call that is out of plan altogether."""
+    """An active call. Times in unix seconds; `plan_left_s` is what is left of the line's plan,
+    active calls left out; None for a call that is out of plan altogether."""
 
     line: str
     answered: float
@@ -32,7 +32,7 @@ _decode = msgspec.json.Decoder(Note).decode
 
 @dataclass(frozen=True, slots=True)
 class Using:
-    """What the standing calls of a fleet had used at a moment, and how fast they use more.
+    """What the active calls of a fleet had used at a moment, and how fast they use more.
 
     Attributes:
         at: unix seconds.
@@ -61,12 +61,12 @@ class Using:
         return cls(now, seconds, using, planned)
 
     def out_of_plan_by(self, now: float) -> float:
-        """Seconds out of plan that they have used by now. Nobody speaks for them any more once no
-        news of them has come for the life of a note."""
+        """Seconds out of plan that they have used by now. Without news of them it grows no longer
+        than a note lives."""
         return self.out_of_plan_s + self.out_of_plan * self._since(now)
 
     def plan_by(self, line: str, now: float) -> float:
-        """Seconds of a line's plan that its standing calls have used by now."""
+        """Seconds of a line's plan that its active calls have used by now."""
         used_s, calls = self.planned.get(line, (0.0, 0))
         return used_s + calls * self._since(now)
 
@@ -75,18 +75,18 @@ class Using:
 
 
 NOTHING = Using()
-"""No call stands."""
+"""No active call."""
 
 
 def seconds_of(note: Note, now: float, begin: float) -> float:
-    """Seconds that a call has stood since `begin`: those that its worker noted, and those since,
-    which are few, whatever this machine's clock says."""
+    """Seconds that a call has been active since `begin`: those that its worker noted, and those
+    since, which are few, whatever this machine's clock says."""
     noted = note.noted - max(note.answered, begin)
     return max(0.0, noted + max(0.0, min(now - note.noted, LEASE_S)))
 
 
 def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[float, set[str]]:
-    """Seconds out of plan that standing calls have used since `begin`, and the lines whose plan
+    """Seconds out of plan that active calls have used since `begin`, and the lines whose plan
     their calls have used up. A line's calls use its plan together."""
     out_of_plan_s = 0.0
     lines: dict[str, list[float]] = {}  # seconds used together, seconds left

@@ -1,4 +1,4 @@
-"""News of changed keys from a Redis of any shape, for who keeps an index of them."""
+"""Changed keys, from a Redis of any shape, for modules that keep an index of them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,12 +7,12 @@ from store.layout import Client, layout_of
 from store.shard import Shard
 
 
-class News:
-    """Follows every server that has keys, connecting again by itself.
+class KeyChanges:
+    """Follows every server that has keys; reconnects by itself.
 
     Args:
         prefixes: of the keys to hear about; none may be the beginning of another.
-        name: unique among all who listen.
+        name: unique among all listeners.
         on_keys: these keys have changed; None means that any may have: a server's stream is on,
             again or for the first time, or everything was deleted.
     """
@@ -45,10 +45,10 @@ class News:
         """Stop."""
         await self._layout.close()
 
-    # What the shards tell
+    # Called by the shards
 
     def on_keys(self, shard: Shard, keys: Sequence[bytes] | None) -> None:
-        """The canary's own are no news."""
+        """Keys of the canary are not passed on."""
         prefix = shard.canary.prefix.encode()
         if keys is None:
             self._on_keys(None)
@@ -67,5 +67,5 @@ class News:
         self._layout.answers(shard, replies)
 
     def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:
-        """It connects again by itself; who asks Redis finds out what is wrong."""
+        """It reconnects by itself; what is wrong shows when Redis is asked."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 
 from engine import __version__
+from engine.call_outcome import Outcome
 from engine.records.record import CallRecord, LegRecord
 from engine.telemetry.exposition import (
     CONTENT_TYPE,
@@ -23,24 +25,24 @@ from engine.telemetry.exposition import (
     process_families,
 )
 from rules.decide import PREVENTED
-from rules.model import Billing
+from rules.model import Billing, Condition, Kind
 from rules.numbers import REFUSALS
 from sip import compiled
 from store import redis_errors
 
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
-CONDITIONS = ("none", "unconditional", "busy", "no_answer", "unreachable")
-DESTINATIONS = ("line", "voicemail", "fax", "number", "none")
-OUTCOMES = (
-    "answered",
-    "busy",
-    "no_answer",
-    "unreachable",
-    "cancelled",
-    "rejected",
-    "failed",
-)
+
+
+def _values(enum: type[StrEnum]) -> tuple[str, ...]:
+    return tuple(each.value for each in enum)
+
+
+CONDITIONS = ("none", *_values(Condition))
+ROLES = ("line", *_values(Kind))
+DESTINATIONS = (*ROLES, "none")
+OUTCOMES = _values(Outcome)
+BILLING = _values(Billing)
 REJECTIONS = (
     "stranger",
     "foreign",
@@ -98,12 +100,10 @@ CONVERSATION_ENDS = (
     "bye", "session_expired", "max_call", "fleet_cap", "ack_timeout", "transport", "shutdown",
     "other",
 )  # fmt: skip
-ROLES = ("line", "voicemail", "fax", "number")
 # How one outgoing leg ended. `given_up`: called off before it said more, because its time was over,
 # somebody else answered or the caller was gone.
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
-BILLING = tuple(each.value for each in Billing)
 
 # Upper bounds in seconds, chosen for the question each histogram answers.
 # Is 99 % of decisions under 1 ms, and where does the rest stand?

@@ -1,4 +1,4 @@
-"""A cluster of three masters: reads, news of changes, live counts, nonces; slots that move."""
+"""A cluster of three masters: reads, changed keys, live counts, nonces; slots that move."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.registration.bindings import Bindings, TooMany
 from rules.contact import Contact
 from rules.numbers import Numbering
 from store.client import connect, connect_blocking
-from store.key_changes import News
+from store.key_changes import KeyChanges
 from store.layout import ClusterLayout
 from store.lines import Unavailable
 from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
@@ -284,7 +284,7 @@ def test_commands_change_documents_on_a_cluster(
         documents._redis.close()
 
 
-async def test_news_of_all_masters_reaches_who_keeps_an_index(cluster: ClusterServers) -> None:
+async def test_an_index_hears_of_changed_keys_of_all_masters(cluster: ClusterServers) -> None:
     client = cluster.connect()
     heard: set[bytes] = set()
     missed = 0
@@ -296,10 +296,10 @@ async def test_news_of_all_masters_reaches_who_keeps_an_index(cluster: ClusterSe
         else:
             heard.update(keys)
 
-    news = News(client, ("line:",), "index", on_keys)
+    changes = KeyChanges(client, ("line:",), "index", on_keys)
     try:
-        await news.start()
-        await until(lambda: news.is_complete, 5)
+        await changes.start()
+        await until(lambda: changes.is_complete, 5)
         with cluster.client() as other:
             for number in NUMBERS:
                 other.set(f"line:{number}", document(number))
@@ -308,7 +308,7 @@ async def test_news_of_all_masters_reaches_who_keeps_an_index(cluster: ClusterSe
             before = missed
             with cluster.masters[0].client() as node:
                 node.client_kill_filter(_type="pubsub")
-            await until(lambda: missed > before and news.is_complete, 3)
+            await until(lambda: missed > before and changes.is_complete, 3)
     finally:
-        await news.close()
+        await changes.close()
         await client.aclose()
