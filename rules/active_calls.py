@@ -1,7 +1,7 @@
 """Active calls that use a fleet's cap: the notes that workers keep of them in Redis.
 
-Each worker notes its own once a second in `standing:{usage:fleet:<name>:<month>}`, by call id;
-whatever adds a call to the fleet's usage takes its note away in the same step.
+Each worker writes notes of its calls once a second to `standing:{usage:fleet:<name>:<month>}`, by
+call id. The script that adds a call to the fleet's usage removes its note in the same step.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 LEASE_S = 5.0
-"""A note that is older than this is of a worker that died."""
+"""Seconds. An older note belongs to a worker that died."""
 
 
 class Note(msgspec.Struct, array_like=True, gc=False, frozen=True):
@@ -38,7 +38,8 @@ class Using:
         at: unix seconds.
         out_of_plan_s: seconds out of plan that they had used together.
         out_of_plan: how many of them use more of that.
-        planned: of each line's plan, the seconds that its calls had used, and how many there are.
+        planned: by line: the seconds of its plan that its calls had used, and the number of these
+            calls.
     """
 
     at: float = 0.0
@@ -48,7 +49,7 @@ class Using:
 
     @classmethod
     def of(cls, notes: Iterable[Note], now: float, begin: float) -> Using:
-        """What the notes tell of the month that began at `begin`."""
+        """The use by the month that began at `begin`, from the notes."""
         notes = list(notes)
         seconds, exhausted = out_of_plan_of(notes, now, begin)
         using = sum(note.plan_left_s is None or note.line in exhausted for note in notes)
@@ -107,7 +108,7 @@ def out_of_plan_of(notes: Iterable[Note], now: float, begin: float) -> tuple[flo
 
 
 def notes_of(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
-    """The notes of a fleet by call id; what is none of ours, or too old, is left out."""
+    """The notes of a fleet by call id; malformed or outdated ones are left out."""
     notes = {}
     for id_, raw in stored.items():
         try:

@@ -1,6 +1,6 @@
 """Who pays for a forwarded leg, and from which plan (forwarding-rules.md 4). Pure.
 
-The forwarding line pays, whoever called. The class is fixed before dialling.
+The forwarding line pays; the caller does not matter. The class is fixed before dialling.
 """
 
 from datetime import datetime
@@ -26,10 +26,10 @@ def billing_class(
         number: the target in E.164; free when it is the line's own.
         mobile: the target is a mobile.
         same_fleet: the target is a line of the forwarding line's fleet.
-        plan_left_s: seconds left of the month's hours to mobiles; None when nobody knows, which
-            is read as "some", since the plan is what the customer paid for.
-        tariff: what the target costs whatever the plan (`Destination.tariff`): no plan includes a
-            number abroad, a mobile or not.
+        plan_left_s: seconds left of the month's hours to mobiles; None if unknown, which counts as
+            "some left", because the customer paid for the plan.
+        tariff: the class of the target whatever the plan (`Destination.tariff`): no plan includes a
+            number abroad, mobile or not.
     """
     if kind in ("voicemail", "fax", "line") or same_fleet or number == line.number:
         return Billing.FREE

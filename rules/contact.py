@@ -1,7 +1,7 @@
 """Registrations: where a line's phones are, read from the members of `reg:<number>`.
 
-Anything may write there, and what it says becomes a Request-URI and a Route header. So only what
-is plainly a contact gets through.
+Any program may write there, and the value becomes a Request-URI and a Route header. So only
+well-formed contacts are accepted.
 """
 
 import re
@@ -24,12 +24,13 @@ _SIP_URI = re.compile(
     r"(?:;[^\s<>\"?@\x00-\x20\x7f-\U0010ffff]*)?"
 )
 _TEXT = r"\"[^\"\\]*+(?:\\.[^\"\\]*+)*\""
-# A name takes the space behind it, so that there is one way to read each (no value is tried twice).
+# A name includes the space after it, so that there is one way to parse each value (no
+# backtracking).
 _PARAMETER = re.compile(rf";([^;\"=]++)(?:=\s*+(?:({_TEXT})\s*+|([^;\"]*+)))?")
 _NAMED = re.compile(
     rf"<(?P<uri>[^<>]*)>\s*+(?P<parameters>(?:;[^;\"=]++(?:=\s*+(?:{_TEXT}\s*+|[^;\"]*+))?)*)"
 )
-# Each hop of a Path is in brackets, so that what is in its URI does not end it.
+# Each hop of a Path is in brackets, so that the content of its URI cannot end it.
 _HOP = re.compile(
     rf"\s*+<([^<>]*)>\s*+(?:;[^;\"=,<>]++(?:=\s*+(?:{_TEXT}\s*+|[^;\",<>]*+))?)*(?:,|$)"
 )
@@ -53,13 +54,13 @@ class Contact:
     path: str | None
     expires: float
     q: float = 1.0
-    # Who a phone is, not where: `engine.registration.bindings` compares that.
+    # Identifies the phone, not its address; `engine.registration.bindings` compares it.
     instance: str = field(default="", compare=False)
     reg_id: str = field(default="", compare=False)
 
     @property
     def first_hop(self) -> str:
-        """Where a call to it is sent first."""
+        """The URI that a call to it is sent to first."""
         hop = _HOP.match(self.path) if self.path else None
         return hop[1] if hop is not None else self.uri
 
@@ -73,10 +74,10 @@ def read_contacts(
 
     Args:
         members: pairs of member and expiry in unix seconds.
-        leads_here: whether a URI leads to whoever would ring it. Such a contact is refused (its
-            Path counts, if it has one): each call to it would come back as a call to it.
-        same_phone: whether two contacts are one phone. Then the one that expires last is taken: two
-            would be two INVITEs of one call.
+        leads_here: whether a URI leads to this engine. Such a contact is refused (its Path counts,
+            if it has one), because each call to it would come back as a call to it.
+        same_phone: whether two contacts are one phone. Then only the one that expires last is used:
+            two would mean two INVITEs for one call.
     """
     contacts, refused = [], []
     for member, expires in members:
@@ -96,7 +97,7 @@ def read_contacts(
 def _distinct(
     contacts: list[Contact], same_phone: Callable[[Contact, Contact], bool]
 ) -> list[Contact]:
-    """Each phone once, as it was heard of last."""
+    """Each phone once, by its latest registration."""
     newest = sorted(contacts, key=lambda contact: -contact.expires)
     kept: list[Contact] = []
     for contact in newest[:_MOST_COMPARED]:
@@ -107,7 +108,7 @@ def _distinct(
 
 def groups(contacts: Sequence[Contact]) -> list[Sequence[Contact]]:
     """Contacts to ring, in the order to ring them: those of one q together, the highest q first
-    (RFC 3261 16.6). At most MOST_RUNG of them, the preferred and the newest."""
+    (RFC 3261 16.6). At most MOST_RUNG of them: the preferred, then the newest."""
     if len(contacts) < 2:
         return [contacts] if contacts else []
     return [list(group) for _, group in groupby(contacts[:MOST_RUNG], key=lambda c: c.q)]
@@ -139,7 +140,7 @@ def read_contact(member: bytes | str, expires: float) -> Contact:
 
 
 def member_of(contact: Contact) -> str:
-    """The member of `reg:<number>` that reads back as this contact."""
+    """The member of `reg:<number>` that `read_contact` reads as this contact."""
     given = [f";path={_quoted(contact.path)}"] if contact.path else []
     given += [f";q={contact.q:g}"] if contact.q != 1 else []
     given += [f";+sip.instance={_quoted(contact.instance)}"] if contact.instance else []

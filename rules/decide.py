@@ -1,7 +1,7 @@
 """What happens to a call at a line: pure functions on frozen data, driven by tables.
 
-`decide` answers when a call arrives and again each time a condition is met; `verdict`
-(`rules.ringing_outcome`) says which condition the ringing of a line ended in. Both follow
+`decide` is called when a call arrives and again each time a condition is met. `verdict`
+(`rules.ringing_outcome`) returns the condition in which the ringing of a line ended. Both follow
 forwarding-rules.md 1 and 2.
 """
 
@@ -49,27 +49,27 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
-@dataclass(slots=True)  # not frozen: that would make it three times as dear, at each decision
+@dataclass(slots=True)  # not frozen: that would triple the cost of each decision
 class Situation:
     """All that a decision depends on besides the rules.
 
     Attributes:
         trigger: the condition that has just been met; None when the call arrives at the line.
-        calls_in_progress: other calls that count on this line now, this one not included.
+        calls_in_progress: calls that count on this line now, without this one.
         registered: the line has a live registration.
-        caller: the caller in E.164; None when it is withheld or no number.
-        visited: the lines this call has met, this line included.
+        caller: the caller in E.164; None if it is withheld or not a number.
+        visited: the lines on this call's path, including this line.
         forwarded: the lines that forwarded it before it came back from outside.
         diversions: forwards so far: the larger of Diversion and History-Info received, plus ours.
         max_diversions: how many forwards one call may have; 0 = no limit.
-        forwards_in_progress: forwarded calls of this line that stand now.
-        forwards_per_line: how many may stand at once; 0 = no limit.
+        forwards_in_progress: forwarded calls of this line in progress.
+        forwards_per_line: how many may be in progress at once; 0 = no limit.
         forwards_last_hour: forwards of this line in the last hour.
         forwards_per_line_per_hour: how many there may be; 0 = no limit.
         plan_left_s: seconds left of the month's hours to mobiles; None = unknown or no such plan.
         cap_left_s: seconds left of what the fleet may use out of plan in the month; None = no cap.
-        fleet_suspended: the line's fleet is, and with it all its lines.
-        fleet_countries: the countries in which the fleet's targets may be; None = it has no list.
+        fleet_suspended: the line's fleet is suspended, and with it all its lines.
+        fleet_countries: the countries of allowed targets of the fleet; None = it has no list.
     """
 
     trigger: Condition | None = None
@@ -141,7 +141,7 @@ Decision = Ring | ForwardTo | Reject
 
 
 class Explanation(NamedTuple):
-    """How a decision came about: the steps in order, as sentences, and the decision itself."""
+    """The steps of a decision in order, as sentences, and the decision itself."""
 
     steps: tuple[str, ...]
     decision: Decision
@@ -166,7 +166,7 @@ _Targets = Mapping[str, Line | None]
 
 
 class _No(NamedTuple):
-    """Why a forward does not happen: of PREVENTED ("" when it is off), and in words."""
+    """Why a forward does not happen: one of PREVENTED ("" if it is off), and in words."""
 
     reason: str
     told: str
@@ -176,7 +176,7 @@ _OFF = _No("", "off")
 
 
 class _Notes:
-    """What is said of a decision on the way to it; `steps` only where somebody reads them."""
+    """Notes on the steps of a decision; `steps` is filled only for `explain`."""
 
     __slots__ = ("prevented", "steps")
 
@@ -185,7 +185,7 @@ class _Notes:
         self.prevented: tuple[str, ...] = ()
 
     def step(self, step: str, *values: object) -> None:
-        # Formatted only for `explain`: the call path pays for no text.
+        # Formatted only for `explain`, so that the call path formats no text.
         if self.steps is not None:
             self.steps.append(step.format(*values))
 
@@ -195,13 +195,13 @@ def decide(line: Line, situation: Situation, targets: _Targets) -> Decision:
 
     Args:
         targets: the line of each number that `line.forwards` names; None (or absent) when that
-            number is no line of ours.
+            number is not one of our lines.
     """
     return _walk(line, situation, targets, _Notes(None))
 
 
 def explain(line: Line, situation: Situation, targets: _Targets) -> Explanation:
-    """The same decision as `decide`, by the same code, with the steps that led to it."""
+    """The same decision as `decide`, by the same code, with its steps."""
     steps: list[str] = []
     decision = _walk(line, situation, targets, _Notes(steps))
     steps.append(_told(decision))
@@ -264,7 +264,7 @@ def _forward(
         refusal, prevented = _TRIGGERS[condition].refusal, (*notes.prevented, "max_diversions")
         return Reject(refusal, condition, "max_diversions", prevented)
     to = line.forwards[condition].to
-    assert to is not None  # _why_not has seen it
+    assert to is not None  # checked by _why_not
     cause, reason, _ = _TRIGGERS[condition]
     kind = _kind(to, line, targets)
     billing = _billing(to, line, now, targets)
@@ -273,7 +273,7 @@ def _forward(
 
 
 def _no_answer_timer(line: Line, now: Situation, targets: _Targets, notes: _Notes) -> int | None:
-    """Seconds until no_answer: only a forward that may happen cuts the ringing short."""
+    """Seconds until no_answer. Only a forward that may happen ends the ringing early."""
     condition = Condition.NO_ANSWER
     no = _why_not(condition, line, now, targets)
     if no is not None:
@@ -300,7 +300,7 @@ def _why_not(condition: Condition, line: Line, now: Situation, targets: _Targets
         if refused is not None:
             return _No(refused, _told_refused(refused, to, line))
     if to.kind is Kind.VOICEMAIL and to.number == line.number:
-        # Its own voicemail is always right, also for the line itself when it calls in.
+        # Its own voicemail is always allowed, also when the line itself calls.
         return _over_limit(now)
     return (
         _wrong_target(to, line, targets)
@@ -339,7 +339,7 @@ def _wrong_target(to: Destination, line: Line, targets: _Targets) -> _No | None:
 def _wrong_call(to: Destination, line: Line, now: Situation) -> _No | None:
     if to.number == now.caller:
         return _No("caller_is_target", f"skipped, the caller {now.caller} is its target")
-    # A voicemail is not its line: nothing rings there, and nothing can come back.
+    # A voicemail is not its line: no phone rings there, and no call can come back.
     if to.kind is Kind.VOICEMAIL:
         return None
     if to.number in now.visited or to.number in now.forwarded:
@@ -361,7 +361,7 @@ def _over_limit(now: Situation) -> _No | None:
 
 
 def _over_cap(to: Destination, line: Line, now: Situation, targets: _Targets) -> _No | None:
-    """What the fleet may use out of plan and abroad a month is used up (forwarding-rules.md 4)."""
+    """Whether the fleet's monthly cap out of plan and abroad is used up (forwarding-rules.md 4)."""
     if now.cap_left_s is None or now.cap_left_s > 0:
         return None
     if _billing(to, line, now, targets) not in CAPPED:
@@ -370,7 +370,7 @@ def _over_cap(to: Destination, line: Line, now: Situation, targets: _Targets) ->
 
 
 def _kind(to: Destination, line: Line, targets: _Targets) -> str:
-    """What the target is. Another fleet's line is an outside number."""
+    """The kind of the target. Another fleet's line is an outside number."""
     if to.kind is not Kind.NUMBER:
         return to.kind.value
     target = targets.get(to.number)

@@ -1,4 +1,4 @@
-"""What a field of a document has to be, in words for people: out of the struct that reads it."""
+"""What a field of a document must be, in words, derived from the struct that decodes it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _UNITS = {"_s": " seconds", "_seconds": " seconds", "_hours": " hours"}
 
 @lru_cache(256)
 def expected(kind: type[msgspec.Struct], path: str) -> str:
-    """What the field at `path` of a document that is read as `kind` has to be; "" = the document.
-    Such as "expected 5 to 60 seconds"."""
+    """What the field at `path` of a document of type `kind` must be, such as "expected 5 to 60
+    seconds"; path "" = the document."""
     about: inspect.Type = inspect.type_info(kind)
     for name in path.split(".") if path else ():
         about = _inner(about, name)
@@ -22,7 +22,7 @@ def expected(kind: type[msgspec.Struct], path: str) -> str:
 
 
 def bare(about: inspect.Type) -> inspect.Type:
-    """A type that may be null, without that."""
+    """The type without None."""
     if isinstance(about, inspect.UnionType):
         return next(part for part in about.types if not isinstance(part, inspect.NoneType))
     return about

@@ -1,4 +1,4 @@
-"""A fleet: one customer's lines, what they may spend together, and the decoder of its document.
+"""A fleet: the settings that one customer's lines share, and the decoder of its document.
 
 `fleet:<name>` is JSON: `{"name": "acme", "cap_seconds": 36000, "suspended": false}`. A fleet
 without a document has no cap, is not suspended, and forwards wherever the engine does.
@@ -24,10 +24,10 @@ class Fleet:
     Attributes:
         cap_seconds: seconds out of plan and abroad (`rules.model.CAPPED`) that all its lines
             together may use in a month; None = any.
-        suspended: all its lines are.
-        forward_countries: ISO 3166 codes of the countries in which its lines' targets may be,
-            "001" for numbers of none; None = all that `numbering.forward_countries` has. It only
-            narrows: what that list does not have stays refused.
+        suspended: all its lines are suspended.
+        forward_countries: ISO 3166 codes of the countries of allowed targets, "001" for numbers of
+            no country; None = all in `numbering.forward_countries`. Countries missing in that list
+            stay refused.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Fleet:
 
 
 class FleetDocument(msgspec.Struct):
-    """What is read of a fleet's document."""
+    """The fields of a fleet's document that are read."""
 
     name: str
     label: str | None = None
@@ -51,8 +51,8 @@ _decoder = msgspec.json.Decoder(FleetDocument)
 
 
 def is_name(text: str) -> bool:
-    """Whether a fleet of this name can have a document, and usage of its own. Braces would decide
-    on which node of a Redis Cluster a key lives."""
+    """Whether a fleet of this name can have a document, and usage of its own. Braces are not
+    allowed, because they determine the node of a key in a Redis Cluster."""
     return bool(text) and len(text) <= _LONGEST_NAME and text.isprintable() and _is_plain(text)
 
 
@@ -61,7 +61,7 @@ def _is_plain(text: str) -> bool:
 
 
 def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
-    """Read a fleet document. Fields that are not known are ignored.
+    """Decode a fleet document. Unknown fields are ignored.
 
     Args:
         raw: the JSON text, at most 64 KiB.
@@ -92,8 +92,8 @@ def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
 
 
 def countries_of(raw: bytes | str | None, name: str) -> frozenset[str] | None:
-    """`forward_countries` of a stored fleet, for a check before a write; None when it has none,
-    and when its document is missing or cannot be read. The engine checks again at each call."""
+    """`forward_countries` of a stored fleet, for a check before a write; None if it has none, or if
+    its document is missing or invalid. The engine checks again at each call."""
     try:
         return load_fleet(raw, name).forward_countries if raw else None
     except DocumentError:
@@ -101,5 +101,6 @@ def countries_of(raw: bytes | str | None, name: str) -> frozenset[str] | None:
 
 
 def check_fleet(document: Mapping[str, Any], name: str | None = None) -> Fleet:
-    """Check a document before it is written; the fleet that it describes. Raises DocumentError."""
+    """Check a document before it is written and return the fleet that it describes. Raises
+    DocumentError."""
     return load_fleet(encode_document(document), name)

@@ -1,7 +1,7 @@
-"""A line and what its customer asked for: frozen data, and the one decoder of its document.
+"""A line and its forwards: frozen data, and the only decoder of its document.
 
-README, "The rules", has the document. Whoever reads it goes through `load_line`, which
-checks what the document alone can tell; `rules.validate` adds what needs the other lines.
+README, "The rules", has the document. All readers use `load_line`, which checks the document by
+itself. `rules.validate` adds the checks that need other lines.
 """
 
 import re
@@ -65,7 +65,7 @@ CAPPED = (
 """The classes whose seconds count against a fleet's cap."""
 
 FLEET_COUNTRIES = "fleet_countries"
-"""Why a target is refused whose country the fleet's own list does not have; besides
+"""The reason for a target whose country is not in the fleet's own list, in addition to
 `rules.numbers.REFUSALS`."""
 
 
@@ -76,7 +76,7 @@ class Destination:
     Attributes:
         number: E.164 with +; the bare digits when the number is a short one (and refused).
         mobile: recognised when the rule is loaded, never on the call path.
-        refused: why this number can be no target, of `rules.numbers.REFUSALS`.
+        refused: why this number may not be a target, one of `rules.numbers.REFUSALS`.
         country: ISO 3166 code of its country, as in `rules.numbers.Recognised`.
         tariff: the class of a call there, whatever the line's plan; None: the plan decides.
     """
@@ -85,20 +85,20 @@ class Destination:
     number: str
     mobile: bool = False
     refused: str | None = None
-    # What follows from the number makes no other destination.
+    # These follow from the number, so they are not compared.
     country: str = field(default="", compare=False)
     tariff: Billing | None = field(default=None, compare=False)
 
     @property
     def never(self) -> bool:
-        """No line, of the fleet or not, can have this number and be a target."""
+        """The number may not be a target even if it is a line."""
         return self.refused is not None and self.refused not in OUTSIDE_ONLY
 
     def why_refused(self, inside: bool, countries: frozenset[str] | None) -> str | None:
-        """Why it can be no target: `refused`, or FLEET_COUNTRIES; None if it can.
+        """Why it may not be a target: `refused`, or FLEET_COUNTRIES; None if it may.
 
         Args:
-            inside: the number is a line of the fleet: the call does not leave the engine.
+            inside: the number is a line of the fleet, so the call stays inside the engine.
             countries: the fleet's own list; None = it has none.
         """
         if self.never:
@@ -129,14 +129,14 @@ class Offer:
 
     @property
     def plan_s(self) -> int | None:
-        """The plan to mobiles in whole seconds a month; None when there is none to use up."""
+        """The plan to mobiles in whole seconds per month; None without such a plan."""
         return int(self.mobile_hours * 3600) if self.mobile == "hours" else None
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the registrar checks a REGISTER of this line against: H(user:realm:password), by MD5
-    and, if there is one, by SHA-256 (RFC 7616)."""
+    """The hashes with which the registrar checks a REGISTER of this line: H(user:realm:password),
+    by MD5 and optionally by SHA-256 (RFC 7616)."""
 
     user: str
     ha1: str = field(repr=False)
@@ -166,11 +166,11 @@ class Line:
     def refused_targets(
         self, inside: Container[str] = (), countries: frozenset[str] | None = None
     ) -> tuple[tuple[Condition, Destination, str], ...]:
-        """The forwards that are on and count as off because of their number, and why.
+        """The forwards that are on but count as off because of their number, with the reason.
 
         Args:
-            inside: the numbers that are lines of the fleet. Without them a line of the fleet counts
-                too whose number is not valid.
+            inside: the numbers that are lines of the fleet. Without them a line of the fleet with
+                an invalid number is included too.
             countries: the fleet's own list; None = it has none.
         """
         return tuple(
@@ -182,17 +182,17 @@ class Line:
         )
 
     def target_numbers(self) -> tuple[str, ...]:
-        """The other numbers that forwards which are on name, each once, by precedence."""
+        """The other numbers that are targets of forwards that are on, each once, by precedence."""
         named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.never)
         return tuple(dict.fromkeys(n for n in named if n != self.number))
 
 
 class DocumentError(ValueError):
-    """A document that is refused.
+    """A document is refused.
 
     Attributes:
         field: the path of the field, such as "forwards.no_answer.after_s"; "document" for all.
-        value: what the document has there; None when it has nothing.
+        value: the value in the document; None if it is missing.
         problem: what is wrong with it.
     """
 
@@ -237,7 +237,7 @@ class _Credentials(msgspec.Struct):
 
 
 class LineDocument(msgspec.Struct):
-    """What is read of a line document."""
+    """The fields of a line document that are read."""
 
     number: str
     fleet: _Text
@@ -253,11 +253,9 @@ _decoder = msgspec.json.Decoder(LineDocument)
 
 
 def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Line:
-    """Read a line document, with every number in it brought to E.164.
-
-    Fields that are not known are ignored. A target that is refused (premium, short, not valid,
-    in a country that is not allowed) does not make the document wrong: its forward counts as off
-    at call time.
+    """Decode a line document and convert every number in it to E.164. Unknown fields are ignored. A
+    target that is refused (premium, short, not valid, in a country that is not allowed) does not
+    make the document invalid: its forward counts as off at call time.
 
     Args:
         raw: the JSON text, at most 64 KiB.
@@ -301,7 +299,7 @@ def _forwards(given: _Forwards, own: str, numbering: Numbering) -> dict[Conditio
 
 def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destination:
     if to.number is None:
-        # "voicemail" alone is the line's own; a fax or a number has to be said.
+        # "voicemail" alone is the line's own; a fax or a number must be given.
         if to.kind is not Kind.VOICEMAIL:
             raise DocumentError(path, None, f"is needed for kind {to.kind}")
         return Destination(to.kind, own)
@@ -317,7 +315,7 @@ def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destinat
 
 def tariff_of(target: Recognised, country: str) -> Billing | None:
     """The class of a call from a line of a country to a number that no plan includes: satellites,
-    global networks and personal numbers, and whatever is abroad; None: the line's plan decides."""
+    global networks, personal numbers and numbers abroad. None if the line's plan decides."""
     if target.tariff:
         return Billing(target.tariff)
     if target.country and target.country != country:
@@ -334,12 +332,12 @@ def _read(path: str, text: str, numbering: Numbering) -> str:
 
 @lru_cache(256)
 def _offer(fax: bool, mobile: Literal["none", "unlimited", "hours"], hours: float) -> Offer:
-    # Lines share a handful of offers: one object each, not one a line.
+    # Lines share a few offers: one object per offer, not per line.
     return Offer(fax, mobile, hours)
 
 
 def decode_document(decoder: msgspec.json.Decoder[_T], raw: bytes | str) -> _T:
-    """Read a JSON document of at most 64 KiB. Raises DocumentError, naming the field."""
+    """Decode a JSON document of at most 64 KiB. Raises DocumentError, naming the field."""
     if len(raw) > _LARGEST_DOCUMENT:
         raise DocumentError("document", f"{len(raw)} bytes", f"is over {_LARGEST_DOCUMENT} bytes")
     try:
@@ -352,10 +350,10 @@ def decode_document(decoder: msgspec.json.Decoder[_T], raw: bytes | str) -> _T:
 
 
 def encode_document(document: object) -> bytes:
-    """The document as JSON again, so that there is one decoder and one wording of its errors.
+    """Encode the document as JSON, so that there is one decoder and one wording of errors.
 
     Raises:
-        DocumentError: it is no JSON object, or cannot be one.
+        DocumentError: it is not a JSON object, or cannot be encoded as one.
     """
     if not isinstance(document, Mapping):
         raise DocumentError("document", document, "is no JSON object")
@@ -366,7 +364,7 @@ def encode_document(document: object) -> bytes:
 
 
 def _named(message: str, raw: bytes | str, kind: type[msgspec.Struct]) -> DocumentError:
-    """Our error out of msgspec's message, which ends in " - at `$.forwards.busy`"."""
+    """Our error from msgspec's message, which ends in " - at `$.forwards.busy`"."""
     place = _PLACE.match(message)
     problem, path = (place["problem"], place["path"] or "") if place else (message, "")
     missing = _MISSING.match(problem)

@@ -1,11 +1,11 @@
-"""E.164 in and out: normalising numbers, telling mobiles, refusing what may never be a target.
+"""E.164: normalise numbers, recognise mobiles, refuse numbers that may never be targets.
 
-The `phonenumbers` library is asked when a rule is written or loaded (forwarding-rules.md 4). The
-call path only uses `Numbering.quick`, which is a bounded cache in front of it.
+The `phonenumbers` library is used when a rule is written or loaded (forwarding-rules.md 4). The
+call path only uses `Numbering.quick`, a bounded cache in front of it.
 
-A network that routes digit by digit stops at the first number that is whole, so a premium number
-with digits too many is a premium number. Therefore a target is refused when any prefix of it is
-premium or shared cost in any plan of its country code, and when it is not valid as a whole.
+A network that routes digit by digit stops at the first complete number, so a premium number with
+extra digits is a premium number. Therefore a target is refused if any prefix of it is premium or
+shared cost in any plan of its country code, or if the whole number is not valid.
 """
 
 import re
@@ -28,8 +28,8 @@ from rules.plan import NO_COUNTRY, begins, known_french_mobile, plan_of, tariff_
 _SCHEME = re.compile(r"(?i)(tel|sips?):")
 _SEPARATORS = re.compile("[ \u00a0\u2009\u202f.()/-]")
 _DIGITS = re.compile(r"\+?[0-9]{1,20}")
-# The French numbering plan: 06 and 07 are mobiles, whatever ranges the library knows today, and
-# with digits too many as well: a network that reads digit by digit never sees those.
+# The French numbering plan: 06 and 07 are mobiles, whatever ranges the library has today, and also
+# with extra digits, which a network that reads digit by digit never reads.
 _FRENCH_MOBILE = re.compile(r"\+33[67]")
 
 _EXTENSION = re.compile(r"(?i);(?:ext|isub)=")
@@ -42,10 +42,10 @@ _LONGEST_E164 = 15  # digits (ITU-T E.164 6.2.1)
 _CACHED_NUMBERS = 65_536
 
 REFUSALS = ("premium", "shared_cost", "emergency", "short", "invalid", "country")
-"""Why a number can be no target: its kind, that the library does not call it valid (`invalid`), or
-that its country is not one of `numbering.forward_countries` (`country`)."""
+"""Why a number may not be a target: its kind, or it is not valid for the library (`invalid`), or
+its country is not in `numbering.forward_countries` (`country`)."""
 OUTSIDE_ONLY = frozenset({"invalid", "country"})
-"""Those that do not concern a line of the fleet: a call to it never leaves the engine."""
+"""Those that do not apply to a line of the fleet, because a call to it stays inside the engine."""
 
 _PROBLEMS = {
     ValidationResult.INVALID_COUNTRY_CODE: "has no known country code",
@@ -57,10 +57,10 @@ _PROBLEMS = {
 
 
 class NumberError(ValueError):
-    """A text that is no telephone number.
+    """A text is not a telephone number.
 
     Attributes:
-        value: the text as it was given.
+        value: the given text.
         problem: what is wrong with it, as a clause that follows the name of a field.
     """
 
@@ -71,12 +71,12 @@ class NumberError(ValueError):
 
 
 class Recognised(NamedTuple):
-    """What is known about a target once it has been read.
+    """What is known about a target.
 
     Attributes:
         number: E.164 with +, or the bare digits of a short number.
         mobile: calls to it are calls to a mobile (forwarding-rules.md 4).
-        refused: why it can be no target, one of REFUSALS; None if it can.
+        refused: why it may not be a target, one of REFUSALS; None if it may.
         country: ISO 3166 code of its country, NO_COUNTRY when it has none; "" for a short number.
         tariff: "satellite", "international_network" or "personal", whatever its country; else "".
     """
@@ -93,10 +93,10 @@ class Numbering:
 
     Args:
         country: ISO 3166 code such as "FR"; national numbers are read in its plan.
-        also_valid: prefixes in E.164 with +, such as "+33700": numbers that begin so are valid
-            though the library does not know their range yet. They do not open a premium range.
-        forward_countries: the countries in which targets may be, NO_COUNTRY for those that are in
-            none; None = all.
+        also_valid: prefixes in E.164 with +, such as "+33700": numbers with such a prefix are valid
+            although the library does not have their range yet. They do not admit a premium range.
+        forward_countries: the countries of allowed targets, NO_COUNTRY for numbers of none; None =
+            all.
 
     Raises:
         ValueError: the country is not known.
@@ -127,7 +127,7 @@ class Numbering:
         sips: URIs (the user part counts, parameters are dropped).
 
         Raises:
-            NumberError: the text is no number, or a short or emergency number, which has no
+            NumberError: the text is not a number, or is a short or emergency number, which has no
                 E.164 form.
         """
         number, code = self._read(text)
@@ -138,8 +138,8 @@ class Numbering:
     def recognise(self, text: str) -> Recognised:
         """Everything a rule needs to know about a target.
 
-        Short and emergency numbers are recognised, and marked as refused, so that one such
-        target does not make a whole line document unreadable.
+        Short and emergency numbers are recognised and marked as refused, so that one such target
+        does not make the whole line document invalid.
 
         Raises:
             NumberError: the text is no number at all.
@@ -158,7 +158,7 @@ class Numbering:
     def country_of(self, e164: str) -> str:
         """The ISO 3166 code of a line's own number; that of this plan when it has none."""
         if self._is_alone and self._own is not None and self._own.fullmatch(e164):
-            return self.country  # nearly every line's: asking the library takes 20 us
+            return self.country  # nearly every line; the library takes 20 us
         found = self._classify(e164).country
         return self.country if found == NO_COUNTRY else found
 
@@ -167,7 +167,7 @@ class Numbering:
         return self.recognise(e164).mobile
 
     def example(self) -> str:
-        """E.164 of a number that nobody is meant to have, for people to try things with."""
+        """E.164 of an unassigned number, for trying things out."""
         region = self.country
         made = phonenumbers.example_number_for_type(region, PhoneNumberType.FIXED_LINE)
         made = made or phonenumbers.example_number(region)
@@ -175,17 +175,17 @@ class Numbering:
         return phonenumbers.format_number(made, PhoneNumberFormat.E164)
 
     def refusal(self, e164: str) -> str | None:
-        """Why this number can be no target, one of REFUSALS; None if it can."""
+        """Why this number may not be a target, one of REFUSALS; None if it may."""
         return self.recognise(e164).refused
 
     def begins_whole(self, text: str) -> bool:
-        """Whether a text begins like a whole number of this plan: by its trunk prefix. What is then
-        too short lacks digits; without the prefix it is a short number."""
+        """Whether a text begins like a complete number of this plan, by its trunk prefix. If it is
+        too short, it lacks digits; without the prefix it would be a short number."""
         trunk = phonenumbers.ndd_prefix_for_region(self.country, True)
         return trunk is not None and _SEPARATORS.sub("", text).startswith(trunk)
 
     def quick(self, user: str) -> str | None:
-        """E.164 of what a SIP peer sends as a user part; None when it is not a number.
+        """E.164 of a user part from a SIP peer; None if it is not a number.
 
         For the call path: a bounded cache, so that a peer can neither fill the memory nor make
         the library parse the same text twice.
@@ -221,7 +221,7 @@ class Numbering:
             raise NumberError(text, _PROBLEMS.get(verdict, "is no telephone number"))
         own = self._own if code == self._code else None
         if own is not None and not own.fullmatch(e164):
-            # The library takes a trunk prefix for a digit when one digit is missing behind it.
+            # The library takes a trunk prefix for a digit if one digit is missing after it.
             raise NumberError(text, _PROBLEMS[ValidationResult.TOO_SHORT])
         return e164, code
 
@@ -236,7 +236,7 @@ class Numbering:
 
     def _ask_library(self, e164: str) -> Recognised:
         if known_french_mobile().fullmatch(e164):
-            # Most targets: asking takes longer than all the rest.
+            # Most targets; asking the library would take longer than all the rest.
             return Recognised(e164, True, None, "FR")
         parsed = phonenumbers.parse(e164, None)
         national = phonenumbers.national_significant_number(parsed)
@@ -266,7 +266,7 @@ class Numbering:
             return "shared_cost"
         if kind != PhoneNumberType.UNKNOWN:
             return None
-        # A whole number may well begin like a short one: its trunk prefix tells them apart.
+        # A complete number may begin like a short one; its trunk prefix distinguishes them.
         if len(national) <= _LONGEST_SHORT_NUMBER and begins(plan.short, national):
             return self._short_kind(national, code)
         return None if self._is_admitted(e164) else "invalid"
@@ -279,7 +279,7 @@ class Numbering:
 
 
 def _digits(text: str) -> str:
-    """The digits of a number, with a leading + if it has one, out of a text or a URI."""
+    """The digits of a number in a text or a URI, with a leading + if it has one."""
     if len(text) > _LONGEST_TEXT:
         raise NumberError(text[:_LONGEST_TEXT], "is too long to be a number")
     bare = text
@@ -295,8 +295,8 @@ def _digits(text: str) -> str:
 def _plain_form(country: str, code: int) -> re.Pattern[str] | None:
     """A pattern for numbers of this country that are E.164 already and need no parsing.
 
-    None for countries whose national prefix is more than a fixed text: there only the library
-    can tell whether a prefix is still inside.
+    None for countries whose national prefix is more than a fixed text: there only the library can
+    determine whether a prefix is still inside.
     """
     metadata = PhoneMetadata.metadata_for_region(country)
     if metadata is None or metadata.general_desc is None:

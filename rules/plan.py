@@ -1,4 +1,4 @@
-"""What the `phonenumbers` library knows of a country code: its regions, and patterns of its plans.
+"""The data of the `phonenumbers` library on a country code: its regions, and patterns of its plans.
 
 Pure: the library's metadata are part of it.
 """
@@ -12,14 +12,14 @@ from phonenumbers import PhoneMetadata, PhoneNumberType
 
 NO_COUNTRY = "001"
 """The library's region of numbers that belong to no country: satellite and global networks."""
-# The library tells these codes' numbers to be mobiles or VoIP, which says nothing of their cost.
-# Tariffs put 882 and 883 (global networks, many of them by satellite) with the satellites.
+# The library classifies numbers of these codes as mobiles or VoIP, which does not determine their
+# cost. Tariffs put 882 and 883 (global networks, many of them by satellite) with the satellites.
 _SATELLITE = frozenset({870, 881, 882, 883})
 _PERSONAL = 878  # universal personal telecommunications
 
 
 class Plan(NamedTuple):
-    """What the library knows of a country code: the regions that share it, the main one first, and
+    """The library's data on a country code: the regions that share it, the main one first, and
     patterns of their premium, shared-cost and short numbers."""
 
     regions: tuple[str, ...]
@@ -50,8 +50,8 @@ def begins(patterns: tuple[re.Pattern[str], ...], national: str) -> bool:
 
 
 def tariff_of_code(code: int, kind: int) -> str:
-    """What a number of this country code and library type costs whatever its country, as
-    `rules.numbers.Recognised.tariff`; "" when that is by its country."""
+    """The tariff of a number of this country code and library type whatever its country, as in
+    `rules.numbers.Recognised.tariff`; "" if the country decides."""
     if code in _SATELLITE:
         return "satellite"
     if code == _PERSONAL or kind == PhoneNumberType.PERSONAL_NUMBER:

@@ -1,4 +1,5 @@
-"""What the ringing of a line ended in: the outcome table, every final code of it. Pure."""
+"""What a phone's final response means for the call: the outcome table, with every final code.
+Pure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ class Failure:
         code: the final SIP code; 408 for Timer B, 503 for a transport or DNS error.
         q850: the cause of a `Reason: Q.850` header; None without one.
         rang: an 18x other than 181 and 199 was seen.
-        transport: the peer was never heard: Timer B, transport error, DNS failure.
+        transport: the peer never responded: Timer B, transport error, DNS failure.
     """
 
     code: int
@@ -25,7 +26,7 @@ class Failure:
 
 
 _UNAVAILABLE = 480
-_TELLING = frozenset((415, 420, 484))  # challenges would be among them, but are never relayed
+_TELLING = frozenset((415, 420, 484))  # challenges would belong here, but are never relayed
 _PASS = 0
 
 # A gateway's Q.850 cause wins over the SIP code (forwarding-rules.md 1).
@@ -40,15 +41,16 @@ _Q850 = {
 
 
 class Row(NamedTuple):
-    """What some final codes of a phone mean for the call."""
+    """The meaning of some final codes of a phone for the call."""
 
     codes: frozenset[int]
     before: Condition | int
-    """Before an 18x: a condition; 0 for the phone's own code; another int for that code instead."""
+    """Before an 18x: a condition; 0 = the phone's own code is passed on; another int = that code
+    instead."""
     after: Condition | int
-    """After one."""
+    """After an 18x, likewise."""
     why: str
-    """Seen from the caller, who wants to reach somebody."""
+    """The reason, from the caller's point of view."""
 
 
 def _codes(*parts: int | Iterable[int]) -> frozenset[int]:
@@ -130,10 +132,10 @@ TABLE = (
         "did not ring it is unreachable, if it rang it did not answer.",
     ),
 )
-"""Every final code of a phone. That the person is not there, or the phone is not fit for any call,
-is the line's business and what its forwards are for; what is about this call or this caller is
-passed on. In 3GPP TS 24.604 the first are the conditions of CFB, CFNR and CFNRc, and a 3xx is a
-deflection, which there may also come before or after the ringing."""
+"""Every final code of a phone. If the person is absent, or the phone unfit for any call, the line's
+forwards apply. A code that concerns this call or this caller is passed on. In 3GPP TS 24.604 the
+former are the conditions of CFB, CFNR and CFNRc, and a 3xx is a deflection, before or during
+ringing."""
 
 _RESULTS = {
     (code, rang): row.after if rang else row.before
@@ -147,11 +149,11 @@ _NOT_FOR_CALLERS = _codes(401, 404, 405, 407, 408, 487, 491, range(500, 600))
 
 
 def verdict(failures: Sequence[Failure]) -> Condition | int:
-    """What the failures of all contacts of a line add up to.
+    """The combined result of the failures of all contacts of a line.
 
-    A 6xx speaks for the person and decides alone. Otherwise unreachable contacts do not count
-    unless all are; one phone that rang unanswered makes it no answer; the line is busy if all
-    that count are busy; else the best code goes to the caller: the lowest class, in it a code
+    A 6xx is the person's decision and decides alone. Otherwise unreachable contacts count only if
+    all are unreachable. One phone that rang unanswered makes it no answer. The line is busy if all
+    that count are busy. Otherwise the best code goes to the caller: the lowest class, in it a code
     that tells the caller what to change, else the first received (RFC 3261 16.7 item 6).
 
     Returns:
@@ -179,10 +181,10 @@ def stops_all(code: int) -> bool:
 def target_failure(failure: Failure) -> int:
     """The code for the caller when the target of a forward fails (forwarding-rules.md 2).
 
-    No second condition is tried. Its own code is passed, except that a target that cannot be
-    reached, does not answer, challenges or redirects gives 480. So does one that says what only
-    makes sense between it and the engine: 405, 487 and 491 would have the caller believe that
-    its own request was at fault, or that it had cancelled.
+    No second condition is tried. The target's code is passed on, except that a target that cannot
+    be reached, does not answer, challenges or redirects gives 480. So do codes that only concern
+    target and engine: 405, 487 and 491 would suggest to the caller that its own request was wrong,
+    or that it had cancelled.
     """
     if failure.transport or failure.code in _NOT_FOR_CALLERS or not 400 <= failure.code < 700:
         return _UNAVAILABLE
@@ -198,5 +200,5 @@ def _result(failure: Failure) -> Condition | int:
     result = _RESULTS.get((failure.code, failure.rang), _PASS)
     if result != _PASS:
         return result
-    # RFC 3261 16.7: a 503 speaks about the hop that sent it, so it is not passed on as such.
+    # RFC 3261 16.7: a 503 concerns the hop that sent it, so it is not passed on as such.
     return 500 if failure.code == 503 else failure.code

@@ -57,11 +57,11 @@ _ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class StarCode:
-    """A code that was understood.
+    """A valid code.
 
     Attributes:
-        text: as it was dialled.
-        number: what stands for a target, as dialled; None without one.
+        text: as dialled.
+        number: the target, as dialled; None without one.
         after_s: seconds of ringing before no_answer; None if not given.
     """
 
@@ -76,7 +76,7 @@ class StarCodeError(ValueError):
     """A code that cannot be carried out.
 
     Attributes:
-        code: the final SIP response: 484 something is missing, 404 there is no such thing.
+        code: the final SIP response: 484 something is missing, 404 no such code or target.
         why: a short word for the record.
         problem: the same for people.
     """
@@ -89,19 +89,18 @@ class StarCodeError(ValueError):
 
 
 def looks_like_code(user: str) -> bool:
-    """Whether a user part that is no number is meant as a code: `*` or `#` come first.
-
-    A `+` may stand in front (TS 24.238 4.2, with user=phone).
+    """Whether a user part is meant as a code: it begins with `*` or `#`, after an optional `+` (TS
+    24.238 4.2, with user=phone).
     """
     return user[:1] in ("*", "#") or user[:2] in ("+*", "+#")
 
 
 def read_code(user: str) -> StarCode:
-    """Read the user part of a Request-URI, escapes undone. The last `#` may be missing: many phones
-    take it for the end of dialling.
+    """Parse the unescaped user part of a Request-URI. The last `#` may be missing, because many
+    phones take it for the end of dialling.
 
     Raises:
-        StarCodeError: 404 no such code, 484 there is no target or not the whole of it.
+        StarCodeError: 404 no such code, 484 the target is missing or incomplete.
     """
     found = _CODE.fullmatch(user) if len(user) <= _LONGEST else None
     conditions = SERVICES.get(found[2]) if found is not None else None
@@ -122,9 +121,10 @@ def read_code(user: str) -> StarCode:
 
 
 def _after_s(conditions: tuple[Condition, ...], fields: list[str]) -> int | None:
-    """What follows the number: `*T`, or a basic service and `*T` (TS 22.030 annex B).
+    """Parse what follows the number: `*T`, or a basic service and `*T` (TS 22.030 annex B).
 
-    One field alone is seconds where there is a no-answer forward: lines have no other service.
+    A single field means seconds if the code has a no-answer forward, because lines have no other
+    service.
     """
     waits = Condition.NO_ANSWER in conditions
     if len(fields) == 1 and waits:
@@ -142,16 +142,15 @@ def _after_s(conditions: tuple[Condition, ...], fields: list[str]) -> int | None
 def apply(
     code: StarCode, document: Document, number: str, numbering: Numbering, mailbox: Collection[str]
 ) -> None:
-    """Change the forwards of a document as the code asks; what it does not touch stays.
-
-    Whether the result may be is for `rules.validate.check_write` to say.
+    """Change the forwards of a document as the code asks, and keep the rest.
+    `rules.validate.check_write` checks the result.
 
     Args:
         number: the line's own, E.164.
-        mailbox: short numbers that stand for the line's voicemail.
+        mailbox: short numbers that mean the line's voicemail.
 
     Raises:
-        StarCodeError: the target is no number, or there is none to activate.
+        StarCodeError: the target is not a number, or there is none to activate.
     """
     forwards = document.get("forwards")
     document["forwards"] = forwards = dict(forwards) if isinstance(forwards, dict) else {}
@@ -190,11 +189,11 @@ def apply(
 def target(
     dialled: str, number: str, numbering: Numbering, mailbox: Collection[str]
 ) -> dict[str, str]:
-    """The `to` of a document for what was dialled: the line's own number and the short numbers of
+    """The `to` of a document for a dialled target. The line's own number and the short numbers of
     its voicemail mean the voicemail, everything else a number.
 
     Raises:
-        StarCodeError: 484 it is too short, 404 it is no number.
+        StarCodeError: 484 it is too short, 404 it is not a number.
     """
     if dialled in mailbox:
         return {"kind": Kind.VOICEMAIL.value, "number": number}
@@ -209,7 +208,7 @@ def target(
 
 
 def is_on(code: StarCode, line: Line, numbering: Numbering, mailbox: Collection[str]) -> bool:
-    """What a status code asks: whether one of its forwards is on (towards its number, if given)."""
+    """The answer to a status code: whether one of its forwards is on (to its number, if given)."""
     for condition in code.conditions:
         forward = line.forwards.get(condition)
         if forward is None or not forward.on or forward.to is None:

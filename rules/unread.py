@@ -1,5 +1,5 @@
-"""Fields of a document that nothing reads. They are kept, for whoever else works with the document,
-and told of when it is written: one may be a known field with a slip of the pen."""
+"""Unknown fields of a document. They are kept for other programs, and reported when the document is
+written, because one may be a misspelt known field."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msgspec import inspect
 from rules.expected import bare
 
 OWN = ("x_", "x-")
-"""What the names of fields begin with that others keep in a document on purpose."""
+"""The prefix of fields that other programs keep in a document on purpose."""
 
 _ALIKE = 0.75  # of 1 (difflib): "max_cals" and "max_calls" are 0.94
 _MOST_PATHS = 1000  # a file of garbage may name as many as it has lines
@@ -23,7 +23,7 @@ _MOST_PATHS = 1000  # a file of garbage may name as many as it has lines
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """One field: its path, and the path of the known one that may be meant."""
+    """An unknown field: its path, and the path of the known field that may be meant."""
 
     path: str
     meant: str | None
@@ -34,14 +34,14 @@ class Unread:
 
 
 def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> list[Unread]:
-    """Those of a document that is read as `kind`; without those whose names begin as `OWN`."""
+    """The unknown fields of a document of type `kind`, without those that begin with `OWN`."""
     found: list[Unread] = []
     _look(document, "", _level(kind), kind, found)
     return found
 
 
 class UnreadFields:
-    """Those of many documents, each path once."""
+    """The unknown fields of many documents, each path once."""
 
     def __init__(self, kind: type[msgspec.Struct]) -> None:
         self._kind = kind
@@ -50,7 +50,7 @@ class UnreadFields:
         self._first: dict[str, str] = {}
 
     def note(self, where: str, document: Mapping[str, Any]) -> None:
-        """Look at one document; `where` is how it is named."""
+        """Examine one document, named `where`."""
         for one in unread_fields(document, self._kind):
             if one.path in self._found or len(self._found) < _MOST_PATHS:
                 self._found.setdefault(one.path, one)
@@ -61,7 +61,7 @@ class UnreadFields:
         return bool(self._found)
 
     def told(self) -> list[str]:
-        """Each in a line: where it was first, what, in how many more."""
+        """One line per field: where it was first, which, in how many more."""
         result = []
         for path, one in self._found.items():
             more = self._counts[path] - 1
@@ -92,7 +92,7 @@ def _look(
     kind: type[msgspec.Struct],
     found: list[Unread],
 ) -> None:
-    """An import of a million lines comes here a million times: it is quick where all is known."""
+    """An import calls this a million times, so it is fast for documents without unknown fields."""
     if not level.names.issuperset(part):
         found += [
             Unread(under + name, _meant(name, under, kind))
@@ -107,7 +107,7 @@ def _look(
 
 @lru_cache(1024)
 def _meant(name: str, under: str, kind: type[msgspec.Struct]) -> str | None:
-    """The known field beside it with a name alike, else one of that very name elsewhere."""
+    """The known field beside it with a similar name, else one with the same name elsewhere."""
     beside: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
     for path in _paths(_level(kind)):

@@ -1,7 +1,7 @@
-"""The check of a line document before it is written: as a whole, with the other lines at hand.
+"""Checks a whole line document before it is written, together with the other lines.
 
-The engine reads documents more mildly (`rules.model.load_line`) and repeats these checks at call
-time, because another line may have changed since (README, "The rules").
+The engine is more lenient when it reads documents (`rules.model.load_line`), and repeats these
+checks at call time, because another line may have changed since (README, "The rules").
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from rules.numbers import Numbering
 
 Others = Mapping[str, Line | None]
 
-# What is said of a number that can be no target (`Destination.why_refused`).
+# The message for a number that may not be a target (`Destination.why_refused`).
 _REFUSED = {
     "premium": "premium numbers cannot be targets",
     "shared_cost": "shared-cost numbers cannot be targets",
@@ -41,15 +41,14 @@ def check_write(
     number: str | None = None,
     countries: frozenset[str] | None = None,
 ) -> Line:
-    """Check a document before it is written; the line that it describes.
-
-    Forwards that are off are checked too: one tick must not turn on what could not be written.
+    """Check a document before it is written and return the line that it describes. Forwards that
+    are off are checked too, so that turning one on cannot make an invalid forward active.
 
     Args:
         document: the decoded JSON.
-        others: the line of each number that the document's forwards name (`numbers_named`); None
-            or absent when it is no line of ours.
-        number: the number of the key it is to be written to, in E.164; None: the document's own.
+        others: the line of each number that the document's forwards name (`numbers_named`); None or
+            absent if it is not one of our lines.
+        number: the number of the key to write, in E.164; None = the document's own.
         countries: `forward_countries` of the line's fleet; None = it has none.
 
     Raises:
@@ -66,7 +65,7 @@ def check_line(
     others: Others,
     countries: frozenset[str] | None = None,
 ) -> None:
-    """The same for a document that has been read: `line` is what it describes."""
+    """The same for a decoded document; `line` is what it describes."""
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         offer = document.get("offer")
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
@@ -77,7 +76,7 @@ def check_line(
 
 def lines_needed(line: Line, countries: frozenset[str] | None = None) -> tuple[str, ...]:
     """The other numbers whose lines decide whether a document may be written: mailboxes, faxes, and
-    numbers that may be called only as lines of the fleet. Other numbers may be anybody's."""
+    numbers that may be called only as lines of the fleet."""
     return tuple(
         to.number
         for forward in line.forwards.values()
@@ -89,10 +88,10 @@ def lines_needed(line: Line, countries: frozenset[str] | None = None) -> tuple[s
 
 
 def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[str, ...]:
-    """The other numbers that the forwards of a document name: whose lines `check_write` needs.
+    """The other numbers that the forwards of a document name. `check_write` needs their lines.
 
     Raises:
-        DocumentError: the document cannot be read.
+        DocumentError: the document is invalid.
     """
     line = load_line(encode_document(document), None, numbering)
     named = (f.to.number for f in line.forwards.values() if f.to and not f.to.never)
@@ -100,7 +99,7 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
 
 
 def canonical(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
-    """The document with its numbers in E.164, everything else as it was given."""
+    """The document with its numbers in E.164 and everything else unchanged."""
     result = {**document, "number": line.number}
     if line.forwards:
         forwards = dict(result["forwards"])
