@@ -1,1 +1,1 @@
-"""Redis: the one place that knows its keys, its shapes and how it fails."""
+"""Redis: its keys, its deployments and its failures. No other package handles them."""

@@ -1,5 +1,5 @@
-"""The log of changes: one Redis stream a fleet, written with the change itself; and one for all
-fleets, of the imports of many lines."""
+"""The log of changes: one Redis stream per fleet, written together with the change, and one stream
+for imports of many lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 from store.connection import Command
 from store.keys import audit_key
 
-KEPT = 100_000  # changes a fleet keeps, about
+KEPT = 100_000  # changes kept per fleet, about
 
 Json = dict[str, Any]
 Fields = dict[str, bytes]
@@ -39,13 +39,13 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
 def of_line(
     who: str, how: str, number: str, before: bytes | None, after: Mapping[str, Any] | None
 ) -> Entries:
-    """What the log gets for one document written or deleted: stream and fields, one for each fleet
-    that is concerned; none when nothing has changed. `before` as it is stored, None = there was
-    none; `after` None = it is deleted."""
+    """The log entries for one document written or deleted: stream and fields, one for each fleet
+    concerned; none if nothing has changed. `before` is the stored document, None = there was none;
+    `after` None = it is deleted."""
     was, now = _readable(before), without_secrets(after or {})
     kept, given = _stored(before).get("credentials"), (after or {}).get("credentials")
     if after is not None and kept != given:
-        # That they changed and for which user; nothing by which a password could be found.
+        # That they changed and for which user, but nothing from which a password could be derived.
         was |= {"credentials": {"user": kept.get("user")}} if isinstance(kept, dict) else {}
         if isinstance(given, dict):
             now |= {"credentials": {"user": given.get("user"), "password": "new"}}
@@ -70,8 +70,8 @@ def of_fleet(
 
 
 def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
-    """What the log gets of an import of many lines: the file's name, and how many lines of the
-    fleet, or of all, were added, updated and deleted."""
+    """The log entry of an import of many lines: the file's name, and how many lines of the fleet,
+    or of all fleets, were added, updated and deleted."""
     return entry(who, "cli", "", "import", {}, {"file": file, **told})
 
 
@@ -96,7 +96,7 @@ class Change:
 
 
 def read_entry(key: bytes, fields: Mapping[bytes, bytes]) -> Change | None:
-    """The change of a stream entry; None for one that was not written by us."""
+    """The change in a stream entry; None if another program wrote the entry."""
     try:
         text = {name: fields[name.encode()].decode() for name in ("who", "how", "line", "what")}
         before, after = orjson.loads(fields[b"from"]), orjson.loads(fields[b"to"])
@@ -116,7 +116,7 @@ def _is_document(value: object) -> bool:
 
 
 def _readable(stored: bytes | None) -> Json:
-    """A stored document as it may be logged; nothing of one that is no document."""
+    """A stored document as it may be logged; empty if it is not a document."""
     return without_secrets(_stored(stored))
 
 

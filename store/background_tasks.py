@@ -1,4 +1,4 @@
-"""Background tasks: how they give way to calls, what they meet that nobody foresaw, their end."""
+"""Background tasks: how they yield to calls, report unexpected errors and end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _AGAIN_S = 0.2
 
 
 async def giving_way(items: Iterable[T], at_once: int = 20) -> AsyncIterator[T]:
-    """The items in turn. Before every `at_once` of them, a few milliseconds of work at most,
-    everybody else has a turn of the loop."""
+    """Iterate over the items, and let the loop run other tasks before every `at_once` of them.
+    Those should be at most a few milliseconds of work."""
     for place, item in enumerate(items):
         if place % at_once == 0:
             await asyncio.sleep(0)
@@ -20,7 +20,7 @@ async def giving_way(items: Iterable[T], at_once: int = 20) -> AsyncIterator[T]:
 
 
 def report(message: str, error: Exception) -> None:
-    """An error of ours in a task that goes on: told as asyncio tells those that nobody caught."""
+    """Report an internal error in a task that continues, as asyncio reports uncaught exceptions."""
     context = {"message": message, "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)
 
@@ -28,9 +28,8 @@ def report(message: str, error: Exception) -> None:
 async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
     """Cancel tasks and wait until each has ended.
 
-    One cancellation is not enough for a task that never returns by itself: up to Python 3.11
-    `asyncio.wait_for`, through which redis-py sends, loses one that comes as what it waits for is
-    done (python/cpython#86296).
+    One cancellation may not be enough: up to Python 3.11 `asyncio.wait_for`, which redis-py uses to
+    send, loses a cancellation that arrives just as its awaitable completes (python/cpython#86296).
     """
     left = {task for task in tasks if task is not None and not task.done()}
     while left:

@@ -1,9 +1,10 @@
-"""What the process remembers of Redis, and whether it may still be believed. Pure but for clocks.
+"""The cache of what was read from Redis, and whether each entry is still current. Pure except for
+clocks.
 
 An entry is current while the stream of invalidations that it was read under has not been
-interrupted, and its key has not been named in it. That stretch is a `Span`, shared by all entries
-read in it: whether it goes on is the whole test, so losing the stream makes every entry stale at
-once without touching any. Stale entries stay, as the last good copies.
+interrupted, and its key has not been named in it. That period is a `Span`, shared by all entries
+read in it. An entry is current if its span has not ended, so losing the stream makes every entry
+stale at once without touching any. Stale entries stay as the last good copies.
 """
 
 import math
@@ -20,13 +21,13 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known about a number.
+    """The cached data of a number.
 
     Attributes:
-        line: its line; None when it is no line of ours, or never had a good document.
+        line: its line; None if it is not one of our lines, or never had a good document.
         contacts: its registrations, preferred first; some may have expired since.
         plan_used_s: seconds of the month's hours to mobiles that are used; 0 without such a plan.
-        refused: why the document now in Redis is refused. `line` is then the last good one.
+        refused: why the present document in Redis is refused. `line` is then the last good one.
         targets: the other numbers that the line's forwards name.
         first_expiry: unix seconds when the first of the contacts expires.
     """
@@ -42,7 +43,7 @@ class Entry:
     def of(
         cls, line: Line | None, contacts: tuple[Contact, ...], refused: DocumentError | None
     ) -> "Entry":
-        """An entry with what follows from its parts filled in."""
+        """An entry with the derived fields filled in."""
         return cls(
             line,
             contacts,
@@ -64,14 +65,12 @@ class Entry:
 
 
 class Span:
-    """A stretch of time in which no invalidation can have been missed.
-
-    What was read from several servers is covered by a joint span, which ends with the first of
-    theirs.
+    """A period in which no invalidation can have been missed. A joint span covers what was read
+    from several servers, and ends with the first of theirs.
 
     Attributes:
-        lost_at: monotonic seconds until which its entries are known to be current; None while
-            the stretch goes on.
+        lost_at: monotonic seconds until which its entries are known to be current; None while the
+            span lasts.
     """
 
     __slots__ = ("_joint", "lost_at")
@@ -81,7 +80,7 @@ class Span:
         self._joint: dict[Span, Span] | None = None
 
     def end(self, lost_at: float) -> None:
-        """The stretch is over, and every joint one that it is part of."""
+        """End this span, and every joint span that it is part of."""
         if self.lost_at is not None:
             return
         self.lost_at = lost_at
@@ -90,7 +89,7 @@ class Span:
             span.end(lost_at)
 
     def with_other(self, other: "Span") -> "Span":
-        """The span of what is covered only while both go on: the same object each time."""
+        """The joint span that lasts while both do: the same object each time."""
         if other is self:
             return self
         for span in (self, other):
@@ -109,11 +108,11 @@ class Span:
 
 @dataclass(slots=True)
 class Slot:
-    """An entry with what the cache must know about it.
+    """An entry with data for the cache.
 
     Attributes:
         digest: of the document the entry was read from, so that it is not parsed twice.
-        until: unix seconds after which the entry says nothing about the plan (the month's end).
+        until: unix seconds until which the used plan is valid (the month's end).
     """
 
     entry: Entry
@@ -130,8 +129,8 @@ class Slot:
 class Cache:
     """Bounded, least recently used first out.
 
-    Lines and unknown numbers have shelves of their own, so that a scan of numbers that do not
-    exist pushes no line out.
+    Lines and unknown numbers are stored separately, so that a scan of numbers that do not exist
+    evicts no line.
     """
 
     def __init__(
@@ -166,7 +165,7 @@ class Cache:
         return slot
 
     def is_current(self, slot: Slot) -> bool:
-        """Whether Redis is sure to say the same at this moment."""
+        """Whether Redis certainly holds the same at this moment."""
         return slot.span.lost_at is None and (slot.until is None or self._unix() < slot.until)
 
     def last_good(self, slot: Slot) -> Entry | None:
@@ -175,12 +174,12 @@ class Cache:
         if lost_at is not None and self._now() - lost_at > self._stale_max_s:
             return None
         if slot.until is not None and self._unix() >= slot.until:
-            # Last month's use is no longer taken off; this month's is not known yet.
+            # Last month's use no longer counts; this month's is not known yet.
             return replace(slot.entry, plan_used_s=0.0)
         return slot.entry
 
     def keep(self, number: str, slot: Slot) -> None:
-        """Remember a slot, and let go of the least recently used one that is too many."""
+        """Store a slot, and evict the least recently used one if there are too many."""
         if slot.entry.line is None:
             self._lines.pop(number, None)
             shelf, most = self._unknown, self._most_unknown
@@ -193,10 +192,10 @@ class Cache:
             shelf.popitem(last=False)
 
     def invalidate(self, number: str, usage_only: bool = False) -> None:
-        """The keys of this number have just changed.
+        """Handle a change of this number's keys.
 
         Args:
-            usage_only: only its use of the month's plan has; it matters to lines that have one.
+            usage_only: only the used plan has changed, which matters only to lines with a plan.
         """
         slot = self._lines.get(number) or self._unknown.get(number)
         if slot is None or (usage_only and slot.until is None):

@@ -1,4 +1,4 @@
-"""What `renvoi check` says of Redis: its shape, whether it can serve, what may go wrong with it."""
+"""The Redis line of `renvoi check`: its deployment, whether it is usable, and possible problems."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ OLDEST = (6, 2)
 
 
 class Unfit(Exception):
-    """This Redis cannot serve; one line that says why."""
+    """This Redis is not usable; the message is one line with the reason."""
 
 
 def describe(client: redis.Redis, url: str) -> str:
-    """One line about the Redis behind `url`. Raises Unfit, RedisError."""
+    """Describe the Redis at `url` in one line. Raises Unfit, RedisError."""
     place = read_url(url)
     each: Any = client
     if place.shape == "cluster":
@@ -61,7 +61,8 @@ def _cluster(client: Any) -> str:
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Such as "Redis 7.0.15" or "Valkey 9.1.2"; Valkey also says which Redis it stands for."""
+    """Such as "Redis 7.0.15" or "Valkey 9.1.2"; Valkey also reports the Redis version that it is
+    compatible with."""
     version = str(info["redis_version"])
     major, minor, *_ = (int(part) for part in version.split("."))
     if (major, minor) < OLDEST:
@@ -72,7 +73,7 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def _remarks(info: dict[str, Any]) -> str:
-    """What may go wrong, for those whose rights let them see it."""
+    """Possible problems, as far as the user's rights allow reading them."""
     told = ""
     most, policy = info.get("maxmemory", 0), info.get("maxmemory_policy", "noeviction")
     if most and info.get("used_memory", 0) >= most and policy == "noeviction":

@@ -1,8 +1,8 @@
 """A Redis client from `redis.url`, for every form of URL that the configuration takes.
 
-Clients retry once, at once, what was sent over a connection that had been dropped while it was
-idle, and wait for nothing longer than the socket limits they are given. Whatever is written
-through them must therefore be harmless when it is written twice.
+A command over a connection that was dropped while idle is retried once, at once. No command waits
+longer than the given socket limits. So every write through these clients must be harmless when
+repeated.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from redis.retry import Retry
 from store.url import read_url
 
 Client = redis.asyncio.Redis
-"""What `connect` gives. For a cluster it is no Redis by its class (it is a RedisCluster) and is one
-by its methods, for commands and scripts about one key."""
+"""The result of `connect`. For a cluster it is a RedisCluster, which has the same methods for
+commands and scripts about one key."""
 
 _SENTINEL_S = 0.5
-"""How long one sentinel may take to say who the master is; then the next is asked."""
+"""Seconds that one sentinel may take to name the master; then the next is asked."""
 _ASKING = {"socket_timeout": _SENTINEL_S, "socket_connect_timeout": _SENTINEL_S}
 _CLUSTER_S = 0.9
-"""How long a node of a cluster may be silent before the others are asked who has its keys. Under
-the time that a writer gives Redis, else it would never ask."""
+"""Seconds that a cluster node may be silent before the others are asked for the owner of its keys.
+Must be shorter than a writer's timeout, or they would never be asked."""
 _CLUSTER_RETRIES = 2
 _LOST = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, SlotNotCoveredError)
 
@@ -49,7 +49,7 @@ class _SentinelClient(redis.asyncio.Redis):
 
 
 def connect(url: str, **options: Any) -> Client:
-    """An asyncio client; `options` go to redis-py. Opens no connection yet.
+    """Make an asyncio client; `options` go to redis-py. Opens no connection yet.
 
     `embedded` has no URL of its own: give that of `EmbeddedRedis`. Raises ValueError.
     """
@@ -95,11 +95,10 @@ def connect_blocking(url: str, **options: Any) -> redis.Redis:
 
 
 async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[Any]:
-    """Send commands, each about one key, in as few round trips as the shape of Redis allows.
+    """Send commands, each about one key, in as few round trips as the deployment allows.
 
-    Returns their replies in order; what was refused, or could not be delivered because its node of
-    a cluster is away, has its exception as its reply. Raises REDIS_ERRORS when all of Redis
-    is away.
+    Returns their replies in order. The reply of a refused command, or of one whose cluster node is
+    away, is an exception. Raises REDIS_ERRORS if all of Redis is away.
     """
     pipe: Any = client.pipeline(transaction=False)
     for command in commands:
@@ -108,14 +107,14 @@ async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[An
     cluster: Any = client
     lost = any(isinstance(reply, _LOST) for reply in replies)
     if lost and isinstance(cluster, redis.asyncio.cluster.RedisCluster):
-        # A pipeline does not look around by itself for who has the keys now.
+        # A pipeline does not look for the present owner of the keys by itself.
         await cluster.nodes_manager.initialize()
     return replies
 
 
 def _once() -> AsyncRetry:
-    """One more attempt at once when a connection is lost; none when Redis is silent. The client
-    repeats at the address it had: after a fail-over only the next command finds the new master."""
+    """Retry once, at once, if a connection is lost; not if Redis is silent. The client retries at
+    the old address: after a fail-over only the next command finds the new master."""
     return AsyncRetry(NoBackoff(), 1, (redis.ConnectionError,))
 
 

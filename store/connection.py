@@ -1,8 +1,8 @@
-"""One connection to Redis of our own, beside the client's pool.
+"""A dedicated connection to Redis, beside the client's pool.
 
-The stream of invalidations needs one that nobody else uses, and the reader keeps one so that a
-look-up costs one write and one read. Both are made the way the client makes its own, so that TLS,
-unix sockets, passwords, Sentinel and Cluster work alike.
+The stream of invalidations needs its own connection, and the reader has one so that a look-up costs
+one write and one read. Both are made like the client's own, so that TLS, unix sockets, passwords,
+Sentinel and Cluster work the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +21,8 @@ Dial = Callable[[], Any]
 """Makes a connection of redis-py's that is not open yet."""
 
 _CONNECT_S = 0.5
-"""How long a server may take to accept a connection. Short, because an attempt that began just
-before the network came back must not keep the next one waiting."""
+"""Seconds that a server may take to accept a connection. Short, because an attempt that began just
+before the network came back must not delay the next one."""
 _POOL_ONLY = ("maint_", "oss_", "orig_", "himport_")
 _NODE_ONLY = ("max_connections", "connection_class", "response_callbacks", "event_dispatcher")
 
@@ -57,7 +57,8 @@ def _dial(connection_class: Any, given: Mapping[str, Any]) -> Dial:
 
 
 class Connection:
-    """A connection that never retries and never waits by itself: callers bound their waiting."""
+    """A connection that never retries and has no timeouts of its own: callers limit their
+    waiting."""
 
     def __init__(self, dial: Dial) -> None:
         self._raw: Any = dial()
@@ -70,16 +71,16 @@ class Connection:
         """Connect and log in. Does nothing when connected.
 
         Raises:
-            RedisError, OSError: it cannot.
+            RedisError, OSError: it cannot connect.
         """
         await self._raw.connect()
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one write and return their replies, as bytes, in order.
 
-        A command that Redis refuses has its `ResponseError` as its reply. When this is
-        interrupted, by an error or by cancelling, the connection is closed: replies still on
-        their way must not answer the next question.
+        A command that Redis refuses has its `ResponseError` as its reply. If an error or a
+        cancellation interrupts this, the connection is closed, because pending replies must not
+        answer the next command.
 
         Raises:
             RedisError, OSError: the connection is lost.
@@ -103,9 +104,9 @@ class Connection:
     async def send(self, commands: Sequence[Command]) -> None:
         """Send commands without waiting for a reply."""
         if not self.is_open:
-            # Sending would connect again without a word, with nothing set up on the new one.
+            # Sending would reconnect silently, without the settings of this connection.
             raise RedisConnectionError("connection lost")
-        # hiredis's type stub means a tuple of any length and says one of length one.
+        # hiredis's type stub declares a tuple of length one instead of any length.
         packed = b"".join(hiredis.pack_command(c) for c in commands)  # type: ignore[arg-type]
         await self._raw.send_packed_command(packed, check_health=False)
 
@@ -124,5 +125,5 @@ class Connection:
         try:
             await self._raw.disconnect(nowait=True)
         except Exception:
-            # Whatever is wrong with it, it is not used again.
+            # It is not used again in any case.
             return

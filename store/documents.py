@@ -1,9 +1,9 @@
 """The documents of lines and fleets: written only over what was read, with their log of changes.
 
-A writer makes attempts. Each reads what it needs, decides and writes; Redis carries the write out
-only if nothing that the attempt has read was changed meanwhile, else the next attempt reads anew.
-One Redis compares and writes everything in one step, all or nothing, with the entries of the log.
-In a Cluster keys lie on several nodes: there each document by itself is compared and written, and
+A writer makes attempts. Each reads what it needs, decides and writes. Redis executes the write only
+if nothing that the attempt has read was changed meanwhile; otherwise the next attempt reads again.
+A single Redis compares and writes everything in one step, all or nothing, with the entries of the
+log. In a Cluster keys are on several nodes: each document is compared and written separately, and
 its entries follow.
 """
 
@@ -24,7 +24,7 @@ from store.keys import FLEET, LINE
 from store.script import Script
 
 ATTEMPTS = 20
-"""How often a change is tried before a writer gives up: others write all the time."""
+"""Attempts before a writer gives up because others keep writing."""
 
 Document = Mapping[str, Any]
 Documents = Mapping[str, Document | None]
@@ -32,10 +32,10 @@ Documents = Mapping[str, Document | None]
 Entries = Callable[[str, str, str, bytes | None, Document | None], audit.Entries]
 
 # KEYS: the documents, then logs. ARGV: how many entries a log keeps, what follows in MessagePack,
-# then the words that it points at by their places in ARGV (0 = none).
-# Document: [text that was read, whether it is written, new text, entries].
-# Entry: [place of its log in KEYS, fields and values in turn]. 0 = changed meanwhile. What is
-# already as it is to be may have been written by this very command, whose reply was lost.
+# then the words that it points at by their places in ARGV (0 = none). Document: [text that was
+# read, whether it is written, new text, entries]. Entry: [place of its log in KEYS, fields and
+# values in turn]. 0 = changed meanwhile. If a document already has the new text, this command may
+# have written it before and lost the reply.
 _SWAP = Script("""
 local documents = cmsgpack.unpack(ARGV[2])
 local function at(place) return place > 0 and ARGV[place] end
@@ -62,7 +62,7 @@ _pack = msgspec.msgpack.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Documents of a kind: what their keys begin with, and what the log is told of a change."""
+    """A kind of documents: the prefix of their keys, and the log entries of a change."""
 
     prefix: str
     entries: Entries
@@ -90,8 +90,7 @@ class _Attempt:
     def _steps(
         self, documents: Documents, who: str, how: str
     ) -> Iterator[tuple[list[str], list[Any], list[Command]]]:
-        """What is sent: keys and arguments of the script, and commands that follow when it has
-        done its work."""
+        """What to send: keys and arguments of the script, and the commands after its success."""
         told = {
             name: self.kind.entries(who, how, name, self.seen.get(name), document)
             for name, document in documents.items()
@@ -133,7 +132,7 @@ class Attempt(_Attempt):
     """One attempt, on asyncio's loop. Methods raise REDIS_ERRORS."""
 
     async def read(self, names: Iterable[str]) -> dict[str, bytes]:
-        """The stored texts of those that there are, as they were when they were read first."""
+        """The stored texts of the existing ones, as first read."""
         wanted = list(names)
         unseen = self._unseen(wanted)
         texts = await read(self.client, list(unseen))
@@ -141,8 +140,8 @@ class Attempt(_Attempt):
         return self._found(wanted)
 
     async def write(self, documents: Documents, who: str, how: str) -> bool:
-        """Write them all. False: one was changed meanwhile, and nothing was written (in a Cluster,
-        perhaps some)."""
+        """Write all of them. False if one was changed meanwhile and nothing was written (in a
+        Cluster some may be)."""
         for keys, arguments, follow in self._steps(documents, who, how):
             if not await _SWAP.run(self.client, keys, *arguments):
                 return False
@@ -173,7 +172,8 @@ class BlockingAttempt(_Attempt):
 
 
 def attempts(client: Any, kind: Kind) -> Iterator[Attempt]:
-    """Attempts at a change, until it is done; then writers say that others write all the time."""
+    """Yields attempts until the change is done; after the last one writers report that others keep
+    writing."""
     return (Attempt(client, kind) for _ in range(ATTEMPTS))
 
 
@@ -183,7 +183,7 @@ def attempts_blocking(client: Any, kind: Kind) -> Iterator[BlockingAttempt]:
 
 
 async def read(client: Any, keys: Sequence[str]) -> list[bytes | None]:
-    """The texts at some keys, asked for in one go. Raises REDIS_ERRORS."""
+    """The texts at some keys, in one request. Raises REDIS_ERRORS."""
     if len(keys) == 1:
         return [await client.get(keys[0])]
     if not keys:

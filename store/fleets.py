@@ -1,8 +1,8 @@
 """The fleets of the lines that are called: their documents and what they have used, from memory.
 
-A fleet is read once, when a line of it is first called. From then on it is read again in the
-background whenever Redis says that it, its usage or its standing calls have changed; meanwhile, and
-while Redis is away, what is known serves. So a call looks into a dictionary.
+A fleet is read when one of its lines is first called. It is read again in the background whenever
+Redis reports a change of it, of its usage or of its active calls. Meanwhile, and while Redis is
+away, the known data are used. So a call only looks into a dictionary.
 """
 
 import asyncio
@@ -27,29 +27,29 @@ from store.lookup import seconds_used
 from store.redis_errors import REDIS_ERRORS
 
 _PATIENCE_S = 0.05
-"""How long the first call of a fleet waits for its document."""
+"""Seconds that the first call of a fleet waits for its document."""
 _EXCHANGE_S = 1.0
 _PAUSE_S = 0.02
-"""Changes are gathered this long: a busy fleet's usage changes with every call that ends."""
+"""Seconds for which changes are collected, because a busy fleet's usage changes with every call
+that ends."""
 _RETRY_S = 0.5
 _MOST = 20_000
 _AT_ONCE = 30
-"""Fleets read in one exchange: taking so many replies apart holds up no call."""
+"""Fleets read in one exchange: parsing so many replies delays no call."""
 _NOTES_AT_ONCE = 200  # about a millisecond
 
 
 @dataclass(frozen=True, slots=True)
 class FleetState:
-    """What is known of a fleet.
+    """The cached data of a fleet.
 
     Attributes:
         fleet: its document; None when it has none.
-        used_s: seconds that its lines have used of its cap in the month, without the calls that
-            stand.
+        used_s: seconds of its cap that its lines have used in the month, without active calls.
         until: unix seconds when that month ends.
-        using: what the calls that stand use, on all workers; workers note them once a second.
-        refused: its document cannot be read, and no good one is known here: it may be one that
-            suspends its lines, so that they are closed.
+        using: what active calls use, on all workers; workers write notes of them once a second.
+        refused: its document is invalid and no good one is known here. It may suspend the lines, so
+            their calls are rejected.
     """
 
     fleet: Fleet | None = None
@@ -60,17 +60,17 @@ class FleetState:
 
     @property
     def suspended(self) -> bool:
-        """Whether its lines may do nothing: it says so, or may say so."""
+        """Whether its lines are suspended, or may be because the document is invalid."""
         return self.refused or (self.fleet is not None and self.fleet.suspended)
 
     @property
     def countries(self) -> frozenset[str] | None:
-        """Where its targets may be; None = it has no list of its own."""
+        """The countries of its allowed targets; None = it has no list of its own."""
         return self.fleet.forward_countries if self.fleet is not None else None
 
     def cap_left_s(self, unix_now: float) -> float | None:
-        """Seconds of the cap that are left in the month, standing calls taken off, below 0 when it
-        went beyond; None without a cap."""
+        """Seconds of the cap that are left in the month after active calls, negative if it is
+        exceeded; None without a cap."""
         if self.fleet is None or self.fleet.cap_seconds is None:
             return None
         if unix_now >= self.until:
@@ -91,8 +91,8 @@ class Fleets:
         timezone: IANA name; decides which month it is.
 
     Attributes:
-        on_refused: called with the key and the error of each bad document; the last good one
-            serves, and where none is known the lines of the fleet are closed.
+        on_refused: called with the key and the error of each bad document; the last good one stays
+            in use; without one the calls of the fleet's lines are rejected.
         refused: what is wrong with the documents that are bad now, by fleet.
     """
 
@@ -104,9 +104,9 @@ class Fleets:
         self._clock = clock
         self._known: OrderedDict[str, FleetState] = OrderedDict()
         self._due: dict[str, None] = {}
-        self._wanted: dict[str, asyncio.Future[None]] = {}  # not known yet, calls wait
+        self._wanted: dict[str, asyncio.Future[None]] = {}  # not known yet; calls wait
         self._reading: set[str] = set()
-        self._told: dict[str, Any] = {}  # the bad documents that were told of
+        self._told: dict[str, Any] = {}  # the bad documents that were reported
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -121,29 +121,29 @@ class Fleets:
         await background_tasks.end([task])
 
     def find(self, name: str) -> FleetState | None:
-        """What is known of a fleet; None when it has to be asked for (`load`)."""
+        """The cached data of a fleet; None if it must be read (`load`)."""
         return self._known.get(name)
 
     async def load(self, name: str) -> FleetState:
-        """The same, read from Redis if need be: for 50 ms at most, then it has no document."""
+        """The same, read from Redis if necessary. After 50 ms it counts as having no document."""
         if name not in self._known and is_name(name):
             read = self._wanted.get(name)
             if read is None:
                 read = self._wanted[name] = asyncio.get_running_loop().create_future()
                 self._wake.set()
-            # The read goes on when a caller hangs up or loses patience: others may wait too.
+            # The read continues if a caller hangs up or times out, because others may wait too.
             await asyncio.wait({read}, timeout=_PATIENCE_S)
         return self._known.get(name, _NOTHING)
 
     def changed(self, name: str | None) -> None:
-        """Redis says that a fleet's document or usage has changed; None: any may have."""
+        """Handle a change of a fleet's document or usage; None = any may have changed."""
         for each in [*self._known, *self._reading] if name is None else (name,):
             if each in self._known or each in self._reading:
                 self._due[each] = None
         self._wake.set()
 
     async def _run(self) -> None:
-        """One exchange at a time, of many fleets; what is asked meanwhile makes the next."""
+        """One exchange at a time, for many fleets. Requests that arrive meanwhile form the next."""
         while not self._closing:
             await self._wake.wait()
             if not self._wanted:
@@ -153,7 +153,7 @@ class Fleets:
                 await self._exchange()
 
     async def _exchange(self) -> None:
-        """Read those that are asked for; what cannot be read now is asked for again."""
+        """Read the requested fleets, and request again those that cannot be read now."""
         names = [*self._wanted, *self._due][:_AT_ONCE]
         wanted = {name: self._wanted.pop(name) for name in names if name in self._wanted}
         for name in names:
@@ -179,7 +179,7 @@ class Fleets:
             usage = fleet_usage_key(name, month)
             pipe.hmget(usage, CAPPED)
             pipe.hgetall(active_calls_key(usage))
-        # Who hears of a change meanwhile reads again.
+        # A change that arrives meanwhile causes another read.
         self._reading.update(names)
         try:
             replies = await pipe.execute(raise_on_error=False)
@@ -191,7 +191,7 @@ class Fleets:
                 try:
                     self._keep(name, raw, used, await self._using(standing), until)
                 except Exception as error:
-                    # One that cannot be dealt with must not be in the way of all others.
+                    # An error with one fleet must not stop the others.
                     background_tasks.report(f"rules: fleet {name} cannot be kept", error)
                     self._known.setdefault(name, _UNKNOWN)
         finally:
@@ -231,12 +231,13 @@ class Fleets:
 
 
 def capped_s(used: Any) -> float:
-    """Seconds that count against a cap, out of what a usage key tells of the classes CAPPED."""
+    """Seconds that count against a cap, from the values of the classes CAPPED in a usage key."""
     return sum(map(seconds_used, used)) if isinstance(used, (list, tuple)) else 0.0
 
 
 async def read_notes(stored: Mapping[bytes, bytes], now: float) -> dict[str, Note]:
-    """The notes of a fleet by call id (`notes_of`), giving way to calls: there may be thousands."""
+    """The notes of a fleet by call id (`notes_of`), yielding to calls, because there may be
+    thousands."""
     notes: dict[str, Note] = {}
     rest = iter(stored.items())
     while part := dict(islice(rest, _NOTES_AT_ONCE)):

@@ -1,7 +1,7 @@
-"""The stream of invalidations: Redis says which keys have changed (CLIENT TRACKING, BCAST mode).
+"""The stream of invalidations: Redis reports which keys have changed (CLIENT TRACKING, BCAST mode).
 
 On RESP2 the messages come over Pub/Sub, redirected to the connection itself. While the stream is
-on, no change can be missed; when it is interrupted by anything at all, everything is in doubt.
+on, no change can be missed. After any interruption, everything read before is in doubt.
 """
 
 import asyncio
@@ -17,23 +17,25 @@ from store.redis_errors import REDIS_ERRORS
 _CHANNEL = b"__redis__:invalidate"
 _SETUP_S = 1.0
 _QUIET_S = 0.8
-"""Silence after which the stream is pinged, and after which an unanswered ping ends it."""
+"""Seconds of silence after which the stream is pinged, and seconds after which an unanswered ping
+ends it."""
 _FIRST_PAUSE_S = 0.02
 _LONGEST_PAUSE_S = 0.2
 
 
 class Invalidations:
-    """Follows the stream for ever, connecting again by itself.
+    """Follows the stream and reconnects by itself.
 
     Args:
-        prefixes: of the keys to hear about; none may be the beginning of another.
-        on_live: the stream is on; reads that begin from now on are covered.
-        on_keys: these keys have changed; None means all of them (FLUSHALL).
-        on_lost: the stream is interrupted; it was last heard at this monotonic time in seconds.
-        on_error: why it could not be had, or was lost.
+        prefixes: of the watched keys; none may be a prefix of another.
+        on_live: called when the stream is on; it covers reads that begin from now on.
+        on_keys: called with the keys that have changed; None means all of them (FLUSHALL).
+        on_lost: called when the stream is interrupted, with the monotonic time in seconds of its
+            last sign of life.
+        on_error: called with the reason why it could not be opened, or was lost.
 
     Attributes:
-        tried: set once the first attempt to connect has ended, well or not.
+        tried: set when the first attempt to connect has succeeded or failed.
     """
 
     def __init__(
@@ -70,8 +72,8 @@ class Invalidations:
             await asyncio.sleep(pause_s)
 
     def restart(self) -> None:
-        """Give this connection up and make another: it answers pings but no longer tells of
-        changes, or it leads to a server that no longer has the keys."""
+        """Replace this connection, because it answers pings but no longer reports changes, or
+        because its server no longer has the keys."""
         if self._following is not None:
             self._following.cancel()
 
@@ -99,7 +101,7 @@ class Invalidations:
                 if message[0] == b"message" and message[1] == _CHANNEL:
                     self._on_keys(message[2])
         except REDIS_ERRORS as error:
-            # However it was lost, what follows is the same: all is stale, and connect again.
+            # Whatever the cause, everything is stale now, and the connection is made again.
             self._on_error(error)
         except Exception as error:
             background_tasks.report("rules: the invalidation stream failed", error)

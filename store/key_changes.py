@@ -11,10 +11,10 @@ class KeyChanges:
     """Follows every server that has keys; reconnects by itself.
 
     Args:
-        prefixes: of the keys to hear about; none may be the beginning of another.
+        prefixes: of the watched keys; none may be a prefix of another.
         name: unique among all listeners.
-        on_keys: these keys have changed; None means that any may have: a server's stream is on,
-            again or for the first time, or everything was deleted.
+        on_keys: called with the keys that have changed; None means that any may have: a server's
+            stream has started or restarted, or everything was deleted.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class KeyChanges:
         return bool(shards) and all(shard.span is not None for shard in shards)
 
     async def start(self) -> None:
-        """Connect, and wait until Redis has answered or has been found away (1 s at most)."""
+        """Connect, and wait until Redis has answered or failed (1 s at most)."""
         await self._layout.start()
 
     async def close(self) -> None:
@@ -63,7 +63,7 @@ class KeyChanges:
         self._on_keys(None)
 
     def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
-        """A cluster's server says how it sees the cluster."""
+        """Handle a cluster node's view of the cluster."""
         self._layout.answers(shard, replies)
 
     def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:

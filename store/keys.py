@@ -1,7 +1,7 @@
 """Every key of Redis, by name: no other module spells one (`tests/test_house.py`).
 
-Those that others may read and write are in README, "The rules". What stands in braces decides in
-which slot of a Redis Cluster a key lies: keys with the same lie on one node.
+README, "The rules", has the keys that other programs may read and write. The part in braces
+determines the slot of a key in a Redis Cluster: keys with the same part are on one node.
 """
 
 LINE = "line:"
@@ -13,7 +13,7 @@ LIVE = "live:"
 USAGE = "usage:"
 """Hash: seconds used in a month, by billing class; of a line, or of a fleet's lines together."""
 FLEET = "fleet:"
-"""String: a fleet's document, by name. Also begins a fleet where a number may stand."""
+"""String: a fleet's document, by name. Also the prefix of a fleet where a number is possible."""
 AUDIT = "audit:"
 """Stream: a fleet's log of changes, by name; without a name that of imports."""
 RECORDS = "cdr"
@@ -22,21 +22,23 @@ RECORDS = "cdr"
 ACTIVE_CALLS = "standing:"
 """Hash: notes of a fleet's active calls by call id (`rules.active_calls`)."""
 FORWARDS, FORWARDS_LAST_HOUR = "forwards:", "forwards:hour:"
-"""Sorted sets, as LIVE: a line's forwarded calls beyond its workers' shares (`engine.forwards`)."""
+"""Sorted sets, as LIVE: a line's forwarded calls beyond its workers' local quotas
+(`engine.forwards`)."""
 TRANSFER = "transfer:"
-"""String: who pays for a call that is about to come of a transfer."""
+"""String: who pays for the call that follows a transfer."""
 
 WORKERS = "workers"
-"""Sorted set: ids of workers, by the unix time in seconds until which each is known to live."""
+"""Sorted set: ids of workers; the score is the unix time in seconds until which each counts as
+live."""
 WORKER = "worker:"
-"""String: what a worker tells of itself, by id."""
+"""String: what a worker reports about itself, by id."""
 PROBE, ACK = "probe:", "ack:"
 """String and hash: a writer's question whether its write is in force, and the workers' answers."""
 CANARY = "canary:"
-"""String: what a worker writes to time how late it hears of a write, by worker."""
+"""String: what a worker writes to measure the delay of notifications, by worker."""
 
 REGISTRAR_SECRET, REGISTRAR_NONCE = "registrar:secret", "registrar:nonce:"
-"""Strings: what signs nonces; the highest count with which each was used."""
+"""Strings: the secret that signs nonces; the highest count used with each nonce."""
 
 ACCOUNT, TOKEN, SESSION = "manager:account:", "manager:token:", "manager:session:"
 """Strings: the manager's accounts by name, tokens and sessions by id."""
@@ -87,7 +89,7 @@ def added_key(usage: str, day: int) -> str:
 
 
 def written_key(calls: str) -> str:
-    """String: whether the record of a call, or of each of some calls, has been written."""
+    """String: whether the record of a call, or of each of several calls, has been written."""
     return f"{{{RECORDS}}}:done:{calls}"
 
 
@@ -100,7 +102,7 @@ def transfer_key(caller: str, called: str) -> str:
 
 
 def parties_of_transfer(key: str) -> tuple[str, str]:
-    """Who will call, and who is called."""
+    """The caller and the called party of the expected call."""
     caller, _, called = key.removeprefix(TRANSFER).partition(":")
     return caller, called
 
@@ -110,10 +112,10 @@ def worker_key(worker: str) -> str:
 
 
 def probe_key(number: str, token: str) -> str:
-    """Beside the line, so that its node tells of both on one stream, in order."""
+    """In the slot of the line, so that its node reports both on one stream, in order."""
     return f"{PROBE}{{{LINE}{number}}}:{token}"
 
 
 def ack_key(probe: str) -> str:
-    """Where the workers answer a probe."""
+    """The key for the workers' answers to a probe."""
     return ACK + probe.removeprefix(PROBE)

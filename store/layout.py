@@ -1,7 +1,7 @@
-"""Which server holds which key: one of them all, a master that Sentinel names, or a cluster.
+"""Which server holds which key: a single server, a master that Sentinel names, or a cluster.
 
-A layout follows what it is told by the servers. When keys have moved, or a master is another one,
-the shards concerned connect anew and everything read from them is in doubt.
+A layout follows the reports of the servers. When keys move, or a master changes, the shards
+concerned reconnect and everything read from them is in doubt.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ Address = tuple[str, int]
 
 
 class Layout:
-    """One server, or one at a time: the master that Sentinel names.
+    """A single server, or the master that Sentinel names.
 
     Args:
         client: the engine's Redis client.
@@ -69,7 +69,7 @@ class Layout:
         """What a shard said to its questions."""
 
     async def _follow(self) -> None:
-        """Sentinel may name another master while the old one still answers, or hangs."""
+        """Sentinel may name another master while the old one hangs or still answers."""
         assert self._sentinel is not None
         manager, name = self._sentinel.sentinel_manager, self._sentinel.service_name
         known: object = None
@@ -86,8 +86,8 @@ class Layout:
 class ClusterLayout(Layout):
     """A cluster: a shard for each master that has slots.
 
-    Every master is asked twice a second how it sees the cluster. The view of the latest epoch
-    counts: that of a node that is cut off from the majority stays behind.
+    Every master is asked twice a second for its view of the cluster. The view of the latest epoch
+    counts: a node that is cut off from the majority has an older one.
     """
 
     _QUESTIONS = (("CLUSTER", "SLOTS"), ("CLUSTER", "INFO"))
@@ -105,7 +105,7 @@ class ClusterLayout(Layout):
         self.shards: Sequence[Shard] = ()
 
     async def start(self) -> None:
-        """Ask the nodes of the URL who has what, then as for one server."""
+        """Ask the nodes of the URL for the slots, then continue as for a single server."""
         await self._seek_once()
         self._watch = asyncio.create_task(self._seek(), name="rules: cluster")
         await asyncio.gather(*(shard.tried() for shard in self.shards))
@@ -120,13 +120,14 @@ class ClusterLayout(Layout):
         return self._slots[key_slot(key.encode())]
 
     def redirect(self, error: AskError) -> Shard | None:
-        """Where a shard says that a key is to be asked for, if it is known; and look around."""
+        """The shard to which a shard redirects a key, if it is known. Also updates the view of the
+        cluster."""
         for shard in self.shards:
             shard.probe()
         return self._shards.get((error.host, error.port))
 
     def answers(self, shard: Shard, replies: Sequence[Any]) -> None:
-        """A master's view of the cluster."""
+        """Handle a master's view of the cluster."""
         slots, info = replies
         if isinstance(slots, ResponseError) or isinstance(info, ResponseError):
             return
@@ -148,7 +149,7 @@ class ClusterLayout(Layout):
             self._apply(found)
 
     def _apply(self, found: dict[Address, tuple[tuple[int, int], ...]]) -> None:
-        """Other masters, or other slots: new shards start, changed ones forget, old ones end."""
+        """Apply other masters or slots: new shards start, changed ones forget, old ones end."""
         before, self._ranges = self._ranges, found
         gone = [shard for address, shard in self._shards.items() if address not in found]
         kept = {a: shard for a, shard in self._shards.items() if a in found}
@@ -174,13 +175,13 @@ class ClusterLayout(Layout):
             shard.canary.expect_nothing()
         self.shards = tuple(self._shards.values())
         for shard in gone:
-            # Not awaited: whoever told us this may be the one that goes.
+            # Not awaited: the shard that reported this may be the one that ends.
             task = asyncio.create_task(shard.close())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     async def _seek(self) -> None:
-        """When none of the known masters answers, ask the nodes of the URL and all once known."""
+        """If no known master answers, ask the nodes of the URL and all nodes known before."""
         while True:
             await asyncio.sleep(_SEEK_S)
             if not any(shard.up for shard in self.shards):
@@ -219,7 +220,8 @@ def _epoch_of(info: bytes) -> int:
 
 
 def _key_in(prefix: str, ranges: Sequence[tuple[int, int]]) -> str:
-    """A key with this beginning in one of the slots. About as many attempts as masters."""
+    """Find a key with this prefix in one of the slots. Takes about as many attempts as there are
+    masters."""
     number = 0
     while True:
         key = f"{prefix}:{number}"

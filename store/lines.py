@@ -1,8 +1,7 @@
-"""The rules as Redis has them, from memory: a read-through cache that Redis itself invalidates.
-
-The order that makes it safe: a read notes the `Span` it begins in; an invalidation that arrives
-while the read is on its way marks it; and an answer is kept as current only if its span still
-goes on and no mark was made. Anything else is kept as a last good copy, to be read again.
+"""Lines from memory: a read-through cache that Redis invalidates. It is safe because of this order:
+a read notes the `Span` in which it begins; an invalidation that arrives during the read marks it;
+an answer counts as current only if its span has not ended and there is no mark. Any other answer is
+kept as a last good copy, to be read again.
 """
 
 import asyncio
@@ -39,10 +38,11 @@ from store.shard import Shard, Unavailable
 __all__ = ["Contact", "Entry", "Store", "Unavailable"]
 
 _PATIENCE_KNOWN_S = 0.05
-"""How long a call of a line with a last good copy waits for a better one."""
+"""Seconds that a call of a line with a last good copy waits for a current one."""
 _PATIENCE_UNKNOWN_S = 1.0
 _MANY_KEYS = 2_000
-"""News of more keys than this at once makes everything stale: quicker than going through them."""
+"""A notification of more keys than this makes everything stale, which is faster than handling
+each."""
 _PREFIXES = (LINE, REGISTRATIONS, USAGE, FLEET, ACTIVE_CALLS, TRANSFER, PROBE)
 _MOST_BAD = 1_000
 _NO_TARGETS: Mapping[str, Line | None] = {}
@@ -54,28 +54,29 @@ class Store:
     Args:
         redis: a client; its settings are used for two connections of the store's own to each
             server.
-        cache_lines: how many lines to remember.
-        stale_max_s: how long a last good copy may serve while Redis is away, in seconds.
-        timezone: IANA name; decides which month of a plan it is.
+        cache_lines: lines kept in memory.
+        stale_max_s: how long a last good copy may be used while Redis is away, in seconds.
+        timezone: IANA name; determines the month of a plan.
         canary: this worker's unique id.
 
     Attributes:
-        refused: how many bad documents were met, by kind "line" and "reg".
-        bad_lines: lines in memory whose document is refused now, some of them if they are many.
+        refused: number of bad documents found, by kind "line" and "reg".
+        bad_lines: lines in memory whose present document is refused; only some of them if there are
+            many.
         on_refused: called with the key and the error of each.
         on_refused_target: called with the number of each line that is read, the condition of each
             of its forwards whose target is refused, that target and why.
-        on_trouble: called with the server, the error and its kind (`store.redis_errors`) whenever
-            something is wrong with Redis.
+        on_trouble: called with the server, the error and its kind (`store.redis_errors`) at each
+            failure of Redis.
         on_fleet: called with the name of a fleet whose document or usage has changed; with None
             when any may have.
         on_line: called with the number of a line whose document has changed; with None when any
             may have.
-        on_transfer: called with the key of each transfer that a stream tells of.
+        on_transfer: called with the key of each transfer that a stream reports.
         leads_here: whether a URI leads to this engine; a contact that does is refused.
         same_phone: whether two contacts are one phone, which is rung once.
-        on_probe: called with the key of each probe that a stream tells of, once everything that
-            it told before is in force here.
+        on_probe: called with the key of each probe that a stream reports, once all its earlier
+            reports are in force here.
     """
 
     def __init__(
@@ -113,27 +114,28 @@ class Store:
 
     @property
     def redis_up(self) -> bool:
-        """Whether all of Redis answered last time it was asked, which is once a second at least."""
+        """Whether all of Redis answered the last command, which is sent at least once a second."""
         shards = self._layout.shards
         return bool(shards) and all(shard.up for shard in shards)
 
     @property
     def redis_refuses(self) -> str | None:
-        """Why some of Redis takes no writes ("full", "read_only"...); None while all of it does."""
+        """Why a server of Redis refuses writes ("full", "read_only"...); None while all accept
+        them."""
         return next((shard.refused for shard in self._layout.shards if shard.refused), None)
 
     async def start(self) -> None:
-        """Connect, and wait until Redis has answered or has been found away (1 s at most)."""
+        """Connect, and wait until Redis has answered or failed (1 s at most)."""
         await self._layout.start()
 
     async def close(self) -> None:
-        """Stop, and let nobody wait for an answer that will not come."""
+        """Stop, and end all waiting for answers."""
         await self._layout.close()
         for read in list(self._reads.values()):
             self._failed(read)
 
     def renumber(self, numbering: Numbering) -> None:
-        """From now on numbers are recognised by another plan: what is in memory is read again."""
+        """Use another numbering plan; everything in memory is read again."""
         self._numbering = numbering
         self._edition += 1
         for shard in self._layout.shards:
@@ -141,7 +143,7 @@ class Store:
         self._overtake_all()
 
     def peek(self, number: str) -> Entry | None:
-        """What memory knows about a number; None when Redis has to be asked (`look_up`).
+        """The entry of a number from memory; None if Redis must be asked (`look_up`).
 
         While Redis is away this is the last good copy.
         """
@@ -159,20 +161,19 @@ class Store:
         return copy
 
     def recall(self, number: str) -> tuple[Entry | None, bool]:
-        """What memory knows about a number, None when it knows nothing or only what is older than
-        `stale_max_s`; and whether that is current, not from before a change. Asks nobody."""
+        """The entry of a number from memory, None if there is none or it is older than
+        `stale_max_s`; and whether it is current. Does not ask Redis."""
         slot = self._cache.find(number)
         if slot is None:
             return None, False
         return self._cache.last_good(slot), self._cache.is_current(slot)
 
     async def look_up(self, number: str) -> Entry:
-        """What is known about a number, read from Redis if memory is not current.
-
-        A number with a last good copy waits 50 ms for a better one at most.
+        """The entry of a number, read from Redis if memory is not current. With a last good copy it
+        waits at most 50 ms for a current one.
 
         Raises:
-            Unavailable: nothing is known, or only what is too old, and Redis is away.
+            Unavailable: Redis is away and there is no entry, or it is too old.
         """
         slot = self._cache.find(number)
         copy = None
@@ -184,7 +185,7 @@ class Store:
         if prompt or (up and copy is None):
             read = self._reads.get(number) or self._read(number)
             patience_s = _PATIENCE_KNOWN_S if copy else _PATIENCE_UNKNOWN_S
-            # The read goes on when the caller hangs up or loses patience: others may wait too.
+            # The read continues if the caller hangs up or times out, because others may wait too.
             await asyncio.wait((read.future,), timeout=patience_s)
             found = read.future.result() if read.future.done() else None
             if found is not None:
@@ -194,9 +195,9 @@ class Store:
         return copy
 
     def ask_if_line(self, number: str, tell: Callable[[bool], None]) -> None:
-        """Ask Redis whether a number is a line, and remember nothing of it: for numbers that mostly
-        are none, of which there are many. `tell` is called with True also where only `look_up` can
-        find out; never, if Redis is away."""
+        """Ask Redis whether a number is a line, without caching: for the many numbers that mostly
+        are not lines. `tell` is also called with True if only `look_up` can determine it; never if
+        Redis is away."""
         key = line_key(number)
         shard = self._layout.shard_of(key)
 
@@ -208,8 +209,8 @@ class Store:
             shard.ask(("EXISTS", key), take)
 
     def targets(self, entry: Entry) -> Mapping[str, Line | None] | None:
-        """The line of each number that the entry's forwards name, None where it is no line of
-        ours; None for all when one of them is not in memory (`load_targets`)."""
+        """The line of each number that the entry's forwards name, None if it is not one of our
+        lines; None instead of all if one of them is not in memory (`load_targets`)."""
         if not entry.targets:
             return _NO_TARGETS
         found: dict[str, Line | None] = {}
@@ -221,8 +222,8 @@ class Store:
         return found
 
     async def load_targets(self, entry: Entry) -> Mapping[str, Line | None]:
-        """The same, read from Redis where needed. Never raises: a number that nothing is known
-        about while Redis is away is taken for no line of ours."""
+        """The same, read from Redis where needed. Never raises: a number without an entry while
+        Redis is away counts as not one of our lines."""
         entries = await asyncio.gather(*map(self._known_or_empty, entry.targets))
         return {n: e.line for n, e in zip(entry.targets, entries, strict=True)}
 
@@ -235,7 +236,7 @@ class Store:
 
     @property
     def invalidation_lag_s(self) -> float:
-        """Seconds from a write until the news of it was here, measured once a second."""
+        """Seconds from a write to its notification here, measured once a second."""
         return max((shard.canary.lag_s for shard in self._layout.shards), default=0.0)
 
     async def _known_or_empty(self, number: str) -> Entry:
@@ -247,7 +248,7 @@ class Store:
     # Reading
 
     def _state(self, number: str) -> tuple[bool, bool]:
-        """Whether who holds the number's keys is up, and expected to answer at once."""
+        """Whether the server of the number's keys is up, and expected to answer at once."""
         shards = self._layout.shards
         if len(shards) == 1:
             return shards[0].up, shards[0].prompt
@@ -264,7 +265,7 @@ class Store:
         return read
 
     def _done(self, read: Lookup) -> None:
-        """Everything that was asked for is there."""
+        """Finish a look-up: all answers are there."""
         try:
             slot = read.slot
             if slot is None:
@@ -296,7 +297,7 @@ class Store:
             del self._reads[read.number]
 
     def _slot(self, number: str, document: bytes | ResponseError | None, listed: Any) -> Slot:
-        """Read an answer. A document that has not changed is not parsed again, nor counted."""
+        """Evaluate an answer. An unchanged document is neither parsed nor counted again."""
         members = pairs(listed)
         before = self._cache.find(number)
         line, refused, digest = None, None, _digest(document, self._edition)
@@ -337,7 +338,7 @@ class Store:
         if self.on_refused is not None:
             self.on_refused(f"{kind}:{number}", error)
 
-    # What the shards tell
+    # Reports of the shards
 
     def on_keys(self, shard: Shard, keys: Sequence[bytes] | None) -> None:
         """These keys have changed; None means all of them."""
@@ -377,21 +378,21 @@ class Store:
             read = self._reads.pop(number, None)
             if read is not None:
                 read.overtaken = True
-        # While Redis does not answer reads, the last good copies are in force.
+        # While Redis does not answer reads, the last good copies are used.
         if self.on_probe is not None and shard.up:
             for name in probes:
                 self.on_probe(name)
 
     def on_stream(self, shard: Shard) -> None:
-        """A server's stream of invalidations is on; something may have been missed before."""
+        """A server's stream of invalidations has started; changes may have been missed before."""
         self._tell_any()
 
     def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
-        """A cluster's server says how it sees the cluster."""
+        """Handle a cluster node's view of the cluster."""
         self._layout.answers(shard, replies)
 
     def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:
-        """Something is wrong with a server."""
+        """Handle a failure of a server."""
         if self.on_trouble is not None:
             self.on_trouble(shard.name, error, kind)
 
@@ -400,7 +401,7 @@ class Store:
             self.on_fleet(name)
 
     def _tell_any(self) -> None:
-        """Every fleet and every line may have changed."""
+        """Report that every fleet and every line may have changed."""
         self._tell_fleet(None)
         if self.on_line is not None:
             self.on_line(None)
@@ -413,7 +414,7 @@ class Store:
 
 
 def _digest(document: bytes | ResponseError | None, edition: int) -> bytes:
-    """Stands for a document as it is read by an edition of the numbering plan."""
+    """Identifies a document as decoded with an edition of the numbering plan."""
     if document is None:
         return b""
     if isinstance(document, ResponseError):

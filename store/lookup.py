@@ -1,7 +1,6 @@
-"""One look-up on its way: what is asked of Redis about a number, and how the answers are joined.
-
-The line and its registrations may be on two servers of a cluster, and the use of its plan on a
-third. What they answer is current only while none of the spans it was read in has ended.
+"""One look-up in progress: the reads of a number's keys, and how the answers are combined. The line
+and its registrations may be on two servers of a cluster, and the use of its plan on a third. The
+result is current only while none of the spans of these reads has ended.
 """
 
 import asyncio
@@ -26,16 +25,16 @@ class Lookup:
     """A read of one number.
 
     Attributes:
-        future: everybody who waits for it: the entry, None when Redis does not tell.
-        document: bytes, None when there is none, a ResponseError when the key is no string.
-        members: contacts and expiries, as Redis lists them; a ResponseError when the key is no
+        future: awaited by all that need it: the entry, None if Redis does not answer.
+        document: bytes, None if there is none, a ResponseError if the key is not a string.
+        members: contacts and expiries, as Redis lists them; a ResponseError if the key is not a
             sorted set.
-        used: what the usage key holds.
-        spans: in which the answers were read.
+        used: the value of the usage key.
+        spans: the spans in which the answers were read.
         begun: monotonic seconds when the first of them was asked for.
-        overtaken: an invalidation has come while it was on its way.
-        slot: what has been made of the document and the registrations, once they are there.
-        until: unix seconds when the month ends whose use was asked for.
+        overtaken: an invalidation has arrived during the read.
+        slot: the result of document and registrations, once they are there.
+        until: unix seconds at the end of the month whose use was read.
     """
 
     number: str
@@ -55,18 +54,18 @@ class Lookup:
     until: float = 0.0
 
     def read(self, unix_now: float) -> None:
-        """Ask for the document and the registrations that have not expired."""
+        """Read the document and the registrations that have not expired."""
         live = (registrations_key(self.number), "+inf", f"({unix_now}", "WITHSCORES")
         self._ask("document", ("GET", line_key(self.number)))
         self._ask("members", ("ZREVRANGEBYSCORE", *live, "LIMIT", 0, _MOST_CONTACTS))
 
     def read_plan(self, month: str, until: float) -> None:
-        """Ask for what is used of the month's plan too."""
+        """Read the use of the month's plan too."""
         self.until = until
         self._ask("used", ("HGET", usage_key(self.number, month), "deducted"))
 
     def span(self) -> Span | None:
-        """What covers all answers; None when something does not."""
+        """The span that covers all answers; None if one is not covered."""
         joint: Span | None = None
         for span in self.spans:
             if span is None:
@@ -88,7 +87,7 @@ class Lookup:
                 self._follow(part, command, reply, attempt)
                 return
             if isinstance(reply, Unavailable):
-                # A shard that has been replaced answers nothing any more; its heir does.
+                # A replaced shard no longer answers; its successor does.
                 heir = self.layout.shard_of(str(command[1]))
                 if heir is not shard and attempt < _MOST_ATTEMPTS:
                     self._send(part, command, heir, attempt + 1)
@@ -105,13 +104,13 @@ class Lookup:
         shard.ask(command, take)
 
     def _follow(self, part: str, command: Command, error: AskError, attempt: int) -> None:
-        """The key has moved to another server, or is on its way there."""
+        """Follow a key that has moved, or is moving, to another server."""
         shard = self.layout.redirect(error)
         if shard is None or attempt >= _MOST_ATTEMPTS:
             self._fail()
             return
         if not isinstance(error, MovedError):
-            # Its slot is moving: what is read there now is not covered by that server's stream.
+            # Its slot is moving: a read there now is not covered by that server's stream.
             self.spans.append(None)
             shard.ask(("ASKING",), _ignore)
         self._send(part, command, shard, attempt + 1)
@@ -123,14 +122,14 @@ class Lookup:
 
 
 def seconds_used(reply: object) -> float:
-    """Seconds of a plan or a cap that are used. What is no number counts as 0."""
+    """Used seconds of a plan or a cap. An invalid number counts as 0."""
     if not isinstance(reply, bytes):
         return 0.0
     try:
         seconds = float(reply)
     except ValueError:
         return 0.0
-    # Not a number fails every comparison, and is no use either.
+    # NaN fails every comparison and is useless.
     return seconds if seconds > 0 else 0.0
 
 
@@ -142,4 +141,4 @@ def pairs(reply: Any) -> Sequence[tuple[bytes, float]] | ResponseError:
 
 
 def _ignore(reply: Any, span: Span | None, begun: float) -> None:
-    """The answer says nothing."""
+    """Ignore the answer."""

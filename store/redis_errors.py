@@ -1,4 +1,4 @@
-"""What can be wrong with Redis, in one closed set: for counters, logs and people."""
+"""The kinds of Redis failures, as one closed set for counters, logs and messages."""
 
 from redis.exceptions import (
     AskError,
@@ -17,16 +17,16 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError)
-"""What a Redis client raises when Redis is away or refuses. What redis-py says of a cluster that is
-away as a whole is no RedisError; a TimeoutError is an OSError."""
+"""The exceptions of a Redis client when Redis is away or refuses. redis-py's exception for a
+cluster that is away as a whole is not a RedisError; a TimeoutError is an OSError."""
 
 KINDS = ("away", "slow", "stream", "read_only", "full", "denied", "loading", "cluster", "other")
-"""away: no connection; slow: no answer in time; stream: news of changes interrupted; read_only: a
-replica, or too few of them; full: no memory or disk left; denied: user, password or rights;
-loading: not ready yet, or busy with a script; cluster: slots without a node; other: whatever else
-Redis refuses."""
+"""away: no connection; slow: no answer in time; stream: notifications of changes interrupted;
+read_only: a replica, or too few of them; full: no memory or disk left; denied: user, password or
+rights; loading: not ready yet, or busy with a script; cluster: slots without a node; other: any
+other refusal."""
 
-# The narrow before the wide: some of redis-py's errors are connection errors too.
+# Subclasses first: some of redis-py's errors are connection errors too.
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (ReadOnlyError, "read_only"),
     (OutOfMemoryError, "full"),
@@ -41,7 +41,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (TimeoutError, "slow"),
 )
 _BY_WORD = {"MISCONF": "full", "NOREPLICAS": "read_only", "BUSY": "loading"}
-# What a script was refused is told in the middle of the script's own error.
+# The refusal of a script's command is inside the script's own error.
 _BY_TEXT = (
     ("OOM command not allowed", "full"),
     ("'maxmemory'", "full"),
@@ -51,7 +51,7 @@ _BY_TEXT = (
 
 
 def kind_of(error: BaseException) -> str:
-    """The kind of an error that a Redis client raised or that Redis answered with."""
+    """The kind of an error from a Redis client or from Redis."""
     for error_type, kind in _BY_TYPE:
         if isinstance(error, error_type):
             return kind
@@ -64,6 +64,6 @@ def kind_of(error: BaseException) -> str:
 
 
 def refuses(error: ResponseError) -> bool:
-    """Whether an answer means that Redis cannot serve us: not that one key holds bad data, or is
+    """Whether an error means that Redis is not usable, not merely that one key holds bad data or is
     elsewhere."""
     return not isinstance(error, AskError) and not str(error).startswith("WRONGTYPE")

@@ -1,5 +1,5 @@
-"""Lua scripts: named by their digest, and sent whole only to a server that does not know them, as
-after a restart or a fail-over."""
+"""Lua scripts: called by their digest, and sent in full only to a server that does not have them,
+as after a restart or a fail-over."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import NoScriptError
 from store.connection import Command
 
 Send = Callable[[Sequence[Command]], Awaitable[list[Any]]]
-"""Sends commands; a reply each, an exception for what was refused."""
+"""Sends commands and returns a reply for each, an exception for a refused one."""
 
 _TEXTS: dict[str, str] = {}  # by digest
 
@@ -30,12 +30,12 @@ class Script:
         return ("EVALSHA", self._digest, len(keys), *keys, *arguments)
 
     def whole(self, keys: Sequence[str], *arguments: Any) -> Command:
-        """The command for those that run it once, in a process of their own."""
+        """The command with the full text, for processes that run it once."""
         return ("EVAL", self.text, len(keys), *keys, *arguments)
 
     async def run(self, client: Any, keys: Sequence[str], *arguments: Any) -> Any:
-        """Run it by itself; its result. In a Cluster all keys lie in one slot. Raises REDIS_ERRORS,
-        after which it may have run or not."""
+        """Run it and return its result. In a Cluster all keys must be in one slot. Raises
+        REDIS_ERRORS, after which it may have run or not."""
 
         async def send_one(commands: Sequence[Command]) -> list[Any]:
             try:
@@ -48,8 +48,8 @@ class Script:
 
 
 async def send(how: Send, commands: Sequence[Command]) -> list[Any]:
-    """Send commands, some of them scripts; those scripts that the server did not know are sent
-    again, whole, all at once. Raises what `how` raises."""
+    """Send commands, some of them scripts. Scripts that the server did not have are sent again in
+    full, all at once. Raises what `how` raises."""
     replies = await how(commands)
     unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
     if unknown:

@@ -1,8 +1,8 @@
 """One Redis server and the keys it holds: all of them, or a cluster node's share.
 
-Its reads go over one connection, many in one round trip: what is asked while an exchange is on its
-way makes the next one. Beside it runs its stream of invalidations, and a canary a second that
-proves both alive and shows whether it still takes writes.
+Its reads go over one connection, many in one round trip: commands that arrive during an exchange
+form the next one. Beside it runs its stream of invalidations. A canary each second proves that both
+work and that the server accepts writes.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from store.invalidation import Invalidations
 from store.redis_errors import REDIS_ERRORS, kind_of, refuses
 
 PATIENCE_S = 1.0
-"""A server that is silent for this long is away."""
+"""Seconds of silence after which a server counts as away."""
 SLOW_S = 0.05
-"""One that is silent for this long makes nobody wait who has a last good copy."""
+"""Seconds of silence after which calls with a last good copy no longer wait for it."""
 _LARGEST_BATCH = 400
 _DOWN_EVERY_S = 0.25
 _CANARY_TTL_S = 60
@@ -30,48 +30,48 @@ _RECONNECT_REFUSED_S = 5.0
 
 
 class Unavailable(Exception):
-    """Redis does not answer, and nothing is known without it."""
+    """Redis does not answer, and there is no cached data."""
 
 
 class Taker(Protocol):
-    """Gets the reply to a command: bytes, a list or a ResponseError, or `Unavailable` when there
-    is none; with the span it was read in (None: the stream was off) and when the exchange began
-    (monotonic seconds)."""
+    """Gets the reply to a command: bytes, a list or a ResponseError, or `Unavailable` without one;
+    the span of the read (None: the stream was off); and when the exchange began (monotonic
+    seconds)."""
 
     def __call__(self, reply: Any, span: Span | None, begun: float) -> None: ...
 
 
 class Watcher(Protocol):
-    """Who is told what becomes of a shard."""
+    """Gets the reports of a shard."""
 
     def on_keys(self, shard: "Shard", keys: Sequence[bytes] | None) -> None:
         """These keys have changed; None means all of them."""
 
     def on_stream(self, shard: "Shard") -> None:
-        """Its stream of invalidations is on; something may have been missed before."""
+        """Its stream of invalidations has started; changes may have been missed before."""
 
     def on_answers(self, shard: "Shard", replies: Sequence[Any]) -> None:
-        """What it said to `Shard.questions`."""
+        """Its replies to `Shard.questions`."""
 
     def on_shard_trouble(self, shard: "Shard", error: BaseException, kind: str) -> None:
-        """Something was wrong with it. `kind` is one of `trouble.KINDS`."""
+        """It failed. `kind` is one of `redis_errors.KINDS`."""
 
 
 class Shard:
     """One server.
 
     Args:
-        name: for people and logs.
+        name: for messages and logs.
         dial: makes a connection to it.
-        prefixes: of the keys to hear about; that of the canary comes on top.
+        prefixes: of the watched keys; that of the canary is added.
         canary: the worker's unique id.
         every_s: seconds between two canaries.
 
     Attributes:
-        up: it answered last time it was asked, which is once a second at least.
-        span: the stretch without a missed invalidation that goes on; None between two.
-        lost_at: monotonic seconds when the last stretch ended.
-        refused: why it takes no writes ("read_only", "full"...); None while it does.
+        up: it answered the last command, which is sent at least once a second.
+        span: the present period without a missed invalidation; None between two.
+        lost_at: monotonic seconds when the last span ended.
+        refused: why it refuses writes ("read_only", "full"...); None while it accepts them.
         questions: commands sent with every canary.
     """
 
@@ -109,7 +109,7 @@ class Shard:
         self._flying: list[tuple[Command, Taker]] = []
         self._connection: Connection | None = None
         self._asked_at: float | None = None
-        self._limit: asyncio.Timeout | None = None  # of the exchange that is on its way
+        self._limit: asyncio.Timeout | None = None  # of the exchange in progress
         self._stale = False  # the connection is not to be used again
         self._reconnected_at = -_RECONNECT_REFUSED_S
         self._canary_due = True
@@ -129,12 +129,12 @@ class Shard:
         ]
 
     async def tried(self) -> None:
-        """Wait until it has answered or has been found away (1 s at most)."""
+        """Wait until it has answered or failed (1 s at most)."""
         await self._stream.tried.wait()
         await self.answered.wait()
 
     async def close(self) -> None:
-        """Stop, and let nobody wait for an answer that will not come."""
+        """Stop, and end all waiting for answers."""
         await background_tasks.end(self._tasks)
         self._tasks = []
         self._down(Unavailable("closed"))
@@ -152,12 +152,12 @@ class Shard:
         return self.up and (asked_at is None or time.monotonic() - asked_at < SLOW_S)
 
     def probe(self) -> None:
-        """Ask at once whether it is there."""
+        """Check at once whether it is there."""
         self._canary_due = True
         self._wake.set()
 
     def restart(self) -> None:
-        """Connect anew: another server may have its name, or other keys its place."""
+        """Reconnect: its name may lead to another server, or its slots may have changed."""
         self.interrupt()
         self._stale = True
         if self._limit is not None and not self._limit.expired():
@@ -166,7 +166,7 @@ class Shard:
         self.probe()
 
     def interrupt(self) -> None:
-        """News may have been missed: everything read from it is in doubt."""
+        """Changes may have been missed: everything read from it is in doubt."""
         if self.span is not None:
             self.lost_at = time.monotonic()
             self.span.end(self.lost_at)
@@ -185,13 +185,13 @@ class Shard:
                 except REDIS_ERRORS as error:
                     await self._fail(error)
                 except Exception as error:
-                    # One answer that cannot be dealt with must not end the reading of all others.
+                    # An error with one answer must not stop the other reads.
                     background_tasks.report("rules: an exchange failed", error)
                     await self._fail(error)
             self.answered.set()
 
     async def _exchange(self) -> None:
-        """The canary if it is due, and what is queued, in one round trip."""
+        """Send the canary if it is due, and the queued commands, in one round trip."""
         own: list[Command] = []
         if self._canary_due:
             self._canary_due = False
@@ -226,7 +226,7 @@ class Shard:
             try:
                 return await self._connection.ask(commands)
             except REDIS_ERRORS:
-                # Dropped while idle, most likely: one attempt on a new connection.
+                # Probably dropped while idle: one attempt on a new connection.
                 await self._disconnect()
         connection = self._connection = Connection(self._dial)
         await connection.open()
@@ -258,12 +258,12 @@ class Shard:
         self.canary.expect_nothing()
         if isinstance(reply, AskError):
             return
-        # It answers, and refuses to be written to: a replica, no memory left, no right to.
+        # It answers but refuses writes: a replica, no memory left, or no rights.
         self.refused = kind_of(reply)
         self._trouble(reply, self.refused)
         now = time.monotonic()
         if isinstance(reply, ReadOnlyError) and now - self._reconnected_at > _RECONNECT_REFUSED_S:
-            # Behind its name there may be a master again, for those who ask anew.
+            # After a reconnect its name may lead to a master again.
             self._reconnected_at = now
             self.restart()
 
@@ -288,23 +288,23 @@ class Shard:
             self.span.end(heard_at)
             self.span = None
             self.lost_at = heard_at
-        # Ask at once whether it is the server that has gone, or this connection alone.
+        # Check at once whether the server is gone, or only this connection.
         self.probe()
 
     def _heard(self, keys: Sequence[bytes] | None) -> None:
         if keys is None and self.span is not None:
-            # Everything was deleted: what is remembered is as stale as after an interruption.
+            # Everything was deleted, so all cached data are stale, as after an interruption.
             self.forget()
         self._watcher.on_keys(self, keys)
 
     def forget(self) -> None:
-        """Everything read so far is in doubt; the stream goes on."""
+        """Mark everything read so far as in doubt; the stream continues."""
         if self.span is not None:
             self.span.end(time.monotonic())
             self.span = Span()
 
     def doubt(self) -> None:
-        """As `forget`, because it holds other keys now: news of them may have been missed."""
+        """As `forget`, because it holds other keys now, whose changes may have been missed."""
         self.forget()
         self._watcher.on_stream(self)
 

@@ -1,4 +1,4 @@
-"""Where Redis is: the forms of `redis.url`, read without opening or importing anything.
+"""The forms of `redis.url`, parsed without opening or importing anything.
 
     redis://[user:password@]host[:port][/database]       rediss:// over TLS
     unix:///path[?db=N&username=U&password=P]
@@ -29,13 +29,13 @@ _VERIFY = {"true": True, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A URL that has been read.
+    """A parsed URL.
 
     Attributes:
         shape: "single", "sentinel" or "cluster".
         hosts: of the sentinels, or of some nodes of the cluster; none for a single server.
         url: of a single server, as redis-py takes it.
-        master: the name that the sentinels know.
+        master: the master's name for the sentinels.
         settings: redis-py's options: user, password, database, TLS.
         asking: the same for the sentinels themselves.
     """
@@ -49,7 +49,7 @@ class Place:
 
 
 def read_url(url: str) -> Place:
-    """Raises ValueError saying what was expected."""
+    """Parse a URL. Raises ValueError with what was expected."""
     parts = _split(url)
     if parts.scheme not in SCHEMES or "://" not in url:
         raise ValueError(f"expected embedded or a URL that begins with {_known()}")
@@ -102,7 +102,7 @@ def read_url(url: str) -> Place:
 
 
 def _split(url: str) -> SplitResult:
-    """`urlsplit`, whose newer versions take an IPv6 address for the only host there may be."""
+    """`urlsplit`; its newer versions allow no other host beside an IPv6 address."""
     scheme, mark, rest = url.partition("://")
     places = re.split("[/?#]", rest, maxsplit=1)[0]
     return urlsplit(f"{scheme}{mark}{rest[len(places):]}")._replace(netloc=places)
@@ -111,7 +111,7 @@ def _split(url: str) -> SplitResult:
 def with_tls(
     url: str, ca: Path | None, certificate: Path | None, key: Path | None, verify: bool
 ) -> str:
-    """The URL with what it does not say itself about TLS. One without TLS stays as it is."""
+    """The URL with the TLS options that it lacks. A URL without TLS stays as it is."""
     parts = _split(url)
     if not parts.scheme.startswith("rediss"):
         return url
@@ -125,7 +125,7 @@ def with_tls(
 
 
 def _take_tls(query: dict[str, str], is_tls: bool) -> dict[str, Any]:
-    """The TLS options, taken out of the query, by redis-py's names."""
+    """Remove the TLS options from the query and return them by redis-py's names."""
     settings: dict[str, Any] = {}
     for name, theirs in _TLS.items():
         path = query.pop(name, None)
