@@ -43,6 +43,9 @@ apt_install = { $(call say,apt installs $(1)); $(as_root) apt-get update -qq && 
 	-o DPkg::Lock::Timeout=300 $(1) \
 	>/dev/null; }
 
+# Where Python may not keep what it compiled, each process of the tests compiles all of it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test test-servers demo bench lint install
 
 run: install

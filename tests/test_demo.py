@@ -22,11 +22,12 @@ from engine.demo import show as demo
 from engine.demo.cases import Case, Result, all_cases
 from engine.demo.stage import Stage
 from rules.model import Condition, Kind
+from tests.patience import within
 
 pytestmark = pytest.mark.scenario
 
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S = 30.0
+LIMIT_S = within(10)
 COMMAND = [sys.executable, "-m", "engine.cli", "demo"]
 
 

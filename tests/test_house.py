@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = {"engine", "rules", "sip", "store", "manager", "benchmarks", "tests"}
 ALLOWED = {
@@ -102,3 +104,7 @@ def test_the_page_uses_only_plain_parts_of_the_engine() -> None:
                 if name.split(".")[0] == "engine":
                     known = name in PLAIN or name.startswith("engine.commands.")
                     assert known, f"{module.relative_to(ROOT)} imports {name}"
+
+
+def test_the_modules_that_begin_a_parallel_run_exist() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / f"{name}.py").exists()] == []

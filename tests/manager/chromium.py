@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.manager.browser import PASSWORD
 from tests.manager.site import Manager
+from tests.patience import within
 
 PROGRAM = "/usr/bin/chromium"
 AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
@@ -30,7 +31,8 @@ _FLAGS = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
-_WAIT_MS = 15_000
+_WAIT_MS = int(1000 * within(10))
+expect.set_options(timeout=_WAIT_MS)
 
 
 @asynccontextmanager

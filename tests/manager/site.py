@@ -16,10 +16,12 @@ from typing import Any
 
 import redis
 
+from tests.child import end, started
+from tests.patience import within
 from tests.scenarios.processes import ROOT
 from tests.scenarios.sipp import HOST, free_port
 
-START_S = 20.0
+START_S = within(12)
 Json = dict[str, Any]
 
 
@@ -77,20 +79,20 @@ class Manager:
                 stderr=log,
             )
         deadline = time.monotonic() + START_S
-        while True:
-            try:
-                self.get("/api/v1/openapi.json")
-                return
-            except OSError:
-                assert self._process.poll() is None, f"the manager did not start:\n{self.log}"
-                assert time.monotonic() < deadline, f"the manager is silent:\n{self.log}"
-                time.sleep(0.05)
+        with started(self.stop):
+            while True:
+                try:
+                    self.get("/api/v1/openapi.json")
+                    return
+                except OSError:
+                    assert self._process.poll() is None, f"the manager did not start:\n{self.log}"
+                    assert time.monotonic() < deadline, f"the manager is silent:\n{self.log}"
+                    time.sleep(0.05)
 
     def stop(self) -> int:
-        """SIGTERM, and its exit status."""
+        """SIGTERM, and its exit status; killed when it does not end."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(15)
+        return end(self._process, signal.SIGTERM)
 
     @property
     def pid(self) -> int:
@@ -130,7 +132,7 @@ class Manager:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=within(10))
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()

@@ -11,6 +11,7 @@ import redis
 
 from rules.model import Billing
 from tests.manager.site import Api, Manager, read, write
+from tests.patience import within
 
 LINE, PEER, FAX, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 9))
 FORWARDS = f"/lines/{LINE}/forwards"
@@ -94,7 +95,7 @@ def test_pages_follow_one_another(acme: Api) -> None:
 
 def test_what_other_programs_write_shows(acme: Api, client: redis.Redis) -> None:
     new = write(client, "+33972101050", label="Nouvelle")
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + within(2)
     while acme.get("/lines?q=nouvelle").json["total"] != 1:
         assert time.monotonic() < deadline
         time.sleep(0.01)

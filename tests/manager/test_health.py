@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.manager.site import Api, Manager
+from tests.patience import within
 from tests.scenarios.processes import ROOT, START_S, RedisServer
 from tests.scenarios.sipp import HOST
 
@@ -25,7 +26,7 @@ PAGE = (ROOT / "docs" / "manager.md").read_text(encoding="utf-8")
 def admin(manager: Manager, path: str) -> tuple[int, str]:
     url = f"http://{HOST}:{manager.admin_port}{path}"
     try:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(url, timeout=within(10)) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -162,7 +163,7 @@ async def test_it_ends_wherever_its_look_at_redis_is(
             await looking.start()
             for _ in range(steps):
                 await asyncio.sleep(0)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(within(3)):
                 await looking.close()
     finally:
         await site.redis.aclose()

@@ -23,6 +23,7 @@ from manager import patience
 from manager.who import TooSlow
 from tests.manager.browser import PASSWORD, Visitor, csrf_of
 from tests.manager.site import Answer, Api, Manager, write
+from tests.patience import within
 from tests.scenarios.processes import RedisServer
 from tests.scenarios.sipp import HOST
 
@@ -117,7 +118,7 @@ def test_no_form_makes_the_page_stumble(
 
 
 def raw_post(manager: Manager, visitor: Visitor, body: bytes, **headers: str) -> int:
-    connection = http.client.HTTPConnection(HOST, manager.port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, manager.port, timeout=within(10))
     cookie = "; ".join(f"{n}={v}" for n, v in visitor.cookies.items())
     try:
         connection.request("POST", FORM, body, {"Cookie": cookie, **headers})
@@ -473,7 +474,7 @@ def test_nobody_guesses_on_by_saying_to_be_somebody_else(
     fields = {"account": "marie", "password": "wrong wrong wrong", "csrf": token}
     statuses = []
     for n in range(12):
-        connection = http.client.HTTPConnection(HOST, behind.port, timeout=10)
+        connection = http.client.HTTPConnection(HOST, behind.port, timeout=within(10))
         body = urlencode(fields)
         connection.putrequest("POST", "/login")
         for name, value in (

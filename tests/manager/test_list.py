@@ -13,6 +13,7 @@ import redis
 
 from tests.manager.browser import PASSWORD, Visitor, path_of, text
 from tests.manager.site import Json, Manager, write
+from tests.patience import within
 
 LINE, PEER, TWELVE, ALONE = (f"+3397210{n}" for n in ("1001", "1002", "1050", "2001"))
 OWN_BOX = {"kind": "voicemail", "number": LINE}
@@ -37,7 +38,7 @@ def lines(client: redis.Redis) -> None:
 def row(marie: Visitor, client: redis.Redis, forwards: Json, **line: Any) -> str:
     """What the list says of the line."""
     write(client, LINE, label="Accueil", forwards=forwards, **line)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while "Accueil" not in (page := marie.get("/lines")).text:
         assert time.monotonic() < deadline
     rows = page.text.split("<tr>")
@@ -83,7 +84,7 @@ def test_names_are_found_before_numbers(marie: Visitor, client: redis.Redis) -> 
     for number in numbers:
         write(client, number, label="Bureau")
     write(client, TWELVE, label="Poste 12")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while "71 lignes" not in text(page := marie.get("/lines?q=12")):
         assert time.monotonic() < deadline
     found = re.findall(r'class="pick" href="/lines/([^"]+)"', page.text)
@@ -104,7 +105,7 @@ def test_who_has_one_line_lands_on_it(
 ) -> None:
     write(client, ALONE, fleet="alone", label="Solo")
     solo = Visitor(manager)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     solo.log_in("solo")
     while path_of(solo.request("GET", "/lines"), otherwise="") != f"/lines/{ALONE}":
         assert time.monotonic() < deadline

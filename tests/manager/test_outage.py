@@ -12,13 +12,14 @@ import pytest
 from engine.cli import main
 from tests.manager.browser import PASSWORD, Visitor, text
 from tests.manager.site import Api, Manager, write
+from tests.patience import within
 from tests.scenarios.processes import RedisServer
 
 LINE = "+33972101001"
 
 
 def soon(true: Callable[[], object], limit_s: float = 15) -> None:
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + within(limit_s)
     while not true():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.05)

@@ -12,6 +12,7 @@ from engine.config import Config
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, csrf_of, path_of, text
 from tests.manager.site import Api, Manager, read, write
+from tests.patience import within
 
 LINE, PEER, FAX, TWIN, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 4, 9))
 FORM = f"/lines/{LINE}/forwards"
@@ -312,7 +313,7 @@ def test_an_empty_voicemail_is_the_lines_own(marie: Visitor, client: redis.Redis
 def test_fax_is_offered_only_where_there_is_one(marie: Visitor, client: redis.Redis) -> None:
     assert 'value="fax"' in marie.get(FORM).text
     write(client, FAX, label="Télécopie")
-    deadline = time.monotonic() + 2
+    deadline = time.monotonic() + within(2)
     while 'value="fax"' in marie.get(FORM).text:
         assert time.monotonic() < deadline
 
@@ -418,7 +419,7 @@ def test_forwarded_calls_show_with_their_cost_and_to_the_right_fleet_only(
         )  # fmt: skip
         entry = to_entry(record, Months("Europe/Paris"))
         client.xadd("cdr", dict(zip(FIELDS, entry.values, strict=True)))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while "01 40 00 00 07" not in (page := text(marie.get(f"/lines/{LINE}"))):
         assert time.monotonic() < deadline
     assert "Occupée numéro 06 12 34 56 78 Déduit du forfait 1 min" in page
@@ -439,7 +440,7 @@ def test_a_withheld_number_is_for_operators_alone(
         )  # fmt: skip
         entry = to_entry(record, Months("Europe/Paris"))
         client.xadd("cdr", dict(zip(FIELDS, entry.values, strict=True)))
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while (page := text(marie.get(f"/lines/{LINE}"))).count("Numéro masqué") < 2:
         assert time.monotonic() < deadline
     assert spelt not in page

@@ -19,11 +19,13 @@ import redis
 from redis.crc import key_slot
 
 from store.client import Client, connect, connect_blocking
+from tests.child import started
+from tests.patience import within
 from tests.redis.servers import PROGRAM
 
 HOST = "127.0.0.1"
 SLOTS = 16384
-START_S = 20.0
+START_S = within(6)
 
 
 class Inside(Protocol):
@@ -64,7 +66,7 @@ class Node:
         command += ["--sentinel"] if self._sentinel else ["--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        with self.client() as client:
+        with started(self.kill), self.client() as client:
             until(lambda: _answers(client), f"redis-server on port {self.port}")
 
     def client(self) -> redis.Redis:
@@ -288,7 +290,7 @@ def bus_port() -> int:
 
 def until(condition: Callable[[], object], what: str, limit_s: float = START_S) -> None:
     """Wait for a condition."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + within(limit_s)
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come up"
         time.sleep(0.02)

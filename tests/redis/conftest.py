@@ -18,6 +18,8 @@ import redis
 import redis.asyncio
 
 from engine.redis_server import program as embedded
+from tests.child import started
+from tests.patience import within
 
 
 def _programs() -> list[str]:
@@ -44,14 +46,15 @@ class DurableServer:
         self._process = subprocess.Popen(
             [self._program, *options, *durable], stdout=subprocess.DEVNULL
         )
-        with self.client() as client:
-            for _ in range(500):
+        deadline = time.monotonic() + within(6)
+        with started(self.kill), self.client() as client:
+            while True:
                 try:
                     client.ping()
                     return
                 except redis.ConnectionError:  # not there yet, or still loading
+                    assert time.monotonic() < deadline, f"{self._program} did not start"
                     time.sleep(0.01)
-        raise RuntimeError(f"{self._program} did not start")
 
     def kill(self) -> None:
         if self._process is not None:

@@ -16,6 +16,8 @@ import redis
 import redis.asyncio
 
 from engine.redis_server import program
+from tests.child import started
+from tests.patience import within
 
 PROGRAM = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-server") or program()
 
@@ -33,14 +35,15 @@ class RedisServer:
         options = ["--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir"]
         command = [PROGRAM, *options, str(self._folder)]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        with self.client() as client:
-            for _ in range(200):
+        deadline = time.monotonic() + within(6)
+        with started(self.kill), self.client() as client:
+            while True:
                 try:
                     client.ping()
                     return
                 except redis.ConnectionError:
+                    assert time.monotonic() < deadline, "redis-server did not start"
                     time.sleep(0.02)
-        raise RuntimeError("redis-server did not start")
 
     def client(self) -> redis.Redis:
         """A blocking client for assertions; close it."""

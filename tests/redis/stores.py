@@ -12,6 +12,7 @@ from typing import Any
 from rules.numbers import Numbering
 from store.client import Client
 from store.lines import Store, Unavailable
+from tests.patience import within
 
 FRANCE = Numbering("FR")
 
@@ -43,7 +44,7 @@ async def until(condition: Callable[[], object], limit_s: float = 10) -> float:
     """Wait for a condition; the seconds it took."""
     start = time.monotonic()
     while not condition():
-        assert time.monotonic() - start < limit_s, "it did not happen"
+        assert time.monotonic() - start < within(limit_s), "it did not happen"
         await asyncio.sleep(0.002)
     return time.monotonic() - start
 
@@ -56,14 +57,14 @@ async def labelled(store: Store, number: str, expected: str, limit_s: float = 1.
             entry = store.peek(number) or await store.look_up(number)
             if entry.line is not None and entry.line.label == expected:
                 return time.monotonic() - start
-        assert time.monotonic() - start < limit_s, f"{number}: {expected} is not in force"
+        assert time.monotonic() - start < within(limit_s), f"{number}: {expected} is not in force"
         await asyncio.sleep(0.002)
 
 
 async def settled(store: Store, *numbers: str) -> None:
     """Look numbers up until memory has them all as current."""
     await until(lambda: store.redis_up and store.age_s() == 0)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while missing := [number for number in numbers if store.peek(number) is None]:
         assert time.monotonic() < deadline, missing
         await asyncio.gather(*map(store.look_up, missing))

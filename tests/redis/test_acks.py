@@ -21,6 +21,7 @@ from engine.changes.worker_registry import WorkerHeartbeat
 from rules.numbers import Numbering
 from store.keys import ACK, PROBE, WORKER, WORKERS, worker_key
 from store.lines import Store
+from tests.patience import within
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
 
@@ -236,7 +237,7 @@ async def test_a_goodbye_ends_wherever_the_sign_of_life_is(
             await here.start()
             for _ in range(steps):
                 await asyncio.sleep(0)
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(within(3)):
                 await here.close()
     finally:
         await client.aclose()

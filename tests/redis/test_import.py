@@ -23,6 +23,7 @@ from engine.changes.line_switch import ImportRefused
 from engine.cli import main
 from rules.numbers import Numbering
 from store.client import connect, connect_blocking
+from tests.patience import Stalls, within
 from tests.redis.cluster import ClusterServers, Node, cluster, cluster_servers, folder
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import labelled, settled, store_on, until
@@ -325,7 +326,7 @@ def test_what_would_cut_off_a_replica_is_refused_and_goes_in_parts() -> None:
             master.start()
             replica.start()
             with master.client() as client:
-                deadline = time.monotonic() + 10
+                deadline = time.monotonic() + within(10)
                 while client.info("replication")["connected_slaves"] != 1:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
@@ -344,7 +345,7 @@ def test_what_would_cut_off_a_replica_is_refused_and_goes_in_parts() -> None:
 
 
 async def test_an_engine_learns_of_a_large_import_at_once_and_forgets_instead_of_counting(
-    server: RedisServer,
+    server: RedisServer, stalls: Stalls
 ) -> None:
     import asyncio
 
@@ -358,7 +359,7 @@ async def test_an_engine_learns_of_a_large_import_at_once_and_forgets_instead_of
             await asyncio.to_thread(carry_out, writer, [line(n, "two") for n in range(count)])
             written = time.monotonic()
             await labelled(store, known[-1], "two")
-            assert time.monotonic() - written < 1.0, written - begun
+            assert time.monotonic() - written < 1.0 + stalls.total_s, written - begun
             for each in known[:50]:
                 assert store.peek(each) is None
                 await labelled(store, each, "two")

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from engine.live_calls import LiveCalls
+from tests.patience import Stalls
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
 
@@ -120,7 +121,7 @@ async def test_a_restarted_empty_redis_gets_the_leases_back(server: RedisServer)
         assert live.local_decisions == 0
 
 
-async def test_a_paused_redis_delays_no_call(server: RedisServer) -> None:
+async def test_a_paused_redis_delays_no_call(server: RedisServer, stalls: Stalls) -> None:
     async with worker(server) as live:
         assert await live.admit(LINE, "a", 2) is None
         server.pause()
@@ -132,14 +133,14 @@ async def test_a_paused_redis_delays_no_call(server: RedisServer) -> None:
 
         replies = await asyncio.gather(*(timed(f"p{n}") for n in range(20)))
         assert [reply for reply, _ in replies].count(None) == 1
-        assert max(taken for _, taken in replies) < 0.5  # 90 ms, on a machine with time for us
+        assert max(taken for _, taken in replies) < 0.5 + stalls.total_s
         assert live.local_decisions == 20
         kept = {"a"} | live._calls[LINE]
         await asyncio.sleep(1.2)
         live.leave(LINE, "a")
         reply, taken = await timed("later")  # by now it is known to be away
         assert reply is None
-        assert taken < 0.08  # nobody is asked
+        assert taken < 0.08 + stalls.total_s  # nobody is asked
         server.resume()
         kept = (kept | {"later"}) - {"a"}
         await until(lambda: leases(server) == kept)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.registration.digest import ha1
+from tests.patience import within
 from tests.scenarios.mailbox import Mailbox
 from tests.scenarios.network import Network
 from tests.scenarios.sipp import HOST, free_port
@@ -22,7 +23,7 @@ MODULES = Path("/usr/lib/baresip/modules")
 PASSWORD = "s3same"
 CREDENTIALS = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
 WAIT_S = 5.0
-START_S = 15.0
+START_S = within(6)
 _names = itertools.count(1)
 CONFIG = """\
 poll_method epoll
@@ -144,7 +145,7 @@ class Baresip:
 
     def _socket(self) -> socket.socket:
         def make() -> socket.socket:
-            return socket.create_connection(("127.0.0.1", self._control), timeout=WAIT_S)
+            return socket.create_connection(("127.0.0.1", self._control), timeout=within(WAIT_S))
 
         return make() if self._network is None else self._network.within(make)
 
@@ -204,7 +205,7 @@ class Baresip:
 
     async def is_sent(self, text: str) -> None:
         """Wait until a message with this text has come to it or gone from it."""
-        deadline = asyncio.get_running_loop().time() + WAIT_S
+        deadline = asyncio.get_running_loop().time() + within(WAIT_S)
         while text not in self.log:
             assert asyncio.get_running_loop().time() < deadline, f"no {text}: {self!r}\n{self.log}"
             await asyncio.sleep(0.05)
@@ -214,7 +215,7 @@ class Baresip:
         if self._process is not None and self._process.returncode is None:
             try:
                 await self.command("quit")
-                await asyncio.wait_for(self._process.wait(), WAIT_S)
+                await asyncio.wait_for(self._process.wait(), within(WAIT_S))
             except (AssertionError, ConnectionError, TimeoutError):
                 self._process.kill()
                 await self._process.wait()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.child import started
+from tests.patience import within
 from tests.scenarios.endpoint import Address
 from tests.scenarios.processes import START_S, Engine, Settings
 from tests.scenarios.sipp import HOST, free_port
@@ -49,11 +51,12 @@ class Crew(Engine):
         super().start()
         deadline = time.monotonic() + START_S
         workers = set(range(self.workers))
-        while not self.told("supervisor.start") or workers - {
-            event["worker"] for event in self.told("worker.start")
-        }:  # each writes its own lines
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.02)
+        with started(self.stop):
+            while not self.told("supervisor.start") or workers - {
+                event["worker"] for event in self.told("worker.start")
+            }:  # each writes its own lines
+                assert time.monotonic() < deadline, self.log
+                time.sleep(0.02)
 
     def address_of(self, worker: int) -> Address:
         """Where a worker takes calls."""
@@ -78,14 +81,14 @@ class Crew(Engine):
             if found["event"] == event and fields.items() <= found.items()
         ]
 
-    async def until(self, condition: Callable[[], Any], within_s: float = START_S) -> float:
+    async def until(self, condition: Callable[[], Any], within_s: float = 12) -> float:
         """Wait for it; the seconds that took."""
         began = time.monotonic()
         while not condition():
-            assert time.monotonic() < began + within_s, f"did not happen:\n{self.log}"
+            assert time.monotonic() < began + within(within_s), f"did not happen:\n{self.log}"
             await asyncio.sleep(0.01)
         return time.monotonic() - began
 
-    async def replaced(self, worker: int, pid: int, within_s: float = START_S) -> float:
+    async def replaced(self, worker: int, pid: int, within_s: float = 12) -> float:
         """Wait until another process takes that worker's calls; the seconds that took."""
         return await self.until(lambda: self.pid_of(worker) != pid, within_s)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Sequence
 
+from tests.patience import within
 from tests.scenarios.mailbox import Mailbox
 from tests.scenarios.message import Message, address_of, build, parse, untagged, user_of
 
 Address = tuple[str, int]
 Headers = Sequence[tuple[str, str]]
-WAIT_S = 10.0  # never met by what goes right; a busy machine may stand still for seconds
+WAIT_S = 10.0
 REASONS = {
     100: "Trying", 180: "Ringing", 181: "Call Is Being Forwarded", 183: "Session Progress",
     199: "Early Dialog Terminated", 200: "OK", 480: "Temporarily Unavailable",
@@ -81,6 +83,14 @@ class Call:
             return await self._inbox.take(matches, wait_s, what)
         except AssertionError as error:
             raise AssertionError(f"{error}; {self!r}") from None
+
+    async def copies(self, count: int, code: int) -> list[Message]:
+        """Wait until a response to INVITE has come so often; all that have come."""
+        deadline = time.monotonic() + within(WAIT_S)
+        while len(found := [m for m in self.received if m.code == code]) < count:
+            assert time.monotonic() < deadline, f"{len(found)} copies of {code}: {self!r}"
+            await asyncio.sleep(0.02)
+        return found
 
     def codes(self, method: str = "INVITE") -> list[int]:
         """The codes received for that method, in order, 100 and repeats left out."""

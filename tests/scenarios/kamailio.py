@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.child import started
+from tests.patience import within
 from tests.scenarios.processes import ROOT
 from tests.scenarios.sipp import HOST, free_port
 
 SHIPPED = ROOT / "deploy" / "kamailio"
-START_S = 15.0
-STOP_S = 10.0
+START_S = within(6)
+STOP_S = within(3)
 
 
 def program() -> str:
@@ -115,9 +117,10 @@ class Kamailio:
                 command, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + START_S
-        while not self.answers():
-            assert self._process.poll() is None, f"Kamailio ended:\n{self.log}"
-            assert time.monotonic() < deadline, f"Kamailio does not answer:\n{self.log}"
+        with started(self.stop):
+            while not self.answers():
+                assert self._process.poll() is None, f"Kamailio ended:\n{self.log}"
+                assert time.monotonic() < deadline, f"Kamailio does not answer:\n{self.log}"
 
     def answers(self) -> bool:
         """Whether it answers OPTIONS."""

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from tests.patience import within
+
 Item = TypeVar("Item")
 
 
@@ -25,7 +27,8 @@ class Mailbox(Generic[Item]):
         self.items.append(item)
 
     async def take(self, matches: Callable[[Item], bool], wait_s: float, wanted: str) -> Item:
-        """Remove and return the first match; AssertionError naming `wanted` after `wait_s`."""
+        """Remove and return the first match; AssertionError naming `wanted` when none came
+        `within` `wait_s`."""
         for item in self.items:
             if matches(item):
                 self.items.remove(item)
@@ -34,7 +37,7 @@ class Mailbox(Generic[Item]):
         waiter = (matches, future)
         self._waiters.append(waiter)
         try:
-            return await asyncio.wait_for(future, wait_s)
+            return await asyncio.wait_for(future, within(wait_s))
         except TimeoutError:
             pass
         finally:

@@ -15,7 +15,10 @@ import dns.message
 import dns.query
 import dns.rcode
 
-START_S = 10.0
+from tests.child import started
+from tests.patience import within
+
+START_S = within(6)
 
 
 class NameServer:
@@ -38,9 +41,10 @@ class NameServer:
         self._spawn([*command, f"--user={getpass.getuser()}"])
         assert self._process is not None
         deadline = time.monotonic() + START_S
-        while not await asyncio.to_thread(self._answers):
-            assert self._process.poll() is None, self._config.with_suffix(".log").read_text()
-            assert time.monotonic() < deadline, "dnsmasq does not answer"
+        with started(self.stop):
+            while not await asyncio.to_thread(self._answers):
+                assert self._process.poll() is None, self._config.with_suffix(".log").read_text()
+                assert time.monotonic() < deadline, "dnsmasq does not answer"
 
     def _spawn(self, command: list[str]) -> None:
         with self._config.with_suffix(".log").open("ab") as log:

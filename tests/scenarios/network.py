@@ -18,6 +18,8 @@ from typing import Self
 
 import pytest
 
+from tests.patience import within
+
 CLONE_NEWNET = 0x40000000
 Socket = socket.socket
 _numbers = itertools.count(os.getpid())
@@ -63,7 +65,7 @@ class Network:
         """Everything passes again, at once."""
         _ip("-n", self.name, "link", "set", f"{self._link}i", "up")
         carrier = Path(f"/sys/class/net/{self._link}o/carrier")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + within(5)
         while carrier.read_text(encoding="ascii").strip() != "1":
             assert time.monotonic() < deadline, "the link does not come up"
             time.sleep(0.01)

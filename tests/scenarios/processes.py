@@ -21,11 +21,12 @@ from typing import Any
 import redis
 
 from engine.processes.journal import directory_of
+from tests.child import end, started
+from tests.patience import within
 from tests.scenarios.sipp import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-START_S = 60.0  # a busy machine takes long; what goes right takes one
-STOP_S = 15.0
+START_S = within(12)
 Settings = Mapping[str, Mapping[str, Any]]
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -56,13 +57,14 @@ class RedisServer:
         with (self._directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
-        while True:
-            try:
-                self.client.ping()
-                return
-            except redis.RedisError:
-                assert time.monotonic() < deadline, "redis-server did not start"
-                time.sleep(0.02)
+        with started(self.stop):
+            while True:
+                try:
+                    self.client.ping()
+                    return
+                except redis.RedisError:
+                    assert time.monotonic() < deadline, "redis-server did not start"
+                    time.sleep(0.02)
 
     def kill(self) -> None:
         """End it the hard way."""
@@ -131,14 +133,11 @@ class Engine:
         self.spawn()
         assert self._process is not None
         deadline = time.monotonic() + START_S
-        try:
+        with started(self.stop):
             while self.get("/readyz")[0] != 200:
                 assert self._process.poll() is None, f"the engine did not start:\n{self.log}"
                 assert time.monotonic() < deadline, f"the engine is not ready:\n{self.log}"
                 time.sleep(0.02)
-        except BaseException:
-            self.stop()
-            raise
 
     def spawn(self) -> None:
         """Start it and wait for nothing."""
@@ -202,7 +201,7 @@ class Engine:
 
     async def exited(self, wait_s: float) -> int:
         """Wait for it to end by itself; its exit status."""
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + within(wait_s)
         while (status := self.status()) is None:
             assert time.monotonic() < deadline, f"still running after {wait_s} s:\n{self.log}"
             await asyncio.sleep(0.02)
@@ -211,13 +210,7 @@ class Engine:
     def stop(self) -> int:
         """SIGINT, and its exit status; killed when it does not end."""
         assert self._process is not None
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-        status = self._process.wait()
+        status = end(self._process, signal.SIGINT)
         # What one that was killed has left for its successor; there will be none.
         shutil.rmtree(directory_of(self._directory / "data"), ignore_errors=True)
         return status
@@ -225,7 +218,8 @@ class Engine:
     def get(self, path: str) -> tuple[int, str]:
         """An admin page: HTTP status (0 when nobody listens) and body."""
         try:
-            with urllib.request.urlopen(f"http://{self._admin}{path}", timeout=5) as response:
+            url = f"http://{self._admin}{path}"
+            with urllib.request.urlopen(url, timeout=within(5)) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -12,6 +12,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import within
 from tests.scenarios.message import Message, parse
 
 HOST = "127.0.0.1"
@@ -125,7 +126,8 @@ class Sipp:
         host: str = HOST,
         trace: bool = True,
     ) -> Sipp:
-        """Start it and wait until its socket is bound. It fails by itself after `limit_s`. `rate`:
+        """Start it and wait until its socket is bound. It fails by itself when it has not ended
+        `within` `limit_s`. `rate`:
         calls a second that it places; `trace`: whether it keeps every message."""
         self.port = port or self.port
         command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", host]
@@ -136,7 +138,7 @@ class Sipp:
         if trace:
             command += ["-trace_msg", "-message_file", str(self._file("messages"))]
         command += ["-trace_err", "-error_file", str(self._file("errors"))]
-        command += ["-timeout", f"{limit_s}s", "-timeout_error"]
+        command += ["-timeout", f"{within(limit_s):.0f}s", "-timeout_error"]
         with self._file("screen").open("wb") as screen:
             self._process = await asyncio.create_subprocess_exec(
                 *command,

@@ -13,6 +13,8 @@ from typing import Any, Self, cast
 
 import redis
 
+from engine.changes.acks import in_force_blocking
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.processes import Engine
@@ -86,7 +88,7 @@ def playing(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[Th
     try:
         yield Theatre(engine, client, directory)
         assert engine.status() is None, f"the engine died:\n{engine.log}"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + within(10)
         while leaks := engine.leaks(client):
             assert time.monotonic() < deadline, leaks
             time.sleep(0.1)
@@ -136,9 +138,13 @@ class Stage:
         """Add a contact to the line's registrations."""
         self.redis.zadd(f"reg:{number}", {uri: time.time() + expires_s})
 
-    async def settle(self) -> None:
-        """Wait until what was just written is in force: the promise is one second."""
-        await asyncio.sleep(1.0)
+    async def settle(self, *, fleets: bool = False) -> None:
+        """Wait until every worker that lives says that what was just written is in force. Workers
+        read the document of a fleet anew after they have said so: the promise is one second."""
+        any_line = numbers.line_number()
+        await asyncio.to_thread(in_force_blocking, self.redis, any_line, within(1.0))
+        if fleets:
+            await asyncio.sleep(1.0)
 
     # Scripted endpoints
 
@@ -211,7 +217,7 @@ class Stage:
 
     async def record(self, call_id: str, wait_s: float = 5.0) -> dict[str, Any]:
         """The one CDR entry of a call, numbers and nested lists read."""
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + within(wait_s)
         while True:
             entries = [e for e in self.records() if e["call_id"] == call_id]
             if entries or time.monotonic() > deadline:
@@ -222,7 +228,7 @@ class Stage:
 
     async def records_of(self, called: str, wait_s: float = 5.0) -> list[dict[str, str]]:
         """The records of the calls to a number, as soon as there is one."""
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + within(wait_s)
         while not (found := [r for r in self.records() if r["called"] == called]):
             assert time.monotonic() < deadline, f"no record of a call to {called}"
             await asyncio.sleep(0.05)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
@@ -53,7 +54,7 @@ async def stays(stage: Stage, line: str) -> dict[str, Any]:
 
 
 async def until(condition: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(within(10)):
         while not condition():
             await asyncio.sleep(0.02)
 
@@ -172,10 +173,10 @@ async def test_a_fleets_list_narrows_and_never_widens(stage: Stage) -> None:
     await stage.ended(call.call_id, billing="free")
 
     fleet(stage, "home", forward_countries=["FR", "GB"])
-    await stage.settle()
+    await stage.settle(fleets=True)
     await part(*await through(stage, british, BRITISH_MOBILE))
     stage.redis.delete("fleet:home")
-    await stage.settle()
+    await stage.settle(fleets=True)
     await stays(stage, swiss)  # the engine's own list stands
 
 
@@ -224,7 +225,7 @@ async def test_a_forward_abroad_that_is_taken_over_stays_international(stage: St
 
     for fields, code in (({"cap_seconds": 0}, 480), ({"forward_countries": ["FR"]}, 403)):
         fleet(stage, "moving")
-        await stage.settle()
+        await stage.settle(fleets=True)
         call, away = await through(stage, line, BRITISH_MOBILE)
         fleet(stage, "moving", **fields)
         await asyncio.sleep(0.5)  # news of it, before the meter ends the call

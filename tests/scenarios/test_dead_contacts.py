@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
@@ -61,7 +62,7 @@ def refused(engine: Engine) -> float:
 
 async def until_known(stage: Stage, gateway: Endpoint) -> None:
     """Wait until the engine has looked its destinations up."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + within(20)
     while True:
         before = len(gateway.invited())
         call = await stage.call(stage.line(to=[gateway.uri()]))
@@ -132,7 +133,7 @@ async def test_a_name_that_leads_to_a_destination_is_never_rung(
     assert len(gateway.heard) == asked
     assert not edge.invited()
     assert refused(stage.engine) - before == len(members)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + within(10)
     while not any("@by-naptr.test" in event.get("error", "") for event in stage.engine.events()):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.1)
@@ -191,7 +192,7 @@ async def test_a_name_is_looked_up_again_for_a_later_call(
     await connect(call, ring := await phone.incoming())
     await part(call, ring)
     await names.start(*carrier(), srv("_sip._udp.moves.test", "f.moves.test", GATEWAY), ttl_s=1)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + within(20)
     while True:
         rung = len(phone.invited())
         call = await stage.call(line)
@@ -220,7 +221,7 @@ async def test_destinations_that_change_live_are_compared_with_at_once(
         config["destinations"]["number"] = number
         stage.engine._config.write_text(json.dumps(config), "utf-8")
         stage.engine.signal(signal.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + within(10)
         while sum(event["event"] == "reload.done" for event in stage.engine.events()) == done:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT, Engine, RedisServer
 from tests.scenarios.sipp import free_port
@@ -43,7 +44,7 @@ def theatre(
 
 async def warned(stage: Stage) -> dict[str, Any]:
     """What the log says of the limit, as soon as it does."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while not (found := [e for e in stage.engine.events() if e["event"] == "descriptors.few"]):
         assert time.monotonic() < deadline, stage.engine.log
         await asyncio.sleep(0.05)

@@ -27,7 +27,7 @@ async def test_a_suspended_fleet_suspends_all_its_lines(stage: Stage) -> None:
     await call.receive(403)
     await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended", code=403)
     fleet(stage, "late", suspended=False)
-    await stage.settle()
+    await stage.settle(fleets=True)
     target = numbers.outside_number()
     stage.change(line, forwards={"unconditional": to_number(target)})
     call = await stage.call(line)

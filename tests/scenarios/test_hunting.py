@@ -79,7 +79,7 @@ async def test_the_lines_own_time_runs_over_all_groups(stage: Stage) -> None:
     for phone in phones:
         (await phone.incoming(wait_s=4)).respond(180)
     away = await stage.server("number").incoming(target, wait_s=6)
-    assert asyncio.get_running_loop().time() - start < 6.5
+    assert asyncio.get_running_loop().time() - start < 7.5  # not 8: from the last
     await connect(call, away)
     await part(call, away)
     await stage.ended(call.call_id, condition="no_answer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from tests.patience import within
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.stage import Stage, to_number
@@ -13,7 +14,7 @@ SETTINGS = {"sip": {"probe_s": 1}}
 
 
 async def wait_until_up(stage: Stage, destination: str, wanted: float) -> None:
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + within(15)
     while stage.engine.metric("renvoi_destination_up", destination=destination) != wanted:
         assert time.monotonic() < deadline, f"{destination} is not {wanted}"
         await asyncio.sleep(0.05)
@@ -32,7 +33,7 @@ async def test_options_is_answered_with_what_the_engine_can(stage: Stage) -> Non
 async def test_the_destinations_are_asked(stage: Stage) -> None:
     for kind in ("voicemail", "fax", "number"):
         await wait_until_up(stage, kind, 1)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + within(5)
         while not (asked := [m for m in stage.server(kind).stray if m.method == "OPTIONS"]):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.02)

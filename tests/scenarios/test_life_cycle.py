@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
@@ -71,7 +72,7 @@ def change(engine: Engine, section: str, **keys: Any) -> None:
 
 
 async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
-    deadline = asyncio.get_running_loop().time() + within_s
+    deadline = asyncio.get_running_loop().time() + within(within_s)
     while not condition():
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.02)

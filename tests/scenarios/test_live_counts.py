@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
@@ -55,7 +56,7 @@ async def burst(stage: Stage, line: str) -> list[Call]:
 
 async def _settled(call: Call) -> None:
     """Until it rings or is refused."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + within(20)
     while not call.codes():
         assert time.monotonic() < deadline, call
         await asyncio.sleep(0.02)

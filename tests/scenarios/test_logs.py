@@ -175,7 +175,7 @@ async def test_an_output_that_nobody_reads_stops_no_call_and_no_end(
             started = time.monotonic()
             engine.signal(signal.SIGTERM)
             assert await engine.exited(10) == 0
-            assert time.monotonic() - started < 9
+            assert time.monotonic() - started < 18  # not drain_s
     finally:
         engine.stop()
         held = 0

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part, refuse
@@ -127,7 +128,7 @@ async def test_what_the_caller_got_counts_not_what_happened_on_the_way(stage: St
 async def test_the_log_tells_the_whole_story_once(stage: Stage) -> None:
     call, _, _ = await answered(stage)
     await stage.record(call.call_id)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + within(3)
     ends: list[dict[str, Any]] = []
     while not ends and time.monotonic() < deadline:
         await asyncio.sleep(0.05)

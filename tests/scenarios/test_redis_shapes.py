@@ -15,6 +15,7 @@ import pytest
 
 from engine.changes.acks import in_force_blocking
 from store.client import connect_blocking
+from tests.patience import Stalls, within
 from tests.redis.cluster import (
     ClusterServers,
     Node,
@@ -76,7 +77,7 @@ async def reaches(stage: Stage, line: str, kind: str, user: str) -> str:
 
 async def recorded_once(stage: Stage, placed: list[str], wait_s: float = 10) -> None:
     """Every call has its record, and one."""
-    deadline = time.monotonic() + wait_s
+    deadline = time.monotonic() + within(wait_s)
     while True:
         ids = [record["call_id"] for record in stage.records()]
         if all(ids.count(call_id) == 1 for call_id in placed):
@@ -132,7 +133,7 @@ async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_pat
                 line, _ = lines[0]
                 victim = cluster.master_of(f"line:{line}")
                 victim.kill()
-                deadline = time.monotonic() + 20
+                deadline = time.monotonic() + within(20)
                 while time.monotonic() < deadline:
                     placed += await asyncio.gather(*(answered(stage, *each) for each in lines))
                     if stage.engine.metric("renvoi_redis_up") == 1:
@@ -153,7 +154,7 @@ async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_pat
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
 async def test_a_fail_over_under_load_loses_no_call_and_no_record(
-    sentinel: SentinelServers, tmp_path: Path, how: str
+    sentinel: SentinelServers, tmp_path: Path, how: str, stalls: Stalls
 ) -> None:
     old = sentinel.current()
     async with staged(tmp_path, sentinel.url) as stage:
@@ -203,7 +204,7 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
         results = await asyncio.gather(*calls, return_exceptions=True)
         lost = [result for result in results if isinstance(result, BaseException)]
         assert not lost, f"{len(lost)} of {len(calls)} lost: {lost[:3]}"
-        assert slowest < 1.0  # a busy machine's own time; Redis was away for longer
+        assert slowest < 1.0 + stalls.total_s  # Redis was away for longer
         placed += [result for result in results if isinstance(result, str)]
         placed.append(await reaches(stage, line, "voicemail", line))
         stage.redis.close()  # a blocking client stays with the master that it knew
@@ -214,7 +215,7 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
 
 async def until_ready_says(engine: Engine, words: str) -> None:
     """The engine takes calls, and `/readyz` says this of it before long."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + within(5)
     while True:
         status, text = engine.get("/readyz")
         assert status == 200, text
@@ -240,7 +241,7 @@ async def test_a_full_redis_is_reported_and_calls_go_on(tmp_path: Path) -> None:
                 await recorded_once(stage, placed)
                 client.config_set("maxmemory", 1)
                 placed += [await answered(stage, line, phone) for _ in range(5)]
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + within(5)
                 while engine.metric("renvoi_redis_errors_total", kind="full") < 2:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.1)
@@ -268,7 +269,7 @@ async def test_a_read_only_redis_is_reported_and_calls_go_on(tmp_path: Path) -> 
                 await recorded_once(stage, placed)
                 client.replicaof("127.0.0.1", "1")  # of a master that is not there
                 placed += [await answered(stage, line, phone) for _ in range(3)]
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + within(5)
                 while engine.metric("renvoi_redis_errors_total", kind="read_only") < 2:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.1)
@@ -280,7 +281,7 @@ async def test_a_read_only_redis_is_reported_and_calls_go_on(tmp_path: Path) -> 
 
 
 async def test_a_network_that_is_cut_delays_no_known_line_and_changes_are_in_force_after(
-    tmp_path: Path,
+    tmp_path: Path, stalls: Stalls
 ) -> None:
     """A cable that is pulled: no reset, no refusal, nothing comes back."""
     with Network() as network, folder() as place:
@@ -303,7 +304,7 @@ async def test_a_network_that_is_cut_delays_no_known_line_and_changes_are_in_for
                     await connect(call, ring)
                     await part(call, ring)
                     placed.append(call.call_id)
-                assert slowest < 0.3
+                assert slowest < 0.3 + stalls.total_s
                 assert stage.engine.metric("renvoi_redis_up") == 0
                 network.mend()
                 stage.change(line, forwards={"unconditional": to_voicemail(line)})

@@ -371,7 +371,7 @@ async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(stage: Stage
         await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended")
     assert stored(stage, line) == {}
     stage.redis.set("fleet:late", json.dumps({"name": "late", "suspended": False}))
-    await stage.settle()
+    await stage.settle(fleets=True)
     assert (await dial(stage, phone, "*21*888#", line))[0].code == 200
     assert stored(stage, line)["unconditional"]["on"]
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
@@ -33,7 +34,7 @@ async def refused(stage: Stage, attempt: Call, *codes: int) -> None:
 
 async def said(stage: Stage, call: str) -> dict[str, Any]:
     """What the log says of a takeover that was refused."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5)):
         while True:
             for event in stage.engine.events():
                 if event["event"] == "takeover.refused" and event["call"] == call:

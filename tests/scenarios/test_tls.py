@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
 from tests.scenarios.crew import Crew
@@ -273,7 +274,7 @@ async def test_handshakes_that_never_end_take_a_bounded_number_of_places_for_a_w
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    _, waiting = await asyncio.wait(reads, timeout=10)
+    _, waiting = await asyncio.wait(reads, timeout=within(10))
     assert not waiting
     assert 3 < time.monotonic() - start_s < 10
     await asyncio.gather(*reads, return_exceptions=True)

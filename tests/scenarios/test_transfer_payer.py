@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
@@ -189,7 +190,7 @@ async def test_who_refuses_to_be_sent_on_owes_nothing(stage: Stage) -> None:
         away.respond(603, to=await away.receive("REFER"))
         await call.receive(603, "REFER")
         forgotten = f"DEL transfer:{mobile}:{target}"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(within(5)):
             while await asyncio.to_thread(lambda: monitor.next_command()["command"]) != forgotten:
                 pass
     onward = begin(stage, away.endpoint, mobile, target)

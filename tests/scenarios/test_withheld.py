@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.expect import connect, part, refuse
@@ -423,7 +424,7 @@ async def test_a_record_keeps_a_withheld_number_for_operators_alone(stage: Stage
         shown, kept = ("", caller) if withheld else (caller, "")
         await stage.ended(call.call_id, caller=shown, caller_withheld=kept)
         ends: list[dict[str, object]] = []
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + within(5)
         while not ends and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
             ends = [e for e in stage.engine.events() if e.get("call_id") == call.call_id]

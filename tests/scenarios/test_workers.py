@@ -176,8 +176,8 @@ async def test_a_crash_leaves_pythons_stack(stage: Stage, crew: Crew) -> None:
 async def test_workers_that_served_come_back_at_once_however_often_they_die(
     stage: Stage, crew: Crew
 ) -> None:
-    """Both of them, over and over: a back-off would be at 30 s by then."""
-    for _ in range(7):
+    """Both of them, over and over: a back-off would be at 16 s by then."""
+    for _ in range(6):
         pids = [crew.kill(worker, signal.SIGABRT) for worker in range(2)]
         for worker, pid in enumerate(pids):
             assert await crew.replaced(worker, pid, within_s=15) < 15

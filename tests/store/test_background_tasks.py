@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from store import background_tasks
+from tests.patience import within
 
 
 async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
@@ -22,7 +23,7 @@ async def test_a_task_that_loses_a_cancellation_is_ended() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5)):
         await background_tasks.end([None, task])
     assert task.cancelled()
     assert lost == 2

@@ -15,6 +15,7 @@ from engine.config import SECTIONS, Config, ConfigError, read
 from engine.processes.control import Line, Reload, ToWorker
 from engine.processes.supervised import _obey
 from engine.reload import Changes, changes, with_live
+from tests.patience import within
 
 
 def one(path: str, value: object) -> dict[str, Any]:
@@ -103,7 +104,7 @@ async def test_a_worker_obeys_on_after_a_configuration_that_it_cannot_apply() ->
         ours.say(Reload({"of": "a newer version"}))
         ours.say(Reload({"limits": {"calls": 7}}))
         await ours.flush()  # and it is gone
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(within(10)):
             await obeying
             await ended.wait()
     finally:

@@ -1,0 +1,31 @@
+"""Processes that tests start: how each ends, also the one that does not end when it is told to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tests.patience import within
+
+
+def end(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float = 3) -> int:
+    """Send the signal, wait `within` the seconds, then kill; the exit status."""
+    if process.poll() is None:
+        process.send_signal(number)
+        try:
+            process.wait(within(seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+@contextmanager
+def started(stop: Callable[[], object]) -> Iterator[None]:
+    """While a process starts: if it comes to nothing it is stopped, for no fixture has it yet."""
+    try:
+        yield
+    except BaseException:
+        stop()
+        raise
