@@ -3,7 +3,7 @@
     python deploy/grafana/picture.py --prometheus http://127.0.0.1:9090 --minutes 60 --out pictures
 
 Panels, places, queries, units and thresholds are those of renvoi.json. Needs matplotlib
-(`pip install '.[docs]'`).
+(`pip install '.[dev]'`).
 """
 
 from __future__ import annotations
