@@ -20,6 +20,7 @@ from engine.telemetry.exposition import (
     Reading,
     Readings,
     process_families,
+    render,
 )
 from manager.site import Site
 from store import background_tasks
@@ -111,7 +112,7 @@ class Health:
             )  # fmt: skip
 
     async def _metrics(self) -> bytes:
-        return "".join(family.text() for family in self._families).encode()
+        return await render(self._families)
 
     async def _look(self) -> None:
         while True:

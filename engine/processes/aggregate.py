@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engine.config import Address
 from engine.processes.worker_slot import WorkerSlot
-from engine.telemetry.exposition import Readings, process_families
+from engine.telemetry.exposition import Readings, process_families, text
 
 ASK_S = 2.0
 HEAD_END = b"\r\n\r\n"
@@ -91,9 +91,9 @@ class Aggregate:
                 # What it was like a while ago says nothing; what it has counted stays.
                 last = self._last[slot.index]
                 told[str(slot.index)] = [family for family in last if family.is_sum]
-        process = "".join(family.text() for family in self._process)
+        process = text(self._process)
         told["supervisor"] = list(read(process))
-        own = "".join(family.text() for family in self._own)
+        own = text(self._own)
         return (own + "".join(self._add_up(told))).encode()
 
     def remember(self, index: int) -> None:

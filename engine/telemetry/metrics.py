@@ -7,7 +7,6 @@ metric means and which figures are made of it: docs/metrics.md.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 
@@ -23,6 +22,7 @@ from engine.telemetry.exposition import (
     Reading,
     Readings,
     process_families,
+    render,
 )
 from rules.decide import PREVENTED
 from rules.model import Billing, Condition, Kind
@@ -412,15 +412,8 @@ class Metrics:
         self._destinations.read = lambda: {name: int(is_up) for name, is_up in up().items()}
 
     async def render(self) -> bytes:
-        """The text for Prometheus, for the loop that the metrics are written on.
-
-        Gives way to calls between families, of which the longest takes a tenth of a millisecond.
-        """
-        parts = []
-        for family in self.families:
-            parts.append(family.text())
-            await asyncio.sleep(0)
-        return "".join(parts).encode()
+        """The text for Prometheus, for the loop that the metrics are written on."""
+        return await render(self.families)
 
 
 def code_class(code: int) -> str:
