@@ -1,36 +1,40 @@
-"""Every word of the page, in French and in English; the French ones are the guide's own."""
+"""Every word of the page: `texts/fr.yaml` and `texts/en.yaml`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
-from manager.texts import errors, forwards, line, operating, outlook, people, several, site
+import yaml
 
+TEXTS = Path(__file__).with_name("texts")
 LANGUAGES = ("fr", "en")
 Say = Callable[..., str]
 
-# key: (French, English). {names} are filled in; a test compares them between the languages.
-_PARTS = (site, line, forwards, outlook, errors, several, people, operating)
-WORDS: dict[str, tuple[str, str]] = {
-    key: words for part in _PARTS for key, words in part.WORDS.items()
-}
-
-
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where there is one
 # French sets a space before some signs, at which no line may break.
 _TIGHT = re.compile(" (?=[:;!?»])|(?<=«) ")
-_SAID = {
-    "fr": {key: _TIGHT.sub("\u00a0", french) for key, (french, _) in WORDS.items()},
-    "en": {key: english for key, (_, english) in WORDS.items()},
-}
+
+
+def _read(language: str) -> dict[str, str]:
+    text = (TEXTS / f"{language}.yaml").read_text(encoding="utf-8")
+    words: dict[str, str] = yaml.load(text, _LOADER)
+    if language == "fr":
+        return {key: _TIGHT.sub("\u00a0", word) for key, word in words.items()}
+    return words
+
+
+WORDS = {language: _read(language) for language in LANGUAGES}
+"""By language, then by key. {names} are filled in."""
 
 
 def speaker(language: str) -> Say:
     """The function that says a word in this language."""
-    said = _SAID[language]
+    words = WORDS[language]
 
     def say(key: str, **values: object) -> str:
-        text = said[key]
+        text = words[key]
         return text.format(**values) if values else text
 
     return say

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from manager.costs import word_for
-from manager.words import _PARTS, WORDS, preferred, speaker
+from manager.words import TEXTS, WORDS, preferred, speaker
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Kind
 from rules.numbers import REFUSALS
 
@@ -20,16 +20,22 @@ def names(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name}
 
 
-@pytest.mark.parametrize("key", WORDS)
+FRENCH, ENGLISH = WORDS["fr"], WORDS["en"]
+
+
+@pytest.mark.parametrize("key", FRENCH)
 def test_both_languages_fill_in_the_same(key: str) -> None:
-    french, english = WORDS[key]
-    assert french
-    assert english
-    assert names(french) == names(english)
+    assert FRENCH[key]
+    assert ENGLISH[key]
+    assert names(FRENCH[key]) == names(ENGLISH[key])
 
 
-def test_no_key_stands_in_two_parts() -> None:
-    assert len(WORDS) == sum(len(part.WORDS) for part in _PARTS)
+@pytest.mark.parametrize("language", WORDS)
+def test_each_file_has_the_same_keys_and_each_once(language: str) -> None:
+    text = (TEXTS / f"{language}.yaml").read_text(encoding="utf-8")
+    assert re.findall(r"^['\"]?(\w+)['\"]?:", text, re.M) == list(FRENCH)
+    assert list(WORDS[language]) == list(FRENCH)
+    assert all(isinstance(word, str) for word in WORDS[language].values())
 
 
 def test_every_word_that_templates_say_is_there() -> None:
@@ -39,7 +45,7 @@ def test_every_word_that_templates_say_is_there() -> None:
         for key in re.findall(r"""\bt\(["']([a-z_0-9]+)["'][,)]""", page.read_text("utf-8"))
     }
     assert len(said) > 50
-    assert said <= WORDS.keys()
+    assert said <= FRENCH.keys()
 
 
 def test_every_member_of_a_set_has_a_word() -> None:

@@ -1,1 +1,0 @@
-"""The words of the page, by what they speak of."""
