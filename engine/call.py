@@ -372,7 +372,8 @@ class Call:
                 decision = decide(line, at_limit(situation, full), targets)
         for reason in decision.prevented:
             services.metrics.forward_prevented(reason)
-        self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
+        if self.facts.detail is not None:
+            self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision
 
     def _refusal(self, decision: Decision) -> Over:

@@ -15,7 +15,7 @@ from engine.leases import hold
 from engine.live_calls import LiveCalls
 from engine.processes.journal import Journal, Left
 from engine.records.recorder import Recorder
-from engine.telemetry.log import FilteringBoundLogger
+from engine.telemetry.log import FilteringBoundLogger, tell_end
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from store import background_tasks
@@ -72,7 +72,7 @@ class CallEnds:
         self._recorder.add(record)
         if self._spans is not None:
             self._spans.put(record)
-        self._log.info("call.end", **telling(record))
+        tell_end(self._log, telling(record))
 
     async def complete(self, left: list[Left], live: LiveCalls, forwards: Forwards) -> None:
         """Write the records of processes that are gone, and let their calls count no more."""

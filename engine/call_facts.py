@@ -65,8 +65,9 @@ class CallFacts:
         self.identity = ""  # the number that the call is known to come from: what counts
         self.withheld = withheld  # nobody but an operator who asks is to know the caller
         self.called = called
-        self._offset = time.time() - time.monotonic()
-        self.received = self.clock()
+        now = time.monotonic()
+        self._offset = time.time() - now
+        self.received = now + self._offset
         self.decided: float | None = None
         self.rang: float | None = None
         self.answered: float | None = None
@@ -77,7 +78,8 @@ class CallFacts:
         self.replaced_by = ""  # the call that takes this one over (takeovers.py)
         self.legs: dict[Outgoing, LegRecord] = {}
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
-        self.tell("call.begin", caller=self.caller_shown, called=called)
+        if self.detail is not None:
+            self.tell("call.begin", caller=self.caller_shown, called=called)
 
     @property
     def caller_shown(self) -> str:
@@ -98,24 +100,28 @@ class CallFacts:
         return self._offset
 
     def tell(self, event: str, **values: Any) -> None:
-        """A debug event, if this call is told in detail (`log.sample`)."""
+        """A debug event, if this call is told in detail (`log.sample`). What every call tells asks
+        for `detail` first: the facts need not be gathered."""
         if self.detail is not None:
             self.detail.debug(event, **values)
 
     def dialled(self, leg: Outgoing, role: str, number: str) -> None:
         condition = self.forwards[-1].condition if self.forwards else "none"
+        started = time.monotonic() + self._offset
         self.legs[leg] = LegRecord(
-            role, number, leg.uri, 0, None, self.clock(), None, None, None, condition
+            role, number, leg.uri, 0, None, started, None, None, None, condition
         )
         self._changed.add(self)
-        self.tell("leg.dialled", role=role, number=number, uri=leg.uri)
+        if self.detail is not None:
+            self.tell("leg.dialled", role=role, number=number, uri=leg.uri)
 
     def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
         if record.rang is None:
-            record.rang = self.clock()
+            record.rang = time.monotonic() + self._offset
             self._changed.add(self)
-            self.tell("leg.rang", uri=leg.uri)
+            if self.detail is not None:
+                self.tell("leg.rang", uri=leg.uri)
 
     def has_rung(self, leg: Outgoing) -> bool:
         return self.legs[leg].rang is not None
@@ -123,14 +129,15 @@ class CallFacts:
     def leg_answered(self, leg: Outgoing, code: int) -> None:
         record = self.legs[leg]
         record.code = code
-        record.answered = self.clock()
+        record.answered = time.monotonic() + self._offset
         self._changed.add(self)
-        self.tell("leg.answered", uri=leg.uri, code=code)
+        if self.detail is not None:
+            self.tell("leg.answered", uri=leg.uri, code=code)
 
     def talks(self) -> None:
         """Both sides are connected, if they were not before."""
         if self.answered is None:
-            self.answered = self.clock()
+            self.answered = time.monotonic() + self._offset
             self._changed.add(self)
 
     def leg_ended(self, leg: Outgoing, code: int, q850: int | None = None) -> None:
@@ -138,16 +145,18 @@ class CallFacts:
         if record is not None and record.ended is None:
             record.code = record.code or code
             record.q850 = q850 if q850 is not None else record.q850
-            record.ended = self.clock()
+            record.ended = time.monotonic() + self._offset
             self._changed.add(self)
-            self.tell("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
+            if self.detail is not None:
+                self.tell("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
 
     def caller_rang(self) -> float | None:
         """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
         if self.rang is not None:
             return None
-        self.rang = self.clock()
-        self.tell("caller.rang")
+        self.rang = time.monotonic() + self._offset
+        if self.detail is not None:
+            self.tell("caller.rang")
         return self.rang - self.received
 
     def forwarded(self, line: Line, decision: ForwardTo) -> None:
@@ -200,20 +209,21 @@ class CallFacts:
 
     @property
     def destination(self) -> str:
-        if self.condition != "none":
-            return self.forwards[-1].kind
-        leg = self._reached
-        return leg.role if leg is not None else "none"
+        return self._led_to()[0]
 
     @property
     def target(self) -> str:
         """The number that the call went to."""
-        if self.condition != "none":
-            return self.forwards[-1].number
-        leg = self._reached
-        return leg.number if leg is not None else self.called
+        return self._led_to()[1]
 
-    @property
+    def _led_to(self) -> tuple[str, str]:
+        """What the call went to and its number: of the last forward, else of the leg that answered,
+        else of the last that was dialled."""
+        if self.forwards and self.forwards[-1].condition != "none":
+            return self.forwards[-1].kind, self.forwards[-1].number
+        leg = self._reached()
+        return (leg.role, leg.number) if leg is not None else ("none", self.called)
+
     def _reached(self) -> LegRecord | None:
         """The leg that answered, else the last that was dialled."""
         reached = None
@@ -228,44 +238,52 @@ class CallFacts:
         answered, which somebody charges for.
 
         `ended` in unix seconds; None = now."""
-        self.ended = self.clock() if ended is None else ended
-        seconds = paid_s = self._since(self.answered)
-        if self.answered is None and self.forwards and self._reached is not None:
-            paid_s = self._since(self._reached.answered)
-        for forward in self.forwards:
-            forward.seconds = paid_s
-        last = self.forwards[-1] if self.forwards else None
-        for leg in self.legs.values():
-            leg.ended = leg.ended if leg.ended is not None else self.ended
-        legs = list(self.legs.values())
-        q850 = next((leg.q850 for leg in reversed(self.legs.values()) if leg.q850), None)
+        self.ended = ended = self.clock() if ended is None else ended
+        answered, forwards, legs = self.answered, self.forwards, list(self.legs.values())
+        seconds = self._since(answered)
+        payer, billing, condition, forwarded = "", "", "none", None
+        if forwards:
+            paid_s, reached = seconds, self._reached()
+            if answered is None and reached is not None:
+                paid_s = self._since(reached.answered)
+            for forward in forwards:
+                forward.seconds = paid_s
+            last = forwards[-1]
+            payer, billing, condition = last.line, last.billing, last.condition
+            forwarded = last.at if condition != "none" else None
+        q850 = None
+        for leg in legs:
+            q850 = leg.q850 or q850
+            if leg.ended is None:
+                leg.ended = ended
+        destination, target = self._led_to()
         return CallRecord(
-            id=self.id,
-            call_id=self.call_id,
-            caller=self.caller_shown,
-            called=self.called,
-            received=self.received,
-            rang=self.rang,
-            answered=self.answered,
-            ended=self.ended,
-            condition=self.condition,
-            destination=self.destination,
-            target=self.target,
-            outcome=over.outcome,
-            code=over.code,
-            q850=q850,
-            why=over.why,
-            seconds=seconds,
-            payer=last.line if last else "",
-            billing=last.billing if last else "",
-            forwards=self.forwards,
-            legs=legs,
-            decided=self.decided,
-            dialled=legs[0].started if legs else None,
-            forwarded=last.at if last and last.condition != "none" else None,
-            out_of_plan_s=0,  # Redis tells, when it is written
-            caller_withheld=self.caller if self.withheld else "",
-            caller_by=self.caller_by,
+            self.id,
+            self.call_id,
+            "" if self.withheld else self.caller,
+            self.called,
+            self.received,
+            self.rang,
+            answered,
+            ended,
+            condition,
+            destination,
+            target,
+            over.outcome,
+            over.code,
+            q850,
+            over.why,
+            seconds,
+            payer,
+            billing,
+            forwards,
+            legs,
+            self.decided,
+            legs[0].started if legs else None,
+            forwarded,
+            0,  # out of plan: Redis tells, when it is written
+            self.caller if self.withheld else "",
+            self.caller_by,
         )
 
     def _since(self, instant: float | None) -> int:

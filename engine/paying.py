@@ -8,8 +8,9 @@ used up. The class is fixed anew, since a plan may have run out since.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices

@@ -23,11 +23,11 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from engine import paying
 from engine.call_facts import CallFacts

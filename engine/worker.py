@@ -80,7 +80,7 @@ class Worker:
         self.index = index
         self._redis_url = redis_url
         log.of_worker(index)
-        self.log = log.get_logger("engine")
+        self.log = log.get_logger(log.ENGINE)
         self.metrics = Metrics()
         self.rejections = Rejections(self.metrics, self.log)
         self.epoch = f"{index}-{int(time.time()):x}{secrets.token_hex(3)}"  # this process alone

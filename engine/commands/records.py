@@ -6,11 +6,12 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
+import msgspec
 
 from engine.commands import moments
 from engine.commands.context import (
@@ -214,7 +215,7 @@ def _printer(
         if record.caller_withheld and not withheld:
             record.caller_withheld = _HIDDEN
         if as_json:
-            print_json(moments.with_iso(asdict(record), _TIMES, zone), indent=False)
+            print_json(moments.with_iso(msgspec.to_builtins(record), _TIMES, zone), indent=False)
             return
         if head_due:
             head_due = False
@@ -237,12 +238,10 @@ def _csv(values: Iterable[object]) -> str:
 def _flat(record: CallRecord) -> Iterator[object]:
     """The values of `FIELDS`; forwards and legs as JSON. Text that a spreadsheet would take for a
     formula is quoted: it came from outside."""
-    import orjson
-
     for name in FIELDS:
         value = getattr(record, name)
         if isinstance(value, list):
-            yield orjson.dumps(value).decode()
+            yield msgspec.json.encode(value).decode()
         elif isinstance(value, str) and value[:1] in "=@-\t\r" and value[:1]:
             yield "'" + value
         else:

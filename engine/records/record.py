@@ -6,18 +6,17 @@ docs/cdr.md describes every field. Nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import msgspec
+from msgspec import structs
 
 from rules.fleet import is_name
 from store.keys import fleet_usage_key, usage_key
 
 
-@dataclass(slots=True)
-class LegRecord:
+class LegRecord(msgspec.Struct, gc=False):
     """One outgoing leg. Times in unix seconds, None = never; `code` 0 = no final answer."""
 
     role: str  # line | voicemail | fax | number
@@ -32,8 +31,7 @@ class LegRecord:
     condition: str  # the forward that placed this leg, "none" for the called line's own
 
 
-@dataclass(slots=True)
-class ForwardRecord:
+class ForwardRecord(msgspec.Struct, gc=False):
     """One forward that was carried out. `line` is the forwarding line, which pays."""
 
     line: str
@@ -47,8 +45,7 @@ class ForwardRecord:
     at: float | None = None  # when it was carried out, unix seconds
 
 
-@dataclass(slots=True)
-class CallRecord:
+class CallRecord(msgspec.Struct, gc=False):
     """One call. Times in unix seconds, None = never happened."""
 
     id: str
@@ -75,11 +72,15 @@ class CallRecord:
     dialled: float | None = None
     forwarded: float | None = None
     out_of_plan_s: int = 0
-    caller_withheld: str = field(default="", repr=False)  # for operators alone, and in no log
+    caller_withheld: str = ""  # for operators alone, and in no log
     caller_by: str = ""  # asserted | registered | from
 
+    def __repr__(self) -> str:
+        told = (f"{name}={getattr(self, name)!r}" for name in FIELDS if name != "caller_withheld")
+        return f"CallRecord({', '.join(told)})"
 
-FIELDS = tuple(field.name for field in fields(CallRecord))
+
+FIELDS = CallRecord.__struct_fields__
 _NESTED = ("forwards", "legs")
 _MAY_BE_EMPTY = ("rang", "answered", "q850", "decided", "dialled", "forwarded")
 
@@ -205,8 +206,8 @@ def _readable(record: CallRecord) -> CallRecord:
         if isinstance(value, str):
             return value.encode("utf-8", "backslashreplace").decode()
         if isinstance(value, (LegRecord, ForwardRecord, CallRecord)):
-            parts = {field.name: clean(getattr(value, field.name)) for field in fields(value)}
-            return type(value)(**parts)  # type: ignore[arg-type]
+            parts = {name: clean(part) for name, part in structs.asdict(value).items()}
+            return structs.replace(value, **parts)
         if isinstance(value, list):
             return [clean(item) for item in value]
         return value

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 Policy = str  # full | masked | none
 
 # Telephone numbers as they occur in URIs, headers, errors and records: six digits or more in a row,
@@ -70,8 +72,8 @@ def without_secrets(text: str) -> str:
 
 
 def cleaner(policy: Policy) -> Callable[[Any], Any]:
-    """A function that makes any value fit to be shown: strings inside lists, mappings and
-    dataclasses too."""
+    """A function that makes any value fit to be shown: strings inside lists, mappings,
+    structs and dataclasses too."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
@@ -86,6 +88,8 @@ def cleaner(policy: Policy) -> Callable[[Any], Any]:
             return {str(clean(key)): clean(item) for key, item in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [clean(item) for item in value]
+        if isinstance(value, msgspec.Struct):
+            return clean(msgspec.structs.asdict(value))
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             return {f.name: clean(getattr(value, f.name)) for f in dataclasses.fields(value)}
         return clean(str(value))

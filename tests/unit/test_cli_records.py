@@ -6,7 +6,6 @@ import csv
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -372,5 +371,5 @@ def test_every_field_of_a_record_is_documented() -> None:
     entry, _, rest = text.partition("### An element of `forwards`")
     forwards, _, legs = rest.partition("### An element of `legs`")
     for part, record in ((entry, CallRecord), (forwards, ForwardRecord), (legs, LegRecord)):
-        for each in fields(record):
-            assert f"\n| `{each.name}` |" in part, f"{record.__name__}.{each.name}"
+        for name in record.__struct_fields__:
+            assert f"\n| `{name}` |" in part, f"{record.__name__}.{name}"

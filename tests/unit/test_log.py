@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,9 +15,12 @@ from typing import Any
 
 import pytest
 
+from engine.records.record import LegRecord
 from engine.telemetry import log
 from engine.telemetry.log_writer import Writer
 from tests.patience import Stalls
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z?")
 
 
 @pytest.fixture
@@ -49,6 +53,28 @@ def test_one_json_object_a_line_with_level_time_and_logger(stream: io.StringIO) 
         "outcome": "answered",
         "text": "two\nlines",
     }
+
+
+@pytest.mark.parametrize(
+    "uri", ["sip:phone@192.0.2.1", "sip:phone:secret@192.0.2.1", "sip:\udcff@a"]
+)
+@pytest.mark.parametrize("numbers", ["full", "masked"])
+@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_the_end_of_a_call_is_told_as_any_other_event(
+    stream: io.StringIO, uri: str, numbers: str, format: str, level: str
+) -> None:
+    log.configure(level, format, stream, numbers=numbers)
+    log.of_worker(3)
+    leg = LegRecord("line", "+33972101001", uri, 200, None, 1.0, 1.5, 2.0, 3.0, "none")
+    engine = log.get_logger(log.ENGINE)
+    log.tell_end(engine, {"call": "0-1-1", "caller": "+33612345678", "legs": [leg]})
+    engine.info("call.end", call="0-1-1", caller="+33612345678", legs=[leg])
+    log.flush()
+    lines = [_TIME.sub("", line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == (2 if level == "info" else 0)
+    assert len(set(lines)) <= 1
+    assert "secret" not in stream.getvalue()
 
 
 def test_every_line_of_a_worker_says_which(stream: io.StringIO) -> None:
