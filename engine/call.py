@@ -32,7 +32,6 @@ from sip import headers
 from sip.events import Acked, Ended, Event, Refreshed
 from sip.farewell import Farewell
 from sip.outgoing import Outgoing
-from sip.replaces import names_dialogs
 from sip.state import ANSWERED, CONFIRMED, EARLY
 from store.lines import Entry, Unavailable
 
@@ -155,7 +154,7 @@ class Call:
         if takes_over or self._transfers:
             owed = await self._carry(ask=takes_over)
             self._ringing.check_caller()
-        if invite is not None and names_dialogs(invite):
+        if invite is not None and invite.tells_dialogs:
             self._ringing.may_name = self._may_name
         if takes_over and invite is not None:
             try:

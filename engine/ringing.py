@@ -30,7 +30,7 @@ from sip.features import features
 from sip.message import Message
 from sip.names import same_place
 from sip.outgoing import Outgoing
-from sip.replaces import End, May, anybody, names_dialogs
+from sip.replaces import End, May, anybody
 from sip.settings import DialError, TooLarge
 from sip.state import ANSWERED, ENDED
 from store.keys import registrations_key
@@ -202,7 +202,7 @@ class Ringing:
             extra=self._session_field,
         )
         body, content_type = body_told(invite, to_trusted=branch.trusted)
-        if names_dialogs(invite):
+        if invite.tells_dialogs:
             end = End(branch.uri, branch.routes, self.holder)
             block = services.endpoint.dialog_names.pass_on(block, end, self.may_name)
         try:

@@ -133,14 +133,15 @@ _RETURN = cython.declare(cython.int, 6)
 def is_closed(v: bytes) -> cython.bint:
     """A quick look at a message: whether each line of its head closes what it opens, and the head
     ends. False proves nothing: `structure.fault_of` looks closer."""
-    i: cython.Py_ssize_t
     end: cython.Py_ssize_t = v.find(b"\r\n\r\n") + 2
+    c: cython.int
     k: cython.int
     where: cython.int = _OUT
     if end < 2:
         return False
-    for i in range(end):
-        k = _CLASSES[v[i]]
+    head: bytes = cut(v, 0, end)
+    for c in head:
+        k = _CLASSES[c & 255]  # in C a byte may be negative
         if k == _PLAIN_BYTE:
             continue
         if where == _OUT:

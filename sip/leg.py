@@ -167,14 +167,14 @@ class Leg:
 
     def _believes(self, message: Message) -> bool:
         """Whether a message comes from a node of the trust domain: by the address that sent it."""
-        return message.way.host in self._endpoint.trusted
+        return bool(self._endpoint.trusted[message.way.host])
 
     def _believes_contact(self, message: Message, uri: str, *, direct: bool) -> bool:
         """Whether a message of who is at a contact is believed. It is when that is a server itself:
         at an address of the trust domain, and the message came from one. That it came through one
         is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
         trusted = self._endpoint.trusted
-        if message.way.host not in trusted or not message.has_any(VOUCHED):
+        if not trusted[message.way.host] or not message.has_any(VOUCHED):
             return False  # or it says nothing that would have to be believed
         place = place_of(uri)
         return place.host.encode() in trusted if is_address(place) else direct
@@ -193,7 +193,7 @@ class Leg:
             if message.lost and 200 <= code < 300:
                 return False
             fields = crossing(message, to_trusted=self.trusted)
-            if _tells_dialogs(message):
+            if names_dialogs(message):
                 fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
             body, kind = body_told(message, to_trusted=self.trusted)
@@ -250,10 +250,3 @@ class Leg:
         self._forget()
         self._layer.legs.pop(dialog.local_tag, None)
         self._layer.retire(dialog)
-
-
-def _tells_dialogs(message: Any) -> bool:
-    """Whether a message, of the network's or of the engine's own, may name a dialog."""
-    if isinstance(message, Message):
-        return message.tells_dialogs
-    return names_dialogs(message)

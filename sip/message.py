@@ -71,6 +71,8 @@ OTHER = cython.declare(cython.int, 255)
 REPLACES = cython.declare(cython.int, KNOWN.index(b"replaces"))
 JOIN = cython.declare(cython.int, KNOWN.index(b"join"))
 TARGET_DIALOG = cython.declare(cython.int, KNOWN.index(b"target-dialog"))
+PRIVACY = cython.declare(cython.int, KNOWN.index(b"privacy"))
+REMOTE_PARTY_ID = cython.declare(cython.int, KNOWN.index(b"remote-party-id"))
 # 1 for the kinds whose values are looked at; for each kind, what was found of its values: those of
 # Allow come again and again.
 _CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in KNOWN))
@@ -216,6 +218,19 @@ def _sound(kind: cython.int, value: bytes) -> cython.bint:
         if len(known) < _VERDICTS and len(value) < 512:
             known[value] = verdict
     return verdict is True
+
+
+@cython.cfunc
+def _hides(v: bytes) -> cython.bint:
+    """Whether "anonymous" or ".invalid" is in a From."""
+    i: cython.Py_ssize_t
+    end: cython.Py_ssize_t = len(v)
+    for i in range(end - 7):
+        if v[i] == ord(".") and _same(v, i, i + 8, b".invalid"):
+            return True
+        if (v[i] | 32) == ord("a") and i + 9 <= end and _same(v, i, i + 9, b"anonymous"):
+            return True
+    return False
 
 
 def _shown(name: bytes) -> str:
@@ -732,6 +747,14 @@ class Message:
         if seek(self.data, ord("?"), self._line) < self._body:
             return True
         return self._has & (_bit(REPLACES) | _bit(JOIN) | _bit(TARGET_DIALOG)) != 0
+
+    @property
+    def may_withhold(self) -> bool:
+        """A quick look: whether its sender may ask for privacy (sip/privacy.py)."""
+        if self._has & (_bit(PRIVACY) | _bit(REMOTE_PARTY_ID)):
+            return True
+        i: cython.int = self._find(b"from", 0) if self.status == 0 else -1
+        return i >= 0 and _hides(self._text(i))
 
     def has_any(self, names: frozenset[bytes]) -> bool:
         """Whether it has a header field of one of these names (in lower case, full length)."""

@@ -80,7 +80,7 @@ class NewRequests:
         method, source = message.method, way.host
         if method == b"REGISTER" and self._on_register is not None:
             self._on_registration(message, way, key)
-        elif source not in self._endpoint.trusted:
+        elif not self._endpoint.trusted[source]:
             self._refuse(message, way, 403, "stranger")
         elif method == b"INVITE":
             self._layer.count_in(method)

@@ -7,21 +7,22 @@ from ipaddress import ip_address, ip_network
 _REMEMBERED = 10_000
 
 
-class Peers:
-    """A set of networks, asked by IP address; answers are remembered. What is no address is in
-    none."""
+class Peers(dict[bytes, bool]):
+    """A set of networks, asked by IP address; what is no address is in none. Answers are
+    remembered: `peers[source]` costs one look into a dictionary."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
+        super().__init__()
         self._networks = [ip_network(network, strict=False) for network in networks]
-        self._known: dict[bytes, bool] = {}
 
-    def __contains__(self, source: bytes) -> bool:
-        known = self._known.get(source)
-        if known is None:
-            if len(self._known) > _REMEMBERED:
-                self._known.clear()
-            known = self._known[source] = self._holds(source)
+    def __missing__(self, source: bytes) -> bool:
+        if len(self) > _REMEMBERED:
+            self.clear()
+        known = self[source] = self._holds(source)
         return known
+
+    def __contains__(self, source: object) -> bool:
+        return isinstance(source, bytes) and self[source]
 
     def _holds(self, source: bytes) -> bool:
         try:

@@ -207,6 +207,8 @@ def _hidden(number: bool, user: bool, history: bool) -> frozenset[bytes]:
 
 
 def _asked(message: Message) -> Wish:
+    if not message.may_withhold:
+        return NO_WISH
     first = message.first
     anonymous = message.start_line[:4] != b"SIP/" and _is_anonymous(first(b"from") or b"")
     by_party = first(b"remote-party-id") is not None and any(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sip.fields import full
@@ -88,10 +88,13 @@ class End(NamedTuple):
         return bool(self.uri) and leg.reached == (self.uri, self.routes)
 
 
-def names_dialogs(message: Message) -> bool:
-    """A quick look: whether a message may name a dialog, be it inside a URI."""
+def names_dialogs(message: Any) -> bool:
+    """A quick look: whether a message, received or one of the engine's own (headers.py), may name a
+    dialog, be it inside a URI."""
+    if isinstance(message, Message):
+        return message.tells_dialogs
     first = message.first
-    return (
+    return bool(
         message.head.find(b"?") >= 0
         or first(b"replaces") is not None
         or first(b"join") is not None

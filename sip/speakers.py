@@ -35,7 +35,7 @@ class Speakers:
     def may_speak(self, leg: Leg | Twin, way: Any) -> bool | None:
         """Whether a leg's far end, or a proxy on the way to it, is there; None while a name on the
         way is being looked up. Trusted peers cost one look into a dictionary."""
-        if way.host in self._trusted():
+        if self._trusted()[way.host]:
             return True
         source = _plain(way.host.decode("ascii"))
         if _plain(leg.heard) == source:

@@ -19,10 +19,10 @@ import mmap
 import os
 import struct
 import time
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -36,7 +36,9 @@ GROW_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
 SHARED_MEMORY = Path("/dev/shm")
 _HEADER = struct.Struct("<IIQI")  # bytes of the whole entry, next slot, version, checksum of all
+_pack = _HEADER.pack
 _ROOM = SLOT_BYTES - _HEADER.size
+_NOTHING = bytes(4)  # no bytes: a slot that is free
 # Slot 0: when the worker's loop last turned, in unix and in monotonic seconds, and the start of the
 # machine that those count from.
 _BEAT = struct.Struct("<dd16s")
@@ -216,13 +218,16 @@ class Journal:
         free = self._free
         if size <= _ROOM and free:  # nearly always
             slot = free.pop()
-            self._version += 1
-            head = _HEADER.pack(size, 0, self._version, zlib.crc32(content))
-            memory[slot * SLOT_BYTES : slot * SLOT_BYTES + _HEADER.size + size] = head + content
+            self._version = version = self._version + 1
+            whole = _pack(size, 0, version, crc32(content)) + content
+            at = slot * SLOT_BYTES
+            memory[at : at + len(whole)] = whole
             old = self._slots.get(id_)
             self._slots[id_] = [slot]
             if old is not None:
-                self._release(old)
+                at = old[0] * SLOT_BYTES
+                memory[at : at + 4] = _NOTHING
+                free += old
             return
         slots = self._take(1 if size <= _ROOM else -(-size // _ROOM))
         memory = self._map
@@ -232,7 +237,7 @@ class Journal:
                 log.warning("journal.full", path=str(self.path), calls=len(self._slots))
             return
         self._version += 1
-        check = zlib.crc32(content)
+        check = crc32(content)
         following = 0
         for part in range(len(slots) - 1, -1, -1):
             at = slots[part] * SLOT_BYTES
@@ -254,7 +259,7 @@ class Journal:
 
     def _release(self, slots: list[int]) -> None:
         if self._map is not None:
-            self._map[slots[0] * SLOT_BYTES : slots[0] * SLOT_BYTES + 4] = b"\0\0\0\0"
+            self._map[slots[0] * SLOT_BYTES : slots[0] * SLOT_BYTES + 4] = _NOTHING
         self._free.extend(slots)
 
     def _grow(self) -> bool:
@@ -362,7 +367,7 @@ def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
             begin = following * SLOT_BYTES
             whole += content[begin + _HEADER.size : begin + SLOT_BYTES]
             following = _HEADER.unpack_from(content, begin)[1]
-        if len(whole) < size or zlib.crc32(whole[:size]) != check:
+        if len(whole) < size or crc32(whole[:size]) != check:
             continue  # the process died while it wrote this one
         entry = _decode(whole[:size])
         id_ = entry.id if isinstance(entry, ActiveCall) else entry.record.id
