@@ -1,7 +1,7 @@
-"""SIP calls as events and actions, on a core of our own in compiled Python (docs/core.md). Knows
-nothing of forwarding rules."""
+"""The SIP stack: calls as events and actions, in compiled Python (docs/core.md). Does not depend on
+forwarding rules."""
 
 from sip.compiled import search_path
 
-# A module that was compiled out of the tree is found before its Python file.
+# Compiled modules outside the tree take precedence over their Python files.
 __path__ = [*search_path(), *__path__]

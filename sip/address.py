@@ -1,4 +1,4 @@
-"""Addresses that are listened on and servers that are called."""
+"""Listening addresses and addresses of servers."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Address:
 
 
 def fits_family(name: str, ipv6: bool) -> bool:
-    """Whether a listening address of that family can go by this name: a host name always, an IP
-    address if it is of the family."""
+    """Whether this name can be used for a listening address of that family: a host name always, an
+    IP address if it is of the family."""
     try:
         return (ip_address(name).version == 6) == ipv6
     except ValueError:
@@ -33,8 +33,8 @@ def fits_family(name: str, ipv6: bool) -> bool:
 
 
 def reached_by(host: str) -> str:
-    """The address by which others reach what listens on `host`: its own, or for 0.0.0.0 and :: the
-    one by which this machine reaches others."""
+    """The address at which others reach a socket that listens on `host`: `host` itself, or for
+    0.0.0.0 and :: the address from which this machine reaches others."""
     if host not in ("0.0.0.0", "::"):
         return host
     family, anywhere = socket.AF_INET, "192.0.2.1"
@@ -42,7 +42,7 @@ def reached_by(host: str) -> str:
         family, anywhere = socket.AF_INET6, "2001:db8::1"
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((anywhere, 9))  # nothing is sent; it chooses our address
+            probe.connect((anywhere, 9))  # sends nothing; it selects our address
         except OSError:
             return "::1" if ":" in host else "127.0.0.1"  # there is no other
         return str(probe.getsockname()[0])

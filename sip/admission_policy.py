@@ -1,4 +1,4 @@
-"""What is asked before a new call comes in; the engine answers (engine/admission.py)."""
+"""The interface that decides whether a new call is admitted; engine/admission.py implements it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class Rejection(NamedTuple):
-    """A call that may not come in: its reason for the counter, the code, Retry-After in seconds."""
+    """A refused call: the reason for the counter, the code, Retry-After in seconds."""
 
     reason: str
     code: int
@@ -14,13 +14,13 @@ class Rejection(NamedTuple):
 
 
 class AdmissionPolicy(Protocol):
-    """`draining` says that no call comes in any more."""
+    """While `draining`, no new call is admitted."""
 
     draining: bool
 
     def ask(self, source: bytes, target: bytes) -> Rejection | None:
-        """Whether a call from the IP address `source` to the Request-URI `target` may come in;
-        None lets it in, and counts it."""
+        """Decide on a call from the IP address `source` to the Request-URI `target`. None admits
+        and counts it."""
 
     def waited(self, seconds: float) -> None:
-        """Told many times a second how long a message waits before it is handled."""
+        """Called many times a second with the seconds that a message waits before it is handled."""

@@ -1,4 +1,4 @@
-"""How long datagrams wait in a socket before they are read: the kernel notes when each one came."""
+"""How long datagrams wait in a socket before they are read, by the kernel's timestamps."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _ROOM = socket.CMSG_SPACE(_TIMESPEC.size)
 
 
 def stamp(udp: socket.socket) -> None:
-    """Have the time of arrival noted for each datagram from now on."""
+    """Make the kernel timestamp each datagram from now on."""
     with contextlib.suppress(OSError):
         udp.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
 
 
 def oldest_s(udp: socket.socket) -> float:
-    """Seconds that the next datagram has waited; 0 when there is none. Reads nothing."""
+    """Seconds that the next datagram has waited; 0 without one. Does not read it."""
     try:
         _, ancillary, _, _ = udp.recvmsg(1, _ROOM, _LOOK)
     except OSError:
@@ -29,7 +29,7 @@ def oldest_s(udp: socket.socket) -> float:
 
 
 def age_s(ancillary: list[tuple[int, int, bytes]]) -> float:
-    """Seconds since a datagram came, by what recvmsg told with it."""
+    """Seconds since a datagram arrived, from the ancillary data of recvmsg."""
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)

@@ -1,8 +1,8 @@
-"""What of a body a phone is told when its sender withholds the number. Pure functions on bytes.
+"""Which parts of a body a phone gets when the sender withholds its number. Pure functions on bytes.
 
 Bodies pass byte for byte. The one exception, towards a phone, are parts that name the sender: the
-signalling of another network (ISUP and QSIG hold the calling number), where somebody is (PIDF-LO,
-RFC 6442), a card, a signed identity (RFC 3893).
+signalling of another network (ISUP and QSIG contain the calling number), a location (PIDF-LO, RFC
+6442), a card, a signed identity (RFC 3893).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART = re.compile(
 
 
 def body_told(message: Message, *, to_trusted: bool) -> tuple[bytes, bytes]:
-    """The body and media type of a message as whoever gets it may have them."""
+    """The body and media type of a message, reduced to what its recipient may learn."""
     body, kind = message.body, message.content_type
     if to_trusted or not body or not wish_of(message).number:
         return body, kind

@@ -1,7 +1,6 @@
-"""BYEs and their answers.
-
-Whoever hangs up gets the far side's answer, or a 200 of the engine's own: after `ANSWER_S`, when
-the far side hangs up itself, when it cannot be reached, or when there is nobody left to tell.
+"""BYEs and their responses. The side that hangs up gets the far side's response, or a 200 of the
+engine's own: after `ANSWER_S`, if the far side hangs up too, if it cannot be reached, or if there
+is no far side.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Bye:
-    """A BYE of `asker`'s far end that waits for its answer; `teller` is the leg whose far end is
-    asked. It is the user of both transactions."""
+    """A BYE from `asker`'s far end that waits for its response; `teller` is the leg that passes it
+    on. It is the user of both transactions."""
 
     __slots__ = ("_dialog", "_server", "_timer", "asker", "teller")
 
     def __init__(self, leg: Leg, server: Server) -> None:
         self._server: Server | None = server
-        self._dialog: Dialog | None = None  # in which the other side was told
+        self._dialog: Dialog | None = None  # that passes the BYE on
         self.asker = leg
         self.teller: Leg | None = None
         endpoint = leg.endpoint
@@ -38,7 +37,7 @@ class Bye:
         server.user = self
 
     def told(self, leg: Leg) -> None:
-        """The far end of this leg is being told."""
+        """The BYE goes to the far end of this leg."""
         self.teller, self._dialog = leg, leg.dialog
         leg.dialog.bye = self
 
@@ -54,7 +53,7 @@ class Bye:
             self.asker.respond(server, code, None)  # it is too large
 
     def drop(self) -> None:
-        """It is answered, or its transaction is over."""
+        """Forget it: it is answered, or its transaction is over."""
         if self._server is not None:
             self._server.user = None
             self._server = None
@@ -67,11 +66,11 @@ class Bye:
         self.drop()
 
     def on_stumble(self, client: Client, message: Message) -> None:
-        """Its answer could not be passed on."""
+        """Its response could not be passed on."""
         self.answer(200)
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
-        """What the far side says to the BYE; nobody answers, or nobody is there: 200."""
+        """The far side's response to the BYE; 200 if there is none."""
         if message is None:
             self.answer(200)
         elif code >= 200:
@@ -80,7 +79,7 @@ class Bye:
 
 
 def receive(leg: Leg, server: Server) -> Bye | None:
-    """A BYE on a leg. None when nobody else can be told, and it is answered here."""
+    """Handle a BYE on a leg. None if there is no far side and it is answered here."""
     peer = leg.peer
     if leg.listener is None or peer is None or peer.dialog is None:
         leg.layer.respond(server, 200)
@@ -89,7 +88,7 @@ def receive(leg: Leg, server: Server) -> Bye | None:
 
 
 def say(leg: Leg, farewell: Farewell) -> None:
-    """Send a BYE to the leg's far end; its answer goes to whoever hung up."""
+    """Send a BYE to the leg's far end; its response goes to the side that hung up."""
     bye: Any = farewell.bye
     if bye is not None and bye.teller is None:
         bye.told(leg)

@@ -1,10 +1,10 @@
-"""What this engine itself understands: said to OPTIONS, and where a method is refused."""
+"""What this engine supports: for OPTIONS, and for responses that refuse a method."""
 
 from __future__ import annotations
 
 ALLOW = b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY"
-# What the answer to OPTIONS says (RFC 3261 11.2): the engine's own part. Bodies and options of the
-# two sides of a call pass it.
+# The engine's own capabilities in the response to OPTIONS (RFC 3261 11.2). Bodies and option tags
+# of the two sides of a call pass through it.
 UNDERSTOOD = (b"100rel", b"timer", b"replaces")
 CAPABILITIES = (
     (b"Allow", ALLOW),

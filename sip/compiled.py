@@ -1,9 +1,9 @@
-"""Which build of the core is in force: compiled by Cython, or the Python files themselves.
+"""Which build of the core runs: compiled by Cython, or the Python files.
 
-The extensions of a checkout lie outside the tree, in a directory whose name is a digest of their
-sources, so that one whose source has changed is never found. In an installed wheel they lie beside
-the files they were made of, and nothing here is needed. This file is never compiled: `setup.py`
-reads it before anything else is there.
+The extensions of a checkout are outside the tree, in a directory named after a digest of their
+sources, so that an outdated one is never loaded. In an installed wheel they are beside their source
+files, and this module is not needed. This file is never compiled, because `setup.py` reads it
+first.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# What is compiled. The rest is Python: native.py is what native.pxd does where nothing is compiled.
+# The compiled modules. The rest is Python: native.py replaces native.pxd if nothing is compiled.
 MODULES = (
     "grammar", "message", "timers", "transaction", "udp", "dialog", "leg", "incoming", "outgoing",
     "exchange", "bye", "new_requests", "layer",
 )  # fmt: skip
-# For tests only: "python" serves with the Python files, compiled or not.
+# For tests only: "python" uses the Python files, compiled or not.
 SWITCH = "RENVOI_SIP_CORE"
 
 
 def digest() -> str:
-    """A name for what the sources say, for this interpreter."""
+    """A digest of the sources for this interpreter."""
     told = hashlib.blake2b(digest_size=12)
     for name in ("native.pxd", *(f"{module}.py" for module in MODULES)):
         source = HERE / name
@@ -35,12 +35,12 @@ def digest() -> str:
 
 
 def directory() -> Path:
-    """Where the extensions made of the sources as they are now lie, if they were made."""
+    """The directory of the extensions of the present sources, if they were built."""
     return HERE.parent / "build" / "core" / digest()
 
 
 def search_path() -> list[str]:
-    """Where to look for the modules of this package before its own directory."""
+    """The directories to search for the modules of this package before its own."""
     if os.environ.get(SWITCH) == "python":
         return []
     found = directory()
@@ -48,18 +48,18 @@ def search_path() -> list[str]:
 
 
 def is_in_force() -> bool:
-    """Whether the compiled modules are what is imported, not their Python files."""
+    """Whether imports load the compiled modules, not their Python files."""
     spec = importlib.util.find_spec("sip.layer")
     return bool(spec and spec.origin and spec.origin.endswith(tuple(EXTENSION_SUFFIXES)))
 
 
 def serving() -> str:
-    """Which build takes calls: "compiled" or "python"."""
+    """The build that takes calls: "compiled" or "python"."""
     return "compiled" if is_in_force() else "python"
 
 
 def words() -> str:
-    """`serving` for people."""
+    """`serving` as a message."""
     if is_in_force():
         return "the SIP core is compiled"
     return (

@@ -1,8 +1,8 @@
-"""How many connections may stand at once, and for whom. Pure but for the counting.
+"""How many connections may be open at once, and for whom. Pure except for the counting.
 
-Whoever may only register may be the whole Internet, and who has said nothing yet may be anybody: a
-source has a share of the places, and some are kept for others. A source is an IPv4 address or an
-IPv6 network of 64 bits, which is what one customer is given.
+Sources that may only register can be the whole Internet, and a source that has sent nothing yet can
+be anybody. So each source has a share of the places, and some places are reserved for others. A
+source is an IPv4 address or an IPv6 /64, the usual allocation of one customer.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import ip_address
 
-STRANGERS = 100  # connections of those who may send nothing, at once: enough to tell them so
+STRANGERS = 100  # connections of strangers at once: enough to send them 403
 
 
 class PeerKind(IntEnum):
-    """What the peer of a connection may do."""
+    """The rights of a connection's peer."""
 
     STRANGER = 0  # nothing: gets its 403 and is closed
     PHONE = 1  # register only
@@ -25,8 +25,8 @@ class PeerKind(IntEnum):
 
 @dataclass(slots=True)
 class Source:
-    """Where connections come from: how many stand, and whether one of them has registered a phone
-    or placed a call."""
+    """A source of connections: how many are open, and whether one of them has registered a phone or
+    placed a call."""
 
     held: int = 0
     proven: bool = False
@@ -47,16 +47,17 @@ class ConnectionLimits:
         self.limit(most, per_source, STRANGERS)
 
     def limit(self, most: int, per_source: int, strangers: int) -> None:
-        """These hold from now on; connections that stand keep their places."""
+        """Apply new limits; open connections keep their places."""
         self.most, self.per_source, self.strangers = most, per_source, strangers
 
     @property
     def count(self) -> int:
-        """Connections that stand or are being made, of strangers too."""
+        """Connections that are open or being made, including those of strangers."""
         return self.held + self.strangers_held
 
     def take(self, host: str, standing: PeerKind) -> Source | str:
-        """A place for a connection of the IP address `host`; the reason if there is none."""
+        """Take a place for a connection of the IP address `host`; returns the reason if there is
+        none."""
         if standing is PeerKind.STRANGER:
             if self.strangers_held >= self.strangers:
                 return "stranger"
@@ -78,7 +79,7 @@ class ConnectionLimits:
         return source
 
     def leave(self, host: str, standing: PeerKind, source: Source) -> None:
-        """A place that was taken is free again."""
+        """Free a place."""
         if standing is PeerKind.STRANGER:
             self.strangers_held -= 1
             return

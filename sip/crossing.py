@@ -1,4 +1,5 @@
-"""What crosses the B2BUA, and the headers that tell of a diversion. Pure functions on bytes."""
+"""The header fields that cross the B2BUA, and those that describe a diversion. Pure functions on
+bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from sip.message import Message
 from sip.privacy import STORY
 
 # Belongs to the hop, to the dialog or to the transaction (RFC 3261 8.1.1, 12.2, 22): made anew for
-# each leg. Everything else passes, known or not. Challenges and credentials are the hop's (22.3).
+# each leg. Everything else passes, known or not. Challenges and credentials belong to the hop
+# (22.3).
 HOP = frozenset(
     b"via from to call-id cseq contact max-forwards route record-route path service-route "
     b"content-length content-type timestamp rseq rack "
@@ -20,18 +22,18 @@ HOP = frozenset(
     b"authentication-info proxy-authentication-info proxy-require".split()
 )
 _NONE: frozenset[bytes] = frozenset()
-# Reliability is each leg's own: who asks for it and who gets it is said anew (reliable.py).
+# Reliability is negotiated on each leg (reliable.py).
 _OPTIONS = re.compile(rb"^(supported|k|require)[ \t]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 _INDEX = re.compile(rb"[0-9.]{1,256}")
 
 
 @dataclass(frozen=True, slots=True)
 class Diverted:
-    """One forward of this call: what the next leg's headers must tell.
+    """One forward of this call, for the headers of the next leg.
 
-    `line` is the forwarding line's number in E.164; `reason` and `cause` as in
-    forwarding-rules.md 2. `mark` is the display name that servers are told, for an engine to know
-    it by; "" = none.
+    `line` is the forwarding line's number in E.164; `reason` and `cause` as in forwarding-rules.md
+    2. `mark` is the display name in messages to servers, by which an engine recognises the forward;
+    "" = none.
     """
 
     line: str
@@ -58,10 +60,10 @@ def crossing(
     also_not: frozenset[bytes] = _NONE,
     keep_100rel: bool = False,
 ) -> bytes:
-    """The header fields of `message` that go on to the other side, as text.
+    """The header fields of `message` that cross to the other side, as text.
 
-    `to_trusted`: the other side is a node of the trust domain, not a phone. What its sender wants
-    kept from phones, and what a phone may not say, is left out (privacy.py).
+    `to_trusted`: the other side is a node of the trust domain, not a phone. Fields that the sender
+    wants hidden from phones, and fields that a phone may not assert, are left out (privacy.py).
     """
     hop = privacy.union(HOP, also_not) if also_not else HOP
     if to_trusted and not message.untrusted:
@@ -91,12 +93,12 @@ def invite_block(
     reliable: bool = False,
     extra: bytes = b"",
 ) -> bytes:
-    """The header text of a new leg's INVITE: what passes, and the story of the forwards so far.
+    """The header text of a new leg's INVITE: the fields that pass, and the forwards so far.
 
-    `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address.
-    An untrusted leg (a phone) is not told an identity that its owner withholds. `reliable` offers
-    100rel: a caller who requires it gets it from the engine if need be, so that it is only offered.
-    `extra` holds header fields of the engine's own.
+    `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address. An
+    untrusted leg (a phone) does not get a withheld identity. `reliable` offers 100rel: the engine
+    provides it if the caller requires it, so it is only offered. `extra` holds header fields of the
+    engine's own.
     """
     parts: list[bytes] = []
     for done in reversed(diverted):
@@ -127,8 +129,8 @@ def history(
     received: list[bytes], diverted: list[Diverted], target: str, host: str
 ) -> list[bytes]:
     """The History-Info entries of a new leg (RFC 7044 9, 10.3): those received, one for each line
-    that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as
-    RFC 7544 uses it). A leg that no forward led to passes what it received."""
+    that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as RFC 7544
+    uses it). A leg without a forward passes what was received."""
     if not diverted:
         return received
     given = [parameter(entry, b"index") or b"" for entry in received]
@@ -137,7 +139,7 @@ def history(
     index = indexes[-1] if indexes else b""
     for hop_number, done in enumerate(diverted):
         if hop_number == 0 and index:
-            # The last entry received is the address by which the call came to this line.
+            # The last received entry is the address by which the call came to this line.
             continue
         index = index + b".1" if index else b"1"
         cause = f";cause={diverted[hop_number - 1].cause}" if hop_number else ""

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""A dialog as one of its ends keeps it (RFC 3261 12), and the text of its requests and responses.
+"""The state of a dialog at one of its ends (RFC 3261 12), and the text of its requests and
+responses.
 
-What a message says is written here; what it means is the legs' affair.
+This module writes messages; legs decide what to send.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from sip.status import LINES, line
 if TYPE_CHECKING:
     from sip.transaction import Server
 
-# Methods whose requests and answers say where the rest of the dialog goes (RFC 3261 12.1, 12.2).
+# Methods whose requests and responses set the remote target (RFC 3261 12.1, 12.2).
 WITH_CONTACT = frozenset((b"INVITE", b"UPDATE", b"SUBSCRIBE", b"REFER", b"NOTIFY"))
 EMPTY = b"Content-Length: 0\r\n\r\n"
 MOST_ROUTES = 50
@@ -31,7 +32,7 @@ _pool_at = 0
 
 
 def token() -> bytes:
-    """Sixteen hexadecimal digits that nobody can guess: for branches, tags and Call-IDs."""
+    """Sixteen unpredictable hexadecimal digits, for branches, tags and Call-IDs."""
     global _pool, _pool_at
     if _pool_at >= len(_pool):
         _pool, _pool_at = hexlify(urandom(POOL)), 0
@@ -78,8 +79,8 @@ class Dialog:
     contact: bytes = cython.declare(bytes, visibility="public")
     routes: Any = cython.declare(object, visibility="public")
     way: Any = cython.declare(object, visibility="public")
-    bye: Any = cython.declare(object, visibility="public")  # that waits for its answer in it
-    twin: Any = cython.declare(object, visibility="public")  # after a REFER (late.py)
+    bye: Any = cython.declare(object, visibility="public")  # that waits for its response in it
+    twin: Any = cython.declare(object, visibility="public")  # after a REFER (late_notify.py)
     sent: int = cython.declare(cython.longlong, visibility="public")
     seen: int = cython.declare(cython.longlong, visibility="public")
     is_confirmed: bool = cython.declare(cython.bint, visibility="public")
@@ -98,10 +99,10 @@ class Dialog:
         self.seen = -1
         self.is_confirmed = False
 
-    # -- what is learnt ---------------------------------------------------------------------------
+    # -- learning ---------------------------------------------------------------------------------
 
     def set_route(self, target: bytes, routes: Sequence[bytes]) -> None:
-        """Where its requests go from now on."""
+        """Set the route of its requests from now on."""
         if target != self.target or tuple(routes) != self.routes:
             self.target = target
             self.routes = tuple(routes)
@@ -113,11 +114,11 @@ class Dialog:
             self.set_route(target, self.routes)
 
     def learn(self, message: Message) -> None:
-        """The dialog out of a response to our INVITE (12.1.2): of the early one heard last, until
-        a 2xx settles it."""
+        """Update the dialog from a response to our INVITE (12.1.2): from the latest early one,
+        until a 2xx decides."""
         if self.is_confirmed:
             return
-        # A phone that gives no tag has the null one (12.1.2).
+        # A phone that sends no tag has the null tag (12.1.2).
         tag = message.to_tag or b""
         if tag != self.remote_tag:
             self.seen = -1  # each phone of a fork counts its own requests
@@ -139,7 +140,7 @@ class Dialog:
         """Whether a request is in this dialog (12.2.2), whose local tag it names."""
         return message.raw_call_id == self.call_id and (message.from_tag or b"") == self.remote_tag
 
-    # -- what is said -----------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------
 
     @property
     def hop(self) -> bytes:
@@ -159,7 +160,7 @@ class Dialog:
         self._lines = b"".join([b"Route: " + route + b"\r\n" for route in routes])
 
     def parts(self, branch: bytes) -> tuple[bytes, ...]:
-        """What a request and its CANCEL or ACK have in common; the way must be known."""
+        """The common parts of a request and its CANCEL or ACK; the way must be known."""
         if self._uri is None:
             self._route()
         via = b"%s;rport;branch=%s" % (self.way.via, branch)
@@ -218,12 +219,12 @@ def response(
 
 
 def record_route_lines(message: Message) -> bytes:
-    """The Record-Route fields of a request as its answers repeat them (12.1.1)."""
+    """The Record-Route fields of a request, to be repeated in its responses (12.1.1)."""
     return b"".join([b"Record-Route: " + entry + b"\r\n" for entry in message.record_routes])
 
 
 def of_request(message: Message, contact: bytes) -> Dialog:
-    """Our end of the dialog that an INVITE asks for (12.1.1)."""
+    """Our end of the dialog that an INVITE creates (12.1.1)."""
     tag = token()
     dialog = Dialog(message.raw_call_id, message.to + b";tag=" + tag, tag, contact)
     dialog.remote = message.sender
@@ -234,5 +235,5 @@ def of_request(message: Message, contact: bytes) -> Dialog:
 
 
 def is_name_addr(value: bytes) -> bool:
-    """Whether a value may stand in From or To."""
+    """Whether a value is valid in From or To."""
     return bool(span_of(value)[1])

@@ -1,4 +1,4 @@
-"""The façade of the core: what `engine/` sees. Its life cycle, its sockets, the calls it places."""
+"""The interface of the core for `engine/`: its life cycle, its sockets, the calls it places."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ HANDED_ON = 60_000  # bytes of a message that goes to another worker
 class Endpoint:
     """All legs of this process.
 
-    `on_invite` gets each new incoming leg; `policy` is asked before any work is done on a new
-    INVITE, `on_refer` what becomes of a REFER from one side of a call to the other.
+    `on_invite` gets each new incoming leg. `policy` decides on a new INVITE before any other work
+    is done. `on_refer` decides on a REFER from one side of a call to the other.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class Endpoint:
         self.limits = Limits(settings.message_bytes, min(settings.message_bytes, HEAD_BYTES))
         self.on_refer = on_refer
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.waiting: set[Request] = set()  # requests that wait for their answer
-        self.byes: set[Bye] = set()  # BYEs that do
+        self.waiting: set[Request] = set()  # requests that wait for their response
+        self.byes: set[Bye] = set()  # BYEs that wait for theirs
         self.tracing = Tracing(on_message) if on_message is not None else None
         families = {(item.transport, ":" in item.host) for item in settings.listen}
         self.names = Names(families, settings.nameservers)
@@ -105,11 +105,12 @@ class Endpoint:
         self._on_rejected = on_rejected
         self._policy = policy
         self._tick: asyncio.TimerHandle | None = None
-        self._due = 0.0  # when the tick is to run
+        self._due = 0.0  # when the next tick is due
         self._closed = False
 
     def trust(self, peers: tuple[str, ...], registrants: tuple[str, ...]) -> None:
-        """From now on requests are taken from these networks only, and REGISTER from those."""
+        """From now on accept requests only from the former networks, and REGISTER only from the
+        latter."""
         self.trusted = Peers(peers)
         self.registrants = Peers(registrants if self._takes_registers else ())
 
@@ -142,7 +143,7 @@ class Endpoint:
             leg.detach()
             leg.hangup()
         until = time.monotonic() + deadline_s
-        # A leg whose far end never said a word cannot be cancelled: nobody to wait for.
+        # A leg whose far end never responded cannot be cancelled, so there is nothing to wait for.
         while time.monotonic() < until and (
             self.byes
             or any(
@@ -165,7 +166,7 @@ class Endpoint:
 
     @property
     def host(self) -> str:
-        """The name of this engine towards others."""
+        """The host name or address of this engine for others."""
         return self.transports.host
 
     def _on_tick(self) -> None:
@@ -177,21 +178,21 @@ class Endpoint:
         self.layer.tick()
 
     def meet(self, folder: Path) -> None:
-        """Begin to talk to the other workers, whose sockets are in this folder. Raises OSError."""
+        """Connect to the other workers, whose sockets are in this folder. Raises OSError."""
         siblings = Siblings(self, folder)
         siblings.start()
         self.siblings = self.layer.siblings = siblings
 
     def inject(self, packet: bytes, source: tuple[str, int], via: int) -> None:
-        """Take a datagram as if the listening UDP address of that number had read it."""
+        """Handle a datagram as if the listening UDP address of that number had read it."""
         if via < len(self.transports.udp):
             way = self.transports.udp[via].way_to(*source)
             if way is not None:
                 self.receive(packet, way)
 
     def packet_of(self, message: Message) -> tuple[bytes, tuple[str, int], int] | None:
-        """A datagram, where it came from and on which listening UDP address; None: it came by a
-        connection, or is too large to be handed on."""
+        """A datagram, its source and the number of the listening UDP address; None if it came over
+        a connection, or is too large to be passed on."""
         flow, udp = message.way.flow, self.transports.udp
         if flow.transport != "udp" or len(message.data) > HANDED_ON:
             return None
@@ -204,7 +205,7 @@ class Endpoint:
     # -- messages ---------------------------------------------------------------------------------
 
     def receive(self, data: bytes, way: Any) -> None:
-        """One message came in."""
+        """Handle a received message."""
         if self.tracing is not None:
             self.tracing.received(way, data)
         if len(data) > self.limits.message_bytes:
@@ -213,7 +214,7 @@ class Endpoint:
         self.layer.receive(data, way)
 
     def oversize(self, data: bytes, way: Any) -> None:
-        """A message came that is too large to be taken: only its head is looked at."""
+        """Handle a message that is too large: only its head is read."""
         told = f"{data[:80]!r} from {way.host.decode()}"
         self._on_rejected("too_large", lambda: told, way.host)
         head, end, _ = data.partition(b"\r\n\r\n")
@@ -223,7 +224,7 @@ class Endpoint:
             self.answer_head(data[: self.limits.head_bytes], way, 513)
 
     def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
-        """Refuse what cannot be taken whole, if its head is that of a request."""
+        """Refuse a message that is too large, if its head is that of a request."""
         try:
             if b"\r\n\r\n" not in head:
                 head = head[: head.rfind(b"\r\n") + 2] + b"\r\n"
@@ -238,7 +239,7 @@ class Endpoint:
         return self.transports.way_to(hop.decode("latin-1"))
 
     def way_for(self, server: Address, name: str) -> Any:
-        """The way to a server that goes by that name."""
+        """The way to a server with that name."""
         return self.transports.way_for(server, name)
 
     # -- actions ----------------------------------------------------------------------------------
@@ -263,12 +264,11 @@ class Endpoint:
     ) -> Outgoing:
         """Send an INVITE. `from_` and `to` are header values without tag, `block` the header text,
         `routes` Route values such as "<sip:edge;lr>". `server` is where to send it, None when the
-        first hop is an IP address. `call` is the Call-ID of its caller, for
-        traces. `alone` says that no other target can follow; `features` are parameters of our
-        Contact (features.py).
+        first hop is an IP address. `call` is the Call-ID of its caller, for traces. `alone`: no
+        other target can follow; `features` are parameters of our Contact (features.py).
 
-        Raises DialError when it cannot be made, TooLarge when it fits no packet; a failure to send
-        comes as a Failed event.
+        Raises DialError if the leg cannot be made, TooLarge if the INVITE fits into no packet. A
+        failure to send arrives as a Failed event.
         """
         target, hops = uri.encode(), [route.encode() for route in routes]
         if not is_sip_uri(target) or not (is_name_addr(from_) and is_name_addr(to)):
@@ -312,7 +312,7 @@ class Endpoint:
 
     def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Any:
         """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
-        leg = self.layer.legs.get(local.lower())  # tags are tokens: their case means nothing
+        leg = self.layer.legs.get(local.lower())  # tags are tokens: case is ignored
         if leg is None or leg.dialog is None or leg.dialog.call_id != call_id:
             return None
         return leg if leg.dialog.remote_tag.lower() == remote.lower() else None
@@ -337,7 +337,7 @@ class Endpoint:
 
     @property
     def dialogs(self) -> int:
-        """The dialogs, those included that are over and may still be spoken of."""
+        """The number of dialogs, including ended ones that are still kept."""
         return len(self.layer.legs) + len(self.layer.past)
 
     @property
@@ -346,7 +346,7 @@ class Endpoint:
 
 
 def _bracketed(value: bytes) -> bytes:
-    """A name-addr, to which a tag can be added, of a name-addr or addr-spec."""
+    """A name-addr, to which a tag can be added, from a name-addr or addr-spec."""
     return value if b"<" in value else b"<" + value.strip() + b">"
 
 

@@ -1,4 +1,4 @@
-"""What a leg tells its listener: one small class for each thing that can happen."""
+"""The events that a leg reports to its listener."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Progress:
     """The far side of an outgoing leg is trying or ringing: a provisional response above 100.
 
-    `early` is there when it was sent reliably, each once (RFC 3262).
+    `early` is set if it was sent reliably; each is reported once (RFC 3262).
     """
 
     leg: Outgoing
@@ -28,7 +28,8 @@ class Progress:
 
 @dataclass(slots=True)
 class Answered:
-    """An outgoing leg was answered with a 2xx. It is not acknowledged yet: `accept` or `hangup`."""
+    """An outgoing leg was answered with a 2xx, which is not acknowledged yet: call `accept` or
+    `hangup`."""
 
     leg: Outgoing
     code: int
@@ -39,8 +40,8 @@ class Answered:
 class Failed:
     """An outgoing leg ended without an answer.
 
-    `code` is the final response, 408 where none came (Timer B) and 503 where the transport failed
-    or the request could not be sent; then there is no message.
+    `code` is the final response, 408 if none came (Timer B) and 503 if the transport failed or the
+    request could not be sent; then there is no message.
     """
 
     leg: Outgoing
@@ -50,7 +51,7 @@ class Failed:
 
 @dataclass(slots=True)
 class Cancelled:
-    """The caller gave up before an answer; CANCEL and INVITE have been answered (200 and 487)."""
+    """The caller cancelled before an answer; CANCEL and INVITE have been answered (200 and 487)."""
 
     leg: Incoming
     message: Message | None
@@ -58,7 +59,7 @@ class Cancelled:
 
 @dataclass(slots=True)
 class Acked:
-    """The caller acknowledged the answer; the body is there when the offer came late."""
+    """The caller acknowledged the answer; the body is set if the offer was late."""
 
     leg: Incoming
     message: Message

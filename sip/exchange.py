@@ -1,8 +1,8 @@
-"""Requests inside a call, relayed: what one side asks, the other side answers.
+"""Relays requests inside a call from one side to the other.
 
-Every method is relayed the same way (re-INVITE, UPDATE, INFO, MESSAGE and whatever comes): a
-request received on one leg is sent on the other with its headers and body, and the final response
-goes back. Only INVITE has more to it: its ACK travels too, and two of them may not cross (glare).
+Every method is relayed the same way (re-INVITE, UPDATE, INFO, MESSAGE and any other): a request
+received on one leg is sent on the other with its headers and body, and the final response goes
+back. Only INVITE is special: its ACK is relayed too, and two of them may not cross (glare).
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _AS_IT_IS: frozenset[bytes] = frozenset()
 _REFER_TO = frozenset((b"refer-to",))
 TIMER_C_MS = 181_000  # RFC 3261 16.6 11: more than three minutes
 LOOKS = 10
-MOST_AT_ONCE = 20  # requests of one side that wait for their answer
-REFRESHES = (b"INVITE", b"UPDATE")  # their Contacts are where the dialog goes from now on
+MOST_AT_ONCE = 20  # requests of one side that wait for their response
+REFRESHES = (b"INVITE", b"UPDATE")  # their Contact becomes the remote target
 
 
 class Exchange:
-    """One request under way from `asker` to its peer."""
+    """One request in progress from `asker` to its peer."""
 
     __slots__ = (
         "answered",
@@ -66,15 +66,15 @@ class Exchange:
         self.method = method
         self.invite = method == b"INVITE"
         self.server: Server | None = server  # None when it is over
-        self.client: Client | None = None  # on the peer's side, while it lives
+        self.client: Client | None = None  # on the peer's side, while it exists
         self.refreshes = method in REFRESHES  # the session
         self.answered = False
-        self.provisional = False  # the peer's far end has said something: a CANCEL may be sent
-        self.cancelled = NOTHING  # what the asker said when it gave its INVITE up
+        self.provisional = False  # the peer's far end has responded: a CANCEL may be sent
+        self.cancelled = NOTHING  # the asker's CANCEL of its INVITE
         self.quiet = False  # a re-INVITE that wants reliable provisional responses gets none
-        self.early: Early | None = None  # a PRACK: what it acknowledges
-        self.on_refused: Callable[[], None] | None = None  # a REFER: what it led to is undone
-        self.refer_to = b""  # and where it leads, a whole field
+        self.early: Early | None = None  # a PRACK: the response that it acknowledges
+        self.on_refused: Callable[[], None] | None = None  # a REFER: undoes its effect
+        self.refer_to = b""  # and its Refer-To, a whole field
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
         """Send the response to the asker, once if it is final."""
@@ -96,7 +96,7 @@ class Exchange:
             self.done()
 
     def done(self) -> None:
-        """Nothing more will be sent to the asker."""
+        """End it: nothing more will be sent to the asker."""
         if self.server is not None:
             self.server = None
             if self.asker.exchanges is not None:
@@ -104,7 +104,8 @@ class Exchange:
 
 
 class Exchanges:
-    """The requests under way on one leg: `asked` by its far end, `sent` to it (by transaction)."""
+    """The requests in progress on one leg: `asked` by its far end, `sent` to it (by
+    transaction)."""
 
     __slots__ = ("asked", "last_ack", "leg", "sent", "unacked", "unacked_cseq")
 
@@ -113,13 +114,13 @@ class Exchanges:
         self.asked: list[Exchange] = []
         self.sent: dict[Client, Exchange] = {}
         self.last_ack = (b"", b"")  # body and media type of the last ACK passed to this leg
-        self.unacked: Exchange | None = None  # an INVITE sent to this leg whose 2xx awaits its ACK
+        self.unacked: Exchange | None = None  # an INVITE sent to this leg, 2xx without ACK
         self.unacked_cseq = 0
 
     # -- the asker's side -------------------------------------------------------------------------
 
     def on_request(self, method: bytes, server: Server, message: Message) -> None:
-        """A request from this leg's far end: pass it to the peer or refuse it."""
+        """Handle a request from this leg's far end: pass it to the peer or refuse it."""
         leg = self.leg
         exchange = Exchange(leg, method, server, message)
         self.asked.append(exchange)
@@ -147,7 +148,7 @@ class Exchanges:
             leg.dialog.retarget(message.contact)
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
-        assert peer is not None  # _refusal saw to it
+        assert peer is not None  # checked by _refusal
         if method == b"REFER":
             introduce(leg, peer)
         if exchange.invite:
@@ -188,7 +189,8 @@ class Exchanges:
         return None
 
     def unrelayed(self, exchange: Exchange) -> tuple[int, Message | None, bytes]:
-        """What this leg's far end is answered for what it asked and nobody else can answer."""
+        """The engine's own response to a request of this leg's far end that nobody else can
+        answer."""
         leg = self.leg
         owes_answer = leg.is_caller and leg.state <= EARLY
         code, fields = unrelayed.answer(
@@ -201,7 +203,7 @@ class Exchanges:
         return self.unacked is not None or any(known.invite for known in self.sent.values())
 
     def on_ack(self, message: Message) -> None:
-        """The ACK of a relayed INVITE: end the repetition here and pass it on."""
+        """Handle the ACK of a relayed INVITE: stop retransmitting the 2xx and pass it on."""
         for exchange in self.asked:
             server = exchange.server
             if exchange.invite and exchange.answered and server is not None:
@@ -216,7 +218,7 @@ class Exchanges:
                 return
 
     def on_cancel(self, message: Message) -> None:
-        """The asker gave its re-INVITE up."""
+        """The asker cancelled its re-INVITE."""
         for exchange in self.asked:
             if exchange.invite and not exchange.answered and not exchange.cancelled:
                 exchange.cancelled = Farewell(message=message)
@@ -286,7 +288,7 @@ class Exchanges:
             leg.layer.wheel.after(_TimerC(leg.layer.wheel, client), TIMER_C_MS // LOOKS)
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
-        """A response on the peer's side; without a message the end of all hope."""
+        """A response on the peer's side; no message if none will come any more."""
         exchange = self.sent.get(client)
         if exchange is None:
             return
@@ -306,7 +308,7 @@ class Exchanges:
         if exchange.on_refused is not None and code >= 300 and message is not None:
             exchange.on_refused()
         if code == 481 and self.leg.state < CONFIRMED and exchange.asker.exchanges is not None:
-            # One early dialog of a fork is over: the asker's own stands.
+            # One early dialog of a fork has ended; the asker's own continues.
             exchange.answer(*exchange.asker.exchanges.unrelayed(exchange))
             return
         if exchange.invite and code == 491:
@@ -320,10 +322,11 @@ class Exchanges:
                 return
         exchange.answer(code, message)
         if self.unacked is exchange and exchange.server is None:
-            self.pass_ack(None)  # the asker heard of a failure, and acknowledges nothing
+            self.pass_ack(None)  # the asker got a failure and acknowledges nothing
 
     def pass_ack(self, message: Message | None) -> None:
-        """Acknowledge the 2xx of the INVITE sent to this leg, with what the asker's ACK holds."""
+        """Acknowledge the 2xx of the INVITE sent to this leg, with the content of the asker's
+        ACK."""
         exchange, self.unacked = self.unacked, None
         if exchange is not None and self.leg.dialog is not None:
             self.last_ack = message.answer if message is not None else (b"", b"")
@@ -332,7 +335,7 @@ class Exchanges:
     # -- the end ----------------------------------------------------------------------------------
 
     def close(self, dialog: Dialog) -> None:
-        """The leg is over: answer what its far end still waits for, forget what it was asked."""
+        """The leg is over: answer the pending requests of its far end, forget those sent to it."""
         layer = self.leg.layer
         if self.has_invite_sent:
             layer.race("bye_in_reinvite")
@@ -355,9 +358,9 @@ class Exchanges:
 
 
 class _TimerC:
-    """Gives a relayed INVITE up that nobody answers (RFC 3261 16.8): a CANCEL, and 408 to who
-    asked when 64*T1 bring no final response either. It looks now and then, so that it does not
-    outlast an INVITE that was answered by much."""
+    """Ends a relayed INVITE that nobody answers (RFC 3261 16.8): a CANCEL, and 408 to the asker if
+    no final response comes within 64*T1. It checks periodically, so that it does not long outlast
+    an answered INVITE."""
 
     __slots__ = ("_client", "_left", "_wheel")
 
@@ -375,7 +378,7 @@ class _TimerC:
 
 
 class _Late:
-    """What is left of a leg whose INVITE is still unanswered: a 2xx gets its ACK."""
+    """The rest of a leg whose INVITE is still unanswered: a 2xx gets its ACK."""
 
     __slots__ = ("_dialog", "_layer")
 
@@ -387,7 +390,7 @@ class _Late:
             self.on_2xx_again(client, message)
 
     def on_stumble(self, client: Client, message: Message) -> None:
-        """Nothing waits for it."""
+        """Nothing depends on it."""
 
     def on_2xx_again(self, client: Client, message: Message) -> None:
         self._layer.acknowledge(self._dialog, client.cseq)

@@ -1,10 +1,10 @@
 """A scripted SIP endpoint on one UDP socket: it places calls, and answers calls by a script.
 
-It plays the caller, the phones, the voicemail, the fax and the gateway of `renvoi demo`, and
-serves in tests. Pure asyncio, and nothing of the engine's SIP core but its reader of messages, so
-that a mistake of the core cannot hide itself here. It keeps the rules that a real endpoint keeps
-(RFC 3261 17): requests and answers are repeated until the other side reacts, repeats get the same
-answer, final answers get their ACK.
+It plays the caller, the phones, the voicemail, the fax and the gateway of `renvoi demo`, and serves
+in tests. Pure asyncio. Of the engine's SIP core it uses only the message parser, so that an error
+of the core cannot hide itself here. It follows RFC 3261 17 like a real endpoint: requests and
+responses are repeated until the other side reacts, repeats get the same response, final responses
+get their ACK.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Call:
 
     Attributes:
         invite: its INVITE.
-        answers: the responses to it that a caller got, in order, without 100 and repeats.
-        body: what this endpoint's 2xx carried.
-        acked: set when a called endpoint got the ACK of its final answer.
-        ended: set when the call is over for this endpoint, whoever ended it.
+        answers: the responses that a caller got, in order, without 100 and repeats.
+        body: the body of this endpoint's 2xx.
+        acked: set when a called endpoint got the ACK of its final response.
+        ended: set when the call is over for this endpoint.
         started, answered: loop times in seconds of the INVITE and of its final answer.
     """
 
@@ -106,7 +106,7 @@ class Call:
             self.ended.set()
 
     def cancel(self) -> None:
-        """Give up a placed call that nobody has answered (RFC 3261 9.1)."""
+        """Cancel a placed call that nobody has answered (RFC 3261 9.1)."""
         self._send(self._same_transaction("CANCEL", text(self.invite, b"to")))
 
     async def hang_up(self, wait_s: float = WAIT_S) -> int:
@@ -121,11 +121,11 @@ class Call:
         return await asyncio.wait_for(answered, wait_s)
 
     async def invite_until_answered(self, raw: bytes) -> None:
-        """Send the INVITE of a placed call and repeat it until something comes back."""
+        """Send the INVITE of a placed call and repeat it until a response comes."""
         await self._repeat(raw, self._proceeding)
 
     async def play(self, script: Script, body: bytes) -> None:
-        """Answer a received call as the script says, a 2xx with `body`."""
+        """Answer a received call by the script, a 2xx with `body`."""
         for delay_s, code in script:
             await asyncio.sleep(delay_s)
             self.reply(code, body if 200 <= code < 300 else b"")
@@ -243,7 +243,7 @@ class FakeEndpoint(asyncio.DatagramProtocol):
         self.host, self.port = self._transport.get_extra_info("sockname")[:2]
 
     def close(self) -> None:
-        """Stop repeating and listening. Standing calls are left as they are."""
+        """Stop repeating and listening. Calls in progress are left as they are."""
         for task in self._tasks:
             task.cancel()
         if self._transport is not None:

@@ -1,4 +1,4 @@
-"""What a scripted endpoint (`sip.fake`) writes into SIP messages, and reads out of them."""
+"""Writes and reads the SIP messages of a scripted endpoint (`sip.fake`)."""
 
 from __future__ import annotations
 
@@ -58,6 +58,6 @@ def tag_of(value: str) -> str:
 
 
 def transaction_of(request: Message) -> bytes:
-    """What tells a request from any other and the same for its repeats: branch and method."""
+    """Identifies a request and its repeats: branch and method."""
     found = re.search(rb"branch=([^;,\s]+)", request.first(b"via") or b"")
     return (found.group(1) if found else b"") + b" " + request.method

@@ -1,4 +1,4 @@
-"""The end of a call as one side said it, told to the other."""
+"""The end of a call, passed from one side to the other."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sip.replaces import End, names_dialogs
 if TYPE_CHECKING:
     from sip.leg import Leg
 
-# A BYE or its answer may be lost twice on UDP (0.5 s, 1.5 s) and be heard all the same.
+# A BYE or its response may be lost twice on UDP (0.5 s, 1.5 s) and still arrive in time.
 ANSWER_S = 3.0
-CHALLENGES = (401, 407)  # never passed on, and a hang-up needs no leave
+CHALLENGES = (401, 407)  # never passed on; a hang-up needs no authorization
 _NOT_IN_CANCEL = frozenset((b"require",))  # RFC 3261 9.1
 
 
@@ -36,8 +36,8 @@ class Farewell:
         return bool(self.fields) or self.message is not None
 
     def tries(self, leg: Leg, *, cancel: bool = False) -> Iterator[tuple[bytes, bytes, bytes]]:
-        """Header text, body and media type for this leg's far end: all of it, and less of it for
-        when that does not fit a packet."""
+        """Header text, body and media type for this leg's far end: first all of it, then less, in
+        case it does not fit into a packet."""
         message, block = self.message, self.fields
         if message is not None:
             not_in = _NOT_IN_CANCEL if cancel else frozenset()

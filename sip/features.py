@@ -1,4 +1,4 @@
-"""What a Contact says of its user agent (RFC 3840), on the way through. Pure functions on bytes."""
+"""The feature parameters of a Contact (RFC 3840) that cross. Pure functions on bytes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PARAMETER = re.compile(
 
 
 def features(message: Message, *, to_trusted: bool) -> bytes:
-    """The feature parameters of the first Contact, as they were written: for our own Contact on
-    the other side. What belongs to the address or its registration (q, expires, reg-id, ob, GRUUs)
-    stays. Of who wants to be private no phone is told more than what the agent can do: no
-    `description`, no `+sip.instance` (RFC 3323 4.1.1.3, RFC 5626 4.1)."""
+    """The feature parameters of the first Contact, as they were written: for our own Contact on the
+    other side. Parameters of the address or its registration (q, expires, reg-id, ob, GRUUs) do not
+    cross. If the sender wants privacy, phones learn only the capabilities: no `description`, no
+    `+sip.instance` (RFC 3323 4.1.1.3, RFC 5626 4.1)."""
     value = message.first(b"contact")
     if not value or value.endswith(b">"):
         return b""

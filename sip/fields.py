@@ -1,4 +1,4 @@
-"""Names of header fields: the compact ones, and as people write them. Pure."""
+"""Names of header fields: compact forms, and usual spelling. Pure."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def full(name: bytes) -> bytes:
 
 
 def shown(name: bytes) -> bytes:
-    """A header field's name as people write it."""
+    """The usual spelling of a header field's name."""
     return _SPECIAL.get(name, name.title())[:60]

@@ -1,4 +1,4 @@
-"""Where a request came from, so exactly that two phones behind one address are told apart."""
+"""The origin of a request, precise enough to distinguish two phones behind one address."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 class Flow(NamedTuple):
     """The way between the engine and one peer (RFC 5626): of UDP the peer's address and port, of
-    TCP and TLS the connection, whose `serial` no other ever has (0 = UDP)."""
+    TCP and TLS the connection, with a unique `serial` (0 = UDP)."""
 
     transport: str  # udp | tcp | tls
     host: str

@@ -6,7 +6,7 @@ import re
 
 from sip.structure import Fault, content_length, with_length
 
-SKIPPED_MAX = 1 << 20  # bytes of a message too large that are read past to find the next one
+SKIPPED_MAX = 1 << 20  # bytes of a too large message that are skipped to find the next one
 PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)
 
 _NAMES = re.compile(rb"\r\n(?:content-length|l)[ \t\r\n]*:", re.IGNORECASE)
@@ -15,9 +15,9 @@ _START = re.compile(rb"SIP/2\.0[ \t]+\d{3}|[!-~]+[ \t]+\S.*[ \t]SIP/\d", re.IGNO
 
 
 class FramingError(ValueError):
-    """The stream is no SIP, or its next message cannot be found: the connection is of no use.
+    """The stream is not SIP, or its next message cannot be found: the connection is unusable.
 
-    `head` is that of a message which may be answered all the same, `fault` what is wrong with it.
+    `head` is that of a message which may still be answered, `fault` what is wrong with it.
     """
 
     def __init__(self, text: str, head: bytes = b"", fault: Fault | None = None) -> None:
@@ -29,7 +29,7 @@ class Frames:
     """The messages of one connection, of at most `most` bytes and heads of `head_most`.
 
     `pings` counts keep-alives to be answered with PONG; `oversize` holds the heads of messages too
-    large to be taken; `error` says why nothing more can be found, None while it can.
+    large to be taken; `error` is why no more messages can be found; None while they can.
     """
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Frames:
         return not self._buffer and not self._skip
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what was received; the messages that are whole now."""
+        """Add received bytes and return the messages that are complete now."""
         buffer = self._buffer
         buffer += data
         messages = []
@@ -80,7 +80,7 @@ class Frames:
         return messages
 
     def _next(self) -> bytes | None:
-        """The first message of the buffer; None if it is not whole, empty if it is too large."""
+        """The first message of the buffer; None if it is incomplete, empty if it is too large."""
         buffer = self._buffer
         most = self._head_most
         if len(buffer) < self._need:
@@ -118,8 +118,8 @@ class Frames:
 
 
 def _length_of(head: bytes) -> tuple[int, bytes]:
-    """What Content-Length says, 0 without one, and the head with the field on one line. Raises
-    FramingError for one that says nothing, or two things (RFC 3261 18.3)."""
+    """The Content-Length, 0 without one, and the head with the field on one line. Raises
+    FramingError if it is invalid or ambiguous (RFC 3261 18.3)."""
     named = len(_NAMES.findall(head))
     if named == 0:
         return 0, head

@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""How SIP writes things down, one way each: numbers, tokens, parameters, lists, addresses, Via.
+"""The grammar of SIP, with one parser each: numbers, tokens, parameters, lists, addresses, Via.
 
-Everything works on bytes and raises nothing: what is malformed gives -1, None or an empty span, and
-the caller says what that means. Quoted strings, angle brackets and escapes are told apart here and
-nowhere else (RFC 3261 25.1).
+All functions work on bytes and raise nothing. Malformed input gives -1, None or an empty span, and
+the caller decides what that means. Only this module handles quoted strings, angle brackets and
+escapes (RFC 3261 25.1).
 """
 
 from __future__ import annotations
@@ -106,8 +106,8 @@ def _past_quoted(v: bytes, i: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cyth
 
 # -- lines that close what they open
 
-# What a byte is to `is_closed`: 0 plain; each of these its own, from 1 on; 10 what may stand
-# nowhere, a backslash or a control character.
+# The class of a byte for `is_closed`: 0 plain; each of these its own, from 1 on; 10 a backslash or
+# a control character.
 _MARKS = b'"<>[]()\r\n'
 _PLAIN_BYTE = cython.declare(cython.int, 0)
 _NOWHERE_BYTE = cython.declare(cython.int, 10)
@@ -131,8 +131,8 @@ _RETURN = cython.declare(cython.int, 6)
 
 @cython.ccall
 def is_closed(v: bytes) -> cython.bint:
-    """A quick look at a message: whether each line of its head closes what it opens, and the head
-    ends. False proves nothing: `structure.fault_of` looks closer."""
+    """A quick check of a message: whether each line of its head closes what it opens, and the head
+    ends. False is not final: `structure.fault_of` checks in detail."""
     end: cython.Py_ssize_t = v.find(b"\r\n\r\n") + 2
     c: cython.int
     k: cython.int
@@ -300,7 +300,7 @@ def split(v: bytes) -> list[bytes]:
 
 @cython.cfunc
 def _scheme_end(v: bytes, i: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.Py_ssize_t:
-    """Past the scheme and the colon of a URI that begins at i, 0 if none does."""
+    """The position after the scheme and colon of a URI that begins at i, 0 without one."""
     c: cython.int
     start: cython.Py_ssize_t = i
     while i < end:
@@ -349,7 +349,7 @@ def _ends_uri(c: cython.int) -> cython.bint:
 @cython.ccall
 def span_of(v: bytes) -> tuple[int, int, int]:
     """The Span of the first name-addr or addr-spec in v (RFC 3261 20.10): NOWHERE if its brackets
-    or quotes do not close, it is empty, or it is no URI."""
+    or quotes do not close, it is empty, or it is not a URI."""
     i: cython.Py_ssize_t = 0
     end: cython.Py_ssize_t = len(v)
     close: cython.Py_ssize_t
@@ -514,8 +514,8 @@ _TEL = re.compile(rb"tel:([^;?]*)", re.IGNORECASE)
 _HEX = re.compile(rb"%([0-9a-f]{2})", re.IGNORECASE)
 _ESCAPED = re.compile(rb"\\(.)", re.DOTALL)
 _NO_USER = re.compile(rb"[\s<>\"]")
-_RESERVED = b";/?:@&=+$,"  # RFC 2396 2.2: these mean something else when they are escaped
-# Where a parameter says where or how a request is sent, its lack is not the same as any value.
+_RESERVED = b";/?:@&=+$,"  # RFC 2396 2.2: these have another meaning when escaped
+# For parameters that say where or how a request is sent, absence differs from every value.
 _TELLING = frozenset((b"user", b"ttl", b"method", b"maddr", b"transport"))
 
 
@@ -527,8 +527,8 @@ def _plain_char(c: cython.int) -> cython.bint:
 
 @cython.cfunc
 def _plain_user(v: bytes) -> cython.Py_ssize_t:
-    """A quick look at a URI: where its host begins if it is sip:user@ or sips:user@ with letters,
-    digits and +.-_ in the user part, or has no such part; 0 proves nothing."""
+    """A quick check of a URI: where its host begins if it is sip:user@ or sips:user@ with letters,
+    digits and +.-_ in the user part, or without user part; 0 is not final."""
     i: cython.Py_ssize_t = 4
     end: cython.Py_ssize_t = len(v)
     start: cython.Py_ssize_t
@@ -548,8 +548,8 @@ def _plain_user(v: bytes) -> cython.Py_ssize_t:
 
 @cython.cfunc
 def _is_plain(v: bytes) -> cython.bint:
-    """A quick look at a SIP URI that leads somewhere: a plain user and host, a port, one parameter
-    at most. False proves nothing."""
+    """A quick check for a valid SIP URI: a plain user and host, a port, one parameter at most.
+    False is not final."""
     end: cython.Py_ssize_t = len(v)
     i: cython.Py_ssize_t = _plain_user(v)
     start: cython.Py_ssize_t = i
@@ -584,16 +584,16 @@ def _is_plain(v: bytes) -> cython.bint:
 
 @cython.ccall
 def is_plain_address(v: bytes) -> cython.bint:
-    """A quick look at <URI>, without a name or parameters, whose URI leads somewhere. False proves
-    nothing."""
+    """A quick check for <URI> without a name or parameters and with a valid URI. False is not
+    final."""
     end: cython.Py_ssize_t = len(v)
     return end > 2 and v[0] == ord("<") and v[end - 1] == ord(">") and _is_plain(cut(v, 1, end - 1))
 
 
 @cython.ccall
 def is_sip_uri(uri: bytes) -> cython.bint:
-    """Whether this is a SIP or SIPS URI that leads somewhere: it has a host, its port is one, and
-    no parameter comes twice or has no name (RFC 3261 19.1.1)."""
+    """Whether this is a valid SIP or SIPS URI: it has a host and a valid port, and no parameter is
+    repeated or without a name (RFC 3261 19.1.1)."""
     if _is_plain(uri):
         return True
     found = _URI.fullmatch(uri)
@@ -631,7 +631,7 @@ def user_of(uri: bytes) -> str:
 
 
 def host_of(uri: bytes) -> bytes:
-    """The host of a SIP URI as it stands, without a dot at its end; b"" if there is none."""
+    """The host of a SIP URI as written, without a final dot; b"" if there is none."""
     found = _URI.match(uri)
     return found[3].rstrip(b".") if found is not None else b""
 
@@ -643,7 +643,7 @@ def uri_parameters(uri: bytes) -> dict[bytes, bytes]:
 
 
 def uri_headers(uri: bytes) -> bytes:
-    """The text of a URI's header fields, what stands behind its "?" (RFC 3261 19.1.1)."""
+    """The text of a URI's header fields, after its "?" (RFC 3261 19.1.1)."""
     found = _URI.fullmatch(uri)
     return (found[7] or b"") if found is not None else uri.partition(b"?")[2]
 
@@ -652,7 +652,7 @@ def uri_headers(uri: bytes) -> bytes:
 
 
 class Uri(NamedTuple):
-    """A URI as it is compared: `telling` must be the same; of `others`, parameters by name, only
+    """A URI prepared for comparison: `telling` must be equal; of `others`, parameters by name, only
     those that both URIs have."""
 
     telling: tuple[object, ...]
@@ -661,7 +661,7 @@ class Uri(NamedTuple):
 
 @lru_cache(maxsize=4096)  # the same contacts, registration after registration
 def comparable(uri: bytes) -> Uri:
-    """A URI to be compared. One that is no SIP URI is the same only as itself, byte by byte."""
+    """Prepare a URI for comparison. One that is not a SIP URI equals only itself, byte by byte."""
     found = _URI.fullmatch(uri.strip())
     if found is None:
         return Uri((uri.strip(),), {})
@@ -709,7 +709,7 @@ def _urn(urn: bytes) -> bytes:
 
 
 def _plain(text: bytes) -> bytes:
-    """Escapes undone but for reserved characters, which stay in capitals."""
+    """Unescape all but reserved characters, whose escapes are kept in capitals."""
     if text.find(b"%") < 0:
         return text
     return _HEX.sub(_unescaped, text)

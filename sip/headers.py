@@ -14,8 +14,8 @@ _CAUSE_PARAM = re.compile(rb"(?:[;?&]|%3B)\s*cause(?:=|%3D)\s*\d{3}", re.IGNOREC
 
 
 def user_of(value: bytes) -> str:
-    """The user of the SIP URI, or the number of the tel URI, in a header value; "" without one. Of
-    a Request-URI, which is no header value, it is told by `grammar.user_of`."""
+    """The user of the SIP URI, or the number of the tel URI, in a header value; "" without one. For
+    a Request-URI, which is not a header value, use `grammar.user_of`."""
     return grammar.user_of(name_addr(value).uri)
 
 
@@ -44,8 +44,8 @@ def entries(message: Message, name: bytes) -> list[bytes]:
 
 
 def diversions(message: Message) -> int:
-    """How often the call was forwarded before it came here: the larger of what Diversion
-    (RFC 5806, with its counters) and History-Info (RFC 7044, entries with a cause) tell."""
+    """How often the call was forwarded before it came here: the larger count of Diversion (RFC
+    5806, with its counters) and History-Info (RFC 7044, entries with a cause)."""
     if message.first(b"diversion") is None and message.first(b"history-info") is None:
         return 0
     by_diversion = 0
@@ -65,7 +65,7 @@ def has_option(message: Message, name: bytes, tag: bytes) -> bool:
 
 
 def unsupported(message: Message, name: bytes, known: frozenset[bytes]) -> bytes:
-    """The option tags that the header `name` asks for and are not `known`, for Unsupported."""
+    """The option tags in the header `name` that are not `known`, for Unsupported."""
     if message.first(name) is None:
         return b""
     words = (word.strip() for value in message.values(name) for word in value.split(b","))

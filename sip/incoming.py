@@ -42,17 +42,17 @@ class Incoming(Leg):
         super().__init__(endpoint, dialog, TRYING)
         self._server: Server | None = server
         self._routes = record_route_lines(invite)
-        self._owed: Farewell | None = None  # a BYE, as soon as the ACK is there
+        self._owed: Farewell | None = None  # a BYE to send when the ACK arrives
         self.invite: Message | None = invite
         self.max_forwards = invite.max_forwards
         self.flow: Flow | None = invite.way.flow
         self.source: str = invite.way.host.decode("ascii")
         self.heard = self.source
-        self._phone = ""  # the Contact of a phone of ours, if that is who calls
+        self._phone = ""  # the Contact, if the caller is a phone of ours
         server.user = self
 
     def is_phone(self, contact: str) -> None:
-        """A phone of ours is at the other end, at this Contact, though a server passed it on."""
+        """The far end is a phone of ours at this Contact, although a server passed the call on."""
         self.trusted, self._phone = False, contact
 
     def __repr__(self) -> str:
@@ -61,7 +61,7 @@ class Incoming(Leg):
     # -- actions ----------------------------------------------------------------------------------
 
     def trying(self) -> None:
-        """Send 100, if nothing else was sent yet: it ends the repetition of the INVITE."""
+        """Send 100 if nothing else was sent yet, to stop retransmissions of the INVITE."""
         if self.state is TRYING and self._server is not None and self.invite is not None:
             self._layer.respond(self._server, 100, fields=self.invite.timestamp)
 
@@ -75,8 +75,8 @@ class Incoming(Leg):
     ) -> None:
         """Send a provisional response (101 to 199), with the headers and body of `message`.
 
-        `early` and `alone` tell of the leg that the message came from: whether it was reliable
-        there, and whether it is the only one that may answer.
+        `early` and `alone` describe the leg that the message came from: the reliable response
+        there, and whether no other leg may answer.
         """
         if self.state > EARLY:
             self._endpoint.illegal("progress")
@@ -89,8 +89,7 @@ class Incoming(Leg):
         """Send the 2xx, with `extra` header fields; it is repeated until the ACK (RFC 3261
         13.3.1.4).
 
-        It may have to wait for a PRACK; the leg stays EARLY until then. False when it cannot be
-        sent.
+        It may have to wait for a PRACK; the leg stays EARLY until then. False if it cannot be sent.
         """
         if self.state > EARLY:
             self._endpoint.illegal("answer")
@@ -119,7 +118,7 @@ class Incoming(Leg):
         self._release()
 
     def _hang_up(self, farewell: Farewell) -> bool:
-        """480 or BYE. Who has not acknowledged yet gets the BYE after the ACK (RFC 3261 15)."""
+        """480 or BYE. Before the ACK, the BYE waits for it (RFC 3261 15)."""
         if self.state is CONFIRMED:
             say(self, farewell)
             self._release()
@@ -131,10 +130,10 @@ class Incoming(Leg):
             self.reject(480, extra=farewell.fields)
         return False
 
-    # -- what the dialog tells --------------------------------------------------------------------
+    # -- events of the dialog ---------------------------------------------------------------------
 
     def on_ack(self, message: Message) -> None:
-        """The caller's ACK: the 2xx is repeated no more."""
+        """The caller's ACK: stop repeating the 2xx."""
         server = self._server
         if self.state is not ANSWERED or server is None or message.cseq != server.cseq:
             super().on_ack(message)
@@ -149,7 +148,7 @@ class Incoming(Leg):
         self.tell(Acked(self, message))
 
     def on_cancel(self, message: Message) -> None:
-        """The caller's CANCEL, itself answered already; the INVITE gets its 487."""
+        """The caller's CANCEL, already answered; the INVITE gets its 487."""
         if self.state <= EARLY:
             self._give_up(message)
             return
@@ -189,7 +188,7 @@ class Incoming(Leg):
         self._server = None
         if self.state is ANSWERED:
             self._layer.race("ack_missing")
-            # RFC 3261 13.3.1.4: the session is over; say BYE all the same.
+            # RFC 3261 13.3.1.4: the session is over, but send BYE.
             say(self, self._owed or NOTHING)
             self._end("ack_timeout")
         elif self.state < ANSWERED:
@@ -218,7 +217,7 @@ class Incoming(Leg):
             server.acknowledged()
 
     def _forget_invite(self) -> None:
-        """A standing call keeps no INVITE."""
+        """A call in progress does not keep its INVITE."""
         self.invite = None
         self._routes = b""
 

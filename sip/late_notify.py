@@ -1,9 +1,9 @@
-"""NOTIFYs of a transfer that come when the call is over.
+"""NOTIFYs of a transfer that arrive after the call.
 
-A REFER makes a subscription that outlives the call in whose dialog it was asked for (RFC 3515
-2.4.4, RFC 5057 4.2): who asked may hang up and still hear how the transfer went. So the two
-dialogs of a call in which a REFER crossed know one another for 64*T1 after their end. The far
-side answers, if it is still there; else 481, which ends the subscription (RFC 6665 4.1.3).
+A REFER makes a subscription that outlives the call in whose dialog it was sent (RFC 3515 2.4.4, RFC
+5057 4.2): its sender may hang up and still learn the result of the transfer. So the two dialogs of
+a call with a REFER stay linked for 64*T1 after their end. The far side answers if it still exists;
+otherwise 481 ends the subscription (RFC 6665 4.1.3).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 class Twin:
-    """The other dialog of a call, and what is known of this one's far end when its leg is gone:
-    what `Speakers.may_speak` asks of a leg."""
+    """The other dialog of a call, and the data of this dialog's far end that `Speakers.may_speak`
+    needs after its leg has ended."""
 
     __slots__ = ("dialog", "heard", "other", "trusted", "wish")
 
@@ -35,31 +35,31 @@ class Twin:
         self.dialog: Dialog = leg.dialog
         self.other: Dialog = peer.dialog
         self.heard = leg.heard
-        self.trusted = leg.trusted  # its far end may be told all
+        self.trusted = leg.trusted  # its far end may learn everything
         self.wish = leg.wish
 
 
 def introduce(leg: Leg, peer: Leg) -> None:
-    """A REFER crosses: their dialogs know one another from now on."""
+    """Link their dialogs, because a REFER crosses."""
     leg.dialog.twin, peer.dialog.twin = Twin(leg, peer), Twin(peer, leg)
 
 
 def forget(dialog: Dialog) -> None:
-    """Nobody speaks of this dialog any more."""
+    """Unlink this dialog."""
     twin, dialog.twin = dialog.twin, None
     if twin is not None:
         twin.other.twin = None
 
 
 class Notice:
-    """One NOTIFY under way between two dialogs that are over."""
+    """One NOTIFY in progress between two ended dialogs."""
 
     __slots__ = ("_asked", "_layer", "_server", "_to_trusted")
 
     def __init__(self, layer: Layer, server: Server, twin: Twin, message: Message) -> None:
         self._layer, self._server = layer, server
         self._to_trusted = twin.trusted
-        # Who sent it has no leg any more that would say whether it is believed.
+        # Its sender has no leg any more that could decide whether it is believed.
         message.untrusted = True
         message.wish = kept(twin.wish, message)
         other = twin.other
@@ -83,7 +83,7 @@ class Notice:
             layer.respond(server, 481)
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
-        """The far side's answer; without one there is nobody who would hear more."""
+        """The far side's response; without one the subscription ends."""
         if code < 200:
             return
         if message is None or code in (401, 407):
@@ -94,7 +94,7 @@ class Notice:
         self._layer.respond(self._server, code, phrase=message.phrase, fields=fields)
 
     def on_gone(self, server: Server, code: int) -> None:
-        """Its own transaction ended: its transport broke."""
+        """Its own transaction ended because its transport broke."""
 
     @property
     def dialog(self) -> Any:

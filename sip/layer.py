@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""From a message to whom it concerns: the tables of transactions and dialogs (RFC 3261 17, 12.2.2).
+"""Finds the transaction or dialog of a message (RFC 3261 17, 12.2.2).
 
-Every message comes through `receive` and nothing that it causes leaves it as an exception: it is
-counted, told, answered 500 once, and ends nothing else. All keys of the tables hold a part that is
-ours and random, or are hashed by Python's keyed hash: nobody can make them slow by choosing names.
+Every message comes through `receive`, which never raises: an exception is counted, reported,
+answered 500 once, and ends nothing else. All keys of the tables contain a random part of ours, or
+use Python's keyed hash, so that chosen names cannot slow them down.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ _RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
 INVITE = b"INVITE"
 PAST_MS = 32_000  # 64*T1
 MOST_PAST = 200_000
-STRANGERS_S = 500  # malformed messages of all strangers together that are answered in a second
-SHOWN = 1500  # bytes of a message on which the engine stumbled
+STRANGERS_S = 500  # malformed messages of all strangers together that are answered per second
+SHOWN = 1500  # bytes shown of a message that raised an exception
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256))
 _DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
 _SHAPES = bytes.maketrans(b"123456789" + _LETTERS, b"0" * 9 + b"x" * len(_LETTERS))
 
 
 def described(message: Message, way: Any) -> str:
-    """The start line of a message and where it came from, for people."""
+    """The start line and source of a message, for logs."""
     line = message.start_line[:80].decode("latin-1")
     return f"{line!r} from {way.host.decode('ascii')}:{way.port}"
 
 
 def shape(data: bytes, way: Any) -> str:
-    """Where a message came from and what its head looks like: names of fields, and their values
-    with a letter for each letter and a 0 for each digit. It says nothing of whom it is about."""
+    """The source of a message and the shape of its head: names of fields, and their values with an
+    x for each letter and a 0 for each digit. It contains no personal data."""
     head = data[:SHOWN].partition(b"\r\n\r\n")[0]
     lines = (line.partition(b":") for line in head.split(b"\r\n"))
     shown = b"\r\n".join(name[:40].translate(_DIGITS) + colon + value.translate(_SHAPES)
@@ -72,7 +72,7 @@ def shape(data: bytes, way: Any) -> str:
 
 
 class _Lapse:
-    """Takes a dialog that is over out of the table when its time has come."""
+    """Removes an ended dialog from the table when its time is over."""
 
     __slots__ = ("_past", "_tag")
 
@@ -89,9 +89,9 @@ class Layer:
     """The transactions and dialogs of an endpoint, and the clock of both.
 
     Attributes:
-        counts: SIP messages by (direction, kind), those that came again left out.
+        counts: SIP messages by (direction, kind), without retransmissions.
         legs: the legs by the local tag of their dialog.
-        illegal: what did not fit the state of its leg, or went wrong, by its kind.
+        illegal: events that did not fit the state of their leg, and internal errors, by kind.
     """
 
     __slots__ = (
@@ -130,7 +130,7 @@ class Layer:
         self.clients: dict[bytes, Client] = {}
         self.legs: dict[bytes, Leg] = {}
         self.past: dict[bytes, Dialog] = {}
-        self.merged: dict[bytes, Server] = {}  # INVITEs by what all their copies have in common
+        self.merged: dict[bytes, Server] = {}  # INVITEs by the common part of all their copies
         self.counts: Counter[tuple[str, str]] = Counter()
         self.illegal: Counter[str] = Counter()
         self.wheel = Wheel(_now_ms())
@@ -144,7 +144,7 @@ class Layer:
         self._key = urandom(16)
         self._on_rejected = on_rejected
         self._on_error = on_error
-        self._second = 0.0  # when the second began of which `_spent` is counted
+        self._second = 0.0  # the start of the second that `_spent` counts
         self._spent = 0  # answers to malformed messages of strangers in it
 
     # -- time -------------------------------------------------------------------------------------
@@ -157,14 +157,14 @@ class Layer:
             self.stumble(error, "")
 
     def stumble(self, error: BaseException, call_id: str) -> None:
-        """Something went wrong inside: it is counted and told."""
+        """Count and report an internal error."""
         self.illegal["exception"] += 1
         self._on_error(error, call_id)
 
-    # -- what comes in ----------------------------------------------------------------------------
+    # -- receiving --------------------------------------------------------------------------------
 
     def receive(self, data: bytes, way: Any, *, lost: bool = False) -> None:
-        """One message; `lost` says that this is only the head of one too large. Never raises."""
+        """Handle one message; `lost`: only the head of one that is too large. Never raises."""
         message = None
         try:
             message = Message(data)
@@ -186,7 +186,7 @@ class Layer:
                 self._apologise(message, way)
 
     def _look_closer(self, message: Message, data: bytes) -> None:
-        """What is not closed on its own line has no place in a message: others read on."""
+        """Refuse what is not closed on its own line, because other parsers read on."""
         fault = fault_of(data)
         if fault is not None:
             message.fault = fault.phrase.decode("ascii", "replace")
@@ -207,9 +207,9 @@ class Layer:
             self.refuse(message, way, message.bad, phrase=phrase)
 
     def may_answer(self, way: Any) -> bool:
-        """Whether who sent a message that cannot be taken hears of it: peers always, strangers as
-        long as all of them together stay within STRANGERS_S; they can write any address as their
-        own over UDP."""
+        """Whether the sender of a malformed message gets a response: peers always, strangers while
+        all of them together stay within STRANGERS_S, because over UDP they can forge any
+        address."""
         if self.speakers.is_peer(way.host):
             return True
         now = time.monotonic()
@@ -219,7 +219,7 @@ class Layer:
         return self._spent <= STRANGERS_S
 
     def _oversize(self, message: Message, way: Any) -> None:
-        """Nothing is passed on in part: a request is refused, an ACK and what a response says go
+        """Nothing is passed on in part: a request is refused, an ACK and a response continue
         without the body, and a 2xx counts as not sent (`Leg.respond`)."""
         message.lost = True
         if message.status:
@@ -230,7 +230,7 @@ class Layer:
             self.refuse(message, way, 513)
 
     def _apologise(self, message: Message, way: Any) -> None:
-        """500 to a request on which the engine stumbled, unless it is answered already."""
+        """500 to a request that raised an exception, unless it is answered already."""
         if message.status or message.method in (b"", b"ACK") or message.bad:
             return
         try:
@@ -242,7 +242,7 @@ class Layer:
             if not server.is_answered:
                 self.respond(server, 500)
             if user is not None:
-                user.on_gone(server, 500)  # it answers nothing any more
+                user.on_gone(server, 500)  # it sends no more responses
             leg = self.find(message)
             if leg is not None and message.method == b"BYE":
                 leg.on_bye(message, None)
@@ -250,7 +250,7 @@ class Layer:
             self.stumble(error, message.call_id)
 
     def _guarded(self, do: Callable[..., None], *given: Any) -> None:
-        """What is done about an exception may raise one, too."""
+        """Handling an exception may raise one, too."""
         try:
             do(*given)
         except Exception as error:
@@ -317,7 +317,7 @@ class Layer:
             leg.on_ack(message)
 
     def _cancel(self, message: Message, way: Any, key: bytes) -> None:
-        """Answered 200 if there is what it cancels; the INVITE's user answers that (9.2)."""
+        """Answer 200 if its INVITE exists; the INVITE's user answers that (9.2)."""
         invite = self.servers.get(message.key(INVITE))
         if invite is None:
             self.refuse(message, way, 481)
@@ -349,7 +349,7 @@ class Layer:
                     past.bye.answer(200)  # both hung up at once
             elif past is not None and past.twin is not None and past.is_of(message):
                 self._after_the_end(message, way, key, past)
-            else:  # without a transaction: whoever makes tags up costs nothing
+            else:  # without a transaction, so that made-up tags cost nothing
                 self.refuse(message, way, 481)
             return
         dialog = leg.dialog
@@ -369,7 +369,7 @@ class Layer:
             leg.on_request(method, server, message)
 
     def _after_the_end(self, message: Message, way: Any, key: bytes, past: Dialog) -> None:
-        """A request in a dialog that is over, and had a transfer in it."""
+        """Handle a request in an ended dialog that had a transfer in it."""
         if not self._may_speak(past.twin, message, way):
             return
         server = self.serve(message, way, key)
@@ -384,8 +384,8 @@ class Layer:
             late_notify.Notice(self, server, past.twin, message)
 
     def _in_early_dialog(self, message: Message, server: Server) -> None:
-        """A request in an early dialog that nobody follows any more, though it stands: another
-        phone behind the contact has shown a sign later."""
+        """Handle a request in an early dialog that exists but is no longer followed, because
+        another phone behind the contact has responded later."""
         if message.method == b"BYE":
             self.respond(server, 481)
             return
@@ -393,27 +393,27 @@ class Layer:
             message.method, message, owes_answer=False
         )
         if message.method == b"UPDATE" and code < 300:
-            code, fields = 500, unrelayed.retry_after()  # for want of a Contact (RFC 3311 5.2)
+            code, fields = 500, unrelayed.retry_after()  # for lack of a Contact (RFC 3311 5.2)
         self.respond(server, code, fields=fields)
 
     def _may_speak(self, leg: Leg | late_notify.Twin, message: Message, way: Any) -> bool:
-        """Whether who sent a request has a part in the dialog; who has not is answered here."""
+        """Whether the sender of a request is part of the dialog; others are answered here."""
         known = self.speakers.may_speak(leg, way)
         if known:
             return True
         if known is None and not way.reliable:
-            return False  # a name is being looked up: its repetition finds the answer
+            return False  # a name is being looked up; the retransmission finds the answer
         self._on_rejected("foreign", lambda: described(message, way), way.host)
         if message.method != b"ACK":
             self.refuse(message, way, 403)
         return False
 
     def broken(self, way: Any) -> None:
-        """A connection is gone, or a name leads nowhere: transactions on it hear of it."""
+        """Report to its transactions that a connection is gone, or that a name leads nowhere."""
         for client in [one for one in self.clients.values() if one.way is way]:
             self._break(client)
         for server in [one for one in self.servers.values() if one.way is way]:
-            # What is asked is still answered, on a connection that the engine makes (18.2.2).
+            # Requests are still answered, on a connection that the engine makes (18.2.2).
             back = None if server.is_answered else way.back_to(server.back)
             if back is not None:
                 server.way = back
@@ -429,20 +429,22 @@ class Layer:
     # -- tables -----------------------------------------------------------------------------------
 
     def find(self, message: Message) -> Leg | None:
-        """The leg in whose dialog a request is, None if there is none."""
+        """The leg of a request's dialog, None if there is none."""
         if message.to_tag is None:
             return None
         leg = self.legs.get(message.to_tag)
         return leg if leg is not None and leg.is_of(message) else None
 
     def _named(self, message: Message) -> Leg | None:
-        """The leg whose Call-ID and tag a request names, though it is in none of its dialogs."""
+        """The leg with a request's Call-ID and tag, even if the request is in none of its
+        dialogs."""
         leg = self.legs.get(message.to_tag or b"")
         is_named = leg is not None and leg.dialog.call_id == message.raw_call_id
         return leg if is_named else None
 
     def retire(self, dialog: Dialog) -> None:
-        """The leg of this dialog is over: its name is known for 64*T1 more, for what crossed."""
+        """End the leg of this dialog. Its name is kept for 64*T1 more, for messages that
+        crossed."""
         if len(self.past) < MOST_PAST:
             self.past[dialog.local_tag] = dialog
             self.wheel.after(_Lapse(self.past, dialog.local_tag), PAST_MS)
@@ -450,7 +452,7 @@ class Layer:
             late_notify.forget(dialog)
 
     def serve(self, message: Message, way: Any, key: bytes) -> Server:
-        """A server transaction for a request, which is answered where 18.2.2 says."""
+        """Make a server transaction for a request, whose responses go where 18.2.2 says."""
         back = way
         if not (way.reliable or message.rport):
             back = way.with_port(message.port or 5060) or way
@@ -461,8 +463,8 @@ class Layer:
         return server
 
     def note(self, server: Server, message: Message) -> bool:
-        """Whether this INVITE is the first of its kind to come; a copy that took another way is
-        a loop or a fork that met again (8.2.2.2)."""
+        """Whether this INVITE is the first copy to arrive; a copy over another path is a loop or a
+        merged fork (8.2.2.2)."""
         key = b"%b|%b|%d" % (message.raw_call_id, message.from_tag or b"", message.cseq)
         known = self.merged.get(key)
         if known is not None and not known.is_over:
@@ -470,7 +472,7 @@ class Layer:
         server.merge(self.merged, key)
         return True
 
-    # -- what goes out ----------------------------------------------------------------------------
+    # -- sending ----------------------------------------------------------------------------------
 
     def count_in(self, method: bytes) -> None:
         self.counts[_IN.get(method, _OTHER[0])] += 1
@@ -505,7 +507,7 @@ class Layer:
     def refuse(
         self, message: Message, way: Any, code: int, *, phrase: bytes = b"", fields: bytes = b""
     ) -> None:
-        """Answer a request without a transaction: each time that it comes with the same To tag
+        """Answer a request without a transaction; each retransmission gets the same To tag
         (8.2.7)."""
         server = Server({}, self.wheel, way, b"", message.method, message.cseq)
         server.head = message.response_head(way.host, way.port)
@@ -522,7 +524,7 @@ class Layer:
         back.send(response(server, code, tag=tag.encode(), phrase=phrase, fields=fields))
 
     def way_of(self, dialog: Dialog) -> Any:
-        """The way to the next hop of a dialog; one that sends nothing if there is none."""
+        """The way to the next hop of a dialog; if there is none, one that sends nothing."""
         if dialog.way is None or dialog.way.is_gone:
             dialog.way = self._find_way(dialog.hop)
         return dialog.way
@@ -567,7 +569,7 @@ class Layer:
         way.send(data)
 
     def bye(self, dialog: Dialog) -> None:
-        """End a dialog that is none of a call."""
+        """End a dialog that does not belong to a call."""
         self.ask(dialog, b"BYE", None)
 
 

@@ -1,10 +1,10 @@
 """One side of a call: a small state machine over one dialog. Actions in, events out.
 
 This file holds what both sides share: the end, and requests inside the dialog. `incoming.py` is the
-caller's side, which goes TRYING, EARLY, ANSWERED, CONFIRMED, ENDED; `outgoing.py` a callee's, which
-goes CALLING, EARLY, CANCELLING or ANSWERED, CONFIRMED, ENDED. An action that does not fit the state
-is ignored and counted, never an error: the two sides of a call race by nature. `exchange.py` relays
-what happens inside a dialog.
+caller's side, with the states TRYING, EARLY, ANSWERED, CONFIRMED, ENDED. `outgoing.py` is a
+callee's, with CALLING, EARLY, CANCELLING or ANSWERED, CONFIRMED, ENDED. An action that does not fit
+the state is ignored and counted and is no error, because the two sides of a call race.
+`exchange.py` relays requests inside a dialog.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Leg:
-    """One dialog. `listener` gets its events; None lets the leg end itself quietly."""
+    """One dialog. `listener` gets its events; with None the leg ends itself."""
 
     is_caller = False  # it began with an INVITE to this engine
 
@@ -59,21 +59,21 @@ class Leg:
         self._layer: Layer = endpoint.layer
         self.dialog: Any = dialog  # a Dialog; None when the leg is over
         self.exchanges: Exchanges | None = None
-        self.farewell = NOTHING  # what its far end said when it ended the call
-        self.heard = ""  # the IP address that the far end was last heard from
+        self.farewell = NOTHING  # the message with which its far end ended the call
+        self.heard = ""  # the source IP address of the far end's last message
         self.listener: Callable[[Any], None] | None = None
-        self.owner: object | None = None  # whose leg it is, for who finds nothing but the leg
+        self.owner: object | None = None  # the owner of the leg, for code that only has the leg
         self.peer: Leg | None = None  # the other side of the call, while both may talk
         self.reliable: Reliable | None = None  # a caller that knows 100rel
-        self.trusted = True  # its far end may be told all (RFC 3325): all but phones
-        self.wish = NO_WISH  # what its far end wants kept private
+        self.trusted = True  # its far end may learn everything (RFC 3325): all but phones
+        self.wish = NO_WISH  # what its far end wants to be private
         self.state = state
         self._layer.legs[dialog.local_tag] = self
 
     # -- actions ----------------------------------------------------------------------------------
 
     def hangup(self, farewell: Farewell = NOTHING) -> None:
-        """End the leg by what its state asks for, and say `farewell` with it."""
+        """End the leg as its state requires, and send `farewell` with it."""
         bye = farewell.bye
         if not self._hang_up(farewell) and bye is not None and bye.teller is None:
             bye.answer(200)
@@ -83,23 +83,23 @@ class Leg:
         raise NotImplementedError
 
     def detach(self) -> None:
-        """Nobody listens any more: whatever still comes, the leg ends itself."""
+        """Remove the listener; the leg ends itself, whatever still arrives."""
         if self.farewell.bye is not None and self.farewell.bye.teller is None:
             self.farewell.bye.answer(200)
         self.listener = None
         self.owner = None
         self.peer = None
 
-    # -- what the dialog tells (called by the layer only) -----------------------------------------
+    # -- events of the dialog (called by the layer only) ------------------------------------------
 
     @property
     def reached(self) -> tuple[str, tuple[str, ...]]:
-        """The URI and the Route values by which the far end was called; empty for who called."""
+        """The URI and the Route values with which the far end was called; empty for the caller."""
         return "", ()
 
     @property
     def name(self) -> tuple[bytes, bytes, bytes]:
-        """The dialog as its far end sees it: Call-ID, the far end's tag, ours."""
+        """The dialog from its far end's point of view: Call-ID, the far end's tag, ours."""
         dialog = self.dialog
         return dialog.call_id, dialog.remote_tag, dialog.local_tag
 
@@ -114,7 +114,7 @@ class Leg:
             self.exchanges.on_ack(message)
 
     def on_cancel(self, message: Message) -> None:
-        """A CANCEL, itself answered already: of a relayed INVITE."""
+        """A CANCEL, already answered, of a relayed INVITE."""
         if self.exchanges is not None:
             self.exchanges.on_cancel(message)
 
@@ -124,7 +124,7 @@ class Leg:
         self._end("bye", message)
 
     def on_request(self, method: bytes, server: Server, message: Message) -> None:
-        """Any other request inside the dialog: the other side answers it."""
+        """Any other request inside the dialog, for the other side to answer."""
         if self.exchanges is None:
             self.exchanges = Exchanges(self)
         self.exchanges.on_request(method, server, message)
@@ -143,7 +143,7 @@ class Leg:
             self.exchanges.on_response(client, code, message)
 
     def on_stumble(self, client: Client, message: Message) -> None:
-        """A final response that the engine could not deal with: as if it were a 500, and a 2xx to
+        """A final response whose handling raised an exception: handled as a 500, and a 2xx to
         INVITE gets its ACK."""
         if client.method == b"INVITE" and message.status < 300 and self.dialog is not None:
             self._layer.acknowledge(self.dialog, client.cseq)
@@ -157,35 +157,35 @@ class Leg:
             self._layer.acknowledge(self.dialog, client.cseq, *exchanges.last_ack)
 
     def mark(self, message: Message) -> Message:
-        """A message of this leg's far end, which was received just now, marked with whether it is
-        believed and with what its sender wants kept private, as it said then or before."""
+        """Mark a message just received from this leg's far end with whether it is believed, and
+        with what its sender wants to be private, by this or an earlier message."""
         message.untrusted = not self._believes(message)
-        # Later than in the INVITE it is asked for in these fields only.
+        # After the INVITE only these fields can ask for privacy.
         if self.wish is not NO_WISH or message.has_any(ASKING):
             self.wish = message.wish = kept(self.wish, message)
         return message
 
     def _believes(self, message: Message) -> bool:
-        """Whether a message comes from a node of the trust domain: by the address that sent it."""
+        """Whether the source address of a message is in the trust domain."""
         return bool(self._endpoint.trusted[message.way.host])
 
     def _believes_contact(self, message: Message, uri: str, *, direct: bool) -> bool:
-        """Whether a message of who is at a contact is believed. It is when that is a server itself:
-        at an address of the trust domain, and the message came from one. That it came through one
-        is not enough, for an edge passes on what its phones say; `direct`: there is no edge."""
+        """Whether a message of a contact is believed: if the contact itself is at an address of the
+        trust domain, and the message came from one. The latter alone is not enough, because an edge
+        passes on what its phones send. `direct`: there is no edge."""
         trusted = self._endpoint.trusted
         if not trusted[message.way.host] or not message.has_any(VOUCHED):
-            return False  # or it says nothing that would have to be believed
+            return False  # or it has nothing to be believed
         place = place_of(uri)
         return place.host.encode() in trusted if is_address(place) else direct
 
     def respond(
         self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
     ) -> bool:
-        """Answer this leg's far end, with what crosses of `message` and the fields `extra`; False
-        if it is too late, or cannot be sent. A 2xx that did not come whole or fits no packet is
-        not sent at all, other responses without what crosses."""
-        dialog = self.dialog  # None: a BYE that waited for its answer
+        """Answer this leg's far end with the crossing fields of `message` and the fields `extra`;
+        False if it is too late, or cannot be sent. A 2xx that did not arrive whole or fits into no
+        packet is not sent at all, other responses are sent without the crossing fields."""
+        dialog = self.dialog  # None: a BYE that waited for its response
         tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
         phrase = body = kind = able = b""
         own = extra
@@ -225,18 +225,18 @@ class Leg:
         self.tell(Ended(self, why, message))
 
     def tell(self, event: Any) -> None:
-        """Tell the listener; without one the leg ends itself."""
+        """Send an event to the listener; without one the leg ends itself."""
         if self.listener is not None:
             self.listener(event)
         elif isinstance(event, Answered):
-            self.hangup()  # nobody wants this answer any more: ACK and BYE
+            self.hangup()  # nobody needs this answer any more: ACK and BYE
 
     def _forget(self) -> None:
-        """Let go of what the role holds; the leg is over."""
+        """Release what the role holds; the leg is over."""
         raise NotImplementedError
 
     def _release(self) -> None:
-        """Let the dialog go; its transactions end on their own. Idempotent."""
+        """Release the dialog; its transactions end by themselves. Idempotent."""
         if self.state is ENDED:
             return
         self.state = ENDED

@@ -1,5 +1,6 @@
 """A listening socket for TCP or TLS. Connections are counted when they are accepted, not when
-asyncio has made them: a TLS handshake that never ends takes a place like any other connection."""
+asyncio has set them up, so that a TLS handshake that never ends takes a place like any other
+connection."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ import errno
 import socket
 from collections.abc import Callable
 
-AT_ONCE = 100  # connections accepted before the loop turns
-REST_S = 0.5  # without accepting, when the process or the system has no descriptor to give
+AT_ONCE = 100  # connections accepted per turn of the loop
+REST_S = 0.5  # pause when the process or the system has no descriptors left
 _NONE_LEFT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BACKLOG = 1024
 
@@ -18,7 +19,7 @@ OnAccept = Callable[[socket.socket, str, int], None]
 
 class Listener:
     """Accepts connections; `on_accept` gets each with the address and port it comes from, and
-    closes what it does not want. `on_none_left` is told when none can be accepted."""
+    closes unwanted ones. `on_none_left` is called when none can be accepted."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Listener:
         self._loop.add_reader(self._socket, self._accept)
 
     def close(self) -> None:
-        """Accept nothing any more. Idempotent."""
+        """Stop accepting. Idempotent."""
         if self._socket.fileno() < 0:
             return
         if self._resting is not None:
@@ -62,14 +63,14 @@ class Listener:
         for _ in range(AT_ONCE):
             try:
                 accepted, address = self._socket.accept()
-            except OSError as error:  # none is left, or the peer is gone already
+            except OSError as error:  # no descriptor is left, or the peer has disconnected
                 if error.errno in _NONE_LEFT:
                     self._rest(error)
                 return
             self._on_accept(accepted, address[0], address[1])
 
     def _rest(self, error: OSError) -> None:
-        """The socket stays readable: without a rest the loop would do nothing but try."""
+        """Pause, because the socket stays readable and the loop would try without end."""
         self._on_none_left(str(error))
         self._loop.remove_reader(self._socket)
         self._resting = self._loop.call_later(REST_S, self._resume)

@@ -1,4 +1,4 @@
-"""The addresses that are listened on, and the ways out of them."""
+"""The listening addresses, and the ways out of them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 class Listening:
-    """What an endpoint listens on. `addresses` are those really in use (port 0 becomes one),
-    `places` where others reach them, `host` is the name of this engine towards others."""
+    """The listening sockets of an endpoint. `addresses` are those in use (with the real port for
+    0), `places` where others reach them, `host` is the name of this engine for others."""
 
     def __init__(
         self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None
@@ -80,7 +80,7 @@ class Listening:
         return port
 
     def _shown(self, address: Address) -> str:
-        """The name or address by which others reach it, IPv6 without brackets."""
+        """The name or address for others, IPv6 without brackets."""
         if self._advertise and fits_family(self._advertise, ":" in address.host):
             return self._advertise
         return reached_by(address.host)
@@ -88,8 +88,8 @@ class Listening:
     # -- ways -------------------------------------------------------------------------------------
 
     def way_to(self, hop: str) -> Any:
-        """The way to the place that a URI or Route value leads to. One to a name that is not known
-        yet keeps what is sent until it is."""
+        """The way to the place of a URI or Route value. If the name is not resolved yet, the way
+        keeps what is sent until it is."""
         place = place_of(hop)
         server = address_of(place)
         if server is not None:
@@ -114,7 +114,7 @@ class Listening:
         return unresolved
 
     def way_for(self, server: Address, name: str) -> Any:
-        """The way to a server, which goes by that name."""
+        """The way to a server with that name."""
         ipv6 = ":" in server.host
         if server.transport == "udp":
             udp = self._by_family.get(ipv6)
@@ -132,7 +132,7 @@ class Listening:
         return self._nowhere
 
     def _shown_on(self, transport: str, ipv6: bool) -> tuple[bytes, bytes]:
-        """Via and Contact of ours on a transport, or on what there is."""
+        """Our Via and Contact on a transport, or on an available one."""
         kind = self._endpoint.streams.kind(transport, ipv6) if transport else None
         if kind is not None:
             return kind.via, kind.contact
@@ -160,7 +160,8 @@ def _free_port(host: str) -> int:
 
 
 def _numeric(host: str, shown: str) -> str:
-    """The address of a socket that may listen on all: then the one it is shown by, if it is one."""
+    """The address of a socket. If it listens on all addresses, the one shown to others, if that is
+    an address."""
     if host not in ("0.0.0.0", "::"):
         return host
     with contextlib.suppress(ValueError):

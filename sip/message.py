@@ -1,12 +1,11 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""One received SIP message: where its header fields lie, and what steers it.
-
-One pass over the bytes notes each field by its kind and its offsets and reads what every message is
-asked for. The rest is read when somebody asks. There is no second reader: what is malformed here is
-malformed for good, and what passes is passed from these same offsets.
+"""One received SIP message: the positions of its header fields, and the fields that steer it. One
+pass over the bytes records each field's kind and offsets and parses what every message needs. The
+rest is parsed on demand. There is no second parser: what is malformed here is refused, and fields
+that pass are copied from these offsets.
 
 Strict in what steers (start line, Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length: each
-well formed, none twice but Via), lenient in what merely passes.
+well formed, none twice but Via), lenient in what only passes.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that is taken from the network: bytes of a message, and of its head on a stream."""
+    """Limits on received data: bytes of a message, and of its head on a stream."""
 
     message_bytes: int = 262_144
     head_bytes: int = 65_535
@@ -107,7 +106,7 @@ SPACE = cython.declare(cython.int, 32)
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _HEAD_END = re.compile(rb"(?:\r\n|\n|\r(?!\n)){2}")
-_FOLD = re.compile(rb"(?<![ \t])[ \t]*+\r\n[ \t]+")  # each run of blanks is looked at once
+_FOLD = re.compile(rb"(?<![ \t])[ \t]*+\r\n[ \t]+")  # each run of blanks is read once
 _RPORT = re.compile(rb";\s*rport\s*(?=;|,|$)", re.IGNORECASE)
 _NO_NAME = re.compile(rb"[^!-~]")
 _BAD_URI = re.compile(rb"[\s<>\"]")
@@ -126,7 +125,7 @@ Identity = tuple[bytes | None, ...]
 def _place(
     name: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, by: cython.int
 ) -> cython.int:
-    """Where a field's name is looked for; case is ignored."""
+    """The place of a field's name in the table; case is ignored."""
     first: cython.int = name[start] | 32
     middle: cython.int = name[(start + end) >> 1] | 32
     last: cython.int = name[end - 1] | 32
@@ -135,7 +134,7 @@ def _place(
 
 @cython.cfunc
 def _beside(names: frozenset[bytes]) -> bytes:
-    """For each kind 1 when it is none of these names."""
+    """For each kind 1 if it is none of these names."""
     table: bytes | None = _passing.get(names)
     if table is None:
         table = bytes(name not in names for name in KNOWN)
@@ -197,7 +196,7 @@ def _same(v: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, name: byte
 
 @cython.cfunc
 def _kind(data: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.int:
-    """What header field is named in data[start:end]."""
+    """The kind of the header field named in data[start:end]."""
     k: cython.int
     if start >= end:
         return OTHER
@@ -234,7 +233,7 @@ def _hides(v: bytes) -> cython.bint:
 
 
 def _shown(name: bytes) -> str:
-    """A field's name as people write it, with a ? for whatever is in no name."""
+    """The usual spelling of a field's name, with a ? for each invalid byte."""
     return _NO_NAME.sub(b"?", shown(name)).decode("ascii")
 
 
@@ -249,8 +248,8 @@ PLACES = cython.declare(bytes, _places)
 class Message:
     """A request or response as it was received; obsolete folding (RFC 3261 7.3.1) is undone.
 
-    `bad` is 0 for a message that is well formed, a status to refuse a request with, or -1 for what
-    must be dropped: no SIP, no way to answer it, or a malformed response. `fault` names what is
+    `bad` is 0 for a well-formed message, the status with which to refuse a request, or -1 if it
+    must be dropped: not SIP, no way to answer it, or a malformed response. `fault` names what is
     wrong. Names of fields are given in lower case and full length.
     """
 
@@ -269,11 +268,11 @@ class Message:
     cseq_method: bytes = cython.declare(bytes, visibility="public")
     max_forwards: int = cython.declare(cython.longlong, visibility="public")
     rport: bool = cython.declare(cython.bint, visibility="public")
-    lost: bool = cython.declare(cython.bint, visibility="public")  # too large: only its head came
+    lost: bool = cython.declare(cython.bint, visibility="public")  # too large: only the head came
     port: int = cython.declare(cython.int, visibility="public")  # of the first Via, 0 without one
     host: bytes = cython.declare(bytes, visibility="public")  # of the first Via
     untrusted: bool = cython.declare(cython.bint, visibility="public")  # from a phone (RFC 3325)
-    wish: Any = cython.declare(object, visibility="public")  # what is to be kept private
+    wish: Any = cython.declare(object, visibility="public")  # what its sender wants to be private
     way: Any = cython.declare(object, visibility="public")  # that it came by
     data: bytes = cython.declare(bytes, visibility="public")
     _line: cython.int  # past the start line
@@ -328,7 +327,7 @@ class Message:
 
     @cython.cfunc
     def _fail(self, code: cython.int, fault: str) -> cython.int:
-        """Notes the first thing that is wrong."""
+        """Record the first fault."""
         if self.bad == 0:
             self.bad = code
             self.fault = fault
@@ -341,7 +340,7 @@ class Message:
 
     @cython.cfunc
     def _start_line(self) -> cython.bint:
-        """Reads the request or status line; False for what is no SIP."""
+        """Parse the request or status line; False if it is not SIP."""
         data: bytes = self.data
         size: cython.Py_ssize_t = len(data)
         skip: cython.Py_ssize_t = 0
@@ -512,7 +511,7 @@ class Message:
         self._body_end = size
         if self._via < 0 or not self._top_via():
             return self._drop("Via")
-        # What is missing is missing in the refusal, too.
+        # Missing fields are missing in the refusal, too.
         self.raw_call_id = self._text(call_id) if call_id >= 0 else b""
         if not self.raw_call_id:
             self._fail(400, "Call-ID")
@@ -537,8 +536,8 @@ class Message:
 
     @cython.cfunc
     def _again(self, once: cython.bint) -> cython.int:
-        """Reads the message again with its odd line ends made CRLF and its folds undone: one that
-        another reader takes for a line end may not hide a header field in a value."""
+        """Parse the message again with its odd line ends changed to CRLF and its folds undone. A
+        byte that another parser takes for a line end may not hide a header field in a value."""
         if not once:
             return self._drop("no end of the header fields")
         parts = _HEAD_END.split(self.data, maxsplit=1)
@@ -549,8 +548,7 @@ class Message:
 
     @cython.cfunc
     def _addresses(self) -> None:
-        # No URI is without a colon; a name that is not quoted may hide the comma in it (RFC 4475
-        # 3.1.2.15).
+        # Every URI has a colon; an unquoted name may contain the comma (RFC 4475 3.1.2.15).
         span: tuple[int, int, int] = span_of(self.sender)
         if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
             self._fail(400, "From")
@@ -576,7 +574,7 @@ class Message:
     @cython.cfunc
     def _top_via(self) -> cython.bint:
         v: bytes = self._text(self._via)
-        # Who speaks another version writes it in Via, too.
+        # Senders with another version write it in Via, too.
         read: tuple[bytes, int, int, bytes, int] | None = via(v, self.bad == 505)
         if read is None:
             return False
@@ -590,10 +588,10 @@ class Message:
         self.rport = self.status == 0 and param(v, read[2], b"rport") is not None
         return True
 
-    # -- what a transaction asks ------------------------------------------------------------------
+    # -- for transactions --------------------------------------------------------------------------
 
     def key(self, method: bytes) -> bytes:
-        """What the requests of one server transaction have in common (RFC 3261 17.2.3)."""
+        """The common key of the requests of one server transaction (RFC 3261 17.2.3)."""
         sent_by: bytes = cut(self.data, self._sent_by_start, self._sent_by)
         if self.branch.startswith(b"z9hG4bK") and len(self.branch) > 7:
             return self.branch + b" " + method + b" " + sent_by
@@ -603,12 +601,12 @@ class Message:
 
     @property
     def vias(self) -> int:
-        """How many Via fields there are."""
+        """The number of Via fields."""
         return self._vias
 
     def response_head(self, host: bytes, port: int) -> bytes:
         """The header fields that every response to this request repeats, Via to To, without the
-        last line end. `host` and `port` are where it came from (18.2.1, RFC 3581 4)."""
+        last line end. `host` and `port` are its source (18.2.1, RFC 3581 4)."""
         parts: list[bytes] = []
         i: cython.int
         for i in range(self._via, self._count):
@@ -652,8 +650,8 @@ class Message:
 
     @property
     def steering_fault(self) -> str:
-        """Which of the fields that say where a dialog goes is malformed, "" if none is: Contact and
-        Record-Route hold SIP URIs with a host (12.1)."""
+        """The malformed one of the fields that determine a dialog's target and route, "" if none
+        is: Contact and Record-Route contain SIP URIs with a host (12.1)."""
         if self._contact >= 0:
             uri = self.contact
             if not is_sip_uri(uri) and not _same(uri, 0, min(4, len(uri)), b"tel:"):
@@ -678,7 +676,7 @@ class Message:
         """The Timestamp field for a 100 (8.2.6.1), b"" without one."""
         return b"" if self._stamp < 0 else b"Timestamp: " + self._text(self._stamp)
 
-    # -- what everybody else asks ------------------------------------------------------------------
+    # -- for all others ----------------------------------------------------------------------------
 
     @property
     def fields(self) -> list[tuple[bytes, bytes, bytes]]:
@@ -743,7 +741,7 @@ class Message:
 
     @property
     def tells_dialogs(self) -> bool:
-        """A quick look: whether it may name a dialog, be it inside a URI (sip/replaces.py)."""
+        """A quick check: whether it may name a dialog, also inside a URI (sip/replaces.py)."""
         if seek(self.data, ord("?"), self._line) < self._body:
             return True
         return self._has & (_bit(REPLACES) | _bit(JOIN) | _bit(TARGET_DIALOG)) != 0
@@ -839,7 +837,7 @@ class Message:
 
     @property
     def identity(self) -> Identity:
-        """What an INVITE and its repetitions have in common, and no other INVITE has."""
+        """Identifies an INVITE and its retransmissions."""
         return self._text(self._via), self.raw_call_id, self._text(self._cseq)
 
     def without_body(self) -> Message:

@@ -1,6 +1,5 @@
-"""Where a SIP URI leads (RFC 3263): NAPTR, SRV and address records, remembered for their time.
-
-Nothing here waits on the event loop: who has no answer in memory asks, and is told later.
+"""Resolves SIP URIs (RFC 3263): NAPTR, SRV and address records, cached for their TTL. Nothing here
+blocks the event loop: if there is no answer in memory, the caller asks and gets the answer later.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from sip.address import Address
 LIFETIME_S = 3.0  # of one question, all name servers and repetitions included
 SHORTEST_S, LONGEST_S = 1.0, 3600.0  # how long an answer is kept, whatever its TTL says
 NOTHING_S = 10.0  # how long "there is no such name" is kept
-UNANSWERED_S = 2.0  # how long is not asked again after name servers that did not answer
+UNANSWERED_S = 2.0  # pause before asking again after name servers did not answer
 DEAD_S = 30.0  # how long a server that failed is tried last
 MOST = 10_000  # names in memory
 
@@ -38,7 +37,8 @@ T = TypeVar("T")
 
 
 class Place(NamedTuple):
-    """What of a URI says where it leads: `port` 0 and `transport` "" when it does not name them."""
+    """The part of a URI that determines the server; `port` 0 and `transport` "" if it does not name
+    them."""
 
     host: str
     port: int = 0
@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 class _Known(NamedTuple):
     until: float  # loop time
     choices: Sequence[Choice]
-    answered: bool = True  # by a name server, now or before
+    answered: bool = True  # answered by a name server, now or before
 
 
 @lru_cache(maxsize=4096)  # the same phones and gateways, call after call
@@ -74,7 +74,8 @@ def place_of(hop: str) -> Place:
         host, _, port = host.partition(":")
     transport = ""
     for parameter in parameters:
-        # Escapes are undone: ";%6daddr=" is a maddr, and says where to send (RFC 3261 19.1.2).
+        # Escapes are undone: ";%6daddr=" is a maddr, which determines where to send (RFC 3261
+        # 19.1.2).
         name, _, value = unquote(parameter).partition("=")
         if name.strip().lower() == "transport":
             transport = value.strip().lower()
@@ -83,7 +84,7 @@ def place_of(hop: str) -> Place:
     secure = scheme.lower() == "sips"
     if secure and transport in ("", "tcp"):
         transport = "tls"
-    # Not `isdigit`: "²" is a digit to it, and to `int` none.
+    # Not `isdigit`: it accepts "²", which `int` rejects.
     return Place(host, int(port) if port.isdecimal() and len(port) < 6 else 0, transport, secure)
 
 
@@ -131,41 +132,42 @@ class Names:
         self._loop = asyncio.get_running_loop()
         self._dns = _resolver(nameservers)
 
-    # -- what is known ----------------------------------------------------------------------------
+    # -- cached answers ---------------------------------------------------------------------------
 
     def known(self, place: Place) -> list[Address] | None:
-        """The servers in the order to try them, none if there are none; None = ask."""
+        """The servers in the order to try them, empty if there are none; None = ask."""
         known = self._known.get(place)
         if known is None:
             return None
         if known.until <= self._loop.time():
             if not known.choices:
                 return None
-            # Who is asked for again and again is never waited for: the old answer serves once more
-            # while the new one is fetched (RFC 8767).
+            # A name in frequent use never causes waiting: the old answer is used once more while
+            # the new one is fetched (RFC 8767).
             self._start(place)
         return self._ordered(known.choices)
 
     def is_answered(self, place: Place) -> bool:
-        """Whether what is known of a place is a name server's word, if only that it is nowhere."""
+        """Whether the cached answer for a place is from a name server, even if it is "no such
+        name"."""
         known = self._known.get(place)
         return known is not None and known.answered
 
     async def ask(self, place: Place) -> list[Address]:
-        """The servers in the order to try them, none if there are none."""
+        """Resolve a place to the servers in the order to try them, empty if there are none."""
         servers = self.known(place)
         if servers is None:
             return self._ordered(await asyncio.shield(self._start(place)))
         return servers
 
     def tell(self, place: Place, listener: Callable[[list[Address]], None]) -> None:
-        """Ask; `listener` gets the servers."""
+        """Resolve; `listener` gets the servers."""
         self._start(place).add_done_callback(
             lambda task: None if task.cancelled() else listener(self._ordered(task.result()))
         )
 
     def failed(self, server: Address) -> None:
-        """Nothing comes from this server: others are tried before it for a while."""
+        """This server does not respond: others are tried before it for a while."""
         self._dead[server] = self._loop.time() + DEAD_S
         if len(self._dead) > MOST:
             self._dead.clear()
@@ -194,7 +196,7 @@ class Names:
     # -- asking -----------------------------------------------------------------------------------
 
     async def _learn(self, place: Place) -> Sequence[Choice]:
-        """Never raises: who does not answer leaves what was known, or nothing."""
+        """Never raises: without an answer the cached one remains, or nothing."""
         asked = _Question(self._dns, self._hosts, self._supported)
         answered = True
         try:
@@ -211,7 +213,7 @@ class Names:
 
 
 class _Question:
-    """One place's way through the records; `ttl_s` is the shortest TTL met."""
+    """The look-ups for one place; `ttl_s` is the shortest TTL found."""
 
     def __init__(
         self,
@@ -285,7 +287,7 @@ class _Question:
         return tuple(Address(transport, item.address, port) for items in found for item in items)
 
     async def _records(self, name: str, kind: str) -> list[Any]:
-        # A name with a dot is whole; one without may need the machine's search list.
+        # A name with a dot is complete; one without may need the machine's search list.
         whole = name.rstrip(".") + "." if "." in name.rstrip(".") else name
         try:
             answer = await self._dns.resolve(whole, kind, search=whole is name)
@@ -318,7 +320,7 @@ def _resolver(nameservers: Sequence[tuple[str, int]] | None) -> dns.asyncresolve
 
 
 def _read_hosts(path: Path) -> dict[str, list[str]]:
-    """Addresses by name of a hosts file; a file that is not there names nobody."""
+    """Addresses by name from a hosts file; empty if the file is missing."""
     found: dict[str, list[str]] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,7 +1,6 @@
-"""What native.pxd does in C, in Python: for the core uncompiled, and for type checkers.
-
-A source is opaque to the core: whom `receive` heard, and whom `transmit` sends to. Here it is the
-socket's own address tuple, in C the bytes of a sockaddr; `udp.py` reads both.
+"""The functions of native.pxd in Python, for the uncompiled core and for type checkers. A source is
+opaque to the core: `receive` returns it, and `transmit` sends to it. Here it is the socket's own
+address tuple, in C the bytes of a sockaddr; `udp.py` reads both.
 """
 
 from __future__ import annotations
@@ -15,14 +14,15 @@ Source = Any
 
 
 def cut(data: bytes, start: int, end: int) -> bytes:
-    """A slice whose ends must lie inside; in C 18 ns instead of the 61 of a slice object."""
+    """A slice whose ends must be inside; in C 18 ns instead of the 61 of a slice object."""
     if start < 0 or start > end or end > len(data):
         raise IndexError("slice outside the message")
     return data[start:end]
 
 
 def seek(data: bytes, c: int, start: int) -> int:
-    """Where the byte `c` next is in `data`, or its length; in C 5 ns where bytes.find takes 100."""
+    """The next position of the byte `c` in `data`, or its length; in C 5 ns where bytes.find takes
+    100."""
     if start < 0 or start > len(data):
         raise IndexError("outside the message")
     at = data.find(c, start)
@@ -56,8 +56,8 @@ def note(table: bytearray, place: int, number: int) -> int:
 
 
 def receive(udp: socket.socket, fd: int) -> tuple[bytes, Source] | None:
-    """A datagram and who sent it, None when nothing waits. Errors that an earlier datagram caused
-    (ICMP) are passed over."""
+    """A datagram and its source, None if nothing waits. Errors caused by an earlier datagram (ICMP)
+    are ignored."""
     while True:
         try:
             return udp.recvfrom(LARGEST)
@@ -68,10 +68,10 @@ def receive(udp: socket.socket, fd: int) -> tuple[bytes, Source] | None:
 
 
 def transmit(udp: socket.socket, fd: int, data: bytes, source: Source) -> bool:
-    """Send a datagram; False when the kernel does not take it."""
+    """Send a datagram; False if the kernel does not accept it."""
     try:
         udp.sendto(data, source)
     except OSError as error:
-        # A full buffer is a datagram lost, as any other: it is repeated.
+        # With a full buffer the datagram is lost like any other, and is retransmitted.
         return error.errno in (errno.EAGAIN, errno.ENOBUFS)
     return True

@@ -1,8 +1,7 @@
 """New requests: those outside any dialog.
 
-Whatever must be refused is refused here, before a dialog or a transaction is made and before any
-other work is done: strangers, overload, methods the engine does not serve, calls that have gone
-round too often.
+Refusals happen here, before a dialog or a transaction is made and before any other work is done:
+strangers, overload, unsupported methods, loops.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class Recent(Generic[_T]):
-    """What is known of the INVITEs of the last half minute, in two generations."""
+    """The INVITEs of the last half minute, in two generations."""
 
     def __init__(self) -> None:
         self._now: dict[Identity, _T] = {}
@@ -72,7 +71,8 @@ class NewRequests:
         self._on_register = on_register
         self._policy = policy
         self._on_rejected = on_rejected
-        # Refused once, refused for good: a caller would hear of a call that it has given up.
+        # A refused INVITE stays refused: otherwise a retransmission could start a call that its
+        # caller has given up.
         self._refused: Recent[Rejection] = Recent()
 
     def receive(self, message: Message, way: Any, key: bytes) -> None:
@@ -90,7 +90,7 @@ class NewRequests:
             self._on_other(message, way)
 
     def _is_elsewhere(self, invite: Message) -> bool:
-        """Whether an INVITE waits for what other workers say to the dialog that it names."""
+        """Whether an INVITE waits for other workers because it names a dialog."""
         endpoint = self._endpoint
         siblings: Any = endpoint.siblings
         if siblings is None:
@@ -98,7 +98,7 @@ class NewRequests:
         return bool(siblings.takes(invite, lambda: endpoint.packet_of(invite)))
 
     def _is_refused(self, invite: Message, way: Any, source: bytes) -> bool:
-        """Refuse a call that may not come in, and each time that its INVITE comes again."""
+        """Refuse a call that is not admitted, and each retransmission of its INVITE."""
         rejection = self._refused.get(invite.identity) if self._refused else None
         again = rejection is not None
         if rejection is None:
@@ -140,8 +140,8 @@ class NewRequests:
         elif method == b"BYE" or method == b"PRACK":
             self._refuse(message, way, 481, "unsupported")
         else:
-            # 501 for what is no method we ever heard of, 405 for one that has no place here
-            # (RFC 3261 21.4.6 and 21.5.2).
+            # 501 for an unknown method, 405 for one that is not allowed here (RFC 3261 21.4.6 and
+            # 21.5.2).
             code = 405 if method in HEARD_OF else 501
             self._refuse(message, way, code, "unsupported", b"Allow: " + ALLOW)
 
@@ -178,18 +178,19 @@ class NewRequests:
         if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
         self._on_invite(leg)
-        # The call comes first: where it goes is often known before its caller would have its 100.
+        # Handle the call before the 100: its target is often known before the caller would get the
+        # 100.
         endpoint.loop.call_soon(leg.trying)
 
     # -- refusals ---------------------------------------------------------------------------------
 
     def _asks_too_much(self, message: Message) -> bytes:
-        """What a proxy on the way would have to understand and this engine does not (RFC 3261
-        16.3). What Require asks is for the phone to understand: it passes."""
+        """The option tags of Proxy-Require that this engine does not support (RFC 3261 16.3).
+        Require is for the phone: it passes."""
         return headers.unsupported(message, b"proxy-require", PROXY_UNDERSTOOD)
 
     def _refuse_options(self, message: Message, way: Any, asked: bytes) -> None:
-        """420, saying which option tags are not understood (RFC 3261 8.2.2.3)."""
+        """420 with the unsupported option tags (RFC 3261 8.2.2.3)."""
         self._on_rejected(
             "unsupported",
             lambda: f"{asked[:200]!r} required; {described(message, way)}",
@@ -205,7 +206,7 @@ class NewRequests:
 
 
 def _is_called(uri: bytes) -> bool:
-    """Whether a Request-URI is of a kind that leads anywhere here."""
+    """Whether a Request-URI is of a supported kind."""
     return _is_sip(uri) or _starts(uri, b"tel:")
 
 

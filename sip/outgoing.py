@@ -22,7 +22,7 @@ MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
 
 
 class Outgoing(Leg):
-    """Somebody called. `uri` is the Request-URI, `routes` the Route values it was sent with."""
+    """A callee. `uri` is the Request-URI, `routes` the Route values of its INVITE."""
 
     __slots__ = (
         "_ack",
@@ -46,10 +46,10 @@ class Outgoing(Leg):
         self._client: Client | None = None  # the INVITE's transaction while it may still fail
         self._ack: tuple[bytes, bytes] | None = None  # body and media type of the ACK that was sent
         self._ack_tag: bytes | None = b""  # whose 2xx it acknowledged
-        self._early: set[bytes] | None = None  # To tags heard, if there are several
-        self._invited = dialog  # what other branches of a forked call are siblings of
+        self._early: set[bytes] | None = None  # To tags received, if there are several
+        self._invited = dialog  # the dialog whose siblings the other branches of a forked call are
         self._said = NOTHING  # with the CANCEL
-        self.alone = False  # no other target can follow, what it says early holds
+        self.alone = False  # no other target can follow, so its early answer is final
         self.earlies: Earlies | None = None  # 100rel was offered
         self.invite_cseq = 0
         self.provisional = False  # some response came, so a CANCEL may be sent
@@ -62,16 +62,16 @@ class Outgoing(Leg):
     # -- actions ----------------------------------------------------------------------------------
 
     def sent(self, client: Client) -> None:
-        """The INVITE is under way."""
+        """The INVITE was sent."""
         self._client = client
         self.invite_cseq = client.cseq
 
     def abandon(self) -> None:
-        """Let go of a leg whose INVITE was never sent."""
+        """Release a leg whose INVITE was never sent."""
         self._release()
 
     def accept(self, body: bytes = b"", content_type: bytes = b"") -> None:
-        """Acknowledge the 2xx, with a body when the offer came in it (late offer)."""
+        """Acknowledge the 2xx, with a body if it contained the offer (late offer)."""
         if self.state is not ANSWERED:
             self._endpoint.illegal("accept")
             return
@@ -80,9 +80,8 @@ class Outgoing(Leg):
         self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
 
     def cancel(self, farewell: Farewell = NOTHING) -> None:
-        """Give up, and say `farewell` with the CANCEL.
-
-        The leg still tells how it ends: a 200 may cross the CANCEL.
+        """Cancel, and send `farewell` with the CANCEL. The leg still reports its end, because a 200
+        may cross the CANCEL.
         """
         if self.state not in (CALLING, EARLY):
             return
@@ -122,12 +121,12 @@ class Outgoing(Leg):
         tag = message.from_tag or b""
         if tag == dialog.remote_tag or (self._early is not None and tag in self._early):
             return True
-        # A request may overtake the 18x that would tell its sender's tag.
+        # A request may overtake the 18x with its sender's tag.
         return not dialog.remote_tag and self.state < ANSWERED
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
-        """A response to the initial INVITE, or to what was sent for the other side; without a
-        message the end of all hope."""
+        """A response to the initial INVITE, or to a request sent for the other side; no message if
+        none will come any more."""
         if client is not self._client:
             super().on_response(client, code, message)
             return
@@ -158,8 +157,8 @@ class Outgoing(Leg):
             self._on_failed(code, message)
 
     def on_stumble(self, client: Client, message: Message) -> None:
-        """A final response that the engine could not deal with. Whoever answered gets an ACK and a
-        BYE; the call goes on without."""
+        """A final response whose handling raised an exception. A callee that answered gets an ACK
+        and a BYE; the call continues without it."""
         if client is self._client and message.status < 300:
             fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
             self._layer.acknowledge(fork, client.cseq)

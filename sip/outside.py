@@ -1,5 +1,5 @@
-"""Requests outside any dialog that are answered later, and those of our own: REGISTER while Redis
-is asked, OPTIONS that ask a server whether it lives (RFC 3261 10, 11)."""
+"""Requests outside any dialog: received ones that are answered later (REGISTER, which needs Redis),
+and our OPTIONS that check servers (RFC 3261 10, 11)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ UNANSWERED = 408
 
 
 class Request:
-    """One request that waits for its answer. `flow` is the way it came by, `source` the IP address
-    that sent it, `trusted` whether that is one of `sip.trusted_peers`."""
+    """One received request that waits for its response. `flow` is the way it came by, `source` its
+    source IP address, `trusted` whether that is in `sip.trusted_peers`."""
 
     __slots__ = ("_layer", "_server", "_waiting", "flow", "message", "source", "trusted")
 
@@ -55,18 +55,18 @@ class Request:
             self._layer.respond(server, code, fields=block)
 
     def forget(self) -> None:
-        """The transaction is no longer ours to answer."""
+        """Give up the transaction."""
         if self._server is not None:
             self._server.user = None
         self._server = None
         self._waiting.discard(self)
 
     def on_gone(self, server: Server, code: int) -> None:
-        """The transaction ended without our answer: its transport broke."""
+        """The transaction ended before our response, because its transport broke."""
         self.forget()
 
     def on_cancel(self, message: Message) -> None:
-        """A CANCEL has no effect on anything but an INVITE (9.2)."""
+        """A CANCEL affects only an INVITE (9.2)."""
 
     @property
     def dialog(self) -> None:
@@ -77,7 +77,7 @@ class Request:
 
 
 class Probes:
-    """The OPTIONS that wait for their answer."""
+    """Our OPTIONS that wait for their response."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -86,8 +86,8 @@ class Probes:
     def ask(
         self, uri: str, server: Address, wait_s: float, listener: Callable[[int], None]
     ) -> None:
-        """Send OPTIONS for `uri` to `server`; `listener` gets the final code, UNANSWERED when none
-        comes in `wait_s`, 503 when it cannot be sent."""
+        """Send OPTIONS for `uri` to `server`; `listener` gets the final code, UNANSWERED if none
+        comes within `wait_s`, 503 if it cannot be sent."""
         endpoint = self._endpoint
         layer = endpoint.layer
         way = endpoint.way_for(server, server.host)
@@ -107,7 +107,7 @@ class Probes:
         probe.timer = endpoint.loop.call_later(wait_s, probe.tell, UNANSWERED)
 
     def close(self) -> None:
-        """Nobody waits for an answer any more."""
+        """Stop waiting for responses."""
         for probe in list(self._waiting):
             probe.drop()
 

@@ -1,4 +1,4 @@
-"""Networks of peers: who may place calls, who may register."""
+"""Networks of peers that may place calls or register."""
 
 from __future__ import annotations
 

@@ -1,15 +1,18 @@
-"""Who sent a message, and who may be told: the one list of what names somebody, and the one rule.
+"""The identity of a message's sender and who may learn it: one list of the fields that name
+somebody, and one rule.
 
-A *wish* is what the sender of a message asks to be kept private, however it is said: Privacy (RFC
-3323, 3325, 7044), the privacy parameter of Remote-Party-ID, a From that is anonymous already. Three
-kinds of party are told different things:
+A *wish* is what the sender of a message wants to be private: by Privacy (RFC 3323, 3325, 7044), the
+privacy parameter of Remote-Party-ID, or an anonymous From. Three kinds of party learn different
+things:
 
 - a *server*, a node of the trust domain (RFC 3325 2.3), everything, with its marks;
-- a *phone* nothing that names who withholds the number, and nothing that is the network's own;
-- a *customer*, who reads records, no number that is withheld (`Wish.number`).
+- a *phone* nothing that names a party that withholds its number, and no fields of the network's
+  own;
+- a *customer*, who reads records, no withheld number (`Wish.number`).
 
-What is *believed* is another matter: what only a node of the trust domain may say (VOUCHED) does
-not cross when anybody else says it, whoever it is for. docs/signalling.md has the rules in words.
+What is *believed* is a separate question: the fields that only a node of the trust domain may send
+(VOUCHED) do not cross from any other sender, to any recipient. docs/signalling.md describes the
+rules.
 """
 
 from __future__ import annotations
@@ -24,28 +27,28 @@ from sip.grammar import host_of, name_addr, parameter, split, unquoted, user_of
 from sip.headers import entries
 from sip.message import Message
 
-# Who is called how often by whom: RFC 5806, RFC 7044. Entries have marks of their own.
+# The diversions of a call: RFC 5806, RFC 7044. Entries have privacy marks of their own.
 STORY = frozenset((b"diversion", b"history-info"))
 
-# Where privacy is asked for, but for an anonymous From.
+# The fields that ask for privacy, besides an anonymous From.
 ASKING = frozenset((b"privacy", b"remote-party-id"))
 
-# Names whoever sends the message: hidden from phones when the number is withheld (RFC 3323 5.1,
-# RFC 3325 7, RFC 8224 12.1: a PASSporT holds the number; RFC 3892, RFC 6442).
+# Fields that name the sender: hidden from phones if the number is withheld (RFC 3323 5.1, RFC 3325
+# 7, RFC 8224 12.1: a PASSporT holds the number; RFC 3892, RFC 6442).
 NAMING = STORY | frozenset(
     b"p-asserted-identity p-preferred-identity remote-party-id additional-identity identity "
     b"identity-info referred-by reply-to call-info geolocation geolocation-routing "
     b"p-associated-uri warning".split()
 )
 
-# What the user agent writes of its user: hidden when the privacy of the user is asked for (RFC 3323
-# 4.1 and 5.3; Server is what User-Agent is in a response).
+# What the user agent writes about its user: hidden if privacy of the user is requested (RFC 3323
+# 4.1 and 5.3; Server is the User-Agent of a response).
 WRITTEN = frozenset(
     b"subject call-info organization user-agent server reply-to in-reply-to".split()
 )
 
-# The network's own, which no phone is told: who is charged, served, where (RFC 7315 5, RFC 8496,
-# RFC 5502, RFC 5002, RFC 4457, RFC 6050, RFC 7316, RFC 5503, 3GPP TS 24.229).
+# The network's own fields, which no phone gets: who is charged, served, where (RFC 7315 5, RFC
+# 8496, RFC 5502, RFC 5002, RFC 4457, RFC 6050, RFC 7316, RFC 5503, 3GPP TS 24.229).
 INSIDE = frozenset(
     b"p-charge-info p-charging-vector p-charging-function-addresses p-access-network-info "
     b"p-visited-network-id p-served-user p-user-database p-profile-key p-asserted-service "
@@ -53,8 +56,8 @@ INSIDE = frozenset(
     b"p-dcs-redirect attestation-info origination-id relayed-charge cellular-network-info".split()
 )
 
-# What only a node of the trust domain may say (RFC 3325 5, RFC 5806 7, RFC 7044 12, RFC 5009 8 and
-# those above). Where a phone is on the network (P-Access-Network-Info) the phone says itself.
+# What only a node of the trust domain may send (RFC 3325 5, RFC 5806 7, RFC 7044 12, RFC 5009 8 and
+# those above). A phone itself sends its location in the network (P-Access-Network-Info).
 VOUCHED = (
     STORY
     | (INSIDE - {b"p-access-network-info"})
@@ -65,32 +68,33 @@ VOUCHED = (
     )
 )
 
-# A request or response means nothing without these: they cross though they may hold a number.
+# A request or response is meaningless without these: they cross although they may contain a number.
 _NEEDED = frozenset(
     b"refer-to replaces target-dialog join event subscription-state require supported allow "
     b"content-encoding content-disposition session-expires date".split()
 )
-_LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and its last ones, by which it is recognised
+_LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and of its end, by which it is recognised
 
 MARK_NAME = "Renvoi-"
-"""How the display name begins by which engines know a forward again (engine/marks.py)."""
+"""The prefix of the display name by which engines recognise a forward (engine/marks.py)."""
 _MARK = re.compile(rb'\s*"?%b[A-Z2-7]+"?\s*(?=<)' % MARK_NAME.encode())
 
 _NO_DIGIT = re.compile(rb"\D+")
 _NO_WORD = re.compile(rb"[\s\"';,]+")
 _INDEX = re.compile(rb"[0-9.]{1,256}")
 
-# What the engine does by itself for a phone: From, Via, Contact, Call-ID are its own on each leg.
-# What is asked in the session (RFC 3323 4.2), and words unheard of, are for others.
+# The privacy that the engine provides for a phone: From, Via, Contact, Call-ID are its own on each
+# leg. It does not provide `session` (RFC 3323 4.2) and unknown words.
 _DONE = frozenset((b"id", b"user", b"header", b"history", b"none", b"critical"))
 
 
 class Wish(NamedTuple):
-    """What the sender of a message, or of an earlier one of its dialog, wants kept private.
+    """What the sender of a message wants to be private, by this or an earlier message of the
+    dialog.
 
-    `number`: who it is. `user`: what its user agent writes as well (RFC 3323 5.3). `history`: how
-    the call came (RFC 7044). `undone`: it insists (`critical`) on what the engine cannot do.
-    `digits`: the end of each number that is withheld, to know it in whatever field it occurs.
+    `number`: its identity. `user`: also what its user agent writes (RFC 3323 5.3). `history`: the
+    history of the call (RFC 7044). `undone`: it requires (`critical`) something that the engine
+    does not provide. `digits`: the end of each withheld number, to recognise it in any field.
     """
 
     number: bool = False
@@ -104,7 +108,7 @@ NO_WISH = Wish()
 
 
 def wish_of(message: Message) -> Wish:
-    """What the sender asks for: in this message, or before in its dialog if that was noted."""
+    """The wish of the sender, from this message or noted from an earlier one."""
     wish = message.wish
     if wish is None:
         wish = message.wish = _asked(message)
@@ -112,8 +116,8 @@ def wish_of(message: Message) -> Wish:
 
 
 def kept(before: Wish, message: Message) -> Wish:
-    """What holds from this message of a dialog on: who has asked for privacy keeps it until it
-    says `Privacy: none`."""
+    """The wish after this message of a dialog. Requested privacy holds until the sender sends
+    `Privacy: none`."""
     wish = _asked(message)
     if before is NO_WISH or (wish is NO_WISH and _words(message) == {b"none"}):
         return wish
@@ -128,13 +132,13 @@ def kept(before: Wish, message: Message) -> Wish:
 
 @lru_cache(maxsize=64)
 def union(one: frozenset[bytes], other: frozenset[bytes]) -> frozenset[bytes]:
-    """Both together, made once: there are few such sets of names."""
+    """The union of both, cached, because there are few such sets of names."""
     return one | other
 
 
 def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> bytes:
-    """The header fields of a message that whoever gets it may be told, as text; those in `hop`
-    never."""
+    """The header fields of a message that its recipient may get, as text, without those in
+    `hop`."""
     out = union(hop, VOUCHED) if message.untrusted else hop
     if to_trusted:
         return message.passing(out)
@@ -146,7 +150,7 @@ def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> byt
 
 
 def story(message: Message, name: bytes, *, to_trusted: bool) -> list[bytes]:
-    """The entries of Diversion or History-Info, as whoever gets them may be told."""
+    """The entries of Diversion or History-Info that the recipient may get."""
     if message.first(name) is None:
         return []
     if to_trusted:
@@ -169,9 +173,9 @@ def _told(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes
 
 
 def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
-    """Entries as a phone may see them: who diverted the call and wants to be left out is (RFC 5806
-    6), and marks are for servers; a place in the history stays, so that those after it keep theirs
-    (RFC 7044 10.1.2)."""
+    """The entries that a phone may get, without those of diverting parties that want privacy (RFC
+    5806 6), and without the marks for servers. A place in the history remains, so that later
+    entries keep theirs (RFC 7044 10.1.2)."""
     for entry in split(value):
         if name == b"diversion":
             if not _is_marked(entry):
@@ -185,14 +189,14 @@ def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
 
 
 def _names(line: bytes, digits: frozenset[bytes]) -> bool:
-    """Whether a field holds one of these numbers, with whatever between its digits."""
+    """Whether a field contains one of these numbers, with any separators between its digits."""
     plain = _NO_DIGIT.sub(b"", line)
     return any(plain.find(number) >= 0 for number in digits)
 
 
 @lru_cache(maxsize=8)
 def _hidden(number: bool, user: bool, history: bool) -> frozenset[bytes]:
-    """What a phone is not told of who has such a wish."""
+    """The fields that a phone does not get for such a wish."""
     hidden = INSIDE
     if number:
         hidden |= NAMING
@@ -203,7 +207,7 @@ def _hidden(number: bool, user: bool, history: bool) -> frozenset[bytes]:
     return hidden
 
 
-# -- what a message asks -----------------------------------------------------------------------
+# -- the wish of a message ---------------------------------------------------------------------
 
 
 def _asked(message: Message) -> Wish:
@@ -226,13 +230,13 @@ def _asked(message: Message) -> Wish:
 
 
 def _words(message: Message) -> frozenset[bytes]:
-    """The words of Privacy; words unheard of are wishes too."""
+    """The words of Privacy, including unknown ones."""
     text = b";".join(message.values(b"privacy")).lower()
     return frozenset(_NO_WORD.split(text)) - {b""}
 
 
 def _is_anonymous(from_: bytes) -> bool:
-    """Whether a From names nobody (RFC 3323 4.1.1.3), in its address or to its reader's eye."""
+    """Whether a From is anonymous (RFC 3323 4.1.1.3), in its address or its display name."""
     low = from_.lower()
     if low.find(b"anonymous") < 0 and low.find(b".invalid") < 0:
         return False
@@ -247,14 +251,14 @@ def _is_anonymous(from_: bytes) -> bool:
 
 
 def _is_senders(message: Message, entry: bytes) -> bool:
-    """Whether a Remote-Party-ID is that of the message's sender."""
+    """Whether a Remote-Party-ID describes the message's sender."""
     request = message.start_line[:4] != b"SIP/"
     return not request or (parameter(entry, b"party") or b"").lower() != b"called"
 
 
 def _is_marked(entry: bytes) -> bool:
-    """Whether an entry of Diversion or Remote-Party-ID has a privacy parameter that asks for some:
-    `full`, `uri`, `name` or a word unheard of."""
+    """Whether an entry of Diversion or Remote-Party-ID has a privacy parameter that asks for
+    privacy: `full`, `uri`, `name` or an unknown word."""
     given = (parameter(entry, b"privacy") or b"").lower()
     return bool(frozenset(_NO_WORD.split(given)) - {b"", b"off", b"none", b"off-network"})
 

@@ -1,4 +1,4 @@
-"""What becomes of a REFER (RFC 3515) inside a call."""
+"""The decision on a REFER (RFC 3515) inside a call."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def nothing() -> None:
-    """Nothing has to be undone."""
+    """Nothing to undo."""
 
 
 class Referral(NamedTuple):
     """`code` refuses the REFER; 0 = it is passed on, with `refer_to` as its one Refer-To field.
-    `refused` is called when the other side refuses to go."""
+    `refused` is called if the other side refuses it."""
 
     code: int = 0
     refer_to: bytes = b""
@@ -27,10 +27,10 @@ OnRefer = Callable[["Leg", "Message"], Referral]
 
 
 def refer_to_of(message: Message) -> bytes:
-    """The Refer-To field as it came."""
+    """The Refer-To field as received."""
     return next((line for name, line, _ in message.fields if name == b"refer-to"), b"")
 
 
 def anywhere(leg: Leg, message: Message) -> Referral:
-    """Everybody may send the other side anywhere."""
+    """Allow every REFER."""
     return Referral(refer_to=refer_to_of(message))

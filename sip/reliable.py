@@ -1,9 +1,9 @@
 """Reliable provisional responses towards the caller (RFC 3262): sent, repeated, acknowledged.
 
-What the far end of an outgoing leg says reliably reaches the caller reliably: with an RSeq of this
-dialog, repeated until the caller's PRACK, which travels on to the far end with the RSeq that it
-gave. A caller that insists on reliability gets it as well where the engine speaks for itself or
-where the far end is not reliable; that PRACK is answered here.
+A reliable response of an outgoing leg's far end is sent reliably to the caller: with an RSeq of
+this dialog, repeated until the caller's PRACK, which goes to the far end with the far end's RSeq.
+If the caller requires reliability, the engine's own responses and those of an unreliable far end
+are sent reliably too; their PRACK is answered here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
 
 @dataclass(slots=True)
 class Early:
-    """A reliable provisional response as the far end sent it: what the PRACK must name."""
+    """A reliable provisional response of the far end, with the data for its PRACK."""
 
     leg: Outgoing
     rseq: int
@@ -51,8 +51,8 @@ class _Sent:
 class Reliable:
     """The reliable provisional responses of one incoming leg, whose caller knows 100rel.
 
-    One is under way at a time; the others wait for its PRACK (RFC 3262 3). A 2xx waits as well
-    while one with a session description is not acknowledged.
+    One is in progress at a time; the others wait for its PRACK (RFC 3262 3). A 2xx also waits while
+    one with a session description is not acknowledged.
     """
 
     __slots__ = ("_cseq", "_held", "_leg", "_rseq", "_sent", "_timer", "_waiting", "required")
@@ -62,17 +62,15 @@ class Reliable:
         self._leg = leg
         self._cseq = invite.cseq
         self._rseq = 0
-        self._sent: _Sent | None = None  # the one that awaits its PRACK
+        self._sent: _Sent | None = None  # the one that waits for its PRACK
         self._waiting: deque[_Sent] = deque()
         self._held: tuple[int, Message, bytes] | None = None  # the 2xx that waits
         self._timer: TimerHandle | None = None
 
     def send(self, code: int, message: Message | None, early: Early | None, *, alone: bool) -> bool:
-        """Send a provisional response reliably; False if it needs not be reliable.
-
-        Unless the leg it came from is `alone`, another target may still follow, and its session
-        description cannot be promised to the caller (RFC 3261 13.2.1: the first reliable answer
-        is the answer).
+        """Send a provisional response reliably; False if it need not be reliable. Unless its leg is
+        `alone`, another target may follow, and its session description cannot be guaranteed to the
+        caller (RFC 3261 13.2.1: the first reliable answer is the answer).
         """
         if early is None and not self.required:
             return False
@@ -85,7 +83,7 @@ class Reliable:
         return True
 
     def holds(self, code: int, message: Message, extra: bytes = b"") -> bool:
-        """Whether the 2xx has to wait for a PRACK; it is sent by itself then."""
+        """Whether the 2xx must wait for a PRACK; it is then sent automatically."""
         if not any(one.message is not None and one.message.body for one in self._pending()):
             return False
         self._held = code, message, extra
@@ -95,8 +93,8 @@ class Reliable:
         return [*([self._sent] if self._sent is not None else ()), *self._waiting]
 
     def on_prack(self, message: Message) -> Early | bool:
-        """The caller's PRACK: the Early whose far end must get it, True if it ends here, False if
-        it names nothing that waits (481, RFC 3262 3)."""
+        """The caller's PRACK. Returns the Early whose far end must get it, True if it is answered
+        here, False if it matches nothing (481, RFC 3262 3)."""
         sent = self._sent
         if sent is None or headers.rack(message) != (sent.rseq, self._cseq, b"INVITE"):
             return False
@@ -105,7 +103,7 @@ class Reliable:
         return sent.early or True
 
     def after_prack(self) -> None:
-        """Send what waited for the PRACK: the next provisional response, or the answer."""
+        """Send what waited for the PRACK: the next provisional response, or the 2xx."""
         self._next()
         held = self._held
         if held is not None and not self.holds(*held):
@@ -113,7 +111,7 @@ class Reliable:
             self._leg.answer_held(*held)
 
     def close(self) -> None:
-        """A final response is sent, or the leg is over: nothing is repeated any more.
+        """Stop repeating, because a final response is sent or the leg is over.
 
         The PRACK of the last one may still come and is still recognised."""
         self._stop_timer()
@@ -130,7 +128,7 @@ class Reliable:
     def _transmit(self, sent: _Sent, wait_s: float) -> None:
         extra = b"Require: 100rel\r\nRSeq: %d" % sent.rseq
         if not self._leg.respond_reliably(sent.code, sent.message, extra):
-            self._sent = None  # it does not fit a packet: as if it had never been said
+            self._sent = None  # it does not fit into a packet: as if it had not been sent
             return
         loop = self._leg.endpoint.loop
         self._timer = loop.call_later(wait_s, self._repeat, sent, wait_s)
@@ -150,7 +148,7 @@ class Reliable:
 
 
 class Earlies:
-    """The reliable provisional responses heard on one outgoing leg, by early dialog."""
+    """The reliable provisional responses received on one outgoing leg, by early dialog."""
 
     __slots__ = ("_last",)
 
@@ -158,8 +156,8 @@ class Earlies:
         self._last: dict[bytes, int] = {}
 
     def hear(self, leg: Outgoing, rseq: int, message: Message) -> Early | None:
-        """Note one; None if it is a repetition or came out of order, which is dropped without a
-        word (RFC 3262 4)."""
+        """Note one; None if it is a retransmission or out of order, and is dropped silently (RFC
+        3262 4)."""
         tag = headers.tag_of(message.first(b"to") or b"")
         last = self._last.get(tag)
         if last is not None and rseq != last + 1:

@@ -1,11 +1,11 @@
 """Dialogs named in headers: Replaces (RFC 3891), Join (RFC 3911), Target-Dialog (RFC 4538), and the
 same inside URIs, of which the Replaces in a Refer-To (RFC 3515) is the one in use.
 
-Each side of a call knows only its own dialog with this engine. When one side tells somebody of a
-dialog, by Call-ID and tags, the name has to be turned into that of the other side's dialog: whoever
-gets the message would not know it otherwise. A dialog's name is as good as a key to it, so that
-nobody is told one but its own far end: any other name of a dialog of ours is taken out of the
-message. Names that are no dialog of ours pass as they are.
+Each side of a call knows only its own dialog with this engine. When one side names a dialog to
+another party, by Call-ID and tags, the name must be changed to that of the other side's dialog, or
+the recipient would not recognise it. A dialog's name works like a key to it, so only its own far
+end gets it: any other name of a dialog of ours is removed from the message. Names of other dialogs
+pass unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Finder(Protocol):
-    """Who knows the legs."""
+    """Finds legs by name."""
 
     def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
         """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
@@ -36,23 +36,23 @@ _TAGS = re.compile(
     rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I
 )
 _BRACKETED = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*")|<([^<>?]*+)\?([^<>]*+)>')
-# Where a quote never closes, nothing is quoted: it would be looked for again from each of them.
+# An unclosed quote quotes nothing; otherwise each one would cause another search.
 _UNQUOTED = re.compile(rb"(?!)()|<([^<>?]*+)\?([^<>]*+)>")
 _CLOSED = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*")*')
 _BARE = re.compile(rb"\?([^<>;\s]*+)")
-_LONGEST = 512  # bytes of a Call-ID or tag worth looking for
+_LONGEST = 512  # bytes of a Call-ID or tag; longer ones are not searched for
 
 May = Callable[["Leg"], bool]
-"""Whether the dialog of a leg may be named: asked with the leg that goes by the name given."""
+"""Whether the dialog of a leg may be named; called with the leg of that name."""
 
 
 def anybody(leg: Leg) -> bool:
-    """Whoever knows a dialog may name it to its far end."""
+    """Allows every name of a dialog to its far end."""
     return True
 
 
 class DialogName(NamedTuple):
-    """A dialog as the one who is to find it sees it: `local` is its own tag."""
+    """A dialog from the recipient's point of view: `local` is the recipient's tag."""
 
     call_id: bytes
     local: bytes
@@ -60,8 +60,8 @@ class DialogName(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A leg that a name leads to: `leg`, whose far end is meant, and `by`, the leg whose dialog the
-    name is of. They are the same where the far end is named as it knows itself."""
+    """The result of a name: `leg`, whose far end is meant, and `by`, the leg whose dialog has the
+    name. They are the same if the name is the far end's own."""
 
     leg: Leg
     by: Leg
@@ -75,14 +75,14 @@ class Named(NamedTuple):
 
 
 class End(NamedTuple):
-    """Who gets a message: where a new leg goes, or the leg of a dialog that stands."""
+    """The recipient of a message: the target of a new leg, or the leg of an existing dialog."""
 
     uri: str = ""
     routes: tuple[str, ...] = ()
     leg: Leg | None = None
 
     def is_of(self, leg: Leg) -> bool:
-        """Whether that is the far end of a leg: nobody else is told how it knows its dialog."""
+        """Whether that is the far end of a leg; only the far end gets the name of its dialog."""
         if leg is self.leg:
             return True
         return bool(self.uri) and leg.reached == (self.uri, self.routes)
@@ -106,7 +106,7 @@ def parse(value: bytes) -> DialogName | None:
     """The dialog that a Replaces, Join or Target-Dialog value names; None if it names none."""
     call_id, semicolon, rest = value.partition(b";")
     call_id, tags = call_id.strip(), parameters(semicolon + rest)
-    # All three speak from the recipient's side: its own tag is to-tag, or local-tag.
+    # All three are from the recipient's point of view: its own tag is to-tag, or local-tag.
     local = tags.get(b"to-tag", tags.get(b"local-tag"))
     remote = tags.get(b"from-tag", tags.get(b"remote-tag"))
     if not call_id or local is None or remote is None:
@@ -129,21 +129,20 @@ class Dialogs:
         self._endpoint = endpoint
 
     def pass_on(self, block: bytes, end: End, may: May | None = None) -> bytes:
-        """The header text of a message to `end`, without the names of other dialogs than its own.
-
-        `may` is asked besides, where the sender needs a right of its own to name a dialog.
+        """The header text of a message to `end`, without names of dialogs other than its own. `may`
+        additionally checks the sender's right to name a dialog.
         """
         lines = (self._line(line, end, may) for line in block.split(b"\r\n"))
         return b"\r\n".join(line for line in lines if line)
 
     def in_uri(self, value: bytes, may: May, kept: frozenset[bytes] | None = None) -> bytes:
-        """A header value whose URIs name dialogs only where `may` allows it, whoever gets it; of
-        their other headers only those that are `kept`, if given."""
+        """A header value whose URIs name dialogs only if `may` allows it, for any recipient; of
+        their other headers only those in `kept`, if given."""
         return self._uris(value, lambda told: self._told(told, None, may), kept)
 
     def find(self, name: DialogName) -> Named | None:
-        """What a name leads to: the other side of the leg that goes by it with its far end, or the
-        leg whose far end goes by it."""
+        """Resolve a name: the other side of the leg whose far end uses it, or the leg whose far end
+        has it as its own."""
         by = self._find(name.call_id, name.local, name.remote)
         if by is not None:
             return Named(by.peer, by) if by.peer is not None and by.peer.dialog else None
@@ -194,7 +193,7 @@ class Dialogs:
         return _BARE.sub(lambda found: rewrite(found[1]), value)
 
     def _told(self, value: bytes, end: End | None, may: May | None) -> bytes:
-        """The names as their recipient knows them; empty when it may not be told any."""
+        """The names from the recipient's point of view; empty if it may not get any."""
         told = [self._one(one, end, may) for one in split(value)]
         if not any(told):
             return b""
@@ -223,7 +222,7 @@ class Dialogs:
         return told.call_id + rest
 
     def is_ours(self, name: DialogName) -> bool:
-        """Whether a name is one of a dialog of ours, whichever side's."""
+        """Whether a name belongs to a dialog of ours, from either side."""
         ours = self._find(name.call_id, name.local, name.remote)
         return ours is not None or self._find(name.call_id, name.remote, name.local) is not None
 

@@ -1,7 +1,5 @@
-"""Session timers (RFC 4028), as the one between the two sides sees them. Pure.
-
-The two sides refresh the session between themselves; the engine asks for it where the caller does
-not (section 8, as a proxy may), and watches when it would expire.
+"""Session timers (RFC 4028), between the two sides. Pure. The two sides refresh the session. The
+engine requests a timer if the caller does not (section 8, as a proxy may), and watches the expiry.
 """
 
 from __future__ import annotations
@@ -11,7 +9,7 @@ import re
 from sip.headers import has_option
 from sip.message import Message
 
-MIN_S = 90  # RFC 4028 4: nobody has to refresh more often
+MIN_S = 90  # RFC 4028 4: the shortest interval
 _REFRESHER = re.compile(rb";\s*refresher\s*=\s*(ua[cs])", re.IGNORECASE)
 _SECONDS = re.compile(rb"\s*(\d{1,9})\s*(?:;|$)")
 
@@ -25,18 +23,18 @@ def seconds_of(message: Message, name: bytes = b"session-expires") -> int:
 
 def request_field(invite: Message, ours_s: int) -> bytes:
     """The Session-Expires that the engine adds to an INVITE which has none, never below the
-    caller's Min-SE (8.1); empty if there is nothing to add. `ours_s` 0 asks for nothing."""
+    caller's Min-SE (8.1); empty if there is nothing to add, as with `ours_s` 0."""
     if not ours_s or seconds_of(invite):
         return b""
     return b"Session-Expires: %d" % max(ours_s, seconds_of(invite, b"min-se"))
 
 
 def response_fields(request: Message, response: Message, ours_s: int = 0) -> tuple[bytes, int]:
-    """What a 2xx needs on its way to the asker, and the seconds until the session expires, 0 if it
-    never does.
+    """The fields to add to a 2xx for the asker, and the seconds until the session expires, 0 =
+    never.
 
-    A callee that knows no session timers answers without: then an asker that knows them becomes
-    the one to refresh (8.2).
+    A callee without session timer support answers without them; an asker that supports them then
+    refreshes (8.2).
     """
     agreed_s = seconds_of(response)
     if agreed_s:
@@ -48,8 +46,8 @@ def response_fields(request: Message, response: Message, ours_s: int = 0) -> tup
 
 
 def refreshed_here(update: Message) -> tuple[int, bytes]:
-    """The answer to an UPDATE without an offer that nobody else can answer now: code and fields.
-    The final answer to the INVITE agrees on the session's time anew."""
+    """The engine's own response to an UPDATE without an offer: code and fields. The final response
+    to the INVITE negotiates the session's time again."""
     asked_s = seconds_of(update)
     if not asked_s or not has_option(update, b"supported", b"timer"):
         return 200, b""

@@ -1,4 +1,4 @@
-"""What an endpoint needs to know, and what can go wrong with it."""
+"""The settings of an endpoint, and its exceptions."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from sip.address import Address
 
 
 class DialError(ValueError):
-    """An outgoing leg could not even be made: its URI or a route does not parse."""
+    """An outgoing leg could not be made, because its URI or a route does not parse."""
 
 
 class TooLarge(DialError):
-    """The INVITE of an outgoing leg does not fit a packet."""
+    """The INVITE of an outgoing leg does not fit into a packet."""
 
 
 class ListenError(OSError):
-    """An address of `sip.listen` could not be used; says which and why."""
+    """An address of `sip.listen` could not be used; the message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the endpoint needs to know. `outbound_proxy` is a SIP URI or None, `connections` the
-    most TCP and TLS connections at once, `connections_per_source` how many of them a source
-    that is no trusted peer may have, `idle_connection_s` how long one may stand idle whose
-    source never registered a phone or placed a call, `message_bytes` the largest message that
-    is taken, `nameservers` pairs of address and port (None = this machine's)."""
+    """Settings of an endpoint. `outbound_proxy` is a SIP URI or None, `connections` the maximum of
+    TCP and TLS connections at once, `connections_per_source` that of a source that is not a trusted
+    peer, `idle_connection_s` how long a connection may be idle if its source never registered a
+    phone or placed a call, `message_bytes` the size of the largest accepted message, `nameservers`
+    pairs of address and port (None = this machine's)."""
 
     listen: tuple[Address, ...]
     advertise: str | None

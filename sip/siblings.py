@@ -1,12 +1,12 @@
-"""The other workers of this host: an INVITE that names a dialog of theirs is theirs to answer.
+"""The other workers of this host. An INVITE that names a dialog of theirs goes to them.
 
-With several workers each call lives in one of them, and a takeover (Replaces, RFC 3891) may come to
-another. That one asks the others over Unix sockets, which only this user can reach, and the worker
-that has the dialog takes the datagram as if it had come to its own socket: it answers by the Via,
-and its Contact brings all that follows to it. What still comes here of that call (copies of its
-INVITE, its CANCEL, the ACK of a refusal, all of it where the caller sends by a fixed way) is handed
-on. Over TCP and TLS the connection cannot be handed on;
-there the caller is told where to try (302).
+With several workers each call is in one of them, and a takeover (Replaces, RFC 3891) may reach
+another. That one asks the others over Unix sockets, which only this user can open. The worker that
+has the dialog handles the datagram as if it had come to its own socket: it answers by the Via, and
+its Contact directs everything that follows to it. Messages of that call that still arrive here
+(copies of its INVITE, its CANCEL, the ACK of a refusal, or all if the caller uses a fixed route)
+are passed on. A TCP or TLS connection cannot be passed on; there the caller gets a 302 with the
+right address.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ import msgspec
 from sip.message import Message
 from sip.replaces import DialogName, Dialogs, parse
 
-PATIENCE_S = 0.3  # a sibling whose loop is later than this has lost its turn
-_REMEMBERED_S = 40.0  # 64*T1 and what a copy may take on the way
-_CALL_S = 6 * 3600.0  # a call that was handed on
+PATIENCE_S = 0.3  # how late a sibling's answer may be
+_REMEMBERED_S = 40.0  # 64*T1 plus the travel time of a copy
+_CALL_S = 6 * 3600.0  # a call that was passed on
 _MOST = 10_000
 _LONGEST = 65_000
 _PREFIX, _SUFFIX = "worker-", ".sock"
 
 Key = tuple[bytes | None, bytes | None, int]
 Source = tuple[str, int]
-# A datagram, where it came from and on which of the listening UDP addresses; None: a stream's.
+# A datagram, its source and the number of the listening UDP address; None for a stream.
 Packet = Callable[[], tuple[bytes, Source, int] | None]
 
 
 class Host(Protocol):
-    """What siblings need of their endpoint."""
+    """The endpoint's interface for siblings."""
 
     loop: asyncio.AbstractEventLoop
     dialog_names: Dialogs
 
     def inject(self, packet: bytes, source: Source, via: int) -> None:
-        """Take a datagram as if the listening UDP address of that number had read it."""
+        """Handle a datagram as if the listening UDP address of that number had read it."""
 
     def places(self) -> list[str]:
         """Where others reach this endpoint, as a SIP URI's host, port and transport."""
@@ -53,10 +53,10 @@ class Host(Protocol):
 
 
 class Word(msgspec.Struct, array_like=True):
-    """What one worker says to another. `kind`: "ask" who holds the dialog that `packet` names, to
-    take it; "where" is only to be told; "yes", "no" are the answers to `token`; "pass" is for a
-    packet of an INVITE that was taken. `source` and `via` are where a packet came from, and on
-    which of the listening addresses; `places` where the one who answers listens."""
+    """A message between workers. `kind`: "ask" for the worker with the dialog that `packet` names,
+    to handle it; "where" only asks for its address; "yes", "no" answer `token`; "pass" carries a
+    packet of an INVITE that was passed on. `source` and `via` are the source of a packet and the
+    number of the listening address; `places` are the addresses of the answering worker."""
 
     kind: str
     token: str
@@ -68,7 +68,8 @@ class Word(msgspec.Struct, array_like=True):
 
 
 class _Question:
-    """How many have not answered yet, and who is told of the one that holds it, or of none."""
+    """How many have not answered yet, and the callback for the worker that has the dialog, or for
+    none."""
 
     __slots__ = ("left", "tell", "timer")
 
@@ -85,16 +86,16 @@ _decode = msgspec.msgpack.Decoder(Word).decode
 
 
 class Siblings:
-    """One worker's end. `folder` is where the workers of this engine have their sockets, `places`
-    what this one listens on, as SIP URIs' host, port and transport."""
+    """One worker's end. `folder` has the sockets of the workers of this engine, `places` are this
+    worker's addresses, as SIP URIs' host, port and transport."""
 
     def __init__(self, endpoint: Host, folder: Path) -> None:
         self._endpoint = endpoint
         self._folder = folder
         self._name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
         self._held: set[Key] = set()  # INVITEs about which the others are asked
-        self._asked: dict[Key, float] = {}  # those that nobody has
-        self._handed: dict[bytes | None, tuple[str, float]] = {}  # by Call-ID: who has it
+        self._asked: dict[Key, float] = {}  # those that no worker has
+        self._handed: dict[bytes | None, tuple[str, float]] = {}  # the worker, by Call-ID
         self._questions: dict[str, _Question] = {}
         self._socket: socket.socket | None = None
         self._at = -1
@@ -102,8 +103,8 @@ class Siblings:
     # -- life cycle -------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Raises OSError when the folder takes no sockets."""
-        # A path through the descriptor is short enough, whatever the folder's is.
+        """Raises OSError if a socket cannot be made in the folder."""
+        # A path through the descriptor is short enough, however long the folder's path is.
         self._at = os.open(self._folder, os.O_PATH | os.O_DIRECTORY)
         self._socket = made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         made.setblocking(False)
@@ -126,10 +127,11 @@ class Siblings:
             question.timer.cancel()
         self._questions.clear()
 
-    # -- what comes here --------------------------------------------------------------------------
+    # -- messages received here -------------------------------------------------------------------
 
     def takes(self, message: Message, packet: Packet) -> bool:
-        """Whether a new INVITE waits for the others' answer; it comes back if nobody has it."""
+        """Whether a new INVITE waits for the others' answers; it comes back if no worker has the
+        dialog."""
         value = message.first(b"replaces")
         name = parse(value) if value is not None else None
         key = _key(message)
@@ -144,7 +146,7 @@ class Siblings:
         return self._ask(word, lambda found: self._told(key, word, found), key)
 
     def passes(self, call_id: bytes | None, packet: Packet) -> bool:
-        """Whether a request belongs to a call that another worker has; it is handed on then."""
+        """Whether a request belongs to another worker's call; it is then passed on."""
         if not self._handed:
             return False
         known = self._handed.get(call_id)
@@ -157,7 +159,7 @@ class Siblings:
         return False
 
     async def where(self, invite: Message) -> list[str]:
-        """Where the worker listens that holds the dialog which an INVITE names; empty if none."""
+        """The addresses of the worker with the dialog that an INVITE names; empty if none."""
         future: asyncio.Future[Word | None] = self._endpoint.loop.create_future()
 
         def tell(found: Word | None) -> None:
@@ -187,7 +189,7 @@ class Siblings:
     def _ask(
         self, word: Word, tell: Callable[[Word | None], None], key: Key | None = None
     ) -> bool:
-        """Ask all others; False when there is none to ask."""
+        """Ask all others; False if there are none."""
         token = secrets.token_hex(8)
         word.token = token
         asked = sum(self._send(name, word) for name in self._others())
@@ -220,7 +222,7 @@ class Siblings:
             return False
         try:
             self._socket.sendto(_encode(word), self._path(name))
-        except ConnectionRefusedError:  # it is gone, and could not tidy up
+        except ConnectionRefusedError:  # it ended without cleaning up
             with contextlib.suppress(OSError):
                 (self._folder / name).unlink()
             return False
@@ -266,18 +268,18 @@ class Siblings:
         return name is not None and self._endpoint.dialog_names.is_ours(name)
 
     def _take(self, word: Word) -> None:
-        """A packet comes as if it had come to this worker's own socket."""
+        """Handle a packet as if it had come to this worker's own socket."""
         self._endpoint.inject(word.packet, word.source, word.via)
 
 
 
 def _key(message: Message) -> Key:
-    """What an INVITE, its copies, its CANCEL and the ACK of its refusal have in common."""
+    """The common key of an INVITE, its copies, its CANCEL and the ACK of its refusal."""
     return message.first(b"via"), message.first(b"call-id"), message.cseq
 
 
 def _forget(known: dict[Any, Any], now: float, until: Callable[[Any], float]) -> None:
-    """Let go of what is over, oldest first."""
+    """Drop expired entries, oldest first."""
     while known:
         key = next(iter(known))
         if until(known[key]) > now and len(known) < _MOST:

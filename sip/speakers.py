@@ -1,10 +1,9 @@
-"""Who may speak inside a dialog: its far end, the proxies of its route set, and trusted peers.
-
-Call-ID and tags are no secret: whoever sees a dump, a log or a dialog event has them. A request
-inside a dialog is therefore taken only from an address at which that dialog's far end was heard or
-is reached; anybody else gets 403 before the dialog sees it, so that not even its CSeq moves
-(RFC 3261 12.2.2 knows no such check; RFC 3261 26.1.3 names the attack). Addresses are compared
-without their ports: a NAT may change those while a call stands.
+"""Who may send requests inside a dialog: its far end, the proxies of its route set, and trusted
+peers. Call-ID and tags are not secret: they are in dumps, logs and dialog events. A request inside
+a dialog is therefore accepted only from an address from which that dialog's far end has sent or at
+which it is reached. Others get 403 before the dialog sees the request, so that not even its CSeq
+changes (RFC 3261 12.2.2 has no such check; RFC 3261 26.1.3 describes the attack). Addresses are
+compared without their ports, because a NAT may change those during a call.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Speakers:
-    """Asked about each request inside a dialog. `trusted` gives the networks of peers that may."""
+    """Checks each request inside a dialog. `trusted` returns the networks of trusted peers."""
 
     def __init__(self, trusted: Callable[[], Peers], names: Callable[[], Names]) -> None:
         self._trusted = trusted
@@ -33,8 +32,8 @@ class Speakers:
         return host in self._trusted()
 
     def may_speak(self, leg: Leg | Twin, way: Any) -> bool | None:
-        """Whether a leg's far end, or a proxy on the way to it, is there; None while a name on the
-        way is being looked up. Trusted peers cost one look into a dictionary."""
+        """Whether a leg's far end, or a proxy of its route, is at this address; None while a name
+        of the route is being resolved. For trusted peers this costs one dictionary look-up."""
         if self._trusted()[way.host]:
             return True
         source = _plain(way.host.decode("ascii"))
@@ -57,8 +56,8 @@ class Speakers:
 
 
 def _hops(leg: Leg | Twin) -> Iterator[str]:
-    """Where requests to the far end go: its Contact and the route set, as the dialog has them now,
-    and what was dialled."""
+    """The hops of requests to the far end: its Contact and route set, as the dialog has them now,
+    and the dialled URI."""
     dialog = leg.dialog
     yield dialog.target.decode("latin-1")
     for route in dialog.routes:
@@ -70,7 +69,7 @@ def _hops(leg: Leg | Twin) -> Iterator[str]:
 
 
 def _plain(host: str) -> str:
-    """One spelling of an IP address; anything else as it is."""
+    """The canonical form of an IP address; anything else unchanged."""
     try:
         ip = ip_address(host.partition("%")[0].strip("[]"))
     except ValueError:

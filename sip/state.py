@@ -4,12 +4,12 @@ from enum import IntEnum
 
 
 class State(IntEnum):
-    """Where a leg stands. The order is the order of a call's life."""
+    """The state of a leg, in the order of a call's life."""
 
     TRYING = 0  # incoming: INVITE received, nothing but 100 sent
     CALLING = 1  # outgoing: INVITE sent, no response yet
     EARLY = 2  # a provisional response above 100 was sent or received
-    CANCELLING = 3  # outgoing: given up, its final response is awaited
+    CANCELLING = 3  # outgoing: cancelled, waits for its final response
     ANSWERED = 4  # 2xx sent or received, not acknowledged
     CONFIRMED = 5  # acknowledged
     ENDED = 6

@@ -1,4 +1,4 @@
-"""Reason phrases of the responses that the engine gives itself (RFC 3261 21 and its extensions)."""
+"""Reason phrases of the engine's own responses (RFC 3261 21 and its extensions)."""
 
 from __future__ import annotations
 

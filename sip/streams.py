@@ -1,6 +1,7 @@
 """TCP and TLS: connections on asyncio, each a way to its peer.
 
-A connection has the interface of `udp.Way`. Transactions on one that is lost hear of it.
+A connection has the interface of `udp.Way`. The loss of a connection is reported to its
+transactions.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from sip.message import Message
 if TYPE_CHECKING:
     from sip.endpoint import Endpoint
 
-CONNECT_S = 4.0  # a peer that does not accept in this time is not there
+CONNECT_S = 4.0  # the time to connect to a peer
 FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
 MESSAGE_S = 10.0  # a message that has begun must be whole in this time
-UNREAD_S = 10.0  # a peer must read what it was sent in this time, more than UNREAD bytes of it
+UNREAD_S = 10.0  # the time in which a peer must read, if more than UNREAD bytes wait
 UNREAD = 1 << 16
-# A peer that is gone without a word is noticed: 8 s after something was sent to it, or about 90 s
-# after the last sign of life. Until then calls to it would wait on a dead connection.
+# A peer that disappeared silently is detected 8 s after something was sent to it, or about 90 s
+# after its last sign of life. Until then calls to it wait on a dead connection.
 OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 8_000),  # milliseconds
@@ -38,14 +39,14 @@ OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
-UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is given up
+UNSENT_MAX = 1 << 20  # bytes that a peer may leave unread before it is disconnected
 _serials = itertools.count(1)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a connection is: "tcp" or "tls", its family, our Via and Contact on it, and the address
-    that is listened on."""
+    """The kind of a connection: "tcp" or "tls", its family, our Via and Contact on it, and the
+    listening address."""
 
     transport: str
     ipv6: bool
@@ -54,9 +55,9 @@ class Kind:
     host: str
 
     def source_for(self, remote: str) -> tuple[str, int] | None:
-        """Where a connection of ours to the IP address `remote` leaves from: peers know us by the
-        address that we listen on. None = as this machine's routes say: where we listen on all
-        addresses, and for the loopback, which reaches nobody else."""
+        """The source address of our connection to the IP address `remote`: the listening address,
+        by which peers know us. None = the machine's routes decide: if we listen on all addresses,
+        or on the loopback, which reaches no other host."""
         if not self.host or ip_address(self.host).is_unspecified:
             return None
         if ip_address(self.host).is_loopback and not ip_address(remote).is_loopback:
@@ -65,7 +66,7 @@ class Kind:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. `host` and `port` are the peer's, `name` the host name that was asked for."""
+    """One connection. `host` and `port` are the peer's, `name` the requested host name."""
 
     reliable = True
     most = UNSENT_MAX
@@ -85,13 +86,13 @@ class Connection(asyncio.Protocol):
         self.name = name
         self.serial = next(_serials)
         self.standing = standing
-        self.source = source  # until its place is free again it counts there
+        self.source = source  # where it counts until its place is free again
         self.is_gone = False
         limits = streams.endpoint.limits
         self._frames = Frames(limits.message_bytes, limits.head_bytes)
         self._socket: asyncio.Transport | None = None
         self._unsent: list[bytes] | None = []  # until it is connected
-        # What the peer has to do in time: send its first message, end what it began, read.
+        # Deadlines of the peer: its first message, the rest of a message, reading.
         self._first: asyncio.TimerHandle | None = None
         self._whole: asyncio.TimerHandle | None = None
         self._read: asyncio.TimerHandle | None = None
@@ -125,20 +126,20 @@ class Connection(asyncio.Protocol):
 
     @property
     def local(self) -> tuple[str, int]:
-        """Our end; nowhere in particular until it is connected."""
+        """Our end; unspecified until it is connected."""
         ours = self._socket.get_extra_info("sockname") if self._socket is not None else None
         return ours[:2] if ours else ("::" if self.kind.ipv6 else "0.0.0.0", 0)
 
     def back_to(self, port: int) -> Reopened:
-        """The way to the peer when this connection is lost: to the port that its Via names."""
+        """The way to the peer after the loss of this connection: to the port in its Via."""
         return Reopened(self._streams, self.kind, self.remote[0], port, self.name)
 
     def prove(self) -> None:
-        """A phone was registered or a call placed over it: its source stays."""
+        """Note that a phone was registered or a call placed over it, so that it may stay idle."""
         self.source.proven = True
 
     def send(self, data: bytes) -> bool:
-        """Send, now or when it is connected; False when the connection is of no use any more."""
+        """Send, now or when it is connected; False if the connection is unusable."""
         if self.is_gone:
             return False
         trace = self._streams.endpoint.tracing
@@ -212,10 +213,10 @@ class Connection(asyncio.Protocol):
             self._read.cancel()
             self._read = None
 
-    # -- what the peer owes -----------------------------------------------------------------------
+    # -- deadlines of the peer --------------------------------------------------------------------
 
     def _watch_rest(self) -> None:
-        """A message that has begun must end in time, however little comes at a time."""
+        """Watch that a message that has begun ends in time, however slowly it arrives."""
         if self._frames.is_between:
             if self._whole is not None:
                 self._whole.cancel()
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
             self._whole = self._streams.later(MESSAGE_S, self._expire)
 
     def _credit(self) -> None:
-        """A valid message came: the connection may stay a while. Keep-alives say nothing."""
+        """A valid message arrived, so the connection may stay a while. Keep-alives do not count."""
         if self.standing is PeerKind.STRANGER:
             return
         self._heard = self._streams.endpoint.loop.time()
@@ -253,18 +254,19 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def _give_up(self, error: FramingError) -> None:
-        """The next message cannot be found. The one that hides it gets its answer."""
+        """Close it, because the next message cannot be found. The faulty message gets its
+        response."""
         self._streams.on_refused("malformed", f"{self}: {error}")
         if error.fault is not None:
             self._streams.endpoint.answer_head(error.head, self, 400, error.fault.phrase)
         if self._socket is not None and self._unsent is None:
-            self._socket.close()  # when all is written
+            self._socket.close()  # after everything is written
         self.lose()
 
     # -- the end ----------------------------------------------------------------------------------
 
     def lose(self) -> None:
-        """The connection is gone: transactions on it hear of it. Idempotent."""
+        """Report to its transactions that the connection is gone. Idempotent."""
         for timer in (self._first, self._whole, self._read):
             if timer is not None:
                 timer.cancel()
@@ -283,8 +285,8 @@ class Connection(asyncio.Protocol):
 
 
 class Streams:
-    """All TCP and TLS connections of an endpoint. `room` says how many may stand, and for whom;
-    `idle_s` how long one may be idle whose source never registered or called."""
+    """All TCP and TLS connections of an endpoint. `room` limits how many may be open, and for whom;
+    `idle_s` is how long one may be idle if its source never registered or called."""
 
     def __init__(
         self,
@@ -323,7 +325,7 @@ class Streams:
         )
 
     def kind(self, transport: str, ipv6: bool) -> Kind | None:
-        """What a connection of ours would be; None if there can be none."""
+        """The kind of a connection of ours; None if there can be none."""
         return self._kinds.get((transport, ipv6))
 
     def stop_listening(self) -> None:
@@ -346,7 +348,7 @@ class Streams:
     # -- connections ------------------------------------------------------------------------------
 
     def _accept(self, kind: Kind, accepted: socket.socket, host: str, port: int) -> None:
-        """A peer has made a connection: take it, or close it at once."""
+        """Accept a peer's connection, or close it at once."""
         endpoint, known = self.endpoint, host.encode()
         standing = PeerKind.PEER if known in endpoint.trusted else PeerKind.STRANGER
         if standing is PeerKind.STRANGER and known in endpoint.registrants:
@@ -368,7 +370,7 @@ class Streams:
                 ssl=self._tls[True] if secure else None,
                 ssl_handshake_timeout=CONNECT_S if secure else None,
             )
-        except (OSError, TimeoutError, ssl.SSLError):  # a handshake that failed or never ended
+        except (OSError, TimeoutError, ssl.SSLError):  # a handshake failed or did not end
             accepted.close()
             connection.lose()
 
@@ -378,13 +380,13 @@ class Streams:
         task.add_done_callback(self._tasks.discard)
 
     def keep(self, connection: Connection) -> None:
-        """It stands."""
+        """Keep an established connection."""
         self.connections.add(connection)
         self._ways[(connection.kind.transport, *connection.remote)] = connection
 
     def way_to(self, kind: Kind, remote: tuple[str, int], name: str) -> Connection | None:
-        """The connection to an address, which is made if there is none; None if there may be no
-        more. `name` is the host name that it goes by."""
+        """The connection to an address, made if there is none; None if the limit is reached. `name`
+        is its host name."""
         found = self._ways.get((kind.transport, *remote))
         if found is not None and not found.is_gone:
             return found
@@ -398,7 +400,7 @@ class Streams:
         return made
 
     def lost(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """Forget a lost connection."""
         self.connections.discard(connection)
         key = (connection.kind.transport, *connection.remote)
         if self._ways.get(key) is connection:
@@ -424,7 +426,7 @@ class Streams:
 
 
 class Reopened:
-    """The way back to whose connection is lost: one is made when there is something to say."""
+    """The way back to a peer whose connection is lost: a new one is made to send something."""
 
     most = UNSENT_MAX
     reliable = True
@@ -445,7 +447,7 @@ class Reopened:
 
 
 class Nowhere:
-    """The way to where nothing can be sent: no such transport here, no such address, no room."""
+    """A way that cannot send: no such transport, no such address, no room."""
 
     reliable = False
     most = UNSENT_MAX
@@ -466,12 +468,11 @@ class Nowhere:
 
 
 class Unresolved:
-    """The way to a name that is being looked up: what is sent waits, for a bounded time.
-
-    Which transport it leads to is known at the end only: what waited gets the Via of that.
+    """The way to a name that is being resolved: messages wait for a bounded time. The transport is
+    known only after the look-up, so waiting messages then get its Via.
     """
 
-    most = 65_507  # it may lead to UDP
+    most = 65_507  # the name may lead to UDP
     transport = "udp"
     host = b""
     port = 0
@@ -494,8 +495,8 @@ class Unresolved:
         return True
 
     def resolved(self, way: Any) -> None:
-        """The name leads there, or nowhere (None)."""
-        self._found, self.is_gone = way, True  # whoever asks again finds the way itself
+        """The result of the look-up; None = the name leads nowhere."""
+        self._found, self.is_gone = way, True  # later senders find the way itself
         unsent, self._unsent = self._unsent, []
         if way is not None:
             self.reliable = way.reliable

@@ -1,9 +1,7 @@
-"""Header fields that steer nothing here: whether their values are what their grammar lets them be.
-
-What passes is passed on as it came, so a value that cannot be read would be the next one's trouble:
-a request with such a field gets 400 by its name, a response is dropped (RFC 3261 21.4.1, 8.1.3).
-Lists may have no empty entry, numbers are numbers, addresses lead somewhere. `Message`
-remembers verdicts.
+"""Checks the values of header fields that only pass against their grammar. Fields pass unchanged,
+so a malformed value would reach the next parser. A request with such a field gets 400 with the
+field's name, a response is dropped (RFC 3261 21.4.1, 8.1.3). Lists may have no empty entry, numbers
+must be numbers, addresses must be valid. `Message` caches results.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from sip.grammar import is_sip_uri, name_addr, parameters, split
 
 _TOKEN = rb"[!%'*+\-.0-9A-Z_`a-z~]+"
 # Possessive quantifiers stand behind single characters only: Python before 3.11.5, as Debian 12 has
-# it, is wrong about groups (gh-106052). What a group can begin with leaves one way to read it.
+# it, handles groups wrongly (gh-106052). Groups are written so that there is one way to match.
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _PARAMETERS = rb"(?:\s*+;\s*+[^;=\s\"]++(?:\s*+=\s*+(?:%b|[^;\"\s]++))?)*\s*+" % _TEXT
 _COMMENT = rb"(?:\s*+\([^()\\]*+(?:\\.[^()\\]*+)*\))?"
@@ -35,7 +33,8 @@ _HIDE = re.compile(rb";\s*hide\b", re.IGNORECASE)
 
 
 def is_sound(name: bytes, value: bytes) -> bool:
-    """Whether a field of that full, lower-case name may have this value, folds undone."""
+    """Whether this value, with folds undone, is valid for the field of that full, lower-case
+    name."""
     if name in _LISTS:
         return _EMPTY_ENTRY.match(value) is None
     if name in _ROUTES:
@@ -82,5 +81,5 @@ _FORMS = {
     b"proxy-authenticate": _CREDENTIALS,
     b"replaces": _DIALOG,
 }
-# The fields that are looked at.
+# The checked fields.
 CHECKED = _LISTS | _ROUTES | frozenset((b"contact",)) | frozenset(_FORMS)

@@ -1,10 +1,8 @@
-"""Whether a head can be read in one way only: what opens on a line closes on that line. Pure.
-
-A parser that looks for the end of a bracket, a comment or a quoted string on later lines sees
-other header fields than one that reads line by line, and so one of the two is deceived. Such a
-message is refused, whatever its header and its method: the next one on its way may be such a
-parser. The common message is passed by one look at its bytes (`grammar.is_closed`). What differs is
-read field by field.
+"""Whether a head is unambiguous: whatever opens on a line closes on that line. Pure. A parser that
+looks for the end of a bracket, a comment or a quoted string on later lines sees other header fields
+than one that reads line by line. Such a message is refused, whatever its header and its method,
+because the next hop may have such a parser. Ordinary messages pass by a quick check of their bytes
+(`grammar.is_closed`). Others are checked field by field.
 """
 
 from __future__ import annotations
@@ -27,21 +25,21 @@ _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 # A control character may be quoted (RFC 3261 25.1, RFC 4475 3.1.1.2).
 _QUOTED_CONTROL = re.compile(rb"\\[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ODD_BRACKET = re.compile(rb"\[(?![0-9a-f:.]*:[0-9a-f:.]*(?:%[\w.~-]+)?\])")
-# Text for people, or a word (RFC 3261 25.1): anything may stand in it. Nobody may hide behind it
-# either: a message with an open bracket there must say how long its body is, and be right.
+# Free text, or a word (RFC 3261 25.1): anything is allowed in it. It must not hide anything either:
+# a message with an open bracket there must have the exact length of its body.
 _TEXT = frozenset((b"subject", b"organization", b"user-agent", b"server", b"call-id"))
-# Their IPv6 references become addresses and parts of what is sent.
+# Their IPv6 references are used as addresses and in sent messages.
 _ADDRESSES = frozenset((b"via", b"from", b"to", b"contact", b"route", b"record-route"))
 
 
 class Fault(NamedTuple):
-    """What is wrong with a message, as the reason phrase of a 400 has it."""
+    """A fault of a message, as in the reason phrase of a 400."""
 
     phrase: bytes
 
 
 def fault_of(raw: bytes) -> Fault | None:
-    """The first line that does not close what it opens, in a message that is well formed else
+    """The first line that does not close what it opens, in an otherwise well-formed message
     (message.py); None if there is none."""
     raw = _QUOTED_CONTROL.sub(b"", raw.lstrip(b"\r\n"))
     head, end, body = raw.partition(b"\r\n\r\n")
@@ -62,7 +60,7 @@ def fault_of(raw: bytes) -> Fault | None:
 
 
 def content_length(head: bytes) -> int | Fault:
-    """The one number that the Content-Length fields of a head give, 0 without any (RFC 3261 18.3).
+    """The only number in the Content-Length fields of a head, 0 without one (RFC 3261 18.3).
     """
     fields = _fields(head.rstrip(b"\r\n").split(b"\r\n")[1:])
     if fields is None:
@@ -75,7 +73,7 @@ def content_length(head: bytes) -> int | Fault:
 
 
 def with_length(head: bytes, length: int) -> bytes:
-    """A head with this Content-Length and no other."""
+    """The head with only this Content-Length."""
     start, *lines = head.rstrip(b"\r\n").split(b"\r\n")
     kept, is_other = [start], True
     for line in lines:
@@ -101,7 +99,7 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, list[bytes]]] | None:
             continue
         named = _NAME.match(line)
         if named is None:
-            # The colon may stand on the next line (RFC 4475 3.1.1.1 folds nearly everything).
+            # The colon may be on the next line (RFC 4475 3.1.1.1 folds nearly everything).
             after = lines[at + 1] if at + 1 < len(lines) else b""
             if not (after[:1] in (b" ", b"\t") and _NAME.match(line + after) is not None):
                 return None

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
 """One wheel for every timer of the core.
 
-There are no timer objects. Who wants to be called keeps the tick that `after` gave and compares it
-with the one that `on_tick` brings: a timer that was stopped, or started anew, lapses in its slot.
+There are no timer objects. An object that waits keeps the tick that `after` returned and compares
+it with the argument of `on_tick`. A timer that was stopped or restarted simply expires in its slot.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any, Protocol
 import cython
 
 TICK_MS = cython.declare(cython.int, 10)
-SLOTS = cython.declare(cython.int, 8192)  # 82 s; what is further away waits in a heap
+SLOTS = cython.declare(cython.int, 8192)  # 82 s; later timers are in a heap
 SPAN_MS = TICK_MS * SLOTS
 
 
 class Timed(Protocol):
-    """Who can wait in the wheel."""
+    """The interface of objects that wait in the wheel."""
 
     def on_tick(self, tick: int) -> None:
-        """The tick has come that `after` named, or one that matters no more."""
+        """The tick that `after` returned has come, or an outdated one."""
 
 
 @cython.final
 @cython.cclass
 class Wheel:
-    """Timers by the tick at which they are due. The clock is the caller's: `run` is told the time.
+    """Timers by the tick at which they are due. The caller has the clock: `run` gets the time.
 
     Attributes:
-        waiting: how many there are, lapsed ones included.
-        on_error: gets what an `on_tick` raised; the others of its tick are called all the same.
+        waiting: the number of timers, including stopped ones.
+        on_error: gets an exception of `on_tick`; the other timers of that tick are still called.
     """
 
     waiting: int = cython.declare(cython.longlong, visibility="public")
@@ -39,7 +39,7 @@ class Wheel:
     _slots: list[Any]
     _far: list[Any]  # heap of (tick, order, who)
     _order: cython.longlong
-    _tick: cython.longlong  # the last one done
+    _tick: cython.longlong  # the last completed one
     _now: cython.longlong
 
     def __init__(self, now_ms: int) -> None:
@@ -51,7 +51,7 @@ class Wheel:
         self.on_error = None
 
     def after(self, who: Timed, ms: int) -> int:
-        """Call `who.on_tick` in so many milliseconds, not earlier; the tick at which."""
+        """Call `who.on_tick` in so many milliseconds, not earlier; returns the tick."""
         tick: cython.longlong = self._now + (ms + TICK_MS - 1) // TICK_MS
         if tick <= self._tick:
             tick = self._tick + 1
@@ -65,7 +65,7 @@ class Wheel:
         return tick
 
     def run(self, now_ms: int) -> None:
-        """The time is `now_ms`: call all that are due."""
+        """Call all timers due at `now_ms`."""
         slot: list[Any]
         now: cython.longlong = now_ms // TICK_MS
         if now <= self._now:

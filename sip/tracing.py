@@ -1,5 +1,4 @@
-"""Every SIP message as it crosses the wire, told to whoever traces them. Retransmissions are told
-too: they were on the wire."""
+"""Reports every SIP message on the wire to the tracer, including retransmissions."""
 
 from __future__ import annotations
 
@@ -10,13 +9,13 @@ from typing import Any
 
 from sip.seen import Place, Seen
 
-REMEMBERED = 200_000  # Call-IDs of outgoing legs, with that of their caller
+REMEMBERED = 200_000  # Call-IDs of outgoing legs, with their caller's
 _CALL_ID = re.compile(rb"^(?:call-id|i)[ \t]*:[ \t]*([^\s]+)", re.IGNORECASE | re.MULTILINE)
 
 
 class Tracing:
-    """Tells `tell` of each message. `current` is the caller's Call-ID while an outgoing leg is
-    made: what is sent then belongs to it, and all that follows under its Call-ID."""
+    """Calls `tell` with each message. `current` is the caller's Call-ID while an outgoing leg is
+    made: the messages sent then, and all later ones with their Call-ID, belong to that call."""
 
     def __init__(self, tell: Callable[[Seen], None]) -> None:
         self.current = b""
@@ -24,11 +23,11 @@ class Tracing:
         self._callers: dict[bytes, bytes] = {}
 
     def received(self, way: Any, data: bytes) -> None:
-        """A message came in."""
+        """Report a received message."""
         self._told(way.transport, _far(way), way.local, data)
 
     def sent(self, way: Any, data: bytes) -> None:
-        """A message goes out."""
+        """Report a sent message."""
         self._told(way.transport, way.local, _far(way), data)
 
     def _told(self, transport: str, source: Place, destination: Place, data: bytes) -> None:

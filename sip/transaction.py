@@ -1,15 +1,15 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
 """The four transaction machines of RFC 3261 17, with RFC 6026, as tables.
 
-A table has one row for each state and event: the next state and what is done. What is in no row
-is ignored. The machines know nothing of dialogs: they send, repeat, acknowledge refusals and tell
+A table has one row for each state and event: the next state and the actions. Events without a row
+are ignored. The machines do not depend on dialogs: they send, repeat, acknowledge refusals and call
 their user. Times in milliseconds.
 
-The user of a client transaction is told by `on_response(client, code, message)`: of each response,
-or with no message of the end of all hope, 408 when the time is up and 503 when the transport
-failed. A 2xx to INVITE that comes again, or from another branch of a forked call, is told by
-`on_2xx_again(client, message)`. The user of an INVITE server transaction is told by
-`on_gone(server, code)` that its 2xx was never acknowledged (408) or that nothing can be sent (503).
+The user of a client transaction gets `on_response(client, code, message)` for each response;
+without a message, 408 means timeout and 503 that the transport failed. It gets
+`on_2xx_again(client, message)` for a 2xx to INVITE that is repeated, or comes from another branch
+of a forked call. The user of an INVITE server transaction gets `on_gone(server, code)` if its 2xx
+was never acknowledged (408) or nothing can be sent (503).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NEVER = cython.declare(cython.longlong, -1)
 
 CALLING, TRYING, PROCEEDING, COMPLETED, CONFIRMED, ACCEPTED, ACKNOWLEDGED, TERMINATED = range(8)
 STATES = cython.declare(cython.int, 8)
-# The same as C integers, which importers do not see.
+# The same as C integers, which other modules cannot import.
 _CALLING = cython.declare(cython.int, CALLING)
 _TRYING = cython.declare(cython.int, TRYING)
 _PROCEEDING = cython.declare(cython.int, PROCEEDING)
@@ -46,9 +46,9 @@ _TERMINATED = cython.declare(cython.int, TERMINATED)
 
 (
     PROVISIONAL, SUCCESS, REFUSAL,  # a client: a response came; a server: one is sent
-    REQUEST,  # the request came again
+    REQUEST,  # the request was retransmitted
     ACK,  # to a refusal
-    ACKED,  # the 2xx was acknowledged: the user says so
+    ACKED,  # the 2xx was acknowledged, as reported by the user
     AGAIN,  # timers A, E, G, and that of a 2xx
     LATE,  # timers B, D, F, H, I, J, K, L, M
     BROKEN,  # the transport failed
@@ -66,9 +66,9 @@ _BROKEN = cython.declare(cython.int, BROKEN)
 
 # -- actions, in the order in which they are done
 
-STOP = 1  # repeat no more
-FORGET = 2  # the request, or the response, is not needed any more
-SEND = 4  # what the event brought, and keep it
+STOP = 1  # stop repeating
+FORGET = 2  # drop the request or the response
+SEND = 4  # send what the event brought, and keep it
 RESEND = 8  # what was kept
 ACKNOWLEDGE = 16  # a refusal (17.1.1.3)
 REPEAT = 32  # start repeating at T1, on an unreliable transport
@@ -76,12 +76,12 @@ INSIST = 64  # start repeating at T1 on any transport: a 2xx (13.3.1.4)
 DOUBLE = 128  # repeat after twice the time
 SLOWLY = 256  # repeat every T2 from now on
 WAIT = 512  # 64*T1 until LATE
-LINGER = 1024  # until LATE: as long as copies may be under way, none on a reliable transport
+LINGER = 1024  # until LATE: while copies may be in transit, none on a reliable transport
 PAUSE = 2048  # T4 until LATE, none on a reliable transport
 UNBOUND = 4096  # no LATE
-TELL = 8192  # the user hears of the response
-TELL_AGAIN = 16384  # the user hears of one more 2xx
-TELL_LATE = 32768  # the user hears that the time is up
+TELL = 8192  # report the response to the user
+TELL_AGAIN = 16384  # report one more 2xx to the user
+TELL_LATE = 32768  # report the timeout to the user
 TELL_BROKEN = 65536
 
 _STOP = cython.declare(cython.int, STOP)
@@ -178,7 +178,7 @@ SERVER: Table = {
 
 
 def _flat(table: Table) -> list[int]:
-    """The table as numbers by place: actions and next state, -1 where nothing happens."""
+    """The table as an array of numbers: actions and next state, -1 for no row."""
     rows = [-1] * (STATES * EVENTS)
     for (state, event), (target, actions) in table.items():
         rows[state * EVENTS + event] = actions * STATES + target
@@ -194,7 +194,7 @@ _SERVER: list[int] = cython.declare(list, _flat(SERVER))
 @cython.cfunc
 @cython.inline
 def _event(code: cython.int) -> cython.int:
-    """What a response with that code is to a machine."""
+    """The event for a response with that code."""
     if code < 200:
         return _PROVISIONAL
     return _SUCCESS if code < 300 else _REFUSAL
@@ -202,9 +202,10 @@ def _event(code: cython.int) -> cython.int:
 
 @cython.cclass
 class Transaction:
-    """What the four have in common. `way` is where it sends, `user` who is told (None: nobody).
+    """The common part of the four machines. `way` is where it sends, `user` gets its reports (None:
+    nobody).
 
-    `key` is its name in `table`, where it removes itself when it is over.
+    `key` is its key in `table`, from which it removes itself at its end.
     """
 
     key: bytes = cython.declare(bytes, visibility="public")
@@ -244,7 +245,7 @@ class Transaction:
         return self.state == _TERMINATED
 
     def on_tick(self, tick: int) -> None:
-        """The wheel: one of the two timers is due, or neither any more."""
+        """Called by the wheel: one of the two timers is due, or was stopped."""
         now: cython.longlong = tick
         if self._late_at == now:
             self._late_at = NEVER
@@ -254,11 +255,11 @@ class Transaction:
             self._on(_AGAIN, b"", 0, None)
 
     def on_broken(self) -> None:
-        """The transport says that what was sent did not arrive."""
+        """The transport reports that a message was not delivered."""
         self._on(_BROKEN, b"", 0, None)
 
     def end(self) -> None:
-        """Forget the transaction at once; nobody is told."""
+        """End the transaction at once, without a report."""
         self.user = None
         self._finish()
 
@@ -282,7 +283,7 @@ class Transaction:
 
     @cython.cfunc
     def _on(self, event: cython.int, data: bytes, code: cython.int, message: Any) -> None:
-        """An event: look the row up, go to its state, do its actions."""
+        """Handle an event: look the row up, change the state, do the actions."""
         row: cython.int = self._rows[self.state * EVENTS + event]
         if row < 0:
             return
@@ -349,20 +350,20 @@ class Transaction:
 
     @cython.cfunc
     def _acknowledge(self, message: Any) -> None:
-        """A client's alone."""
+        """For clients only."""
 
     @cython.cfunc
     def _hopeless(self, user: Any, code: cython.int) -> None:
-        """Tells the user that nothing more will come."""
+        """Report to the user that no response will come."""
 
 
 @cython.final
 @cython.cclass
 class Client(Transaction):
-    """A client transaction. Responses find it by the branch, which is its key.
+    """A client transaction. Its key is the branch, by which responses find it.
 
-    `parts` are those of its request that an ACK and a CANCEL repeat (17.1.1.3, 9.1): Request-URI,
-    Via value, Route fields, From, To, Call-ID.
+    `parts` are the parts of its request that an ACK and a CANCEL repeat (17.1.1.3, 9.1):
+    Request-URI, Via value, Route fields, From, To, Call-ID.
     """
 
     parts: Any = cython.declare(object, visibility="public")
@@ -378,7 +379,7 @@ class Client(Transaction):
         self.parts = self.canceller = None
 
     def start(self, request: bytes, parts: tuple[bytes, ...] | None = None) -> bool:
-        """Send the request. False when it cannot be sent: then nobody is told."""
+        """Send the request. False if it cannot be sent; there is no report then."""
         self.parts = parts
         self._last = request
         if not self.way.send(request):
@@ -389,16 +390,15 @@ class Client(Transaction):
         return True
 
     def receive(self, message: Message) -> bool:
-        """A response. False if it comes again, and was heard already."""
+        """Handle a response. False if it is a retransmission."""
         code: cython.int = message.status
         before: cython.int = self.state
         self._on(_event(code), b"", code, message)
         return before < _COMPLETED
 
     def cancel(self, fields: bytes = b"", body: bytes = b"", content_type: bytes = b"") -> bool:
-        """Send a CANCEL with these header fields and this body, once. False when it is too early
-        for it, or too late (9.1), or when it fits no packet. The INVITE has 64*T1 to end after
-        it."""
+        """Send a CANCEL with these header fields and this body, once. False if it is too early or
+        too late (9.1), or fits into no packet. The INVITE then has 64*T1 to end."""
         if self.state != _PROCEEDING or self.parts is None or self.canceller is not None:
             return False
         if body:
@@ -414,13 +414,13 @@ class Client(Transaction):
         return True
 
     def bound(self) -> None:
-        """From now on it has 64*T1 to end, whatever is still provisional."""
+        """Give it 64*T1 to end from now on, despite provisional responses."""
         self._is_bound = True
         self._late_at = self._after(64 * T1)
 
     @cython.cfunc
     def _like(self, name: bytes, to: bytes, fields: bytes, body: bytes) -> bytes:
-        """An ACK or CANCEL: the same request but for its method and To."""
+        """An ACK or CANCEL: the same request except for method and To."""
         target, via, routes, sender, _, call_id = self.parts
         return b"".join(
             (
@@ -446,8 +446,8 @@ class Client(Transaction):
 @cython.cclass
 class Server(Transaction):
     """A server transaction. `head` are the header fields that its responses repeat, To last and
-    without our tag, `tagged` says that To has a tag already. `back` is the port of the first Via, 0
-    without one: where its answers go when the connection is lost."""
+    without our tag; `tagged`: To has a tag already. `back` is the port of the first Via, 0 without
+    one, for responses after the connection is lost."""
 
     head: bytes = cython.declare(bytes, visibility="public")
     tagged: bool = cython.declare(cython.bint, visibility="public")
@@ -468,7 +468,7 @@ class Server(Transaction):
         self.back = 0
 
     def merge(self, merged: dict[bytes, Any], key: bytes) -> None:
-        """Stand in `merged` under this key for as long as it lives."""
+        """Add it to `merged` under this key until it ends."""
         merged[key] = self
         self._merged = merged
         self._merge_key = key
@@ -482,27 +482,27 @@ class Server(Transaction):
 
     @property
     def is_answered(self) -> bool:
-        """Whether its final response was sent, or can never be."""
+        """Whether its final response was sent, or can no longer be."""
         return self.state > _PROCEEDING
 
     def respond(self, code: int, data: bytes) -> bool:
-        """Send a response. False when it is too late for it, or the transport failed."""
+        """Send a response. False if it is too late, or the transport failed."""
         if self.state > _PROCEEDING:
             return False
         self._on(_event(code), data, code, None)
         return self.state != _TERMINATED or (code >= 200 and bool(self.way.reliable))
 
     def receive_again(self) -> None:
-        """Its request came again."""
+        """Handle a retransmission of its request."""
         self._on(_REQUEST, b"", 0, None)
 
     def receive_ack(self) -> None:
-        """The ACK of its refusal came."""
+        """Handle the ACK of its refusal."""
         self._on(_ACK, b"", 0, None)
 
     def acknowledged(self) -> None:
-        """The ACK of its 2xx came, or a BYE in its place: the 2xx is repeated no more. Copies of
-        the INVITE are taken in until timer L (RFC 6026)."""
+        """The ACK of its 2xx arrived, or a BYE instead: stop repeating the 2xx. Copies of the
+        INVITE are taken in until timer L (RFC 6026)."""
         self._on(_ACKED, b"", 0, None)
 
     @cython.cfunc

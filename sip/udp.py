@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
 """UDP: sockets read until they are empty or the time is up, and the ways over them.
 
-A way is a way to somebody: everything that sends holds one. Streams have the same interface
+A way leads to one peer; everything that sends holds one. Streams have the same interface
 (`streams.py`).
 """
 
@@ -40,7 +40,7 @@ OnDatagram = Callable[[bytes, "Way"], None]
 @cython.cclass
 class Udp:
     """One socket. `via` is the start of its Via values up to the port, `contact` the URI of this
-    engine on it, both as others are to see it; `trace`, if set, is told of what is sent."""
+    engine on it, both as others see them; `trace`, if set, gets every sent message."""
 
     socket: Any = cython.declare(object, visibility="public")
     ipv6: bool = cython.declare(cython.bint, visibility="public")
@@ -82,7 +82,7 @@ class Udp:
         self._on_datagram = take
 
     def read(self) -> bool:
-        """Take what waits, for a bounded time; True if there is more."""
+        """Read waiting datagrams for a bounded time; True if there are more."""
         until: cython.double = time.monotonic() + BUDGET_S
         n: cython.int
         for n in range(AT_ONCE):
@@ -90,14 +90,14 @@ class Udp:
             if got is None:
                 return False
             way = self.way(got[1])
-            if way.port:  # nobody can be answered on port 0
+            if way.port:  # port 0 cannot be answered
                 self._on_datagram(got[0], way)
             if n & 7 == 7 and time.monotonic() > until:
                 break
         return True
 
     def way(self, source: Any) -> Way:
-        """The way to a source, as it was received from or made by `source_of`."""
+        """The way to a source, as received or made by `source_of`."""
         found = self._ways.get(source)
         if found is None:
             if len(self._ways) >= MOST_WAYS:
@@ -107,7 +107,7 @@ class Udp:
         return way
 
     def way_to(self, host: str, port: int) -> Way | None:
-        """The way to an IP address, None if it is none of this socket's family."""
+        """The way to an IP address, None if it is not of this socket's family."""
         try:
             return self.way(source_of(host, port, self.ipv6))
         except (OSError, ValueError):
@@ -143,12 +143,12 @@ class Way:
 
     @property
     def via(self) -> bytes:
-        """The start of a Via of ours on it."""
+        """The start of our Via on it."""
         return self.owner.via
 
     @property
     def contact(self) -> bytes:
-        """The URI by which we are reached on it."""
+        """Our URI on it."""
         return self.owner.contact
 
     @property
@@ -159,11 +159,11 @@ class Way:
 
     @property
     def flow(self) -> Flow:
-        """The same for people who compare."""
+        """The same as a `Flow`, for comparison."""
         return Flow("udp", self.host.decode("ascii"), self.port)
 
     def send(self, data: bytes) -> bool:
-        """Send a message; False when the kernel takes no such datagram, to nobody there."""
+        """Send a message; False if the kernel refuses the datagram or the address."""
         owner: Udp = self.owner
         if owner.trace is not None:
             owner.trace(self, data)
@@ -173,10 +173,10 @@ class Way:
         return False
 
     def prove(self) -> None:
-        """A call or a registration was taken by it: of connections it matters."""
+        """Does nothing; only connections use it."""
 
     def back_to(self, port: int) -> None:
-        """Nothing is lost with it."""
+        """The same way, because UDP has no connection to lose."""
 
     def with_port(self, port: int) -> Way | None:
         """The way to another port of the same address."""
@@ -199,7 +199,8 @@ def place_of(source: Any) -> Place:
 
 
 def source_of(host: str, port: int, ipv6: bool) -> Any:
-    """What `place_of` reads. Raises OSError or ValueError for what is no address of the family."""
+    """The inverse of `place_of`. Raises OSError or ValueError if it is not an address of the
+    family."""
     bare, _, zone = host.partition("%")
     family = socket.AF_INET6 if ipv6 else socket.AF_INET
     packed = socket.inet_pton(family, bare)

@@ -1,8 +1,8 @@
-"""Requests inside a dialog that cannot be relayed now: what they are answered here. Pure.
+"""The engine's responses to requests inside a dialog that cannot be relayed now. Pure.
 
-The dialog stands, so 481 would be wrong, and phones hang up on it. There is nobody to pass the
-request to while several phones ring, between a line and the target of its forward, before the
-first 18x, or for a phone that is being called off; an INVITE has to wait for the ACK as well.
+The dialog exists, so 481 would be wrong, and phones hang up on it. The request has no recipient
+while several phones ring, between a line and the target of its forward, before the first 18x, or
+for a phone that is being cancelled. An INVITE must also wait for the ACK.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _LONGEST_WAIT_S = 10  # RFC 3261 14.2, RFC 3311 5.2: chosen at random
 def answer(method: bytes, message: Message, *, owes_answer: bool) -> tuple[int, bytes]:
     """The code and header fields of the final response.
 
-    `owes_answer` says that the sender's own INVITE is not answered yet: it is the caller, and an
-    offer of it has to wait (500). Else an offer crosses one of ours (491).
+    `owes_answer`: the sender's own INVITE is not answered yet. The sender is the caller, and its
+    offer must wait (500). Otherwise an offer crosses one of ours (491).
     """
     if method == b"OPTIONS":
         return 200, CAPABILITY_FIELDS
     if method == b"PRACK" and not message.body:
-        return 200, b""  # what it acknowledges was said by one who is gone
+        return 200, b""  # the early dialog that it acknowledges has ended
     offers = method == b"INVITE" or (method == b"UPDATE" and message.body)
     if method == b"UPDATE" and not offers:
         return session_expires.refreshed_here(message)
