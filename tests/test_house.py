@@ -2,7 +2,8 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,45 @@ def test_keys_of_redis_are_spelt_in_one_module() -> None:
         if module != ROOT / "store" / "keys.py":
             found = [text for text in texts(module) if spelt.fullmatch(text)]
             assert not found, f"{module.relative_to(ROOT)} spells {found}"
+
+
+def modules_of(package: str) -> dict[str, Path]:
+    """Its modules, by the name by which they are imported."""
+    paths = (ROOT / package).rglob("*.py")
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in paths}
+    return {".".join(p for p in names if p != "__init__"): path for path, names in parts.items()}
+
+
+class Imports(ast.NodeVisitor):
+    """What a module imports of ours; with `types` also what it imports for type checkers alone."""
+
+    def __init__(self, path: Path, ours: Collection[str], *, types: bool) -> None:
+        self.found: set[str] = set()
+        self._ours = ours
+        self._types = types
+        self.visit(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+
+    def visit_If(self, node: ast.If) -> None:
+        if self._types or ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found |= {name.name for name in node.names if name.name in self._ours}
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        whole = node.module or ""
+        names = {f"{whole}.{name.name}" for name in node.names}
+        self.found |= {name for name in names if name in self._ours} or {whole} & {*self._ours}
+
+
+@pytest.mark.parametrize("types", [True, False])
+def test_no_modules_import_one_another(types: bool) -> None:
+    """The SIP core, whose parts hold one another, may do so for type checkers alone."""
+    packages = ALLOWED.keys() - ({"sip"} if types else set())
+    ours = {name: path for package in packages for name, path in modules_of(package).items()}
+    graph = {name: Imports(path, ours, types=types).found for name, path in ours.items()}
+    assert len(graph) > 100
+    TopologicalSorter(graph).prepare()  # raises CycleError with the modules
 
 
 def test_rules_are_pure() -> None:
