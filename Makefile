@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 ARGS ?=
 # Most tests wait for timers: two cores carry several modules at once. 0 = one after the other.
-TESTS_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 4
 VENV := .venv
 READY := $(VENV)/.installed
 DEV_READY := $(VENV)/.installed-dev
@@ -64,7 +64,8 @@ test: install $(DEV_READY) $(API_READY)
 		$(call apt_install,kamailio-redis-modules)
 	@command -v systemd-analyze >/dev/null || $(call apt_install,systemd)
 	@command -v promtool >/dev/null || $(call apt_install,prometheus)
-	@command -v chromium >/dev/null || $(call apt_install,chromium fonts-dejavu-core)
+	@command -v chromium-headless-shell >/dev/null || \
+		$(call apt_install,chromium-headless-shell fonts-dejavu-core) || command -v chromium >/dev/null
 	@[ -f $(AXE) ] || { command -v npm >/dev/null || $(call apt_install,npm); \
 		npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --silent axe-core@4.14.1; }
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)

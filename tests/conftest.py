@@ -15,21 +15,23 @@ TESTS = Path(__file__).parent
 SCENARIOS = TESTS / "scenarios"
 # The modules that take more than ten seconds, longest first.
 LONGEST = (
-    "scenarios/test_workers", "scenarios/test_tcp", "scenarios/test_redis_shapes",
-    "redis/test_store", "scenarios/test_clocks", "scenarios/test_terminal",
-    "scenarios/test_pjsua2_phones", "manager/test_browser", "test_demo",
-    "scenarios/test_supervisor_killed", "prometheus/test_rules", "sip/test_builds",
-    "scenarios/test_real_phones", "manager/test_browser_sizes", "scenarios/test_no_answer",
-    "scenarios/test_check", "manager/test_browser_form", "scenarios/test_refused_documents",
-    "scenarios/test_session_timers", "manager/test_hostile", "scenarios/test_advertise",
-    "manager/test_outage", "redis/test_recorder", "manager/test_authorisation",
-    "scenarios/test_kamailio", "scenarios/test_in_force", "scenarios/test_redis",
-    "manager/test_list", "scenarios/test_network_cut", "manager/test_roles",
-    "scenarios/test_returning", "scenarios/test_takeover_workers", "scenarios/test_life_cycle",
-    "manager/test_cluster", "redis/test_recorder_cluster", "manager/test_pages",
-    "scenarios/test_live_counts", "redis/test_cluster_away", "scenarios/test_countries",
-    "scenarios/test_transfer_payer", "scenarios/test_takeover", "scenarios/test_hunting",
-    "scenarios/test_stopping", "manager/test_health", "manager/test_api",
+    "manager/test_browser", "prometheus/test_rules", "redis/test_store",
+    "manager/test_browser_sizes", "scenarios/test_real_phones",
+    "scenarios/test_supervisor_killed", "test_demo", "manager/test_description",
+    "scenarios/test_pjsua2_phones", "scenarios/test_clocks", "sip/test_builds",
+    "scenarios/test_no_answer", "scenarios/test_redis_shapes", "scenarios/test_tcp",
+    "scenarios/test_redis", "scenarios/test_workers", "scenarios/test_life_cycle",
+    "scenarios/test_check", "redis/test_recorder", "test_campaigns",
+    "scenarios/test_refused_documents", "manager/test_browser_form", "manager/test_hostile",
+    "scenarios/test_kamailio", "manager/test_api", "manager/test_roles",
+    "scenarios/test_returning", "scenarios/test_in_force", "scenarios/test_tls",
+    "manager/test_health", "manager/test_authorisation", "scenarios/test_live_counts",
+    "scenarios/test_takeover", "scenarios/test_countries", "manager/test_history",
+    "redis/test_shapes", "scenarios/test_advertise", "scenarios/test_star_codes",
+    "redis/test_recorder_cluster", "manager/test_chains", "manager/test_pages",
+    "manager/test_outage", "sip/test_builds_agree", "scenarios/test_network_cut",
+    "manager/test_undo", "scenarios/test_dns", "scenarios/test_session_timers",
+    "redis/test_cluster_away", "scenarios/test_hunting",
 )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ def test_a_port_that_is_taken_is_named(server: RedisServer, tmp_path: Path, key:
         other.listen()
         port = other.getsockname()[1]
         manager = Manager(tmp_path, server.url, **{key: f"{HOST}:{port}"})
-        done = manager.command("manager")
+        done = manager.fails()
     assert done.returncode == 1
     expected = f"renvoi: manager.{key}: cannot listen on {HOST}:{port}: port already in use"
     assert expected in done.stderr.splitlines()

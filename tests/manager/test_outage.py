@@ -124,7 +124,7 @@ def test_without_an_account_it_says_how_to_make_one(tmp_path: Path) -> None:
 
 
 def test_a_port_in_use_is_one_line_and_1(manager: Manager) -> None:
-    done = manager.command("manager")
+    done = manager.fails()
     assert done.returncode == 1
     assert "manager.listen: cannot listen on 127.0.0.1:" in done.stderr
     assert "Traceback" not in done.stderr

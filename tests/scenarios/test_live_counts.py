@@ -178,6 +178,7 @@ LIMIT_WITHIN_S = 1.0  # until every worker knows of it; "within one second of th
 
 async def full_everywhere(stage: Stage, line: str) -> None:
     """A second after the limit was written no worker lets one more call in."""
+    await stage.settle()
     await asyncio.sleep(LIMIT_WITHIN_S)  # the promise itself
     crew = stage.engine
     assert isinstance(crew, Crew)

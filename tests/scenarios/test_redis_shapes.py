@@ -57,6 +57,11 @@ async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator
     assert not engine.complaints()
 
 
+async def heard_of(client: Any, line: str) -> None:
+    """Wait until every worker has heard of what was written of the line."""
+    await asyncio.to_thread(in_force_blocking, client, line, within(IN_FORCE_S))
+
+
 async def answered(stage: Stage, line: str, phone: Endpoint) -> str:
     """One call to the line, answered by its phone; its Call-ID."""
     call = await stage.call(line)
@@ -142,7 +147,7 @@ async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_pat
                 assert stage.engine.metric("renvoi_redis_up") == 1
                 # The replica has its keys now, and what is written there is in force.
                 stage.change(line, forwards={"unconditional": to_voicemail(line)})
-                await asyncio.sleep(IN_FORCE_S)
+                await heard_of(stage.redis, line)
                 placed.append(await reaches(stage, line, "voicemail", line))
                 await recorded_once(stage, placed)
         finally:
@@ -206,6 +211,8 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
         assert not lost, f"{len(lost)} of {len(calls)} lost: {lost[:3]}"
         assert slowest < 1.0 + stalls.total_s  # Redis was away for longer
         placed += [result for result in results if isinstance(result, str)]
+        with sentinel.replica.client() as client:
+            await heard_of(client, line)
         placed.append(await reaches(stage, line, "voicemail", line))
         stage.redis.close()  # a blocking client stays with the master that it knew
         stage.redis = sentinel.client()
@@ -308,7 +315,7 @@ async def test_a_network_that_is_cut_delays_no_known_line_and_changes_are_in_for
                 assert stage.engine.metric("renvoi_redis_up") == 0
                 network.mend()
                 stage.change(line, forwards={"unconditional": to_voicemail(line)})
-                await asyncio.sleep(IN_FORCE_S)
+                await heard_of(stage.redis, line)
                 placed.append(await reaches(stage, line, "voicemail", line))
                 await recorded_once(stage, placed)
         finally:
