@@ -1,5 +1,8 @@
 """Metrics: names and labels of the contract, bounded series, what a scrape reads."""
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +14,16 @@ from engine.telemetry.metrics import (
     CONDITIONS,
     DESTINATIONS,
     OUTCOMES,
+    RACES,
+    REGISTRATIONS,
+    REJECTIONS,
     WATCHED,
     Metrics,
     code_class,
     leg_result,
 )
 
+ROOT = Path(__file__).resolve().parents[2]
 CONTRACT = {
     "renvoi_calls": "counter",
     "renvoi_decision_seconds": "histogram",
@@ -230,3 +237,31 @@ def test_no_metric_holds_the_loop_for_long() -> None:
         found = list(parts(family))
         assert all(part.count("\n") <= AT_ONCE + 2 for part in found), family.name
         assert "".join(found).count("# TYPE") == 1, family.name
+
+
+def said() -> Iterator[tuple[str, str]]:
+    """The words in engine/ and sip/ but for the sets themselves, each with the method that it is
+    the first argument of ("" = none)."""
+    for path in (p for package in ("engine", "sip") for p in (ROOT / package).rglob("*.py")):
+        if path.name == "metrics.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=method), args=[ast.Constant(str(word)), *_]):
+                    yield method, word
+                case ast.Constant(value=str(word)):
+                    yield "", word
+
+
+def test_closed_sets_have_what_the_code_counts_and_nothing_else() -> None:
+    sets = {
+        "race": RACES, "registration": REGISTRATIONS, "rejected": REJECTIONS,
+        "_on_rejected": REJECTIONS,
+    }  # fmt: skip
+    words = list(said())
+    counted = [(method, word) for method, word in words if method in sets]
+    assert len(counted) > 20
+    assert not [(method, word) for method, word in counted if word not in sets[method]]
+    unknown = {"other", "internal"}  # what no set names counts as these
+    everything = {word for _, word in words}
+    assert {word for each in sets.values() for word in each} - unknown <= everything
