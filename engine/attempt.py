@@ -22,7 +22,7 @@ class Attempt:
 
     def __init__(self, facts: CallFacts) -> None:
         self._facts = facts
-        self._failed: list[Failed] = []
+        self._failed: list[Failed[Outgoing]] = []
         self._given_up: list[Failure] = []  # legs that nobody answered in time
         self.too_large = False  # an INVITE of it did not fit a packet, and was not sent
 
@@ -38,7 +38,7 @@ class Attempt:
         if self.too_large and not self._failed and not self._given_up:
             raise Over(Outcome.FAILED, 513, "too_large")
 
-    def failed(self, event: Failed) -> None:
+    def failed(self, event: Failed[Outgoing]) -> None:
         self._failed.append(event)
 
     def given_up(self, leg: Outgoing) -> None:
@@ -64,7 +64,7 @@ class Attempt:
                 return failed.message
         return None
 
-    def decline(self) -> Failed | None:
+    def decline(self) -> Failed[Outgoing] | None:
         """A phone's 6xx, which speaks for the person."""
         for failed in self._failed:
             if stops_all(failed.code):

@@ -18,7 +18,7 @@ from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.destinations import uri_of
-from engine.event_queue import EventQueue, Stop
+from engine.event_queue import Event, EventQueue, Stop
 from engine.records.usage_and_stream import METERED
 from engine.registration.own_addresses import hops_of
 from engine.ringing import Ringing
@@ -29,7 +29,7 @@ from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit,
 from rules.model import Condition, Line
 from rules.ringing_outcome import target_failure, verdict
 from sip import headers
-from sip.events import Acked, Ended, Event, Refreshed
+from sip.events import Acked, Ended, Refreshed
 from sip.farewell import Farewell
 from sip.outgoing import Outgoing
 from sip.state import ANSWERED, CONFIRMED, EARLY
@@ -37,7 +37,7 @@ from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
     from sip.incoming import Incoming
-    from sip.leg import Leg
+    from sip.party import Party
 
 
 CAP_REACHED = "fleet_cap"
@@ -476,7 +476,7 @@ class Call:
         self._takeovers.over(replaced)
         return winner
 
-    def _may_name(self, leg: Leg) -> bool:
+    def _may_name(self, leg: Party) -> bool:
         """Whether the caller may speak of the dialog of a leg to its far end."""
         holder = self._ringing.holder
         if holder is not None and holder in (leg, leg.peer):

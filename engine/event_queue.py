@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sip.address import Address
-from sip.events import Event
+from sip.events import Acked, Answered, Cancelled, Ended, Failed, Progress, Refreshed
+from sip.incoming import Incoming
+from sip.leg import Leg
+from sip.outgoing import Outgoing
 
 if TYPE_CHECKING:
     from engine.branch import Branch
@@ -46,6 +49,15 @@ class Checked:
         self.why = why
 
 
+Event = (
+    Progress[Outgoing]
+    | Answered[Outgoing]
+    | Failed[Outgoing]
+    | Cancelled[Incoming]
+    | Acked[Incoming]
+    | Ended[Leg]
+    | Refreshed[Leg]
+)
 Item = Event | Stop | Resolved | Checked
 
 

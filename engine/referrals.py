@@ -25,7 +25,7 @@ from sip.referral import Referral, refer_to_of
 from sip.replaces import May
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
+    from sip.party import Party
     from store.cache import Entry
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))
@@ -48,7 +48,7 @@ class Referrals:
         self._services = services
         self._transfers, self._takeovers = handovers
 
-    def on_refer(self, referrer: Leg, message: Message) -> Referral:
+    def on_refer(self, referrer: Party, message: Message) -> Referral:
         """What becomes of a REFER from one side of a call to the other."""
         services = self._services
         checked = services.config.sip.refer == "checked"
@@ -81,7 +81,7 @@ class Referrals:
         replaces = replaces_in(told).decode("utf-8", "replace")
         return Referral(0, field, self._transfers.referred(referrer, user, replaces))
 
-    def _check(self, referrer: Leg, uri: str, user: str) -> tuple[int, str]:
+    def _check(self, referrer: Party, uri: str, user: str) -> tuple[int, str]:
         """Why a forward of the line could not go there: a code and a word; 0 when it could."""
         if _SCHEME.match(uri) is None:
             return 416, "scheme"
@@ -94,7 +94,7 @@ class Referrals:
         there = dials and self._services.dialled.is_destination(uri)
         return (403, "destination") if there else (0, "")
 
-    def _why_refused(self, referrer: Leg, number: str) -> str | None:
+    def _why_refused(self, referrer: Party, number: str) -> str | None:
         """Why the line that sends the other side on could not forward there. That the number is a
         line of its fleet is known where memory says so."""
         try:
@@ -112,13 +112,13 @@ class Referrals:
         )
         return to.why_refused(inside, fleet.countries if fleet is not None else None)
 
-    def _line_at(self, leg: Leg) -> Entry | None:
+    def _line_at(self, leg: Party) -> Entry | None:
         """The line at the far end of a leg, by what memory knows."""
         facts = facts_of(leg)
         number = number_at(facts, leg) if facts is not None else ""
         return self._services.store.peek(number) if number else None
 
-    def _is_suspended(self, referrer: Leg) -> bool:
+    def _is_suspended(self, referrer: Party) -> bool:
         """Whether the line that sends the other side on is, or its fleet; by what memory knows."""
         entry = self._line_at(referrer)
         if entry is None or entry.line is None:
@@ -126,12 +126,12 @@ class Referrals:
         fleet = self._services.fleets.find(entry.line.fleet)
         return entry.line.suspended or (fleet is not None and fleet.suspended)
 
-    def _may_name(self, referrer: Leg) -> May:
+    def _may_name(self, referrer: Party) -> May:
         """Who sends somebody to take over a call must be a side of it, or of its line's fleet."""
         facts = facts_of(referrer)
         number = number_at(facts, referrer) if facts is not None else ""
 
-        def may(named: Leg) -> bool:
+        def may(named: Party) -> bool:
             other = facts_of(named)
             if named is referrer or other is None:
                 return named is referrer
@@ -139,7 +139,7 @@ class Referrals:
 
         return may
 
-    def _refused(self, code: int, referrer: Leg, why: str) -> Referral:
+    def _refused(self, code: int, referrer: Party, why: str) -> Referral:
         facts = facts_of(referrer)
         call = facts.id if facts is not None else ""
         self._services.rejections.rejected("refer", lambda: f"{why} in the REFER of call {call}")

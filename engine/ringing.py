@@ -17,14 +17,14 @@ from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
 from engine.call_services import CallServices
-from engine.event_queue import Checked, EventQueue, Item, Resolved, Stop
+from engine.event_queue import Checked, Event, EventQueue, Item, Resolved, Stop
 from rules.contact import Contact
 from rules.model import Condition, DocumentError
 from rules.ringing_outcome import stops_all
 from sip import crossing, headers, session_expires
 from sip.address import Address
 from sip.bodies import body_told
-from sip.events import Answered, Cancelled, Ended, Event, Failed, Progress
+from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.message import Message
@@ -37,7 +37,7 @@ from store.keys import registrations_key
 
 if TYPE_CHECKING:
     from sip.incoming import Incoming
-    from sip.leg import Leg
+    from sip.party import Party
 
 NO_MESSAGE = Message(b"")
 ELSEWHERE = Farewell(b'Reason: SIP;cause=200;text="Call completed elsewhere"')
@@ -105,7 +105,7 @@ class Ringing:
         self._received = time.perf_counter()
         self._decided = False
         self._triggered = 0.0
-        self.holder: Leg | None = None  # whose far end it is that is rung, where it is known
+        self.holder: Party | None = None  # whose far end it is that is rung, where it is known
         self.told = b""  # the Reason for a caller who is refused because the call has to end
         self.may_name: May = anybody  # what dialogs the caller may speak of
         self.farewell = NOTHING  # what the engine says to all when it ends the call itself
@@ -322,7 +322,7 @@ class Ringing:
         else:
             self._events.put(event)
 
-    def _take(self, event: Answered) -> Outgoing:
+    def _take(self, event: Answered[Outgoing]) -> Outgoing:
         """Somebody picked up: everybody else is called off, the caller gets the answer."""
         winner, caller = event.leg, self._caller
         self._ringing.pop(winner, None)
@@ -352,7 +352,7 @@ class Ringing:
         winner.peer, caller.peer = caller, winner
         return winner
 
-    def _on_progress(self, event: Progress) -> None:
+    def _on_progress(self, event: Progress[Outgoing]) -> None:
         if _is_ringing(event.code):
             self._facts.leg_rang(event.leg)
             self._group_rang = self._group_rang or self._services.loop.time()
@@ -368,7 +368,7 @@ class Ringing:
             self._services.metrics.post_dial_delay.observe(delay_s)
         self._caller.progress(event.code, message, event.early, alone=event.leg.alone)
 
-    def _on_failed(self, event: Failed) -> None:
+    def _on_failed(self, event: Failed[Outgoing]) -> None:
         branch = self._ringing.pop(event.leg)
         self._facts.leg_ended(event.leg, event.code, headers.q850_cause(event.message))
         if event.message is None and branch.server is not None:

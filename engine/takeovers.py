@@ -30,8 +30,8 @@ REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 
 if TYPE_CHECKING:
     from engine.call_facts import CallFacts
-    from sip.leg import Leg
     from sip.message import Message
+    from sip.party import Party
 
 
 class Elsewhere(Over):
@@ -59,7 +59,7 @@ class Replaced(NamedTuple):
     """
 
     before: CallFacts
-    leg: Leg
+    leg: Party
     role: str
     number: str
     spots: tuple[Spot, ...]
@@ -140,7 +140,7 @@ class Takeovers:
         """The end of a call that names a dialog which nobody knows (RFC 3891 3)."""
         return self._refused(facts, None, 481, "no_dialog")
 
-    def may_name(self, facts: CallFacts, leg: Leg) -> bool:
+    def may_name(self, facts: CallFacts, leg: Party) -> bool:
         """Whether who calls may name the dialog of a leg to its far end (Join, Target-Dialog)."""
         other = facts_of(leg)
         number = facts.identity
@@ -165,7 +165,7 @@ class Takeovers:
             await self._line_of(one)
         return self.is_party(number, facts)
 
-    async def _replaced(self, facts: CallFacts, before: CallFacts, leg: Leg) -> Replaced:
+    async def _replaced(self, facts: CallFacts, before: CallFacts, leg: Party) -> Replaced:
         """Who is rung. Raises Over."""
         if isinstance(leg, Outgoing):
             record = before.legs[leg]

@@ -44,7 +44,7 @@ from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.call_path import CallPath
-    from sip.leg import Leg
+    from sip.party import Party
 
 LIFE_S = 60
 """How long after the REFER the new call may come."""
@@ -117,7 +117,7 @@ class Transfers:
         """Transfers whose new call has not come yet; 0 nearly always."""
         return len(self._known)
 
-    def referred(self, referrer: Leg, user: str, replaces: str) -> Callable[[], None]:
+    def referred(self, referrer: Party, user: str, replaces: str) -> Callable[[], None]:
         """One side of a call sends the other on (REFER) to `user`, to take over the dialog
         `replaces` ("" = none). It replaces what it was told before. What is returned is to be
         called when the other side refuses."""
@@ -288,19 +288,19 @@ class Transfers:
                 del self._gone[key]
 
 
-def facts_of(leg: Leg) -> CallFacts | None:
+def facts_of(leg: Party) -> CallFacts | None:
     """The facts of the call that a leg is a side of; None of none of ours."""
     return leg.owner if isinstance(leg.owner, CallFacts) else None
 
 
-def paid_for(facts: CallFacts, leg: Leg) -> list[ForwardRecord]:
+def paid_for(facts: CallFacts, leg: Party) -> list[ForwardRecord]:
     """What lines pay for one side of a call, to be paid on in another."""
     paid = facts.forwards
     paid = paid[facts.brought :] if isinstance(leg, Outgoing) else paid[: facts.brought]
     return [replace(forward, condition="none", seconds=0) for forward in paid]
 
 
-def number_at(facts: CallFacts, leg: Leg) -> str:
+def number_at(facts: CallFacts, leg: Party) -> str:
     """The number of who is at the far end of a leg."""
     if not isinstance(leg, Outgoing):
         return facts.identity

@@ -17,7 +17,7 @@ from sip.transaction import Client, Server
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.leg import Leg
+    from sip.party import Party
 
 
 class Bye:
@@ -26,17 +26,17 @@ class Bye:
 
     __slots__ = ("_dialog", "_server", "_timer", "asker", "teller")
 
-    def __init__(self, leg: Leg, server: Server) -> None:
+    def __init__(self, leg: Party, server: Server) -> None:
         self._server: Server | None = server
         self._dialog: Dialog | None = None  # that passes the BYE on
         self.asker = leg
-        self.teller: Leg | None = None
+        self.teller: Party | None = None
         endpoint = leg.endpoint
         self._timer: TimerHandle = endpoint.loop.call_later(ANSWER_S, self.answer, 200)
         endpoint.byes.add(self)
         server.user = self
 
-    def told(self, leg: Leg) -> None:
+    def told(self, leg: Party) -> None:
         """The BYE goes to the far end of this leg."""
         self.teller, self._dialog = leg, leg.dialog
         leg.dialog.bye = self
@@ -78,7 +78,7 @@ class Bye:
             self.answer(code, self.teller.mark(message))
 
 
-def receive(leg: Leg, server: Server) -> Bye | None:
+def receive(leg: Party, server: Server) -> Bye | None:
     """Handle a BYE on a leg. None if there is no far side and it is answered here."""
     peer = leg.peer
     if leg.listener is None or peer is None or peer.dialog is None:
@@ -87,7 +87,7 @@ def receive(leg: Leg, server: Server) -> Bye | None:
     return Bye(leg, server)
 
 
-def say(leg: Leg, farewell: Farewell) -> None:
+def say(leg: Party, farewell: Farewell) -> None:
     """Send a BYE to the leg's far end; its response goes to the side that hung up."""
     bye: Any = farewell.bye
     if bye is not None and bye.teller is None:

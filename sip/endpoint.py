@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from sip import backlog
 from sip.address import Address
@@ -139,7 +139,7 @@ class Endpoint:
         for request in list(self.waiting):
             request.respond(503)
         self.probes.close()
-        for leg in list(self.layer.legs.values()):
+        for leg in list(self.legs.values()):
             leg.detach()
             leg.hangup()
         until = time.monotonic() + deadline_s
@@ -148,7 +148,7 @@ class Endpoint:
             self.byes
             or any(
                 not isinstance(leg, Outgoing) or leg.provisional
-                for leg in self.layer.legs.values()
+                for leg in self.legs.values()
             )
         ):
             await asyncio.sleep(TICK_S)
@@ -325,7 +325,7 @@ class Endpoint:
 
     @property
     def legs(self) -> dict[bytes, Leg]:
-        return self.layer.legs
+        return cast(dict[bytes, Leg], self.layer.legs)
 
     @property
     def counts(self) -> Counter[tuple[str, str]]:

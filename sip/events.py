@@ -3,85 +3,82 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic, TypeVar
 
-if TYPE_CHECKING:
-    from sip.incoming import Incoming
-    from sip.leg import Leg
-    from sip.message import Message
-    from sip.outgoing import Outgoing
-    from sip.reliable import Early
+from sip.message import Message
+from sip.reliable import Early
+
+L = TypeVar("L")
+"""The leg that tells."""
 
 
 @dataclass(slots=True)
-class Progress:
+class Progress(Generic[L]):
     """The far side of an outgoing leg is trying or ringing: a provisional response above 100.
 
     `early` is set if it was sent reliably; each is reported once (RFC 3262).
     """
 
-    leg: Outgoing
+    leg: L
     code: int
     message: Message
     early: Early | None = None
 
 
 @dataclass(slots=True)
-class Answered:
+class Answered(Generic[L]):
     """An outgoing leg was answered with a 2xx, which is not acknowledged yet: call `accept` or
     `hangup`."""
 
-    leg: Outgoing
+    leg: L
     code: int
     message: Message
 
 
 @dataclass(slots=True)
-class Failed:
+class Failed(Generic[L]):
     """An outgoing leg ended without an answer.
 
     `code` is the final response, 408 if none came (Timer B) and 503 if the transport failed or the
     request could not be sent; then there is no message.
     """
 
-    leg: Outgoing
+    leg: L
     code: int
     message: Message | None
 
 
 @dataclass(slots=True)
-class Cancelled:
+class Cancelled(Generic[L]):
     """The caller cancelled before an answer; CANCEL and INVITE have been answered (200 and 487)."""
 
-    leg: Incoming
+    leg: L
     message: Message | None
 
 
 @dataclass(slots=True)
-class Acked:
+class Acked(Generic[L]):
     """The caller acknowledged the answer; the body is set if the offer was late."""
 
-    leg: Incoming
+    leg: L
     message: Message
 
 
 @dataclass(slots=True)
-class Ended:
+class Ended(Generic[L]):
     """A leg is over. `why`: "bye", "ack_timeout" (no ACK in 64*T1), "transport", or, before the
     answer, "prack_timeout" (no PRACK in 64*T1)."""
 
-    leg: Leg
+    leg: L
     why: str
     message: Message | None
 
 
 @dataclass(slots=True)
-class Refreshed:
+class Refreshed(Generic[L]):
     """A 2xx to re-INVITE or UPDATE: the session expires in so many seconds, 0 = never (RFC 4028).
     """
 
-    leg: Leg
+    leg: L
     seconds: int
 
-
-Event = Progress | Answered | Failed | Cancelled | Acked | Ended | Refreshed

@@ -27,7 +27,7 @@ from sip.timers import Wheel
 from sip.transaction import COMPLETED, Client, Server
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
+    from sip.party import Party
     from sip.reliable import Early
 
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
@@ -60,7 +60,7 @@ class Exchange:
         "server",
     )
 
-    def __init__(self, asker: Leg, method: bytes, server: Server, asked: Message) -> None:
+    def __init__(self, asker: Party, method: bytes, server: Server, asked: Message) -> None:
         self.asker = asker
         self.asked = asked
         self.method = method
@@ -109,7 +109,7 @@ class Exchanges:
 
     __slots__ = ("asked", "last_ack", "leg", "sent", "unacked", "unacked_cseq")
 
-    def __init__(self, leg: Leg) -> None:
+    def __init__(self, leg: Party) -> None:
         self.leg = leg
         self.asked: list[Exchange] = []
         self.sent: dict[Client, Exchange] = {}
@@ -169,7 +169,7 @@ class Exchanges:
         if known and reliable is not None:
             reliable.after_prack()
 
-    def _relay(self, exchange: Exchange, peer: Leg, message: Message) -> None:
+    def _relay(self, exchange: Exchange, peer: Party, message: Message) -> None:
         if peer.exchanges is None:
             peer.exchanges = Exchanges(peer)
         peer.exchanges.send(exchange, message)

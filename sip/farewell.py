@@ -11,7 +11,7 @@ from sip.message import Message
 from sip.replaces import End, names_dialogs
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
+    from sip.party import Party
 
 # A BYE or its response may be lost twice on UDP (0.5 s, 1.5 s) and still arrive in time.
 ANSWER_S = 3.0
@@ -35,7 +35,7 @@ class Farewell:
     def __bool__(self) -> bool:
         return bool(self.fields) or self.message is not None
 
-    def tries(self, leg: Leg, *, cancel: bool = False) -> Iterator[tuple[bytes, bytes, bytes]]:
+    def tries(self, leg: Party, *, cancel: bool = False) -> Iterator[tuple[bytes, bytes, bytes]]:
         """Header text, body and media type for this leg's far end: first all of it, then less, in
         case it does not fit into a packet."""
         message, block = self.message, self.fields

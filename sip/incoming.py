@@ -14,7 +14,7 @@ from sip.message import Message
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+    from sip.party import Host
     from sip.reliable import Early
     from sip.transaction import Server
 
@@ -37,7 +37,7 @@ class Incoming(Leg):
     )
 
     def __init__(
-        self, endpoint: Endpoint, dialog: Dialog, server: Server, invite: Message
+        self, endpoint: Host, dialog: Dialog, server: Server, invite: Message
     ) -> None:
         super().__init__(endpoint, dialog, TRYING)
         self._server: Server | None = server

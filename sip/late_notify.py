@@ -8,19 +8,39 @@ otherwise 481 ends the subscription (RFC 6665 4.1.3).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sip.bodies import body_told
 from sip.crossing import crossing
 from sip.privacy import kept
 from sip.settings import TooLarge
+from sip.speakers import Speaker
 
 if TYPE_CHECKING:
     from sip.dialog import Dialog
-    from sip.layer import Layer
-    from sip.leg import Leg
     from sip.message import Message
     from sip.transaction import Client, Server
+
+
+class Side(Speaker, Protocol):
+    """A leg."""
+
+    @property
+    def trusted(self) -> bool: ...
+
+    @property
+    def wish(self) -> Any: ...
+
+
+class Layer(Protocol):
+    """What sends."""
+
+    @property
+    def ask(self) -> Callable[..., Client | None]: ...
+
+    @property
+    def respond(self) -> Callable[..., bool]: ...
 
 
 class Twin:
@@ -31,7 +51,7 @@ class Twin:
 
     reached: tuple[str, tuple[str, ...]] = ("", ())
 
-    def __init__(self, leg: Leg, peer: Leg) -> None:
+    def __init__(self, leg: Side, peer: Side) -> None:
         self.dialog: Dialog = leg.dialog
         self.other: Dialog = peer.dialog
         self.heard = leg.heard
@@ -39,7 +59,7 @@ class Twin:
         self.wish = leg.wish
 
 
-def introduce(leg: Leg, peer: Leg) -> None:
+def introduce(leg: Side, peer: Side) -> None:
     """Link their dialogs, because a REFER crosses."""
     leg.dialog.twin, peer.dialog.twin = Twin(leg, peer), Twin(peer, leg)
 

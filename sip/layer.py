@@ -13,22 +13,18 @@ from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
 from os import urandom
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from sip import bye, late_notify, unrelayed
+from sip import late_notify, unrelayed
 from sip.dialog import Dialog, new_branch, response
 from sip.grammar import is_closed
 from sip.message import Message
 from sip.settings import TooLarge
-from sip.state import ANSWERED, CALLING
+from sip.speakers import Speaker, Speakers
+from sip.state import ANSWERED, CALLING, State
 from sip.structure import fault_of
 from sip.timers import Wheel
 from sip.transaction import Client, Server
-
-if TYPE_CHECKING:
-    from sip.leg import Leg
-    from sip.new_requests import NewRequests
-    from sip.speakers import Speakers
 
 # The reason for the counter, a text for the log that is made only if it is asked for, and the IP
 # address of the sender.
@@ -69,6 +65,32 @@ def shape(data: bytes, way: Any) -> str:
                         if colon and n else (name + colon + value).translate(_SHAPES)
                         for n, (name, colon, value) in enumerate(lines))  # fmt: skip
     return f"{way.host.decode('ascii')}:{way.port} {len(data)} bytes {shown.decode('latin-1')!r}"
+
+
+class DialogUser(Speaker, Protocol):
+    """Whose dialog it is: a leg."""
+
+    state: State
+
+    def is_of(self, message: Message) -> bool:
+        """Whether a request that names our tag is in this dialog."""
+
+    def mark(self, message: Message) -> Message:
+        """Note whether a message is believed, and what its sender wants kept private."""
+
+    def on_ack(self, message: Message) -> None: ...
+
+    def on_cancel(self, message: Message) -> None: ...
+
+    def receive_bye(self, message: Message, server: Server | None) -> None: ...
+
+    def on_request(self, method: bytes, server: Server, message: Message) -> None: ...
+
+
+class Takes(Protocol):
+    """Who takes requests outside any dialog."""
+
+    def receive(self, message: Message, way: Any, key: bytes) -> None: ...
 
 
 class _Lapse:
@@ -128,7 +150,7 @@ class Layer:
     ) -> None:
         self.servers: dict[bytes, Server] = {}
         self.clients: dict[bytes, Client] = {}
-        self.legs: dict[bytes, Leg] = {}
+        self.legs: dict[bytes, DialogUser] = {}
         self.past: dict[bytes, Dialog] = {}
         self.merged: dict[bytes, Server] = {}  # INVITEs by the common part of all their copies
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -136,7 +158,7 @@ class Layer:
         self.wheel = Wheel(_now_ms())
         self.wheel.on_error = lambda error: self.stumble(error, "")
         self.race = on_race
-        self.new_requests: NewRequests | None = None
+        self.new_requests: Takes | None = None
         self.siblings: Any = None  # the other workers of this host, if there are any
         self.speakers = speakers
         self._find_way = find_way
@@ -245,7 +267,7 @@ class Layer:
                 user.on_gone(server, 500)  # it sends no more responses
             leg = self.find(message)
             if leg is not None and message.method == b"BYE":
-                leg.on_bye(message, None)
+                leg.receive_bye(message, None)
         except Exception as error:
             self.stumble(error, message.call_id)
 
@@ -364,7 +386,7 @@ class Layer:
         dialog.seen = message.cseq
         leg.mark(message)
         if method == b"BYE":
-            leg.on_bye(message, bye.receive(leg, server))
+            leg.receive_bye(message, server)
         else:
             leg.on_request(method, server, message)
 
@@ -396,7 +418,7 @@ class Layer:
             code, fields = 500, unrelayed.retry_after()  # for lack of a Contact (RFC 3311 5.2)
         self.respond(server, code, fields=fields)
 
-    def _may_speak(self, leg: Leg | late_notify.Twin, message: Message, way: Any) -> bool:
+    def _may_speak(self, leg: Speaker, message: Message, way: Any) -> bool:
         """Whether the sender of a request is part of the dialog; others are answered here."""
         known = self.speakers.may_speak(leg, way)
         if known:
@@ -428,14 +450,14 @@ class Layer:
 
     # -- tables -----------------------------------------------------------------------------------
 
-    def find(self, message: Message) -> Leg | None:
+    def find(self, message: Message) -> DialogUser | None:
         """The leg of a request's dialog, None if there is none."""
         if message.to_tag is None:
             return None
         leg = self.legs.get(message.to_tag)
         return leg if leg is not None and leg.is_of(message) else None
 
-    def _named(self, message: Message) -> Leg | None:
+    def _named(self, message: Message) -> DialogUser | None:
         """The leg with a request's Call-ID and tag, even if the request is in none of its
         dialogs."""
         leg = self.legs.get(message.to_tag or b"")

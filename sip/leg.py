@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sip import bye
 from sip.bodies import body_told
 from sip.bye import Bye, say
 from sip.crossing import crossing
@@ -27,8 +28,8 @@ from sip.replaces import End, names_dialogs
 from sip.state import ENDED, State
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
     from sip.layer import Layer
+    from sip.party import Host, Party
     from sip.reliable import Reliable
     from sip.transaction import Client, Server
 
@@ -54,7 +55,7 @@ class Leg:
         "wish",
     )
 
-    def __init__(self, endpoint: Endpoint, dialog: Dialog, state: State) -> None:
+    def __init__(self, endpoint: Host, dialog: Dialog, state: State) -> None:
         self._endpoint = endpoint
         self._layer: Layer = endpoint.layer
         self.dialog: Any = dialog  # a Dialog; None when the leg is over
@@ -63,7 +64,7 @@ class Leg:
         self.heard = ""  # the source IP address of the far end's last message
         self.listener: Callable[[Any], None] | None = None
         self.owner: object | None = None  # the owner of the leg, for code that only has the leg
-        self.peer: Leg | None = None  # the other side of the call, while both may talk
+        self.peer: Party | None = None  # the other side of the call, while both may talk
         self.reliable: Reliable | None = None  # a caller that knows 100rel
         self.trusted = True  # its far end may learn everything (RFC 3325): all but phones
         self.wish = NO_WISH  # what its far end wants to be private
@@ -117,6 +118,10 @@ class Leg:
         """A CANCEL, already answered, of a relayed INVITE."""
         if self.exchanges is not None:
             self.exchanges.on_cancel(message)
+
+    def receive_bye(self, message: Message, server: Server | None) -> None:
+        """A BYE; without a server transaction it is answered already."""
+        self.on_bye(message, bye.receive(self, server) if server is not None else None)
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
         """A BYE: it is answered already, or `bye` waits for what the other side says."""
@@ -213,7 +218,7 @@ class Leg:
     # -- inside -----------------------------------------------------------------------------------
 
     @property
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> Host:
         return self._endpoint
 
     @property

@@ -17,7 +17,7 @@ from sip.streams import Kind, Nowhere, Unresolved
 from sip.udp import Udp
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+    from sip.party import Host
 
 
 class Listening:
@@ -25,7 +25,7 @@ class Listening:
     0), `places` where others reach them, `host` is the name of this engine for others."""
 
     def __init__(
-        self, endpoint: Endpoint, listen: tuple[Address, ...], advertise: str | None
+        self, endpoint: Host, listen: tuple[Address, ...], advertise: str | None
     ) -> None:
         self._endpoint = endpoint
         self._advertise = advertise

@@ -23,7 +23,7 @@ from sip.privacy import wish_of
 from sip.reliable import Reliable
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+    from sip.party import Host
 
 HEARD_OF = frozenset((b"REGISTER", b"SUBSCRIBE", b"PUBLISH", *ALLOW.split(b", ")))
 PROXY_UNDERSTOOD = frozenset((b"privacy",))  # RFC 3323: Privacy is honoured
@@ -58,7 +58,7 @@ class NewRequests:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Host,
         *,
         on_invite: Callable[[Any], None],
         on_register: Callable[[Any], None] | None,

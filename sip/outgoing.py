@@ -14,7 +14,7 @@ from sip.message import Message
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+    from sip.party import Host
     from sip.reliable import Earlies
     from sip.transaction import Client
 
@@ -40,7 +40,7 @@ class Outgoing(Leg):
     )
 
     def __init__(
-        self, endpoint: Endpoint, dialog: Dialog, uri: str, routes: tuple[str, ...]
+        self, endpoint: Host, dialog: Dialog, uri: str, routes: tuple[str, ...]
     ) -> None:
         super().__init__(endpoint, dialog, CALLING)
         self._client: Client | None = None  # the INVITE's transaction while it may still fail

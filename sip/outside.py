@@ -15,8 +15,8 @@ from sip.transaction import Client, Server
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.endpoint import Endpoint
     from sip.layer import Layer
+    from sip.party import Host
 
 UNANSWERED = 408
 
@@ -79,7 +79,7 @@ class Request:
 class Probes:
     """Our OPTIONS that wait for their response."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Host) -> None:
         self._endpoint = endpoint
         self._waiting: set[_Probe] = set()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
     from sip.message import Message
+    from sip.party import Party
 
 
 def nothing() -> None:
@@ -23,7 +23,7 @@ class Referral(NamedTuple):
     refused: Callable[[], None] = nothing
 
 
-OnRefer = Callable[["Leg", "Message"], Referral]
+OnRefer = Callable[["Party", "Message"], Referral]
 
 
 def refer_to_of(message: Message) -> bytes:
@@ -31,6 +31,6 @@ def refer_to_of(message: Message) -> bytes:
     return next((line for name, line, _ in message.fields if name == b"refer-to"), b"")
 
 
-def anywhere(leg: Leg, message: Message) -> Referral:
+def anywhere(leg: Party, message: Message) -> Referral:
     """Allow every REFER."""
     return Referral(refer_to=refer_to_of(message))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sip import headers
 from sip.message import Message
@@ -18,18 +18,40 @@ from sip.message import Message
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.incoming import Incoming
-    from sip.outgoing import Outgoing
+    from sip.party import Host
 
 T1_S = 0.5
 GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
+
+
+class Callee(Protocol):
+    """An outgoing leg."""
+
+    @property
+    def dialog(self) -> Any: ...
+
+    @property
+    def invite_cseq(self) -> int: ...
+
+
+class Caller(Protocol):
+    """An incoming leg."""
+
+    @property
+    def endpoint(self) -> Host: ...
+
+    def answer_held(self, code: int, message: Any, extra: bytes) -> None: ...
+
+    def on_prack_missing(self) -> None: ...
+
+    def respond_reliably(self, code: int, message: Any, extra: bytes) -> bool: ...
 
 
 @dataclass(slots=True)
 class Early:
     """A reliable provisional response of the far end, with the data for its PRACK."""
 
-    leg: Outgoing
+    leg: Callee
     rseq: int
     tag: bytes  # To tag: a forked call has several early dialogs (RFC 3261 12.1)
     contact: bytes
@@ -57,7 +79,7 @@ class Reliable:
 
     __slots__ = ("_cseq", "_held", "_leg", "_rseq", "_sent", "_timer", "_waiting", "required")
 
-    def __init__(self, leg: Incoming, invite: Message) -> None:
+    def __init__(self, leg: Caller, invite: Message) -> None:
         self.required = headers.requires_100rel(invite)
         self._leg = leg
         self._cseq = invite.cseq
@@ -155,7 +177,7 @@ class Earlies:
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
 
-    def hear(self, leg: Outgoing, rseq: int, message: Message) -> Early | None:
+    def hear(self, leg: Callee, rseq: int, message: Message) -> Early | None:
         """Note one; None if it is a retransmission or out of order, and is dropped silently (RFC
         3262 4)."""
         tag = headers.tag_of(message.first(b"to") or b"")

@@ -21,13 +21,13 @@ from sip.message import Message
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
-    from sip.leg import Leg
+    from sip.party import Party
 
 
 class Finder(Protocol):
     """Finds legs by name."""
 
-    def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
+    def leg_named(self, call_id: bytes, local: bytes, remote: bytes) -> Party | None:
         """The leg of the dialog with this Call-ID, our tag `local` and the far end's, or None."""
 
 
@@ -42,11 +42,11 @@ _CLOSED = re.compile(rb'(?:[^"]++|"[^"\\]*+(?:\\.[^"\\]*+)*")*')
 _BARE = re.compile(rb"\?([^<>;\s]*+)")
 _LONGEST = 512  # bytes of a Call-ID or tag; longer ones are not searched for
 
-May = Callable[["Leg"], bool]
+May = Callable[["Party"], bool]
 """Whether the dialog of a leg may be named; called with the leg of that name."""
 
 
-def anybody(leg: Leg) -> bool:
+def anybody(leg: Party) -> bool:
     """Allows every name of a dialog to its far end."""
     return True
 
@@ -63,8 +63,8 @@ class Named(NamedTuple):
     """The result of a name: `leg`, whose far end is meant, and `by`, the leg whose dialog has the
     name. They are the same if the name is the far end's own."""
 
-    leg: Leg
-    by: Leg
+    leg: Party
+    by: Party
 
     @property
     def talks(self) -> bool:
@@ -79,9 +79,9 @@ class End(NamedTuple):
 
     uri: str = ""
     routes: tuple[str, ...] = ()
-    leg: Leg | None = None
+    leg: Party | None = None
 
-    def is_of(self, leg: Leg) -> bool:
+    def is_of(self, leg: Party) -> bool:
         """Whether that is the far end of a leg; only the far end gets the name of its dialog."""
         if leg is self.leg:
             return True
@@ -226,5 +226,5 @@ class Dialogs:
         ours = self._find(name.call_id, name.local, name.remote)
         return ours is not None or self._find(name.call_id, name.remote, name.local) is not None
 
-    def _find(self, call_id: bytes, local: bytes, remote: bytes) -> Leg | None:
+    def _find(self, call_id: bytes, local: bytes, remote: bytes) -> Party | None:
         return self._endpoint.leg_named(call_id, local, remote)

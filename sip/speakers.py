@@ -10,14 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sip.names import Names, is_address, place_of
 from sip.peers import Peers
 
-if TYPE_CHECKING:
-    from sip.late_notify import Twin
-    from sip.leg import Leg
+
+class Speaker(Protocol):
+    """What is known of the far end of a dialog."""
+
+    @property
+    def dialog(self) -> Any: ...
+
+    @property
+    def heard(self) -> str: ...
+
+    @property
+    def reached(self) -> tuple[str, tuple[str, ...]]: ...
 
 
 class Speakers:
@@ -31,7 +40,7 @@ class Speakers:
         """Whether an IP address is that of a trusted peer."""
         return host in self._trusted()
 
-    def may_speak(self, leg: Leg | Twin, way: Any) -> bool | None:
+    def may_speak(self, leg: Speaker, way: Any) -> bool | None:
         """Whether a leg's far end, or a proxy of its route, is at this address; None while a name
         of the route is being resolved. For trusted peers this costs one dictionary look-up."""
         if self._trusted()[way.host]:
@@ -55,7 +64,7 @@ class Speakers:
         return None if asked else False
 
 
-def _hops(leg: Leg | Twin) -> Iterator[str]:
+def _hops(leg: Speaker) -> Iterator[str]:
     """The hops of requests to the far end: its Contact and route set, as the dialog has them now,
     and the dialled URI."""
     dialog = leg.dialog

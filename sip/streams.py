@@ -22,7 +22,7 @@ from sip.listener import Listener
 from sip.message import Message
 
 if TYPE_CHECKING:
-    from sip.endpoint import Endpoint
+    from sip.party import Host
 
 CONNECT_S = 4.0  # the time to connect to a peer
 FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
@@ -290,7 +290,7 @@ class Streams:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: Host,
         *,
         room: ConnectionLimits,
         idle_s: float,

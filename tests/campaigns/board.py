@@ -11,6 +11,7 @@ from sip.crossing import Diverted, invite_block
 from sip.endpoint import Endpoint
 from sip.events import Acked, Answered, Cancelled, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
+from sip.outgoing import Outgoing
 from sip.settings import DialError
 from sip.state import EARLY, ENDED
 
@@ -145,7 +146,7 @@ class Board:
         elif isinstance(event, Ended) and leg is call.spoken:
             self._end(call, leg.farewell)
 
-    def _on_answer(self, call: Call, event: Answered) -> None:
+    def _on_answer(self, call: Call, event: Answered[Outgoing]) -> None:
         leg, caller = event.leg, call.caller
         if call.spoken is not None or caller.state > EARLY:
             leg.hangup()

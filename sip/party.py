@@ -1,0 +1,93 @@
+"""What the parts of the core know of one another, so that none imports what is made of it.
+
+`Party` is a leg as seen by what it consists of, `Host` the endpoint as seen by its legs and its
+sockets. `leg.py` and `endpoint.py` are what is meant; mypy checks that they fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from sip.address import Address
+from sip.layer import DialogUser, Layer
+from sip.message import Limits, Message
+from sip.names import Names
+from sip.peers import Peers
+from sip.transaction import Server
+
+
+class Host(Protocol):
+    """The endpoint."""
+
+    limits: Limits
+    loop: asyncio.AbstractEventLoop
+    names: Names
+    trusted: Peers
+    registrants: Peers
+    waiting: set[Any]  # requests that wait for their answer
+    byes: set[Any]  # BYEs that do
+    on_refer: Any
+    dialog_names: Any  # a replaces.Dialogs
+    siblings: Any  # a siblings.Siblings, None without other workers
+    streams: Any  # a streams.Streams
+    tracing: Any  # a tracing.Tracing, None without one
+    layer: Layer
+
+    def illegal(self, what: str) -> None:
+        """Count an action or message that does not fit the state of its leg."""
+
+    def receive(self, data: bytes, way: Any) -> None:
+        """One message came in."""
+
+    def oversize(self, data: bytes, way: Any) -> None:
+        """A message came that is too large to be taken."""
+
+    def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
+        """Refuse what cannot be taken whole."""
+
+    def packet_of(self, message: Message) -> tuple[bytes, tuple[str, int], int] | None:
+        """A datagram, where it came from and on which listening UDP address."""
+
+    def way_for(self, server: Address, name: str) -> Any:
+        """The way to a server that goes by that name."""
+
+
+class Party(DialogUser, Protocol):
+    """A leg."""
+
+    is_caller: bool
+    trusted: bool
+    exchanges: Any  # an exchange.Exchanges, None while nothing is asked inside the dialog
+
+    @property
+    def owner(self) -> object | None: ...
+
+    @property
+    def listener(self) -> Any: ...
+
+    @property
+    def peer(self) -> Party | None: ...
+
+    @property
+    def reliable(self) -> Any: ...
+
+    @property
+    def wish(self) -> Any: ...
+
+    @property
+    def name(self) -> tuple[bytes, bytes, bytes]: ...
+
+    @property
+    def endpoint(self) -> Host: ...
+
+    @property
+    def layer(self) -> Layer: ...
+
+    def respond(
+        self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
+    ) -> bool:
+        """Answer this leg's far end."""
+
+    def tell(self, event: Any) -> None:
+        """Tell the listener."""
