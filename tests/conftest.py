@@ -13,25 +13,26 @@ from tests.patience import Stalls
 
 TESTS = Path(__file__).parent
 SCENARIOS = TESTS / "scenarios"
-# The modules that take more than ten seconds, longest first.
+# The modules that take more than ten seconds, longest first; those that wait and those that
+# compute take turns.
 LONGEST = (
-    "manager/test_browser", "prometheus/test_rules", "redis/test_store",
-    "manager/test_browser_sizes", "scenarios/test_real_phones",
-    "scenarios/test_supervisor_killed", "test_demo", "manager/test_description",
-    "scenarios/test_pjsua2_phones", "scenarios/test_clocks", "sip/test_builds",
-    "scenarios/test_no_answer", "scenarios/test_redis_shapes", "scenarios/test_tcp",
-    "scenarios/test_redis", "scenarios/test_workers", "scenarios/test_life_cycle",
-    "scenarios/test_check", "redis/test_recorder", "test_campaigns",
-    "scenarios/test_refused_documents", "manager/test_browser_form", "manager/test_hostile",
-    "scenarios/test_kamailio", "manager/test_api", "manager/test_roles",
-    "scenarios/test_returning", "scenarios/test_in_force", "scenarios/test_tls",
-    "manager/test_health", "manager/test_authorisation", "scenarios/test_live_counts",
-    "scenarios/test_takeover", "scenarios/test_countries", "manager/test_history",
-    "redis/test_shapes", "scenarios/test_advertise", "scenarios/test_star_codes",
-    "redis/test_recorder_cluster", "manager/test_chains", "manager/test_pages",
-    "manager/test_outage", "sip/test_builds_agree", "scenarios/test_network_cut",
-    "manager/test_undo", "scenarios/test_dns", "scenarios/test_session_timers",
-    "redis/test_cluster_away", "scenarios/test_hunting",
+    "redis/test_store", "manager/test_roles", "manager/test_browser_sizes",
+    "scenarios/test_real_phones", "manager/test_hostile", "scenarios/test_workers",
+    "scenarios/test_check", "scenarios/test_harness", "manager/test_browser",
+    "scenarios/test_tls", "scenarios/test_life_cycle", "scenarios/test_terminal",
+    "scenarios/test_pjsua2_phones", "manager/test_outage", "scenarios/test_clocks",
+    "scenarios/test_in_force", "redis/test_recorder", "scenarios/test_kamailio",
+    "scenarios/test_supervisor_killed", "scenarios/test_redis", "manager/test_pages",
+    "scenarios/test_no_answer", "scenarios/test_tcp", "manager/test_authorisation",
+    "manager/test_api", "sip/test_builds_agree", "manager/test_browser_form",
+    "scenarios/test_network_cut", "scenarios/test_stopping", "prometheus/test_rules",
+    "scenarios/test_dns", "scenarios/test_takeover", "scenarios/test_redis_shapes",
+    "scenarios/test_session_timers", "scenarios/test_countries", "test_demo",
+    "manager/test_cluster", "redis/test_cluster_away", "scenarios/test_live_counts",
+    "scenarios/test_transfer_payer", "redis/test_recorder_cluster", "scenarios/test_advertise",
+    "manager/test_list", "scenarios/test_hunting", "manager/test_health", "manager/test_undo",
+    "scenarios/test_star_codes", "test_campaigns", "redis/test_shapes",
+    "scenarios/test_refused_documents", "manager/test_operator", "sip/test_builds",
 )  # fmt: skip
 
 

@@ -56,7 +56,8 @@ def watch(path: Path) -> None:
 
     async def start_and_report(self: worker.Worker) -> None:
         await start(self)
-        self._reporter = self.loop.create_task(report(self, path))  # type: ignore[attr-defined]
+        reporter = asyncio.get_running_loop().create_task(report(self, path))
+        self._reporter = reporter  # type: ignore[attr-defined]
 
     worker.Worker.start = start_and_report  # type: ignore[method-assign]
 

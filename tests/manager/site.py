@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import io
 import json
 import os
 import signal
@@ -11,16 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import redis
 
-from engine.cli import main
 from tests.child import end, started
+from tests.command import run
 from tests.patience import within
 from tests.scenarios.processes import ROOT
 from tests.scenarios.sipp import HOST, free_port
@@ -108,20 +105,11 @@ class Manager:
         return self._log.read_text("utf-8", "replace")[-6000:]
 
     def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """One command with this configuration, as the program runs it, but in this process: to read
-        its modules takes longer than what it does. Accounts and tokens are made before the lines of
+        """One command with this configuration. Accounts and tokens are made before the lines of
         their fleet are written."""
         if "add" in arguments and "--fleet" in arguments:
             arguments += ("--new-fleet",)
-        arguments += ("--config", str(self.config))
-        out, err = io.StringIO(), io.StringIO()
-        stdin, sys.stdin = sys.stdin, io.StringIO(typed)
-        try:
-            with redirect_stdout(out), redirect_stderr(err), ThreadPoolExecutor(1) as beside:
-                status = beside.submit(main, arguments).result()  # where no event loop runs
-        finally:
-            sys.stdin = stdin
-        return subprocess.CompletedProcess(arguments, status, out.getvalue(), err.getvalue())
+        return run(*arguments, "--config", str(self.config), typed=typed)
 
     def fails(self) -> subprocess.CompletedProcess[str]:
         """One more `renvoi manager` with this configuration, which ends by itself."""

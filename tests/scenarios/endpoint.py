@@ -84,6 +84,13 @@ class Call:
         except AssertionError as error:
             raise AssertionError(f"{error}; {self!r}") from None
 
+    async def heard_above_100(self) -> None:
+        """Wait for any response to INVITE but 100."""
+        deadline = time.monotonic() + within(WAIT_S)
+        while not self.codes():
+            assert time.monotonic() < deadline, f"no response: {self!r}"
+            await asyncio.sleep(0.02)
+
     async def copies(self, count: int, code: int) -> list[Message]:
         """Wait until a response to INVITE has come so often; all that have come."""
         deadline = time.monotonic() + within(WAIT_S)

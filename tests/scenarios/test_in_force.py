@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from tests.command import run
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
-from tests.scenarios.processes import ROOT, Engine, RedisServer
+from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.stage import Stage, Theatre, to_voicemail
 
 
@@ -47,13 +47,9 @@ async def stage(
 
 async def renvoi(engine: Engine, *arguments: str) -> str:
     """What a command prints; it must succeed."""
-    command = [sys.executable, "-m", "engine.cli", *arguments, "--config", str(engine._config)]
-    child = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, err = await child.communicate()
-    assert child.returncode == 0, err.decode()
-    return out.decode()
+    done = await asyncio.to_thread(run, *arguments, "--config", str(engine.config))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 async def forward(stage: Stage, *arguments: str) -> dict[str, Any]:
