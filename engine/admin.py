@@ -1,8 +1,7 @@
 """HTTP for the operator: /metrics /healthz /readyz, and /calls of an engine.
 
-A GET-only server of one request per connection, on the event loop. It stands on its own so that
-nothing a client sends (garbage, an endless header, nothing at all) costs more than a bounded
-buffer and a bounded time.
+A GET-only server with one request per connection, on the event loop. Whatever a client sends
+(garbage, an endless header, nothing) costs a bounded buffer and a bounded time.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ log = get_logger("admin")
 
 
 class AddressInUse(OSError):
-    """The address cannot be listened on; the text names it and says why."""
+    """The server cannot listen on the address; the message names it and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,10 @@ def _text(status: HTTPStatus, text: str) -> Response:
 
 
 class Admin:
-    """The server. `metrics` gives the text for Prometheus, `ready` None or the reason why no new
-    call should be sent here, `calls` the live calls, as a JSON array (None: no such page). All are
-    called on the loop.
-    `key` is the configuration's name of the address; `remark` what has to be said of one that is
-    ready all the same.
+    """The server. `metrics` returns the text for Prometheus, `ready` None or the reason why no new
+    call should be sent here, `calls` the calls in progress as a JSON array (None: no such page).
+    All are called on the loop. `key` is the configuration key of the address; `remark` returns a
+    problem of an engine that is ready nevertheless.
     """
 
     def __init__(
@@ -90,7 +88,7 @@ class Admin:
 
     @property
     def address(self) -> Address:
-        """Where it listens; after `start` with the port that a 0 became."""
+        """The listening address; after `start` with the real port for 0."""
         return self._listen
 
     async def start(self) -> None:
@@ -123,7 +121,7 @@ class Admin:
             if len(self._connections) <= CONNECTIONS and self._server is not None:
                 await self._serve(reader, writer)
         except (OSError, asyncio.CancelledError):
-            pass  # the client left, or we stop; either way the connection is done
+            pass  # the client left, or we stop; the connection ends either way
         finally:
             self._connections.discard(task)
             with suppress(OSError, RuntimeError):
@@ -135,7 +133,7 @@ class Admin:
             async with asyncio.timeout(HEAD_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
-            return  # closed before the request was whole: nobody to answer
+            return  # closed before the request was complete: nobody to answer
         except TimeoutError:
             response, with_body = _text(HTTPStatus.REQUEST_TIMEOUT, "no request in time"), True
         except asyncio.LimitOverrunError:
@@ -149,7 +147,7 @@ class Admin:
                 await writer.drain()
                 if writer.can_write_eof():
                     writer.write_eof()
-                # Read what is left, else the reset that follows may overtake the answer.
+                # Read the rest, or a reset may overtake the response.
                 while await reader.read(HEAD_BYTES):
                     pass
 

@@ -1,9 +1,9 @@
-"""Whether a new call may come in: limits of the engine, of each peer and of each line, and less
-than all of them when the engine cannot keep up.
+"""Admission of new calls: limits of the engine, of each peer and of each line, and load shedding
+when the engine cannot keep up.
 
-A refusal tells when to come back. Who is refused stands, as it were, in a queue that moves as fast
-as there is room: Retry-After is the length of that queue over that rate. Nothing here does I/O or
-reads a clock of its own.
+A refusal says when to try again. Refused callers form a virtual queue that moves at the rate at
+which room becomes free: Retry-After is the length of the queue divided by that rate. Nothing here
+does I/O or reads a clock.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from collections.abc import Callable
 from engine.config import Limits
 from sip.admission_policy import Rejection
 
-RETRY_MAX_S = 30  # nobody is sent away for longer: the next seconds are not known that well
-RATE_MEMORY_S = 10.0  # over which the rate of ended calls is averaged
-KEPT = 1000  # peers or lines that are kept before those with nothing to remember are dropped
+RETRY_MAX_S = 30  # the longest Retry-After, because the load changes quickly
+RATE_MEMORY_S = 10.0  # averaging period of the rate of ended calls
+KEPT = 1000  # peers or lines kept before idle ones are dropped
 
-WINDOW_S = 0.2  # the load is judged this often,
-SAMPLES = 3  # by as many measurements at least: one long turn of the loop is no overload
-TO_TARGET_S = 1.0  # the time in which a wait that is too long or too short is brought to its middle
-FLOOR = 50.0  # calls/s that come in however late the loop is: it may be another program's doing
-OPEN_AFTER = 10  # windows in which all who came could come in end the shedding
+WINDOW_S = 0.2  # the load is measured this often,
+SAMPLES = 3  # with at least so many measurements: one long turn of the loop is no overload
+TO_TARGET_S = 1.0  # the time in which a wait that is too long or too short is corrected by half
+FLOOR = 50.0  # calls/s that are always admitted, because another program may delay the loop
+OPEN_AFTER = 10  # windows without refusals that end the shedding
 
 
 class CallLimit:
-    """One thing that takes a bounded number of calls at once, and of new ones a second.
+    """A limit on calls at once, and on new calls per second.
 
     `most` and `per_second`: 0 = no limit. The bucket is one second deep.
     """
@@ -40,11 +40,11 @@ class CallLimit:
         self.per_second = per_second
         self._tokens = float(per_second)
         self._at = -math.inf
-        self._ended = self._ended_at = 0.0  # calls ended a second, and when that was worked out
+        self._ended = self._ended_at = 0.0  # calls ended per second, and when that was computed
         self._queue = self._queue_at = 0.0
 
     def refuses(self, now: float) -> int | None:
-        """None when there is room; else the seconds until there is."""
+        """None if there is room, otherwise the seconds until there is."""
         if self.most and self.calls >= self.most:
             return self.come_back(now, self.drain_rate(now))
         if self.per_second:
@@ -56,22 +56,22 @@ class CallLimit:
         return None
 
     def enter(self) -> None:
-        """A call comes in; it was not refused."""
+        """Count an admitted call."""
         if self.per_second:
             self._tokens -= 1
 
     def leave(self, now: float) -> None:
-        """A call that counted in `calls` is over."""
+        """End a call that counted in `calls`."""
         self.calls -= 1
         self._ended = self.drain_rate(now) + 1 / RATE_MEMORY_S
         self._ended_at = now
 
     def drain_rate(self, now: float) -> float:
-        """Calls that end a second, lately."""
+        """The recent rate of ended calls per second."""
         return self._ended * math.exp((self._ended_at - now) / RATE_MEMORY_S)
 
     def come_back(self, now: float, rate: float) -> int:
-        """Retry-After of one more who is refused, when room for `rate` calls is made a second."""
+        """Retry-After for one more refusal, if `rate` calls per second become possible."""
         self._queue = max(0.0, self._queue - (now - self._queue_at) * rate) + 1
         self._queue_at = now
         if self._queue >= rate * RETRY_MAX_S:
@@ -80,34 +80,34 @@ class CallLimit:
         return math.ceil(self._queue / rate)
 
     def is_idle(self, now: float) -> bool:
-        """Whether a new one would be the same."""
+        """Whether it equals a new limit, so that it can be dropped."""
         if self.calls or not self.per_second:
             return not self.calls
         return self._tokens + (now - self._at) * self.per_second >= self.per_second
 
 
 class Shedding:
-    """Lets fewer calls in when messages wait too long, and more again when they do not.
+    """Admits fewer calls when messages wait too long, and more again when they do not.
 
-    Bursts wait too: what counts is the shortest wait of a window. `most_s` 0 = never sheds.
+    The shortest wait of a window counts, because bursts wait too. `most_s` 0 = never sheds.
     """
 
     def __init__(self, most_s: float) -> None:
         self.most_s = most_s
-        self.per_second = math.inf  # calls that may come in
+        self.per_second = math.inf  # calls that may be admitted
         self._tokens = 0.0
         self._at = 0.0
         self._began = 0.0
         self._shortest = math.inf
         self._samples = 0
-        self._late = False  # the window before was too slow
+        self._late = False  # the previous window was too slow
         self._asked = self._entered = 0
-        self._last = 0.0  # the shortest wait of the window before
-        self._can = 0.0  # calls/s that the engine is believed to keep up with
-        self._easy = 0  # windows in a row in which nobody had to be refused
+        self._last = 0.0  # the shortest wait of the previous window
+        self._can = 0.0  # calls/s with which the engine probably keeps up
+        self._easy = 0  # consecutive windows without a refusal
 
     def refuses(self, now: float) -> bool:
-        """Whether one more is too many."""
+        """Whether one more call is too many."""
         self._asked += 1
         if self.per_second == math.inf:
             return False
@@ -122,7 +122,7 @@ class Shedding:
             self._tokens -= 1
 
     def waited(self, seconds: float, now: float) -> None:
-        """One measurement of how long a message waits."""
+        """Add one measurement of the wait of a message."""
         self._shortest = min(self._shortest, seconds)
         self._samples += 1
         span = now - self._began
@@ -139,12 +139,12 @@ class Shedding:
         self._last = wait_s
         shedding = self.per_second != math.inf
         if not shedding and wait_s > self.most_s and not self._late:
-            self._late = True  # a second one in a row begins the shedding
+            self._late = True  # a second one in a row starts the shedding
             return
         self._late = wait_s > self.most_s
         if wait_s > self.most_s or (shedding and wait_s > self.most_s / 4):
-            # Messages wait: the engine works all the time. What came in and did not make the wait
-            # grow is what it can do.
+            # Messages wait, so the engine is fully loaded. The rate at which the wait does not grow
+            # is its capacity.
             can = entering / max(0.5, 1 + growth)
             self._can = can if not shedding else self._can + (can - self._can) / 8
             change = max(0.5, min(1.1, 1 - (wait_s - self.most_s / 2) / TO_TARGET_S))
@@ -160,7 +160,7 @@ class Shedding:
 
 class Admission:
     """The admission of new calls to a worker. `clock` gives monotonic seconds, `number_of` the
-    called number of a Request-URI (None when it has none)."""
+    called number of a Request-URI (None if it has none)."""
 
     def __init__(
         self,
@@ -178,8 +178,8 @@ class Admission:
         self.limit(limits)
 
     def limit(self, limits: Limits) -> None:
-        """These limits hold from now on; calls in progress stay counted. They are known to a limit
-        per peer or line only from its own start on."""
+        """Apply new limits; calls in progress stay counted. A limit per peer or line counts only
+        calls since its own start."""
         self._limits = limits
         self.engine.most, self.engine.per_second = limits.calls, limits.calls_per_second
         self.shedding.most_s = limits.wait_s
@@ -215,8 +215,8 @@ class Admission:
                 line = self._line(number, now)
                 retry_s = line.refuses(now)
                 if retry_s is not None:
-                    # 503 would speak of the whole engine (RFC 3261 21.5.4): the peer would keep
-                    # the calls to all other lines away, or try this one elsewhere.
+                    # 503 would concern the whole engine (RFC 3261 21.5.4): the peer would stop
+                    # calls to all other lines, or try this one elsewhere.
                     return Rejection("line_limit", 480, retry_s)
         engine.enter()
         self.shedding.enter()
@@ -227,7 +227,7 @@ class Admission:
         return None
 
     def began(self, source: str, called: str) -> None:
-        """A call is in progress, until `ended`."""
+        """Count a call as in progress, until `ended`."""
         self.engine.calls += 1
         if self._by_peer:
             self._peer(source, self._clock()).calls += 1
@@ -235,7 +235,7 @@ class Admission:
             self._line(called, self._clock()).calls += 1
 
     def ended(self, source: str, called: str) -> None:
-        """It is over."""
+        """The call has ended."""
         now = self._clock()
         self.engine.leave(now)
         for known, name in ((self._peers, source), (self._lines, called)):

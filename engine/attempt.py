@@ -1,4 +1,5 @@
-"""How an attempt to ring somebody failed: what its legs said, for the rules and for the caller."""
+"""How an attempt to ring a line or target failed: the final responses of its legs, for the rules
+and for the caller."""
 
 from __future__ import annotations
 
@@ -24,17 +25,17 @@ class Attempt:
         self._facts = facts
         self._failed: list[Failed[Outgoing]] = []
         self._given_up: list[Failure] = []  # legs that nobody answered in time
-        self.too_large = False  # an INVITE of it did not fit a packet, and was not sent
+        self.too_large = False  # one of its INVITEs did not fit into a packet and was not sent
 
     def clear(self) -> None:
-        """Another line or target is tried, or somebody answered."""
+        """Reset, because another line or target is tried, or somebody answered."""
         self._failed.clear()
         self._given_up.clear()
         self.too_large = False
 
     def check_size(self) -> None:
-        """Raises Over when nobody was called because the INVITE fits no packet: the caller must
-        hear why, and a forward would fit no better."""
+        """Raises Over if nobody was called because the INVITE fits into no packet: the caller must
+        get the reason, and a forward would not fit either."""
         if self.too_large and not self._failed and not self._given_up:
             raise Over(Outcome.FAILED, 513, "too_large")
 
@@ -42,7 +43,7 @@ class Attempt:
         self._failed.append(event)
 
     def given_up(self, leg: Outgoing) -> None:
-        """Its time was over before it said more."""
+        """A leg was cancelled because its time was over."""
         rang = self._facts.has_rung(leg)
         self._given_up.append(Failure(408, rang=rang, transport=not rang))
 
@@ -58,14 +59,14 @@ class Attempt:
         ]
 
     def response_with(self, code: int) -> Message | None:
-        """A response with this code, whose headers the caller may see."""
+        """A response with this code, whose headers the caller may get."""
         for failed in self._failed:
             if failed.code == code:
                 return failed.message
         return None
 
     def decline(self) -> Failed[Outgoing] | None:
-        """A phone's 6xx, which speaks for the person."""
+        """A phone's 6xx, which is the person's decision."""
         for failed in self._failed:
             if stops_all(failed.code):
                 return failed

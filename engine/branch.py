@@ -1,4 +1,4 @@
-"""One place that a call rings, and the servers that may take it there (RFC 3263)."""
+"""One contact or target that a call rings, and its servers (RFC 3263)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sip.names import Place, is_address, place_of
 
 @dataclass(eq=False, slots=True)
 class Branch:
-    """A contact or target. `role`, `number`, `uri`, `routes`, `trusted`, `alone`: as
-    `Ringing.dial` got them, `contact` what is registered, None for all but phones. `servers` are
-    those not tried yet, `server` the one that is tried now, `move_at` the loop time at which a
-    silent one is given up for the next."""
+    """A contact or target. `role`, `number`, `uri`, `routes`, `trusted`, `alone`: as passed to
+    `Ringing.dial`; `contact` the registered contact, None for all but phones. `servers` are those
+    not tried yet, `server` the one that is being tried, `move_at` the loop time at which a silent
+    one is replaced by the next."""
 
     role: str
     number: str
@@ -29,6 +29,6 @@ class Branch:
     move_at: float = math.inf
 
     def place(self) -> Place | None:
-        """What has to be looked up before it can be rung; None for an IP address."""
+        """The name to resolve before ringing; None for an IP address."""
         place = place_of(self.routes[0] if self.routes else self.uri)
         return None if is_address(place) else place

@@ -1,8 +1,8 @@
 """One call, from INVITE to record, top to bottom.
 
-`Call.run` is the whole of it: find the line, ask the rules, ring or forward until somebody answers,
-let the two sides talk, write down what happened. Every path ends in an `Over` with an outcome.
-`ringing.py` has the legs and their races, `call_path.py` the lines the call has met.
+`Call.run` is the whole flow: find the line, ask the rules, ring or forward until somebody answers,
+let the two sides talk, record the result. Every path ends in an `Over` with an outcome.
+`ringing.py` has the legs and their races, `call_path.py` the lines on the call's path.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recover
 
 
 class Handovers(NamedTuple):
-    """What a call asks about the calls before it, whose sides it may have taken over."""
+    """Access to earlier calls, whose sides this call may take over."""
 
     transfers: Transfers
     takeovers: Takeovers
 
 
 class Ends(Protocol):
-    """Who is told of the end of a call."""
+    """Gets the end of a call."""
 
     def over(self, call: Any, over: Over) -> None:
-        """It is over: once for each call, on every path."""
+        """The call is over. Called once per call, on every path."""
 
     def crashed(self, facts: CallFacts, error: Exception) -> None:
-        """It met an error of ours."""
+        """The call met an internal error."""
 
 
 class Call:
-    """The call flow of one INVITE, of which `facts` says who calls whom."""
+    """The call flow of one INVITE; `facts` has caller and called number."""
 
     def __init__(
         self,
@@ -100,8 +100,8 @@ class Call:
         return self._caller.source
 
     def is_known_by(self, entry: Entry | None) -> bool:
-        """Whether the number in From is that of a line, and the call from a phone of it: then it is
-        the line's from now on."""
+        """Whether the number in From is that of a line and the call comes from one of its phones.
+        If so, the call counts as the line's from now on."""
         flow, facts, line = self._caller.flow, self.facts, entry.line if entry else None
         if facts.identity or flow is None or line is None or line.number != facts.caller:
             return bool(facts.identity)
@@ -110,26 +110,26 @@ class Call:
         if by_flow or is_phone_at(flow, contacts):
             facts.identity, facts.caller_by = line.number, REGISTERED
             if self._caller.trusted:
-                self._caller.is_phone("")  # at whatever address: it came by itself
+                self._caller.is_phone("")  # at any address, because it came without an edge
             self._services.leases.makes(self)
         return bool(facts.identity)
 
     def _identity(self) -> str | None:
-        """The number that the call is known to come from (E.164); None when that is not known."""
+        """The identity of the caller (E.164); None if it is not known."""
         facts = self.facts
         if facts.caller and not facts.identity:
             self.is_known_by(self._services.store.recall(facts.caller)[0])
         return facts.identity or None
 
     async def run(self) -> None:
-        """Never raises; the worker is told of the end on every path."""
+        """Never raises; reports the end on every path."""
         over = Over(Outcome.FAILED, 500, "internal")
         crash: Exception | None = None
         try:
             winner = await self._connect()
             over = await self._converse(winner)
         except Over as end:
-            over = end.with_traceback(None)  # it would keep this frame, which keeps it
+            over = end.with_traceback(None)  # it and this frame would keep each other alive
         except Exception as error:
             crash = error
         finally:
@@ -140,7 +140,7 @@ class Call:
                 crash = crash or error
             if crash is not None:
                 self._ends.crashed(self.facts, crash)
-                crash = None  # it keeps this frame too
+                crash = None  # it keeps this frame alive too
             self._path.end()
             self._ends.over(self, over)
 
@@ -174,7 +174,7 @@ class Call:
                     return result
                 decision = await self._decide(line, entry, result)
             if takes_over and isinstance(decision, ForwardTo):
-                # A dialog of nobody's here is for a phone to know, never for a forward's target.
+                # A dialog unknown to this engine may be a phone's, but never a forward target's.
                 raise self._takeovers.unknown(self.facts)
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
@@ -184,7 +184,7 @@ class Call:
             entry = await self._find(decision.number)
 
     async def _converse(self, winner: Outgoing) -> Over:
-        """From the answer until one side hangs up, or the session is not refreshed any more."""
+        """From the answer until one side hangs up, or the session expires."""
         caller, loop = self._caller, self._services.loop
         self._meter()
         caller.listener = self._hear
@@ -217,11 +217,11 @@ class Call:
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
-            event = None  # a standing call keeps no message
+            event = None  # a call in progress keeps no message
 
     def _hear(self, event: Event) -> None:
-        """What the caller of a standing call says. Nobody is woken for an ACK that tells nothing
-        more."""
+        """An event of the caller during the conversation. An ACK without new information does not
+        wake the coroutine."""
         winner = self._caller.peer
         told = winner is not None and winner.state is CONFIRMED
         if told and isinstance(event, Acked) and self._events.is_empty:
@@ -230,14 +230,14 @@ class Call:
             self._events.put(event)
 
     async def owe(self) -> None:
-        """The call comes of a transfer of which the news came later: it pays what it owes, or ends
-        where nobody may pay it."""
+        """The call follows a transfer that became known only later. Its payer is set, or the call
+        ends if nobody may pay."""
         facts, services = self.facts, self._services
         if not facts.identity and self._transfers.expect(facts.caller, facts.called):
             try:
                 self.is_known_by(await services.store.look_up(facts.caller))
             except Unavailable:
-                return  # who calls is not known
+                return  # the caller is not known
         try:
             if await self._transfers.comes_of(facts):
                 await self._carry()
@@ -247,15 +247,14 @@ class Call:
             self.stop(over.code, over.why, reason)
 
     async def _carry(self, *, ask: bool = False) -> Owed | None:
-        """Take over what is owed for the call because it comes of a transfer, if it does. Raises
-        Over when it may not be paid."""
+        """Set the payers of a call that follows a transfer. Raises Over if they may not pay."""
         owed = await self._transfers.carry(self.facts, self._path, ask=ask)
         if self.facts.answered is not None and not self.facts.ended:
             self._meter()
         return owed
 
     def _meter(self) -> None:
-        """Seconds begin to count against the plan and the cap of who pays."""
+        """Start counting seconds against the payer's plan and cap."""
         for forward in reversed(self.facts.forwards):
             if forward.billing in METERED:  # at most one, unless a call was transferred
                 now = self.facts.clock()
@@ -268,7 +267,7 @@ class Call:
     # -- the rules --------------------------------------------------------------------------------
 
     async def _find(self, number: str) -> Entry:
-        """The line's rules and registrations, from memory if they are there."""
+        """The line's rules and registrations, from memory if possible."""
         store, metrics = self._services.store, self._services.metrics
         start = time.perf_counter()
         entry = store.peek(number)
@@ -281,7 +280,7 @@ class Call:
             self._ringing.check_caller("cancel_in_lookup")
             if self._services.config.rules.when_unavailable == "reject":
                 raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
-            return Entry(line=Line(number=number, fleet=""))  # nothing is known but its number
+            return Entry(line=Line(number=number, fleet=""))  # only its number is known
         metrics.lookup_redis.observe(time.perf_counter() - start)
         self._ringing.check_caller("cancel_in_lookup")
         return entry
@@ -337,7 +336,7 @@ class Call:
         if fleet is None:
             fleet = await services.fleets.load(line.fleet)
             self._ringing.check_caller()
-        if fleet.refused:  # it may be one that suspends its lines
+        if fleet.refused:  # the document may suspend the lines
             raise Over(Outcome.FAILED, 500, "bad_document")
         now, path, forwards = time.time(), self._path, services.forwards
         self.facts.decided = self.facts.decided or self.facts.clock()
@@ -376,7 +375,8 @@ class Call:
         return decision
 
     def _refusal(self, decision: Decision) -> Over:
-        """No forward saves the call: a phone's own no is passed on, else the condition's code."""
+        """The call is not forwarded: the phone's own refusal is passed on, otherwise the
+        condition's code."""
         assert isinstance(decision, Reject)
         over = refused(decision)
         if decision.why != "max_diversions":
@@ -387,8 +387,8 @@ class Call:
         return over
 
     def _forward(self, line: Line, decision: ForwardTo) -> None:
-        """The call leaves this line: the caller hears of it, the line is free again."""
-        self._ringing.check_caller()  # a CANCEL may wait in the mailbox behind what led here
+        """Forward the call: the caller gets 181, and the line is free again."""
+        self._ringing.check_caller()  # a CANCEL may wait behind the last event
         self._path.forward(line, decision)
         self.facts.forwarded(line, decision)
         self._ringing.next_attempt()
@@ -399,10 +399,10 @@ class Call:
     async def _ring_line(
         self, line: Line, entry: Entry, after_s: int | None
     ) -> Outgoing | Condition:
-        """Ring every registered contact, group after group; who answered, or the condition met.
+        """Ring every registered contact, group after group.
 
-        However many groups there are, the line's own time runs from the first 18x of any.
-        Raises Over when the caller is to hear the phone's own code.
+        Returns the leg that answered, or the condition. The line's no-answer time runs from the
+        first 18x of any group. Raises Over if the caller gets the phone's own code.
         """
         timers, ringing = self._services.config.timers, self._ringing
         contacts = entry.live_contacts(time.time())
@@ -433,7 +433,8 @@ class Call:
         raise Over(of_code(outcome), outcome, "passed_on", ringing.attempt.response_with(outcome))
 
     async def _ring_target(self, decision: ForwardTo) -> Outgoing:
-        """Ring the target of a forward; if it fails, the caller gets its code and that is all."""
+        """Ring the target of a forward. If it fails, the caller gets its code and nothing else is
+        tried."""
         if self._services.probing.is_down(decision.kind):
             raise Over(Outcome.UNREACHABLE, 480, "destination_down")
         self._ringing.dial(
@@ -446,9 +447,9 @@ class Call:
         return await self._answer_of_target()
 
     async def _take_over(self, replaced: Replaced) -> Outgoing:
-        """An attended transfer comes to its end: it goes straight to the far end of the call that
-        it replaces, past the line's rules. It takes that call's place on the line, so that it is
-        never one too many; what others pay for goes on being paid, if it may."""
+        """Complete an attended transfer: the call goes directly to the far end of the call that it
+        replaces, without the line's rules. It takes that call's place in the line's count, so that
+        it never exceeds the limit. Other payers continue to pay, if they may."""
         services, ringing, path = self._services, self._ringing, self._path
         try:
             self.facts.pay([await paying.admit(services, path, paid) for paid in replaced.paid])
@@ -477,7 +478,7 @@ class Call:
         return winner
 
     def _may_name(self, leg: Party) -> bool:
-        """Whether the caller may speak of the dialog of a leg to its far end."""
+        """Whether the caller may name the dialog of a leg to its far end."""
         holder = self._ringing.holder
         if holder is not None and holder in (leg, leg.peer):
             return True
@@ -506,7 +507,7 @@ class Call:
     # -- the end ----------------------------------------------------------------------------------
 
     def _end_legs(self, over: Over) -> None:
-        """Whatever still stands is ended, and nobody listens any more."""
+        """End all remaining legs and detach from them."""
         caller = self._caller
         if caller.state <= EARLY:
             code = over.code if over.code >= 300 else 500
@@ -519,8 +520,8 @@ class Call:
             leg.hangup(farewell)
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:
-        """Ask the call to end: BYE when it is answered, else `code` to the caller. `reason` is a
-        Reason header field that tells both sides."""
+        """Ask the call to end: BYE if it is answered, otherwise `code` to the caller. `reason` is a
+        Reason header field for both sides."""
         self._events.put(Stop(code, why, reason))
 
     def now(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The end of a call, written down: record, `call.end` log line, metrics, trace.
+"""Reports the end of a call: record, `call.end` log line, metrics, trace.
 
-Calls that end at the same time are told together, a few in each turn of the event loop.
+Calls that end at the same time are reported together, a few in each turn of the event loop.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from store import background_tasks
 
-AT_ONCE = 8  # ends of calls told in one turn of the loop: a third of a millisecond
+AT_ONCE = 8  # ends of calls reported per turn of the loop: a third of a millisecond
 
 
 class CallEnds:
@@ -44,21 +44,22 @@ class CallEnds:
         self._waiting: deque[tuple[CallFacts, Over]] = deque()
 
     def add(self, facts: CallFacts, over: Over) -> None:
-        """A call is over now. It is told with others that end at the same time, which costs a third
-        of telling each by itself."""
+        """Report that a call is over, together with others that end at the same time. Per call this
+        costs a third of separate reports."""
         facts.ended = facts.clock()
         self._waiting.append((facts, over))
         if len(self._waiting) == 1:
-            # In the next turn: a worker that dies later leaves the whole record in its journal.
+            # In the next turn; until then the journal has the whole record, in case the worker
+            # dies.
             self._loop.call_soon(self._tell_some)
 
     def tell(self, most: int | None = None) -> None:
-        """Count, record and log calls that are over, the oldest first."""
+        """Count, record and log ended calls, the oldest first."""
         for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
             self._tell(*self._waiting.popleft())
 
     def _tell_some(self) -> None:
-        """Tell the ends of some calls, and of the others after what the loop has to do."""
+        """Report the ends of some calls, and of the others in later turns of the loop."""
         try:
             self.tell(AT_ONCE)
         finally:
@@ -75,7 +76,7 @@ class CallEnds:
         tell_end(self._log, telling(record))
 
     async def complete(self, left: list[Left], live: LiveCalls, forwards: Forwards) -> None:
-        """Write the records of processes that are gone, and let their calls count no more."""
+        """Write the records of dead processes, and stop counting their calls."""
         for journal in left:
             async for record in background_tasks.giving_way((*journal.standing, *journal.over)):
                 lines = {record.called, *(f.line for f in record.forwards)}

@@ -1,4 +1,4 @@
-"""What happened to a call, told once at its end: the record, the `call.end` log, the live view."""
+"""The facts of a call, for its record, the `call.end` log line and the live view."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CallFacts:
     """The facts of one call as they happen. Whenever one changes it puts itself into
     `changed`, for the journal.
 
-    All times are unix seconds by the call's own clock, which is right when the call comes in and
-    never steps: between any two of them as much time has passed as they differ.
+    All times are unix seconds by the call's own clock, which is set when the call comes in and
+    never steps. So the difference of two times is the time that has passed.
     """
 
     __slots__ = (
@@ -60,10 +60,10 @@ class CallFacts:
         self._changed = changed if changed is not None else set()
         self.id = id_
         self.call_id = call_id
-        self.caller = caller  # as it is shown, if it is
+        self.caller = caller  # as shown, if it may be shown
         self.caller_by = caller_by
-        self.identity = ""  # the number that the call is known to come from: what counts
-        self.withheld = withheld  # nobody but an operator who asks is to know the caller
+        self.identity = ""  # the caller's identity, which counts for the rules
+        self.withheld = withheld  # the caller is visible only to operators who ask
         self.called = called
         now = time.monotonic()
         self._offset = time.time() - now
@@ -73,9 +73,9 @@ class CallFacts:
         self.answered: float | None = None
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
-        self.brought = 0  # how many of them, the first, pay for the caller's side (transfers.py)
-        self.is_transferred = False  # it owes what the call before it left
-        self.replaced_by = ""  # the call that takes this one over (takeovers.py)
+        self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
+        self.is_transferred = False  # it must pay what the earlier call left
+        self.replaced_by = ""  # the call that takes over this one (takeovers.py)
         self.legs: dict[Outgoing, LegRecord] = {}
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         if self.detail is not None:
@@ -83,7 +83,7 @@ class CallFacts:
 
     @property
     def caller_shown(self) -> str:
-        """The caller's number where anybody may read it: empty when it is withheld."""
+        """The caller's number for all readers: empty if it is withheld."""
         return "" if self.withheld else self.caller
 
     def clock(self) -> float:
@@ -96,12 +96,12 @@ class CallFacts:
 
     @property
     def offset(self) -> float:
-        """What the call's clock is ahead of the monotonic clock of this machine, in seconds."""
+        """Seconds by which the call's clock is ahead of the monotonic clock of this machine."""
         return self._offset
 
     def tell(self, event: str, **values: Any) -> None:
-        """A debug event, if this call is told in detail (`log.sample`). What every call tells asks
-        for `detail` first: the facts need not be gathered."""
+        """Log a debug event, if this call is sampled (`log.sample`). What every call tells asks for
+        `detail` first: the facts need not be gathered."""
         if self.detail is not None:
             self.detail.debug(event, **values)
 
@@ -135,7 +135,7 @@ class CallFacts:
             self.tell("leg.answered", uri=leg.uri, code=code)
 
     def talks(self) -> None:
-        """Both sides are connected, if they were not before."""
+        """Note that both sides are connected, if they were not before."""
         if self.answered is None:
             self.answered = time.monotonic() + self._offset
             self._changed.add(self)
@@ -177,8 +177,8 @@ class CallFacts:
         self.tell("call.forwarded", forward=self.forwards[-1])
 
     def pay(self, paid: list[ForwardRecord], *, for_caller: bool = False) -> None:
-        """Lines pay for this call because it comes of a transfer: for the caller's side first, then
-        for the other, then its own forwards."""
+        """Set the lines that pay for this call because it follows a transfer: those for the
+        caller's side first, then those for the other side, then its own forwards."""
         place = 0
         if for_caller:
             self.brought = len(paid)
@@ -189,9 +189,9 @@ class CallFacts:
         self._changed.add(self)
 
     def overtaken(self, winner: Outgoing) -> str:
-        """Who was given up picked up all the same: the forwards since did not happen.
+        """A cancelled phone answered nevertheless: the forwards since then did not happen.
 
-        The line's number.
+        Returns the line's number.
         """
         self._changed.add(self)
         line = self.legs[winner].number
@@ -233,11 +233,12 @@ class CallFacts:
         return reached
 
     def record(self, over: Over, ended: float | None = None) -> CallRecord:
-        """The whole call, for the `cdr` stream. Every forward pays for the conversation; when the
-        caller never heard the answer (its PRACK was missing), for the time since its target
-        answered, which somebody charges for.
+        """The record for the `cdr` stream.
 
-        `ended` in unix seconds; None = now."""
+        Every forward pays for the conversation. If the caller never got the answer (its PRACK was
+        missing), it pays from the target's answer on, because somebody charges for that. `ended` in
+        unix seconds; None = now.
+        """
         self.ended = ended = self.clock() if ended is None else ended
         answered, forwards, legs = self.answered, self.forwards, list(self.legs.values())
         seconds = self._since(answered)
@@ -281,7 +282,7 @@ class CallFacts:
             self.decided,
             legs[0].started if legs else None,
             forwarded,
-            0,  # out of plan: Redis tells, when it is written
+            0,  # out of plan: set from Redis when the record is written
             self.caller if self.withheld else "",
             self.caller_by,
         )
@@ -314,7 +315,7 @@ class CallFacts:
 
 
 def telling(record: CallRecord) -> dict[str, Any]:
-    """A record as the fields of its `call.end` log line; times in unix seconds."""
+    """The fields of the `call.end` log line of a record; times in unix seconds."""
     return {
         "call": record.id,
         "call_id": record.call_id,

@@ -1,4 +1,5 @@
-"""How a call can end: a closed set, and the exception that carries it up the call's coroutine."""
+"""The outcomes of a call, as a closed set, and the exception that ends the call's coroutine with
+one."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """The `outcome` of metrics and records, seen from the caller."""
+    """The `outcome` of metrics and records, from the caller's point of view."""
 
     ANSWERED = "answered"
     BUSY = "busy"
@@ -25,9 +26,9 @@ class Outcome(StrEnum):
 
 
 class Over(Exception):
-    """The call is over: its outcome, the final code for the caller and why, in a short word.
+    """Ends a call: its outcome, the final code for the caller and the reason as a short word.
 
-    `message` is the far side's response where the caller gets its headers and body too.
+    `message` is the far side's response if the caller gets its headers and body too.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ _BY_CONDITION = {
 
 
 def refused(decision: Reject) -> Over:
-    """The end of a call that no forward saved."""
+    """The end of a call that was not forwarded."""
     outcome = _BY_CONDITION.get(decision.condition) if decision.condition else None
     return Over(outcome or Outcome.REJECTED, decision.code, decision.why)
 
 
 def of_code(code: int) -> Outcome:
-    """The outcome of a call whose last leg failed and whose caller is given `code`."""
+    """The outcome of a call whose last leg failed and whose caller gets `code`."""
     if code in (486, 600, 603, 607, 608):
         return Outcome.BUSY
     if code >= 500:

@@ -1,4 +1,4 @@
-"""The way a call has come: the lines it met, its forwards, and where it counts meanwhile."""
+"""The path of a call: its lines, its forwards, and the lines on which it counts."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 
 class CallPath:
-    """One call's path. A call counts on a line from the moment it is rung until it leaves it
-    (forwarding-rules.md 1.3), and on a forwarding line for as long as the forwarded call stands."""
+    """One call's path. A call counts on a line from the moment the line rings until the call leaves
+    it (forwarding-rules.md 1.3), and on a forwarding line while the forwarded call is in
+    progress."""
 
     __slots__ = (
         "_call_id", "_services", "before", "diverted", "held", "received_diversions", "visited",
@@ -31,18 +32,18 @@ class CallPath:
         self.before = services.marks.forwarded(invite, services.numbering, time.time())
         self.visited: tuple[str, ...] = ()
         self.diverted: list[Diverted] = []
-        self.held: tuple[str, ...] = ()  # lines on which it counts as a standing forward
+        self.held: tuple[str, ...] = ()  # lines on which it counts as a forward in progress
 
     @property
     def diversions(self) -> int:
-        """Forwards so far: what the INVITE told and our own."""
+        """Forwards so far: those listed in the INVITE and our own."""
         return self.received_diversions + len(self.diverted)
 
     def arrive(self, line: Line) -> None:
         self.visited += (line.number,)
 
     async def admit(self, line: Line) -> int | None:
-        """Count the call on the line; None, or the calls found when `max_calls` are there."""
+        """Count the call on the line. None, or the number of calls if `max_calls` is reached."""
         self._services.leases.settle(line.number)
         if line.max_calls is None:
             self._services.leases.count(line.number, self._call_id)
@@ -50,17 +51,17 @@ class CallPath:
         return await self._services.live.admit(line.number, self._call_id, line.max_calls)
 
     def take_over(self, line: Line) -> None:
-        """Count the call on the line in the place of the one that it replaces."""
+        """Count the call on the line instead of the one that it replaces."""
         self.arrive(line)
         self._services.leases.count(line.number, self._call_id)
 
     def leave(self, number: str) -> None:
-        """The call is no longer on this line. Harmless if it was not."""
+        """Stop counting the call on this line. Harmless if it was not counted."""
         self._services.live.leave(number, self._call_id)
 
     def may_forward(self, number: str) -> bool:
-        """Count a forward of the line that is within this worker's share of the limits; False when
-        all workers have to be asked (`ask_to_forward`)."""
+        """Count a forward of the line within this worker's local quota; False if the shared limit
+        must be asked (`ask_to_forward`)."""
         if number not in self.held:
             if not self._services.forwards.begin(number, self._services.config.limits):
                 return False
@@ -68,13 +69,13 @@ class CallPath:
         return True
 
     def carry(self, number: str) -> None:
-        """Count a forward that was carried out in another call and goes on in this one."""
+        """Count a forward that was carried out in another call and continues in this one."""
         if number not in self.held:
             self._services.forwards.carry(number)
             self.held += (number,)
 
     async def ask_to_forward(self, number: str) -> str | None:
-        """Count it by all workers; None, or the limit that is in the way."""
+        """Count it against the shared limit. None, or the limit that is reached."""
         services = self._services
         full = await services.forwards.ask(number, self._call_id, services.config.limits)
         if full is None:
@@ -82,14 +83,13 @@ class CallPath:
         return full
 
     def forward(self, line: Line, decision: ForwardTo) -> None:
-        """The call goes on from this line."""
+        """Move the call on from this line."""
         mark = self._services.marks.make(line.number, time.time())
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause, mark))
         self.leave(line.number)
 
     def take_back(self, number: str) -> bool:
-        """The call is on this line again, and on none that it was forwarded to since. False when it
-        had not left it."""
+        """Return the call to this line and undo the forwards since. False if it had not left."""
         if all(diverted.line != number for diverted in self.diverted):
             return False
         for other in self.visited:
@@ -103,7 +103,7 @@ class CallPath:
         return True
 
     def end(self) -> None:
-        """The call is over: it counts nowhere."""
+        """The call is over: stop counting it everywhere."""
         for number in self.visited:
             self.leave(number)
         for number in self.held:

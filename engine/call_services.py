@@ -1,4 +1,4 @@
-"""What one call works with: all of its worker that a call asks or tells."""
+"""The parts of a worker that a call uses."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from engine.services import Services
 
 @dataclass(slots=True)
 class CallServices(Services):
-    """`changed` holds the calls whose facts the journal has not written down yet. `probing` and
-    `registrar` are made of these services and set by the worker before the first call."""
+    """`changed` holds the calls whose facts are not yet in the journal. `probing` and `registrar`
+    are made from these services, and the worker sets them before the first call."""
 
     live: LiveCalls
     forwards: Forwards

@@ -1,8 +1,8 @@
-"""Whose phone a call comes from, and how well that is known. Pure.
+"""The caller's identity, and how it is known. Pure.
 
-That a peer is trusted is enough to place a call. For the call to count as a line's own, somebody
-has to vouch for that, or it comes from one of the line's registered phones. To change where a
-line's calls go it must be such a phone, or know the line's password.
+A trusted peer may place calls. A call counts as a line's own if a trusted peer asserts the number,
+or if it comes from one of the line's registered phones. To change where a line's calls go, the
+caller must be such a phone, or have the line's password.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sip.names import place_of
 
 class Caller(NamedTuple):
     """The number a caller goes by (E.164), None without one; `asserted`: by P-Asserted-Identity,
-    which the peer vouches for (RFC 3325), not by a From that anybody may write."""
+    for which the peer is responsible (RFC 3325), not by a From that anybody can write."""
 
     number: str | None
     asserted: bool
@@ -30,20 +30,20 @@ class Caller(NamedTuple):
 
 ASSERTED, REGISTERED, FROM = "asserted", "registered", "from"
 """How a caller's number is known: by P-Asserted-Identity; by From, in a call from a registered
-phone of that line; by From alone, which counts for nothing unless `numbering.identity` says so."""
+phone of that line; by From alone, which does not count unless `numbering.identity` is `from`."""
 
 
 def identify_caller(invite: Message, numbering: Numbering) -> Caller:
-    """Who calls. Where an identity is asserted, From says nothing."""
+    """The caller. If an identity is asserted, From is ignored."""
     asserted = invite.first(b"p-asserted-identity") is not None
     number = _number_in(invite, b"p-asserted-identity" if asserted else b"from", numbering)
     return Caller(number, asserted)
 
 
 def shown_caller(invite: Message, numbering: Numbering) -> tuple[str, str]:
-    """The number that a call shows (E.164) and how it is known; empty without one. Where what is
-    asserted is no number, that of From is shown, else that of Remote-Party-ID: who withholds the
-    number may have it there alone."""
+    """The number that a call shows (E.164) and how it is known; empty without one. If the asserted
+    identity is not a number, From is used, otherwise Remote-Party-ID, because a withheld number may
+    be only there."""
     caller = identify_caller(invite, numbering)
     if caller.number is not None:
         return caller.number, ASSERTED if caller.asserted else FROM
@@ -63,15 +63,15 @@ def _number_in(invite: Message, name: bytes, numbering: Numbering) -> str | None
 
 
 def is_second_hand(invite: Message) -> bool:
-    """Whether somebody else had this call made: it was diverted (RFC 5806, RFC 7044), or a phone
-    was asked to make it by a transfer (RFC 3892, RFC 3891)."""
+    """Whether another party caused this call: it was diverted (RFC 5806, RFC 7044) or follows a
+    transfer (RFC 3892, RFC 3891)."""
     given = (b"referred-by", b"replaces", b"diversion")
     return any(invite.first(n) is not None for n in given) or headers.diversions(invite) > 0
 
 
 def is_phone_at(flow: Flow, contacts: Iterable[Contact]) -> bool:
-    """Whether one of a line's phones is where a packet came from: its address and port, by the same
-    transport. The address alone says nothing: behind a NAT many phones share one."""
+    """Whether a packet came from one of a line's phones: its address, port and transport. The
+    address alone proves nothing, because many phones share one behind a NAT."""
     return any(_is_at(flow, contact) for contact in contacts)
 
 
@@ -84,8 +84,8 @@ def _is_at(flow: Flow, contact: Contact) -> bool:
 
 
 def phone_of(invite: Message, flow: Flow | None, contacts: Sequence[Contact]) -> str:
-    """The URI of the one of these phones that is at the other end of a call, by whatever way it
-    came here: though the peer that passed it on is a server. "" if none is."""
+    """The URI of the phone among these that is at the far end of a call, also if a server passed
+    the call on; "" if none is."""
     given = headers.entries(invite, b"contact")
     uri = headers.uri_of(given[0]).decode("latin-1") if len(given) == 1 else ""
     for contact in contacts:
@@ -99,14 +99,14 @@ def is_registered_phone(
 ) -> bool:
     """Whether the call comes from one of the line's phones.
 
-    It does when the packet came from the place of a contact. If the identity is asserted, also when
-    the INVITE's Contact is one of the line's and an edge may have passed it on: whoever is at that
-    address itself, on another port, is another phone. That an edge asserts it is not enough by
-    itself: the same edge may pass on calls from outside, with what they assert.
+    It does if the packet came from the address and port of a contact. If the identity is asserted,
+    also if the INVITE's Contact is one of the line's and an edge may have passed it on; a packet
+    from another port of that address is from another phone. An edge's assertion is not enough,
+    because the same edge may pass on calls from outside, with what they assert.
 
     Args:
         flow: the way that the INVITE came by.
-        contacts: those that have not expired.
+        contacts: the unexpired contacts.
     """
     if is_phone_at(flow, contacts):
         return True
@@ -120,8 +120,8 @@ def is_registered_phone(
 
 
 def _by_edge(flow: Flow, contact: Contact) -> bool:
-    """Whether the way a call came by may be an edge's: that of the contact's Path, or any from
-    another address than the phone's."""
+    """Whether a call may have come through an edge: that of the contact's Path, or from any address
+    other than the phone's."""
     if contact.path is not None:
         edge = place_of(contact.first_hop)
         if (edge.port or 5060) == flow.port and _is_host(edge.host, flow.host):
@@ -130,7 +130,7 @@ def _by_edge(flow: Flow, contact: Contact) -> bool:
 
 
 def _is_host(host: str, source: str) -> bool:
-    """Whether a URI's host is an IP address that a packet came from, however it is spelt."""
+    """Whether a URI's host is the IP address of a packet's source, in any spelling."""
     return host == source or (":" in source and _plain(host) == _plain(source))
 
 

@@ -1,4 +1,4 @@
-"""The active calls of one worker: how each begins, where it counts, how all of them end."""
+"""The active calls of one worker: their beginning, counting and end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Calls:
     """The calls in progress, by id.
 
     Args:
-        prefix: makes their ids unique for ever: it names the worker and its start.
+        prefix: identifies the worker and its start, and so makes the calls' ids unique.
         index: the worker's, as `/calls` shows it.
     """
 
@@ -66,7 +66,7 @@ class Calls:
         return len(self._active)
 
     def __iter__(self) -> Iterator[Call | StarCall]:
-        """The calls that are active now; they may end meanwhile."""
+        """The calls that are active now; they may end during the iteration."""
         return iter(list(self._active.values()))
 
     def __contains__(self, call_id: str) -> bool:
@@ -88,15 +88,15 @@ class Calls:
         return None
 
     def oldest_s(self) -> float:
-        """The age of the oldest call in seconds; 0 when there is none."""
-        oldest = next(iter(self._active.values()), None)  # they are in the order they came in
+        """The age of the oldest call in seconds; 0 without calls."""
+        oldest = next(iter(self._active.values()), None)  # in order of arrival
         return oldest.facts.age_s() if oldest is not None else 0.0
 
     async def shown(self) -> bytes:
         """The active calls as a JSON array, for `/calls`.
 
-        A few at a time: with thousands the whole takes a tenth of a second, and no call that comes
-        meanwhile is to wait for it. One that ends meanwhile is left out."""
+        A few at a time: thousands take a tenth of a second, and new calls must not wait for that. A
+        call that ends meanwhile is left out."""
         parts = [
             orjson.dumps({"worker": self._index, **call.now()})
             async for call in background_tasks.giving_way(self)
@@ -107,7 +107,7 @@ class Calls:
     # -- how a call begins and ends ---------------------------------------------------------------
 
     def begin(self, leg: Incoming) -> None:
-        """A new call: into a coroutine of its own, by the number it calls."""
+        """Start the coroutine of a new call, by the called number."""
         services, invite = self._services, leg.invite
         assert invite is not None
         called = called_by(invite.target, services.numbering)
@@ -134,7 +134,7 @@ class Calls:
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None
     ) -> Call | StarCall | None:
-        """The call to a number, or to a star code; None when it calls neither."""
+        """The call to a number or to a star code; None if it is neither."""
         services = self._services
         if called is not None:
             shown, by = shown_caller(invite, services.numbering)
@@ -152,12 +152,12 @@ class Calls:
         return None if dialled is None else StarCall(services, self, leg, dialled, self._new_id())
 
     def _new_id(self) -> str:
-        """Unique for ever: worker, start of the worker, number of the call."""
+        """A unique id: worker, start of the worker, number of the call."""
         self._serial += 1
         return f"{self._prefix}-{self._serial}"
 
     def over(self, call: Call | StarCall, over: Over) -> None:
-        """The end of every call, on every path: it counts no more, and is written down."""
+        """The end of every call, on every path: stop counting it, and record it."""
         services, facts = self._services, call.facts
         self._active.pop(facts.id, None)
         self._admission.ended(call.source, facts.called)
@@ -168,7 +168,7 @@ class Calls:
             self._idle.set()
 
     def crashed(self, facts: CallFacts, error: Exception) -> None:
-        """A call met an error of ours; it ends in `failed`, the others go on."""
+        """A call met an internal error. It ends as `failed`, the others continue."""
         self._services.log.error(
             "call.error",
             call=facts.id,
@@ -178,10 +178,10 @@ class Calls:
             exc_info=error,
         )
 
-    # -- all of them ------------------------------------------------------------------------------
+    # -- all calls --------------------------------------------------------------------------------
 
     async def none_left(self, within_s: float) -> bool:
-        """Wait until no call is active, at most so long; whether none is."""
+        """Wait until no call is active, at most so long. Returns whether none is."""
         if self._active:
             self._idle.clear()
             try:
@@ -192,7 +192,7 @@ class Calls:
 
     async def stop(self, within_s: float) -> None:
         """End every call, each with its record."""
-        # Each sends a BYE, and who calls is to hear a 503.
+        # Each sends a BYE, and unanswered callers get 503.
         async for call in background_tasks.giving_way(self):
             call.stop(503, "shutdown")
         await self._tasks.end(within_s)
@@ -200,5 +200,5 @@ class Calls:
 
 
 def called_by(target: bytes, numbering: Numbering) -> str | None:
-    """The called number of a Request-URI in E.164; None when it has none."""
+    """The called number of a Request-URI in E.164; None if it has none."""
     return numbering.quick(grammar.user_of(target))

@@ -1,4 +1,4 @@
-"""The `renvoi` program: argv to command, and every end to an exit status.
+"""The `renvoi` program: runs a command from argv and returns the exit status.
 
 0 done, 1 failed, 2 wrong input (usage errors and unknown lines included), 130 ended by Ctrl-C. An
 error is one line on standard error that names the field and the value; a traceback is never
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns the exit status.
     """
     try:
-        # Here, not above: Ctrl-C while half a second of modules is read is no traceback either.
+        # Imported here, so that Ctrl-C during half a second of imports shows no traceback either.
         from engine.commands.program import run
 
         return run(arguments)

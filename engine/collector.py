@@ -1,11 +1,11 @@
-"""When the interpreter looks for cycles of garbage: often, at few objects, never at old ones.
+"""Runs the garbage collector often, on few objects, and never on old ones.
 
-Calls leave no cycles (tests/scenarios/test_garbage.py), so that there is little to find, and to
-look at everything would stop the loop: millions of objects are lines in memory and standing calls.
-By itself the interpreter counts objects made less objects gone. With as many calls that end as
-begin that grows slowly, and the young among which it then looks are thousands: 24 ms where 240
-calls begin in a second and ring for five. So it is made to look after every few calls, and what it
-has looked at once is put aside.
+Calls leave no cycles (tests/scenarios/test_garbage.py), so there is little to find. A full
+collection would stop the loop, because lines in memory and active calls are millions of objects. By
+default the interpreter counts objects created minus objects freed. If as many calls end as begin,
+this count grows slowly, and a collection examines thousands of young objects: 24 ms with 240 calls
+a second that ring for five. So the collector runs after every few calls, and examined objects are
+set aside.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import asyncio
 import gc
 
 CALLS = 10
-"""New calls from one look to the next: some 600 objects, half a millisecond."""
-_YOUNG = 500  # other objects at a time
+"""New calls per collection: some 600 objects, half a millisecond."""
+_YOUNG = 500  # other objects per collection
 _NEVER = 1_000_000_000
 
 
 def look() -> None:
-    """Free the cycles among what is new since the last look."""
+    """Free the cycles among the objects since the last collection."""
     gc.collect(0)
-    gc.freeze()  # into a list that is never walked; nothing is moved or copied
+    gc.freeze()  # into a list that is never examined; nothing is moved or copied
 
 
 class Collector:
@@ -33,13 +33,13 @@ class Collector:
         self._calls = 0
 
     def start(self) -> None:
-        """What is there now lives as long as the process."""
+        """Treat all present objects as permanent."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(_YOUNG, _NEVER, _NEVER)
 
     def call_began(self) -> None:
-        """Look when it is time, after what the loop has to do already: the call's own beginning."""
+        """Collect if it is time, after the loop's pending work, the start of the call."""
         self._calls += 1
         if self._calls >= CALLS:
             self._calls = 0

@@ -30,10 +30,10 @@ SUPERVISOR = "admin.supervisor_listen"
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used.
+    """An invalid configuration.
 
-    `path` is the key's path ("timers.pre_ringing_s") or the file's name, `value` what stands there
-    (None when there is nothing to show), `problem` what was expected.
+    `path` is the key's path ("timers.pre_ringing_s") or the file's name, `value` its value (None if
+    there is nothing to show), `problem` what was expected.
     """
 
     def __init__(self, path: str, value: object, problem: str) -> None:
@@ -50,8 +50,8 @@ Change = Literal["live", "restart", "fixed"]
 def _key(default: object, read: Callable[[Any], object], change: Change = "restart") -> Any:
     """One key: its default as it would be written in the file, and the function that reads it.
 
-    `change` says what a new value needs at SIGHUP (engine/reload.py): `live` nothing, `restart` new
-    worker processes, one after the other, `fixed` a stop and a new start of the whole.
+    `change` says what a new value needs at SIGHUP (engine/reload.py): `live` nothing, `restart` a
+    rolling restart of the workers, `fixed` a restart of the whole engine.
     """
     return field(default_factory=lambda: read(default), metadata={"read": read, "change": change})
 
@@ -111,7 +111,7 @@ class Numbering:
     )
 
     def plan(self) -> numbers.Numbering:
-        """The numbering plan that rules are read by."""
+        """The numbering plan for the rules."""
         return numbers.Numbering(self.country, self.also_valid, self.forward_countries)
 
 
@@ -171,7 +171,7 @@ class Redis:
     tls_verify: bool = _key(True, values.flag)
 
     def with_tls(self) -> Redis:
-        """The same, its URL saying what the keys say about TLS. Raises ConfigError."""
+        """The same, with the TLS keys in its URL. Raises ConfigError."""
         given: dict[str, object] = {"tls_ca": self.tls_ca, "tls_certificate": self.tls_certificate}
         given |= {"tls_key": self.tls_key, "tls_verify": None if self.tls_verify else "false"}
         stray = next((name for name, value in given.items() if value is not None), None)
@@ -188,7 +188,7 @@ class Redis:
 
     @property
     def safe_url(self) -> str:
-        """The URL without its user and password, for people and logs."""
+        """The URL without its user and password, for messages and logs."""
         return values.without_secret(self.url)
 
     def __repr__(self) -> str:
@@ -228,7 +228,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """null = off, which costs nothing."""
+    """null = off, at no cost."""
 
     hep: Address | None = _key(None, values.optional(values.capture_server))
     hep_id: int = _key(2001, values.whole(1, 2**32 - 1))
@@ -254,14 +254,14 @@ class Config:
 
     @property
     def supervisor_listen(self) -> Address:
-        """Where the supervisor's HTTP is: unless it is named, on the port after the workers'."""
+        """The supervisor's HTTP address; by default the port after the workers'."""
         listen = self.admin.listen
         next_port = listen.port + self.workers if listen.port else 0
         return self.admin.supervisor_listen or Address(listen.host, next_port)
 
     def ports(self) -> Iterator[tuple[str, Listen]]:
-        """All that `renvoi serve` listens on, each with the path of its key: of every worker, and
-        of the supervisor. A port 0 (any free one) stays 0."""
+        """All addresses that `renvoi serve` listens on, of every worker and of the supervisor, with
+        the paths of their keys. A port 0 (any free one) stays 0."""
         admin = Listen("tcp", self.admin.listen.host, self.admin.listen.port)
         places = [(f"sip.listen[{i}]", listen) for i, listen in enumerate(self.sip.listen)]
         for place, listen in [*places, ("admin.listen", admin)]:
@@ -296,14 +296,14 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def load_document(path: Path | None) -> object:
-    """What the file at `path` holds, unchecked; None as in `load`. Raises ConfigError."""
+    """The content of the file at `path`, unchecked; None as in `load`. Raises ConfigError."""
     if path is None and not DEFAULT_PATH.exists():
         return None
     return _parse(path or DEFAULT_PATH)
 
 
 def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:
-    """The configuration of such a document and of the environment. Raises ConfigError."""
+    """The configuration from such a document and the environment. Raises ConfigError."""
     config = read(document)
     if url := environ.get(REDIS_URL_VARIABLE):
         try:
@@ -314,7 +314,7 @@ def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def read(document: object) -> Config:
-    """Builds a Config from what a YAML file holds. Raises ConfigError."""
+    """Builds a Config from the content of a YAML file. Raises ConfigError."""
     if document is None:  # an empty file, or one with comments only
         document = {}
     config = Config(**_section(Config, document, ""))
@@ -350,12 +350,13 @@ def _section(section: type[Any], document: object, path: str) -> dict[str, Any]:
 
 
 def _visible(value: object) -> object:
-    """None reads as "nothing to show" in an error, so a null in the file is shown by its name."""
+    """In an error None means "nothing to show", so a null in the file is shown as "null"."""
     return "null" if value is None else value
 
 
 def _check_ports(config: Config) -> None:
-    """Worker i adds i to every port: the last worker's must exist too, and none may meet."""
+    """Worker i adds i to every port: the last worker's ports must be valid too, and no two may be
+    equal."""
     taken: dict[tuple[str, str, int], str] = {}
     for place, listen in config.ports():
         if listen.port > 65535:

@@ -27,13 +27,13 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*\.?")
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 _LONGEST_NAME = 253  # characters (RFC 1035 2.3.4)
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
-# A URI that is put into a request as it stands: no blanks, quotes, brackets or control characters.
+# A URI that is copied into a request: no blanks, quotes, brackets or control characters.
 _URI_TEXT = re.compile(r"""[^\s<>"`\\^|\x00-\x20\x7f]+""")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a TCP server listens. `host` is an IP address, IPv6 without brackets; port 0 = any."""
+    """The address of a TCP server. `host` is an IP address, IPv6 without brackets; port 0 = any."""
 
     host: str
     port: int
@@ -42,14 +42,15 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def reached_here(self, place: int = 0) -> Address:
-        """Where this machine reaches what listens there, or `place` ports behind it."""
+        """The address at which this machine reaches the server, or the one `place` ports above
+        it."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
         return Address(everywhere.get(self.host, self.host), self.port + place)
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """Where SIP is listened to. `transport`: udp, tcp or tls; `host` and `port` as in Address."""
+    """A SIP listening address. `transport`: udp, tcp or tls; `host` and `port` as in Address."""
 
     transport: str
     host: str
@@ -64,7 +65,7 @@ class Listen:
 
 
 def shown(value: object) -> str:
-    """A value as an error shows it: one line, at most 120 characters."""
+    """A value for an error message: one line, at most 120 characters."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 
@@ -104,7 +105,7 @@ def seconds(low: float, high: float) -> Callable[[Any], float]:
 def share(value: Any) -> float:
     """A part of the whole, from 0 to 1."""
     number = not isinstance(value, bool) and isinstance(value, int | float)
-    if not number or not 0 <= value <= 1:  # a NaN is neither
+    if not number or not 0 <= value <= 1:  # a NaN fails both comparisons
         raise ValueError("expected a number from 0 to 1")
     return float(value)
 
@@ -170,7 +171,7 @@ def host(value: Any) -> str:
         return str(ipaddress.ip_address(bare))
     except ValueError:
         pass
-    # What looks like an IPv4 address and is none would only fail later, in a name look-up.
+    # An invalid IPv4 address would only fail later, in a DNS look-up.
     is_name = _HOST_NAME.fullmatch(name) and len(name) <= _LONGEST_NAME
     if bare != name or not is_name or name.replace(".", "").isdigit():
         raise ValueError("expected a host name or an IP address")
@@ -194,7 +195,7 @@ def address(value: Any) -> Address:
 
 
 def nameserver(value: Any) -> Address:
-    """`address` or `address:port`; port 53 when it is not told."""
+    """`address` or `address:port`; the default port is 53."""
     bare = text(value)
     try:
         return Address(str(ipaddress.ip_address(bare)), 53)
@@ -290,7 +291,7 @@ def sip_uri(value: Any) -> str:
 
 
 def template(value: Any) -> str:
-    """A SIP URI in which {number} and {national} are filled in."""
+    """A SIP URI with the placeholders {number} and {national}."""
     for placeholder in _PLACEHOLDER.findall(text(value)):
         if placeholder not in ("{number}", "{national}"):
             raise ValueError(f"unknown placeholder {placeholder}, known: {{number}}, {{national}}")
@@ -300,7 +301,7 @@ def template(value: Any) -> str:
 
 
 def quotable(value: Any) -> str:
-    """Text that can stand between quotes in a header (RFC 3261 25.1)."""
+    """Text that is valid between quotes in a header (RFC 3261 25.1)."""
     realm = text(value)
     if not realm or not realm.isprintable() or set(realm) & set('"\\'):
         raise ValueError("expected printable text without quotes or backslashes")
@@ -315,7 +316,7 @@ def country(value: Any) -> str:
 
 
 def forward_country(value: Any) -> str:
-    if value is False:  # what YAML 1.1 makes of NO
+    if value is False:  # YAML 1.1 reads NO as false
         raise ValueError('expected a country in quotes, such as "NO" for Norway')
     code = text(value)
     if not is_country(code):
@@ -327,7 +328,7 @@ countries = several(forward_country)
 
 
 def number_prefix(value: Any) -> str:
-    """What numbers in E.164 begin with."""
+    """A prefix of numbers in E.164."""
     prefix = text(value)
     if not _PREFIX.fullmatch(prefix) or not has_country_code(prefix):
         raise ValueError('expected + and the first digits of a number, such as "+33700"')
@@ -348,7 +349,7 @@ def redis_url(value: Any) -> str:
         try:
             read_url(url)
         except ValueError as error:
-            # urlsplit shows what it could not read: a password may be in it.
+            # urlsplit's error shows the text, which may contain a password.
             shown_safely = str(error) if str(error).startswith(("expected", "unknown")) else ""
             raise ValueError(shown_safely or "expected a URL") from None
     return url

@@ -1,7 +1,7 @@
-"""Open files: how many this process may have, and how many of them SIP connections may take.
+"""Open files: how many this process may have, and how many of them SIP connections may use.
 
-The admin pages, Redis, the records and the log must work while every connection that is let in
-stands: their descriptors are set aside, and connections are refused before they run out.
+The admin pages, Redis, the records and the log must work while all accepted connections are open.
+So their descriptors are reserved, and connections are refused before descriptors run out.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sip.connection_limits import STRANGERS
 
 # The admin pages (64 at once), Redis, the spool, traces, name look-ups.
 RESERVED = 128
-AT_START = 64  # what an engine has open without a connection, roughly
+AT_START = 64  # open files of an engine without connections, roughly
 
 
 def in_use() -> int:
@@ -23,7 +23,8 @@ def in_use() -> int:
 
 
 def raised(connections: int) -> int:
-    """The limit on open files, raised as far as so many connections need and the system lets us."""
+    """Raise the limit on open files for so many connections, as far as the system allows, and
+    return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = needed(connections, AT_START)
     if hard != resource.RLIM_INFINITY:
@@ -35,25 +36,25 @@ def raised(connections: int) -> int:
 
 
 def needed(connections: int, used: int) -> int:
-    """The limit on open files that lets in so many connections."""
+    """The limit on open files that so many connections need."""
     return used + connections + STRANGERS + RESERVED
 
 
 def fit(limit: int, used: int, connections: int) -> tuple[int, int]:
-    """How many connections may stand under this limit on open files, and how many of strangers
-    beside them; one of each in any case."""
+    """How many connections fit under this limit on open files, and how many of strangers beside
+    them; at least one of each."""
     spare = limit - used - min(RESERVED, limit // 4)
     strangers = min(STRANGERS, max(1, spare // 10))
     return max(1, min(connections, spare - strangers)), strangers
 
 
 def streams_of(config: Config) -> bool:
-    """Whether TCP or TLS is listened to."""
+    """Whether the engine listens on TCP or TLS."""
     return any(listen.transport != "udp" for listen in config.sip.listen)
 
 
 def possible(config: Config) -> int:
-    """How many connections at once the system lets an engine with this configuration have."""
+    """How many connections at once the system allows an engine with this configuration."""
     connections = config.limits.connections
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or not streams_of(config):

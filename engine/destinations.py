@@ -1,4 +1,4 @@
-"""Where a forward is sent: the destinations' URI templates, filled in."""
+"""The Request-URIs of forwards, from the destinations' URI templates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def uri_of(destinations: Destinations, forward: ForwardTo) -> str:
     template: str = getattr(destinations, forward.kind)
     uri = fill(template, forward.number)
     if forward.kind == "voicemail":
-        # Always deposit: the mailbox and the reason are told, no caller lands inside one.
+        # Always a deposit, with mailbox and reason: no caller can listen to a mailbox.
         uri += headers.voicemail_parameters(uri.partition(";")[0], forward.cause)
     return uri
 

@@ -1,4 +1,4 @@
-"""Where a call's events wait for its coroutine: one reader, no locks, a deadline."""
+"""A queue of a call's events for its coroutine: one reader, no locks, a deadline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 class Stop:
-    """The worker asks the call to end. `code` is for a caller who has no answer yet, `reason` a
-    Reason header field for both sides, or empty."""
+    """The worker asks the call to end. `code` is for an unanswered caller, `reason` a Reason header
+    field for both sides, or empty."""
 
     __slots__ = ("code", "reason", "why")
 
@@ -30,7 +30,7 @@ class Stop:
 
 
 class Resolved:
-    """The servers of a place that had to be looked up; none where the name leads nowhere."""
+    """The servers of a resolved place; empty if the name leads nowhere."""
 
     __slots__ = ("branch", "servers")
 
@@ -40,7 +40,8 @@ class Resolved:
 
 
 class Checked:
-    """Why a contact may not be called, None if it may; names on its way had to be looked up."""
+    """The result of checking a contact whose names had to be resolved: why it may not be called,
+    None if it may."""
 
     __slots__ = ("branch", "why")
 
@@ -64,8 +65,8 @@ Item = Event | Stop | Resolved | Checked
 class EventQueue:
     """A queue for one reader: `put` from callbacks, `get` from the call's coroutine.
 
-    Deadlines mostly move away as a call goes on (pre-ringing, ringing, longest call), so a timer
-    that is too early is left alone and looks again when it fires.
+    Deadlines mostly move later during a call (pre-ringing, ringing, longest call), so a timer that
+    is too early is kept and checks again when it fires.
     """
 
     __slots__ = ("_items", "_loop", "_timer", "_timer_at", "_waiter")
@@ -79,7 +80,7 @@ class EventQueue:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything that came was read."""
+        """Whether all events were read."""
         return not self._items
 
     def put(self, item: Item) -> None:
@@ -87,7 +88,7 @@ class EventQueue:
         self._wake()
 
     async def get(self, deadline: float) -> Item | None:
-        """The next event; None when the loop's clock passes `deadline` first."""
+        """The next event; None if the loop's clock passes `deadline` first."""
         while not self._items:
             if deadline <= self._loop.time():
                 return None
@@ -97,7 +98,7 @@ class EventQueue:
         return self._items.popleft()
 
     def close(self) -> None:
-        """Nobody reads any more."""
+        """Stop reading."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,6 +1,6 @@
 """What would happen to a call now, step by step, and why: data for `renvoi explain` and the page.
 
-The engine's own decision is asked (`rules.decide`), on what Redis holds at this moment.
+Uses the engine's own decision (`rules.decide`) with the present data in Redis.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ _IF = {
 
 
 class UnknownLine(ValueError):
-    """The number called is no line of ours."""
+    """The called number is not one of our lines."""
 
 
 class RefusedLine(ValueError):
-    """The line's document cannot be read; the text names the field and the value."""
+    """The line's document is invalid; the message names the field and the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One decision on the call's way: at which line, when, the steps to it, and itself; for a
-    forward that leaves the lines of the fleet, the Request-URI it would be sent to."""
+    """One decision on the call's path: the line, the trigger, the steps and the decision; for a
+    forward that leaves the fleet's lines, its Request-URI."""
 
     number: str
     when: str
@@ -68,24 +68,24 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What Redis knows of a line on the call's way, at this moment.
+    """The present data in Redis of a line on the call's path.
 
     Attributes:
         contacts: live registrations.
-        registered_s: seconds until the last of them expires; 0 = there is none.
+        registered_s: seconds until the last of them expires; 0 = none.
         calls: calls in progress that count on the line; only lines with `max_calls` are counted
             for all workers.
         plan_s, plan_left_s: its hours to mobiles this month; None = no such plan.
-        forwards, forwards_last_hour: its forwards that stand, and those of the last hour, as far as
-            Redis knows: several workers tell it those beyond an eighth of the limit, one alone
-            none.
-        reached: the limit on them that is reached by all workers together; None = neither.
-        cap_s, cap_left_s: what its fleet may use out of plan and abroad this month, standing calls
-            taken off; None = no cap.
-        countries: where the fleet's targets may be; None = it has no list of its own.
-        fleet_problem: why the fleet's document is refused; None = it is not. What is told is then
-            as if it had none, which holds nowhere: workers that know a good one go by that, the
-            others answer 500.
+        forwards, forwards_last_hour: its forwards in progress, and those of the last hour, as far
+            as they are in Redis: several workers count only those beyond their local quotas there,
+            a single one none.
+        reached: the shared limit on them that is reached; None = neither.
+        cap_s, cap_left_s: the fleet's monthly cap out of plan and abroad, and what active calls
+            leave of it; None = no cap.
+        countries: the countries of the fleet's allowed targets; None = it has no list of its own.
+        fleet_problem: why the fleet's document is refused; None = it is not. The explanation then
+            assumes no document. Workers actually use their last good one, or answer 500 without
+            one.
     """
 
     number: str
@@ -109,8 +109,8 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What would happen to a call from `caller` (None = without a number) to line `number`.
-    `lines` are those it may meet, the called one first."""
+    """The result for a call from `caller` (None = without a number) to line `number`. `lines` are
+    those it may reach, the called one first."""
 
     number: str
     caller: str | None
@@ -128,11 +128,11 @@ async def explain_call(
 ) -> Told:
     """Follow a call to line `number` (E.164) through the rules as they are now.
 
-    Calls in progress, registrations and usage are those that Redis holds. `lines` stand in for
-    what Redis has: documents that are not written yet.
+    Calls in progress, registrations and usage are those in Redis. `lines` replace the lines in
+    Redis, for documents that are not written yet.
 
     Raises:
-        UnknownLine, RefusedLine: there is no such line, or its document is refused.
+        UnknownLine, RefusedLine: the line does not exist, or its document is refused.
         REDIS_ERRORS: Redis is away.
     """
     walk = _Walk(redis, config, lines or {})
@@ -175,7 +175,7 @@ class _Walk:
             raise RefusedLine(f"line {number}: its document is refused: {error}") from None
 
     async def call(self, line: Line, caller: str | None) -> list[Stage]:
-        """What happens when the call arrives and, if the line rings, each way that can end."""
+        """The decisions when the call arrives and, if the line rings, for each possible end."""
         limits = self._config.limits
         arriving = Situation(
             caller=caller,
@@ -194,7 +194,7 @@ class _Walk:
         return stages
 
     async def _follow(self, line: Line, situation: Situation, when: str) -> list[Stage]:
-        """The decision at `line` and, when it forwards to another line, those there."""
+        """The decision at `line` and, if it forwards to another line, those there."""
         targets = await self._lines(line.target_numbers())
         now = await self._now(line, situation)
         explanation = explain(line, now, targets)
@@ -216,7 +216,7 @@ class _Walk:
         return stages
 
     async def _lines(self, numbers: Iterable[str]) -> dict[str, Line | None]:
-        """The lines of these numbers; None = no line of ours, or a refused document."""
+        """The lines of these numbers; None = not one of our lines, or a refused document."""
         wanted = list(numbers)
         found = await asyncio.gather(*map(self.line, wanted), return_exceptions=True)
         result: dict[str, Line | None] = {}
@@ -230,7 +230,7 @@ class _Walk:
         return result
 
     async def _now(self, line: Line, situation: Situation) -> Situation:
-        """The situation with what Redis knows of this line."""
+        """The situation from the data in Redis for this line."""
         facts = self.facts.get(line.number)
         if facts is None:
             facts = self.facts[line.number] = await self._facts(line)
@@ -247,7 +247,7 @@ class _Walk:
         return at_limit(found, facts.reached) if facts.reached else found
 
     def _reached(self, standing: int, last_hour: int, workers: int) -> str | None:
-        """The limit on forwards that leaves no place in the pool of all workers."""
+        """The limit on forwards whose shared pool is full."""
         if workers < 2:
             return None
         for limit, found in ((STANDING, standing), (LAST_HOUR, last_hour)):
@@ -274,7 +274,7 @@ class _Walk:
         calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
         fleet, problem = _fleet(line.fleet, raw)
         plan_s = line.offer.plan_s
-        # A plan whose use nobody can tell counts as not used up (rules.billing).
+        # A plan with unknown use counts as not used up (rules.billing).
         used_s = _seconds(deducted)
         left_s = None if plan_s is None or used_s is None else max(0.0, plan_s - used_s)
         cap_left_s = None
@@ -305,7 +305,7 @@ class _Walk:
 
 
 def _fleet(name: str, raw: bytes | None) -> tuple[Fleet, str | None]:
-    """A fleet as its document says, and why that is refused."""
+    """A fleet from its document, and why that is refused."""
     try:
         return (load_fleet(raw, name) if raw is not None else Fleet(name)), None
     except DocumentError as error:

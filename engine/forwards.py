@@ -1,12 +1,11 @@
-"""How many forwards a line has: those that stand, and those of the last hour, on all workers.
+"""Counts the forwards of a line on all workers: those in progress, and those of the last hour.
 
-Both are limits against loops through the outside and toll fraud. An eighth of a limit is dealt out
-among the workers that live: a forward within its worker's share asks nobody, so that a line that is
-forwarded now and then costs nothing. The rest is one pool in Redis (`forwards:<number>`,
-`forwards:hour:<number>`), of which a forward beyond the share takes its place by one atomic step.
-So there are never more than the limit together, and never fewer than seven eighths of it allowed,
-whichever workers the calls come to. A worker that is alone, or sees all calls of its lines, counts
-for itself and has all of it.
+Both counts have limits, against loops through the outside and toll fraud. One eighth of a limit is
+split among the live workers as local quotas; a forward within the quota costs no round trip. The
+rest is a shared pool in Redis (`forwards:<number>`, `forwards:hour:<number>`), from which a forward
+beyond the quota takes a place in one atomic step. So a line never exceeds its limit and can always
+reach seven eighths of it, whichever workers its calls reach. A worker that is alone, or gets all
+calls of its lines, counts by itself and has the whole limit.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ from store.keys import FORWARDS, FORWARDS_LAST_HOUR
 HOUR_S = 3600.0
 STANDING, LAST_HOUR = "forwards_per_line", "forwards_per_line_per_hour"
 """The limits, by their names in the configuration and in `rules.decide.PREVENTED`."""
-_DEALT = 8  # one part in so many is dealt out
-_SWEEP = 10_000  # lines that were forwarded, before those without forwards lately are forgotten
+_DEALT = 8  # one part in so many is split into local quotas
+_SWEEP = 10_000  # lines with forwards, before those without recent ones are dropped
 
 
 def share_of(limit: int, workers: int) -> int:
-    """How much of a limit a worker has for itself: all of it when it is alone."""
+    """A worker's local quota of a limit: all of it if it is alone."""
     return limit // (_DEALT * workers) if workers > 1 else limit
 
 
 def pool_of(limit: int, workers: int) -> int:
-    """How much of a limit all workers have together, beyond their shares."""
+    """The shared pool of a limit, beyond the local quotas."""
     return limit - workers * share_of(limit, workers)
 
 
 class _Hour:
-    """When a line was forwarded in the last hour by this worker; `own` within its share."""
+    """When this worker forwarded calls of a line in the last hour; `own`: within its quota."""
 
     __slots__ = ("all", "own")
 
@@ -47,7 +46,7 @@ class _Hour:
         self.own: deque[float] = deque()
 
     def forget(self, since: float) -> None:
-        """Let go of what is older."""
+        """Drop older ones."""
         for times in (self.all, self.own):
             while times and times[0] <= since:
                 times.popleft()
@@ -57,13 +56,15 @@ class Forwards:
     """Forwards by forwarding line.
 
     Args:
-        redis: where the pools are; None: this worker counts for itself.
-        lease_s: life of a standing forward's place in its pool, renewed while it stands.
+        redis: where the pools are; None = this worker counts by itself.
+        lease_s: life in seconds of a forward's place in its pool, renewed while the forward is in
+            progress.
         clock: monotonic seconds.
 
     Attributes:
-        workers: how many share the limits. Told from outside; what comes too many for a moment
-            when it grows is at most the standing forwards that were within the larger share.
+        workers: how many workers share the limits, set from outside. When it grows, the limit may
+            be exceeded briefly, at most by the forwards in progress within the former, larger
+            quota.
     """
 
     def __init__(
@@ -80,33 +81,33 @@ class Forwards:
             redis, shared=self._shared, lease_s=HOUR_S, kind=FORWARDS_LAST_HOUR, key_s=int(HOUR_S)
         )
         self._standing: Counter[str] = Counter()
-        self._pooled: set[tuple[str, str]] = set()  # line and call of those that are in the pool
+        self._pooled: set[tuple[str, str]] = set()  # line and call of the forwards in the pool
         self._in_pool: Counter[str] = Counter()
         self._recent: dict[str, _Hour] = {}
         self._clock = clock
         self._sweep_at = _SWEEP
 
     def __len__(self) -> int:
-        """Lines with standing forwards."""
+        """The number of lines with forwards in progress."""
         return len(self._standing)
 
     @property
     def pools(self) -> tuple[LiveCalls, LiveCalls]:
-        """What is counted in Redis: standing forwards, and those of the last hour."""
+        """The counts in Redis: forwards in progress, and those of the last hour."""
         return self._pool, self._hour_pool
 
     def standing(self, line: str) -> int:
-        """Forwarded calls of the line that stand now in this worker."""
+        """Forwarded calls of the line in progress in this worker."""
         return self._standing[line]
 
     def last_hour(self, line: str, most: int) -> int:
-        """Forwards of the line in the last hour by this worker; 0 without asking when `most` is 0
-        (no limit)."""
+        """Forwards of the line in the last hour by this worker; always 0 if `most` is 0 (no
+        limit)."""
         hour = self._hour_of(line) if most else None
         return len(hour.all) if hour is not None else 0
 
     def begin(self, line: str, limits: Limits) -> bool:
-        """Count a forward that is within this worker's share; False: the pool has to be asked."""
+        """Count a forward within this worker's quota; False if the pool must be asked."""
         standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
         if self._shared and self.workers > 1:
             if standing and not self._has_share(line, standing):
@@ -119,12 +120,11 @@ class Forwards:
         return True
 
     def carry(self, line: str) -> None:
-        """Count a standing forward that was let through before."""
+        """Count a forward in progress that was admitted before."""
         self._standing[line] += 1
 
     async def ask(self, line: str, call_id: str, limits: Limits) -> str | None:
-        """Count a forward beyond the share; None, or the limit that is reached by all workers
-        together."""
+        """Count a forward beyond the quota. None, or the shared limit that is reached."""
         standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
         pooled = bool(standing) and not self._has_share(line, standing)
         untold = self._pool.local_decisions
@@ -141,7 +141,7 @@ class Forwards:
         if self._has_share_of_hour(line, hour):
             self._note(line)
             return None
-        if self._pool.local_decisions > untold:  # Redis does not tell: not waited for twice
+        if self._pool.local_decisions > untold:  # Redis does not answer: do not wait twice
             self._note(line, own=False)
             return None
         try:
@@ -157,7 +157,7 @@ class Forwards:
         return None
 
     def end(self, line: str, call_id: str) -> None:
-        """One standing forward of the line less: that of this call."""
+        """End the forward of this call."""
         self._standing[line] -= 1
         if self._standing[line] <= 0:
             del self._standing[line]
@@ -169,22 +169,22 @@ class Forwards:
             self._pool.leave(line, call_id)
 
     def release(self, line: str, call_id: str) -> None:
-        """A process that is gone may have left this forward in the pool."""
+        """Remove a forward that a dead process may have left in the pool."""
         if self._shared:
             self._pool.release(line, call_id)
 
     @property
     def local_decisions(self) -> int:
-        """Forwards for which Redis should have been asked and did not tell."""
+        """Forwards for which Redis should have answered and did not."""
         return self._pool.local_decisions + self._hour_pool.local_decisions
 
     async def start(self) -> None:
-        """Begin to talk to Redis."""
+        """Start the exchange with Redis."""
         for pool in self.pools:
             await pool.start()
 
     async def close(self) -> None:
-        """Give the places in the pool back."""
+        """Release the places in the pool."""
         for pool in self.pools:
             await pool.close()
 
@@ -215,7 +215,7 @@ class Forwards:
             hour.own.append(now)
 
     def _sweep(self) -> None:
-        """Forget the lines without forwards lately, each time their number has doubled."""
+        """Drop lines without recent forwards, each time their number has doubled."""
         if len(self._recent) < self._sweep_at:
             return
         since = self._clock() - HOUR_S

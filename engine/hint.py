@@ -1,4 +1,4 @@
-"""What `renvoi serve` tells a person to try next: commands that can be pasted as they stand."""
+"""The commands that `renvoi serve` suggests next, ready to paste."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def next_steps(config: Config, path: Path | None) -> str:
         f"  {program} forward set {number} unconditional voicemail",
         f"  {program} explain {number}",
     ]
-    if os.environ.get(REDIS_URL_VARIABLE):  # it may hold a password: it is not printed
+    if os.environ.get(REDIS_URL_VARIABLE):  # it may contain a password, so it is not printed
         lines.insert(2, f"  # {REDIS_URL_VARIABLE} has to be set there too")
     return "\n".join(lines)
 
 
 def _program() -> str:
-    """What to type for this program."""
+    """The command line of this program."""
     called = Path(sys.argv[0])
     if called.name != "renvoi":  # python -m engine.cli
         return f"{shlex.quote(sys.executable)} -m engine.cli"

@@ -1,13 +1,12 @@
-"""Which calls other workers must know of: those that count on a line with `max_calls`.
+"""Leases in Redis for the calls that all workers must count: those of lines with `max_calls`.
 
 Every call counts in its worker, on the line that it rings and on the number that makes it
-(forwarding-rules.md 1.3), at once and without asking. Only on lines with a limit does it get a
-lease in Redis as well. Whether a line has one may not be known yet, and may change while calls
-stand: then the line is read beside the call, a moment later and many lines together, and its calls
-are leased.
+(forwarding-rules.md 1.3), at once and without asking. On a line with a limit it also gets a lease
+in Redis. Whether a line has a limit may not be known yet, and may change during calls. Then the
+line is read in the background, a moment later and together with others, and its calls get leases.
 
-Most callers are no lines of ours, and each is another one: about those whom memory does not know
-Redis is asked first whether they are lines, so that they do not push the lines out of memory.
+Most callers are not our lines, and each is different. For callers that are not in memory Redis is
+asked first whether they are lines, so that they do not evict lines from memory.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from store import background_tasks
 from store.cache import Entry
 from store.lines import Store, Unavailable
 
-GATHER_S = 0.1  # lines that are met or change within this time are looked at together
-_AT_ONCE = 50  # read at the same time, when many have changed
+GATHER_S = 0.1  # lines that are called or change within this time are checked together
+_AT_ONCE = 50  # lines read at the same time, if many have changed
 
 
 class Claiming(Protocol):
@@ -35,7 +34,7 @@ class Claiming(Protocol):
     def facts(self) -> CallFacts: ...
 
     def is_known_by(self, entry: Entry | None) -> bool:
-        """Whether it comes from a phone of this line; it counts there from now on, if so."""
+        """Whether it comes from a phone of this line. If so, it counts there from now on."""
 
 
 class Leases:
@@ -52,14 +51,14 @@ class Leases:
         self._store = store
         self._live = live
         self._tasks = tasks
-        self._numbers: set[str] = set()  # to be looked at
+        self._numbers: set[str] = set()  # to be checked
         self._claims: dict[str, list[Claiming]] = {}  # calls with these numbers in From
         self._any = False  # all are
         self._timer: asyncio.TimerHandle | None = None
 
     def count(self, number: str, call_id: str) -> None:
-        """A call counts on a number (E.164) from now on. A line with a limit that is known from
-        before a change, as after each registration, has one until it is read again."""
+        """Count a call on a number (E.164) from now on. If a line had a limit before a change, as
+        after each registration, it counts as limited until it is read again."""
         entry, is_current = self._store.recall(number)
         limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
         self._live.add(number, call_id, lease=limited)
@@ -67,8 +66,8 @@ class Leases:
             self._look_at(number)
 
     def makes(self, call: Claiming) -> None:
-        """A call begins, or has just come to be known: it counts on the number that makes it. One
-        that is known by From alone waits until its line's phones are known."""
+        """Count a call on its caller, when it begins or its caller becomes known. A caller known by
+        From alone waits until its line's phones are known."""
         facts = call.facts
         if facts.identity:
             self.count(facts.identity, hold(facts.id))
@@ -79,7 +78,7 @@ class Leases:
                 self._look_at(facts.caller)
 
     def made(self, facts: CallFacts) -> None:
-        """The call is over. Harmless for one that was not counted."""
+        """The call is over. Harmless if it was not counted."""
         if facts.identity:
             self._live.leave(facts.identity, hold(facts.id))
         claims = self._claims.get(facts.caller)
@@ -89,7 +88,7 @@ class Leases:
                 del self._claims[facts.caller]
 
     def settle(self, number: str) -> None:
-        """The line is known now: calls that claim to be its own are, or are not."""
+        """The line is known now: decide for calls that claim to be its own."""
         claims = self._claims.pop(number, None)
         if claims:
             entry, _ = self._store.recall(number)
@@ -149,13 +148,13 @@ class Leases:
         try:
             entry = await self._store.look_up(number)
         except Unavailable:
-            return  # Redis is away; when it is back every line is looked at
+            return  # Redis is away; every line is checked when it is back
         self.settle(number)
         if entry.line is not None and entry.line.max_calls is not None:
             self._live.lease(number)
 
 
 def hold(call_id: str) -> str:
-    """How a call counts on the line that makes it: apart from the line it reaches, which may be
-    the same one."""
+    """The id of a call in its caller's count, which differs from that on the called line, as both
+    may be the same line."""
     return f"{call_id}:caller"

@@ -1,9 +1,9 @@
 """Live calls per line: counted in this worker, and leased in Redis for lines with a limit.
 
 A lease is a member of the sorted set `live:<number>` whose score is its expiry in unix seconds.
-Leases are renewed while the call lasts; those of a worker that died lapse by themselves. Only one
-background task talks to Redis, in order: a call that ended is off the set before the next one
-asks, and a hang-up that cancels a call cancels no command.
+Leases are renewed while the call lasts; those of a dead worker expire. One background task talks to
+Redis, in order: an ended call is removed from the set before the next one asks, and a hang-up that
+cancels a call cancels no command.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from store.script import Script, send
 
 _log = structlog.get_logger("live")
 
-# A call waits for Redis this long, counted in ticks of the loop. One that comes late does not
-# count: then the answer may lie in the socket, and a decision without it would let one call too
-# many in.
+# A call waits for Redis this long, counted in ticks of the loop. A late tick does not count,
+# because the answer may already be in the socket, and a decision without it could admit one call
+# too many.
 _TICK_S = 0.015
 _TICKS = 6  # under the 100 ms promised
-_EXCHANGE_S = 1.0  # a Redis that takes longer than this is away
+_EXCHANGE_S = 1.0  # a slower Redis counts as away
 _RETRY_S = 0.5
-_GATHER_S = 0.02  # leases given back are gathered this long
-_CHUNK = 500  # lease changes in one exchange, so that the loop turns between
+_GATHER_S = 0.02  # released leases are collected this long
+_CHUNK = 500  # lease changes per exchange, so that the loop runs in between
 
 # KEYS: live:<number>. ARGV: now, expiry of the new lease, call id, max_calls, calls without lease,
-# seconds after which the key goes (0 = never). Returns -1 when admitted, else the number of calls
-# found. A call that is there already is not counted against itself.
+# seconds after which the key goes (0 = never). Returns -1 if admitted, otherwise the number of
+# calls found. A call that is already there does not count against itself.
 _ADMIT = Script("""
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[1])
 local found = redis.call('ZCARD', KEYS[1]) + tonumber(ARGV[5])
@@ -49,7 +49,7 @@ if ARGV[6] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 return -1
 """)
 _ADMITTED = -1
-_UNKNOWN = -2  # Redis did not tell
+_UNKNOWN = -2  # Redis did not answer
 
 _Lease = tuple[str, str]  # (number, call id)
 
@@ -67,10 +67,10 @@ class LiveCalls:
     """Calls in progress per line. With `shared` false, or Redis away, only this worker's count.
 
     `lease_s` is the life of a lease in seconds; it is renewed every third of that. `clock` gives
-    unix seconds. `kind` begins the key: what else is counted by line in the same way has its own
-    (`forwards.py`). `key_s`: the key goes so long after its last admission; 0 = when it is empty.
-    `local_decisions` counts admissions that were meant to ask Redis and could not; `on_error` is
-    told why.
+    unix seconds. `kind` is the prefix of the key: other counts by line have their own
+    (`forwards.py`). `key_s`: the key expires so long after its last admission; 0 = when it is
+    empty. `local_decisions` counts admissions that should have asked Redis and could not;
+    `on_error` gets the reason.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class LiveCalls:
         self._calls: dict[str, set[str]] = {}
         self._leased: dict[str, set[str]] = {}
         self._requests: list[_Request] = []
-        # What Redis has to be told: when the lease lapses anyway if the call has left, else None.
+        # Changes for Redis: when the lease expires anyway if the call has left, otherwise None.
         self._changes: dict[_Lease, float | None] = {}
         self._renewals: deque[_Lease] = deque()
         self._away = False
-        self._asked = False  # an exchange is under way
+        self._asked = False  # an exchange is in progress
         self._exchange_ticks = 0  # so long
         self._ticking: asyncio.TimerHandle | None = None
         self._waiting: set[_Request] = set()
@@ -118,7 +118,7 @@ class LiveCalls:
         return len(self._calls.get(number, ()))
 
     def add(self, number: str, call_id: str, *, lease: bool = False) -> None:
-        """Count a call without asking. `lease`: let other workers count it too."""
+        """Count a call without asking. `lease`: other workers count it too."""
         self._calls.setdefault(number, set()).add(call_id)
         if lease and self._redis is not None:
             self._leased.setdefault(number, set()).add(call_id)
@@ -129,46 +129,46 @@ class LiveCalls:
         return list(self._calls)
 
     def has_unleased(self, number: str) -> bool:
-        """Whether some of its calls are not known to other workers."""
+        """Whether some of its calls have no lease."""
         if self._redis is None:
             return False
         return len(self._calls.get(number, ())) > len(self._leased.get(number, ()))
 
     def lease(self, number: str) -> None:
-        """Let other workers count all calls of a number from now on."""
+        """Lease all calls of a number from now on."""
         for call_id in self._calls.get(number, set()) - self._leased.get(number, set()):
             self.add(number, call_id, lease=True)
 
     def leave(self, number: str, call_id: str) -> None:
-        """The call is no longer on the line. Harmless for a call that is not counted."""
+        """Stop counting the call on the line. Harmless for a call that is not counted."""
         _discard(self._calls, number, call_id)
         if _discard(self._leased, number, call_id):
             self._change(number, call_id, self._clock() + self._lease_s)
 
     def keep(self, number: str, call_id: str) -> None:
-        """Let an admitted call's lease run out by itself: it is neither renewed nor given back."""
+        """Let an admitted call's lease expire: it is neither renewed nor released."""
         _discard(self._calls, number, call_id)
         _discard(self._leased, number, call_id)
 
     def renew(self) -> None:
-        """Renew all leases now: by the clock that they carry they may have lapsed."""
+        """Renew all leases now, because after a clock step they may have expired."""
         if self._task is not None:
             self._renew_all()
             self._wake.set()
 
     def release(self, number: str, call_id: str) -> None:
-        """A process that is gone may have left this lease."""
+        """Remove a lease that a dead process may have left."""
         if number and self._redis is not None:
             self._change(number, call_id, self._clock() + self._lease_s)
 
     async def admit(self, number: str, call_id: str, max_calls: int) -> int | None:
         """Count the call on the line if fewer than `max_calls` are there.
 
-        Returns None when it was admitted, else the number of calls found. Waits 100 ms at most.
+        Returns None if it was admitted, otherwise the number of calls found. Waits at most 100 ms.
         """
         known = call_id in self._calls.get(number, ())
         here = self.count(number) - known
-        if here >= max_calls:  # enough without the other workers
+        if here >= max_calls:  # the limit is reached even without the other workers
             return here
         reply = _UNKNOWN
         if self._can_ask():
@@ -182,7 +182,7 @@ class LiveCalls:
             try:
                 reply = await request.reply
             except asyncio.CancelledError:
-                if not known:  # the answer may have come in the same turn of the loop
+                if not known:  # the answer may have arrived in the same turn of the loop
                     self.leave(number, call_id)
                 raise
             finally:
@@ -194,13 +194,13 @@ class LiveCalls:
         return self._admit_locally(number, call_id, max_calls)
 
     async def start(self) -> None:
-        """Begin to talk to Redis. Until then decisions are local."""
+        """Start the exchange with Redis. Until then decisions are local."""
         if self._redis is not None:
             self._next_renewal = asyncio.get_running_loop().time() + self._lease_s / 3
             self._task = asyncio.create_task(self._run(), name="live")
 
     async def close(self, deadline_s: float = 1.0) -> None:
-        """Give all own leases back, for at most `deadline_s`; what is left lapses."""
+        """Release all own leases within `deadline_s`; the rest expire."""
         self._closing = True
         task, self._task = self._task, None
         for timer in (self._timer, self._ticking):
@@ -225,11 +225,11 @@ class LiveCalls:
     def _can_ask(self) -> bool:
         if self._task is None or self._away:
             return False
-        # An exchange that hangs already: do not queue behind it.
+        # An exchange already hangs: do not queue behind it.
         return not self._asked or self._exchange_ticks < _TICKS
 
     def _tick_on(self) -> None:
-        """Go on ticking while somebody waits for Redis."""
+        """Keep ticking while a call waits for Redis."""
         if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(_TICK_S, self._tick)
 
@@ -305,10 +305,10 @@ class LiveCalls:
         )
 
     async def _exchange(self) -> None:
-        """Tell Redis what changed and ask what was asked, in this order, in one round trip."""
+        """Send the changes and then the admissions to Redis, in one round trip."""
         changes = self._take_changes()
         requests: list[_Request] = []
-        if not self._changes:  # else an ended call might still be counted
+        if not self._changes:  # otherwise an ended call might still be counted
             requests = [request for request in self._requests if not request.reply.done()]
             self._requests = []
         now = self._clock()
@@ -326,7 +326,7 @@ class LiveCalls:
         try:
             async with asyncio.timeout(_EXCHANGE_S):
                 replies = await send(self._send, commands)
-        except Exception as error:  # whatever it is, calls go on by the local count
+        except Exception as error:  # whatever it is, calls use the local count
             self._note_away(error, changes, requests)
             return
         finally:
@@ -342,8 +342,8 @@ class LiveCalls:
             self._renew_all()  # it may have come back empty
 
     async def _send(self, commands: Sequence[Command]) -> list[Any]:
-        """One round trip; over a connection of our own where there is one Redis, which takes a
-        quarter of what the client's pool does. What was sent twice does no harm."""
+        """One round trip; over a dedicated connection if there is a single Redis, at a quarter of
+        the cost of the client's pool. Repeated commands do no harm."""
         if self._in_cluster:
             return await exchange(self._redis, commands)
         connection = self._connection
@@ -352,7 +352,7 @@ class LiveCalls:
                 try:
                     return await connection.ask(commands)
                 except REDIS_ERRORS:
-                    pass  # dropped while it was idle, most likely
+                    pass  # probably dropped while idle
             await connection.close()
         connection = self._connection = Connection(dial_like(self._redis))
         try:
@@ -363,7 +363,7 @@ class LiveCalls:
             raise
 
     def _take_changes(self) -> dict[_Lease, float | None]:
-        """At most a chunk: calls that came and left first, then leases due for renewal."""
+        """At most a chunk: first calls that began or ended, then leases due for renewal."""
         if len(self._changes) <= _CHUNK:
             changes, self._changes = self._changes, {}
         else:
@@ -397,11 +397,11 @@ class LiveCalls:
                 self._calls.setdefault(number, set()).add(call_id)
                 self._leased.setdefault(number, set()).add(call_id)
             elif reply == _UNKNOWN:
-                # Taken back, unless the caller admits it by the local count.
+                # Undone, unless the caller admits it by the local count.
                 self._change(number, call_id, self._clock() + self._lease_s)
             request.reply.set_result(reply)
         elif reply in (_ADMITTED, _UNKNOWN) and call_id not in self._leased.get(number, ()):
-            # The caller hung up, or another decision was taken meanwhile.
+            # The caller hung up, or it was decided otherwise meanwhile.
             self._change(number, call_id, self._clock() + self._lease_s)
 
     def _tell_error(self, error: Exception) -> None:
@@ -418,14 +418,14 @@ class LiveCalls:
             text = str(error) or type(error).__name__
             _log.warning("live.redis_away", error=text, exc_info=None if expected else error)
         for key, lapse in changes.items():
-            self._changes.setdefault(key, lapse)  # what came later counts
-        for request in requests:  # they may have been admitted all the same
+            self._changes.setdefault(key, lapse)  # the later change counts
+        for request in requests:  # they may have been admitted nevertheless
             self._answer(request, _UNKNOWN)
         for request in self._requests:
             if not request.reply.done():
                 request.reply.set_result(_UNKNOWN)
         self._requests = []
-        # A lease that has lapsed needs no removal: this bounds what a long outage leaves to do.
+        # An expired lease needs no removal, which bounds the work after a long outage.
         now = self._clock()
         lapsed = [key for key, lapse in self._changes.items() if lapse is not None and lapse < now]
         for key in lapsed:
@@ -433,7 +433,8 @@ class LiveCalls:
 
 
 def _discard(calls: dict[str, set[str]], number: str, call_id: str) -> bool:
-    """Take a call off a line; whether it was there. A line without calls leaves no entry."""
+    """Remove a call from a line; returns whether it was there. A line without calls leaves no
+    entry."""
     there = calls.get(number)
     if there is None or call_id not in there:
         return False

@@ -1,10 +1,9 @@
-"""Marks in Diversion by which a call that comes back from outside is known.
+"""Marks in Diversion that identify a call that comes back from outside.
 
 A loop through the outside shows in Diversion and its `counter`, in History-Info and in
-Max-Forwards. A server on the way may drop or reset them all: Asterisk, which writes these fields
-anew, keeps of Diversion one entry's number, its reason and its display name. So the display name
-holds a mark: a signature of the line, by a secret of all engines on one Redis. Nobody else can say
-that a line has forwarded the call.
+Max-Forwards. A server on the way may drop or reset them all. Asterisk rewrites these fields and
+keeps of Diversion one entry's number, reason and display name. So the display name holds a mark: a
+signature of the line with a secret of all engines on one Redis. Nobody else can forge it.
 """
 
 from __future__ import annotations
@@ -22,25 +21,26 @@ if TYPE_CHECKING:
     from sip.message import Message
 
 LIFE_S = 3600
-"""How long a mark counts at least; twice as long at most. Its hour is signed with it."""
+"""Seconds that a mark is valid, at least; at most twice as long. Its hour is part of the
+signature."""
 MOST = 20
-"""The entries of Diversion that are looked at."""
-_LENGTH = 12  # of 5 bits each: nobody guesses one
+"""The number of Diversion entries that are checked."""
+_LENGTH = 12  # of 5 bits each: impractical to guess
 _MARK = re.compile(rf'"?{_NAME}([A-Z2-7]{{{_LENGTH}}})"?\s*<'.encode())
 
 
 class Marks:
-    """Makes marks and knows them again. `secret` is shared by all engines on one Redis."""
+    """Makes and recognises marks. `secret` is shared by all engines on one Redis."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
     def make(self, line: str, now: float) -> str:
-        """The display name that says that the line (E.164) forwarded; `now` in unix seconds."""
+        """The display name for a forward by the line (E.164); `now` in unix seconds."""
         return _NAME + self._sign(line, int(now // LIFE_S))
 
     def forwarded(self, invite: Message, numbering: Numbering, now: float) -> tuple[str, ...]:
-        """The lines (E.164) that forwarded this call before it came here, as their marks say."""
+        """The lines (E.164) that forwarded this call before it came here, by their marks."""
         if invite.first(b"diversion") is None:
             return ()
         found = []

@@ -1,8 +1,8 @@
-"""Whether a line goes on paying for a leg that a transfer takes from one call into another.
+"""Whether a line continues to pay for a leg that a transfer moves from one call to another.
 
-It is asked as for any forward of that line (forwarding-rules.md 2 and 4): the line must be there,
-it and its fleet not suspended, its forward still on, its limits not reached, its fleet's cap not
-used up. The class is fixed anew, since a plan may have run out since.
+It is checked like any forward of that line (forwarding-rules.md 2 and 4): the line must exist, it
+and its fleet not be suspended, its forward still be on, its limits not be reached, its fleet's cap
+not be used up. The class is determined again, because a plan may be used up meanwhile.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 
 async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) -> ForwardRecord:
-    """Count a forward of `forward.line` on a call that it leads on, and say what it pays now.
+    """Count a forward of `forward.line` that continues in this call, and return what the line pays
+    now.
 
-    Raises Over: 403 where the line may not pay, 480 where a limit is in the way, 503 without rules.
+    Raises Over: 403 if the line may not pay, 480 if a limit is reached, 503 without rules.
     """
     try:
         entry = await services.store.look_up(forward.line)
@@ -59,8 +60,8 @@ async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) 
 
 
 def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None) -> bool:
-    """Whether the line still forwards there and may, with the list of its fleet; a call that it
-    sent on to a line needs no forward."""
+    """Whether the line still forwards there and may, by its fleet's countries; a call that it
+    transferred to a line needs no forward."""
     return any(
         known.on
         and known.to is not None
@@ -71,7 +72,7 @@ def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None)
 
 
 async def _count(services: CallServices, path: CallPath, line: str) -> str | None:
-    """Count one more forward of a line; None, or the limit that is in the way."""
+    """Count one more forward of a line. None, or the limit that is reached."""
     if line in path.held:
         return None
     limits, forwards = services.config.limits, services.forwards

@@ -1,4 +1,5 @@
-"""The addresses that `renvoi serve` would listen on, tried without serving; why one cannot be."""
+"""Tries the addresses that `renvoi serve` would listen on, without serving, and reports why one
+fails."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An address that cannot be listened on. `key` is the path of its key in the configuration."""
+    """An address on which the engine cannot listen. `key` is the path of its key in the
+    configuration."""
 
     key: str
     where: Listen
@@ -30,7 +32,8 @@ class Refused:
 
 
 def refused(config: Config) -> list[Refused]:
-    """Those that cannot be listened on now. Each is bound for a moment; nothing is accepted."""
+    """The addresses on which the engine cannot listen now. Each is bound for a moment; nothing is
+    accepted."""
     result = []
     for key, where in config.ports():
         try:
@@ -42,13 +45,13 @@ def refused(config: Config) -> list[Refused]:
 
 
 def why(error: OSError) -> str:
-    """Why an address cannot be listened on."""
+    """Why the engine cannot listen on an address."""
     number = error.errno or 0
     return _WORDS.get(number) or error.strerror or os.strerror(number)
 
 
 def _bind(where: Listen) -> None:
-    """As the listening sockets do. Raises OSError."""
+    """Bind like the listening sockets. Raises OSError."""
     kind = socket.SOCK_DGRAM if where.transport == "udp" else socket.SOCK_STREAM
     family, _, _, _, address = socket.getaddrinfo(where.host, where.port, type=kind)[0]
     with socket.socket(family, kind) as probe:

@@ -1,7 +1,7 @@
-"""Whether the servers behind the destinations live, asked before a call has to find out.
+"""Probes the servers of the destinations.
 
-Every `sip.probe_s` each server of a destination's URI gets OPTIONS. A destination whose servers
-are all silent, or answer 503, is down: forwards to it fail at once (`Call._ring_target`).
+Every `sip.probe_s` each server of a destination's URI gets OPTIONS. A destination is down if all
+its servers are silent or answer 503: forwards to it fail at once (`Call._ring_target`).
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from engine.services import Services
 from sip.address import Address
 from sip.names import address_of, place_of
 
-WAIT_S = 4.0  # for an answer: time for three lost packets (RFC 3261 17.1.2)
+WAIT_S = 4.0  # for a response: time for three lost packets (RFC 3261 17.1.2)
 DOWN = (408, 503)
 KINDS = ("voicemail", "fax", "number")
 
 
 class Probing:
-    """The destinations' state. `up` holds those that are probed; until its first answer a
-    destination counts as up."""
+    """The destinations' state. `up` holds the probed ones; until its first result a destination
+    counts as up."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -28,7 +28,7 @@ class Probing:
         self.up: dict[str, bool] = {}
 
     async def start(self) -> None:
-        """Begin to ask."""
+        """Start probing."""
         self._begin()
 
     def _begin(self) -> None:
@@ -44,7 +44,7 @@ class Probing:
             self._tasks.append(services.loop.create_task(self._watch(kind, uri)))
 
     def restart(self) -> None:
-        """The destinations, or how they are probed, have changed."""
+        """Restart, because the destinations or the probing have changed."""
         self._stop()
         self.up.clear()
         self._begin()
@@ -78,7 +78,7 @@ class Probing:
             await asyncio.sleep(max(0.1, self._services.config.sip.probe_s - passed))
 
     async def _ask(self, uri: str) -> dict[Address, int]:
-        """The code of each server; none when the name leads nowhere."""
+        """The response code of each server; none if the name leads nowhere."""
         endpoint = self._services.endpoint
         proxy = self._services.config.sip.outbound_proxy
         place = place_of(proxy or uri)
@@ -88,7 +88,7 @@ class Probing:
         for server, code in zip(servers, codes, strict=True):
             if code not in DOWN:
                 endpoint.names.works(server)
-            elif proxy is None:  # a proxy's code may speak of the server behind it
+            elif proxy is None:  # a proxy's code may concern the server behind it
                 endpoint.names.failed(server)
         return dict(zip(servers, codes, strict=True))
 
@@ -105,8 +105,8 @@ class Probing:
 
 
 def probed_uri(template: str) -> str | None:
-    """The URI of a destination's server: the template without its user. None when the host
-    depends on the number."""
+    """The URI of a destination's server: the template without its user. None if the host depends on
+    the number."""
     scheme, _, rest = template.partition(":")
     host = rest.rpartition("@")[2]
     if re.search(r"\{\w+\}", host.partition(";")[0]):

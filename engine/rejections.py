@@ -1,4 +1,4 @@
-"""What is refused outside calls, counted and told: messages, connections, documents."""
+"""Counts and logs refusals outside calls: messages, connections, documents."""
 
 from __future__ import annotations
 
@@ -14,31 +14,32 @@ from store.redis_errors import kind_of
 
 TELL_EVERY_S = 1.0
 SOURCES_EVERY_S = 60.0
-MOST_TOLD = 1000  # things that are told once a second each
+MOST_TOLD = 1000  # entries with a log limit of one a second each
 
 
 class Rejections:
-    """Counts each refusal; of messages it tells one a second for each reason, whatever comes in,
-    and once a minute who sent them."""
+    """Counts each refusal. Of messages it logs at most one a second per reason, and once a minute
+    their sources."""
 
     def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
         self._metrics = metrics
         self._log = log
         self._told: dict[str, float] = {}  # when a reason was last logged
-        self._untold: Counter[str] = Counter()  # how often it came since
+        self._untold: Counter[str] = Counter()  # how often it occurred since
         self._sources = Sources()
         self._sources_told = time.monotonic()
 
     def rejected(self, reason: str, detail: Callable[[], str], source: bytes = b"") -> None:
-        """A message that is refused, from the IP address `source`. `detail` is asked for only when
-        it is told."""
+        """Count a refused message from the IP address `source`. `detail` is called only if it is
+        logged."""
         self._metrics.rejected(reason)
         self._sources.count(reason, source)
         if count := self._may_tell(reason):
             self._log.warning("request.rejected", reason=reason, detail=detail(), count=count)
 
     def _may_tell(self, what: str) -> int:
-        """How often something came since it was last logged, 0 while it may not be again."""
+        """How often something occurred since it was last logged; 0 while it may not be logged
+        again."""
         self._untold[what] += 1
         now = time.monotonic()
         if now - self._told.get(what, -TELL_EVERY_S) < TELL_EVERY_S:
@@ -47,7 +48,7 @@ class Rejections:
         return self._untold.pop(what)
 
     def tell_sources(self) -> None:
-        """Called all the time: once a minute, who was refused since, and how often."""
+        """Log once a minute the refused sources and their counts. Called often."""
         now = time.monotonic()
         if now - self._sources_told < SOURCES_EVERY_S:
             return
@@ -56,7 +57,7 @@ class Rejections:
             self._log.warning("request.rejections", seconds=seconds, **vars(told))
 
     def stumbled(self, error: BaseException, call_id: str) -> None:
-        """An exception while a message was handled; its notes say what the message looked like."""
+        """An exception while a message was handled; its notes describe the message."""
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
@@ -80,7 +81,7 @@ class Rejections:
             self._log.warning("connection.failed", reason=what, detail=detail, count=count)
 
     def redis(self, where: str, error: BaseException, kind: str = "") -> None:
-        """Something is wrong with Redis: counted each time, told once a second for each kind."""
+        """Count a failure of Redis; log one a second per kind."""
         kind = kind or kind_of(error)
         self._metrics.redis_error(kind)
         now = time.monotonic()
@@ -90,8 +91,8 @@ class Rejections:
             self._log.warning("redis.trouble", kind=kind, where=where, error=text)
 
     def target(self, number: str, condition: str, target: str, why: str) -> None:
-        """A line was read with a forward that is on to a number that is refused: counted each time,
-        told once a second for each reason."""
+        """Count a line with a forward that is on but leads to a refused number; log one a second
+        per reason."""
         self._metrics.target_refused(why)
         now = time.monotonic()
         if now - self._told.get(f"target {why}", -TELL_EVERY_S) >= TELL_EVERY_S:

@@ -1,6 +1,6 @@
-"""What a changed configuration asks for: which keys changed, and what each of them needs.
+"""Which keys of a configuration changed, and what each of them needs.
 
-The table itself stands with the keys, in `engine/config.py` (`change=`).
+The table is with the keys, in `engine/config.py` (`change=`).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def changes(old: Config, new: Config) -> Changes:
 
 
 def _need(path: str, change: Any, old: Config, new: Config) -> str:
-    """The embedded Redis belongs to the process that would have to be stopped to change it."""
+    """The embedded Redis belongs to this process, which must be restarted to change it."""
     if path.startswith("redis.") and (old.redis.embedded or new.redis.embedded):
         return "fixed"
     return str(change)

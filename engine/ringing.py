@@ -1,7 +1,7 @@
-"""Ringing: the legs a call has dialled, who answers first, and the races between them.
+"""Ringing: the dialled legs of a call, which answers first, and the races between them.
 
-Legs that were given up may still answer (a 200 crosses our CANCEL): they are `_retired`, not gone,
-until the call is over. Who picks up on one wins while nobody else has (forwarding-rules.md 2).
+Cancelled legs may still answer (a 200 crosses our CANCEL), so they are kept as `_retired` until the
+call is over. A person who picks up on one wins while nobody else has (forwarding-rules.md 2).
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ class Ringing:
         self._path = path
         self._facts = facts
         self._ringing: dict[Outgoing, Branch] = {}  # the legs of the current attempt
-        self._unresolved: set[Branch] = set()  # of it, those whose name is being looked up
-        self._move_at = math.inf  # loop time at which the first silent server is given up
-        self._retired: dict[Outgoing, None] = {}  # legs given up that may still answer
-        self.attempt = Attempt(facts)  # how it fails so far
+        self._unresolved: set[Branch] = set()  # of it, those whose name is being resolved
+        self._move_at = math.inf  # loop time at which the first silent server is replaced
+        self._retired: dict[Outgoing, None] = {}  # cancelled legs that may still answer
+        self.attempt = Attempt(facts)  # its failures so far
         self._first_rang = 0.0  # loop time of its first 18x
         self._group_rang = 0.0  # and of the first one of the legs that ring now
-        self._ring_s = 0.0  # what the call waits from then on, if nothing else happens
-        self._until = math.inf  # loop time until which `wait` sleeps, infinite when it does not
+        self._ring_s = 0.0  # how long the call waits from then on
+        self._until = math.inf  # loop time until which `wait` sleeps; infinite if it does not sleep
         self._session_field = session_expires.request_field(
             self._invite, services.config.timers.session_expires_s
         )
@@ -105,10 +105,10 @@ class Ringing:
         self._received = time.perf_counter()
         self._decided = False
         self._triggered = 0.0
-        self.holder: Party | None = None  # whose far end it is that is rung, where it is known
-        self.told = b""  # the Reason for a caller who is refused because the call has to end
-        self.may_name: May = anybody  # what dialogs the caller may speak of
-        self.farewell = NOTHING  # what the engine says to all when it ends the call itself
+        self.holder: Party | None = None  # the leg whose far end rings, if known
+        self.told = b""  # the Reason for a caller that is refused because the call must end
+        self.may_name: May = anybody  # the dialogs that the caller may name
+        self.farewell = NOTHING  # what the engine sends to all when it ends the call itself
 
     def dial(
         self,
@@ -121,12 +121,12 @@ class Ringing:
         alone: bool,
         contact: Contact | None = None,
     ) -> None:
-        """Ring one more place in the current attempt; one that cannot be rung counts as none, and a
-        `contact` that leads where no phone is as well.
+        """Ring one more contact or target in the current attempt. It is skipped if it cannot be
+        rung, or if a `contact` leads to a server instead of a phone.
 
-        `alone` says that no other target can follow it: only then may it promise its answer before
-        it answers, by a reliable provisional response (RFC 3262). Raises Over when the caller
-        insists on a privacy that no phone can be rung with (RFC 3323 5).
+        `alone`: no other target can follow it. Only then may its early answer be final, in a
+        reliable provisional response (RFC 3262). Raises Over if the caller requires a privacy that
+        the engine cannot provide (RFC 3323 5).
         """
         services = self._services
         if self._caller.wish.undone and not trusted:
@@ -154,7 +154,7 @@ class Ringing:
         self._services.rejections.document(registrations_key(branch.number), error)
 
     def _find(self, branch: Branch) -> None:
-        """Look up where it is, unless it is an IP address."""
+        """Resolve it, unless it is an IP address."""
         services, place = self._services, branch.place()
         if place is None:
             self._place(branch)
@@ -181,7 +181,7 @@ class Ringing:
             self._services.log.warning("call.unresolved", call=self._facts.id, uri=branch.uri)
 
     def _place_at_next(self, branch: Branch) -> None:
-        """Send it to the next of its servers, which has a while to say something."""
+        """Send it to the next of its servers, which has some time to respond."""
         branch.server = branch.servers.pop(0)
         branch.move_at = math.inf
         if branch.servers:
@@ -242,26 +242,26 @@ class Ringing:
         self._triggered = 0.0
 
     def triggered(self) -> None:
-        """A condition was met, or the call reached a line: the forward's delay begins."""
+        """A condition was met, or the call reached a line: start measuring the forward's delay."""
         self._triggered = time.perf_counter()
 
     async def wait(
         self, pre_s: float, ring_s: float, *, most_s: float = math.inf, group_s: float = math.inf
     ) -> Outgoing | Condition | None:
-        """Wait for an answer from the legs that ring now. The leg that answered; NO_ANSWER when
-        `ring_s` ran out, UNREACHABLE when none showed a sign; None when every leg failed or rang
-        for `group_s` in vain (`attempt` tells how).
+        """Wait for an answer from the legs that ring now. Returns the leg that answered; NO_ANSWER
+        if `ring_s` ran out, UNREACHABLE if none sent an 18x; None if every leg failed or rang for
+        `group_s` without answer (`attempt` has the failures).
 
-        A leg has `pre_s` from its INVITE to show a first 18x; from the attempt's first one on the
-        call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over when the
-        caller gives up.
+        A leg has `pre_s` from its INVITE until its first 18x. From the attempt's first 18x on the
+        call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over if the
+        caller cancels.
         """
         loop, facts = self._services.loop, self._facts
         start = loop.time()
         self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
 
         def deadlines() -> tuple[bool, float, float]:
-            # Legs that have never rung do not keep those that do, nor those that are gone.
+            # Legs that have never rung do not extend the wait.
             rings = self._group_rang > 0 and any(map(facts.has_rung, self._ringing))
             line_until = self._first_rang + ring_s if self._first_rang else math.inf
             group_until = self._group_rang + group_s if rings else start + pre_s
@@ -310,8 +310,8 @@ class Ringing:
         return None
 
     def _hear(self, event: Event) -> None:
-        """What a leg tells. A provisional response that brings no deadline nearer is passed on at
-        once: the call is resumed where there is something to decide."""
+        """An event of a leg. A provisional response that moves no deadline earlier is passed on at
+        once; the coroutine resumes only for decisions."""
         if (
             isinstance(event, Progress)
             and event.leg in self._ringing
@@ -323,11 +323,11 @@ class Ringing:
             self._events.put(event)
 
     def _take(self, event: Answered[Outgoing]) -> Outgoing:
-        """Somebody picked up: everybody else is called off, the caller gets the answer."""
+        """Somebody picked up: cancel all other legs, and answer the caller."""
         winner, caller = event.leg, self._caller
         self._ringing.pop(winner, None)
         if winner in self._retired:
-            # The no-answer race: who was given up wins while the target has not answered.
+            # The no-answer race: the cancelled phone wins while the target has not answered.
             del self._retired[winner]
             if self._path.take_back(self._facts.overtaken(winner)):
                 self._services.metrics.race("line_won")
@@ -347,7 +347,7 @@ class Ringing:
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
         if caller.state is ANSWERED:  # not if the 2xx waits for a PRACK
             self._facts.talks()
-        self._invite = NO_MESSAGE  # a standing call keeps little
+        self._invite = NO_MESSAGE  # a call in progress keeps little
         self.attempt.clear()
         winner.peer, caller.peer = caller, winner
         return winner
@@ -361,7 +361,7 @@ class Ringing:
         if len(self._ringing) == 1:
             event.leg.peer, self._caller.peer = self._caller, event.leg
             message = event.message
-        if event.code == 199:  # one early dialog of several is over (RFC 6228): not the caller's
+        if event.code == 199:  # one early dialog of several has ended (RFC 6228), not the caller's
             return
         delay_s = self._facts.caller_rang()
         if delay_s is not None:
@@ -381,8 +381,7 @@ class Ringing:
             self._retire(NOTHING)
 
     def _move_on(self) -> None:
-        """Silent servers are given up, each for the next of its place; who was given up may still
-        answer."""
+        """Replace silent servers by the next of their place. The replaced ones may still answer."""
         now = self._services.loop.time()
         for leg, branch in list(self._ringing.items()):
             if branch.move_at <= now and not leg.provisional and branch.server is not None:
@@ -394,7 +393,8 @@ class Ringing:
         self._move_at = min(waiting, default=math.inf)
 
     def on_late(self, event: Item | None) -> None:
-        """Whatever the current stage of the call has no use for. Raises Over for its end."""
+        """Handle an event that the present stage of the call does not use. Raises Over for its
+        end."""
         if isinstance(event, Cancelled):
             raise Over(Outcome.CANCELLED, 487, "caller")
         if isinstance(event, Ended) and event.leg is self._caller:
@@ -416,13 +416,13 @@ class Ringing:
         metrics.ring_overrun.observe(max(0.0, now - until))
 
     def _give_up(self) -> None:
-        """The time of the legs that ring is over: that is how they failed."""
+        """The time of the ringing legs is over: record that as their failure."""
         for leg in self._ringing:
             self.attempt.given_up(leg)
         self._retire(GIVEN_UP)
 
     def _retire(self, farewell: Farewell) -> None:
-        """Give up every ringing leg; until the call is over they may still answer."""
+        """Cancel every ringing leg; they may still answer until the call is over."""
         for leg in self._ringing:
             self._give_up_on(leg, farewell)
         self._ringing.clear()
@@ -436,17 +436,17 @@ class Ringing:
         self._retired[leg] = None
 
     def check_caller(self, race: str = "caller_gone_in_forward") -> None:
-        """The caller's CANCEL beats everything, also what waits in front of it. Raises Over."""
+        """The caller's CANCEL takes precedence over all events, also earlier ones. Raises Over."""
         if self._caller.state is ENDED:
             self._services.metrics.race(race)
             raise Over(Outcome.CANCELLED, 487, "caller")
 
     def next_attempt(self) -> None:
-        """Another line or target is tried."""
+        """Start the attempt for another line or target."""
         self.attempt.clear()
         self._first_rang = 0.0
 
 
 def _is_ringing(code: int) -> bool:
-    """An 18x that tells of ringing or progress, not of a forward (forwarding-rules.md 1.5)."""
+    """Whether an 18x means ringing or progress, not a forward (forwarding-rules.md 1.5)."""
     return 180 <= code <= 189 and code != 181

@@ -84,7 +84,7 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
 
     worker.resume = resume
 
-    # Before the first call can come: a signal during the start ends it properly too.
+    # Before the first call can arrive, so that a signal during the start ends it properly too.
     loop.add_signal_handler(signal.SIGTERM, on_term)
     loop.add_signal_handler(signal.SIGINT, done.set)
     await worker.start()
@@ -99,13 +99,13 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
 
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:
-    """SIGHUP without a supervisor: what can change live does, or nothing does."""
+    """SIGHUP without a supervisor: apply all changes live, or none."""
     if worker.admission.draining:
         return
     systemd.reloading()
     try:
         _reload(worker, path)
-    finally:  # whatever became of it: else systemd takes the whole engine for one that failed
+    finally:  # in any case, or systemd would consider the engine failed
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
 
 
@@ -133,7 +133,8 @@ def sip_addresses(worker: Worker) -> list[str]:
 
 
 def greet(worker: Worker, path: Path | None) -> None:
-    """Say where the worker listens and what to try next: for machines, then for people."""
+    """Report where the worker listens, in the log, and suggest what to try next, on standard
+    error."""
     redis, listen = worker.config.redis.safe_url, sip_addresses(worker)
     admin, core = str(worker.admin.address), compiled.serving()
     worker.log.info("worker.start", sip=listen, admin=admin, redis=redis, core=core)

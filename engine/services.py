@@ -1,4 +1,4 @@
-"""What the parts of one worker share: its configuration, its counts, its Redis, its endpoint."""
+"""The shared parts of one worker: configuration, metrics, Redis, SIP endpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from store.lines import Store
 
 @dataclass(slots=True)
 class Services:
-    """Made by the worker. `config` and `numbering` are replaced as a whole when the configuration
-    is read again: read them at each use."""
+    """Made by the worker. `config` and `numbering` are replaced when the configuration is read
+    again, so read them at each use."""
 
     loop: asyncio.AbstractEventLoop
     config: Config

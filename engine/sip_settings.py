@@ -1,4 +1,4 @@
-"""What the SIP endpoint of one worker is told of the configuration."""
+"""The settings of a worker's SIP endpoint, from the configuration."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def settings(config: Config, index: int) -> Settings:
 
 
 def peers(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The networks that requests may come from, and REGISTER."""
+    """The networks that may send requests, and those that may send REGISTER."""
     sip = config.sip
     registrars = sip.trusted_peers if sip.registrar_peers is None else sip.registrar_peers
     return tuple(map(str, sip.trusted_peers)), tuple(map(str, registrars))
 
 
 def per_source(limits: Limits) -> int:
-    """How many connections one source may have: a quarter of all, unless it is said."""
+    """How many connections one source may have; by default a quarter of all."""
     told = limits.connections_per_source
     if told is None:
         return max(1, limits.connections // 4)

@@ -1,18 +1,18 @@
-"""Who was refused, and how often: counts by reason and source since they were last told."""
+"""Counts of refused requests by reason and source since they were last logged."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
-MOST = 1000  # sources that are told apart at once, for all reasons together
+MOST = 1000  # sources counted separately, for all reasons together
 SHOWN = 10  # of each reason, those that were refused most
 
 
 @dataclass(frozen=True)
 class Told:
-    """What came of one reason: all of it, the sources that sent most, by their IP address, and how
-    much of it came from any other."""
+    """The counts of one reason: the total, the most frequent sources by IP address, and the
+    rest."""
 
     reason: str
     count: int
@@ -21,7 +21,7 @@ class Told:
 
 
 class Sources:
-    """The counts. Whoever sends from more addresses than there is room for is counted as others."""
+    """The counts. Sources beyond the limit are counted as others."""
 
     def __init__(self) -> None:
         self._counts: Counter[tuple[str, bytes]] = Counter()
@@ -35,7 +35,7 @@ class Sources:
             self._beyond[reason] += 1
 
     def take(self) -> list[Told]:
-        """What was counted since the last time, each reason once."""
+        """The counts since the last call, one entry per reason."""
         counts, self._counts = self._counts, Counter()
         beyond, self._beyond = self._beyond, Counter()
         told = []

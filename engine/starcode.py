@@ -1,9 +1,9 @@
-"""A call that dials a star code: a phone changes its line's forwards, or asks how they stand.
+"""A call that dials a star code: a phone changes its line's forwards, or asks for their status.
 
-It rings nobody. The answer is in the final response: 2xx, the change is in force on every worker
-(or the forward that was asked about is on); anything else, nothing was changed (or it is off). The
-words are in the reason phrase and in a Warning, for phones that show them. docs/star-codes.md has
-the codes, who may dial them, and why these responses.
+It rings nobody. The final response is the answer: 2xx means that the change is in force on every
+worker (or the forward is on), anything else that nothing was changed (or it is off). The reason
+phrase and a Warning have the text, for phones that show them. docs/star-codes.md has the codes, who
+may dial them, and why these responses.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from store.redis_errors import REDIS_ERRORS
 if TYPE_CHECKING:
     from sip.incoming import Incoming
 
-ACK_S = 40.0  # a leg gives up waiting for its ACK after 64*T1, 32 s
+ACK_S = 40.0  # a leg stops waiting for its ACK after 64*T1, 32 s
 RETRY_AFTER_S = 5
 _MEDIA = re.compile(rb"^m=(\S+) \S+ ([^\r\n]+)", re.MULTILINE)
 _TIME = re.compile(rb"^t=[^\r\n]+", re.MULTILINE)
@@ -86,12 +86,12 @@ class StarCall:
         return self._leg.source
 
     async def run(self) -> None:
-        """Never raises; the worker is told of the end on every path."""
+        """Never raises; reports the end on every path."""
         over = Over(Outcome.FAILED, 500, "internal")
         try:
             over = await self._carry_out()
         except Over as end:
-            over = end.with_traceback(None)  # it would keep this frame, which keeps it
+            over = end.with_traceback(None)  # it and this frame would keep each other alive
         except Exception:
             self._services.log.exception("call.error", call=self.facts.id)
         finally:
@@ -104,7 +104,7 @@ class StarCall:
             self._ends.over(self, over)
 
     async def _carry_out(self) -> Over:
-        """The whole call. Raises Over when it is refused or fails."""
+        """The whole call. Raises Over if it is refused or fails."""
         try:
             code = read_code(self._dialled)
             line = await self._may()
@@ -133,11 +133,11 @@ class StarCall:
             raise Over(Outcome.FAILED, 500, "changed_by_others") from None
         return await self._confirm()
 
-    # -- who may ----------------------------------------------------------------------------------
+    # -- authorization ----------------------------------------------------------------------------
 
     async def _may(self) -> Line:
-        """The line whose phone calls. Raises Over or RegisterRefused when it is not known well
-        enough."""
+        """The line whose phone calls. Raises Over or RegisterRefused if the caller is not
+        sufficiently identified."""
         services, number = self._services, self._who.number
         if number is None or is_second_hand(self._invite):
             raise self._refused(403, "not_this_phone", "dial this from the line's own phone")
@@ -162,10 +162,10 @@ class StarCall:
             raise self._refused(403, "fleet_suspended", "the line's fleet is suspended")
         return line
 
-    # -- what is asked ----------------------------------------------------------------------------
+    # -- the code ---------------------------------------------------------------------------------
 
     async def _change(self, code: StarCode, line: Line) -> Line:
-        """Write it, and wait until it is in force. The line as it is now."""
+        """Write the change and wait until it is in force. Returns the changed line."""
         services = self._services
         mailbox = services.config.numbering.voicemail_codes
         self._check_caller()
@@ -179,7 +179,7 @@ class StarCall:
         try:
             proof = (await in_force(services.redis, line.number)).plain()
         except REDIS_ERRORS:
-            proof = {}  # it is written all the same
+            proof = {}  # it is written nevertheless
         services.log.info(
             "starcode",
             call=self.facts.id,
@@ -193,7 +193,7 @@ class StarCall:
         return changed.line
 
     def _tell_status(self, code: StarCode, line: Line) -> None:
-        """Raises Over with 480 when none of the forwards asked about is on."""
+        """Raises Over with 480 if none of the forwards is on."""
         mailbox = self._services.config.numbering.voicemail_codes
         words = self._describe(code, line)
         if not is_on(code, line, self._services.numbering, mailbox):
@@ -206,7 +206,7 @@ class StarCall:
     # -- the end ----------------------------------------------------------------------------------
 
     async def _confirm(self) -> Over:
-        """The 200, which takes no media, and BYE as soon as it is acknowledged."""
+        """Send the 200 without media, and BYE as soon as it is acknowledged."""
         self._check_caller()
         leg = self._leg
         if not leg.answer(200, self._message(200, no_media(self._invite.body, self._host))):
@@ -221,7 +221,7 @@ class StarCall:
         return Over(Outcome.ANSWERED, 200, "star_code")
 
     def _check_caller(self) -> None:
-        """A caller who has hung up is not served. Raises Over."""
+        """Raises Over if the caller has hung up."""
         if self._leg.state is ENDED:
             raise Over(Outcome.CANCELLED, 487, "caller")
 
@@ -230,7 +230,7 @@ class StarCall:
         return Over(Outcome.REJECTED, code, why)
 
     def _message(self, code: int, body: bytes) -> Message:
-        """A response with words: the phrase that phones show, and a Warning (RFC 3261 20.43)."""
+        """A response with text: the phrase that phones show, and a Warning (RFC 3261 20.43)."""
         words = _UNPRINTABLE.sub("?", self._words)
         lines = [f"SIP/2.0 {code} {words[:79]}", f'Warning: 399 {self._host} "{words[:400]}"']
         if body:
@@ -265,8 +265,8 @@ def described(line: Line, condition: Condition) -> str:
 
 
 def no_media(offer: bytes, host: str) -> bytes:
-    """An answer that takes none of the offered streams (RFC 3264 6), or, where the offer is still
-    to come, an offer without any (5)."""
+    """An answer that rejects all offered streams (RFC 3264 6), or, without an offer, an offer
+    without streams (5)."""
     family = "IP6" if host.startswith("[") else "IP4"
     bare = host.strip("[]")
     when = _TIME.search(offer)

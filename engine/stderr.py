@@ -1,4 +1,4 @@
-"""What people are told on standard error while logs are written beside it."""
+"""Messages on standard error, beside the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def say(text: str) -> None:
-    """Write lines of text at once: `print` writes their end by itself, and a log line that comes
-    in between, where both go to one file, would be torn."""
+    """Write lines in one write. `print` writes the line end separately, so that a log line could
+    come in between if both go to one file."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

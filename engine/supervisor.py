@@ -1,11 +1,11 @@
 """`renvoi serve` with several workers: a process each, started, watched, replaced.
 
-The supervisor is not on the call path and knows no SIP. It owns the embedded Redis and the signals:
-SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and either
-applies it live or replaces one worker after the other. A worker that is to be replaced keeps its
-ports until its last call has ended (`timers.drain_s` at most), because the calls' own signalling
-comes to them; the others serve meanwhile. docs/operation.md tells the rest, `processes/watcher.py`
-keeps the processes.
+The supervisor is not on the call path and handles no SIP. It owns the embedded Redis and the
+signals: SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and
+either applies it live or replaces one worker after the other. A worker that is replaced keeps its
+ports until its last call has ended (at most `timers.drain_s`), because the signalling of these
+calls arrives there. The others take calls meanwhile. More: docs/operation.md;
+`processes/worker_watcher.py` watches the processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.stderr import say
 from engine.telemetry import log
 from sip import compiled
 
-STOP_S = 20.0  # for a worker to end, over the time its calls are given
+STOP_S = 20.0  # for a worker to end, beyond the time for its calls
 
 
 class Supervisor:
@@ -39,7 +39,7 @@ class Supervisor:
         self.log = log.get_logger("supervisor")
         self._path = path
         self._watcher = WorkerWatcher(config, load_document(path), self.log, self._on_gone)
-        # What a failed roll goes back to.
+        # Restored after a failed rolling restart.
         self._before = self._watcher.config, self._watcher.document
         self._rolling: asyncio.Task[None] | None = None
         self._redis: EmbeddedRedis | None = None
@@ -58,7 +58,7 @@ class Supervisor:
         )
 
     async def run(self) -> int:
-        """Until a signal ends it; the exit status."""
+        """Run until a signal ends it; returns the exit status."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, "drain")
         loop.add_signal_handler(signal.SIGINT, self._stop, "at once")
@@ -67,7 +67,7 @@ class Supervisor:
         problem = ""
         try:
             problem = await self._start()
-            if self._stopping:  # a signal came first: no wonder that not all started
+            if self._stopping:  # a signal came first, so not all started
                 problem = ""
             elif problem:
                 say(f"renvoi: {problem}")
@@ -87,7 +87,7 @@ class Supervisor:
         return 1 if problem else 0
 
     def not_ready(self) -> str | None:
-        """Why no new call should be sent to any worker (`/readyz`): None while one takes them."""
+        """Why no new call should be sent to any worker (`/readyz`); None while one takes them."""
         if self._stopping:
             return "draining"
         reasons = {}
@@ -99,14 +99,14 @@ class Supervisor:
         return "; ".join(f"worker {index}: {reason}" for index, reason in reasons.items())
 
     def remark(self) -> str | None:
-        """What is wrong though calls are taken, by worker."""
+        """Problems by worker while calls are taken."""
         told = {slot.index: slot.child.remark for slot in self._watcher.slots if slot.child}
         return "; ".join(f"worker {index}: {text}" for index, text in told.items() if text) or None
 
     # -- start and end ----------------------------------------------------------------------------
 
     async def _start(self) -> str:
-        """Start everything; the first reason why it cannot be, empty when all is well."""
+        """Start everything; returns the first reason of a failure, empty on success."""
         redis = self._watcher.config.redis
         try:
             await self.admin.start()
@@ -130,13 +130,13 @@ class Supervisor:
         self._watcher.signal(signal.SIGTERM if self._stopping == "drain" else signal.SIGINT)
 
     async def _finish(self) -> None:
-        """Wait for the workers to end, which was asked of them; kill those that do not."""
+        """Wait for the workers to end, and kill those that do not."""
         watcher, loop = self._watcher, asyncio.get_running_loop()
         if self._rolling is not None:
             self._rolling.cancel()
         watcher.leave()
         self.log.info("drain.start", how=self._stopping, calls=watcher.calls)
-        self._pass_on()  # one that was started meanwhile has not heard of it
+        self._pass_on()  # one that was started meanwhile has not been asked
         while left := watcher.running:
             await asyncio.wait([child.exited for child in left], timeout=PROGRESS_S)
             most_s = watcher.config.timers.drain_s if self._stopping == "drain" else 0.0
@@ -151,7 +151,7 @@ class Supervisor:
     # -- another configuration --------------------------------------------------------------------
 
     def reload(self) -> None:
-        """SIGHUP: what has changed decides whether it is refused, applied live or rolled out."""
+        """SIGHUP: refuse the changes, apply them live, or do a rolling restart."""
         if self._stopping:
             return
         self._systemd.reloading()
@@ -184,8 +184,8 @@ class Supervisor:
         log.apply(config.log)
 
     def _roll_out(self) -> None:
-        """Replace every worker that is older than now, one after the other. A roll that is under
-        way goes on and takes the newer ones too."""
+        """Replace every worker that was started before now, one after the other. A rolling restart
+        in progress continues and includes the newer ones."""
         self._watcher.renew()
         if self._rolling is None or self._rolling.done():
             self._rolling = asyncio.ensure_future(self._roll())
@@ -193,7 +193,7 @@ class Supervisor:
     async def _roll(self) -> None:
         while (slot := self._watcher.oldest) is not None:
             problem = await self._watcher.replace(slot)
-            if problem:  # no second worker is risked, and all is as it was before
+            if problem:  # stop before a second worker, and restore the previous state
                 self.log.error("roll.stopped", worker=slot.index, error=problem)
                 self._watcher.adopt(*self._before)
                 log.apply(self._watcher.config.log)
@@ -201,7 +201,7 @@ class Supervisor:
                 return
         self.log.info("roll.done")
 
-    # -- what is told -----------------------------------------------------------------------------
+    # -- reports ----------------------------------------------------------------------------------
 
     def _on_gone(self, index: int) -> None:
         self._aggregate.remember(index)

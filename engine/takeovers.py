@@ -1,10 +1,10 @@
-"""Calls that take over another one (INVITE with Replaces, RFC 3891): who may, and who is rung.
+"""Calls that take over another one (INVITE with Replaces, RFC 3891): who may, and who rings.
 
-A name of a dialog is no right to it: Call-IDs and tags are in dumps, logs and headers. The called
-number has to be a side of the call that is taken over. Who calls has to be a side of it, a line of
-the fleet of one, or somebody whom such a one has sent there by a REFER that passed here. A call is
-taken over once, and that ends it. Rung is where its far end was called, never where a caller's
-Contact says: a line that called is rung at its registered phones.
+The name of a dialog gives no right to it, because Call-IDs and tags are in dumps, logs and headers.
+The called number must be a side of the replaced call. The caller must be a side of it, a line of
+one's fleet, or a party that such a one transferred there by a REFER through this engine. A call is
+taken over once, which ends it. The far end rings at the place where it was called, never at a
+caller's Contact: a line that placed the call rings at its registered phones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Elsewhere(Over):
-    """Another worker has the dialog: `contact` is the field that tells the caller where (302)."""
+    """Another worker has the dialog; `contact` is the field for the 302 to the caller."""
 
     def __init__(self, contact: bytes) -> None:
         super().__init__(Outcome.REJECTED, 302, "takeover_elsewhere")
@@ -43,8 +43,8 @@ class Elsewhere(Over):
 
 
 class Spot(NamedTuple):
-    """One place to ring: a URI and the Route values on the way; `contact` where it is a phone's,
-    which is asked about each time that it is rung (registration/dialled.py)."""
+    """One place to ring: a URI and its Route values; `contact` if it is a phone's, which is checked
+    each time it rings (registration/dialled.py)."""
 
     uri: str
     routes: tuple[str, ...]
@@ -54,8 +54,8 @@ class Spot(NamedTuple):
 class Replaced(NamedTuple):
     """A call that another takes over.
 
-    `before` is its facts, `leg` whose far end is rung: in the role and by the number given, at
-    `spots`. `line` is that number's line, if it is one; `paid` what others pay for that far end.
+    `before` are its facts; the far end of `leg` rings in the given role and with the given number,
+    at `spots`. `line` is that number's line, if any; `paid` is what others pay for that far end.
     """
 
     before: CallFacts
@@ -75,7 +75,7 @@ class Ending(Protocol):
 
 
 class Takeovers:
-    """The rights to take over calls of one worker. `find` gives an active call by its id."""
+    """Takeovers of one worker's calls. `find` returns an active call by its id."""
 
     def __init__(
         self, services: CallServices, find: Callable[[str], Ending | None]
@@ -84,10 +84,10 @@ class Takeovers:
         self._find = find
 
     async def ask(self, facts: CallFacts, invite: Message, owed: Owed | None) -> Replaced | None:
-        """The call that a new one may take over; None when it names none of ours.
+        """The call that a new one may take over; None if it names none of ours.
 
-        It is claimed for the new one (`CallFacts.replaced_by`): who gives it up has to `release`
-        it. Raises Over when it may not.
+        It is claimed for the new one (`CallFacts.replaced_by`), which must `release` it on failure.
+        Raises Over if it may not.
         """
         values = invite.values(b"replaces")
         if len(values) > 1 or not is_clear(values[0]) or invite.first(b"join") is not None:
@@ -115,8 +115,8 @@ class Takeovers:
         return replaced
 
     async def _look_elsewhere(self, facts: CallFacts, invite: Message) -> None:
-        """Send the caller to the worker that has the dialog, if another one has. Over UDP that one
-        has the INVITE already (sip/siblings.py)."""
+        """Redirect the caller to the worker that has the dialog, if another one has. Over UDP that
+        one already has the INVITE (sip/siblings.py)."""
         siblings = self._services.endpoint.siblings
         via = (invite.first(b"via") or b"").upper()
         if siblings is None or b"/UDP" in via:
@@ -127,27 +127,27 @@ class Takeovers:
                 raise Elsewhere(f"Contact: <sip:{facts.called}@{place}>".encode())
 
     def release(self, replaced: Replaced) -> None:
-        """The new call came to nothing; another one may try."""
+        """The new call failed; another one may try."""
         replaced.before.replaced_by = ""
 
     def over(self, replaced: Replaced) -> None:
-        """The new call is answered: the one before it is over."""
+        """The new call is answered: end the replaced one."""
         call = self._find(replaced.before.id)
         if call is not None:
             call.stop(500, "replaced", REPLACED)
 
     def unknown(self, facts: CallFacts) -> Over:
-        """The end of a call that names a dialog which nobody knows (RFC 3891 3)."""
+        """The end of a call that names an unknown dialog (RFC 3891 3)."""
         return self._refused(facts, None, 481, "no_dialog")
 
     def may_name(self, facts: CallFacts, leg: Party) -> bool:
-        """Whether who calls may name the dialog of a leg to its far end (Join, Target-Dialog)."""
+        """Whether the caller may name the dialog of a leg to its far end (Join, Target-Dialog)."""
         other = facts_of(leg)
         number = facts.identity
         return other is not None and bool(number) and self.is_party(number, other)
 
     def is_party(self, number: str, facts: CallFacts) -> bool:
-        """Whether a number is a side of a call, or a line of one's fleet, by what memory knows."""
+        """Whether a number is a side of a call, or a line of one's fleet, from memory."""
         if number in _numbers(facts):
             return True
         peek = self._services.store.peek
@@ -158,7 +158,7 @@ class Takeovers:
         return entry.line.fleet in _fleets(facts) | {line.fleet for line in lines if line}
 
     async def _may(self, number: str, facts: CallFacts) -> bool:
-        """The same, by what Redis knows."""
+        """The same, from Redis."""
         if not number:
             return False
         for one in (number, *_lines(facts)):
@@ -166,7 +166,7 @@ class Takeovers:
         return self.is_party(number, facts)
 
     async def _replaced(self, facts: CallFacts, before: CallFacts, leg: Party) -> Replaced:
-        """Who is rung. Raises Over."""
+        """The party that rings. Raises Over."""
         if isinstance(leg, Outgoing):
             record = before.legs[leg]
             role, number = record.role, record.number
@@ -190,7 +190,8 @@ class Takeovers:
     async def _caller(
         self, facts: CallFacts, before: CallFacts
     ) -> tuple[str, str, tuple[Spot, ...], Line | None]:
-        """Where who placed a call is rung: at its line's phones, if it is a line of ours."""
+        """Where the party that placed the call rings: at its line's phones, if it is one of our
+        lines."""
         number = before.identity
         line = await self._line_of(number) if number and number != facts.identity else None
         if line is None:
@@ -200,7 +201,7 @@ class Takeovers:
         return "line", number, tuple(Spot(c.uri, hops_of(c.path), c) for c in contacts), line
 
     def _path_of(self, leg: Outgoing) -> tuple[str, ...]:
-        """The Path by which a phone was rung: the outbound proxy before it is not of it."""
+        """The Path by which a phone was called, without the outbound proxy before it."""
         proxy, routes = self._services.config.sip.outbound_proxy, leg.routes
         return routes[1:] if proxy and routes and same_place(routes[0], proxy) else routes
 
@@ -228,13 +229,13 @@ class Takeovers:
 
 
 def _lines(facts: CallFacts) -> set[str]:
-    """The numbers of a call whose lines' fleets may take it over."""
+    """The numbers whose lines' fleets may take over the call."""
     legs = {record.number for record in facts.legs.values() if record.role == "line"}
     return {number for number in (facts.identity, facts.called) if number} | legs
 
 
 def _numbers(facts: CallFacts) -> set[str]:
-    """The numbers that are a side of a call, or were on its way."""
+    """The numbers that are a side of a call, or were on its path."""
     found = {record.number for record in facts.legs.values()} | _lines(facts)
     for forward in facts.forwards:
         found |= {forward.line, forward.number}

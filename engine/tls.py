@@ -9,11 +9,11 @@ from engine.config import Sip
 
 
 class TlsError(ValueError):
-    """A certificate, key or authority cannot be used; says which field and why."""
+    """A certificate, key or authority is not usable; the message names the key and the reason."""
 
 
 def server_context(sip: Sip) -> ssl.SSLContext | None:
-    """For accepting connections; None when no tls address is listened on. Raises TlsError."""
+    """For accepting connections; None without a TLS listening address. Raises TlsError."""
     if not any(address.transport == "tls" for address in sip.listen):
         return None
     if sip.tls_certificate is None:

@@ -1,20 +1,20 @@
-"""Who pays for a call that was transferred: who transferred it (forwarding-rules.md 4).
+"""The payer of a transferred call: the line that transferred it (forwarding-rules.md 4).
 
-A transfer ends one call and makes another. One side of a call sends the other on by REFER, which
-passes through here; whoever got it then calls the target anew, and may name a call that it takes
-over (Replaces). What the first call made somebody pay for must not be lost on the way:
+A transfer ends one call and starts another. One side of a call transfers the other by REFER, which
+passes through this engine. The transferred party then calls the target, and may name a call that it
+takes over (Replaces). The payers of the first call must not be lost:
 
-- a leg that goes on is paid for by the lines whose forwards led to it, as before: the leg that a
-  Replaces takes over, or the far end of a forward that is sent on to somebody else;
-- a line that sends the other side on to a line pays for that as for a forward of its own.
+- a leg that continues is paid for by the lines whose forwards led to it, as before: the leg that a
+  Replaces takes over, or the far end of a forward that is transferred to another party;
+- a line that transfers the other side to a line pays for that as for its own forward.
 
-Whether they still may is asked when the new call comes (`paying.py`): it is refused if not. Who is
-sent on twice goes where the newer REFER says.
+Whether they still may pay is checked when the new call arrives (`paying.py`); if not, it is
+refused. A newer REFER to the same party replaces the older one.
 
 In the record these are elements of `forwards` with the condition "none": nothing was forwarded in
-this call. The new call is known by the number that was sent on, which calls the number it was sent
-to. It may come to another worker, so that what is owed is kept in Redis for a minute (`transfer:
-<caller>:<called>`): every worker hears of it, and only the call that it is about asks for it.
+this call. The new call is identified by its numbers: the transferred party calls the transfer
+target. It may reach another worker, so the payers are kept in Redis for a minute
+(`transfer:<caller>:<called>`). Redis notifies every worker, and only the call concerned reads them.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ if TYPE_CHECKING:
     from sip.party import Party
 
 LIFE_S = 60
-"""How long after the REFER the new call may come."""
+"""Seconds after the REFER in which the new call may come."""
 _PATIENCE_S = 0.1
-# A call may be quicker than the worker that tells Redis of its REFER.
+# A call may arrive before the worker has written its REFER to Redis.
 _AGAIN_S = (0.005, 0.015, 0.04)
-_QUICK_S = 5.0  # the news of a transfer comes later than its call by no more
+_QUICK_S = 5.0  # the longest delay of a transfer's notification after its call
 _MOST = 10_000
 
 
 class Owed(msgspec.Struct, array_like=True):
-    """What a call pays that comes of a transfer: for its caller's side, which goes on, and the line
-    that sent it to its target ("" = none of ours). `who` is the number of who sent it, `replaces`
-    the dialog that it was told to take over ("" = none), as it was told, `of` the id of the call in
-    which that was."""
+    """The payers of a call that follows a transfer: those for the caller's side, which continues,
+    and the line that transferred it ("" = not one of ours). `who` is the number of the transferring
+    party, `replaces` the dialog to take over as in the REFER ("" = none), `of` the id of the call
+    with the REFER."""
 
     paid: list[ForwardRecord]
     by: str
@@ -73,8 +73,8 @@ Side = tuple[str, bool]
 
 
 class _Transfer(NamedTuple):
-    """A transfer whose call has not come yet: until when it may, whom it sends on, what is owed if
-    that is known here, and who tells Redis."""
+    """A transfer whose call has not come yet: until when it may, the transferred side, the payers
+    if known here, and the task that writes to Redis."""
 
     until: float
     referee: Side | None = None
@@ -90,12 +90,12 @@ class Owing(Protocol):
     """A call that may have to pay."""
 
     async def owe(self) -> None:
-        """It comes of a transfer, of which the news came later."""
+        """It follows a transfer that became known only later."""
 
 
 class Transfers:
-    """The transfers under way, as one worker knows of them. `begun` gives the newest call from one
-    number to another that came in within so many seconds."""
+    """The pending transfers known to one worker. `begun` returns the newest call from one number to
+    another that came in within so many seconds."""
 
     def __init__(
         self,
@@ -108,19 +108,19 @@ class Transfers:
         self._tasks = tasks
         self._begun = begun
         self._clock = clock
-        # By key, oldest first. What is not known here is in Redis.
+        # By key, oldest first. Payers that are not known here are in Redis.
         self._known: dict[str, _Transfer] = {}
-        self._newest: dict[Side, str] = {}  # who is sent on goes one way only: the key of it
-        self._gone: dict[str, _Transfer] = {}  # owed no more, which Redis is being told
+        self._newest: dict[Side, str] = {}  # a side has at most one pending transfer: its key
+        self._gone: dict[str, _Transfer] = {}  # ended, while Redis is being updated
 
     def __len__(self) -> int:
-        """Transfers whose new call has not come yet; 0 nearly always."""
+        """The number of pending transfers, nearly always 0."""
         return len(self._known)
 
     def referred(self, referrer: Party, user: str, replaces: str) -> Callable[[], None]:
-        """One side of a call sends the other on (REFER) to `user`, to take over the dialog
-        `replaces` ("" = none). It replaces what it was told before. What is returned is to be
-        called when the other side refuses."""
+        """One side of a call transfers the other (REFER) to `user`, to take over the dialog
+        `replaces` ("" = none). This replaces an earlier REFER. Returns a function to call if the
+        other side refuses."""
         services, referee = self._services, referrer.peer
         facts = facts_of(referrer)
         if facts is None or referee is None:
@@ -146,12 +146,12 @@ class Transfers:
         return nothing
 
     def _refused(self, key: str, transfer: _Transfer) -> None:
-        """Nobody follows: whoever calls there owes nothing."""
-        if self._known.get(key) is transfer:  # its call has not come, and no other REFER
+        """The REFER was refused: a later call to its target has no such payer."""
+        if self._known.get(key) is transfer:  # its call has not come, and there is no other REFER
             self._forget(key)
 
     def _forget(self, key: str) -> None:
-        """Nobody owes what a REFER led to, if its call has not come yet."""
+        """Remove a transfer, if its call has not come yet."""
         transfer = self._drop(key)
         if transfer is not None:
             self._gone[key] = transfer
@@ -164,7 +164,7 @@ class Transfers:
         return transfer
 
     def heard(self, key: str) -> None:
-        """Redis tells of a transfer; its call may have been quicker."""
+        """Redis reports a transfer; its call may have come before."""
         if key in self._known or key in self._gone:
             return
         self._keep(key, _Transfer(self._clock() + LIFE_S))
@@ -174,12 +174,12 @@ class Transfers:
             self._tasks.start(call.owe())
 
     def expect(self, caller: str, called: str) -> bool:
-        """Whether a call between these numbers is about to come of a transfer."""
+        """Whether a transfer is pending for a call between these numbers."""
         return transfer_key(caller, called) in self._known
 
     async def comes_of(self, facts: CallFacts) -> bool:
-        """Whether a call that was there before the news of a transfer may come of it: not the very
-        call in which one side was sent on, though its numbers are the same."""
+        """Whether a call that came before the notification of a transfer may follow it: not the
+        call with the REFER itself, even if its numbers are the same."""
         client: Any = self._services.redis
         try:
             async with asyncio.timeout(_PATIENCE_S):
@@ -190,8 +190,8 @@ class Transfers:
             return False
 
     async def carry(self, facts: CallFacts, path: CallPath, *, ask: bool = False) -> Owed | None:
-        """Let a call that comes of a transfer pay what it owes, once; what that is. `ask`: of Redis
-        too, where no news has come of it. Raises Over when a line that owes may not pay."""
+        """Set the payers of a call that follows a transfer, once, and return them. `ask`: also read
+        Redis without a notification. Raises Over if a payer may not pay."""
         owed = await self._take(facts.identity, facts.called, ask=ask)
         if owed is None or facts.is_transferred:
             return None
@@ -200,7 +200,7 @@ class Transfers:
         services = self._services
         paid = [await paying.admit(services, path, forward) for forward in owed.paid]
         own = [await paying.admit(services, path, sent)] if sent is not None else []
-        if facts.ended:  # by somebody who was quicker than the news
+        if facts.ended:  # by a call that came before the notification
             path.end()
         else:
             facts.pay(paid, for_caller=True)
@@ -228,13 +228,14 @@ class Transfers:
                         break
                     await asyncio.sleep(wait_s)
                     stored = await client.getdel(key)
-            return _decode(stored) if stored else None  # taken already, by whichever worker
+            return _decode(stored) if stored else None  # already taken, by any worker
         except (*REDIS_ERRORS, ValueError) as error:
             self._services.rejections.redis("transfer", error)
             return known.owed
 
     async def _sent_on(self, by: str, called: str) -> ForwardRecord | None:
-        """What line `by` pays for sending a call on to line `called`; None when one is none."""
+        """What line `by` pays for transferring a call to line `called`; None if one of them is not
+        a line."""
         store = self._services.store
         try:
             payer, target = [await store.look_up(number) for number in (by, called)]
@@ -278,7 +279,7 @@ class Transfers:
         if transfer.told is not None:
             await asyncio.wait({transfer.told})
         if self._gone.get(key) is not transfer:
-            return  # a newer REFER leads there, or led there and sees to it
+            return  # a newer REFER leads there, or led there and handles it
         try:
             await client.delete(key)
         except REDIS_ERRORS as error:
@@ -289,19 +290,19 @@ class Transfers:
 
 
 def facts_of(leg: Party) -> CallFacts | None:
-    """The facts of the call that a leg is a side of; None of none of ours."""
+    """The facts of the call to which a leg belongs; None if it belongs to no call."""
     return leg.owner if isinstance(leg.owner, CallFacts) else None
 
 
 def paid_for(facts: CallFacts, leg: Party) -> list[ForwardRecord]:
-    """What lines pay for one side of a call, to be paid on in another."""
+    """What lines pay for one side of a call, to continue in another."""
     paid = facts.forwards
     paid = paid[facts.brought :] if isinstance(leg, Outgoing) else paid[: facts.brought]
     return [replace(forward, condition="none", seconds=0) for forward in paid]
 
 
 def number_at(facts: CallFacts, leg: Party) -> str:
-    """The number of who is at the far end of a leg."""
+    """The number of the party at the far end of a leg."""
     if not isinstance(leg, Outgoing):
         return facts.identity
     record = facts.legs.get(leg)

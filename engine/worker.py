@@ -51,20 +51,20 @@ from store.keys import fleet_key
 from store.lines import Store
 from store.redis_errors import REDIS_ERRORS
 
-PROGRESS_S = 10.0  # between two lines that say how far a drain is
+PROGRESS_S = 10.0  # between two `drain.progress` events
 CONNECT_S = 3.0
 ANSWER_S = 2.0
 TOLD_REFUSED = 5  # fleets that /readyz names
-STEP_S = 1.0  # of the machine's clock, from which on it is told
-CLOSE_S = 5.0  # for a part to end, each of which bounds its own waiting well below
+STEP_S = 1.0  # of the machine's clock that are logged
+CLOSE_S = 5.0  # for a part to end; each part limits its own waiting to much less
 
 
 class StartError(RuntimeError):
-    """The worker cannot start; the text is one line for the operator."""
+    """The worker cannot start; the message is one line for the operator."""
 
 
 class Part(Protocol):
-    """What runs beside the calls."""
+    """A part of the worker that runs beside the calls."""
 
     async def start(self) -> None: ...
 
@@ -73,7 +73,7 @@ class Part(Protocol):
 
 class Worker:
     """Everything one process needs to route calls. `index` is added to each port. `redis_url` is
-    where the embedded Redis is, when somebody else has it."""
+    the address of the embedded Redis if another process owns it."""
 
     def __init__(self, config: Config, index: int = 0, redis_url: str | None = None) -> None:
         self.config = config
@@ -88,18 +88,18 @@ class Worker:
         self.admission = Admission(
             config.limits, time.monotonic, lambda uri: called_by(uri, self.services.numbering)
         )
-        self.on_drain: Callable[[int], None] = lambda left: None  # told how many calls are left
+        self.on_drain: Callable[[int], None] = lambda left: None  # gets the number of calls left
         self.resume: Callable[[], None] = lambda: None  # undoes a drain (serve.py)
         self.is_started = False
         self.services: CallServices
         self.calls: Calls
         self._referrals: Referrals
         self._lag = LoopLag()
-        self._parts = AsyncExitStack()  # what was started; closed in the reverse order
+        self._parts = AsyncExitStack()  # started parts, closed in reverse order
 
     @property
     def active_calls(self) -> int:
-        """How many calls there are; 0 before the start."""
+        """The number of calls; 0 before the start."""
         return len(self.calls) if self.is_started else 0
 
     # -- start and end ----------------------------------------------------------------------------
@@ -120,13 +120,13 @@ class Worker:
             raise
 
     async def close(self) -> None:
-        """End every call with its record, then everything else, in the reverse order of start."""
+        """End every call with its record, then everything else, in reverse order of the start."""
         self.admission.draining = True
         await self._parts.aclose()
 
     async def _connect(self) -> tuple[Client, bytes]:
-        """A client of the Redis that the configuration names, which may be started for it, and the
-        secret that all workers on it share."""
+        """A client of the configured Redis, which is started if it is embedded, and the secret that
+        all workers on it share."""
         url = self._redis_url or self.config.redis.url
         if url == "embedded":
             embedded = EmbeddedRedis(self.config.redis.data_dir)
@@ -134,7 +134,7 @@ class Worker:
             self._parts.push_async_callback(embedded.close)
             url = embedded.url
         try:
-            # Socket limits for the writers; the store bounds its own waits.
+            # Socket limits for the writers; the store limits its own waits.
             redis = connect(url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S)
             self._parts.push_async_callback(redis.aclose)
             await asyncio.wait_for(redis.ping(), CONNECT_S)
@@ -176,7 +176,7 @@ class Worker:
         hep = Hep(trace.hep, trace.hep_id, f"renvoi-{self.index}") if trace.hep else None
         spans = Spans(trace.otlp, self.index) if trace.otlp else None
         self._tracers = [tracer for tracer in (hep, spans) if tracer is not None]
-        # What it hears goes to parts that are made of it: nothing comes before it is started.
+        # Its events go to parts that are made from it; none arrive before it is started.
         self.endpoint = Endpoint(
             sip_settings.settings(config, self.index),
             on_invite=lambda leg: self.calls.begin(leg),
@@ -237,7 +237,7 @@ class Worker:
         self._watch()
 
     def _connect_parts(self, places: OwnAddresses) -> None:
-        """What Redis tells goes to whom it concerns, and what goes wrong with it is counted."""
+        """Connect the notifications of Redis to the parts that use them, and count its failures."""
         store, services, told = self.store, self.services, self.rejections
         store.leads_here, store.same_phone = places.leads_here, same_phone
         store.on_refused, store.on_refused_target = told.document, told.target
@@ -249,7 +249,7 @@ class Worker:
         self.recorder.on_error = partial(told.redis, "cdr")
 
     async def _start_parts(self, redis: Client) -> None:
-        """Start them, the rules first: whoever is let in finds them."""
+        """Start them, the rules first, so that the first call finds them."""
         config, services = self.config, self.services
         self.journal.open()
         self._parts.callback(self.journal.close)
@@ -269,7 +269,7 @@ class Worker:
         if config.workers > 1:
             try:
                 self.endpoint.meet(directory_of(config.redis.data_dir))
-            except OSError as error:  # each answers for its own calls only
+            except OSError as error:  # each has only its own calls
                 self.log.error("siblings.unusable", error=str(error))
         await self._started("probing", services.probing)
         await self._started("registrar", services.registrar)
@@ -294,7 +294,7 @@ class Worker:
         self.collector.start()
 
     async def _started(self, name: str, part: Part) -> None:
-        """Start a part, and close it at the end. A process must not wait for one for ever."""
+        """Start a part, and close it at the end, with a time limit."""
 
         async def close() -> None:
             try:
@@ -313,8 +313,8 @@ class Worker:
         return entry.plan_left_s() if entry is not None else None
 
     def _fit_descriptors(self) -> None:
-        """Let in no more connections than there are descriptors for, beside what the pages and
-        Redis need."""
+        """Accept no more connections than there are descriptors, besides those for the pages and
+        Redis."""
         wanted, room = self.config.limits.connections, self.endpoint.streams.room
         if not descriptors.streams_of(self.config):
             return
@@ -348,8 +348,8 @@ class Worker:
         self.metrics.destinations(lambda: self.services.probing.up)
 
     def apply(self, config: Config) -> tuple[str, ...]:
-        """Bring the live keys of another configuration into force; the paths of those that differ.
-        Calls read `config` at each use; here is what has to be told."""
+        """Apply the live keys of another configuration and return the paths of those that differ.
+        Calls read `config` at each use; this updates the other parts."""
         changed = changes(self.config, config).live
         self.config = self.services.config = with_live(self.config, config)
         self.admission.limit(self.config.limits)
@@ -365,7 +365,7 @@ class Worker:
         return changed
 
     async def drain(self) -> None:
-        """Refuse new calls and wait for the standing ones, at most `timers.drain_s`."""
+        """Refuse new calls and wait for those in progress, at most `timers.drain_s`."""
         self.admission.draining = True
         if not self.is_started:
             return
@@ -381,7 +381,7 @@ class Worker:
         self.log.info("drain.end", calls=len(self.calls))
 
     def not_ready(self) -> str | None:
-        """Why no new call should be sent here, None when all is well (`/readyz`)."""
+        """Why no new call should be sent here; None if all is well (`/readyz`)."""
         if self.admission.draining:
             return "draining"
         if not self.is_started:
@@ -392,7 +392,7 @@ class Worker:
         return None
 
     def remark(self) -> str | None:
-        """What is wrong though calls are taken: they go on, and what they leave behind waits."""
+        """Problems while calls are taken, such as waiting records."""
         if refuses := self.store.redis_refuses:
             return f"redis takes no writes ({refuses}), {self.recorder.backlog} records wait"
         if not self.store.redis_up:
@@ -408,7 +408,8 @@ class Worker:
         return "; ".join(remarks) or None
 
     def _on_workers(self, count: int) -> None:
-        """So many share the limits on a line's forwards; those of this host may yet start."""
+        """Set how many workers share the limits on a line's forwards; those of this host may not
+        have started yet."""
         self.forwards.workers = max(count, self.config.workers)
 
     async def _beat(self) -> None:

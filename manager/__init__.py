@@ -1,1 +1,1 @@
-"""The customer's page and REST API: a process of its own, `renvoi manager` (docs/manager.md)."""
+"""The customer's page and REST API, in a separate process: `renvoi manager` (docs/manager.md)."""

@@ -21,15 +21,15 @@ _READ_AT_ONCE = 500
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,63}")
 
 _hasher = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)  # OWASP's argon2id
-# What an unknown account is compared with, so that it takes as long as a known one.
+# Compared for unknown accounts, so that they take as long as known ones.
 _NOBODY = _hasher.hash("nobody's password")
-# Each comparison costs 19 MiB and some 20 ms of a core: two at a time, the rest wait.
+# Each comparison takes 19 MiB and some 20 ms of a core: two at a time, the rest wait.
 _comparing = asyncio.Semaphore(2)
 
 
 class Account(msgspec.Struct, frozen=True):
-    """What Redis keeps of an account, at `manager:account:<name>`. `fleet` None = an operator;
-    `line`: the number of the one line of a user, None = an administrator of the fleet."""
+    """An account in Redis, at `manager:account:<name>`. `fleet` None = an operator; `line`: the
+    number of the one line of a user, None = an administrator of the fleet."""
 
     name: str
     fleet: str | None
@@ -49,18 +49,18 @@ class Account(msgspec.Struct, frozen=True):
 
 
 def name_of(text: str) -> str | None:
-    """An account's name as it is kept; None when it cannot be one."""
+    """The stored form of an account's name; None if it is invalid."""
     name = text.strip().lower()
     return name if _NAME.fullmatch(name) else None
 
 
 def make(name: str, fleet: str | None, password: str, line: str | None = None) -> Account:
-    """A new account. Raises ValueError naming what is wrong with the password."""
+    """A new account. Raises ValueError with the fault of the password."""
     return Account(name, fleet, hashed(password), time.time(), line)
 
 
 def invented() -> str:
-    """A password that nobody has to think up: four times four letters and digits, 80 bits."""
+    """A generated password: four times four letters and digits, 80 bits."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     parts = ("".join(secrets.choice(alphabet) for _ in range(4)) for _ in range(4))
     return "-".join(parts)
@@ -72,14 +72,14 @@ def fits(password: str) -> bool:
 
 
 def hashed(password: str) -> str:
-    """Raises ValueError when it is too short or too long."""
+    """Hash a password. Raises ValueError if it is too short or too long."""
     if not fits(password):
         raise ValueError(f"expected {SHORTEST_PASSWORD} to {_LONGEST_PASSWORD} characters")
     return _hasher.hash(password)
 
 
 def read(raw: bytes | None) -> Account | None:
-    """What Redis holds; None when it is no account."""
+    """Decode an account from Redis; None if it is not one."""
     if raw is None:
         return None
     try:
@@ -89,7 +89,8 @@ def read(raw: bytes | None) -> Account | None:
 
 
 async def matches(account: Account | None, password: str) -> bool:
-    """Whether this is the account's password; takes as long for no account. Blocks no loop."""
+    """Whether this is the account's password; takes as long without an account. Does not block the
+    loop."""
     kept = account.password if account else _NOBODY
     async with _comparing:
         right = await asyncio.to_thread(_verify, kept, password[:_LONGEST_PASSWORD])
@@ -107,8 +108,7 @@ def _verify(kept: str, password: str) -> bool:
 
 
 async def every(redis: Any, most: int, fleet: str | None = None) -> list[Account]:
-    """The accounts of a fleet (None = all there are), at most so many: those of others take none
-    of their room."""
+    """The accounts of a fleet (None = all), at most so many, not counting those of other fleets."""
     found: dict[str, Account] = {}
     keys: list[bytes] = []
 
@@ -133,7 +133,8 @@ async def every(redis: Any, most: int, fleet: str | None = None) -> list[Account
 
 
 async def give_password(redis: Any, name: str, password: str) -> Account | None:
-    """Give an account another password: its sessions end. None when it is gone."""
+    """Give an account another password, which ends its sessions. None if the account does not
+    exist."""
     account = read(await redis.get(ACCOUNT + name))
     if account is None:
         return None

@@ -1,4 +1,5 @@
-"""The REST API, /api/v1: its operations and the table of them, which `openapi.py` describes."""
+"""The REST API, /api/v1: its operations and their table, from which `openapi.py` makes the
+description."""
 
 from __future__ import annotations
 
@@ -60,7 +61,7 @@ async def delete_line(call: Call) -> Response:
     return Response(None, 204)
 
 
-# -- what is and what was ------------------------------------------------------------------------
+# -- state and history ------------------------------------------------------------------------
 
 
 async def get_state(call: Call) -> Response:
@@ -144,12 +145,12 @@ async def get_explanation(call: Call) -> Response:
     if not call.who.operator:
         for stage in told["stages"]:
             stage["steps"] = [_discreet(step) for step in stage["steps"]]
-            stage["decision"].pop("uri", None)  # where our servers are
+            stage["decision"].pop("uri", None)  # the addresses of our servers
     return answer(told)
 
 
 def _of_one_line(told: dict[str, Any], own: str) -> dict[str, Any]:
-    """What the user of one line may know: of other lines only where a call comes to."""
+    """What the user of one line may see: of other lines only where a call ends up."""
     for stage in told["stages"]:
         if stage["number"] != own:
             stage["steps"] = []
@@ -159,7 +160,7 @@ def _of_one_line(told: dict[str, Any], own: str) -> dict[str, Any]:
 
 
 def _discreet(step: str) -> str:
-    """That a number is a line of somebody else is nobody's business."""
+    """Hide that a number is another customer's line."""
     return step.replace("is a line of another fleet", "is no line of ours")
 
 
@@ -179,7 +180,7 @@ async def list_changes(call: Call) -> Response:
 
 
 def _who(change: audit.Change, who: Who) -> str:
-    """Customers are not told the users of our machines."""
+    """Customers do not see the user names on our machines."""
     return "operator" if change.how == "cli" and not who.operator else change.who
 
 

@@ -1,4 +1,4 @@
-"""The manager as an ASGI application: its routes, and what every answer carries."""
+"""The manager as an ASGI application: its routes, and the headers of every response."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from manager.words import preferred
 from store.redis_errors import REDIS_ERRORS
 
 _HERE = Path(__file__).parent
-# Nothing from anywhere else, no inline script or style, no frames, no plugins.
+# Nothing from other sites, no inline script or style, no frames, no plugins.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -70,7 +70,7 @@ def build(config: Config, redis_url: str) -> Starlette:
         lifespan=lifespan,
         exception_handlers={HTTPException: _not_served},
     )
-    # A slash too many is a page that is not there, not a redirect to whatever Host says.
+    # An extra slash gives 404, not a redirect to whatever Host says.
     app.router.redirect_slashes = False
     app.state.site = site
     headers = _HEADERS | (_INSIST if config.manager.https else {})
@@ -117,7 +117,7 @@ def _pages(site: Site) -> list[BaseRoute]:
 
 
 async def _health(site: Site, _request: Request) -> Response:
-    """For who watches the process: 200 while it can reach Redis."""
+    """For monitoring: 200 while it can reach Redis."""
     try:
         await site.ping()
     except REDIS_ERRORS:
@@ -130,7 +130,7 @@ async def _home(_request: Request) -> Response:
 
 
 async def _not_served(request: Request, error: Exception) -> Response:
-    """Paths and methods that are none, as the asker reads: the API's problems, or a page."""
+    """Unknown paths and methods, as an API problem or a page."""
     if request.url.path.startswith(api.PREFIX):
         return await problems.http_error(request, error)
     language = preferred(request.headers.get("accept-language", ""))

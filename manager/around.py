@@ -1,4 +1,4 @@
-"""What the forwards of a line lead to, and what that costs this month: read before it is told."""
+"""Reads the data around a line: the targets of its forwards, and their use this month."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ Targets = Mapping[str, Line | None]
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What has to be known besides a line's own document.
+    """The data besides a line's own document.
 
     Attributes:
-        targets: the lines that its forwards lead to, and those that these lead to in turn; None =
-            no line of the fleet.
-        months: what it and they have used this month, by number.
+        targets: the lines to which its forwards lead, and those to which these lead in turn; None =
+            not a line of the fleet.
+        months: the use of it and of them this month, by number.
         connected: those of them that have a live registration.
-        purse: what the fleet may use.
+        purse: the fleet's cap.
     """
 
     targets: Targets
@@ -50,7 +50,7 @@ async def around(site: Site, own: Line) -> Around:
 
 
 async def _targets(site: Site, own: Line) -> Targets:
-    """The lines that forwards name, of this line those that are off too."""
+    """The lines that forwards name; for this line also those of forwards that are off."""
     found: dict[str, Line | None] = {}
     wanted = {f.to.number for f in own.forwards.values() if f.to} - {own.number}
     for _ in range(_MOST_STEPS):

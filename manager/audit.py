@@ -26,7 +26,7 @@ async def read(
     wanted: Callable[[Change], bool] = lambda change: change.what != "seen",
 ) -> list[Change]:
     """The last changes of a fleet, or of one of its lines, newest first, from `before` (an id, not
-    included) back. Looks at no more than 5,000 entries."""
+    included) back. Reads at most 5,000 entries."""
     client: Any = redis
     found: list[Change] = []
     end, seen = before if before == "+" else f"({before}", 0
@@ -44,7 +44,7 @@ async def read(
 
 
 async def one(redis: Redis, fleet: str, change: str) -> Change | None:
-    """The change of that id; None when the log does not have it."""
+    """The change with that id; None if the log does not have it."""
     if not is_place(change):
         return None
     client: Any = redis

@@ -1,4 +1,4 @@
-"""The same edit on several lines: what it comes to, line by line, and what it costs."""
+"""The same edit on several lines: the result and the cost, line by line."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Row:
 
 @dataclass(slots=True)
 class Batch:
-    """What it comes to. `changes` and `rows`: of the lines that change; `same`: those that were so
-    already; `refused`: line, and why it stays."""
+    """The result. `changes` and `rows`: of the lines that change; `same`: the lines that were so
+    already; `refused`: line and reason."""
 
     changes: list[Change] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -47,7 +47,7 @@ async def run(
     wanted: Wanted,
     write: bool,
 ) -> Batch:
-    """Preview or write it, each line by itself: those that cannot stay as they are."""
+    """Preview or write it, each line separately. Lines that cannot be changed stay as they are."""
     batch, site = Batch(), visit.site
     for stored in lines:
         try:
@@ -74,19 +74,19 @@ async def run(
 
 
 async def rows_of(visit: Visit, line: Line, change: Change) -> list[Row]:
-    """A change of a line in words, with what its forwards then cost."""
+    """A change of a line as text, with the cost of its forwards after it."""
     known = await around(visit.site, line)
     return rows_told(visit, line, change, visit.teller.costs.of(line, known))
 
 
 def rows_told(visit: Visit, line: Line, change: Change, costs: Iterable[Cost]) -> list[Row]:
-    """The same when the costs are known."""
+    """The same with known costs."""
     by_condition = {cost.condition: cost for cost in costs}
     rows = []
     for condition in ORDER:
         before = forward_told(visit, line, change.before.get(condition))
         after = forward_told(visit, line, change.after.get(condition))
-        # Where a forward that is off would lead changes nothing.
+        # The target of a forward that is off does not matter.
         if before != after:
             on = (change.after.get(condition) or {}).get("on")
             cost = by_condition.get(condition) if on else None

@@ -24,7 +24,7 @@ _DONE_LIFE_S = 86_400
 
 
 class Kept(msgspec.Struct):
-    """What came of a change of several lines: shown after it, and taken back within a day."""
+    """The result of a change of several lines: shown after it, and undone within a day."""
 
     changes: list[Change]
     same: list[str]
@@ -32,7 +32,7 @@ class Kept(msgspec.Struct):
 
 
 async def choose(visit: Visit) -> Response:
-    """The form, for the lines that were ticked or found."""
+    """The form, for the ticked or found lines."""
     params = visit.request.query_params
     if typed := await kept.of(visit):
         lines = await _lines(visit, typed.get("line", [])[:MOST_LINES])
@@ -56,7 +56,7 @@ async def choose(visit: Visit) -> Response:
 
 
 async def submit(visit: Visit) -> Response:
-    """Check, then apply: each line by itself, those that cannot stay as they are."""
+    """Check, then apply, each line separately. Lines that cannot be changed stay as they are."""
     lines = await _lines(visit, visit.form.get("line", [])[:MOST_LINES])
     if not lines:
         return see("/lines")
@@ -86,13 +86,13 @@ async def submit(visit: Visit) -> Response:
 
 
 async def done(visit: Visit) -> Response:
-    """What came of it, line by line, with the way back."""
+    """The result, line by line, with an undo."""
     token = visit.query("change")
     kept = await _kept(visit, token)
     stored = await visit.site.lines.several(visit.who, [c.number for c in kept.changes])
     changes = [change for change in kept.changes if change.number in stored]
     if len(changes) < len(kept.changes):
-        raise NotFound("no such change")  # it was somebody else's
+        raise NotFound("no such change")  # it belongs to another account
     found = batch.Batch(changes)
     for change in changes:
         found.rows += await batch.rows_of(visit, stored[change.number].line, change)
@@ -101,7 +101,7 @@ async def done(visit: Visit) -> Response:
 
 
 async def undo(visit: Visit) -> Response:
-    """Take a change of several lines back: first what that comes to, then do it."""
+    """Undo a change of several lines: first show the result, then do it."""
     token = visit.fields.get("change", "")
     kept = await _kept(visit, token)
     changes = {change.number: change for change in kept.changes}
@@ -123,7 +123,7 @@ async def undo(visit: Visit) -> Response:
 
 
 async def _applied(visit: Visit, found: batch.Batch) -> Response:
-    """Keep what was done for the page that tells of it, and go there."""
+    """Keep the result for its page, and redirect there."""
     refused = [(line.number, why) for line, why in found.refused]
     kept = Kept(found.changes, [line.number for line in found.same], refused)
     token, client = secrets.token_urlsafe(18), visit.redis
@@ -143,7 +143,7 @@ async def _lines(visit: Visit, numbers: Sequence[str]) -> list[Stored]:
 
 
 async def _own_errors(visit: Visit, first: Stored, choices: Sequence[Choice]) -> list[FormError]:
-    """What is wrong with what was typed, whatever the line: told at its field."""
+    """The faults of the input itself, for its fields."""
     wanted = wanted_of(visit, choices)
     errors, change = wanted.edit(visit.who, first.number, first.fleet)
     if errors:

@@ -1,7 +1,7 @@
-"""Which calls a line has forwarded lately: an index in memory of places in the `cdr` stream.
+"""The recently forwarded calls of each line: an index in memory of positions in the `cdr` stream.
 
-The stream holds the calls of all lines. Looking through it for one of them at each view of a page
-would cost thousands of entries a time; so they are read once, as they come.
+The stream holds the calls of all lines. Searching it for one line at each page view would read
+thousands of entries, so they are read once, as they arrive.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from store import background_tasks
 from store.keys import RECORDS
 from store.redis_errors import REDIS_ERRORS
 
-_KEPT = 20  # calls of a line
+_KEPT = 20  # calls per line
 _READ_BACK = 100_000  # entries of the stream that are read at the start
 _AT_ONCE = 500
 _REST_S = 0.01
-_BLOCK_MS = 500  # a node of a cluster that is silent for longer than 0.9 s is given up
+_BLOCK_MS = 500  # a cluster node that is silent for longer than 0.9 s is abandoned
 _RETRY_S = 0.5
 _LINE = re.compile(rb'"line":"(\+[0-9]+)"')
 
@@ -31,7 +31,7 @@ _Entry = tuple[bytes, dict[bytes, bytes]]
 
 
 class Calls:
-    """Follows the stream for ever, by itself, also after Redis was away."""
+    """Follows the stream, also after Redis was away."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis: Any = redis
@@ -65,7 +65,7 @@ class Calls:
                 await asyncio.sleep(_RETRY_S)
 
     async def _read_back(self) -> None:
-        """What is there already, the newest first, in small bites."""
+        """Read the present entries in small batches, the newest first."""
         self._places.clear()
         newest = await self._redis.xrevrange(RECORDS, count=1)
         last = newest[0][0] if newest else b"0-0"

@@ -25,14 +25,14 @@ _SUGGESTED = 20
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line in the list, and where a call to it goes at this moment.
+    """A line in the list, and where a call to it goes now.
 
     Attributes:
-        kind: "ring", "forward" or "stop": nobody is reached.
-        now: where it goes, in words.
+        kind: "ring", "forward" or "stop" (nobody is reached).
+        now: where it goes, as text.
         because: the condition of the forward that is carried out now.
         later: the other forwards that may be carried out, each with where it leads.
-        resting: those that are on and do nothing, because all calls are forwarded.
+        resting: those that are on but inactive, because all calls are forwarded.
     """
 
     line: Line
@@ -65,7 +65,7 @@ async def lines(visit: Visit) -> Response:
 
 
 def only_line(visit: Visit) -> str | None:
-    """The number of the one line that a customer has; None for all others."""
+    """The number of a customer's only line; None with several."""
     if visit.who.operator:
         return None
     found = visit.site.directory.search(visit.who, limit=2).lines
@@ -73,7 +73,7 @@ def only_line(visit: Visit) -> str | None:
 
 
 async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
-    """What a list says of these lines: the engine's own decision, on what Redis holds."""
+    """The rows of these lines, by the engine's own decision on the data in Redis."""
     own = [one.line for one in stored]
     fleets = sorted({line.fleet for line in own})
     now, purses = await asyncio.gather(
@@ -90,7 +90,7 @@ async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
 
 
 def _due(line: Line, now: Now) -> Iterator[str]:
-    """The targets that decide where a call goes at this moment."""
+    """The targets that decide where a call goes now."""
     is_busy = line.max_calls is not None and now.calls >= line.max_calls
     for condition, is_due in (
         (Condition.UNCONDITIONAL, True),

@@ -1,4 +1,4 @@
-"""What forwards cost, to the last line of a chain, and what gets in their way: in words."""
+"""The cost of forwards, to the last line of a chain, and their obstacles, as text."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Cost:
     """What one forward costs.
 
     Attributes:
-        level: the dearest billing class of those that are certain, for its colour and sign.
+        level: the most expensive billing class that is certain, for its colour and sign.
         text: what this line pays.
-        paid: whether this line pays for it, not only one that forwards on.
-        warnings: what else has to be known: who forwards on and pays, that nobody is reached.
+        paid: whether this line pays, not only a line further on.
+        warnings: further facts: who forwards on and pays, that nobody is reached.
     """
 
     condition: Condition
@@ -37,12 +37,12 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Tells in one language what the forwards of a line cost."""
+    """Describes the cost of a line's forwards in one language."""
 
     places: TargetWords
 
     def of(self, line: Line, known: Around) -> list[Cost]:
-        """What the forwards that are on will cost, in the guide's order."""
+        """The cost of the forwards that are on, in the guide's order."""
         return [
             self._cost(line, condition, to, known)
             for condition in ORDER
@@ -50,7 +50,7 @@ class Costs:
         ]
 
     def refused(self, line: Line, known: Around) -> list[str]:
-        """The forwards that are on and do nothing, because of the number they lead to."""
+        """The forwards that are on but have no effect because of their target."""
         say = self.places.say
         inside = {number for number, target in known.targets.items() if target is not None}
         return [
@@ -64,7 +64,7 @@ class Costs:
         ]
 
     def conflicts(self, line: Line, known: Around, costs: Sequence[Cost]) -> list[str]:
-        """What of the forwards will not do what one may expect."""
+        """Forwards that will not do what one may expect."""
         say = self.places.say
         on = [c for c in ORDER if (f := line.forwards.get(c)) and f.on]
         result = []
@@ -107,8 +107,8 @@ class Costs:
         told_to: str,
         warnings: list[str],
     ) -> Billing | None:
-        """Where a call goes on from a line that it comes to, and who pays; the class of a leg that
-        is certain, None when there is none."""
+        """Where a call continues from a line, and who pays; the class of a certain leg, None
+        without one."""
         say, name = self.places.say, self.places.line(line.fleet, line.number)
         if line.suspended:
             warnings.append(say("warn_suspended", line=name))
@@ -151,7 +151,7 @@ class Costs:
         return self._onward(target, known, visited, told_to, warnings) or level
 
     def _own_leg(self, line: Line, to: Destination, known: Around) -> tuple[Billing, str]:
-        """The class of the leg that the line itself pays, and its cost in words."""
+        """The class of the leg that the line itself pays for, and its cost as text."""
         inside = _is_inside(to, known)
         kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
         month = known.months.get(line.number)
@@ -177,14 +177,14 @@ class Costs:
 
 
 def word_for(why: str) -> str:
-    """The word for why a number is refused; `error_country` is that of an unknown country code."""
+    """The text for why a number is refused; `error_country` is for an unknown country code."""
     return "error_country_refused" if why == "country" else f"error_{why}"
 
 
 def _leads_to(
     line: Line, condition: Condition, known: Around, visited: tuple[str, ...] = ()
 ) -> Destination | None:
-    """Where a forward that is on leads to, unless it does nothing."""
+    """Where a forward that is on leads, unless it has no effect."""
     forward = line.forwards.get(condition)
     if forward is None or not forward.on or forward.to is None:
         return None
@@ -200,5 +200,5 @@ def _is_inside(to: Destination, known: Around) -> bool:
 
 
 def _line_at(to: Destination | None, known: Around) -> Line | None:
-    """The line of the fleet that a forward goes to, whose own forwards then count."""
+    """The line of the fleet to which a forward leads, whose own forwards then apply."""
     return known.targets.get(to.number) if to and to.kind is Kind.NUMBER else None

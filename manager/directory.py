@@ -1,8 +1,8 @@
-"""Which lines there are, by fleet: an index in memory for lists and searches.
+"""The lines by fleet: an index in memory for lists and searches.
 
-Redis holds lines by number only, and anything may write them. So the index reads them all once and
-follows Redis's own word of what has changed. It says where to look, never who may see what: each
-document is read again, and checked, before anything of it is shown (`manager.lines`).
+Redis holds lines by number only, and any program may write them. So the index reads them all once
+and follows Redis's notifications of changes. It only finds lines and does not decide who may see
+them: each document is read again, and checked, before it is shown (`manager.lines`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _decoder = msgspec.json.Decoder(_Document)
 
 
 class Directory:
-    """The index. `national` gives the digits of a number as they are dialled at home."""
+    """The index. `national` returns the digits of a number as dialled nationally."""
 
     def __init__(self, redis: Redis, national: Callable[[str], str]) -> None:
         self._redis: Any = redis
@@ -66,7 +66,7 @@ class Directory:
         return len(self._where)
 
     async def start(self) -> None:
-        """Read all lines once; goes on without when Redis is away."""
+        """Read all lines once; continues without them if Redis is away."""
         self._tasks = [asyncio.create_task(self._follow(), name="directory: reader")]
         await self._key_changes.start()
         if self._key_changes.is_complete:
@@ -85,7 +85,7 @@ class Directory:
         return self._where.get(number) == fleet
 
     def label(self, fleet: str, number: str) -> str:
-        """The name of a line of the fleet; "" when it has none, or is none."""
+        """The name of a line of the fleet; "" if it has none, or is not a line of the fleet."""
         line = self._fleets.get(fleet, {}).get(number)
         return line.label if line else ""
 
@@ -94,11 +94,11 @@ class Directory:
         return self.label(self._where.get(number, ""), number)
 
     def count(self, fleet: str) -> int:
-        """How many lines the fleet has."""
+        """The number of lines of the fleet."""
         return len(self._fleets.get(fleet, ()))
 
     def named(self, fleet: str, name: str) -> list[Listed]:
-        """The lines of the fleet that have exactly this name, accents and capitals apart."""
+        """The lines of the fleet with exactly this name, ignoring accents and case."""
         folded = fold(name)
         return [
             line
@@ -116,7 +116,8 @@ class Directory:
         fax: bool = False,
         names_first: bool = False,
     ) -> Page:
-        """Lines by number, those whose label or number has every word; `after`: as a page gave it.
+        """Lines by number whose label or number contains every word; `after`: from the previous
+        page.
 
         `fleet` None = all that they may see. `fax`: only lines with a fax offer. `names_first`:
         those found by their name before those found by their number.
@@ -132,7 +133,7 @@ class Directory:
         if fax:
             view = view.fax
         found, named = view.having(self._wanted(words), names_first)
-        # Behind the names a place begins with a digit: numbers begin with "+".
+        # A cursor among the names begins with a digit: numbers begin with "+".
         is_behind = after.startswith(_BEHIND)
         low, high = (named, len(found)) if is_behind else (0, named)
         start = 0
@@ -149,7 +150,7 @@ class Directory:
         if digits.startswith("00"):
             digits = "+" + digits.removeprefix("00")
         if digits.removeprefix("+").isdecimal():
-            return [digits]  # one number, however it is spaced, is one word
+            return [digits]  # a number is one word, with any spacing
         return fold(words).split()
 
     def _view(self, fleet: str | None) -> View:
@@ -206,7 +207,7 @@ class Directory:
             await self._read(keys)
 
     async def _read(self, keys: list[bytes]) -> list[str]:
-        """Read these lines again; the numbers of those that are lines."""
+        """Read these lines again; returns the numbers of those that are lines."""
         if not keys:
             return []
         pipe = self._redis.pipeline(transaction=False)  # in a cluster they are on several nodes

@@ -1,4 +1,4 @@
-"""That a change of one line's forwards is in force, as the engine's workers have said."""
+"""The page after a change of one line's forwards, with the confirmations of the workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LIFE_S = 86_400
 
 
 class Done(msgspec.Struct):
-    """What came of a change: shown after it, and taken back within a day."""
+    """The result of a change: shown after it, and undone within a day."""
 
     change: Change
     changed: bool
@@ -31,7 +31,7 @@ class Done(msgspec.Struct):
 
 
 async def keep(visit: Visit, change: Change, acks: Acks, changed: bool) -> str:
-    """Keep it for its page; the token to ask for it."""
+    """Keep it for its page; returns its token."""
     token = secrets.token_urlsafe(12)
     kept = msgspec.json.encode(_done(change, acks, changed))
     await visit.redis.set(DONE + token, kept, ex=_LIFE_S)
@@ -39,7 +39,7 @@ async def keep(visit: Visit, change: Change, acks: Acks, changed: bool) -> str:
 
 
 async def page(visit: Visit) -> Response:
-    """The page, asked again until all have said so."""
+    """The page, which reloads until all workers have confirmed."""
     token = visit.query("change")
     kept = await _find(visit, token)
     stored = await visit.site.lines.read(visit.who, visit.number)
@@ -65,7 +65,7 @@ async def page(visit: Visit) -> Response:
 
 
 async def undone(visit: Visit, stored: Stored) -> Change | None:
-    """The change of the line that the form shall take back; None when none is asked for."""
+    """The change of the line that the form shall undo; None without one."""
     token = visit.query("undo")
     kept = await _find(visit, token) if token else None
     return kept.change if kept is not None and kept.change.number == stored.number else None

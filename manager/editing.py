@@ -28,7 +28,7 @@ _FAX_LINES = 50
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A form that was looked at: what is wrong with it, or what it will do."""
+    """A checked form: its faults, or its effect."""
 
     errors: Sequence[FormError]
     line: Line | None = None
@@ -38,7 +38,7 @@ class Check:
 
 
 async def edit(visit: Visit) -> Response:
-    """The form as the line has it."""
+    """The form with the line's present values."""
     stored = await visit.site.lines.read(visit.who, visit.number)
     if typed := await kept.of(visit):
         fields = {name: values[0] for name, values in typed.items() if values}
@@ -52,7 +52,7 @@ async def edit(visit: Visit) -> Response:
 
 
 async def submit(visit: Visit) -> Response:
-    """The form as it was sent: back to it, on to the check, or into force."""
+    """Handle a sent form: show it again, show the check, or apply it."""
     fields = visit.fields
     choices = forms.of_form(fields)
     etag = fields.get("etag", "")
@@ -71,7 +71,7 @@ async def submit(visit: Visit) -> Response:
 
 
 async def preview(visit: Visit) -> Response:
-    """What the form would do, as a part of the page, while it is filled in."""
+    """The effect of the form, as a part of the page, while it is filled in."""
     choices = forms.of_form(visit.fields)
     stored = await visit.site.lines.read(visit.who, visit.number)
     check = await _check(visit, stored, choices, None)
@@ -79,7 +79,7 @@ async def preview(visit: Visit) -> Response:
 
 
 def labels_of(visit: Visit, fleet: str, choices: Sequence[Choice]) -> dict[str, str]:
-    """The names of the lines whose numbers stand in the fields of a form, by field."""
+    """The names of the lines whose numbers are in a form, by field."""
     found = {}
     for choice in choices:
         for kind, typed in choice.typed.items():
@@ -90,13 +90,13 @@ def labels_of(visit: Visit, fleet: str, choices: Sequence[Choice]) -> dict[str, 
 
 
 def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
-    """What a form asks for, in the reader's words."""
+    """The request of a form, with texts in the reader's language."""
     site = visit.site
     return Wanted(choices, site.directory, site.numbering, site.shown, visit.say)
 
 
 async def _before(visit: Visit, stored: Stored) -> Line | None:
-    """The line as it was before the change that is to be taken back; None when there is none."""
+    """The line as it was before the change to undo; None without one."""
     change = await done.undone(visit, stored) or await _from_history(visit, stored)
     if change is None:
         return None
@@ -105,7 +105,7 @@ async def _before(visit: Visit, stored: Stored) -> Line | None:
     try:
         return load_line(orjson.dumps(document), stored.number, visit.site.numbering)
     except DocumentError:
-        return None  # what others wrote
+        return None  # written by other programs
 
 
 async def _from_history(visit: Visit, stored: Stored) -> Change | None:
@@ -145,7 +145,7 @@ async def _check(
 
 
 def _seen(stored: Stored, result: Stored, outlook: Outlook) -> str:
-    """Stands for what the customer was shown: another cost or another rule is another text."""
+    """Identifies what the customer was shown: another cost or rule gives another value."""
     shown = [
         stored.etag,
         result.document.get("forwards"),
@@ -161,7 +161,7 @@ async def _write(visit: Visit, stored: Stored, choices: Sequence[Choice], etag: 
     _, change = wanted.edit(visit.who, stored.number, stored.fleet)
     try:
         written = await site.lines.change(visit.who, stored.number, change, etag)
-    except Refused as refused:  # another line changed within this moment
+    except Refused as refused:  # another line was changed at this moment
         return await _form(visit, stored, choices, etag, wanted.told(refused.errors))
     acks = await site.in_force(stored.number)
     change = change_of(stored.number, written.before, written.stored.document)
@@ -207,7 +207,7 @@ def _confirm(
 
 
 async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
-    """Somebody else was quicker: both are shown, and nothing is written before a new Valider."""
+    """Somebody else was faster: show both versions, and write nothing before a new Valider."""
     stored = await visit.site.lines.read(visit.who, visit.number)
     changes = await audit.read(visit.site.redis, stored.fleet, stored.number, 1)
     errors, change = wanted_of(visit, choices).edit(visit.who, stored.number, stored.fleet)

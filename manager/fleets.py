@@ -26,7 +26,7 @@ _LONGEST_CAP_H = 250_000
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A fleet. `broken`: why its document is refused, "" when it is not."""
+    """A fleet. `broken`: why its document is refused, "" if it is valid."""
 
     name: str
     label: str
@@ -40,7 +40,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def act(visit: Visit) -> Response:
-    """Suspend a fleet, end that, or give it another cap."""
+    """Suspend a fleet, end the suspension, or set its cap."""
     name, step = visit.fields.get("fleet", ""), visit.fields.get("step")
     if name not in visit.site.directory.fleets() and not await visit.redis.exists(fleet_key(name)):
         raise NotFound("no such fleet")
@@ -62,7 +62,7 @@ async def act(visit: Visit) -> Response:
 
 
 async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
-    """Raises BadRequest: its document is refused, and is not written over."""
+    """Raises BadRequest if its document is invalid, and does not overwrite it."""
     for attempt in attempts(visit.redis, FLEETS):
         raw = (await attempt.read([name])).get(name)
         try:

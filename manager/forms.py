@@ -1,4 +1,4 @@
-"""The form of the four forwards: what is typed, kept as it was typed, and what is wrong with it."""
+"""The form of the four forwards: the input as typed, and its faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_AFTER_S = 20
 _LONGEST_TYPED = 80
 _LIKE = 3  # names that are offered
 
-# What `rules` says of a field, and the words for it.
+# Problems that `rules` reports of a field, and their texts.
 _PROBLEMS = (
     (r"is the line itself", "error_self"),
     (r"(premium|emergency|short) numbers cannot be targets", "error_{0}"),
@@ -71,7 +71,7 @@ class Choice:
 
 
 def of_line(line: Line, shown: Shown) -> list[Choice]:
-    """The form as the line's document has it."""
+    """The form with the values of the line's document."""
     return [_of_forward(c, line.number, line.forwards.get(c), shown) for c in ORDER]
 
 
@@ -112,14 +112,14 @@ def of_form(fields: Mapping[str, str]) -> list[Choice]:
 
 @dataclass(frozen=True, slots=True)
 class FormError:
-    """What is wrong with a field of the form, in the reader's words."""
+    """A fault of a field of the form, in the reader's language."""
 
     name: str
     text: str
 
 
 class Wanted:
-    """What a form asks for, as an edit of a line's document."""
+    """The request of a form, as an edit of a line's document."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Wanted:
         self._say = say
 
     def edit(self, who: Who, own: str, fleet: str) -> tuple[list[FormError], Any]:
-        """(what is wrong by itself, the function that edits the document of line `own`)."""
+        """(faults of the form itself, the function that edits the document of line `own`)."""
         errors: list[FormError] = []
         forwards: dict[str, Document] = {}
         for choice in self.choices:
@@ -161,7 +161,7 @@ class Wanted:
         return errors, edit
 
     def _leads_there(self, own: str, old: Document | None, wanted: Document) -> bool:
-        """Whether a forward leads where the stored one does, however both are written."""
+        """Whether a forward has the same target as the stored one, in any notation."""
         if not old or "to" not in wanted or not isinstance(old.get("to"), dict):
             return False
         was, to = old["to"], wanted["to"]
@@ -195,7 +195,7 @@ class Wanted:
     def _by_name(
         self, choice: Choice, text: str, who: Who, fleet: str, errors: list[FormError]
     ) -> str:
-        """The number of the line that is called exactly so: no line is ever guessed."""
+        """The number of the line with exactly this name; lines are never guessed."""
         named = self._directory.named(fleet, text)
         if len(named) == 1:
             return named[0].number
@@ -210,7 +210,7 @@ class Wanted:
         return text
 
     def told(self, errors: Iterable[FieldError]) -> list[FormError]:
-        """What the rules refuse, in the reader's words, at the form's fields."""
+        """The refusals of the rules, in the reader's language, by form field."""
         result = []
         for error in errors:
             path = error.field.split(".")
@@ -225,7 +225,7 @@ class Wanted:
         return result
 
     def word(self, error: FieldError, value: object) -> str:
-        """What the rules say of a field, in the reader's words."""
+        """A refusal of the rules for a field, in the reader's language."""
         if error.field.endswith("after_s"):
             return self._say("error_after")
         for pattern, key in _PROBLEMS:

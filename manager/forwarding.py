@@ -63,7 +63,7 @@ def _condition(call: Call) -> Condition:
 
 
 def _forward(stored: Stored, condition: Condition) -> Document:
-    """A forward as it is shown: what the document has, and only what the contract knows of it."""
+    """A forward for the API: the document's values, only the fields of the contract."""
     forward = stored.line.forwards.get(condition)
     if forward is None:
         return {"on": False, "to": None, "after_s": None}
@@ -72,7 +72,7 @@ def _forward(stored: Stored, condition: Condition) -> Document:
 
 
 def _unknown(given: object, path: str) -> list[FieldError]:
-    """Keys that a forward does not have: a typo must not be a forward that is silently other."""
+    """Unknown keys of a forward, so that a typo cannot silently change its meaning."""
     if given is None:
         return []
     if not isinstance(given, dict):
@@ -90,7 +90,7 @@ def _unknown(given: object, path: str) -> list[FieldError]:
 
 
 async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, models.InForce | None]:
-    """Put these forwards into the document. What one does not name (`to`, `after_s`) is kept."""
+    """Put these forwards into the document. Missing `to` and `after_s` are kept."""
     number = call.number
 
     def edit(document: Document) -> None:

@@ -1,5 +1,5 @@
-"""What the manager tells of itself to operators: `/metrics`, `/healthz` and `/readyz` on
-`manager.admin_listen`, which no customer reaches, and a log line for every answer of 5xx."""
+"""The manager's pages for operators: `/metrics`, `/healthz` and `/readyz` on
+`manager.admin_listen`, which customers cannot reach, and a log line for every 5xx response."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _log = log.get_logger("manager")
 
 
 class Health:
-    """Looks after one manager process: asks its Redis now and then, counts what it answers."""
+    """Monitors one manager process: checks its Redis periodically, and counts its responses."""
 
     def __init__(self, config: Config, site: Site) -> None:
         self._site = site
@@ -77,13 +77,13 @@ class Health:
         await self.admin.close()
 
     def observe(self, app: ASGIApp) -> ASGIApp:
-        """The application, with each of its answers counted."""
+        """The application, with each of its responses counted."""
 
         async def observed(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
                 await app(scope, receive, send)
                 return
-            begun, status = time.monotonic(), 500  # what it is if nothing was answered
+            begun, status = time.monotonic(), 500  # the status without a response
 
             async def heard(message: Message) -> None:
                 nonlocal status

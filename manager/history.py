@@ -20,16 +20,16 @@ from rules.model import Line
 
 _A_PAGE = 50
 _MOST_ROWS = 10_000
-_MOST_PAGES = 60  # looks at 5,000 entries each
+_MOST_PAGES = 60  # searches of 5,000 entries each
 KINDS = ("missed", "answered", "forwarded")
-# One looks through much of the stream: two at a time, the rest wait.
+# Each reads much of the stream: two at a time, the rest wait.
 _exporting = asyncio.Semaphore(2)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which calls are asked for; `wrong`: the fields that cannot be read."""
+    """The requested calls; `wrong`: the invalid fields."""
 
     first: date | None
     last: date | None
@@ -48,7 +48,7 @@ class Asked:
 
 
 async def page(visit: Visit) -> Response:
-    """A page of them, the newest first."""
+    """A page of calls, the newest first."""
     line = (await visit.site.lines.read(visit.who, visit.number)).line
     asked = _asked(visit)
     before = visit.query("before")
@@ -124,7 +124,7 @@ def _row(values: list[str]) -> str:
 
 
 def _cell(value: str) -> str:
-    """No formula: what a caller sends ends up in somebody's spreadsheet."""
+    """A cell without formula, because a caller's text may end up in a spreadsheet."""
     plain = value.replace("\u00a0", " ")
     is_number = plain.startswith("+") and plain[1:].replace(" ", "").isdecimal()
     return f"'{plain}" if plain.startswith(_FORMULA) and not is_number else plain
@@ -174,7 +174,7 @@ def _span(visit: Visit, asked: Asked) -> Span:
         try:
             end = datetime.combine(asked.last + timedelta(days=1), time(), zone).timestamp()
         except OverflowError:
-            end = None  # after the last day that there is
+            end = None  # after the last possible day
     digits = "".join(c for c in asked.words if c.isdecimal() or c == "+")
     national = visit.site.shown.national
 

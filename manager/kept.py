@@ -1,7 +1,6 @@
-"""What was typed into a form whose session had ended: kept over the log-in, for the same page.
+"""Keeps the input of a form whose session has ended, through the log-in, for the same page.
 
-Until somebody is logged in the browser keeps it, in the log-in's own form; Redis keeps nothing for
-strangers.
+Until the log-in the browser keeps it, in the log-in form; Redis stores nothing for strangers.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ Typed = dict[str, list[str]]
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A form that comes back: for which account, at which path."""
+    """A kept form, with its account and path."""
 
     account: str
     path: str
@@ -33,13 +32,13 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 def pack(form: Mapping[str, Sequence[str]]) -> str:
-    """A form as the log-in carries it."""
+    """Encode a form for the log-in form."""
     typed = {name: list(values) for name, values in form.items() if name not in _NOT_TYPED}
     return msgspec.json.encode(typed).decode()
 
 
 def unpack(text: str) -> Typed | None:
-    """The form again; None when nothing was typed."""
+    """Decode it; None without input."""
     try:
         return msgspec.json.decode(text, type=Typed) or None
     except msgspec.DecodeError:
@@ -47,7 +46,7 @@ def unpack(text: str) -> Typed | None:
 
 
 async def put(redis: Redis, account: str, place: str, typed: Typed) -> str:
-    """Keep it for an hour, for the account that has just logged in; the token to ask for it."""
+    """Keep it for an hour, for the account that has just logged in; returns its token."""
     client: Any = redis
     token = secrets.token_urlsafe(18)
     kept = Kept(accounts.name_of(account) or "", urlsplit(place).path, typed)
@@ -56,7 +55,7 @@ async def put(redis: Redis, account: str, place: str, typed: Typed) -> str:
 
 
 async def of(visit: Visit) -> Typed | None:
-    """What was typed into this page before the log-in; None when nothing was."""
+    """The input on this page before the log-in; None without any."""
     token = visit.query("kept")
     if not token:
         return None

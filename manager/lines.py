@@ -1,7 +1,8 @@
-"""The one door to line documents: every route reads and changes lines through here, as somebody.
+"""The only access to line documents: every route reads and changes lines here, with its account's
+rights.
 
-`Lines.read` is where a line of another fleet does not exist. Nothing else in `manager/` may touch a
-`line:` key (a test sees to it).
+For `Lines.read` a line of another fleet does not exist. Nothing else in `manager/` may use a
+`line:` key (a test checks it).
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from store.keys import fleet_key, line_key
 _RESTLESS = "line {} is changed by others all the time"
 
 Document = dict[str, Any]
-# Reads for a decision of the engine, which is shown; never for somebody.
+# Reads for a displayed decision of the engine, without an account's rights.
 EVERYBODY = Who("", None, "page")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A line as Redis holds it. `etag` changes with every byte of the document."""
+    """A line as stored. `etag` changes with every byte of the document."""
 
     line: Line
     document: Document = field(repr=False)
@@ -48,8 +49,8 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a change came to. `changed` false: it was so already, nothing was written. `before`: the
-    document that was replaced."""
+    """The result of a change. `changed` false: it was so already, nothing was written. `before`:
+    the replaced document."""
 
     stored: Stored
     changed: bool
@@ -57,7 +58,7 @@ class Written:
 
 
 class Lines:
-    """The line documents of one Redis, for whoever asks."""
+    """The line documents of one Redis, with access checks."""
 
     def __init__(self, redis: Redis, numbering: Numbering) -> None:
         self._redis: Any = redis
@@ -68,7 +69,7 @@ class Lines:
         return self._let_in(who, number, *await self._raws([number]))
 
     async def several(self, who: Who, numbers: Iterable[str]) -> dict[str, Stored]:
-        """Those of the lines that are there, that they may see, and whose document is right."""
+        """Those of the lines that exist, that the account may see, and whose document is valid."""
         wanted = list(dict.fromkeys(numbers))
         raws = await self._raws(wanted)
         found = {}
@@ -80,7 +81,8 @@ class Lines:
         return found
 
     async def fleet_lines(self, fleet: str, numbers: Iterable[str]) -> dict[str, Line | None]:
-        """The lines of these numbers as a line of `fleet` sees them: others are outside numbers."""
+        """The lines of these numbers from the point of view of `fleet`: lines of others are outside
+        numbers."""
         found = await self.several(Who("", fleet, "page"), numbers)
         return {number: found[number].line if number in found else None for number in numbers}
 
@@ -101,10 +103,10 @@ class Lines:
         edit: Callable[[Document], None],
         etag: str | None = None,
     ) -> Written:
-        """Change one document: checked as a whole, compared and written in one step, with its
+        """Change one document: check it as a whole, compare and write it in one step, with its
         entry in the audit log. `edit` changes a copy of the document.
 
-        Raises NotFound, Broken, Refused, Outdated (it is no longer the one of `etag`).
+        Raises NotFound, Broken, Refused, Outdated (its etag is no longer `etag`).
         """
 
         for attempt in attempts(self._redis, LINES):
@@ -118,7 +120,7 @@ class Lines:
     async def preview(
         self, who: Who, number: str, edit: Callable[[Document], None], etag: str | None = None
     ) -> Stored:
-        """What `change` would write, with the same checks and the same errors."""
+        """The result of `change` without writing, with the same checks and errors."""
         (raw,) = await self._raws([number])
         stored, document = self._edited(who, number, raw, edit, etag)
         line = await self._check(number, stored, document)
@@ -127,9 +129,9 @@ class Lines:
     async def replace(
         self, who: Who, number: str, document: Document, etag: str | None, new: bool
     ) -> Written:
-        """Write a whole document, by an operator. Credentials that it does not name are kept.
+        """Write a whole document, for an operator. Missing credentials are kept.
 
-        `new`: only if there is no such line yet. Raises Refused, Outdated.
+        `new`: only if the line does not exist yet. Raises Refused, Outdated.
         """
 
         for attempt in attempts(self._redis, LINES):
@@ -188,7 +190,7 @@ class Lines:
         stored: Stored | None,
         document: Document,
     ) -> Written | None:
-        """Check and write; None when somebody else was quicker."""
+        """Check and write; None if another writer was faster."""
         line = await self._check(number, stored, document)
         who.check_writes()
         if not who.may(line.fleet, number) or (stored and not who.may(stored.fleet, number)):
@@ -203,7 +205,8 @@ class Lines:
         return Written(Stored(line, document, etag), changed=True, before=replaced)
 
     async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
-        """The document as a whole, each forward on its own so that all that is wrong is told."""
+        """Check the document as a whole, and each forward separately, so that all faults are
+        reported."""
         try:
             line = load_line(orjson.dumps(document), number, self._numbering)
             named = numbers_named(document, self._numbering)
@@ -214,7 +217,7 @@ class Lines:
         others: dict[str, Line | None] = {}
         for other, raw in zip(named, raws, strict=True):
             target = None if raw is None else self._if_readable(other, raw)
-            # A line of another fleet is an outside number, and nobody is told that it is a line.
+            # A line of another fleet is an outside number; that it is a line is not disclosed.
             others[other] = target.line if target and target.fleet == line.fleet else None
         errors = self._problems(number, stored, document, others, countries)
         if errors:
@@ -240,7 +243,7 @@ class Lines:
                 if not forward or (
                     not forward.get("on") and was and forward.get("to") == was.get("to")
                 ):
-                    continue  # turning a forward off must stay possible whatever its target became
+                    continue  # turning a forward off must always be possible
             try:
                 check_write(part, others, self._numbering, number, countries)
             except DocumentError as error:
@@ -250,7 +253,7 @@ class Lines:
         return errors
 
     def _let_in(self, who: Who, number: str, raw: bytes | None) -> Stored:
-        """THE choke point: the line, if it is there and theirs."""
+        """The single access check: the line, if it exists and the account may see it."""
         unknown = NotFound(f"line {number}: unknown line")
         if raw is None:
             raise unknown
@@ -278,7 +281,7 @@ class Lines:
 
 
 def etag_of(raw: bytes) -> str:
-    """Of the stored text: whoever wrote it, any change shows."""
+    """The ETag of the stored text, which shows every change by any writer."""
     return hashlib.sha256(raw).hexdigest()[:24]
 
 

@@ -1,4 +1,4 @@
-"""The log-in, the way out, and what was typed into a session that had ended."""
+"""Log-in, log-out, and the input of an ended session."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from manager.who import TooMany
 
 
 class LogIn:
-    """The log-in. A form that was sent with a session that had ended goes through it and comes
-    back as it was typed."""
+    """The log-in. A form that was sent with an ended session passes through it and comes back as
+    typed."""
 
     def __init__(self, web: Web) -> None:
         self._sessions = web.sessions
@@ -21,7 +21,7 @@ class LogIn:
         return self._page(visit)
 
     def ask_again(self, visit: Visit) -> Response:
-        """The session of this form has ended: the log-in, with what was typed in its keeping."""
+        """The session of this form has ended: show the log-in, which keeps the input."""
         return self._page(visit, 401, typed=kept.pack(visit.form), following=visit.path)
 
     async def enter(self, visit: Visit) -> Response:
@@ -64,7 +64,7 @@ class LogIn:
             error=error,
             account=visit.fields.get("account", "")[:64],
             following=local(following) if following else "",
-            # A first visit has no session that could have ended.
+            # A first visit has no ended session.
             ended=bool(following) and self._sessions.had_one(visit.request),
             typed=typed,
             token=self._sessions.new_login_token(visit.request),

@@ -1,4 +1,4 @@
-"""What the API says: the same structures encode the answers and describe them in OpenAPI."""
+"""The API's data: the same structures encode the responses and describe them in OpenAPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The API's description, OpenAPI 3.1, made out of the table that serves it."""
+"""The API's description, OpenAPI 3.1, made from the table that serves it."""
 
 from __future__ import annotations
 

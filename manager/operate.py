@@ -1,4 +1,4 @@
-"""What operators look at: live calls, registrations, the log of changes; and the page as a customer
+"""Pages for operators: live calls, registrations, the log of changes; and the page as a customer
 sees it."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FLEETS_READ = 200
 
 
 async def live(visit: Visit) -> Response:
-    """The calls in progress, as every worker says."""
+    """The calls in progress, from every worker."""
     workers = await live_workers(visit.site.redis)
     answers = await asyncio.gather(*map(_calls_of, workers))
     silent = [str(w) for w, answer in zip(workers, answers, strict=True) if answer is None]
@@ -55,7 +55,7 @@ async def live(visit: Visit) -> Response:
 
 
 async def _calls_of(worker: LiveWorker) -> list[dict[str, Any]] | None:
-    """What a worker says on its admin address; None when it says nothing that can be read."""
+    """The calls on a worker's admin address; None without a valid answer."""
     host, _, port = worker.admin.rpartition(":")
     try:
         async with asyncio.timeout(_ANSWER_S):
@@ -83,14 +83,14 @@ def _is_call(call: object) -> bool:
 
 
 def _searched(visit: Visit, call: dict[str, Any]) -> str:
-    """What a search looks through."""
+    """The text that a search covers."""
     numbers = [str(call.get(name) or "") for name in ("caller", "called", "target")]
     national = visit.site.shown.national
     return fold(" ".join([*numbers, *map(national, numbers)]))
 
 
 async def registrations(visit: Visit) -> Response:
-    """The phones that are registered, of the lines that a search finds."""
+    """The registered phones of the lines that a search finds."""
     site, words = visit.site, visit.query("q")
     page = site.directory.search(visit.who, words=words, limit=_LINES_LOOKED_AT)
     there = await state.registered(site.redis, [line.number for line in page.lines])
@@ -144,7 +144,7 @@ def _has(visit: Visit, change: audit.Change, words: str) -> bool:
 
 
 class Seeing:
-    """The page as a customer sees it: nothing can be changed, and the log says who looked."""
+    """The page as a customer sees it: read-only, and the log records who looked."""
 
     def __init__(self, web: Web) -> None:
         self._sessions = web.sessions

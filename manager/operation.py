@@ -1,4 +1,4 @@
-"""What every operation of the API shares: the request, the answers, and how it is served."""
+"""The common part of the API's operations: the request, the responses, and how they are served."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _log = log.get_logger("manager")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, as its operation sees it."""
+    """One request, for its operation."""
 
     site: Site
     request: Request
@@ -40,7 +40,7 @@ class Call:
 
     @property
     def if_match(self) -> str | None:
-        """The etag of If-Match; None when there is none, or "*"."""
+        """The etag of If-Match; None without one, or for "*"."""
         given = self.request.headers.get("if-match", "*").strip()
         return None if given == "*" else given.removeprefix("W/").strip('"')
 
@@ -48,7 +48,7 @@ class Call:
         return await self.site.lines.read(self.who, self.number)
 
     async def body(self) -> Document:
-        """The JSON object that was sent. Raises BadRequest, TooLarge, TooSlow."""
+        """The JSON object in the body. Raises BadRequest, TooLarge, TooSlow."""
         raw = await patience.read(self.request, _LARGEST_BODY)
         try:
             document = orjson.loads(raw)
@@ -65,7 +65,7 @@ class Call:
         return int(text)
 
     def cursor(self) -> str:
-        """Where the page before ended; "" at the beginning."""
+        """Where the previous page ended; "" at the beginning."""
         text = self.request.query_params.get("cursor", "")
         try:
             raw = base64.b64decode(text.encode() + b"=" * (-len(text) % 4), b"-_", validate=True)
@@ -77,7 +77,7 @@ class Call:
         return place
 
     def stream_cursor(self) -> str:
-        """The same for lists that come out of a stream."""
+        """The same for lists from a stream."""
         place = self.cursor()
         if place and not is_place(place):
             raise Refused([FieldError("cursor", place, "is not a cursor of this list")])
@@ -89,7 +89,7 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the table: what serves and describes an operation of the API."""
+    """One row of the table, which serves and describes an operation of the API."""
 
     method: str
     path: str
@@ -110,7 +110,7 @@ def answer(value: object, etag: str | None = None, status: int = 200) -> Respons
 
 
 def tagged(call: Call, value: object, etag: str) -> Response:
-    """An answer with its ETag, or 304 when the asker has it already."""
+    """A response with its ETag, or 304 if the client has it already."""
     known = call.request.headers.get("if-none-match", "")
     if etag in [tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")]:
         return Response(None, 304, {"ETag": f'"{etag}"'})
@@ -118,12 +118,12 @@ def tagged(call: Call, value: object, etag: str) -> Response:
 
 
 def cursor_of(place: str | None) -> str | None:
-    """The cursor that goes on behind this place; None at the end."""
+    """The cursor after this position; None at the end."""
     return place and base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
 
 
 def serve(site: Site, methods: Mapping[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint of a path: who asks, what may be asked, and every end as an answer."""
+    """The endpoint of a path: authentication, authorization, and a response for every error."""
 
     async def respond(request: Request) -> Response:
         operation = methods["GET" if request.method == "HEAD" else request.method]

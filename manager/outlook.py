@@ -1,5 +1,5 @@
-"""What forwards will do, before they are in force: their cost, what gets in their way, and the way
-of the next call, told out of the engine's own decision (`renvoi explain`)."""
+"""The effect of forwards before they are in force: their cost, their obstacles, and the path of the
+next call, from the engine's own decision (`renvoi explain`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rules.model import Condition, Line
 
 @dataclass(slots=True)
 class Step:
-    """One step of the next call's way: when, what, and where it ends up. `end`: nobody is
+    """One step of the next call's path: the condition, the action and the result. `end`: nobody is
     reached."""
 
     icon: str
@@ -28,8 +28,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """All of it. `sentence` says the next call's way in one sentence, `refused` which forwards do
-    nothing because of their number."""
+    """The whole effect. `sentence` describes the next call's path in one sentence, `refused` are
+    forwards without effect because of their target."""
 
     costs: Sequence[Cost]
     conflicts: Sequence[str]
@@ -43,7 +43,7 @@ class Outlook:
 
 
 class Teller:
-    """Tells in one language. `line` is the one whose forwards are told."""
+    """Describes the forwards of `line` in one language."""
 
     def __init__(self, places: TargetWords) -> None:
         self.places = places
@@ -75,7 +75,8 @@ class Teller:
         return say("say_now", state=self._state(first.condition), where=where)
 
     def steps(self, line: Line, told: Told) -> list[Step]:
-        """The way as a list of steps, those at other lines inside the step that leads there."""
+        """The path as a list of steps, with those at other lines inside the step that leads
+        there."""
         say = self._say
         steps = [Step("in", say("step_arrives", number=self.places.shown.number(line.number)))]
         for stage in told.stages:
@@ -119,7 +120,7 @@ class Teller:
         return self._say("step_rings_for", seconds=decision.after_s)
 
     def _state(self, condition: Condition) -> str:
-        """What is the case now, when a call is not even tried at the phones."""
+        """The present reason why a call is not tried at the phones."""
         if condition is Condition.UNCONDITIONAL:
             return self._say("step_all")
         if condition is Condition.NO_ANSWER:
@@ -127,7 +128,7 @@ class Teller:
         return self._say(f"step_{condition}_now")
 
     def end(self, decision: Reject) -> str:
-        """What a caller hears whom nobody answers."""
+        """What a caller gets if nobody answers."""
         if decision.why in ("suspended", "fleet_suspended"):
             return self._say("end_suspended")
         known = decision.condition in (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)

@@ -1,4 +1,4 @@
-"""One's own account: another password."""
+"""The user's own account: another password."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manager.who import TooMany
 
 
 class Own:
-    """The page of who is logged in."""
+    """The page of the logged-in user."""
 
     def __init__(self, web: Web) -> None:
         self._sessions = web.sessions
@@ -19,7 +19,7 @@ class Own:
         return self._page(visit)
 
     async def change(self, visit: Visit) -> Response:
-        """Take the new password; the other sessions of the account end."""
+        """Set the new password and end the other sessions of the account."""
         assert visit.session is not None
         fields, say = visit.fields, visit.say
         new = fields.get("new", "")

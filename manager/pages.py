@@ -1,4 +1,4 @@
-"""Call management of one line, and forwards in words."""
+"""Call management of one line, and descriptions of forwards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHANGES_SHOWN = 10
 
 
 async def line(visit: Visit) -> Response:
-    """Call management of one line: how it is now, its forwards, the next call, what was."""
+    """Call management of one line: its state, its forwards, the next call, its history."""
     site = visit.site
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
@@ -52,7 +52,7 @@ def destination_of(met: records.Met) -> Destination:
 
 
 def summary(visit: Visit, own: Line) -> dict[Condition, str]:
-    """What each of the four does, in words; "" when it is off."""
+    """A description of each of the four forwards; "" if it is off."""
     words = {}
     for condition in Condition:
         forward = own.forwards.get(condition)
@@ -64,19 +64,19 @@ def summary(visit: Visit, own: Line) -> dict[Condition, str]:
 
 
 def told(visit: Visit, own: Line, to: Destination) -> str:
-    """Where a forward of the line leads, in words."""
+    """The target of a forward of the line, as text."""
     return visit.places.destination(own, to, visit.site.directory.has(own.fleet, to.number))
 
 
 def who_did(visit: Visit, change: audit.Change) -> str:
-    """Who changed something. Customers are not told the users of our machines."""
+    """Who changed something. Customers do not see the user names on our machines."""
     if change.how == "cli" and not visit.who.operator:
         return visit.say("by_operator")
     return change.who
 
 
 def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str, str, str]]:
-    """(what, before, after) of a change, for people."""
+    """(what, before, after) of a change, as text."""
     rows = []
     for condition in Condition:
         before = (change.before.get("forwards") or {}).get(condition.value)
@@ -90,7 +90,7 @@ def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str
 
 
 def forward_told(visit: Visit, own: Line, forward: object) -> str:
-    """A forward as a document has it, in words."""
+    """A forward of a document, as text."""
     if not isinstance(forward, dict) or not forward.get("on"):
         return visit.say("off")
     to = forward.get("to")

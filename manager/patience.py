@@ -1,9 +1,9 @@
-"""How long a client may take to say what it wants.
+"""Time limits for clients.
 
-uvicorn waits for ever for a connection's first request, and counts connections that say nothing
-among those it serves: a few hundred silent ones would close the site to everybody. Here each has a
-bounded time for the head of its request, and when there are many the one that has been silent
-longest makes room. Bodies have a bounded time as well (`read`).
+uvicorn waits without limit for a connection's first request, and counts silent connections among
+those it serves: a few hundred would block the site. Here the head of each request has a time limit,
+and with many connections the one that has been silent longest is closed. Bodies have a time limit
+too (`read`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from manager.who import BadRequest, TooLarge, TooSlow
 
 HEAD_S = 10.0
 BODY_S = 20.0
-MOST_CONNECTIONS = 400  # above it silent ones make room
+MOST_CONNECTIONS = 400  # above it silent ones are closed
 
 
 class Patient(H11Protocol):
-    """uvicorn's HTTP/1.1, with an end to its patience."""
+    """uvicorn's HTTP/1.1 with time limits."""
 
-    _silent: ClassVar[dict[H11Protocol, None]] = {}  # no request under way; the oldest first
+    _silent: ClassVar[dict[H11Protocol, None]] = {}  # without a request, oldest first
     _ends: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

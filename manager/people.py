@@ -1,4 +1,4 @@
-"""Accounts: an administrator's own users, and all but operators' for operators."""
+"""The accounts page: an administrator's own users; for operators all but operators' accounts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def show(visit: Visit) -> Response:
 
 
 async def act(visit: Visit) -> Response:
-    """Make an account, give it another password, or delete it."""
+    """Make an account, set its password, or delete it."""
     step, name = visit.fields.get("step"), visit.fields.get("name", "")
     if step == "add":
         return await _add(visit, name)
@@ -73,7 +73,7 @@ async def _add(visit: Visit, typed: str) -> Response:
 
 
 def _line(visit: Visit, fleet: str, typed: str) -> str | None:
-    """The number of a line of the fleet; None when it is none."""
+    """The number of a line of the fleet; None if it is not one."""
     try:
         number = visit.site.numbering.normalise(typed)
     except NumberError:
@@ -92,7 +92,7 @@ async def _theirs(visit: Visit, typed: str) -> Account:
 
 
 async def _note(visit: Visit, account: Account, did: str) -> None:
-    """Into the fleet's log of changes."""
+    """Write to the fleet's log of changes."""
     told = {"account": account.name, "did": did}
     fields: Any = entry(visit.who.name, "page", "", "account", {}, told)
     await visit.redis.xadd(audit_key(account.fleet or ""), fields, maxlen=KEPT, approximate=True)

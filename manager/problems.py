@@ -28,7 +28,7 @@ class FieldProblem(msgspec.Struct):
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """RFC 9457. `errors` names the fields, when fields are wrong."""
+    """RFC 9457. `errors` names the wrong fields, if any."""
 
     status: int
     title: str
@@ -38,7 +38,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def failed(failure: Failure) -> Response:
-    """The answer to a request that failed."""
+    """The response to a failed request."""
     problem = Problem(failure.status, failure.title, failure.detail)
     headers: dict[str, str] = {}
     if isinstance(failure, Refused):
@@ -56,7 +56,7 @@ def answer(problem: Problem, headers: Mapping[str, str] | None = None) -> Respon
 
 
 def as_failure(error: Exception) -> Failure | None:
-    """Our own words for what went wrong; None for what nobody foresaw."""
+    """Our own failure for an exception; None for an unexpected one."""
     if isinstance(error, Failure):
         return error
     if isinstance(error, REDIS_ERRORS):
@@ -65,13 +65,13 @@ def as_failure(error: Exception) -> Failure | None:
 
 
 async def http_error(_request: Request, error: Exception) -> Response:
-    """What the framework itself refuses: unknown paths, methods."""
+    """Refusals of the framework: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     return answer(Problem(error.status_code, error.detail), error.headers)
 
 
 def _json(value: object) -> object:
-    """A value as JSON can hold it; one that is too long is cut."""
+    """A value for JSON, cut if it is too long."""
     try:
         text = orjson.dumps(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Calls and usage of a line, out of what the engine writes (docs/cdr.md)."""
+"""Calls and usage of a line, from the engine's records (docs/cdr.md)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from store.fleets import capped_s
 from store.keys import RECORDS, fleet_key, fleet_usage_key, usage_key
 
 _READ_AT_ONCE = 500
-_SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
+_SKEW_S = 60  # how far the clocks of an engine and of Redis may differ
 _LONGEST_CALL_S = 7 * 86_400
 _PLACE = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
-_MOST_READ = 5_000  # entries one request looks at: the stream holds the calls of all fleets
+_MOST_READ = 5_000  # entries that one request reads: the stream holds the calls of all fleets
 
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """A call that met a line: its record, and the forward that this line made of it, if any."""
+    """A call of a line: its record, and this line's forward, if any."""
 
     record: CallRecord
     forward: ForwardRecord | None
@@ -35,7 +35,7 @@ class Met:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Which calls are wanted: received from `start` to before `end` (unix seconds, None = any)."""
+    """The requested calls: received from `start` to before `end` (unix seconds, None = any)."""
 
     start: float | None = None
     end: float | None = None
@@ -61,7 +61,7 @@ class Span:
 async def of_line(
     redis: Redis, line: Line, limit: int, before: str = "+"
 ) -> tuple[Sequence[Met], str | None]:
-    """The last calls that met the line, newest first, and where to go on (None = no older ones).
+    """The last calls of the line, newest first, and where to continue (None = no older ones).
 
     `before`: a stream id, not included.
     """
@@ -71,8 +71,8 @@ async def of_line(
 async def search(
     redis: Redis, line: Line, limit: int, before: str, span: Span
 ) -> tuple[list[Met], str | None]:
-    """The same for those of a span. One request looks at 5,000 entries at most: what was found may
-    be none, while there are older ones."""
+    """The same for those of a span. One request reads at most 5,000 entries: the result may be
+    empty although there are older ones."""
     client: Any = redis
     found: list[Met] = []
     end, seen = span.last if before == "+" else f"({before}", 0
@@ -92,24 +92,24 @@ async def search(
 
 
 def is_place(text: str) -> bool:
-    """Whether it can be a place in a stream: two numbers of 64 bits, the lowest of which, 0-0, is
-    none. Redis takes any other for an error of ours."""
+    """Whether it is a valid stream id: two numbers of 64 bits, except 0-0. Redis reports any other
+    as an error."""
     found = _PLACE.fullmatch(text)
     return found is not None and 0 < max(map(int, found.groups())) < 2**64
 
 
 def met(entry: dict[bytes, bytes], line: Line) -> Met | None:
-    """What an entry of the stream tells of a line; None when that is nothing."""
+    """The data of a stream entry for a line; None if it does not concern the line."""
     number = line.number.encode()
-    # Most entries are other lines': look before reading all of one.
+    # Most entries are of other lines: check before decoding.
     if entry.get(b"called") != number and b'"%b"' % number not in entry.get(b"forwards", b""):
         return None
     try:
         record = read_entry(entry)
     except ValueError:
         return None
-    # A line that came from another fleet does not bring what was forwarded there.
-    # What it pays for a transfer ("none") is no forward.
+    # A line that moved from another fleet does not show what was forwarded there. A payment for a
+    # transfer ("none") is not a forward.
     made = [f for f in record.forwards if f.line == line.number and f.condition != "none"]
     forward = next((f for f in made if f.fleet in ("", line.fleet)), None)
     if forward is None and made:
@@ -120,7 +120,7 @@ def met(entry: dict[bytes, bytes], line: Line) -> Met | None:
 
 
 def _known(forward: ForwardRecord) -> bool:
-    """Whether its words are those of the contract: anything may write to the stream."""
+    """Whether its values are those of the contract, because any program may write to the stream."""
     return (
         forward.condition in set(Condition)
         and forward.kind in {"line", *Kind}
@@ -157,9 +157,8 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
 
 @dataclass(frozen=True, slots=True)
 class Purse:
-    """What the lines of a fleet may use out of plan and abroad in a month, together. `left_s` is
-    below 0 when it went beyond; None = no cap. `countries`: where their targets may be; None = no
-    list."""
+    """The monthly cap of a fleet's lines out of plan and abroad. `left_s` is negative if it is
+    exceeded; None = no cap. `countries`: of allowed targets; None = no list."""
 
     suspended: bool = False
     cap_s: int | None = None
@@ -172,7 +171,7 @@ class Purse:
 
 
 async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
-    """The fleet's cap and what is left of it; no cap when its document cannot be read."""
+    """The fleet's cap and what is left of it; no cap if its document is invalid."""
     client: Any = redis
     raw = await client.get(fleet_key(fleet))
     try:

@@ -10,7 +10,7 @@ from functools import cached_property
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line as the index knows it. `text`: its label and number, folded, for searching."""
+    """A line in the index. `text`: its label and number, folded, for searching."""
 
     number: str
     fleet: str
@@ -21,7 +21,7 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page of a list. `total` counts all that were found, `after` is None on the last page."""
+    """A page of a list. `total` counts all results, `after` is None on the last page."""
 
     lines: Sequence[Listed]
     total: int
@@ -29,7 +29,7 @@ class Page:
 
 
 class View:
-    """The lines of a fleet by number, made once and kept until one of them changes."""
+    """The lines of a fleet by number, cached until one of them changes."""
 
     def __init__(self, lines: Sequence[Listed]) -> None:
         self.lines = lines
@@ -42,8 +42,8 @@ class View:
         return View([line for line in self.lines if line.fax])
 
     def having(self, words: Sequence[str], names_first: bool) -> tuple[Sequence[Listed], int]:
-        """Those with every one of the words, and how many of them stand before the rest: those
-        whose name has the words, if `names_first`, else all. Some 100 ns a line: fleets have
+        """The lines with all words, and how many of them come first: those whose name has the
+        words, if `names_first`, otherwise all. Some 100 ns per line, because fleets have
         thousands."""
         if not words:
             return self.lines, len(self.lines)
@@ -55,7 +55,7 @@ class View:
 
 
 def _having(texts: Sequence[str], words: Sequence[str], places: list[int] | None) -> list[int]:
-    """Those of the places, None = all, whose text has every word."""
+    """Those of the positions, None = all, whose text has every word."""
     first = words[0]
     if places is None:
         found = [n for n, text in enumerate(texts) if first in text]
@@ -67,6 +67,6 @@ def _having(texts: Sequence[str], words: Sequence[str], places: list[int] | None
 
 
 def fold(text: str) -> str:
-    """Lower case without accents, as people search."""
+    """Lower case without accents, for searching."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in plain if not unicodedata.combining(c))

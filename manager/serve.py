@@ -32,7 +32,7 @@ _MOST_REQUESTS = 500  # at once; above it 503
 
 
 def serve(config: Config, redis_url: str) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status."""
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
     listen = config.manager.listen
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
@@ -50,7 +50,7 @@ def serve(config: Config, redis_url: str) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # who asks is read by the log-in, from trusted proxies only
+        proxy_headers=False,  # the log-in reads the client's address, from trusted proxies only
         lifespan="on",
         http=Patient,
         ws="none",
@@ -78,7 +78,7 @@ async def _run(server: uvicorn.Server, health: Health, bound: socket.socket) -> 
 
 
 class _Server(uvicorn.Server):
-    """Tells where it listens once it does."""
+    """Reports where it listens when it does."""
 
     def __init__(self, options: uvicorn.Config, site: Site, url: str) -> None:
         super().__init__(options)
@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ends by itself at a signal: the process is not killed by it a second time."""
+        """Ends normally at a signal, so that the signal is not raised again."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.handle_exit, number, None)

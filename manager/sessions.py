@@ -1,6 +1,7 @@
-"""Who is logged in: opaque sessions in Redis, the log-in and its limits, CSRF.
+"""Opaque sessions in Redis, the log-in and its limits, CSRF.
 
-The cookie holds 256 random bits; Redis holds their hash, so that reading Redis opens no session.
+The cookie holds 256 random bits; Redis holds their hash, so that read access to Redis opens no
+session.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from store.keys import ACCOUNT, LOGIN_ATTEMPTS, SESSION
 from store.script import Script
 
 _WINDOW_S = 900
-# How long the browser knows that it had a session, after its longest life.
+# How long the browser remembers that it had a session, after its longest life.
 _KNOWN_FOR_S = 86_400
-# Counts one more within the window (ARGV: its seconds); the count, and the seconds that are left.
+# Counts one more within the window (ARGV: its seconds); returns the count and the seconds left.
 _COUNT = Script("""
 local count = redis.call('INCR', KEYS[1])
 if redis.call('TTL', KEYS[1]) < 0 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
 return {count, redis.call('TTL', KEYS[1])}
 """)
-# One less, unless the window has ended meanwhile: a count without an end would lock for ever.
+# Counts one less, unless the window has ended meanwhile: a count without expiry would lock
+# permanently.
 _FORGIVE = Script(
     "if redis.call('EXISTS', KEYS[1]) == 1 then return redis.call('DECR', KEYS[1]) end"
 )
@@ -43,8 +45,8 @@ _log = log.get_logger("manager")
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """A session as Redis keeps it. `since` in unix seconds; `stamp` is the account's; `as_fleet`
-    and `as_line`: the customer as whom an operator sees the page."""
+    """A session in Redis. `since` in unix seconds; `stamp` is the account's; `as_fleet` and
+    `as_line`: the customer whose page an operator sees."""
 
     account: str
     stamp: str
@@ -76,7 +78,7 @@ class Sessions:
         self._login_cookie = f"{prefix}renvoi_login"
 
     async def find(self, request: Request) -> Session | None:
-        """The session of a request; None when there is none that still counts."""
+        """The session of a request; None without a valid one."""
         if not self.had_one(request):
             return None
         sid = request.cookies[self._cookie]
@@ -97,11 +99,11 @@ class Sessions:
         return Session(who, kept.csrf, key, kept)
 
     def had_one(self, request: Request) -> bool:
-        """Whether the browser has been given a session, which may have ended."""
+        """Whether the browser had a session, which may have ended."""
         return 20 <= len(request.cookies.get(self._cookie, "")) <= 100
 
     async def log_in(self, request: Request, name: str, password: str) -> str | None:
-        """Open a session; its cookie's value, None when name or password is wrong.
+        """Open a session; returns its cookie's value, None if name or password is wrong.
 
         Raises TooMany.
         """
@@ -119,7 +121,7 @@ class Sessions:
         return await self.open(account)
 
     async def open(self, account: accounts.Account) -> str:
-        """A new session of the account; its cookie's value."""
+        """Open a new session of the account; returns its cookie's value."""
         sid = secrets.token_urlsafe(32)
         kept = Kept(account.name, account.stamp, secrets.token_urlsafe(24), time.time())
         key = SESSION + hashlib.sha256(sid.encode()).hexdigest()
@@ -127,12 +129,12 @@ class Sessions:
         return sid
 
     async def see_as(self, session: Session, fleet: str | None, line: str | None) -> None:
-        """See the page as this customer does, or as oneself again (`fleet` None)."""
+        """See the page as this customer, or as oneself again (`fleet` None)."""
         kept = msgspec.structs.replace(session.kept, as_fleet=fleet, as_line=line)
         await self._redis.set(session.key, msgspec.json.encode(kept), keepttl=True, xx=True)
 
     async def proves(self, request: Request, session: Session, password: str) -> bool:
-        """Whether it is the password of who is logged in. Raises TooMany."""
+        """Whether it is the password of the logged-in user. Raises TooMany."""
         name = session.kept.account
         limits = await self._count_attempt(name, self.address(request))
         account = accounts.read(await self._redis.get(ACCOUNT + name))
@@ -145,8 +147,8 @@ class Sessions:
         await self._redis.delete(session.key)
 
     def give(self, response: Response, sid: str) -> None:
-        """Put the session's cookie on the answer. It outlives the session, which only the server
-        ends: a form that is sent too late is known by it, and what was typed comes back."""
+        """Set the session's cookie. It outlives the session, which only the server ends, so that a
+        form that is sent too late is recognised and its input comes back."""
         life_s = self._config.session_max_s + _KNOWN_FOR_S
         self._set(response, self._cookie, sid, life_s, "lax")
         response.delete_cookie(self._login_cookie, secure=self._config.https)
@@ -154,10 +156,10 @@ class Sessions:
     def take(self, response: Response) -> None:
         response.delete_cookie(self._cookie, secure=self._config.https)
 
-    # -- CSRF: the log-in form has a cookie of its own, all others the session's token -------------
+    # -- CSRF: the log-in form has its own cookie, all others the session's token -------------
 
     def login_token(self, request: Request, response: Response) -> None:
-        """Put the log-in form's token on its page, if the browser has none yet."""
+        """Set the log-in form's token, if the browser has none yet."""
         self._set(response, self._login_cookie, request.state.login_token, 3600, "strict")
 
     def new_login_token(self, request: Request) -> str:
@@ -171,11 +173,11 @@ class Sessions:
         self._check(request, request.cookies.get(self._login_cookie, ""), given)
 
     def check(self, request: Request, session: Session, given: str) -> None:
-        """Whether a form was sent by our own page. Raises Forbidden."""
+        """Raises Forbidden unless our own page sent the form."""
         self._check(request, session.csrf, given)
 
     def check_origin(self, request: Request) -> None:
-        """Whether a form came from a page of ours, as far as the browser says. Raises Forbidden."""
+        """Raises Forbidden if the browser reports that another site sent the form."""
         origin = request.headers.get("origin")
         host = request.headers.get("host", "")
         if origin is not None and origin.partition("://")[2] != host:
@@ -189,7 +191,7 @@ class Sessions:
     # -- limits -----------------------------------------------------------------------------------
 
     async def _count_attempt(self, name: str, address: str) -> list[str]:
-        """Count before comparing, so that guesses made at once count too. Raises TooMany."""
+        """Count before comparing, so that simultaneous guesses count too. Raises TooMany."""
         most, source = self._config.login_attempts, neighbourhood(address)
         limits = {
             f"{LOGIN_ATTEMPTS}pair:{name}:{source}": most,
@@ -204,7 +206,7 @@ class Sessions:
         return list(limits)
 
     def address(self, request: Request) -> str:
-        """Where a request comes from: the peer, or what a trusted proxy says of it."""
+        """The source of a request: the peer, or the address from a trusted proxy."""
         given = request.headers.getlist
         return source_of(
             request.client.host if request.client else "",

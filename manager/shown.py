@@ -1,4 +1,4 @@
-"""Numbers, dates and durations as customers write them."""
+"""Formats numbers, dates and durations for customers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MONTHS = {
 
 
 class Shown:
-    """How one country writes. `zone`: the time zone that dates are told in."""
+    """The formats of one country. `zone`: the time zone of dates."""
 
     def __init__(self, country: str, zone: ZoneInfo) -> None:
         self._country = country
@@ -24,31 +24,32 @@ class Shown:
         self._code = phonenumbers.country_code_for_region(country)
         self._home = f"+{self._code}"
         self._trunk = phonenumbers.ndd_prefix_for_region(country, True) or ""
-        # Formatting costs some 30 us: a page shows the same numbers again and again.
+        # Cached, because formatting takes some 30 us and a page shows the same numbers often.
         self.number = lru_cache(65_536)(self._number)
 
     def national(self, e164: str) -> str:
-        """The digits as they are dialled at home: "0972101001". Cheap: asked of every line."""
+        """The digits as dialled nationally: "0972101001". Fast, because it is called for every
+        line."""
         if not e164.startswith(self._home):
             return e164
         return self._trunk + e164.removeprefix(self._home)
 
     def date(self, unix: float, language: str) -> str:
-        """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"; "?" for what is no time."""
+        """Such as "25 nov. 2026 à 14:05", "25 Nov 2026, 14:05"; "?" for an invalid time."""
         try:
             moment = datetime.fromtimestamp(unix, self._zone)
         except (ValueError, OverflowError, OSError):
             return "?"
         month = _MONTHS[language].split(",")[moment.month - 1]
         at = " à\u00a0" if language == "fr" else ", "
-        # Only between day and hour may it be broken over two lines.
+        # It may be broken over two lines only between day and hour.
         return f"{moment.day}\u00a0{month}\u00a0{moment.year}{at}{moment:%H:%M}"
 
     def _number(self, e164: str) -> str:
         try:
             parsed = phonenumbers.parse(e164, None)
         except phonenumbers.NumberParseException:
-            return e164  # a short number, or what a peer sent for one
+            return e164  # a short number, or a peer's text
         home = parsed.country_code == self._code
         form = PhoneNumberFormat.NATIONAL if home else PhoneNumberFormat.INTERNATIONAL
         return phonenumbers.format_number(parsed, form)

@@ -1,4 +1,4 @@
-"""What every route works with, opened once: Redis, the lines, the directory."""
+"""The shared parts of all routes, opened once: Redis, the lines, the directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _ANSWER_S = 5.0
 
 
 class Site:
-    """The parts of the manager. `redis_url`: where Redis is, `embedded` resolved."""
+    """The parts of the manager. `redis_url`: the URL of Redis, with `embedded` resolved."""
 
     def __init__(self, config: Config, redis_url: str) -> None:
         self.config = config
@@ -53,7 +53,7 @@ class Site:
         except REDIS_ERRORS as error:
             told = " ".join(str(error).split()) or "no answer"
             where = self.config.redis.safe_url
-            _log.error("redis.away", url=where, error=told)  # it goes on, and waits for it
+            _log.error("redis.away", url=where, error=told)  # continue, and wait for Redis
         await self.directory.start()
         await self.calls.start()
         try:
@@ -69,7 +69,7 @@ class Site:
         await client.ping()
 
     async def without_account(self) -> bool:
-        """Whether there is no account to log in with; False when Redis cannot be asked."""
+        """Whether there is no account to log in with; False if Redis cannot be asked."""
         client: Any = self.redis
         try:
             return not await accounts.every(client, 1)
@@ -77,21 +77,21 @@ class Site:
             return False
 
     def number(self, text: str) -> str:
-        """E.164 of a number in a path. Raises NotFound: no line has a number that is none."""
+        """E.164 of a number in a path. Raises NotFound for an invalid number."""
         try:
             return self.numbering.normalise(text)
         except NumberError:
             raise NotFound(f"line {text[:40]}: unknown line") from None
 
     async def in_force(self, number: str) -> Acks:
-        """What the engine's workers say of a change that was just written."""
+        """The workers' confirmations of a change that was just written."""
         return await in_force(self.redis, number)
 
     async def explain(
         self, stored: Stored, caller: str | None = None, instead: Line | None = None
     ) -> Told:
-        """What would happen to a call to a line that somebody may see; `instead`: if its document
-        were that one."""
+        """The result for a call to a line that the account may see; `instead`: with this
+        document."""
         lines = {stored.number: instead or stored.line}
         try:
             return await explain_call(self.redis, self.config, stored.number, caller, lines)
@@ -101,7 +101,7 @@ class Site:
             raise Broken(str(error)) from None
 
     async def bearer(self, header: str) -> Who:
-        """Who sends this Authorization header. Raises Unauthenticated."""
+        """The owner of this Authorization header. Raises Unauthenticated."""
         scheme, _, text = header.partition(" ")
         parts = tokens.split(text.strip()) if scheme.lower() == "bearer" else None
         if parts is None:

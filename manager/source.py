@@ -1,8 +1,7 @@
-"""Where a request comes from, when a proxy says it: for the limits on log-ins. Pure.
+"""The source of a request behind proxies, for the limits on log-ins. Pure.
 
-Each proxy adds the address that it sees at the right end of the list. So the list is read from the
-right, as long as whoever said it is a proxy that is trusted; what stands further left may be the
-client's own invention.
+Each proxy appends the address that it sees to the list. So the list is read from the right while
+its writers are trusted proxies; entries further left may be forged by the client.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def source_of(
     peer: str, x_forwarded_for: Sequence[str], forwarded: Sequence[str], trusted: Sequence[Network]
 ) -> str:
-    """The IP address that a request comes from; "unknown" when the peer has none.
+    """The source IP address of a request; "unknown" if the peer has none.
 
     Args:
         peer: the address at the other end of the connection.
         x_forwarded_for: the values of all X-Forwarded-For fields, in order.
-        forwarded: those of all Forwarded fields (RFC 7239), which count where there is no
-            X-Forwarded-For: a proxy that adds one leaves the other as the client wrote it.
+        forwarded: those of all Forwarded fields (RFC 7239), which count only without
+            X-Forwarded-For, because a proxy that writes one leaves the client's other unchanged.
         trusted: the networks of the proxies that are believed.
 
-    What is no address ends the list: the proxy that said it is as far as anything is known.
+    An entry that is not an address ends the list: the proxy that sent it counts as the source.
     """
     found = _address(peer)
     if found is None:
@@ -47,7 +46,7 @@ def source_of(
 
 
 def neighbourhood(address: str) -> str:
-    """What counts as one source: an IPv4 address; of IPv6 the /64, all of which one client has."""
+    """The unit that counts as one source: an IPv4 address, or an IPv6 /64, which one client has."""
     found = _address(address)
     if found is None or found.version == 4:
         return address
@@ -68,8 +67,8 @@ def _hops_by_rfc(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _address(text: str) -> Address | None:
-    """An address as proxies write it: with a port, brackets, quotes or a zone; IPv4 in IPv6 is
-    IPv4."""
+    """Parse an address as proxies write it: with a port, brackets, quotes or a zone; IPv4 in IPv6
+    is IPv4."""
     plain = text.strip().strip('"').strip()
     with_port = _PORT.match(plain)
     if with_port:

@@ -1,4 +1,4 @@
-"""A line at this moment: its registered phones and its calls in progress."""
+"""The present state of a line: its registered phones and its calls in progress."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ return counts
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """`calls` is None for a line without a limit, whose calls nobody counts in Redis."""
+    """`calls` is None for a line without a limit, whose calls are not counted in Redis."""
 
     contacts: Sequence[Contact]
     calls: int | None
@@ -43,14 +43,14 @@ async def of_line(redis: Redis, line: Line) -> State:
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """What a list needs to know of a line. `calls` that count on it, 0 for one without a limit."""
+    """The state of a line for a list. `calls` that count on it, 0 for one without a limit."""
 
     registered: bool
     calls: int
 
 
 async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
-    """By number, asked in one go."""
+    """By number, in one request."""
     limited = [line.number for line in lines if line.max_calls is not None]
     keys = [registrations_key(line.number) for line in lines]
     keys += [live_key(number) for number in limited]
@@ -63,14 +63,14 @@ async def of_several(redis: Redis, lines: Sequence[Line]) -> dict[str, Now]:
 
 
 async def registered(redis: Redis, numbers: Sequence[str]) -> set[str]:
-    """Those of the lines that have a live registration, asked in one go."""
+    """Those of the lines that have a live registration, in one request."""
     counts = await _counts(redis, [registrations_key(number) for number in numbers])
     return {number for number, count in zip(numbers, counts, strict=True) if count}
 
 
 async def _counts(redis: Redis, keys: Sequence[str]) -> list[int]:
-    """How many members of each have not expired. One command: the replies to a hundred take as long
-    to read as the whole rest of a page."""
+    """The numbers of unexpired members. One command, because parsing a hundred replies takes as
+    long as the rest of a page."""
     if not keys:
         return []
     client: Any = redis

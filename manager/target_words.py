@@ -1,4 +1,4 @@
-"""Where calls go, in words: a number never without the name of its line."""
+"""Describes where calls go; a line's number always with its name."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LONGEST_LABEL = 40
 
 @dataclass(frozen=True, slots=True)
 class TargetWords:
-    """Says places in one language.
+    """Describes targets in one language.
 
     Attributes:
-        label: the name of a line, by its fleet and number; "" when it has none, or is none.
-        discreet: for who may see one line only: where other lines forward to outside is not told.
+        label: the name of a line, by its fleet and number; "" if it has none, or is not a line.
+        discreet: for users of one line: outside targets of other lines are hidden.
     """
 
     say: Say
@@ -27,8 +27,8 @@ class TargetWords:
     discreet: bool = False
 
     def line(self, fleet: str, number: str) -> str:
-        """A number and, if it is a line of the fleet, its name. The number is not torn apart at the
-        end of a line of text."""
+        """A number and, if it is a line of the fleet, its name. The number is not broken at the end
+        of a line of text."""
         told = self.shown.number(number).replace(" ", "\u00a0")
         label = self.label(fleet, number)
         if len(label) > _LONGEST_LABEL:
@@ -36,7 +36,7 @@ class TargetWords:
         return f"{told} ({label})" if label else told
 
     def where(self, fleet: str, own: str, kind: str, number: str, told_to: str = "") -> str:
-        """Where line `own` leads to. `told_to`: the line whose forwards are asked about."""
+        """Where line `own` leads. `told_to`: the line whose forwards are described."""
         if kind == Kind.VOICEMAIL and number == own:
             return self.say("go_own_voicemail")
         if self.discreet and kind == Kind.NUMBER and told_to not in ("", own):

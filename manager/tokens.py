@@ -1,7 +1,7 @@
 """API tokens: made and shown once by the command line, kept only as a hash.
 
 A token is `rvt_<id>_<secret>` with 256 random bits in the secret, so that a plain SHA-256 is as
-hard to turn back as the secret is to guess.
+hard to reverse as the secret is to guess.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _SCHEME = "rvt"
 
 
 class Token(msgspec.Struct, frozen=True):
-    """What Redis keeps of a token, at `manager:token:<id>`. Times in unix seconds."""
+    """A token in Redis, at `manager:token:<id>`. Times in unix seconds."""
 
     id: str
     name: str
@@ -31,14 +31,14 @@ class Token(msgspec.Struct, frozen=True):
 def make(
     name: str, fleet: str | None, expires: float | None = None, line: str | None = None
 ) -> tuple[Token, str]:
-    """A new token: what to keep, and the text to hand over."""
+    """A new token: the stored form, and the text for its owner."""
     identity, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     kept = Token(identity, name, fleet, _hash(secret), time.time(), expires, line)
     return kept, f"{_SCHEME}_{identity}_{secret}"
 
 
 def split(text: str) -> tuple[str, str] | None:
-    """(id, secret) of a token's text; None when it is none."""
+    """(id, secret) of a token's text; None if it is not one."""
     scheme, _, rest = text.partition("_")
     identity, _, secret = rest.partition("_")
     if scheme != _SCHEME or not secret or not (identity.isascii() and identity.isalnum()):
@@ -47,13 +47,13 @@ def split(text: str) -> tuple[str, str] | None:
 
 
 def matches(token: Token, secret: str, now: float) -> bool:
-    """Whether the secret is the token's, which has not expired."""
+    """Whether the secret is the token's and it has not expired."""
     right = hmac.compare_digest(token.sha256, _hash(secret))
     return right and (token.expires is None or now < token.expires)
 
 
 def read(raw: bytes) -> Token | None:
-    """What Redis holds; None when it is no token."""
+    """Decode a token from Redis; None if it is not one."""
     try:
         return msgspec.json.decode(raw, type=Token)
     except (msgspec.DecodeError, UnicodeError):

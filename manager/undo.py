@@ -1,4 +1,4 @@
-"""A change of forwards that can be taken back: what was before, and what it was changed to."""
+"""A change of forwards that can be undone: the values before and after."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ CHANGED_SINCE = "was changed since"
 
 
 class Change(msgspec.Struct):
-    """The forwards of a line that were changed, and only those; one that is not in `before` was not
-    there."""
+    """The changed forwards of a line, and only those; one that is not in `before` did not exist."""
 
     number: str
     before: dict[str, Any]
@@ -27,7 +26,7 @@ class Change(msgspec.Struct):
         return self.before.keys() | self.after.keys()
 
     def undo(self, document: Document) -> None:
-        """Take it back in the document. Raises Refused when somebody has changed it since."""
+        """Undo it in the document. Raises Refused if it was changed since."""
         forwards = dict(document.get("forwards") or {})
         for condition in self.conditions:
             if forwards.get(condition) != self.after.get(condition):
@@ -36,7 +35,7 @@ class Change(msgspec.Struct):
         self.restore(document)
 
     def restore(self, document: Document) -> None:
-        """The same, whatever the forwards are by now."""
+        """The same, whatever the forwards are now."""
         forwards = dict(document.get("forwards") or {})
         for condition in self.conditions:
             forwards.pop(condition, None)
@@ -46,7 +45,7 @@ class Change(msgspec.Struct):
 
 
 def change_of(number: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Change:
-    """What of the forwards differs between two documents of a line."""
+    """The forwards that differ between two documents of a line."""
     was, now = differing(
         {"forwards": before.get("forwards") or {}}, {"forwards": after.get("forwards") or {}}
     )

@@ -1,4 +1,5 @@
-"""What all pages share: the language, who is logged in, the form that was sent, errors as pages."""
+"""The common part of all pages: the language, the logged-in user, the sent form, errors as
+pages."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ _MOST_FIELDS = 2_000
 _LANGUAGE = "renvoi_lang"
 _YEAR_S = 31_536_000
 _HERE = Path(__file__).parent
-# Who may see a page that is for this role.
+# The roles that may see a page for this role.
 _MAY = {"operator": {"operator"}, "fleet": {"operator", "fleet"}, "line": set(ROLES)}
 _log = log.get_logger("manager")
 
@@ -91,7 +92,7 @@ class Visit:
         return self.request.query_params.get(name, "")[:200]
 
     def page(self, template: str, status: int = 200, **context: Any) -> Response:
-        """An HTML answer; `context` and what all templates know."""
+        """An HTML response with `context` and the common values of all templates."""
         shared = {
             "t": self.say,
             "language": self.language,
@@ -138,12 +139,12 @@ class Web:
         keeps: bool = False,
         reads: bool = False,
     ) -> Callable[[Request], Awaitable[Response]]:
-        """For who is logged in; a form that is sent must be ours.
+        """For logged-in users; a sent form must be ours.
 
         Args:
             role: "operator"; "fleet" for administrators of a fleet too; "line" for everybody.
-            keeps: what was typed into the form outlives the session.
-            reads: the form changes nothing, so that who may only look may send it.
+            keeps: the input of the form outlives the session.
+            reads: the form changes nothing, so that read-only users may send it.
         """
         return self._endpoint(handler, False, role, keeps, reads)
 
@@ -169,7 +170,7 @@ class Web:
                         if not reads:
                             visit.who.check_writes()
                     if visit.who.role not in _MAY[role]:
-                        raise NotFound("there is no such page")  # as one that does not exist
+                        raise NotFound("there is no such page")  # as for a page that does not exist
                 response = await handler(visit)
             except Exception as error:
                 response = failed(visit, error)
@@ -187,7 +188,7 @@ class Web:
         return serve
 
     def _no_session(self, visit: Visit, keeps: bool) -> Response:
-        """To the log-in; a form of ours whose session has ended takes what was typed along."""
+        """Redirect to the log-in; a form of ours whose session has ended takes its input along."""
         request = visit.request
         if request.method != "POST" or not keeps or not self.sessions.had_one(request):
             return _to_login(request)
@@ -203,7 +204,7 @@ class Web:
 
 
 def failed(visit: Visit, error: Exception) -> Response:
-    """The page that says what went wrong."""
+    """The error page."""
     failure = problems.as_failure(error)
     if failure is None:
         _log.exception("page.error", path=visit.request.url.path)
@@ -221,19 +222,19 @@ def failed(visit: Visit, error: Exception) -> Response:
         503: say("error_503_what"),
         500: "",
     }[known]
-    # Nothing was changed, so that the same form may be sent again; never a password.
+    # Nothing was changed, so the same form may be sent again, without passwords.
     again = visit.form if status == 503 and visit.path not in ("/login", "/logout") else {}
     return visit.page("error.html", status, title=say(f"error_{known}"), what=what, again=again)
 
 
 def local(path: str, otherwise: str = "/") -> str:
-    """A path of this site to go on to; nothing that leads elsewhere."""
+    """A path of this site to continue with; nothing that leads to another site."""
     plain = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if plain and not path.startswith("/login") else otherwise
 
 
 def see(path: str) -> Response:
-    """Go there with GET."""
+    """Redirect there with GET."""
     return RedirectResponse(path, 303)
 
 

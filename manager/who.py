@@ -1,4 +1,4 @@
-"""Who asks, and what may go wrong with what is asked. Every error knows how it is told."""
+"""The client of a request, and its errors. Each error has its own texts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Who:
         fleet: the one fleet it may see and touch; None = an operator, who may all.
         how: "page" or "api".
         line: the one line that a user of one line may see and touch; None = all of the fleet.
-        read_only: an operator who sees the page as a customer does, and may change nothing.
+        read_only: an operator who sees the page as a customer, and may change nothing.
     """
 
     name: str
@@ -31,11 +31,11 @@ class Who:
 
     @property
     def colleague(self) -> Who:
-        """Somebody of the same fleet, for what all its people may know: names and numbers."""
+        """A user of the same fleet, for what all its users may see: names and numbers."""
         return Who(self.name, self.fleet, self.how)
 
     def may(self, fleet: str, number: str) -> bool:
-        """Whether this line exists for them. The one rule of who sees what."""
+        """Whether this line exists for them. The only rule of access."""
         return self.may_fleet(fleet) and self.line in (None, number)
 
     def may_fleet(self, fleet: str) -> bool:
@@ -55,7 +55,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One field that is refused: its path, what stands there, what is wrong with it."""
+    """One refused field: its path, its value, and the fault."""
 
     field: str
     value: object
@@ -63,7 +63,7 @@ class FieldError:
 
 
 class Failure(Exception):
-    """A request that cannot be carried out: HTTP status, short title, what to tell."""
+    """A failed request: HTTP status, short title, text."""
 
     status = 400
     title = "Bad request"
@@ -86,13 +86,13 @@ class Forbidden(Failure):
 
 
 class NotFound(Failure):
-    """There is no such thing, or none that this account may know of: never told apart."""
+    """It does not exist, or this account may not see it; the response is the same."""
 
     status, title = 404, "Not found"
 
 
 class Broken(Failure):
-    """The stored document of a line is refused, so that nobody can tell what it means."""
+    """The stored document of a line is invalid."""
 
     status, title = 409, "Line document refused"
 
@@ -113,7 +113,7 @@ class TooSlow(Failure):
 
 @dataclass(slots=True)
 class Refused(Failure):
-    """What was sent cannot work, field by field."""
+    """The input is refused, with the fault of each field."""
 
     errors: list[FieldError] = field(default_factory=list)
     status, title = 422, "Refused"

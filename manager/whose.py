@@ -1,4 +1,4 @@
-"""Whose an account or a token is: the options of the commands that make one."""
+"""The owner of an account or a token: the options of the commands that make one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def fleet_of(fleet: str | None, operator: bool) -> str | None:
 
 
 def line_of(line: str | None, fleet: str | None, config: Config, client: Any) -> str | None:
-    """The number of --line, which has to be a line of --fleet."""
+    """The number of --line, which must be a line of --fleet."""
     if line is None:
         return None
     if fleet is None:

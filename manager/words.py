@@ -1,4 +1,4 @@
-"""Every word of the page: `texts/fr.yaml` and `texts/en.yaml`."""
+"""The texts of the page: `texts/fr.yaml` and `texts/en.yaml`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ TEXTS = Path(__file__).with_name("texts")
 LANGUAGES = ("fr", "en")
 Say = Callable[..., str]
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, where there is one
-# French sets a space before some signs, at which no line may break.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the same in C, if available
+# French has a space before some signs, at which no line may break.
 _TIGHT = re.compile(" (?=[:;!?»])|(?<=«) ")
 
 
@@ -30,7 +30,7 @@ WORDS = {language: _read(language) for language in LANGUAGES}
 
 
 def speaker(language: str) -> Say:
-    """The function that says a word in this language."""
+    """The function that returns a text in this language."""
     words = WORDS[language]
 
     def say(key: str, **values: object) -> str:

@@ -253,9 +253,10 @@ _decoder = msgspec.json.Decoder(LineDocument)
 
 
 def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Line:
-    """Decode a line document and convert every number in it to E.164. Unknown fields are ignored. A
-    target that is refused (premium, short, not valid, in a country that is not allowed) does not
-    make the document invalid: its forward counts as off at call time.
+    """Decode a line document and convert every number in it to E.164.
+
+    Unknown fields are ignored. A target that is refused (premium, short, not valid, in a country
+    that is not allowed) does not make the document invalid: its forward counts as off at call time.
 
     Args:
         raw: the JSON text, at most 64 KiB.

@@ -143,6 +143,7 @@ def apply(
     code: StarCode, document: Document, number: str, numbering: Numbering, mailbox: Collection[str]
 ) -> None:
     """Change the forwards of a document as the code asks, and keep the rest.
+
     `rules.validate.check_write` checks the result.
 
     Args:

@@ -41,8 +41,10 @@ def check_write(
     number: str | None = None,
     countries: frozenset[str] | None = None,
 ) -> Line:
-    """Check a document before it is written and return the line that it describes. Forwards that
-    are off are checked too, so that turning one on cannot make an invalid forward active.
+    """Check a document before it is written and return the line that it describes.
+
+    Forwards that are off are checked too, so that turning one on cannot make an invalid forward
+    active.
 
     Args:
         document: the decoded JSON.

@@ -1,6 +1,7 @@
-"""BYEs and their responses. The side that hangs up gets the far side's response, or a 200 of the
-engine's own: after `ANSWER_S`, if the far side hangs up too, if it cannot be reached, or if there
-is no far side.
+"""BYEs and their responses.
+
+The side that hangs up gets the far side's response, or a 200 of the engine's own: after `ANSWER_S`,
+if the far side hangs up too, if it cannot be reached, or if there is no far side.
 """
 
 from __future__ import annotations

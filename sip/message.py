@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, nonecheck=True
-"""One received SIP message: the positions of its header fields, and the fields that steer it. One
-pass over the bytes records each field's kind and offsets and parses what every message needs. The
-rest is parsed on demand. There is no second parser: what is malformed here is refused, and fields
-that pass are copied from these offsets.
+"""One received SIP message: the positions of its header fields, and the fields that steer it.
+
+One pass over the bytes records each field's kind and offsets and parses what every message needs.
+The rest is parsed on demand. There is no second parser: what is malformed here is refused, and
+fields that pass are copied from these offsets.
 
 Strict in what steers (start line, Via, From, To, Call-ID, CSeq, Max-Forwards, Content-Length: each
 well formed, none twice but Via), lenient in what only passes.

@@ -1,5 +1,7 @@
-"""Resolves SIP URIs (RFC 3263): NAPTR, SRV and address records, cached for their TTL. Nothing here
-blocks the event loop: if there is no answer in memory, the caller asks and gets the answer later.
+"""Resolves SIP URIs (RFC 3263): NAPTR, SRV and address records, cached for their TTL.
+
+Nothing here blocks the event loop: if there is no answer in memory, the caller asks and gets the
+answer later.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The functions of native.pxd in Python, for the uncompiled core and for type checkers. A source is
-opaque to the core: `receive` returns it, and `transmit` sends to it. Here it is the socket's own
-address tuple, in C the bytes of a sockaddr; `udp.py` reads both.
+"""The functions of native.pxd in Python, for the uncompiled core and for type checkers.
+
+A source is opaque to the core: `receive` returns it, and `transmit` sends to it. Here it is the
+socket's own address tuple, in C the bytes of a sockaddr; `udp.py` reads both.
 """
 
 from __future__ import annotations

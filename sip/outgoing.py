@@ -80,8 +80,8 @@ class Outgoing(Leg):
         self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
 
     def cancel(self, farewell: Farewell = NOTHING) -> None:
-        """Cancel, and send `farewell` with the CANCEL. The leg still reports its end, because a 200
-        may cross the CANCEL.
+        """Cancel with `farewell` in the CANCEL. The leg still reports its end: a 200 may cross the
+        CANCEL.
         """
         if self.state not in (CALLING, EARLY):
             return

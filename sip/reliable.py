@@ -90,9 +90,10 @@ class Reliable:
         self._timer: TimerHandle | None = None
 
     def send(self, code: int, message: Message | None, early: Early | None, *, alone: bool) -> bool:
-        """Send a provisional response reliably; False if it need not be reliable. Unless its leg is
-        `alone`, another target may follow, and its session description cannot be guaranteed to the
-        caller (RFC 3261 13.2.1: the first reliable answer is the answer).
+        """Send a provisional response reliably; False if it need not be reliable.
+
+        Unless its leg is `alone`, another target may follow, and its session description cannot be
+        guaranteed to the caller (RFC 3261 13.2.1: the first reliable answer is the answer).
         """
         if early is None and not self.required:
             return False

@@ -129,8 +129,9 @@ class Dialogs:
         self._endpoint = endpoint
 
     def pass_on(self, block: bytes, end: End, may: May | None = None) -> bytes:
-        """The header text of a message to `end`, without names of dialogs other than its own. `may`
-        additionally checks the sender's right to name a dialog.
+        """The header text of a message to `end`, without names of dialogs other than its own.
+
+        `may` additionally checks the sender's right to name a dialog.
         """
         lines = (self._line(line, end, may) for line in block.split(b"\r\n"))
         return b"\r\n".join(line for line in lines if line)

@@ -1,5 +1,7 @@
-"""Session timers (RFC 4028), between the two sides. Pure. The two sides refresh the session. The
-engine requests a timer if the caller does not (section 8, as a proxy may), and watches the expiry.
+"""Session timers (RFC 4028), between the two sides. Pure.
+
+The two sides refresh the session. The engine requests a timer if the caller does not (section 8, as
+a proxy may), and watches the expiry.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Who may send requests inside a dialog: its far end, the proxies of its route set, and trusted
-peers. Call-ID and tags are not secret: they are in dumps, logs and dialog events. A request inside
-a dialog is therefore accepted only from an address from which that dialog's far end has sent or at
+peers.
+
+Call-ID and tags are not secret: they are in dumps, logs and dialog events. A request inside a
+dialog is therefore accepted only from an address from which that dialog's far end has sent or at
 which it is reached. Others get 403 before the dialog sees the request, so that not even its CSeq
 changes (RFC 3261 12.2.2 has no such check; RFC 3261 26.1.3 describes the attack). Addresses are
 compared without their ports, because a NAT may change those during a call.

@@ -468,8 +468,9 @@ class Nowhere:
 
 
 class Unresolved:
-    """The way to a name that is being resolved: messages wait for a bounded time. The transport is
-    known only after the look-up, so waiting messages then get its Via.
+    """The way to a name that is being resolved: messages wait for a bounded time.
+
+    The transport is known only after the look-up, so waiting messages then get its Via.
     """
 
     most = 65_507  # the name may lead to UDP

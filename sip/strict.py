@@ -1,7 +1,8 @@
-"""Checks the values of header fields that only pass against their grammar. Fields pass unchanged,
-so a malformed value would reach the next parser. A request with such a field gets 400 with the
-field's name, a response is dropped (RFC 3261 21.4.1, 8.1.3). Lists may have no empty entry, numbers
-must be numbers, addresses must be valid. `Message` caches results.
+"""Checks the values of header fields that only pass against their grammar.
+
+Fields pass unchanged, so a malformed value would reach the next parser. A request with such a field
+gets 400 with the field's name, a response is dropped (RFC 3261 21.4.1, 8.1.3). Lists may have no
+empty entry, numbers must be numbers, addresses must be valid. `Message` caches results.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Whether a head is unambiguous: whatever opens on a line closes on that line. Pure. A parser that
-looks for the end of a bracket, a comment or a quoted string on later lines sees other header fields
-than one that reads line by line. Such a message is refused, whatever its header and its method,
-because the next hop may have such a parser. Ordinary messages pass by a quick check of their bytes
-(`grammar.is_closed`). Others are checked field by field.
+"""Whether a head is unambiguous: whatever opens on a line closes on that line. Pure.
+
+A parser that looks for the end of a bracket, a comment or a quoted string on later lines sees other
+header fields than one that reads line by line. Such a message is refused, whatever its header and
+its method, because the next hop may have such a parser. Ordinary messages pass by a quick check of
+their bytes (`grammar.is_closed`). Others are checked field by field.
 """
 
 from __future__ import annotations

@@ -65,8 +65,9 @@ class Entry:
 
 
 class Span:
-    """A period in which no invalidation can have been missed. A joint span covers what was read
-    from several servers, and ends with the first of theirs.
+    """A period in which no invalidation can have been missed.
+
+    A joint span covers what was read from several servers, and ends with the first of theirs.
 
     Attributes:
         lost_at: monotonic seconds until which its entries are known to be current; None while the

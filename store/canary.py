@@ -1,7 +1,9 @@
 """A key without meaning, written once a second, to measure how long the notification of a write
-takes. It measures the promise to customers (a change is in force within a second), and it detects a
-stream that answers pings but no longer reports changes. While no write succeeds, or none is
-reported, the lag grows, whatever the reason.
+takes.
+
+It measures the promise to customers (a change is in force within a second), and it detects a stream
+that answers pings but no longer reports changes. While no write succeeds, or none is reported, the
+lag grows, whatever the reason.
 """
 
 import time

@@ -1,7 +1,8 @@
-"""Lines from memory: a read-through cache that Redis invalidates. It is safe because of this order:
-a read notes the `Span` in which it begins; an invalidation that arrives during the read marks it;
-an answer counts as current only if its span has not ended and there is no mark. Any other answer is
-kept as a last good copy, to be read again.
+"""Lines from memory: a read-through cache that Redis invalidates.
+
+It is safe because of this order: a read notes the `Span` in which it begins; an invalidation that
+arrives during the read marks it; an answer counts as current only if its span has not ended and
+there is no mark. Any other answer is kept as a last good copy, to be read again.
 """
 
 import asyncio
@@ -169,8 +170,9 @@ class Store:
         return self._cache.last_good(slot), self._cache.is_current(slot)
 
     async def look_up(self, number: str) -> Entry:
-        """The entry of a number, read from Redis if memory is not current. With a last good copy it
-        waits at most 50 ms for a current one.
+        """The entry of a number, read from Redis if memory is not current.
+
+        With a last good copy it waits at most 50 ms for a current one.
 
         Raises:
             Unavailable: Redis is away and there is no entry, or it is too old.

@@ -1,6 +1,7 @@
-"""One look-up in progress: the reads of a number's keys, and how the answers are combined. The line
-and its registrations may be on two servers of a cluster, and the use of its plan on a third. The
-result is current only while none of the spans of these reads has ended.
+"""One look-up in progress: the reads of a number's keys, and how the answers are combined.
+
+The line and its registrations may be on two servers of a cluster, and the use of its plan on a
+third. The result is current only while none of the spans of these reads has ended.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""Changes of lines: one or a million, logged, and proved to be in force."""
+"""Changes of lines, one or a million: logged, and confirmed by every worker."""

@@ -1,15 +1,15 @@
-"""Proof that a change is in force: every live worker says that it has heard of it.
+"""Confirms that a change is in force: every live worker acknowledges it.
 
-Whoever has written `line:<number>` writes a probe after it. Redis tells every worker of both on
-the same stream of invalidations, in order, so that a worker which has heard of the probe has let
-go of what it knew of the line before; it acknowledges (`presence.py`). The probe's name has the
-line's key as its hash tag: in a Redis Cluster both live on one node, hence on one stream.
+The writer of `line:<number>` then writes a probe. Redis reports both to every worker on the same
+stream of invalidations, in order. So a worker that receives the probe has already dropped the old
+line from memory, and acknowledges (`worker_registry.py`). The probe's key has the line's key as its
+hash tag: in a Redis Cluster both are on one node, and so on one stream.
 
 | key | type | content |
 |---|---|---|
-| `workers` | zset | ids of workers, by the unix time in seconds until which each is known to live |
-| `worker:<id>` | string, JSON | `LiveWorker`; expires when it is not renewed |
-| `probe:{line:<number>}:<token>` | string | means nothing; expires |
+| `workers` | zset | ids of workers; the score is the unix time until which each counts as live |
+| `worker:<id>` | string, JSON | `LiveWorker`; expires unless renewed |
+| `probe:{line:<number>}:<token>` | string | no meaning; expires |
 | `ack:{line:<number>}:<token>` | hash | id -> unix ms; expires |
 """
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     import redis.asyncio
 
 SKEW_S = 20.0
-"""Clocks of hosts that share a Redis may differ so much."""
+"""Seconds by which the clocks of hosts that share a Redis may differ."""
 WITHIN_S = 1.5  # how long a writer waits; the promise is one second
 _PROBE_LIFE_S = 60
-_PROBE_AGAIN_S = 0.25  # a worker whose stream was just interrupted hears the next one
+_PROBE_AGAIN_S = 0.25  # a worker whose stream was just interrupted receives the next one
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.03
 
 Command = tuple[str | bytes | int, ...]
@@ -59,11 +59,11 @@ class LiveWorker:
 
 @dataclass(frozen=True, slots=True)
 class Acks:
-    """Who has a change in force.
+    """The acknowledgements of a change.
 
     Attributes:
         workers: those that were alive.
-        said: for each that has acknowledged, by id, after how many milliseconds the writer knew.
+        said: by id of each worker that has acknowledged: milliseconds until the writer received it.
         took_ms: how long the writer waited, in milliseconds.
     """
 
@@ -73,16 +73,16 @@ class Acks:
 
     @property
     def missing(self) -> tuple[LiveWorker, ...]:
-        """The workers that have not said so yet."""
+        """The workers that have not acknowledged yet."""
         return tuple(worker for worker in self.workers if worker.id not in self.said)
 
     @property
     def complete(self) -> bool:
-        """Whether there is a worker, and every one has it in force."""
+        """Whether there are workers, and all have it in force."""
         return bool(self.workers) and not self.missing
 
     def told(self) -> str:
-        """In words: "in force on 2 of 2 workers after 12 ms"."""
+        """As text: "in force on 2 of 2 workers after 12 ms"."""
         if not self.workers:
             return "no engine runs: in force as soon as one does"
         many = len(self.workers)
@@ -93,7 +93,7 @@ class Acks:
         return f"{heard} after {self.took_ms:.0f} ms, no word from {silent}"
 
     def plain(self) -> dict[str, Any]:
-        """The same as JSON: counts, milliseconds, and who is missing."""
+        """The same for JSON: counts, milliseconds, and the missing workers."""
         return {
             "workers": len(self.workers),
             "acknowledged": len(self.workers) - len(self.missing),
@@ -110,10 +110,10 @@ Asking = Generator[Step, list[Any] | None, Acks]
 async def in_force(
     client: redis.asyncio.Redis, number: str, within_s: float = WITHIN_S
 ) -> Acks:
-    """Ask every live worker whether what was written of line `number` is in force there.
+    """Ask every live worker whether the change of line `number` is in force there.
 
-    Call it after Redis has answered the write. Returns when all have said so, or after `within_s`
-    seconds with those that have; at once when no worker lives. Raises REDIS_ERRORS.
+    Call it after Redis has answered the write. Returns when all have acknowledged, or after
+    `within_s` seconds with those that have; at once without a live worker. Raises REDIS_ERRORS.
     """
     asking = _ask(number, within_s)
     step = _resume(asking, None)
@@ -141,7 +141,7 @@ def _pipeline(client: Any, commands: Sequence[Command]) -> Any:
 
 
 async def live_workers(client: redis.asyncio.Redis) -> tuple[LiveWorker, ...]:
-    """The workers that live now, by host and index. Raises REDIS_ERRORS."""
+    """The live workers, by host and index. Raises REDIS_ERRORS."""
     some: Any = client
     ids = await some.zrange(WORKERS, 0, -1)
     return _living([await some.get(worker_key(_text(id_))) for id_ in ids])
@@ -155,7 +155,7 @@ def live_workers_blocking(client: redis.Redis) -> tuple[LiveWorker, ...]:
 
 
 def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
-    """What is asked next, or what it came to."""
+    """The next question, or the result."""
     try:
         return asking.send(answers)
     except StopIteration as end:
@@ -164,7 +164,8 @@ def _resume(asking: Asking, answers: list[Any] | None) -> Step | Acks:
 
 
 def _ask(number: str, within_s: float) -> Asking:
-    """The questions: each a pause in seconds and commands to send then; their answers come back."""
+    """The questions as a generator: each a pause in seconds and the commands to send then; it
+    receives their answers."""
     probe = probe_key(number, secrets.token_hex(8))
     send_probe: Command = ("SET", probe, "1", "EX", _PROBE_LIFE_S)
     read_acks: Command = ("HGETALL", ack_key(probe))
@@ -194,8 +195,8 @@ def _ask(number: str, within_s: float) -> Asking:
 
 
 def _living(documents: Sequence[bytes | str | None]) -> tuple[LiveWorker, ...]:
-    """The workers of these documents. Of one that was killed and started anew, the new one: its
-    addresses are the same."""
+    """The workers of these documents. Of a worker that was killed and restarted, only the new one,
+    which has the same addresses."""
     by_place: dict[tuple[Any, ...], LiveWorker] = {}
     for document in documents:
         if document is None:
@@ -211,7 +212,7 @@ def _living(documents: Sequence[bytes | str | None]) -> tuple[LiveWorker, ...]:
 
 
 def _pairs(answer: Any) -> list[str]:
-    """The fields of a hash, which a bare HGETALL gives as a dictionary or as a flat list."""
+    """The fields of a hash, which a raw HGETALL returns as a dictionary or as a flat list."""
     fields = answer if isinstance(answer, Mapping) else answer[::2]
     return [_text(name) for name in fields]
 

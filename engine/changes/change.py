@@ -1,6 +1,6 @@
-"""One line document changed in place: read, edited, checked, written if nobody else wrote it.
+"""Changes one line document: read, edit, check, and write unless it was changed meanwhile.
 
-How it is compared, written and logged: `store.documents`.
+`store.documents` compares, writes and logs it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Document = dict[str, Any]
 
 
 class NoLine(Exception):
-    """There is no such line."""
+    """The line does not exist."""
 
 
 class Unreadable(Exception):
-    """The document in Redis is refused; somebody else has written it."""
+    """The document in Redis, written by another program, is invalid."""
 
 
 class Conflict(Exception):
-    """The line is changed by others all the time; nothing was written."""
+    """Other writers keep changing the line; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """The line as it is now. `written` is false when it was so already."""
+    """The line as it is now. `written` is false if nothing had to be changed."""
 
     line: Line
     written: bool
@@ -51,10 +51,10 @@ async def change_line(
     who: str,
     how: str,
 ) -> Changed:
-    """Change the forwards of line `number` (E.164) as `edit` does with its document.
+    """Apply `edit` to the forwards of line `number` (E.164).
 
-    What `edit` changes is checked as it is when a whole document is written; what it leaves alone
-    is not, and turning a forward off is always possible.
+    Its changes are checked as for a whole document; the rest is not, and turning a forward off is
+    always possible.
 
     Raises:
         NoLine, Unreadable, Conflict.
@@ -84,7 +84,7 @@ async def change_line(
 async def _check(
     redis: Redis, stored: Document, document: Document, number: str, numbering: Numbering
 ) -> Line:
-    """The document as a whole by itself, and what has changed in it with the other lines."""
+    """Check the whole document by itself, and its changes together with the other lines."""
     line = load_line(orjson.dumps(document), number, numbering)
     before = stored.get("forwards") or {}
     changed = {
@@ -100,6 +100,6 @@ async def _check(
         try:
             others[other] = load_line(raw, other, numbering) if raw else None
         except DocumentError:
-            others[other] = None  # whatever it is, it is no line that can be forwarded to
+            others[other] = None  # whatever it is, it is not a line that can be a target
     check_write(part, others, numbering, number, countries_of(fleet, line.fleet))
     return line

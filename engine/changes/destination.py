@@ -1,4 +1,4 @@
-"""DEST, as commands and CSV files write the target of a forward."""
+"""DEST, the notation for the target of a forward in commands and CSV files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Files of line documents: JSON lines, or CSV with a column for each thing that a line has.
+"""Files of line documents: JSON lines, or CSV with a column for each property of a line.
 
 In CSV a forward is `on DEST`, `off DEST` or `off`, with DEST as `renvoi forward set` takes it;
-`DEST` alone is on, an empty cell is nothing. What a document has beyond the columns is in `more`,
-as JSON, so that a file that was exported can be imported without loss.
+`DEST` alone is on, an empty cell is nothing. The rest of a document is in `more`, as JSON, so that
+an exported file can be imported without loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 class RowError(ValueError):
-    """A row that is no document: the field, and what is wrong with it."""
+    """An invalid row: the field, and what is wrong with it."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(f"{field}: {problem}")
@@ -38,16 +38,17 @@ class RowError(ValueError):
 
 
 Row = tuple[int, Document | RowError]
-"""The number of the line in the file, from 1, and what is there."""
+"""The number of the line in the file, from 1, and its content."""
 
 
 def read_rows(file: BinaryIO, form: str) -> Iterator[Row]:
-    """The rows of a file, empty lines left out."""
+    """The rows of a file, without empty lines."""
     return _read_csv(file) if form == "csv" else _read_jsonl(file)
 
 
 def write_rows(documents: Iterable[bytes], form: str, write: Callable[[bytes], object]) -> int:
-    """Write stored documents; how many. What is no JSON object is left out of CSV."""
+    """Write stored documents and return their number. In CSV, documents that are not JSON objects
+    are left out."""
     count = 0
     if form == "csv":
         write(_csv_line(COLUMNS))
@@ -83,7 +84,7 @@ def _read_jsonl(file: BinaryIO) -> Iterator[Row]:
 
 
 def _read_csv(file: BinaryIO) -> Iterator[Row]:
-    # Decoded line by line: bytes that are no text spoil their own row only.
+    # Decoded line by line, so that invalid bytes affect only their own row.
     rows = csv.reader(line.decode("utf-8-sig", "surrogateescape") for line in file)
     names: list[str] | None = None
     while True:
@@ -198,7 +199,7 @@ def _forward(condition: Condition, cell: str) -> Document:
 
 
 def _take_forward(forward: Document) -> str:
-    """The cell of a forward; what it tells is taken out."""
+    """The cell of a forward; its fields are removed from the document."""
     if not isinstance(forward.get("on"), bool):
         return ""
     to = forward.get("to")
@@ -259,7 +260,7 @@ def _number(given: dict[str, str], name: str, read: Callable[[str], Any]) -> Any
 
 
 class _Line:
-    """What a csv.writer writes to."""
+    """The output of a csv.writer."""
 
     def __init__(self) -> None:
         self.text = ""

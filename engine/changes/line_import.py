@@ -1,9 +1,10 @@
-"""Many lines at once: checked as a whole, compared with what is there, switched over in one step.
+"""Imports many lines: checks them as a whole, compares them with the present ones, and applies them
+in one step.
 
-On one Redis the step is one transaction: its commands wait at the server, outside the data, until
-the last is there, and are carried out together. An import that ends early, however it ends, leaves
-nothing behind, because the server drops a transaction with its connection. In a Cluster there is
-no transaction over several slots: there each slot's lines are switched together, slot by slot.
+On a single Redis the step is one transaction: the server queues its commands until the last has
+arrived, and executes them together. An import that ends early leaves nothing behind, because the
+server drops a transaction with its connection. A Cluster has no transaction over several slots:
+there the lines change slot by slot.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from store.redis_errors import REDIS_ERRORS
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong, and on which line of the file."""
+    """A fault, with its line in the file."""
 
     line: int
     text: str
@@ -43,7 +44,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Counts:
-    """Lines of a fleet, or of all."""
+    """Numbers of lines of a fleet, or of all fleets."""
 
     added: int = 0
     updated: int = 0
@@ -52,13 +53,13 @@ class Counts:
 
 @dataclass(slots=True)
 class Plan:
-    """What an import would change.
+    """The changes of an import.
 
     Attributes:
-        faults: the first of them; with any, nothing may be written.
+        faults: the first faults; with any, nothing may be written.
         fault_count: of all.
         deleted: numbers of lines that are not in the file.
-        probes: a changed line on each server, by which to ask engines whether it is in force.
+        probes: a changed line on each server, to ask engines whether the import is in force.
         size: bytes of the documents that are written.
         fleets: how many lines of each fleet are added, updated and deleted.
         unread: fields that nothing reads.
@@ -85,7 +86,7 @@ class Plan:
 
 
 class LineImport:
-    """One import, used as a context: its working files end with it."""
+    """One import, as a context manager that deletes its working files."""
 
     def __init__(
         self,
@@ -107,10 +108,10 @@ class LineImport:
         self._fleets: dict[str, int] = {}
         self._names: list[str] = []
         self._fleet_countries: dict[str, frozenset[str] | None] = {}
-        self._known: dict[str, int] = {}  # number -> its fleet's place and whether it has fax
+        self._known: dict[str, int] = {}  # number -> index of its fleet, and whether it has fax
         self._outside: dict[str, Line | None] = {}
-        self._slots: list[tuple[int, int]] = []  # slot and place in the file of each change
-        # Unlinked at once: no end of this process leaves them behind.
+        self._slots: list[tuple[int, int]] = []  # slot and position in the file of each change
+        # Unlinked at once, so that they never remain.
         self._checked: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         self._changes: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115
         self.plan = Plan()
@@ -125,7 +126,7 @@ class LineImport:
     # Checking
 
     def check(self, file: BinaryIO, form: str) -> Plan:
-        """Read and check the whole file, and find out what it would change. Raises RedisError."""
+        """Read and check the whole file, and determine its changes. Raises RedisError."""
         self._read(file, form)
         self._compare()
         if self._replace and not self.plan.fault_count:
@@ -133,7 +134,7 @@ class LineImport:
         return self.plan
 
     def _read(self, file: BinaryIO, form: str) -> None:
-        """Each document by itself."""
+        """Check each document by itself."""
         for place, row in read_rows(file, form):
             if isinstance(row, RowError):
                 self._fault(place, row)
@@ -153,7 +154,7 @@ class LineImport:
                 continue
             self._remember(line)
             text = orjson.dumps(canonical(row, line))
-            # With the line as it was read, where others are to be asked about: reading is slow.
+            # With the parsed line if others must be checked, because parsing is slow.
             head = b"%d\t%s\t%s\t" % (
                 place, _encode(line) if needs else b"", line.number.encode(),
             )  # fmt: skip
@@ -163,7 +164,7 @@ class LineImport:
                 self._progress("checked", self.plan.lines)
 
     def _look_for_unread(self, place: int, row: dict[str, Any]) -> None:
-        """Fields that nothing reads: told of, or with `strict` faults."""
+        """Report unknown fields, or with `strict` count them as faults."""
         if not self._strict:
             self.plan.unread.note(f"line {place}", row)
             return
@@ -171,7 +172,7 @@ class LineImport:
             self._fault(place, one)
 
     def _compare(self) -> None:
-        """Each document with the lines it names, and with what is there."""
+        """Compare each document with the lines that it names, and with the present one."""
         self._checked.seek(0)
         count, offset = 0, 0
         for batch in _batches(self._checked):
@@ -222,7 +223,7 @@ class LineImport:
                 self._fault(place, error)
 
     def _read_outside(self, numbers: list[str]) -> None:
-        """Lines that are named and are not in the file; with `replace` they will be gone."""
+        """Read lines that are named but not in the file; with `replace` they will be deleted."""
         for number, raw in zip(numbers, self._values(numbers), strict=True):
             try:
                 line = load_line(raw, number, self._numbering) if raw else None
@@ -252,7 +253,7 @@ class LineImport:
         self._known[line.number] = place << 1 | line.offer.fax
 
     def _countries(self, fleet: str) -> frozenset[str] | None:
-        """Where the fleet's targets may be, read once."""
+        """The countries of the fleet's allowed targets, read once."""
         if fleet not in self._fleet_countries:
             raw = self._client.get(fleet_key(fleet))
             self._fleet_countries[fleet] = countries_of(raw, fleet)
@@ -276,9 +277,9 @@ class LineImport:
         return list(read(keys))
 
     def carry_out(self, parts: int = 0, *, who: str = "", file: str = "") -> float:
-        """Write it all; as `Switch.carry_out`. `who` did it, with `file`: for the log of changes,
-        where the import as a whole is one entry, written in the same step (with `parts` in the
-        first, in a Cluster before). Those of the fleets that it concerns follow."""
+        """Write everything; as `Switch.carry_out`. `who` and `file` are for the log of changes,
+        where the import is one entry, written in the same step (with `parts` in the first, in a
+        Cluster before). The entries of the fleets concerned follow."""
         plan = self.plan
         lines = plan.added + plan.updated
         counts = {"added": plan.added, "updated": plan.updated, "deleted": len(plan.deleted)}
@@ -293,7 +294,7 @@ class LineImport:
             audit.command(audit_key(), audit.imported(who, file, told)),
         )
         took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
-        with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry says so
+        with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry records it
             self._tell_fleets(who, file)
         return took
 
@@ -309,14 +310,14 @@ class LineImport:
 
 
 Checked = tuple[int, Line | None, str, bytes]
-"""A document that is right by itself: line of the file, what it describes if others must be asked
-about, number, text."""
+"""A document that is valid by itself: line of the file, the parsed line if others must be checked,
+number, text."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
 
 
 class _Lazily(Mapping[str, Any]):
-    """A document that is only read if something is wrong with it."""
+    """A document that is parsed only for an error."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
@@ -332,7 +333,7 @@ class _Lazily(Mapping[str, Any]):
 
 
 class _Others(Mapping[str, Line | None]):
-    """The lines that documents may name: those of the file, then those of Redis."""
+    """The lines that documents may name: those in the file, then those in Redis."""
 
     def __init__(
         self, known: dict[str, int], fleets: list[str], outside: dict[str, Line | None]
@@ -354,7 +355,7 @@ class _Others(Mapping[str, Line | None]):
 
 
 def _says_the_same(before: bytes | None, text: bytes) -> bool:
-    """Whether two documents differ in nothing but the order of their fields."""
+    """Whether two documents differ only in the order of their fields."""
     try:
         return before is not None and bool(orjson.loads(before) == orjson.loads(text))
     except orjson.JSONDecodeError:
@@ -362,7 +363,7 @@ def _says_the_same(before: bytes | None, text: bytes) -> bool:
 
 
 def _fleet_of(document: bytes | None) -> str:
-    """The fleet of a stored document; "" when that cannot be told."""
+    """The fleet of a stored document; "" if it is not known."""
     try:
         found = orjson.loads(document or b"{}")
     except orjson.JSONDecodeError:

@@ -1,4 +1,5 @@
-"""From the old lines to the new ones: one transaction, or in a Cluster one step for each slot."""
+"""Replaces the old lines by the new ones: in one transaction, or in a Cluster in one step per
+slot."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from store.connection import Command
 from store.keys import line_key
 
 BATCH = 1000
-_REPLICA_LIMIT = 256 << 20  # of what may wait for a replica, unless Redis says another
+_REPLICA_LIMIT = 256 << 20  # data that may wait for a replica, unless Redis reports a limit
 _SWITCH_S = 300.0  # longest wait for the step itself
 # KEYS: of one slot. ARGV: how many are set, then their values; the rest are deleted.
 _SWITCH_SLOT = """
@@ -27,22 +28,22 @@ return #KEYS
 """
 
 Progress = Callable[[str, int], None]
-"""Told what is being done, and how many lines it has been done with."""
+"""Gets the present step, and the number of lines done."""
 
 
 class ImportRefused(Exception):
-    """It cannot be done on this Redis in this way; nothing was written. One line of text."""
+    """This Redis cannot do it in this way; nothing was written. The message is one line."""
 
 
 class Switch:
-    """Writes changes that have been checked.
+    """Writes checked changes.
 
     Args:
-        changes: a file with a line for each document that is written: number, tab, text.
-        deleted: numbers of lines that go.
-        lines: how many documents there are.
+        changes: a file with a line per document to write: number, tab, text.
+        deleted: numbers of lines to delete.
+        lines: number of documents.
         size: their bytes.
-        entry: the command that tells the log of changes.
+        entry: the command that writes to the log of changes.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Switch:
         self._entry = entry
 
     def carry_out(self, parts: int = 0) -> float:
-        """Write it all; the seconds that Redis was busy with it, in one piece.
+        """Write everything; returns the longest time in seconds that Redis was busy.
 
         `parts`: write so many lines at a time, for a Redis that must not be busy for long; readers
         then see some old and some new lines meanwhile. 0 = all at once.
@@ -86,8 +87,8 @@ class Switch:
         return longest
 
     def _switch(self, commands: Iterator[tuple[list[bytes], int]], most: int) -> tuple[bool, float]:
-        """One transaction of at most `most` lines; whether there may be more, and how long it
-        took."""
+        """One transaction of at most `most` lines; returns whether there may be more, and how long
+        it took."""
         pool = self._client.connection_pool
         connection = pool.get_connection()
         try:
@@ -100,10 +101,10 @@ class Switch:
                     more = False
                     break
                 words, lines = command
-                # hiredis's type stub means a tuple of any length and says one of length one.
+                # hiredis's type stub declares a tuple of length one instead of any length.
                 packed = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]
                 connection.send_packed_command([packed])
-                connection.read_response()  # QUEUED, or why not: a full Redis says so here
+                connection.read_response()  # QUEUED, or an error: a full Redis reports it here
                 count += lines
                 self._progress("sent", count)
             if not count:
@@ -119,14 +120,14 @@ class Switch:
                 raise refused
             return more, took
         except BaseException:
-            # With its connection the server drops all that it has been sent so far.
+            # The server drops all queued commands with the connection.
             connection.disconnect()
             raise
         finally:
             pool.release(connection)
 
     def _spare_replicas(self) -> None:
-        """All that is written at once waits for each replica at once, which Redis bounds."""
+        """A transaction waits for each replica as a whole, and Redis limits that."""
         replicas = self._client.info("replication").get("connected_slaves", 0)
         size = self._size + 64 * (self._lines + len(self._deleted))
         limit = _REPLICA_LIMIT
@@ -135,7 +136,7 @@ class Switch:
             words = str(said["client-output-buffer-limit"]).split()
             limit = int(words[words.index("slave" if "slave" in words else "replica") + 1])
         except (RedisError, KeyError, ValueError, IndexError):
-            pass  # not allowed to ask: what Redis ships with
+            pass  # no right to ask: the default of Redis
         if replicas and limit and size > 0.8 * limit:
             raise ImportRefused(
                 f"import: {size >> 20} MB at once would cut Redis off from its replicas "
@@ -144,7 +145,7 @@ class Switch:
             )
 
     def slots(self, written: Sequence[tuple[int, int]]) -> float:
-        """The same in a Cluster, slot by slot. `written`: slot and place in the file of each
+        """The same in a Cluster, slot by slot. `written`: slot and position in the file of each
         document."""
         by_slot: dict[int, tuple[list[int], list[str]]] = {}
         for slot, offset in written:
@@ -180,7 +181,7 @@ class Switch:
 def _grouped(
     changes: Iterator[tuple[str, bytes]], deleted: list[str], size: int
 ) -> Iterator[tuple[list[bytes], int]]:
-    """Commands of at most `size` lines each, and how many lines they are about."""
+    """Commands of at most `size` lines each, with their numbers of lines."""
     words: list[bytes] = [b"MSET"]
     for number, text in changes:
         words += (line_key(number).encode(), text)

@@ -1,7 +1,7 @@
-"""What a worker tells of itself in Redis: that it lives, and which changes it has in force.
+"""A worker's reports in Redis: that it is alive, and which changes it has in force.
 
-`acks.py` is the other side: whoever writes a line asks there who has taken it over. Nothing of this
-is on the call path: hearing of a probe costs one entry in a set, the rest is a task of its own.
+`acks.py` is the writer's side, which asks the workers. This is not on the call path: a probe costs
+one entry in a set, and a separate task does the rest.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from store.keys import WORKERS, ack_key, worker_key
 from store.redis_errors import REDIS_ERRORS
 
 LIFE_S = 5
-"""A worker that has not renewed its sign of life for so long counts as gone."""
+"""Seconds without a renewed heartbeat after which a worker counts as dead."""
 RENEW_S = 1.5
-FORGET_S = 3600  # the index names a worker that went without a word for so long
+FORGET_S = 3600  # how long the index keeps a worker without a heartbeat
 ACK_LIFE_S = 60
-MOST_PROBES = 10_000  # that wait for Redis; whoever writes asks again
+MOST_PROBES = 10_000  # that wait for Redis; writers ask again
 GOODBYE_S = 1.0
 
 
 class WorkerHeartbeat:
-    """Keeps one worker's sign of life and acknowledges probes. `on_error` is told why Redis did not
-    take it, `on_workers` each time how many live, this one included."""
+    """Renews one worker's heartbeat in Redis and acknowledges probes. `on_error` gets a failure of
+    Redis, `on_workers` each time the number of live workers, including this one."""
 
     def __init__(self, redis: Redis, worker: LiveWorker) -> None:
         self.on_error: Callable[[BaseException], None] | None = None
@@ -42,12 +42,12 @@ class WorkerHeartbeat:
         self._redis: Any = redis
         self._worker = worker
         self._probes: set[str] = set()
-        self._said: dict[str, None] = {}  # acknowledged; told of again when they expire
+        self._said: dict[str, None] = {}  # acknowledged; reported again when they expire
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to announce; a Redis that is away is tried again."""
+        """Start the heartbeats; if Redis is away they are retried."""
         await self._announce()
         self._tasks = [
             asyncio.create_task(self._renew(), name="presence: renew"),
@@ -55,7 +55,7 @@ class WorkerHeartbeat:
         ]
 
     async def close(self) -> None:
-        """Say goodbye, so that nobody waits for this worker."""
+        """Remove the entry, so that nobody waits for this worker."""
         if not self._tasks:
             return
         await background_tasks.end(self._tasks)
@@ -66,20 +66,20 @@ class WorkerHeartbeat:
                 await self._redis.zrem(WORKERS, self._worker.id)
 
     def on_probe(self, key: str) -> None:
-        """The stream has told of a probe: all that was written before it is known here."""
+        """The stream has reported a probe: all earlier changes are in force here."""
         if key not in self._said and len(self._probes) < MOST_PROBES:
             self._probes.add(key)
             self._wake.set()
 
     async def _announce(self) -> None:
-        """Never raises: it is tried again."""
+        """Never raises; it is retried."""
         try:
             await self._tell()
         except Exception as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
-        """Both loops live as long as the worker, whatever it was."""
+        """Both loops continue as long as the worker, whatever the error."""
         if not isinstance(error, REDIS_ERRORS):
             background_tasks.report("presence: what was to be told is not", error)
         elif self.on_error is not None:
@@ -115,14 +115,14 @@ class WorkerHeartbeat:
                 await pipe.execute()
             except Exception as error:
                 self._failed(error)
-                continue  # not said: whoever waits for it sends the probe again
+                continue  # not sent: a waiting writer sends the probe again
             self._said.update(dict.fromkeys(probes))
             while len(self._said) > MOST_PROBES:
                 del self._said[next(iter(self._said))]
 
 
 def myself(id_: str, index: int, sip: Iterable[object], admin: object) -> LiveWorker:
-    """What a worker that listens on these addresses tells of itself."""
+    """The entry of a worker that listens on these addresses."""
     return LiveWorker(
         id=id_,
         host=socket.gethostname(),

@@ -28,7 +28,7 @@ _HEAD = ("FLEET", "WHO", "BY", "LINE", "CHANGE")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which changes are shown: all that is given must fit. Times in unix seconds."""
+    """The filter for changes: all given conditions must match. Times in unix seconds."""
 
     line: str | None
     who: str | None
@@ -100,7 +100,7 @@ def show_changes(
 
 
 def _newest_first(redis: Any, key: bytes, wanted: Wanted) -> Iterator[tuple[str, Change]]:
-    """The changes of one log that fit, with its fleet: "" for all."""
+    """The matching changes of one log, with its fleet: "" for all."""
     fleet = key.decode("utf-8", "replace").removeprefix(AUDIT)
     first = b"-" if wanted.since is None else b"%d-0" % max(0, int(wanted.since * 1000))
     end = b"+" if wanted.until is None else b"(%d-0" % max(1, int(wanted.until * 1000))
@@ -133,7 +133,7 @@ def _row(fleet: str, change: Change, zone: ZoneInfo) -> list[object]:
 
 
 def _told(change: Change) -> str:
-    """What has changed, in one line."""
+    """The change as one line of text."""
     if change.what == "deleted":
         return "deleted"
     parts: list[str] = []

@@ -97,7 +97,7 @@ def import_lines(
                 busy_s = work.carry_out(parts, who=myself(), file=file.name or "-")
             except ImportRefused as error:
                 raise Failed(str(error)) from None
-            # One line on each server: news of the others came there before.
+            # One line on each server: the changes of the others were reported there before.
             every = [in_force_blocking(client, number) for number in plan.probes.values()]
             acks = next((one for one in every if not one.complete), every[-1])
         took_s = time.monotonic() - begun
@@ -152,7 +152,7 @@ def export_lines(form: str | None, config: Config) -> int:
 
 
 class _Progress:
-    """How far it is, on standard error: over itself on a terminal, else a line now and then."""
+    """Shows progress on standard error: in place on a terminal, otherwise a line now and then."""
 
     def __init__(self) -> None:
         self._tty = sys.stderr.isatty()

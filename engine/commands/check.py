@@ -79,7 +79,7 @@ def _check_descriptors(config: Config) -> None:
 
 
 def _check_tls(config: Config) -> str:
-    """The files are there, are what they are said to be, and the key fits the certificate."""
+    """Check that the files exist and are valid, and that the key matches the certificate."""
     try:
         accepting = tls.server_context(config.sip)
         tls.client_context(config.sip)
@@ -92,7 +92,8 @@ def _check_tls(config: Config) -> str:
 
 
 def _check_ports(config: Config) -> str:
-    """All that `serve` listens on can be had, or an engine of this machine has it."""
+    """Check that all listening addresses of `serve` are free, or used by an engine of this
+    machine."""
     refused, here = ports.refused(config), _workers_here(config)
     ours = [part for worker in here for part in (*worker.sip, f"tcp:{worker.admin}")]
     foreign = [
@@ -117,8 +118,8 @@ def _check_ports(config: Config) -> str:
 
 
 def _workers_here(config: Config) -> list[LiveWorker]:
-    """The workers of this machine that Redis knows of. None where it cannot be asked: that is
-    told of by its own check."""
+    """The workers of this machine in Redis. None if Redis cannot be asked, which its own check
+    reports."""
     try:
         with open_redis(config, start=False) as client:
             workers = live_workers_blocking(client)
@@ -128,7 +129,7 @@ def _workers_here(config: Config) -> list[LiveWorker]:
 
 
 def _is_ours(refused: ports.Refused, ours: Sequence[str]) -> bool:
-    """Whether one of the addresses, as `udp:127.0.0.1:5080`, is in the way of this one."""
+    """Whether one of the addresses, such as `udp:127.0.0.1:5080`, conflicts with this one."""
     wanted = refused.where
     everywhere = ("0.0.0.0", "::")
     for text in ours:
@@ -164,7 +165,7 @@ def _check_redis(config: Config) -> str:
         from store.check import Unfit, describe
 
         try:
-            # The embedded one is reached by its socket: a single server.
+            # The embedded one, reached over its socket, is a single server.
             url = "unix:///embedded" if config.redis.embedded else config.redis.url
             told = describe(client, url)
         except Unfit as unfit:
@@ -197,7 +198,7 @@ def _check_redis(config: Config) -> str:
 
 
 def _check_destinations(config: Config) -> str:
-    """Every place that calls are sent to has an address."""
+    """Check that every destination has an address."""
     told = []
     for name in ("voicemail", "fax", "number"):
         template = getattr(config.destinations, name)

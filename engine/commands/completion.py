@@ -1,7 +1,7 @@
 """`renvoi completion`: what a shell runs so that Tab completes commands, options and names.
 
-The scripts are click's own, which asks the program at each Tab: there is no second list of commands
-to keep, and so no use for a library that would make one (shtab reads argparse).
+The scripts are click's own, which call the program at each Tab. So there is no second list of
+commands, and no need for a library that would make one (shtab reads argparse).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every command shares: its options, its two ways to fail, its Redis."""
+"""The common parts of all commands: options, two kinds of failure, Redis."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CONFIG_PATH = "renvoi.config_path"  # in click's meta: the file that was named, or None
+CONFIG_PATH = "renvoi.config_path"  # in click's meta: the given file, or None
 CONNECT_TIMEOUT_S = 3.0
 ANSWER_TIMEOUT_S = 10.0
 
 
 class Failed(click.ClickException):
-    """The command could not be carried out: exit status 1."""
+    """The command failed: exit status 1."""
 
     exit_code = 1
 
 
 class Wrong(click.ClickException):
-    """The input is wrong; the text names the field and the value: exit status 2."""
+    """The input is wrong: exit status 2. The message names the field and the value."""
 
     exit_code = 2
 
@@ -41,7 +41,7 @@ class Named(click.Choice[str]):
     """One of some names, in any case and with - for _."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Raises click.BadParameter, which suggests a name that is alike."""
+        """Raises click.BadParameter, which suggests a similar name."""
         plain = str(value).strip().lower().replace("-", "_")
         if plain not in self.choices:
             alike = get_close_matches(plain, self.choices, 1)
@@ -122,8 +122,8 @@ def read_number(name: str, text: str, numbering: Numbering) -> str:
 def open_redis(config: Config, start: bool = True) -> Iterator[redis.Redis]:
     """A client of the configured Redis that has answered once.
 
-    An embedded Redis that no engine runs is started for the time of the block, unless `start` is
-    false. Raises Failed when Redis cannot be reached, also later inside the block.
+    An embedded Redis without a running engine is started for the duration of the block, unless
+    `start` is false. Raises Failed if Redis cannot be reached, also later inside the block.
     """
     with reach_redis(config, start) as url, _client(url) as client:
         yield client
@@ -131,7 +131,7 @@ def open_redis(config: Config, start: bool = True) -> Iterator[redis.Redis]:
 
 @contextmanager
 def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
-    """The URL of the configured Redis, for commands that make a client of their own; else as
+    """The URL of the configured Redis, for commands that make their own client; otherwise as
     `open_redis`."""
     # Only commands that need Redis pay for importing its client.
     from redis.exceptions import RedisClusterException, RedisError
@@ -144,7 +144,7 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
                 yield url
         else:
             yield config.redis.url
-    # No OSError: what a command reads and writes has its own, and redis-py's blocking clients none.
+    # Without OSError: a command's own files raise it, and redis-py's blocking clients do not.
     except (RedisError, RedisClusterException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
@@ -167,7 +167,7 @@ def _client(url: str) -> Iterator[redis.Redis]:
 
 
 def myself() -> str:
-    """Who types the command, for the log of changes."""
+    """The user of the command, for the log of changes."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,7 +1,7 @@
 """Line documents in Redis, as commands read and change them (README, "The rules").
 
-A change is checked as a whole, together with the lines it points at, and written if none of them
-changed meanwhile: then it is checked again (`store.documents`).
+A change is checked as a whole, together with the lines that it names, and written. If one of them
+has changed meanwhile, it is checked again (`store.documents`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Documents:
     """The line documents of one Redis."""
 
     def __init__(self, client: redis.Redis, numbering: Numbering) -> None:
-        self._redis: Any = client  # redis-py types every answer as "or an awaitable of it"
+        self._redis: Any = client  # redis-py types every reply as "or an awaitable of it"
         self._numbering = numbering
         self._countries: dict[str, frozenset[str] | None] = {}
 
@@ -51,7 +51,7 @@ class Documents:
                     yield key.decode(errors="replace").removeprefix(LINE), raw
 
     def lines(self, numbers: Iterable[str]) -> dict[str, Line | None]:
-        """The lines of these numbers; None = no line of ours, or a refused document."""
+        """The lines of these numbers; None = not one of our lines, or a refused document."""
         result: dict[str, Line | None] = {}
         wanted = list(dict.fromkeys(numbers))
         texts = read_blocking(self._redis, [line_key(number) for number in wanted])
@@ -63,8 +63,8 @@ class Documents:
         return result
 
     def refused(self, line: Line) -> dict[str, str]:
-        """The forwards of a line that are on and count as off because of the number they lead to,
-        and why (`Destination.why_refused`)."""
+        """The forwards of a line that are on but count as off because of their target, with the
+        reason (`Destination.why_refused`)."""
         countries = self._countries_of(line.fleet)
         suspects = line.refused_targets(countries=countries)
         if not suspects:
@@ -79,19 +79,18 @@ class Documents:
         return self._countries[fleet]
 
     def put(self, documents: list[Document]) -> list[Line]:
-        """Writes whole documents, all or none. Raises Wrong naming the field of the first that
-        is refused.
+        """Write whole documents, all or none. Raises Wrong with the field of the first invalid one.
         """
         return self._change(lambda _read: documents, None)
 
     def edit(
         self, number: str, change: Callable[[Document], None], condition: str | None = None
     ) -> Line:
-        """Changes one document in place; what `change` does not touch stays as it is.
+        """Change one document in place; `change` leaves the rest as it is.
 
-        Of its forwards the one of `condition` alone is checked against the line it points at: what
-        the others have become is no reason to refuse a change of this one. None = none of them:
-        turning a forward off must stay possible. Raises Wrong.
+        Only the forward of `condition` is checked against the line that it names, because problems
+        of the others must not prevent this change. None = no forward is checked, so that turning
+        one off is always possible. Raises Wrong.
         """
 
         def prepare(read: Read) -> list[Document]:
@@ -137,10 +136,10 @@ class Documents:
         number: str | None,
         part: Callable[[Document], Document | None] = lambda document: document,
     ) -> list[Line]:
-        """Writes what `prepare` gives, which reads as the attempt does that it is handed.
+        """Write the documents that `prepare` returns; it reads through the given attempt.
 
-        `number`: the key of a single document, which its content must not contradict; `part`: what
-        of a document is checked together with the lines it points at.
+        `number`: the key of a single document, which must match its content; `part`: the part of a
+        document that is checked together with the lines that it names.
         """
         for attempt in attempts_blocking(self._redis, LINES):
             documents = prepare(attempt.read)
@@ -154,13 +153,13 @@ class Documents:
         raise Failed("line: changed by others all the time, nothing was written")
 
     def _lines(self, documents: list[Document], key: str | None) -> list[Line]:
-        """What the documents say by themselves, each number once. Raises Wrong."""
+        """The lines of the documents, checked by themselves, each number once. Raises Wrong."""
         lines: dict[str, Line] = {}
         for place, document in enumerate(documents):
             name = _name(documents, place)
             try:
                 line = load_line(orjson.dumps(document), key, self._numbering)
-            except (DocumentError, TypeError) as error:  # TypeError: what JSON cannot hold
+            except (DocumentError, TypeError) as error:  # TypeError: JSON cannot represent it
                 raise Wrong(f"{name}: {error}") from None
             if line.number in lines:
                 raise Wrong(f"{name}: number: is given twice (got {document['number']!r})")
@@ -168,8 +167,8 @@ class Documents:
         return list(lines.values())
 
     def _check(self, documents: list[Document | None], lines: list[Line], read: Read) -> None:
-        """Checks documents that are written together; they may name one another. Forwards that are
-        off are checked as well. Raises Wrong."""
+        """Check documents that are written together; they may name one another. Forwards that are
+        off are checked too. Raises Wrong."""
         parts = [document for document in documents if document is not None]
         own = {line.number: line for line in lines}
         named = {number for part in parts for number in numbers_named(part, self._numbering)}
@@ -203,7 +202,7 @@ def parse_document(raw: bytes, name: str) -> Document:
 
 
 def _name(documents: Sequence[Document | None], place: int) -> str:
-    """How an error names one of the documents."""
+    """The name of a document in errors."""
     number = (documents[place] or {}).get("number")
     where = f" {number}" if isinstance(number, str) else ""
     return f"document {place + 1}, line{where}" if len(documents) > 1 else f"line{where}"

@@ -83,8 +83,8 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
 
 
 def _known(facts: Facts) -> Iterator[str]:
-    """What is known of a line, for people."""
-    calls = "no limit on calls"  # nobody counts those of such a line
+    """The facts of a line as text."""
+    calls = "no limit on calls"  # the calls of such a line are not counted in Redis
     if facts.max_calls is not None:
         calls = f"{facts.calls} of {facts.max_calls} calls in progress"
     contacts = "no live registration"

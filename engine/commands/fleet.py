@@ -73,7 +73,7 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
     fleets: dict[str, dict[str, Any] | None] = {}
-    idle = []  # what a list names and the engine does not allow
+    idle = []  # countries in the list that the engine does not allow
     for place, document in enumerate(documents, 1):
         which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
         try:
@@ -191,8 +191,8 @@ def delete_fleet(name: str, config: Config, as_json: bool) -> None:
 
 
 def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
-    """Write these documents (None = delete one that there is), all or none, and tell the fleets'
-    logs of changes. Raises Wrong for one to delete that is unknown."""
+    """Write these documents (None = delete an existing one), all or none, and the fleets' logs of
+    changes. Raises Wrong if a document to delete does not exist."""
     for attempt in attempts_blocking(client, FLEETS):
         before = attempt.read(fleets)
         for name, document in fleets.items():

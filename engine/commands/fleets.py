@@ -1,4 +1,4 @@
-"""Which fleets there are: those that a line names, and those that have a document."""
+"""The fleets: those that a line names, and those that have a document."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _decoder = msgspec.json.Decoder(_Line)
 
 
 def require_fleet(client: redis.Redis, name: str, otherwise: str = "") -> None:
-    """Raises Wrong, with a hint, when no line names this fleet and it has no document. Reads all
-    lines when it has none. `otherwise`: what else can be done."""
+    """Raises Wrong, with a hint, if no line names this fleet and it has no document. Without a
+    document it reads all lines. `otherwise`: an alternative for the hint."""
     some: Any = client
     if some.exists(fleet_key(name)):
         return
@@ -47,7 +47,7 @@ def require_fleet(client: redis.Redis, name: str, otherwise: str = "") -> None:
 
 
 def hint(name: str, names: set[str]) -> str:
-    """What to say of a name that is none of these."""
+    """The hint for a name that is not one of these."""
     if alike := get_close_matches(name, sorted(names), 1):
         return f"did you mean {alike[0]}?"
     if not names:
@@ -58,7 +58,7 @@ def hint(name: str, names: set[str]) -> str:
 
 
 def _fleets_of(client: Any, keys: list[bytes]) -> set[str]:
-    """The fleets of these lines; a document that cannot be read has none."""
+    """The fleets of these lines; an invalid document has none."""
     names = set()
     for raw in read_blocking(client, keys):
         try:

@@ -173,7 +173,8 @@ def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, 
         kind, text = destination.read(dest)
         if not text:
             return {"kind": kind, "number": number}
-        # Short and premium numbers are recognised here and refused, by name, with the document.
+        # Short and premium numbers are recognised here; the check of the document refuses them with
+        # a reason.
         found = numbering.recognise(text)
         if found.refused == "short" and numbering.begins_whole(text):
             raise NumberError(text, "is too short to be a number")
@@ -185,7 +186,7 @@ def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, 
 
 
 def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:
-    """The forward of `condition` inside the document, made when missing."""
+    """The forward of `condition` in the document, added if missing."""
     for place in ("forwards", condition):
         value = document.get(place)
         if value is not None and not isinstance(value, dict):

@@ -168,13 +168,13 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
 
 def parse_input(raw: bytes, name: str) -> list[Document]:
     """The documents in a file: one, a list, or one per line. Raises Wrong."""
-    raw = raw.removeprefix(b"\xef\xbb\xbf")  # the mark some editors put first
+    raw = raw.removeprefix(b"\xef\xbb\xbf")  # the byte order mark of some editors
     if not raw.strip():
         raise Wrong(f"{name}: is empty, expected a JSON document")
     try:
         whole = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        # Only what stands one per line can still be right; else the first error is the one to tell.
+        # It can still be one document per line; otherwise report the first error.
         lines = [(i, line) for i, line in enumerate(raw.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or not all(line.lstrip().startswith(b"{") for _, line in lines):
             raise Wrong(f"{name}: is not JSON: {error}") from None
@@ -191,8 +191,8 @@ def parse_input(raw: bytes, name: str) -> list[Document]:
 def unread_in(
     documents: list[Document], kind: type[msgspec.Struct], what: str, key: str, strict: bool
 ) -> UnreadFields:
-    """The fields that nothing reads in documents about to be written; `what` and the field `key`
-    name each. Raises Wrong if there are any and `strict`."""
+    """The unknown fields of documents to be written; `what` and the field `key` name each document.
+    Raises Wrong if there are any and `strict`."""
     unread = UnreadFields(kind)
     for document in documents:
         unread.note(f"{what} {document.get(key)}", document)
@@ -207,8 +207,8 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 def forwards_told(line: Line, refused: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
-    """Condition and, in words, what its forward does, for all four in order of precedence.
-    `refused`: why some count as off (`Documents.refused`)."""
+    """Condition and a description of its forward, for all four in order of precedence. `refused`:
+    why some count as off (`Documents.refused`)."""
     result = []
     for condition in Condition:
         forward = line.forwards.get(condition)
@@ -244,7 +244,7 @@ def _plain(text: str) -> str:
 
 
 def _stored(number: str, raw: bytes) -> Any:
-    """The document as it is stored; what is no JSON is shown as text."""
+    """The stored document; as text if it is not JSON."""
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -1,5 +1,5 @@
-"""Moments as commands read and print them: in the zone of `numbering.timezone`, whatever the zone
-of the machine, so that a time that was printed can be given back."""
+"""Reads and prints times for commands in the zone of `numbering.timezone`, whatever the zone of the
+machine, so that a printed time can be used as input."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def read_when(name: str, text: str, zone: ZoneInfo, now: float) -> float:
 
 
 def head(name: str, zone: ZoneInfo) -> str:
-    """The head of a column of moments; it names the zone."""
+    """The header of a column of times, with the zone."""
     return f"{name} ({zone.key})"
 
 
 def shown(unix: object, zone: ZoneInfo) -> str:
-    """For people, to the second, such as "2026-11-25 14:30:05"; empty for what is no moment."""
+    """To the second, such as "2026-11-25 14:30:05"; empty for an invalid time."""
     moment = _moment(unix, zone)
     return f"{moment:%Y-%m-%d %H:%M:%S}" if moment else ""
 
 
 def day(unix: object, zone: ZoneInfo) -> str:
-    """Such as "2026-11-25"; empty for what is no moment."""
+    """Such as "2026-11-25"; empty for an invalid time."""
     return shown(unix, zone)[:10]
 
 
@@ -54,7 +54,7 @@ def with_iso(told: Mapping[str, Any], names: Iterable[str], zone: ZoneInfo) -> d
 
 
 def iso(unix: object, zone: ZoneInfo) -> str | None:
-    """In ISO 8601 with the zone's offset; None for what is no moment."""
+    """In ISO 8601 with the zone's offset; None for an invalid time."""
     moment = _moment(unix, zone)
     return moment.isoformat(timespec="milliseconds") if moment else None
 

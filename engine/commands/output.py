@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs."""
+"""The output of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _JSON = orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 def print_json(value: Any, indent: bool = True) -> None:
-    """One JSON value; with `indent` over several lines, else on one."""
+    """Print one JSON value; with `indent` over several lines, otherwise on one."""
     options = _JSON | (orjson.OPT_INDENT_2 if indent else 0)
     click.echo(orjson.dumps(value, default=str, option=options), nl=False)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell, two blanks between them."""
+    """Print columns as wide as their widest cell, separated by two blanks."""
     cells = [list(head), *([_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     for row in cells:
@@ -31,7 +31,7 @@ def warn(text: str) -> None:
 
 
 def warn_of(texts: Sequence[str], most: int = 20) -> None:
-    """A warning for each of the first, and how many more there are."""
+    """Print a warning for each of the first, and the number of the others."""
     for text in texts[:most]:
         warn(text)
     if len(texts) > most:
@@ -39,7 +39,7 @@ def warn_of(texts: Sequence[str], most: int = 20) -> None:
 
 
 def _cell(value: object) -> str:
-    """A value in one line; what came from outside brings no control characters."""
+    """A value in one line, without control characters."""
     if value is None or value == "":
         return "-"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""`renvoi line password` and `renvoi line ha1`: what phones register with."""
+"""`renvoi line password` and `renvoi line ha1`: the credentials of phones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.commands.output import print_json
 from engine.config import Config
 from engine.registration.digest import ha1
 
-_GENERATED_BYTES = 15  # of chance: 20 characters
+_GENERATED_BYTES = 15  # random bytes: 20 characters
 
 
 @click.command("ha1", short_help="What to keep of a password.")
@@ -47,7 +47,7 @@ def _user(name: str, user: str) -> str:
 
 
 def _credentials(user: str, realm: str, password: str, sha256: bool) -> dict[str, str]:
-    """What a document keeps of a password."""
+    """The credentials in a document for a password."""
     kept = {"user": user, "ha1": ha1("MD5", user, realm, password)}
     if sha256:
         kept["ha1_sha256"] = ha1("SHA-256", user, realm, password)
@@ -82,7 +82,7 @@ def set_password(
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
         documents = Documents(client, numbering)
-        documents.raw(number)  # before anybody types
+        documents.raw(number)  # before the password is typed
         made = secrets.token_urlsafe(_GENERATED_BYTES) if generate else None
         password = "" if remove else made or read_password()
         if not remove and not password:

@@ -1,4 +1,4 @@
-"""The commands of `renvoi` as one tree, and every end of one as an exit status."""
+"""The tree of `renvoi` commands, and their exit statuses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from engine.config import CONFIG_VARIABLE, ConfigError
 from manager.command import manager_group
 
 DONE, FAILED, WRONG = 0, 1, 2
-INTERRUPTED = 130  # as a shell says it of SIGINT
+INTERRUPTED = 130  # as a shell reports SIGINT
 
 
 @click.group("renvoi", context_settings={"help_option_names": ["-h", "--help"]})
@@ -105,7 +105,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return _fail("the input ended before an answer", FAILED)
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # Who reads has enough (| head). The interpreter must not try to write the rest.
+        # The reader has closed the pipe (| head). The interpreter must not try to write the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -113,13 +113,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _usage(error: click.UsageError) -> str:
-    """The message and where help is, in one line."""
+    """The message with a hint to the help, in one line."""
     command = error.ctx.command_path if error.ctx else "renvoi"
     return f"{error.format_message()}{_meant(error)} (see {command} --help)"
 
 
 def _meant(error: click.UsageError) -> str:
-    """Which command may be meant by one that there is not; click says it of options."""
+    """The command that may be meant by an unknown one; click does this for options."""
     unknown = re.fullmatch(r"No such command '(.*)'\.", error.message)
     group = error.ctx.command if error.ctx else None
     if unknown is None or error.ctx is None or not isinstance(group, click.Group):

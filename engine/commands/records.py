@@ -31,7 +31,7 @@ from store.keys import RECORDS
 
 FOLLOW_BLOCK_MS = 1000
 _PAGE = 1000  # entries in one answer
-_SKEW_S = 60  # how far the clocks of an engine and of Redis may be apart
+_SKEW_S = 60  # how far the clocks of an engine and of Redis may differ
 _TIMES = ("received", "rang", "answered", "ended")  # with --json in ISO 8601 too
 _ROW = "{:<15}  {:<15}  {:<13}  {:<9}  {:<15}  {:<11}  {:>4}  {:>7}  {}"
 _HEAD = (
@@ -45,20 +45,21 @@ _HEAD = (
     "SECONDS",
     "BILLING",
 )
-_HIDDEN = "***"  # in place of a number that is withheld
+_HIDDEN = "***"  # instead of a withheld number
 _Stored = tuple[bytes, dict[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which records are shown: all that is given must fit. Times in unix seconds, of `received`."""
+    """The filter for records: all given conditions must match. Times in unix seconds, of
+    `received`."""
 
     line: str | None = None
     condition: str | None = None
     outcome: str | None = None
     since: float | None = None
     until: float | None = None
-    withheld: bool = False  # who withholds the number may be looked for by it
+    withheld: bool = False  # records can be searched by a withheld number
 
     def fits(self, record: CallRecord) -> bool:
         return (
@@ -70,7 +71,7 @@ class Wanted:
         )
 
     def _numbers(self, record: CallRecord) -> Iterator[str]:
-        """The lines a call has to do with: who called, who was called, who paid."""
+        """The lines of a call: caller, called, payers."""
         yield record.caller
         if self.withheld:
             yield record.caller_withheld
@@ -163,10 +164,10 @@ def show_records(
 
 
 def _found(redis: Any, wanted: Wanted, last: int | None, newest: bytes) -> Iterable[CallRecord]:
-    """The records that fit, up to the entry `newest`, oldest first.
+    """The matching records, up to the entry `newest`, oldest first.
 
-    An entry's id is the time of its writing, which is after the call: nothing that was written
-    before `since` has to be read.
+    An entry's id is the time of its writing, which is after the call, so nothing written before
+    `since` needs to be read.
     """
     first = b"-"
     if wanted.since is not None:
@@ -205,8 +206,8 @@ def _records(entries: Iterable[_Stored]) -> Iterator[CallRecord]:
 def _printer(
     zone: ZoneInfo, as_json: bool, as_csv: bool, withheld: bool
 ) -> Callable[[CallRecord], None]:
-    """What prints one record; the head comes with the first. `withheld`: with the number of a
-    caller who withholds it."""
+    """The function that prints one record; the first call also prints the header. `withheld`: show
+    withheld numbers."""
     head_due = not as_json
     received = moments.head("RECEIVED", zone)
 
@@ -237,7 +238,7 @@ def _csv(values: Iterable[object]) -> str:
 
 def _flat(record: CallRecord) -> Iterator[object]:
     """The values of `FIELDS`; forwards and legs as JSON. Text that a spreadsheet would take for a
-    formula is quoted: it came from outside."""
+    formula is quoted, because it came from outside."""
     for name in FIELDS:
         value = getattr(record, name)
         if isinstance(value, list):

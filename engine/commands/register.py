@@ -1,4 +1,4 @@
-"""`renvoi register`: say where a phone of a line is, without a REGISTER of the phone's own."""
+"""`renvoi register`: enters the contact of a phone without a REGISTER."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
     key = registrations_key(number)
     with open_redis(config) as client:
         Documents(client, numbering).raw(number)
-        redis: Any = client  # redis-py types every answer as "or an awaitable of it"
+        redis: Any = client  # redis-py types every reply as "or an awaitable of it"
         listed = redis.zrange(key, 0, -1, withscores=True)
         stored = [(bytes(member), float(expires)) for member, expires in listed]
         gone, added = decide(stored, [given], now=now, most=MOST_CONTACTS)
@@ -66,7 +66,7 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
             for one in added:
                 pipe.zadd(key, {member_of(one): one.expires})
             last = max((e for m, e in [*stored, ("", given.expires)] if m not in gone), default=0)
-            pipe.expireat(key, math.ceil(last) + 60)  # as the registrar does
+            pipe.expireat(key, math.ceil(last) + 60)  # as in the registrar
             pipe.zrange(key, 0, -1, withscores=True)
             left = pipe.execute()[-1]
     contacts = [

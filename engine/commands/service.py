@@ -24,7 +24,7 @@ def serve(config: Config) -> int:
     path = click.get_current_context().meta[CONFIG_PATH]
     log.set_up(config.log)
     try:
-        if config.workers > 1:  # the supervisor needs none of what a worker needs
+        if config.workers > 1:  # the supervisor does not need the worker's modules
             from engine import supervisor
 
             return supervisor.serve(config, path)

@@ -75,7 +75,7 @@ def _line(n: str, numbering: Numbering) -> str:
 
 
 def of_key(redis: Any, key: str) -> dict[str, int]:
-    """The seconds of a usage key by class; what somebody else wrote there is left out."""
+    """The seconds of a usage key by class, without invalid values."""
     from redis.exceptions import ResponseError
 
     try:
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def _plan_s(documents: Documents, number: str, numbering: Numbering, used: bool) -> int | None:
-    """The line's plan. A line that is gone may still have usage; else Wrong is raised for it."""
+    """The line's plan. A deleted line may still have usage; otherwise raises Wrong."""
     try:
         return load_line(documents.raw(number), number, numbering).offer.plan_s
     except DocumentError:

@@ -1,4 +1,4 @@
-"""`renvoi calls`: the calls that stand."""
+"""`renvoi calls`: the calls in progress."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def show_calls(config: Config, as_json: bool) -> None:
 
 
 def _row(call: dict[str, Any], zone: ZoneInfo) -> list[object]:
-    """A call for people: when it came, whole seconds since then, the legs that stand."""
+    """A row for a call: when it came in, whole seconds since then, its open legs."""
     received = call.get("received")
     came = None
     when = moments.shown(received, zone)

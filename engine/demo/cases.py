@@ -1,5 +1,5 @@
-"""The calls of `renvoi demo`: each with the lines it needs, how their phones behave, and what must
-come of it. Data and pure functions.
+"""The calls of `renvoi demo`: each with its lines, the behaviour of their phones, and the expected
+result. Data and pure functions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CALLER = "+33199000001"
 AFTER_S = 5  # the shortest no-answer time that a line may have
 FLEET = "demo"
 
-# forwarding-rules.md 2: what the new leg tells of the condition.
+# forwarding-rules.md 2: the condition in the headers of the new leg.
 REASONS = {
     Condition.UNCONDITIONAL: "unconditional",
     Condition.BUSY: "user-busy",
@@ -24,15 +24,15 @@ REASONS = {
 }
 CAUSES = {"unconditional": 302, "user-busy": 486, "no-answer": 408, "unavailable": 503}
 ROLES = {Kind.VOICEMAIL: "voicemail", Kind.FAX: "fax", Kind.NUMBER: "gateway"}
-Place = tuple[str, str]  # (role, number): who was invited, and under which number
+Place = tuple[str, str]  # (role, number) of an invited party
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a call, or is to come of it.
+    """The actual or expected result of a call.
 
     Attributes:
-        invited: everybody whom the engine invited, in order.
+        invited: all parties that the engine invited, in order.
         code: the final code that the caller got; 0 = none.
         diversions: (forwarding line, reason) from the Diversion headers of the INVITE that was
             answered, newest first.
@@ -54,11 +54,11 @@ class Case:
     """One call.
 
     Attributes:
-        name: what is shown.
-        lines: the documents that it needs; the first is the line that is called.
+        name: the displayed name.
+        lines: its documents; the first is the called line.
         phones: the registered phones, by the number of their line.
-        expected: what must come of it.
-        occupied: the line's phone is in an earlier call all the while.
+        expected: the expected result.
+        occupied: the line's phone is in an earlier call meanwhile.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A call that was played: what came of it, and its set-up time from INVITE to final answer."""
+    """A played call: its result, and its set-up time from INVITE to final response."""
 
     case: Case
     got: Result
@@ -83,7 +83,7 @@ class Played:
 
     @property
     def differences(self) -> list[str]:
-        """What is not as expected, in words; empty when all is well."""
+        """The differences from the expected result, as text; empty if there are none."""
         found, expected, got = list(self.faults), self.case.expected, self.got
         for name in ("invited", "code", "diversions"):
             wanted, seen = getattr(expected, name), getattr(got, name)
@@ -93,14 +93,14 @@ class Played:
 
 
 def _told(value: object) -> str:
-    """A part of a result in words."""
+    """A part of a result as text."""
     if isinstance(value, tuple):
         return ", ".join(" ".join(item) for item in value) or "none"
     return str(value or "none")
 
 
 FICTION = "+3363998"
-"""The French range for fiction: given to nobody, so that the numbering data do not know it."""
+"""The French range for fiction, which is not assigned and therefore not in the numbering data."""
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ class _Numbers:
 
 
 def all_cases() -> list[Case]:
-    """Every condition by every destination, and the calls that the rules' order is about."""
+    """Every condition with every destination, and calls that test the order of the rules."""
     makers = [_plain, _busy_line, _unregistered, _chain, _loop]
     pairs = [(condition, kind) for condition in Condition for kind in Kind]
     forwards = [_forwarded(_Numbers(i), *pair) for i, pair in enumerate(pairs)]
@@ -138,10 +138,10 @@ def _forwarded(numbers: _Numbers, condition: Condition, kind: Kind) -> Case:
     lines[0]["forwards"] = {condition.value: _forward(condition, kind, to)}
 
     phone: Script | None = {
-        Condition.UNCONDITIONAL: ANSWERS,  # and must not be rung
+        Condition.UNCONDITIONAL: ANSWERS,  # and must not ring
         Condition.BUSY: IS_BUSY,
         Condition.NO_ANSWER: ONLY_RINGS,
-        # Once a stale registration, where nobody says a word; else none at all.
+        # Once a stale registration, where nobody responds; otherwise none at all.
         Condition.UNREACHABLE: IS_SILENT if kind is Kind.FAX else None,
     }[condition]
     rung = phone is not None and condition is not Condition.UNCONDITIONAL
@@ -178,7 +178,7 @@ def _unregistered(numbers: _Numbers) -> Case:
 
 
 def _chain(numbers: _Numbers) -> Case:
-    """A hands the call to B, whose own rules then apply: its phone is busy."""
+    """A forwards the call to B, whose own rules then apply: its phone is busy."""
     first, second = numbers.line(), numbers.line()
     forward = _forward(Condition.UNCONDITIONAL, Kind.NUMBER, second)
     busy = _forward(Condition.BUSY, Kind.VOICEMAIL, second)

@@ -1,4 +1,5 @@
-"""What `renvoi demo` looks at in the messages of a call, beyond who was reached. Pure functions."""
+"""The checks of `renvoi demo` on the messages of a call, besides who was reached. Pure
+functions."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ _DIVERSION = re.compile(r"<sips?:([^@;>]+)[^>]*>[^,]*?;\s*reason=\"?([\w-]+)", r
 
 
 def caller_faults(call: Call, *, forwarded: bool) -> list[str]:
-    """What the caller should not have seen, or should have."""
+    """The faults in the messages to the caller."""
     faults = []
     codes, tags = call.codes(), call.to_tags()
     if len(tags) > 1:
@@ -25,7 +26,7 @@ def caller_faults(call: Call, *, forwarded: bool) -> list[str]:
 
 
 def transit_faults(call: Call, leg: Call | Received, role: str) -> list[str]:
-    """What did not cross the engine as it should, between the caller and `role`, who answered."""
+    """The faults in what crossed the engine between the caller and `role`, which answered."""
     faults = []
     sent, got = call.invite, leg.invite
     if got.body != sent.body:
@@ -41,7 +42,7 @@ def transit_faults(call: Call, leg: Call | Received, role: str) -> list[str]:
         cause = f"cause={CAUSES.get(forwards[0][1])}"
         if cause not in (got.values(b"history-info") or [b""])[-1].decode("latin-1"):
             faults.append(f"History-Info without {cause}")
-        if role == "voicemail":  # RFC 4458: the mailbox, and why the call comes
+        if role == "voicemail":  # RFC 4458: the mailbox, and the reason of the call
             uri = unquote(got.target.decode("latin-1"))
             parameters = (cause, f"target=sip:{user_of(got)}@")
             faults += [f"Request-URI without {part}" for part in parameters if part not in uri]

@@ -1,4 +1,4 @@
-"""The engine of `renvoi demo`: `renvoi serve` in a process and a directory of its own."""
+"""The engine of `renvoi demo`: `renvoi serve` in its own process and directory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from engine.redis_server import socket_path
 HOST = "127.0.0.1"
 START_S, STOP_S = 20.0, 10.0
 ATTEMPTS = 3
-PORTS = (20000, 30000)  # below those that systems give to whoever asks for any
+PORTS = (20000, 30000)  # below the system's ephemeral ports
 TIMERS = {"pre_ringing_s": 2, "max_ring_s": 8, "max_call_s": 60, "drain_s": 0}
 
 
 class EngineFailed(RuntimeError):
-    """The engine did not start, or ended too early; the text is one line with its last words."""
+    """The engine did not start, or ended too early; the message is one line with its last
+    output."""
 
 
 class DemoEngine:
@@ -53,7 +54,7 @@ class DemoEngine:
                 await self._start(destinations)
                 return
             except EngineFailed as error:
-                # Between the look for a free port and its use, another program may have taken it.
+                # Another program may have taken a free port before its use.
                 if "already in use" not in str(error) or attempt == ATTEMPTS:
                     raise
 
@@ -68,7 +69,7 @@ class DemoEngine:
         }
         path = self._directory / "config.yaml"
         path.write_bytes(orjson.dumps(config))  # JSON is YAML too
-        # The operator's Redis is none of the demo's business.
+        # The demo must not use the operator's Redis.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -88,13 +89,13 @@ class DemoEngine:
             await asyncio.sleep(0.05)
 
     async def ended(self) -> EngineFailed:
-        """Wait until it ends by itself, which it should not."""
+        """Wait until it ends unexpectedly."""
         assert self._process is not None
         status = await self._process.wait()
         return EngineFailed(f"the engine ended with status {status}: {self._last_words()}")
 
     async def stop(self) -> None:
-        """SIGINT, and the hard way when that does not help. Idempotent."""
+        """Send SIGINT, then SIGKILL if it does not end. Idempotent."""
         process = self._process
         if process is None:
             return
@@ -123,7 +124,7 @@ class DemoEngine:
                 await writer.wait_closed()
 
     def _last_words(self) -> str:
-        """Its own last line for people, else the last line of all."""
+        """Its last line that is not a log event, otherwise the last line."""
         lines = self._log.read_text("utf-8", "replace").split("\n")
         said = [line.strip() for line in lines if line.strip()]
         own = [line.removeprefix("renvoi: ") for line in said if line.startswith("renvoi: ")]

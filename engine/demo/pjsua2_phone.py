@@ -1,10 +1,10 @@
-"""A phone on PJSIP, as a process of its own: a SIP stack that nobody here wrote (pjsua2).
+"""A phone on PJSIP (pjsua2), an independent SIP stack, in its own process.
 
-It does what JSON lines on its standard input say and tells what happens as JSON lines on its
-standard output (softphone.py is the other end of both). It speaks without a sound card: what comes
-in goes back out.
+It executes commands in JSON lines on its standard input and reports events as JSON lines on its
+standard output (softphone.py is the other end of both). It needs no sound card and echoes the
+received audio.
 
-PJSIP prints on standard output, too: events have a descriptor of their own, the first argument.
+PJSIP also prints to standard output, so events use a separate descriptor, the first argument.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ WORDS = {1: "calling", 2: "called", 3: "early", 4: "connecting", 5: "confirmed",
 
 
 class Phone:
-    """One account and its calls; `plans` are what to answer by called user: delays in seconds and
-    codes. A call to another user waits for a word."""
+    """One account and its calls; `plans` are the answers by called user: delays in seconds and
+    codes. A call to another user waits for a command."""
 
     def __init__(self, events: int, host: str, transport: str) -> None:
         self._events = events
@@ -53,14 +53,14 @@ class Phone:
         self.tell("ready", port=int(self.port))
 
     def tell(self, event: str, **fields: Any) -> None:
-        """An event; the bytes of a message as characters of Latin-1."""
+        """Report an event; the bytes of a message as Latin-1 characters."""
         if "message" in fields:
             raw = fields["message"].encode("utf-8", "surrogateescape")
             fields["message"] = raw.decode("latin-1")
         os.write(self._events, orjson.dumps({"event": event, **fields}) + b"\n")
 
     def enrol(self, given: dict[str, Any]) -> None:
-        """Be this number; with a server, register there."""
+        """Take this number; with a server, register there."""
         config = pjsua2.AccountConfig()
         server = given.get("server", f"{self.host}:{self.port}")
         config.idUri = f"<sip:{given['number']}@{server.partition(';')[0]}>"
@@ -79,8 +79,8 @@ class Phone:
             self.account.create(config)
 
     def obey(self, given: dict[str, Any]) -> None:
-        """One command: `do`, and what it needs. `call` is the number of a call, the only one if it
-        is left out."""
+        """Execute one command: `do`, and its arguments. `call` is the number of a call, by default
+        the only one."""
         what = given["do"]
         if what == "enrol":
             self.enrol(given)
@@ -182,7 +182,7 @@ class Call(pjsua2.Call):  # type: ignore[misc]
         word = WORDS.get(info.state, str(info.state))
         self._phone.tell(word, call=info.id, code=info.lastStatusCode, reason=info.lastReason)
         if word == "ended":
-            # Freed in the next turn: not while it is calling us.
+            # Freed in the next turn, not while it is calling us.
             self._phone.over.append(self._phone.calls.pop(info.id, None))
 
     def onCallTsxState(self, prm: Any) -> None:  # noqa: N802

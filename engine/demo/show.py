@@ -1,8 +1,8 @@
 """`renvoi demo`: real SIP calls through a real engine on this machine, each compared with what is
 expected of it.
 
-Nothing of the operator's is touched: the engine runs on free ports with a Redis and a directory of
-its own, which are gone afterwards.
+It does not touch the operator's data: the engine runs on free ports with its own Redis and
+directory, which are deleted afterwards.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engine.demo.engine import DemoEngine, EngineFailed
 from engine.demo.softphone import PhoneMissing, SoftPhones
 from engine.demo.stage import Stage
 
-STAGGER_S = 0.03  # calls do not start at once, so that set-up times are their own
+STAGGER_S = 0.03  # between calls, so that they do not slow each other's set-up
 
 
 def run(
@@ -35,11 +35,12 @@ def run(
     cases: Sequence[Case] | None = None,
     pjsua2: bool = False,
 ) -> int:
-    """Play every case and print a row for each as it ends; the exit status, 1 when one differs.
+    """Play every case and print a row for each as it ends. Returns the exit status, 1 if one
+    differs.
 
-    The configuration is not used: the demo's engine has its own. `as_json` prints one object a
-    line instead of a table, `cases` replaces the calls that are played. With `pjsua2` the phones
-    are those of a SIP stack that nobody here wrote.
+    The configuration is not used: the demo's engine has its own. `as_json` prints one object a line
+    instead of a table, `cases` replaces the calls that are played. With `pjsua2` the phones use
+    PJSIP, an independent SIP stack.
     """
     report = _Json() if as_json else _Table()
     try:
@@ -54,7 +55,7 @@ def run(
 async def _run(cases: Sequence[Case], report: _Table, pjsua2: bool) -> int:
     task = asyncio.current_task()
     assert task is not None
-    # Ended by SIGTERM as by Ctrl-C: the engine must not outlive the demo.
+    # SIGTERM is handled like Ctrl-C, because the engine must not outlive the demo.
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="renvoi-demo-") as directory:
@@ -75,7 +76,7 @@ async def _run(cases: Sequence[Case], report: _Table, pjsua2: bool) -> int:
 
 
 async def _play_all(cases: Sequence[Case], stage: Stage, report: _Table) -> int:
-    """All calls together; how many were not as expected. Raises EngineFailed."""
+    """Play all calls; returns how many differed. Raises EngineFailed."""
 
     async def play(place: int, case: Case) -> bool:
         await asyncio.sleep(place * STAGGER_S)

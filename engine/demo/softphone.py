@@ -1,4 +1,4 @@
-"""A phone on PJSIP (pjsua2_phone.py) from the side of who plays it."""
+"""Controls a phone on PJSIP (pjsua2_phone.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSING = (
 
 
 class PhoneMissing(RuntimeError):
-    """There is no pjsua2 here."""
+    """pjsua2 is not installed."""
 
 
 class SoftPhone:
@@ -103,13 +103,13 @@ class SoftPhone:
             raise TimeoutError(f"no {kind} {fields}: {self!r}") from None
 
     def say(self, do: str, **fields: Any) -> None:
-        """Tell it to do something."""
+        """Send it a command."""
         assert self._process is not None
         assert self._process.stdin is not None
         self._process.stdin.write(orjson.dumps({"do": do, **fields}) + b"\n")
 
     async def settle(self) -> None:
-        """Everything that it has done so far is told. Raises TimeoutError."""
+        """Wait until it has reported everything so far. Raises TimeoutError."""
         echo = asyncio.get_running_loop().create_future()
         self._echoes.append(echo)
         self.say("echo")
@@ -138,8 +138,8 @@ class SoftPhone:
 
 
 class Received:
-    """A call that came to a phone, as sip.fake.Call has it: its INVITE, what the phone's 2xx
-    carried, whether that was acknowledged, whether it is over, when it began (monotonic s)."""
+    """A call that a phone received, like sip.fake.Call: its INVITE, the body of the phone's 2xx,
+    whether that was acknowledged, whether the call is over, when it began (monotonic s)."""
 
     def __init__(self, invite: bytes, started: float) -> None:
         self.invite = Message(invite)
@@ -150,8 +150,8 @@ class Received:
 
 
 class SoftPhones:
-    """Answers for every phone as `plan` says; the calls that came, in order. pjsua2 is built for
-    four calls at once, so that there are several processes."""
+    """Plays all phones by `plan`, and keeps the received calls in order. pjsua2 supports four calls
+    at once, so there are several processes."""
 
     PROCESSES = 6
 
@@ -160,7 +160,7 @@ class SoftPhones:
         self._serials = itertools.count()
         self._phones = [SoftPhone(partial(self._on_event, n)) for n in range(self.PROCESSES)]
         self._of: dict[str, SoftPhone] = {}  # by user
-        # By process and the number of the call, which it gives again.
+        # By process and the number of the call, which pjsua2 reuses.
         self._standing: dict[tuple[int, int], Received] = {}
 
     async def open(self, host: str) -> None:
@@ -175,12 +175,12 @@ class SoftPhones:
         return self._phone_of(user).uri(user)
 
     def plan(self, scripts: Mapping[str, Script]) -> None:
-        """From now on a call to one of these users is answered by its script."""
+        """Answer calls to these users by their scripts from now on."""
         for user, script in scripts.items():
             self._phone_of(user).say("plan", plans={user: list(script)})
 
     async def settle(self) -> None:
-        """What they have done so far is known."""
+        """Wait until they have reported everything so far."""
         await asyncio.gather(*(phone.settle() for phone in self._phones))
 
     def _phone_of(self, user: str) -> SoftPhone:

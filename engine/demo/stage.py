@@ -1,4 +1,4 @@
-"""The stage of `renvoi demo`: scripted endpoints around an engine, and one call played on it."""
+"""The endpoints of `renvoi demo` around an engine, and the playing of one call."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from store.keys import RECORDS, line_key, registrations_key
 
 FINAL_S = 12.0  # longer than any case takes
 SETTLE_S = 3.0  # for an ACK, a BYE, a record to arrive
-CASE = "Renvoi-Demo"  # a header unknown to the engine: it passes, and tells the calls apart
+CASE = "Renvoi-Demo"  # a header unknown to the engine: it passes, and identifies the calls
 GATEWAYS = {"voicemail": "voicemail", "fax": "fax", "number": "gateway"}
 
-# Spacing and codecs as nobody would write them: what arrives must be the same bytes.
+# Unusual spacing and codecs: the same bytes must arrive.
 SDP = """v=0
 o={origin} 1 1 IN IP4 127.0.0.1
 s=renvoi  demo
@@ -36,8 +36,8 @@ a=x-unknown:  kept  as it is
 
 
 class Stage:
-    """The caller, everybody else by role, and the engine between them. The phones are scripted, or
-    those of a real SIP stack."""
+    """The caller, the other endpoints by role, and the engine between them. The phones are
+    scripted, or use a real SIP stack."""
 
     def __init__(self, engine: DemoEngine, phones: SoftPhones | None = None) -> None:
         self.engine = engine
@@ -68,7 +68,7 @@ class Stage:
             await self._softphones.stop()
 
     def write(self, cases: Sequence[Case]) -> None:
-        """Put the cases' lines and registrations into Redis, where anybody may write them."""
+        """Write the cases' lines and registrations into Redis."""
         expiry = time.time() + 3600
         client = connect_blocking(self.engine.redis_url)
         with client, client.pipeline() as batch:
@@ -84,7 +84,7 @@ class Stage:
             self._softphones.plan(self.scripts)
 
     async def records(self, wanted: int) -> int:
-        """How many calls are on record, at most SETTLE_S after the last one."""
+        """The number of call records, at most SETTLE_S after the last call."""
         with connect_blocking(self.engine.redis_url) as client:
             deadline = time.monotonic() + SETTLE_S
             while (found := int(client.xlen(RECORDS))) < wanted and time.monotonic() < deadline:
@@ -92,8 +92,8 @@ class Stage:
             return found
 
     async def play(self, case: Case, label: str) -> Played:
-        """Place the call of one case, after the call before it that it may need; `label` is the
-        call's own. Returns when it is over and everybody was told.
+        """Place the call of one case, after an earlier call that it may need; `label` identifies
+        it. Returns when it has ended on all sides.
         """
         first = await self._place(case, f"{label}-first") if case.occupied else None
         call = await self._place(case, label)
@@ -118,7 +118,7 @@ class Stage:
         return Played(case, result, tuple(faults), call.answered - call.started)
 
     async def _place(self, case: Case, label: str) -> Call:
-        """A call that has got its final answer, or was given up."""
+        """A call that has got its final response, or was cancelled."""
         call = self.caller.place(
             self.engine.sip, case.called, caller=CALLER, body=sdp(label), headers=[(CASE, label)]
         )
@@ -129,7 +129,7 @@ class Stage:
         return call
 
     def _invited(self, label: str) -> list[tuple[str, Call | Received]]:
-        """Every call under this label that reached anybody, in order, with their role."""
+        """The calls with this label that reached an endpoint, in order, with the role."""
         name = CASE.lower().encode()
         found = [
             (role, call)
@@ -141,7 +141,7 @@ class Stage:
 
 
 async def hang_up(call: Call, leg: Call | Received | None) -> list[str]:
-    """The caller ends an answered call; whether `leg` saw the ACK before it and the BYE."""
+    """The caller ends an answered call; returns whether `leg` got the ACK before it and the BYE."""
     if call.codes()[-1:] != [200]:
         return []
     faults = []
@@ -165,5 +165,5 @@ async def _happens(event: asyncio.Event) -> bool:
 
 
 def sdp(origin: str) -> bytes:
-    """A session description that only one sender has."""
+    """A session description that is unique to one sender."""
     return SDP.format(origin=origin).replace("\n", "\r\n").encode()

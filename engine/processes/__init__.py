@@ -1,1 +1,1 @@
-"""What runs and replaces worker processes, for `engine/supervisor.py`."""
+"""Runs and replaces worker processes, for `engine/supervisor.py`."""

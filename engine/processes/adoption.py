@@ -1,8 +1,8 @@
-"""How a worker whose supervisor has died comes to the next one, with its ports and its calls.
+"""How the next supervisor adopts a worker whose supervisor has died, with its ports and its calls.
 
-While it has no supervisor a worker listens on a socket beside its journal; the next supervisor on
-the same data directory finds it there, before it starts a worker of its own for that place. Only
-who runs as the same user can reach the directory.
+Without a supervisor a worker listens on a socket beside its journal. The next supervisor on the
+same data directory finds it there before it starts its own worker for that slot. Only the same user
+can open the directory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.processes.journal import directory_of
 
 ADOPTION_S = 10.0
-"""How long a worker goes on taking calls without a supervisor; then it drains, and can still be
+"""Seconds that a worker takes calls without a supervisor; then it drains, and can still be
 adopted."""
 
 
@@ -27,7 +27,7 @@ def _path(data_dir: Path, index: int) -> Path:
 
 @contextmanager
 def door(data_dir: Path, index: int) -> Iterator[socket.socket]:
-    """Where the next supervisor finds this worker. Raises OSError."""
+    """The socket on which the next supervisor finds this worker. Raises OSError."""
     path = _path(data_dir, index)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -41,7 +41,7 @@ def door(data_dir: Path, index: int) -> Iterator[socket.socket]:
 
 
 async def find_orphan(data_dir: Path, index: int) -> socket.socket | None:
-    """The line to a worker that has this place and no supervisor; None when there is none."""
+    """The line to a worker without supervisor in this slot; None if there is none."""
     path = _path(data_dir, index)
     if not path.exists():
         return None
@@ -49,7 +49,7 @@ async def find_orphan(data_dir: Path, index: int) -> socket.socket | None:
     try:
         async with asyncio.timeout(1.0):
             await asyncio.get_running_loop().sock_connect(end, str(path))
-    except (OSError, TimeoutError):  # it has ended without a word
+    except (OSError, TimeoutError):  # it has ended without cleaning up
         end.close()
         with contextlib.suppress(OSError):
             path.unlink()

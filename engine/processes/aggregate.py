@@ -1,8 +1,8 @@
-"""The supervisor's pages: what its workers tell, put together.
+"""The supervisor's pages: the data of its workers, combined.
 
-Counters and histograms are added up, those of processes that are gone included, so that no sum ever
-falls. What a gauge means decides how it is put together (`GAUGES`); one that is not named there,
-and all that speaks of a process, is shown for each worker, with the label `worker`.
+Counters and histograms are summed, including those of ended processes, so that no sum ever falls.
+Gauges are combined by meaning (`GAUGES`). Gauges that are not listed there, and metrics of a
+process, are shown for each worker, with the label `worker`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.telemetry.exposition import Readings, process_families, text
 ASK_S = 2.0
 HEAD_END = b"\r\n\r\n"
 
-# How the workers' values of a gauge make one.
+# How the workers' values of a gauge are combined.
 GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "renvoi_active_calls": sum,
     "renvoi_calls_limit": sum,
@@ -40,7 +40,7 @@ REASONS = ("died", "not_started", "replaced")
 
 
 class Read:
-    """One metric of one worker, read from its text: values by series (name and labels)."""
+    """One metric of one worker, parsed from its text: values by series (name and labels)."""
 
     __slots__ = ("heading", "kind", "name", "values")
 
@@ -54,12 +54,12 @@ class Read:
 
 
 class Aggregate:
-    """Asks every worker that takes calls over its own HTTP address."""
+    """Reads the pages of every worker that takes calls over its HTTP address."""
 
     def __init__(self, slots: Sequence[WorkerSlot]) -> None:
         self._slots = slots
-        self._last: dict[int, list[Read]] = {}  # what a worker's process told last
-        self._past: dict[str, float] = {}  # sums of the processes that are gone, by series
+        self._last: dict[int, list[Read]] = {}  # the last values of a worker's process
+        self._past: dict[str, float] = {}  # sums of the ended processes, by series
         up = Readings("renvoi_worker_up", "gauge", "1 while a worker takes calls.", ["worker"])
         up.read = lambda: {str(slot.index): _takes_calls(slot) for slot in slots}
         restarts = Readings(
@@ -88,7 +88,7 @@ class Aggregate:
             if answer is not None:
                 told[str(slot.index)] = self._last[slot.index] = list(read(answer.decode()))
             elif slot.index in self._last:
-                # What it was like a while ago says nothing; what it has counted stays.
+                # Old gauges are dropped; its counters stay.
                 last = self._last[slot.index]
                 told[str(slot.index)] = [family for family in last if family.is_sum]
         process = text(self._process)
@@ -97,7 +97,7 @@ class Aggregate:
         return (own + "".join(self._add_up(told))).encode()
 
     def remember(self, index: int) -> None:
-        """The process of this worker is gone: its sums stay."""
+        """Keep the sums of this worker's ended process."""
         for family in self._last.pop(index, ()):
             if family.is_sum:
                 for series, value in family.values.items():
@@ -124,7 +124,8 @@ class Aggregate:
 
 
 def read(text: str) -> Iterator[Read]:
-    """The metrics of a page in the text format, as engine/telemetry/exposition.py writes it."""
+    """Parse the metrics of a page in the text format, as engine/telemetry/exposition.py writes
+    it."""
     family: Read | None = None
     heading = ""
     for line in text.splitlines():
@@ -160,7 +161,7 @@ def _takes_calls(slot: WorkerSlot) -> float:
 
 
 async def _ask(slot: WorkerSlot, path: str) -> bytes | None:
-    """A page of a worker; None when it does not give it in time."""
+    """A page of a worker; None if it does not answer in time."""
     child = slot.child
     if child is None or not child.takes_calls:
         return None

@@ -1,4 +1,4 @@
-"""One worker process as the supervisor sees it: started, assigned, heard, ended."""
+"""One worker process for the supervisor: start, assignment, messages, end."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from typing import Any
 from engine.processes import systemd
 from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
 
-START_S = 30.0  # for a process to say its first word: a busy machine imports slowly
+START_S = 30.0  # for a process to send its first message, because a busy machine imports slowly
 
 
 class Child:
-    """A process that stands by until it is assigned; or an `orphan`, the line to a worker that runs
-    already and whose supervisor is gone (heir.py).
+    """A spare process that waits until it is assigned; or an `orphan`, the line to a running worker
+    whose supervisor has ended (adoption.py).
 
-    `calls`, `not_ready` and `remark` are what it last told of itself, `heard_at` when (loop time).
-    `started` is its word that it takes calls, `exited` its exit status (negative: the signal that
-    ended it).
-    Raises OSError: the system has none to give (descriptors, processes, memory).
+    `calls`, `not_ready` and `remark` are from its last heartbeat, `heard_at` is its loop time.
+    `started` is its message that it takes calls, `exited` its exit status (negative: the signal
+    that ended it). Raises OSError if the system cannot start a process (descriptors, processes,
+    memory).
     """
 
     def __init__(self, orphan: socket.socket | None = None) -> None:
         loop = asyncio.get_running_loop()
-        self._process: subprocess.Popen[bytes] | None = None  # None: it is nobody's child
+        self._process: subprocess.Popen[bytes] | None = None  # None: not a child of this process
         self.is_adopted = orphan is not None
         ours = orphan if orphan is not None else self._spawn()
         try:
@@ -48,7 +48,7 @@ class Child:
         self.journal: Path | None = None
         self.killing: asyncio.Task[None] | None = None
         self.document: Any = None
-        self.failure = ""  # why it could not start, by its own word
+        self.failure = ""  # why it could not start, from its message
         self.started: asyncio.Future[Any] = loop.create_future()
         self.exited: asyncio.Future[Any] = loop.create_future()
         self._loop = loop
@@ -59,12 +59,12 @@ class Child:
         self._hearing = asyncio.ensure_future(self._hear())
 
     def _spawn(self) -> socket.socket:
-        """Start the process; our end of the line to it."""
+        """Start the process; returns our end of the line to it."""
         ours, theirs = socket.socketpair()
         environment = {k: v for k, v in os.environ.items() if k not in systemd.VARIABLES}
         try:
             with theirs:
-                # A new interpreter: it brings the code on disk.
+                # A new interpreter, which loads the code on disk.
                 self._process = subprocess.Popen(
                     [sys.executable, "-m", "engine.processes.supervised", str(theirs.fileno())],
                     pass_fds=[theirs.fileno()],
@@ -89,20 +89,20 @@ class Child:
         return self.started.done() and not self.started.cancelled()
 
     async def stands_by(self) -> bool:
-        """Wait until it has nothing left to do but to be assigned; False if it ended instead."""
+        """Wait until it is ready to be assigned; False if it ended instead."""
         both = [self._first_word, self.exited]
         await asyncio.wait(both, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         return self._first_word.done() and not self.exited.done()
 
     async def assign(self, index: int, document: Any, redis_url: str | None) -> None:
-        """From now on it is this worker."""
+        """Make it this worker."""
         await self._opened.wait()
         self.document = document
         self.heard_at = self._loop.time()
         self._line.say(Assign(index, document, redis_url))
 
     def reload(self, document: Any) -> None:
-        """Let it apply the live keys of this configuration."""
+        """Make it apply the live keys of this configuration."""
         if self.document != document:
             self.document = document
             self._line.say(Reload(document))
@@ -113,31 +113,31 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     async def settled(self) -> None:
-        """Wait until it takes calls, or has ended without."""
+        """Wait until it takes calls, or has ended before."""
         await asyncio.wait([self.started, self.exited], return_when=asyncio.FIRST_COMPLETED)
         if self.started.cancelled():
             await self.end()
 
     async def end(self) -> int:
-        """Wait for its end: its exit status. Not `await exited`: who gives up waiting must not take
-        the end away from the others."""
+        """Wait for its end and return its exit status. Not `await exited`, because a cancelled
+        waiter would cancel it for the others."""
         await asyncio.wait([self.exited])
         return int(self.exited.result())
 
     async def ended(self, within_s: float) -> bool:
-        """Whether it ends in this time."""
+        """Whether it ends within this time."""
         await asyncio.wait([self.exited], timeout=within_s)
         return self.exited.done()
 
     async def kill(self) -> None:
-        """The end of one that does not listen: first with a trace of where it hangs."""
+        """Kill one that does not respond, first with a trace of where it hangs."""
         self.signal(signal.SIGABRT)
         if not await self.ended(1.0):
             self.signal(signal.SIGKILL)
             await self.end()
 
     def _watched(self) -> int:
-        """What tells of its end. A process that cannot be watched is ended."""
+        """The descriptor that reports its end. A process that cannot be watched is ended."""
         try:
             return os.pidfd_open(self.pid)
         except OSError:
@@ -166,12 +166,12 @@ class Child:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._is_gone = True
-        # How one that is not our child has ended nobody can tell us.
+        # The exit status of a process that is not our child is not available.
         status = self._process.wait() if self._process is not None else 0
         self._loop.create_task(self._say_goodbye(status))
 
     async def _say_goodbye(self, status: int) -> None:
-        """What it said last is read before its end is told."""
+        """Read its last messages before its end is reported."""
         await asyncio.wait([self._hearing], timeout=0.5)
         self._hearing.cancel()
         self._line.close()
@@ -188,7 +188,7 @@ def _peer(end: socket.socket) -> int:
 
 
 def told(status: int) -> str:
-    """An exit status for people: the signal's name, or the number."""
+    """An exit status as text: the signal's name, or the number."""
     if status < 0:
         try:
             return signal.Signals(-status).name

@@ -17,7 +17,7 @@ MESSAGE_BYTES = 1 << 24
 
 
 class Assign(msgspec.Struct, tag="assign"):
-    """To a worker that stands by: which one it is. `document` is the configuration as in the file,
+    """To a spare process: which worker it becomes. `document` is the configuration as in the file,
     `redis_url` that of the supervisor's embedded Redis."""
 
     index: int
@@ -32,8 +32,8 @@ class Reload(msgspec.Struct, tag="reload"):
 
 
 class Beat(msgspec.Struct, tag="beat"):
-    """From a worker, twice a second: its loop turns. `not_ready` says why no new call should be
-    sent to it, `remark` what is wrong though calls are taken."""
+    """The heartbeat of a worker, twice a second. `not_ready` is why no new call should be sent to
+    it, `remark` a problem while calls are taken."""
 
     calls: int = 0
     not_ready: str | None = "starting"
@@ -60,7 +60,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Line:
-    """One end. `messages` is the union of what the other end says."""
+    """One end. `messages` is the union of the other end's messages."""
 
     def __init__(self, end: socket.socket, messages: Any) -> None:
         end.setblocking(False)
@@ -74,12 +74,12 @@ class Line:
         )
 
     def say(self, message: ToWorker | ToSupervisor) -> None:
-        """Never waits; nothing happens when the other end is gone."""
+        """Send a message. Never waits; does nothing if the other end is gone."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(_encode(message) + b"\n")
 
     async def flush(self) -> None:
-        """Wait until what was said is out."""
+        """Wait until all messages are sent."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 await self._writer.drain()
@@ -87,7 +87,7 @@ class Line:
                 await self._writer.wait_closed()
 
     async def hear(self) -> Any:
-        """The next message; None when the other end is gone. What cannot be read is skipped."""
+        """The next message; None if the other end is gone. Invalid messages are skipped."""
         while True:
             try:
                 line = await self._reader.readuntil(b"\n")

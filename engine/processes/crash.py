@@ -1,7 +1,7 @@
-"""What a process that dies without a word leaves: Python's stack, in a file of the data directory.
+"""Writes Python's stack to a file in the data directory when the process crashes.
 
-A bug in C ends the process, and so does who sends it SIGABRT. `faulthandler` then writes where
-Python stood. Costs nothing until then.
+A bug in C or a SIGABRT ends the process; `faulthandler` then writes the stack. Costs nothing until
+then.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _file: IO[bytes] | None = None  # faulthandler writes to its descriptor: it must
 
 
 def watch_for_crashes(directory: Path, index: int) -> None:
-    """From now on a crash of this process leaves its stack. A directory that cannot be written is
-    no reason not to serve."""
+    """Make a crash of this process leave its stack. An unwritable directory does not prevent
+    serving."""
     global _file
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def watch_for_crashes(directory: Path, index: int) -> None:
 
 
 def last_stack(directory: Path, index: int) -> str:
-    """What the last process of this worker left; empty when it was killed or ended in peace."""
+    """The stack of this worker's last process; empty if it was killed or ended normally."""
     try:
         return _path(directory, index).read_bytes()[:SHOWN_BYTES].decode("utf-8", "replace")
     except OSError:
@@ -43,7 +43,7 @@ def _path(directory: Path, index: int) -> Path:
 
 
 def _keep_last(directory: Path, index: int) -> None:
-    """A report that was left is kept under the time it is from; the oldest go."""
+    """Keep the last report under its time, and delete the oldest."""
     path = _path(directory, index)
     if path.exists() and path.stat().st_size:
         when = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))

@@ -1,12 +1,11 @@
-"""The calls that stand, written down where the death of the process does not reach: so that a
-worker that is killed leaves no call without its record (`failed`, `worker_died`), nor with two.
+"""The journal of active calls, which survives the death of the process. Thanks to it each call of a
+killed worker gets exactly one record (`failed`, `worker_died`).
 
-One file in shared memory for each worker process, locked by it. A call is in it from its INVITE
-until its record is in Redis or on disk: first as facts, then as the record itself. Writing is
-copying a few hundred bytes into a memory map, no system call; facts that change are gathered for a
-moment.
-Whoever starts next takes over the files whose owners are gone. That may be done twice: records are
-told apart by their call's id (engine/records/usage_and_stream.py).
+One file in shared memory per worker process, which locks it. A call is in it from its INVITE until
+its record is in Redis or on disk: first its facts, then the record. A write copies a few hundred
+bytes into a memory map, without a system call; changed facts are collected for a moment. The next
+process takes over the files of dead owners. That may happen twice, because records are identified
+by their call's id (engine/records/usage_and_stream.py).
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ _HEADER = struct.Struct("<IIQI")  # bytes of the whole entry, next slot, version
 _pack = _HEADER.pack
 _ROOM = SLOT_BYTES - _HEADER.size
 _NOTHING = bytes(4)  # no bytes: a slot that is free
-# Slot 0: when the worker's loop last turned, in unix and in monotonic seconds, and the start of the
-# machine that those count from.
+# Slot 0: when the worker's loop last ran, in unix and in monotonic seconds, and the boot of the
+# machine from which the latter count.
 _BEAT = struct.Struct("<dd16s")
 
 log = get_logger("journal")
@@ -61,11 +60,11 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     legs: list[LegRecord]
     withheld: bool = False
     caller_by: str = ""
-    offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not told
+    offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not known
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
-    """The record of a call that is over, until it is safe."""
+    """The record of an ended call, until it is safe."""
 
     record: CallRecord
 
@@ -75,9 +74,9 @@ _decode = msgspec.msgpack.Decoder(ActiveCall | Ended).decode
 
 
 class Left:
-    """What a process that is gone left behind: the calls that stood when its loop last turned
-    (`died`, unix seconds; `died_at`, monotonic, None if the machine was started since), and records
-    that were not known to be safe."""
+    """The content of a dead process's journal: the calls that were active when its loop last ran
+    (`died`, unix seconds; `died_at`, monotonic, None if the machine was rebooted since), and
+    records that may not be safe."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
@@ -95,18 +94,18 @@ class Left:
         self.pending = {record.id for record in (*self.standing, *self.over)}
 
     def forget(self) -> None:
-        """All of it is safe."""
+        """Delete the journal, because all of it is safe."""
         self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
 class Journal:
-    """The journal of one worker process. `full` counts calls that found no room."""
+    """The journal of one worker process. `full` counts calls for which there was no room."""
 
     def __init__(self, directory: Path, epoch: str) -> None:
         self.full = 0
         self.path = directory / f"calls-{epoch}.journal"
-        self.changed: set[CallFacts] = set()  # calls whose facts are not written down yet
+        self.changed: set[CallFacts] = set()  # calls whose facts are not written yet
         self._map: mmap.mmap | None = None
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
@@ -117,8 +116,8 @@ class Journal:
         self._left: list[Left] = []
 
     def open(self) -> None:
-        """Make the file. Without it calls are not written down: logged, not fatal."""
-        draft = self.path.with_suffix(".new")  # nobody takes it over before it is locked
+        """Make the file. A failure is logged and not fatal; calls are then not written."""
+        draft = self.path.with_suffix(".new")  # no process takes it over before it is locked
         try:
             self._descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -132,8 +131,7 @@ class Journal:
         self.beat()
 
     def take_over(self) -> list[Left]:
-        """The journals beside this one whose owners are gone. They are kept until all that is in
-        them is safe."""
+        """The journals of dead owners. They are kept until everything in them is safe."""
         for path in sorted(self.path.parent.glob("calls-*.journal")):
             if path != self.path and (descriptor := _lock(path)) >= 0:
                 try:
@@ -150,19 +148,19 @@ class Journal:
         return list(self._left)
 
     def beat(self) -> None:
-        """The loop turns. What was safe two beats ago is forgotten: the lease of a call is given
-        back a moment after its end, and whoever takes over must know of it."""
+        """Note that the loop runs. Entries that were safe two beats ago are dropped: the lease of a
+        call is released a moment after its end, and a successor must know of it."""
         if self._map is not None:
             _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot())
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
     def begin(self, facts: CallFacts) -> None:
-        """A call has come in."""
+        """Add a new call."""
         self._write(facts.id, _active(facts))
 
     async def flush(self) -> None:
-        """Write down what has changed, some calls at a time."""
+        """Write changed facts, some calls at a time."""
         while self.changed:
             for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
                 if facts.id in self._slots:
@@ -170,7 +168,7 @@ class Journal:
             await asyncio.sleep(0)
 
     def over(self, facts: CallFacts, record: CallRecord) -> None:
-        """A call has ended; its record is not safe yet."""
+        """Add the record of an ended call, which is not safe yet."""
         self.changed.discard(facts)
         self._write(record.id, Ended(record))
 
@@ -190,7 +188,7 @@ class Journal:
                 self._release(slots)
 
     def close(self) -> None:
-        """The end of this process in peace; what is not safe stays for the next."""
+        """The normal end of this process; entries that are not safe remain for the next one."""
         self._forget(self._safe_before)
         self._forget(self._safe)
         if self._map is not None:
@@ -203,13 +201,13 @@ class Journal:
             self._descriptor = -1
         if self.path.parent.parent == SHARED_MEMORY:
             with contextlib.suppress(OSError):
-                self.path.parent.rmdir()  # when no other worker has its own there
+                self.path.parent.rmdir()  # if no other worker has its journal there
 
     # -- slots ------------------------------------------------------------------------------------
 
     def _write(self, id_: str, entry: ActiveCall | Ended) -> None:
-        """A new version of a call's entry, in slots of its own: a death in the midst of it leaves
-        the old one, or both, of which the later counts. What is half written has a wrong sum."""
+        """Write a new version of a call's entry into new slots. A death in between leaves the old
+        one, or both, of which the later counts. A half-written entry has a wrong checksum."""
         memory = self._map
         if memory is None:
             return
@@ -268,7 +266,7 @@ class Journal:
         if size + GROW_BYTES > MOST_BYTES:
             return False
         try:
-            # Memory that is not there would end the process when it is written to.
+            # Writing to memory that is not available would kill the process.
             os.posix_fallocate(self._descriptor, size, GROW_BYTES)
             self._map.resize(size + GROW_BYTES)
         except OSError:
@@ -277,13 +275,13 @@ class Journal:
         return True
 
     def _add_slots(self, first: int, end_bytes: int) -> None:
-        # The last freed is the first used again: as few pages as possible.
+        # Last freed, first reused, to touch as few pages as possible.
         self._free[:0] = range(end_bytes // SLOT_BYTES - 1, first - 1, -1)
 
 
 def directory_of(data_dir: Path) -> Path:
-    """Where the journals of the workers on this data directory are: in shared memory, which is
-    never written to a disk and so never waits for one; beside the data where there is none."""
+    """The directory of the journals of the workers on this data directory: in shared memory, which
+    never waits for a disk; otherwise beside the data."""
     name = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:16]
     directory = SHARED_MEMORY / f"renvoi-{os.getuid()}-{name}"
     try:
@@ -298,7 +296,7 @@ def directory_of(data_dir: Path) -> Path:
 
 
 def standing_in(path: Path) -> list[str]:
-    """The ids of the calls that stand in a journal, whoever owns it."""
+    """The ids of the active calls in a journal."""
     try:
         entries = _entries(path.read_bytes())
         return [entry.id for entry in entries if isinstance(entry, ActiveCall)]
@@ -307,8 +305,8 @@ def standing_in(path: Path) -> list[str]:
 
 
 def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecord:
-    """The record of a call whose worker is gone. What was answered is paid for until the last
-    moment that is known (unix seconds; monotonic ones, if they mean the same as for the call)."""
+    """The record of a call whose worker died. An answered call is billed until the last known
+    moment (unix seconds; monotonic ones if the machine was not rebooted)."""
     if died_at is not None and left.offset:
         died = died_at + left.offset  # by the call's own clock
     facts = CallFacts(
@@ -329,7 +327,7 @@ def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecor
 
 @cache
 def _boot() -> bytes:
-    """Which start of the machine this is: monotonic seconds count from there."""
+    """Identifies the boot of the machine, from which monotonic seconds count."""
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
         return bytes.fromhex(text.strip().replace("-", ""))
@@ -356,7 +354,7 @@ def _active(facts: CallFacts) -> ActiveCall:
 
 
 def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
-    """The last whole entry of each call, in the order of their writing."""
+    """The last complete entry of each call, in order of writing."""
     found: dict[str, tuple[int, ActiveCall | Ended]] = {}
     for at in range(SLOT_BYTES, len(content) - SLOT_BYTES + 1, SLOT_BYTES):
         size, following, version, check = _HEADER.unpack_from(content, at)
@@ -378,7 +376,7 @@ def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
 
 
 def _lock(path: Path) -> int:
-    """Open a journal whose owner is gone: its descriptor, else -1."""
+    """Open and lock the journal of a dead owner: its descriptor, otherwise -1."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:

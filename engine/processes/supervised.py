@@ -1,9 +1,8 @@
 """A worker process under the supervisor: `python -m engine.processes.supervised DESCRIPTOR`.
 
-It stands by, with everything imported, until the supervisor says which worker it is. From then on
-it is that worker, tells twice a second that its loop turns, and applies what the supervisor sends.
-When the supervisor is gone it waits for the next one, and takes calls meanwhile; if none comes it
-drains, as at SIGTERM.
+It waits with everything imported until the supervisor assigns it a worker. Then it runs that
+worker, sends a heartbeat twice a second, and applies the supervisor's messages. When the supervisor
+dies it waits for the next one, and takes calls meanwhile. If none comes it drains, as at SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,11 +28,11 @@ BEAT_S = 0.5
 
 
 async def supervised(descriptor: int) -> int:
-    """The exit status."""
+    """Run; returns the exit status."""
     line = Line(socket.socket(fileno=descriptor), ToWorker)
     await line.open()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a terminal's; the supervisor's is a word
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a terminal's; supervisors send Reload
     waiting = asyncio.ensure_future(line.hear())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, waiting.cancel)
@@ -71,11 +70,11 @@ async def supervised(descriptor: int) -> int:
 
 
 class Link:
-    """The line to the supervisor; when that is gone, to the next."""
+    """The line to the supervisor, or to the next one after its death."""
 
     def __init__(self, line: Line, worker: Worker) -> None:
         self.line = line
-        self.started: Started | None = None  # what a supervisor is to know
+        self.started: Started | None = None  # the message for a supervisor
         self._worker = worker
 
     def _beat(self) -> Beat:
@@ -89,7 +88,7 @@ class Link:
             await asyncio.sleep(BEAT_S)
 
     async def follow(self) -> None:
-        """Obey one supervisor after the other."""
+        """Follow one supervisor after the other."""
         worker = self._worker
         while True:
             await _obey(self.line, worker, drain=False)
@@ -110,8 +109,8 @@ class Link:
             worker.log.info("supervisor.found", calls=worker.active_calls)
 
     async def _heir(self, door: socket.socket) -> socket.socket:
-        """The line to the next supervisor. Calls are taken meanwhile, and after a while only those
-        that stand are served; the next supervisor undoes that."""
+        """Wait for the line to the next supervisor. The worker takes calls meanwhile, and drains
+        after a while; the next supervisor cancels the drain."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(adoption.ADOPTION_S):
@@ -124,11 +123,11 @@ class Link:
 
 
 async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
-    """Do what the supervisor says until it is gone; then `drain`, if asked to."""
+    """Follow the supervisor until it is gone; then `drain`, if asked to."""
     while isinstance(order := await line.hear(), Reload):
         try:
             keys = worker.apply(build(order.document))
-        except Exception:  # the next one, and the end of the supervisor, are still to be heard
+        except Exception:  # continue to read the next message and the end of the supervisor
             worker.log.exception("reload.failed")
         else:
             worker.log.info("reload.done", keys=keys)

@@ -1,4 +1,4 @@
-"""Keeps the place of every worker taken: starts, hears, ends and replaces their processes."""
+"""Keeps every worker slot filled: starts, watches, ends and replaces the processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
 PROGRESS_S = 10.0
-TOLD_CALLS = 100  # ids of standing calls in the log line of a death
+TOLD_CALLS = 100  # ids of active calls in the log line of a death
 
 
 class WorkerWatcher:
-    """The processes of all workers, and one that stands by.
+    """The processes of all workers, and the spare process.
 
-    `config` and its `document` are those that a new process gets, `redis_url` the embedded Redis.
-    `on_gone` is told the index of each worker whose process has ended.
+    `config` and its `document` are for new processes, `redis_url` is the embedded Redis. `on_gone`
+    gets the index of each worker whose process has ended.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class WorkerWatcher:
 
     @property
     def calls(self) -> int:
-        """Calls in progress, by the workers' last word."""
+        """Calls in progress, from the workers' last heartbeats."""
         return sum(slot.child.calls for slot in self.slots if slot.child is not None)
 
     @property
@@ -55,7 +55,7 @@ class WorkerWatcher:
         return [child for child in children if not child.exited.done()]
 
     async def start(self) -> str:
-        """Start all workers; why one cannot, empty when all take calls."""
+        """Start all workers; returns why one cannot start, empty if all take calls."""
         self._tasks.append(asyncio.ensure_future(self._watch()))
         for slot in self.slots:
             try:
@@ -70,7 +70,7 @@ class WorkerWatcher:
             assert child is not None
             await child.settled()
             if not child.takes_calls:
-                if child.is_adopted:  # it was about to end: its place is taken as after a death
+                if child.is_adopted:  # it was about to end: replace it as after a death
                     continue
                 return child.failure or f"worker ended at its start ({told(await child.end())})"
             if child.is_adopted:
@@ -83,7 +83,7 @@ class WorkerWatcher:
         return ""
 
     def leave(self) -> None:
-        """From now on nobody who ends is replaced."""
+        """Stop replacing processes that end."""
         for task in self._tasks[1:]:
             task.cancel()
         if self._spare is not None:
@@ -99,7 +99,7 @@ class WorkerWatcher:
             child.signal(number)
 
     def adopt(self, config: Config, document: Any) -> None:
-        """Another configuration: its live keys now, the others for the processes to come."""
+        """Use another configuration: its live keys now, the others for future processes."""
         self.config, self.document = config, document
         for child in self.running:
             if child.takes_calls:
@@ -108,7 +108,7 @@ class WorkerWatcher:
     # -- one after the other ----------------------------------------------------------------------
 
     def renew(self) -> None:
-        """Every process is out of date, the one that stands by too."""
+        """Mark every process as outdated, including the spare one."""
         self._generation += 1
         if self._spare is not None:
             self._spare.signal(signal.SIGTERM)
@@ -116,16 +116,16 @@ class WorkerWatcher:
 
     @property
     def oldest(self) -> WorkerSlot | None:
-        """A worker whose process is out of date."""
+        """A worker whose process is outdated."""
         return next((slot for slot in self.slots if slot.generation < self._generation), None)
 
     def keep_old(self) -> None:
-        """What runs now will do."""
+        """Accept the present processes: a failed rolling restart does not continue."""
         for slot in self.slots:
             slot.generation = self._generation
 
     async def replace(self, slot: WorkerSlot) -> str:
-        """Let a worker drain and another process take its place; why that cannot be, or empty."""
+        """Drain a worker and replace its process; returns the reason of a failure, or empty."""
         child = slot.child
         assert child is not None
         if self._spare is None or self._spare.exited.done():
@@ -134,7 +134,8 @@ class WorkerWatcher:
             except OSError as error:
                 self._spare = None
                 return f"no process can be started: {error}"
-        # The ports are free for a moment only; and code that does not start replaces nothing.
+        # Start the successor first: the ports are free only for a moment, and code that does not
+        # start must not replace anything.
         if not await self._spare.stands_by():
             self._spare = None
             return "the new code does not start"
@@ -156,7 +157,7 @@ class WorkerWatcher:
         await child.assign(slot.index, self.document, self.redis_url)
 
     async def _keep(self, slot: WorkerSlot) -> None:
-        """Keep this worker's place filled."""
+        """Keep this worker slot filled."""
         while True:
             child = slot.child
             assert child is not None
@@ -179,8 +180,8 @@ class WorkerWatcher:
                 self._let_one_stand_by()
 
     async def _successor(self, slot: WorkerSlot) -> Child:
-        """The process that stands by, if it still does; else a new one, as soon as there is one to
-        be had."""
+        """The spare process if it is still there, otherwise a new one, as soon as one can be
+        started."""
         while True:
             spare, self._spare = self._spare, None
             if spare is not None and not spare.exited.done():
@@ -193,7 +194,7 @@ class WorkerWatcher:
                 await asyncio.sleep(pause_s)
 
     def _let_one_stand_by(self) -> None:
-        """So that a place is taken again sooner. It can do without."""
+        """Start a spare process, so that a slot is filled sooner. Optional."""
         self._spare = None
         try:
             self._spare = Child()
@@ -217,7 +218,7 @@ class WorkerWatcher:
         )
 
     async def _watch(self) -> None:
-        """Notice workers whose loop does not turn, and end them."""
+        """Detect workers without heartbeat, and end them."""
         loop = asyncio.get_running_loop()
         checked = loop.time()
         while True:
@@ -228,7 +229,7 @@ class WorkerWatcher:
                 child = slot.child
                 if child is None or child.exited.done():
                     continue
-                if late:  # it is ourselves, or the whole machine, that stood still
+                if late:  # this process, or the whole machine, was stopped
                     child.heard_at = now
                 elif now - child.heard_at > self._patience_s(child):
                     self._log.error("worker.hung", worker=slot.index, pid=child.pid)

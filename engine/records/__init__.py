@@ -1,1 +1,1 @@
-"""Call records and what they cost: written once each, metered while calls stand."""
+"""Call records and usage, each written once; caps enforced during calls."""

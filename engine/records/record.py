@@ -1,4 +1,4 @@
-"""What one call leaves behind: the record, its stream entry and the seconds it adds to `usage`.
+"""The record of a call: its stream entry and the seconds that it adds to `usage`.
 
 docs/cdr.md describes every field. Nothing here does I/O.
 """
@@ -39,7 +39,7 @@ class ForwardRecord(msgspec.Struct, gc=False):
     kind: str
     number: str
     billing: str
-    seconds: int  # conversation, whole seconds; 0 when the target did not answer
+    seconds: int  # conversation, whole seconds; 0 if the target did not answer
     fleet: str = ""  # the line's
     plan_s: int | None = None  # the line's plan to mobiles, seconds a month; None = it has none
     at: float | None = None  # when it was carried out, unix seconds
@@ -72,7 +72,7 @@ class CallRecord(msgspec.Struct, gc=False):
     dialled: float | None = None
     forwarded: float | None = None
     out_of_plan_s: int = 0
-    caller_withheld: str = ""  # for operators alone, and in no log
+    caller_withheld: str = ""  # for operators only, and in no log
     caller_by: str = ""  # asserted | registered | from
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ _MAY_BE_EMPTY = ("rang", "answered", "q850", "decided", "dialled", "forwarded")
 
 Addition = tuple[str, str, str, int, int]
 """What to add to `usage`: the line's key, its fleet's ("" = none), the billing class, seconds, and
-the seconds of the line's plan a month (-1 = none): what a deducted call uses beyond them is out of
+the seconds of the line's plan a month (-1 = none): a deducted call's seconds beyond them are out of
 plan."""
 
 
@@ -101,7 +101,7 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
 
 
 class Months:
-    """The months of one time zone. Remembers the last month asked for: nearly always the same."""
+    """The months of one time zone. Caches the last month, nearly always the one needed."""
 
     def __init__(self, timezone: str) -> None:
         self._zone = ZoneInfo(timezone)
@@ -109,9 +109,9 @@ class Months:
         self._begin = self._end = 0.0
 
     def split(self, start: float, seconds: int) -> list[tuple[str, int]]:
-        """Share `seconds` of conversation from `start` (unix seconds) among months ("2026-11").
+        """Divide `seconds` of conversation from `start` (unix seconds) among months ("2026-11").
 
-        A second cut in two by midnight belongs to the new month. The shares add up to `seconds`.
+        A second divided by midnight belongs to the new month. The parts add up to `seconds`.
         """
         shares = []
         while seconds > 0:
@@ -141,7 +141,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def to_entry(record: CallRecord, months: Months) -> Entry:
-    """The stream entry of a record. Raises TypeError or ValueError on a record that is no record.
+    """The stream entry of a record. Raises TypeError or ValueError for an invalid record.
 
     Text that is not valid Unicode (a peer may send any bytes) is written with escapes.
     """
@@ -218,7 +218,7 @@ def _readable(record: CallRecord) -> CallRecord:
 
 
 def read_entry(entry: Mapping[str, str] | Mapping[bytes, bytes]) -> CallRecord:
-    """The record of a stream entry (as XRANGE or XREAD give it). Fields it does not know are left.
+    """The record of a stream entry (as XRANGE or XREAD give it). Unknown fields are ignored.
 
     Raises ValueError naming the field when the entry is not one of ours.
     """

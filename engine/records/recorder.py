@@ -1,10 +1,10 @@
-"""The recorder: every call's record reaches the `cdr` stream and `usage` once, and once only.
+"""The recorder: every call's record reaches the `cdr` stream and `usage` exactly once.
 
-Calls hand their record over and go on. One background task writes them in batches; Redis tells
-records apart by their call's id (usage_and_stream.py), so whatever is in doubt is sent again.
-While Redis is away records wait in memory, then on disk; for a while after they were written they
-are kept, should a fail-over or a restart lose what Redis had said it has. A call's own task never
-waits for Redis, so a hang-up cannot interrupt a write.
+Calls pass their record to `add` and continue. One background task writes them in batches. Redis
+identifies records by their call's id (usage_and_stream.py), so records in doubt are sent again.
+While Redis is away records wait in memory, then on disk. Written records are kept for a while, in
+case a fail-over or a restart of Redis loses confirmed ones. A call's own task never waits for
+Redis, so a hang-up cannot interrupt a write.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ _log = structlog.get_logger("cdr")
 
 _BATCH = 200  # records in one step
 _FLUSH_S = 0.05  # between two batches; a record that finds the writer idle is written at once
-_REPLY_S = 2.0  # a Redis that takes longer than this is away
+_REPLY_S = 2.0  # a slower Redis counts as away
 _RETRY_S = (0.05, 0.5)  # first and longest pause between attempts
-_LOOK_S = 1.0  # between two looks at whether Redis still has what was written
-_KEEP_S = 30.0  # how long written records are kept: longer than a replica or a disk lags behind
+_LOOK_S = 1.0  # between two checks that Redis still has the written records
+_KEEP_S = 30.0  # how long written records are kept: longer than the lag of a replica or a disk
 _KEEP_RECORDS = 20_000
-_AGAIN_S = 15.0  # in a Cluster every record is sent twice, so long apart: after a fail-over
+_AGAIN_S = 15.0  # in a Cluster every record is sent again after this time, in case of a fail-over
 
 
 class Recorder:
     """Writes call records. `add` may be called before `start`; the records then wait.
 
-    `memory` is the number of records that wait in memory, `spool_bytes` the size of the file that
-    takes the rest. Records that have waited `spill_after_s` for Redis move to the file earlier,
-    so that a killed process loses few. `lost` counts records that found both full. `on_safe` is
-    told the ids of calls whose records are in Redis or on disk from now on.
+    `memory` is the number of records that may wait in memory, `spool_bytes` the size of the file
+    for the rest. Records that have waited `spill_after_s` for Redis move to the file earlier, so
+    that a killed process loses few. `lost` counts records for which both were full. `on_safe` gets
+    the ids of calls whose records have reached Redis or the disk.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Recorder:
 
     @property
     def backlog(self) -> int:
-        """Records that are not known to be in Redis yet, in memory and on disk."""
+        """Records that may not be in Redis yet, in memory and on disk."""
         return len(self._waiting) + self._spool.records
 
     def add(self, record: CallRecord) -> None:
-        """Hand a record over. Never blocks, never raises; later changes to it have no effect."""
+        """Add a record. Never blocks, never raises; later changes to it have no effect."""
         waiting = len(self._waiting)
         if self._closed:
             self._lose(record, "closed")
@@ -120,7 +120,7 @@ class Recorder:
             return
         try:
             self._waiting.append(to_entry(record, self._months))
-        except Exception:  # a call that ends must not fail on its record
+        except Exception:  # the end of a call must not fail because of its record
             _log.exception("cdr.unwritable", record=repr(record))
             self.lost += 1
             return
@@ -128,7 +128,7 @@ class Recorder:
             self._wake.set()
 
     async def start(self) -> None:
-        """Open the spool, begin to write. A spool that cannot be opened is logged, not fatal."""
+        """Open the spool and start writing. A spool that cannot be opened is logged, not fatal."""
         try:
             await asyncio.to_thread(self._spool.open)
         except OSError as error:
@@ -138,7 +138,7 @@ class Recorder:
         self._task = asyncio.create_task(self._run(), name="cdr")
 
     async def close(self, deadline_s: float = 2.0) -> None:
-        """Write what waits, for at most `deadline_s`; the rest goes to the spool."""
+        """Write waiting records for at most `deadline_s`; the rest goes to the spool."""
         self._closing = True
         self._wake.set()
         task, self._task = self._task, None
@@ -175,7 +175,7 @@ class Recorder:
                 pause_s = _RETRY_S[0]
 
     async def _wait_for_work(self) -> None:
-        """Until there is something to write, or to look at."""
+        """Wait until there is something to write or to check."""
         loop = asyncio.get_running_loop()
         while not (self._waiting or len(self._spool) or self._closing):
             self._wake.clear()
@@ -202,9 +202,9 @@ class Recorder:
             spooled = await asyncio.to_thread(self._read_spool)
             if spooled is not None:
                 await self._send(spooled)
-                # In a thread: behind the last line the whole file is given back to the disk. The
-                # spool lets nobody append meanwhile. When the writer is stopped before, the line
-                # stays, is sent again and found to be written.
+                # In a thread, because after the last line the whole file is truncated. The spool
+                # blocks appends meanwhile. If the writer is stopped before, the line stays, is sent
+                # again and found to be written.
                 await asyncio.to_thread(self._spool.drop_head)
 
     def _form(self, entries: Iterable[Entry]) -> Batch:
@@ -212,7 +212,7 @@ class Recorder:
         return Batch(len(first), list(FIELDS), first)
 
     def _drop(self, count: int) -> None:
-        """The first that wait are somewhere safe."""
+        """Drop the first waiting records, which are safe now."""
         for _ in range(count):
             self._waiting.popleft()
 
@@ -239,10 +239,10 @@ class Recorder:
             self._send_again()
         self._remember(batch)
 
-    # What was written and may yet be lost
+    # Written records that may still be lost
 
     def _remember(self, batch: Batch) -> None:
-        if batch.names != list(FIELDS):  # an older version's, of which nothing more is known
+        if batch.names != list(FIELDS):  # from an older version, without more data
             return
         now = asyncio.get_running_loop().time()
         self._kept.extend((now, entry) for entry in batch.entries)
@@ -250,7 +250,8 @@ class Recorder:
             self._kept.popleft()
 
     async def _look(self) -> None:
-        """Once a second: does Redis still have what was written? It loses the newest first."""
+        """Check once a second whether Redis still has the written records. It loses the newest
+        first."""
         now = asyncio.get_running_loop().time()
         if now < self._next_look or not self._kept:
             return
@@ -311,8 +312,8 @@ class Recorder:
             self._note_safe(batch)
 
     def _keep_on_disk(self) -> None:
-        """Spool all that is in memory, now. What a thread was storing when the writer was stopped
-        may be stored twice."""
+        """Spool everything in memory now. Records that a thread was storing when the writer was
+        stopped may be stored twice."""
         while self._waiting:
             batch = self._form(self._waiting)
             if not self._spool.append(batch.to_line(), batch.count):

@@ -1,10 +1,10 @@
-"""What standing calls are using of plans and caps, counted while they stand, off the call path.
+"""The use of plans and caps by active calls, counted off the call path.
 
-`usage` is written when a call ends. A fleet's cap must also hold for the calls that stand, on all
-workers and hosts together: each worker notes its own beside the fleet's usage, once a second, and
-reads those of the others; whatever adds a call to `usage` takes its note away in the same step, so
-that no second counts twice. When the cap is reached, the calls that are using it are ended. All
-workers hear of new notes (`store.fleets`), and take them off before they dial.
+`usage` is written when a call ends. A fleet's cap must also include active calls, on all workers
+and hosts together. So each worker writes notes of its calls beside the fleet's usage once a second,
+and reads those of the others. The script that adds a call to `usage` removes its note in the same
+step, so that no second counts twice. When the cap is reached, the calls that use it are ended. All
+workers are notified of new notes (`store.fleets`) and subtract them before they dial.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _log = structlog.get_logger("meter")
 TICK_S = 1.0
 _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
-_CONFIRM = 2  # ticks in a row above the cap before calls are ended
+_CONFIRM = 2  # consecutive ticks above the cap before calls are ended
 
-# KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn.
-# Both are read at one moment.
+# KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn. Both
+# are read at the same moment.
 _NOTE = Script(f"""
 for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])
@@ -48,7 +48,7 @@ return {{redis.call('HMGET', KEYS[1], {", ".join(f"'{each}'" for each in CAPPED)
 
 
 class _ActiveCall:
-    """A standing call of this worker that a line pays for."""
+    """An active call of this worker that a line pays for."""
 
     __slots__ = ("answered", "fleet", "line", "planned", "stop")
 
@@ -57,19 +57,19 @@ class _ActiveCall:
     ) -> None:
         self.line = line
         self.fleet = fleet
-        self.planned = planned  # deducted from a plan, as long as it lasts
+        self.planned = planned  # deducted from a plan while hours are left
         self.answered = answered  # by the monotonic clock
         self.stop = stop
 
 
 class SpendingCaps:
-    """The standing calls of one worker that use plans and caps.
+    """The active calls of one worker that use plans and caps.
 
     Args:
         redis: a client, of one Redis or of a Cluster.
-        fleets: tells which have a cap.
-        plan_left_s: seconds left of a line's plan, standing calls left out; None = not known.
-        clock: unix seconds, which say what month it is.
+        fleets: the fleets and their caps.
+        plan_left_s: seconds left of a line's plan without active calls; None = not known.
+        clock: unix seconds, which determine the month.
         steady: monotonic seconds, by which calls are timed.
     """
 
@@ -92,7 +92,7 @@ class SpendingCaps:
         self._calls: dict[str, _ActiveCall] = {}
         self._by_fleet: dict[str, set[str]] = {}
         self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
-        self._over: dict[str, int] = {}  # by fleet: ticks in a row above the cap
+        self._over: dict[str, int] = {}  # by fleet: consecutive ticks above the cap
         self._task: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -110,8 +110,8 @@ class SpendingCaps:
     def begin(
         self, call_id: str, forward: ForwardRecord, used_s: float, stop: Callable[[], None]
     ) -> None:
-        """A forwarded call was answered, or is paid for by somebody else from now on; for `used_s`
-        it has stood already. `stop` ends it when its fleet's cap is reached."""
+        """A forwarded call was answered, or its payer has changed; it has lasted `used_s` already.
+        `stop` ends it when its fleet's cap is reached."""
         self.end(call_id)
         if forward.billing not in METERED:
             return
@@ -123,7 +123,7 @@ class SpendingCaps:
             self._planned[forward.line] = count + 1, answers + answered
 
     def end(self, call_id: str) -> None:
-        """The call is over. Harmless for one that was not metered."""
+        """The call is over. Harmless if it was not counted."""
         call = self._calls.pop(call_id, None)
         if call is None:
             return
@@ -140,9 +140,8 @@ class SpendingCaps:
     def less_standing(
         self, line: str, fleet: FleetState, plan_left_s: float | None, now: float
     ) -> float | None:
-        """Seconds left of a line's plan, less what standing calls have used of it: this worker's,
-        and those of all workers where the fleet has a cap; None stays None (no plan, or not
-        known)."""
+        """Seconds left of a line's plan after active calls: this worker's, and those of all workers
+        if the fleet has a cap. None stays None (no plan, or not known)."""
         if plan_left_s is None:
             return None
         count, answers = self._planned.get(line, (0, 0.0))
@@ -157,12 +156,12 @@ class SpendingCaps:
             await self.tick()
 
     async def tick(self) -> None:
-        """Note this worker's calls, read the others', end those of a fleet whose cap is reached.
-        Never raises."""
+        """Write notes of this worker's calls, read the others', end the calls of a fleet whose cap
+        is reached. Never raises."""
         for fleet in [name for name in self._by_fleet if self._has_cap(name)]:
             try:
                 await self._tick(fleet)
-            except Exception as error:  # Redis is away: what is known goes on
+            except Exception as error:  # Redis is away: the known values stay in use
                 _log.warning("meter.failed", fleet=fleet, error=str(error) or type(error).__name__)
 
     def _has_cap(self, fleet: str) -> bool:
@@ -198,7 +197,7 @@ class SpendingCaps:
     def _note(self, call_id: str, now: float) -> Note:
         call = self._calls[call_id]
         left = self._plan_left_s(call.line) if call.planned else None
-        # A plan that nobody can tell of is not used up.
+        # A plan with unknown use counts as not used up.
         plan_left_s = (1e9 if left is None else left) if call.planned else None
         return Note(call.line, now - (self._steady() - call.answered), plan_left_s, now)
 
@@ -212,7 +211,7 @@ class SpendingCaps:
         self._over[fleet] = self._over.get(fleet, 0) + 1
         if self._over[fleet] < _CONFIRM:
             return
-        # Each has its two BYEs and its record.
+        # Each sends two BYEs and writes a record.
         async for call_id in background_tasks.giving_way(list(self._by_fleet.get(fleet, ()))):
             call = self._calls.get(call_id)
             if call is not None and (not call.planned or call.line in exhausted):

@@ -1,8 +1,8 @@
 """Lines kept on disk while Redis is away: one file, first in first out, bounded.
 
 A file belongs to one process at a time (flock). While an older process of the same worker still
-drains, the newer one writes to `NAME.1`, and so on; whoever opens the spool takes over what
-processes that have gone left in the others.
+drains, the newer one writes to `NAME.1`, and so on. A process that opens the spool takes over what
+dead processes left in the other files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FILES = 8
 class Spool:
     """Bounded first-in-first-out file of lines. Safe to use from several threads.
 
-    `size_of(line)` gives the number of records in a line, 0 when it cannot be read.
+    `size_of(line)` returns the number of records in a line, 0 if it is invalid.
     """
 
     def __init__(self, path: Path, *, limit_bytes: int, size_of: Callable[[bytes], int]) -> None:
@@ -45,7 +45,8 @@ class Spool:
         return len(self._lines)
 
     def open(self) -> None:
-        """Take the file, repair its end, and take over what others left. Raises OSError."""
+        """Open and lock the file, repair its end, and take over the files of dead processes. Raises
+        OSError."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock:
             for candidate in self._candidates():
@@ -57,15 +58,15 @@ class Spool:
             self._fd, self.path = fd, candidate
             for line in _read_lines(fd):
                 self._count(line)
-            # A process killed while it wrote left half a line; nothing can be made of it.
+            # A process killed during a write left half a line, which is useless.
             os.ftruncate(fd, self._end)
         for candidate in self._candidates():
             if candidate != self.path and candidate.exists():
                 self._take_over(candidate)
 
     def append(self, line: bytes, records: int) -> bool:
-        """Write one line (without its end) durably. False when there is no room or the disk
-        refuses it; the file is then as before."""
+        """Write one line (without its end) durably. False if there is no room or the disk refuses
+        it; the file is then as before."""
         with self._lock:
             if self._fd < 0 or self._end + len(line) + 1 > self._limit:
                 self._refused = True
@@ -78,7 +79,7 @@ class Spool:
                 try:
                     os.ftruncate(self._fd, self._end)
                 except OSError:
-                    pass  # the next append writes at the same place
+                    pass  # the next append writes at the same position
                 return False
             self._refused = False
             self._end += len(line) + 1
@@ -87,15 +88,15 @@ class Spool:
             return True
 
     def head(self) -> bytes | None:
-        """The oldest line, None when there is none. Raises OSError."""
+        """The oldest line, None without one. Raises OSError."""
         with self._lock:
             if not self._lines:
                 return None
             return os.pread(self._fd, self._lines[0][0], self._at).rstrip(b"\n")
 
     def drop_head(self, *, aside: bool = False) -> None:
-        """Forget the oldest line. `aside`: keep it in `NAME.bad`, because nobody could read it.
-        Behind the last line the file is emptied, which may take the disk a while. Raises OSError.
+        """Remove the oldest line. `aside`: keep it in `NAME.bad`, because it is invalid. After the
+        last line the file is emptied, which may take the disk a while. Raises OSError.
         """
         with self._lock:
             if self._fd < 0:  # closed meanwhile: the line stays
@@ -112,7 +113,7 @@ class Spool:
                 self._refused = False
 
     def close(self) -> None:
-        """Let go of the file. What is in it stays."""
+        """Close the file and keep its content."""
         with self._lock:
             if self._fd >= 0:
                 os.close(self._fd)
@@ -135,14 +136,14 @@ class Spool:
         try:
             for line in _read_lines(fd):
                 if not self.append(line[:-1], self._size_of(line[:-1])):
-                    return  # what was copied already is told apart by its batch number
+                    return  # the batch number identifies what was copied before
             os.ftruncate(fd, 0)
         finally:
             os.close(fd)
 
 
 def _take(path: Path) -> int:
-    """Open and lock a file: its descriptor, -1 when another process has it."""
+    """Open and lock a file: its descriptor, -1 if another process has it."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o640)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,11 +1,11 @@
-"""Writing entries to Redis, each once however often it is sent and whoever sends it.
+"""Writes entries to Redis, each once, however often and by whichever process it is sent.
 
-An entry is known by its call's id. Whatever adds it also marks the id, in the same step: a copy
-that comes again, because a reply was lost, a process died or a spool was replayed, finds the mark.
+A call's id identifies its entry. The step that adds the entry also sets a mark for the id. A copy,
+after a lost reply, the death of a process or the replay of a spool, finds the mark.
 
-One Redis does all of a batch in one script. In a Cluster the keys live on different nodes: there
-each key has a mark of its own beside it (the part of its name in braces decides where a key
-lives), the stream comes last, and what was interrupted is sent again until all is done.
+A single Redis executes a batch in one script. In a Cluster the keys are on different nodes: each
+key has its own mark beside it (the part of its name in braces determines the node), the stream
+comes last, and an interrupted write is sent again until it is complete.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from store.script import Script
 
 _log = structlog.get_logger("cdr")
 
-# How long an id is remembered: longer than any spool waits for its replay.
+# How long an id is kept: longer than any spool waits for its replay.
 _REMEMBER_S = 30 * 86400
 _REMEMBER_USE_S = 3 * 86400  # in a Cluster, that it was added to a usage key
 _MARK_BITS = 16  # ids of a worker share a key of so many marks, one bit each: 8 KB
-_AT_ONCE = 64  # commands under way to a Cluster
-_BEYOND = "out_of_plan_s"  # the field that only Redis can tell
+_AT_ONCE = 64  # commands in progress to a Cluster
+_BEYOND = "out_of_plan_s"  # the field that only Redis can compute
 
-# How much of some seconds is within a month's plan (-1 = no limit known), of which the usage key
-# tells what is used. What somebody else wrote there may be no number.
+# How many of some seconds are within a month's plan (-1 = no limit known), given the use in the
+# usage key. A value by another program may not be a number.
 _PLAN = """
 local function within_plan(key, seconds, plan)
   if plan < 0 then return seconds end
@@ -44,16 +44,15 @@ local function within_plan(key, seconds, plan)
 end
 """
 
-# KEYS: the stream, then whatever the content points at by its place among them (from 1).
-# ARGV: maxlen, seconds to remember, content in MessagePack. One argument, because redis-py packs
-# arguments one by one in Python, which cost three quarters of a write.
-# Content: [names, place of out_of_plan_s among them or 0, entries, marks, witness].
-# Entry: [values, mark key, bit, additions, id]. Addition: [usage key, fleet's usage key or 0,
-# class, seconds, seconds of the month's plan or -1, key of the fleet's standing calls or 0].
-# The stream's type is looked at first, and a mark is set before anything else is written: no error
-# can leave half an entry. Additions to a key that somebody else made something different of must
-# not stop the others.
-# Returns [whether the witness's mark is still there, additions that were refused].
+# KEYS: the stream, then the keys to which the content refers by position (from 1). ARGV: maxlen,
+# seconds to remember, content in MessagePack. One argument, because redis-py packs arguments one by
+# one in Python, which took three quarters of a write. Content: [names, place of out_of_plan_s among
+# them or 0, entries, marks, witness]. Entry: [values, mark key, bit, additions, id]. Addition:
+# [usage key, fleet's usage key or 0, class, seconds, seconds of the month's plan or -1, key of the
+# fleet's standing calls or 0]. The stream's type is checked first, and a mark is set before
+# anything else is written, so that no error can leave half an entry. A usage key of the wrong type
+# must not stop the other additions. Returns [whether the witness's mark is still there, additions
+# that were refused].
 _WRITE = Script(
     _PLAN
     + """
@@ -147,13 +146,13 @@ return {beyond, refused}
 """
 )
 METERED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
-"""The classes of calls that are counted against a plan or a cap while they stand."""
+"""The billing classes that count against a plan or a cap during the call."""
 
 
 class Batch(msgspec.Struct, gc=False):
-    """Entries that are sent together. `names` are the fields in the order of the entries' values:
-    a newer version replays what an older one left on disk. `count` comes first so that a spool is
-    counted without decoding its entries."""
+    """Entries that are sent together. `names` are the fields in the order of the entries' values,
+    because a newer version replays what an older one left on disk. `count` comes first, so that a
+    spool can be counted without decoding its entries."""
 
     count: int
     names: list[str]
@@ -170,7 +169,7 @@ class Batch(msgspec.Struct, gc=False):
 
 
 class Mark(NamedTuple):
-    """Where it is noted that an id was written: a bit of a key, or with bit -1 the key itself."""
+    """The mark of a written id: a bit of a key, or with bit -1 the key itself."""
 
     key: str
     bit: int
@@ -187,7 +186,7 @@ _decode_size = msgspec.json.Decoder(_Size).decode
 
 
 def read_line(line: bytes) -> Batch:
-    """The batch of a line. Raises ValueError when it is none."""
+    """The batch of a line. Raises ValueError if it is not one."""
     batch = _decode(line)
     width = len(batch.names)
     if "id" not in batch.names or any(len(entry.values) != width for entry in batch.entries):
@@ -196,7 +195,7 @@ def read_line(line: bytes) -> Batch:
 
 
 def records_in(line: bytes) -> int:
-    """The number of records in a line, 0 when it is no batch."""
+    """The number of records in a line, 0 if it is not a batch."""
     try:
         return _decode_size(line).count
     except ValueError:
@@ -214,11 +213,11 @@ def mark_of(call_id: str) -> Mark:
 
 
 async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = None) -> bool:
-    """Write those entries of a batch that Redis does not have. Raises REDIS_ERRORS; any
-    of them may then have been written or not, and all are to be sent again.
+    """Write those entries of a batch that Redis does not have.
 
-    Returns False when the mark of `witness`, an id that was written before, is gone: Redis has
-    lost what it had. Always True in a Cluster, whose nodes lose each its own.
+    Raises REDIS_ERRORS; any of them may then have been written or not, and all must be sent again.
+    Returns False if the mark of `witness`, an id written before, is missing: Redis has lost data.
+    Always True in a Cluster, whose nodes lose data separately.
     """
     client: Any = redis  # a RedisCluster is no Redis to the type checker
     if isinstance(client, RedisCluster):
@@ -228,7 +227,7 @@ async def write(redis: Redis, batch: Batch, maxlen: int, witness: Mark | None = 
 
 
 async def is_written(redis: Redis, mark: Mark) -> bool:
-    """Whether Redis knows of an id. Raises REDIS_ERRORS."""
+    """Whether Redis has an id. Raises REDIS_ERRORS."""
     client: Any = redis
     if mark.bit < 0:
         return bool(await client.exists(mark.key))
@@ -280,7 +279,8 @@ def _tell_refused(refused: Iterable[Any]) -> None:
 
 
 async def _write_by_key(redis: Any, batch: Batch, maxlen: int) -> None:
-    """The lines' usage, which tells what is beyond a plan; their fleets'; the stream, last."""
+    """Write the lines' usage, which returns the seconds beyond a plan, then their fleets', and the
+    stream last."""
     gate = asyncio.Semaphore(_AT_ONCE)
     ids = batch.ids()
 
@@ -299,7 +299,7 @@ async def _write_by_key(redis: Any, batch: Batch, maxlen: int) -> None:
 
 
 async def _use(redis: Any, call_id: str, entry: Entry) -> int:
-    """Add what one call used to every usage key; the seconds beyond a plan."""
+    """Add the use of one call to every usage key; returns the seconds beyond a plan."""
     beyond, fleets = 0, dict[str, list[tuple[str, int]]]()
     for line, fleet, billing, seconds, plan_s in entry.usage:
         over = await _add(redis, line, call_id, entry.day, plan_s, [(billing, seconds)])

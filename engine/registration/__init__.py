@@ -1,1 +1,1 @@
-"""The registrar: phones of lines with credentials say where they are."""
+"""The registrar for phones of lines with credentials."""

@@ -24,9 +24,9 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """)
 
-# KEYS: reg:<number>. ARGV: how many members it was decided for and these, how many to remove and
-# these, then the expiry and the member of each to add. Returns the members with their expiries; 0
-# when others have written meanwhile.
+# KEYS: reg:<number>. ARGV: the number of expected members and these, the number to remove and
+# these, then expiry and member of each to add. Returns the members with their expiries; 0 if they
+# were changed meanwhile.
 _BIND = Script("""
 local expected, members = tonumber(ARGV[1]), redis.call('ZRANGE', KEYS[1], 0, -1)
 if #members ~= expected then return 0 end
@@ -51,7 +51,7 @@ class TooMany(Exception):
 
 
 class Bindings:
-    """What the registrar keeps in Redis. Every method raises REDIS_ERRORS when Redis is away."""
+    """The registrar's data in Redis. Every method raises REDIS_ERRORS if Redis is away."""
 
     def __init__(self, redis: Client) -> None:
         self._redis: Any = redis
@@ -62,8 +62,8 @@ class Bindings:
         return bytes(await self._redis.get(REGISTRAR_SECRET))
 
     async def use_nonce(self, nonce: str, count: int, life_s: int) -> bool:
-        """Note that a nonce was used with this count; False if it was already, or with a higher
-        one."""
+        """Note that a nonce was used with this count; False if it was used before with this or a
+        higher one."""
         used = await _USE.run(self._redis, [REGISTRAR_NONCE + nonce], count, life_s)
         return bool(used == 1)
 
@@ -76,10 +76,11 @@ class Bindings:
         most: int,
         only: bool = False,
     ) -> Members:
-        """Add these contacts, or remove those whose `expires` is 0, in one step; all afterwards.
+        """Add these contacts, or remove those whose `expires` is 0, in one step; returns all
+        contacts.
 
-        `only` removes every other contact. Raises TooMany when more are added than a line may have,
-        and then nothing is changed.
+        `only` removes every other contact. Raises TooMany, without a change, if more are added than
+        a line may have.
         """
         key = registrations_key(number)
         for _ in range(_ATTEMPTS):
@@ -102,8 +103,8 @@ def decide(
 ) -> tuple[list[bytes], list[Contact]]:
     """Which members a REGISTER removes and which contacts it adds (RFC 3261 10.3, RFC 5626 6).
 
-    A binding that it names is replaced, whatever its q or Path were. A set that is full makes room:
-    who is heard of now matters more than who would expire first. Raises TooMany.
+    A binding that it names is replaced, whatever its q or Path were. In a full set the new contact
+    replaces the one that would expire first. Raises TooMany.
     """
     added: list[Contact] = []
     for contact in changes:
@@ -125,8 +126,8 @@ def decide(
 
 
 def same_binding(one: Contact, other: Contact) -> bool:
-    """Whether a contact takes the place of another: by the flow of one instance of a phone, else by
-    its URI (RFC 5626 6). Several instances may have one URI behind their edges."""
+    """Whether a contact replaces another: by instance and flow if it has them, otherwise by its URI
+    (RFC 5626 6). Several instances may have one URI behind their edges."""
     if one.instance and one.reg_id and other.instance and other.reg_id:
         if one.reg_id == other.reg_id and _same_instance(one, other):
             return True
@@ -135,8 +136,8 @@ def same_binding(one: Contact, other: Contact) -> bool:
 
 
 def same_phone(one: Contact, other: Contact) -> bool:
-    """Whether two contacts are one phone, of which a call rings one (RFC 5626 5.3). One URI behind
-    two edges may be two phones: many have the same in their private networks."""
+    """Whether two contacts are one phone, so that a call rings only one (RFC 5626 5.3). One URI
+    behind two edges may be two phones, because private addresses repeat."""
     both = bool(one.instance and other.instance)
     return (both and _same_instance(one, other)) or _same_place(one, other)
 
@@ -150,7 +151,7 @@ def _same_instance(one: Contact, other: Contact) -> bool:
 
 
 def _read(member: bytes, expires: float) -> Contact | None:
-    """None for a member of somebody else's that is no contact."""
+    """None for a member that is not a contact."""
     try:
         return read_contact(member, expires)
     except DocumentError:

@@ -1,8 +1,8 @@
-"""What a contact leads to when it is dialled: each name on the way is looked up then.
+"""Checks where a contact leads when it is dialled, by resolving each name of its route.
 
-A name is whatever its owner lets it be when a call comes, so that what a registration was checked
-for says little. A contact that leads to a destination or to the engine is not called; who wrote it
-does not matter. Contacts that are IP addresses cost a look into a dictionary and two into sets.
+The owner of a name can change it after the registration was checked. A contact that leads to a
+destination or to the engine is not called, whoever wrote it. A contact that is an IP address costs
+one dictionary and two set look-ups.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ TRANSPORTS = ("udp", "tcp", "tls")
 EVERY_KIND = [(name, ipv6) for name in TRANSPORTS for ipv6 in (False, True)]
 REFRESH_S = 5.0
 START_S = 1.0
-LOOK_UP_S = 1.0  # a call waits no longer for names that the engine does not send to itself
-KEPT_S = 3600.0  # an address of a destination counts so long after its name last led there
+LOOK_UP_S = 1.0  # the longest wait of a call for names that only later hops use
+KEPT_S = 3600.0  # how long an address of a destination counts after its name last led there
 Tell = Callable[[str | None], None]
 
 
 class Way(NamedTuple):
-    """How a call gets to a contact. `edge` is the topmost hop of its Path ("" = none), `beyond` the
-    spots that it is sent on to, as they are written, `names` all that has to be looked up; `own` of
-    these are the contact's own, not those of hops on the way."""
+    """The route of a call to a contact. `edge` is the topmost hop of its Path ("" = none), `beyond`
+    the later spots as written, `names` all names to resolve; of these `own` belong to the contact
+    itself, not to hops of the Path."""
 
     edge: str
     beyond: frozenset[Spot]
@@ -54,7 +54,7 @@ class Way(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def way_of(uri: str, path: str | None) -> Way:
-    """The way to a contact with this URI and Path."""
+    """The route to a contact with this URI and Path."""
     edge, *hops = hops_of(path) or ("",)
     own = [] if edge and goes_by_path(edge) else [uri]
     spots = [spot for hop in hops + own for spot in spots_of(hop)]
@@ -63,7 +63,7 @@ def way_of(uri: str, path: str | None) -> Way:
 
 
 class Dialled:
-    """Decides which contacts may be called. `trusted` tells who may be an edge."""
+    """Decides which contacts may be called. `trusted` returns the networks of possible edges."""
 
     def __init__(self, config: Config, places: OwnAddresses, trusted: Callable[[], Peers]) -> None:
         sip = config.sip
@@ -73,8 +73,8 @@ class Dialled:
         servers = None
         if sip.nameservers is not None:
             servers = tuple((item.host, item.port) for item in sip.nameservers)
-        # Whoever is next on the way may send by transports that the engine does not have, and what
-        # is looked up here is not to be remembered for the calls of the engine.
+        # The next hop may use transports that the engine does not have, and these look-ups must not
+        # be cached for the engine's own calls.
         self._names = Names(EVERY_KIND, servers)
         named = sip.advertise if sip.advertise and not _is_ip(sip.advertise) else None
         self._advertised = [Place(named.lower(), 5060)] if named else []
@@ -87,20 +87,20 @@ class Dialled:
         self._written = frozenset(spot for uri in given for spot in spots_of(uri))
         self._proxy = frozenset(spot for uri in proxy for spot in spots_of(uri))
         self._of_servers, self._of_proxy = _names(given), _names(proxy)
-        self._found: dict[Spot, float] = {}  # of destinations, until when they count
+        self._found: dict[Spot, float] = {}  # of destinations, with their expiry
         self._found_proxy: dict[Spot, float] = {}
         self._compile()
 
     def apply(self, config: Config) -> None:
-        """The destinations or the proxy are others from now on."""
+        """Use other destinations or another proxy from now on."""
         self._compare_with(config)
         if self._timer is not None:
             self._timer.cancel()
         self._refresh()
 
     async def start(self) -> None:
-        """Look the names of the configuration up, and again and again from now on. Waits a moment
-        for the first answers, so that the first calls know them."""
+        """Resolve the names of the configuration, now and periodically. Waits a moment for the
+        first answers, so that the first calls have them."""
         asked = [self._names.ask(place) for place in (*self._of_servers, *self._of_proxy)]
         if asked:
             await asyncio.wait([self._loop.create_task(ask) for ask in asked], timeout=START_S)
@@ -122,7 +122,7 @@ class Dialled:
     # -- contacts ---------------------------------------------------------------------------------
 
     def bars(self, contact: Contact) -> str | None:
-        """Why a contact may not be called, as far as its way is written; None if it may."""
+        """Why a contact may not be called, without resolving names; None if it may."""
         way = way_of(contact.uri, contact.path)
         why = self._bars_beyond(way.beyond)
         if why is None and way.edge:
@@ -130,16 +130,16 @@ class Dialled:
         return why
 
     def names_of(self, contact: Contact, direct: Place | None) -> Sequence[Place]:
-        """What has to be looked up before it may be called, but for `direct`: that is looked up to
-        place the call, and `bars_servers` is asked then."""
+        """The names to resolve before it may be called, except `direct`, which is resolved to place
+        the call and then checked by `bars_servers`."""
         names = way_of(contact.uri, contact.path).names
         if direct is None or not names:
             return names
-        return [place for place in names if place[:2] != direct[:2]]  # by whatever transport
+        return [place for place in names if place[:2] != direct[:2]]  # over any transport
 
     def look_up(self, contact: Contact, names: Sequence[Place], tell: Tell) -> None:
-        """Tell, now or within LOOK_UP_S, what `bars` tells when the names are looked up. A name
-        that nobody answers for may lead anywhere, but for the edge's own."""
+        """Report, now or within LOOK_UP_S, the result of `bars` with resolved names. A name without
+        an answer may lead anywhere, except the edge's own."""
         way = way_of(contact.uri, contact.path)
         reasons: dict[Place, str | None] = {}
 
@@ -161,13 +161,14 @@ class Dialled:
             self._ask(place, partial(hear, place))
 
     def bars_servers(self, contact: Contact, servers: Sequence[Address]) -> str | None:
-        """Why a contact may not be called whose first hop is at these servers: each one counts."""
+        """Why a contact with its first hop at these servers may not be called; every server
+        counts."""
         way = way_of(contact.uri, contact.path)
         place = place_of(way.edge or contact.uri)
         return self._bars_place(way, place, servers)
 
     def is_destination(self, uri: str) -> bool:
-        """Whether a URI leads to a destination, as far as is known without asking."""
+        """Whether a URI leads to a destination, without resolving names."""
         return self._are_there(spots_of(uri))
 
     # -- inside -----------------------------------------------------------------------------------
@@ -187,8 +188,8 @@ class Dialled:
         return THERE if self._are_there(spots) else None
 
     def _bars_edge(self, edge: str, spots: frozenset[Spot]) -> str | None:
-        """A gateway may be the edge as well, if it is a trusted peer and is named as such: by its
-        address, or as the configuration names it."""
+        """A gateway may also be the edge, if it is a trusted peer and the entry names it by its
+        address or as the configuration does."""
         if self._places.are_here(spots):
             return HERE
         if not self._are_there(spots):
@@ -234,8 +235,8 @@ class Dialled:
 
 
 def _names(uris: Iterable[str]) -> tuple[Place, ...]:
-    """The places of these URIs that have to be looked up; where neither port nor transport is
-    given, by each transport's service."""
+    """The places of these URIs to resolve; without port and transport, the service of each
+    transport."""
     places = []
     for uri in uris:
         for place in places_of(uri):

@@ -1,6 +1,6 @@
-"""Digest authentication (RFC 7616, RFC 8760 for SIP): challenges, and what answers them. Pure.
+"""Digest authentication (RFC 7616, RFC 8760 for SIP): challenges and credentials. Pure.
 
-A nonce is signed, not stored, so that every worker with the same secret knows it again.
+A nonce is signed, not stored, so that every worker with the same secret can verify it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 NONCE_LIFE_S = 300
 # By the names of RFC 7616; the stronger one is offered first (RFC 8760 2.4).
 ALGORITHMS = {"SHA-256": hashlib.sha256, "MD5": hashlib.md5}
-# Each run of letters is looked at once, whatever its length: a phone that is not known yet sent it.
+# Each run of letters is read once, whatever its length, because an unknown phone sent it.
 _FIELD = re.compile(
     r'(?<![a-zA-Z])([a-zA-Z]++)\s*+=\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^\s,"]++))\s*+(?:,|$)'
 )
@@ -40,7 +40,7 @@ class Answer:
 
 
 def read_answer(value: str) -> Answer | None:
-    """An Authorization value; None unless it is a complete Digest answer with qop=auth."""
+    """Parse an Authorization value; None unless it is a complete Digest answer with qop=auth."""
     scheme, _, rest = value.strip().partition(" ")
     if scheme.lower() != "digest":
         return None
@@ -67,7 +67,7 @@ def read_answer(value: str) -> Answer | None:
 
 
 def ha1(algorithm: str, user: str, realm: str, password: str) -> str:
-    """H(user:realm:password), what a line document keeps instead of the password."""
+    """H(user:realm:password), which a line document keeps instead of the password."""
     return ALGORITHMS[algorithm](f"{user}:{realm}:{password}".encode()).hexdigest()
 
 
@@ -81,7 +81,7 @@ def is_right(answer: Answer, method: str, known_ha1: str) -> bool:
 
 
 class Nonces:
-    """Signs nonces for a number and knows them again. `secret` is shared by all workers."""
+    """Signs and verifies nonces for a number. All workers share `secret`."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -92,12 +92,12 @@ class Nonces:
         return made + self._sign(made, number)
 
     def is_ours(self, nonce: str, number: str) -> bool:
-        """Whether we made it, for this number, at any time."""
+        """Whether an engine made it, for this number, at any time."""
         made, signature = nonce[:16], nonce[16:]
         return hmac.compare_digest(self._sign(made, number).encode(), signature.encode())
 
     def is_fresh(self, nonce: str, now: float) -> bool:
-        """Whether one of ours is still young enough."""
+        """Whether a nonce of ours is still fresh."""
         return now - int(nonce[:8], 16) <= NONCE_LIFE_S
 
     def _sign(self, made: str, number: str) -> str:
@@ -105,8 +105,8 @@ class Nonces:
 
 
 def challenges(realm: str, nonce: str, *, sha256: bool, stale: bool) -> list[str]:
-    """The WWW-Authenticate values of a 401, one for each algorithm. SHA-256 is offered only where
-    it can be checked: many phones give up at the first one they do not know, MD5 or not below it.
+    """The WWW-Authenticate values of a 401, one for each algorithm. SHA-256 is offered only if it
+    can be checked: many phones give up at the first unknown algorithm, even if MD5 follows.
     """
     tail = ", stale=true" if stale else ""
     return [
@@ -117,7 +117,7 @@ def challenges(realm: str, nonce: str, *, sha256: bool, stale: bool) -> list[str
 
 
 class Guesses:
-    """Counts wrong answers by key, so that passwords cannot be tried one after the other."""
+    """Counts wrong answers by key, to limit password guessing."""
 
     def __init__(self, most: int, window_s: float = 60.0, keys: int = 100_000) -> None:
         self._most = most
@@ -132,7 +132,7 @@ class Guesses:
         return int(left) + 1 if count >= self._most and left > 0 else 0
 
     def wrong(self, key: str, now: float) -> None:
-        """One more wrong answer."""
+        """Count a wrong answer."""
         since, count = self._counts.pop(key, (now, 0))
         if now - since > self._window_s:
             since, count = now, 0

@@ -1,7 +1,7 @@
-"""By which ways the phones of this worker registered: what comes by one of them comes from them.
+"""The flows over which phones registered at this worker, to recognise their calls.
 
-A Contact says where a phone wants to be called. Behind a NAT, or over TCP, it calls from another
-port; then the way that its REGISTER came by tells it apart from the phones of others at the same
+The Contact is the address at which a phone is called. Behind a NAT, or over TCP, the phone calls
+from another port. The flow of its REGISTER then distinguishes it from other phones at the same
 address.
 """
 
@@ -17,7 +17,7 @@ MOST = 200_000
 
 
 class Flows:
-    """The lines that registered by each flow, with their password; the oldest are forgotten first.
+    """The lines that registered over each flow, with their password; the oldest are dropped first.
     `clock` gives monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +28,8 @@ class Flows:
         return len(self._until)
 
     def note(self, flow: Flow, number: str, seconds: float) -> None:
-        """A phone of the line (E.164) is registered by this flow for so long; 0 = no longer."""
+        """Note that a phone of the line (E.164) is registered over this flow for so long; 0 = no
+        longer."""
         key = flow, number
         self._until.pop(key, None)
         if seconds > 0:
@@ -37,6 +38,6 @@ class Flows:
                 self._until.popitem(last=False)
 
     def lead_to(self, flow: Flow | None, number: str) -> bool:
-        """Whether a phone of the line is registered by this flow."""
+        """Whether a phone of the line is registered over this flow."""
         until = self._until.get((flow, number)) if flow is not None else None
         return until is not None and self._clock() < until

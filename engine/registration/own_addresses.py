@@ -1,8 +1,8 @@
-"""Where no phone is: the engine itself, and the servers that its forwards go to.
+"""Addresses that no phone may have: the engine's own, and those of the destinations.
 
-The engine would call such a contact from an address that those servers trust, with nobody who pays;
-or itself, over and over. Addresses are compared by host and port, whatever the transport. Names
-are compared here as they are written; `dialled.py` looks names up.
+The engine would call such a contact from an address that those servers trust, and nobody would pay;
+or it would call itself repeatedly. Addresses are compared by host and port, whatever the transport.
+Names are compared as written; `dialled.py` resolves them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sip.address import Address, reached_by
 from sip.names import Place, address_of, place_of
 
 LOOPBACK = "127.0.0.1"
-# Linux takes a packet to "any address" as one to the loopback; /etc/hosts names it.
+# Linux treats a packet to "any address" as one to the loopback; /etc/hosts names it.
 _LOOPBACKS = frozenset((LOOPBACK, "::1", "localhost", "0.0.0.0", "::"))
 _EVERYWHERE = ("0.0.0.0", "::")
 _PORTS = {"tls": 5061}
@@ -28,14 +28,14 @@ _NUMBERS = re.compile(r"(?:0x[0-9a-f]+|[0-9]+)(?:\.(?:0x[0-9a-f]+|[0-9]+)){0,3}"
 
 
 class Spot(NamedTuple):
-    """A host as it is compared, and a port."""
+    """A host in canonical form, and a port."""
 
     host: str
     port: int
 
 
 class OwnAddresses:
-    """The engine's own places, all of its workers', and the destinations'."""
+    """The addresses of the engine, with all its workers, and of the destinations."""
 
     def __init__(self, config: Config) -> None:
         sip = config.sip
@@ -64,8 +64,8 @@ class OwnAddresses:
         )
 
     def leads_to(self, uri: str, servers: Iterable[str]) -> bool:
-        """Whether a URI leads to one of these servers, URIs of the configuration. A template whose
-        host has the number in it is like none."""
+        """Whether a URI leads to one of these servers, given as URIs of the configuration. A
+        template whose host contains the number matches nothing."""
         spots = spots_of(uri)
         for server in servers:
             for theirs in spots_of(server):
@@ -76,12 +76,12 @@ class OwnAddresses:
         return False
 
     def on_this_machine(self, spots: Iterable[Spot], ports: Container[int]) -> bool:
-        """Whether one of these spots is on this machine, on one of the ports: what listens on its
+        """Whether one of these spots is on this machine, on one of the ports. A server on its
         loopback may listen on its other addresses too."""
         return any(spot.port in ports and self._is_machine(spot.host) for spot in spots)
 
     def also_here(self, host: str) -> None:
-        """An address by which this engine is reached, found by its name."""
+        """Add an address of this engine that its name resolved to."""
         self._machine.add(_plain(host))
         self._own |= {Spot(_plain(host), spot.port) for spot in self._own}
 
@@ -90,13 +90,13 @@ class OwnAddresses:
 
 
 def spot_of(server: Address) -> Spot:
-    """The spot of a server that was looked up."""
+    """The spot of a resolved server."""
     return Spot(_plain(server.host), server.port)
 
 
 @lru_cache(maxsize=4096)
 def spots_of(uri: str) -> frozenset[Spot]:
-    """Where a URI leads: its host, and its maddr, which is not heeded by every proxy on the way."""
+    """The spots of a URI: its host, and its maddr, which not every proxy obeys."""
     return frozenset(
         Spot(_plain(place.host), place.port or _PORTS.get(place.transport, 5060))
         for place in places_of(uri)
@@ -104,7 +104,7 @@ def spots_of(uri: str) -> frozenset[Spot]:
 
 
 def places_of(uri: str) -> tuple[Place, ...]:
-    """The places that a URI names: by its maddr, if it has one, and by its host."""
+    """The places that a URI names, by its maddr if present, and by its host."""
     place = place_of(uri)
     user, at, rest = uri.rpartition("@")
     if ";" not in rest:
@@ -120,9 +120,8 @@ def hops_of(path: str | None) -> tuple[str, ...]:
 
 
 def goes_by_path(hop: str) -> bool:
-    """Whether an edge knows by its own Path where the phone is: where it saw it, or a flow
-    (RFC 5626 5.1). Then the Contact leads nowhere: many phones have the same, out of their private
-    networks."""
+    """Whether the edge finds the phone by its own Path: by its source address, or a flow (RFC 5626
+    5.1). The Contact then does not matter, because private addresses repeat."""
     edge = grammar.name_addr(hop.encode())
     given = grammar.uri_parameters(edge.uri) | grammar.parameters(edge.parameters)
     return b"ob" in given or bool(given.get(b"received"))
@@ -134,7 +133,7 @@ def is_by_address(uri: str) -> bool:
 
 
 def _plain(host: str) -> str:
-    """One spelling of a host; one name for this machine's loopback."""
+    """The canonical form of a host; one name for this machine's loopback."""
     name = host.lower().rstrip(".")
     if ":" in name or name.replace(".", "")[:1].isdigit():
         name = _address(name) or name
@@ -142,7 +141,7 @@ def _plain(host: str) -> str:
 
 
 def _address(host: str) -> str | None:
-    """One spelling of an IP address; None for a name. A server behind the first hop may read
+    """The canonical form of an IP address; None for a name. A server behind the first hop may read
     `127.1`, `0x7f.1` or `2130706433` as inet_aton(3) does."""
     try:
         ip = ip_address(host)

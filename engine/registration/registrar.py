@@ -1,7 +1,7 @@
-"""The registrar (RFC 3261 10): phones of lines with credentials say where they are.
+"""The registrar (RFC 3261 10) for phones of lines with credentials.
 
-What it accepts is written to `reg:<number>`, where the rules find it; docs/registration.md tells
-the rest. Nothing of it is on the call path.
+It writes accepted contacts to `reg:<number>`. More: docs/registration.md. It is not on the call
+path.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from sip.outside import Request
 
 DEFAULT_EXPIRES_S = 3600
-MOST_WAITING = 1000  # REGISTERs under way at once; a storm must not keep calls from Redis
+MOST_WAITING = 1000  # REGISTERs in progress at once; a storm must not slow Redis for calls
 RETRY_AFTER_S = 5
 UNDERSTOOD = frozenset((b"path",))  # option tags that a phone may require
 GUESSES_BY_SOURCE, GUESSES_BY_LINE = 10, 100  # wrong answers a minute
@@ -67,13 +67,14 @@ class Registrar:
         self._by_line = Guesses(GUESSES_BY_LINE)
 
     async def start(self) -> None:
-        """Nothing runs but what a REGISTER begins."""
+        """Nothing to start: each REGISTER starts its own task."""
 
     async def close(self) -> None:
         await background_tasks.end(self._tasks)
 
     def on_register(self, request: Request) -> None:
-        """A REGISTER: answered now if there are too many, else when Redis has told."""
+        """Handle a REGISTER: refused now if there are too many, otherwise answered when Redis has
+        answered."""
         if len(self._tasks) >= MOST_WAITING:
             self._services.metrics.registration("overload")
             request.respond(503, b"Retry-After: %d" % RETRY_AFTER_S)
@@ -117,7 +118,7 @@ class Registrar:
             raise RegisterRefused(403, "suspended")
         return await self._bind(message, number, request.trusted, request.flow)
 
-    # -- who may ----------------------------------------------------------------------------------
+    # -- authorization ----------------------------------------------------------------------------
 
     async def authenticate(
         self,
@@ -128,10 +129,9 @@ class Registrar:
         method: str = "REGISTER",
         dialled: str | None = None,
     ) -> None:
-        """Raises RegisterRefused unless the phone knows the line's password. A line that does not
-        exist is asked for one as well, so that nobody learns which do. Wrong answers are counted
-        for `source`, whoever sent the request. What the password was shown for must be `dialled`,
-        if given (RFC 7616 3.4.6)."""
+        """Raises RegisterRefused unless the phone has the line's password. Requests for unknown
+        lines are challenged too, so that nobody learns which lines exist. Wrong answers are counted
+        for `source`. The digest's URI must match `dialled`, if given (RFC 7616 3.4.6)."""
         now, at = time.time(), time.monotonic()
         known = credentials or _NOBODY
         answer = self._answer_of(message)
@@ -170,12 +170,12 @@ class Registrar:
         lines = "\r\n".join(f"WWW-Authenticate: {value}" for value in values)
         return RegisterRefused(401, "stale" if stale else "challenged", lines)
 
-    # -- where they are ---------------------------------------------------------------------------
+    # -- bindings ---------------------------------------------------------------------------------
 
     async def _bind(self, message: Message, number: str, trusted: bool, flow: Flow) -> str:
-        """`trusted` is whoever may be an edge. A phone that comes by itself has no Path to give:
-        no phone does (RFC 3327 5.2: proxies add it), so that one that is there is refused and not
-        ignored, which would let an edge that nobody declared as trusted lose its phones in silence.
+        """`trusted`: the source may be an edge. A phone that registers directly sends no Path (RFC
+        3327 5.2: proxies add it). A Path is then refused, not ignored: otherwise an edge missing in
+        `sip.trusted_peers` would lose its phones silently.
         """
         now = time.time()
         entries = headers.entries(message, b"contact")
@@ -196,7 +196,7 @@ class Registrar:
         except TooMany:
             raise RegisterRefused(403, "too_many") from None
         contacts, _ = read_contacts(found)
-        if path is None and len(headers.entries(message, b"via")) == 1:  # by itself, by no proxy
+        if path is None and len(headers.entries(message, b"via")) == 1:  # directly, without a proxy
             expiries = [0.0] if only else [contact.expires for contact in asked]
             if expiries:
                 self.flows.note(flow, number, max(expiries) - now)
@@ -206,9 +206,9 @@ class Registrar:
         return "\r\n".join(fields)
 
     def _is_a_phones(self, contact: Contact, trusted: bool) -> bool:
-        """Whether a phone can be where this contact leads. Its URI leads nowhere when the edge's
-        Path says all: then many phones have the same, out of their private networks. One that comes
-        by itself must say its address: a name is whatever its owner lets it be when a call comes.
+        """Whether this contact can be a phone. Its URI does not matter if the edge's Path is
+        sufficient, because private addresses repeat. A phone that registers directly must give an
+        IP address, because the owner of a name can change it later.
         """
         places = self._places
         config = self._services.config
@@ -216,7 +216,8 @@ class Registrar:
         hops = hops_of(contact.path)
         if any(map(places.leads_here, hops)):
             return False
-        # The topmost may be a gateway that is the edge as well. Those below it may be the phone's.
+        # The topmost may be a gateway that is also the edge. A phone may have written those below
+        # it.
         if any(places.leads_to(hop, servers) for hop in hops[1:]):
             return False
         if hops and goes_by_path(hops[0]):
@@ -224,7 +225,7 @@ class Registrar:
         if not trusted:
             if not is_by_address(contact.uri):
                 return False
-            # An edge that is the proxy as well may name itself; a phone is not there.
+            # An edge that is also the outbound proxy may name itself; a phone may not.
             servers.append(config.sip.outbound_proxy or "")
         if places.leads_here(contact.uri) or places.leads_to(contact.uri, servers):
             return False
@@ -233,7 +234,7 @@ class Registrar:
     def _change(
         self, message: Message, entry: bytes, path: str | None, now: float
     ) -> Contact:
-        """One Contact as it is read back; expiry 0 removes it."""
+        """One Contact as it is stored; expiry 0 removes it."""
         named = grammar.name_addr(entry)
         uri, given = named.uri.decode("latin-1"), grammar.parameters(named.parameters)
         expires_s = _seconds(given.get(b"expires"))
@@ -262,7 +263,7 @@ def _header_seconds(message: Message) -> int:
 
 
 def _seconds(value: bytes | None) -> int | None:
-    """What an expiry says; None when it is malformed, and the default holds (RFC 3261 10.3)."""
+    """Parse an expiry; None if it is malformed and the default applies (RFC 3261 10.3)."""
     return min(int(value[:20]), _LONGEST_S) if value and value.isdigit() else None
 
 
@@ -274,9 +275,9 @@ def told(contact: Contact, now: float) -> str:
 
 
 def sender_of(request: Request, trusted: Peers) -> str:
-    """Who sent it, for counting guesses: behind a trusted edge the address that the edge saw, which
-    it adds to the Via below its own (RFC 3261 18.2.1). Read from the top, as long as whoever added
-    it is trusted: what stands further down a phone may have written."""
+    """The sender, for counting guesses. Behind a trusted edge it is the address that the edge saw
+    and added to the Via below its own (RFC 3261 18.2.1). Vias are read from the top while their
+    writers are trusted, because a phone may have written the lower ones."""
     source = request.source
     for via in headers.entries(request.message, b"via")[1:]:
         _, semicolon, rest = via.partition(b";")

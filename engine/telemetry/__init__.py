@@ -1,1 +1,1 @@
-"""What the engine tells those who run it: metrics, logs, traces."""
+"""Metrics, logs and traces."""

@@ -30,7 +30,7 @@ def packet(seen: Seen, agent: int, node: str) -> bytes:
     """One message as a HEP packet. `agent` is the capture agent's number, `node` its name."""
     source, destination = _address(seen.source[0]), _address(seen.destination[0])
     v6 = source.version == 6 or destination.version == 6
-    if v6:  # one that is not known (a socket not yet connected) takes the other's family
+    if v6:  # an unknown one (a socket not yet connected) takes the other's family
         source, destination = (
             x if x.version == 6 else ipaddress.IPv6Address("::") for x in (source, destination)
         )
@@ -59,8 +59,8 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 
 class Hep:
-    """The sender. `dropped` counts the messages that were lost: the buffer was full, or the kernel
-    took no more."""
+    """The sender. `dropped` counts lost messages: the buffer was full, or the kernel accepted no
+    more."""
 
     def __init__(self, server: Address, agent: int, node: str) -> None:
         self.dropped = 0
@@ -70,14 +70,14 @@ class Hep:
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        with contextlib.suppress(OSError):  # no route now; each packet is tried for itself
+        with contextlib.suppress(OSError):  # no route now; each packet is tried separately
             self._socket.connect((server.host, server.port))
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hep-sender", daemon=True)
         self._thread.start()
 
     def put(self, seen: Seen) -> None:
-        """Takes a message. Never waits."""
+        """Add a message. Never waits."""
         if len(self._seen) >= BUFFER:
             self.dropped += 1
         else:

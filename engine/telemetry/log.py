@@ -1,8 +1,8 @@
 """Structured logs that never make the event loop wait.
 
-A log line is rendered where it is written (orjson) and put into a bounded buffer, which
-`log_writer.py` writes out. Level, sampling and the policy on numbers change while the engine runs:
-`change`.
+A log line is formatted where it is written (orjson) and put into a bounded buffer, which
+`log_writer.py` writes out. Level, sampling and the policy on numbers can change while the engine
+runs: `change`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _METHODS = (
 
 
 class _Named:
-    """What structlog calls a logger: a name, and every level ends in the same buffer."""
+    """A logger for structlog: a name, with every level writing to the same buffer."""
 
     __slots__ = ("name",)
 
@@ -55,7 +55,7 @@ class _Named:
 
 
 class _StandardLibrary(logging.Handler):
-    """Brings what libraries log (asyncio, redis) into the same stream and form."""
+    """Brings the logs of libraries (asyncio, redis) into the same stream and form."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -66,23 +66,23 @@ class _StandardLibrary(logging.Handler):
             self.handleError(record)
 
 
-# Every logger is of this class. A change of the level exchanges its methods, so that what is below
-# the level costs a call of an empty function and loggers that are held need not be made anew.
+# Every logger is of this class. A change of the level replaces its methods, so that events below
+# the level cost a call of an empty function, and existing loggers stay valid.
 class _Bound(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
     pass
 
 
 class _Detailed(structlog.make_filtering_bound_logger(logging.NOTSET)):  # type: ignore[misc]
-    """The logger of a sampled call: it tells everything, whatever the level."""
+    """The logger of a sampled call: it logs everything, whatever the level."""
 
 
 _writer: Writer | None = None
 _level = logging.INFO
 _numbers: Policy = "full"
-_worker: int | None = None  # which this process is
+_worker: int | None = None  # the worker of this process
 _in_json = True
 _second, _date = -1, ""  # of the last time stamp
-_sampled_below = 0  # of 2**32: calls whose Call-ID has a lower hash are told in detail
+_sampled_below = 0  # of 2**32: calls whose Call-ID has a lower hash are sampled
 
 
 def configure(
@@ -95,9 +95,9 @@ def configure(
 ) -> None:
     """Sets up logging for the whole process; may be called again.
 
-    `level`: debug, info, warning, error or critical. `format`: json or console.
-    `stream`: standard output when None. `sample`: share of the calls (0 to 1) that are told in
-    detail. `numbers`: full, masked or none.
+    `level`: debug, info, warning, error or critical. `format`: json or console. `stream`: standard
+    output when None. `sample`: share of the calls (0 to 1) whose debug events are logged.
+    `numbers`: full, masked or none.
     """
     global _in_json, _worker, _writer
     close()
@@ -124,7 +124,7 @@ def apply(section: Section) -> None:
 
 
 def change(level: str, *, sample: float, numbers: Policy) -> None:
-    """From the next line on: another level, share of calls told in detail, policy on numbers."""
+    """Change level, share of sampled calls and policy on numbers from the next line on."""
     global _level, _numbers, _sampled_below
     _level, _numbers = logging.getLevelNamesMapping()[level.upper()], numbers
     _sampled_below = 1 << 32 if _level <= logging.DEBUG else round(sample * (1 << 32))
@@ -135,7 +135,7 @@ def change(level: str, *, sample: float, numbers: Policy) -> None:
 
 
 def of_worker(index: int) -> None:
-    """This process is that worker: every line says so from now on."""
+    """Add the worker's number to every line from now on."""
     global _worker
     _worker = index
 
@@ -143,14 +143,13 @@ def of_worker(index: int) -> None:
 def get_logger(name: str, **context: Any) -> FilteringBoundLogger:
     """A logger that writes `logger=name` and `context` with every event."""
     lazy = structlog.get_logger(name, **context)
-    # The proxy looks its methods up anew for each event; what it stands for does not.
+    # The proxy looks its methods up for each event; the wrapped logger does not.
     return cast(FilteringBoundLogger, lazy.bind() if structlog.is_configured() else lazy)
 
 
 def detail(call_id: str, /, **context: Any) -> FilteringBoundLogger | None:
-    """The logger for the debug events of the call with this Call-ID; None if it is not among those
-    that are told in detail. Which are depends on nothing but the Call-ID: every engine that meets a
-    call decides alike."""
+    """The logger for the debug events of the call with this Call-ID; None if the call is not
+    sampled. The Call-ID alone decides, so every engine on a call's path decides the same."""
     if not _sampled_below or zlib.crc32(call_id.encode("latin-1", "replace")) >= _sampled_below:
         return None
     lazy = structlog.wrap_logger(_Named("call"), wrapper_class=_Detailed, **context)
@@ -185,7 +184,7 @@ def tell_end(logger: FilteringBoundLogger, facts: dict[str, Any]) -> None:
 
 
 def flush() -> None:
-    """Writes out what was logged so far; waits for the stream, but not for ever."""
+    """Write out what was logged so far; waits for the stream for a limited time."""
     if _writer:
         _writer.flush()
 
@@ -205,7 +204,8 @@ def _processors(format: str, colors: bool) -> list[Processor]:
 
 
 def _complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    """What every event has, and nothing that it may not have: one step, for each call pays it."""
+    """Add the fields of every event and mask what may not be logged: one step, because each call
+    pays for it."""
     if "exc_info" in event:
         _tell_exception(event)
     event = _keep_private(event)
@@ -229,7 +229,7 @@ def _timestamp() -> str:
 
 def _tell_exception(event: EventDict) -> None:
     """`exc_info` becomes `exception`: type, text and frames, outermost first, without values of
-    variables; what it was caused by comes after it."""
+    variables; its causes follow."""
     given = event.pop("exc_info", None)
     if given:
         error = given if isinstance(given, BaseException) else None
@@ -284,7 +284,7 @@ def _show_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
 
 
 def _render_json(_logger: WrappedLogger, _name: str, event: Any) -> str:
-    """One JSON object a line; what JSON cannot hold is written as its text."""
+    """One JSON object per line; values that JSON cannot represent are written as text."""
     try:
         return orjson.dumps(event, default=_told, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError):  # a lone surrogate in a header, an integer over 64 bits

@@ -1,7 +1,7 @@
-"""Log lines on their way out: a bounded buffer, and a thread that writes it.
+"""Writes log lines: a bounded buffer, and a thread that writes it out.
 
-The thread never waits inside a write that may not end: it asks first whether the other end of a
-pipe takes anything. A reader that has stopped costs lines, which are counted, and no time.
+The thread never blocks in a write: it first checks whether the other end of a pipe accepts data. A
+reader that has stopped costs lines, which are counted, and no time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import IO
 
 BUFFER_LINES = 20_000
 WRITE_INTERVAL_S = 0.05
-LAST_WORDS_S = 2.0  # at the end, for a reader that is slow
-PIECE = 4096  # bytes: what is ready takes that much at once (PIPE_BUF, pipe(7))
+LAST_WORDS_S = 2.0  # at the end, for a slow reader
+PIECE = 4096  # bytes: a ready pipe accepts that much at once (PIPE_BUF, pipe(7))
 WHOLE = 1 << 20  # of a file
 
 
@@ -37,21 +37,21 @@ class Writer:
         self._closing = threading.Event()
         self._writing = threading.Lock()
         self._descriptor = _descriptor(stream)
-        self._started = b""  # of a line that is written in part
-        # A timed wait instead of a wake-up per line: waking a thread for every line would make
-        # the loop compete with it for the interpreter lock.
+        self._started = b""  # of a partly written line
+        # A timed wait instead of a wake-up per line, because the loop would compete with the thread
+        # for the interpreter lock.
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     def put(self, line: str) -> None:
-        """Takes one line, without its end. Never waits."""
+        """Add one line, without its end. Never waits."""
         if len(self._lines) >= self._capacity:
             self.dropped += 1
         else:
             self._lines.append(line)
 
     def flush(self, within_s: float = LAST_WORDS_S) -> None:
-        """Writes out, in the calling thread, what was put so far; gives up after `within_s`."""
+        """Write out, in the calling thread, all lines so far; gives up after `within_s`."""
         until = time.monotonic() + within_s
         if not self._writing.acquire(timeout=within_s):
             return
@@ -65,7 +65,7 @@ class Writer:
             self._writing.release()
 
     def close(self) -> None:
-        """Writes the rest, as far as it is taken, and ends the thread."""
+        """Write the rest, as far as the stream accepts it, and end the thread."""
         self._closing.set()
         self._thread.join(timeout=LAST_WORDS_S)
         self.flush()
@@ -84,16 +84,16 @@ class Writer:
         return lines
 
     def _write_text(self) -> None:
-        """To a stream that is no file of the system's."""
+        """To a stream without a file descriptor."""
         lines = self._take()
         try:
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # closed: nobody reads any more
+        except (OSError, ValueError):  # closed: nobody reads it
             self.dropped += len(lines)
 
     def _write_bytes(self, until: float) -> bool:
-        """False when no more is taken for now."""
+        """False if the stream accepts no more for now."""
         descriptor = self._descriptor
         assert descriptor is not None
         lines = 0
@@ -125,14 +125,14 @@ def _descriptor(stream: IO[str]) -> int | None:
 
 
 def _piece(content: bytes) -> bytes:
-    """What is written at once to a pipe: whole lines, if one fits, because several workers may
-    write to the same pipe and what is no longer than PIECE is not torn apart."""
+    """The next write to a pipe: whole lines, if one fits, because several workers may write to the
+    same pipe, and writes of at most PIECE are atomic."""
     piece = content[:PIECE]
     return piece[: piece.rfind(b"\n") + 1] or piece
 
 
 def _waits(descriptor: int) -> bool:
-    """Whether a write to it may have to wait for somebody."""
+    """Whether a write to it may block."""
     return not stat.S_ISREG(os.fstat(descriptor).st_mode)
 
 

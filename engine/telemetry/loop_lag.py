@@ -1,4 +1,4 @@
-"""How late the event loop runs its timers: what a message may have to wait before it is read."""
+"""How late the event loop runs its timers, and so how long a message may wait before it is read."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 from collections import deque
 
 PROBE_S = 0.25
-WINDOW_S = 15.0  # Prometheus' usual interval: what happens between two scrapes is seen
+WINDOW_S = 15.0  # Prometheus' usual interval, so that nothing between two scrapes is missed
 
 
 class LoopLag:
-    """The worst lag of the last WINDOW_S, from a timer of its own; calls pay nothing for it."""
+    """The worst lag of the last WINDOW_S, from its own timer, at no cost for calls."""
 
     def __init__(self) -> None:
         self._lags = deque([0.0], maxlen=round(WINDOW_S / PROBE_S))
@@ -23,7 +23,7 @@ class LoopLag:
         self.note(max(0.0, loop.time() - due))
 
     def note(self, lag_s: float) -> None:
-        """One more sample; the oldest goes."""
+        """Add a sample and drop the oldest."""
         self._lags.append(lag_s)
 
     @property

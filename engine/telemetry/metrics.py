@@ -1,8 +1,8 @@
 """Prometheus metrics of one worker (the contract's names, labels from closed sets only).
 
-Everything the call path touches is one dictionary look-up and one addition. Values that others
-hold (calls in progress, the age of the rules) are read when Prometheus asks, on the loop. What each
-metric means and which figures are made of it: docs/metrics.md.
+On the call path each count is one dictionary look-up and one addition. Values of other parts (calls
+in progress, the age of the rules) are read on the loop when Prometheus asks. docs/metrics.md
+defines each metric and the figures computed from it.
 """
 
 from __future__ import annotations
@@ -63,22 +63,22 @@ REJECTIONS = (
     "slow_reader",
     "internal",
 )
-# Races that were met and resolved (RFC 5407; each in docs/signalling.md). `other` takes what is not
+# Races that were resolved (RFC 5407; each in docs/signalling.md). `other` is for all kinds not
 # named here.
 RACES = (
     "line_won",  # no-answer expiry against the phone's 200: the phone won
     "answer_after_cancel",  # a 200 crossed our CANCEL and lost: ACK and BYE
-    "cancel_after_answer",  # the caller's CANCEL met our 200: the call stands
-    "cancel_in_lookup",  # the caller gave up while Redis was asked
-    "caller_gone_in_forward",  # the caller gave up while the call was on its way to a target
+    "cancel_after_answer",  # the caller's CANCEL met our 200: the call continues
+    "cancel_in_lookup",  # the caller cancelled while Redis was asked
+    "caller_gone_in_forward",  # the caller cancelled during a forward
     "bye_before_ack",  # the caller ended a call whose 200 it never acknowledged
-    "bye_in_reinvite",  # one side ended the call while an INVITE was under way
+    "bye_in_reinvite",  # one side ended the call during a re-INVITE
     "byes_crossed",  # both sides ended the call at once
     "glare",  # re-INVITEs that crossed: 491
     "reinvite_overlap",  # a second re-INVITE before the first was answered: 500
     "ack_lost",  # a callee repeated its 2xx: acknowledged again
     "ack_missing",  # a caller never acknowledged a 2xx: BYE after 64*T1
-    "invite_again",  # a copy of an INVITE, late or by another way: no second call
+    "invite_again",  # a copy of an INVITE, late or over another path: no second call
     "fork_answered_late",  # a second phone of a forked call answered: ACK and BYE
     "other",
 )
@@ -100,17 +100,17 @@ CONVERSATION_ENDS = (
     "bye", "session_expired", "max_call", "fleet_cap", "ack_timeout", "transport", "shutdown",
     "other",
 )  # fmt: skip
-# How one outgoing leg ended. `given_up`: called off before it said more, because its time was over,
-# somebody else answered or the caller was gone.
+# How one outgoing leg ended. `given_up`: cancelled, because its time was over, somebody else
+# answered or the caller hung up.
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
 
-# Upper bounds in seconds, chosen for the question each histogram answers.
-# Is 99 % of decisions under 1 ms, and where does the rest stand?
+# Upper bounds in seconds, chosen for the question that each histogram answers. Are 99 % of
+# decisions under 1 ms, and how long do the others take?
 DECISION_S = (5e-5, 1e-4, 2e-4, 3.5e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 1)
 # Memory answers in microseconds, Redis in about a hundred; how slow is slow?
 LOOKUP_S = (2e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 5e-2, 0.25)
-# Does the caller hear ringing soon?
+# Does the caller get ringing soon?
 POST_DIAL_S = (5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10)
 # How long do people let it ring? after_s is 5 to 60 s.
 RING_S = (2, 5, 10, 15, 20, 25, 30, 40, 50, 60, 90, 180)
@@ -327,7 +327,7 @@ class Metrics:
     # -- calls ------------------------------------------------------------------------------------
 
     def call_over(self, record: CallRecord) -> None:
-        """Counts all that a call tells at its end: how it ended, its answer, its legs, its cost."""
+        """Count everything at the end of a call: outcome, answer, legs, cost."""
         self.call_ended(record.condition, record.destination, record.outcome)
         self._answers.counts[code_class(record.code)] += 1
         for leg in record.legs:
@@ -345,19 +345,20 @@ class Metrics:
                 self._billed.counts[forward.billing] += forward.seconds
 
     def call_ended(self, condition: str, destination: str, outcome: str) -> None:
-        """Counts a call. Labels outside the closed sets count as a failed call: an unknown end
-        counts against us, and the series stay bounded.
+        """Count a call. Labels outside the closed sets count as a failed call, so that an unknown
+        end counts against us and the series stay bounded.
         """
         key = (condition, destination, outcome)
         counts = self._calls.counts
         counts[key if key in counts else ("none", "none", "failed")] += 1
 
     def line_reached(self, registered: bool) -> None:
-        """A call has come to a line of ours, which has a live registration or none."""
+        """Count a call that has reached a line, by whether it has a live registration."""
         self._arrivals.counts["yes" if registered else "no"] += 1
 
     def forward_prevented(self, reason: str) -> None:
-        """A forward was due and did not happen; `reason` is one of `rules.decide.PREVENTED`."""
+        """Count a forward that was due and did not happen; `reason` is one of
+        `rules.decide.PREVENTED`."""
         self._prevented.counts[reason] += 1
 
     # -- requests, connections, documents ---------------------------------------------------------
@@ -394,21 +395,21 @@ class Metrics:
         counts = self._redis_errors.counts
         counts[kind if kind in counts else "other"] += 1
 
-    # -- what others hold -------------------------------------------------------------------------
+    # -- values of other parts --------------------------------------------------------------------
 
     def watch(self, name: str, read: Callable[[], float]) -> None:
-        """`read` gives a value whenever Prometheus asks; `name` is a key of WATCHED.
+        """`read` returns a value whenever Prometheus asks; `name` is a key of WATCHED.
 
         Raises KeyError for another name.
         """
         self._watched[name].read = read
 
     def sip_messages(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
-        """`counts` gives the messages so far by (direction, kind) whenever Prometheus asks."""
+        """`counts` returns the messages so far by (direction, kind) whenever Prometheus asks."""
         self._messages.read = counts
 
     def destinations(self, up: Callable[[], Mapping[str, bool]]) -> None:
-        """`up` tells of each probed destination whether it answers, whenever Prometheus asks."""
+        """`up` returns whether each probed destination answers, whenever Prometheus asks."""
         self._destinations.read = lambda: {name: int(is_up) for name, is_up in up().items()}
 
     async def render(self) -> bytes:
@@ -417,7 +418,8 @@ class Metrics:
 
 
 def code_class(code: int) -> str:
-    """The label of a final answer: itself when it is in CODES, else its class, such as "4xx"."""
+    """The label of a final response: the code if it is in CODES, otherwise its class, such as
+    "4xx"."""
     exact = str(code)
     if exact in _CODES:
         return exact
@@ -429,8 +431,8 @@ _CODES = frozenset(CODES)
 
 
 def leg_result(leg: LegRecord) -> str:
-    """How an outgoing leg ended, of LEG_RESULTS (the outcome table of docs/signalling.md, without
-    what its gateway's Reason may add)."""
+    """How an outgoing leg ended, one of LEG_RESULTS (the outcome table of docs/signalling.md,
+    without a gateway's Reason)."""
     code = leg.code
     if leg.answered is not None:
         return "answered"

@@ -1,5 +1,5 @@
-"""What a log line, a span or a crash report may show: numbers by the policy of `log.numbers`,
-secrets never. The one place that masks.
+"""Masks log lines, spans and crash reports: numbers by the policy of `log.numbers`, secrets always.
+No other module masks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _NUMBER = re.compile(
     r"|(?<![\d.])0\d(?:[-. ]\d{2}){3,}(?![\d.])"  # 09 72 10 10 01
     r"|\d{6,}"
 )
-LONGEST = 2000  # characters of one text: what a peer sends may have any length
-_SHOWN_FIRST, _SHOWN_LAST = 4, 2  # characters of a masked number: enough to tell a country
+LONGEST = 2000  # characters of one text, because a peer's text may have any length
+_SHOWN_FIRST, _SHOWN_LAST = 4, 2  # characters of a masked number: enough to show the country
 
 _SECRETS = (
     # userinfo of a URL: redis://user:secret@host
@@ -40,14 +40,14 @@ _SECRETS = (
     ),
     (re.compile(r"\b(Bearer|Basic|Digest)\s+\S.*", re.I), r"\1 ***"),
 )
-# Where a secret can be at all: a line without any of these is not looked at closely.
+# Every secret is near one of these; lines without them are not checked further.
 _SUSPECT = re.compile(r"@|auth|pass|secret|token|ha1|key|bearer|basic|digest|nonce|respons", re.I)
-# Ours, made of counters and times, or the caller's handle to find its own call: no numbers.
+# Our own ids, made of counters and times, or the caller's Call-ID: not masked.
 _OPAQUE = frozenset(("call", "call_id", "timestamp", "event", "level", "logger"))
 
 
 def mask(text: str, policy: Policy) -> str:
-    """`text` with its telephone numbers as the policy has them."""
+    """`text` with its telephone numbers masked by the policy."""
     if policy == "full":
         return text
     return _NUMBER.sub(_masked if policy == "masked" else _left_out, text)
@@ -72,8 +72,8 @@ def without_secrets(text: str) -> str:
 
 
 def cleaner(policy: Policy) -> Callable[[Any], Any]:
-    """A function that makes any value fit to be shown: strings inside lists, mappings,
-    structs and dataclasses too."""
+    """A function that masks any value, including strings inside lists, mappings, structs and
+    dataclasses."""
 
     def clean(value: Any) -> Any:
         if isinstance(value, str):
@@ -98,6 +98,6 @@ def cleaner(policy: Policy) -> Callable[[Any], Any]:
 
 
 def clean_event(event: Mapping[str, Any], policy: Policy) -> dict[str, Any]:
-    """A whole log event."""
+    """Mask a whole log event."""
     clean = cleaner(policy)
     return {k: v if k in _OPAQUE else clean(v) for k, v in event.items()}

@@ -1,8 +1,8 @@
 """Calls as OpenTelemetry traces: a span for the call, one for its decision, each leg and the
 conversation, sent by OTLP over HTTP (JSON encoding) when the call is over.
 
-A call's record has all its times, so nothing is measured for this on the call path. A thread turns
-records into spans and sends them; a collector that is away costs spans, which are counted.
+A call's record has all its times, so this measures nothing on the call path. A thread turns records
+into spans and sends them. Spans are lost and counted while the collector is away.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WAIT_S = 5.0  # for the collector's answer
 TRIES = 3
 INTERNAL, SERVER, CLIENT = 1, 2, 3  # kinds of span
 ERROR = 2  # status code
-HEADERS_VARIABLE = "OTEL_EXPORTER_OTLP_HEADERS"  # name=value,name=value: a key stays out of files
+HEADERS_VARIABLE = "OTEL_EXPORTER_OTLP_HEADERS"  # name=value,name=value; keeps keys out of files
 
 Span = dict[str, object]
 Value = str | int | float | bool | None
@@ -41,7 +41,7 @@ _log = get_logger("spans")
 
 
 def spans_of(record: CallRecord, policy: Policy = "full") -> list[Span]:
-    """The spans of one call, its own first. Numbers by the policy of `log.numbers`."""
+    """The spans of one call, its own first. `log.numbers` applies to numbers."""
     told: dict[str, Value] = {
         "sip.call_id": record.call_id,
         "renvoi.call": record.id,
@@ -78,7 +78,7 @@ def spans_of(record: CallRecord, policy: Policy = "full") -> list[Span]:
 def _span(
     record: CallRecord, name: str, start: float, end: float, kind: int = INTERNAL, place: int = 0
 ) -> Span:
-    """One span of a call; all but the call's own are below that one."""
+    """One span of a call; all others are children of the call's own."""
     return {
         "traceId": _hash(record.id)[:32],
         "spanId": _hash(f"{record.id} {name} {place}")[:16],
@@ -164,8 +164,8 @@ def request_body(records: Iterable[CallRecord], worker: int, policy: Policy = "f
 
 
 class Spans:
-    """The sender. `url` is the collector's, without /v1/traces. `dropped` counts calls that were
-    lost: the buffer was full, or the collector did not take them."""
+    """The sender. `url` is the collector's, without /v1/traces. `dropped` counts lost calls: the
+    buffer was full, or the collector did not accept them."""
 
     def __init__(self, url: str, worker: int) -> None:
         self.dropped = 0
@@ -179,14 +179,14 @@ class Spans:
         self._thread.start()
 
     def put(self, record: CallRecord) -> None:
-        """Takes the record of a call that is over. Never waits."""
+        """Add the record of an ended call. Never waits."""
         if len(self._records) >= BUFFER:
             self.dropped += 1
         else:
             self._records.append(record)
 
     def close(self) -> None:
-        """Sends the rest, if the collector takes it soon, and ends the thread."""
+        """Send the rest, if the collector accepts it soon, and end the thread."""
         self._closing.set()
         self._thread.join(2 * WAIT_S)
 
