@@ -9,7 +9,7 @@ from sip.message import Message
 from sip.reliable import Early
 
 L = TypeVar("L")
-"""The leg that tells."""
+"""The leg that reports it."""
 
 
 @dataclass(slots=True)

@@ -107,7 +107,7 @@ class Outgoing(Leg):
             if any(self._client.cancel(*told) for told in tries):
                 self._layer.count_out(b"CANCEL")
 
-    # -- what the dialog tells --------------------------------------------------------------------
+    # -- events of the dialog ---------------------------------------------------------------------
 
     @property
     def reached(self) -> tuple[str, tuple[str, ...]]:

@@ -1,7 +1,7 @@
-"""What the parts of the core know of one another, so that none imports what is made of it.
+"""The interfaces between the parts of the core, so that none imports the module that uses it.
 
-`Party` is a leg as seen by what it consists of, `Host` the endpoint as seen by its legs and its
-sockets. `leg.py` and `endpoint.py` are what is meant; mypy checks that they fit.
+`Party` is the leg for its parts, `Host` the endpoint for its legs and sockets. `leg.py` and
+`endpoint.py` implement them; mypy checks that they match.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Host(Protocol):
     names: Names
     trusted: Peers
     registrants: Peers
-    waiting: set[Any]  # requests that wait for their answer
-    byes: set[Any]  # BYEs that do
+    waiting: set[Any]  # requests that wait for their response
+    byes: set[Any]  # BYEs that wait for theirs
     on_refer: Any
     dialog_names: Any  # a replaces.Dialogs
     siblings: Any  # a siblings.Siblings, None without other workers
@@ -38,19 +38,19 @@ class Host(Protocol):
         """Count an action or message that does not fit the state of its leg."""
 
     def receive(self, data: bytes, way: Any) -> None:
-        """One message came in."""
+        """Handle a received message."""
 
     def oversize(self, data: bytes, way: Any) -> None:
-        """A message came that is too large to be taken."""
+        """Handle a message that is too large."""
 
     def answer_head(self, head: bytes, way: Any, code: int, phrase: bytes = b"") -> None:
-        """Refuse what cannot be taken whole."""
+        """Refuse a message that is too large."""
 
     def packet_of(self, message: Message) -> tuple[bytes, tuple[str, int], int] | None:
-        """A datagram, where it came from and on which listening UDP address."""
+        """A datagram, its source and the number of the listening UDP address."""
 
     def way_for(self, server: Address, name: str) -> Any:
-        """The way to a server that goes by that name."""
+        """The way to a server with that name."""
 
 
 class Party(DialogUser, Protocol):
@@ -58,7 +58,7 @@ class Party(DialogUser, Protocol):
 
     is_caller: bool
     trusted: bool
-    exchanges: Any  # an exchange.Exchanges, None while nothing is asked inside the dialog
+    exchanges: Any  # an exchange.Exchanges, None without requests inside the dialog
 
     @property
     def owner(self) -> object | None: ...
@@ -90,4 +90,4 @@ class Party(DialogUser, Protocol):
         """Answer this leg's far end."""
 
     def tell(self, event: Any) -> None:
-        """Tell the listener."""
+        """Send an event to the listener."""

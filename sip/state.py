@@ -1,4 +1,4 @@
-"""Where a leg stands."""
+"""The states of a leg."""
 
 from enum import IntEnum
 

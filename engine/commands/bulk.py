@@ -52,13 +52,13 @@ def import_lines(
     file: BinaryIO, form: str | None, replace: bool, parts: int, only_check: bool, strict: bool,
     config: Config, as_json: bool,
 ) -> int:  # fmt: skip
-    """Write all the lines of FILE (- = standard input) in one step: whoever reads sees all the old
-    ones or all the new ones. In a Redis Cluster the step is one for each slot.
+    """Write all the lines of FILE (- = standard input) in one step: readers see all the old ones or
+    all the new ones. In a Redis Cluster the step is one for each slot.
 
     FILE is JSON lines (one document a line) or CSV, as `renvoi line export` writes them. All of it
-    is checked first; when anything is wrong, the first faults are told and nothing is written.
-    Lines that are not in FILE stay as they are, unless --replace is given. Fields that nothing
-    reads are kept and told of, each once: they may be misspelt.
+    is checked first. If anything is wrong, the first faults are reported and nothing is written.
+    Lines that are not in FILE stay as they are, unless --replace is given. Unknown fields are kept
+    and reported, each once, because they may be misspelt.
 
     \b
     Examples:

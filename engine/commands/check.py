@@ -28,9 +28,9 @@ from sip import compiled
 @with_config
 @with_json
 def check(config: Config, as_json: bool) -> int:
-    """Check the configuration and everything that `renvoi serve` needs, one line each: what it
-    would fail at, fails here. Exit status 1 when something fails. Takes no calls and changes
-    nothing; an engine that runs here is told of and not disturbed.
+    """Check the configuration and everything that `renvoi serve` needs, one line each. Exit status
+    1 when something fails. Takes no calls and changes nothing; a running engine is reported and not
+    disturbed.
     """
     checks: list[tuple[str, Callable[[Config], str]]] = [
         ("config", _check_config),

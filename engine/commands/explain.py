@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 @with_config
 @with_json
 def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> None:
-    """Say what would happen to a call to line N now, step by step, and why.
+    """Show what would happen to a call to line N now, step by step, and why.
 
-    Calls in progress, registrations and the month's usage are those that Redis holds now, for
-    every line the call may meet. Of a line's forwards, standing and in the last hour, Redis knows
-    those beyond an eighth of the limits, and with a single worker none: that worker counts alone.
+    Calls in progress, registrations and the month's usage are those in Redis now, for every line on
+    the call's path. Of a line's forwards, in progress and in the last hour, Redis has only those
+    beyond the workers' local quotas (an eighth of the limits), and with a single worker none.
 
     \b
     Examples:

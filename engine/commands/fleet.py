@@ -57,7 +57,7 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """Write the fleet documents in FILE (- = standard input): one, a list, or one per line.
 
     They are checked before any is written, and all are written or none. A fleet that exists is
-    replaced. Fields that nothing reads are kept and told of: they may be misspelt.
+    replaced. Unknown fields are kept and reported, because they may be misspelt.
 
     \b
     name               as in the lines' `fleet`, at most 64 characters without braces
@@ -110,7 +110,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
     """Show fleet NAME: its cap, and what its lines have used this month. One without a document has
     no cap and is not suspended.
 
-    Calls that stand are counted when they end.
+    Calls in progress are counted when they end.
 
     \b
     Example:

@@ -61,8 +61,8 @@ def set_lines(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """Write the line documents in FILE (- = standard input).
 
     FILE holds one JSON document, a list of them, or one per line. They are checked as a whole
-    before any is written, and may name one another. A line that exists is replaced. Fields that
-    nothing reads are kept and told of: they may be misspelt.
+    before any is written, and may name one another. A line that exists is replaced. Unknown fields
+    are kept and reported, because they may be misspelt.
 
     \b
     Examples:

@@ -11,8 +11,8 @@ from engine.config import Config
 @click.command("serve", short_help="Take calls.")
 @with_config
 def serve(config: Config) -> int:
-    """Take calls until SIGTERM (lets standing calls end) or SIGINT (ends them). SIGHUP reads the
-    configuration again: docs/operation.md. With `workers` above 1 each is a process of its own.
+    """Take calls until SIGTERM (lets calls in progress finish) or SIGINT (ends them). SIGHUP reads
+    the configuration again: docs/operation.md. With `workers` above 1 each is a process of its own.
 
     \b
     Examples:

@@ -31,7 +31,7 @@ _MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 def show_usage(n: str, month: str | None, config: Config, as_json: bool) -> None:
     """Show the seconds that line N, or fleet:NAME, has forwarded in a month, by billing class.
 
-    Calls that stand are counted when they end.
+    Calls in progress are counted when they end.
 
     \b
     Examples:

@@ -24,9 +24,9 @@ _HEAD = ("SECONDS", "STATE", "CALLER", "CALLED", "CONDITION", "TARGET", "LEGS", 
 @with_config
 @with_json
 def show_calls(config: Config, as_json: bool) -> None:
-    """Show the calls that stand now, asking every worker over its admin address. Times are in the
-    zone of numbering.timezone; with --json in unix seconds and, as received_at and answered_at, in
-    ISO 8601 too.
+    """Show the calls in progress, from every worker's admin address. Times are in the zone of
+    numbering.timezone; with --json in unix seconds and, as received_at and answered_at, in ISO 8601
+    too.
     """
     zone = ZoneInfo(config.numbering.timezone)
     calls: list[dict[str, Any]] = []

@@ -1,9 +1,9 @@
 """Metrics as Prometheus reads them: declared here, written by prometheus_client.
 
-What the call path touches are plain numbers in dictionaries and lists, without the locks and
-objects of prometheus_client: everything is counted and read on one event loop. At a scrape each
-family makes `Metric`s of them, and prometheus_client writes the text (format 0.0.4). A family with
-many series makes several, so that calls have their turn between them (`render`).
+The call path uses plain numbers in dictionaries and lists, without the locks and objects of
+prometheus_client, because everything is counted and read on one event loop. At a scrape each family
+makes `Metric`s from them, and prometheus_client writes the text (format 0.0.4). A family with many
+series makes several, so that calls can run in between (`render`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-AT_ONCE = 48  # series that are written in one turn of the loop: a quarter of a millisecond
+AT_ONCE = 48  # series written per turn of the loop: a quarter of a millisecond
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 K = TypeVar("K", bound=Hashable)
 
@@ -37,11 +37,11 @@ class Family(Protocol):
     name: str
 
     def metrics(self) -> Iterable[Metric]:
-        """Its series as they are now, in parts that are not too long."""
+        """Its present series, in parts of limited length."""
 
 
 class _Part(Collector):
-    """What prometheus_client takes for a registry."""
+    """A registry for prometheus_client."""
 
     def __init__(self, metric: Metric) -> None:
         self._metric = metric
@@ -58,12 +58,12 @@ def parts(family: Family) -> Iterator[str]:
 
 
 def text(families: Iterable[Family]) -> str:
-    """The text of them all, at once."""
+    """The text of all families, at once."""
     return "".join(part for family in families for part in parts(family))
 
 
 async def render(families: Iterable[Family]) -> bytes:
-    """The same, giving way to calls between the parts."""
+    """The same, yielding to calls between the parts."""
     found = []
     for family in families:
         for part in parts(family):
@@ -89,8 +89,8 @@ def _several(
 
 
 class Counters(Generic[K]):
-    """A counter: one count for each of a closed set of label values, all there from the start, so
-    that the first of a kind shows as an increase.
+    """A counter with one count for each of a closed set of label values, all present from the
+    start, so that the first of a kind appears as an increase.
 
     `counts` is what the call path adds to, by the label's value (a tuple when there are several).
     """
@@ -151,7 +151,7 @@ class Histograms:
 
 
 class Reading:
-    """A gauge or counter without labels whose value somebody else holds: it is read at a scrape."""
+    """A gauge or counter without labels whose value is read from another part at a scrape."""
 
     __slots__ = ("_kind", "_text", "name", "read")
 
@@ -164,13 +164,13 @@ class Reading:
     def metrics(self) -> Iterator[Metric]:
         try:
             value = float(self.read())
-        except Exception:  # one failing source must not take the other metrics with it
+        except Exception:  # one failing source must not stop the other metrics
             value = math.nan
         return _several(self.name, self._kind, self._text, (), {(): value})
 
 
 class Readings:
-    """The same with labels: `read` gives the values by label value (a tuple of several)."""
+    """The same with labels: `read` returns the values by label value (a tuple of several)."""
 
     __slots__ = ("_kind", "_labels", "_text", "name", "read")
 
@@ -187,7 +187,7 @@ class Readings:
 
 
 def process_families() -> list[Family]:
-    """What any Prometheus client tells of its process (Linux)."""
+    """The process metrics of every Prometheus client (Linux)."""
 
     def reading(name: str, kind: str, text: str, read: Callable[[], float]) -> Reading:
         made = Reading(name, kind, text)
@@ -222,7 +222,7 @@ def _statm() -> list[str]:
 
 
 def _open_files() -> float:
-    # Linux 6.2 and later tell the number as the directory's size; listing 10,000 takes long.
+    # Linux 6.2 and later report the number as the directory's size; listing 10,000 takes long.
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))
 
 
