@@ -31,11 +31,12 @@ Documents = Mapping[str, Document | None]
 """By a line's number or a fleet's name; None = it is deleted."""
 Entries = Callable[[str, str, str, bytes | None, Document | None], audit.Entries]
 
-# KEYS: the documents, then logs. ARGV: how many entries a log keeps, what follows in MessagePack,
-# then the words that it points at by their places in ARGV (0 = none). Document: [text that was
-# read, whether it is written, new text, entries]. Entry: [place of its log in KEYS, fields and
-# values in turn]. 0 = changed meanwhile. If a document already has the new text, this command may
-# have written it before and lost the reply.
+# KEYS: the documents, then the logs. ARGV: how many entries a log keeps, the content in
+# MessagePack, then the texts to which it refers by their positions in ARGV (0 = none).
+# Document: [text that was read, whether it is written, new text, entries].
+# Entry: [position of its log in KEYS, fields and values in turn].
+# Returns 0 if a document was changed meanwhile. If a document already has the new text, this
+# command may have written it before and lost the reply.
 _SWAP = Script("""
 local documents = cmsgpack.unpack(ARGV[2])
 local function at(place) return place > 0 and ARGV[place] end

@@ -37,8 +37,8 @@ _EXCHANGE_S = 1.0
 _EXPIRE_S = 60
 _CONFIRM = 2  # consecutive ticks above the cap before calls are ended
 
-# KEYS: the fleet's usage, its standing calls. ARGV: seconds to keep them, id and note in turn. Both
-# are read at the same moment.
+# KEYS: the fleet's usage, its active calls. ARGV: seconds to keep them, id and note in turn.
+# Both are read at the same moment.
 _NOTE = Script(f"""
 for n = 2, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[n], ARGV[n + 1]) end
 redis.call('EXPIRE', KEYS[2], ARGV[1])

@@ -44,15 +44,15 @@ local function within_plan(key, seconds, plan)
 end
 """
 
-# KEYS: the stream, then the keys to which the content refers by position (from 1). ARGV: maxlen,
-# seconds to remember, content in MessagePack. One argument, because redis-py packs arguments one by
-# one in Python, which took three quarters of a write. Content: [names, place of out_of_plan_s among
-# them or 0, entries, marks, witness]. Entry: [values, mark key, bit, additions, id]. Addition:
-# [usage key, fleet's usage key or 0, class, seconds, seconds of the month's plan or -1, key of the
-# fleet's standing calls or 0]. The stream's type is checked first, and a mark is set before
-# anything else is written, so that no error can leave half an entry. A usage key of the wrong type
-# must not stop the other additions. Returns [whether the witness's mark is still there, additions
-# that were refused].
+# KEYS: the stream, then the keys to which the content refers by position (from 1).
+# ARGV: maxlen, seconds to remember, content in MessagePack. One argument, because redis-py packs
+# arguments one by one in Python, which took three quarters of a write.
+# Content: [names, position of out_of_plan_s among them or 0, entries, marks, witness].
+# Entry: [values, mark key, bit, additions, id]. Addition: [usage key, fleet's usage key or 0,
+# class, seconds, seconds of the month's plan or -1, key of the fleet's active calls or 0].
+# The stream's type is checked first, and a mark is set before anything else is written, so that no
+# error can leave half an entry. A usage key of the wrong type must not stop the other additions.
+# Returns [whether the witness's mark is still there, additions that were refused].
 _WRITE = Script(
     _PLAN
     + """
@@ -111,7 +111,7 @@ return {kept, refused}
 """
 )
 
-# One addition to one usage key, in a Cluster. KEYS: usage key, its marks, standing calls.
+# One addition to one usage key, in a Cluster. KEYS: usage key, its marks, active calls.
 # ARGV: id, seconds to remember, seconds of the plan or -1, then class and seconds in turn.
 # Returns [seconds beyond the plan, the refusal or nothing].
 _USE = Script(

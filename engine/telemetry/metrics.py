@@ -105,8 +105,8 @@ CONVERSATION_ENDS = (
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
 
-# Upper bounds in seconds, chosen for the question that each histogram answers. Are 99 % of
-# decisions under 1 ms, and how long do the others take?
+# Upper bounds in seconds, chosen for the question that each histogram answers.
+# Are 99 % of decisions under 1 ms, and how long do the others take?
 DECISION_S = (5e-5, 1e-4, 2e-4, 3.5e-4, 5e-4, 7.5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 1)
 # Memory answers in microseconds, Redis in about a hundred; how slow is slow?
 LOOKUP_S = (2e-6, 1e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 5e-2, 0.25)
