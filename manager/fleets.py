@@ -1,4 +1,4 @@
-"""Fleets for operators: their lines, caps and suspension, and what they have used."""
+"""Fleets for operators: their lines, caps, suspension and use."""
 
 from __future__ import annotations
 

@@ -39,8 +39,8 @@ class Forwards(msgspec.Struct):
 
 
 class InForce(msgspec.Struct):
-    """Whether the engine's workers have said that the change is in force, and when the last one
-    did, in ms after the write."""
+    """Whether the engine's workers have confirmed that the change is in force, and when the last
+    one did, in ms after the write."""
 
     complete: bool
     workers: int
@@ -143,7 +143,7 @@ class Usage(msgspec.Struct):
 
 
 class Record(msgspec.Struct):
-    """A call that met the line. Times in unix seconds; `seconds` of conversation. `condition` and
+    """A call of the line. Times in unix seconds; `seconds` of conversation. `condition` and
     `billing` are those of this line's own forward, "none" and "" when it made none. `caller` is ""
     when it is `withheld`, or none is known; `caller_withheld` says who it is, in answers to
     operators only."""
@@ -172,7 +172,7 @@ class RecordPage(msgspec.Struct):
 
 
 class Stage(msgspec.Struct):
-    """One decision on a call's way: at which line, when, the steps that led to it, what it is."""
+    """One decision on a call's path: the line, the trigger, the steps and the decision."""
 
     number: E164
     when: str

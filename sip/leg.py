@@ -124,7 +124,7 @@ class Leg:
         self.on_bye(message, bye.receive(self, server) if server is not None else None)
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
-        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        """A BYE: it is answered already, or `bye` waits for the other side's response."""
         self.farewell = Farewell(message=message, bye=bye)
         self._end("bye", message)
 

@@ -73,8 +73,8 @@ JOIN = cython.declare(cython.int, KNOWN.index(b"join"))
 TARGET_DIALOG = cython.declare(cython.int, KNOWN.index(b"target-dialog"))
 PRIVACY = cython.declare(cython.int, KNOWN.index(b"privacy"))
 REMOTE_PARTY_ID = cython.declare(cython.int, KNOWN.index(b"remote-party-id"))
-# 1 for the kinds whose values are looked at; for each kind, what was found of its values: those of
-# Allow come again and again.
+# 1 for the kinds whose values are checked; for each kind, the results of its values, because those
+# of Allow repeat.
 _CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in KNOWN))
 _verdicts: list[dict[bytes, bool]] = cython.declare(list, [{} for _ in KNOWN])
 _SHORT = {full: short for short, full in COMPACT.items()}
@@ -749,7 +749,7 @@ class Message:
 
     @property
     def may_withhold(self) -> bool:
-        """A quick look: whether its sender may ask for privacy (sip/privacy.py)."""
+        """A quick check: whether its sender may ask for privacy (sip/privacy.py)."""
         if self._has & (_bit(PRIVACY) | _bit(REMOTE_PARTY_ID)):
             return True
         i: cython.int = self._find(b"from", 0) if self.status == 0 else -1

@@ -213,7 +213,7 @@ class Outgoing(Leg):
             self._layer.bye(fork)
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
-        """A BYE: it is answered already, or `bye` waits for what the other side says."""
+        """A BYE: it is answered already, or `bye` waits for the other side's response."""
         if self.state < ANSWERED:
             if bye is not None:
                 bye.answer(200)

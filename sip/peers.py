@@ -8,8 +8,8 @@ _REMEMBERED = 10_000
 
 
 class Peers(dict[bytes, bool]):
-    """A set of networks, asked by IP address; what is no address is in none. Answers are
-    remembered: `peers[source]` costs one look into a dictionary."""
+    """A set of networks, queried by IP address; a text that is not an address is in none. Results
+    are cached: `peers[source]` costs one dictionary look-up."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         super().__init__()

@@ -89,8 +89,8 @@ class End(NamedTuple):
 
 
 def names_dialogs(message: Any) -> bool:
-    """A quick look: whether a message, received or one of the engine's own (headers.py), may name a
-    dialog, be it inside a URI."""
+    """A quick check: whether a message, received or the engine's own (headers.py), may name a
+    dialog, also inside a URI."""
     if isinstance(message, Message):
         return message.tells_dialogs
     first = message.first

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from sip.grammar import is_sip_uri, name_addr, parameters, split
 
 _TOKEN = rb"[!%'*+\-.0-9A-Z_`a-z~]+"
-# Possessive quantifiers stand behind single characters only: Python before 3.11.5, as Debian 12 has
-# it, handles groups wrongly (gh-106052). Groups are written so that there is one way to match.
+# Possessive quantifiers follow single characters only: Python before 3.11.5, as in Debian 12,
+# handles groups wrongly (gh-106052). Groups are written so that there is one way to match.
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _PARAMETERS = rb"(?:\s*+;\s*+[^;=\s\"]++(?:\s*+=\s*+(?:%b|[^;\"\s]++))?)*\s*+" % _TEXT
 _COMMENT = rb"(?:\s*+\([^()\\]*+(?:\\.[^()\\]*+)*\))?"

@@ -45,7 +45,8 @@ ACCOUNT, TOKEN, SESSION = "manager:account:", "manager:token:", "manager:session
 LOGIN_ATTEMPTS = "manager:attempts:"
 """Strings: failed logins in the last minutes."""
 KEPT_FORM, DONE, DONE_SEVERAL = "manager:kept:", "manager:done:", "manager:several:"
-"""Strings: a form that waits for a login; what a page says of a change of one line, or of many."""
+"""Strings: a form that waits for a login; the result of a change of one line, or of many, for its
+page."""
 
 
 def line_key(number: str) -> str:

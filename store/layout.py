@@ -62,11 +62,11 @@ class Layout:
         return self._only
 
     def redirect(self, error: AskError) -> Shard | None:
-        """Where a shard says that a key is to be asked for."""
+        """The shard to which a shard redirects a key; None here."""
         return None
 
     def answers(self, shard: Shard, replies: Sequence[Any]) -> None:
-        """What a shard said to its questions."""
+        """Handle a shard's replies to its questions."""
 
     async def _follow(self) -> None:
         """Sentinel may name another master while the old one hangs or still answers."""

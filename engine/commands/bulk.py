@@ -126,8 +126,8 @@ def import_lines(
 def export_lines(form: str | None, config: Config) -> int:
     """Print all lines to standard output, ordered by number, as JSON lines or CSV.
 
-    The documents are printed whole, with what the registrar keeps of passwords: mind who can read
-    the file.
+    The documents are printed whole, including the password hashes for the registrar: protect the
+    file.
 
     \b
     Examples:

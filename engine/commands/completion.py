@@ -1,4 +1,4 @@
-"""`renvoi completion`: what a shell runs so that Tab completes commands, options and names.
+"""`renvoi completion`: the shell script that completes commands, options and names.
 
 The scripts are click's own, which call the program at each Tab. So there is no second list of
 commands, and no need for a library that would make one (shtab reads argparse).

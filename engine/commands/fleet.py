@@ -1,4 +1,4 @@
-"""`renvoi fleet`: what a customer's lines may spend together, and whether they are suspended."""
+"""`renvoi fleet`: the cap and the suspension of a customer's lines."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
 @with_config
 @with_json
 def list_fleets(config: Config, as_json: bool) -> None:
-    """List the fleets that have a document, with what they have used this month."""
+    """List the fleets that have a document, with their use this month."""
     month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
     found = []
     with open_redis(config) as client:

@@ -120,8 +120,8 @@ def show_records(
     outage of Redis later.
 
     A caller who withholds the number is shown as "withheld", with --json and --csv as *** in
-    caller_withheld. --withheld shows the number, and lets --line find the call by it; it is for
-    nobody but whom the law allows.
+    caller_withheld. --withheld shows the number, and lets --line find the call by it; use it only
+    where the law allows.
 
     \b
     Examples:
