@@ -5,12 +5,12 @@
 # ARGS passes options on:  make run ARGS="--config my.yaml"    make test ARGS="tests/unit -x"
 SHELL := /bin/bash
 ARGS ?=
-# Most tests wait for timers: two cores carry several modules at once. 0 = one after the other.
+# Most tests wait for timers, so two cores can run several modules at once. 0 = one after the other.
 TESTS_AT_ONCE ?= 4
 VENV := .venv
 READY := $(VENV)/.installed
 DEV_READY := $(VENV)/.installed-dev
-# The SIP core in C, for as long as its sources say the same: setup.py.
+# The compiled SIP core, valid while its sources do not change: setup.py.
 COMPILED := $(VENV)/.compiled
 CORE := setup.py $(wildcard sip/*.py sip/*.pxd)
 API_VENV := .venv-api
@@ -23,8 +23,8 @@ FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for p in python3 python3.13 python3.14 python3.12 python3.11; do \
 	$$p -c '$(FITS)' 2>/dev/null && { echo $$p; break; }; done)
 PIP := -m pip --quiet --disable-pip-version-check
-# What a lock says, by an environment's Python; told package by package, because it takes minutes: in
-# place at a terminal, else a line now and then.
+# Install a lock file with an environment's Python. Reports each package, because it takes minutes: in
+# place on a terminal, otherwise a line now and then.
 from_lock = $(1) -m pip --disable-pip-version-check install --progress-bar off --only-binary :all: \
 	--require-hashes -r $(2) | { of=$$(grep -c '^[a-z].*==' $(2)); n=0; line='\n'; every=10; \
 	[ ! -t 2 ] || { line='\r'; every=1; }; \
@@ -36,14 +36,14 @@ from_lock = $(1) -m pip --disable-pip-version-check install --progress-bar off -
 
 say = echo "renvoi: $(1)" >&2
 as_root = $$([ "$$(id -u)" -eq 0 ] || echo sudo)
-# Without being asked for a password. A fresh machine may be upgrading itself: apt waits for it.
+# Whether apt works without a password. A fresh machine may be upgrading itself: apt waits for it.
 may_apt = { command -v apt-get && { [ "$$(id -u)" -eq 0 ] || sudo -n true; }; } >/dev/null 2>&1
 apt_install = { $(call say,apt installs $(1)); $(as_root) apt-get update -qq && \
 	$(as_root) env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends \
 	-o DPkg::Lock::Timeout=300 $(1) \
 	>/dev/null; }
 
-# Where Python may not keep what it compiled, each process of the tests compiles all of it again.
+# Without a writable bytecode cache each test process would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: run test test-servers demo bench lint install
@@ -70,8 +70,8 @@ test: install $(DEV_READY) $(API_READY)
 		npm install --prefix $(VENV)/axe --no-save --no-audit --no-fund --silent axe-core@4.14.1; }
 	$(VENV)/bin/python -m pytest -n $(TESTS_AT_ONCE) $(ARGS)
 
-# The servers are in a Debian of their own, in the temp folder, which is kept: ARGS=--rebuild makes it
-# anew, DEBIAN_MIRROR says from where. Where they cannot be had these tests are skipped, and say why.
+# The servers are in a separate Debian in the temp directory, which is kept. ARGS=--rebuild makes it
+# again, DEBIAN_MIRROR names the mirror. Without it these tests are skipped, with the reason.
 test-servers: install $(DEV_READY)
 	@command -v redis-server >/dev/null || $(call apt_install,redis-server)
 	@command -v ip >/dev/null || [ -x /usr/sbin/ip ] || $(call apt_install,iproute2)
@@ -112,8 +112,8 @@ $(DEV_READY): requirements-dev.lock $(READY)
 	@set -o pipefail; $(call from_lock,$(VENV)/bin/python,requirements-dev.lock)
 	@touch $@
 
-# Whatever is missing stops nothing: the core then runs as Python, slower, and is compiled as soon
-# as a compiler is there.
+# Without a compiler the core runs as Python, slower, and the next `make install` with a compiler
+# compiles it.
 $(COMPILED): $(CORE) | $(READY)
 	@python=$(VENV)/bin/python; why=$$($$python setup.py missing); \
 	if [ -n "$$why" ] && $(may_apt); then \
