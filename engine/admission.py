@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 
 from engine.config import Limits
-from sip.admission_policy import Rejection
+from sip.screening import Rejection
 
 RETRY_MAX_S = 30  # the longest Retry-After, because the load changes quickly
 RATE_MEMORY_S = 10.0  # averaging period of the rate of ended calls
@@ -191,7 +191,7 @@ class Admission:
             limit.most, limit.per_second = limits.line_calls, limits.line_calls_per_second
 
     def ask(self, source: bytes, target: bytes) -> Rejection | None:
-        """As `sip.admission_policy.AdmissionPolicy.ask`."""
+        """As `sip.screening.AdmissionPolicy.ask`."""
         engine, now = self.engine, self._clock()
         if self.draining:
             rate = engine.drain_rate(now)
@@ -244,7 +244,7 @@ class Admission:
                 limit.leave(now)
 
     def waited(self, seconds: float) -> None:
-        """As `sip.admission_policy.AdmissionPolicy.waited`."""
+        """As `sip.screening.AdmissionPolicy.waited`."""
         self.shedding.waited(seconds, self._clock())
 
     def _peer(self, source: str, now: float) -> CallLimit:

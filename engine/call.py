@@ -11,7 +11,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from engine import paying
+from engine import carried_forwards
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over, of_code, refused
 from engine.call_path import CallPath
@@ -452,7 +452,10 @@ class Call:
         it never exceeds the limit. Other payers continue to pay, if they may."""
         services, ringing, path = self._services, self._ringing, self._path
         try:
-            self.facts.pay([await paying.admit(services, path, paid) for paid in replaced.paid])
+            paid = [
+                await carried_forwards.admit(services, path, forward) for forward in replaced.paid
+            ]
+            self.facts.pay(paid)
             ringing.check_caller()
             if replaced.role == "line" and replaced.line is not None:
                 path.take_over(replaced.line)

@@ -12,7 +12,7 @@ from engine.call_facts import CallFacts, telling
 from engine.call_outcome import Over
 from engine.forwards import Forwards
 from engine.leases import hold
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from engine.processes.journal import Journal, Left
 from engine.records.recorder import Recorder
 from engine.telemetry.log import FilteringBoundLogger, tell_end

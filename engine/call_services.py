@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from engine.call_facts import CallFacts
 from engine.forwards import Forwards
 from engine.leases import Leases
-from engine.live_calls import LiveCalls
 from engine.marks import Marks
+from engine.max_calls import LiveCalls
 from engine.probing import Probing
 from engine.records.spending_caps import SpendingCaps
 from engine.registration.dialled import Dialled

@@ -18,11 +18,11 @@ from engine.changes.acks import SKEW_S
 from engine.config import Config
 from engine.destinations import uri_of
 from engine.forwards import LAST_HOUR, STANDING, pool_of
-from rules.active_calls import notes_of, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import Fleet, load_fleet
 from rules.model import CAPPED, Condition, DocumentError, Line, load_line
+from rules.usage_notes import notes_of, out_of_plan_of
 from store.fleets import capped_s
 from store.keys import (
     FORWARDS,

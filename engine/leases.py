@@ -18,7 +18,7 @@ from typing import Protocol
 
 from engine.call_facts import CallFacts
 from engine.call_tasks import CallTasks
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from store import background_tasks
 from store.cache import Entry
 from store.lines import Store, Unavailable

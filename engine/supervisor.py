@@ -5,7 +5,7 @@ signals: SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configur
 either applies it live or replaces one worker after the other. A worker that is replaced keeps its
 ports until its last call has ended (at most `timers.drain_s`), because the signalling of these
 calls arrives there. The others take calls meanwhile. More: docs/operation.md;
-`processes/worker_watcher.py` watches the processes.
+`processes/worker_pool.py` watches and replaces the processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.config import Config, ConfigError, build, load_document
 from engine.hint import next_steps
 from engine.processes.aggregate import Aggregate
 from engine.processes.systemd import Systemd
-from engine.processes.worker_watcher import PROGRESS_S, WorkerWatcher
+from engine.processes.worker_pool import PROGRESS_S, WorkerPool
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import changes
 from engine.stderr import say
@@ -38,16 +38,16 @@ class Supervisor:
     def __init__(self, config: Config, path: Path | None) -> None:
         self.log = log.get_logger("supervisor")
         self._path = path
-        self._watcher = WorkerWatcher(config, load_document(path), self.log, self._on_gone)
+        self._pool = WorkerPool(config, load_document(path), self.log, self._on_gone)
         # Restored after a failed rolling restart.
-        self._before = self._watcher.config, self._watcher.document
+        self._before = self._pool.config, self._pool.document
         self._rolling: asyncio.Task[None] | None = None
         self._redis: EmbeddedRedis | None = None
         self._systemd = Systemd()
         self._stopping = ""
         self._stop_asked_at = 0.0
         self._end = asyncio.Event()
-        self._aggregate = Aggregate(self._watcher.slots)
+        self._aggregate = Aggregate(self._pool.slots)
         self.admin = Admin(
             config.supervisor_listen,
             self._aggregate.metrics,
@@ -80,7 +80,7 @@ class Supervisor:
             await self._finish()
         finally:
             petting.cancel()
-            self._watcher.close()
+            self._pool.close()
             await self.admin.close()
             if self._redis is not None:
                 await self._redis.close()
@@ -91,7 +91,7 @@ class Supervisor:
         if self._stopping:
             return "draining"
         reasons = {}
-        for slot in self._watcher.slots:
+        for slot in self._pool.slots:
             reason = slot.child.not_ready if slot.child is not None else "dead"
             if reason is None:
                 return None
@@ -100,52 +100,52 @@ class Supervisor:
 
     def remark(self) -> str | None:
         """Problems by worker while calls are taken."""
-        told = {slot.index: slot.child.remark for slot in self._watcher.slots if slot.child}
+        told = {slot.index: slot.child.remark for slot in self._pool.slots if slot.child}
         return "; ".join(f"worker {index}: {text}" for index, text in told.items() if text) or None
 
     # -- start and end ----------------------------------------------------------------------------
 
     async def _start(self) -> str:
         """Start everything; returns the first reason of a failure, empty on success."""
-        redis = self._watcher.config.redis
+        redis = self._pool.config.redis
         try:
             await self.admin.start()
             if redis.embedded:
                 self._redis = EmbeddedRedis(redis.data_dir)
                 await self._redis.start()
-                self._watcher.redis_url = self._redis.url
+                self._pool.redis_url = self._redis.url
         except (AddressInUse, EmbeddedRedisError) as error:
             return str(error)
-        return await self._watcher.start()
+        return await self._pool.start()
 
     def _stop(self, how: str) -> None:
         if self._stopping != how:
             self._stopping = how
             self._stop_asked_at = asyncio.get_running_loop().time()
             self._end.set()
-            self._systemd.stopping(f"{how}, {self._watcher.calls} calls")
+            self._systemd.stopping(f"{how}, {self._pool.calls} calls")
             self._pass_on()
 
     def _pass_on(self) -> None:
-        self._watcher.signal(signal.SIGTERM if self._stopping == "drain" else signal.SIGINT)
+        self._pool.signal(signal.SIGTERM if self._stopping == "drain" else signal.SIGINT)
 
     async def _finish(self) -> None:
         """Wait for the workers to end, and kill those that do not."""
-        watcher, loop = self._watcher, asyncio.get_running_loop()
+        pool, loop = self._pool, asyncio.get_running_loop()
         if self._rolling is not None:
             self._rolling.cancel()
-        watcher.leave()
-        self.log.info("drain.start", how=self._stopping, calls=watcher.calls)
+        pool.leave()
+        self.log.info("drain.start", how=self._stopping, calls=pool.calls)
         self._pass_on()  # one that was started meanwhile has not been asked
-        while left := watcher.running:
+        while left := pool.running:
             await asyncio.wait([child.exited for child in left], timeout=PROGRESS_S)
-            most_s = watcher.config.timers.drain_s if self._stopping == "drain" else 0.0
+            most_s = pool.config.timers.drain_s if self._stopping == "drain" else 0.0
             if loop.time() - self._stop_asked_at > most_s + STOP_S:
                 self.log.error("drain.overdue", workers=[child.pid for child in left])
                 await asyncio.gather(*(child.kill() for child in left))
-            elif watcher.running:
-                self.log.info("drain.progress", calls=watcher.calls, workers=len(watcher.running))
-                self._systemd.status(f"draining, {watcher.calls} calls", extend_s=60)
+            elif pool.running:
+                self.log.info("drain.progress", calls=pool.calls, workers=len(pool.running))
+                self._systemd.status(f"draining, {pool.calls} calls", extend_s=60)
         self.log.info("drain.end")
 
     # -- another configuration --------------------------------------------------------------------
@@ -161,7 +161,7 @@ class Supervisor:
         except ConfigError as error:
             self._refuse(str(error))
         else:
-            found = changes(self._watcher.config, config)
+            found = changes(self._pool.config, config)
             if found.fixed:
                 self._refuse(f"{', '.join(found.fixed)}: can only change with a new start")
             else:
@@ -179,25 +179,25 @@ class Supervisor:
 
     def _adopt(self, config: Config, document: object) -> None:
         if self._rolling is None or self._rolling.done():
-            self._before = self._watcher.config, self._watcher.document
-        self._watcher.adopt(config, document)
+            self._before = self._pool.config, self._pool.document
+        self._pool.adopt(config, document)
         log.apply(config.log)
 
     def _roll_out(self) -> None:
         """Replace every worker that was started before now, one after the other. A rolling restart
         in progress continues and includes the newer ones."""
-        self._watcher.renew()
+        self._pool.renew()
         if self._rolling is None or self._rolling.done():
             self._rolling = asyncio.ensure_future(self._roll())
 
     async def _roll(self) -> None:
-        while (slot := self._watcher.oldest) is not None:
-            problem = await self._watcher.replace(slot)
+        while (slot := self._pool.oldest) is not None:
+            problem = await self._pool.replace(slot)
             if problem:  # stop before a second worker, and restore the previous state
                 self.log.error("roll.stopped", worker=slot.index, error=problem)
-                self._watcher.adopt(*self._before)
-                log.apply(self._watcher.config.log)
-                self._watcher.keep_old()
+                self._pool.adopt(*self._before)
+                log.apply(self._pool.config.log)
+                self._pool.keep_old()
                 return
         self.log.info("roll.done")
 
@@ -207,23 +207,23 @@ class Supervisor:
         self._aggregate.remember(index)
 
     def _status(self) -> str:
-        slots = self._watcher.slots
+        slots = self._pool.slots
         up = sum(slot.child is not None and slot.child.takes_calls for slot in slots)
-        return f"{up} of {len(slots)} workers, {self._watcher.calls} calls"
+        return f"{up} of {len(slots)} workers, {self._pool.calls} calls"
 
     def _greet(self) -> None:
-        children = self._watcher.running
+        children = self._pool.running
         listen = [child.started.result().sip for child in children if child.takes_calls]
-        redis = self._watcher.config.redis.safe_url
+        redis = self._pool.config.redis.safe_url
         admin, core = str(self.admin.address), compiled.serving()
         self.log.info("supervisor.start", sip=listen, admin=admin, redis=redis, core=core)
         say(
-            f"renvoi: {len(self._watcher.slots)} workers, SIP on "
+            f"renvoi: {len(self._pool.slots)} workers, SIP on "
             f"{', '.join(address for addresses in listen for address in addresses)}; metrics on "
             f"http://{self.admin.address}/metrics; Redis: {redis}"
         )
         if sys.stderr.isatty():
-            say(next_steps(self._watcher.config, self._path))
+            say(next_steps(self._pool.config, self._path))
 
 
 async def run(config: Config, path: Path | None) -> int:

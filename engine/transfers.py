@@ -8,8 +8,8 @@ takes over (Replaces). The payers of the first call must not be lost:
   Replaces takes over, or the far end of a forward that is transferred to another party;
 - a line that transfers the other side to a line pays for that as for its own forward.
 
-Whether they still may pay is checked when the new call arrives (`paying.py`); if not, it is
-refused. A newer REFER to the same party replaces the older one.
+Whether they still may pay is checked when the new call arrives (`carried_forwards.py`); if not, it
+is refused. A newer REFER to the same party replaces the older one.
 
 In the record these are elements of `forwards` with the condition "none": nothing was forwarded in
 this call. The new call is identified by its numbers: the transferred party calls the transfer
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 from msgspec.structs import replace
 
-from engine import paying
+from engine import carried_forwards
 from engine.call_facts import CallFacts
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
@@ -198,8 +198,8 @@ class Transfers:
         facts.is_transferred = True
         sent = await self._sent_on(owed.by, facts.called) if owed.by else None
         services = self._services
-        paid = [await paying.admit(services, path, forward) for forward in owed.paid]
-        own = [await paying.admit(services, path, sent)] if sent is not None else []
+        paid = [await carried_forwards.admit(services, path, forward) for forward in owed.paid]
+        own = [await carried_forwards.admit(services, path, sent)] if sent is not None else []
         if facts.ended:  # by a call that came before the notification
             path.end()
         else:

@@ -24,8 +24,8 @@ from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.forwards import Forwards
 from engine.leases import Leases
-from engine.live_calls import LiveCalls
 from engine.marks import Marks
+from engine.max_calls import LiveCalls
 from engine.probing import Probing
 from engine.processes.journal import Journal, directory_of
 from engine.records.recorder import Recorder

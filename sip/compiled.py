@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 # The compiled modules. The rest is Python: native.py replaces native.pxd if nothing is compiled.
 MODULES = (
     "grammar", "message", "timers", "transaction", "udp", "dialog", "leg", "incoming", "outgoing",
-    "exchange", "bye", "new_requests", "layer",
+    "exchange", "bye", "screening", "layer",
 )  # fmt: skip
 # For tests only: "python" uses the Python files, compiled or not.
 SWITCH = "RENVOI_SIP_CORE"

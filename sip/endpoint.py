@@ -11,7 +11,6 @@ from typing import Any, cast
 
 from sip import backlog
 from sip.address import Address
-from sip.admission_policy import AdmissionPolicy
 from sip.bye import Bye
 from sip.connection_limits import ConnectionLimits
 from sip.dialog import Dialog, is_name_addr, new_branch, token
@@ -22,13 +21,13 @@ from sip.leg import Leg
 from sip.listening import Listening
 from sip.message import Limits, Message
 from sip.names import Names, place_of
-from sip.new_requests import NewRequests
 from sip.outgoing import Outgoing
 from sip.outside import Probes, Request
 from sip.peers import Peers
 from sip.referral import anywhere
 from sip.reliable import Earlies
 from sip.replaces import Dialogs
+from sip.screening import AdmissionPolicy, Screening
 from sip.seen import Seen
 from sip.settings import DialError, Settings, TooLarge
 from sip.siblings import Siblings
@@ -92,7 +91,7 @@ class Endpoint:
             on_error=on_error,
             on_race=on_race,
         )
-        self.layer.new_requests = NewRequests(
+        self.layer.screening = Screening(
             self,
             on_invite=on_invite,
             on_register=on_register,

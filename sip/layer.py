@@ -129,9 +129,9 @@ class Layer:
         "illegal",
         "legs",
         "merged",
-        "new_requests",
         "past",
         "race",
+        "screening",
         "servers",
         "siblings",
         "speakers",
@@ -158,7 +158,7 @@ class Layer:
         self.wheel = Wheel(_now_ms())
         self.wheel.on_error = lambda error: self.stumble(error, "")
         self.race = on_race
-        self.new_requests: Takes | None = None
+        self.screening: Takes | None = None
         self.siblings: Any = None  # the other workers of this host, if there are any
         self.speakers = speakers
         self._find_way = find_way
@@ -322,8 +322,8 @@ class Layer:
             self._cancel(message, way, key)
         elif message.to_tag is not None:
             self._in_dialog(message, way, key)
-        elif self.new_requests is not None:
-            self.new_requests.receive(message, way, key)
+        elif self.screening is not None:
+            self.screening.receive(message, way, key)
 
     def _ack(self, message: Message, way: Any) -> None:
         server = self.servers.get(message.key(INVITE))

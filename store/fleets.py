@@ -17,10 +17,10 @@ from zoneinfo import ZoneInfo
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from rules.active_calls import NOTHING, Note, Using, notes_of
 from rules.billing import month_begin, month_of
 from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import CAPPED, DocumentError
+from rules.usage_notes import NOTHING, Note, Using, notes_of
 from store import background_tasks
 from store.keys import active_calls_key, fleet_key, fleet_usage_key
 from store.lookup import seconds_used

@@ -20,7 +20,7 @@ RECORDS = "cdr"
 """Stream: the records of calls."""
 
 ACTIVE_CALLS = "standing:"
-"""Hash: notes of a fleet's active calls by call id (`rules.active_calls`)."""
+"""Hash: notes of a fleet's active calls by call id (`rules.usage_notes`)."""
 FORWARDS, FORWARDS_LAST_HOUR = "forwards:", "forwards:hour:"
 """Sorted sets, as LIVE: a line's forwarded calls beyond its workers' local quotas
 (`engine.forwards`)."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from engine.config import Address
-from engine.processes.worker_slot import WorkerSlot
+from engine.processes.worker_pool import WorkerSlot
 from engine.telemetry.exposition import Readings, process_families, text
 
 ASK_S = 2.0

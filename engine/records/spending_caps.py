@@ -18,10 +18,10 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from engine.records.usage_and_stream import METERED
-from rules.active_calls import Note, encode_note, out_of_plan_of
 from rules.billing import month_begin, month_of
 from rules.fleet import is_name
 from rules.model import CAPPED
+from rules.usage_notes import Note, encode_note, out_of_plan_of
 from store import background_tasks
 from store.fleets import Fleets, FleetState, capped_s, read_notes
 from store.keys import active_calls_key, fleet_usage_key

@@ -21,11 +21,11 @@ from typing import Any
 
 from sip import layer as layer_module
 from sip.address import Address
-from sip.admission_policy import Rejection
 from sip.connection_limits import PeerKind
 from sip.endpoint import Endpoint
 from sip.flow import Flow
 from sip.names import Place
+from sip.screening import Rejection
 from sip.settings import Settings
 from sip.streams import Connection, Kind
 from tests.campaigns import packet

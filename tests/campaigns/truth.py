@@ -39,13 +39,13 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from engine import live_calls
+from engine import max_calls
 from engine.call_ends import CallEnds
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.config import Limits
 from engine.forwards import Forwards
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from engine.processes.journal import Journal
 from engine.records import recorder
 from engine.records.record import CallRecord, read_entry
@@ -699,7 +699,7 @@ def run(examples: int, steps: int, seed: int | None = None) -> str:
     short = {
         (recorder, "_LOOK_S"): LOOK_S,
         (recorder, "_RETRY_S"): (0.01, 0.05),
-        (live_calls, "_RETRY_S"): 0.05,
+        (max_calls, "_RETRY_S"): 0.05,
     }
     before = {place: getattr(*place) for place in short}
     try:

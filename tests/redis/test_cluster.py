@@ -14,7 +14,7 @@ import pytest
 
 from engine.cli import main
 from engine.commands.documents import Documents
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
 from rules.contact import Contact
 from rules.numbers import Numbering

@@ -15,11 +15,11 @@ import pytest
 
 from engine.records.recorder import CallRecord, ForwardRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
-from rules.active_calls import Note, encode_note, notes_of, out_of_plan_of
 from rules.billing import month_of
 from rules.fleet import Fleet
 from rules.model import DocumentError
 from rules.numbers import Numbering
+from rules.usage_notes import Note, encode_note, notes_of, out_of_plan_of
 from store.fleets import Fleets, FleetState, read_notes
 from store.lines import Store
 from tests.patience import Stalls

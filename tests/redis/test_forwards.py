@@ -60,7 +60,7 @@ async def test_a_limit_holds_over_four_workers(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch, limit: int, which: str
 ) -> None:
     # What is shown is the atomic step; a busy machine may not turn it into local decisions.
-    monkeypatch.setattr("engine.live_calls._TICKS", 2000)
+    monkeypatch.setattr("engine.max_calls._TICKS", 2000)
     limits = Limits(**{STANDING: 0, LAST_HOUR: 0, which: limit})
     async with AsyncExitStack() as stack:
         made = [await stack.enter_async_context(worker(server)) for _ in range(WORKERS)]

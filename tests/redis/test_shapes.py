@@ -22,7 +22,7 @@ from engine.commands.check import _check_redis
 from engine.commands.context import Failed
 from engine.config import Limits, load
 from engine.forwards import Forwards
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from engine.records.recorder import ForwardRecord, Recorder
 from store.client import connect, connect_blocking
 from store.redis_errors import kind_of

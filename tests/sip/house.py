@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sip.admission_policy import Rejection
 from sip.endpoint import Endpoint
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
 from sip.flow import Flow
 from sip.message import Message
+from sip.screening import Rejection
 from sip.settings import Settings
 
 HOST = b"127.0.0.1"

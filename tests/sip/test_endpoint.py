@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sip.admission_policy import Rejection
+from sip.screening import Rejection
 from tests.sip.house import CALLER, OTHER, PHONE, SDP, House, answer, house, request
 
 
@@ -351,7 +351,7 @@ async def test_an_exception_ends_nothing_and_is_answered_500_once() -> None:
     def stumble(leg: object) -> None:
         raise RuntimeError("oops")
 
-    home.endpoint.layer.new_requests._on_invite = stumble  # type: ignore[union-attr]
+    home.endpoint.layer.screening._on_invite = stumble  # type: ignore[union-attr]
     invite = request("INVITE")
     home.feed(invite, CALLER)
     assert home.line(CALLER).heard() == ["500"]

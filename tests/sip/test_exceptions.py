@@ -52,7 +52,7 @@ def check(home: House, count: int = 1) -> None:
 
 
 async def test_while_a_call_comes_in(home: House, breaks: Any) -> None:
-    home.endpoint.layer.new_requests._on_invite = boom  # type: ignore[union-attr]
+    home.endpoint.layer.screening._on_invite = boom  # type: ignore[union-attr]
     invite = request("INVITE", fields=("Subject: " + SECRET,))
     home.feed(invite, CALLER)
     home.feed(invite, CALLER)  # again: the same answer
@@ -66,7 +66,7 @@ async def test_while_a_call_comes_in(home: House, breaks: Any) -> None:
 
 @pytest.mark.parametrize("part", ["wish_of", "of_request", "Incoming"])
 async def test_before_there_is_a_leg(home: House, breaks: Any, part: str) -> None:
-    breaks(f"sip.new_requests.{part}")
+    breaks(f"sip.screening.{part}")
     home.feed(request("INVITE"), CALLER)
     assert home.line(CALLER).heard() == ["500"]
     check(home)
@@ -74,7 +74,7 @@ async def test_before_there_is_a_leg(home: House, breaks: Any, part: str) -> Non
 
 @pytest.mark.parametrize("method", ["OPTIONS", "FROBNICATE", "SUBSCRIBE"])
 async def test_at_the_door(home: House, breaks: Any, method: str) -> None:
-    breaks("sip.new_requests.NewRequests.receive")
+    breaks("sip.screening.Screening.receive")
     home.feed(request(method), CALLER)
     assert home.line(CALLER).heard() == ["500"]
     check(home)

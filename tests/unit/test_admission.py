@@ -10,7 +10,7 @@ import pytest
 
 from engine.admission import FLOOR, KEPT, RETRY_MAX_S, WINDOW_S, Admission
 from engine.config import Limits
-from sip.admission_policy import Rejection
+from sip.screening import Rejection
 
 NONE = Limits(calls=0)
 ALICE, BOB = b"10.0.0.1", b"10.0.0.2"

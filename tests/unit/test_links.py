@@ -39,5 +39,5 @@ def test_the_modules_that_the_architecture_names_are_there() -> None:
     picture = page.partition("```")[2].partition("```")[0]
     named = re.findall(r"^  ([a-z_]+(?:, [a-z_]+)*)(?:\.\w+)?  ", picture, re.MULTILINE)
     names = {name for several in named for name in several.split(", ")}
-    assert {"layer", "new_requests", "call", "decide"} <= names
+    assert {"layer", "screening", "call", "decide"} <= names
     assert not {f"{name}.py" for name in names} - there

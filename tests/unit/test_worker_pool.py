@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.processes.worker_slot import BACK_OFF_S, WorkerSlot
+from engine.processes.worker_pool import BACK_OFF_S, WorkerSlot
 
 
 def test_processes_that_die_before_they_serve_wait_ever_longer() -> None:

@@ -1,4 +1,4 @@
-"""New requests: those outside any dialog.
+"""Screening of requests outside any dialog: calls, registrations, OPTIONS.
 
 Refusals happen here, before a dialog or a transaction is made and before any other work is done:
 strangers, overload, unsupported methods, loops.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from sip import headers
-from sip.admission_policy import AdmissionPolicy, Rejection
 from sip.capabilities import ALLOW, CAPABILITY_FIELDS, UNDERSTOOD
 from sip.dialog import of_request
 from sip.grammar import same
@@ -30,6 +29,27 @@ PROXY_UNDERSTOOD = frozenset((b"privacy",))  # RFC 3323: Privacy is honoured
 REMEMBERED_S = 32.0  # 64*T1: as long as an INVITE may be sent again (RFC 3261 17.1.1.2)
 MOST_REMEMBERED = 50_000
 _T = TypeVar("_T")
+
+
+class Rejection(NamedTuple):
+    """A refused call: the reason for the counter, the code, Retry-After in seconds."""
+
+    reason: str
+    code: int
+    retry_after_s: int
+
+
+class AdmissionPolicy(Protocol):
+    """While `draining`, no new call is admitted."""
+
+    draining: bool
+
+    def ask(self, source: bytes, target: bytes) -> Rejection | None:
+        """Decide on a call from the IP address `source` to the Request-URI `target`. None admits
+        and counts it."""
+
+    def waited(self, seconds: float) -> None:
+        """Called many times a second with the seconds that a message waits before it is handled."""
 
 
 class Recent(Generic[_T]):
@@ -53,7 +73,7 @@ class Recent(Generic[_T]):
         return self._now.get(key) or self._before.get(key)
 
 
-class NewRequests:
+class Screening:
     """Decides about each request outside a dialog and makes the incoming legs."""
 
     def __init__(

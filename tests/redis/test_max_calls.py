@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import uvloop
 
-from engine.live_calls import LiveCalls
+from engine.max_calls import LiveCalls
 from tests.patience import Stalls
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -48,7 +48,7 @@ async def test_a_hundred_at_once_over_four_workers(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What is shown is the one atomic step; a busy machine may not turn it into local decisions.
-    monkeypatch.setattr("engine.live_calls._TICKS", 2000)
+    monkeypatch.setattr("engine.max_calls._TICKS", 2000)
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(worker(server)) for _ in range(4)]
         asked = [workers[n % 4].admit(LINE, f"call-{n}", 2) for n in range(100)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,15 +13,43 @@ from engine.processes.adoption import find_orphan
 from engine.processes.child import START_S, Child, told
 from engine.processes.crash import last_stack
 from engine.processes.journal import standing_in
-from engine.processes.worker_slot import WorkerSlot
 from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
 PROGRESS_S = 10.0
 TOLD_CALLS = 100  # ids of active calls in the log line of a death
+# Pauses before a restart, by the number of consecutive processes that died before they took a call.
+# A process that has taken calls is replaced at once, however often: a pause would only lengthen the
+# outage, and the start time of a process limits the rate.
+BACK_OFF_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
-class WorkerWatcher:
+class WorkerSlot:
+    """The slot of worker `index`."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.child: Child | None = None
+        self.generation = 0  # of the configuration and code that the process was started with
+        self.retiring = False  # its process was asked to drain, to be replaced
+        self.restarts: Counter[str] = Counter()  # by reason: died, not_started, replaced
+        self.failures = 0  # consecutive processes that never served
+
+    def __repr__(self) -> str:
+        return f"<WorkerSlot {self.index} {self.child!r} failures={self.failures}>"
+
+    def pause_s(self, *, served: bool) -> float:
+        """How long the slot stays empty after its process has died: not at all if the process
+        `served` calls, otherwise longer with each process that dies at its start."""
+        if served:
+            self.failures = 0
+            return 0.0
+        pause_s = BACK_OFF_S[min(self.failures, len(BACK_OFF_S) - 1)]
+        self.failures += 1
+        return pause_s
+
+
+class WorkerPool:
     """The processes of all workers, and the spare process.
 
     `config` and its `document` are for new processes, `redis_url` is the embedded Redis. `on_gone`
