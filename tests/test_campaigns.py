@@ -45,7 +45,7 @@ def test_records_usage_and_live_counts_are_true_through_crashes_and_fail_overs()
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]

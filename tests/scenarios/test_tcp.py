@@ -26,7 +26,7 @@ SETTINGS = {
         "listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"],
         "registrar_peers": ["127.0.0.1/32", "127.0.0.2/31", "127.0.0.4/30"],
     },
-    "timers": {"pre_ringing_s": 6, "idle_connection_s": 2},
+    "timers": {"pre_ringing_s": 40, "idle_connection_s": 2},
     "limits": {"connections": 120},
 }
 

@@ -25,7 +25,7 @@ def python(*arguments: str, core: str) -> str:
         env={**os.environ, compiled.SWITCH: core},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-3000:]
     return ran.stdout

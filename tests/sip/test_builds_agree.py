@@ -101,7 +101,7 @@ def test_both_builds_say_the_same() -> None:
     asked = "\n".join(raw.hex() for raw in seen)
     ran = subprocess.run(
         [sys.executable, "-m", "tests.sip.test_builds_agree"],
-        cwd=ROOT, input=asked, capture_output=True, text=True, timeout=120,
+        cwd=ROOT, input=asked, capture_output=True, text=True, timeout=300,
         env={**os.environ, compiled.SWITCH: "python"},
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr[-3000:]
