@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from msgspec.structs import replace
@@ -228,7 +229,7 @@ async def bills(url: str, other: redis.Redis, place: Path) -> None:
     recorder = Recorder(client, timezone="UTC", worker="0-a", spool=place / "spool")
     await recorder.start()
     paid = ForwardRecord(LINE, "busy", "number", "+33612345678", "out_of_plan", 7, "acme")
-    recorder.add(replace(a_record(1, seconds=7), forwards=[paid]))
+    recorder.add(msgspec.structs.replace(a_record(1, seconds=7), forwards=[paid]))
     await until(lambda: recorder.backlog == 0, 3)
     await recorder.close()
     await client.aclose()

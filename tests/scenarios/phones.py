@@ -29,16 +29,20 @@ def open_front(
     server: str,
     kamailio: Kamailio | None = None,
     transport: str = "udp",
+    pre_ringing_s: float = 10,
     **sip: Any,
 ) -> Iterator[Front]:
     """An engine at `server` (host:port), on an empty Redis. Behind Kamailio it trusts that alone,
-    and sends everything through it, over UDP. `transport` is the phones', `sip` are settings."""
+    and sends everything through it, over UDP. `transport` is the phones', `sip` are settings. A
+    real phone may take seconds to ring on a busy machine: `pre_ringing_s`."""
     redis.client.flushall()
     settings = {"listen": [f"{transport if kamailio is None else 'udp'}:{server}"], **sip}
     if kamailio is not None:
         settings["trusted_peers"] = [f"{kamailio.address[0]}/32"]
         settings["outbound_proxy"] = kamailio.uri
-    engine = Engine(directory, redis.url, {"sip": settings})
+    engine = Engine(
+        directory, redis.url, {"sip": settings, "timers": {"pre_ringing_s": pre_ringing_s}}
+    )
     with playing(engine, redis.client, directory) as theatre, ExitStack() as stack:
         if kamailio is not None:
             kamailio.start()

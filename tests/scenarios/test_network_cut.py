@@ -41,7 +41,7 @@ def front(
     else:
         server = f"{HOST}:{free_port()}"
         kamailio = Kamailio(directory, [server], callers=[], host=network.outside)
-    with open_front(directory, shared_redis, server, kamailio, **sip) as front:
+    with open_front(directory, shared_redis, server, kamailio, pre_ringing_s=2, **sip) as front:
         yield front
 
 
