@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 import pytest
 import redis
-from msgspec.structs import replace
 
 from engine import config_values
 from engine.changes.acks import in_force
