@@ -26,9 +26,9 @@ from pathlib import Path
 import yaml
 
 from tests.campaigns import faults
+from tests.campaigns.alert_setup import AlertSetup
 from tests.campaigns.faults import Fault
 from tests.campaigns.prometheus import RULES, SCRAPE_S, Numbers, Prometheus
-from tests.campaigns.scene import Scene
 from tests.scenarios.processes import ROOT
 
 EARLY_S = 20.0
@@ -104,26 +104,26 @@ async def until(condition: Callable[[], bool], within_s: float) -> float:
     return time.monotonic() - start
 
 
-async def show(scene: Scene, cases: Sequence[Case], clears_s: float) -> list[Shown]:
-    """Stage these faults at once; each of their alerts must fire, and clear after. Raises Wrong."""
+async def show(setup: AlertSetup, cases: Sequence[Case], clears_s: float) -> list[Shown]:
+    """Setup these faults at once; each of their alerts must fire, and clear after. Raises Wrong."""
     wanted = {alert: case for case in cases for alert in case.alerts}
     names = " + ".join(case.fault.__name__ for case in cases)
     try:  # a machine with much else to do may have missed a scrape or two
-        await until(lambda: not scene.prometheus.firing() & set(wanted), EARLY_S)
+        await until(lambda: not setup.prometheus.firing() & set(wanted), EARLY_S)
     except TimeoutError:
-        early = sorted(scene.prometheus.firing() & set(wanted))
+        early = sorted(setup.prometheus.firing() & set(wanted))
         raise Wrong(f"{names}: {early} fire before anything is wrong") from None
     fired: dict[str, float] = {}
     start = time.monotonic()
 
     def all_fired() -> bool:
-        for alert in scene.prometheus.firing() & set(wanted) - set(fired):
+        for alert in setup.prometheus.firing() & set(wanted) - set(fired):
             fired[alert] = time.monotonic() - start
         return set(fired) == set(wanted)
 
     async with AsyncExitStack() as stack:
         for case in cases:
-            await stack.enter_async_context(case.fault(scene))
+            await stack.enter_async_context(case.fault(setup))
         try:
             await until(all_fired, max(case.within_s for case in cases))
         except TimeoutError:
@@ -132,7 +132,7 @@ async def show(scene: Scene, cases: Sequence[Case], clears_s: float) -> list[Sho
     start = time.monotonic()
 
     def all_cleared() -> bool:
-        for alert in set(wanted) - scene.prometheus.firing() - set(cleared):
+        for alert in set(wanted) - setup.prometheus.firing() - set(cleared):
             cleared[alert] = time.monotonic() - start
         return set(cleared) == set(wanted)
 
@@ -193,26 +193,26 @@ async def campaign(
 ) -> list[Shown]:
     """The whole: traffic, panels, rules, then the faults, group by group. Raises Wrong."""
     with tempfile.TemporaryDirectory(prefix="alerts-") as name:
-        scene = Scene(Path(name), factor, numbers)
+        setup = AlertSetup(Path(name), factor, numbers)
         try:
-            await scene.start()
+            await setup.start()
             began = time.monotonic()
-            await scene.call()
+            await setup.call()
             await asyncio.sleep(warm_s)
-            await settled(scene.prometheus)
+            await settled(setup.prometheus)
             tell(f"{len(panel_queries())} queries of the dashboard return data, "
-                 f"{len(scene.prometheus.rules())} rules evaluate")  # fmt: skip
+                 f"{len(setup.prometheus.rules())} rules evaluate")  # fmt: skip
             shown = []
             for group in groups:
-                for one in await show(scene, group, clears_s):
+                for one in await show(setup, group, clears_s):
                     tell(f"{one.alert:26} {one.fault:24} fired after {one.fired_s:5.1f} s, "
                          f"cleared {one.cleared_s:5.1f} s after")  # fmt: skip
                     shown.append(one)
             if pictures is not None:
-                await paint(scene.prometheus, pictures, (time.monotonic() - began) / 60)
+                await paint(setup.prometheus, pictures, (time.monotonic() - began) / 60)
             return shown
         finally:
-            await scene.stop()
+            await setup.stop()
 
 
 async def settled(prometheus: Prometheus, within_s: float = 45) -> None:
@@ -262,7 +262,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
     parser.add_argument("--factor", type=float, default=30.0, help="so much shorter are windows")
-    parser.add_argument("--only", nargs="*", help="faults to stage; all if not given")
+    parser.add_argument("--only", nargs="*", help="faults to setup; all if not given")
     parser.add_argument("--pictures", type=Path, help="draw the dashboard into this directory")
     options = parser.parse_args()
     known = {case.fault.__name__: case for case in CASES}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.scenarios.conftest import shared_redis, stage, theatre
+from tests.scenarios.conftest import running_engine, setup, shared_redis
 
-__all__ = ["shared_redis", "stage", "theatre"]
+__all__ = ["running_engine", "setup", "shared_redis"]

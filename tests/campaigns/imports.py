@@ -31,7 +31,7 @@ import orjson
 from engine.changes.line_file import FORMATS, write_rows
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.processes import ROOT, Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES
+from tests.scenarios.setup import OFFER_BYTES
 
 KNOWN = 20  # lines that are called
 FLEET = 50  # lines of a fleet

@@ -28,8 +28,8 @@ from tests.campaigns.packet import Packet
 from tests.campaigns.stream_crowd import StreamCrowd
 from tests.campaigns.wounds import wound
 from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import RunningEngine, Setup
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import Stage, Theatre
 
 WILDNESS = 0.3  # the share of messages of calls that are changed
 STRANGER = "127.0.0.9"
@@ -178,10 +178,10 @@ class Ground:
 
     async def probe(self) -> None:
         """A plain call from end to end."""
-        with_servers = Theatre(self.engine, self.server.client, self.directory)
-        async with with_servers.endpoints() as servers, Stage(with_servers, servers) as stage:
-            line, phone = await stage.line_with_phone()
-            call = await stage.call(line)
+        with_servers = RunningEngine(self.engine, self.server.client, self.directory)
+        async with with_servers.endpoints() as servers, Setup(with_servers, servers) as setup:
+            line, phone = await setup.line_with_phone()
+            call = await setup.call(line)
             ring = await phone.incoming()
             ring.respond(200, body=packet.SDP)
             call.ack(await call.receive(200))

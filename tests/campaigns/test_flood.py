@@ -8,8 +8,8 @@ import asyncio
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT
+from tests.scenarios.setup import Setup
 from tests.scenarios.sipp import Sipp
-from tests.scenarios.stage import Stage
 
 PER_SECOND = 200
 SETTINGS = {
@@ -35,19 +35,19 @@ async def press(call: Call, ring: Call) -> None:
     await call.receive(200, "INFO", wait_s=20)
 
 
-async def test_a_flood_is_shed_and_standing_calls_go_on(stage: Stage) -> None:
-    engine, directory = stage.engine, stage.theatre.directory
+async def test_a_flood_is_shed_and_standing_calls_go_on(setup: Setup) -> None:
+    engine, directory = setup.engine, setup.running_engine.directory
     standing = []
     for _ in range(STANDING):
-        line, phone = await stage.line_with_phone()
-        call = await stage.call(line)
+        line, phone = await setup.line_with_phone()
+        call = await setup.call(line)
         ring = await phone.incoming()
         await connect(call, ring)
         standing.append((call, ring))
     phones = Sipp(directory, (SCENARIOS / "answering.xml").read_text(), engine.peer)
     await phones.start(calls=CALLS * 2, limit_s=120, trace=False)
-    busy = stage.line(to=[f"sip:phone@127.0.0.1:{phones.port}"])
-    await stage.settle()
+    busy = setup.line(to=[f"sip:phone@127.0.0.1:{phones.port}"])
+    await setup.settle()
     script = (SCENARIOS / "patient.xml").read_text()
     script = script.replace("[field0]", busy).replace("[field1]", "+33140000001")
     flood = Sipp(directory, script, engine.peer)
@@ -69,7 +69,7 @@ async def test_a_flood_is_shed_and_standing_calls_go_on(stage: Stage) -> None:
     assert refused + answered >= CALLS
     for call, ring in standing:
         await part(call, ring)
-        await stage.ended(call.call_id, outcome="answered")
+        await setup.ended(call.call_id, outcome="answered")
     assert engine.metric("renvoi_calls_total", outcome="failed") == 0
     for _ in range(140):
         if not engine.metric("renvoi_active_calls"):

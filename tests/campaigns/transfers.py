@@ -22,11 +22,11 @@ from typing import Any
 
 from engine.changes.acks import in_force_blocking
 from tests.scenarios import numbers
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect
 from tests.scenarios.processes import RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, identity, playing, to_number
+from tests.scenarios.setup import OFFER_BYTES, Setup, identity, started_engine, to_number
+from tests.scenarios.worker_pool import WorkerPool
 
 WORKERS = 2
 LIMIT = 2
@@ -131,13 +131,13 @@ class Model:
 class Play:
     """One example: random steps on the wire, each compared with the model."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
-        assert isinstance(stage.engine, Crew)
-        self.stage, self.crew, self.seed = stage, stage.engine, seed
+    def __init__(self, setup: Setup, seed: int) -> None:
+        assert isinstance(setup.engine, WorkerPool)
+        self.setup, self.pool, self.seed = setup, setup.engine, seed
         self.random = random.Random(seed)
         self.model = Model()
         self.facts: list[str] = []
-        self.begun = len(stage.records())
+        self.begun = len(setup.records())
 
     async def run(self, steps: int) -> None:
         """Raises AssertionError with the seed and the steps so far."""
@@ -258,41 +258,41 @@ class Play:
             self.model.stopped ^= {line.fleet}
             stopped = line.fleet in self.model.stopped
             document = {"name": line.fleet, "suspended": stopped}
-            self.stage.redis.set(f"fleet:{line.fleet}", json.dumps(document))
+            self.setup.redis.set(f"fleet:{line.fleet}", json.dumps(document))
         elif what == "suspended":
             line.suspended = not line.suspended
-            self.stage.change(line.number, suspended=line.suspended)
+            self.setup.change(line.number, suspended=line.suspended)
         elif line.mobile:
             line.on = not line.on
             forward = {**to_number(line.mobile), "on": line.on}
-            self.stage.change(line.number, forwards={"unconditional": forward})
+            self.setup.change(line.number, forwards={"unconditional": forward})
         self._tell(f"{what} of {line.number} ({line.fleet}) changes")
-        await asyncio.to_thread(in_force_blocking, self.stage.redis, line.number)
-        await self.stage.settle()
+        await asyncio.to_thread(in_force_blocking, self.setup.redis, line.number)
+        await self.setup.settle()
 
     # -- on the wire ------------------------------------------------------------------------------
 
     async def _set_up(self) -> None:
         for fleet in FLEETS:
-            self.stage.redis.set(f"fleet:{fleet}", json.dumps({"name": fleet}))
+            self.setup.redis.set(f"fleet:{fleet}", json.dumps({"name": fleet}))
             mobile = numbers.mobile_number()
-            number = self.stage.line(
+            number = self.setup.line(
                 fleet=fleet, offer={"mobile": "unlimited"},
                 forwards={"unconditional": to_number(mobile)},
             )  # fmt: skip
             self.model.lines[number] = Line(number, fleet, mobile=mobile)
-            phone = await self.stage.endpoint()
-            number = self.stage.line(to=[phone.uri()], fleet=fleet)
+            phone = await self.setup.endpoint()
+            number = self.setup.line(to=[phone.uri()], fleet=fleet)
             self.model.lines[number] = Line(number, fleet, phone=phone)
-            number = self.stage.line(fleet=fleet)
+            number = self.setup.line(fleet=fleet)
             self.model.colleagues[fleet] = Line(number, fleet)
-        await self.stage.settle()
+        await self.setup.settle()
 
     async def _start(self, caller: str, called: str, *headers: tuple[str, str]) -> Call:
-        endpoint = await self.stage.endpoint()
+        endpoint = await self.setup.endpoint()
         worker = self.random.randrange(WORKERS)
         return endpoint.start(
-            self.crew.address_of(worker), called, caller=caller,
+            self.pool.address_of(worker), called, caller=caller,
             headers=[identity(caller), *headers], body=OFFER_BYTES,
         )  # fmt: skip
 
@@ -301,7 +301,7 @@ class Play:
         if line is not None and line.phone is not None:
             return await line.phone.incoming()
         self.model.at_gateway[number] += 1
-        return await self.stage.server("number").incoming(number)
+        return await self.setup.server("number").incoming(number)
 
     async def _call(self, caller: str, called: str) -> None:
         self._tell(f"{caller} calls {called}")
@@ -340,9 +340,9 @@ class Play:
 
     async def _heard(self, key: str, exists: bool) -> None:
         """Wait until Redis has it, or no longer, and every worker knows."""
-        await self._until(lambda: bool(self.stage.redis.exists(key)) == exists, key)
+        await self._until(lambda: bool(self.setup.redis.exists(key)) == exists, key)
         line = next(iter(self.model.lines))
-        await asyncio.to_thread(in_force_blocking, self.stage.redis, line)
+        await asyncio.to_thread(in_force_blocking, self.setup.redis, line)
 
     # -- what is compared -------------------------------------------------------------------------
 
@@ -352,7 +352,7 @@ class Play:
         wanted = {call.a.call_id: (call.payers or [""])[-1] for call in model.calls.values()}
 
         def same() -> bool:
-            return {c["call_id"]: c["payer"] for c in self.crew.calls()} == wanted
+            return {c["call_id"]: c["payer"] for c in self.pool.calls()} == wanted
 
         await self._until(same, f"/calls: {wanted}")
         for line in model.known:
@@ -360,7 +360,7 @@ class Play:
             assert count <= LIMIT, f"{count} forwards of {line}"
 
             def counted(key: str = f"forwards:{line}", count: int = count) -> bool:
-                return int(self.stage.redis.zcard(key)) == count
+                return int(self.setup.redis.zcard(key)) == count
 
             await self._until(counted, f"forwards:{line}: {count}")
 
@@ -368,11 +368,11 @@ class Play:
         """The money."""
         model = self.model
         await self._until(
-            lambda: len(self.stage.records()) - self.begun >= len(model.ended), "records"
+            lambda: len(self.setup.records()) - self.begun >= len(model.ended), "records"
         )
         used: Counter[str] = Counter()
         legs: Counter[str] = Counter()
-        for record in self.stage.records()[self.begun :]:
+        for record in self.setup.records()[self.begun :]:
             forwards = json.loads(record["forwards"])
             told = [forward["line"] for forward in forwards]
             payers = model.ended.pop(record["call_id"])
@@ -388,15 +388,15 @@ class Play:
         for line in model.known:
             seconds = sum(
                 int(value)
-                for key in self.stage.redis.keys(f"usage:{line}:*")
-                for value in self.stage.redis.hgetall(key).values()
+                for key in self.setup.redis.keys(f"usage:{line}:*")
+                for value in self.setup.redis.hgetall(key).values()
             )
             assert seconds == used[line], f"usage of {line}: {seconds}, records {used[line]}"
 
     async def _until(self, condition: Any, what: str, within_s: float = 10) -> None:
         deadline = time.monotonic() + within_s
         while not condition():
-            calls = [(c["call_id"], c["payer"]) for c in self.crew.calls()]
+            calls = [(c["call_id"], c["payer"]) for c in self.pool.calls()]
             assert time.monotonic() < deadline, f"{what}; the engine has {calls}"
             await asyncio.sleep(0.01)
 
@@ -429,12 +429,12 @@ async def play(examples: int, steps: int, seed: int) -> None:
         server = RedisServer(Path(folder))
         server.start()
         try:
-            crew = Crew(Path(folder), server.url, WORKERS, SETTINGS)
-            with playing(crew, server.client, Path(folder)) as theatre:
-                async with theatre.endpoints() as servers:
+            pool = WorkerPool(Path(folder), server.url, WORKERS, SETTINGS)
+            with started_engine(pool, server.client, Path(folder)) as running_engine:
+                async with running_engine.endpoints() as servers:
                     for example in range(examples):
-                        async with Stage(theatre, servers) as stage:
-                            await Play(stage, seed + example).run(steps)
+                        async with Setup(running_engine, servers) as setup:
+                            await Play(setup, seed + example).run(steps)
                         print(f"seed {seed + example}: {steps} steps agree", flush=True)
         finally:
             server.stop()

@@ -1,6 +1,6 @@
 """Workers under load: one is killed, all are reloaded, rolled and drained, and no call may be lost.
 
-`python -m tests.campaigns.workers [--rate 300] [--stage-s 10]`. Callers deal their calls out to two
+`python -m tests.campaigns.workers [--rate 300] [--setup-s 10]`. Callers deal their calls out to two
 workers as a dispatcher would: who gets 503 tries the other one. Whatever is done to the workers:
 
 - the killed one is back within a second, its calls have their records (`failed`, `worker_died`),
@@ -30,8 +30,8 @@ import uvloop
 
 from tests.campaigns.packet import SDP
 from tests.campaigns.party import Message, Party, Side
-from tests.scenarios.crew import Crew
 from tests.scenarios.processes import RedisServer
+from tests.scenarios.worker_pool import WorkerPool
 
 WORKERS = 2
 LINES = [f"+33972140{n:03d}" for n in range(40)]
@@ -70,8 +70,10 @@ class Placed:
 class Load:
     """Callers who call at a rate until they are told to stop."""
 
-    def __init__(self, crew: Crew, client: redis.Redis, rate: float, hold_s: float = 1.5) -> None:
-        self.crew, self.redis, self.rate, self.hold_s = crew, client, rate, hold_s
+    def __init__(
+        self, pool: WorkerPool, client: redis.Redis, rate: float, hold_s: float = 1.5
+    ) -> None:
+        self.pool, self.redis, self.rate, self.hold_s = pool, client, rate, hold_s
         self.calls: list[Placed] = []
         self.problems: list[str] = []
         self.killed_at = 0.0  # worker 1
@@ -90,7 +92,7 @@ class Load:
             _, party = await loop.create_datagram_endpoint(
                 lambda: Party("caller", None), local_addr=("127.0.0.1", 0)
             )
-            party.engine, party.outer = self.crew.address_of(worker), party.address
+            party.engine, party.outer = self.pool.address_of(worker), party.address
             self._callers.append(party)
         for party in (self._phones, *self._callers):
             stack.callback(party.close)
@@ -172,10 +174,10 @@ class Load:
 
 async def kill(load: Load, stage_s: float) -> str:
     """SIGKILL of worker 1 under load."""
-    crew = load.crew
+    pool = load.pool
     await load.place(stage_s / 2)
     known = len(load.problems)
-    killed_at, pid = time.monotonic(), crew.kill(1)
+    killed_at, pid = time.monotonic(), pool.kill(1)
     load.killed_at = killed_at
     await load.place(stage_s / 2)
     await load.finish()
@@ -183,13 +185,13 @@ async def kill(load: Load, stage_s: float) -> str:
         (c.answered_at for c in load.calls if c.worker == 1 and c.asked_at > killed_at),
         default=0.0,
     )
-    started = await crew.replaced(1, pid)
-    back_s = _told_back_after(crew, pid)
+    started = await pool.replaced(1, pid)
+    back_s = _told_back_after(pool, pid)
     if not first:
         raise Wrong("the killed worker never took a call again")
     if back_s > BACK_S:
         raise Wrong(f"the killed worker was back after {back_s:.2f} s only (waited {started:.1f})")
-    (death,) = crew.told("worker.died", pid=pid)
+    (death,) = pool.told("worker.died", pid=pid)
     stood = load.standing(killed_at)
     mine = [call for call in stood if call.worker == 1]
     records = by_call_id(load.redis)
@@ -198,9 +200,11 @@ async def kill(load: Load, stage_s: float) -> str:
         if call.worker == 0 and found != {("answered", "bye")}:
             load.problems.append(f"a call of the other worker: {found}, {call.ended}")
         # Who hung up in the very moment of the kill may have been heard, or not.
-        if call.worker == 1 and call.ended_at - killed_at > 0.05 and not found & {
-            ("failed", "worker_died"), ("answered", "bye")
-        }:
+        if (
+            call.worker == 1
+            and call.ended_at - killed_at > 0.05
+            and not found & {("failed", "worker_died"), ("answered", "bye")}
+        ):
             load.problems.append(f"a call of the killed worker: {found}, {call.ended}")
     failed = [r for rs in records.values() for r in rs if r["why"] == "worker_died"]
     if len(failed) != death["calls"] or not failed:
@@ -214,10 +218,10 @@ async def kill(load: Load, stage_s: float) -> str:
     return "kill: wrong"
 
 
-def _told_back_after(crew: Crew, pid: int) -> float:
+def _told_back_after(pool: WorkerPool, pid: int) -> float:
     """Seconds from a process's death, as the supervisor saw it, until another took its place."""
     moments = {}
-    for event in crew.events():
+    for event in pool.events():
         if event["event"] == "worker.died" and event["pid"] == pid:
             moments["died"] = _seconds(event["timestamp"])
         elif event["event"] == "worker.start" and "died" in moments:
@@ -231,12 +235,12 @@ def _seconds(stamp: str) -> float:
 
 async def reload(load: Load, stage_s: float) -> str:
     """A live change under load."""
-    crew = load.crew
+    pool = load.pool
     await load.place(stage_s / 3)
-    crew.change(timers={"max_call_s": 599})
-    crew.signal(signal.SIGHUP)
+    pool.change(timers={"max_call_s": 599})
+    pool.signal(signal.SIGHUP)
     await load.place(stage_s / 3)
-    applied = len(crew.told("reload.done", keys=["timers.max_call_s"]))
+    applied = len(pool.told("reload.done", keys=["timers.max_call_s"]))
     if applied != WORKERS + 1:
         raise Wrong(f"reload: told {applied} times")
     return "reload: applied in every worker"
@@ -244,13 +248,13 @@ async def reload(load: Load, stage_s: float) -> str:
 
 async def roll(load: Load, stage_s: float) -> str:
     """A rolling restart under load."""
-    crew = load.crew
-    pids = [crew.pid_of(worker) for worker in range(WORKERS)]
+    pool = load.pool
+    pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     began = time.monotonic()
-    crew.signal(signal.SIGHUP)
-    while any(crew.pid_of(worker) == pids[worker] for worker in range(WORKERS)):
+    pool.signal(signal.SIGHUP)
+    while any(pool.pid_of(worker) == pids[worker] for worker in range(WORKERS)):
         if time.monotonic() - began > PATIENCE_S + 4 * stage_s:
-            raise Wrong(f"roll: not done\n{crew.log}")
+            raise Wrong(f"roll: not done\n{pool.log}")
         await load.place(0.5)
     took_s = time.monotonic() - began
     await load.place(stage_s / 3)
@@ -262,10 +266,10 @@ async def drain(load: Load, stage_s: float) -> str:
     await load.place(stage_s / 3)
     load.draining = True
     at = time.monotonic()
-    load.crew.signal(signal.SIGTERM)
+    load.pool.signal(signal.SIGTERM)
     await load.place(min(1.0, stage_s / 3))
     await load.finish()
-    status = await load.crew.exited(PATIENCE_S)
+    status = await load.pool.exited(PATIENCE_S)
     if status != 0:
         raise Wrong(f"drain: exit status {status}")
     stood = load.standing(at)
@@ -311,8 +315,8 @@ async def campaign(load: Load, stage_s: float) -> str:
     async with AsyncExitStack() as stack:
         await load.open(stack)
         await asyncio.sleep(1.0)
-        for stage in (kill, reload, roll, drain):
-            told.append(await stage(load, stage_s))
+        for setup in (kill, reload, roll, drain):
+            told.append(await setup(load, stage_s))
             print(f"workers: {told[-1]}", file=sys.stderr)
         told.append(check(load))
     if load.problems:
@@ -327,14 +331,14 @@ def run(rate: float, stage_s: float, hold_s: float = 1.5) -> str:
         directory = Path(name)
         server = RedisServer(directory)
         server.start()
-        crew = Crew(directory, server.url, WORKERS, SETTINGS)
+        pool = WorkerPool(directory, server.url, WORKERS, SETTINGS)
         try:
-            crew.start()
+            pool.start()
             time.sleep(1.5)  # the one that stands by has to be there
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(campaign(Load(crew, server.client, rate, hold_s), stage_s))
+                return runner.run(campaign(Load(pool, server.client, rate, hold_s), stage_s))
         finally:
-            crew.stop()
+            pool.stop()
             server.stop()
 
 
@@ -342,7 +346,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rate", type=float, default=300.0, help="new calls a second")
-    parser.add_argument("--stage-s", type=float, default=10.0, help="length of each stage")
+    parser.add_argument("--setup-s", type=float, default=10.0, help="length of each setup")
     options = parser.parse_args()
     try:
         print(run(options.rate, options.stage_s))

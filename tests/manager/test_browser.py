@@ -15,7 +15,7 @@ from tests.manager.browser import PASSWORD
 from tests.manager.chromium import PHONE, Person, chromium
 from tests.manager.site import Manager, read, write
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre
+from tests.scenarios.setup import RunningEngine, Setup
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,12 +45,12 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def stage(
+async def setup(
     engine: Engine, client: redis.Redis, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
-    theatre = Theatre(engine, client, tmp_path_factory.mktemp("stage"))
-    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-        yield stage
+) -> AsyncIterator[Setup]:
+    running_engine = RunningEngine(engine, client, tmp_path_factory.mktemp("setup"))
+    async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+        yield setup
 
 
 @pytest.fixture(autouse=True)
@@ -67,10 +67,10 @@ def lines(client: redis.Redis) -> None:
     client.zadd(f"reg:{LINE}", {"sip:accueil@127.0.0.1:9": time.time() + 600})
 
 
-async def goes_to(stage: Stage, kind: str, number: str) -> None:
+async def goes_to(setup: Setup, kind: str, number: str) -> None:
     """A call to the line, placed now, comes to that server for that number, and is answered."""
-    call = await stage.call(LINE, caller=CALLER)
-    arrived = await stage.server(kind).incoming(number)
+    call = await setup.call(LINE, caller=CALLER)
+    arrived = await setup.server(kind).incoming(number)
     arrived.respond(200)
     answer = await call.final()
     assert answer.code == 200
@@ -110,7 +110,7 @@ WORDS = {
 
 @pytest.mark.parametrize("language", WORDS)
 async def test_the_journey_and_then_a_call(
-    browser: Browser, manager: Manager, stage: Stage, client: redis.Redis, language: str
+    browser: Browser, manager: Manager, setup: Setup, client: redis.Redis, language: str
 ) -> None:
     words, short = WORDS[language], language[:2]
     marie = await Person.sit_down(browser, manager, language)
@@ -136,7 +136,7 @@ async def test_the_journey_and_then_a_call(
     await page.get_by_role("button", name=words["validate"]).click()
     await marie.says(words["done"])
     await marie.says(words["proof"])
-    await goes_to(stage, "number", MOBILE)
+    await goes_to(setup, "number", MOBILE)
     await marie.shown(f"{short}-6-done")
     assert client.xlen("audit:acme") == 1
     await marie.go(f"/lines/{LINE}")
@@ -144,7 +144,7 @@ async def test_the_journey_and_then_a_call(
     await marie.leave()
 
 
-async def test_without_javascript(browser: Browser, manager: Manager, stage: Stage) -> None:
+async def test_without_javascript(browser: Browser, manager: Manager, setup: Setup) -> None:
     marie = await Person.sit_down(browser, manager, javascript=False)
     page = marie.page
     await marie.log_in()
@@ -162,11 +162,11 @@ async def test_without_javascript(browser: Browser, manager: Manager, stage: Sta
     await page.get_by_role("button", name="Aperçu").click()
     await page.get_by_role("button", name="Valider").click()
     await marie.says("C’est en vigueur")
-    await goes_to(stage, "voicemail", PEER)
+    await goes_to(setup, "voicemail", PEER)
     await marie.leave()
 
 
-async def test_keyboard_only(browser: Browser, manager: Manager, stage: Stage) -> None:
+async def test_keyboard_only(browser: Browser, manager: Manager, setup: Setup) -> None:
     marie = await Person.sit_down(browser, manager)
     page = marie.page
     await marie.go("/login")
@@ -195,11 +195,11 @@ async def test_keyboard_only(browser: Browser, manager: Manager, stage: Stage) -
     await marie.tab_to("button.primary")
     await marie.press("Enter")
     await marie.says("C’est en vigueur")
-    await goes_to(stage, "number", "+33140000099")
+    await goes_to(setup, "number", "+33140000099")
     await marie.leave()
 
 
-async def test_on_a_phone(browser: Browser, manager: Manager, stage: Stage) -> None:
+async def test_on_a_phone(browser: Browser, manager: Manager, setup: Setup) -> None:
     marie = await Person.sit_down(browser, manager, size=PHONE)
     page = marie.page
     await marie.log_in()
@@ -219,20 +219,20 @@ async def test_on_a_phone(browser: Browser, manager: Manager, stage: Stage) -> N
     await page.get_by_role("button", name="Valider").tap()
     await marie.says("C’est en vigueur")
     await marie.shown("phone-4-done")
-    await goes_to(stage, "fax", FAX)
+    await goes_to(setup, "fax", FAX)
     await marie.leave()
 
 
 async def test_an_operator_sees_a_live_call(
-    browser: Browser, manager: Manager, stage: Stage, client: redis.Redis
+    browser: Browser, manager: Manager, setup: Setup, client: redis.Redis
 ) -> None:
     support = await Person.sit_down(browser, manager)
     await support.log_in("support")
     write(client, LINE, label="Accueil", forwards={"unconditional": {
         "on": True, "to": {"kind": "number", "number": MOBILE},
     }})  # fmt: skip
-    call = await stage.call(LINE, caller=CALLER)
-    arrived = await stage.server("number").incoming(MOBILE)
+    call = await setup.call(LINE, caller=CALLER)
+    arrived = await setup.server("number").incoming(MOBILE)
     arrived.respond(200)
     answer = await call.final()
     call.ack(answer)

@@ -13,10 +13,10 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from tests.scenarios.stage import Stage
+from tests.scenarios.setup import Setup
 
-Scenario = Callable[[Stage], Awaitable[None]]
-Opener = Callable[[], AbstractAsyncContextManager[Callable[[], Stage]]]
+Scenario = Callable[[Setup], Awaitable[None]]
+Opener = Callable[[], AbstractAsyncContextManager[Callable[[], Setup]]]
 
 
 class Batch:
@@ -48,9 +48,9 @@ class Batch:
     async def _play(self, open_set: Opener, wanted: list[str]) -> dict[str, BaseException | None]:
         turn = asyncio.Semaphore(self._together)
 
-        async def play_one(scenario: Scenario, stage: Stage) -> None:
-            async with turn, stage:
-                await scenario(stage)
+        async def play_one(scenario: Scenario, setup: Setup) -> None:
+            async with turn, setup:
+                await scenario(setup)
 
         async with open_set() as new_stage:
             results = await asyncio.gather(

@@ -1,4 +1,4 @@
-"""Fixtures: one Redis for all scenarios, one engine a module, one stage a test."""
+"""Fixtures: one Redis for all scenarios, one engine a module, one setup a test."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from tests.scenarios.crew import Crew
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, playing
+from tests.scenarios.setup import RunningEngine, Setup, started_engine
+from tests.scenarios.worker_pool import WorkerPool
 
 
 @pytest.hookimpl(wrapper=True)
@@ -19,7 +19,7 @@ def pytest_runtest_makereport(
     report = yield
     if report.failed:
         known = getattr(item, "funcargs", {})
-        for name in ("stage", "lone", "theatre"):
+        for name in ("setup", "lone", "running_engine"):
             engine = getattr(known.get(name), "engine", None)
             if isinstance(engine, Engine):
                 report.sections.append(("engine log", engine.log))
@@ -37,11 +37,11 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 @pytest.fixture(scope="module")
-def theatre(
+def running_engine(
     request: pytest.FixtureRequest,
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Theatre]:
+) -> Iterator[RunningEngine]:
     """An engine on an empty Redis, with the `SETTINGS` of the module and its `WORKERS`, if it has
     them."""
     shared_redis.client.flushall()
@@ -49,16 +49,16 @@ def theatre(
     settings = getattr(request.module, "SETTINGS", None)
     workers = getattr(request.module, "WORKERS", 0)
     engine = (
-        Crew(directory, shared_redis.url, workers, settings)
+        WorkerPool(directory, shared_redis.url, workers, settings)
         if workers
         else Engine(directory, shared_redis.url, settings)
     )
-    with playing(engine, shared_redis.client, directory) as theatre:
-        yield theatre
+    with started_engine(engine, shared_redis.client, directory) as running_engine:
+        yield running_engine
 
 
 @pytest.fixture
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+async def setup(running_engine: RunningEngine) -> AsyncIterator[Setup]:
     """Surroundings for one scenario, with scripted destination servers."""
-    async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-        yield stage
+    async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+        yield setup

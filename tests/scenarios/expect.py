@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.scenarios.endpoint import Call
 from tests.scenarios.message import Message, address_of, parameters, user_of
-from tests.scenarios.stage import ANSWER_BYTES
+from tests.scenarios.setup import ANSWER_BYTES
 
 CAUSE = {"unconditional": "302", "busy": "486", "no_answer": "408", "unreachable": "503"}
 REASON = {

@@ -11,14 +11,14 @@ from typing import Any
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
 from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, playing
+from tests.scenarios.setup import RunningEngine, Setup, started_engine
 
 
 @dataclass(frozen=True)
 class Front:
     """A running engine, and what its phones know: host:port, and transport if it is not UDP."""
 
-    theatre: Theatre
+    running_engine: RunningEngine
     server: str
 
 
@@ -43,28 +43,30 @@ def open_front(
     engine = Engine(
         directory, redis.url, {"sip": settings, "timers": {"pre_ringing_s": pre_ringing_s}}
     )
-    with playing(engine, redis.client, directory) as theatre, ExitStack() as stack:
+    with started_engine(engine, redis.client, directory) as running_engine, ExitStack() as stack:
         if kamailio is not None:
             kamailio.start()
             stack.callback(kamailio.stop)
         known = kamailio.peer if kamailio is not None else server
-        yield Front(theatre, known if transport == "udp" else f"{known};transport={transport}")
+        yield Front(
+            running_engine, known if transport == "udp" else f"{known};transport={transport}"
+        )
 
 
 class Phones:
     """Starts phones, and ends them when the scenario is done."""
 
-    def __init__(self, stage: Stage, front: Front) -> None:
-        self.stage = stage
+    def __init__(self, setup: Setup, front: Front) -> None:
+        self.setup = setup
         self.server = front.server
 
     async def line(self, *options: str, **fields: Any) -> Baresip:
         """A line with such a phone, registered."""
-        return await self.start(self.stage.line(credentials=CREDENTIALS, **fields), options=options)
+        return await self.start(self.setup.line(credentials=CREDENTIALS, **fields), options=options)
 
     async def start(self, line: str, **more: Any) -> Baresip:
         """A phone of a line with credentials, registered."""
-        directory = self.stage.theatre.directory
+        directory = self.setup.running_engine.directory
         phone = Baresip(directory, line, self.server, password=PASSWORD, **more)
-        self.stage._stack.push_async_callback(phone.stop)
+        self.setup._stack.push_async_callback(phone.stop)
         return await phone.start()

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.message import Message
-from tests.scenarios.stage import Stage
+from tests.scenarios.setup import Setup
 
 # Two proxies that nobody has to reach: only the first hop of a request gets one.
 FAR = "<sip:far.example;lr>"
 FURTHER = "<sip:192.0.2.77:5060;lr;x=y>"
 
 
-async def proxy_of(stage: Stage, endpoint: Endpoint) -> tuple[Endpoint, str]:
+async def proxy_of(setup: Setup, endpoint: Endpoint) -> tuple[Endpoint, str]:
     """A proxy before an endpoint, and its Record-Route."""
-    proxy = await stage.endpoint()
+    proxy = await setup.endpoint()
     route = f"<{proxy.uri('edge')};lr>"
     proxy.calls = endpoint.calls
     return proxy, route

@@ -14,8 +14,8 @@ from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
 from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_number
 from tests.scenarios.stream import StreamEndpoint
 
 OUTSIDE = "127.0.0.9"  # plays the address that a NAT in front of the engine has
@@ -25,16 +25,16 @@ LONG_NAME = ".".join(["a" * 62] * 4)
 @asynccontextmanager
 async def stage_of(
     server: RedisServer, directory: Path, listen: Sequence[str], advertise: str | None
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Setup]:
     """An engine that listens there and shows itself so."""
     sip = {"listen": list(listen), "advertise": advertise}
     peers = ["127.0.0.0/8", "::1/128"]
     engine = Engine(directory, server.url, {"sip": {**sip, "trusted_peers": peers}})
     engine.start()
-    theatre = Theatre(engine, server.client, directory)
+    running_engine = RunningEngine(engine, server.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
     finally:
         assert engine.stop() == 0, engine.log
 
@@ -48,7 +48,7 @@ def shown(message: Message) -> tuple[str, str]:
     return via, message.one("Contact").partition("@")[2].rstrip(">")
 
 
-async def check_everything(stage: Stage, call: Call, phone: Endpoint, name: str) -> None:
+async def check_everything(setup: Setup, call: Call, phone: Endpoint, name: str) -> None:
     """A forwarded call shows `name` (host and port) wherever the engine speaks of itself."""
     host = name.rpartition(":")[0]
     suffix = ";transport=tcp" if isinstance(phone, StreamEndpoint) else ""
@@ -67,13 +67,13 @@ async def check_everything(stage: Stage, call: Call, phone: Endpoint, name: str)
         await asker.receive(200, "UPDATE")
     await part(call, ring)
     assert ring.requests("BYE")[0].one("Via").split()[1].startswith(f"{name};rport")
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def forwarded_line(stage: Stage, phone: Endpoint) -> str:
+async def forwarded_line(setup: Setup, phone: Endpoint) -> str:
     """A line that is forwarded to another one, which has this phone."""
-    target = stage.line(to=[phone.uri()])
-    return stage.line(forwards={"unconditional": to_number(target)})
+    target = setup.line(to=[phone.uri()])
+    return setup.line(forwards={"unconditional": to_number(target)})
 
 
 @pytest.mark.parametrize("advertise", [OUTSIDE, "engine.example", LONG_NAME])
@@ -81,10 +81,10 @@ async def test_the_advertised_name_is_shown_everywhere_over_udp(
     shared_redis: RedisServer, tmp_path: Path, advertise: str
 ) -> None:
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise) as stage:
-        phone = await stage.endpoint()
-        call = await stage.call(await forwarded_line(stage, phone))
-        await check_everything(stage, call, phone, f"{advertise}:{port}")
+    async with stage_of(shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise) as setup:
+        phone = await setup.endpoint()
+        call = await setup.call(await forwarded_line(setup, phone))
+        await check_everything(setup, call, phone, f"{advertise}:{port}")
 
 
 async def test_the_advertised_name_is_shown_everywhere_over_tcp(
@@ -92,13 +92,13 @@ async def test_the_advertised_name_is_shown_everywhere_over_tcp(
 ) -> None:
     udp, tcp = free_port(), free_port(socket.SOCK_STREAM)
     listen = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{tcp}"]
-    async with stage_of(shared_redis, tmp_path, listen, OUTSIDE) as stage:
+    async with stage_of(shared_redis, tmp_path, listen, OUTSIDE) as setup:
         ends = [await StreamEndpoint.listen() for _ in range(2)]
         for end in ends:
-            stage._stack.push_async_callback(end.finish)
-        line = await forwarded_line(stage, ends[1])
+            setup._stack.push_async_callback(end.finish)
+        line = await forwarded_line(setup, ends[1])
         call = ends[0].start(("127.0.0.1", tcp), line, body=OFFER_BYTES)
-        await check_everything(stage, call, ends[1], f"{OUTSIDE}:{tcp}")
+        await check_everything(setup, call, ends[1], f"{OUTSIDE}:{tcp}")
 
 
 async def test_who_obeys_the_advertised_contact_reaches_the_call(
@@ -106,9 +106,9 @@ async def test_who_obeys_the_advertised_contact_reaches_the_call(
 ) -> None:
     """The engine listens on every address, as behind a NAT that maps the port."""
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:0.0.0.0:{port}"], OUTSIDE) as stage:
-        line, phone = await stage.line_with_phone()
-        caller = await stage.endpoint()
+    async with stage_of(shared_redis, tmp_path, [f"udp:0.0.0.0:{port}"], OUTSIDE) as setup:
+        line, phone = await setup.line_with_phone()
+        caller = await setup.endpoint()
         call = caller.start(("127.0.0.1", port), line, body=OFFER_BYTES)
         ring = await phone.incoming()
         await connect(call, ring)
@@ -121,7 +121,7 @@ async def test_who_obeys_the_advertised_contact_reaches_the_call(
             await side.receive(200, "INFO")
         ring.peer = OUTSIDE, port
         await part(ring, call)
-        await stage.ended(call.call_id, outcome="answered")
+        await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("anywhere", ["0.0.0.0", "[::]"])
@@ -130,9 +130,9 @@ async def test_listening_everywhere_shows_an_address_that_can_be_reached(
 ) -> None:
     port = free_port()
     own = "::1" if anywhere == "[::]" else "127.0.0.1"
-    async with stage_of(shared_redis, tmp_path, [f"udp:{anywhere}:{port}"], None) as stage:
-        caller, phone = await stage.endpoint(own), await stage.endpoint(own)
-        line = stage.line(to=[phone.uri()])
+    async with stage_of(shared_redis, tmp_path, [f"udp:{anywhere}:{port}"], None) as setup:
+        caller, phone = await setup.endpoint(own), await setup.endpoint(own)
+        line = setup.line(to=[phone.uri()])
         call = caller.start((own, port), line, body=OFFER_BYTES)
         ring = await phone.incoming()
         via, contact = shown(ring.first)
@@ -157,9 +157,9 @@ async def test_an_address_is_advertised_for_its_own_family_only(
         ("2001:db8::5", (f"127.0.0.1:{four}", f"[2001:db8::5]:{six}")),
         ("engine.example", (f"engine.example:{four}", f"engine.example:{six}")),
     ):
-        async with stage_of(shared_redis, tmp_path, listen, advertise) as stage:
-            caller, phone = await stage.endpoint("127.0.0.1"), await stage.endpoint("::1")
-            call = caller.start(("127.0.0.1", four), stage.line(to=[phone.uri()]))
+        async with stage_of(shared_redis, tmp_path, listen, advertise) as setup:
+            caller, phone = await setup.endpoint("127.0.0.1"), await setup.endpoint("::1")
+            call = caller.start(("127.0.0.1", four), setup.line(to=[phone.uri()]))
             ring = await phone.incoming()
             assert shown(ring.first) == (wanted[1], wanted[1])
             assert shown(await connect(call, ring)) == ("", wanted[0])
@@ -170,11 +170,11 @@ async def test_the_bracketed_address_is_shown_in_diversions_too(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]") as stage:
-        caller, phone = await stage.endpoint("::1"), await stage.endpoint("::1")
-        line = await forwarded_line(stage, phone)
+    async with stage_of(shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]") as setup:
+        caller, phone = await setup.endpoint("::1"), await setup.endpoint("::1")
+        line = await forwarded_line(setup, phone)
         call = caller.start(("::1", port), line, body=OFFER_BYTES)
-        await check_everything(stage, call, phone, f"[2001:db8::5]:{port}")
+        await check_everything(setup, call, phone, f"[2001:db8::5]:{port}")
 
 
 async def test_each_listening_address_is_the_contact_of_the_calls_it_took(
@@ -183,10 +183,10 @@ async def test_each_listening_address_is_the_contact_of_the_calls_it_took(
     """Two networks: who called one address is not told the other."""
     ports = free_port(), free_port()
     listen = [f"udp:127.0.0.1:{ports[0]}", f"udp:127.0.0.9:{ports[1]}"]
-    async with stage_of(shared_redis, tmp_path, listen, None) as stage:
-        line, phone = await stage.line_with_phone()
+    async with stage_of(shared_redis, tmp_path, listen, None) as setup:
+        line, phone = await setup.line_with_phone()
         for host, port in (("127.0.0.9", ports[1]), ("127.0.0.1", ports[0])):
-            caller = await stage.endpoint()
+            caller = await setup.endpoint()
             call = caller.start((host, port), line, caller=numbers.caller_number())
             ring = await phone.incoming()
             assert shown(await connect(call, ring)) == ("", f"{host}:{port}")

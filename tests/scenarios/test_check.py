@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from tests.scenarios.crew import Crew
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.sipp import HOST, free_port
+from tests.scenarios.worker_pool import WorkerPool
 
 SIP = f"udp:{HOST}:{free_port()}"
 ADMIN = f"{HOST}:{free_port(socket.SOCK_STREAM, several=4)}"
@@ -151,7 +151,7 @@ def test_an_engine_that_runs_here_is_told_of_and_another_program_is_not_taken_fo
     engine = (
         Engine(tmp_path, shared_redis.url)
         if workers == 1
-        else Crew(tmp_path, shared_redis.url, workers, None)
+        else WorkerPool(tmp_path, shared_redis.url, workers, None)
     )
     engine.start()
     try:

@@ -11,11 +11,11 @@ import pytest
 from tests.scenarios import numbers, script
 from tests.scenarios.batch import Batch, Outcomes, Scenario, names_in
 from tests.scenarios.expect import check_deposit, check_diversion, check_history, check_one_tag
-from tests.scenarios.stage import (
+from tests.scenarios.setup import (
     ANSWER_BYTES,
     OFFER_BYTES,
-    Stage,
-    Theatre,
+    RunningEngine,
+    Setup,
     to_fax,
     to_number,
     to_voicemail,
@@ -27,7 +27,7 @@ DESTINATIONS = ("own_voicemail", "other_voicemail", "fax", "line", "outside")
 
 
 def forwarded(condition: str, destination: str) -> Scenario:
-    async def scenario(stage: Stage) -> None:
+    async def scenario(setup: Setup) -> None:
         line, caller = numbers.line_number(), numbers.caller_number()
         more = {"after_s": 5} if condition == "no_answer" else {}
         kind, server = destination, destination
@@ -36,13 +36,13 @@ def forwarded(condition: str, destination: str) -> Scenario:
             target, kind, server = line, "voicemail", "voicemail"
             forward = to_voicemail(target, **more)
         elif destination == "other_voicemail":
-            target, kind, server = stage.line(), "voicemail", "voicemail"
+            target, kind, server = setup.line(), "voicemail", "voicemail"
             forward = to_voicemail(target, **more)
         elif destination == "fax":
-            target = stage.line(offer={"fax": True})
+            target = setup.line(offer={"fax": True})
             forward = to_fax(target, **more)
         elif destination == "line":
-            target, other = await stage.sipp_phone(script.answering_phone())
+            target, other = await setup.sipp_phone(script.answering_phone())
             forward = to_number(target, **more)
         else:
             target, kind, server = numbers.outside_number(), "number", "number"
@@ -50,20 +50,20 @@ def forwarded(condition: str, destination: str) -> Scenario:
 
         phone = None
         if condition == "busy":
-            phone = await stage.sipp(script.refusing_phone("486 Busy Here"))
+            phone = await setup.sipp(script.refusing_phone("486 Busy Here"))
         elif condition == "no_answer":
-            phone = await stage.sipp(script.cancelled_phone())
+            phone = await setup.sipp(script.cancelled_phone())
         to = [f"sip:phone@127.0.0.1:{phone.port}"] if phone else []
-        stage.line(number=line, to=to, offer={"fax": True}, forwards={condition: forward})
+        setup.line(number=line, to=to, offer={"fax": True}, forwards={condition: forward})
 
-        seen = await stage.sipp_call(script.answered_call(line, caller))
+        seen = await setup.sipp_call(script.answered_call(line, caller))
         if phone:
             await phone.finish()
         if other:
             invites = (await other.finish()).invites()
         else:
-            assert stage.reached(target) == [server]
-            invites = stage.sipp_server(server).trace.invites(target)
+            assert setup.reached(target) == [server]
+            invites = setup.sipp_server(server).trace.invites(target)
 
         assert len(invites) == 1
         check_diversion(invites[0], [(line, condition)])
@@ -76,7 +76,7 @@ def forwarded(condition: str, destination: str) -> Scenario:
         assert 181 in seen.codes()
         assert seen.codes()[-1] == 200
         check_one_tag(seen.received)
-        record = await stage.ended(
+        record = await setup.ended(
             seen.sent[0].call_id,
             condition=condition,
             destination=kind,
@@ -95,11 +95,11 @@ for _condition, _destination in product(CONDITIONS, DESTINATIONS):
 
 
 @pytest.fixture(scope="module")
-def outcomes(theatre: Theatre, request: pytest.FixtureRequest) -> Outcomes:
+def outcomes(running_engine: RunningEngine, request: pytest.FixtureRequest) -> Outcomes:
     @asynccontextmanager
-    async def open_set() -> AsyncIterator[Callable[[], Stage]]:
-        async with theatre.sipp_servers() as sipps:
-            yield lambda: Stage(theatre, sipps=sipps)
+    async def open_set() -> AsyncIterator[Callable[[], Setup]]:
+        async with running_engine.sipp_servers() as sipps:
+            yield lambda: Setup(running_engine, sipps=sipps)
 
     return batch.play(open_set, names_in(request))
 

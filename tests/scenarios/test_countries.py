@@ -15,7 +15,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
-from tests.scenarios.stage import OFFER_BYTES, Stage, identity, to_number
+from tests.scenarios.setup import OFFER_BYTES, Setup, identity, to_number
 from tests.scenarios.test_transfer import own
 
 COUNTRIES = ["FR", "GB", "DE", "RE", "BE", "001"]
@@ -27,30 +27,30 @@ BRITISH, BRITISH_MOBILE, REUNION = "+442079460123", "+447400123456", "+262262123
 SWISS, BELGIAN_LINE, BELGIAN_MOBILE = "+41446681800", "+3227901234", "+32460123456"
 
 
-def fleet(stage: Stage, name: str, **fields: Any) -> None:
-    stage.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
+def fleet(setup: Setup, name: str, **fields: Any) -> None:
+    setup.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
 
 
-def used(stage: Stage, owner: str) -> dict[str, int]:
+def used(setup: Setup, owner: str) -> dict[str, int]:
     """The seconds of a line's, or a fleet's, only month."""
-    (key,) = stage.redis.keys(f"usage:{owner}:*")
-    seconds: Any = stage.redis.hgetall(key)
+    (key,) = setup.redis.keys(f"usage:{owner}:*")
+    seconds: Any = setup.redis.hgetall(key)
     return {billing: int(value) for billing, value in seconds.items()}
 
 
-async def through(stage: Stage, line: str, target: str) -> tuple[Call, Call]:
+async def through(setup: Setup, line: str, target: str) -> tuple[Call, Call]:
     """A call to the line, which the target answers."""
-    call = await stage.call(line)
-    away = await stage.server("number").incoming(target)
+    call = await setup.call(line)
+    away = await setup.server("number").incoming(target)
     await connect(call, away)
     return call, away
 
 
-async def stays(stage: Stage, line: str) -> dict[str, Any]:
+async def stays(setup: Setup, line: str) -> dict[str, Any]:
     """A call to a line without phones, whose forward counts as off: its record."""
-    call = await stage.call(line)
+    call = await setup.call(line)
     assert (await call.final()).code == 480
-    return await stage.ended(call.call_id, condition="none", outcome="unreachable", billing="")
+    return await setup.ended(call.call_id, condition="none", outcome="unreachable", billing="")
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -59,7 +59,7 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_what_is_abroad_has_a_class_of_its_own(stage: Stage) -> None:
+async def test_what_is_abroad_has_a_class_of_its_own(setup: Setup) -> None:
     """In the record, in what the line and the fleet have used, and in the metric."""
     cases = [
         ("", BRITISH, "international"),
@@ -80,45 +80,45 @@ async def test_what_is_abroad_has_a_class_of_its_own(stage: Stage) -> None:
     for number, target, billing in cases:
         offer = {"mobile": "hours", "mobile_hours": 2}
         forwards = {"unconditional": to_number(target)}
-        line = stage.line(number=number, fleet="travel", offer=offer, forwards=forwards)
-        calls.append((line, billing, await through(stage, line, target)))
+        line = setup.line(number=number, fleet="travel", offer=offer, forwards=forwards)
+        calls.append((line, billing, await through(setup, line, target)))
     await asyncio.sleep(1.0)  # seconds to pay for
     sums: dict[str, int] = {}
     for line, billing, (call, away) in calls:
         await part(call, away)
-        record = await stage.ended(call.call_id, billing=billing, payer=line)
+        record = await setup.ended(call.call_id, billing=billing, payer=line)
         assert record["forwards"][0]["billing"] == billing
         seconds = int(record["seconds"])
         assert seconds >= 1
-        assert used(stage, line) == {billing: seconds}
+        assert used(setup, line) == {billing: seconds}
         assert record["out_of_plan_s"] == "0"
         sums[billing] = sums.get(billing, 0) + seconds
-    assert used(stage, "fleet:travel") == sums
+    assert used(setup, "fleet:travel") == sums
     for billing, seconds in sums.items():
-        assert stage.engine.metric("renvoi_billed_seconds_total", billing=billing) == seconds
+        assert setup.engine.metric("renvoi_billed_seconds_total", billing=billing) == seconds
 
 
 @pytest.mark.parametrize(
     ("target", "billing"), [(BRITISH, "international"), ("+8816123456789", "satellite")]
 )
 async def test_a_cap_ends_calls_abroad_and_stops_the_next(
-    stage: Stage, target: str, billing: str
+    setup: Setup, target: str, billing: str
 ) -> None:
     name = f"thrifty-{billing}"
-    fleet(stage, name, cap_seconds=2)
+    fleet(setup, name, cap_seconds=2)
     forwards = {"unconditional": to_number(target)}
     offer = {"mobile": "unlimited"}
-    line = stage.line(fleet=name, offer=offer, forwards=forwards)
-    call, away = await through(stage, line, target)
+    line = setup.line(fleet=name, offer=offer, forwards=forwards)
+    call, away = await through(setup, line, target)
     bye = await away.receive("BYE", wait_s=10)
     assert "SIP;cause=402" in bye.one("Reason")
     await call.receive("BYE", wait_s=10)
-    await stage.ended(call.call_id, outcome="answered", why="fleet_cap", billing=billing)
-    await until(lambda: used(stage, f"fleet:{name}").get(billing, 0) >= 2)
+    await setup.ended(call.call_id, outcome="answered", why="fleet_cap", billing=billing)
+    await until(lambda: used(setup, f"fleet:{name}").get(billing, 0) >= 2)
     await asyncio.sleep(0.3)  # news of it
-    before = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
-    await stays(stage, line)
-    after = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    before = setup.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    await stays(setup, line)
+    after = setup.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
     assert after == before + 1
 
 
@@ -140,71 +140,71 @@ async def test_a_cap_ends_calls_abroad_and_stops_the_next(
     ],
 )
 async def test_a_stored_target_that_is_refused_counts_as_off(
-    stage: Stage, target: str, reason: str
+    setup: Setup, target: str, reason: str
 ) -> None:
     """Whoever wrote it into Redis: the forward does not happen, and metrics say why."""
     names = ("renvoi_forwards_prevented_total", "renvoi_targets_refused_total")
-    before = [stage.engine.metric(name, reason=reason) for name in names]
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    await stays(stage, line)
-    after = [stage.engine.metric(name, reason=reason) for name in names]
+    before = [setup.engine.metric(name, reason=reason) for name in names]
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    await stays(setup, line)
+    after = [setup.engine.metric(name, reason=reason) for name in names]
     assert after[0] == before[0] + 1
     assert after[1] == before[1] + 1
 
 
-async def test_a_fleets_list_narrows_and_never_widens(stage: Stage) -> None:
+async def test_a_fleets_list_narrows_and_never_widens(setup: Setup) -> None:
     """In force within a second of its write, and no matter for lines of the fleet."""
-    fleet(stage, "home", forward_countries=["FR", "CH"])
-    abroad, phone = await stage.line_with_phone(number=BRITISH, fleet="home")
+    fleet(setup, "home", forward_countries=["FR", "CH"])
+    abroad, phone = await setup.line_with_phone(number=BRITISH, fleet="home")
     mobile = numbers.mobile_number()
     british, swiss, french, inside = (
-        stage.line(fleet="home", forwards={"unconditional": to_number(target)})
+        setup.line(fleet="home", forwards={"unconditional": to_number(target)})
         for target in (BRITISH_MOBILE, SWISS, mobile, abroad)
     )
-    await stays(stage, british)
-    await stays(stage, swiss)
-    count = stage.engine.metric
+    await stays(setup, british)
+    await stays(setup, swiss)
+    count = setup.engine.metric
     assert count("renvoi_forwards_prevented_total", reason="fleet_countries") == 1
-    await part(*await through(stage, french, mobile))
-    call = await stage.call(inside)
+    await part(*await through(setup, french, mobile))
+    call = await setup.call(inside)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, billing="free")
+    await setup.ended(call.call_id, billing="free")
 
-    fleet(stage, "home", forward_countries=["FR", "GB"])
-    await stage.settle(fleets=True)
-    await part(*await through(stage, british, BRITISH_MOBILE))
-    stage.redis.delete("fleet:home")
-    await stage.settle(fleets=True)
-    await stays(stage, swiss)  # the engine's own list stands
+    fleet(setup, "home", forward_countries=["FR", "GB"])
+    await setup.settle(fleets=True)
+    await part(*await through(setup, british, BRITISH_MOBILE))
+    setup.redis.delete("fleet:home")
+    await setup.settle(fleets=True)
+    await stays(setup, swiss)  # the engine's own list stands
 
 
-async def test_a_transfer_to_a_line_abroad_is_international(stage: Stage) -> None:
+async def test_a_transfer_to_a_line_abroad_is_international(setup: Setup) -> None:
     """Who sends a call on to another fleet's line pays for it as for a forward there."""
-    line, phone = await stage.line_with_phone()
-    target, other = await stage.line_with_phone(number="+442079460124", fleet="globex")
+    line, phone = await setup.line_with_phone()
+    target, other = await setup.line_with_phone(number="+442079460124", fleet="globex")
     caller = numbers.caller_number()
-    call = await stage.call(line, caller=caller)
+    call = await setup.call(line, caller=caller)
     await connect(call, ring := await phone.incoming())
     ring.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
     call.respond(202, to=await call.receive("REFER"))
     await ring.receive(202, "REFER")
-    party = await stage.endpoint()
+    party = await setup.endpoint()
     onward = party.start(
-        stage.engine.address, target, caller=caller, headers=[identity(caller)], body=OFFER_BYTES
+        setup.engine.address, target, caller=caller, headers=[identity(caller)], body=OFFER_BYTES
     )
     await connect(onward, answered := await other.incoming())
     await part(onward, answered)
-    await stage.ended(onward.call_id, payer=line, billing="international")
+    await setup.ended(onward.call_id, payer=line, billing="international")
     await part(call, ring)
 
 
-async def test_a_forward_abroad_that_is_taken_over_stays_international(stage: Stage) -> None:
+async def test_a_forward_abroad_that_is_taken_over_stays_international(setup: Setup) -> None:
     """And is refused where it could not begin: its cap is used up, or its country closed."""
-    fleet(stage, "moving", cap_seconds=100)
-    colleague = stage.line(fleet="moving")
-    line = stage.line(
+    fleet(setup, "moving", cap_seconds=100)
+    colleague = setup.line(fleet="moving")
+    line = setup.line(
         fleet="moving",
         offer={"mobile": "unlimited"},
         forwards={"unconditional": to_number(BRITISH_MOBILE)},
@@ -212,22 +212,22 @@ async def test_a_forward_abroad_that_is_taken_over_stays_international(stage: St
 
     async def takes_over(away: Call) -> Call:
         headers = [("Replaces", own(away)), identity(colleague)]
-        return await stage.call(line, caller=colleague, headers=headers)
+        return await setup.call(line, caller=colleague, headers=headers)
 
-    call, away = await through(stage, line, BRITISH_MOBILE)
+    call, away = await through(setup, line, BRITISH_MOBILE)
     taking = await takes_over(away)
-    taken = await stage.server("number").incoming(BRITISH_MOBILE)
+    taken = await setup.server("number").incoming(BRITISH_MOBILE)
     await connect(taking, taken)
     await call.receive("BYE")
     await away.receive("BYE")
     await part(taking, taken)
-    await stage.ended(taking.call_id, payer=line, condition="none", billing="international")
+    await setup.ended(taking.call_id, payer=line, condition="none", billing="international")
 
     for fields, code in (({"cap_seconds": 0}, 480), ({"forward_countries": ["FR"]}, 403)):
-        fleet(stage, "moving")
-        await stage.settle(fleets=True)
-        call, away = await through(stage, line, BRITISH_MOBILE)
-        fleet(stage, "moving", **fields)
+        fleet(setup, "moving")
+        await setup.settle(fleets=True)
+        call, away = await through(setup, line, BRITISH_MOBILE)
+        fleet(setup, "moving", **fields)
         await asyncio.sleep(0.5)  # news of it, before the meter ends the call
         assert (await (await takes_over(away)).final()).code == code
         if code == 403:
@@ -237,12 +237,12 @@ async def test_a_forward_abroad_that_is_taken_over_stays_international(stage: St
             await call.receive("BYE", wait_s=10)
 
 
-async def test_a_phone_sends_nobody_where_its_line_could_not_forward(stage: Stage) -> None:
-    fleet(stage, "near", forward_countries=["FR", "BE"])
-    line, phone = await stage.line_with_phone(fleet="near")
-    inside = stage.line(number="+41446681801", fleet="near")
-    await (await stage.call(inside)).final()  # it is in memory
-    call = await stage.call(line)
+async def test_a_phone_sends_nobody_where_its_line_could_not_forward(setup: Setup) -> None:
+    fleet(setup, "near", forward_countries=["FR", "BE"])
+    line, phone = await setup.line_with_phone(fleet="near")
+    inside = setup.line(number="+41446681801", fleet="near")
+    await (await setup.call(inside)).final()  # it is in memory
+    call = await setup.call(line)
     await connect(call, ring := await phone.incoming())
     for target, code in (
         ("+4990012345670", 403),
@@ -259,22 +259,22 @@ async def test_a_phone_sends_nobody_where_its_line_could_not_forward(stage: Stag
     await part(call, ring)
 
 
-async def test_lists_of_the_configuration_change_live(stage: Stage) -> None:
+async def test_lists_of_the_configuration_change_live(setup: Setup) -> None:
     """A line in memory is read anew: what was let through is refused, and what was not is not."""
     german, new = "+4930901820", "+33700000002"
-    open_line = stage.line(forwards={"unconditional": to_number(german)})
-    new_line = stage.line(forwards={"unconditional": to_number(new)})
-    await part(*await through(stage, open_line, german))
-    await stays(stage, new_line)
-    _reload(stage.engine, forward_countries=["FR"], also_valid=["+33700"])
-    await until(lambda: _reloads(stage.engine) == 1)
-    await stays(stage, open_line)
-    call, away = await through(stage, new_line, new)
+    open_line = setup.line(forwards={"unconditional": to_number(german)})
+    new_line = setup.line(forwards={"unconditional": to_number(new)})
+    await part(*await through(setup, open_line, german))
+    await stays(setup, new_line)
+    _reload(setup.engine, forward_countries=["FR"], also_valid=["+33700"])
+    await until(lambda: _reloads(setup.engine) == 1)
+    await stays(setup, open_line)
+    call, away = await through(setup, new_line, new)
     await part(call, away)
-    await stage.ended(call.call_id, billing="out_of_plan")  # 07 is a mobile
-    _reload(stage.engine, forward_countries=COUNTRIES, also_valid=[])
-    await until(lambda: _reloads(stage.engine) == 2)
-    await part(*await through(stage, open_line, german))
+    await setup.ended(call.call_id, billing="out_of_plan")  # 07 is a mobile
+    _reload(setup.engine, forward_countries=COUNTRIES, also_valid=[])
+    await until(lambda: _reloads(setup.engine) == 2)
+    await part(*await through(setup, open_line, german))
 
 
 def _reload(engine: Engine, **keys: Any) -> None:

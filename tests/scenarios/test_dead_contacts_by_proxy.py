@@ -8,8 +8,8 @@ from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.nameserver import NameServer
 from tests.scenarios.proxy import check_route
+from tests.scenarios.setup import Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage
 
 PORT, DNS = free_port(), free_port()
 PROXY = f"<sip:127.0.0.1:{PORT};lr>"
@@ -19,30 +19,30 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def proxy(stage: Stage) -> Endpoint:
+async def proxy(setup: Setup) -> Endpoint:
     endpoint = await Endpoint.open(port=PORT)
-    stage._stack.callback(endpoint.close)
+    setup._stack.callback(endpoint.close)
     return endpoint
 
 
 async def test_a_contact_that_is_the_proxy_by_another_name_is_never_rung(
-    stage: Stage, proxy: Endpoint
+    setup: Setup, proxy: Endpoint
 ) -> None:
     """The proxy would send it wherever its user part says, unpaid. What the proxy is named by in
     the configuration is an edge's word for itself."""
-    names = NameServer(stage.theatre.directory, DNS)
+    names = NameServer(setup.running_engine.directory, DNS)
     await names.start("host-record=evil.test,127.0.0.1", "host-record=pabx.test,127.0.0.1")
     try:
         for place in (
             f"evil.test:{PORT}",
-            f"evil.test:{stage.engine.ports['number']}",
-            f"evil.test:{stage.engine.address[1]}",
+            f"evil.test:{setup.engine.ports['number']}",
+            f"evil.test:{setup.engine.address[1]}",
         ):
-            call = await stage.call(stage.line(to=[f"sip:+33899123456@{place}"]))
+            call = await setup.call(setup.line(to=[f"sip:+33899123456@{place}"]))
             await call.receive(480)
         assert not proxy.invited()
         for contact in (f"sip:a@127.0.0.1:{PORT}", f"sip:a@pabx.test:{free_port()}"):
-            call = await stage.call(stage.line(to=[contact]))
+            call = await setup.call(setup.line(to=[contact]))
             ring = await proxy.incoming()
             check_route(ring.first, [PROXY], contact)
             await connect(call, ring)
@@ -52,14 +52,14 @@ async def test_a_contact_that_is_the_proxy_by_another_name_is_never_rung(
 
 
 async def test_a_name_that_nobody_answers_for_may_lead_anywhere(
-    stage: Stage, proxy: Endpoint
+    setup: Setup, proxy: Endpoint
 ) -> None:
     """But for the name of the edge, whose word it is."""
-    call = await stage.call(stage.line(to=["sip:+33899123456@unanswered.test"]))
+    call = await setup.call(setup.line(to=["sip:+33899123456@unanswered.test"]))
     await call.receive(480)
     assert not proxy.invited()
     member = '<sip:a@192.0.2.1>;path="<sip:edge.unanswered.test;lr>"'
-    call = await stage.call(stage.line(to=[member]))
+    call = await setup.call(setup.line(to=[member]))
     ring = await proxy.incoming()
     check_route(ring.first, [PROXY, "<sip:edge.unanswered.test;lr>"], "sip:a@192.0.2.1")
     await connect(call, ring)

@@ -17,8 +17,8 @@ import pytest
 from tests.patience import within
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT, Engine, RedisServer
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, started_engine
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing
 from tests.scenarios.stream import StreamEndpoint
 
 FILES = 64
@@ -30,45 +30,45 @@ LIMITED = (
 
 
 @pytest.fixture(scope="module")
-def theatre(
+def running_engine(
     shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Theatre]:
+) -> Iterator[RunningEngine]:
     shared_redis.client.flushall()
     settings = {"sip": {"listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"]}}
     directory = tmp_path_factory.mktemp("few")
     engine = Engine(directory, shared_redis.url, settings)
     engine.program = ["-c", LIMITED.format(FILES)]
-    with playing(engine, shared_redis.client, directory) as theatre:
-        yield theatre
+    with started_engine(engine, shared_redis.client, directory) as running_engine:
+        yield running_engine
 
 
-async def warned(stage: Stage) -> dict[str, Any]:
+async def warned(setup: Setup) -> dict[str, Any]:
     """What the log says of the limit, as soon as it does."""
     deadline = time.monotonic() + within(5)
-    while not (found := [e for e in stage.engine.events() if e["event"] == "descriptors.few"]):
-        assert time.monotonic() < deadline, stage.engine.log
+    while not (found := [e for e in setup.engine.events() if e["event"] == "descriptors.few"]):
+        assert time.monotonic() < deadline, setup.engine.log
         await asyncio.sleep(0.05)
     return found[0]
 
 
-async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(stage: Stage) -> None:
-    few = await warned(stage)
+async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(setup: Setup) -> None:
+    few = await warned(setup)
     assert few["limit"] == FILES
     assert 1 <= few["connections"] < few["wanted"]
     held = [await asyncio.open_connection("127.0.0.1", TCP) for _ in range(100)]
     for _ in range(3):
         for page in ("/healthz", "/readyz", "/metrics", "/calls"):
-            status, body = await asyncio.to_thread(stage.engine.get, page)
+            status, body = await asyncio.to_thread(setup.engine.get, page)
             assert status == 200, (page, body)
-    assert stage.engine.metric("renvoi_rejected_total", reason="connections") >= 100 - FILES
+    assert setup.engine.metric("renvoi_rejected_total", reason="connections") >= 100 - FILES
     for transport in ("udp", "tcp"):
-        phone = await StreamEndpoint.listen() if transport == "tcp" else await stage.endpoint()
-        line = stage.line(to=[phone.uri()])  # Redis is asked, and answers
-        call = await stage.call(line, body=OFFER_BYTES)
+        phone = await StreamEndpoint.listen() if transport == "tcp" else await setup.endpoint()
+        line = setup.line(to=[phone.uri()])  # Redis is asked, and answers
+        call = await setup.call(line, body=OFFER_BYTES)
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)
-        await stage.ended(call.call_id, outcome="answered")
+        await setup.ended(call.call_id, outcome="answered")
         if isinstance(phone, StreamEndpoint):
             await phone.finish()
     for _, writer in held:
@@ -78,8 +78,8 @@ async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(stage:
 
 
 @pytest.mark.parametrize(("files", "status"), [(64, 1), (1024, 1)])
-async def test_check_says_when_the_limit_is_too_low(stage: Stage, files: int, status: int) -> None:
-    told = await asyncio.to_thread(check, stage.engine.config, files)
+async def test_check_says_when_the_limit_is_too_low(setup: Setup, files: int, status: int) -> None:
+    told = await asyncio.to_thread(check, setup.engine.config, files)
     assert told.returncode == status
     line = next(text for text in told.stdout.splitlines() if "RLIMIT_NOFILE" in text)
     assert line.startswith("FAILED")

@@ -10,7 +10,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import Stage
+from tests.scenarios.setup import Setup
 from tests.scenarios.test_transfer import calls, own, seen_by, talk
 
 
@@ -49,14 +49,14 @@ def tells(message: Message, side: Call) -> bool:
     return any(secret in text for secret in secret_of(side))
 
 
-async def test_a_new_call_s_phone_is_told_of_nobody_else_s_dialog(stage: Stage) -> None:
+async def test_a_new_call_s_phone_is_told_of_nobody_else_s_dialog(setup: Setup) -> None:
     """The thief calls a line of its own with the victim's ids, and reads what comes there."""
-    _, call, ring = await talk(stage)
+    _, call, ring = await talk(setup)
     thief = numbers.caller_number()
-    line, phone = await stage.line_with_phone(fleet="globex")
+    line, phone = await setup.line_with_phone(fleet="globex")
     for name in (seen_by(call), own(ring), seen_by(ring), own(call)):
         for naming in fields(name):
-            attempt = await calls(stage, line, thief, *naming)
+            attempt = await calls(setup, line, thief, *naming)
             got = await phone.incoming()
             assert not tells(got.first, ring), naming
             for header in ("Join", "Target-Dialog", "Replaces"):
@@ -67,9 +67,9 @@ async def test_a_new_call_s_phone_is_told_of_nobody_else_s_dialog(stage: Stage) 
 
 
 @pytest.mark.parametrize("method", ["INFO", "MESSAGE", "NOTIFY", "UPDATE", "OPTIONS"])
-async def test_nor_in_a_request_inside_another_call(stage: Stage, method: str) -> None:
-    _, call, ring = await talk(stage)
-    _, own_call, own_phone = await talk(stage, fleet="globex")
+async def test_nor_in_a_request_inside_another_call(setup: Setup, method: str) -> None:
+    _, call, ring = await talk(setup)
+    _, own_call, own_phone = await talk(setup, fleet="globex")
     for name in (seen_by(call), own(ring)):
         for naming in fields(name):
             own_call.request(method, headers=naming)
@@ -82,9 +82,9 @@ async def test_nor_in_a_request_inside_another_call(stage: Stage, method: str) -
     await part(call, ring)
 
 
-async def test_nor_by_a_refer_of_who_has_no_part_in_it(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
-    _, own_call, own_phone = await talk(stage, fleet="globex")
+async def test_nor_by_a_refer_of_who_has_no_part_in_it(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
+    _, own_call, own_phone = await talk(setup, fleet="globex")
     target = numbers.outside_number()
     for name in (seen_by(call), own(ring)):
         for parameter in (
@@ -103,12 +103,12 @@ async def test_nor_by_a_refer_of_who_has_no_part_in_it(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_the_far_end_itself_is_told(stage: Stage) -> None:
+async def test_the_far_end_itself_is_told(setup: Setup) -> None:
     """Another call to the same phone, by a side of the first one."""
     caller = numbers.caller_number()
-    line, call, ring = await talk(stage, caller)
+    line, call, ring = await talk(setup, caller)
     for header in ("Join", "Target-Dialog"):
-        other = await calls(stage, line, caller, (header, spelt(seen_by(call), header)))
+        other = await calls(setup, line, caller, (header, spelt(seen_by(call), header)))
         again = await ring.endpoint.incoming()
         assert again.first.one(header) == spelt(own(ring), header)
         await connect(other, again)
@@ -116,11 +116,11 @@ async def test_the_far_end_itself_is_told(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_stranger_joins_nobody(stage: Stage) -> None:
+async def test_a_stranger_joins_nobody(setup: Setup) -> None:
     """Whoever has overheard a call gets to its phone, but not into the call."""
-    line, call, ring = await talk(stage)
+    line, call, ring = await talk(setup)
     for name in (seen_by(call), own(ring)):
-        other = await calls(stage, line, numbers.caller_number(), ("Join", name))
+        other = await calls(setup, line, numbers.caller_number(), ("Join", name))
         again = await ring.endpoint.incoming()
         assert not again.first.has("Join")
         again.respond(486)

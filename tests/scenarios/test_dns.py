@@ -11,8 +11,8 @@ import pytest
 
 from tests.scenarios.expect import connect, part
 from tests.scenarios.nameserver import NameServer, naptr, srv
+from tests.scenarios.setup import ANSWER_BYTES, Setup, to_number, to_voicemail
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
 
 DNS, UDP, TCP = free_port(), free_port(), free_port(socket.SOCK_STREAM)
@@ -28,71 +28,71 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def names(stage: Stage) -> AsyncIterator[NameServer]:
+async def names(setup: Setup) -> AsyncIterator[NameServer]:
     """A name server that is not started yet."""
-    server = NameServer(stage.theatre.directory, DNS)
+    server = NameServer(setup.running_engine.directory, DNS)
     yield server
     server.stop()
 
 
-async def test_a_contact_named_by_srv(stage: Stage, names: NameServer) -> None:
-    phone = await stage.endpoint()
+async def test_a_contact_named_by_srv(setup: Setup, names: NameServer) -> None:
+    phone = await setup.endpoint()
     await names.start(srv("_sip._udp.one.test", "a.one.test", phone.port))
-    call = await stage.call(stage.line(to=["sip:phone@one.test"]))
+    call = await setup.call(setup.line(to=["sip:phone@one.test"]))
     ring = await phone.incoming()
     assert ring.first.uri == "sip:phone@one.test"
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_a_name_with_a_port_has_an_address(stage: Stage, names: NameServer) -> None:
-    phone = await stage.endpoint()
+async def test_a_name_with_a_port_has_an_address(setup: Setup, names: NameServer) -> None:
+    phone = await setup.endpoint()
     await names.start("host-record=two.test,127.0.0.1")
-    call = await stage.call(stage.line(to=[f"sip:phone@two.test:{phone.port}"]))
+    call = await setup.call(setup.line(to=[f"sip:phone@two.test:{phone.port}"]))
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
 async def test_a_phone_whose_contact_is_a_name_hears_ack_and_bye(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     await names.start("host-record=three.test,127.0.0.1")
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     phone.host = "three.test"
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_caller_whose_contact_leads_nowhere_loses_only_its_bye(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
     await names.start()
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint()
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
     caller.host = "nowhere.test"
-    call = caller.start(stage.engine.address, line)
+    call = caller.start(setup.engine.address, line)
     ring = await phone.incoming()
     await connect(call, ring)
     await ring.hang_up()
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
     call.state = "ended"
 
 
-async def test_naptr_chooses_the_transport(stage: Stage, names: NameServer) -> None:
-    datagram, stream = await stage.endpoint(), await StreamEndpoint.listen()
-    stage._stack.push_async_callback(stream.finish)
+async def test_naptr_chooses_the_transport(setup: Setup, names: NameServer) -> None:
+    datagram, stream = await setup.endpoint(), await StreamEndpoint.listen()
+    setup._stack.push_async_callback(stream.finish)
     await names.start(
         naptr("four.test", 10, "SIP+D2T", "_sip._tcp.four.test"),
         naptr("four.test", 20, "SIP+D2U", "_sip._udp.four.test"),
         srv("_sip._tcp.four.test", "a.four.test", stream.port),
         srv("_sip._udp.four.test", "a.four.test", datagram.port),
     )
-    call = await stage.call(stage.line(to=["sip:phone@four.test"]))
+    call = await setup.call(setup.line(to=["sip:phone@four.test"]))
     ring = await stream.incoming()
     assert ring.first.one("Via").startswith("SIP/2.0/TCP")
     assert "transport=tcp" in ring.first.one("Contact")
@@ -102,16 +102,16 @@ async def test_naptr_chooses_the_transport(stage: Stage, names: NameServer) -> N
 
 
 async def test_naptr_chooses_the_transport_within_a_call_too(
-    stage: Stage, names: NameServer, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, names: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The name in a Contact is looked up when there is something to say to it (RFC 3263 4.1)."""
-    phone, stream = await stage.endpoint(), await StreamEndpoint.listen()
-    stage._stack.push_async_callback(stream.finish)
+    phone, stream = await setup.endpoint(), await StreamEndpoint.listen()
+    setup._stack.push_async_callback(stream.finish)
     await names.start(
         naptr("thirteen.test", 10, "SIP+D2T", "_sip._tcp.thirteen.test"),
         srv("_sip._tcp.thirteen.test", "a.thirteen.test", stream.port),
     )
-    call = await stage.call(stage.line(to=[phone.uri()]))
+    call = await setup.call(setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
     monkeypatch.setattr(phone, "uri", lambda: "sip:phone@thirteen.test")
     ring.respond(200, body=ANSWER_BYTES)
@@ -124,25 +124,25 @@ async def test_naptr_chooses_the_transport_within_a_call_too(
     assert stream.requests() == ["ACK", "BYE"]
     for request in heard:
         assert request.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP};")
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_a_silent_first_server_and_its_successor(stage: Stage, names: NameServer) -> None:
-    silent, second = await stage.endpoint(), await stage.endpoint()
+async def test_a_silent_first_server_and_its_successor(setup: Setup, names: NameServer) -> None:
+    silent, second = await setup.endpoint(), await setup.endpoint()
     await names.start(
         srv("_sip._udp.five.test", "a.five.test", silent.port, 10),
         srv("_sip._udp.five.test", "b.five.test", second.port, 20),
     )
-    line = stage.line(to=["sip:phone@five.test"])
-    call = await stage.call(line)
+    line = setup.line(to=["sip:phone@five.test"])
+    call = await setup.call(line)
     ring = await second.incoming()
     assert len(silent.invited()) == 1
     await connect(call, ring)
     await part(call, ring)
-    record = await stage.ended(call.call_id, outcome="answered", condition="none")
+    record = await setup.ended(call.call_id, outcome="answered", condition="none")
     assert len(record["legs"]) == 2
     # It is remembered: the next call does not wait for it.
-    again = await stage.call(line)
+    again = await setup.call(line)
     ring = await second.incoming()
     await connect(again, ring)
     await part(again, ring)
@@ -150,31 +150,31 @@ async def test_a_silent_first_server_and_its_successor(stage: Stage, names: Name
 
 
 async def test_a_server_that_wakes_up_late_wins_if_it_answers_first(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
-    slow, second = await stage.endpoint(), await stage.endpoint()
+    slow, second = await setup.endpoint(), await setup.endpoint()
     await names.start(
         srv("_sip._udp.six.test", "a.six.test", slow.port, 10),
         srv("_sip._udp.six.test", "b.six.test", second.port, 20),
     )
-    line = stage.line(to=["sip:phone@six.test"])
-    call = await stage.call(line)
+    line = setup.line(to=["sip:phone@six.test"])
+    call = await setup.call(line)
     late, ring = await slow.incoming(), await second.incoming()
     ring.respond(180)
     await call.receive(180)
     await connect(call, late, ring=False)
     await ring.receive("CANCEL")
     await part(call, late)
-    await stage.ended(call.call_id, outcome="answered", condition="none")
+    await setup.ended(call.call_id, outcome="answered", condition="none")
 
 
-async def test_a_server_that_is_out_of_service(stage: Stage, names: NameServer) -> None:
-    first, second = await stage.endpoint(), await stage.endpoint()
+async def test_a_server_that_is_out_of_service(setup: Setup, names: NameServer) -> None:
+    first, second = await setup.endpoint(), await setup.endpoint()
     await names.start(
         srv("_sip._udp.seven.test", "a.seven.test", first.port, 10),
         srv("_sip._udp.seven.test", "b.seven.test", second.port, 20),
     )
-    call = await stage.call(stage.line(to=["sip:phone@seven.test"]))
+    call = await setup.call(setup.line(to=["sip:phone@seven.test"]))
     (await first.incoming()).respond(503)
     ring = await second.incoming()
     await connect(call, ring)
@@ -182,108 +182,108 @@ async def test_a_server_that_is_out_of_service(stage: Stage, names: NameServer) 
     assert call.codes() == [180, 200]
 
 
-async def test_a_busy_server_is_the_answer_of_all(stage: Stage, names: NameServer) -> None:
-    first, second = await stage.endpoint(), await stage.endpoint()
+async def test_a_busy_server_is_the_answer_of_all(setup: Setup, names: NameServer) -> None:
+    first, second = await setup.endpoint(), await setup.endpoint()
     await names.start(
         srv("_sip._udp.eight.test", "a.eight.test", first.port, 10),
         srv("_sip._udp.eight.test", "b.eight.test", second.port, 20),
     )
-    call = await stage.call(stage.line(to=["sip:phone@eight.test"]))
+    call = await setup.call(setup.line(to=["sip:phone@eight.test"]))
     (await first.incoming()).respond(486)
     await call.receive(486)
     assert not second.invited()
 
 
 async def test_a_refused_connection_goes_to_the_next_server(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
     second = await StreamEndpoint.listen()
-    stage._stack.push_async_callback(second.finish)
+    setup._stack.push_async_callback(second.finish)
     await names.start(
         srv("_sip._tcp.nine.test", "a.nine.test", free_port(socket.SOCK_STREAM), 10),
         srv("_sip._tcp.nine.test", "b.nine.test", second.port, 20),
     )
-    call = await stage.call(stage.line(to=["sip:phone@nine.test;transport=tcp"]))
+    call = await setup.call(setup.line(to=["sip:phone@nine.test;transport=tcp"]))
     ring = await second.incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_a_gateway_with_a_dead_first_server(stage: Stage, names: NameServer) -> None:
-    second = await stage.endpoint()
+async def test_a_gateway_with_a_dead_first_server(setup: Setup, names: NameServer) -> None:
+    second = await setup.endpoint()
     await names.start(
         srv("_sip._udp.gateways.test", "a.gateways.test", free_port(), 10),
         srv("_sip._udp.gateways.test", "b.gateways.test", second.port, 20),
     )
-    line = stage.line(forwards={"unconditional": to_number("+33140506070")})
-    call = await stage.call(line)
+    line = setup.line(forwards={"unconditional": to_number("+33140506070")})
+    call = await setup.call(line)
     ring = await second.incoming("+33140506070")
     await connect(call, ring)
     await part(ring, call)
-    await stage.ended(call.call_id, outcome="answered", condition="unconditional")
+    await setup.ended(call.call_id, outcome="answered", condition="unconditional")
 
 
 async def test_a_name_that_leads_nowhere_is_unreachable_at_once(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
     await names.start()
-    line = stage.line(to=["sip:phone@nobody.test"])
-    stage.change(line, forwards={"unreachable": to_voicemail(line)})
+    line = setup.line(to=["sip:phone@nobody.test"])
+    setup.change(line, forwards={"unreachable": to_voicemail(line)})
     began = time.monotonic()
-    call = await stage.call(line)
-    ring = await stage.server("voicemail").incoming()
+    call = await setup.call(line)
+    ring = await setup.server("voicemail").incoming()
     assert time.monotonic() - began < PRE_RINGING_S
     await connect(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered", condition="unreachable")
+    await setup.ended(call.call_id, outcome="answered", condition="unreachable")
 
 
 async def test_a_name_that_leads_nowhere_does_not_hurt_the_other_phone(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
     await names.start()
-    phone = await stage.endpoint()
-    call = await stage.call(stage.line(to=["sip:phone@nobody2.test", phone.uri()]))
+    phone = await setup.endpoint()
+    call = await setup.call(setup.line(to=["sip:phone@nobody2.test", phone.uri()]))
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_a_name_server_that_hangs_delays_nobody_else(stage: Stage, names: NameServer) -> None:
+async def test_a_name_server_that_hangs_delays_nobody_else(setup: Setup, names: NameServer) -> None:
     await names.start("host-record=ten.test,127.0.0.1")
     names.pause()
-    waiting = await stage.call(stage.line(to=["sip:phone@ten.test:5060"]))
+    waiting = await setup.call(setup.line(to=["sip:phone@ten.test:5060"]))
     await waiting.receive(100)
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     for _ in range(5):
-        call = await stage.call(line)
+        call = await setup.call(line)
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)
     assert waiting.codes() == []
     waiting.cancel()
     await waiting.receive(487)
-    await stage.ended(waiting.call_id, outcome="cancelled")
+    await setup.ended(waiting.call_id, outcome="cancelled")
     names.resume()
 
 
 async def test_a_name_server_that_never_answers_leaves_the_phone_unreachable(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
-    call = await stage.call(stage.line(to=["sip:phone@eleven.test:5060"]))
+    call = await setup.call(setup.line(to=["sip:phone@eleven.test:5060"]))
     await call.receive(480, wait_s=6)
-    record = await stage.ended(call.call_id, outcome="unreachable")
+    record = await setup.ended(call.call_id, outcome="unreachable")
     assert record["legs"] == []
 
 
 async def test_an_answer_out_of_date_serves_while_the_name_servers_are_away(
-    stage: Stage, names: NameServer
+    setup: Setup, names: NameServer
 ) -> None:
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     await names.start("host-record=twelve.test,127.0.0.1", ttl_s=1)
-    line = stage.line(to=[f"sip:phone@twelve.test:{phone.port}"])
+    line = setup.line(to=[f"sip:phone@twelve.test:{phone.port}"])
     for _ in range(3):
-        call = await stage.call(line)
+        call = await setup.call(line)
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)

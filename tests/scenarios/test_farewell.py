@@ -12,8 +12,8 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect
 from tests.scenarios.message import Message
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number
 from tests.scenarios.stream import StreamEndpoint
 
 SETTINGS = {
@@ -36,10 +36,10 @@ SAID = [
 ANSWERED = [("User-to-User", "04ff;encoding=hex"), ("X-Answer", "a  b"), ("Warning", "399 a b")]
 
 
-async def talk(stage: Stage, way: str = "from_the_caller") -> tuple[Call, Call]:
+async def talk(setup: Setup, way: str = "from_the_caller") -> tuple[Call, Call]:
     """A call that stands: the side that hangs up, and the other."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     return (call, ring) if way == "from_the_caller" else (ring, call)
@@ -51,8 +51,8 @@ def check_said(message: Message, said: list[tuple[str, str]]) -> None:
 
 
 @WAYS
-async def test_all_of_a_bye_and_of_its_answer_crosses(stage: Stage, way: str) -> None:
-    speaker, listener = await talk(stage, way)
+async def test_all_of_a_bye_and_of_its_answer_crosses(setup: Setup, way: str) -> None:
+    speaker, listener = await talk(setup, way)
     listener.automatic.discard("BYE")
     kind = "application/isup;version=itu-t92+"
     sent = speaker.request("BYE", headers=SAID, body=ISUP, content_type=kind)
@@ -67,7 +67,7 @@ async def test_all_of_a_bye_and_of_its_answer_crosses(stage: Stage, way: str) ->
     check_said(answer, ANSWERED)
     assert answer.body == ISUP
     caller = speaker if way == "from_the_caller" else listener
-    await stage.ended(caller.call_id, outcome="answered", why="bye")
+    await setup.ended(caller.call_id, outcome="answered", why="bye")
 
 
 @WAYS
@@ -75,10 +75,10 @@ async def test_all_of_a_bye_and_of_its_answer_crosses(stage: Stage, way: str) ->
     ("code", "heard"), [(202, 202), (403, 403), (481, 481), (500, 500), (401, 200), (407, 200)]
 )
 async def test_the_final_code_of_the_far_side_is_heard(
-    stage: Stage, way: str, code: int, heard: int
+    setup: Setup, way: str, code: int, heard: int
 ) -> None:
     """But a challenge is never passed on (RFC 3261 22.3)."""
-    speaker, listener = await talk(stage, way)
+    speaker, listener = await talk(setup, way)
     listener.automatic.discard("BYE")
     speaker.request("BYE")
     bye = await listener.receive("BYE")
@@ -88,9 +88,9 @@ async def test_the_final_code_of_the_far_side_is_heard(
 
 @WAYS
 async def test_a_far_side_that_says_nothing_keeps_nobody_waiting(
-    stage: Stage, way: str, stalls: Stalls
+    setup: Setup, way: str, stalls: Stalls
 ) -> None:
-    speaker, listener = await talk(stage, way)
+    speaker, listener = await talk(setup, way)
     listener.automatic.discard("BYE")
     start_s = time.monotonic()
     speaker.request("BYE")
@@ -100,14 +100,14 @@ async def test_a_far_side_that_says_nothing_keeps_nobody_waiting(
     assert time.monotonic() - start_s < 8 + stalls.total_s
     assert len(speaker.requests("BYE")) == 0
     speaker.repeat(speaker.sent[-1])
-    assert stage.engine.metric("renvoi_active_calls") == 0
+    assert setup.engine.metric("renvoi_active_calls") == 0
     listener.respond(200, to=listener.requests("BYE")[0])
 
 
 async def test_a_far_side_that_hangs_up_as_well_ends_the_waiting(
-    stage: Stage, stalls: Stalls
+    setup: Setup, stalls: Stalls
 ) -> None:
-    call, ring = await talk(stage)
+    call, ring = await talk(setup)
     for side in (call, ring):
         side.automatic.discard("BYE")
     start_s = time.monotonic()
@@ -117,15 +117,15 @@ async def test_a_far_side_that_hangs_up_as_well_ends_the_waiting(
     assert (await ring.final("BYE")).code == 200
     assert (await call.final("BYE")).code == 200
     assert time.monotonic() - start_s < 2.5 + stalls.total_s
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_far_side_whose_connection_is_refused_ends_the_waiting(
-    stage: Stage, stalls: Stalls
+    setup: Setup, stalls: Stalls
 ) -> None:
     phone = await StreamEndpoint.listen()
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     ring.state = "ended"
@@ -134,12 +134,12 @@ async def test_a_far_side_whose_connection_is_refused_ends_the_waiting(
     call.request("BYE")
     assert (await call.final("BYE")).code == 200
     assert time.monotonic() - start_s < 8 + stalls.total_s
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_a_bye_before_the_ack_is_told_with_all_its_fields(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_bye_before_the_ack_is_told_with_all_its_fields(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     await call.receive(200)
@@ -148,9 +148,9 @@ async def test_a_bye_before_the_ack_is_told_with_all_its_fields(stage: Stage) ->
     check_said(await ring.receive("BYE"), SAID)
 
 
-async def test_a_phone_that_hangs_up_before_the_ack_is_told_after_it(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_phone_that_hangs_up_before_the_ack_is_told_after_it(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
@@ -161,10 +161,10 @@ async def test_a_phone_that_hangs_up_before_the_ack_is_told_after_it(stage: Stag
     check_said(await call.receive("BYE"), SAID)
 
 
-async def test_all_of_a_cancel_reaches_every_phone_that_rings(stage: Stage) -> None:
-    phones = [await stage.endpoint() for _ in range(3)]
-    line = stage.line(to=[phone.uri() for phone in phones])
-    call = await stage.call(line)
+async def test_all_of_a_cancel_reaches_every_phone_that_rings(setup: Setup) -> None:
+    phones = [await setup.endpoint() for _ in range(3)]
+    line = setup.line(to=[phone.uri() for phone in phones])
+    call = await setup.call(line)
     rings = [await phone.incoming() for phone in phones]
     for ring in rings[:2]:
         ring.respond(180)
@@ -178,24 +178,24 @@ async def test_all_of_a_cancel_reaches_every_phone_that_rings(stage: Stage) -> N
         assert not cancel.has("Require")
         assert cancel.cseq[0] == ring.first.cseq[0]
         assert cancel.branch == ring.first.branch
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
-async def test_a_cancel_reaches_the_target_of_a_forward(stage: Stage) -> None:
+async def test_a_cancel_reaches_the_target_of_a_forward(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    away = await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    away = await setup.server("number").incoming(target)
     away.respond(180)
     await call.receive(180)
     call.cancel(headers=SAID)
     check_said(await away.receive("CANCEL"), SAID)
 
 
-async def test_the_engine_says_its_own_reason_where_it_cancels_itself(stage: Stage) -> None:
-    phones = [await stage.endpoint() for _ in range(2)]
-    line = stage.line(to=[phone.uri() for phone in phones])
-    call = await stage.call(line)
+async def test_the_engine_says_its_own_reason_where_it_cancels_itself(setup: Setup) -> None:
+    phones = [await setup.endpoint() for _ in range(2)]
+    line = setup.line(to=[phone.uri() for phone in phones])
+    call = await setup.call(line)
     first, second = [await phone.incoming() for phone in phones]
     for ring in (first, second):
         ring.respond(180)
@@ -207,8 +207,8 @@ async def test_the_engine_says_its_own_reason_where_it_cancels_itself(stage: Sta
     await call.hang_up()
 
 
-async def test_the_cancel_of_a_reinvite_crosses(stage: Stage) -> None:
-    call, ring = await talk(stage)
+async def test_the_cancel_of_a_reinvite_crosses(setup: Setup) -> None:
+    call, ring = await talk(setup)
     ring.automatic.discard("CANCEL")
     sent = call.request("INVITE", body=OFFER_BYTES)
     request = await ring.receive("INVITE")
@@ -225,11 +225,11 @@ async def test_the_cancel_of_a_reinvite_crosses(stage: Stage) -> None:
     await call.hang_up()
 
 
-async def test_a_withheld_number_stays_withheld_at_the_end(stage: Stage) -> None:
+async def test_a_withheld_number_stays_withheld_at_the_end(setup: Setup) -> None:
     """What a phone may not be told in INFO it is not told in BYE."""
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     asserted = [("P-Asserted-Identity", "<sip:+33140000077@office.example>"), ("Privacy", "id")]
-    call = await stage.call(line, headers=asserted)
+    call = await setup.call(line, headers=asserted)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("BYE", headers=[*asserted, *SAID[:4]])
@@ -238,8 +238,8 @@ async def test_a_withheld_number_stays_withheld_at_the_end(stage: Stage) -> None
     check_said(bye, SAID[:4])
 
 
-async def test_what_does_not_fit_leaves_the_reasons(stage: Stage) -> None:
-    call, ring = await talk(stage)
+async def test_what_does_not_fit_leaves_the_reasons(setup: Setup) -> None:
+    call, ring = await talk(setup)
     ring.automatic.discard("BYE")
     call.request("BYE", headers=[*SAID[:2], ("X-Long", "x" * 200)], body=b"y" * 3100)
     bye = await ring.receive("BYE")

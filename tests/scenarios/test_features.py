@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 CALLER = (
     ';audio;Video;isfocus;methods="INVITE,BYE";+sip.instance="<urn:uuid:0C67446E>"'
@@ -20,16 +20,16 @@ def told(message: Message) -> str:
     return message.one("Contact").partition(">")[2]
 
 
-async def ringing(stage: Stage, **more: object) -> tuple[Call, Call, Endpoint, Endpoint]:
-    caller, phone = await stage.endpoint(), await stage.endpoint()
+async def ringing(setup: Setup, **more: object) -> tuple[Call, Call, Endpoint, Endpoint]:
+    caller, phone = await setup.endpoint(), await setup.endpoint()
     caller.features, phone.features = STAYS + CALLER, PHONE + STAYS
-    line = stage.line(to=[phone.uri()])
-    call = caller.start(stage.engine.address, line, **more)  # type: ignore[arg-type]
+    line = setup.line(to=[phone.uri()])
+    call = caller.start(setup.engine.address, line, **more)  # type: ignore[arg-type]
     return call, await phone.incoming(), caller, phone
 
 
-async def test_features_cross_in_both_directions(stage: Stage) -> None:
-    call, ring, caller, phone = await ringing(stage)
+async def test_features_cross_in_both_directions(setup: Setup) -> None:
+    call, ring, caller, phone = await ringing(setup)
     assert told(ring.first) == CALLER
     ring.respond(180)
     assert told(await call.receive(180)) == PHONE
@@ -56,9 +56,9 @@ async def test_features_cross_in_both_directions(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_without_features_a_contact_stays_bare(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_without_features_a_contact_stays_bare(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     assert told(ring.first) == ""
     ring.respond(200, body=ANSWER_BYTES)
@@ -69,8 +69,8 @@ async def test_without_features_a_contact_stays_bare(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_nothing_names_who_withholds_the_number(stage: Stage) -> None:
-    call, ring, _, _ = await ringing(stage, headers=[("Privacy", "id")])
+async def test_nothing_names_who_withholds_the_number(setup: Setup) -> None:
+    call, ring, _, _ = await ringing(setup, headers=[("Privacy", "id")])
     assert told(ring.first) == ';audio;Video;isfocus;methods="INVITE,BYE"'
     ring.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))

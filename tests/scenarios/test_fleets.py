@@ -11,44 +11,44 @@ from zoneinfo import ZoneInfo
 from rules.billing import month_of
 from tests.scenarios import numbers
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import Stage, to_number
+from tests.scenarios.setup import Setup, to_number
 
 SETTINGS = {"timers": {"pre_ringing_s": 1}, "limits": {"forwards_per_line_per_hour": 2}}
 
 
-def fleet(stage: Stage, name: str, **fields: Any) -> None:
-    stage.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
+def fleet(setup: Setup, name: str, **fields: Any) -> None:
+    setup.redis.set(f"fleet:{name}", json.dumps({"name": name, **fields}))
 
 
-async def test_a_suspended_fleet_suspends_all_its_lines(stage: Stage) -> None:
-    fleet(stage, "late", suspended=True)
-    line, _ = await stage.line_with_phone(fleet="late")
-    call = await stage.call(line)
+async def test_a_suspended_fleet_suspends_all_its_lines(setup: Setup) -> None:
+    fleet(setup, "late", suspended=True)
+    line, _ = await setup.line_with_phone(fleet="late")
+    call = await setup.call(line)
     await call.receive(403)
-    await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended", code=403)
-    fleet(stage, "late", suspended=False)
-    await stage.settle(fleets=True)
+    await setup.ended(call.call_id, outcome="rejected", why="fleet_suspended", code=403)
+    fleet(setup, "late", suspended=False)
+    await setup.settle(fleets=True)
     target = numbers.outside_number()
-    stage.change(line, forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    away = await stage.server("number").incoming(target)
+    setup.change(line, forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    away = await setup.server("number").incoming(target)
     await connect(call, away)
     await part(call, away)
 
 
-async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(stage: Stage) -> None:
+async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(setup: Setup) -> None:
     """Two calls at once use a cap of 3 s twice as fast; a call to a landline goes on."""
-    fleet(stage, "thrifty", cap_seconds=3)
+    fleet(setup, "thrifty", cap_seconds=3)
     mobile, landline = numbers.mobile_number(), numbers.outside_number()
     first, second = (
-        stage.line(fleet="thrifty", forwards={"unconditional": to_number(mobile)})
+        setup.line(fleet="thrifty", forwards={"unconditional": to_number(mobile)})
         for _ in range(2)
     )
-    third = stage.line(fleet="thrifty", forwards={"unconditional": to_number(landline)})
-    number = stage.server("number")
+    third = setup.line(fleet="thrifty", forwards={"unconditional": to_number(landline)})
+    number = setup.server("number")
     calls = []
     for line, target in ((third, landline), (first, mobile), (second, mobile)):
-        call = await stage.call(line)
+        call = await setup.call(line)
         away = await number.incoming(target)
         await connect(call, away)
         calls.append((call, away))
@@ -59,65 +59,65 @@ async def test_a_cap_ends_the_calls_that_use_it_and_stops_the_next(stage: Stage)
         await call.receive("BYE", wait_s=10)
     assert 1.0 < time.monotonic() - begin < 7.0
     await part(*calls[0])
-    await stage.ended(calls[0][0].call_id, why="bye", billing="standard")
+    await setup.ended(calls[0][0].call_id, why="bye", billing="standard")
     for call, _ in calls[1:]:
-        record = await stage.ended(call.call_id, outcome="answered", why="fleet_cap")
+        record = await setup.ended(call.call_id, outcome="answered", why="fleet_cap")
         assert record["out_of_plan_s"] == record["seconds"]
-    used = stage.redis.hgetall(next(iter(stage.redis.keys("usage:fleet:thrifty:*"))))
+    used = setup.redis.hgetall(next(iter(setup.redis.keys("usage:fleet:thrifty:*"))))
     assert int(used["out_of_plan"]) >= 3
     assert int(used["standard"]) >= 1
 
     await asyncio.sleep(0.2)
-    call = await stage.call(first)
+    call = await setup.call(first)
     await call.receive(480)  # nobody is registered, and the forward counts as off
-    await stage.ended(call.call_id, condition="none", outcome="unreachable")
-    prevented = stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
+    await setup.ended(call.call_id, condition="none", outcome="unreachable")
+    prevented = setup.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap")
     assert prevented == 1
-    assert stage.engine.metric("renvoi_conversation_ends_total", why="fleet_cap") == 2
+    assert setup.engine.metric("renvoi_conversation_ends_total", why="fleet_cap") == 2
 
 
 async def test_standing_calls_of_another_host_use_the_cap_up_before_a_call_is_dialled(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     """This worker has no call of the fleet; what the other notes stops the next, and no longer
     than it stands."""
-    fleet(stage, "joint", cap_seconds=60)
+    fleet(setup, "joint", cap_seconds=60)
     mobile = numbers.mobile_number()
-    line = stage.line(fleet="joint", forwards={"unconditional": to_number(mobile)})
+    line = setup.line(fleet="joint", forwards={"unconditional": to_number(mobile)})
     month, _ = month_of(time.time(), ZoneInfo("Europe/Paris"))
     key = f"standing:{{usage:fleet:joint:{month}}}"
 
     async def answers(since_s: float) -> int:
         now = time.time()
         note = [line, now - since_s, None, now]
-        stage.redis.hset(key, "other-1-1", json.dumps(note))
+        setup.redis.hset(key, "other-1-1", json.dumps(note))
         await asyncio.sleep(0.3)  # news of it
-        call = await stage.call(line)
+        call = await setup.call(line)
         if since_s < 60:
-            away = await stage.server("number").incoming(mobile)
+            away = await setup.server("number").incoming(mobile)
             away.respond(486)
         return (await call.final()).code
 
     assert await answers(10) == 486
     assert await answers(70) == 480
-    assert stage.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap") >= 1
-    stage.redis.delete(key)
+    assert setup.engine.metric("renvoi_forwards_prevented_total", reason="fleet_cap") >= 1
+    setup.redis.delete(key)
     await asyncio.sleep(0.3)
-    call = await stage.call(line)
-    (await stage.server("number").incoming(mobile)).respond(486)
+    call = await setup.call(line)
+    (await setup.server("number").incoming(mobile)).respond(486)
     assert (await call.final()).code == 486
 
 
-async def test_forwards_of_a_line_in_an_hour(stage: Stage) -> None:
+async def test_forwards_of_a_line_in_an_hour(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
+    line = setup.line(forwards={"unconditional": to_number(target)})
     for _ in range(2):
-        call = await stage.call(line)
-        away = await stage.server("number").incoming(target)
+        call = await setup.call(line)
+        away = await setup.server("number").incoming(target)
         await connect(call, away)
         await part(call, away)
-    call = await stage.call(line)
+    call = await setup.call(line)
     await call.receive(480)
-    assert stage.engine.metric(
+    assert setup.engine.metric(
         "renvoi_forwards_prevented_total", reason="forwards_per_line_per_hour"
     )

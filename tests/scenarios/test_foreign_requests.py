@@ -12,7 +12,7 @@ from tests.patience import within
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.mailbox import Mailbox
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 SETTINGS = {"sip": {"trusted_peers": ["127.0.0.1/32"]}}
 PHONE, STRANGER = "127.0.0.3", "127.0.0.9"
@@ -20,11 +20,11 @@ METHODS = ["BYE", "INVITE", "UPDATE", "INFO", "REFER", "NOTIFY", "PRACK", "MESSA
 SIDES = pytest.mark.parametrize("side", ["caller", "phone"])
 
 
-async def talk(stage: Stage) -> tuple[Call, Call]:
+async def talk(setup: Setup) -> tuple[Call, Call]:
     """A call of a trusted peer to a phone that is none."""
-    phone = await stage.endpoint(PHONE)
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line)
+    phone = await setup.endpoint(PHONE)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     return call, ring
@@ -45,22 +45,22 @@ async def refused(copied: Call, method: str, code: int = 403) -> None:
     await copied.receive(code, method)
 
 
-def foreign(stage: Stage) -> float:
-    return stage.engine.metric("renvoi_rejected_total", reason="foreign")
+def foreign(setup: Setup) -> float:
+    return setup.engine.metric("renvoi_rejected_total", reason="foreign")
 
 
 @SIDES
 async def test_a_request_from_elsewhere_is_refused_and_changes_nothing(
-    stage: Stage, side: str
+    setup: Setup, side: str
 ) -> None:
-    call, ring = await talk(stage)
-    before = foreign(stage)
+    call, ring = await talk(setup)
+    before = foreign(setup)
     theirs, other = (call, ring) if side == "caller" else (ring, call)
-    copied = overheard(theirs, await stage.endpoint(STRANGER))
+    copied = overheard(theirs, await setup.endpoint(STRANGER))
     copied.cseq += 1000  # nor may it make the far end's own requests look old
     for method in METHODS:
         await refused(copied, method)
-    assert foreign(stage) >= before + len(METHODS)  # the ACK of the 403 counts as well
+    assert foreign(setup) >= before + len(METHODS)  # the ACK of the 403 counts as well
     assert [m.method for m in other.received if not m.code and m.method in METHODS[:-1]] == (
         ["INVITE"] if side == "caller" else []
     )
@@ -69,22 +69,22 @@ async def test_a_request_from_elsewhere_is_refused_and_changes_nothing(
     await theirs.receive(200, "INFO")
     await part(theirs, other)
     copied.state = "ended"
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_an_ack_from_elsewhere_is_dropped(stage: Stage) -> None:
+async def test_an_ack_from_elsewhere_is_dropped(setup: Setup) -> None:
     """Its body would be the answer to a late offer."""
-    phone = await stage.endpoint(PHONE)
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line, body=b"")
+    phone = await setup.endpoint(PHONE)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line, body=b"")
     ring = await phone.incoming()
     ring.respond(200, body=OFFER_BYTES)
     answer = await call.receive(200)
-    before = foreign(stage)
-    copied = overheard(call, await stage.endpoint(STRANGER))
+    before = foreign(setup)
+    copied = overheard(call, await setup.endpoint(STRANGER))
     copied.ack(answer, body=b"v=0\r\no=thief 1 1 IN IP4 192.0.2.66\r\n")
     await refused(copied, "INFO")  # it comes after the ACK
-    assert foreign(stage) == before + 2
+    assert foreign(setup) == before + 2
     call.ack(answer, body=ANSWER_BYTES)
     acked = await ring.receive("ACK")
     assert acked.body == ANSWER_BYTES
@@ -92,38 +92,38 @@ async def test_an_ack_from_elsewhere_is_dropped(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_cancel_from_elsewhere_cancels_nothing(stage: Stage) -> None:
-    phone = await stage.endpoint(PHONE)
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line)
+async def test_a_cancel_from_elsewhere_cancels_nothing(setup: Setup) -> None:
+    phone = await setup.endpoint(PHONE)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
-    before = foreign(stage)
-    thief = await stage.endpoint(STRANGER)
+    before = foreign(setup)
+    thief = await setup.endpoint(STRANGER)
     cancel = (
         f"CANCEL {call.first.uri} SIP/2.0\r\nVia: {call.first.one('Via')}\r\n"
         f"From: {call.first.one('From')}\r\nTo: {call.first.one('To')}\r\n"
         f"Call-ID: {call.call_id}\r\nCSeq: {call.first.cseq[0]} CANCEL\r\n"
         "Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
     )
-    thief.send(cancel.encode(), stage.engine.address)
+    thief.send(cancel.encode(), setup.engine.address)
     deadline = time.monotonic() + within(10)
-    while foreign(stage) != before + 1:
+    while foreign(setup) != before + 1:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     await connect(call, ring, ring=False)
     await part(call, ring)
 
 
-async def test_an_early_dialog_is_not_anybody_s_either(stage: Stage) -> None:
-    phone = await stage.endpoint(PHONE)
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line)
+async def test_an_early_dialog_is_not_anybody_s_either(setup: Setup) -> None:
+    phone = await setup.endpoint(PHONE)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
-    thief = await stage.endpoint(STRANGER)
+    thief = await setup.endpoint(STRANGER)
     for side in (call, ring):
         copied = overheard(side, thief)
         for method in ("BYE", "UPDATE", "PRACK"):
@@ -134,10 +134,10 @@ async def test_an_early_dialog_is_not_anybody_s_either(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_phone_may_move_to_another_port(stage: Stage) -> None:
+async def test_a_phone_may_move_to_another_port(setup: Setup) -> None:
     """A NAT has given it another one."""
-    call, ring = await talk(stage)
-    again = overheard(ring, await stage.endpoint(PHONE))
+    call, ring = await talk(setup)
+    again = overheard(ring, await setup.endpoint(PHONE))
     again.request("INFO")
     call.respond(200, to=await call.receive("INFO"))
     await again.receive(200, "INFO")
@@ -145,14 +145,14 @@ async def test_a_phone_may_move_to_another_port(stage: Stage) -> None:
     await part(ring, call)
 
 
-async def test_the_address_of_a_contact_may_speak(stage: Stage) -> None:
+async def test_the_address_of_a_contact_may_speak(setup: Setup) -> None:
     """The caller's server passes on the caller's Contact and stays out of the dialog."""
-    caller, phone = await stage.endpoint("127.0.0.5"), await stage.endpoint(PHONE)
-    line = stage.line(to=[phone.uri()])
-    server = await stage.endpoint()
+    caller, phone = await setup.endpoint("127.0.0.5"), await setup.endpoint(PHONE)
+    line = setup.line(to=[phone.uri()])
+    server = await setup.endpoint()
     server.host, server.port = caller.host, caller.port
     server.rport = True
-    call = server.start(stage.engine.address, line, body=OFFER_BYTES)
+    call = server.start(setup.engine.address, line, body=OFFER_BYTES)
     ring = await phone.incoming()
     await connect(call, ring)
     direct = overheard(call, caller)
@@ -163,13 +163,13 @@ async def test_the_address_of_a_contact_may_speak(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_the_route_set_of_a_phone_may_speak(stage: Stage) -> None:
+async def test_the_route_set_of_a_phone_may_speak(setup: Setup) -> None:
     """It registered through an edge that is no trusted peer, and answers through it."""
-    edge = await stage.endpoint("127.0.0.7")
+    edge = await setup.endpoint("127.0.0.7")
     route = f"<sip:127.0.0.7:{edge.port};lr>"
-    line = stage.line()
-    stage.register(line, f'<sip:phone@192.0.2.9:5060>;path="{route}"')
-    call = await stage.call(line)
+    line = setup.line()
+    setup.register(line, f'<sip:phone@192.0.2.9:5060>;path="{route}"')
+    call = await setup.call(line)
     ring = await edge.incoming()
     ring.respond(180, headers=[("Record-Route", route)])
     await call.receive(180)
@@ -179,7 +179,7 @@ async def test_the_route_set_of_a_phone_may_speak(stage: Stage) -> None:
     ring.request("INFO")
     call.respond(200, to=await call.receive("INFO"))
     await ring.receive(200, "INFO")
-    thief = overheard(ring, await stage.endpoint(STRANGER))
+    thief = overheard(ring, await setup.endpoint(STRANGER))
     await refused(thief, "BYE")
     thief.state = "ended"
     await part(ring, call)

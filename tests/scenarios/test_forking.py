@@ -7,7 +7,7 @@ import pytest
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_one_tag, part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 
 def say(ring: Call, tag: str, code: int, body: bytes = b"") -> Message:
@@ -16,9 +16,9 @@ def say(ring: Call, tag: str, code: int, body: bytes = b"") -> Message:
     return ring.respond(code, body=body)
 
 
-async def test_the_phone_that_answers_need_not_be_the_one_that_rang_first(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_the_phone_that_answers_need_not_be_the_one_that_rang_first(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     say(ring, "one", 180)
     say(ring, "two", 180)
@@ -45,10 +45,10 @@ async def test_the_phone_that_answers_need_not_be_the_one_that_rang_first(stage:
     await call.receive(200, "BYE")
 
 
-async def test_a_second_answer_of_the_same_invite_is_acknowledged_and_ended(stage: Stage) -> None:
-    before = stage.engine.metric("renvoi_races_total", kind="fork_answered_late")
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_second_answer_of_the_same_invite_is_acknowledged_and_ended(setup: Setup) -> None:
+    before = setup.engine.metric("renvoi_races_total", kind="fork_answered_late")
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     say(ring, "one", 180)
     say(ring, "one", 200, ANSWER_BYTES)
@@ -62,17 +62,17 @@ async def test_a_second_answer_of_the_same_invite_is_acknowledged_and_ended(stag
     ring.remote = ring.first.one("From")
     ring.local = f"{ring.first.one('To')};tag=one"
     ring.state = "answered"
-    assert [c["call_id"] for c in stage.engine.calls()] == [call.call_id]
+    assert [c["call_id"] for c in setup.engine.calls()] == [call.call_id]
     await part(ring, call)
     assert call.codes() == [180, 200]
-    assert stage.engine.metric("renvoi_races_total", kind="fork_answered_late") > before
-    await stage.ended(call.call_id, outcome="answered")
+    assert setup.engine.metric("renvoi_races_total", kind="fork_answered_late") > before
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("code", [486, 603])
-async def test_what_the_forking_proxy_decides_is_what_counts(stage: Stage, code: int) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_what_the_forking_proxy_decides_is_what_counts(setup: Setup, code: int) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     say(ring, "one", 180)
     say(ring, "two", 183, ANSWER_BYTES)
@@ -80,12 +80,12 @@ async def test_what_the_forking_proxy_decides_is_what_counts(stage: Stage, code:
     await ring.receive("ACK")
     await call.receive(code)
     check_one_tag(call.received)
-    await stage.ended(call.call_id, outcome="busy")
+    await setup.ended(call.call_id, outcome="busy")
 
 
-async def test_an_early_dialog_that_ends_is_not_the_callers_concern(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_an_early_dialog_that_ends_is_not_the_callers_concern(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     say(ring, "one", 180)
     say(ring, "two", 180)
@@ -98,11 +98,11 @@ async def test_an_early_dialog_that_ends_is_not_the_callers_concern(stage: Stage
 
 
 async def test_a_phone_that_another_has_overtaken_is_not_told_that_its_dialog_is_gone(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     """Its requests have to wait; those of the phone that showed the last sign pass."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     for tag in ("one", "two", "three"):
         say(ring, tag, 180)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.scenarios import numbers
 from tests.scenarios.expect import call_off, connect, part, refuse
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, playing, to_number, to_voicemail
+from tests.scenarios.setup import Setup, started_engine, to_number, to_voicemail
 
 # An engine that collects nothing while it serves and tells at its end which of the objects that
 # calls are made of waited for that.
@@ -45,34 +45,34 @@ sys.exit(code)
 async def test_no_call_leaves_a_cycle_behind(shared_redis: RedisServer, tmp_path: Path) -> None:
     engine = Engine(tmp_path, shared_redis.url, {"timers": {"pre_ringing_s": 1}})
     engine.program = ["-c", UNCOLLECTED]
-    with playing(engine, shared_redis.client, tmp_path) as theatre:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+    with started_engine(engine, shared_redis.client, tmp_path) as running_engine:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
             await asyncio.gather(
-                _answered(stage),
-                _held(stage),
-                _cancelled(stage),
-                _no_answer(stage),
-                _busy(stage),
-                _refused(stage),
-                _unreachable(stage),
-                _star_code(stage),
-                _nobody(stage),
+                _answered(setup),
+                _held(setup),
+                _cancelled(setup),
+                _no_answer(setup),
+                _busy(setup),
+                _refused(setup),
+                _unreachable(setup),
+                _star_code(setup),
+                _nobody(setup),
             )
     told = [event for event in engine.events() if event["event"] == "garbage"]
     assert [event["found"] for event in told] == [{}]
 
 
-async def _answered(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def _answered(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(ring, call)
 
 
-async def _held(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def _held(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("INVITE", body=b"v=0\r\na=sendonly\r\n", content_type="application/sdp")
@@ -82,53 +82,53 @@ async def _held(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def _cancelled(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def _cancelled(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await call_off(call, ring)
 
 
-async def _no_answer(stage: Stage) -> None:
+async def _no_answer(setup: Setup) -> None:
     """The phone never shows a sign, and its line forwards for no other reason."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     await phone.incoming()
     assert (await call.final()).code == 480
 
 
-async def _busy(stage: Stage) -> None:
+async def _busy(setup: Setup) -> None:
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"busy": to_number(target)})
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
+    call = await setup.call(line)
     await refuse(await phone.incoming(), 486)
-    ring = await stage.server("number").incoming()
+    ring = await setup.server("number").incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
-async def _refused(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def _refused(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     await refuse(await phone.incoming(), 488)
     assert (await call.final()).code == 488
 
 
-async def _unreachable(stage: Stage) -> None:
-    line = stage.line()
-    line = stage.line(forwards={"unreachable": to_voicemail(line)})
-    call = await stage.call(line)
-    ring = await stage.server("voicemail").incoming()
+async def _unreachable(setup: Setup) -> None:
+    line = setup.line()
+    line = setup.line(forwards={"unreachable": to_voicemail(line)})
+    call = await setup.call(line)
+    ring = await setup.server("voicemail").incoming()
     await refuse(ring, 500)
     await call.final()
 
 
-async def _star_code(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = phone.start(stage.engine.address, "*#21#", caller=line)
+async def _star_code(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = phone.start(setup.engine.address, "*#21#", caller=line)
     await call.final()
 
 
-async def _nobody(stage: Stage) -> None:
-    call = await stage.call(numbers.line_number())
+async def _nobody(setup: Setup) -> None:
+    call = await setup.call(numbers.line_number())
     assert (await call.final()).code == 404

@@ -12,8 +12,8 @@ import pytest
 from tests.patience import within
 from tests.scenarios.expect import connect, part
 from tests.scenarios.network import Network
+from tests.scenarios.setup import Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage
 from tests.scenarios.stream import StreamEndpoint
 
 SETTINGS = {
@@ -33,28 +33,28 @@ def network() -> Iterator[Network]:
 
 
 async def test_a_phone_whose_network_was_cut_is_found_again(
-    stage: Stage, network: Network
+    setup: Setup, network: Network
 ) -> None:
     phone = await StreamEndpoint.listen(sock=network.socket(socket.SOCK_STREAM))
-    stage._stack.push_async_callback(phone.finish)
-    line = stage.line(to=[phone.uri()])
-    call = await stage.call(line)
+    setup._stack.push_async_callback(phone.finish)
+    line = setup.line(to=[phone.uri()])
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    assert stage.engine.metric("renvoi_connections") == 1
+    assert setup.engine.metric("renvoi_connections") == 1
 
     network.cut()
-    call = await stage.call(line)
+    call = await setup.call(line)
     await call.receive(480, wait_s=5)
-    await stage.ended(call.call_id, outcome="unreachable")
+    await setup.ended(call.call_id, outcome="unreachable")
     deadline = time.monotonic() + within(20)
-    while stage.engine.metric("renvoi_connections"):
+    while setup.engine.metric("renvoi_connections"):
         assert time.monotonic() < deadline, "the dead connection is kept"
         await asyncio.sleep(0.1)
 
     network.mend()
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)

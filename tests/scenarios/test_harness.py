@@ -10,8 +10,8 @@ import pytest
 from tests.scenarios import script
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.message import parameters, parse, split_commas, untagged, user_of
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES
 from tests.scenarios.sipp import _PORTS, Sipp, Trace, free_port
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES
 
 
 async def play(directory: Path, caller: str, phone: str) -> tuple[Trace, Trace]:

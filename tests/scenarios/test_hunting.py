@@ -7,23 +7,23 @@ import asyncio
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import call_off, check_one_tag, connect, part, refuse
-from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number
+from tests.scenarios.setup import ANSWER_BYTES, Setup, to_number
 
 SETTINGS = {"timers": {"pre_ringing_s": 1, "group_ring_s": 1.5, "max_ring_s": 6}}
 
 
 async def line_of(
-    stage: Stage, *preferences: float, **fields: object
+    setup: Setup, *preferences: float, **fields: object
 ) -> tuple[str, list[Endpoint]]:
     """A line with one phone for each q-value."""
-    phones = [await stage.endpoint() for _ in preferences]
+    phones = [await setup.endpoint() for _ in preferences]
     to = [f"<{phone.uri()}>;q={q}" for phone, q in zip(phones, preferences, strict=True)]
-    return stage.line(to=to, **fields), phones  # type: ignore[arg-type]
+    return setup.line(to=to, **fields), phones  # type: ignore[arg-type]
 
 
-async def test_a_lower_group_rings_when_every_phone_of_the_higher_refused(stage: Stage) -> None:
-    line, (first, second, later) = await line_of(stage, 1, 1, 0.3)
-    call = await stage.call(line)
+async def test_a_lower_group_rings_when_every_phone_of_the_higher_refused(setup: Setup) -> None:
+    line, (first, second, later) = await line_of(setup, 1, 1, 0.3)
+    call = await setup.call(line)
     await refuse(await first.incoming(), 486)
     assert not later.invited()
     await refuse(await second.incoming(), 404)
@@ -31,9 +31,9 @@ async def test_a_lower_group_rings_when_every_phone_of_the_higher_refused(stage:
     await part(call, later.invited()[0])
 
 
-async def test_a_group_that_rings_in_vain_gives_way(stage: Stage) -> None:
-    line, (first, later) = await line_of(stage, 0.9, 0.8)
-    call = await stage.call(line)
+async def test_a_group_that_rings_in_vain_gives_way(setup: Setup) -> None:
+    line, (first, later) = await line_of(setup, 0.9, 0.8)
+    call = await setup.call(line)
     ring = await first.incoming()
     ring.respond(180)
     await call.receive(180)
@@ -43,20 +43,20 @@ async def test_a_group_that_rings_in_vain_gives_way(stage: Stage) -> None:
     await connect(call, here)
     check_one_tag(call.received)
     await part(here, call)
-    record = await stage.ended(call.call_id, outcome="answered", condition="none")
+    record = await setup.ended(call.call_id, outcome="answered", condition="none")
     assert [leg["code"] for leg in record["legs"]] == [487, 200]
 
 
-async def test_a_silent_group_gives_way_after_pre_ringing(stage: Stage) -> None:
-    line, (_, later) = await line_of(stage, 1, 0)
-    call = await stage.call(line)
+async def test_a_silent_group_gives_way_after_pre_ringing(setup: Setup) -> None:
+    line, (_, later) = await line_of(setup, 1, 0)
+    call = await setup.call(line)
     await connect(call, await later.incoming())
     await part(call, later.invited()[0])
 
 
-async def test_who_was_given_up_may_still_pick_up(stage: Stage) -> None:
-    line, (first, later) = await line_of(stage, 1, 0.5)
-    call = await stage.call(line)
+async def test_who_was_given_up_may_still_pick_up(setup: Setup) -> None:
+    line, (first, later) = await line_of(setup, 1, 0.5)
+    call = await setup.call(line)
     ring = await first.incoming()
     ring.automatic.discard("CANCEL")
     ring.respond(180)
@@ -68,53 +68,53 @@ async def test_who_was_given_up_may_still_pick_up(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_the_lines_own_time_runs_over_all_groups(stage: Stage) -> None:
+async def test_the_lines_own_time_runs_over_all_groups(setup: Setup) -> None:
     """after_s is counted from the first 18x, however many groups ring (forwarding-rules.md 1.5)."""
     target = numbers.outside_number()
     line, phones = await line_of(
-        stage, 1, 0.6, 0.3, forwards={"no_answer": to_number(target, after_s=5)}
+        setup, 1, 0.6, 0.3, forwards={"no_answer": to_number(target, after_s=5)}
     )
-    call = await stage.call(line)
+    call = await setup.call(line)
     start = asyncio.get_running_loop().time()
     for phone in phones:
         (await phone.incoming(wait_s=4)).respond(180)
-    away = await stage.server("number").incoming(target, wait_s=6)
+    away = await setup.server("number").incoming(target, wait_s=6)
     assert asyncio.get_running_loop().time() - start < 7.5  # not 8: from the last
     await connect(call, away)
     await part(call, away)
-    await stage.ended(call.call_id, condition="no_answer")
+    await setup.ended(call.call_id, condition="no_answer")
 
 
-async def test_a_phone_that_declines_ends_the_hunt(stage: Stage) -> None:
+async def test_a_phone_that_declines_ends_the_hunt(setup: Setup) -> None:
     target = numbers.outside_number()
-    line, (first, later) = await line_of(stage, 1, 0.5, forwards={"busy": to_number(target)})
-    call = await stage.call(line)
+    line, (first, later) = await line_of(setup, 1, 0.5, forwards={"busy": to_number(target)})
+    call = await setup.call(line)
     await refuse(await first.incoming(), 603)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     assert not later.invited()
     await connect(call, away)
     await part(call, away)
 
 
-async def test_all_groups_decide_together(stage: Stage) -> None:
+async def test_all_groups_decide_together(setup: Setup) -> None:
     """One phone rang unanswered, the other was busy: no answer, as if they had rung at once."""
     target = numbers.outside_number()
     line, (first, later) = await line_of(
-        stage, 1, 0.5, forwards={"no_answer": to_number(target, after_s=5)}
+        setup, 1, 0.5, forwards={"no_answer": to_number(target, after_s=5)}
     )
-    call = await stage.call(line)
+    call = await setup.call(line)
     (await first.incoming()).respond(180)
     await refuse(await later.incoming(wait_s=4), 486)
-    await connect(call, await stage.server("number").incoming(target))
-    await part(call, stage.server("number").invited(target)[0])
-    await stage.ended(call.call_id, condition="no_answer")
+    await connect(call, await setup.server("number").incoming(target))
+    await part(call, setup.server("number").invited(target)[0])
+    await setup.ended(call.call_id, condition="no_answer")
 
 
-async def test_a_caller_who_cancels_ends_the_hunt(stage: Stage) -> None:
-    line, (first, later) = await line_of(stage, 1, 0.5)
-    call = await stage.call(line)
+async def test_a_caller_who_cancels_ends_the_hunt(setup: Setup) -> None:
+    line, (first, later) = await line_of(setup, 1, 0.5)
+    call = await setup.call(line)
     ring = await first.incoming()
     await call_off(call, ring)
     await asyncio.sleep(2)
     assert not later.invited()
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")

@@ -12,8 +12,8 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import OFFER_BYTES, Setup, identity, started_engine, to_number
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, identity, playing, to_number
 from tests.scenarios.test_own_phone import phone_over, registered
 
 PORT = free_port()
@@ -27,14 +27,14 @@ FORGED: dict[str, Callable[[str], Headers]] = {
 }
 
 
-def place(stage: Stage, phone: Endpoint, called: str, caller: str) -> Call:
+def place(setup: Setup, phone: Endpoint, called: str, caller: str) -> Call:
     """A call from this very phone, which gives `caller` in From."""
-    return phone.start(stage.engine.address, called, caller=caller, body=OFFER_BYTES)
+    return phone.start(setup.engine.address, called, caller=caller, body=OFFER_BYTES)
 
 
-async def is_busy(stage: Stage, line: str, phone: Endpoint) -> bool:
+async def is_busy(setup: Setup, line: str, phone: Endpoint) -> bool:
     """Whether a call to the line finds it busy."""
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = asyncio.ensure_future(phone.incoming())
     final = asyncio.ensure_future(call.final())
     done, left = await asyncio.wait({ring, final}, return_when=asyncio.FIRST_COMPLETED)
@@ -51,93 +51,93 @@ async def is_busy(stage: Stage, line: str, phone: Endpoint) -> bool:
 
 
 @pytest.mark.parametrize("how", FORGED)
-async def test_a_from_that_anybody_may_write_makes_no_line_busy(stage: Stage, how: str) -> None:
-    line, phone = await stage.line_with_phone(max_calls=1)
-    other, other_phone = await stage.line_with_phone()
-    forged = await stage.call(other, caller=line, asserted=False, headers=FORGED[how](line))
+async def test_a_from_that_anybody_may_write_makes_no_line_busy(setup: Setup, how: str) -> None:
+    line, phone = await setup.line_with_phone(max_calls=1)
+    other, other_phone = await setup.line_with_phone()
+    forged = await setup.call(other, caller=line, asserted=False, headers=FORGED[how](line))
     await connect(forged, there := await other_phone.incoming())
-    assert not await is_busy(stage, line, phone)
-    counted = stage.redis.zrange(f"live:{line}", 0, -1)
+    assert not await is_busy(setup, line, phone)
+    counted = setup.redis.zrange(f"live:{line}", 0, -1)
     assert not [one for one in counted if "caller" in str(one)]
     await part(forged, there)
-    record = await stage.record(forged.call_id)
+    record = await setup.record(forged.call_id)
     asserted = how == "asserted_another"
     assert record["caller_by"] == ("asserted" if asserted else "from")
     assert (record["caller"] == line) is not asserted
 
 
-async def test_what_a_trusted_peer_asserts_counts(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(max_calls=1)
-    other, other_phone = await stage.line_with_phone()
-    call = await stage.call(other, caller=line)
+async def test_what_a_trusted_peer_asserts_counts(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(max_calls=1)
+    other, other_phone = await setup.line_with_phone()
+    call = await setup.call(other, caller=line)
     await connect(call, there := await other_phone.incoming())
-    assert await is_busy(stage, line, phone)
+    assert await is_busy(setup, line, phone)
     await part(call, there)
-    await stage.ended(call.call_id, caller=line, caller_by="asserted")
+    await setup.ended(call.call_id, caller=line, caller_by="asserted")
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_registered_phone_is_known_by_its_place(stage: Stage, known: bool) -> None:
+async def test_a_registered_phone_is_known_by_its_place(setup: Setup, known: bool) -> None:
     """Also where its line is not in memory yet."""
-    line, phone = await stage.line_with_phone(max_calls=1)
-    other, other_phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone(max_calls=1)
+    other, other_phone = await setup.line_with_phone()
     if known:
-        assert not await is_busy(stage, line, phone)
-    call = place(stage, phone, other, line)
-    assert await is_busy(stage, line, phone)
+        assert not await is_busy(setup, line, phone)
+    call = place(setup, phone, other, line)
+    assert await is_busy(setup, line, phone)
     await connect(call, there := await other_phone.incoming())
     await part(call, there)
-    await stage.ended(call.call_id, caller=line, caller_by="registered")
-    assert not await is_busy(stage, line, phone)
+    await setup.ended(call.call_id, caller=line, caller_by="registered")
+    assert not await is_busy(setup, line, phone)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
-async def test_a_registered_phone_is_known_by_its_flow(stage: Stage, transport: str) -> None:
-    phone = await phone_over(stage, transport)
-    line = await registered(stage, phone)
-    desk = await stage.endpoint()
-    stage.register(line, desk.uri())
-    stage.change(line, max_calls=1)
-    other, other_phone = await stage.line_with_phone()
-    call = place(stage, phone, other, line)
-    assert await is_busy(stage, line, desk)
+async def test_a_registered_phone_is_known_by_its_flow(setup: Setup, transport: str) -> None:
+    phone = await phone_over(setup, transport)
+    line = await registered(setup, phone)
+    desk = await setup.endpoint()
+    setup.register(line, desk.uri())
+    setup.change(line, max_calls=1)
+    other, other_phone = await setup.line_with_phone()
+    call = place(setup, phone, other, line)
+    assert await is_busy(setup, line, desk)
     await connect(call, there := await other_phone.incoming())
     await part(call, there)
-    await stage.ended(call.call_id, caller=line, caller_by="registered")
+    await setup.ended(call.call_id, caller=line, caller_by="registered")
 
 
-async def test_only_who_is_known_to_be_the_target_is_not_forwarded_to_it(stage: Stage) -> None:
+async def test_only_who_is_known_to_be_the_target_is_not_forwarded_to_it(setup: Setup) -> None:
     """The secretary must reach the boss; who only says to be the secretary gets the secretary."""
-    secretary, desk = await stage.line_with_phone()
-    boss, phone = await stage.line_with_phone(forwards={"unconditional": to_number(secretary)})
-    forged = await stage.call(boss, caller=secretary, asserted=False)
+    secretary, desk = await setup.line_with_phone()
+    boss, phone = await setup.line_with_phone(forwards={"unconditional": to_number(secretary)})
+    forged = await setup.call(boss, caller=secretary, asserted=False)
     await connect(forged, there := await desk.incoming())
     await part(forged, there)
     assert not phone.invited()
-    asserted = await stage.call(boss, caller=secretary)
-    for call in (asserted, place(stage, desk, boss, secretary)):
+    asserted = await setup.call(boss, caller=secretary)
+    for call in (asserted, place(setup, desk, boss, secretary)):
         await connect(call, there := await phone.incoming())
         await part(call, there)
 
 
-async def test_a_from_does_not_make_a_line_pay_for_a_transfer(stage: Stage) -> None:
+async def test_a_from_does_not_make_a_line_pay_for_a_transfer(setup: Setup) -> None:
     """A forwarded call is sent on; somebody else calls its target with the same From."""
     mobile = numbers.mobile_number()
-    line = stage.line(forwards={"unconditional": to_number(mobile)})
-    target, phone = await stage.line_with_phone()
-    call = await stage.call(line)
-    await connect(call, away := await stage.server("number").incoming(mobile))
+    line = setup.line(forwards={"unconditional": to_number(mobile)})
+    target, phone = await setup.line_with_phone()
+    call = await setup.call(line)
+    await connect(call, away := await setup.server("number").incoming(mobile))
     call.request("REFER", headers=[("Refer-To", f"<sip:{target}@office.example>")])
     away.respond(202, to=await away.receive("REFER"))
     await call.receive(202, "REFER")
-    forged = await stage.call(target, caller=mobile, asserted=False)
+    forged = await setup.call(target, caller=mobile, asserted=False)
     await connect(forged, there := await phone.incoming())
     await part(forged, there)
-    await stage.ended(forged.call_id, payer="", caller=mobile, caller_by="from")
-    real = await stage.call(target, caller=mobile)
+    await setup.ended(forged.call_id, payer="", caller=mobile, caller_by="from")
+    real = await setup.call(target, caller=mobile)
     await connect(real, there := await phone.incoming())
     await part(real, there)
-    await stage.ended(real.call_id, payer=line, caller_by="asserted")
+    await setup.ended(real.call_id, payer=line, caller_by="asserted")
     await part(call, away)
 
 
@@ -145,12 +145,12 @@ async def test_where_from_is_said_to_be_sure_it_counts(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     engine = Engine(tmp_path, shared_redis.url, {"numbering": {"identity": "from"}})
-    with playing(engine, shared_redis.client, tmp_path) as theatre:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            line, phone = await stage.line_with_phone(max_calls=1)
-            other, other_phone = await stage.line_with_phone()
-            call = await stage.call(other, caller=line, asserted=False)
-            assert await is_busy(stage, line, phone)
+    with started_engine(engine, shared_redis.client, tmp_path) as running_engine:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            line, phone = await setup.line_with_phone(max_calls=1)
+            other, other_phone = await setup.line_with_phone()
+            call = await setup.call(other, caller=line, asserted=False)
+            assert await is_busy(setup, line, phone)
             await connect(call, there := await other_phone.incoming())
             await part(call, there)
-            await stage.ended(call.call_id, caller=line, caller_by="from")
+            await setup.ended(call.call_id, caller=line, caller_by="from")

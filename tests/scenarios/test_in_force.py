@@ -14,7 +14,7 @@ from tests.command import run
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, to_voicemail
+from tests.scenarios.setup import RunningEngine, Setup, to_voicemail
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +35,14 @@ def pair(
 
 
 @pytest.fixture
-async def stage(
+async def setup(
     pair: tuple[Engine, Engine],
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
-) -> AsyncIterator[Stage]:
-    theatre = Theatre(pair[0], shared_redis.client, tmp_path_factory.mktemp("stage"))
-    async with Stage(theatre) as stage:
-        yield stage
+) -> AsyncIterator[Setup]:
+    running_engine = RunningEngine(pair[0], shared_redis.client, tmp_path_factory.mktemp("setup"))
+    async with Setup(running_engine) as setup:
+        yield setup
 
 
 async def renvoi(engine: Engine, *arguments: str) -> str:
@@ -52,17 +52,17 @@ async def renvoi(engine: Engine, *arguments: str) -> str:
     return done.stdout
 
 
-async def forward(stage: Stage, *arguments: str) -> dict[str, Any]:
-    """`renvoi forward` on the stage's engine; its proof."""
-    told = json.loads(await renvoi(stage.engine, "forward", *arguments, "--json"))
+async def forward(setup: Setup, *arguments: str) -> dict[str, Any]:
+    """`renvoi forward` on the setup's engine; its proof."""
+    told = json.loads(await renvoi(setup.engine, "forward", *arguments, "--json"))
     proof: dict[str, Any] = told["in_force"]
     return proof
 
 
-async def reached(engine: Engine, stage: Stage, line: str, box: Endpoint) -> str:
+async def reached(engine: Engine, setup: Setup, line: str, box: Endpoint) -> str:
     """Where a call through this engine comes out: "phone" or "voicemail"."""
     before = len(box.invited(line))
-    caller = await stage.endpoint()
+    caller = await setup.endpoint()
     call = caller.start(engine.address, line, caller=numbers.caller_number(), body=b"v=0\r\n")
     assert (await call.final()).code == 486
     return "voicemail" if len(box.invited(line)) > before else "phone"
@@ -75,25 +75,25 @@ async def refuse_all(endpoint: Endpoint) -> None:
 
 
 async def test_the_next_call_on_every_engine_follows_what_was_confirmed(
-    stage: Stage, pair: tuple[Engine, Engine]
+    setup: Setup, pair: tuple[Engine, Engine]
 ) -> None:
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     boxes = [await Endpoint.open(port=engine.ports["voicemail"]) for engine in pair]
     busy = [asyncio.create_task(refuse_all(endpoint)) for endpoint in (phone, *boxes)]
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     try:
         for _ in range(3):
             for arguments, place in (
                 (("set", line, "unconditional", "voicemail"), "voicemail"),
                 (("off", line, "unconditional"), "phone"),
             ):
-                proof = await forward(stage, *arguments)
+                proof = await forward(setup, *arguments)
                 while not proof["complete"]:  # the machine may be slow
-                    proof = await forward(stage, *arguments)
+                    proof = await forward(setup, *arguments)
                 assert proof["workers"] == 2
                 # No waiting here: confirmed is in force.
                 for engine, box in zip(pair, boxes, strict=True):
-                    assert await reached(engine, stage, line, box) == place
+                    assert await reached(engine, setup, line, box) == place
     finally:
         for task in busy:
             task.cancel()
@@ -101,42 +101,42 @@ async def test_the_next_call_on_every_engine_follows_what_was_confirmed(
             box.close()
 
 
-async def test_an_engine_that_hangs_is_named(stage: Stage, pair: tuple[Engine, Engine]) -> None:
-    line = stage.line(forwards={"busy": to_voicemail(numbers.line_number()) | {"on": False}})
+async def test_an_engine_that_hangs_is_named(setup: Setup, pair: tuple[Engine, Engine]) -> None:
+    line = setup.line(forwards={"busy": to_voicemail(numbers.line_number()) | {"on": False}})
     pair[1].signal(signal.SIGSTOP)
     try:
-        told = await renvoi(stage.engine, "forward", "set", line, "busy", "voicemail")
+        told = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
     finally:
         pair[1].signal(signal.SIGCONT)
     assert "of 2 workers after" in told
     assert pair[1]._process is not None
     assert f"(pid {pair[1]._process.pid})" in told
-    await complete(stage, line, workers=2)
+    await complete(setup, line, workers=2)
 
 
-async def complete(stage: Stage, line: str, workers: int) -> None:
+async def complete(setup: Setup, line: str, workers: int) -> None:
     """Change the line until so many workers say that it is in force: the machine may be slow."""
     for _ in range(10):
-        proof = await forward(stage, "off", line, "busy")
+        proof = await forward(setup, "off", line, "busy")
         if proof["complete"] and proof["workers"] == workers:
             return
     raise AssertionError(f"never in force on {workers} workers: {proof}")
 
 
 async def test_an_engine_that_stops_is_not_waited_for(
-    stage: Stage, pair: tuple[Engine, Engine]
+    setup: Setup, pair: tuple[Engine, Engine]
 ) -> None:
-    line = stage.line()
+    line = setup.line()
     pair[1].stop()
-    await forward(stage, "set", line, "busy", "voicemail")
-    await complete(stage, line, workers=1)
+    await forward(setup, "set", line, "busy", "voicemail")
+    await complete(setup, line, workers=1)
     pair[1].start()
-    await complete(stage, line, workers=2)
+    await complete(setup, line, workers=2)
 
 
-async def test_when_no_engine_runs_that_is_said(stage: Stage, pair: tuple[Engine, Engine]) -> None:
-    line = stage.line()
+async def test_when_no_engine_runs_that_is_said(setup: Setup, pair: tuple[Engine, Engine]) -> None:
+    line = setup.line()
     for engine in pair:
         engine.stop()
-    told = await renvoi(stage.engine, "forward", "set", line, "busy", "voicemail")
+    told = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
     assert told == f"{line} busy: voicemail, no engine runs: in force as soon as one does\n"

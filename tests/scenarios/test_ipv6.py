@@ -10,8 +10,8 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
+from tests.scenarios.setup import ANSWER_BYTES, Setup, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number
 from tests.scenarios.stream import StreamEndpoint
 
 UDP4, UDP6, GATEWAY = (free_port() for _ in range(3))
@@ -64,7 +64,7 @@ def check_request(message: Message, receiver: Endpoint) -> None:
     assert len(message.values("Via")) == 1
 
 
-async def converse(stage: Stage, call: Call, ring: Call) -> None:
+async def converse(setup: Setup, call: Call, ring: Call) -> None:
     """A whole call: every message shows the address of its own side."""
     caller, phone = call.endpoint, ring.endpoint
     assert ring.first.one("Contact") == contact_for(phone)
@@ -84,57 +84,57 @@ async def converse(stage: Stage, call: Call, ring: Call) -> None:
         check_request(await asked.receive("ACK"), asked.endpoint)
     await part(ring, call)
     check_request(call.requests("BYE")[0], caller)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("callee", ["::1", "127.0.0.1"])
 @pytest.mark.parametrize("caller", ["::1", "127.0.0.1"])
 async def test_a_call_over_udp_from_each_family_to_each(
-    stage: Stage, caller: str, callee: str
+    setup: Setup, caller: str, callee: str
 ) -> None:
-    here, phone = await stage.endpoint(caller), await stage.endpoint(callee)
-    call = here.start(peer_of(here), stage.line(to=[phone.uri()]), body=OFFER6)
-    await converse(stage, call, await phone.incoming())
+    here, phone = await setup.endpoint(caller), await setup.endpoint(callee)
+    call = here.start(peer_of(here), setup.line(to=[phone.uri()]), body=OFFER6)
+    await converse(setup, call, await phone.incoming())
 
 
 @pytest.mark.parametrize(("caller", "callee"), [("::1", "::1"), ("::1", "127.0.0.1")])
-async def test_a_call_over_tcp_from_ipv6(stage: Stage, caller: str, callee: str) -> None:
+async def test_a_call_over_tcp_from_ipv6(setup: Setup, caller: str, callee: str) -> None:
     ends = [await StreamEndpoint.listen(host) for host in (caller, callee)]
     for end in ends:
-        stage._stack.push_async_callback(end.finish)
+        setup._stack.push_async_callback(end.finish)
     here, phone = ends
-    call = here.start(peer_of(here), stage.line(to=[phone.uri()]), body=OFFER6)
-    await converse(stage, call, await phone.incoming())
+    call = here.start(peer_of(here), setup.line(to=[phone.uri()]), body=OFFER6)
+    await converse(setup, call, await phone.incoming())
     assert here.made == 1  # for what the engine asks; its answers came on the caller's own
     assert phone.made == 1
 
 
-async def test_a_call_from_tcp_over_ipv6_to_udp_over_ipv4(stage: Stage) -> None:
+async def test_a_call_from_tcp_over_ipv6_to_udp_over_ipv4(setup: Setup) -> None:
     here = await StreamEndpoint.listen("::1")
-    stage._stack.push_async_callback(here.finish)
-    phone = await stage.endpoint()
-    call = here.start(peer_of(here), stage.line(to=[phone.uri()]), body=OFFER6)
-    await converse(stage, call, await phone.incoming())
+    setup._stack.push_async_callback(here.finish)
+    phone = await setup.endpoint()
+    call = here.start(peer_of(here), setup.line(to=[phone.uri()]), body=OFFER6)
+    await converse(setup, call, await phone.incoming())
 
 
 @pytest.mark.parametrize("caller", ["::1", "127.0.0.1"])
-async def test_a_forward_to_a_destination_at_an_ipv6_address(stage: Stage, caller: str) -> None:
+async def test_a_forward_to_a_destination_at_an_ipv6_address(setup: Setup, caller: str) -> None:
     gateway = await Endpoint.open("::1", GATEWAY)
-    stage._stack.callback(gateway.close)
+    setup._stack.callback(gateway.close)
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    here = await stage.endpoint(caller)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    here = await setup.endpoint(caller)
     call = here.start(peer_of(here), line, body=OFFER6)
     away = await gateway.incoming(target)
     assert away.first.uri == f"sip:{target}@[::1]:{GATEWAY}"
     assert f"<sip:{line}@127.0.0.1>" in away.first.values("Diversion")[0]
     await call.receive(181)
-    await converse(stage, call, away)
+    await converse(setup, call, away)
 
 
-async def test_a_cancel_crosses_from_ipv6_to_ipv4(stage: Stage) -> None:
-    here, phone = await stage.endpoint("::1"), await stage.endpoint()
-    call = here.start(peer_of(here), stage.line(to=[phone.uri()]))
+async def test_a_cancel_crosses_from_ipv6_to_ipv4(setup: Setup) -> None:
+    here, phone = await setup.endpoint("::1"), await setup.endpoint()
+    call = here.start(peer_of(here), setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
@@ -142,13 +142,13 @@ async def test_a_cancel_crosses_from_ipv6_to_ipv4(stage: Stage) -> None:
     await call.receive(487)
     cancel = await ring.receive("CANCEL")
     assert cancel.one("Via") == ring.first.one("Via")
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
-async def test_contacts_of_both_families_ring_together(stage: Stage) -> None:
-    phones = [await stage.endpoint(host) for host in ("::1", "127.0.0.1")]
-    here = await stage.endpoint("::1")
-    line = stage.line(to=[phone.uri() for phone in phones])
+async def test_contacts_of_both_families_ring_together(setup: Setup) -> None:
+    phones = [await setup.endpoint(host) for host in ("::1", "127.0.0.1")]
+    here = await setup.endpoint("::1")
+    line = setup.line(to=[phone.uri() for phone in phones])
     call = here.start(peer_of(here), line, body=OFFER6)
     rings = [await phone.incoming() for phone in phones]
     for ring in rings:
@@ -159,10 +159,10 @@ async def test_contacts_of_both_families_ring_together(stage: Stage) -> None:
     await part(call, rings[1])
 
 
-async def test_the_answer_goes_to_the_address_in_via_without_rport(stage: Stage) -> None:
+async def test_the_answer_goes_to_the_address_in_via_without_rport(setup: Setup) -> None:
     """RFC 3261 18.2.2: to the source's address and the port of sent-by, over IPv6 too."""
-    here, listener = await stage.endpoint("::1"), await stage.endpoint("::1")
-    line, phone = await stage.line_with_phone()
+    here, listener = await setup.endpoint("::1"), await setup.endpoint("::1")
+    line, phone = await setup.line_with_phone()
     here.rport, here.port = False, listener.port
     call = here.start(peer_of(here), line)
     listener.calls.append(call)

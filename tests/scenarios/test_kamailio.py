@@ -23,8 +23,15 @@ from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.message import Message
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.script import answered_call, answering_phone
+from tests.scenarios.setup import (
+    ANSWER_BYTES,
+    OFFER_BYTES,
+    RunningEngine,
+    Setup,
+    started_engine,
+    to_number,
+)
 from tests.scenarios.sipp import HOST, Sipp, free_port
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, Theatre, playing, to_number
 from tests.scenarios.test_registrar import Phone
 
 EDGE, GATEWAY = "127.0.0.3", "127.0.0.2"
@@ -84,30 +91,30 @@ def front(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -
     with front.stack as stack:
         for engine in front.engines:
             place = tmp_path_factory.mktemp("engine")
-            stack.enter_context(playing(engine, shared_redis.client, place))
+            stack.enter_context(started_engine(engine, shared_redis.client, place))
         front.kamailio.start()
         stack.callback(front.kamailio.stop)
         yield front
 
 
 @pytest.fixture(scope="module")
-def theatre(
+def running_engine(
     front: Front, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Theatre:
-    return Theatre(front.engines[0], shared_redis.client, tmp_path_factory.mktemp("phones"))
+) -> RunningEngine:
+    return RunningEngine(front.engines[0], shared_redis.client, tmp_path_factory.mktemp("phones"))
 
 
 @pytest.fixture
-async def gateway(front: Front, stage: Stage) -> AsyncIterator[Endpoint]:
+async def gateway(front: Front, setup: Setup) -> AsyncIterator[Endpoint]:
     """The gateway that works."""
     endpoint = await Endpoint.open(GATEWAY, front.gateway_port)
     yield endpoint
     endpoint.close()
 
 
-async def call_from_outside(front: Front, stage: Stage, called: str) -> Call:
+async def call_from_outside(front: Front, setup: Setup, called: str) -> Call:
     """A call from a gateway to a number of Kamailio's."""
-    endpoint = await stage.endpoint(GATEWAY)
+    endpoint = await setup.endpoint(GATEWAY)
     return endpoint.start(front.kamailio.address, called, body=OFFER_BYTES)
 
 
@@ -152,16 +159,16 @@ def test_the_shipped_configuration_is_one_that_kamailio_takes(tmp_path: Path) ->
 
 
 async def test_a_line_meets_the_same_engine_however_it_is_dialled(
-    front: Front, stage: Stage
+    front: Front, setup: Setup
 ) -> None:
     used: list[Engine] = []
     while len({id(engine) for engine in used}) < 2:
         assert len(used) < 40, "all lines meet one engine"
-        phone = await stage.endpoint()
-        line = stage.line(to=[phone.uri()])
+        phone = await setup.endpoint()
+        line = setup.line(to=[phone.uri()])
         met = []
         for dialled in (line, f"0{line[3:]}", f"00{line[1:]}"):
-            call = await call_from_outside(front, stage, dialled)
+            call = await call_from_outside(front, setup, dialled)
             await refuse(await phone.incoming(), 486)
             await call.receive(486)
             met.append(await front.engine_of(call))
@@ -169,87 +176,87 @@ async def test_a_line_meets_the_same_engine_however_it_is_dialled(
         used.append(met[0])
 
 
-async def test_a_changed_list_of_engines_is_taken_while_it_runs(front: Front, stage: Stage) -> None:
+async def test_a_changed_list_of_engines_is_taken_while_it_runs(front: Front, setup: Setup) -> None:
     used = []
     servers = [engine.peer for engine in front.engines]
     try:
         for engine in front.engines:
             await asyncio.to_thread(front.kamailio.use, [engine.peer])
             for _ in range(8):
-                phone = await stage.endpoint()
-                line = stage.line(to=[phone.uri()])
-                used.append(await meets(front, stage, line, phone) is engine)
+                phone = await setup.endpoint()
+                line = setup.line(to=[phone.uri()])
+                used.append(await meets(front, setup, line, phone) is engine)
     finally:
         await asyncio.to_thread(front.kamailio.use, servers)
     assert all(used)
 
 
-async def test_requests_within_a_call_go_through_it_both_ways(front: Front, stage: Stage) -> None:
-    phone = await stage.endpoint()
-    line = stage.line(to=[phone.uri()])
-    call = await call_from_outside(front, stage, line)
+async def test_requests_within_a_call_go_through_it_both_ways(front: Front, setup: Setup) -> None:
+    phone = await setup.endpoint()
+    line = setup.line(to=[phone.uri()])
+    call = await call_from_outside(front, setup, line)
     ring = await phone.incoming()
     await talk(call, ring)
     for speaker, listener in ((call, ring), (ring, call)):
         request = await reinvite(speaker, listener)
         assert request.every("Via")[0].startswith(f"SIP/2.0/UDP {front.kamailio.peer};")
     await part(ring, call)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
-    front: Front, stage: Stage
+    front: Front, setup: Setup
 ) -> None:
     """Its Contact is an address that nobody else knows: INVITE, CANCEL, ACK, re-INVITE and BYE find
     it."""
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     path = f"<sip:{front.kamailio.peer};lr;received=sip:{HOST}:{phone.port}>"
     phone.host, phone.port = "192.0.2.99", 5060
-    line = stage.line()
-    stage.register(line, f'<{phone.uri()}>;path="{path}"')
-    call = await call_from_outside(front, stage, line)
+    line = setup.line()
+    setup.register(line, f'<{phone.uri()}>;path="{path}"')
+    call = await call_from_outside(front, setup, line)
     ring = await phone.incoming()
     await call_off(call, ring)
-    call = await call_from_outside(front, stage, line)
+    call = await call_from_outside(front, setup, line)
     ring = await phone.incoming()
     await talk(call, ring)
     await reinvite(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_forward_to_a_number_takes_the_next_gateway_when_the_first_is_dead(
-    front: Front, stage: Stage, gateway: Endpoint
+    front: Front, setup: Setup, gateway: Endpoint
 ) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await call_from_outside(front, stage, line)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await call_from_outside(front, setup, line)
     away = await gateway.incoming(target, wait_s=5)
     assert away.first.has("Diversion")
     await talk(call, away)
     await part(call, away)
-    await stage.ended(call.call_id, outcome="answered", condition="unconditional")
+    await setup.ended(call.call_id, outcome="answered", condition="unconditional")
 
 
 async def test_what_an_engine_sends_never_comes_back_to_an_engine(
-    front: Front, stage: Stage
+    front: Front, setup: Setup
 ) -> None:
     """Somebody wrote the engines' addresses into the registrations: each knows its own alone."""
-    line = stage.line(to=[f"sip:x@{engine.peer}" for engine in front.engines])
-    call = await call_from_outside(front, stage, line)
+    line = setup.line(to=[f"sip:x@{engine.peer}" for engine in front.engines])
+    call = await call_from_outside(front, setup, line)
     answer = await call.final()
     assert answer.code in (480, 482)
-    record = await stage.record(call.call_id)
+    record = await setup.record(call.call_id)
     assert [leg["code"] for leg in record["legs"]] == [482]
     assert "refused: it would go round" in front.kamailio.log
 
 
 async def test_who_is_neither_listed_nor_registered_may_not_call(
-    front: Front, stage: Stage
+    front: Front, setup: Setup
 ) -> None:
-    phone = await stage.endpoint()
-    line = stage.line(to=[phone.uri()])
-    stranger = await stage.endpoint()
+    phone = await setup.endpoint()
+    line = setup.line(to=[phone.uri()])
+    stranger = await setup.endpoint()
     call = stranger.start(front.kamailio.address, line, body=OFFER_BYTES)
     await call.receive(403)
     assert not phone.heard
@@ -258,10 +265,10 @@ async def test_who_is_neither_listed_nor_registered_may_not_call(
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "BYE", "REFER", "ACK"])
 @pytest.mark.parametrize("routes", ["front", "front twice", "front and victim"])
 async def test_nothing_is_relayed_that_belongs_to_no_call(
-    front: Front, stage: Stage, method: str, routes: str
+    front: Front, setup: Setup, method: str, routes: str
 ) -> None:
     """A To tag and a Route make no dialog: Kamailio is no open relay."""
-    victim, stranger = await stage.endpoint(), await stage.endpoint()
+    victim, stranger = await setup.endpoint(), await setup.endpoint()
     own = f"<{front.kamailio.uri}>"
     listed = {"front": own, "front twice": f"{own}, {own}"}
     attack = stranger.start(
@@ -281,24 +288,24 @@ async def test_nothing_is_relayed_that_belongs_to_no_call(
     assert not victim.heard
 
 
-async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, stage: Stage) -> None:
+async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, setup: Setup) -> None:
     """Whatever it says of itself: the engine counts and shows who it is."""
-    line, other = stage.line(credentials=CREDENTIALS), numbers.line_number()
-    mine = Baresip(stage.theatre.directory, line, front.kamailio.peer, password=PASSWORD)
-    stage._stack.push_async_callback(mine.stop)
+    line, other = setup.line(credentials=CREDENTIALS), numbers.line_number()
+    mine = Baresip(setup.running_engine.directory, line, front.kamailio.peer, password=PASSWORD)
+    setup._stack.push_async_callback(mine.stop)
     await mine.start()
-    phone = await stage.endpoint()
-    called = stage.line(to=[phone.uri()])
+    phone = await setup.endpoint()
+    called = setup.line(to=[phone.uri()])
     await mine.dial(called)
     ring = await phone.incoming()
     assert line in ring.first.one("P-Asserted-Identity")
     assert other not in ring.first.one("P-Asserted-Identity")
     await refuse(ring, 486)
     await mine.closed()
-    assert [r["caller"] for r in await stage.records_of(called)] == [line]
+    assert [r["caller"] for r in await setup.records_of(called)] == [line]
 
 
-async def test_a_phone_does_not_speak_for_the_network(front: Front, stage: Stage) -> None:
+async def test_a_phone_does_not_speak_for_the_network(front: Front, setup: Setup) -> None:
     """In its INVITE, in what it asks later and in what it answers."""
     claims = [
         ("P-Asserted-Identity", "<sip:+33899000001@h>"), ("REMOTE-PARTY-ID", "<sip:+33899@h>"),
@@ -310,12 +317,12 @@ async def test_a_phone_does_not_speak_for_the_network(front: Front, stage: Stage
         assert message.one("X-A") == "1"
         return [name for name, _ in claims[:-1] for v in message.every(name) if line not in v]
 
-    line = stage.line(credentials=CREDENTIALS)
-    mine = Phone(stage, await stage.endpoint(), line)
+    line = setup.line(credentials=CREDENTIALS)
+    mine = Phone(setup, await setup.endpoint(), line)
     mine.registrar = front.kamailio.address
     assert (await mine.register(mine.contact())).code == 200
-    phone = await stage.endpoint()
-    called = stage.line(to=[phone.uri()])
+    phone = await setup.endpoint()
+    called = setup.line(to=[phone.uri()])
     call = mine.endpoint.start(
         front.kamailio.address, called, caller=line, headers=claims, body=OFFER_BYTES
     )
@@ -338,7 +345,9 @@ async def test_a_phone_does_not_speak_for_the_network(front: Front, stage: Stage
 
 
 @pytest.fixture
-def mortal(shared_redis: RedisServer, tmp_path: Path, theatre: Theatre) -> Iterator[Front]:
+def mortal(
+    shared_redis: RedisServer, tmp_path: Path, running_engine: RunningEngine
+) -> Iterator[Front]:
     """A Kamailio and engines of which one is not to survive."""
     front = open_front(shared_redis, tmp_path, [GATEWAY, HOST])
     with front.stack as stack:
@@ -350,69 +359,69 @@ def mortal(shared_redis: RedisServer, tmp_path: Path, theatre: Theatre) -> Itera
         yield front
 
 
-async def line_of(front: Front, stage: Stage, engine: Engine) -> tuple[str, Endpoint]:
+async def line_of(front: Front, setup: Setup, engine: Engine) -> tuple[str, Endpoint]:
     """A line that Kamailio gives to this engine, and its phone."""
     for _ in range(40):
-        phone = await stage.endpoint()
-        line = stage.line(to=[phone.uri()])
-        if await meets(front, stage, line, phone) is engine:
+        phone = await setup.endpoint()
+        line = setup.line(to=[phone.uri()])
+        if await meets(front, setup, line, phone) is engine:
             return line, phone
     raise AssertionError("all lines meet the other engine")
 
 
-async def meets(front: Front, stage: Stage, line: str, phone: Endpoint) -> Engine:
+async def meets(front: Front, setup: Setup, line: str, phone: Endpoint) -> Engine:
     """The engine that a call to this line meets."""
-    call = await call_from_outside(front, stage, line)
+    call = await call_from_outside(front, setup, line)
     await refuse(await phone.incoming(wait_s=5), 486)
     await call.receive(486)
     return await front.engine_of(call)
 
 
 async def test_an_engine_that_is_gone_is_passed_over_and_found_again(
-    mortal: Front, stage: Stage
+    mortal: Front, setup: Setup
 ) -> None:
     first, second = mortal.engines
-    line, phone = await line_of(mortal, stage, first)
+    line, phone = await line_of(mortal, setup, first)
     first.signal(signal.SIGKILL)
-    assert await meets(mortal, stage, line, phone) is second
+    assert await meets(mortal, setup, line, phone) is second
     await first.exited(5)
     first.start()
     for _ in range(50):
-        if await meets(mortal, stage, line, phone) is first:
+        if await meets(mortal, setup, line, phone) is first:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("the engine that is back gets no calls")
 
 
 async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
-    mortal: Front, stage: Stage
+    mortal: Front, setup: Setup
 ) -> None:
     first, second = mortal.engines
-    line, phone = await line_of(mortal, stage, first)
-    standing = await call_from_outside(mortal, stage, line)
+    line, phone = await line_of(mortal, setup, first)
+    standing = await call_from_outside(mortal, setup, line)
     ring = await phone.incoming()
     await talk(standing, ring)
     first.signal(signal.SIGTERM)
     await asyncio.sleep(0.3)
     for _ in range(3):
-        assert await meets(mortal, stage, line, phone) is second
+        assert await meets(mortal, setup, line, phone) is second
     await part(standing, ring)
     assert await first.exited(10) == 0
 
 
 async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other(
-    mortal: Front, stage: Stage
+    mortal: Front, setup: Setup
 ) -> None:
     """As an upgrade does it: drain, wait for the end, start, the next one."""
     calls = 60
-    line, _ = await line_of(mortal, stage, mortal.engines[0])
-    phone = await stage.sipp(answering_phone(), calls=calls)
-    stage.redis.delete(f"reg:{line}")
-    stage.register(line, f"sip:phone@{HOST}:{phone.port}")
-    await stage.settle()
+    line, _ = await line_of(mortal, setup, mortal.engines[0])
+    phone = await setup.sipp(answering_phone(), calls=calls)
+    setup.redis.delete(f"reg:{line}")
+    setup.register(line, f"sip:phone@{HOST}:{phone.port}")
+    await setup.settle()
     script = answered_call(line, numbers.caller_number(), talk_s=0.5)
-    caller = Sipp(stage.theatre.directory, script, mortal.kamailio.peer)
-    stage._stack.push_async_callback(caller.stop)
+    caller = Sipp(setup.running_engine.directory, script, mortal.kamailio.peer)
+    setup._stack.push_async_callback(caller.stop)
     await caller.start(calls=calls, limit_s=60)
     for engine in mortal.engines:
         await asyncio.sleep(0.5)

@@ -11,8 +11,8 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number, to_voicemail
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
 
 UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
@@ -33,20 +33,20 @@ def sdp(size: int) -> bytes:
     return (ANSWER_BYTES + lines)[: size - 2] + b"\r\n"
 
 
-async def endpoint_on(stage: Stage, transport: str) -> Endpoint:
+async def endpoint_on(setup: Setup, transport: str) -> Endpoint:
     if transport == "udp":
-        return await stage.endpoint()
+        return await setup.endpoint()
     stream = await StreamEndpoint.listen()
-    stage._stack.push_async_callback(stream.finish)
+    setup._stack.push_async_callback(stream.finish)
     return stream
 
 
 async def call_of(
-    stage: Stage, transport: str, body: bytes = OFFER_BYTES, **more: object
+    setup: Setup, transport: str, body: bytes = OFFER_BYTES, **more: object
 ) -> tuple[Call, Endpoint]:
     """A call to a line with one phone, over this transport on both sides; and that phone."""
-    caller, phone = await endpoint_on(stage, transport), await endpoint_on(stage, transport)
-    line = stage.line(to=[phone.uri()])
+    caller, phone = await endpoint_on(setup, transport), await endpoint_on(setup, transport)
+    line = setup.line(to=[phone.uri()])
     return caller.start(PEERS[transport], line, body=body, **more), phone  # type: ignore[arg-type]
 
 
@@ -64,10 +64,10 @@ async def reinvite(asker: Call, asked: Call, offer: bytes, answer: bytes) -> Non
 
 @both
 @pytest.mark.parametrize("size", [1290, 8_000, 63_000])
-async def test_large_bodies_cross_byte_for_byte(stage: Stage, transport: str, size: int) -> None:
+async def test_large_bodies_cross_byte_for_byte(setup: Setup, transport: str, size: int) -> None:
     """Nothing turns to TCP at 1,300 bytes (RFC 3261 18.1.1), where nobody may listen."""
     offer, answer = sdp(size), sdp(size + 1)
-    call, phone = await call_of(stage, transport, offer)
+    call, phone = await call_of(setup, transport, offer)
     ring = await phone.incoming()
     assert ring.first.body == offer
     ring.respond(183, body=answer)
@@ -91,9 +91,9 @@ async def test_large_bodies_cross_byte_for_byte(stage: Stage, transport: str, si
 
 @both
 async def test_a_large_answer_to_a_late_offer_crosses_in_the_ack(
-    stage: Stage, transport: str
+    setup: Setup, transport: str
 ) -> None:
-    call, phone = await call_of(stage, transport, b"")
+    call, phone = await call_of(setup, transport, b"")
     ring = await phone.incoming()
     ring.respond(200, body=sdp(60_000))
     final = await call.receive(200)
@@ -104,8 +104,8 @@ async def test_a_large_answer_to_a_late_offer_crosses_in_the_ack(
 
 
 @both
-async def test_many_header_fields_cross(stage: Stage, transport: str) -> None:
-    call, phone = await call_of(stage, transport, headers=MANY)
+async def test_many_header_fields_cross(setup: Setup, transport: str) -> None:
+    call, phone = await call_of(setup, transport, headers=MANY)
     ring = await phone.incoming()
     ring.respond(183, headers=MANY)
     ring.respond(200, headers=MANY, body=ANSWER_BYTES)
@@ -124,21 +124,21 @@ async def test_many_header_fields_cross(stage: Stage, transport: str) -> None:
     await part(call, ring)
 
 
-async def test_a_call_with_passports_and_a_browsers_offer_crosses(stage: Stage) -> None:
+async def test_a_call_with_passports_and_a_browsers_offer_crosses(setup: Setup) -> None:
     """Four PASSporTs (RFC 8224, 8946) and the session description of a browser, over UDP."""
-    call, phone = await call_of(stage, "udp", sdp(8192), headers=PASSPORTS)
+    call, phone = await call_of(setup, "udp", sdp(8192), headers=PASSPORTS)
     ring = await phone.incoming()
     assert ring.first.body == sdp(8192)
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_passports_reach_a_server(stage: Stage) -> None:
-    caller = await stage.endpoint()
+async def test_passports_reach_a_server(setup: Setup) -> None:
+    caller = await setup.endpoint()
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
+    line = setup.line(forwards={"unconditional": to_number(target)})
     call = caller.start(PEERS["udp"], line, body=sdp(8192), headers=PASSPORTS)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     assert away.first.body == sdp(8192)
     told = [value for name, value in away.first.headers if name == "identity"]
     assert told == [value for _, value in PASSPORTS]
@@ -146,8 +146,8 @@ async def test_passports_reach_a_server(stage: Stage) -> None:
     await part(call, away)
 
 
-async def test_the_largest_messages_of_a_stream_cross(stage: Stage) -> None:
-    call, phone = await call_of(stage, "tcp", sdp(200_000))
+async def test_the_largest_messages_of_a_stream_cross(setup: Setup) -> None:
+    call, phone = await call_of(setup, "tcp", sdp(200_000))
     ring = await phone.incoming()
     assert ring.first.body == sdp(200_000)
     ring.respond(200, body=sdp(MOST - 2000))
@@ -160,15 +160,15 @@ async def test_the_largest_messages_of_a_stream_cross(stage: Stage) -> None:
 
 
 async def test_an_invite_above_the_limit_of_a_stream_gets_513_and_the_next_is_served(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="too_large")
-    caller, phone = await endpoint_on(stage, "tcp"), await endpoint_on(stage, "tcp")
-    line = stage.line(to=[phone.uri()])
+    before = setup.engine.metric("renvoi_rejected_total", reason="too_large")
+    caller, phone = await endpoint_on(setup, "tcp"), await endpoint_on(setup, "tcp")
+    line = setup.line(to=[phone.uri()])
     for size in (MOST + 1, 900_000):
         call = caller.start(PEERS["tcp"], line, body=b"v" * size)
         await call.receive(513)
-    assert stage.engine.metric("renvoi_rejected_total", reason="too_large") == before + 2
+    assert setup.engine.metric("renvoi_rejected_total", reason="too_large") == before + 2
     assert not phone.invited()
     call = caller.start(PEERS["tcp"], line)
     ring = await phone.incoming()
@@ -176,30 +176,30 @@ async def test_an_invite_above_the_limit_of_a_stream_gets_513_and_the_next_is_se
     await part(call, ring)
 
 
-async def over_tcp_to_udp(stage: Stage, body: bytes = OFFER_BYTES) -> tuple[Call, Endpoint, str]:
+async def over_tcp_to_udp(setup: Setup, body: bytes = OFFER_BYTES) -> tuple[Call, Endpoint, str]:
     """A call whose caller has room for more than its phone's datagrams."""
-    caller, phone = await endpoint_on(stage, "tcp"), await endpoint_on(stage, "udp")
-    line = stage.line(to=[phone.uri()])
+    caller, phone = await endpoint_on(setup, "tcp"), await endpoint_on(setup, "udp")
+    line = setup.line(to=[phone.uri()])
     return caller.start(PEERS["tcp"], line, body=body), phone, line
 
 
 async def test_an_invite_that_fits_no_packet_on_the_other_side_gets_513_and_a_record(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    caller, phone = await endpoint_on(stage, "tcp"), await endpoint_on(stage, "udp")
-    line = stage.line(to=[phone.uri()])
-    stage.change(line, forwards={"unreachable": to_voicemail(line)})
+    caller, phone = await endpoint_on(setup, "tcp"), await endpoint_on(setup, "udp")
+    line = setup.line(to=[phone.uri()])
+    setup.change(line, forwards={"unreachable": to_voicemail(line)})
     call = caller.start(PEERS["tcp"], line, body=sdp(DATAGRAM))
     await call.receive(513)
-    await stage.ended(call.call_id, outcome="failed", code=513, why="too_large", condition="none")
+    await setup.ended(call.call_id, outcome="failed", code=513, why="too_large", condition="none")
     assert not phone.invited()
-    assert not stage.server("voicemail").invited(line)
+    assert not setup.server("voicemail").invited(line)
 
 
-async def test_a_phone_that_can_be_called_is_not_held_up_by_one_that_cannot(stage: Stage) -> None:
-    caller, phone = await endpoint_on(stage, "tcp"), await endpoint_on(stage, "tcp")
-    line = stage.line(to=[phone.uri()])
-    stage.register(line, "sip:ua@127.0.0.1:9")
+async def test_a_phone_that_can_be_called_is_not_held_up_by_one_that_cannot(setup: Setup) -> None:
+    caller, phone = await endpoint_on(setup, "tcp"), await endpoint_on(setup, "tcp")
+    line = setup.line(to=[phone.uri()])
+    setup.register(line, "sip:ua@127.0.0.1:9")
     call = caller.start(PEERS["tcp"], line, body=sdp(DATAGRAM))
     ring = await phone.incoming()
     await connect(call, ring)
@@ -207,9 +207,9 @@ async def test_a_phone_that_can_be_called_is_not_held_up_by_one_that_cannot(stag
 
 
 async def test_a_request_within_the_call_that_fits_no_packet_gets_513_and_the_call_stands(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    call, phone, _ = await over_tcp_to_udp(stage)
+    call, phone, _ = await over_tcp_to_udp(setup)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("INVITE", body=sdp(DATAGRAM))
@@ -222,9 +222,9 @@ async def test_a_request_within_the_call_that_fits_no_packet_gets_513_and_the_ca
     await part(call, ring)
 
 
-async def test_an_answer_that_fits_no_packet_fails_the_call_on_both_sides(stage: Stage) -> None:
-    caller, phone = await endpoint_on(stage, "udp"), await endpoint_on(stage, "tcp")
-    line = stage.line(to=[phone.uri()])
+async def test_an_answer_that_fits_no_packet_fails_the_call_on_both_sides(setup: Setup) -> None:
+    caller, phone = await endpoint_on(setup, "udp"), await endpoint_on(setup, "tcp")
+    line = setup.line(to=[phone.uri()])
     call = caller.start(PEERS["udp"], line)
     ring = await phone.incoming()
     ring.respond(183, body=sdp(DATAGRAM))
@@ -233,13 +233,13 @@ async def test_an_answer_that_fits_no_packet_fails_the_call_on_both_sides(stage:
     await call.receive(500)
     await ring.receive("ACK")
     await ring.receive("BYE")
-    await stage.ended(call.call_id, outcome="failed", code=500)
+    await setup.ended(call.call_id, outcome="failed", code=500)
 
 
 async def test_an_answer_within_the_call_that_fits_no_packet_becomes_a_refusal(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    call, phone, _ = await over_tcp_to_udp(stage)
+    call, phone, _ = await over_tcp_to_udp(setup)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("INFO")  # it goes behind the ACK, which a re-INVITE over UDP might overtake
@@ -257,8 +257,8 @@ async def test_an_answer_within_the_call_that_fits_no_packet_becomes_a_refusal(
     await part(call, ring)
 
 
-async def test_a_hang_up_that_fits_no_packet_is_told_without_what_it_says(stage: Stage) -> None:
-    call, phone, _ = await over_tcp_to_udp(stage)
+async def test_a_hang_up_that_fits_no_packet_is_told_without_what_it_says(setup: Setup) -> None:
+    call, phone, _ = await over_tcp_to_udp(setup)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request(
@@ -272,9 +272,9 @@ async def test_a_hang_up_that_fits_no_packet_is_told_without_what_it_says(stage:
 
 
 @both
-async def test_more_header_fields_than_are_taken_get_513(stage: Stage, transport: str) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="too_large")
-    call, phone = await call_of(stage, transport, headers=MANY * 10)
+async def test_more_header_fields_than_are_taken_get_513(setup: Setup, transport: str) -> None:
+    before = setup.engine.metric("renvoi_rejected_total", reason="too_large")
+    call, phone = await call_of(setup, transport, headers=MANY * 10)
     await call.receive(513)
-    assert stage.engine.metric("renvoi_rejected_total", reason="too_large") == before + 1
+    assert setup.engine.metric("renvoi_rejected_total", reason="too_large") == before + 1
     assert not phone.invited()

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from tests.patience import within
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT, Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre
+from tests.scenarios.setup import RunningEngine, Setup
+from tests.scenarios.worker_pool import WorkerPool
 
 
 @pytest.fixture
@@ -46,20 +46,20 @@ def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 @pytest.fixture
 async def lone(
     heard: Callable[[], list[str]], shared_redis: RedisServer, tmp_path: Path
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Setup]:
     engine = Engine(tmp_path, shared_redis.url, {"timers": {"drain_s": 5}})
     engine.start()
-    theatre = Theatre(engine, shared_redis.client, tmp_path)
+    running_engine = RunningEngine(engine, shared_redis.client, tmp_path)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
     finally:
         engine.stop()
 
 
-async def stand(stage: Stage) -> tuple[Call, Call]:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def stand(setup: Setup) -> tuple[Call, Call]:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     return call, ring
@@ -82,7 +82,7 @@ def told(engine: Engine, name: str) -> list[dict[str, Any]]:
     return [event for event in engine.events() if event["event"] == name]
 
 
-async def test_sighup_and_systemd(lone: Stage, heard: Callable[[], list[str]]) -> None:
+async def test_sighup_and_systemd(lone: Setup, heard: Callable[[], list[str]]) -> None:
     engine = lone.engine
     await until(lambda: any(text.startswith("READY=1\nSTATUS=1 worker") for text in heard()))
     await until(lambda: heard().count("WATCHDOG=1") > 2)
@@ -115,7 +115,7 @@ async def test_sighup_and_systemd(lone: Stage, heard: Callable[[], list[str]]) -
     assert any(text.startswith("STOPPING=1\nSTATUS=draining, 0 calls") for text in heard())
 
 
-async def test_the_calls_of_a_killed_engine_are_recorded_by_the_next(lone: Stage) -> None:
+async def test_the_calls_of_a_killed_engine_are_recorded_by_the_next(lone: Setup) -> None:
     engine = lone.engine
     call, ring = await stand(lone)
     await asyncio.sleep(0.6)  # what changes is written down after a moment
@@ -138,14 +138,14 @@ async def test_workers_share_the_supervisors_redis_and_the_commands_reach_all(
     heard: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WATCHDOG_USEC")  # nobody reads while it starts: ten would fill the socket
-    crew = Crew(tmp_path, "embedded", 2)
-    crew.start()
+    pool = WorkerPool(tmp_path, "embedded", 2)
+    pool.start()
     try:
         await until(lambda: any(t.startswith("READY=1\nSTATUS=2 of 2 workers") for t in heard()))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
 
         def renvoi(*words: str) -> str:
-            command = [sys.executable, "-m", "engine.cli", *words, "--config", str(crew._config)]
+            command = [sys.executable, "-m", "engine.cli", *words, "--config", str(pool._config)]
             done = subprocess.run(
                 command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
             )
@@ -156,13 +156,13 @@ async def test_workers_share_the_supervisors_redis_and_the_commands_reach_all(
         renvoi("line", "set", str(tmp_path / "line.json"))
         assert json.loads(renvoi("calls", "--json")) == []
         assert "supervisor's HTTP on" in renvoi("check")
-        pid = crew.kill(1)
-        await crew.replaced(1, pid)
-        await crew.until(lambda: crew.metric("renvoi_redis_up") == 1)
+        pid = pool.kill(1)
+        await pool.replaced(1, pid)
+        await pool.until(lambda: pool.metric("renvoi_redis_up") == 1)
         # the supervisor dies: its workers drain and end by themselves
-        pids = [crew.pid_of(worker) for worker in range(2)]
-        crew.signal(signal.SIGKILL)
-        await crew.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
-        assert len(crew.told("supervisor.gone")) == 2
+        pids = [pool.pid_of(worker) for worker in range(2)]
+        pool.signal(signal.SIGKILL)
+        await pool.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
+        assert len(pool.told("supervisor.gone")) == 2
     finally:
-        crew.stop()
+        pool.stop()

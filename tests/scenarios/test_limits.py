@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
+from tests.scenarios.setup import Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage
 
 PROXY_PORT = free_port()
 SETTINGS = {
@@ -15,17 +15,17 @@ SETTINGS = {
 }
 
 
-async def test_above_the_limit_a_call_gets_503_with_retry_after(stage: Stage) -> None:
+async def test_above_the_limit_a_call_gets_503_with_retry_after(setup: Setup) -> None:
     proxy = await Endpoint.open(port=PROXY_PORT)
     try:
-        line, phone = await stage.line_with_phone()
-        calls = [await stage.call(line) for _ in range(2)]
+        line, phone = await setup.line_with_phone()
+        calls = [await setup.call(line) for _ in range(2)]
         rings = [await proxy.incoming() for _ in range(2)]
-        one_more = await stage.call(line)
+        one_more = await setup.call(line)
         answer = await one_more.final()
         assert answer.code == 503
         assert int(answer.one("Retry-After").split(";")[0]) > 0
-        assert stage.engine.metric("renvoi_rejected_total", reason="overload") >= 1
+        assert setup.engine.metric("renvoi_rejected_total", reason="overload") >= 1
         by_proxy = {ring.first.uri for ring in rings}
         assert by_proxy == {phone.uri()}
         assert all(f":{PROXY_PORT};lr" in ring.first.one("Route") for ring in rings)
@@ -38,17 +38,17 @@ async def test_above_the_limit_a_call_gets_503_with_retry_after(stage: Stage) ->
         proxy.close()
 
 
-async def test_a_call_that_lasts_too_long_is_ended_on_both_sides(stage: Stage) -> None:
+async def test_a_call_that_lasts_too_long_is_ended_on_both_sides(setup: Setup) -> None:
     proxy = await Endpoint.open(port=PROXY_PORT)
     try:
-        line, _ = await stage.line_with_phone()
-        call = await stage.call(line)
+        line, _ = await setup.line_with_phone()
+        call = await setup.call(line)
         ring = await proxy.incoming()
         await connect(call, ring)
         await call.receive("BYE", wait_s=4)
         await ring.receive("BYE")
-        await stage.ended(call.call_id, outcome="answered")
-        call = await stage.call(line)
+        await setup.ended(call.call_id, outcome="answered")
+        call = await setup.call(line)
         ring = await proxy.incoming()
         await connect(call, ring)
         await part(call, ring)

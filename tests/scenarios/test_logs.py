@@ -21,7 +21,7 @@ from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
 from tests.scenarios.processes import ROOT, Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
+from tests.scenarios.setup import RunningEngine, Setup, to_number, to_voicemail
 
 REDIS_PASSWORD, PHONE_PASSWORD = "hunter2redis", "hunter2phone"
 # An engine that stumbles over the lines of one fleet.
@@ -41,7 +41,7 @@ NUMBERS = re.compile(r"9721\d{5}|61230\d{4}|3140\d{6}|186\d{6}")  # tests/scenar
 
 
 @pytest.fixture
-async def masked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def masked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setup]:
     """An engine whose log hides numbers, with a Redis that asks for a password."""
     directory = tmp_path_factory.mktemp("masked")
     server = RedisServer(directory)
@@ -59,55 +59,55 @@ async def masked(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stag
     engine = Engine(directory, url, settings)
     engine.program = ["-c", CRASHING]
     engine.start()
-    theatre = Theatre(engine, server.client, directory)
+    running_engine = RunningEngine(engine, server.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
     finally:
         engine.stop()
         server.stop()
 
 
-async def a_bit_of_everything(stage: Stage) -> str:
+async def a_bit_of_everything(setup: Setup) -> str:
     """Calls that go well and ill, requests that are refused, documents that are bad, a crash.
 
     The Call-ID of the crashed call."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    away = stage.line(forwards={"unreachable": to_number("+33612300001")})
-    call = await stage.call(away)
-    ring = await stage.server("number").incoming()
+    away = setup.line(forwards={"unreachable": to_number("+33612300001")})
+    call = await setup.call(away)
+    ring = await setup.server("number").incoming()
     await connect(call, ring)
     await part(call, ring)
-    voicemail = stage.line(forwards={"unconditional": to_voicemail("+33972100000")})
-    await (await stage.call(voicemail)).final()
-    bad = stage.line(max_calls="+33972100001")
-    await (await stage.call(bad)).final()
-    secret = stage.line(credentials={"user": "a", "ha1": PHONE_PASSWORD})
-    await (await stage.call(secret)).final()
-    broken = stage.line(to=["sip:+33972100001:" + PHONE_PASSWORD + "@no-such-host.invalid"])
-    await (await stage.call(broken)).final(wait_s=10)
-    stranger = await stage.endpoint("127.0.0.2")
-    await stranger.start(stage.engine.address, line).final()
-    caller = await stage.endpoint()
-    odd = caller.start(stage.engine.address, f"+33972100009:{PHONE_PASSWORD}", method="WATCH")
+    voicemail = setup.line(forwards={"unconditional": to_voicemail("+33972100000")})
+    await (await setup.call(voicemail)).final()
+    bad = setup.line(max_calls="+33972100001")
+    await (await setup.call(bad)).final()
+    secret = setup.line(credentials={"user": "a", "ha1": PHONE_PASSWORD})
+    await (await setup.call(secret)).final()
+    broken = setup.line(to=["sip:+33972100001:" + PHONE_PASSWORD + "@no-such-host.invalid"])
+    await (await setup.call(broken)).final(wait_s=10)
+    stranger = await setup.endpoint("127.0.0.2")
+    await stranger.start(setup.engine.address, line).final()
+    caller = await setup.endpoint()
+    odd = caller.start(setup.engine.address, f"+33972100009:{PHONE_PASSWORD}", method="WATCH")
     await odd.final("WATCH")
-    await register(stage, caller)
-    crashing = stage.line(fleet="crash")
-    crashed = await stage.call(crashing)
+    await register(setup, caller)
+    crashing = setup.line(fleet="crash")
+    crashed = await setup.call(crashing)
     assert (await crashed.final()).code == 500
     return crashed.call_id
 
 
-async def register(stage: Stage, phone: Endpoint) -> None:
+async def register(setup: Setup, phone: Endpoint) -> None:
     known = ha1("MD5", "phone", "renvoi", PHONE_PASSWORD)
-    number = stage.line(credentials={"user": "phone", "ha1": known})
+    number = setup.line(credentials={"user": "phone", "ha1": known})
     for response in ("0" * 32, known):
         call = phone.start(
-            stage.engine.address,
+            setup.engine.address,
             number,
             method="REGISTER",
             headers=[
@@ -120,10 +120,10 @@ async def register(stage: Stage, phone: Endpoint) -> None:
         )
         answer: Message = await call.final("REGISTER")
         assert answer.code in (401, 403)
-    stage.secrets = (PHONE_PASSWORD, REDIS_PASSWORD, known)  # type: ignore[attr-defined]
+    setup.secrets = (PHONE_PASSWORD, REDIS_PASSWORD, known)  # type: ignore[attr-defined]
 
 
-async def test_numbers_are_hidden_and_secrets_never_told(masked: Stage) -> None:
+async def test_numbers_are_hidden_and_secrets_never_told(masked: Setup) -> None:
     crashed = await a_bit_of_everything(masked)
     masked.engine.stop()
     events = masked.engine.events()
@@ -162,12 +162,12 @@ async def test_an_output_that_nobody_reads_stops_no_call_and_no_end(
     directory = tmp_path_factory.mktemp("unread")
     engine = Unread(directory, shared_redis.url, {"log": {"level": "debug"}})
     engine.start()
-    theatre = Theatre(engine, shared_redis.client, directory)
+    running_engine = RunningEngine(engine, shared_redis.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            line, phone = await stage.line_with_phone()
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            line, phone = await setup.line_with_phone()
             for _ in range(120):  # each tells more than a kilobyte; the pipe holds 64
-                call = await stage.call(line)
+                call = await setup.call(line)
                 ring = await phone.incoming()
                 ring.respond(486)
                 assert (await call.final()).code == 486
@@ -192,13 +192,13 @@ async def test_the_level_and_the_policy_change_while_it_runs(
     directory = tmp_path_factory.mktemp("changing")
     engine = Engine(directory, shared_redis.url)
     engine.start()
-    theatre = Theatre(engine, shared_redis.client, directory)
+    running_engine = RunningEngine(engine, shared_redis.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            line, phone = await stage.line_with_phone()
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            line, phone = await setup.line_with_phone()
 
             async def call() -> list[dict[str, Any]]:
-                made = await stage.call(line)
+                made = await setup.call(line)
                 (await phone.incoming()).respond(486)
                 await made.final()
                 await asyncio.sleep(0.3)

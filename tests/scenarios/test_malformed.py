@@ -16,8 +16,8 @@ import pytest
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import parse
+from tests.scenarios.setup import OFFER_BYTES, Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage
 from tests.scenarios.stream import StreamEndpoint
 
 UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
@@ -139,10 +139,10 @@ both = pytest.mark.parametrize("transport", ["udp", "tcp"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9"])
 @pytest.mark.parametrize("method", ["OPTIONS", "INVITE", "REGISTER", "BYE"])
 def test_header_fields_hidden_behind_an_open_line_reach_nobody(
-    stage: Stage, transport: str, host: str, method: str
+    setup: Setup, transport: str, host: str, method: str
 ) -> None:
     """From anybody, trusted or not."""
-    before = stage.engine.metric("renvoi_rejected_total", reason="malformed")
+    before = setup.engine.metric("renvoi_rejected_total", reason="malformed")
     line = lines_of(transport, host)
     for name, end, hidden in itertools.product(OPENED, ENDS, HIDDEN):
         if transport == "tcp":
@@ -155,9 +155,9 @@ def test_header_fields_hidden_behind_an_open_line_reach_nobody(
     line = lines_of("udp", host)
     line.check_answers()
     line.close()
-    assert stage.engine.status() is None
-    assert stage.engine.metric("renvoi_rejected_total", reason="malformed") > before
-    assert not stage.engine.complaints()
+    assert setup.engine.status() is None
+    assert setup.engine.metric("renvoi_rejected_total", reason="malformed") > before
+    assert not setup.engine.complaints()
 
 
 # What a peer may get wrong in one field: its name, and a value that cannot be read.
@@ -206,10 +206,10 @@ FULL = {"k": "Supported", "x": "Session-Expires", "l": "Content-Length"}
 
 @both
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS", "REGISTER", "CANCEL"])
-def test_one_bad_field_gets_400_that_names_it(stage: Stage, transport: str, method: str) -> None:
+def test_one_bad_field_gets_400_that_names_it(setup: Setup, transport: str, method: str) -> None:
     """Also when the request is sent again."""
     line = lines_of(transport)
-    known = stage.line()
+    known = setup.line()
     for name, value in WRONG:
         fields: dict[str, str | None] = {name.replace("-", "_"): value.format(method=method)}
         if name in FULL:
@@ -229,16 +229,16 @@ def test_one_bad_field_gets_400_that_names_it(stage: Stage, transport: str, meth
             line = lines_of(transport)
     line.check_answers()
     line.close()
-    assert not stage.engine.complaints()
+    assert not setup.engine.complaints()
 
 
 @pytest.mark.parametrize("name", ["To", "From", "Call-ID", "CSeq"])
 @both
 def test_what_is_missing_gets_400_that_names_it_and_is_counted(
-    stage: Stage, transport: str, name: str
+    setup: Setup, transport: str, name: str
 ) -> None:
     """RFC 4475 3.3.1: Via says where the answer goes, whatever else there is."""
-    before = stage.engine.metric("renvoi_rejected_total", reason="malformed")
+    before = setup.engine.metric("renvoi_rejected_total", reason="malformed")
     line = lines_of(transport)
     line.say(line.request("INVITE", **{name.replace("-", "_"): None}))
     code, phrase = line.hear()
@@ -246,11 +246,11 @@ def test_what_is_missing_gets_400_that_names_it_and_is_counted(
     assert name in phrase
     line.check_answers()
     line.close()
-    assert stage.engine.metric("renvoi_rejected_total", reason="malformed") == before + 1
+    assert setup.engine.metric("renvoi_rejected_total", reason="malformed") == before + 1
 
 
 @both
-def test_an_ack_is_never_answered(stage: Stage, transport: str) -> None:
+def test_an_ack_is_never_answered(setup: Setup, transport: str) -> None:
     line = lines_of(transport)
     for name, value in WRONG:
         if FULL.get(name, name) != "Content-Length" or transport == "udp":
@@ -263,17 +263,17 @@ def test_an_ack_is_never_answered(stage: Stage, transport: str) -> None:
 @both
 @pytest.mark.parametrize("side", ["caller", "phone"])
 async def test_a_bad_request_within_a_call_gets_400_and_the_call_stands(
-    stage: Stage, transport: str, side: str
+    setup: Setup, transport: str, side: str
 ) -> None:
     ends: list[Endpoint] = []
     for _ in range(2):
         if transport == "udp":
-            ends.append(await stage.endpoint())
+            ends.append(await setup.endpoint())
         else:
             stream = await StreamEndpoint.listen()
-            stage._stack.push_async_callback(stream.finish)
+            setup._stack.push_async_callback(stream.finish)
             ends.append(stream)
-    line = stage.line(to=[ends[1].uri()])
+    line = setup.line(to=[ends[1].uri()])
     peer = ("127.0.0.1", UDP if transport == "udp" else TCP)
     call = ends[0].start(peer, line, body=OFFER_BYTES)
     ring = await ends[1].incoming()
@@ -293,17 +293,17 @@ async def test_a_bad_request_within_a_call_gets_400_and_the_call_stands(
     asked.respond(200, to=await asked.receive("INFO"))
     await asker.receive(200, "INFO")
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("code", [180, 200, 486])
 async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_heard(
-    stage: Stage, code: int
+    setup: Setup, code: int
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
-    before = stage.engine.metric("renvoi_rejected_total", reason="malformed")
+    before = setup.engine.metric("renvoi_rejected_total", reason="malformed")
     bad = [
         ("Allow", "INVITE,"), ("X-Odd", "("), ("Record-Route", "<sip:h;hide>"),
         ("Record-Route", "<sip:[];lr>"), ("Require", "a,"), ("Contact", "<sip:x@[\r\n\r\n]>"),
@@ -313,13 +313,13 @@ async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_heard(
         ring.respond(code, headers=[(name, value)])
         ring.state = "early"
     deadline = asyncio.get_running_loop().time() + WAIT_S
-    while stage.engine.metric("renvoi_rejected_total", reason="malformed") < before + len(bad):
+    while setup.engine.metric("renvoi_rejected_total", reason="malformed") < before + len(bad):
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.05)
     assert call.codes() == []
     await connect(call, ring)
     await part(call, ring)
-    assert not stage.engine.complaints()
+    assert not setup.engine.complaints()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_heard(
     ["Content-Length:\r\n 10", "l: 10", "L :10", "content-length\t:  10", "CONTENT-LENGTH: 010",
      "l\r\n : 10", "Content-Length: 10\r\nl: 10"],
 )  # fmt: skip
-def test_a_length_in_another_form_loses_no_request(stage: Stage, field: str) -> None:
+def test_a_length_in_another_form_loses_no_request(setup: Setup, field: str) -> None:
     line = lines_of("tcp")
     first = line.request(Content_Length=None)[:-2] + f"{field}\r\n\r\n0123456789"
     for cut in (len(first), len(first) - 12, 40):
@@ -348,7 +348,7 @@ def test_a_length_in_another_form_loses_no_request(stage: Stage, field: str) -> 
     ],
 )
 def test_a_connection_whose_next_message_cannot_be_found_ends_after_a_400(
-    stage: Stage, field: str, phrase: str
+    setup: Setup, field: str, phrase: str
 ) -> None:
     line = lines_of("tcp")
     line.say(line.request() + line.request(Content_Length=None)[:-2] + f"{field}\r\n\r\n")
@@ -358,7 +358,7 @@ def test_a_connection_whose_next_message_cannot_be_found_ends_after_a_400(
     line.close()
 
 
-def test_a_datagram_may_have_a_folded_length_and_more_than_it_says(stage: Stage) -> None:
+def test_a_datagram_may_have_a_folded_length_and_more_than_it_says(setup: Setup) -> None:
     line = lines_of("udp")
     line.say(line.request(Content_Length="\r\n 3") + "abc")
     assert line.hear()[0] == 200
@@ -369,7 +369,7 @@ def test_a_datagram_may_have_a_folded_length_and_more_than_it_says(stage: Stage)
     line.close()
 
 
-def test_odd_and_valid_messages_are_answered(stage: Stage) -> None:
+def test_odd_and_valid_messages_are_answered(setup: Setup) -> None:
     """RFC 4475 3.1.1: folding, compact forms, every token character, comments, quoted pairs."""
     line = lines_of("udp")
     odd: list[dict[str, str | None]] = [

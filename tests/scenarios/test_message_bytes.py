@@ -6,7 +6,7 @@ import pytest
 
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 from tests.scenarios.test_large_messages import SETTINGS as LISTEN
 from tests.scenarios.test_large_messages import both, call_of, reinvite, sdp
 
@@ -18,27 +18,27 @@ LONG = [("X-Long", "y" * 200)]
 @both
 @pytest.mark.parametrize("size", [MOST, 30_000])
 async def test_an_invite_that_is_too_large_gets_513_and_is_counted(
-    stage: Stage, transport: str, size: int
+    setup: Setup, transport: str, size: int
 ) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="too_large")
-    call, phone = await call_of(stage, transport, b"v" * size)
+    before = setup.engine.metric("renvoi_rejected_total", reason="too_large")
+    call, phone = await call_of(setup, transport, b"v" * size)
     await call.receive(513)
-    assert stage.engine.metric("renvoi_rejected_total", reason="too_large") == before + 1
+    assert setup.engine.metric("renvoi_rejected_total", reason="too_large") == before + 1
     assert not phone.invited()
 
 
 @both
-async def test_an_invite_just_below_is_taken(stage: Stage, transport: str) -> None:
-    call, phone = await call_of(stage, transport, sdp(MOST - 1000))
+async def test_an_invite_just_below_is_taken(setup: Setup, transport: str) -> None:
+    call, phone = await call_of(setup, transport, sdp(MOST - 1000))
     ring = await phone.incoming()
     assert ring.first.body == sdp(MOST - 1000)
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_an_answer_in_the_ack_that_is_too_large_is_not_passed_on(stage: Stage) -> None:
+async def test_an_answer_in_the_ack_that_is_too_large_is_not_passed_on(setup: Setup) -> None:
     """Whoever made the offer sees that there is no answer, instead of half of one."""
-    call, phone = await call_of(stage, "udp", b"")
+    call, phone = await call_of(setup, "udp", b"")
     ring = await phone.incoming()
     ring.respond(200, body=sdp(1000))
     call.ack(await call.receive(200), body=sdp(MOST), headers=LONG)
@@ -61,9 +61,9 @@ async def check_stands(call: Call, ring: Call) -> None:
 @both
 @pytest.mark.parametrize("side", ["caller", "phone"])
 async def test_a_request_within_the_call_that_is_too_large_is_refused_and_the_call_stands(
-    stage: Stage, transport: str, side: str
+    setup: Setup, transport: str, side: str
 ) -> None:
-    call, phone = await call_of(stage, transport)
+    call, phone = await call_of(setup, transport)
     ring = await phone.incoming()
     await connect(call, ring)
     await reinvite(call, ring, OFFER_BYTES, ANSWER_BYTES)  # the caller's ACK was there before it
@@ -75,14 +75,14 @@ async def test_a_request_within_the_call_that_is_too_large_is_refused_and_the_ca
     assert not asked.requests("INFO")
     assert all(request.body in (b"", OFFER_BYTES) for request in asked.requests("INVITE"))
     await check_stands(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @both
 async def test_an_answer_that_is_too_large_fails_the_call_on_both_sides(
-    stage: Stage, transport: str
+    setup: Setup, transport: str
 ) -> None:
-    call, phone = await call_of(stage, transport)
+    call, phone = await call_of(setup, transport)
     ring = await phone.incoming()
     ring.respond(183, body=sdp(MOST))
     assert (await call.receive(183)).body == b""
@@ -90,14 +90,14 @@ async def test_an_answer_that_is_too_large_fails_the_call_on_both_sides(
     await call.receive(500)
     await ring.receive("ACK")
     await ring.receive("BYE")
-    await stage.ended(call.call_id, outcome="failed", code=500)
+    await setup.ended(call.call_id, outcome="failed", code=500)
 
 
 @both
 async def test_an_answer_within_the_call_that_is_too_large_becomes_a_refusal(
-    stage: Stage, transport: str
+    setup: Setup, transport: str
 ) -> None:
-    call, phone = await call_of(stage, transport)
+    call, phone = await call_of(setup, transport)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("INVITE", body=OFFER_BYTES)

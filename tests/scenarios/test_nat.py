@@ -11,7 +11,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message, parameters
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_voicemail
+from tests.scenarios.setup import OFFER_BYTES, Setup, to_voicemail
 
 INSIDE = "127.0.0.5"
 METHODS = ("INVITE", "ACK", "UPDATE", "BYE")
@@ -34,17 +34,17 @@ class Natted:
 
 
 @pytest.fixture
-async def natted(stage: Stage) -> Natted:
-    return Natted(await stage.endpoint(), await stage.endpoint(INSIDE))
+async def natted(setup: Setup) -> Natted:
+    return Natted(await setup.endpoint(), await setup.endpoint(INSIDE))
 
 
-def start(stage: Stage, natted: Natted, called: str) -> Call:
-    return natted.caller.start(stage.engine.address, called, body=OFFER_BYTES)
+def start(setup: Setup, natted: Natted, called: str) -> Call:
+    return natted.caller.start(setup.engine.address, called, body=OFFER_BYTES)
 
 
-async def test_responses_come_back_to_the_port_that_asked(stage: Stage, natted: Natted) -> None:
-    line, phone = await stage.line_with_phone()
-    call = start(stage, natted, line)
+async def test_responses_come_back_to_the_port_that_asked(setup: Setup, natted: Natted) -> None:
+    line, phone = await setup.line_with_phone()
+    call = start(setup, natted, line)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request("UPDATE", body=OFFER_BYTES)
@@ -56,15 +56,15 @@ async def test_responses_come_back_to_the_port_that_asked(stage: Stage, natted: 
     for message in responses:
         natted.check(message)
     assert not natted.inside.heard
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("way", ["busy", "unknown", "cancelled"])
 async def test_refusals_come_back_to_the_port_that_asked(
-    stage: Stage, natted: Natted, way: str
+    setup: Setup, natted: Natted, way: str
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    call = start(stage, natted, numbers.line_number() if way == "unknown" else line)
+    line, phone = await setup.line_with_phone()
+    call = start(setup, natted, numbers.line_number() if way == "unknown" else line)
     if way == "unknown":
         natted.check(await call.receive(404))
     else:
@@ -81,9 +81,9 @@ async def test_refusals_come_back_to_the_port_that_asked(
     assert not natted.inside.heard
 
 
-async def test_a_stranger_behind_a_nat_hears_its_403(stage: Stage) -> None:
-    stranger = Natted(await stage.endpoint("127.0.0.2"), await stage.endpoint(INSIDE))
-    call = start(stage, stranger, stage.line())
+async def test_a_stranger_behind_a_nat_hears_its_403(setup: Setup) -> None:
+    stranger = Natted(await setup.endpoint("127.0.0.2"), await setup.endpoint(INSIDE))
+    call = start(setup, stranger, setup.line())
     answer = await call.receive(403)
     via = parameters(answer.one("Via"))
     assert (via["received"], via["rport"]) == ("127.0.0.2", str(stranger.port))
@@ -91,14 +91,14 @@ async def test_a_stranger_behind_a_nat_hears_its_403(stage: Stage) -> None:
 
 
 async def test_without_rport_responses_go_to_the_port_that_via_shows(
-    stage: Stage, natted: Natted
+    setup: Setup, natted: Natted
 ) -> None:
     """RFC 3261 18.2.2: to the address that it came from, all the same."""
-    shown = await stage.endpoint()
+    shown = await setup.endpoint()
     shown.calls = natted.caller.calls
     natted.caller.port, natted.caller.rport = shown.port, False
-    line, phone = await stage.line_with_phone()
-    call = start(stage, natted, line)
+    line, phone = await setup.line_with_phone()
+    call = start(setup, natted, line)
     ring = await phone.incoming()
     ring.respond(486)
     via = parameters((await call.receive(486)).one("Via"))
@@ -108,14 +108,14 @@ async def test_without_rport_responses_go_to_the_port_that_via_shows(
     assert not natted.caller.heard
 
 
-async def test_requests_of_the_engine_ask_for_rport(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(forwards={})
-    stage.change(line, forwards={"busy": to_voicemail(line)})
-    call = await stage.call(line)
+async def test_requests_of_the_engine_ask_for_rport(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(forwards={})
+    setup.change(line, forwards={"busy": to_voicemail(line)})
+    call = await setup.call(line)
     refused = await phone.incoming()
     refused.respond(486)
     await refused.receive("ACK")
-    away = await stage.server("voicemail").incoming(line)
+    away = await setup.server("voicemail").incoming(line)
     await connect(call, away)
     call.request("UPDATE", body=OFFER_BYTES)
     away.respond(200, to=await away.receive("UPDATE"))
@@ -127,10 +127,10 @@ async def test_requests_of_the_engine_ask_for_rport(stage: Stage) -> None:
         assert ";rport;branch=" in message.one("Via")
 
 
-async def test_requests_to_a_caller_go_to_its_contact(stage: Stage, natted: Natted) -> None:
+async def test_requests_to_a_caller_go_to_its_contact(setup: Setup, natted: Natted) -> None:
     """As RFC 3261 12.2.1.1 says; whoever stands before phones behind a NAT corrects the Contact."""
-    line, phone = await stage.line_with_phone()
-    call = start(stage, natted, line)
+    line, phone = await setup.line_with_phone()
+    call = start(setup, natted, line)
     ring = await phone.incoming()
     await connect(call, ring)
     await ring.hang_up()
@@ -138,17 +138,17 @@ async def test_requests_to_a_caller_go_to_its_contact(stage: Stage, natted: Natt
     assert bye.uri == call.first.one("Contact").strip("<>")
     assert natted.inside.requests() == ["BYE"]
     assert natted.caller.requests() == []
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_caller_whose_nat_gives_it_another_port_goes_on(
-    stage: Stage, natted: Natted
+    setup: Setup, natted: Natted
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    call = start(stage, natted, line)
+    line, phone = await setup.line_with_phone()
+    call = start(setup, natted, line)
     ring = await phone.incoming()
     await connect(call, ring)
-    moved = Natted(await stage.endpoint(), natted.inside)
+    moved = Natted(await setup.endpoint(), natted.inside)
     moved.caller.calls = natted.caller.calls
     call.endpoint = moved.caller
     call.request("UPDATE", body=OFFER_BYTES)
@@ -156,4 +156,4 @@ async def test_a_caller_whose_nat_gives_it_another_port_goes_on(
     moved.check(await call.receive(200, "UPDATE"))
     await part(call, ring)
     assert not natted.inside.heard
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")

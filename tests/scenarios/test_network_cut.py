@@ -15,8 +15,8 @@ from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.network import Network
 from tests.scenarios.phones import Front, Phones, open_front
 from tests.scenarios.processes import RedisServer
+from tests.scenarios.setup import RunningEngine, Setup, to_number
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import Stage, Theatre, to_number
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +46,15 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def theatre(front: Front) -> Theatre:
-    return front.theatre
+def running_engine(front: Front) -> RunningEngine:
+    return front.running_engine
 
 
-class Scene:
+class CutOff:
     """The phone that is cut off, a caller, and the colleague that an unreachable one leads to."""
 
     def __init__(self, phones: Phones, network: Network) -> None:
-        self._phones, self._stage = phones, phones.stage
+        self._phones, self._stage = phones, phones.setup
         self.network = network
 
     async def __aenter__(self) -> Self:
@@ -100,32 +100,35 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(stage: Stage, front: Front, network: Network) -> AsyncIterator[Scene]:
-    async with Scene(Phones(stage, front), network) as scene:
-        yield scene
+async def cut_off_phone(setup: Setup, front: Front, network: Network) -> AsyncIterator[CutOff]:
+    async with CutOff(Phones(setup, front), network) as cut_off_phone:
+        yield cut_off_phone
 
 
 async def test_a_phone_that_is_cut_off_is_forwarded_until_its_network_is_back(
-    scene: Scene,
+    cut_off_phone: CutOff,
 ) -> None:
-    phone = await scene.cut_off(register_s=120)
-    await scene.rings(phone)
-    scene.network.cut()
-    record = await scene.is_forwarded(phone)
-    assert [leg["number"] for leg in record["legs"]] == [phone.number, scene.colleague.number]
-    scene.network.mend()
-    await scene.rings(phone)
+    phone = await cut_off_phone.cut_off(register_s=120)
+    await cut_off_phone.rings(phone)
+    cut_off_phone.network.cut()
+    record = await cut_off_phone.is_forwarded(phone)
+    assert [leg["number"] for leg in record["legs"]] == [
+        phone.number,
+        cut_off_phone.colleague.number,
+    ]
+    cut_off_phone.network.mend()
+    await cut_off_phone.rings(phone)
 
 
 async def test_a_phone_whose_registration_has_run_out_is_not_even_rung(
-    stage: Stage, scene: Scene
+    setup: Setup, cut_off_phone: CutOff
 ) -> None:
-    phone = await scene.cut_off(register_s=2)
-    scene.network.cut()
-    while stage.redis.zcount(f"reg:{phone.number}", time.time(), "+inf"):
+    phone = await cut_off_phone.cut_off(register_s=2)
+    cut_off_phone.network.cut()
+    while setup.redis.zcount(f"reg:{phone.number}", time.time(), "+inf"):
         await asyncio.sleep(0.1)
-    record = await scene.is_forwarded(phone)
-    assert [leg["number"] for leg in record["legs"]] == [scene.colleague.number]
-    scene.network.mend()
+    record = await cut_off_phone.is_forwarded(phone)
+    assert [leg["number"] for leg in record["legs"]] == [cut_off_phone.colleague.number]
+    cut_off_phone.network.mend()
     await phone.stop()  # by itself baresip would try again after half a minute
-    await scene.rings(await scene.again(phone))
+    await cut_off_phone.rings(await cut_off_phone.again(phone))

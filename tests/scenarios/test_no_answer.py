@@ -13,7 +13,7 @@ from tests.scenarios import numbers
 from tests.scenarios.batch import Batch, Outcomes, names_in
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import check_diversion, check_one_tag, connect, part, refuse
-from tests.scenarios.stage import ANSWER_BYTES, Stage, Theatre, to_number, to_voicemail
+from tests.scenarios.setup import ANSWER_BYTES, RunningEngine, Setup, to_number, to_voicemail
 
 batch = Batch(together=40)
 AFTER_S = 5
@@ -22,12 +22,12 @@ SETTINGS = {"timers": {"pre_ringing_s": 2, "max_ring_s": MAX_RING_S}}
 LONG_S = AFTER_S + 3
 
 
-async def ringing(stage: Stage, **fields: object) -> tuple[str, str, Call, Call, Endpoint]:
+async def ringing(setup: Setup, **fields: object) -> tuple[str, str, Call, Call, Endpoint]:
     """A line that rings, with a no-answer forward outside: line, target, caller, phone call."""
     target = numbers.outside_number()
     forwards = {"no_answer": to_number(target, after_s=AFTER_S)}
-    line, phone = await stage.line_with_phone(forwards=forwards, **fields)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards=forwards, **fields)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
@@ -35,11 +35,11 @@ async def ringing(stage: Stage, **fields: object) -> tuple[str, str, Call, Call,
 
 
 @batch
-async def the_timer_starts_at_the_first_ringing_and_only_there(stage: Stage) -> None:
+async def the_timer_starts_at_the_first_ringing_and_only_there(setup: Setup) -> None:
     target = numbers.outside_number()
     forwards = {"no_answer": to_number(target, after_s=AFTER_S)}
-    line, phone = await stage.line_with_phone(forwards=forwards)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards=forwards)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(100)
     await asyncio.sleep(1.2)
@@ -48,17 +48,17 @@ async def the_timer_starts_at_the_first_ringing_and_only_there(stage: Stage) -> 
     await asyncio.sleep(3)
     ring.respond(180)
     ring.respond(183)
-    away = await stage.server("number").incoming(target, wait_s=LONG_S)
+    away = await setup.server("number").incoming(target, wait_s=LONG_S)
     assert AFTER_S - 0.3 < time.monotonic() - rang < AFTER_S + 2.5
     await connect(call, away)
     await part(call, away)
 
 
 @batch
-async def a_phone_that_says_183_for_ever_is_given_up(stage: Stage) -> None:
+async def a_phone_that_says_183_for_ever_is_given_up(setup: Setup) -> None:
     """What RFC 3261 16.6 has timer C for: each 183 is no reason to wait longer."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
 
     async def insist() -> None:
@@ -75,11 +75,11 @@ async def a_phone_that_says_183_for_ever_is_given_up(stage: Stage) -> None:
 
 
 @batch
-async def the_line_is_cancelled_and_the_target_called_without_waiting(stage: Stage) -> None:
-    line, target, call, ring, _ = await ringing(stage)
+async def the_line_is_cancelled_and_the_target_called_without_waiting(setup: Setup) -> None:
+    line, target, call, ring, _ = await ringing(setup)
     ring.automatic.discard("CANCEL")
     await ring.receive("CANCEL", wait_s=LONG_S)  # and no word back
-    away = await stage.server("number").incoming(target, wait_s=0.5)
+    away = await setup.server("number").incoming(target, wait_s=0.5)
     check_diversion(away.first, [(line, "no_answer")])
     await connect(call, away)
     assert call.codes() == [180, 181, 180, 200]
@@ -88,16 +88,16 @@ async def the_line_is_cancelled_and_the_target_called_without_waiting(stage: Sta
         ring.respond(200, to=cancel)
     await refuse(ring, 487)
     await part(call, away)
-    await stage.ended(call.call_id, condition="no_answer", destination="number")
+    await setup.ended(call.call_id, condition="no_answer", destination="number")
 
 
 @batch
-async def who_picks_up_while_the_target_rings_wins(stage: Stage) -> None:
-    before = stage.engine.metric("renvoi_races_total", kind="line_won")
-    line, target, call, ring, _ = await ringing(stage, max_calls=1)
+async def who_picks_up_while_the_target_rings_wins(setup: Setup) -> None:
+    before = setup.engine.metric("renvoi_races_total", kind="line_won")
+    line, target, call, ring, _ = await ringing(setup, max_calls=1)
     ring.automatic.discard("CANCEL")
     cancel = await ring.receive("CANCEL", wait_s=LONG_S)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     away.respond(180)
     await call.receive(181)
     ring.respond(200, body=ANSWER_BYTES)
@@ -111,20 +111,20 @@ async def who_picks_up_while_the_target_rings_wins(stage: Stage) -> None:
     assert not ring.requests("BYE")
     check_one_tag(call.received)
     # the person is on the line: it has no place left
-    second = await stage.call(line)
+    second = await setup.call(line)
     busy = await second.final()
     await part(call, ring)
-    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
-    assert stage.engine.metric("renvoi_races_total", kind="line_won") > before
+    await setup.ended(call.call_id, condition="none", destination="line", outcome="answered")
+    assert setup.engine.metric("renvoi_races_total", kind="line_won") > before
     assert busy.code == 486, "the line's call does not count after the race was won"
 
 
 @batch
-async def who_picks_up_after_the_target_answered_is_ended(stage: Stage) -> None:
-    _, target, call, ring, _ = await ringing(stage)
+async def who_picks_up_after_the_target_answered_is_ended(setup: Setup) -> None:
+    _, target, call, ring, _ = await ringing(setup)
     ring.automatic.discard("CANCEL")
     cancel = await ring.receive("CANCEL", wait_s=LONG_S)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     await connect(call, away)
     ring.respond(200, body=ANSWER_BYTES)
     ring.respond(200, to=cancel)
@@ -132,25 +132,25 @@ async def who_picks_up_after_the_target_answered_is_ended(stage: Stage) -> None:
     await ring.receive("BYE")
     assert not call.requests("BYE")
     await part(call, away)
-    await stage.ended(call.call_id, condition="no_answer", destination="number")
+    await setup.ended(call.call_id, condition="no_answer", destination="number")
 
 
 @batch
-async def who_picks_up_before_the_timer_is_connected(stage: Stage) -> None:
-    _, target, call, ring, _ = await ringing(stage)
+async def who_picks_up_before_the_timer_is_connected(setup: Setup) -> None:
+    _, target, call, ring, _ = await ringing(setup)
     await asyncio.sleep(AFTER_S - 1)
     await connect(call, ring, ring=False)
     await asyncio.sleep(1.5)
-    assert not stage.server("number").invited(target)
+    assert not setup.server("number").invited(target)
     await part(call, ring)
 
 
 @batch
-async def both_answer_in_the_same_moment_and_one_call_is_left(stage: Stage) -> None:
-    _, target, call, ring, _ = await ringing(stage)
+async def both_answer_in_the_same_moment_and_one_call_is_left(setup: Setup) -> None:
+    _, target, call, ring, _ = await ringing(setup)
     ring.automatic.discard("CANCEL")
     cancel = await ring.receive("CANCEL", wait_s=LONG_S)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     away.automatic.discard("CANCEL")
     away.respond(200, body=ANSWER_BYTES)
     ring.respond(200, body=ANSWER_BYTES)
@@ -167,55 +167,55 @@ async def both_answer_in_the_same_moment_and_one_call_is_left(stage: Stage) -> N
 
 
 @batch
-async def a_line_that_rings_on_gives_480_when_no_answer_is_off(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(forwards={})
-    call = await stage.call(line)
+async def a_line_that_rings_on_gives_480_when_no_answer_is_off(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(forwards={})
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     start = time.monotonic()
     assert (await call.final(wait_s=MAX_RING_S + 3)).code == 480
     assert time.monotonic() - start > MAX_RING_S - 0.7
     await ring.receive("CANCEL")
-    await stage.ended(call.call_id, condition="none", outcome="no_answer", code=480)
+    await setup.ended(call.call_id, condition="none", outcome="no_answer", code=480)
 
 
 @batch
-async def a_target_that_rings_on_gives_480(stage: Stage) -> None:
+async def a_target_that_rings_on_gives_480(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    away = await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    away = await setup.server("number").incoming(target)
     away.respond(180)
     assert (await call.final(wait_s=MAX_RING_S + 3)).code == 480
     await away.receive("CANCEL")
-    await stage.ended(
+    await setup.ended(
         call.call_id, condition="unconditional", destination="number", outcome="no_answer"
     )
 
 
 @batch
-async def a_target_that_never_answers_anything_gives_480(stage: Stage) -> None:
+async def a_target_that_never_answers_anything_gives_480(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    await setup.server("number").incoming(target)
     assert (await call.final(wait_s=MAX_RING_S + 4)).code == 480
-    await stage.ended(call.call_id, condition="unconditional", outcome="unreachable")
+    await setup.ended(call.call_id, condition="unconditional", outcome="unreachable")
 
 
 @batch
-async def a_chain_of_no_answer_rings_each_line_in_turn(stage: Stage) -> None:
-    second, desk = await stage.line_with_phone()
-    stage.change(second, forwards={"no_answer": to_voicemail(second, after_s=AFTER_S)})
-    first, phone = await stage.line_with_phone(
+async def a_chain_of_no_answer_rings_each_line_in_turn(setup: Setup) -> None:
+    second, desk = await setup.line_with_phone()
+    setup.change(second, forwards={"no_answer": to_voicemail(second, after_s=AFTER_S)})
+    first, phone = await setup.line_with_phone(
         forwards={"no_answer": to_number(second, after_s=AFTER_S)}
     )
-    call = await stage.call(first)
+    call = await setup.call(first)
     ring = await phone.incoming()
     ring.respond(180)
     there = await desk.incoming(wait_s=LONG_S)
     there.respond(180)
-    deposit = await stage.server("voicemail").incoming(second, wait_s=LONG_S)
+    deposit = await setup.server("voicemail").incoming(second, wait_s=LONG_S)
     check_diversion(deposit.first, [(second, "no_answer"), (first, "no_answer")])
     await connect(call, deposit)
     check_one_tag(call.received)
@@ -223,12 +223,12 @@ async def a_chain_of_no_answer_rings_each_line_in_turn(stage: Stage) -> None:
 
 
 @batch
-async def the_first_line_may_still_win_while_the_second_rings(stage: Stage) -> None:
-    second, desk = await stage.line_with_phone()
-    first, phone = await stage.line_with_phone(
+async def the_first_line_may_still_win_while_the_second_rings(setup: Setup) -> None:
+    second, desk = await setup.line_with_phone()
+    first, phone = await setup.line_with_phone(
         forwards={"no_answer": to_number(second, after_s=AFTER_S)}
     )
-    call = await stage.call(first)
+    call = await setup.call(first)
     ring = await phone.incoming()
     ring.automatic.discard("CANCEL")
     ring.respond(180)
@@ -241,15 +241,15 @@ async def the_first_line_may_still_win_while_the_second_rings(stage: Stage) -> N
     await ring.receive("ACK")
     await there.receive("CANCEL")
     await part(ring, call)
-    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
+    await setup.ended(call.call_id, condition="none", destination="line", outcome="answered")
 
 
 @batch
-async def the_caller_who_cancels_in_the_race_ends_it_all(stage: Stage) -> None:
-    _, target, call, ring, _ = await ringing(stage)
+async def the_caller_who_cancels_in_the_race_ends_it_all(setup: Setup) -> None:
+    _, target, call, ring, _ = await ringing(setup)
     ring.automatic.discard("CANCEL")
     cancel = await ring.receive("CANCEL", wait_s=LONG_S)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     away.respond(180)
     await call.receive(181)
     call.cancel()
@@ -259,17 +259,17 @@ async def the_caller_who_cancels_in_the_race_ends_it_all(stage: Stage) -> None:
     await away.receive("CANCEL")
     await ring.receive("ACK")
     await ring.receive("BYE")
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
 @batch
-async def a_phone_that_rings_late_is_not_given_up_at_the_first_timer(stage: Stage) -> None:
+async def a_phone_that_rings_late_is_not_given_up_at_the_first_timer(setup: Setup) -> None:
     """Ringing starts just before pre_ringing_s: the no-answer timer counts from there."""
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(
+    line, phone = await setup.line_with_phone(
         forwards={"no_answer": to_number(target, after_s=AFTER_S)}
     )
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await asyncio.sleep(1.7)
     ring.respond(180)
@@ -280,13 +280,13 @@ async def a_phone_that_rings_late_is_not_given_up_at_the_first_timer(stage: Stag
 
 
 @batch
-async def a_phone_that_never_rang_and_answers_late_wins_too(stage: Stage) -> None:
+async def a_phone_that_never_rang_and_answers_late_wins_too(setup: Setup) -> None:
     """Given up by pre_ringing_s, before any provisional answer: the race is the same."""
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"unreachable": to_number(target)})
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards={"unreachable": to_number(target)})
+    call = await setup.call(line)
     ring = await phone.incoming()
-    away = await stage.server("number").incoming(target, wait_s=4)
+    away = await setup.server("number").incoming(target, wait_s=4)
     away.respond(180)
     await call.receive(181)
     ring.respond(200, body=ANSWER_BYTES)
@@ -297,25 +297,25 @@ async def a_phone_that_never_rang_and_answers_late_wins_too(stage: Stage) -> Non
 
 
 @batch
-async def a_200_that_is_never_acknowledged_ends_the_call_on_both_sides(stage: Stage) -> None:
+async def a_200_that_is_never_acknowledged_ends_the_call_on_both_sides(setup: Setup) -> None:
     """RFC 3261 13.3.1.4: after 64*T1, 32 seconds, the answered side gives up with BYE."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     await call.receive(200)
     await ring.receive("BYE", wait_s=36)
     await call.receive("BYE")
-    await stage.record(call.call_id)
-    assert stage.engine.metric("renvoi_races_total", kind="ack_missing") > 0
+    await setup.record(call.call_id)
+    assert setup.engine.metric("renvoi_races_total", kind="ack_missing") > 0
 
 
 @pytest.fixture(scope="module")
-def outcomes(theatre: Theatre, request: pytest.FixtureRequest) -> Outcomes:
+def outcomes(running_engine: RunningEngine, request: pytest.FixtureRequest) -> Outcomes:
     @asynccontextmanager
-    async def open_set() -> AsyncIterator[Callable[[], Stage]]:
-        async with theatre.endpoints() as servers:
-            yield lambda: Stage(theatre, servers)
+    async def open_set() -> AsyncIterator[Callable[[], Setup]]:
+        async with running_engine.endpoints() as servers:
+            yield lambda: Setup(running_engine, servers)
 
     return batch.play(open_set, names_in(request))
 

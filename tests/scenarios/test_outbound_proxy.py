@@ -10,8 +10,8 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.proxy import FAR, FURTHER, check_route
+from tests.scenarios.setup import ANSWER_BYTES, Setup, to_number, to_voicemail
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.test_registrar import phone_at
 
 PORT = free_port()
@@ -25,7 +25,7 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def proxy(stage: Stage) -> AsyncIterator[Endpoint]:
+async def proxy(setup: Setup) -> AsyncIterator[Endpoint]:
     """What listens at the proxy's address."""
     endpoint = await Endpoint.open(port=PORT)
     yield endpoint
@@ -33,39 +33,39 @@ async def proxy(stage: Stage) -> AsyncIterator[Endpoint]:
 
 
 async def test_a_line_a_voicemail_and_a_number_are_all_called_through_it(
-    stage: Stage, proxy: Endpoint
+    setup: Setup, proxy: Endpoint
 ) -> None:
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"busy": to_voicemail(line)})
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"busy": to_voicemail(line)})
+    call = await setup.call(line)
     ring = await proxy.incoming()
     check_route(ring.first, [PROXY], phone.uri())
     ring.respond(486)
     check_route(await ring.receive("ACK"), [PROXY], phone.uri())
     away = await proxy.incoming(line)
     assert away.first.values("Route") == [PROXY]
-    assert f"@127.0.0.1:{stage.engine.ports['voicemail']};" in away.first.uri
+    assert f"@127.0.0.1:{setup.engine.ports['voicemail']};" in away.first.uri
     away.respond(486)
     await call.receive(486)
-    other = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(other)
+    other = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(other)
     away = await proxy.incoming(target)
-    check_route(away.first, [PROXY], f"sip:{target}@127.0.0.1:{stage.engine.ports['number']}")
+    check_route(away.first, [PROXY], f"sip:{target}@127.0.0.1:{setup.engine.ports['number']}")
     await connect(call, away)
     await part(call, away)
     assert phone.requests() == []
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("hops", [[FAR], [FAR, FURTHER]])
 async def test_the_proxy_comes_before_the_path_of_a_phone(
-    stage: Stage, proxy: Endpoint, hops: list[str]
+    setup: Setup, proxy: Endpoint, hops: list[str]
 ) -> None:
-    phone = await stage.endpoint()
-    line = stage.line()
-    stage.register(line, f'<{phone.uri()}>;path="{", ".join(hops)}"')
-    call = await stage.call(line)
+    phone = await setup.endpoint()
+    line = setup.line()
+    setup.register(line, f'<{phone.uri()}>;path="{", ".join(hops)}"')
+    call = await setup.call(line)
     ring = await proxy.incoming()
     check_route(ring.first, [PROXY, *hops], phone.uri())
     ring.respond(180)
@@ -74,18 +74,18 @@ async def test_the_proxy_comes_before_the_path_of_a_phone(
     await call.receive(487)
     check_route(await ring.receive("CANCEL"), [PROXY, *hops], phone.uri())
     check_route(await ring.receive("ACK"), [PROXY, *hops], phone.uri())
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
 async def test_a_path_that_begins_at_the_proxy_goes_there_once(
-    stage: Stage, proxy: Endpoint
+    setup: Setup, proxy: Endpoint
 ) -> None:
     """A Kamailio that is proxy and edge in one would have to send the request to itself."""
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     path = f"<sip:127.0.0.1:{PORT};lr;received=sip:192.0.2.9:5060>"
-    line = stage.line()
-    stage.register(line, f'<{phone.uri()}>;path="{path}, {FAR}"')
-    call = await stage.call(line)
+    line = setup.line()
+    setup.register(line, f'<{phone.uri()}>;path="{path}, {FAR}"')
+    call = await setup.call(line)
     ring = await proxy.incoming()
     check_route(ring.first, [path, FAR], phone.uri())
     ring.respond(486)
@@ -94,11 +94,11 @@ async def test_a_path_that_begins_at_the_proxy_goes_there_once(
 
 @pytest.mark.parametrize("records", [True, False])
 async def test_the_proxy_stays_on_the_way_if_it_says_so(
-    stage: Stage, proxy: Endpoint, records: bool
+    setup: Setup, proxy: Endpoint, records: bool
 ) -> None:
     """RFC 3261 12.1.2: the route set of the dialog is what the answer recorded."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await proxy.incoming()
     proxy.show(phone)
     recorded = [("Record-Route", PROXY)] if records else []
@@ -112,9 +112,9 @@ async def test_the_proxy_stays_on_the_way_if_it_says_so(
     assert phone.requests() == ([] if records else ["ACK", "BYE"])
 
 
-async def test_requests_to_the_caller_do_not_go_there(stage: Stage, proxy: Endpoint) -> None:
-    line, _ = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_requests_to_the_caller_do_not_go_there(setup: Setup, proxy: Endpoint) -> None:
+    line, _ = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await proxy.incoming()
     await connect(call, ring)
     await ring.hang_up()
@@ -122,17 +122,17 @@ async def test_requests_to_the_caller_do_not_go_there(stage: Stage, proxy: Endpo
     assert proxy.requests() == ["INVITE", "ACK"]
 
 
-async def test_a_proxy_that_is_not_there_makes_every_phone_unreachable(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_proxy_that_is_not_there_makes_every_phone_unreachable(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     await call.receive(480, wait_s=6)
     assert phone.requests() == []
-    await stage.ended(call.call_id, outcome="unreachable")
+    await setup.ended(call.call_id, outcome="unreachable")
 
 
-async def test_no_phone_that_comes_by_itself_registers_at_the_proxy(stage: Stage) -> None:
+async def test_no_phone_that_comes_by_itself_registers_at_the_proxy(setup: Setup) -> None:
     """An edge may: it is the one that the proxy is."""
     contact = ("Contact", f"<sip:{numbers.outside_number()}@127.0.0.1:{PORT}>")
     for host, code in (("127.0.0.2", 403), ("127.0.0.1", 200)):
-        phone = await phone_at(stage, host)
+        phone = await phone_at(setup, host)
         assert (await phone.register(contact)).code == code

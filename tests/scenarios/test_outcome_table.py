@@ -13,8 +13,8 @@ import pytest
 
 from tests.scenarios import numbers, script
 from tests.scenarios.batch import Batch, Outcomes, Scenario, names_in
+from tests.scenarios.setup import RunningEngine, Setup, all_to_numbers
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage, Theatre, all_to_numbers
 
 batch = Batch()
 RING = ("180 Ringing",)
@@ -102,13 +102,13 @@ OFF: dict[str, tuple[tuple[str, ...], str, set[int]]] = {
 
 
 async def expect_forward(
-    stage: Stage, line: str, targets: Mapping[str, str], condition: str
+    setup: Setup, line: str, targets: Mapping[str, str], condition: str
 ) -> None:
     """The caller is answered at the target of that condition, and nowhere else."""
-    seen = await stage.sipp_call(script.answered_call(line, numbers.caller_number()))
-    reached = {name for name, number in targets.items() if stage.reached(number)}
+    seen = await setup.sipp_call(script.answered_call(line, numbers.caller_number()))
+    reached = {name for name, number in targets.items() if setup.reached(number)}
     assert reached == {condition}
-    await stage.ended(
+    await setup.ended(
         seen.sent[0].call_id,
         condition=condition,
         destination="number",
@@ -118,39 +118,39 @@ async def expect_forward(
 
 
 def row(after: tuple[str, ...], status: str, header: str, expected: str | int) -> Scenario:
-    async def scenario(stage: Stage) -> None:
+    async def scenario(setup: Setup) -> None:
         targets, forwards = all_to_numbers()
         headers = [header] if header else []
-        line, phone = await stage.sipp_phone(
+        line, phone = await setup.sipp_phone(
             script.refusing_phone(status, after=after, headers=headers), forwards=forwards
         )
         if isinstance(expected, str):
-            await expect_forward(stage, line, targets, expected)
+            await expect_forward(setup, line, targets, expected)
         else:
-            seen = await stage.sipp_call(
+            seen = await setup.sipp_call(
                 script.refused_call(line, numbers.caller_number(), expected)
             )
-            assert not [n for n in targets.values() if stage.reached(n)]
+            assert not [n for n in targets.values() if setup.reached(n)]
             last = seen.answer(expected)
             assert not last.has("WWW-Authenticate")
             assert not last.has("Proxy-Authenticate")
-            await stage.ended(seen.sent[0].call_id, condition="none", code=expected)
+            await setup.ended(seen.sent[0].call_id, condition="none", code=expected)
         await phone.finish()
 
     return scenario
 
 
 def off_row(after: tuple[str, ...], status: str, allowed: set[int]) -> Scenario:
-    async def scenario(stage: Stage) -> None:
-        phone = await stage.endpoint()
-        line = stage.line(to=[phone.uri()])
-        call = await stage.call(line)
+    async def scenario(setup: Setup) -> None:
+        phone = await setup.endpoint()
+        line = setup.line(to=[phone.uri()])
+        call = await setup.call(line)
         ring = await phone.incoming()
         for provisional in after:
             ring.respond(int(provisional.split()[0]))
         ring.respond(int(status.split()[0]))
         assert (await call.final()).code in allowed
-        await stage.ended(call.call_id, condition="none", destination="line")
+        await setup.ended(call.call_id, condition="none", destination="line")
 
     return scenario
 
@@ -162,111 +162,111 @@ for _name, _off in OFF.items():
 
 
 @batch
-async def ringing_for_after_s_is_no_answer(stage: Stage) -> None:
+async def ringing_for_after_s_is_no_answer(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line, phone = await stage.sipp_phone(script.cancelled_phone(), forwards=forwards)
-    await expect_forward(stage, line, targets, "no_answer")
+    line, phone = await setup.sipp_phone(script.cancelled_phone(), forwards=forwards)
+    await expect_forward(setup, line, targets, "no_answer")
     await phone.finish()
 
 
 @batch
-async def early_media_for_after_s_is_no_answer(stage: Stage) -> None:
+async def early_media_for_after_s_is_no_answer(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line, phone = await stage.sipp_phone(script.cancelled_phone(after=EARLY), forwards=forwards)
-    await expect_forward(stage, line, targets, "no_answer")
+    line, phone = await setup.sipp_phone(script.cancelled_phone(after=EARLY), forwards=forwards)
+    await expect_forward(setup, line, targets, "no_answer")
     await phone.finish()
 
 
 @batch
-async def no_ringing_in_pre_ringing_s_is_unreachable(stage: Stage) -> None:
+async def no_ringing_in_pre_ringing_s_is_unreachable(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line, phone = await stage.sipp_phone(
+    line, phone = await setup.sipp_phone(
         script.cancelled_phone(after=("100 Trying",)), forwards=forwards
     )
-    await expect_forward(stage, line, targets, "unreachable")
+    await expect_forward(setup, line, targets, "unreachable")
     await phone.finish()
 
 
 @batch
-async def only_181_in_pre_ringing_s_is_unreachable(stage: Stage) -> None:
+async def only_181_in_pre_ringing_s_is_unreachable(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line, phone = await stage.sipp_phone(
+    line, phone = await setup.sipp_phone(
         script.cancelled_phone(after=("181 Forwarded",)), forwards=forwards
     )
-    await expect_forward(stage, line, targets, "unreachable")
+    await expect_forward(setup, line, targets, "unreachable")
     await phone.finish()
 
 
 @batch
-async def a_silent_phone_is_unreachable(stage: Stage) -> None:
+async def a_silent_phone_is_unreachable(setup: Setup) -> None:
     """Nothing at all comes back, not even 100: there is nothing to cancel either."""
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     targets, forwards = all_to_numbers()
-    line = stage.line(to=[phone.uri()], forwards=forwards)
-    await expect_forward(stage, line, targets, "unreachable")
+    line = setup.line(to=[phone.uri()], forwards=forwards)
+    await expect_forward(setup, line, targets, "unreachable")
 
 
 @batch
-async def a_closed_port_is_unreachable(stage: Stage) -> None:
+async def a_closed_port_is_unreachable(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line = stage.line(to=[f"sip:phone@127.0.0.1:{free_port()}"], forwards=forwards)
-    await expect_forward(stage, line, targets, "unreachable")
+    line = setup.line(to=[f"sip:phone@127.0.0.1:{free_port()}"], forwards=forwards)
+    await expect_forward(setup, line, targets, "unreachable")
 
 
 @batch
-async def an_unresolvable_contact_is_unreachable(stage: Stage) -> None:
+async def an_unresolvable_contact_is_unreachable(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line = stage.line(to=["sip:phone@no-such-host.invalid:5060"], forwards=forwards)
-    await expect_forward(stage, line, targets, "unreachable")
+    line = setup.line(to=["sip:phone@no-such-host.invalid:5060"], forwards=forwards)
+    await expect_forward(setup, line, targets, "unreachable")
 
 
 @batch
-async def an_expired_registration_is_unreachable(stage: Stage) -> None:
-    phone = await stage.endpoint()
+async def an_expired_registration_is_unreachable(setup: Setup) -> None:
+    phone = await setup.endpoint()
     targets, forwards = all_to_numbers()
-    line = stage.line(forwards=forwards)
-    stage.register(line, phone.uri(), expires_s=-1)
-    await expect_forward(stage, line, targets, "unreachable")
+    line = setup.line(forwards=forwards)
+    setup.register(line, phone.uri(), expires_s=-1)
+    await expect_forward(setup, line, targets, "unreachable")
     assert not phone.invited()
 
 
 @batch
-async def where_a_phone_redirects_to_is_never_dialled(stage: Stage) -> None:
+async def where_a_phone_redirects_to_is_never_dialled(setup: Setup) -> None:
     """Neither one Contact nor several, before or after it rings, with a forward or without."""
-    gateway = f"127.0.0.1:{stage.engine.ports['number']}"
+    gateway = f"127.0.0.1:{setup.engine.ports['number']}"
     for after, condition in ((), "unreachable"), (RING, "no_answer"), (EARLY, None):
         fraud, more = numbers.outside_number(), numbers.outside_number()
         contacts = [f"Contact: <sip:{fraud}@{gateway}>;q=0.9", f"Contact: <sip:{more}@{gateway}>"]
         targets, forwards = all_to_numbers()
-        line, phone = await stage.sipp_phone(
+        line, phone = await setup.sipp_phone(
             script.refusing_phone("302 Moved", after=after, headers=contacts),
             forwards=forwards if condition else {},
         )
         if condition:
-            await expect_forward(stage, line, targets, condition)
+            await expect_forward(setup, line, targets, condition)
         else:
-            await stage.sipp_call(script.refused_call(line, numbers.caller_number(), 480))
+            await setup.sipp_call(script.refused_call(line, numbers.caller_number(), 480))
         await phone.finish()
-        assert not stage.reached(fraud)
-        assert not stage.reached(more)
+        assert not setup.reached(fraud)
+        assert not setup.reached(more)
 
 
 @batch
-async def a_caller_who_cancels_is_never_forwarded(stage: Stage) -> None:
+async def a_caller_who_cancels_is_never_forwarded(setup: Setup) -> None:
     targets, forwards = all_to_numbers()
-    line, phone = await stage.sipp_phone(script.cancelled_phone(), forwards=forwards)
-    seen = await stage.sipp_call(script.cancelled_call(line, numbers.caller_number(), after=180))
+    line, phone = await setup.sipp_phone(script.cancelled_phone(), forwards=forwards)
+    seen = await setup.sipp_call(script.cancelled_call(line, numbers.caller_number(), after=180))
     await phone.finish()
-    assert not [n for n in targets.values() if stage.reached(n)]
-    await stage.ended(seen.sent[0].call_id, condition="none", outcome="cancelled")
+    assert not [n for n in targets.values() if setup.reached(n)]
+    await setup.ended(seen.sent[0].call_id, condition="none", outcome="cancelled")
 
 
 @pytest.fixture(scope="module")
-def outcomes(theatre: Theatre, request: pytest.FixtureRequest) -> Outcomes:
+def outcomes(running_engine: RunningEngine, request: pytest.FixtureRequest) -> Outcomes:
     @asynccontextmanager
-    async def open_set() -> AsyncIterator[Callable[[], Stage]]:
-        async with theatre.sipp_servers() as sipps:
-            yield lambda: Stage(theatre, sipps=sipps)
+    async def open_set() -> AsyncIterator[Callable[[], Setup]]:
+        async with running_engine.sipp_servers() as sipps:
+            yield lambda: Setup(running_engine, sipps=sipps)
 
     return batch.play(open_set, names_in(request))
 

@@ -7,8 +7,8 @@ import asyncio
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message, parameters
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
 
 PORT, PORT6 = free_port(), free_port()
 OTHER_PEER = "127.0.0.3"
@@ -22,24 +22,24 @@ SETTINGS = {
 Standing = list[tuple[Call, Call]]
 
 
-async def standing(stage: Stage, callers: list[Endpoint]) -> Standing:
+async def standing(setup: Setup, callers: list[Endpoint]) -> Standing:
     """A call to a line of its own from each caller, answered."""
     calls = []
     for caller in callers:
-        line, phone = await stage.line_with_phone()
-        call = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+        line, phone = await setup.line_with_phone()
+        call = caller.start(setup.engine.address, line, body=OFFER_BYTES)
         ring = await phone.incoming()
         await connect(call, ring)
         calls.append((call, ring))
     return calls
 
 
-async def full(stage: Stage) -> Standing:
+async def full(setup: Setup) -> Standing:
     """An engine with all the calls it takes, which has refused one lately."""
-    other = await stage.endpoint(OTHER_PEER)
-    caller = await stage.endpoint()
-    calls = await standing(stage, [caller, caller, other])
-    refused = other.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    other = await setup.endpoint(OTHER_PEER)
+    caller = await setup.endpoint()
+    calls = await standing(setup, [caller, caller, other])
+    refused = other.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
     assert (await refused.receive(503)).one("Retry-After")
     return calls
 
@@ -49,17 +49,17 @@ async def leave(calls: Standing) -> None:
         await part(call, ring)
 
 
-def refusals(stage: Stage, reason: str = "overload") -> float:
-    return stage.engine.metric("renvoi_rejected_total", reason=reason)
+def refusals(setup: Setup, reason: str = "overload") -> float:
+    return setup.engine.metric("renvoi_rejected_total", reason=reason)
 
 
-async def test_a_refusal_from_the_bytes_is_a_proper_response(stage: Stage) -> None:
-    calls = await full(stage)
-    before = refusals(stage)
-    caller = await stage.endpoint(OTHER_PEER)
-    line = stage.line()
+async def test_a_refusal_from_the_bytes_is_a_proper_response(setup: Setup) -> None:
+    calls = await full(setup)
+    before = refusals(setup)
+    caller = await setup.endpoint(OTHER_PEER)
+    line = setup.line()
     call = caller.start(
-        stage.engine.address,
+        setup.engine.address,
         line,
         body=OFFER_BYTES,
         headers=[("v", "SIP/2.0/UDP up;branch=z9hG4bKx")],
@@ -80,13 +80,13 @@ async def test_a_refusal_from_the_bytes_is_a_proper_response(stage: Stage) -> No
     finals = [m for m in call.received if m.code == 503]
     assert len(finals) == 2
     assert {m.to_tag for m in finals} == {answer.to_tag}
-    assert refusals(stage) == before + 1
+    assert refusals(setup) == before + 1
     assert not caller.stray
     await leave(calls)
 
 
-async def test_calls_in_progress_do_not_notice(stage: Stage) -> None:
-    calls = await full(stage)
+async def test_calls_in_progress_do_not_notice(setup: Setup) -> None:
+    calls = await full(setup)
     call, ring = calls[0]
     call.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
     info = await ring.receive("INFO")
@@ -102,15 +102,15 @@ async def test_calls_in_progress_do_not_notice(stage: Stage) -> None:
     await leave(calls)
 
 
-async def test_an_invite_that_came_in_is_not_refused_when_it_comes_again(stage: Stage) -> None:
-    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
-    calls = await standing(stage, [caller, caller])
-    line, phone = await stage.line_with_phone()
-    call = other.start(stage.engine.address, line, body=OFFER_BYTES)
+async def test_an_invite_that_came_in_is_not_refused_when_it_comes_again(setup: Setup) -> None:
+    caller, other = await setup.endpoint(), await setup.endpoint(OTHER_PEER)
+    calls = await standing(setup, [caller, caller])
+    line, phone = await setup.line_with_phone()
+    call = other.start(setup.engine.address, line, body=OFFER_BYTES)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
-    refused = other.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    refused = other.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
     await refused.receive(503)
     for _ in range(3):
         call.repeat(call.first)
@@ -122,99 +122,99 @@ async def test_an_invite_that_came_in_is_not_refused_when_it_comes_again(stage: 
     await leave(calls)
 
 
-async def test_there_is_room_again_as_soon_as_a_call_ends(stage: Stage) -> None:
-    calls = await full(stage)
+async def test_there_is_room_again_as_soon_as_a_call_ends(setup: Setup) -> None:
+    calls = await full(setup)
     await part(*calls.pop())
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint(OTHER_PEER)
-    call = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint(OTHER_PEER)
+    call = caller.start(setup.engine.address, line, body=OFFER_BYTES)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
     await leave(calls)
 
 
-async def test_a_peer_above_its_limit_is_refused_and_others_come_in(stage: Stage) -> None:
-    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
-    calls = await standing(stage, [caller, caller])
-    before = refusals(stage, "peer_limit")
+async def test_a_peer_above_its_limit_is_refused_and_others_come_in(setup: Setup) -> None:
+    caller, other = await setup.endpoint(), await setup.endpoint(OTHER_PEER)
+    calls = await standing(setup, [caller, caller])
+    before = refusals(setup, "peer_limit")
     for _ in range(2):  # the second one from the bytes
-        refused = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+        refused = caller.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
         assert (await refused.receive(503)).one("Retry-After")
-    assert refusals(stage, "peer_limit") == before + 2
-    calls += await standing(stage, [other])
+    assert refusals(setup, "peer_limit") == before + 2
+    calls += await standing(setup, [other])
     await leave(calls)
 
 
-async def test_a_line_above_its_limit_says_480(stage: Stage) -> None:
-    caller = await stage.endpoint()
-    calls = await standing(stage, [caller])
+async def test_a_line_above_its_limit_says_480(setup: Setup) -> None:
+    caller = await setup.endpoint()
+    calls = await standing(setup, [caller])
     line = calls[0][0].first.user
-    before = refusals(stage, "line_limit")
+    before = refusals(setup, "line_limit")
     for _ in range(2):
-        refused = caller.start(stage.engine.address, line, body=OFFER_BYTES)
+        refused = caller.start(setup.engine.address, line, body=OFFER_BYTES)
         assert (await refused.receive(480)).one("Retry-After")
-    assert refusals(stage, "line_limit") == before + 2
-    calls += await standing(stage, [caller])
+    assert refusals(setup, "line_limit") == before + 2
+    calls += await standing(setup, [caller])
     await leave(calls)
 
 
-async def test_strangers_are_strangers_all_the_same(stage: Stage) -> None:
-    calls = await full(stage)
-    before = refusals(stage, "stranger")
-    stranger = await stage.endpoint("127.0.0.9")
-    call = stranger.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+async def test_strangers_are_strangers_all_the_same(setup: Setup) -> None:
+    calls = await full(setup)
+    before = refusals(setup, "stranger")
+    stranger = await setup.endpoint("127.0.0.9")
+    call = stranger.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
     answer = await call.receive(403)
     assert not answer.has("Retry-After")
-    assert refusals(stage, "stranger") == before + 1
+    assert refusals(setup, "stranger") == before + 1
     await leave(calls)
 
 
-async def test_without_rport_the_answer_goes_where_via_says(stage: Stage) -> None:
-    calls = await full(stage)
-    shown, caller = await stage.endpoint(OTHER_PEER), await stage.endpoint(OTHER_PEER)
+async def test_without_rport_the_answer_goes_where_via_says(setup: Setup) -> None:
+    calls = await full(setup)
+    shown, caller = await setup.endpoint(OTHER_PEER), await setup.endpoint(OTHER_PEER)
     caller.rport = False
     caller.show(shown)
-    call = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+    call = caller.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
     await call.receive(503)
     assert [m.code for m in shown.heard if m.method == "INVITE"] == [503]
     await leave(calls)
 
 
-async def test_over_ipv6(stage: Stage) -> None:
-    calls = await full(stage)
-    caller = await stage.endpoint("::1")
-    call = caller.start(("::1", PORT6), stage.line(), body=OFFER_BYTES)
+async def test_over_ipv6(setup: Setup) -> None:
+    calls = await full(setup)
+    caller = await setup.endpoint("::1")
+    call = caller.start(("::1", PORT6), setup.line(), body=OFFER_BYTES)
     answer = await call.receive(503)
     assert parameters(answer.every("Via")[0])["received"] == "::1"
     await leave(calls)
 
 
-async def test_what_is_no_whole_invite_ends_nothing(stage: Stage) -> None:
-    calls = await full(stage)
-    caller = await stage.endpoint(OTHER_PEER)
-    whole = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES).first.raw
+async def test_what_is_no_whole_invite_ends_nothing(setup: Setup) -> None:
+    calls = await full(setup)
+    caller = await setup.endpoint(OTHER_PEER)
+    whole = caller.start(setup.engine.address, setup.line(), body=OFFER_BYTES).first.raw
     for line in (b"Via", b"From", b"To", b"Call-ID", b"CSeq"):
         without = b"\r\n".join(x for x in whole.split(b"\r\n") if not x.startswith(line + b":"))
-        caller.send(without, stage.engine.address)
+        caller.send(without, setup.engine.address)
     for cut in range(0, len(whole), 37):
-        caller.send(whole[:cut], stage.engine.address)
+        caller.send(whole[:cut], setup.engine.address)
     for odd in (b"INVITE \r\n\r\n", b"INVITE " + b"x" * 5000, whole.replace(b"UDP", b"\xff")):
-        caller.send(odd, stage.engine.address)
-    call = caller.start(stage.engine.address, stage.line(), body=OFFER_BYTES)
+        caller.send(odd, setup.engine.address)
+    call = caller.start(setup.engine.address, setup.line(), body=OFFER_BYTES)
     answer: Message = await call.receive(503)
     assert answer.call_id == call.call_id
     await leave(calls)
 
 
 async def test_an_invite_that_was_refused_stays_refused_when_there_is_room_again(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    caller, other = await stage.endpoint(), await stage.endpoint(OTHER_PEER)
-    calls = await standing(stage, [caller, caller, other])
-    line, phone = await stage.line_with_phone()
-    before = refusals(stage)
-    refused = other.start(stage.engine.address, line, body=OFFER_BYTES)
+    caller, other = await setup.endpoint(), await setup.endpoint(OTHER_PEER)
+    calls = await standing(setup, [caller, caller, other])
+    line, phone = await setup.line_with_phone()
+    before = refusals(setup)
+    refused = other.start(setup.engine.address, line, body=OFFER_BYTES)
     await refused.receive(503)
     await leave(calls)
     await asyncio.sleep(1.5)
@@ -222,4 +222,4 @@ async def test_an_invite_that_was_refused_stays_refused_when_there_is_room_again
     await asyncio.sleep(0.3)
     assert [m.code for m in refused.received] == [503, 503]
     assert not phone.invited()
-    assert refusals(stage) == before + 1
+    assert refusals(setup) == before + 1

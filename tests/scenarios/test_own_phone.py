@@ -13,8 +13,8 @@ import pytest
 from engine.registration.digest import ha1
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint, Headers
+from tests.scenarios.setup import OFFER_BYTES, Setup
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage
 from tests.scenarios.stream import StreamEndpoint
 from tests.scenarios.test_registrar import PASSWORD, Phone
 
@@ -25,11 +25,11 @@ PRIVATE = "sip:desk@10.1.2.3:5060"  # how a phone behind a NAT names itself
 
 
 async def dial(
-    stage: Stage, phone: Endpoint, line: str, headers: Headers = (), *, contact: bool = True
+    setup: Setup, phone: Endpoint, line: str, headers: Headers = (), *, contact: bool = True
 ) -> int:
     """The phone dials a code that forwards the line; the final answer."""
     call = phone.start(
-        stage.engine.address, CODE, caller=line, headers=headers, body=OFFER_BYTES, contact=contact
+        setup.engine.address, CODE, caller=line, headers=headers, body=OFFER_BYTES, contact=contact
     )
     answer = await call.final()
     if answer.code == 200:
@@ -38,8 +38,8 @@ async def dial(
     return answer.code
 
 
-def forwards(stage: Stage, line: str) -> bool:
-    text = stage.redis.get(f"line:{line}")
+def forwards(setup: Setup, line: str) -> bool:
+    text = setup.redis.get(f"line:{line}")
     assert text is not None
     return bool(json.loads(text).get("forwards"))
 
@@ -48,97 +48,97 @@ def asserted(line: str) -> tuple[str, str]:
     return ("P-Asserted-Identity", f"<sip:{line}@office.example>")
 
 
-async def registered(stage: Stage, phone: Endpoint, uri: str = PRIVATE) -> str:
+async def registered(setup: Setup, phone: Endpoint, uri: str = PRIVATE) -> str:
     """A line whose phone has registered by itself, with that Contact."""
     credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
-    line = stage.line(credentials=credentials)
-    answer = await Phone(stage, phone, line).register(("Contact", f"<{uri}>"))
+    line = setup.line(credentials=credentials)
+    answer = await Phone(setup, phone, line).register(("Contact", f"<{uri}>"))
     assert answer.code == 200
     return line
 
 
-async def phone_over(stage: Stage, transport: str) -> Endpoint:
+async def phone_over(setup: Setup, transport: str) -> Endpoint:
     if transport == "udp":
-        return await stage.endpoint()
+        return await setup.endpoint()
     phone = await StreamEndpoint.listen()
-    stage._stack.push_async_callback(phone.finish)
+    setup._stack.push_async_callback(phone.finish)
     return phone
 
 
-async def test_a_phone_of_another_fleet_at_the_same_address_changes_nothing(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(fleet="victim")
-    _, stranger = await stage.line_with_phone(fleet="thief")
+async def test_a_phone_of_another_fleet_at_the_same_address_changes_nothing(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(fleet="victim")
+    _, stranger = await setup.line_with_phone(fleet="thief")
     own = ("Contact", f"<{phone.uri()}>")
     for headers in ((), (asserted(line),)):
-        assert await dial(stage, stranger, line, headers) == 403
-    assert await dial(stage, stranger, line, (asserted(line), own), contact=False) == 403
-    assert not forwards(stage, line)
-    assert await dial(stage, phone, line) == 200
-    assert forwards(stage, line)
+        assert await dial(setup, stranger, line, headers) == 403
+    assert await dial(setup, stranger, line, (asserted(line), own), contact=False) == 403
+    assert not forwards(setup, line)
+    assert await dial(setup, phone, line) == 200
+    assert forwards(setup, line)
 
 
-async def test_the_same_port_by_another_transport_is_another_phone(stage: Stage) -> None:
-    stranger = await phone_over(stage, "tcp")
-    line = stage.line(to=[f"sip:desk@{HOST}:{stranger.port}"])
-    assert await dial(stage, stranger, line) == 403
-    assert not forwards(stage, line)
+async def test_the_same_port_by_another_transport_is_another_phone(setup: Setup) -> None:
+    stranger = await phone_over(setup, "tcp")
+    line = setup.line(to=[f"sip:desk@{HOST}:{stranger.port}"])
+    assert await dial(setup, stranger, line) == 403
+    assert not forwards(setup, line)
 
 
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 async def test_behind_a_nat_a_phone_is_known_by_the_way_it_registered(
-    stage: Stage, transport: str
+    setup: Setup, transport: str
 ) -> None:
-    phone = await phone_over(stage, transport)
-    line = await registered(stage, phone)
-    stranger = await phone_over(stage, transport)
-    other = await registered(stage, stranger)
+    phone = await phone_over(setup, transport)
+    line = await registered(setup, phone)
+    stranger = await phone_over(setup, transport)
+    other = await registered(setup, stranger)
     for headers in ((), (asserted(line),)):
         # Its own password is asked for, which is another one's.
-        assert await dial(stage, stranger, line, headers) == 401
-    assert not forwards(stage, line)
-    assert await dial(stage, phone, line) == 200
-    assert forwards(stage, line)
-    assert await dial(stage, stranger, other) == 200
+        assert await dial(setup, stranger, line, headers) == 401
+    assert not forwards(setup, line)
+    assert await dial(setup, phone, line) == 200
+    assert forwards(setup, line)
+    assert await dial(setup, stranger, other) == 200
 
 
-async def test_a_new_connection_from_the_same_address_is_not_the_old_one(stage: Stage) -> None:
-    phone = await phone_over(stage, "tcp")
-    line = await registered(stage, phone)
+async def test_a_new_connection_from_the_same_address_is_not_the_old_one(setup: Setup) -> None:
+    phone = await phone_over(setup, "tcp")
+    line = await registered(setup, phone)
     assert isinstance(phone, StreamEndpoint)
     phone.drop()
     await asyncio.sleep(0)
-    assert await dial(stage, phone, line) == 401
-    assert not forwards(stage, line)
+    assert await dial(setup, phone, line) == 401
+    assert not forwards(setup, line)
 
 
 @pytest.mark.parametrize("how", ["removes", "removes_all"])
-async def test_a_phone_that_is_no_longer_registered_is_nobodys(stage: Stage, how: str) -> None:
-    phone = await phone_over(stage, "udp")
-    line = await registered(stage, phone)
-    stage.register(line, "sip:another@192.0.2.9:5060")
+async def test_a_phone_that_is_no_longer_registered_is_nobodys(setup: Setup, how: str) -> None:
+    phone = await phone_over(setup, "udp")
+    line = await registered(setup, phone)
+    setup.register(line, "sip:another@192.0.2.9:5060")
     uri = f"<{PRIVATE}>;expires=0" if how == "removes" else "*"
-    again = Phone(stage, phone, line)
+    again = Phone(setup, phone, line)
     assert (await again.register(("Contact", uri), ("Expires", "0"))).code == 200
-    stage.register(line, "sip:another@192.0.2.9:5060")
-    assert await dial(stage, phone, line) == 401
+    setup.register(line, "sip:another@192.0.2.9:5060")
+    assert await dial(setup, phone, line) == 401
 
 
-async def test_a_proxy_that_registers_phones_vouches_for_none_by_its_own_way(stage: Stage) -> None:
+async def test_a_proxy_that_registers_phones_vouches_for_none_by_its_own_way(setup: Setup) -> None:
     """All that its phones say comes by the same way."""
-    proxy = await stage.endpoint()
+    proxy = await setup.endpoint()
     credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
-    line = stage.line(credentials=credentials)
+    line = setup.line(credentials=credentials)
     behind = ("Via", "SIP/2.0/UDP 10.1.2.3:5060;branch=z9hG4bKphone")
-    answer = await Phone(stage, proxy, line).register(("Contact", f"<{PRIVATE}>"), behind)
+    answer = await Phone(setup, proxy, line).register(("Contact", f"<{PRIVATE}>"), behind)
     assert answer.code == 200
-    assert await dial(stage, proxy, line) == 401
-    assert not forwards(stage, line)
+    assert await dial(setup, proxy, line) == 401
+    assert not forwards(setup, line)
 
 
-async def test_a_server_whose_contact_it_is_speaks_for_its_lines(stage: Stage) -> None:
-    server = await stage.endpoint()
+async def test_a_server_whose_contact_it_is_speaks_for_its_lines(setup: Setup) -> None:
+    server = await setup.endpoint()
     lines = [numbers.line_number() for _ in range(2)]
     for line in lines:
-        stage.line(number=line, to=[server.uri(line)])
-        assert await dial(stage, server, line, (asserted(line),)) == 200
-        assert forwards(stage, line)
+        setup.line(number=line, to=[server.uri(line)])
+        assert await dial(setup, server, line, (asserted(line),)) == 200
+        assert forwards(setup, line)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import check_one_tag, connect, part, refuse
+from tests.scenarios.setup import ANSWER_BYTES, Setup, all_to_numbers, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import ANSWER_BYTES, Stage, all_to_numbers, to_number
 
 SETTINGS = {"timers": {"pre_ringing_s": 1}}
 
 
-async def three_phones(stage: Stage) -> tuple[str, dict[str, str], list[Endpoint]]:
-    phones = [await stage.endpoint() for _ in range(3)]
+async def three_phones(setup: Setup) -> tuple[str, dict[str, str], list[Endpoint]]:
+    phones = [await setup.endpoint() for _ in range(3)]
     targets, forwards = all_to_numbers()
-    line = stage.line(to=[phone.uri() for phone in phones], forwards=forwards)
+    line = setup.line(to=[phone.uri() for phone in phones], forwards=forwards)
     return line, dict(targets), phones
 
 
@@ -26,15 +26,15 @@ async def ring_all(call: Call, phones: list[Endpoint]) -> list[Call]:
     return rings
 
 
-async def reach(stage: Stage, call: Call, target: str) -> None:
-    away = await stage.server("number").incoming(target)
+async def reach(setup: Setup, call: Call, target: str) -> None:
+    away = await setup.server("number").incoming(target)
     await connect(call, away)
     await part(call, away)
 
 
-async def test_the_first_answer_wins_and_the_others_are_told(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_the_first_answer_wins_and_the_others_are_told(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     await connect(call, rings[1], ring=False)
     for other in (rings[0], rings[2]):
@@ -46,12 +46,12 @@ async def test_the_first_answer_wins_and_the_others_are_told(stage: Stage) -> No
         await other.receive("ACK")
     check_one_tag(call.received)
     await part(call, rings[1])
-    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
+    await setup.ended(call.call_id, condition="none", destination="line", outcome="answered")
 
 
-async def test_two_answers_at_once_leave_one_call(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_two_answers_at_once_leave_one_call(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     for ring in rings[:2]:
         ring.automatic.discard("CANCEL")
@@ -66,18 +66,18 @@ async def test_two_answers_at_once_leave_one_call(stage: Stage) -> None:
     await part(call, rings[0])
 
 
-async def test_486_stops_one_phone_only(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_486_stops_one_phone_only(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     await refuse(rings[0], 486)
     await connect(call, rings[2], ring=False)
     await part(call, rings[2])
 
 
-async def test_480_stops_one_phone_only(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_480_stops_one_phone_only(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     await refuse(rings[0], 480)
     await refuse(rings[1], 480)
@@ -85,66 +85,66 @@ async def test_480_stops_one_phone_only(stage: Stage) -> None:
     await part(call, rings[2])
 
 
-async def test_603_stops_all(stage: Stage) -> None:
-    line, targets, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_603_stops_all(setup: Setup) -> None:
+    line, targets, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     await refuse(rings[0], 603)
     for other in rings[1:]:
         await other.receive("CANCEL")
-    await reach(stage, call, targets["busy"])
+    await reach(setup, call, targets["busy"])
 
 
-async def test_600_stops_all(stage: Stage) -> None:
-    line, targets, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_600_stops_all(setup: Setup) -> None:
+    line, targets, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     await refuse(rings[2], 600)
     for other in rings[:2]:
         await other.receive("CANCEL")
-    await reach(stage, call, targets["busy"])
+    await reach(setup, call, targets["busy"])
 
 
-async def test_one_stale_contact_does_no_harm(stage: Stage) -> None:
-    phone = await stage.endpoint()
-    silent = await stage.endpoint()
+async def test_one_stale_contact_does_no_harm(setup: Setup) -> None:
+    phone = await setup.endpoint()
+    silent = await setup.endpoint()
     targets, forwards = all_to_numbers()
     stale = [f"sip:old@127.0.0.1:{free_port()}", silent.uri(), "sip:x@nowhere.invalid"]
-    line = stage.line(to=[*stale, phone.uri()], forwards=forwards)
-    call = await stage.call(line)
+    line = setup.line(to=[*stale, phone.uri()], forwards=forwards)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
     for target in targets.values():
-        assert not stage.server("number").invited(target)
+        assert not setup.server("number").invited(target)
 
 
-async def test_the_line_is_busy_when_every_phone_that_is_there_is(stage: Stage) -> None:
-    phones = [await stage.endpoint() for _ in range(2)]
+async def test_the_line_is_busy_when_every_phone_that_is_there_is(setup: Setup) -> None:
+    phones = [await setup.endpoint() for _ in range(2)]
     targets, forwards = all_to_numbers()
-    gone = await stage.endpoint()
+    gone = await setup.endpoint()
     to = [phone.uri() for phone in (*phones, gone)]
-    line = stage.line(to=to, forwards=forwards)
-    call = await stage.call(line)
+    line = setup.line(to=to, forwards=forwards)
+    call = await setup.call(line)
     await refuse(await gone.incoming(), 404)
     for phone in phones:
         await refuse(await phone.incoming(), 486)
-    await reach(stage, call, targets["busy"])
+    await reach(setup, call, targets["busy"])
 
 
-async def test_the_line_is_unreachable_when_every_phone_is(stage: Stage) -> None:
-    phones = [await stage.endpoint() for _ in range(2)]
+async def test_the_line_is_unreachable_when_every_phone_is(setup: Setup) -> None:
+    phones = [await setup.endpoint() for _ in range(2)]
     targets, forwards = all_to_numbers()
-    line = stage.line(to=[phone.uri() for phone in phones], forwards=forwards)
-    call = await stage.call(line)
+    line = setup.line(to=[phone.uri() for phone in phones], forwards=forwards)
+    call = await setup.call(line)
     await refuse(await phones[0].incoming(), 404)
     await refuse(await phones[1].incoming(), 503)
-    await reach(stage, call, targets["unreachable"])
+    await reach(setup, call, targets["unreachable"])
 
 
-async def test_the_caller_who_cancels_stops_every_phone(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_the_caller_who_cancels_stops_every_phone(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = await ring_all(call, phones)
     call.cancel()
     await call.receive(487)
@@ -153,12 +153,12 @@ async def test_the_caller_who_cancels_stops_every_phone(stage: Stage) -> None:
         await ring.receive("ACK")
 
 
-async def test_a_phone_behind_an_edge_is_reached_through_its_path(stage: Stage) -> None:
-    edge = await stage.endpoint()
-    line = stage.line()
+async def test_a_phone_behind_an_edge_is_reached_through_its_path(setup: Setup) -> None:
+    edge = await setup.endpoint()
+    line = setup.line()
     path = f"sip:127.0.0.1:{edge.port};lr"
-    stage.register(line, f'<sip:phone@192.0.2.77:5060>;path="<{path}>"')
-    call = await stage.call(line)
+    setup.register(line, f'<sip:phone@192.0.2.77:5060>;path="<{path}>"')
+    call = await setup.call(line)
     ring = await edge.incoming()
     assert ring.first.uri == "sip:phone@192.0.2.77:5060"
     assert path in ring.first.one("Route")
@@ -166,23 +166,23 @@ async def test_a_phone_behind_an_edge_is_reached_through_its_path(stage: Stage) 
     await part(call, ring)
 
 
-async def test_an_expired_contact_is_not_rung(stage: Stage) -> None:
-    gone, here = await stage.endpoint(), await stage.endpoint()
-    line = stage.line(to=[here.uri()], forwards={"busy": to_number(numbers.outside_number())})
-    stage.register(line, gone.uri(), expires_s=-5)
-    call = await stage.call(line)
+async def test_an_expired_contact_is_not_rung(setup: Setup) -> None:
+    gone, here = await setup.endpoint(), await setup.endpoint()
+    line = setup.line(to=[here.uri()], forwards={"busy": to_number(numbers.outside_number())})
+    setup.register(line, gone.uri(), expires_s=-5)
+    call = await setup.call(line)
     ring = await here.incoming()
     await connect(call, ring)
     await part(call, ring)
     assert not gone.invited()
 
 
-async def test_one_phone_that_forwards_by_itself_is_one_phone_less(stage: Stage) -> None:
+async def test_one_phone_that_forwards_by_itself_is_one_phone_less(setup: Setup) -> None:
     """Its 302 stops no other phone, and what the others say decides."""
-    fraud = f"<sip:+881623400000@127.0.0.1:{stage.engine.ports['number']}>"
+    fraud = f"<sip:+881623400000@127.0.0.1:{setup.engine.ports['number']}>"
     for said, condition in (486, "busy"), (480, "no_answer"), (302, "no_answer"):
-        line, targets, phones = await three_phones(stage)
-        call = await stage.call(line)
+        line, targets, phones = await three_phones(setup)
+        call = await setup.call(line)
         rings = [await phone.incoming() for phone in phones]
         await refuse(rings[0], 302, headers=[("Contact", fraud)])
         for ring in rings[1:]:
@@ -191,17 +191,17 @@ async def test_one_phone_that_forwards_by_itself_is_one_phone_less(stage: Stage)
                 await call.receive(180)
         for ring in rings[1:]:
             await refuse(ring, said)
-        await reach(stage, call, targets[condition])
-        await stage.ended(call.call_id, condition=condition, outcome="answered")
-        assert not stage.server("number").invited("+881623400000")
+        await reach(setup, call, targets[condition])
+        await setup.ended(call.call_id, condition=condition, outcome="answered")
+        assert not setup.server("number").invited("+881623400000")
 
 
-async def test_a_phone_that_forwards_by_itself_leaves_the_call_to_the_others(stage: Stage) -> None:
-    line, _, phones = await three_phones(stage)
-    call = await stage.call(line)
+async def test_a_phone_that_forwards_by_itself_leaves_the_call_to_the_others(setup: Setup) -> None:
+    line, _, phones = await three_phones(setup)
+    call = await setup.call(line)
     rings = [await phone.incoming() for phone in phones]
     await refuse(rings[0], 302)
     await refuse(rings[1], 405)
     await connect(call, rings[2])
     await part(call, rings[2])
-    await stage.ended(call.call_id, condition="none", destination="line", outcome="answered")
+    await setup.ended(call.call_id, condition="none", destination="line", outcome="answered")

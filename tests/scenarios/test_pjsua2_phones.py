@@ -16,8 +16,8 @@ from engine.demo.softphone import SoftPhone
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD
 from tests.scenarios.phones import Front, open_front
 from tests.scenarios.processes import RedisServer
+from tests.scenarios.setup import RunningEngine, Setup, to_number
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import Stage, Theatre, to_number
 
 pytest.importorskip("pjsua2")
 Lines = Callable[..., Awaitable[tuple[str, SoftPhone]]]
@@ -37,18 +37,18 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def theatre(front: Front) -> Theatre:
-    return front.theatre
+def running_engine(front: Front) -> RunningEngine:
+    return front.running_engine
 
 
 @pytest.fixture
-def lines(stage: Stage, front: Front) -> Lines:
+def lines(setup: Setup, front: Front) -> Lines:
     """Makes a line with a phone that is registered."""
 
     async def make(**fields: Any) -> tuple[str, SoftPhone]:
-        number = stage.line(credentials=CREDENTIALS, **fields)
+        number = setup.line(credentials=CREDENTIALS, **fields)
         phone = SoftPhone(transport=front.server.partition("transport=")[2] or "udp")
-        stage._stack.push_async_callback(phone.stop)
+        setup._stack.push_async_callback(phone.stop)
         await phone.open(HOST)
         phone.say("enrol", number=number, server=front.server, user="accueil", password=PASSWORD)
         await phone.event("registered", code=200)
@@ -82,7 +82,7 @@ async def heard(phone: SoftPhone) -> int:
 
 
 async def test_a_phone_is_called_and_both_hear_one_another(
-    stage: Stage, front: Front, lines: Lines
+    setup: Setup, front: Front, lines: Lines
 ) -> None:
     number, phone = await lines()
     _, caller = await lines()
@@ -97,18 +97,18 @@ async def test_a_phone_is_called_and_both_hear_one_another(
             await side.event(event)
     phone.say("hangup")
     await caller.event("ended", reason="Normal call clearing")
-    (record,) = await stage.records_of(number)
+    (record,) = await setup.records_of(number)
     assert record["outcome"] == "answered"
 
 
-async def test_a_caller_gives_up(stage: Stage, front: Front, lines: Lines) -> None:
+async def test_a_caller_gives_up(setup: Setup, front: Front, lines: Lines) -> None:
     number, phone = await lines()
     _, caller = await lines()
     await ring(front, caller, number, phone)
     caller.say("hangup")
     await phone.event("ended", code=487)
     await caller.event("ended", code=487)
-    (record,) = await stage.records_of(number)
+    (record,) = await setup.records_of(number)
     assert record["outcome"] == "cancelled"
 
 

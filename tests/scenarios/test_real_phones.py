@@ -15,8 +15,8 @@ import pytest
 from tests.scenarios.kamailio import Kamailio
 from tests.scenarios.phones import Front, Phones, open_front
 from tests.scenarios.processes import RedisServer
+from tests.scenarios.setup import RunningEngine, Setup, to_number
 from tests.scenarios.sipp import HOST, free_port
-from tests.scenarios.stage import Stage, Theatre, to_number
 
 EDGE = "127.0.0.3"
 
@@ -39,17 +39,17 @@ def front(
 
 
 @pytest.fixture(scope="module")
-def theatre(front: Front) -> Theatre:
-    return front.theatre
+def running_engine(front: Front) -> RunningEngine:
+    return front.running_engine
 
 
 @pytest.fixture
-def phones(stage: Stage, front: Front) -> Phones:
-    return Phones(stage, front)
+def phones(setup: Setup, front: Front) -> Phones:
+    return Phones(setup, front)
 
 
 async def test_a_phone_registers_is_called_and_both_hear_one_another(
-    stage: Stage, phones: Phones
+    setup: Setup, phones: Phones
 ) -> None:
     phone = await phones.line()
     caller = await phones.line()
@@ -66,11 +66,11 @@ async def test_a_phone_registers_is_called_and_both_hear_one_another(
     await caller.command("resume")
     await phone.command("hangup")
     await caller.closed()
-    (record,) = await stage.records_of(phone.number)
+    (record,) = await setup.records_of(phone.number)
     assert record["outcome"] == "answered"
 
 
-async def test_a_phone_is_heard_before_it_is_picked_up(stage: Stage, phones: Phones) -> None:
+async def test_a_phone_is_heard_before_it_is_picked_up(setup: Setup, phones: Phones) -> None:
     """Early media (183 with SDP); then the caller gives up."""
     phone = await phones.line("answermode=early")
     caller = await phones.line()
@@ -79,11 +79,11 @@ async def test_a_phone_is_heard_before_it_is_picked_up(stage: Stage, phones: Pho
         await caller.event(seen)
     await caller.command("hangup")
     await phone.closed()
-    (record,) = await stage.records_of(phone.number)
+    (record,) = await setup.records_of(phone.number)
     assert record["outcome"] == "cancelled"
 
 
-async def test_a_phone_that_is_busy_is_forwarded(stage: Stage, phones: Phones) -> None:
+async def test_a_phone_that_is_busy_is_forwarded(setup: Setup, phones: Phones) -> None:
     """The person declines: baresip says 486. The call goes to a colleague."""
     colleague = await phones.line("answermode=auto")
     forwards = {"busy": to_number(colleague.number)}
@@ -99,7 +99,7 @@ async def test_a_phone_that_is_busy_is_forwarded(stage: Stage, phones: Phones) -
 
 
 async def test_a_phone_whose_line_has_a_call_already_is_not_rung(
-    stage: Stage, phones: Phones
+    setup: Setup, phones: Phones
 ) -> None:
     colleague = await phones.line("answermode=auto")
     forwards = {"busy": to_number(colleague.number)}
@@ -114,7 +114,7 @@ async def test_a_phone_whose_line_has_a_call_already_is_not_rung(
         await caller.command("hangup")
 
 
-async def test_a_phone_that_nobody_picks_up_is_forwarded(stage: Stage, phones: Phones) -> None:
+async def test_a_phone_that_nobody_picks_up_is_forwarded(setup: Setup, phones: Phones) -> None:
     colleague = await phones.line("answermode=auto")
     forwards = {"no_answer": to_number(colleague.number, after_s=5)}
     phone = await phones.line(forwards=forwards)
@@ -128,7 +128,7 @@ async def test_a_phone_that_nobody_picks_up_is_forwarded(stage: Stage, phones: P
     await colleague.closed()
 
 
-async def test_a_phone_hands_its_call_over_to_a_colleague(stage: Stage, phones: Phones) -> None:
+async def test_a_phone_hands_its_call_over_to_a_colleague(setup: Setup, phones: Phones) -> None:
     colleague = await phones.line("answermode=auto")
     phone = await phones.line("answermode=auto")
     caller = await phones.line()
@@ -141,7 +141,7 @@ async def test_a_phone_hands_its_call_over_to_a_colleague(stage: Stage, phones: 
     await colleague.closed()
 
 
-async def test_a_phone_changes_its_forwards_by_star_codes(stage: Stage, phones: Phones) -> None:
+async def test_a_phone_changes_its_forwards_by_star_codes(setup: Setup, phones: Phones) -> None:
     """Confirmed by a call that is taken and ended at once; refused by one that is not taken. It is
     known by the address it registered from, behind Kamailio by what that asserts."""
     colleague = await phones.line("answermode=auto")

@@ -15,51 +15,51 @@ from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part, refuse
-from tests.scenarios.stage import Stage, to_number, to_voicemail
+from tests.scenarios.setup import Setup, to_number, to_voicemail
 
 SETTINGS = {"timers": {"pre_ringing_s": 1, "max_ring_s": 2}}
 RINGS_S = 4.0
-Play = Callable[[Stage], Coroutine[Any, Any, tuple[Call, str, str]]]
+Play = Callable[[Setup], Coroutine[Any, Any, tuple[Call, str, str]]]
 
 
-async def answered(stage: Stage) -> tuple[Call, str, str]:
+async def answered(setup: Setup) -> tuple[Call, str, str]:
     line = numbers.line_number()
-    stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
-    call = await stage.call(line)
-    deposit = await stage.server("voicemail").incoming(line)
+    setup.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    call = await setup.call(line)
+    deposit = await setup.server("voicemail").incoming(line)
     await connect(call, deposit)
     await part(call, deposit)
     return call, "unconditional", "voicemail"
 
 
-async def busy(stage: Stage) -> tuple[Call, str, str]:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def busy(setup: Setup) -> tuple[Call, str, str]:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     await refuse(await phone.incoming(), 486)
     await call.receive(486)
     return call, "none", "line"
 
 
-async def no_answer(stage: Stage) -> tuple[Call, str, str]:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def no_answer(setup: Setup) -> tuple[Call, str, str]:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     (await phone.incoming()).respond(180)
     await call.receive(480, wait_s=RINGS_S)
     return call, "none", "line"
 
 
-async def unreachable(stage: Stage) -> tuple[Call, str, str]:
+async def unreachable(setup: Setup) -> tuple[Call, str, str]:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    await refuse(await stage.server("number").incoming(target), 404)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    await refuse(await setup.server("number").incoming(target), 404)
     await call.receive(480)
     return call, "unconditional", "number"
 
 
-async def cancelled(stage: Stage) -> tuple[Call, str, str]:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def cancelled(setup: Setup) -> tuple[Call, str, str]:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     (await phone.incoming()).respond(180)
     await call.receive(180)
     call.cancel()
@@ -67,15 +67,15 @@ async def cancelled(stage: Stage) -> tuple[Call, str, str]:
     return call, "none", "line"
 
 
-async def rejected(stage: Stage) -> tuple[Call, str, str]:
-    call = await stage.call(stage.line(suspended=True))
+async def rejected(setup: Setup) -> tuple[Call, str, str]:
+    call = await setup.call(setup.line(suspended=True))
     await call.receive(403)
     return call, "none", "none"
 
 
-async def failed(stage: Stage) -> tuple[Call, str, str]:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def failed(setup: Setup) -> tuple[Call, str, str]:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await refuse(ring, 500)
@@ -86,22 +86,22 @@ async def failed(stage: Stage) -> tuple[Call, str, str]:
 @pytest.mark.parametrize(
     "play", [answered, busy, no_answer, unreachable, cancelled, rejected, failed]
 )
-async def test_every_outcome_is_counted_and_recorded_once(stage: Stage, play: Play) -> None:
+async def test_every_outcome_is_counted_and_recorded_once(setup: Setup, play: Play) -> None:
     outcome = getattr(play, "__name__", "")
     before = {
-        name: stage.engine.metric("renvoi_calls_total", **labels)
+        name: setup.engine.metric("renvoi_calls_total", **labels)
         for name, labels in {"all": {}, "one": {"outcome": outcome}}.items()
     }
-    call, condition, destination = await play(stage)
-    await stage.ended(call.call_id, condition=condition, destination=destination, outcome=outcome)
-    assert stage.engine.metric("renvoi_calls_total") == before["all"] + 1
-    assert stage.engine.metric("renvoi_calls_total", outcome=outcome) == before["one"] + 1
+    call, condition, destination = await play(setup)
+    await setup.ended(call.call_id, condition=condition, destination=destination, outcome=outcome)
+    assert setup.engine.metric("renvoi_calls_total") == before["all"] + 1
+    assert setup.engine.metric("renvoi_calls_total", outcome=outcome) == before["one"] + 1
     labels = {"condition": condition, "destination": destination, "outcome": outcome}
-    assert stage.engine.metric("renvoi_calls_total", **labels) >= 1
+    assert setup.engine.metric("renvoi_calls_total", **labels) >= 1
 
 
-async def test_what_the_caller_got_counts_not_what_happened_on_the_way(stage: Stage) -> None:
-    metric = stage.engine.metric
+async def test_what_the_caller_got_counts_not_what_happened_on_the_way(setup: Setup) -> None:
+    metric = setup.engine.metric
 
     def counts() -> list[float]:
         return [
@@ -114,25 +114,25 @@ async def test_what_the_caller_got_counts_not_what_happened_on_the_way(stage: St
         ]
 
     before = counts()
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"busy": to_voicemail(line)})
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"busy": to_voicemail(line)})
+    call = await setup.call(line)
     await refuse(await phone.incoming(), 486)
-    deposit = await stage.server("voicemail").incoming(line)
+    deposit = await setup.server("voicemail").incoming(line)
     await connect(call, deposit)
     await part(call, deposit)
-    await stage.ended(call.call_id, condition="busy", outcome="answered")
+    await setup.ended(call.call_id, condition="busy", outcome="answered")
     assert [now - then for now, then in zip(counts(), before, strict=True)] == [1, 0, 1, 1, 1, 1]
 
 
-async def test_the_log_tells_the_whole_story_once(stage: Stage) -> None:
-    call, _, _ = await answered(stage)
-    await stage.record(call.call_id)
+async def test_the_log_tells_the_whole_story_once(setup: Setup) -> None:
+    call, _, _ = await answered(setup)
+    await setup.record(call.call_id)
     deadline = time.monotonic() + within(3)
     ends: list[dict[str, Any]] = []
     while not ends and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
-        mine = [e for e in stage.engine.events() if e.get("call_id") == call.call_id]
+        mine = [e for e in setup.engine.events() if e.get("call_id") == call.call_id]
         ends = [event for event in mine if event["event"] == "call.end"]
     assert len(ends) == 1
     told = {key: ends[0][key] for key in ("condition", "destination", "outcome")}
@@ -144,45 +144,45 @@ async def test_the_log_tells_the_whole_story_once(stage: Stage) -> None:
     assert [leg["code"] for leg in ends[0]["legs"]] == [200]
 
 
-async def test_a_standing_call_shows_and_then_is_gone(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(max_calls=2)
-    call = await stage.call(line)
+async def test_a_standing_call_shows_and_then_is_gone(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(max_calls=2)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
-    assert stage.engine.metric("renvoi_active_calls") == 1
-    shown = stage.engine.calls()
+    assert setup.engine.metric("renvoi_active_calls") == 1
+    shown = setup.engine.calls()
     assert len(shown) == 1
     assert line in json.dumps(shown)
-    lease = stage.redis.zrange(f"live:{line}", 0, -1, withscores=True)
+    lease = setup.redis.zrange(f"live:{line}", 0, -1, withscores=True)
     assert isinstance(lease, list)
     assert len(lease) == 1
     assert float(lease[0][1]) > time.time()
     await part(call, ring)
-    await stage.record(call.call_id)
-    assert stage.engine.calls() == []
-    assert stage.engine.metric("renvoi_active_calls") == 0
+    await setup.record(call.call_id)
+    assert setup.engine.calls() == []
+    assert setup.engine.metric("renvoi_active_calls") == 0
 
 
-async def test_each_forwarding_line_pays_for_its_own_leg(stage: Stage) -> None:
+async def test_each_forwarding_line_pays_for_its_own_leg(setup: Setup) -> None:
     mobile = numbers.mobile_number()
-    second = stage.line(
+    second = setup.line(
         offer={"mobile": "hours", "mobile_hours": 2},
         forwards={"unreachable": to_number(mobile)},
     )
-    first = stage.line(forwards={"unconditional": to_number(second)})
-    call = await stage.call(first)
-    away = await stage.server("number").incoming(mobile)
+    first = setup.line(forwards={"unconditional": to_number(second)})
+    call = await setup.call(first)
+    away = await setup.server("number").incoming(mobile)
     await connect(call, away)
     await asyncio.sleep(1.2)
     await part(call, away)
-    record = await stage.ended(
+    record = await setup.ended(
         call.call_id, payer=second, billing="deducted", destination="number", target=mobile
     )
     bills = {f["line"]: f["billing"] for f in record["forwards"]}
     assert bills == {first: "free", second: "deducted"}
     assert int(record["seconds"]) >= 1
     month = datetime.now(UTC).strftime("%Y-%m")
-    usage = stage.redis.hgetall(f"usage:{second}:{month}")
+    usage = setup.redis.hgetall(f"usage:{second}:{month}")
     assert usage == {"deducted": record["seconds"]}
 
 
@@ -198,7 +198,7 @@ async def test_each_forwarding_line_pays_for_its_own_leg(stage: Stage) -> None:
     ],
 )
 async def test_the_class_follows_the_offer_and_the_target(
-    stage: Stage, offer: dict[str, object], target: str, billing: str
+    setup: Setup, offer: dict[str, object], target: str, billing: str
 ) -> None:
     line = numbers.line_number()
     if target == "voicemail":
@@ -206,17 +206,17 @@ async def test_the_class_follows_the_offer_and_the_target(
     else:
         number = numbers.mobile_number() if target == "mobile" else numbers.outside_number()
         server, forward = "number", to_number(number)
-    stage.line(number=line, offer=offer, forwards={"unreachable": forward})
-    call = await stage.call(line)
-    away = await stage.server(server).incoming(number)
+    setup.line(number=line, offer=offer, forwards={"unreachable": forward})
+    call = await setup.call(line)
+    away = await setup.server(server).incoming(number)
     await connect(call, away)
     await part(call, away)
-    await stage.ended(call.call_id, billing=billing, payer=line)
+    await setup.ended(call.call_id, billing=billing, payer=line)
 
 
-async def test_the_metrics_of_the_contract_are_there(stage: Stage) -> None:
-    await answered(stage)
-    page = stage.engine.get("/metrics")[1]
+async def test_the_metrics_of_the_contract_are_there(setup: Setup) -> None:
+    await answered(setup)
+    page = setup.engine.get("/metrics")[1]
     for name in (
         "renvoi_calls_total",
         "renvoi_decision_seconds_bucket",
@@ -233,10 +233,10 @@ async def test_the_metrics_of_the_contract_are_there(stage: Stage) -> None:
         "renvoi_documents_refused_total",
     ):
         assert f"\n{name}" in page, name
-    assert stage.engine.metric("renvoi_redis_up") == 1
+    assert setup.engine.metric("renvoi_redis_up") == 1
     delays = "renvoi_forward_delay_seconds_count"
-    assert stage.engine.metric(delays, condition="unconditional") > 0
-    assert stage.engine.metric("renvoi_decision_seconds_count") > 0
-    assert stage.engine.metric("renvoi_rule_lookup_seconds_count", source="redis") > 0
+    assert setup.engine.metric(delays, condition="unconditional") > 0
+    assert setup.engine.metric("renvoi_decision_seconds_count") > 0
+    assert setup.engine.metric("renvoi_rule_lookup_seconds_count", source="redis") > 0
     assert "+33" not in page
     assert "sip:" not in page

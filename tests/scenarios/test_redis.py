@@ -14,7 +14,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
+from tests.scenarios.setup import RunningEngine, Setup, to_number, to_voicemail
 
 
 @pytest.fixture
@@ -29,15 +29,15 @@ async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Redi
 @pytest.fixture
 async def lone(
     server: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Setup]:
     """An engine on that Redis; nothing may be left when the test is done."""
     directory = tmp_path_factory.mktemp("engine")
     engine = Engine(directory, server.url)
     engine.start()
-    theatre = Theatre(engine, server.client, directory)
+    running_engine = RunningEngine(engine, server.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
         assert engine.status() is None, engine.log
         assert engine.calls() == []
         assert engine.metric("renvoi_active_calls") == 0
@@ -47,67 +47,67 @@ async def lone(
     assert not engine.complaints()
 
 
-async def reaches(stage: Stage, line: str, kind: str, user: str) -> None:
+async def reaches(setup: Setup, line: str, kind: str, user: str) -> None:
     """One call to the line arrives at that server for that user part."""
-    call = await stage.call(line)
-    away = await stage.server(kind).incoming(user)
+    call = await setup.call(line)
+    away = await setup.server(kind).incoming(user)
     await connect(call, away)
     await part(call, away)
 
 
-async def test_a_changed_rule_is_in_force_when_the_engine_says_so(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"unconditional": to_voicemail(line)})
-    await reaches(stage, line, "voicemail", line)
+async def test_a_changed_rule_is_in_force_when_the_engine_says_so(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(setup, line, "voicemail", line)
     target = numbers.outside_number()
-    stage.change(line, forwards={"unconditional": to_number(target)})
-    await stage.settle()
-    await reaches(stage, line, "number", target)
-    stage.change(line, forwards={})
-    await stage.settle()
-    call = await stage.call(line)
+    setup.change(line, forwards={"unconditional": to_number(target)})
+    await setup.settle()
+    await reaches(setup, line, "number", target)
+    setup.change(line, forwards={})
+    await setup.settle()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_a_changed_registration_is_in_force_within_a_second(stage: Stage) -> None:
-    line, old = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_changed_registration_is_in_force_within_a_second(setup: Setup) -> None:
+    line, old = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await old.incoming()
     await connect(call, ring)
     await part(call, ring)
-    new = await stage.endpoint()
-    stage.redis.delete(f"reg:{line}")
-    stage.register(line, new.uri())
-    await stage.settle()
-    call = await stage.call(line)
+    new = await setup.endpoint()
+    setup.redis.delete(f"reg:{line}")
+    setup.register(line, new.uri())
+    await setup.settle()
+    call = await setup.call(line)
     ring = await new.incoming()
     await connect(call, ring)
     await part(call, ring)
     assert len(old.invited()) == 1
 
 
-async def test_a_line_that_appears_and_goes_is_known(stage: Stage) -> None:
+async def test_a_line_that_appears_and_goes_is_known(setup: Setup) -> None:
     line = numbers.line_number()
-    call = await stage.call(line)
+    call = await setup.call(line)
     assert (await call.final()).code == 404
-    stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
-    await stage.settle()
-    await reaches(stage, line, "voicemail", line)
-    stage.redis.delete(f"line:{line}")
-    await stage.settle()
-    call = await stage.call(line)
+    setup.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await setup.settle()
+    await reaches(setup, line, "voicemail", line)
+    setup.redis.delete(f"line:{line}")
+    await setup.settle()
+    call = await setup.call(line)
     assert (await call.final()).code == 404
 
 
-async def test_a_target_that_is_no_longer_allowed_is_off(stage: Stage) -> None:
-    box = stage.line()
-    line = stage.line(forwards={"unconditional": to_voicemail(box)})
-    await reaches(stage, line, "voicemail", box)
-    stage.change(box, fleet="globex")
-    await stage.settle()
-    call = await stage.call(line)
+async def test_a_target_that_is_no_longer_allowed_is_off(setup: Setup) -> None:
+    box = setup.line()
+    line = setup.line(forwards={"unconditional": to_voicemail(box)})
+    await reaches(setup, line, "voicemail", box)
+    setup.change(box, fleet="globex")
+    await setup.settle()
+    call = await setup.call(line)
     assert (await call.final()).code == 480
 
 
@@ -116,50 +116,50 @@ async def test_a_target_that_is_no_longer_allowed_is_off(stage: Stage) -> None:
     ["{not json", "[]", '{"number": 7}', '{"fleet": "acme"}', '{"forwards": {"busy": 1}}'],
 )
 async def test_a_bad_document_is_refused_and_the_last_good_one_serves(
-    stage: Stage, garbage: str
+    setup: Setup, garbage: str
 ) -> None:
     line = numbers.line_number()
-    stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
-    await reaches(stage, line, "voicemail", line)
-    before = stage.engine.metric("renvoi_documents_refused_total", kind="line")
-    stage.redis.set(f"line:{line}", garbage)
-    await stage.settle()
-    await reaches(stage, line, "voicemail", line)
-    assert stage.engine.metric("renvoi_documents_refused_total", kind="line") > before
+    setup.line(number=line, forwards={"unconditional": to_voicemail(line)})
+    await reaches(setup, line, "voicemail", line)
+    before = setup.engine.metric("renvoi_documents_refused_total", kind="line")
+    setup.redis.set(f"line:{line}", garbage)
+    await setup.settle()
+    await reaches(setup, line, "voicemail", line)
+    assert setup.engine.metric("renvoi_documents_refused_total", kind="line") > before
 
 
 @pytest.mark.parametrize("kind", ["string", "list", "member"])
-async def test_a_bad_registration_does_no_harm(stage: Stage, kind: str) -> None:
-    line = stage.line(forwards={})
-    phone = await stage.endpoint()
-    stage.change(line, forwards={"unreachable": to_voicemail(line)})
+async def test_a_bad_registration_does_no_harm(setup: Setup, kind: str) -> None:
+    line = setup.line(forwards={})
+    phone = await setup.endpoint()
+    setup.change(line, forwards={"unreachable": to_voicemail(line)})
     if kind == "string":
-        stage.redis.set(f"reg:{line}", "sip:x@y")
+        setup.redis.set(f"reg:{line}", "sip:x@y")
     elif kind == "list":
-        stage.redis.rpush(f"reg:{line}", "sip:x@y")
+        setup.redis.rpush(f"reg:{line}", "sip:x@y")
     else:
-        stage.register(line, "not a uri <<>>\x00")
-        stage.register(line, phone.uri())
-        call = await stage.call(line)
+        setup.register(line, "not a uri <<>>\x00")
+        setup.register(line, phone.uri())
+        call = await setup.call(line)
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)
         return
-    await reaches(stage, line, "voicemail", line)
+    await reaches(setup, line, "voicemail", line)
 
 
-async def test_a_line_never_seen_good_is_refused_and_others_are_served(stage: Stage) -> None:
+async def test_a_line_never_seen_good_is_refused_and_others_are_served(setup: Setup) -> None:
     line = numbers.line_number()
-    stage.redis.set(f"line:{line}", json.dumps({"number": line, "fleet": 3}))
-    call = await stage.call(line)
+    setup.redis.set(f"line:{line}", json.dumps({"number": line, "fleet": 3}))
+    call = await setup.call(line)
     assert (await call.final()).code in (404, 500)
     other = numbers.line_number()
-    stage.line(number=other, forwards={"unconditional": to_voicemail(other)})
-    await reaches(stage, other, "voicemail", other)
+    setup.line(number=other, forwards={"unconditional": to_voicemail(other)})
+    await reaches(setup, other, "voicemail", other)
 
 
 async def test_redis_killed_under_traffic_loses_no_call_to_a_known_line(
-    lone: Stage, server: RedisServer
+    lone: Setup, server: RedisServer
 ) -> None:
     lines: list[tuple[str, Endpoint]] = []
     for _ in range(20):
@@ -215,7 +215,7 @@ async def test_redis_killed_under_traffic_loses_no_call_to_a_known_line(
 
 
 async def test_while_redis_is_away_known_lines_go_on_and_unknown_ones_get_503(
-    lone: Stage, server: RedisServer
+    lone: Setup, server: RedisServer
 ) -> None:
     line = numbers.line_number()
     lone.line(number=line, forwards={"unconditional": to_voicemail(line)})
@@ -236,7 +236,7 @@ async def test_while_redis_is_away_known_lines_go_on_and_unknown_ones_get_503(
 
 
 async def test_a_redis_that_hangs_delays_no_call_to_a_known_line(
-    lone: Stage, server: RedisServer, stalls: Stalls
+    lone: Setup, server: RedisServer, stalls: Stalls
 ) -> None:
     line, phone = await lone.line_with_phone(max_calls=3)
     call = await lone.call(line)
@@ -257,7 +257,7 @@ async def test_a_redis_that_hangs_delays_no_call_to_a_known_line(
     await lone.record(call.call_id, wait_s=10)
 
 
-async def test_cancel_beats_a_look_up_in_flight(lone: Stage, server: RedisServer) -> None:
+async def test_cancel_beats_a_look_up_in_flight(lone: Setup, server: RedisServer) -> None:
     line, phone = await lone.line_with_phone()
     before = lone.engine.metric("renvoi_races_total", kind="cancel_in_lookup")
     server.pause()
@@ -275,7 +275,7 @@ async def test_cancel_beats_a_look_up_in_flight(lone: Stage, server: RedisServer
 
 
 async def test_a_change_made_while_the_connection_was_cut_is_not_missed(
-    lone: Stage, server: RedisServer
+    lone: Setup, server: RedisServer
 ) -> None:
     line = numbers.line_number()
     lone.line(number=line, forwards={"unconditional": to_voicemail(line)})

@@ -29,7 +29,7 @@ from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.network import Network
 from tests.scenarios.processes import Engine
-from tests.scenarios.stage import Stage, Theatre, to_number, to_voicemail
+from tests.scenarios.setup import RunningEngine, Setup, to_number, to_voicemail
 
 __all__ = ["cluster_servers", "sentinel"]
 
@@ -37,15 +37,15 @@ IN_FORCE_S = 1.0
 
 
 @asynccontextmanager
-async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator[Stage]:
+async def staged(directory: Path, url: str, client: Any = None) -> AsyncIterator[Setup]:
     """An engine on that Redis, with destinations; it must end well and leave nothing."""
     engine = Engine(directory, url)
     engine.start()
     other = client or connect_blocking(url, decode_responses=True, socket_timeout=2)
-    theatre = Theatre(engine, other, directory)
+    running_engine = RunningEngine(engine, other, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
         assert engine.calls() == []
     except AssertionError as error:
         error.add_note(engine.log)
@@ -62,29 +62,29 @@ async def heard_of(client: Any, line: str) -> None:
     await asyncio.to_thread(in_force_blocking, client, line, within(IN_FORCE_S))
 
 
-async def answered(stage: Stage, line: str, phone: Endpoint) -> str:
+async def answered(setup: Setup, line: str, phone: Endpoint) -> str:
     """One call to the line, answered by its phone; its Call-ID."""
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming(wait_s=5)
     await connect(call, ring)
     await part(call, ring)
     return call.call_id
 
 
-async def reaches(stage: Stage, line: str, kind: str, user: str) -> str:
+async def reaches(setup: Setup, line: str, kind: str, user: str) -> str:
     """One call to the line arrives at that server for that user part."""
-    call = await stage.call(line)
-    away = await stage.server(kind).incoming(user, wait_s=5)
+    call = await setup.call(line)
+    away = await setup.server(kind).incoming(user, wait_s=5)
     await connect(call, away)
     await part(call, away)
     return call.call_id
 
 
-async def recorded_once(stage: Stage, placed: list[str], wait_s: float = 10) -> None:
+async def recorded_once(setup: Setup, placed: list[str], wait_s: float = 10) -> None:
     """Every call has its record, and one."""
     deadline = time.monotonic() + within(wait_s)
     while True:
-        ids = [record["call_id"] for record in stage.records()]
+        ids = [record["call_id"] for record in setup.records()]
         if all(ids.count(call_id) == 1 for call_id in placed):
             return
         assert time.monotonic() < deadline, {i: ids.count(i) for i in placed if ids.count(i) != 1}
@@ -97,33 +97,33 @@ async def recorded_once(stage: Stage, placed: list[str], wait_s: float = 10) -> 
 async def test_calls_on_a_cluster(cluster_servers: ClusterServers, tmp_path: Path) -> None:
     """Rules, registrations, live counts, records and usage, each in a slot of its own."""
     cluster_servers.flush()
-    async with staged(tmp_path, cluster_servers.url) as stage:
+    async with staged(tmp_path, cluster_servers.url) as setup:
         placed = []
-        lines = [await stage.line_with_phone(max_calls=1) for _ in range(4)]
+        lines = [await setup.line_with_phone(max_calls=1) for _ in range(4)]
         for line, _ in lines:
-            stage.change(line, forwards={"busy": to_voicemail(line)})
+            setup.change(line, forwards={"busy": to_voicemail(line)})
         for line, phone in lines:
-            first = await stage.call(line)
+            first = await setup.call(line)
             ring = await phone.incoming()
             await connect(first, ring)
-            placed.append(await reaches(stage, line, "voicemail", line))
+            placed.append(await reaches(setup, line, "voicemail", line))
             await part(first, ring)
             placed.append(first.call_id)
         target = numbers.outside_number()
-        stage.change(line, forwards={"unconditional": to_number(target)})
+        setup.change(line, forwards={"unconditional": to_number(target)})
         # A cluster whose nodes get no time to ping one another stops serving for a moment.
-        proof = await asyncio.to_thread(in_force_blocking, stage.redis, line, 10.0)
-        assert proof.complete, f"{proof.told()}\n{stage.engine.log}"
-        call = await stage.call(line)
-        away = await stage.server("number").incoming(target, wait_s=5)
+        proof = await asyncio.to_thread(in_force_blocking, setup.redis, line, 10.0)
+        assert proof.complete, f"{proof.told()}\n{setup.engine.log}"
+        call = await setup.call(line)
+        away = await setup.server("number").incoming(target, wait_s=5)
         await connect(call, away)
         await asyncio.sleep(1.1)  # long enough to be paid for
         await part(call, away)
         placed.append(call.call_id)
-        await recorded_once(stage, placed)
-        used: Any = stage.redis.hgetall(f"usage:{line}:{time.strftime('%Y-%m')}")
+        await recorded_once(setup, placed)
+        used: Any = setup.redis.hgetall(f"usage:{line}:{time.strftime('%Y-%m')}")
         assert sum(map(int, used.values())) >= 1
-        assert stage.engine.metric("renvoi_redis_up") == 1
+        assert setup.engine.metric("renvoi_redis_up") == 1
 
 
 async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_path: Path) -> None:
@@ -131,25 +131,25 @@ async def test_a_master_of_the_cluster_that_dies_is_replaced_under_calls(tmp_pat
         cluster = ClusterServers(place, replicas=1, timeout_ms=800)
         try:
             cluster.start()
-            async with staged(tmp_path, cluster.url) as stage:
-                lines = [await stage.line_with_phone() for _ in range(9)]
-                placed = [await answered(stage, *each) for each in lines]
-                await recorded_once(stage, placed)
+            async with staged(tmp_path, cluster.url) as setup:
+                lines = [await setup.line_with_phone() for _ in range(9)]
+                placed = [await answered(setup, *each) for each in lines]
+                await recorded_once(setup, placed)
                 line, _ = lines[0]
                 victim = cluster.master_of(f"line:{line}")
                 victim.kill()
                 deadline = time.monotonic() + within(20)
                 while time.monotonic() < deadline:
-                    placed += await asyncio.gather(*(answered(stage, *each) for each in lines))
-                    if stage.engine.metric("renvoi_redis_up") == 1:
+                    placed += await asyncio.gather(*(answered(setup, *each) for each in lines))
+                    if setup.engine.metric("renvoi_redis_up") == 1:
                         break
                     await asyncio.sleep(0.2)
-                assert stage.engine.metric("renvoi_redis_up") == 1
+                assert setup.engine.metric("renvoi_redis_up") == 1
                 # The replica has its keys now, and what is written there is in force.
-                stage.change(line, forwards={"unconditional": to_voicemail(line)})
-                await heard_of(stage.redis, line)
-                placed.append(await reaches(stage, line, "voicemail", line))
-                await recorded_once(stage, placed)
+                setup.change(line, forwards={"unconditional": to_voicemail(line)})
+                await heard_of(setup.redis, line)
+                placed.append(await reaches(setup, line, "voicemail", line))
+                await recorded_once(setup, placed)
         finally:
             cluster.stop()
 
@@ -162,13 +162,13 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
     sentinel: SentinelServers, tmp_path: Path, how: str, stalls: Stalls
 ) -> None:
     old = sentinel.current()
-    async with staged(tmp_path, sentinel.url) as stage:
-        lines = [await stage.line_with_phone(max_calls=5) for _ in range(10)]
+    async with staged(tmp_path, sentinel.url) as setup:
+        lines = [await setup.line_with_phone(max_calls=5) for _ in range(10)]
         for place, (line, _) in enumerate(lines):
             if place % 2:
-                stage.change(line, max_calls=None)
-        placed = [await answered(stage, *each) for each in lines]
-        await recorded_once(stage, placed)
+                setup.change(line, max_calls=None)
+        placed = [await answered(setup, *each) for each in lines]
+        await recorded_once(setup, placed)
         with sentinel.client() as client:
             assert client.wait(1, 3000) == 1  # the replica has it all: what comes is the engine's
         calls: list[asyncio.Task[str]] = []
@@ -178,7 +178,7 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
             nonlocal slowest
             line, phone = lines[index % len(lines)]
             start = time.monotonic()
-            call = await stage.call(line)
+            call = await setup.call(line)
             ring = await phone.incoming(wait_s=5)
             slowest = max(slowest, time.monotonic() - start)
             await connect(call, ring)
@@ -213,11 +213,11 @@ async def test_a_fail_over_under_load_loses_no_call_and_no_record(
         placed += [result for result in results if isinstance(result, str)]
         with sentinel.replica.client() as client:
             await heard_of(client, line)
-        placed.append(await reaches(stage, line, "voicemail", line))
-        stage.redis.close()  # a blocking client stays with the master that it knew
-        stage.redis = sentinel.client()
-        await recorded_once(stage, placed)
-        stage.redis.close()
+        placed.append(await reaches(setup, line, "voicemail", line))
+        setup.redis.close()  # a blocking client stays with the master that it knew
+        setup.redis = sentinel.client()
+        await recorded_once(setup, placed)
+        setup.redis.close()
 
 
 async def until_ready_says(engine: Engine, words: str) -> None:
@@ -241,13 +241,13 @@ async def test_a_full_redis_is_reported_and_calls_go_on(tmp_path: Path) -> None:
         server.start()
         try:
             client = server.client()
-            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as stage:
-                engine = stage.engine
-                line, phone = await stage.line_with_phone(max_calls=2)
-                placed = [await answered(stage, line, phone)]
-                await recorded_once(stage, placed)
+            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as setup:
+                engine = setup.engine
+                line, phone = await setup.line_with_phone(max_calls=2)
+                placed = [await answered(setup, line, phone)]
+                await recorded_once(setup, placed)
                 client.config_set("maxmemory", 1)
-                placed += [await answered(stage, line, phone) for _ in range(5)]
+                placed += [await answered(setup, line, phone) for _ in range(5)]
                 deadline = time.monotonic() + within(5)
                 while engine.metric("renvoi_redis_errors_total", kind="full") < 2:
                     assert time.monotonic() < deadline
@@ -257,7 +257,7 @@ async def test_a_full_redis_is_reported_and_calls_go_on(tmp_path: Path) -> None:
                 assert {event["kind"] for event in told} == {"full"}
                 assert len(told) < 20
                 client.config_set("maxmemory", 0)
-                await recorded_once(stage, placed)
+                await recorded_once(setup, placed)
                 await until_ready_says(engine, "ready\n")
         finally:
             server.kill()
@@ -269,20 +269,20 @@ async def test_a_read_only_redis_is_reported_and_calls_go_on(tmp_path: Path) -> 
         server.start()
         try:
             client = server.client()
-            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as stage:
-                engine = stage.engine
-                line, phone = await stage.line_with_phone(max_calls=2)
-                placed = [await answered(stage, line, phone)]
-                await recorded_once(stage, placed)
+            async with staged(tmp_path, f"redis://127.0.0.1:{server.port}", client) as setup:
+                engine = setup.engine
+                line, phone = await setup.line_with_phone(max_calls=2)
+                placed = [await answered(setup, line, phone)]
+                await recorded_once(setup, placed)
                 client.replicaof("127.0.0.1", "1")  # of a master that is not there
-                placed += [await answered(stage, line, phone) for _ in range(3)]
+                placed += [await answered(setup, line, phone) for _ in range(3)]
                 deadline = time.monotonic() + within(5)
                 while engine.metric("renvoi_redis_errors_total", kind="read_only") < 2:
                     assert time.monotonic() < deadline
                     await asyncio.sleep(0.1)
                 await until_ready_says(engine, "takes no writes (read_only)")
                 client.replicaof("NO", "ONE")
-                await recorded_once(stage, placed)
+                await recorded_once(setup, placed)
         finally:
             server.kill()
 
@@ -296,27 +296,27 @@ async def test_a_network_that_is_cut_delays_no_known_line_and_changes_are_in_for
         server.start()
         try:
             client = server.client()
-            async with staged(tmp_path, f"redis://{network.inside}:{server.port}", client) as stage:
-                line, phone = await stage.line_with_phone(max_calls=3)
-                placed = [await answered(stage, line, phone)]
-                await recorded_once(stage, placed)
+            async with staged(tmp_path, f"redis://{network.inside}:{server.port}", client) as setup:
+                line, phone = await setup.line_with_phone(max_calls=3)
+                placed = [await answered(setup, line, phone)]
+                await recorded_once(setup, placed)
                 client.connection_pool.disconnect()
                 network.cut()
                 slowest, end = 0.0, time.monotonic() + 3
                 while time.monotonic() < end:
                     start = time.monotonic()
-                    call = await stage.call(line)
+                    call = await setup.call(line)
                     ring = await phone.incoming()
                     slowest = max(slowest, time.monotonic() - start)
                     await connect(call, ring)
                     await part(call, ring)
                     placed.append(call.call_id)
                 assert slowest < 0.3 + stalls.total_s
-                assert stage.engine.metric("renvoi_redis_up") == 0
+                assert setup.engine.metric("renvoi_redis_up") == 0
                 network.mend()
-                stage.change(line, forwards={"unconditional": to_voicemail(line)})
-                await heard_of(stage.redis, line)
-                placed.append(await reaches(stage, line, "voicemail", line))
-                await recorded_once(stage, placed)
+                setup.change(line, forwards={"unconditional": to_voicemail(line)})
+                await heard_of(setup.redis, line)
+                placed.append(await reaches(setup, line, "voicemail", line))
+                await recorded_once(setup, placed)
         finally:
             server.kill()

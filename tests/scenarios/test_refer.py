@@ -11,7 +11,7 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import OFFER_BYTES, Stage, identity
+from tests.scenarios.setup import OFFER_BYTES, Setup, identity
 from tests.scenarios.test_transfer import own, talk
 from tests.scenarios.test_transfer_payer import UNLIMITED, forwarded, paid, used
 
@@ -32,12 +32,12 @@ async def sends(referrer: Call, referee: Call, *fields: tuple[str, str], code: i
     return values[0]
 
 
-async def is_refused(stage: Stage, referrer: Call, code: int, *fields: tuple[str, str]) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="refer")
+async def is_refused(setup: Setup, referrer: Call, code: int, *fields: tuple[str, str]) -> None:
+    before = setup.engine.metric("renvoi_rejected_total", reason="refer")
     referrer.request("REFER", headers=fields)
     assert (await referrer.final("REFER")).code == code, fields
     if code != 400:  # what is no header at all does not come that far
-        assert stage.engine.metric("renvoi_rejected_total", reason="refer") == before + 1
+        assert setup.engine.metric("renvoi_rejected_total", reason="refer") == before + 1
 
 
 REFUSED = [
@@ -77,27 +77,27 @@ NOT_ONE = [
 ]
 
 
-async def test_a_phone_sends_nobody_where_its_line_could_not_forward(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
+async def test_a_phone_sends_nobody_where_its_line_could_not_forward(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
     for target in REFUSED:
-        await is_refused(stage, ring, 403, ("Refer-To", target))
-        await is_refused(stage, call, 403, ("r", target))
-    for server in stage.engine.ports.values():
+        await is_refused(setup, ring, 403, ("Refer-To", target))
+        await is_refused(setup, call, 403, ("r", target))
+    for server in setup.engine.ports.values():
         for place in (f"127.0.0.1:{server}", f"h:{server};maddr=127.0.0.1", f"LOCALHOST:{server}"):
             for uri in (f"sip:{place}", f"sip:anybody@{place}", f"sip:+33140000099@{place}"):
-                await is_refused(stage, ring, 403, ("Refer-To", f"<{uri}>"))
+                await is_refused(setup, ring, 403, ("Refer-To", f"<{uri}>"))
     for scheme in ("cid:list@h", "mailto:a@h", "urn:service:sos", "http://h/"):
-        await is_refused(stage, ring, 416, ("Refer-To", f"<{scheme}>"))
+        await is_refused(setup, ring, 416, ("Refer-To", f"<{scheme}>"))
     for fields in NOT_ONE:
-        await is_refused(stage, ring, 400, *fields)
+        await is_refused(setup, ring, 400, *fields)
     assert not [m for m in call.received if m.method == "REFER" and not m.code]
     for target in ("+33140000099@h", "+3222345678@h", "alice@h", "*%2321%23@h", "*68%23@h"):
         assert await sends(ring, call, ("Refer-To", f"<sip:{target}>")) == f"<sip:{target}>"
     await part(call, ring)
 
 
-async def test_a_refer_to_asks_for_nothing_but_a_takeover(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
+async def test_a_refer_to_asks_for_nothing_but_a_takeover(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
     unknown = quote("x@y;to-tag=a;from-tag=b", safe="")
     target = "sip:+33140000099@h"
     for asked, kept in (
@@ -117,40 +117,40 @@ async def test_a_refer_to_asks_for_nothing_but_a_takeover(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_the_newer_refer_replaces_the_older(stage: Stage) -> None:
+async def test_the_newer_refer_replaces_the_older(setup: Setup) -> None:
     """Twelve to twelve lines: whoever follows the older ones calls there at nobody's expense."""
-    line, mobile, call, away = await forwarded(stage)
-    targets = [await stage.line_with_phone() for _ in range(4)]
+    line, mobile, call, away = await forwarded(setup)
+    targets = [await setup.line_with_phone() for _ in range(4)]
     for target, _ in targets:
         await sends(call, away, ("Refer-To", f"<sip:{target}@h>"))
     onward: list[tuple[Call, Call]] = []
     for target, phone in targets:
         begun = away.endpoint.start(
-            stage.engine.address, target, caller=mobile, headers=[identity(mobile)],
+            setup.engine.address, target, caller=mobile, headers=[identity(mobile)],
             body=OFFER_BYTES,
         )  # fmt: skip
         await connect(begun, ring := await phone.incoming())
         onward.append((begun, ring))
-    payers = [c["payer"] for c in stage.engine.calls() if c["caller"] == mobile]
+    payers = [c["payer"] for c in setup.engine.calls() if c["caller"] == mobile]
     assert payers == ["", "", "", line]
     await asyncio.sleep(1.1)
     for begun, ring in onward:
         await part(begun, ring)
     await part(call, away)
-    first, last = await stage.record(call.call_id), await stage.record(onward[-1][0].call_id)
+    first, last = await setup.record(call.call_id), await setup.record(onward[-1][0].call_id)
     assert paid(last) == [(line, "none", "number", mobile, "out_of_plan")]
-    assert used(stage, line) == {"out_of_plan": int(first["seconds"]) + int(last["seconds"])}
-    assert not stage.redis.keys(f"transfer:{mobile}:*")
+    assert used(setup, line) == {"out_of_plan": int(first["seconds"]) + int(last["seconds"])}
+    assert not setup.redis.keys(f"transfer:{mobile}:*")
 
 
-async def test_transfers_are_forwards_to_the_limits_of_who_pays(stage: Stage) -> None:
-    line, mobile, call, away = await forwarded(stage)
+async def test_transfers_are_forwards_to_the_limits_of_who_pays(setup: Setup) -> None:
+    line, mobile, call, away = await forwarded(setup)
     onward: list[tuple[Call, Call]] = []
     for count in range(4):
-        target, phone = await stage.line_with_phone()
+        target, phone = await setup.line_with_phone()
         await sends(call, away, ("Refer-To", f"<sip:{target}@h>"))
         begun = away.endpoint.start(
-            stage.engine.address, target, caller=mobile, headers=[identity(mobile)],
+            setup.engine.address, target, caller=mobile, headers=[identity(mobile)],
             body=OFFER_BYTES,
         )  # fmt: skip
         if count < 2:  # with the first call itself that makes three
@@ -158,8 +158,8 @@ async def test_transfers_are_forwards_to_the_limits_of_who_pays(stage: Stage) ->
             onward.append((begun, ring))
         else:
             assert (await begun.final()).code == 480
-            await stage.ended(begun.call_id, payer="", why="forwards_per_line")
-    standing = [c for c in stage.engine.calls() if c["payer"] == line]
+            await setup.ended(begun.call_id, payer="", why="forwards_per_line")
+    standing = [c for c in setup.engine.calls() if c["payer"] == line]
     assert len(standing) == 3
     for begun, ring in onward:
         await part(begun, ring)
@@ -167,46 +167,46 @@ async def test_transfers_are_forwards_to_the_limits_of_who_pays(stage: Stage) ->
 
 
 @pytest.mark.parametrize("stopped", ["line", "fleet"])
-async def test_who_is_suspended_sends_nobody_on(stage: Stage, stopped: str) -> None:
+async def test_who_is_suspended_sends_nobody_on(setup: Setup, stopped: str) -> None:
     """Neither by a new REFER nor by one that it sent before."""
-    stage.redis.set("fleet:stopped", json.dumps({"name": "stopped", "suspended": True}))
-    line, phone = await stage.line_with_phone()
-    target, other = await stage.line_with_phone()
+    setup.redis.set("fleet:stopped", json.dumps({"name": "stopped", "suspended": True}))
+    line, phone = await setup.line_with_phone()
+    target, other = await setup.line_with_phone()
     caller = numbers.caller_number()
-    call = await stage.call(line, caller=caller)
+    call = await setup.call(line, caller=caller)
     await connect(call, ring := await phone.incoming())
     await sends(ring, call, ("Refer-To", f"<sip:{target}@h>"))
-    stage.change(line, **({"suspended": True} if stopped == "line" else {"fleet": "stopped"}))
-    await stage.settle()
-    onward = await stage.call(target, caller=caller)
+    setup.change(line, **({"suspended": True} if stopped == "line" else {"fleet": "stopped"}))
+    await setup.settle()
+    onward = await setup.call(target, caller=caller)
     assert (await onward.final()).code == 403
-    await stage.ended(onward.call_id, payer="")
+    await setup.ended(onward.call_id, payer="")
     assert "INVITE" not in other.requests()
-    await is_refused(stage, ring, 403, ("Refer-To", f"<sip:{target}@h>"))
+    await is_refused(setup, ring, 403, ("Refer-To", f"<sip:{target}@h>"))
     await part(call, ring)
 
 
-async def test_whoever_is_cut_for_a_cap_is_told_why(stage: Stage) -> None:
+async def test_whoever_is_cut_for_a_cap_is_told_why(setup: Setup) -> None:
     """Also the phone of a line of another fleet, whose call the transferred side pays for."""
-    stage.redis.set("fleet:poor", json.dumps({"name": "poor", "cap_seconds": 2}))
-    _, mobile, call, away = await forwarded(stage, fleet="poor", offer=UNLIMITED)
-    target, phone = await stage.line_with_phone(fleet="rich")
+    setup.redis.set("fleet:poor", json.dumps({"name": "poor", "cap_seconds": 2}))
+    _, mobile, call, away = await forwarded(setup, fleet="poor", offer=UNLIMITED)
+    target, phone = await setup.line_with_phone(fleet="rich")
     await sends(call, away, ("Refer-To", f"<sip:{target}@h>"))
     onward = away.endpoint.start(
-        stage.engine.address, target, caller=mobile, headers=[identity(mobile)], body=OFFER_BYTES
+        setup.engine.address, target, caller=mobile, headers=[identity(mobile)], body=OFFER_BYTES
     )
     await connect(onward, ring := await phone.incoming())
     await part(call, away)
     for side in (ring, onward):
         assert "cause=402" in (await side.receive("BYE", wait_s=10)).one("Reason")
-    await stage.ended(onward.call_id, why="fleet_cap")
+    await setup.ended(onward.call_id, why="fleet_cap")
 
 
-async def test_a_takeover_of_the_payer_s_far_end_keeps_its_own_name(stage: Stage) -> None:
+async def test_a_takeover_of_the_payer_s_far_end_keeps_its_own_name(setup: Setup) -> None:
     """A REFER with a Replaces of another call of the same side is translated."""
     caller = numbers.caller_number()
-    _, _, call, away = await forwarded(stage, caller)
-    z, _, asked, there = await forwarded(stage, caller)
+    _, _, call, away = await forwarded(setup, caller)
+    z, _, asked, there = await forwarded(setup, caller)
     tag = asked.remote.rpartition("tag=")[2]
     name = f"{asked.call_id};to-tag={tag};from-tag={asked.tag}"
     told = await sends(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote
 
 from tests.scenarios.expect import part
-from tests.scenarios.stage import Stage
+from tests.scenarios.setup import Setup
 from tests.scenarios.test_dialog_names import tells
 from tests.scenarios.test_refer import sends
 from tests.scenarios.test_transfer import own, talk
@@ -13,9 +13,9 @@ from tests.scenarios.test_transfer import own, talk
 SETTINGS = {"sip": {"refer": "passed"}}
 
 
-async def test_a_refer_to_passes_as_it_is(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
-    gateway = f"127.0.0.1:{stage.engine.ports['number']}"
+async def test_a_refer_to_passes_as_it_is(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
+    gateway = f"127.0.0.1:{setup.engine.ports['number']}"
     for target in (
         "<sip:+33899123456@h>",
         f"<sip:+881623400000@{gateway}?Diversion=x&Subject=y>",
@@ -25,9 +25,9 @@ async def test_a_refer_to_passes_as_it_is(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_star_codes_and_others_dialogs_do_not(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
-    _, own_call, own_phone = await talk(stage, fleet="globex")
+async def test_star_codes_and_others_dialogs_do_not(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
+    _, own_call, own_phone = await talk(setup, fleet="globex")
     own_call.request("REFER", headers=[("Refer-To", "<sip:%20*21*0612345678:pw@h>")])
     await own_call.receive(403, "REFER")
     own_call.request("REFER", headers=[("Refer-To", "<sip:a@h>, <sip:b@h>")])

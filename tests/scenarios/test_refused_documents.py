@@ -12,11 +12,11 @@ import pytest
 
 from tests.patience import within
 from tests.scenarios import numbers
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import RedisServer
-from tests.scenarios.stage import Stage, playing
+from tests.scenarios.setup import Setup, started_engine
+from tests.scenarios.worker_pool import WorkerPool
 
 BAD = {
     "a field": json.dumps({"name": "{}", "suspended": True, "cap_seconds": "much"}),
@@ -25,10 +25,10 @@ BAD = {
 }
 
 
-async def ready_says(stage: Stage, says: Callable[[str], bool]) -> str:
+async def ready_says(setup: Setup, says: Callable[[str], bool]) -> str:
     deadline = time.monotonic() + within(10)
     while True:
-        status, text = stage.engine.get("/readyz")
+        status, text = setup.engine.get("/readyz")
         assert status == 200
         if says(text):
             return text
@@ -36,9 +36,9 @@ async def ready_says(stage: Stage, says: Callable[[str], bool]) -> str:
         await asyncio.sleep(0.05)
 
 
-async def code_of(stage: Stage, line: str, phone: Endpoint) -> int:
+async def code_of(setup: Setup, line: str, phone: Endpoint) -> int:
     """How a call to the line ends: 200 where its phone rings."""
-    call = await stage.call(line)
+    call = await setup.call(line)
     for _ in range(1000):
         if phone.invited():
             ring = phone.invited()[-1]
@@ -52,84 +52,84 @@ async def code_of(stage: Stage, line: str, phone: Endpoint) -> int:
     raise AssertionError(call)
 
 
-async def becomes(stage: Stage, line: str, phone: Endpoint, code: int) -> None:
+async def becomes(setup: Setup, line: str, phone: Endpoint, code: int) -> None:
     """Calls to the line end so before long: workers read a fleet anew after they heard of it."""
     deadline = time.monotonic() + within(1)
-    while (now := await code_of(stage, line, phone)) != code:
+    while (now := await code_of(setup, line, phone)) != code:
         assert time.monotonic() < deadline, f"calls end with {now}"
 
 
 @pytest.mark.parametrize("kind", [*BAD, "no string"])
-async def test_a_fleet_whose_document_was_never_good_is_closed(stage: Stage, kind: str) -> None:
+async def test_a_fleet_whose_document_was_never_good_is_closed(setup: Setup, kind: str) -> None:
     """It may be one that suspends all its lines, as it was before the engine was started."""
     fleet = f"closed-{numbers.line_number()[1:]}"
     key = f"fleet:{fleet}"
     if kind == "no string":
-        stage.redis.rpush(key, "x")
+        setup.redis.rpush(key, "x")
     else:
-        stage.redis.set(key, BAD[kind].replace("{}", fleet))
-    line, phone = await stage.line_with_phone(fleet=fleet)
-    call = await stage.call(line)
+        setup.redis.set(key, BAD[kind].replace("{}", fleet))
+    line, phone = await setup.line_with_phone(fleet=fleet)
+    call = await setup.call(line)
     assert (await call.final()).code == 500
-    await stage.ended(call.call_id, outcome="failed", code=500, why="bad_document")
-    text = await ready_says(stage, lambda text: key in text)
+    await setup.ended(call.call_id, outcome="failed", code=500, why="bad_document")
+    text = await ready_says(setup, lambda text: key in text)
     assert "closed" in text
-    stage.redis.delete(key)
-    stage.redis.set(key, json.dumps({"name": fleet, "suspended": True}))
-    await ready_says(stage, lambda text: key not in text)
-    await becomes(stage, line, phone, 403)
-    stage.redis.set(key, json.dumps({"name": fleet}))
-    await becomes(stage, line, phone, 200)
+    setup.redis.delete(key)
+    setup.redis.set(key, json.dumps({"name": fleet, "suspended": True}))
+    await ready_says(setup, lambda text: key not in text)
+    await becomes(setup, line, phone, 403)
+    setup.redis.set(key, json.dumps({"name": fleet}))
+    await becomes(setup, line, phone, 200)
     # From here on the last good one serves.
-    stage.redis.set(key, "{")
-    text = await ready_says(stage, lambda text: key in text)
+    setup.redis.set(key, "{")
+    text = await ready_says(setup, lambda text: key in text)
     assert "last good one serves" in text
-    assert await code_of(stage, line, phone) == 200
-    stage.redis.delete(key)
+    assert await code_of(setup, line, phone) == 200
+    setup.redis.delete(key)
 
 
-async def test_a_line_document_that_is_refused_is_said(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    assert await code_of(stage, line, phone) == 200
-    good = stage.redis.get(f"line:{line}")
+async def test_a_line_document_that_is_refused_is_said(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    assert await code_of(setup, line, phone) == 200
+    good = setup.redis.get(f"line:{line}")
     assert good is not None
-    stage.redis.set(f"line:{line}", "{")
-    await stage.settle()
-    assert await code_of(stage, line, phone) == 200
-    await ready_says(stage, lambda text: "1 line documents are refused" in text)
-    stage.redis.set(f"line:{line}", good)
-    await stage.settle()
-    assert await code_of(stage, line, phone) == 200
-    await ready_says(stage, lambda text: "line documents" not in text)
+    setup.redis.set(f"line:{line}", "{")
+    await setup.settle()
+    assert await code_of(setup, line, phone) == 200
+    await ready_says(setup, lambda text: "1 line documents are refused" in text)
+    setup.redis.set(f"line:{line}", good)
+    await setup.settle()
+    assert await code_of(setup, line, phone) == 200
+    await ready_says(setup, lambda text: "line documents" not in text)
 
 
-async def test_records_that_wait_because_cdr_is_no_stream_are_said(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.redis.delete("cdr")
-    stage.redis.set("cdr", "no stream")
+async def test_records_that_wait_because_cdr_is_no_stream_are_said(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    setup.redis.delete("cdr")
+    setup.redis.set("cdr", "no stream")
     try:
-        assert await code_of(stage, line, phone) == 200
-        text = await ready_says(stage, lambda text: "cdr: " in text)
+        assert await code_of(setup, line, phone) == 200
+        text = await ready_says(setup, lambda text: "cdr: " in text)
         assert "WRONGTYPE" in text
         assert " records wait" in text
     finally:
-        stage.redis.delete("cdr")
-    await ready_says(stage, lambda text: "cdr" not in text)
-    assert (await stage.records_of(line))[0]["outcome"] == "answered"
+        setup.redis.delete("cdr")
+    await ready_says(setup, lambda text: "cdr" not in text)
+    assert (await setup.records_of(line))[0]["outcome"] == "answered"
 
 
 async def test_the_supervisor_says_what_its_workers_say(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    crew = Crew(tmp_path, shared_redis.url, 2)
-    with playing(crew, shared_redis.client, tmp_path) as theatre:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            stage.redis.set("fleet:told", "{")
-            line = stage.line(fleet="told")
+    pool = WorkerPool(tmp_path, shared_redis.url, 2)
+    with started_engine(pool, shared_redis.client, tmp_path) as running_engine:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            setup.redis.set("fleet:told", "{")
+            line = setup.line(fleet="told")
             for worker in range(2):
-                caller = await stage.endpoint()
-                call = caller.start(crew.address_of(worker), line)
+                caller = await setup.endpoint()
+                call = caller.start(pool.address_of(worker), line)
                 assert (await call.final()).code == 500
-            text = await ready_says(stage, lambda text: text.count("fleet:told") == 2)
+            text = await ready_says(setup, lambda text: text.count("fleet:told") == 2)
             assert "worker 0: fleet:told is refused" in text
-            stage.redis.delete("fleet:told")
+            setup.redis.delete("fleet:told")

@@ -14,7 +14,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import KINDS, Stage
+from tests.scenarios.setup import KINDS, Setup
 
 PASSWORD = "s3same"
 SETTINGS = {
@@ -27,21 +27,21 @@ SETTINGS = {
 }
 
 
-def line_with_password(stage: Stage, *, strong: bool = False, **fields: bool) -> str:
+def line_with_password(setup: Setup, *, strong: bool = False, **fields: bool) -> str:
     credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
     if strong:
         credentials["ha1_sha256"] = ha1("SHA-256", "accueil", "renvoi", PASSWORD)
-    return stage.line(credentials=credentials, **fields)  # type: ignore[arg-type]
+    return setup.line(credentials=credentials, **fields)  # type: ignore[arg-type]
 
 
 class Phone:
     """A phone that registers, on a socket of its own."""
 
-    def __init__(self, stage: Stage, endpoint: Endpoint, number: str) -> None:
-        self.stage = stage
+    def __init__(self, setup: Setup, endpoint: Endpoint, number: str) -> None:
+        self.setup = setup
         self.endpoint = endpoint
         self.number = number
-        self.registrar = stage.engine.address
+        self.registrar = setup.engine.address
         self.password = PASSWORD
         self.user = "accueil"
         self.count = 0
@@ -88,8 +88,8 @@ class Phone:
         return await self.send(*headers, self.authorization(challenge))
 
 
-async def phone_of(stage: Stage, number: str = "") -> Phone:
-    return Phone(stage, await stage.endpoint(), number or line_with_password(stage))
+async def phone_of(setup: Setup, number: str = "") -> Phone:
+    return Phone(setup, await setup.endpoint(), number or line_with_password(setup))
 
 
 def contacts(answer: Message) -> list[str]:
@@ -100,26 +100,26 @@ def expires(answer: Message) -> list[int]:
     return [int(value.rpartition("expires=")[2]) for value in answer.every("Contact")]
 
 
-async def call_rings(stage: Stage, phone: Phone) -> None:
-    call = await stage.call(phone.number)
+async def call_rings(setup: Setup, phone: Phone) -> None:
+    call = await setup.call(phone.number)
     ring = await phone.endpoint.incoming()
     await connect(call, ring)
     await part(call, ring)
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
-async def test_a_phone_registers_and_is_called_at_once(stage: Stage, algorithm: str) -> None:
-    phone = await phone_of(stage, line_with_password(stage, strong=True))
+async def test_a_phone_registers_and_is_called_at_once(setup: Setup, algorithm: str) -> None:
+    phone = await phone_of(setup, line_with_password(setup, strong=True))
     phone.algorithm = algorithm
     answer = await phone.register(phone.contact(";expires=300"))
     assert answer.code == 200
     assert contacts(answer) == [phone.endpoint.uri()]
     assert 295 <= expires(answer)[0] <= 300
-    await call_rings(stage, phone)
+    await call_rings(setup, phone)
 
 
-async def test_a_challenge_offers_both_algorithms_the_stronger_first(stage: Stage) -> None:
-    phone = await phone_of(stage, line_with_password(stage, strong=True))
+async def test_a_challenge_offers_both_algorithms_the_stronger_first(setup: Setup) -> None:
+    phone = await phone_of(setup, line_with_password(setup, strong=True))
     answer = await phone.send(phone.contact())
     assert answer.code == 401
     offers = answer.every("WWW-Authenticate")
@@ -127,22 +127,22 @@ async def test_a_challenge_offers_both_algorithms_the_stronger_first(stage: Stag
     assert all('realm="renvoi"' in offer and 'qop="auth"' in offer for offer in offers)
 
 
-async def test_an_algorithm_that_cannot_be_checked_is_not_offered(stage: Stage) -> None:
+async def test_an_algorithm_that_cannot_be_checked_is_not_offered(setup: Setup) -> None:
     """baresip 1.0 knows MD5 alone and gives up where it meets SHA-256 first."""
-    for number in (line_with_password(stage), numbers.line_number()):
-        phone = await phone_of(stage, number)
+    for number in (line_with_password(setup), numbers.line_number()):
+        phone = await phone_of(setup, number)
         answer = await phone.send(phone.contact())
         assert answer.code == 401
         assert "algorithm=MD5" in answer.one("WWW-Authenticate")
 
 
-async def test_several_phones_of_a_line_all_ring(stage: Stage) -> None:
-    first = await phone_of(stage)
-    second = await phone_of(stage, first.number)
+async def test_several_phones_of_a_line_all_ring(setup: Setup) -> None:
+    first = await phone_of(setup)
+    second = await phone_of(setup, first.number)
     await first.register(first.contact())
     answer = await second.register(second.contact(";q=1.0"))
     assert set(contacts(answer)) == {first.endpoint.uri(), second.endpoint.uri()}
-    call = await stage.call(first.number)
+    call = await setup.call(first.number)
     rings = [await phone.endpoint.incoming() for phone in (first, second)]
     rings[0].respond(180)
     await connect(call, rings[1])
@@ -150,9 +150,9 @@ async def test_several_phones_of_a_line_all_ring(stage: Stage) -> None:
     await part(call, rings[1])
 
 
-async def test_a_phone_says_where_it_is_no_more(stage: Stage) -> None:
-    phone = await phone_of(stage)
-    other = await phone_of(stage, phone.number)
+async def test_a_phone_says_where_it_is_no_more(setup: Setup) -> None:
+    phone = await phone_of(setup)
+    other = await phone_of(setup, phone.number)
     await other.register(other.contact())
     await phone.register(phone.contact())
     answer = await phone.register(phone.contact(";expires=0"))
@@ -160,25 +160,25 @@ async def test_a_phone_says_where_it_is_no_more(stage: Stage) -> None:
     answer = await phone.register(("Contact", "*"), ("Expires", "0"))
     assert answer.code == 200
     assert contacts(answer) == []
-    call = await stage.call(phone.number)
+    call = await setup.call(phone.number)
     await call.receive(480)
 
 
-async def test_a_register_without_contact_asks_what_is_known(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_a_register_without_contact_asks_what_is_known(setup: Setup) -> None:
+    phone = await phone_of(setup)
     await phone.register(phone.contact(";q=0.4;expires=120"))
     answer = await phone.register()
     assert answer.code == 200
     assert answer.every("Contact")[0].startswith(f"<{phone.endpoint.uri()}>;q=0.4;expires=1")
 
 
-async def test_registering_again_replaces_what_was_there(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_registering_again_replaces_what_was_there(setup: Setup) -> None:
+    phone = await phone_of(setup)
     await phone.register(phone.contact(";q=0.4"), ("Path", "<sip:edge.example;lr>"))
     answer = await phone.register(phone.contact())
     assert len(answer.every("Contact")) == 1
     assert ";q=" not in answer.every("Contact")[0]
-    assert stage.redis.zrange(f"reg:{phone.number}", 0, -1) == [phone.endpoint.uri()]
+    assert setup.redis.zrange(f"reg:{phone.number}", 0, -1) == [phone.endpoint.uri()]
 
 
 @pytest.mark.parametrize(
@@ -186,31 +186,31 @@ async def test_registering_again_replaces_what_was_there(stage: Stage) -> None:
     [((), 600), ((("Expires", "200"),), 200), ((("Expires", "99999"),), 600)],
 )
 async def test_how_long_it_lasts(
-    stage: Stage, headers: Sequence[tuple[str, str]], granted: int
+    setup: Setup, headers: Sequence[tuple[str, str]], granted: int
 ) -> None:
-    phone = await phone_of(stage)
+    phone = await phone_of(setup)
     answer = await phone.register(phone.contact(), *headers)
     assert granted - 5 <= expires(answer)[0] <= granted
-    score = stage.redis.zscore(f"reg:{phone.number}", phone.endpoint.uri())
+    score = setup.redis.zscore(f"reg:{phone.number}", phone.endpoint.uri())
     assert isinstance(score, float)
     assert abs(score - time.time() - granted) < 5
 
 
-async def test_too_short_a_time_is_refused_with_the_least(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_too_short_a_time_is_refused_with_the_least(setup: Setup) -> None:
+    phone = await phone_of(setup)
     answer = await phone.register(phone.contact(";expires=10"))
     assert answer.code == 423
     assert answer.one("Min-Expires") == "60"
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
 
 
-async def test_the_path_is_kept_told_and_used(stage: Stage) -> None:
-    phone = await phone_of(stage)
-    edge = await stage.endpoint()
+async def test_the_path_is_kept_told_and_used(setup: Setup) -> None:
+    phone = await phone_of(setup)
+    edge = await setup.endpoint()
     path = f"<{edge.uri('edge')};lr>"
     answer = await phone.register(phone.contact(), ("Path", path), ("Supported", "path"))
     assert answer.one("Path") == path
-    call = await stage.call(phone.number)
+    call = await setup.call(phone.number)
     ring = await edge.incoming()
     assert ring.first.one("Route") == path
     assert ring.first.uri == phone.endpoint.uri()
@@ -218,29 +218,29 @@ async def test_the_path_is_kept_told_and_used(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_wrong_password_is_refused(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_a_wrong_password_is_refused(setup: Setup) -> None:
+    phone = await phone_of(setup)
     phone.password = "sesame"
     assert (await phone.register(phone.contact())).code == 403
     phone.password, phone.user = PASSWORD, "boss"
     assert (await phone.register(phone.contact())).code == 403
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
 
 
 @pytest.mark.parametrize("kind", ["unknown", "without_credentials", "suspended"])
-async def test_nobody_learns_which_lines_exist(stage: Stage, kind: str) -> None:
+async def test_nobody_learns_which_lines_exist(setup: Setup, kind: str) -> None:
     number = numbers.line_number()
     if kind == "without_credentials":
-        number = stage.line()
+        number = setup.line()
     elif kind == "suspended":
-        number = line_with_password(stage, suspended=True)
-    phone = await phone_of(stage, number)
+        number = line_with_password(setup, suspended=True)
+    phone = await phone_of(setup, number)
     assert (await phone.register(phone.contact())).code == 403
-    assert not stage.redis.exists(f"reg:{number}")
+    assert not setup.redis.exists(f"reg:{number}")
 
 
-async def test_an_answer_cannot_be_used_again(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_an_answer_cannot_be_used_again(setup: Setup) -> None:
+    phone = await phone_of(setup)
     challenge = await phone.send(phone.contact())
     proof = phone.authorization(challenge)
     assert (await phone.send(phone.contact(), proof)).code == 200
@@ -250,17 +250,17 @@ async def test_an_answer_cannot_be_used_again(stage: Stage) -> None:
     assert contacts(await phone.send(phone.authorization(challenge))) == [phone.endpoint.uri()]
 
 
-async def test_a_nonce_of_somebody_else_or_made_up_is_challenged_anew(stage: Stage) -> None:
-    phone = await phone_of(stage)
-    other = await phone_of(stage)
+async def test_a_nonce_of_somebody_else_or_made_up_is_challenged_anew(setup: Setup) -> None:
+    phone = await phone_of(setup)
+    other = await phone_of(setup)
     challenge = await other.send(other.contact())
     answer = await phone.send(phone.contact(), phone.authorization(challenge))
     assert answer.code == 401
     assert "stale" not in answer.one("WWW-Authenticate")
 
 
-async def test_a_repeated_register_gets_the_same_answer(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_a_repeated_register_gets_the_same_answer(setup: Setup) -> None:
+    phone = await phone_of(setup)
     challenge = await phone.send(phone.contact())
     answer = await phone.send(phone.contact(), phone.authorization(challenge))
     call = phone.endpoint.calls[-1]
@@ -272,8 +272,8 @@ async def test_a_repeated_register_gets_the_same_answer(stage: Stage) -> None:
     assert {m.raw for m in answers} == {answer.raw}
 
 
-async def test_passwords_cannot_be_tried_one_after_the_other(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_passwords_cannot_be_tried_one_after_the_other(setup: Setup) -> None:
+    phone = await phone_of(setup)
     via = f"SIP/2.0/UDP 192.0.2.9:5060;received=192.0.2.{secrets.randbelow(200)};branch=z9hG4bKx"
     challenge = await phone.send(phone.contact())
     phone.password = "wrong"
@@ -286,12 +286,12 @@ async def test_passwords_cannot_be_tried_one_after_the_other(stage: Stage) -> No
     phone.password = PASSWORD
     answer = await phone.send(phone.contact(), phone.authorization(challenge), ("Via", via))
     assert answer.code == 403  # not even the right one, for a while
-    assert stage.engine.metric("renvoi_registrations_total", result="limited") >= 2
+    assert setup.engine.metric("renvoi_registrations_total", result="limited") >= 2
 
 
-async def test_who_guesses_is_the_one_that_the_edge_saw(stage: Stage) -> None:
+async def test_who_guesses_is_the_one_that_the_edge_saw(setup: Setup) -> None:
     """Below that, a phone may have written whatever Via it likes."""
-    phone = await phone_of(stage)
+    phone = await phone_of(setup)
     challenge = await phone.send(phone.contact())
     phone.password = "wrong"
     seen = f"SIP/2.0/UDP 10.1.1.1;received=198.51.100.{secrets.randbelow(200)};branch=z9hG4bKy"
@@ -312,17 +312,17 @@ async def test_who_guesses_is_the_one_that_the_edge_saw(stage: Stage) -> None:
         "<sip:" + "a" * 1100 + "@h>",
     ],
 )
-async def test_a_contact_nobody_can_call_is_refused(stage: Stage, contact: str) -> None:
-    phone = await phone_of(stage)
+async def test_a_contact_nobody_can_call_is_refused(setup: Setup, contact: str) -> None:
+    phone = await phone_of(setup)
     assert (await phone.register(("Contact", contact))).code == 400
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
 
 
-async def test_a_line_has_room_for_ten_phones(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_a_line_has_room_for_ten_phones(setup: Setup) -> None:
+    phone = await phone_of(setup)
     many = ", ".join(f"<sip:p{n}@192.0.2.1>" for n in range(10))
     assert (await phone.register(("Contact", many + ", <sip:p10@192.0.2.1>"))).code == 403
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
     many = ", ".join(f"<sip:p{n}@192.0.2.1>" for n in range(9))
     many += ", <sip:first@192.0.2.1>;expires=500"
     assert (await phone.register(("Contact", many))).code == 200
@@ -331,93 +331,93 @@ async def test_a_line_has_room_for_ten_phones(stage: Stage) -> None:
     # One more takes the place of the one that would expire first.
     now = contacts(await phone.register(phone.contact()))
     assert set(now) == {*full, phone.endpoint.uri()} - {"sip:first@192.0.2.1"}
-    await call_rings(stage, phone)
+    await call_rings(setup, phone)
 
 
-async def test_a_number_that_is_none_is_unknown(stage: Stage) -> None:
-    phone = await phone_of(stage, "nobody")
+async def test_a_number_that_is_none_is_unknown(setup: Setup) -> None:
+    phone = await phone_of(setup, "nobody")
     assert (await phone.send(phone.contact())).code == 404
 
 
-async def test_who_may_register_may_not_therefore_call(stage: Stage) -> None:
-    number = line_with_password(stage)
-    phone = Phone(stage, await stage.endpoint("127.0.0.2"), number)
+async def test_who_may_register_may_not_therefore_call(setup: Setup) -> None:
+    number = line_with_password(setup)
+    phone = Phone(setup, await setup.endpoint("127.0.0.2"), number)
     assert (await phone.register(phone.contact())).code == 200
-    call = phone.endpoint.start(stage.engine.address, number)
+    call = phone.endpoint.start(setup.engine.address, number)
     await call.receive(403)
-    stranger = Phone(stage, await stage.endpoint("127.0.0.3"), number)
+    stranger = Phone(setup, await setup.endpoint("127.0.0.3"), number)
     assert (await stranger.send(stranger.contact())).code == 403
 
 
-async def test_registrations_are_counted(stage: Stage) -> None:
+async def test_registrations_are_counted(setup: Setup) -> None:
     def count(result: str) -> float:
-        return stage.engine.metric("renvoi_registrations_total", result=result)
+        return setup.engine.metric("renvoi_registrations_total", result=result)
 
     before = count("accepted"), count("challenged")
-    phone = await phone_of(stage)
+    phone = await phone_of(setup)
     await phone.register(phone.contact())
     assert (count("accepted"), count("challenged")) == (before[0] + 1, before[1] + 1)
-    log = stage.engine.log
+    log = setup.engine.log
     assert PASSWORD not in log
     assert ha1("MD5", "accueil", "renvoi", PASSWORD) not in log
 
 
-async def is_misplaced(stage: Stage, phone: Phone, *headers: tuple[str, str]) -> bool:
+async def is_misplaced(setup: Setup, phone: Phone, *headers: tuple[str, str]) -> bool:
     """Whether a registration is refused for what its Contact or Path says, and leaves nothing."""
-    before = stage.engine.metric("renvoi_registrations_total", result="misplaced")
+    before = setup.engine.metric("renvoi_registrations_total", result="misplaced")
     code = (await phone.register(*headers)).code
-    refused = stage.engine.metric("renvoi_registrations_total", result="misplaced") - before
+    refused = setup.engine.metric("renvoi_registrations_total", result="misplaced") - before
     assert (code, refused) in ((200, 0), (403, 1))
-    assert stage.redis.exists(f"reg:{phone.number}") == (code == 200)
+    assert setup.redis.exists(f"reg:{phone.number}") == (code == 200)
     return code == 403
 
 
-async def phone_at(stage: Stage, host: str) -> Phone:
+async def phone_at(setup: Setup, host: str) -> Phone:
     """A phone of a line of its own: a trusted peer at 127.0.0.1, or by itself at 127.0.0.2."""
-    return Phone(stage, await stage.endpoint(host), line_with_password(stage))
+    return Phone(setup, await setup.endpoint(host), line_with_password(setup))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
 async def test_no_phone_registers_where_a_forward_goes_or_the_engine_is(
-    stage: Stage, host: str
+    setup: Setup, host: str
 ) -> None:
     """Whoever called the line would reach anything from the engine's trusted address, unpaid, or
     the engine itself over and over."""
     target = numbers.outside_number()
-    ports = stage.engine.ports
+    ports = setup.engine.ports
     places = [f"{target}@127.0.0.1:{ports[kind]}" for kind in KINDS]
-    places += [f"{target}@127.0.0.1:{stage.engine.address[1]}", f"localhost:{ports['fax']}"]
+    places += [f"{target}@127.0.0.1:{setup.engine.address[1]}", f"localhost:{ports['fax']}"]
     places += [f"a@192.0.2.1:{ports['number']};%6daddr=127.0.0.1"]
     for place in places:
-        phone = await phone_at(stage, host)
-        assert await is_misplaced(stage, phone, ("Contact", f"<sip:{place}>")), place
-    phone = await phone_at(stage, host)
-    assert await is_misplaced(stage, phone, phone.contact(), ("Contact", f"<sip:{places[0]}>"))
-    assert not await is_misplaced(stage, phone, phone.contact())
+        phone = await phone_at(setup, host)
+        assert await is_misplaced(setup, phone, ("Contact", f"<sip:{place}>")), place
+    phone = await phone_at(setup, host)
+    assert await is_misplaced(setup, phone, phone.contact(), ("Contact", f"<sip:{places[0]}>"))
+    assert not await is_misplaced(setup, phone, phone.contact())
 
 
-async def test_what_is_registered_there_from_before_can_be_taken_back(stage: Stage) -> None:
-    phone = await phone_at(stage, "127.0.0.2")
-    contact = f"sip:{numbers.outside_number()}@127.0.0.1:{stage.engine.ports['number']}"
-    stage.register(phone.number, contact)
+async def test_what_is_registered_there_from_before_can_be_taken_back(setup: Setup) -> None:
+    phone = await phone_at(setup, "127.0.0.2")
+    contact = f"sip:{numbers.outside_number()}@127.0.0.1:{setup.engine.ports['number']}"
+    setup.register(phone.number, contact)
     assert (await phone.register(("Contact", f"<{contact}>;expires=0"))).code == 200
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
 
 
-async def test_a_phone_that_comes_by_itself_gives_an_address_and_no_path(stage: Stage) -> None:
-    phone = await phone_at(stage, "127.0.0.2")
-    gateway = f"<sip:127.0.0.1:{stage.engine.ports['number']};lr>"
+async def test_a_phone_that_comes_by_itself_gives_an_address_and_no_path(setup: Setup) -> None:
+    phone = await phone_at(setup, "127.0.0.2")
+    gateway = f"<sip:127.0.0.1:{setup.engine.ports['number']};lr>"
     for path in (gateway, "<sip:edge.example;lr>"):
-        assert await is_misplaced(stage, phone, phone.contact(), ("Path", path))
-    assert await is_misplaced(stage, phone, ("Contact", "<sip:a@its-own-name.example>"))
+        assert await is_misplaced(setup, phone, phone.contact(), ("Path", path))
+    assert await is_misplaced(setup, phone, ("Contact", "<sip:a@its-own-name.example>"))
 
 
-async def test_an_edge_that_is_the_gateway_too_registers_its_phones(stage: Stage) -> None:
-    edge = stage.server("number")
-    phone = await phone_at(stage, "127.0.0.1")
+async def test_an_edge_that_is_the_gateway_too_registers_its_phones(setup: Setup) -> None:
+    edge = setup.server("number")
+    phone = await phone_at(setup, "127.0.0.1")
     path = f"<{edge.uri('edge')};lr>"
-    assert not await is_misplaced(stage, phone, phone.contact(), ("Path", path))
-    call = await stage.call(phone.number)
+    assert not await is_misplaced(setup, phone, phone.contact(), ("Path", path))
+    call = await setup.call(phone.number)
     ring = await edge.incoming()
     assert (ring.first.one("Route"), ring.first.uri) == (path, phone.endpoint.uri())
     await connect(call, ring)
@@ -426,37 +426,37 @@ async def test_an_edge_that_is_the_gateway_too_registers_its_phones(stage: Stage
 
 @pytest.mark.parametrize("by", [";received=sip:198.51.100.7:40000", ";ob"])
 async def test_a_private_contact_may_be_any_if_the_edge_goes_by_its_path(
-    stage: Stage, by: str
+    setup: Setup, by: str
 ) -> None:
     """An edge that goes by the Contact instead would be the way to the gateway."""
-    contact = ("Contact", f"<sip:a@127.0.0.1:{stage.engine.ports['number']}>")
-    edge = await stage.endpoint()
-    phone = await phone_at(stage, "127.0.0.1")
-    assert await is_misplaced(stage, phone, contact, ("Path", f"<{edge.uri('edge')};lr>"))
-    itself = f"<sip:127.0.0.1:{stage.engine.address[1]};lr{by}>"
-    assert await is_misplaced(stage, phone, contact, ("Path", itself))
-    assert not await is_misplaced(stage, phone, contact, ("Path", f"<{edge.uri('edge')};lr{by}>"))
+    contact = ("Contact", f"<sip:a@127.0.0.1:{setup.engine.ports['number']}>")
+    edge = await setup.endpoint()
+    phone = await phone_at(setup, "127.0.0.1")
+    assert await is_misplaced(setup, phone, contact, ("Path", f"<{edge.uri('edge')};lr>"))
+    itself = f"<sip:127.0.0.1:{setup.engine.address[1]};lr{by}>"
+    assert await is_misplaced(setup, phone, contact, ("Path", itself))
+    assert not await is_misplaced(setup, phone, contact, ("Path", f"<{edge.uri('edge')};lr{by}>"))
 
 
 @pytest.mark.parametrize("contact", ["sip:again@{}", "<sip:a@192.0.2.1>;path=\"<sip:{};lr>\""])
 async def test_a_registered_contact_that_is_the_engine_is_never_rung(
-    stage: Stage, contact: str
+    setup: Setup, contact: str
 ) -> None:
     """Whoever wrote it: the call would come back as a call to the line, again and again."""
-    refused = stage.engine.metric("renvoi_documents_refused_total", kind="reg")
-    itself = contact.format(f"127.0.0.1:{stage.engine.address[1]}")
-    alone = stage.line(to=[itself])
-    calls = stage.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
-    call = await stage.call(alone)
+    refused = setup.engine.metric("renvoi_documents_refused_total", kind="reg")
+    itself = contact.format(f"127.0.0.1:{setup.engine.address[1]}")
+    alone = setup.line(to=[itself])
+    calls = setup.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
+    call = await setup.call(alone)
     await call.receive(480)
-    phone = await stage.endpoint()
-    call = await stage.call(stage.line(to=[itself, phone.uri()]))
+    phone = await setup.endpoint()
+    call = await setup.call(setup.line(to=[itself, phone.uri()]))
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    invites = stage.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
+    invites = setup.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
     assert invites - calls == 2
-    assert stage.engine.metric("renvoi_documents_refused_total", kind="reg") == refused + 2
+    assert setup.engine.metric("renvoi_documents_refused_total", kind="reg") == refused + 2
 
 
 INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
@@ -472,18 +472,18 @@ INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
 )
 @pytest.mark.parametrize("form", ["<{}>{}", '"p; <q>, \\"r" <{}>{}', "{}{}"])
 async def test_a_contact_is_removed_whatever_else_it_says(
-    stage: Stage, form: str, more: str
+    setup: Setup, form: str, more: str
 ) -> None:
     """baresip takes its contact back with the first of these."""
-    phone = await phone_of(stage)
+    phone = await phone_of(setup)
     assert contacts(await phone.register(phone.contact())) == [phone.endpoint.uri()]
     taken = await phone.register(("Contact", form.format(phone.endpoint.uri(), more)))
     assert (taken.code, contacts(taken)) == (200, [])
-    assert not stage.redis.exists(f"reg:{phone.number}")
+    assert not setup.redis.exists(f"reg:{phone.number}")
 
 
-async def test_what_is_in_quotes_is_no_parameter_of_a_contact(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_what_is_in_quotes_is_no_parameter_of_a_contact(setup: Setup) -> None:
+    phone = await phone_of(setup)
     more = ';x=";expires=0;q=0.1,<sip:a@192.0.2.1>";expires=300'
     answer = await phone.register(phone.contact(more))
     assert contacts(answer) == [phone.endpoint.uri()]
@@ -491,21 +491,21 @@ async def test_what_is_in_quotes_is_no_parameter_of_a_contact(stage: Stage) -> N
     assert "q=" not in answer.one("Contact")
 
 
-async def test_only_an_edge_says_that_it_goes_by_its_path(stage: Stage) -> None:
+async def test_only_an_edge_says_that_it_goes_by_its_path(setup: Setup) -> None:
     """A phone may write a Path as well: what stands below the topmost entry may be its own."""
-    gateway = f"127.0.0.1:{stage.engine.ports['number']}"
-    edge = (await stage.endpoint()).uri("edge")
+    gateway = f"127.0.0.1:{setup.engine.ports['number']}"
+    edge = (await setup.endpoint()).uri("edge")
     for paths in (
         [f"<{edge};lr>", f"<sip:{gateway};lr;ob>"],
         [f"<{edge};lr>, <sip:{gateway};lr;received=sip:192.0.2.1>"],
         [f"<{edge};lr>", f"<sip:a@192.0.2.9;maddr={gateway.partition(':')[0]}:1;lr>",
          f"<sip:{gateway}>"],
-        [f"<{edge};lr>", f"<sip:127.0.0.1:{stage.engine.address[1]};lr;ob>"],
+        [f"<{edge};lr>", f"<sip:127.0.0.1:{setup.engine.address[1]};lr;ob>"],
         [f"<{edge};lr;ob>", f"<sip:{gateway};lr>"],
     ):  # fmt: skip
-        phone = await phone_at(stage, "127.0.0.1")
+        phone = await phone_at(setup, "127.0.0.1")
         path = [("Path", value) for value in paths]
-        assert await is_misplaced(stage, phone, phone.contact(), *path), paths
+        assert await is_misplaced(setup, phone, phone.contact(), *path), paths
     contact = ("Contact", f"<sip:+33899123456@{gateway}>")
     for paths in (
         [f"<{edge};lr>", "<sip:192.0.2.9;lr;ob>"],
@@ -513,18 +513,18 @@ async def test_only_an_edge_says_that_it_goes_by_its_path(stage: Stage) -> None:
         [f"<sip:a;ob;b@{edge.partition('@')[2]};lr>"],
         [f"<{edge};lr>;x=\"<;ob>\""],
     ):
-        phone = await phone_at(stage, "127.0.0.1")
+        phone = await phone_at(setup, "127.0.0.1")
         path = [("Path", value) for value in paths]
-        assert await is_misplaced(stage, phone, contact, *path), paths
-    phone = await phone_at(stage, "127.0.0.1")
+        assert await is_misplaced(setup, phone, contact, *path), paths
+    phone = await phone_at(setup, "127.0.0.1")
     paths = [f"<{edge};lr;OB>", "<sip:192.0.2.9;lr>"]
-    assert not await is_misplaced(stage, phone, contact, *[("Path", value) for value in paths])
+    assert not await is_misplaced(setup, phone, contact, *[("Path", value) for value in paths])
 
 
-async def rung(stage: Stage, number: str, *endpoints: Endpoint) -> int:
+async def rung(setup: Setup, number: str, *endpoints: Endpoint) -> int:
     """How many INVITEs one call brings to these endpoints."""
     before = {id(call) for endpoint in endpoints for call in endpoint.invited()}
-    call = await stage.call(number)
+    call = await setup.call(number)
     ring = await endpoints[0].incoming()
     await connect(call, ring)
     await part(call, ring)
@@ -532,9 +532,9 @@ async def rung(stage: Stage, number: str, *endpoints: Endpoint) -> int:
     return len([call for call in calls if id(call) not in before])
 
 
-async def test_equivalent_contacts_are_one_binding(stage: Stage) -> None:
+async def test_equivalent_contacts_are_one_binding(setup: Setup) -> None:
     """RFC 3261 10.3 and 19.1.4: however a phone writes its URI when it comes again."""
-    phone = await phone_of(stage)
+    phone = await phone_of(setup)
     where = f"127.0.0.1:{phone.endpoint.port}"
     for uri, more in (
         (f"sip:ua@{where};transport=udp;ob;x=1", ""),
@@ -545,16 +545,16 @@ async def test_equivalent_contacts_are_one_binding(stage: Stage) -> None:
         answer = await phone.register(("Contact", f"<{uri}>{more}"))
         assert contacts(answer) == [uri]
         assert ("q=0.5" in answer.one("Contact")) == ("q=0.5" in more)
-    assert stage.redis.zcard(f"reg:{phone.number}") == 1
-    assert await rung(stage, phone.number, phone.endpoint) == 1
+    assert setup.redis.zcard(f"reg:{phone.number}") == 1
+    assert await rung(setup, phone.number, phone.endpoint) == 1
     for uri in (f"sip:UA@{where};transport=udp", f"sip:ua@{where}", f"sips:ua@{where}"):
         assert len(contacts(await phone.register(("Contact", f"<{uri}>;expires=0")))) == 1
     taken = await phone.register(("Contact", f"<sip:ua@{where};transport=Udp;ob>;expires=0"))
     assert contacts(taken) == []
 
 
-async def test_equivalent_contacts_in_one_request_are_one_binding(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_equivalent_contacts_in_one_request_are_one_binding(setup: Setup) -> None:
+    phone = await phone_of(setup)
     where = f"127.0.0.1:{phone.endpoint.port}"
     answer = await phone.register(
         ("Contact", f"<sip:ua@{where};x=1>, <sip:%75a@{where}>;expires=300"),
@@ -563,8 +563,8 @@ async def test_equivalent_contacts_in_one_request_are_one_binding(stage: Stage) 
     assert sorted(contacts(answer)) == [f"sip:%75a@{where}", f"sip:other@{where};x=1"]
 
 
-async def test_a_phone_that_others_list_twice_gets_one_invite(stage: Stage) -> None:
-    phone = await phone_of(stage)
+async def test_a_phone_that_others_list_twice_gets_one_invite(setup: Setup) -> None:
+    phone = await phone_of(setup)
     where = f"127.0.0.1:{phone.endpoint.port}"
     for n, member in enumerate((
         f"sip:ua@{where};a=1;b=2",
@@ -573,43 +573,43 @@ async def test_a_phone_that_others_list_twice_gets_one_invite(stage: Stage) -> N
         f'<sip:elsewhere@{where}>;+sip.instance="<urn:uuid:F81D>"',
         f'<sip:ua@{where};c>;+sip.instance="<URN:UUID:f81d>"',
     )):  # fmt: skip
-        stage.register(phone.number, member, expires_s=100 + n)
-    assert await rung(stage, phone.number, phone.endpoint) == 1
+        setup.register(phone.number, member, expires_s=100 + n)
+    assert await rung(setup, phone.number, phone.endpoint) == 1
 
 
 async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     """RFC 5626 6: the same instance and flow; nobody is called at the old port."""
-    old = await phone_of(stage)
+    old = await phone_of(setup)
     flow = f';+sip.instance="{INSTANCE}";reg-id=1'
     answer = await old.register(old.contact(flow))
     assert flow in answer.one("Contact")
-    new = Phone(stage, await stage.endpoint(), old.number)
+    new = Phone(setup, await setup.endpoint(), old.number)
     again = f';+SIP.Instance="{INSTANCE.upper()}" ;reg-id=1;expires=300'
     assert contacts(await new.register(new.contact(again))) == [new.endpoint.uri()]
-    assert await rung(stage, new.number, new.endpoint, old.endpoint) == 1
+    assert await rung(setup, new.number, new.endpoint, old.endpoint) == 1
     # Another instance is another phone, another flow of one instance another way to it.
     other = f';+sip.instance="{INSTANCE[:-2]}0>";reg-id=1'
     assert len(contacts(await old.register(old.contact(other)))) == 2
     second = f';+sip.instance="{INSTANCE}";reg-id=2'
-    third = Phone(stage, await stage.endpoint(), old.number)
+    third = Phone(setup, await setup.endpoint(), old.number)
     assert len(contacts(await third.register(third.contact(second)))) == 3
     gone = await new.register(new.contact(f'{flow};expires=0'))
     assert len(contacts(gone)) == 2
 
 
-async def test_phones_of_one_address_behind_two_edges_both_ring(stage: Stage) -> None:
+async def test_phones_of_one_address_behind_two_edges_both_ring(setup: Setup) -> None:
     """Many phones have the same URI in their private networks: what tells them apart is the way."""
-    edges = [await stage.endpoint(), await stage.endpoint()]
-    phone = await phone_of(stage)
+    edges = [await setup.endpoint(), await setup.endpoint()]
+    phone = await phone_of(setup)
     contact = "<sip:a@192.168.1.10:5060>"
     for n, edge in enumerate(edges):
         flow = f';+sip.instance="<urn:uuid:{n}>";reg-id=1'
         path = ("Path", f"<{edge.uri('flow')};lr;ob>")
         answer = await phone.register(("Contact", contact + flow), path)
         assert len(contacts(answer)) == n + 1
-    call = await stage.call(phone.number)
+    call = await setup.call(phone.number)
     rings = [await edge.incoming() for edge in edges]
     rings[1].respond(180)
     await call.receive(180)

@@ -10,7 +10,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_one_tag, part, refuse
 from tests.scenarios.message import Message
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number, to_voicemail
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number, to_voicemail
 
 SUPPORTED = [("Supported", "timer, 100rel")]
 REQUIRED = [("Require", "100rel")]
@@ -56,10 +56,10 @@ async def connect(call: Call, ring: Call, body: bytes = b"") -> Message:
 
 @KNOWS
 async def test_a_reliable_183_and_its_prack_pass_from_end_to_end(
-    stage: Stage, knows: list[tuple[str, str]]
+    setup: Setup, knows: list[tuple[str, str]]
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=knows)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=knows)
     ring = await phone.incoming()
     assert "100rel" in ring.first.values("Supported")
     assert not ring.first.has("Require")
@@ -74,12 +74,12 @@ async def test_a_reliable_183_and_its_prack_pass_from_end_to_end(
     assert not answer.has("RSeq")
     check_one_tag(call.received)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered", condition="none")
+    await setup.ended(call.call_id, outcome="answered", condition="none")
 
 
-async def test_the_phone_is_not_acknowledged_before_the_caller_did(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED)
+async def test_the_phone_is_not_acknowledged_before_the_caller_did(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     said = say(ring, 180, 1)
     early = await heard(call, 180)
@@ -97,9 +97,9 @@ async def test_the_phone_is_not_acknowledged_before_the_caller_did(stage: Stage)
     await part(ring, call)
 
 
-async def test_several_reliable_responses_come_one_after_the_other(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED)
+async def test_several_reliable_responses_come_one_after_the_other(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 180, 5)
     first = await heard(call, 180)
@@ -116,9 +116,9 @@ async def test_several_reliable_responses_come_one_after_the_other(stage: Stage)
     await part(call, ring)
 
 
-async def test_offers_and_answers_pass_in_prack_and_update_before_the_answer(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED)
+async def test_offers_and_answers_pass_in_prack_and_update_before_the_answer(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 183, 1, body=ANSWER_BYTES)
     early = await heard(call, 183)
@@ -137,9 +137,9 @@ async def test_offers_and_answers_pass_in_prack_and_update_before_the_answer(sta
     await part(call, ring)
 
 
-async def test_a_late_offer_is_answered_in_the_prack(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED, body=b"")
+async def test_a_late_offer_is_answered_in_the_prack(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED, body=b"")
     ring = await phone.incoming()
     say(ring, 183, 3, body=OFFER_BYTES)
     early = await heard(call, 183)
@@ -153,9 +153,9 @@ async def test_a_late_offer_is_answered_in_the_prack(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_prack_that_names_nothing_is_refused(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED)
+async def test_a_prack_that_names_nothing_is_refused(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 180, 1)
     early = await heard(call, 180)
@@ -172,10 +172,10 @@ async def test_a_prack_that_names_nothing_is_refused(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_the_answer_waits_for_the_prack_of_an_early_answer(stage: Stage) -> None:
+async def test_the_answer_waits_for_the_prack_of_an_early_answer(setup: Setup) -> None:
     """RFC 3262 3: no 2xx while a session description is not acknowledged."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=REQUIRED)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=REQUIRED)
     ring = await phone.incoming()
     ring.respond(183, body=ANSWER_BYTES)  # this phone does not know 100rel
     early = await heard(call, 183)
@@ -189,13 +189,13 @@ async def test_the_answer_waits_for_the_prack_of_an_early_answer(stage: Stage) -
     answer = await call.receive(200)
     call.ack(answer)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("who", ["caller", "callee"])
-async def test_a_call_that_ends_while_its_answer_waits(stage: Stage, who: str) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=REQUIRED)
+async def test_a_call_that_ends_while_its_answer_waits(setup: Setup, who: str) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=REQUIRED)
     ring = await phone.incoming()
     ring.respond(183, body=ANSWER_BYTES)
     await heard(call, 183)
@@ -205,22 +205,22 @@ async def test_a_call_that_ends_while_its_answer_waits(stage: Stage, who: str) -
         call.cancel()
         await call.receive(487)
         await ring.receive("BYE")
-        await stage.ended(call.call_id, outcome="cancelled", seconds=0)
+        await setup.ended(call.call_id, outcome="cancelled", seconds=0)
     else:
         await ring.hang_up()
         await call.receive(480)
-        await stage.ended(call.call_id, outcome="failed", seconds=0)
+        await setup.ended(call.call_id, outcome="failed", seconds=0)
 
 
 async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_back_its_prack(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     """The mobile has answered and is charged for, and media may pass, while the 2xx waits."""
     mobile = numbers.mobile_number()
     forwards = {"unconditional": to_number(mobile)}
-    line = stage.line(forwards=forwards, offer={"mobile": "unlimited"})
-    call = await stage.call(line, headers=REQUIRED)
-    away = await stage.server("number").incoming(mobile)
+    line = setup.line(forwards=forwards, offer={"mobile": "unlimited"})
+    call = await setup.call(line, headers=REQUIRED)
+    away = await setup.server("number").incoming(mobile)
     prack(call, await heard(call, 181))
     away.respond(183, body=ANSWER_BYTES)
     await heard(call, 183)
@@ -230,7 +230,7 @@ async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_bac
     call.cancel()
     await call.receive(487)
     await away.receive("BYE")
-    record = await stage.ended(
+    record = await setup.ended(
         call.call_id, outcome="cancelled", seconds=0, payer=line, billing="out_of_plan"
     )
     assert record["answered"] == ""
@@ -240,23 +240,23 @@ async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_bac
 
 
 @KNOWS
-async def test_a_cancelled_call_ends_as_ever(stage: Stage, knows: list[tuple[str, str]]) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=knows)
+async def test_a_cancelled_call_ends_as_ever(setup: Setup, knows: list[tuple[str, str]]) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=knows)
     ring = await phone.incoming()
     say(ring, 180, 1)
     await heard(call, 180)
     call.cancel()
     await call.receive(487)
     await ring.receive("CANCEL")
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
-async def test_a_caller_that_requires_it_hears_a_forward_reliably(stage: Stage) -> None:
+async def test_a_caller_that_requires_it_hears_a_forward_reliably(setup: Setup) -> None:
     """The line may still forward: its phone promises nothing, the engine itself is reliable."""
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"busy": to_number(target)})
-    call = await stage.call(line, headers=REQUIRED)
+    line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
+    call = await setup.call(line, headers=REQUIRED)
     ring = await phone.incoming()
     assert not ring.first.has("Require")
     assert not ring.first.has("Supported")
@@ -264,7 +264,7 @@ async def test_a_caller_that_requires_it_hears_a_forward_reliably(stage: Stage) 
     ringing = await heard(call, 183)
     assert ringing.body == b""  # another answer may follow
     await refuse(ring, 486)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     prack(call, ringing)
     await call.receive(200, "PRACK")
     told = await heard(call, 181)
@@ -281,18 +281,18 @@ async def test_a_caller_that_requires_it_hears_a_forward_reliably(stage: Stage) 
     check_one_tag(call.received)
     assert ring.requests("PRACK") == []
     await part(away, call)
-    await stage.ended(call.call_id, outcome="answered", condition="busy")
+    await setup.ended(call.call_id, outcome="answered", condition="busy")
 
 
 async def test_early_media_of_a_line_that_may_forward_passes_to_a_caller_that_supports_it(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     line = ""
-    phone = await stage.endpoint()
-    line = stage.line(to=[phone.uri()])
-    stage.change(line, forwards={"no_answer": to_voicemail(line, after_s=20)})
-    await stage.settle()
-    call = await stage.call(line, headers=SUPPORTED)
+    phone = await setup.endpoint()
+    line = setup.line(to=[phone.uri()])
+    setup.change(line, forwards={"no_answer": to_voicemail(line, after_s=20)})
+    await setup.settle()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     ring.respond(183, body=ANSWER_BYTES)
     early = await call.receive(183)
@@ -302,9 +302,9 @@ async def test_early_media_of_a_line_that_may_forward_passes_to_a_caller_that_su
     await part(call, ring)
 
 
-async def test_each_fork_of_a_target_gets_its_own_prack(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=SUPPORTED)
+async def test_each_fork_of_a_target_gets_its_own_prack(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     first_tag = ring.tag
     say(ring, 180, 1)
@@ -327,9 +327,9 @@ async def test_each_fork_of_a_target_gets_its_own_prack(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_callee_that_was_not_asked_for_it_is_heard_as_any(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_callee_that_was_not_asked_for_it_is_heard_as_any(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     say(ring, 183, 1, body=ANSWER_BYTES)
     early = await call.receive(183)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios import numbers
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part, refuse
 from tests.scenarios.message import Message, user_of
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, identity, to_number, to_voicemail
+from tests.scenarios.setup import OFFER_BYTES, Setup, identity, to_number, to_voicemail
+from tests.scenarios.worker_pool import WorkerPool
 
 WORKERS = 2
 
@@ -31,31 +31,31 @@ def rewritten(invite: Message) -> tuple[str, str]:
 
 
 async def back(
-    stage: Stage, line: str, *fields: tuple[str, str], worker: int = 1, engine: Engine | None = None
+    setup: Setup, line: str, *fields: tuple[str, str], worker: int = 1, engine: Engine | None = None
 ) -> Call:
     """The call comes back from outside, to another worker, or another engine."""
-    crew = stage.engine
-    assert isinstance(crew, Crew)
-    address = engine.address if engine is not None else crew.address_of(worker)
+    pool = setup.engine
+    assert isinstance(pool, WorkerPool)
+    address = engine.address if engine is not None else pool.address_of(worker)
     caller = numbers.caller_number()
-    outside = await stage.endpoint()
+    outside = await setup.endpoint()
     return outside.start(
         address, line, caller=caller, headers=[identity(caller), *fields], body=OFFER_BYTES
     )
 
 
-async def sent_outside(stage: Stage, line: str) -> tuple[Call, Call]:
+async def sent_outside(setup: Setup, line: str) -> tuple[Call, Call]:
     """A call that the line's forward has sent outside: the caller's side and the target's."""
-    call = await stage.call(line)
-    return call, await stage.server("number").incoming()
+    call = await setup.call(line)
+    return call, await setup.server("number").incoming()
 
 
-async def test_a_line_forwards_a_call_once_whichever_worker_it_comes_back_to(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"unconditional": to_number(numbers.outside_number())})
-    await stage.settle()
-    call, out = await sent_outside(stage, line)
-    again = await back(stage, line, rewritten(out.first))
+async def test_a_line_forwards_a_call_once_whichever_worker_it_comes_back_to(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"unconditional": to_number(numbers.outside_number())})
+    await setup.settle()
+    call, out = await sent_outside(setup, line)
+    again = await back(setup, line, rewritten(out.first))
     ring = await phone.incoming()
     assert user_of(ring.first.values("Diversion")[0]) == line
     assert "Renvoi-" not in ring.first.one("Diversion")  # marks are for servers
@@ -63,54 +63,54 @@ async def test_a_line_forwards_a_call_once_whichever_worker_it_comes_back_to(sta
     out.respond(486)
     await call.receive(486)
     await part(again, ring)
-    record = await stage.ended(again.call_id, condition="none", outcome="answered")
+    record = await setup.ended(again.call_id, condition="none", outcome="answered")
     assert not record["forwards"]
 
 
 @pytest.mark.parametrize(("condition", "code"), [("unreachable", 480), ("busy", 486)])
 async def test_where_the_forward_counts_as_off_the_caller_hears_the_condition(
-    stage: Stage, condition: str, code: int
+    setup: Setup, condition: str, code: int
 ) -> None:
-    phone = await stage.endpoint()
+    phone = await setup.endpoint()
     contacts = [phone.uri()] if condition == "busy" else []
     forwards = {condition: to_number(numbers.outside_number())}
-    line = stage.line(to=contacts, forwards=forwards)
-    await stage.settle()
-    call = await stage.call(line)
+    line = setup.line(to=contacts, forwards=forwards)
+    await setup.settle()
+    call = await setup.call(line)
     if contacts:
         await refuse(await phone.incoming(), 486)
-    out = await stage.server("number").incoming()
-    again = await back(stage, line, rewritten(out.first))
+    out = await setup.server("number").incoming()
+    again = await back(setup, line, rewritten(out.first))
     if contacts:
         await refuse(await phone.incoming(), 486)
     await again.receive(code)
     out.respond(486)
     await call.receive(486)
-    assert len(stage.server("number").invited(out.first.user)) == 1
+    assert len(setup.server("number").invited(out.first.user)) == 1
 
 
-async def test_its_own_voicemail_is_there_for_a_call_that_came_back(stage: Stage) -> None:
+async def test_its_own_voicemail_is_there_for_a_call_that_came_back(setup: Setup) -> None:
     forwards = {"unconditional": to_number(numbers.outside_number())}
-    line = stage.line(forwards={**forwards, "unreachable": to_voicemail(numbers.line_number())})
-    stage.change(line, forwards={**forwards, "unreachable": to_voicemail(line)})
-    await stage.settle()
-    call, out = await sent_outside(stage, line)
-    again = await back(stage, line, rewritten(out.first))
-    deposit = await stage.server("voicemail").incoming()
+    line = setup.line(forwards={**forwards, "unreachable": to_voicemail(numbers.line_number())})
+    setup.change(line, forwards={**forwards, "unreachable": to_voicemail(line)})
+    await setup.settle()
+    call, out = await sent_outside(setup, line)
+    again = await back(setup, line, rewritten(out.first))
+    deposit = await setup.server("voicemail").incoming()
     await connect(again, deposit)
     await part(again, deposit)
     out.respond(486)
     await call.receive(486)
 
 
-async def test_no_other_line_of_the_circle_is_met_twice(stage: Stage) -> None:
+async def test_no_other_line_of_the_circle_is_met_twice(setup: Setup) -> None:
     """A -> outside -> B -> A: B's forward counts as off, and B's phone rings."""
-    first = stage.line(forwards={"unconditional": to_number(numbers.outside_number())})
-    second, phone = await stage.line_with_phone()
-    stage.change(second, forwards={"unconditional": to_number(first)})
-    await stage.settle()
-    call, out = await sent_outside(stage, first)
-    again = await back(stage, second, rewritten(out.first))
+    first = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
+    second, phone = await setup.line_with_phone()
+    setup.change(second, forwards={"unconditional": to_number(first)})
+    await setup.settle()
+    call, out = await sent_outside(setup, first)
+    again = await back(setup, second, rewritten(out.first))
     await refuse(await phone.incoming(), 486)
     await again.receive(486)
     out.respond(486)
@@ -125,25 +125,25 @@ async def test_no_other_line_of_the_circle_is_met_twice(stage: Stage) -> None:
     ],
     ids=["unsigned", "forged"],
 )
-async def test_nobody_else_turns_a_forward_off(stage: Stage, written: str) -> None:
+async def test_nobody_else_turns_a_forward_off(setup: Setup, written: str) -> None:
     """It counts toward max_diversions, as any Diversion does."""
-    line = stage.line(forwards={"unconditional": to_number(numbers.outside_number())})
-    await stage.settle()
-    call = await back(stage, line, ("Diversion", written.format(line=line)))
-    out = await stage.server("number").incoming()
+    line = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
+    await setup.settle()
+    call = await back(setup, line, ("Diversion", written.format(line=line)))
+    out = await setup.server("number").incoming()
     assert len(out.first.values("Diversion")) == 2
     out.respond(486)
     await call.receive(486)
 
 
-async def test_the_mark_of_one_line_says_nothing_of_another(stage: Stage) -> None:
-    first = stage.line(forwards={"unconditional": to_number(numbers.outside_number())})
-    second = stage.line(forwards={"unconditional": to_number(numbers.outside_number())})
-    await stage.settle()
-    call, out = await sent_outside(stage, first)
+async def test_the_mark_of_one_line_says_nothing_of_another(setup: Setup) -> None:
+    first = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
+    second = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
+    await setup.settle()
+    call, out = await sent_outside(setup, first)
     name, value = rewritten(out.first)
-    again = await back(stage, second, (name, value.replace(first, second)))
-    further = await stage.server("number").incoming()
+    again = await back(setup, second, (name, value.replace(first, second)))
+    further = await setup.server("number").incoming()
     for side in (out, further):
         side.respond(486)
     await call.receive(486)
@@ -151,16 +151,16 @@ async def test_the_mark_of_one_line_says_nothing_of_another(stage: Stage) -> Non
 
 
 async def test_another_engine_on_the_same_redis_knows_the_mark(
-    stage: Stage, shared_redis: RedisServer, tmp_path: Path
+    setup: Setup, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"unconditional": to_number(numbers.outside_number())})
-    await stage.settle()
-    call, out = await sent_outside(stage, line)
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"unconditional": to_number(numbers.outside_number())})
+    await setup.settle()
+    call, out = await sent_outside(setup, line)
     other = Engine(tmp_path, shared_redis.url)
     other.start()
     try:
-        again = await back(stage, line, rewritten(out.first), engine=other)
+        again = await back(setup, line, rewritten(out.first), engine=other)
         await refuse(await phone.incoming(), 486)
         await again.receive(486)
     finally:
@@ -169,11 +169,11 @@ async def test_another_engine_on_the_same_redis_knows_the_mark(
     await call.receive(486)
 
 
-async def test_a_phone_is_not_told_the_mark(stage: Stage) -> None:
-    second, phone = await stage.line_with_phone()
-    first = stage.line(forwards={"unconditional": to_number(second)})
-    await stage.settle()
-    call = await stage.call(first)
+async def test_a_phone_is_not_told_the_mark(setup: Setup) -> None:
+    second, phone = await setup.line_with_phone()
+    first = setup.line(forwards={"unconditional": to_number(second)})
+    await setup.settle()
+    call = await setup.call(first)
     ring = await phone.incoming()
     assert "Renvoi-" not in ring.first.one("Diversion")
     await refuse(ring, 486)

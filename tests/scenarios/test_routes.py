@@ -8,7 +8,7 @@ from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message, address_of, parameters
 from tests.scenarios.proxy import FAR, FURTHER, check_route, proxy_of
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_voicemail
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_voicemail
 
 
 async def update(asker: Call, asked: Call) -> Message:
@@ -32,16 +32,16 @@ async def reinvite(asker: Call, asked: Call) -> tuple[Message, Message]:
 @pytest.mark.parametrize("style", ["lines", "commas"])
 @pytest.mark.parametrize("more", [[], [FAR], [FAR, FURTHER]])
 async def test_requests_to_the_caller_take_the_way_its_invite_came(
-    stage: Stage, more: list[str], style: str
+    setup: Setup, more: list[str], style: str
 ) -> None:
     """RFC 3261 12.1.1: the route set of the called side is the Record-Route in its order."""
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint()
-    proxy, route = await proxy_of(stage, caller)
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
+    proxy, route = await proxy_of(setup, caller)
     routes = [route, *more]
     fields = routes if style == "lines" else [", ".join(routes)]
     call = caller.start(
-        stage.engine.address,
+        setup.engine.address,
         line,
         caller="ua",
         headers=[("Record-Route", field) for field in fields],
@@ -63,18 +63,18 @@ async def test_requests_to_the_caller_take_the_way_its_invite_came(
     await ring.hang_up()
     check_route(await call.receive("BYE"), routes, contact)
     assert proxy.requests() == ["UPDATE", "INVITE", "ACK", "BYE"]
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_the_way_to_the_caller_holds_after_a_forward(stage: Stage) -> None:
-    line = stage.line()
-    stage.change(line, forwards={"unreachable": to_voicemail(line)})
-    caller = await stage.endpoint()
-    proxy, route = await proxy_of(stage, caller)
+async def test_the_way_to_the_caller_holds_after_a_forward(setup: Setup) -> None:
+    line = setup.line()
+    setup.change(line, forwards={"unreachable": to_voicemail(line)})
+    caller = await setup.endpoint()
+    proxy, route = await proxy_of(setup, caller)
     call = caller.start(
-        stage.engine.address, line, headers=[("Record-Route", route)], body=OFFER_BYTES
+        setup.engine.address, line, headers=[("Record-Route", route)], body=OFFER_BYTES
     )
-    away = await stage.server("voicemail").incoming(line)
+    away = await setup.server("voicemail").incoming(line)
     assert not away.first.has("Record-Route")
     assert (await call.receive(181)).values("Record-Route") == [route]
     await connect(call, away)
@@ -85,14 +85,14 @@ async def test_the_way_to_the_caller_holds_after_a_forward(stage: Stage) -> None
 
 @pytest.mark.parametrize("more", [[], [FAR], [FURTHER, FAR]])
 async def test_requests_to_a_phone_take_the_way_its_answer_came(
-    stage: Stage, more: list[str]
+    setup: Setup, more: list[str]
 ) -> None:
     """RFC 3261 12.1.2: the route set of the calling side is the Record-Route backwards."""
-    line, phone = await stage.line_with_phone()
-    proxy, route = await proxy_of(stage, phone)
+    line, phone = await setup.line_with_phone()
+    proxy, route = await proxy_of(setup, phone)
     recorded = [("Record-Route", value) for value in [*more, route]]
     backwards = [route, *reversed(more)]
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180, headers=recorded)
     assert not (await call.receive(180)).has("Record-Route")
@@ -110,12 +110,12 @@ async def test_requests_to_a_phone_take_the_way_its_answer_came(
     assert proxy.requests() == ["ACK", "UPDATE", "INVITE", "ACK", "BYE"]
 
 
-async def test_the_answer_decides_the_way_not_what_rang_before(stage: Stage) -> None:
+async def test_the_answer_decides_the_way_not_what_rang_before(setup: Setup) -> None:
     """RFC 3261 13.2.2.4: the route set is computed anew from the 2xx."""
-    line, phone = await stage.line_with_phone()
-    first, early = await proxy_of(stage, phone)
-    second, late = await proxy_of(stage, phone)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    first, early = await proxy_of(setup, phone)
+    second, late = await proxy_of(setup, phone)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180, headers=[("Record-Route", early)])
     await call.receive(180)
@@ -128,10 +128,10 @@ async def test_the_answer_decides_the_way_not_what_rang_before(stage: Stage) -> 
     assert second.requests() == ["ACK", "BYE"]
 
 
-async def test_a_lost_ack_is_sent_again_the_same_way(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    _, route = await proxy_of(stage, phone)
-    call = await stage.call(line)
+async def test_a_lost_ack_is_sent_again_the_same_way(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    _, route = await proxy_of(setup, phone)
+    call = await setup.call(line)
     ring = await phone.incoming()
     answered = ring.respond(200, headers=[("Record-Route", route)], body=ANSWER_BYTES)
     call.ack(await call.receive(200))
@@ -144,12 +144,12 @@ async def test_a_lost_ack_is_sent_again_the_same_way(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("more", [[], [FAR]])
-async def test_a_route_that_names_the_engine_is_harmless(stage: Stage, more: list[str]) -> None:
+async def test_a_route_that_names_the_engine_is_harmless(setup: Setup, more: list[str]) -> None:
     """A pre-loaded Route: a proxy before the engine, or a caller, sends the call here by it."""
-    host, port = stage.engine.address
+    host, port = setup.engine.address
     own = f"<sip:{host}:{port};lr>"
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=[("Route", own), *(("Route", hop) for hop in more)])
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=[("Route", own), *(("Route", hop) for hop in more)])
     ring = await phone.incoming()
     assert not ring.first.has("Route")
     assert ring.first.uri == phone.uri()
@@ -163,23 +163,23 @@ async def test_a_route_that_names_the_engine_is_harmless(stage: Stage, more: lis
     call.request("BYE", headers=[("Route", own)])
     await call.receive(200, "BYE")
     await ring.receive("BYE")
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("side", ["caller", "phone"])
 async def test_a_strict_router_is_the_target_and_the_contact_comes_last(
-    stage: Stage, side: str
+    setup: Setup, side: str
 ) -> None:
     """RFC 3261 12.2.1.1: a first route without `lr`, as of RFC 2543."""
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint()
-    proxy, loose = await proxy_of(stage, caller if side == "caller" else phone)
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
+    proxy, loose = await proxy_of(setup, caller if side == "caller" else phone)
     strict = loose.replace(";lr", "")
     recorded = [("Record-Route", strict), ("Record-Route", FAR)]
     if side == "phone":
         recorded.reverse()
     call = caller.start(
-        stage.engine.address,
+        setup.engine.address,
         line,
         caller="ua",
         headers=recorded if side == "caller" else [],
@@ -204,12 +204,12 @@ async def test_a_strict_router_is_the_target_and_the_contact_comes_last(
 
 
 @pytest.mark.parametrize("lr", ["lr", "lr=on", "transport=udp;r2=on;ftag=a1;lr", "LR;did=9.1"])
-async def test_loose_routers_say_so_in_several_ways(stage: Stage, lr: str) -> None:
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint()
-    proxy, _ = await proxy_of(stage, caller)
+async def test_loose_routers_say_so_in_several_ways(setup: Setup, lr: str) -> None:
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
+    proxy, _ = await proxy_of(setup, caller)
     route = f"<sip:127.0.0.1:{proxy.port};{lr}>"
-    call = caller.start(stage.engine.address, line, caller="ua", headers=[("Record-Route", route)])
+    call = caller.start(setup.engine.address, line, caller="ua", headers=[("Record-Route", route)])
     ring = await phone.incoming()
     await connect(call, ring)
     request = await update(ring, call)

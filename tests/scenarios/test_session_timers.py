@@ -7,17 +7,17 @@ import asyncio
 from tests.scenarios.endpoint import Call, Headers
 from tests.scenarios.expect import part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 TIMER = ("Supported", "timer")
 
 
 async def talk(
-    stage: Stage, asks: Headers = (), answers: Headers = ()
+    setup: Setup, asks: Headers = (), answers: Headers = ()
 ) -> tuple[Call, Call, Message]:
     """A call that stands: the caller's side, the phone's, and the 200 that the caller got."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=asks)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=asks)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES, headers=answers)
     answer = await call.receive(200)
@@ -48,10 +48,10 @@ async def expired(call: Call, ring: Call) -> None:
         assert bye.one("Reason").startswith("Q.850;cause=102")
 
 
-async def test_what_the_two_sides_agree_on_passes_untouched(stage: Stage) -> None:
+async def test_what_the_two_sides_agree_on_passes_untouched(setup: Setup) -> None:
     asks = [TIMER, ("Session-Expires", "120;refresher=uas"), ("Min-SE", "100")]
     call, ring, answer = await talk(
-        stage, asks, [("Session-Expires", "120;refresher=uas"), ("Require", "timer")]
+        setup, asks, [("Session-Expires", "120;refresher=uas"), ("Require", "timer")]
     )
     assert ring.first.values("Session-Expires") == ["120;refresher=uas"]
     assert ring.first.one("Min-SE") == "100"
@@ -60,31 +60,31 @@ async def test_what_the_two_sides_agree_on_passes_untouched(stage: Stage) -> Non
     await part(call, ring)
 
 
-async def test_a_session_nobody_refreshes_is_ended_on_both_sides(stage: Stage) -> None:
+async def test_a_session_nobody_refreshes_is_ended_on_both_sides(setup: Setup) -> None:
     call, ring, _ = await talk(
-        stage, [TIMER], [("Session-Expires", "2;refresher=uac"), ("Require", "timer")]
+        setup, [TIMER], [("Session-Expires", "2;refresher=uac"), ("Require", "timer")]
     )
     await expired(call, ring)
-    await stage.ended(call.call_id, outcome="answered", why="session_expired")
+    await setup.ended(call.call_id, outcome="answered", why="session_expired")
 
 
-async def test_a_refresh_by_either_side_keeps_the_session(stage: Stage) -> None:
+async def test_a_refresh_by_either_side_keeps_the_session(setup: Setup) -> None:
     async def kept(method: str, by_caller: bool) -> None:
-        call, ring, _ = await talk(stage, [TIMER], [("Session-Expires", "4")])
+        call, ring, _ = await talk(setup, [TIMER], [("Session-Expires", "4")])
         side, other = (call, ring) if by_caller else (ring, call)
         for _ in range(4):
             await asyncio.sleep(1.2)
             await refresh(side, other, method, 4)
         assert call.requests("BYE") == ring.requests("BYE") == []
         await expired(call, ring)
-        await stage.ended(call.call_id, outcome="answered", why="session_expired")
+        await setup.ended(call.call_id, outcome="answered", why="session_expired")
 
     ways = [(method, by_caller) for method in ("INVITE", "UPDATE") for by_caller in (True, False)]
     await asyncio.gather(*(kept(*way) for way in ways))
 
 
-async def test_the_engine_asks_where_the_caller_does_not(stage: Stage) -> None:
-    call, ring, answer = await talk(stage)
+async def test_the_engine_asks_where_the_caller_does_not(setup: Setup) -> None:
+    call, ring, answer = await talk(setup)
     assert ring.first.one("Session-Expires") == "1800"
     assert not answer.has("Session-Expires")  # neither side knows timers
     assert not answer.has("Require")
@@ -92,9 +92,9 @@ async def test_the_engine_asks_where_the_caller_does_not(stage: Stage) -> None:
 
 
 async def test_a_caller_that_knows_timers_refreshes_where_the_phone_does_not(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    call, ring, answer = await talk(stage, [TIMER, ("Session-Expires", "300")])
+    call, ring, answer = await talk(setup, [TIMER, ("Session-Expires", "300")])
     assert answer.one("Session-Expires") == "300;refresher=uac"
     assert answer.one("Require") == "timer"
     again = await refresh(call, ring, "INVITE", None)
@@ -103,9 +103,9 @@ async def test_a_caller_that_knows_timers_refreshes_where_the_phone_does_not(
 
 
 async def test_a_phone_that_knows_timers_refreshes_where_the_caller_does_not(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    call, ring, answer = await talk(stage, (), [("Session-Expires", "2;refresher=uas")])
+    call, ring, answer = await talk(setup, (), [("Session-Expires", "2;refresher=uas")])
     assert not answer.has("Require")
     await refresh(ring, call, "UPDATE", 600)
     await asyncio.sleep(2.5)
@@ -113,8 +113,8 @@ async def test_a_phone_that_knows_timers_refreshes_where_the_caller_does_not(
     await part(ring, call)
 
 
-async def test_a_refresh_without_a_time_ends_the_timing(stage: Stage) -> None:
-    call, ring, _ = await talk(stage, (), [("Session-Expires", "2;refresher=uas")])
+async def test_a_refresh_without_a_time_ends_the_timing(setup: Setup) -> None:
+    call, ring, _ = await talk(setup, (), [("Session-Expires", "2;refresher=uas")])
     ring.request("INVITE", body=OFFER_BYTES)
     request = await call.receive("INVITE")
     call.respond(200, to=request, body=ANSWER_BYTES)
@@ -126,16 +126,16 @@ async def test_a_refresh_without_a_time_ends_the_timing(stage: Stage) -> None:
 
 
 async def test_an_interval_too_small_is_refused_by_the_phone_and_asked_again(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    first = await stage.call(line, headers=[TIMER, ("Session-Expires", "90")])
+    line, phone = await setup.line_with_phone()
+    first = await setup.call(line, headers=[TIMER, ("Session-Expires", "90")])
     ring = await phone.incoming()
     ring.respond(422, headers=[("Min-SE", "600")])
     await ring.receive("ACK")
     refused = await first.receive(422)
     assert refused.one("Min-SE") == "600"
-    second = await stage.call(
+    second = await setup.call(
         line, headers=[TIMER, ("Session-Expires", "600"), ("Min-SE", "600")]
     )
     ring = await phone.incoming()

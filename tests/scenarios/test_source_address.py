@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from tests.scenarios.expect import connect, part
+from tests.scenarios.setup import Setup, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import Stage, to_number
 from tests.scenarios.stream import StreamEndpoint
 from tests.scenarios.test_tls import CA, OWN, OWN_KEY, PHONE, PHONE_KEY, server_context
 
@@ -29,10 +29,10 @@ SETTINGS = {
 }
 
 
-async def endpoint(stage: Stage, transport: str) -> StreamEndpoint:
+async def endpoint(setup: Setup, transport: str) -> StreamEndpoint:
     context = server_context(PHONE, PHONE_KEY) if transport == "tls" else None
     made = await StreamEndpoint.listen(server_tls=context)
-    stage._stack.push_async_callback(made.finish)
+    setup._stack.push_async_callback(made.finish)
     return made
 
 
@@ -42,10 +42,10 @@ def sources(phone: StreamEndpoint) -> set[str]:
 
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 async def test_a_connection_leaves_from_the_address_that_is_listened_on(
-    stage: Stage, transport: str
+    setup: Setup, transport: str
 ) -> None:
-    phone = await endpoint(stage, transport)
-    call = await stage.call(stage.line(to=[phone.uri()]))
+    phone = await endpoint(setup, transport)
+    call = await setup.call(setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
     assert ring.first.one("Via").startswith(f"SIP/2.0/{transport.upper()} {OURS}:")
     await connect(call, ring)
@@ -57,11 +57,11 @@ async def test_a_connection_leaves_from_the_address_that_is_listened_on(
     assert sources(phone) == {OURS}
 
 
-async def test_a_forward_over_a_path_leaves_from_there_too(stage: Stage) -> None:
-    edge = await endpoint(stage, "tcp")
-    line = stage.line(to=[f'<sip:a@192.0.2.1>;path="<{edge.uri()};lr>"'])
+async def test_a_forward_over_a_path_leaves_from_there_too(setup: Setup) -> None:
+    edge = await endpoint(setup, "tcp")
+    line = setup.line(to=[f'<sip:a@192.0.2.1>;path="<{edge.uri()};lr>"'])
     forwards = {"unconditional": to_number(line)}
-    call = await stage.call(stage.line(forwards=forwards))
+    call = await setup.call(setup.line(forwards=forwards))
     ring = await edge.incoming()
     await connect(call, ring)
     await part(call, ring)

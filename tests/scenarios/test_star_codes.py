@@ -19,7 +19,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.message import Message
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_number, to_voicemail
+from tests.scenarios.setup import OFFER_BYTES, Setup, to_number, to_voicemail
 
 PASSWORD = "s3same"
 ELSEWHERE = "sip:desk@192.0.2.7:5062"  # a phone behind a telephony server
@@ -41,7 +41,7 @@ async def refusing(endpoint: Endpoint) -> AsyncIterator[None]:
 
 
 async def dial(
-    stage: Stage,
+    setup: Setup,
     phone: Endpoint,
     code: str,
     line: str,
@@ -51,7 +51,7 @@ async def dial(
     """The phone dials a code from a line; the final answer. A confirmed call is hung up on."""
     called = code.replace("#", "%23")
     call = phone.start(
-        stage.engine.address, called, caller=line, headers=headers, body=body
+        setup.engine.address, called, caller=line, headers=headers, body=body
     )
     answer = await call.final()
     if answer.code == 200:
@@ -60,8 +60,8 @@ async def dial(
     return answer, call
 
 
-def stored(stage: Stage, line: str) -> dict[str, Any]:
-    text = stage.redis.get(f"line:{line}")
+def stored(setup: Setup, line: str) -> dict[str, Any]:
+    text = setup.redis.get(f"line:{line}")
     assert isinstance(text, str)
     forwards: dict[str, Any] = json.loads(text).get("forwards", {})
     return forwards
@@ -74,11 +74,11 @@ def told(answer: Message) -> str:
     return found[1]
 
 
-async def reaches(stage: Stage, line: str) -> str:
+async def reaches(setup: Setup, line: str) -> str:
     """Where a call to the line comes out now, with the user part it got there with."""
-    places = {name: stage.server(name) for name in ("voicemail", "number")}
+    places = {name: setup.server(name) for name in ("voicemail", "number")}
     before = {name: len(place.calls) for name, place in places.items()}
-    call = await stage.call(line)
+    call = await setup.call(line)
     code = (await call.final()).code
     for name, place in places.items():
         if len(place.calls) > before[name]:
@@ -86,14 +86,14 @@ async def reaches(stage: Stage, line: str) -> str:
     return f"phone {code}"
 
 
-async def test_each_code_changes_the_next_call(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(max_calls=1)
+async def test_each_code_changes_the_next_call(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(max_calls=1)
     mobile, landline = numbers.mobile_number(), numbers.outside_number()
     national = "0" + mobile[3:]
     async with (
         refusing(phone),
-        refusing(stage.server("voicemail")),
-        refusing(stage.server("number")),
+        refusing(setup.server("voicemail")),
+        refusing(setup.server("number")),
     ):
         for code, place in (
             (f"*21*{national}#", f"number {mobile}"),
@@ -109,41 +109,41 @@ async def test_each_code_changes_the_next_call(stage: Stage) -> None:
             (f"*004*{mobile}#", f"number {mobile}"),
             ("##002#", "phone 486"),
         ):
-            answer, call = await dial(stage, phone, code, line)
+            answer, call = await dial(setup, phone, code, line)
             assert answer.code == 200, f"{code}: {answer}"
             # No waiting here: what was confirmed is in force.
-            assert await reaches(stage, line) == place, code
-            await stage.ended(call.call_id, outcome="answered", code=200, why="star_code")
+            assert await reaches(setup, line) == place, code
+            await setup.ended(call.call_id, outcome="answered", code=200, why="star_code")
 
 
-async def test_no_answer_takes_its_seconds(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    answer, _ = await dial(stage, phone, "*61*888*5#", line)
+async def test_no_answer_takes_its_seconds(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    answer, _ = await dial(setup, phone, "*61*888*5#", line)
     assert told(answer) == "no answer to voicemail after 5 s: on"
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
-    box = await stage.server("voicemail").incoming(line, wait_s=7)
+    box = await setup.server("voicemail").incoming(line, wait_s=7)
     box.respond(486)
     assert (await call.final()).code == 486
-    answer, _ = await dial(stage, phone, "*61**60#", line)
-    assert stored(stage, line)["no_answer"]["after_s"] == 60
+    answer, _ = await dial(setup, phone, "*61**60#", line)
+    assert stored(setup, line)["no_answer"]["after_s"] == 60
 
 
-async def test_unreachable_is_set_from_a_phone_that_then_goes(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
+async def test_unreachable_is_set_from_a_phone_that_then_goes(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
     mobile = numbers.mobile_number()
-    answer, _ = await dial(stage, phone, f"*62*{mobile}#", line)
+    answer, _ = await dial(setup, phone, f"*62*{mobile}#", line)
     assert answer.code == 200
-    stage.redis.delete(f"reg:{line}")
-    await stage.settle()
-    async with refusing(stage.server("number")):
-        assert await reaches(stage, line) == f"number {mobile}"
+    setup.redis.delete(f"reg:{line}")
+    await setup.settle()
+    async with refusing(setup.server("number")):
+        assert await reaches(setup, line) == f"number {mobile}"
 
 
-async def test_a_status_code_answers_by_its_final_response(stage: Stage) -> None:
+async def test_a_status_code_answers_by_its_final_response(setup: Setup) -> None:
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"busy": to_number(target)})
+    line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
     for code, expected, words in (
         ("*#21#", 480, "unconditional: none"),
         ("*#69#", 200, f"busy to number {target}: on"),
@@ -151,19 +151,19 @@ async def test_a_status_code_answers_by_its_final_response(stage: Stage) -> None
         (f"*#69*{target}#", 200, f"busy to number {target}: on"),
         ("*#69*888#", 480, f"busy to number {target}: on"),
     ):
-        answer, call = await dial(stage, phone, code, line)
+        answer, call = await dial(setup, phone, code, line)
         assert (answer.code, told(answer)) == (expected, words), code
         assert answer.start.endswith(words)  # the reason phrase: what phones show
-        await stage.ended(call.call_id, code=expected)
-    answer, _ = await dial(stage, phone, "*#002#", line)
+        await setup.ended(call.call_id, code=expected)
+    answer, _ = await dial(setup, phone, "*#002#", line)
     assert answer.code == 200
     assert len(told(answer).split("; ")) == 4
-    assert stored(stage, line) == {"busy": to_number(target)}
+    assert stored(setup, line) == {"busy": to_number(target)}
 
 
-async def test_the_answer_takes_no_media(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    answer, _ = await dial(stage, phone, "#21#", line)
+async def test_the_answer_takes_no_media(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    answer, _ = await dial(setup, phone, "#21#", line)
     assert answer.one("Content-Type") == "application/sdp"
     streams = [text for text in answer.body.decode().splitlines() if text.startswith("m=")]
     offered = [text for text in OFFER_BYTES.decode().splitlines() if text.startswith("m=")]
@@ -172,27 +172,27 @@ async def test_the_answer_takes_no_media(stage: Stage) -> None:
         kind, port, rest = mine.split(" ", 2)
         assert (kind, port) == (theirs.split(" ")[0], "0")
         assert rest == theirs.split(" ", 2)[2]
-    late, _ = await dial(stage, phone, "#21#", line, body=b"")
+    late, _ = await dial(setup, phone, "#21#", line, body=b"")
     assert late.body.startswith(b"v=0\r\n")
     assert b"m=" not in late.body
 
 
-async def test_a_bare_hash_is_understood_too(stage: Stage) -> None:
+async def test_a_bare_hash_is_understood_too(setup: Setup) -> None:
     """Phones that do not escape it (RFC 3261 25.1 asks them to)."""
-    line, phone = await stage.line_with_phone(forwards={"busy": BUSY})
-    call = phone.start(stage.engine.address, "#002#", caller=line, body=OFFER_BYTES)
+    line, phone = await setup.line_with_phone(forwards={"busy": BUSY})
+    call = phone.start(setup.engine.address, "#002#", caller=line, body=OFFER_BYTES)
     answer = await call.final()
     assert answer.code == 200
     call.ack(answer)
-    assert stored(stage, line) == {"busy": BUSY | {"on": False}}
+    assert stored(setup, line) == {"busy": BUSY | {"on": False}}
 
 
-async def test_every_change_is_in_the_log_of_changes(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(fleet="logged", credentials={"user": "u", "ha1": "x"})
-    await dial(stage, phone, "*21*888#", line)
-    await dial(stage, phone, "*21*888#", line)  # it is so already
-    await dial(stage, phone, "#21#", line)
-    entries = cast("list[tuple[str, dict[str, str]]]", stage.redis.xrange("audit:logged"))
+async def test_every_change_is_in_the_log_of_changes(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(fleet="logged", credentials={"user": "u", "ha1": "x"})
+    await dial(setup, phone, "*21*888#", line)
+    await dial(setup, phone, "*21*888#", line)  # it is so already
+    await dial(setup, phone, "#21#", line)
+    entries = cast("list[tuple[str, dict[str, str]]]", setup.redis.xrange("audit:logged"))
     first, second = (entry for _, entry in entries)
     assert {k: first[k] for k in ("who", "how", "line", "what")} == {
         "who": line, "how": "phone", "line": line, "what": "forwards",
@@ -202,7 +202,7 @@ async def test_every_change_is_in_the_log_of_changes(stage: Stage) -> None:
     assert json.loads(first["to"]) == {"forwards": {"unconditional": forward}}
     assert json.loads(second["from"]) == {"forwards": {"unconditional": forward}}
     assert json.loads(second["to"]) == {"forwards": {"unconditional": forward | {"on": False}}}
-    text = stage.redis.get(f"line:{line}")
+    text = setup.redis.get(f"line:{line}")
     assert isinstance(text, str)
     assert json.loads(text)["credentials"] == {"user": "u", "ha1": "x"}
 
@@ -225,86 +225,86 @@ async def test_every_change_is_in_the_log_of_changes(stage: Stage) -> None:
     ],
 )
 async def test_what_cannot_be_is_refused_and_changes_nothing(
-    stage: Stage, code: str, expected: int, why: str
+    setup: Setup, code: str, expected: int, why: str
 ) -> None:
-    line, phone = await stage.line_with_phone(forwards={"busy": BUSY})
-    answer, call = await dial(stage, phone, code, line)
+    line, phone = await setup.line_with_phone(forwards={"busy": BUSY})
+    answer, call = await dial(setup, phone, code, line)
     assert answer.code == expected
     assert told(answer)
-    assert stored(stage, line) == {"busy": BUSY}
-    record = await stage.ended(call.call_id, outcome="rejected", code=expected, why=why)
+    assert stored(setup, line) == {"busy": BUSY}
+    record = await setup.ended(call.call_id, outcome="rejected", code=expected, why=why)
     assert (record["caller"], record["called"]) == (line, code)
 
 
 # -- who may -----------------------------------------------------------------------------------
 
 
-async def behind(stage: Stage, **fields: Any) -> tuple[str, Endpoint]:
+async def behind(setup: Setup, **fields: Any) -> tuple[str, Endpoint]:
     """A line whose phone is somewhere behind a telephony server, and that server."""
-    return stage.line(to=[ELSEWHERE], **fields), await stage.endpoint("127.0.0.2")
+    return setup.line(to=[ELSEWHERE], **fields), await setup.endpoint("127.0.0.2")
 
 
 def asserted(line: str) -> tuple[str, str]:
     return ("P-Asserted-Identity", f"<sip:{line}@office.example>")
 
 
-async def test_from_alone_does_not_prove_whose_phone_it_is(stage: Stage) -> None:
-    line, server = await behind(stage)
-    answer, call = await dial(stage, server, "*21*888#", line)
+async def test_from_alone_does_not_prove_whose_phone_it_is(setup: Setup) -> None:
+    line, server = await behind(setup)
+    answer, call = await dial(setup, server, "*21*888#", line)
     assert answer.code == 403
-    assert stored(stage, line) == {}
-    await stage.ended(call.call_id, outcome="rejected", code=403, why="not_this_phone")
+    assert stored(setup, line) == {}
+    await setup.ended(call.call_id, outcome="rejected", code=403, why="not_this_phone")
 
 
-async def test_an_asserted_identity_without_the_lines_phone_is_not_enough(stage: Stage) -> None:
-    line, server = await behind(stage)
-    answer, _ = await dial(stage, server, "*21*888#", line, [asserted(line)])
+async def test_an_asserted_identity_without_the_lines_phone_is_not_enough(setup: Setup) -> None:
+    line, server = await behind(setup)
+    answer, _ = await dial(setup, server, "*21*888#", line, [asserted(line)])
     assert answer.code == 403
 
 
-async def test_an_asserted_identity_with_the_lines_contact_is(stage: Stage) -> None:
-    line, server = await behind(stage)
+async def test_an_asserted_identity_with_the_lines_contact_is(setup: Setup) -> None:
+    line, server = await behind(setup)
     contact = ("Contact", f"<{ELSEWHERE};transport=udp>;expires=60")
     call = server.start(
-        stage.engine.address, "*21*888", caller="anonymous", body=OFFER_BYTES, contact=False,
+        setup.engine.address, "*21*888", caller="anonymous", body=OFFER_BYTES, contact=False,
         headers=[asserted(line), contact],
     )  # fmt: skip
     answer = await call.final()
     assert answer.code == 200
     call.ack(answer)
-    assert stored(stage, line) == {"unconditional": to_voicemail(line)}
+    assert stored(setup, line) == {"unconditional": to_voicemail(line)}
 
 
-async def test_a_contact_that_is_another_lines_is_not(stage: Stage) -> None:
-    line, server = await behind(stage)
+async def test_a_contact_that_is_another_lines_is_not(setup: Setup) -> None:
+    line, server = await behind(setup)
     for uri in ("sip:other@192.0.2.7:5062", "sip:desk@192.0.2.7", "sip:desk@192.0.2.8:5062"):
         call = server.start(
-            stage.engine.address, "*21*888", caller=line, body=OFFER_BYTES, contact=False,
+            setup.engine.address, "*21*888", caller=line, body=OFFER_BYTES, contact=False,
             headers=[asserted(line), ("Contact", f"<{uri}>")],
         )  # fmt: skip
         assert (await call.final()).code == 403
 
 
-async def test_the_edge_that_the_phone_registered_through_is_not_enough(stage: Stage) -> None:
+async def test_the_edge_that_the_phone_registered_through_is_not_enough(setup: Setup) -> None:
     """It may pass on calls from outside, with what they assert."""
-    line = stage.line(to=[f'<{ELSEWHERE}>;path="<sip:127.0.0.2;lr>"'])
-    server = await stage.endpoint("127.0.0.2")
-    assert (await dial(stage, server, "*21*888#", line))[0].code == 403
-    assert (await dial(stage, server, "*21*888#", line, [asserted(line)]))[0].code == 403
+    line = setup.line(to=[f'<{ELSEWHERE}>;path="<sip:127.0.0.2;lr>"'])
+    server = await setup.endpoint("127.0.0.2")
+    assert (await dial(setup, server, "*21*888#", line))[0].code == 403
+    assert (await dial(setup, server, "*21*888#", line, [asserted(line)]))[0].code == 403
 
 
-async def test_from_says_nothing_where_an_identity_is_asserted(stage: Stage) -> None:
-    victim, phone = await stage.line_with_phone()
-    answer, _ = await dial(stage, phone, "*21*888#", victim, [asserted("+33140000009")])
+async def test_from_says_nothing_where_an_identity_is_asserted(setup: Setup) -> None:
+    victim, phone = await setup.line_with_phone()
+    answer, _ = await dial(setup, phone, "*21*888#", victim, [asserted("+33140000009")])
     assert answer.code == 403
-    assert stored(stage, victim) == {}
+    assert stored(setup, victim) == {}
 
 
-async def test_a_registration_that_has_lapsed_counts_no_more(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.redis.delete(f"reg:{line}")
-    await stage.settle()
-    assert (await dial(stage, phone, "*21*888#", line))[0].code == 403
+async def test_a_registration_that_has_lapsed_counts_no_more(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    setup.redis.delete(f"reg:{line}")
+    await setup.settle()
+    assert (await dial(setup, phone, "*21*888#", line))[0].code == 403
 
 
 @pytest.mark.parametrize(
@@ -317,16 +317,16 @@ async def test_a_registration_that_has_lapsed_counts_no_more(stage: Stage) -> No
     ids=lambda header: header[0],
 )
 async def test_nobody_else_can_have_a_phone_dial_a_code(
-    stage: Stage, header: tuple[str, str]
+    setup: Setup, header: tuple[str, str]
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    assert (await dial(stage, phone, "*21*888#", line, [header]))[0].code == 403
-    assert stored(stage, line) == {}
+    line, phone = await setup.line_with_phone()
+    assert (await dial(setup, phone, "*21*888#", line, [header]))[0].code == 403
+    assert stored(setup, line) == {}
 
 
-async def test_a_caller_cannot_send_the_phone_to_a_code(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_caller_cannot_send_the_phone_to_a_code(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=OFFER_BYTES)
     call.ack(await call.receive(200))
@@ -347,52 +347,52 @@ async def test_a_caller_cannot_send_the_phone_to_a_code(stage: Stage) -> None:
     await ring.receive("BYE")
 
 
-async def test_a_stranger_may_dial_nothing(stage: Stage) -> None:
-    line = stage.line(to=["sip:desk@127.0.0.9:5062"])
-    stranger = await stage.endpoint("127.0.0.9")
-    assert (await dial(stage, stranger, "*21*888#", line))[0].code == 403
-    assert stored(stage, line) == {}
+async def test_a_stranger_may_dial_nothing(setup: Setup) -> None:
+    line = setup.line(to=["sip:desk@127.0.0.9:5062"])
+    stranger = await setup.endpoint("127.0.0.9")
+    assert (await dial(setup, stranger, "*21*888#", line))[0].code == 403
+    assert stored(setup, line) == {}
 
 
-async def test_an_unknown_line_and_a_suspended_one_may_not(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone(suspended=True)
-    assert (await dial(stage, phone, "*21*888#", line))[0].code == 403
-    assert (await dial(stage, phone, "*21*888#", numbers.line_number()))[0].code == 403
-    assert (await dial(stage, phone, "*21*888#", "anonymous"))[0].code == 403
+async def test_an_unknown_line_and_a_suspended_one_may_not(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(suspended=True)
+    assert (await dial(setup, phone, "*21*888#", line))[0].code == 403
+    assert (await dial(setup, phone, "*21*888#", numbers.line_number()))[0].code == 403
+    assert (await dial(setup, phone, "*21*888#", "anonymous"))[0].code == 403
 
 
-async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(stage: Stage) -> None:
-    stage.redis.set("fleet:late", json.dumps({"name": "late", "suspended": True}))
-    line, phone = await stage.line_with_phone(fleet="late")
+async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(setup: Setup) -> None:
+    setup.redis.set("fleet:late", json.dumps({"name": "late", "suspended": True}))
+    line, phone = await setup.line_with_phone(fleet="late")
     for code in ("*21*888#", "*#21#"):
-        answer, call = await dial(stage, phone, code, line)
+        answer, call = await dial(setup, phone, code, line)
         assert answer.code == 403
         assert told(answer) == "the line's fleet is suspended"
-        await stage.ended(call.call_id, outcome="rejected", why="fleet_suspended")
-    assert stored(stage, line) == {}
-    stage.redis.set("fleet:late", json.dumps({"name": "late", "suspended": False}))
-    await stage.settle(fleets=True)
-    assert (await dial(stage, phone, "*21*888#", line))[0].code == 200
-    assert stored(stage, line)["unconditional"]["on"]
+        await setup.ended(call.call_id, outcome="rejected", why="fleet_suspended")
+    assert stored(setup, line) == {}
+    setup.redis.set("fleet:late", json.dumps({"name": "late", "suspended": False}))
+    await setup.settle(fleets=True)
+    assert (await dial(setup, phone, "*21*888#", line))[0].code == 200
+    assert stored(setup, line)["unconditional"]["on"]
 
 
 class Softphone:
     """A phone that knows a line's password but did not register here."""
 
-    def __init__(self, stage: Stage, endpoint: Endpoint, line: str, password: str) -> None:
-        self.stage, self.endpoint, self.line, self.password = stage, endpoint, line, password
+    def __init__(self, setup: Setup, endpoint: Endpoint, line: str, password: str) -> None:
+        self.setup, self.endpoint, self.line, self.password = setup, endpoint, line, password
 
     async def dial(self, code: str, shown_for: str = "", nonce: str = "", nc: int = 1) -> Message:
         """Dial, answering the challenge (for `shown_for` instead of the code dialled)."""
         if not nonce:
-            challenge, _ = await dial(self.stage, self.endpoint, code, self.line)
+            challenge, _ = await dial(self.setup, self.endpoint, code, self.line)
             assert challenge.code == 401
             offers = [o for o in challenge.every("WWW-Authenticate") if "algorithm=MD5" in o]
             nonce = offers[0].partition('nonce="')[2].partition('"')[0]
         self.nonce = nonce
         uri = f"sip:{(shown_for or code).replace('#', '%23')}@renvoi"
         headers = [("Authorization", self._answer(uri, nonce, nc))]
-        return (await dial(self.stage, self.endpoint, code, self.line, headers))[0]
+        return (await dial(self.setup, self.endpoint, code, self.line, headers))[0]
 
     def _answer(self, uri: str, nonce: str, nc: int) -> str:
         cnonce = secrets.token_hex(4)
@@ -406,26 +406,26 @@ class Softphone:
         )
 
 
-async def with_password(stage: Stage, password: str = PASSWORD) -> Softphone:
+async def with_password(setup: Setup, password: str = PASSWORD) -> Softphone:
     credentials = {"user": "desk", "ha1": ha1("MD5", "desk", "renvoi", PASSWORD)}
-    line, server = await behind(stage, credentials=credentials)
-    return Softphone(stage, server, line, password)
+    line, server = await behind(setup, credentials=credentials)
+    return Softphone(setup, server, line, password)
 
 
-async def test_the_lines_password_proves_it(stage: Stage) -> None:
-    phone = await with_password(stage)
+async def test_the_lines_password_proves_it(setup: Setup) -> None:
+    phone = await with_password(setup)
     assert (await phone.dial("*21*888#")).code == 200
-    assert stored(stage, phone.line) == {"unconditional": to_voicemail(phone.line)}
+    assert stored(setup, phone.line) == {"unconditional": to_voicemail(phone.line)}
 
 
-async def test_a_wrong_password_changes_nothing(stage: Stage) -> None:
-    phone = await with_password(stage, "guess")
+async def test_a_wrong_password_changes_nothing(setup: Setup) -> None:
+    phone = await with_password(setup, "guess")
     assert (await phone.dial("*21*888#")).code == 403
-    assert stored(stage, phone.line) == {}
+    assert stored(setup, phone.line) == {}
 
 
-async def test_an_answer_is_for_one_code_and_one_time(stage: Stage) -> None:
-    phone = await with_password(stage)
+async def test_an_answer_is_for_one_code_and_one_time(setup: Setup) -> None:
+    phone = await with_password(setup)
     assert (await phone.dial("*21*888#", shown_for="#21#")).code == 403
     assert (await phone.dial("#21#")).code == 200
     again = await phone.dial("##21#", nonce=phone.nonce)
@@ -436,46 +436,46 @@ async def test_an_answer_is_for_one_code_and_one_time(stage: Stage) -> None:
 # -- when things go wrong ----------------------------------------------------------------------
 
 
-async def test_a_caller_that_gives_up_before_the_answer_ends_the_call(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = phone.start(stage.engine.address, "*21*888", caller=line, body=OFFER_BYTES)
+async def test_a_caller_that_gives_up_before_the_answer_ends_the_call(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = phone.start(setup.engine.address, "*21*888", caller=line, body=OFFER_BYTES)
     call.cancel()
     answer = await call.final()
     assert answer.code in (200, 487)  # the answer may have crossed the CANCEL
     if answer.code == 200:
         call.ack(answer)
         await call.receive("BYE")
-    record = await stage.record(call.call_id)
+    record = await setup.record(call.call_id)
     assert record["outcome"] == ("answered" if answer.code == 200 else "cancelled")
 
 
-async def test_an_answer_that_nobody_acknowledges_ends_by_itself(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = phone.start(stage.engine.address, "*21*888", caller=line, body=OFFER_BYTES)
+async def test_an_answer_that_nobody_acknowledges_ends_by_itself(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = phone.start(setup.engine.address, "*21*888", caller=line, body=OFFER_BYTES)
     await call.final()
     call.request("BYE")  # instead of the ACK
     assert (await call.final("BYE")).code == 200
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_two_phones_of_a_line_do_not_lose_one_anothers_change(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
+async def test_two_phones_of_a_line_do_not_lose_one_anothers_change(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
     codes = [f"*{service}*888#" for service in ("21", "61", "62", "67")] * 3
-    answers = await asyncio.gather(*(dial(stage, phone, code, line) for code in codes))
+    answers = await asyncio.gather(*(dial(setup, phone, code, line) for code in codes))
     assert {answer.code for answer, _ in answers} == {200}
-    assert set(stored(stage, line)) == {"unconditional", "no_answer", "unreachable", "busy"}
+    assert set(stored(setup, line)) == {"unconditional", "no_answer", "unreachable", "busy"}
 
 
 async def test_codes_can_be_turned_off(
-    stage: Stage, shared_redis: RedisServer, tmp_path: Path
+    setup: Setup, shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     engine = Engine(tmp_path, shared_redis.url, {"numbering": {"star_codes": False}})
     engine.start()
     try:
-        line, phone = await stage.line_with_phone()
+        line, phone = await setup.line_with_phone()
         call = phone.start(engine.address, "*21*888", caller=line, body=OFFER_BYTES)
         assert (await call.final()).code == 404
         assert engine.metric("renvoi_rejected_total", reason="bad_number") == 1
-        assert stored(stage, line) == {}
+        assert stored(setup, line) == {}
     finally:
         assert engine.stop() == 0

@@ -11,11 +11,11 @@ import redis
 
 from engine.redis_server import socket_path
 from tests.scenarios import numbers
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import START_S, Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, to_voicemail
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, to_voicemail
+from tests.scenarios.worker_pool import WorkerPool
 
 # As systemd's MemoryDenyWriteExecute confines a service and whatever it starts: PR_SET_MDWE.
 CONFINED = """
@@ -38,12 +38,12 @@ async def test_the_first_call_that_is_answered_reaches_its_destination(
     """A server beside us sends calls as soon as the port is open: none may be refused."""
     directory = tmp_path_factory.mktemp("engine")
     engine = Engine(directory, shared_redis.url)
-    theatre = Theatre(engine, shared_redis.client, directory)
+    running_engine = RunningEngine(engine, shared_redis.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
             line = numbers.line_number()
-            stage.line(number=line, forwards={"unconditional": to_voicemail(line)})
-            caller = await stage.endpoint()
+            setup.line(number=line, forwards={"unconditional": to_voicemail(line)})
+            caller = await setup.endpoint()
             calls: list[Call] = []
             engine.spawn()
             deadline = time.monotonic() + START_S
@@ -67,21 +67,24 @@ async def test_the_first_call_that_is_answered_reaches_its_destination(
 
 async def test_no_memory_is_written_and_executed(tmp_path: Path) -> None:
     """By workers, their supervisor and the embedded Redis: the unit forbids it."""
-    crew = Crew(tmp_path, "embedded", 2)
-    crew.program = ["-c", CONFINED]
-    crew.start()
+    pool = WorkerPool(tmp_path, "embedded", 2)
+    pool.program = ["-c", CONFINED]
+    pool.start()
     try:
         own = str(socket_path(tmp_path / "data"))
         with redis.Redis(unix_socket_path=own, decode_responses=True) as client:
-            theatre = Theatre(crew, client, tmp_path)
-            async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-                line, phone = await stage.line_with_phone()
-                call = await stage.call(line)
+            running_engine = RunningEngine(pool, client, tmp_path)
+            async with (
+                running_engine.endpoints() as servers,
+                Setup(running_engine, servers) as setup,
+            ):
+                line, phone = await setup.line_with_phone()
+                call = await setup.call(line)
                 ring = await phone.incoming()
                 await connect(call, ring)
                 await part(call, ring)
-                await stage.ended(call.call_id, outcome="answered")
+                await setup.ended(call.call_id, outcome="answered")
     finally:
-        status = crew.stop()
-    assert status == 0, crew.log
-    assert not crew.complaints()
+        status = pool.stop()
+    assert status == 0, pool.log
+    assert not pool.complaints()

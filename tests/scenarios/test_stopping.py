@@ -12,7 +12,7 @@ import pytest
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Stage, Theatre
+from tests.scenarios.setup import RunningEngine, Setup
 
 DRAIN_S = 4
 
@@ -20,29 +20,29 @@ DRAIN_S = 4
 @pytest.fixture
 async def lone(
     shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[Setup]:
     """An engine of the test's own, to be stopped."""
     directory = tmp_path_factory.mktemp("engine")
     engine = Engine(directory, shared_redis.url, {"timers": {"drain_s": DRAIN_S}})
     engine.start()
-    theatre = Theatre(engine, shared_redis.client, directory)
+    running_engine = RunningEngine(engine, shared_redis.client, directory)
     try:
-        async with theatre.endpoints() as servers, Stage(theatre, servers) as stage:
-            yield stage
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
     finally:
         engine.stop()
 
 
-async def stand(stage: Stage) -> tuple[str, Endpoint, Call, Call]:
+async def stand(setup: Setup) -> tuple[str, Endpoint, Call, Call]:
     """A call that stands."""
-    line, phone = await stage.line_with_phone(max_calls=5)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(max_calls=5)
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     return line, phone, call, ring
 
 
-async def test_sigterm_refuses_new_calls_and_lets_standing_ones_end(lone: Stage) -> None:
+async def test_sigterm_refuses_new_calls_and_lets_standing_ones_end(lone: Setup) -> None:
     line, phone, call, ring = await stand(lone)
     lone.engine.signal(signal.SIGTERM)
     await asyncio.sleep(0.3)
@@ -67,12 +67,12 @@ async def test_sigterm_refuses_new_calls_and_lets_standing_ones_end(lone: Stage)
     assert not lone.redis.exists(f"live:{line}")
 
 
-async def test_sigterm_with_nothing_standing_ends_at_once(lone: Stage) -> None:
+async def test_sigterm_with_nothing_standing_ends_at_once(lone: Setup) -> None:
     lone.engine.signal(signal.SIGTERM)
     assert await lone.engine.exited(2) == 0
 
 
-async def test_the_drain_has_a_deadline(lone: Stage) -> None:
+async def test_the_drain_has_a_deadline(lone: Setup) -> None:
     line, _, call, ring = await stand(lone)
     lone.engine.signal(signal.SIGTERM)
     await call.receive("BYE", wait_s=DRAIN_S + 2)
@@ -83,7 +83,7 @@ async def test_the_drain_has_a_deadline(lone: Stage) -> None:
 
 
 async def test_sigint_ends_standing_calls_with_bye_and_ringing_ones_with_a_refusal(
-    lone: Stage,
+    lone: Setup,
 ) -> None:
     line, phone, call, ring = await stand(lone)
     waiting = await lone.call(line)
@@ -101,7 +101,7 @@ async def test_sigint_ends_standing_calls_with_bye_and_ringing_ones_with_a_refus
     assert not lone.redis.exists(f"live:{line}")
 
 
-async def test_sigint_during_the_drain_ends_it(lone: Stage) -> None:
+async def test_sigint_during_the_drain_ends_it(lone: Setup) -> None:
     _, _, call, ring = await stand(lone)
     began = time.monotonic()
     lone.engine.signal(signal.SIGTERM)

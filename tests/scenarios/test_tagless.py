@@ -8,7 +8,7 @@ import pytest
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_one_tag
 from tests.scenarios.message import Message, build, parse, untagged
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 
 def say(ring: Call, code: int, body: bytes = b"", **more: object) -> Message:
@@ -16,10 +16,10 @@ def say(ring: Call, code: int, body: bytes = b"", **more: object) -> Message:
     return ring.respond(code, body=body, **more)  # type: ignore[arg-type]
 
 
-async def ringing(stage: Stage, **fields: object) -> tuple[Call, Call]:
+async def ringing(setup: Setup, **fields: object) -> tuple[Call, Call]:
     """A caller, and a phone without tags that has the INVITE."""
-    line, phone = await stage.line_with_phone(**fields)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(**fields)
+    call = await setup.call(line)
     ring = await phone.incoming()
     forget_tag(ring)
     return call, ring
@@ -54,9 +54,9 @@ async def exchange(speaker: Call, listener: Call, method: str, body: bytes = b""
 @pytest.mark.parametrize("early", [(), (180,), (183, 180)], ids=str)
 @pytest.mark.parametrize("ends", ["caller", "phone"])
 async def test_a_phone_without_tags_is_called_and_talks(
-    stage: Stage, early: tuple[int, ...], ends: str
+    setup: Setup, early: tuple[int, ...], ends: str
 ) -> None:
-    call, ring = await ringing(stage)
+    call, ring = await ringing(setup)
     for code in early:
         say(ring, code)
         await call.receive(code)
@@ -75,12 +75,12 @@ async def test_a_phone_without_tags_is_called_and_talks(
     await speaker.hang_up()
     bye = await listener.receive("BYE")
     assert bye.to_tag == listener.tag
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("named_in_requests", [True, False])
-async def test_a_tag_in_the_180_and_none_in_the_200(stage: Stage, named_in_requests: bool) -> None:
-    call, ring = await ringing(stage)
+async def test_a_tag_in_the_180_and_none_in_the_200(setup: Setup, named_in_requests: bool) -> None:
+    call, ring = await ringing(setup)
     ring.tag = "early"
     say(ring, 180)
     await call.receive(180)
@@ -95,11 +95,11 @@ async def test_a_tag_in_the_180_and_none_in_the_200(stage: Stage, named_in_reque
     await exchange(ring, call, "INFO")
     await ring.hang_up()
     await call.receive("BYE")
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_no_tag_in_the_180_and_one_in_the_200(stage: Stage) -> None:
-    call, ring = await ringing(stage)
+async def test_no_tag_in_the_180_and_one_in_the_200(setup: Setup) -> None:
+    call, ring = await ringing(setup)
     say(ring, 180)
     await call.receive(180)
     ring.tag = "late"
@@ -113,18 +113,18 @@ async def test_no_tag_in_the_180_and_one_in_the_200(stage: Stage) -> None:
     await call.receive("BYE")
 
 
-async def test_a_caller_gives_up_on_a_phone_without_tags(stage: Stage) -> None:
-    call, ring = await ringing(stage)
+async def test_a_caller_gives_up_on_a_phone_without_tags(setup: Setup) -> None:
+    call, ring = await ringing(setup)
     say(ring, 180)
     await call.receive(180)
     call.cancel()
     await call.receive(487)
     assert not (await ring.receive("CANCEL")).to_tag
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
-async def test_a_phone_without_tags_answers_in_spite_of_the_cancel(stage: Stage) -> None:
-    call, ring = await ringing(stage)
+async def test_a_phone_without_tags_answers_in_spite_of_the_cancel(setup: Setup) -> None:
+    call, ring = await ringing(setup)
     ring.automatic.discard("CANCEL")
     say(ring, 180)
     await call.receive(180)
@@ -136,8 +136,8 @@ async def test_a_phone_without_tags_answers_in_spite_of_the_cancel(stage: Stage)
     assert not (await ring.receive("BYE")).to_tag
 
 
-async def test_it_is_refused_without_a_tag(stage: Stage) -> None:
-    call, ring = await ringing(stage)
+async def test_it_is_refused_without_a_tag(setup: Setup) -> None:
+    call, ring = await ringing(setup)
     say(ring, 180)
     say(ring, 486)
     await call.receive(486)
@@ -145,10 +145,10 @@ async def test_it_is_refused_without_a_tag(stage: Stage) -> None:
     check_one_tag(call.received)
 
 
-async def test_an_answer_without_a_tag_to_a_reinvite(stage: Stage) -> None:
+async def test_an_answer_without_a_tag_to_a_reinvite(setup: Setup) -> None:
     """A phone that forgets its tag only there, and repeats that answer."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
@@ -169,9 +169,9 @@ async def test_an_answer_without_a_tag_to_a_reinvite(stage: Stage) -> None:
     await ring.receive("BYE")
 
 
-async def test_a_second_phone_of_a_fork_that_has_no_tag_harms_nobody(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_second_phone_of_a_fork_that_has_no_tag_harms_nobody(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
@@ -188,22 +188,22 @@ async def test_a_second_phone_of_a_fork_that_has_no_tag_harms_nobody(stage: Stag
 
 @pytest.mark.parametrize("answered", [False, True])
 async def test_whoever_has_no_part_in_the_call_is_not_obeyed_for_want_of_a_tag(
-    stage: Stage, answered: bool
+    setup: Setup, answered: bool
 ) -> None:
     """A far end without a tag is found by any; its address still has to be the right one."""
-    call, ring = await ringing(stage)
+    call, ring = await ringing(setup)
     if answered:
         say(ring, 200, ANSWER_BYTES)
         call.ack(await call.receive(200))
         await ring.receive("ACK")
-    stranger = await stage.endpoint("127.0.0.9")
+    stranger = await setup.endpoint("127.0.0.9")
     ours, theirs = ring.first.one("From"), ring.first.one("To")
     for call_id, code in ((ring.call_id, 403), ("another", 481)):
         for tag in ("", ";tag=guess"):
-            said = stranger.start(stage.engine.address, "x", method="BYE", to=ours, send=False)
+            said = stranger.start(setup.engine.address, "x", method="BYE", to=ours, send=False)
             lines = [(n, theirs + tag if n == "From" else v) for n, v in lines_of(said.first)]
             lines = [(n, call_id if n == "Call-ID" else v) for n, v in lines]
-            stranger.send(build(said.first.start, lines), stage.engine.address)
+            stranger.send(build(said.first.start, lines), setup.engine.address)
             said.call_id = call_id
             assert (await said.final("BYE")).code == code
             stranger.calls.remove(said)

@@ -14,8 +14,8 @@ from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import call_off, connect, part
+from tests.scenarios.setup import OFFER_BYTES, Setup, to_number, to_voicemail
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_number, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
 
 UDP, TCP = free_port(), free_port(socket.SOCK_STREAM)
@@ -32,11 +32,11 @@ SETTINGS = {
 
 
 @pytest.fixture
-async def streams(stage: Stage) -> list[StreamEndpoint]:
+async def streams(setup: Setup) -> list[StreamEndpoint]:
     """Two endpoints on TCP."""
     made = [await StreamEndpoint.listen() for _ in range(2)]
     for endpoint in made:
-        stage._stack.push_async_callback(endpoint.finish)
+        setup._stack.push_async_callback(endpoint.finish)
     return made
 
 
@@ -44,23 +44,23 @@ def start(caller: Endpoint, called: str, **more: object) -> Call:
     return caller.start(ENGINE, called, body=OFFER_BYTES, **more)  # type: ignore[arg-type]
 
 
-async def wait_for_connections(stage: Stage, wanted: float, wait_s: float = 5) -> None:
+async def wait_for_connections(setup: Setup, wanted: float, wait_s: float = 5) -> None:
     deadline = time.monotonic() + within(wait_s)
-    while (now := stage.engine.metric("renvoi_connections")) != wanted:
+    while (now := setup.engine.metric("renvoi_connections")) != wanted:
         assert time.monotonic() < deadline, f"{now} connections, expected {wanted}"
         await asyncio.sleep(0.05)
 
 
-async def drop(stage: Stage, endpoint: StreamEndpoint) -> None:
+async def drop(setup: Setup, endpoint: StreamEndpoint) -> None:
     """The endpoint's one connection breaks, and the engine has noticed."""
-    left = stage.engine.metric("renvoi_connections") - 1
+    left = setup.engine.metric("renvoi_connections") - 1
     endpoint.drop()
-    await wait_for_connections(stage, left)
+    await wait_for_connections(setup, left)
 
 
-async def test_a_call_over_tcp_on_both_sides(stage: Stage, streams: list[StreamEndpoint]) -> None:
+async def test_a_call_over_tcp_on_both_sides(setup: Setup, streams: list[StreamEndpoint]) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     assert ring.first.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP}")
@@ -77,17 +77,17 @@ async def test_a_call_over_tcp_on_both_sides(stage: Stage, streams: list[StreamE
     # Responses came back on the caller's own connection, requests on one to its Contact.
     assert caller.made == 1
     assert phone.made == 1
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("way", ["tcp_to_udp", "udp_to_tcp"])
 async def test_a_call_from_one_transport_to_the_other(
-    stage: Stage, streams: list[StreamEndpoint], way: str
+    setup: Setup, streams: list[StreamEndpoint], way: str
 ) -> None:
-    stream, datagram = streams[0], await stage.endpoint()
+    stream, datagram = streams[0], await setup.endpoint()
     caller, phone = (stream, datagram) if way == "tcp_to_udp" else (datagram, stream)
-    line = stage.line(to=[phone.uri()])
-    peer = ENGINE if way == "tcp_to_udp" else stage.engine.address
+    line = setup.line(to=[phone.uri()])
+    peer = ENGINE if way == "tcp_to_udp" else setup.engine.address
     call = caller.start(peer, line, body=OFFER_BYTES)
     ring = await phone.incoming()
     assert ("transport=tcp" in ring.first.one("Contact")) == (phone is stream)
@@ -95,20 +95,20 @@ async def test_a_call_from_one_transport_to_the_other(
     await part(call, ring)
 
 
-async def test_a_cancel_over_tcp(stage: Stage, streams: list[StreamEndpoint]) -> None:
+async def test_a_cancel_over_tcp(setup: Setup, streams: list[StreamEndpoint]) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     await call_off(call, ring)
-    await stage.ended(call.call_id, outcome="cancelled")
+    await setup.ended(call.call_id, outcome="cancelled")
 
 
 async def test_calls_to_one_peer_share_a_connection(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     for _ in range(5):
         call = start(caller, line)
         ring = await phone.incoming()
@@ -117,7 +117,7 @@ async def test_calls_to_one_peer_share_a_connection(
     assert phone.made == 1
 
 
-async def test_messages_come_in_pieces_and_together(stage: Stage) -> None:
+async def test_messages_come_in_pieces_and_together(setup: Setup) -> None:
     reader, writer = await asyncio.open_connection(*ENGINE)
     options = (
         "OPTIONS sip:x@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/TCP 127.0.0.1:9;branch=z9hG4bK{n}\r\n"
@@ -139,10 +139,10 @@ async def test_messages_come_in_pieces_and_together(stage: Stage) -> None:
 
 @pytest.mark.parametrize("size", [262_145, 500_000])
 async def test_a_message_too_large_is_refused_and_the_next_one_served(
-    stage: Stage, streams: list[StreamEndpoint], size: int
+    setup: Setup, streams: list[StreamEndpoint], size: int
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     big = caller.start(ENGINE, line, body=b"v" * size)
     await big.receive(513)
     call = start(caller, line)
@@ -151,34 +151,34 @@ async def test_a_message_too_large_is_refused_and_the_next_one_served(
 
 
 async def test_a_peer_that_closed_is_called_on_a_new_connection(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     for connections in (1, 2):
         call = start(caller, line)
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)
         assert phone.made == connections
-        await drop(stage, phone)
+        await drop(setup, phone)
 
 
 async def test_a_refused_connection_is_unreachable_at_once(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     target = numbers.outside_number()
     nobody = f"sip:x@127.0.0.1:{free_port(socket.SOCK_STREAM)};transport=tcp"
-    line = stage.line(to=[nobody], forwards={"unreachable": to_number(target)})
+    line = setup.line(to=[nobody], forwards={"unreachable": to_number(target)})
     call = start(streams[0], line)
-    away = await stage.server("number").incoming(target, wait_s=1.5)
+    away = await setup.server("number").incoming(target, wait_s=1.5)
     await connect(call, away)
     await part(call, away)
-    await stage.ended(call.call_id, condition="unreachable", outcome="answered")
+    await setup.ended(call.call_id, condition="unreachable", outcome="answered")
 
 
 async def test_a_peer_that_does_not_accept_is_given_up_in_time(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     """A listening socket whose queue is full: SYNs go unanswered, as behind a firewall."""
     with socket.socket() as full:
@@ -189,11 +189,11 @@ async def test_a_peer_that_does_not_accept_is_given_up_in_time(
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
         contact = f"sip:x@127.0.0.1:{full.getsockname()[1]};transport=tcp"
-        line = stage.line(to=[contact])
-        stage.change(line, forwards={"unreachable": to_voicemail(line)})
-        await stage.settle()
+        line = setup.line(to=[contact])
+        setup.change(line, forwards={"unreachable": to_voicemail(line)})
+        await setup.settle()
         call = start(streams[0], line)
-        away = await stage.server("voicemail").incoming(line, wait_s=5.5)
+        away = await setup.server("voicemail").incoming(line, wait_s=5.5)
         await connect(call, away)
         await part(call, away)
         for filler in fillers:
@@ -201,87 +201,87 @@ async def test_a_peer_that_does_not_accept_is_given_up_in_time(
 
 
 async def test_a_peer_that_dies_while_it_rings_is_unreachable_or_fails(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     await phone.incoming()
     phone.drop()
     await call.receive(480)
-    await stage.ended(call.call_id, outcome="unreachable")
+    await setup.ended(call.call_id, outcome="unreachable")
 
 
 async def test_a_standing_call_outlives_its_connection(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     """The phone's connection breaks in mid-call: the BYE goes to its Contact anew."""
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     await connect(call, ring)
-    await drop(stage, phone)
+    await drop(setup, phone)
     await part(call, ring)
     assert phone.made == 2
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 async def test_a_caller_whose_connection_breaks_before_the_answer_is_gone(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
     ring.automatic.discard("CANCEL")
-    await drop(stage, caller)
+    await drop(setup, caller)
     ring.respond(486)
     await ring.receive("ACK")
     await call.receive(486)  # on a connection that the engine makes (RFC 3261 18.2.2)
-    await stage.record(call.call_id)
+    await setup.record(call.call_id)
 
 
-async def test_many_connections_each_with_a_call(stage: Stage) -> None:
-    await wait_for_connections(stage, 0)
+async def test_many_connections_each_with_a_call(setup: Setup) -> None:
+    await wait_for_connections(setup, 0)
     callers = [await StreamEndpoint.listen() for _ in range(100)]
-    phone = await stage.endpoint()
-    line = stage.line(to=[phone.uri()])
+    phone = await setup.endpoint()
+    line = setup.line(to=[phone.uri()])
     calls = [start(caller, line) for caller in callers]
     for _ in calls:
         (await phone.incoming()).respond(486)
     for call in calls:
         await call.receive(486, wait_s=8)
-    assert stage.engine.metric("renvoi_connections") == 100
+    assert setup.engine.metric("renvoi_connections") == 100
     for caller in callers:
         await caller.finish()
-    await wait_for_connections(stage, 0)
+    await wait_for_connections(setup, 0)
 
 
-async def test_over_the_limit_new_connections_are_closed(stage: Stage) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="connections")
-    await wait_for_connections(stage, 0)
+async def test_over_the_limit_new_connections_are_closed(setup: Setup) -> None:
+    before = setup.engine.metric("renvoi_rejected_total", reason="connections")
+    await wait_for_connections(setup, 0)
     held = [await asyncio.open_connection(*ENGINE) for _ in range(140)]
     deadline = time.monotonic() + within(5)
     while sum(reader.at_eof() for reader, _ in held) < 20:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
-    assert stage.engine.metric("renvoi_rejected_total", reason="connections") >= before + 20
+    assert setup.engine.metric("renvoi_rejected_total", reason="connections") >= before + 20
     for _, writer in held:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    await wait_for_connections(stage, 0)
+    await wait_for_connections(setup, 0)
 
 
 async def crowd(
-    stage: Stage, host: str, count: int, *, kept: int, refused: str
+    setup: Setup, host: str, count: int, *, kept: int, refused: str
 ) -> list[asyncio.StreamWriter]:
     """Connections from that address that say nothing, of which the engine keeps so many and counts
     the others as refused."""
-    before = stage.engine.metric("renvoi_rejected_total", reason=refused)
+    before = setup.engine.metric("renvoi_rejected_total", reason=refused)
     made = [await asyncio.open_connection(*ENGINE, local_addr=(host, 0)) for _ in range(count)]
     deadline = time.monotonic() + within(5)
     while True:
@@ -291,14 +291,14 @@ async def crowd(
             break
     await leave(dropped)
     assert len(dropped) == count - kept
-    assert stage.engine.metric("renvoi_rejected_total", reason=refused) == before + count - kept
+    assert setup.engine.metric("renvoi_rejected_total", reason=refused) == before + count - kept
     return [writer for _, writer in made if writer not in dropped]
 
 
-async def call_passes(stage: Stage, streams: list[StreamEndpoint]) -> None:
+async def call_passes(setup: Setup, streams: list[StreamEndpoint]) -> None:
     """On a connection that a trusted peer makes, and on one that the engine makes."""
     caller, phone = streams
-    call = start(caller, stage.line(to=[phone.uri()]))
+    call = start(caller, setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
@@ -326,40 +326,40 @@ async def asked_to_register(host: str) -> bool:
 
 
 async def test_strangers_take_no_room_from_peers_and_phones(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
-    await wait_for_connections(stage, 0)
-    strangers = await crowd(stage, "127.0.0.9", 250, kept=100, refused="stranger")
+    await wait_for_connections(setup, 0)
+    strangers = await crowd(setup, "127.0.0.9", 250, kept=100, refused="stranger")
     # Of the 120 of limits.connections.
-    peers = await crowd(stage, "127.0.0.1", 100, kept=100, refused="connections")
+    peers = await crowd(setup, "127.0.0.1", 100, kept=100, refused="connections")
     assert await asked_to_register("127.0.0.2")
-    await call_passes(stage, streams)
+    await call_passes(setup, streams)
     await leave(strangers + peers)
     for endpoint in streams:
         await endpoint.finish()
-    await wait_for_connections(stage, 0)
-    await leave(await crowd(stage, "127.0.0.9", 1, kept=1, refused="stranger"))
+    await wait_for_connections(setup, 0)
+    await leave(await crowd(setup, "127.0.0.9", 1, kept=1, refused="stranger"))
 
 
 async def test_phones_that_may_only_register_leave_room_for_peers_that_may_call(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
-    await wait_for_connections(stage, 0)
+    await wait_for_connections(setup, 0)
     phones = []
     for last in (2, 3, 4):
-        phones += await crowd(stage, f"127.0.0.{last}", 30, kept=30, refused="connections")
-    phones += await crowd(stage, "127.0.0.5", 30, kept=18, refused="connections")
-    await call_passes(stage, streams)
+        phones += await crowd(setup, f"127.0.0.{last}", 30, kept=30, refused="connections")
+    phones += await crowd(setup, "127.0.0.5", 30, kept=18, refused="connections")
+    await call_passes(setup, streams)
     await leave(phones)
 
 
 async def test_one_source_has_a_share_and_leaves_the_rest_to_others(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
-    await wait_for_connections(stage, 0)
-    held = await crowd(stage, "127.0.0.2", 100, kept=30, refused="source_connections")
+    await wait_for_connections(setup, 0)
+    held = await crowd(setup, "127.0.0.2", 100, kept=30, refused="source_connections")
     assert await asked_to_register("127.0.0.3")
-    await call_passes(stage, streams)
+    await call_passes(setup, streams)
     await leave(held)
 
 
@@ -397,7 +397,7 @@ async def lasted_s(host: str, pieces: list[str]) -> float:
     return time.monotonic() - start_s
 
 
-async def test_what_is_no_valid_message_earns_no_credit(stage: Stage) -> None:
+async def test_what_is_no_valid_message_earns_no_credit(setup: Setup) -> None:
     sent = [(host, what) for host in (PEER, PHONE) for what in NO_CREDIT]
     kept = await asyncio.gather(*(lasted_s(host, list(NO_CREDIT[what])) for host, what in sent))
     found = dict(zip(sent, kept, strict=True))
@@ -405,12 +405,12 @@ async def test_what_is_no_valid_message_earns_no_credit(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("said", ["x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_what_is_no_sip_ends_the_connection_at_once(stage: Stage, said: str) -> None:
+async def test_what_is_no_sip_ends_the_connection_at_once(setup: Setup, said: str) -> None:
     assert await lasted_s(PHONE, [said]) < 8
 
 
-async def test_a_source_that_never_registered_or_called_is_closed_when_idle(stage: Stage) -> None:
-    await wait_for_connections(stage, 0)
+async def test_a_source_that_never_registered_or_called_is_closed_when_idle(setup: Setup) -> None:
+    await wait_for_connections(setup, 0)
 
     async def talk(host: str) -> None:
         messages = [OPTIONS.format(n=f"{host}{n}") for n in range(30)]
@@ -423,10 +423,10 @@ async def test_a_source_that_never_registered_or_called_is_closed_when_idle(stag
 
 
 async def test_a_source_that_has_called_keeps_its_idle_connections(
-    stage: Stage, streams: list[StreamEndpoint]
+    setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
     caller, phone = streams
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     await connect(call, ring)
@@ -440,8 +440,8 @@ async def test_a_source_that_has_called_keeps_its_idle_connections(
     assert caller.made == 0  # the BYE's answer came on the caller's own connection
 
 
-async def test_a_peer_that_does_not_read_is_closed(stage: Stage) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="slow_reader")
+async def test_a_peer_that_does_not_read_is_closed(setup: Setup) -> None:
+    before = setup.engine.metric("renvoi_rejected_total", reason="slow_reader")
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     slow.connect(ENGINE)
@@ -450,18 +450,18 @@ async def test_a_peer_that_does_not_read_is_closed(stage: Stage) -> None:
     deadline = time.monotonic() + within(20)
     number = 0
     with contextlib.suppress(ConnectionError, TimeoutError):
-        while stage.engine.metric("renvoi_rejected_total", reason="slow_reader") == before:
+        while setup.engine.metric("renvoi_rejected_total", reason="slow_reader") == before:
             assert time.monotonic() < deadline, "it is kept"
             for _ in range(200):
                 number += 1
                 data = OPTIONS.format(n=f"slow{number}").encode()
                 await asyncio.wait_for(loop.sock_sendall(slow, data), within(1))
     slow.close()
-    await wait_for_connections(stage, 0, wait_s=15)
+    await wait_for_connections(setup, 0, wait_s=15)
 
 
-async def test_a_peer_that_resets_leaves_nothing(stage: Stage) -> None:
-    await wait_for_connections(stage, 0)
+async def test_a_peer_that_resets_leaves_nothing(setup: Setup) -> None:
+    await wait_for_connections(setup, 0)
     for _ in range(20):
         _, writer = await asyncio.open_connection(*ENGINE)
         made = writer.get_extra_info("socket")
@@ -470,4 +470,4 @@ async def test_a_peer_that_resets_leaves_nothing(stage: Stage) -> None:
         writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    await wait_for_connections(stage, 0)
+    await wait_for_connections(setup, 0)

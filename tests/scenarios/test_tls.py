@@ -19,13 +19,13 @@ import pytest
 from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
-from tests.scenarios.crew import Crew
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
+from tests.scenarios.setup import OFFER_BYTES, Setup, to_number
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_number
 from tests.scenarios.stream import StreamEndpoint
+from tests.scenarios.worker_pool import WorkerPool
 
 UDP, TLS = free_port(), free_port(socket.SOCK_STREAM)
 ENGINE = ("127.0.0.1", TLS)
@@ -70,12 +70,12 @@ def client_context() -> ssl.SSLContext:
 
 
 async def tls_endpoint(
-    stage: Stage, certificate_: Path = PHONE, key: Path = PHONE_KEY
+    setup: Setup, certificate_: Path = PHONE, key: Path = PHONE_KEY
 ) -> StreamEndpoint:
     endpoint = await StreamEndpoint.listen(
         server_tls=server_context(certificate_, key), client_tls=client_context()
     )
-    stage._stack.push_async_callback(endpoint.finish)
+    setup._stack.push_async_callback(endpoint.finish)
     return endpoint
 
 
@@ -83,45 +83,45 @@ def start(caller: Endpoint, called: str) -> Call:
     return caller.start(ENGINE, called, body=OFFER_BYTES)
 
 
-async def test_a_call_over_tls_on_both_sides(stage: Stage) -> None:
-    caller, phone = await tls_endpoint(stage), await tls_endpoint(stage)
-    line = stage.line(to=[phone.uri()])
+async def test_a_call_over_tls_on_both_sides(setup: Setup) -> None:
+    caller, phone = await tls_endpoint(setup), await tls_endpoint(setup)
+    line = setup.line(to=[phone.uri()])
     call = start(caller, line)
     ring = await phone.incoming()
     assert ring.first.one("Via").startswith(f"SIP/2.0/TLS 127.0.0.1:{TLS}")
     assert ring.first.one("Contact") == f"<sip:renvoi@127.0.0.1:{TLS};transport=tls>"
     await connect(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @pytest.mark.parametrize("way", ["tls_to_udp", "udp_to_tls"])
-async def test_a_call_from_tls_to_udp_and_back(stage: Stage, way: str) -> None:
-    secure, plain = await tls_endpoint(stage), await stage.endpoint()
+async def test_a_call_from_tls_to_udp_and_back(setup: Setup, way: str) -> None:
+    secure, plain = await tls_endpoint(setup), await setup.endpoint()
     caller, phone = (secure, plain) if way == "tls_to_udp" else (plain, secure)
-    line = stage.line(to=[phone.uri()])
+    line = setup.line(to=[phone.uri()])
     call = caller.start(
-        ENGINE if way == "tls_to_udp" else stage.engine.address, line, body=OFFER_BYTES
+        ENGINE if way == "tls_to_udp" else setup.engine.address, line, body=OFFER_BYTES
     )
     ring = await phone.incoming()
     await connect(call, ring)
     await part(ring, call)
 
 
-async def test_a_server_with_a_name_that_is_not_its_own_is_not_called(stage: Stage) -> None:
+async def test_a_server_with_a_name_that_is_not_its_own_is_not_called(setup: Setup) -> None:
     target = numbers.outside_number()
-    impostor = await tls_endpoint(stage, OTHER, OTHER_KEY)
-    line = stage.line(to=[impostor.uri()], forwards={"unreachable": to_number(target)})
-    caller = await tls_endpoint(stage)
+    impostor = await tls_endpoint(setup, OTHER, OTHER_KEY)
+    line = setup.line(to=[impostor.uri()], forwards={"unreachable": to_number(target)})
+    caller = await tls_endpoint(setup)
     call = start(caller, line)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     assert not impostor.invited()
     await connect(call, away)
     await part(call, away)
-    await stage.ended(call.call_id, condition="unreachable")
+    await setup.ended(call.call_id, condition="unreachable")
 
 
-async def test_what_is_no_tls_is_turned_away(stage: Stage) -> None:
+async def test_what_is_no_tls_is_turned_away(setup: Setup) -> None:
     with socket.create_connection(ENGINE) as plain:
         plain.sendall(b"OPTIONS sip:x@y SIP/2.0\r\n\r\n")
         plain.settimeout(6)
@@ -131,7 +131,7 @@ async def test_what_is_no_tls_is_turned_away(stage: Stage) -> None:
         assert not heard.startswith(b"SIP")
 
 
-async def test_old_tls_is_refused(stage: Stage) -> None:
+async def test_old_tls_is_refused(setup: Setup) -> None:
     context = client_context()
     context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     with warnings.catch_warnings():
@@ -152,11 +152,11 @@ async def test_old_tls_is_refused(stage: Stage) -> None:
     ],
 )
 async def test_a_certificate_that_cannot_be_used_stops_the_start(
-    stage: Stage, tmp_path: Path, changes: dict[str, str | None], says: str
+    setup: Setup, tmp_path: Path, changes: dict[str, str | None], says: str
 ) -> None:
     listen = [f"tls:127.0.0.1:{free_port(socket.SOCK_STREAM)}"]
     settings = {"sip": {**SIP, **changes, "listen": listen}}
-    redis_url = stage.redis.connection_pool.connection_kwargs
+    redis_url = setup.redis.connection_pool.connection_kwargs
     engine = Engine(tmp_path, f"unix://{redis_url['path']}", settings)
     engine.spawn()
     assert await engine.exited(10) != 0
@@ -166,55 +166,55 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
 
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_reload_in_the_middle_of_a_renewal(
-    stage: Stage, tmp_path: Path, workers: int
+    setup: Setup, tmp_path: Path, workers: int
 ) -> None:
     """The certificate and the key that are on disk do not match; what changes is something else."""
     key = tmp_path / "own.key"
     key.write_text(OWN_KEY.read_text(), encoding="ascii")
-    unix = stage.redis.connection_pool.connection_kwargs["path"]
+    unix = setup.redis.connection_pool.connection_kwargs["path"]
     settings = {"sip": {**SIP, "listen": [], "tls_key": str(key)}}
-    crew = Crew(tmp_path, f"unix://{unix}", workers, settings)
+    pool = WorkerPool(tmp_path, f"unix://{unix}", workers, settings)
     tls_port = free_port(socket.SOCK_STREAM, several=workers)
-    crew.change(sip={"listen": [f"udp:127.0.0.1:{crew.address[1]}", f"tls:127.0.0.1:{tls_port}"]})
+    pool.change(sip={"listen": [f"udp:127.0.0.1:{pool.address[1]}", f"tls:127.0.0.1:{tls_port}"]})
     if workers == 1:
-        crew._admin = crew.admins[0]
-        Engine.start(crew)
+        pool._admin = pool.admins[0]
+        Engine.start(pool)
     else:
-        crew.start()
-    caller = await stage.endpoint()
+        pool.start()
+    caller = await setup.endpoint()
     processes = workers if workers == 1 else workers + 1
     try:
         key.write_text(OTHER_KEY.read_text(), encoding="ascii")
         for turn, (peers, code) in enumerate((("192.0.2.0/24", 403), ("127.0.0.0/8", 200)), 1):
-            crew.change(sip={"trusted_peers": [peers]})
-            crew.signal(signal.SIGHUP)
-            done = partial(crew.told, "reload.done", keys=["sip.trusted_peers"])
-            await crew.until(lambda: len(done()) == turn * processes)  # noqa: B023
+            pool.change(sip={"trusted_peers": [peers]})
+            pool.signal(signal.SIGHUP)
+            done = partial(pool.told, "reload.done", keys=["sip.trusted_peers"])
+            await pool.until(lambda: len(done()) == turn * processes)  # noqa: B023
             for worker in range(workers):
                 call = caller.start(
-                    crew.address_of(worker), numbers.line_number(), method="OPTIONS"
+                    pool.address_of(worker), numbers.line_number(), method="OPTIONS"
                 )
                 await call.receive(code, "OPTIONS")
     finally:
-        status = crew.stop()
-    assert status == 0, crew.log
-    assert not crew.complaints()
+        status = pool.stop()
+    assert status == 0, pool.log
+    assert not pool.complaints()
 
 
-async def test_real_phones_register_and_talk_over_tls(stage: Stage) -> None:
+async def test_real_phones_register_and_talk_over_tls(setup: Setup) -> None:
     """baresip; the engine checks the certificate of the phone that it calls."""
     both = DIRECTORY / "both.pem"
     both.write_text(PHONE_KEY.read_text() + PHONE.read_text(), encoding="ascii")
     phones = []
     for _ in range(2):
         phone = Baresip(
-            stage.theatre.directory,
-            stage.line(credentials=CREDENTIALS),
+            setup.running_engine.directory,
+            setup.line(credentials=CREDENTIALS),
             f"127.0.0.1:{TLS};transport=tls",
             password=PASSWORD,
             config=f"sip_certificate {both}\n",
         )
-        stage._stack.push_async_callback(phone.stop)
+        setup._stack.push_async_callback(phone.stop)
         phones.append(await phone.start())
     caller, phone = phones
     await caller.dial(phone.number)
@@ -224,17 +224,17 @@ async def test_real_phones_register_and_talk_over_tls(stage: Stage) -> None:
         await side.talks()
     await phone.command("hangup")
     await caller.closed()
-    (record,) = await stage.records_of(phone.number)
+    (record,) = await setup.records_of(phone.number)
     assert record["outcome"] == "answered"
     assert ";transport=tls" in record["legs"]
 
 
 async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
-    stage: Stage, tmp_path: Path
+    setup: Setup, tmp_path: Path
 ) -> None:
     port = free_port(socket.SOCK_STREAM)
     settings = {"sip": {**SIP, "listen": [f"tls:127.0.0.1:{port}"], "tls_verify_client": True}}
-    redis_url = stage.redis.connection_pool.connection_kwargs
+    redis_url = setup.redis.connection_pool.connection_kwargs
     engine = Engine(tmp_path, f"unix://{redis_url['path']}", settings)
     engine.start()
     try:
@@ -260,17 +260,17 @@ async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
 
 
 async def test_handshakes_that_never_end_take_a_bounded_number_of_places_for_a_while(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
-    before = stage.engine.metric("renvoi_rejected_total", reason="source_connections")
+    before = setup.engine.metric("renvoi_rejected_total", reason="source_connections")
     start_s = time.monotonic()
     made = [await asyncio.open_connection(*ENGINE, local_addr=("127.0.0.2", 0)) for _ in range(30)]
     reads = [asyncio.ensure_future(reader.read()) for reader, _ in made]
     _, waiting = await asyncio.wait(reads, timeout=2)
     assert len(waiting) == 10  # a quarter of 40
-    assert stage.engine.metric("renvoi_rejected_total", reason="source_connections") == before + 20
-    caller, phone = await tls_endpoint(stage), await tls_endpoint(stage)
-    call = start(caller, stage.line(to=[phone.uri()]))
+    assert setup.engine.metric("renvoi_rejected_total", reason="source_connections") == before + 20
+    caller, phone = await tls_endpoint(setup), await tls_endpoint(setup)
+    call = start(caller, setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)

@@ -16,8 +16,8 @@ import pytest
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import Message, parse
+from tests.scenarios.setup import OFFER_BYTES, Setup, to_voicemail
 from tests.scenarios.sipp import free_port
-from tests.scenarios.stage import OFFER_BYTES, Stage, to_voicemail
 from tests.scenarios.stream import StreamEndpoint
 
 UDP, TCP, HEP = free_port(), free_port(socket.SOCK_STREAM), free_port()
@@ -152,10 +152,10 @@ async def spans_of(collector: type[Collector], call: Call, least: int) -> list[d
 
 
 async def test_every_message_of_a_call_with_its_way_and_the_callers_call_id(
-    stage: Stage, homer: Homer
+    setup: Setup, homer: Homer
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    caller = await stage.endpoint()
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
     call = caller.start(ENGINE, line, body=OFFER_BYTES)
     ring = await phone.incoming()
     await connect(call, ring)
@@ -182,16 +182,16 @@ async def test_every_message_of_a_call_with_its_way_and_the_callers_call_id(
 
 
 async def test_forwarded_legs_and_repetitions_belong_to_the_call(
-    stage: Stage, homer: Homer
+    setup: Setup, homer: Homer
 ) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"busy": to_voicemail(line)})
-    await stage.settle()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"busy": to_voicemail(line)})
+    await setup.settle()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(486)
     ring.repeat(ring.sent[-1])
-    mailbox = await stage.server("voicemail").incoming()
+    mailbox = await setup.server("voicemail").incoming()
     await connect(call, mailbox)
     await part(call, mailbox)
     packets = await homer.of(call, 19)
@@ -200,8 +200,8 @@ async def test_forwarded_legs_and_repetitions_belong_to_the_call(
     assert sum(p.message.code == 486 for p in packets) >= 2
 
 
-async def test_tcp_has_its_own_protocol_number_and_ports(stage: Stage, homer: Homer) -> None:
-    line, phone = await stage.line_with_phone()
+async def test_tcp_has_its_own_protocol_number_and_ports(setup: Setup, homer: Homer) -> None:
+    line, phone = await setup.line_with_phone()
     caller = await StreamEndpoint.listen()
     call = caller.start(("127.0.0.1", TCP), line, body=OFFER_BYTES)
     ring = await phone.incoming()
@@ -214,12 +214,12 @@ async def test_tcp_has_its_own_protocol_number_and_ports(stage: Stage, homer: Ho
     await caller.finish()
 
 
-async def test_what_is_refused_is_seen_too(stage: Stage, homer: Homer) -> None:
-    line, phone = await stage.line_with_phone()
-    standing = await stage.call(line)
+async def test_what_is_refused_is_seen_too(setup: Setup, homer: Homer) -> None:
+    line, phone = await setup.line_with_phone()
+    standing = await setup.call(line)
     ring = await phone.incoming()
     await connect(standing, ring)
-    refused = [await stage.call(line) for _ in range(2)]
+    refused = [await setup.call(line) for _ in range(2)]
     for call in refused:
         await call.receive(480)
         packets = await homer.of(call, 2)
@@ -229,16 +229,16 @@ async def test_what_is_refused_is_seen_too(stage: Stage, homer: Homer) -> None:
     await part(standing, ring)
 
 
-async def test_a_call_is_a_trace(stage: Stage, homer: Homer, collector: type[Collector]) -> None:
-    line, phone = await stage.line_with_phone()
-    stage.change(line, forwards={"busy": to_voicemail(line)})
-    await stage.settle()
-    call = await stage.call(line)
+async def test_a_call_is_a_trace(setup: Setup, homer: Homer, collector: type[Collector]) -> None:
+    line, phone = await setup.line_with_phone()
+    setup.change(line, forwards={"busy": to_voicemail(line)})
+    await setup.settle()
+    call = await setup.call(line)
     (await phone.incoming()).respond(486)
-    mailbox = await stage.server("voicemail").incoming()
+    mailbox = await setup.server("voicemail").incoming()
     await connect(call, mailbox)
     await part(call, mailbox)
-    record = await stage.record(call.call_id)
+    record = await setup.record(call.call_id)
     root, *children = await spans_of(collector, call, 5)
     told = attributes(root)
     assert (root["name"], root["parentSpanId"]) == ("call", "")
@@ -263,24 +263,24 @@ async def test_a_call_is_a_trace(stage: Stage, homer: Homer, collector: type[Col
 
 
 async def test_a_collector_that_is_away_for_a_moment_gets_its_spans(
-    stage: Stage, homer: Homer, collector: type[Collector]
+    setup: Setup, homer: Homer, collector: type[Collector]
 ) -> None:
     collector.refusals.append(503)
-    call = await stage.call(stage.line())
+    call = await setup.call(setup.line())
     await call.receive(480)
     (root, *_) = await spans_of(collector, call, 1)
     assert attributes(root)["renvoi.outcome"] == "unreachable"
 
 
-async def test_servers_that_are_not_there_cost_no_call(stage: Stage) -> None:
-    before = stage.engine.metric("renvoi_trace_dropped_total")
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_servers_that_are_not_there_cost_no_call(setup: Setup) -> None:
+    before = setup.engine.metric("renvoi_trace_dropped_total")
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
     for _ in range(100):
-        if stage.engine.metric("renvoi_trace_dropped_total") > before:
+        if setup.engine.metric("renvoi_trace_dropped_total") > before:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("nothing was counted")

@@ -10,21 +10,21 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import Stage, to_number, to_voicemail
+from tests.scenarios.setup import Setup, to_number, to_voicemail
 
 WAYS = pytest.mark.parametrize("way", ["from_the_caller", "from_the_callee"])
 
 
-async def calls(stage: Stage, called: str, caller: str, *headers: tuple[str, str]) -> Call:
+async def calls(setup: Setup, called: str, caller: str, *headers: tuple[str, str]) -> Call:
     """A call of somebody whom a trusted peer vouches for."""
-    return await stage.call(called, caller=caller, headers=headers)
+    return await setup.call(called, caller=caller, headers=headers)
 
 
-async def talk(stage: Stage, caller: str = "", **fields: Any) -> tuple[str, Call, Call]:
+async def talk(setup: Setup, caller: str = "", **fields: Any) -> tuple[str, Call, Call]:
     """A call that stands: the line, the caller's side and the phone's."""
-    phone = await stage.endpoint()
-    line = stage.line(to=[phone.uri()], **fields)
-    call = await calls(stage, line, caller or numbers.caller_number())
+    phone = await setup.endpoint()
+    line = setup.line(to=[phone.uri()], **fields)
+    call = await calls(setup, line, caller or numbers.caller_number())
     ring = await phone.incoming()
     await connect(call, ring)
     return line, call, ring
@@ -60,8 +60,8 @@ async def notify(side: Call, other: Call, fragment: bytes, state: str) -> None:
 
 
 @WAYS
-async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way: str) -> None:
-    _, call, ring = await talk(stage)
+async def test_a_blind_transfer_passes_with_its_notifications(setup: Setup, way: str) -> None:
+    _, call, ring = await talk(setup)
     referrer, referee = (call, ring) if way == "from_the_caller" else (ring, call)
     target = "<sip:+33140000099@office.example>"
     headers = [("Refer-To", target), ("Referred-By", "<sip:boss@office.example>")]
@@ -74,20 +74,20 @@ async def test_a_blind_transfer_passes_with_its_notifications(stage: Stage, way:
     await notify(referee, referrer, b"SIP/2.0 100 Trying\r\n", "active;expires=60")
     await notify(referee, referrer, b"SIP/2.0 200 OK\r\n", "terminated;reason=noresource")
     await part(referrer, referee)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
 @WAYS
 async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
-    stage: Stage, way: str
+    setup: Setup, way: str
 ) -> None:
-    _, call, ring = await talk(stage)
+    _, call, ring = await talk(setup)
     referrer, referee = (call, ring) if way == "from_the_caller" else (ring, call)
     referrer.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
     referee.respond(202, to=await referee.receive("REFER"))
     await referrer.receive(202, "REFER")
     await part(referrer, referee)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
     await notify(referee, referrer, b"SIP/2.0 180 Ringing\r\n", "active;expires=60")
     # Its answer counts: 481 ends the subscription.
     event = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
@@ -100,8 +100,8 @@ async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
     assert not referrer.requests("INFO")
 
 
-async def test_without_a_transfer_nothing_crosses_after_the_end(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
+async def test_without_a_transfer_nothing_crosses_after_the_end(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
     await part(call, ring)
     ring.request("NOTIFY", headers=[("Event", "refer"), ("Subscription-State", "active")])
     await ring.receive(481, "NOTIFY")
@@ -109,21 +109,21 @@ async def test_without_a_transfer_nothing_crosses_after_the_end(stage: Stage) ->
 
 
 @pytest.mark.parametrize("code", [405, 603])
-async def test_a_refused_transfer_leaves_the_call_standing(stage: Stage, code: int) -> None:
-    _, call, ring = await talk(stage)
+async def test_a_refused_transfer_leaves_the_call_standing(setup: Setup, code: int) -> None:
+    _, call, ring = await talk(setup)
     call.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
     request = await ring.receive("REFER")
     ring.respond(code, to=request)
     await call.receive(code, "REFER")
-    assert any(c["call_id"] == call.call_id for c in stage.engine.calls())
+    assert any(c["call_id"] == call.call_id for c in setup.engine.calls())
     await part(call, ring)
 
 
-async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> None:
+async def test_an_attended_transfer_joins_the_two_who_are_left(setup: Setup) -> None:
     """A talks to B and to C; A sends B to C in A's place; C takes over and A is let go."""
     a = numbers.caller_number()
-    b_line, a_to_b, b_side = await talk(stage, a)
-    c_line, a_to_c, c_side = await talk(stage, a, max_calls=1)
+    b_line, a_to_b, b_side = await talk(setup, a)
+    c_line, a_to_c, c_side = await talk(setup, a, max_calls=1)
     refer_to = f"<sip:{c_line}@office.example?Replaces={quote(seen_by(a_to_c), safe='')}>"
     a_to_b.request("REFER", headers=[("Refer-To", refer_to)])
     request = await b_side.receive("REFER")
@@ -132,7 +132,7 @@ async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> 
     b_side.respond(202, to=request)
     await a_to_b.receive(202, "REFER")
 
-    b_to_c = await calls(stage, c_line, b_line, ("Replaces", own(c_side)))
+    b_to_c = await calls(setup, c_line, b_line, ("Replaces", own(c_side)))
     taken = await c_side.endpoint.incoming()
     assert taken.first.one("Replaces") == own(c_side)
     await connect(b_to_c, taken)
@@ -140,22 +140,22 @@ async def test_an_attended_transfer_joins_the_two_who_are_left(stage: Stage) -> 
     await c_side.receive("BYE")
     await notify(b_side, a_to_b, b"SIP/2.0 200 OK\r\n", "terminated;reason=noresource")
     await part(a_to_b, b_side)
-    record = await stage.record(a_to_c.call_id)
+    record = await setup.record(a_to_c.call_id)
     assert record["outcome"] == "answered"
-    assert [c["called"] for c in stage.engine.calls()] == [c_line]
-    busy = await stage.call(c_line)  # the line's one call is the transferred one
+    assert [c["called"] for c in setup.engine.calls()] == [c_line]
+    busy = await setup.call(c_line)  # the line's one call is the transferred one
     await busy.receive(486)
     await part(b_to_c, taken)
-    await stage.ended(b_to_c.call_id, outcome="answered", condition="none", destination="line")
+    await setup.ended(b_to_c.call_id, outcome="answered", condition="none", destination="line")
 
 
 async def test_a_dialog_named_as_the_caller_knows_it_is_renamed_for_the_phone(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     caller = numbers.caller_number()
-    line, call, ring = await talk(stage, caller)
+    line, call, ring = await talk(setup, caller)
     name = f"{seen_by(call)};early-only"
-    other = await calls(stage, line, caller, ("Replaces", name))
+    other = await calls(setup, line, caller, ("Replaces", name))
     taken = await ring.endpoint.incoming()
     assert taken.first.one("Replaces") == f"{own(ring)};early-only"
     await connect(other, taken)
@@ -163,47 +163,47 @@ async def test_a_dialog_named_as_the_caller_knows_it_is_renamed_for_the_phone(
     await part(other, taken)
 
 
-async def test_a_line_that_called_is_taken_over_at_its_registered_phone(stage: Stage) -> None:
+async def test_a_line_that_called_is_taken_over_at_its_registered_phone(setup: Setup) -> None:
     """Not where its Contact says: anybody may write that."""
-    caller, phone = await stage.line_with_phone()
-    colleague = stage.line()
-    _, call, ring = await talk(stage, caller)
-    taking = await calls(stage, caller, colleague, ("Replaces", seen_by(ring)))
+    caller, phone = await setup.line_with_phone()
+    colleague = setup.line()
+    _, call, ring = await talk(setup, caller)
+    taking = await calls(setup, caller, colleague, ("Replaces", seen_by(ring)))
     taken = await phone.incoming()
     assert taken.first.one("Replaces") == own(call)
     await connect(taking, taken)
     await ring.receive("BYE")
     await part(taking, taken)
     assert not call.endpoint.requests() or "INVITE" not in call.endpoint.requests()
-    await stage.ended(taking.call_id, target=caller, destination="line", outcome="answered")
+    await setup.ended(taking.call_id, target=caller, destination="line", outcome="answered")
 
 
-async def test_a_transfer_goes_past_the_rules_of_the_line(stage: Stage) -> None:
+async def test_a_transfer_goes_past_the_rules_of_the_line(setup: Setup) -> None:
     caller = numbers.caller_number()
-    line, call, ring = await talk(stage, caller)
+    line, call, ring = await talk(setup, caller)
     forwards = {
         "unconditional": to_number(numbers.outside_number()),
         "busy": to_voicemail(line),
     }
-    stage.change(line, forwards=forwards, max_calls=1)
-    await stage.settle()
-    other = await calls(stage, line, caller, ("Replaces", own(ring)))
+    setup.change(line, forwards=forwards, max_calls=1)
+    await setup.settle()
+    other = await calls(setup, line, caller, ("Replaces", own(ring)))
     taken = await ring.endpoint.incoming()
     await connect(other, taken)
     await call.receive("BYE")
     await part(taken, other)
-    await stage.ended(other.call_id, outcome="answered", condition="none")
+    await setup.ended(other.call_id, outcome="answered", condition="none")
 
 
-async def test_a_transfer_that_the_phone_refuses_gets_its_code(stage: Stage) -> None:
+async def test_a_transfer_that_the_phone_refuses_gets_its_code(setup: Setup) -> None:
     caller = numbers.caller_number()
-    line, call, ring = await talk(stage, caller)
-    other = await calls(stage, line, caller, ("Replaces", own(ring)))
+    line, call, ring = await talk(setup, caller)
+    other = await calls(setup, line, caller, ("Replaces", own(ring)))
     taken = await ring.endpoint.incoming()
     taken.respond(486)
     await taken.receive("ACK")
     await other.receive(486)
-    await stage.ended(other.call_id, outcome="busy", condition="none")
+    await setup.ended(other.call_id, outcome="busy", condition="none")
     await part(call, ring)
 
 
@@ -216,9 +216,9 @@ async def test_a_transfer_that_the_phone_refuses_gets_its_code(stage: Stage) -> 
         'y;to-tag="quoted";from-tag=%00%ff',
     ],
 )
-async def test_a_dialog_nobody_knows_is_left_to_the_phone(stage: Stage, value: str) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=[("Replaces", value)])
+async def test_a_dialog_nobody_knows_is_left_to_the_phone(setup: Setup, value: str) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=[("Replaces", value)])
     ring = await phone.incoming()
     assert ring.first.one("Replaces") == value
     ring.respond(481)
@@ -227,8 +227,8 @@ async def test_a_dialog_nobody_knows_is_left_to_the_phone(stage: Stage, value: s
 
 
 @pytest.mark.parametrize("name", ["Join", "Target-Dialog"])
-async def test_join_and_target_dialog_are_renamed_too(stage: Stage, name: str) -> None:
-    _, call, ring = await talk(stage)
+async def test_join_and_target_dialog_are_renamed_too(setup: Setup, name: str) -> None:
+    _, call, ring = await talk(setup)
     words = ("to-tag", "from-tag") if name == "Join" else ("local-tag", "remote-tag")
 
     def spelt(value: str) -> str:
@@ -242,8 +242,8 @@ async def test_join_and_target_dialog_are_renamed_too(stage: Stage, name: str) -
     await part(call, ring)
 
 
-async def test_a_refer_to_without_a_dialog_passes_byte_for_byte(stage: Stage) -> None:
-    _, call, ring = await talk(stage)
+async def test_a_refer_to_without_a_dialog_passes_byte_for_byte(setup: Setup) -> None:
+    _, call, ring = await talk(setup)
     odd = '"C; to-tag=x" <sip:c@h;x=y?Replaces=a%3Bto-tag%3Db%3Bfrom-tag%3Dc&Subject=%22q%22>;k=v'
     call.request("REFER", headers=[("r", odd)])
     request = await ring.receive("REFER")

@@ -9,7 +9,7 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_one_tag, connect, part
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 
 T38 = (
     b"v=0\r\no=- 1 2 IN IP4 192.0.2.10\r\ns=-\r\nc=IN IP4 192.0.2.10\r\nt=0 0\r\n"
@@ -26,27 +26,27 @@ MULTIPART = (
 WAYS = pytest.mark.parametrize("way", ["from_the_caller", "from_the_callee"])
 
 
-async def talk(stage: Stage) -> tuple[Call, Call]:
+async def talk(setup: Setup) -> tuple[Call, Call]:
     """A call that stands: the caller's side and the phone's."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     return call, ring
 
 
-async def talk_towards(stage: Stage, way: str) -> tuple[Call, Call]:
+async def talk_towards(setup: Setup, way: str) -> tuple[Call, Call]:
     """A call that stands: the side that speaks first, and the other."""
-    call, ring = await talk(stage)
+    call, ring = await talk(setup)
     return (call, ring) if way == "from_the_caller" else (ring, call)
 
 
-async def test_from_and_to_keep_their_ports(stage: Stage) -> None:
+async def test_from_and_to_keep_their_ports(setup: Setup) -> None:
     """Answers bear the request's own (RFC 3261 8.2.6.2): some phones compare them whole."""
-    line, phone = await stage.line_with_phone()
-    endpoint = await stage.endpoint()
+    line, phone = await setup.line_with_phone()
+    endpoint = await setup.endpoint()
     from_, to = "<sip:boss@office.example:5070>", f"<sip:{line}@office.example:5080>"
-    call = endpoint.start(stage.engine.address, line, from_=from_, to=to, body=OFFER_BYTES)
+    call = endpoint.start(setup.engine.address, line, from_=from_, to=to, body=OFFER_BYTES)
     ring = await phone.incoming()
     assert ring.first.one("From").startswith(from_ + ";tag=")
     assert ring.first.one("To") == to
@@ -58,8 +58,8 @@ async def test_from_and_to_keep_their_ports(stage: Stage) -> None:
 
 @WAYS
 @pytest.mark.parametrize("offer", [HOLD, T38], ids=["hold", "t38"])
-async def test_a_reinvite_passes_with_its_answer(stage: Stage, way: str, offer: bytes) -> None:
-    speaker, listener = await talk_towards(stage, way)
+async def test_a_reinvite_passes_with_its_answer(setup: Setup, way: str, offer: bytes) -> None:
+    speaker, listener = await talk_towards(setup, way)
     speaker.request("INVITE", body=offer, headers=[("X-Why", "because")])
     request = await listener.receive("INVITE")
     assert request.body == offer
@@ -76,22 +76,22 @@ async def test_a_reinvite_passes_with_its_answer(stage: Stage, way: str, offer: 
 @WAYS
 @pytest.mark.parametrize("code", [488, 491, 606])
 async def test_a_refused_reinvite_leaves_the_call_standing(
-    stage: Stage, way: str, code: int
+    setup: Setup, way: str, code: int
 ) -> None:
-    speaker, listener = await talk_towards(stage, way)
+    speaker, listener = await talk_towards(setup, way)
     speaker.request("INVITE", body=T38)
     request = await listener.receive("INVITE")
     listener.respond(code, to=request, headers=[("Warning", '304 x "no fax here"')])
     await listener.receive("ACK")
     answer = await speaker.receive(code)
     assert answer.one("Warning") == '304 x "no fax here"'
-    assert len(stage.engine.calls()) == 1
+    assert len(setup.engine.calls()) == 1
     await part(listener, speaker)
 
 
 @WAYS
-async def test_a_reinvite_without_an_offer_is_answered_in_the_ack(stage: Stage, way: str) -> None:
-    speaker, listener = await talk_towards(stage, way)
+async def test_a_reinvite_without_an_offer_is_answered_in_the_ack(setup: Setup, way: str) -> None:
+    speaker, listener = await talk_towards(setup, way)
     speaker.request("INVITE")
     request = await listener.receive("INVITE")
     assert request.body == b""
@@ -105,8 +105,8 @@ async def test_a_reinvite_without_an_offer_is_answered_in_the_ack(stage: Stage, 
 
 @WAYS
 @pytest.mark.parametrize("method", ["UPDATE", "INFO", "MESSAGE", "OPTIONS", "DANCE"])
-async def test_a_request_passes_with_its_answer(stage: Stage, way: str, method: str) -> None:
-    speaker, listener = await talk_towards(stage, way)
+async def test_a_request_passes_with_its_answer(setup: Setup, way: str, method: str) -> None:
+    speaker, listener = await talk_towards(setup, way)
     body, kind = (
         (HOLD, "application/sdp") if method == "UPDATE" else (DTMF, "application/dtmf-relay")
     )
@@ -128,9 +128,9 @@ async def test_a_request_passes_with_its_answer(stage: Stage, way: str, method: 
     [("UPDATE", 488), ("INFO", 469), ("INFO", 415), ("DANCE", 501), ("MESSAGE", 405)],
 )
 async def test_a_refused_request_gives_its_code(
-    stage: Stage, way: str, method: str, code: int
+    setup: Setup, way: str, method: str, code: int
 ) -> None:
-    speaker, listener = await talk_towards(stage, way)
+    speaker, listener = await talk_towards(setup, way)
     speaker.request(method, body=DTMF, content_type="application/dtmf-relay")
     request = await listener.receive(method)
     listener.respond(code, to=request)
@@ -139,8 +139,8 @@ async def test_a_refused_request_gives_its_code(
 
 
 @WAYS
-async def test_requests_in_a_row_stay_in_order(stage: Stage, way: str) -> None:
-    speaker, listener = await talk_towards(stage, way)
+async def test_requests_in_a_row_stay_in_order(setup: Setup, way: str) -> None:
+    speaker, listener = await talk_towards(setup, way)
     for digit in b"0123456789":
         body = b"Signal=%c\r\n" % digit
         speaker.request("INFO", body=body, content_type="application/dtmf-relay")
@@ -154,15 +154,15 @@ async def test_requests_in_a_row_stay_in_order(stage: Stage, way: str) -> None:
 
 
 @WAYS
-async def test_bye_passes_with_its_reason(stage: Stage, way: str) -> None:
-    speaker, listener = await talk_towards(stage, way)
+async def test_bye_passes_with_its_reason(setup: Setup, way: str) -> None:
+    speaker, listener = await talk_towards(setup, way)
     speaker.request("BYE", headers=[("Reason", 'Q.850;cause=16;text="done"')])
     await speaker.receive(200, "BYE")
     assert (await listener.receive("BYE")).one("Reason").startswith("Q.850;cause=16")
 
 
-async def test_byes_that_cross_end_cleanly(stage: Stage) -> None:
-    call, ring = await talk(stage)
+async def test_byes_that_cross_end_cleanly(setup: Setup) -> None:
+    call, ring = await talk(setup)
     ring.automatic.discard("BYE")
     call.automatic.discard("BYE")
     call.request("BYE")
@@ -171,21 +171,21 @@ async def test_byes_that_cross_end_cleanly(stage: Stage) -> None:
         assert (await side.final("BYE")).code in (200, 481)
         for bye in side.requests("BYE"):
             side.respond(200, to=bye)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_a_bye_during_a_reinvite_ends_the_call(stage: Stage) -> None:
-    call, ring = await talk(stage)
+async def test_a_bye_during_a_reinvite_ends_the_call(setup: Setup) -> None:
+    call, ring = await talk(setup)
     call.request("INVITE", body=HOLD)
     await ring.receive("INVITE")
     await ring.hang_up()
     await call.receive("BYE")
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_a_bye_before_the_ack_ends_the_call(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_bye_before_the_ack_ends_the_call(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
@@ -195,9 +195,9 @@ async def test_a_bye_before_the_ack_ends_the_call(stage: Stage) -> None:
     call.ack(answer)
 
 
-async def test_a_late_offer_is_answered_in_the_ack(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, body=b"")
+async def test_a_late_offer_is_answered_in_the_ack(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, body=b"")
     ring = await phone.incoming()
     assert ring.first.body == b""
     assert not ring.first.has("Content-Type")
@@ -213,10 +213,10 @@ async def test_a_late_offer_is_answered_in_the_ack(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_multipart_body_passes_byte_for_byte(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
+async def test_a_multipart_body_passes_byte_for_byte(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
     kind = "multipart/mixed;boundary=b1"
-    call = await stage.call(line, body=MULTIPART, content_type=kind)
+    call = await setup.call(line, body=MULTIPART, content_type=kind)
     ring = await phone.incoming()
     assert ring.first.body == MULTIPART
     assert ring.first.one("Content-Type").replace('"', "").replace(" ", "") == kind
@@ -228,10 +228,10 @@ async def test_a_multipart_body_passes_byte_for_byte(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_headers_about_a_body_go_with_it(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
+async def test_headers_about_a_body_go_with_it(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
     headers = [("Content-Disposition", "session;handling=required"), ("MIME-Version", "1.0")]
-    call = await stage.call(line, headers=headers)
+    call = await setup.call(line, headers=headers)
     ring = await phone.incoming()
     for name, value in headers:
         assert ring.first.one(name) == value
@@ -239,9 +239,9 @@ async def test_headers_about_a_body_go_with_it(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_early_media_passes_and_the_tag_stays(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_early_media_passes_and_the_tag_stays(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(183, body=ANSWER_BYTES, headers=[("P-Early-Media", "sendonly")])
     early = await call.receive(183)
@@ -252,18 +252,18 @@ async def test_early_media_passes_and_the_tag_stays(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_phone_that_answers_at_once_is_connected(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_phone_that_answers_at_once_is_connected(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring, ring=False)
     assert call.codes() == [200]
     await part(ring, call)
 
 
-async def test_the_200_is_repeated_until_the_ack(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_the_200_is_repeated_until_the_ack(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
@@ -277,8 +277,8 @@ async def test_the_200_is_repeated_until_the_ack(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_200_that_the_phone_repeats_is_acknowledged_each_time(stage: Stage) -> None:
-    call, ring = await talk(stage)
+async def test_a_200_that_the_phone_repeats_is_acknowledged_each_time(setup: Setup) -> None:
+    call, ring = await talk(setup)
     ok = next(m for m in ring.sent if m.code == 200)
     for _ in range(3):
         ring.repeat(ok)
@@ -289,9 +289,9 @@ async def test_a_200_that_the_phone_repeats_is_acknowledged_each_time(stage: Sta
     await part(call, ring)
 
 
-async def test_a_repeated_invite_is_one_call(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_repeated_invite_is_one_call(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     call.repeat(call.first)
     ring = await phone.incoming()
     call.repeat(call.first)
@@ -300,11 +300,11 @@ async def test_a_repeated_invite_is_one_call(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_a_forwarded_call_is_as_transparent_as_any(stage: Stage) -> None:
+async def test_a_forwarded_call_is_as_transparent_as_any(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line, body=OFFER_BYTES)
-    away = await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line, body=OFFER_BYTES)
+    away = await setup.server("number").incoming(target)
     assert away.first.body == OFFER_BYTES
     answer = await connect(call, away)
     assert answer.body == ANSWER_BYTES
@@ -319,8 +319,8 @@ async def test_a_forwarded_call_is_as_transparent_as_any(stage: Stage) -> None:
     await part(away, call)
 
 
-async def test_options_from_a_peer_is_answered(stage: Stage) -> None:
-    call = await stage.call("ping", method="OPTIONS", body=b"")
+async def test_options_from_a_peer_is_answered(setup: Setup) -> None:
+    call = await setup.call("ping", method="OPTIONS", body=b"")
     answer = await call.final("OPTIONS")
     assert answer.code in (200, 405)
     assert answer.has("Allow")

@@ -9,7 +9,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_one_tag, connect, part
 from tests.scenarios.message import Message
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 
 TIMER = [("Session-Expires", "1800"), ("Supported", "timer")]
 # What is asked, with which headers and body, and what a caller and a phone hear.
@@ -54,10 +54,10 @@ def check_answer(method: str, headers: list[tuple[str, str]], answer: Message) -
         assert "timer" in answer.one("Require")
 
 
-async def test_while_two_phones_ring(stage: Stage) -> None:
-    phones = [await stage.endpoint() for _ in range(2)]
-    line = stage.line(to=[phone.uri() for phone in phones])
-    call = await stage.call(line)
+async def test_while_two_phones_ring(setup: Setup) -> None:
+    phones = [await setup.endpoint() for _ in range(2)]
+    line = setup.line(to=[phone.uri() for phone in phones])
+    call = await setup.call(line)
     first, second = [await phone.incoming() for phone in phones]
     for ring in (first, second):
         ring.respond(180)
@@ -73,32 +73,32 @@ async def test_while_two_phones_ring(stage: Stage) -> None:
     await part(call, first)
 
 
-async def test_between_a_line_and_the_first_sign_of_its_target(stage: Stage) -> None:
+async def test_between_a_line_and_the_first_sign_of_its_target(setup: Setup) -> None:
     target = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"busy": to_number(target)})
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
     ring.respond(486)
     await call.receive(181)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     await ask_all(call, caller=True)
     await connect(call, away)
     await part(call, away)
 
 
-async def test_a_phone_that_is_being_called_off(stage: Stage) -> None:
+async def test_a_phone_that_is_being_called_off(setup: Setup) -> None:
     """No-answer expiry: the phone has its CANCEL and has not ended its INVITE."""
     target = numbers.outside_number()
     forwards = {"no_answer": to_number(target, after_s=5)}
-    line, phone = await stage.line_with_phone(forwards=forwards)
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone(forwards=forwards)
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.automatic.discard("CANCEL")
     ring.respond(180)
     await call.receive(180)
-    away = await stage.server("number").incoming(target)
+    away = await setup.server("number").incoming(target)
     await ring.receive("CANCEL")
     await ask_all(ring, caller=False)
     await ask_all(call, caller=True)
@@ -115,10 +115,10 @@ async def test_a_phone_that_is_being_called_off(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_one_phone_that_rings_hears_what_can_be_relayed(stage: Stage) -> None:
+async def test_one_phone_that_rings_hears_what_can_be_relayed(setup: Setup) -> None:
     """INFO, UPDATE and the like pass; an INVITE has to wait for the answer."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
@@ -134,9 +134,9 @@ async def test_one_phone_that_rings_hears_what_can_be_relayed(stage: Stage) -> N
     await part(ring, call)
 
 
-async def test_a_phone_whose_requests_overtake_its_18x(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_a_phone_whose_requests_overtake_its_18x(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await ask_all(ring, caller=False)
     await connect(call, ring)
@@ -145,11 +145,11 @@ async def test_a_phone_whose_requests_overtake_its_18x(stage: Stage) -> None:
 
 @pytest.mark.parametrize("method", ["INFO", "UPDATE", "OPTIONS"])
 async def test_a_phone_that_knows_no_such_dialog_while_it_rings_ends_nothing(
-    stage: Stage, method: str
+    setup: Setup, method: str
 ) -> None:
     """The early dialog of one phone behind a fork is gone; the caller's stands."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
     await call.receive(180)
@@ -160,10 +160,10 @@ async def test_a_phone_that_knows_no_such_dialog_while_it_rings_ends_nothing(
     await part(call, ring)
 
 
-async def test_before_the_ack(stage: Stage) -> None:
+async def test_before_the_ack(setup: Setup) -> None:
     """A re-INVITE of the phone has to wait for the caller's ACK; other requests pass."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
@@ -176,12 +176,12 @@ async def test_before_the_ack(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def test_where_there_is_no_dialog_481_is_the_answer(stage: Stage) -> None:
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line)
+async def test_where_there_is_no_dialog_481_is_the_answer(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
     ring = await phone.incoming()
     await connect(call, ring)
     await part(call, ring)
-    await stage.ended(call.call_id, outcome="answered")
+    await setup.ended(call.call_id, outcome="answered")
     call.request("INFO")
     assert (await call.final("INFO")).code == 481

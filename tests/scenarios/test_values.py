@@ -7,17 +7,17 @@ import pytest
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
-from tests.scenarios.stage import Stage, to_number
+from tests.scenarios.setup import Setup, to_number
 
 
 async def rings(
-    stage: Stage, line: str, called: str = "", **more: object
+    setup: Setup, line: str, called: str = "", **more: object
 ) -> tuple[Call, Call]:
     """A call that is answered and ended by the phone: both sides of it."""
-    phone = await stage.endpoint()
-    stage.register(line, phone.uri())
-    caller = await stage.endpoint()
-    call = caller.start(stage.engine.address, called or line, **more)  # type: ignore[arg-type]
+    phone = await setup.endpoint()
+    setup.register(line, phone.uri())
+    caller = await setup.endpoint()
+    call = caller.start(setup.engine.address, called or line, **more)  # type: ignore[arg-type]
     ring = await phone.incoming()
     await connect(call, ring)
     await part(ring, call)
@@ -37,20 +37,20 @@ async def rings(
 )
 @pytest.mark.parametrize("forwarded", [False, True])
 async def test_whoever_calls_is_known_however_from_is_written(
-    stage: Stage, from_: str, forwarded: bool
+    setup: Setup, from_: str, forwarded: bool
 ) -> None:
-    caller, line = numbers.caller_number(), stage.line()
-    first = stage.line(forwards={"unconditional": to_number(line)}) if forwarded else line
-    call, ring = await rings(stage, line, called=first, from_=from_.format(caller))
+    caller, line = numbers.caller_number(), setup.line()
+    first = setup.line(forwards={"unconditional": to_number(line)}) if forwarded else line
+    call, ring = await rings(setup, line, called=first, from_=from_.format(caller))
     assert caller in ring.first.one("From")
     assert ring.first.one("From").replace('tag=9"', "").count("tag=") == 1
-    await stage.ended(call.call_id, outcome="answered", caller=caller)
+    await setup.ended(call.call_id, outcome="answered", caller=caller)
 
 
-async def test_parameters_of_to_are_no_hindrance(stage: Stage) -> None:
-    line = stage.line()
-    call, ring = await rings(stage, line, to=f'"x>, y" <sip:{line}@h>;y="<z>, a";w')
-    await stage.ended(call.call_id, outcome="answered")
+async def test_parameters_of_to_are_no_hindrance(setup: Setup) -> None:
+    line = setup.line()
+    call, ring = await rings(setup, line, to=f'"x>, y" <sip:{line}@h>;y="<z>, a";w')
+    await setup.ended(call.call_id, outcome="answered")
     assert ring.first.one("To") == f'"x>, y" <sip:{line}@h>'
 
 
@@ -66,13 +66,13 @@ async def test_parameters_of_to_are_no_hindrance(stage: Stage) -> None:
         "sip:{dashed}@127.0.0.1",
     ],
 )
-async def test_the_number_in_a_request_uri(stage: Stage, uri: str) -> None:
-    line = stage.line()
+async def test_the_number_in_a_request_uri(setup: Setup, uri: str) -> None:
+    line = setup.line()
     dashed = f"{line[:3]}-{line[3:6]}.{line[6:]}"
     written = uri.format(line, rest=line[3:], dashed=dashed)
-    call, _ = await rings(stage, line, uri=written)
-    await stage.ended(call.call_id, outcome="answered", called=line)
-    assert "secret" not in stage.engine.log
+    call, _ = await rings(setup, line, uri=written)
+    await setup.ended(call.call_id, outcome="answered", called=line)
+    assert "secret" not in setup.engine.log
 
 
 @pytest.mark.parametrize(
@@ -83,41 +83,41 @@ async def test_the_number_in_a_request_uri(stage: Stage, uri: str) -> None:
         '<sip:%2B{bare};npdi@h>;x="<sip:+33140999999@h>"',
     ],
 )
-async def test_the_number_in_an_asserted_identity(stage: Stage, value: str) -> None:
-    caller, line = numbers.caller_number(), stage.line()
+async def test_the_number_in_an_asserted_identity(setup: Setup, value: str) -> None:
+    caller, line = numbers.caller_number(), setup.line()
     asserted = value.format(caller, bare=caller[1:])
-    call, _ = await rings(stage, line, headers=[("P-Asserted-Identity", asserted)])
-    await stage.ended(call.call_id, outcome="answered", caller=caller)
+    call, _ = await rings(setup, line, headers=[("P-Asserted-Identity", asserted)])
+    await setup.ended(call.call_id, outcome="answered", caller=caller)
 
 
-async def test_what_a_display_name_says_of_diversions_does_not_count(stage: Stage) -> None:
-    line = stage.line(forwards={"unconditional": to_number(target := numbers.outside_number())})
+async def test_what_a_display_name_says_of_diversions_does_not_count(setup: Setup) -> None:
+    line = setup.line(forwards={"unconditional": to_number(target := numbers.outside_number())})
     told = [
         ("Diversion", f'"x;counter=9, y" <sip:{numbers.line_number()}@h;counter=9>;z=";counter=9"'),
         ("History-Info", '"a;cause=302, b;cause=302" <sip:a@h>;index=1'),
     ]
-    call = await stage.call(line, headers=told)
-    ring = await stage.server("number").incoming(target)
+    call = await setup.call(line, headers=told)
+    ring = await setup.server("number").incoming(target)
     await connect(call, ring)
     await part(call, ring)
-    counted = stage.line(forwards={"unconditional": to_number(numbers.outside_number())})
+    counted = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
     told = [("Diversion", f'"x" <sip:{numbers.line_number()}@h> ; x="<y>" ; Counter = "5"')]
-    call = await stage.call(counted, headers=told)
+    call = await setup.call(counted, headers=told)
     await call.receive(480)
 
 
-async def test_a_cause_inside_quotes_is_no_cause(stage: Stage) -> None:
+async def test_a_cause_inside_quotes_is_no_cause(setup: Setup) -> None:
     busy = numbers.outside_number()
     for reason, forwarded in (
         ('SIP;cause=200;text="Q.850;cause=17"', False),
         ('SIP;text="a, b";cause=488, q.850 ; text="x;cause=3" ; Cause = 17', True),
     ):
-        line, phone = await stage.line_with_phone(forwards={"busy": to_number(busy)})
-        call = await stage.call(line)
+        line, phone = await setup.line_with_phone(forwards={"busy": to_number(busy)})
+        call = await setup.call(line)
         ring = await phone.incoming()
         ring.respond(488, headers=[("Reason", reason)])
         if forwarded:
-            target = await stage.server("number").incoming(busy)
+            target = await setup.server("number").incoming(busy)
             await connect(call, target)
             await part(call, target)
         else:

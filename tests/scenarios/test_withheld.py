@@ -15,7 +15,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.expect import connect, part, refuse
 from tests.scenarios.message import Message, untagged
-from tests.scenarios.stage import ANSWER_BYTES, OFFER_BYTES, Stage, to_number
+from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 
 ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>'
 OUTSIDE = "127.0.0.2"  # a phone there is on no trusted network
@@ -77,11 +77,11 @@ def shows(message: Message, number: str) -> list[str]:
 
 
 @pytest.mark.parametrize("mark", MARKS)
-async def test_no_field_shows_a_phone_who_withholds_the_number(stage: Stage, mark: str) -> None:
+async def test_no_field_shows_a_phone_who_withholds_the_number(setup: Setup, mark: str) -> None:
     number = numbers.caller_number()
     marks = [(name, value.format(n=number)) for name, value in MARKS[mark]]
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, caller=number, headers=[*marks, *naming(number), ("X-A", "1")])
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, caller=number, headers=[*marks, *naming(number), ("X-A", "1")])
     ring = await phone.incoming()
     assert shows(ring.first, number) == []
     assert untagged(ring.first.one("From")) == ANONYMOUS
@@ -90,22 +90,22 @@ async def test_no_field_shows_a_phone_who_withholds_the_number(stage: Stage, mar
     await part(call, ring)
 
 
-async def test_a_from_that_names_nobody_is_enough(stage: Stage) -> None:
+async def test_a_from_that_names_nobody_is_enough(setup: Setup) -> None:
     number = numbers.caller_number()
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     for from_ in ("<sip:Anonymous@anonymous.invalid>", f"Anonymous <sip:{number}@gw.example>"):
-        call = await stage.call(line, from_=from_, headers=naming(number))
+        call = await setup.call(line, from_=from_, headers=naming(number))
         ring = await phone.incoming()
         assert shows(ring.first, number) == []
         await refuse(ring, 486)
         await call.receive(486)
 
 
-async def test_who_asks_for_no_privacy_is_shown(stage: Stage) -> None:
+async def test_who_asks_for_no_privacy_is_shown(setup: Setup) -> None:
     number = numbers.caller_number()
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     given = [("Privacy", "none"), ("P-Asserted-Identity", f"<sip:{number}@h>"), ("Subject", "x")]
-    call = await stage.call(line, caller=number, headers=given)
+    call = await setup.call(line, caller=number, headers=given)
     ring = await phone.incoming()
     assert [(name, ring.first.one(name)) for name, _ in given] == given
     assert number in ring.first.one("From")
@@ -115,30 +115,30 @@ async def test_who_asks_for_no_privacy_is_shown(stage: Stage) -> None:
 
 @pytest.mark.parametrize("privacy", ["user", "USER;id"])
 async def test_what_the_callers_phone_writes_goes_with_its_user(
-    stage: Stage, privacy: str
+    setup: Setup, privacy: str
 ) -> None:
     written = [
         ("s", "For Mrs Durand"), ("Call-Info", "<https://durand.example>"),
         ("Organization", "Durand"), ("User-Agent", "Durand's phone"),
         ("Reply-To", "<sip:durand@durand.example>"), ("In-Reply-To", "1@durand.example"),
     ]  # fmt: skip
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=[("Privacy", privacy), *written])
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=[("Privacy", privacy), *written])
     ring = await phone.incoming()
     assert b"urand" not in ring.first.raw
     await connect(call, ring)
     await part(call, ring)
 
 
-async def test_a_server_gets_everything_with_its_marks(stage: Stage) -> None:
+async def test_a_server_gets_everything_with_its_marks(setup: Setup) -> None:
     number, target = numbers.caller_number(), numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
+    line = setup.line(forwards={"unconditional": to_number(target)})
     given = [
         ("Privacy", "id;user;history"), *naming(number), ("Subject", "x"),
         ("Diversion", "<sip:+33141990000@x>;privacy=full"),
     ]  # fmt: skip
-    call = await stage.call(line, caller=number, headers=given)
-    away = await stage.server("number").incoming(target)
+    call = await setup.call(line, caller=number, headers=given)
+    away = await setup.server("number").incoming(target)
     for name, value in given:
         full = {"y": "identity", "b": "referred-by"}.get(name, name)
         assert any(value in each for each in (*away.first.every(full), *away.first.every(name)))
@@ -147,15 +147,15 @@ async def test_a_server_gets_everything_with_its_marks(stage: Stage) -> None:
     await part(call, away)
 
 
-async def test_who_diverted_the_call_before_may_want_to_be_left_out(stage: Stage) -> None:
+async def test_who_diverted_the_call_before_may_want_to_be_left_out(setup: Setup) -> None:
     given = [
         ("Diversion", '<sip:+33141990001@x>;privacy="Full", <sip:+33141990002@x>;privacy=off'),
         ("History-Info", "<sip:+33141990003@x?Privacy=history>;index=1"),
         ("History-Info", "<sip:+33141990004@x?Reason=SIP%3Bcause%3D302&privacy=id%3Bhistory>"
                          ";index=1.1, <sip:+33141990005@x>;index=1.1.1"),
     ]  # fmt: skip
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=given)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=given)
     ring = await phone.incoming()
     told = ring.first.raw.decode()
     assert [n for n in range(1, 6) if f"+3314199000{n}" in told] == [2, 5]
@@ -166,7 +166,7 @@ async def test_who_diverted_the_call_before_may_want_to_be_left_out(stage: Stage
     await part(call, ring)
 
 
-async def test_no_part_of_a_body_shows_who_withholds_the_number(stage: Stage) -> None:
+async def test_no_part_of_a_body_shows_who_withholds_the_number(setup: Setup) -> None:
     number = numbers.caller_number()
     parts = [
         ("application/sdp", OFFER_BYTES.decode()),
@@ -177,9 +177,9 @@ async def test_no_part_of_a_body_shows_who_withholds_the_number(stage: Stage) ->
     headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>"),
                ("Geolocation", "<cid:where@h>")]  # fmt: skip
     kind = "multipart/mixed;boundary=x"
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     whole = f"{body}--x--\r\n".encode()
-    call = await stage.call(line, caller=number, headers=headers, body=whole, content_type=kind)
+    call = await setup.call(line, caller=number, headers=headers, body=whole, content_type=kind)
     ring = await phone.incoming()
     assert shows(ring.first, number) == []
     assert OFFER_BYTES in ring.first.body
@@ -188,11 +188,11 @@ async def test_no_part_of_a_body_shows_who_withholds_the_number(stage: Stage) ->
     await part(call, ring)
 
 
-async def test_a_withheld_number_stays_withheld_in_later_requests(stage: Stage) -> None:
+async def test_a_withheld_number_stays_withheld_in_later_requests(setup: Setup) -> None:
     number = numbers.caller_number()
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")]
-    call = await stage.call(line, from_=ANONYMOUS, caller="anonymous", headers=headers)
+    call = await setup.call(line, from_=ANONYMOUS, caller="anonymous", headers=headers)
     ring = await phone.incoming()
     await connect(call, ring)
     for method in ("UPDATE", "INFO", "MESSAGE", "NOTIFY", "X-NEW"):
@@ -218,11 +218,11 @@ async def test_a_withheld_number_stays_withheld_in_later_requests(stage: Stage) 
 
 
 @pytest.mark.parametrize("end", ["BYE", "CANCEL"])
-async def test_the_end_of_a_call_shows_no_withheld_number(stage: Stage, end: str) -> None:
+async def test_the_end_of_a_call_shows_no_withheld_number(setup: Setup, end: str) -> None:
     number = numbers.caller_number()
-    line, phone = await stage.line_with_phone()
+    line, phone = await setup.line_with_phone()
     headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")]
-    call = await stage.call(line, caller=number, headers=headers)
+    call = await setup.call(line, caller=number, headers=headers)
     ring = await phone.incoming()
     said = [*naming(number), ("Subject", "Bye"), ("Reason", "Q.850;cause=16")]
     if end == "BYE":
@@ -239,10 +239,10 @@ async def test_the_end_of_a_call_shows_no_withheld_number(stage: Stage, end: str
     assert heard.one("Subject") == "Bye"
 
 
-async def test_privacy_asked_for_later_holds_from_then_on(stage: Stage) -> None:
+async def test_privacy_asked_for_later_holds_from_then_on(setup: Setup) -> None:
     number = numbers.caller_number()
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, caller=number)
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, caller=number)
     ring = await phone.incoming()
     await connect(call, ring)
     for more, hidden in (
@@ -259,26 +259,26 @@ async def test_privacy_asked_for_later_holds_from_then_on(stage: Stage) -> None:
     await part(call, ring)
 
 
-async def phone_calls(stage: Stage) -> tuple[Call, Call, str]:
+async def phone_calls(setup: Setup) -> tuple[Call, Call, str]:
     """A call that a registered phone of a line makes to another line."""
-    own, caller = await stage.line_with_phone(max_calls=5)
-    line, phone = await stage.line_with_phone()
-    first = await stage.call(own, caller=line)  # so that the engine knows the line that calls
+    own, caller = await setup.line_with_phone(max_calls=5)
+    line, phone = await setup.line_with_phone()
+    first = await setup.call(own, caller=line)  # so that the engine knows the line that calls
     await refuse(await caller.incoming(), 486)
     await first.receive(486)
-    call = caller.start(stage.engine.address, line, caller=own, body=OFFER_BYTES)
+    call = caller.start(setup.engine.address, line, caller=own, body=OFFER_BYTES)
     return call, await phone.incoming(), own
 
 
-async def test_who_is_called_may_withhold_the_number_too(stage: Stage) -> None:
+async def test_who_is_called_may_withhold_the_number_too(setup: Setup) -> None:
     """From a phone that calls; a server that calls gets it with its mark."""
     number = numbers.caller_number()
     for calling in (phone_calls, None):
         if calling is not None:
-            call, ring, _ = await calling(stage)
+            call, ring, _ = await calling(setup)
         else:
-            line, phone = await stage.line_with_phone()
-            call = await stage.call(line)
+            line, phone = await setup.line_with_phone()
+            call = await setup.call(line)
             ring = await phone.incoming()
         ring.respond(180, headers=[("Privacy", "id"), ("X-A", "1")])
         assert (await call.receive(180)).one("X-A") == "1"
@@ -292,17 +292,17 @@ async def test_who_is_called_may_withhold_the_number_too(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("asked", ["critical;session", "id, critical, x-later"])
-async def test_who_insists_on_what_cannot_be_done_rings_no_phone(stage: Stage, asked: str) -> None:
+async def test_who_insists_on_what_cannot_be_done_rings_no_phone(setup: Setup, asked: str) -> None:
     """Servers on the way may do it still: they get the call as it is."""
-    line, phone = await stage.line_with_phone()
-    call = await stage.call(line, headers=[("Privacy", asked)])
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, headers=[("Privacy", asked)])
     await call.receive(500)
-    await stage.ended(call.call_id, outcome="rejected", why="privacy")
+    await setup.ended(call.call_id, outcome="rejected", why="privacy")
     assert phone.invited() == []
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line, headers=[("Privacy", asked)])
-    away = await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line, headers=[("Privacy", asked)])
+    away = await setup.server("number").incoming(target)
     assert away.first.one("Privacy") == asked
     await connect(call, away)
     await part(call, away)
@@ -327,10 +327,10 @@ def believed(message: Message) -> int:
     return sum(message.has(name) for name, _ in CLAIMS)
 
 
-async def everything_said(stage: Stage, line: str, phone: Endpoint) -> list[int]:
+async def everything_said(setup: Setup, line: str, phone: Endpoint) -> list[int]:
     """How much the caller hears of what a phone claims, message by message."""
     heard: list[int] = []
-    call = await stage.call(line)
+    call = await setup.call(line)
     ring = await phone.incoming()
     for code in (183, 180):
         ring.respond(code, headers=SAID)
@@ -356,28 +356,28 @@ async def everything_said(stage: Stage, line: str, phone: Endpoint) -> list[int]
     ring.request("BYE", headers=SAID)
     heard.append(believed(await call.receive("BYE")))
     await ring.receive(200, "BYE")
-    refused = await stage.call(line)
+    refused = await setup.call(line)
     await refuse(await phone.incoming(), 488, headers=SAID)
     heard.append(believed(await refused.receive(488)))
     return heard
 
 
-async def test_what_a_phone_claims_of_itself_is_not_passed_on(stage: Stage) -> None:
-    phone = await stage.endpoint(OUTSIDE)
-    line = stage.line(to=[phone.uri()])
-    assert await everything_said(stage, line, phone) == [0] * 10
+async def test_what_a_phone_claims_of_itself_is_not_passed_on(setup: Setup) -> None:
+    phone = await setup.endpoint(OUTSIDE)
+    line = setup.line(to=[phone.uri()])
+    assert await everything_said(setup, line, phone) == [0] * 10
 
 
-async def test_a_contact_that_is_a_trusted_server_is_believed(stage: Stage) -> None:
-    line, server = await stage.line_with_phone()
-    assert await everything_said(stage, line, server) == [len(CLAIMS)] * 10
+async def test_a_contact_that_is_a_trusted_server_is_believed(setup: Setup) -> None:
+    line, server = await setup.line_with_phone()
+    assert await everything_said(setup, line, server) == [len(CLAIMS)] * 10
 
 
-async def test_a_phone_behind_a_trusted_edge_is_not_the_edge(stage: Stage) -> None:
-    phone, edge = await stage.endpoint(OUTSIDE), await stage.endpoint()
-    line = stage.line()
-    stage.register(line, f'<{phone.uri()}>;path="<{edge.uri("edge")};lr>"')
-    call = await stage.call(line)
+async def test_a_phone_behind_a_trusted_edge_is_not_the_edge(setup: Setup) -> None:
+    phone, edge = await setup.endpoint(OUTSIDE), await setup.endpoint()
+    line = setup.line()
+    setup.register(line, f'<{phone.uri()}>;path="<{edge.uri("edge")};lr>"')
+    call = await setup.call(line)
     ring = await edge.incoming()
     ring.respond(180, headers=SAID)
     assert believed(await call.receive(180)) == 0
@@ -385,11 +385,11 @@ async def test_a_phone_behind_a_trusted_edge_is_not_the_edge(stage: Stage) -> No
     await part(call, ring)
 
 
-async def test_a_destination_is_believed_wherever_it_is(stage: Stage) -> None:
+async def test_a_destination_is_believed_wherever_it_is(setup: Setup) -> None:
     target = numbers.outside_number()
-    line = stage.line(forwards={"unconditional": to_number(target)})
-    call = await stage.call(line)
-    away = await stage.server("number").incoming(target)
+    line = setup.line(forwards={"unconditional": to_number(target)})
+    call = await setup.call(line)
+    away = await setup.server("number").incoming(target)
     away.respond(180, headers=SAID)
     assert believed(await call.receive(180)) == len(CLAIMS)
     await connect(call, away)
@@ -399,8 +399,8 @@ async def test_a_destination_is_believed_wherever_it_is(stage: Stage) -> None:
 # -- who reads the records -------------------------------------------------------------------------
 
 
-async def test_a_record_keeps_a_withheld_number_for_operators_alone(stage: Stage) -> None:
-    number, own = numbers.caller_number(), stage.line(max_calls=1)
+async def test_a_record_keeps_a_withheld_number_for_operators_alone(setup: Setup) -> None:
+    number, own = numbers.caller_number(), setup.line(max_calls=1)
     for caller, headers, withheld in (
         (number, [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")], True),
         (number, [("Remote-Party-ID", f"<sip:{number}@h>;privacy=full")], True),
@@ -409,36 +409,36 @@ async def test_a_record_keeps_a_withheld_number_for_operators_alone(stage: Stage
         (number, [("Privacy", "history")], False),
         (number, [("Privacy", "none")], False),
     ):
-        line, phone = await stage.line_with_phone()
+        line, phone = await setup.line_with_phone()
         from_ = "" if caller else ANONYMOUS
-        call = await stage.call(line, caller=caller, from_=from_, headers=headers)
+        call = await setup.call(line, caller=caller, from_=from_, headers=headers)
         caller = caller or number
         ring = await phone.incoming()
-        told = next(c for c in json.loads(stage.engine.get("/calls")[1]) if c["called"] == line)
+        told = next(c for c in json.loads(setup.engine.get("/calls")[1]) if c["called"] == line)
         assert (told["caller"], told["withheld"]) == ("" if withheld else caller, withheld)
         assert (caller[1:] in json.dumps(told)) != withheld
         if caller == own:  # it counts as what it is all the same
-            await (await stage.call(own)).receive(486)
+            await (await setup.call(own)).receive(486)
         await connect(call, ring)
         await part(call, ring)
         shown, kept = ("", caller) if withheld else (caller, "")
-        await stage.ended(call.call_id, caller=shown, caller_withheld=kept)
+        await setup.ended(call.call_id, caller=shown, caller_withheld=kept)
         ends: list[dict[str, object]] = []
         deadline = time.monotonic() + within(5)
         while not ends and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
-            ends = [e for e in stage.engine.events() if e.get("call_id") == call.call_id]
+            ends = [e for e in setup.engine.events() if e.get("call_id") == call.call_id]
         assert [caller[1:] in json.dumps(end) for end in ends] == [not withheld]
 
 
 
 async def test_a_caller_who_withholds_the_number_is_still_no_target_of_its_own_call(
-    stage: Stage,
+    setup: Setup,
 ) -> None:
     boss = numbers.outside_number()
-    line, phone = await stage.line_with_phone(forwards={"unconditional": to_number(boss)})
+    line, phone = await setup.line_with_phone(forwards={"unconditional": to_number(boss)})
     headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{boss}@h>")]
-    call = await stage.call(line, from_=ANONYMOUS, headers=headers)
+    call = await setup.call(line, from_=ANONYMOUS, headers=headers)
     ring = await phone.incoming()
     assert shows(ring.first, boss) == []
     await connect(call, ring)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import Theatre, playing
+from tests.scenarios.setup import RunningEngine, started_engine
 from tests.servers import followed
 from tests.servers.asterisk import Asterisk
 from tests.servers.chroot import Chroot
@@ -92,19 +92,21 @@ def engine_at(host: str, redis: RedisServer, directory: Path, *callers: str) -> 
 
 
 @pytest.fixture(scope="session")
-def theatre(
+def running_engine(
     shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Theatre]:
+) -> Iterator[RunningEngine]:
     """The first engine."""
     directory = tmp_path_factory.mktemp("engine")
     engine = engine_at(ENGINE, shared_redis, directory)
-    with playing(engine, shared_redis.client, directory) as theatre:
-        yield theatre
+    with started_engine(engine, shared_redis.client, directory) as running_engine:
+        yield running_engine
 
 
 @pytest.fixture(scope="session")
 def second(
-    theatre: Theatre, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+    running_engine: RunningEngine,
+    shared_redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
     """The second one, on the same Redis. Phones may place calls with it by themselves."""
     directory = tmp_path_factory.mktemp("second")
@@ -119,11 +121,11 @@ def second(
 
 @pytest.fixture
 async def site(
-    theatre: Theatre, second: Engine, asterisk: Asterisk, tmp_path: Path
+    running_engine: RunningEngine, second: Engine, asterisk: Asterisk, tmp_path: Path
 ) -> AsyncIterator[Site]:
     """All of them, reachable for one another, and the trunk, which is played."""
     trunk = await Endpoint.open(TRUNK, SIP_PORT)
-    async with Site(theatre, second, asterisk, trunk, tmp_path) as site:
+    async with Site(running_engine, second, asterisk, trunk, tmp_path) as site:
         await site.all_are_reachable()
         asterisk.mark()
         yield site

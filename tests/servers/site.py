@@ -15,7 +15,7 @@ from tests.scenarios.baresip import Baresip
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.message import Message
 from tests.scenarios.processes import ROOT, Engine
-from tests.scenarios.stage import Stage, Theatre, identity
+from tests.scenarios.setup import RunningEngine, Setup, identity
 from tests.servers.asterisk import Asterisk
 from tests.servers.media import Media
 from tests.servers.places import PHONE, SERVER, SIP_PORT, TRUNK
@@ -30,18 +30,18 @@ def line_of_the_second() -> str:
     return line
 
 
-class Site(Stage):
+class Site(Setup):
     """One test's surroundings. Everything it opened is closed when it is left."""
 
     def __init__(
         self,
-        theatre: Theatre,
+        running_engine: RunningEngine,
         second: Engine,
         asterisk: Asterisk,
         trunk: Endpoint,
         directory: Path,
     ) -> None:
-        super().__init__(theatre)
+        super().__init__(running_engine)
         self.second = second
         self.asterisk = asterisk
         self.trunk = trunk

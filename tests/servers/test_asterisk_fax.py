@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scenarios.stage import to_fax
+from tests.scenarios.setup import to_fax
 from tests.servers.asterisk import Asterisk
 from tests.servers.chroot import Chroot
 from tests.servers.fax import HEIGHT, WIDTH, dimensions, write_page

@@ -10,7 +10,7 @@ import asyncio
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Headers
 from tests.scenarios.message import parameters, user_of
-from tests.scenarios.stage import to_number
+from tests.scenarios.setup import to_number
 from tests.servers.site import Site
 
 FORWARDS_PER_LINE = 50  # as it comes

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
-from tests.scenarios.stage import to_voicemail
+from tests.scenarios.setup import to_voicemail
 from tests.servers.site import CALLER, Site
 
 ACCUEIL = "+33972101001"  # the mailbox of docs/integration.md

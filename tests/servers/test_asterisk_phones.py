@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.scenarios import numbers
-from tests.scenarios.stage import to_number
+from tests.scenarios.setup import to_number
 from tests.servers import followed
 from tests.servers.places import PHONES_PORT, SERVER
 from tests.servers.site import Site

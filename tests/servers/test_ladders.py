@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tests.scenarios.stage import to_number, to_voicemail
+from tests.scenarios.setup import to_number, to_voicemail
 from tests.servers import followed
 from tests.servers.ladder import Capture, arrows, between, draw, read
 from tests.servers.places import ENGINE, PHONE, SECOND_ENGINE, SERVER, TRUNK

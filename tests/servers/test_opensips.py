@@ -11,7 +11,7 @@ from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint, Headers
 from tests.scenarios.expect import part, refuse
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.stage import OFFER_BYTES, Stage, Theatre, playing, to_number
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, started_engine, to_number
 from tests.servers.opensips import OpenSips
 from tests.servers.places import ENGINE_PORT, OTHER_ENGINE, OTHER_SERVER, SIP_PORT, STRANGER, TRUNK
 
@@ -32,7 +32,7 @@ def opensips(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSips]:
 @pytest.fixture(scope="module")
 def front_engine(
     opensips: OpenSips, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Theatre]:
+) -> Iterator[RunningEngine]:
     """The engine behind it; the second row of the dispatcher leads to nobody."""
     directory = tmp_path_factory.mktemp("behind")
     settings: dict[str, dict[str, object]] = {
@@ -44,14 +44,14 @@ def front_engine(
         "destinations": {"number": f"sip:{{number}}@{TRUNK}:{SIP_PORT}"},
     }
     engine = Engine(directory, shared_redis.url, settings)
-    with playing(engine, shared_redis.client, directory) as theatre:
-        yield theatre
+    with started_engine(engine, shared_redis.client, directory) as running_engine:
+        yield running_engine
 
 
 @pytest.fixture
-async def front(front_engine: Theatre) -> AsyncIterator[Stage]:
-    async with Stage(front_engine) as stage:
-        yield stage
+async def front(front_engine: RunningEngine) -> AsyncIterator[Setup]:
+    async with Setup(front_engine) as setup:
+        yield setup
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_shipped_configuration_is_one_that_opensips_takes(tmp_path: Path) ->
 
 
 async def test_a_call_is_forwarded_and_talks_both_ways(
-    opensips: OpenSips, front: Stage, gateway: Endpoint
+    opensips: OpenSips, front: Setup, gateway: Endpoint
 ) -> None:
     target = numbers.outside_number()
     line = front.line(forwards={"unconditional": to_number(target)})
@@ -94,7 +94,7 @@ async def test_a_call_is_forwarded_and_talks_both_ways(
 
 
 async def test_an_engine_that_is_not_there_is_passed_over(
-    opensips: OpenSips, front: Stage, gateway: Endpoint
+    opensips: OpenSips, front: Setup, gateway: Endpoint
 ) -> None:
     for _ in range(6):  # some of them are the second engine's by their hash
         line, phone = await front.line_with_phone()
@@ -105,7 +105,7 @@ async def test_an_engine_that_is_not_there_is_passed_over(
 
 
 async def test_who_is_not_in_the_address_table_may_not_call(
-    opensips: OpenSips, front: Stage
+    opensips: OpenSips, front: Setup
 ) -> None:
     line, phone = await front.line_with_phone()
     await front.settle()
@@ -118,7 +118,7 @@ async def test_who_is_not_in_the_address_table_may_not_call(
 @pytest.mark.parametrize("method", ["INVITE", "MESSAGE", "OPTIONS", "BYE", "REFER", "ACK"])
 @pytest.mark.parametrize("routes", ["front", "front twice", "front and victim"])
 async def test_a_to_tag_and_a_route_make_no_dialog(
-    opensips: OpenSips, front: Stage, method: str, routes: str
+    opensips: OpenSips, front: Setup, method: str, routes: str
 ) -> None:
     """It was an open relay: whatever had a To tag and a Route to it went on to anywhere."""
     victim, stranger = await front.endpoint(TRUNK), await front.endpoint(STRANGER)

@@ -19,7 +19,7 @@ from tests.scenarios.processes import START_S, Engine, Settings
 from tests.scenarios.sipp import HOST, free_port
 
 
-class Crew(Engine):
+class WorkerPool(Engine):
     """An engine with `workers` workers; `get`, `metric` and `calls` ask the supervisor."""
 
     def __init__(

@@ -62,7 +62,7 @@ def flows() -> list[Flow]:
     ]  # fmt: skip
 
 
-class Scene:
+class AlertSetup:
     """Redis, engine, Prometheus, phones, destinations and callers."""
 
     def __init__(self, directory: Path, factor: float, numbers: Numbers) -> None:

@@ -43,7 +43,7 @@ def to_number(number: str, **more: Any) -> Forward:
 
 
 @dataclass(frozen=True)
-class Theatre:
+class RunningEngine:
     """The engine, its Redis and a directory for files."""
 
     engine: Engine
@@ -81,12 +81,12 @@ SippServers = dict[str, Sipp]
 
 
 @contextmanager
-def playing(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[Theatre]:
+def started_engine(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[RunningEngine]:
     """Start the engine. At the end nothing may be left, no call, no lease, no error in the log,
     and the engine must end well."""
     engine.start()
     try:
-        yield Theatre(engine, client, directory)
+        yield RunningEngine(engine, client, directory)
         assert engine.status() is None, f"the engine died:\n{engine.log}"
         deadline = time.monotonic() + within(10)
         while leaks := engine.leaks(client):
@@ -98,15 +98,18 @@ def playing(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[Th
     assert not engine.complaints()
 
 
-class Stage:
+class Setup:
     """One scenario's surroundings. Everything it opened is closed when it is left."""
 
     def __init__(
-        self, theatre: Theatre, servers: Servers | None = None, sipps: SippServers | None = None
+        self,
+        running_engine: RunningEngine,
+        servers: Servers | None = None,
+        sipps: SippServers | None = None,
     ) -> None:
-        self.theatre = theatre
-        self.engine = theatre.engine
-        self.redis = theatre.redis
+        self.running_engine = running_engine
+        self.engine = running_engine.engine
+        self.redis = running_engine.redis
         self._servers = servers or {}
         self._sipps = sipps or {}
         self._stack = AsyncExitStack()
@@ -187,7 +190,7 @@ class Stage:
 
     async def sipp(self, script: str, **options: Any) -> Sipp:
         """A running SIPp whose requests go to the engine."""
-        sipp = Sipp(self.theatre.directory, script, self.engine.peer)
+        sipp = Sipp(self.running_engine.directory, script, self.engine.peer)
         self._stack.push_async_callback(sipp.stop)
         return await sipp.start(**options)
 
