@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+
+import msgspec
 
 from rules.contact import Contact
 from sip.address import Address
 from sip.names import Place, is_address, place_of
 
 
-@dataclass(eq=False, slots=True)
-class Branch:
+class Branch(msgspec.Struct, eq=False):
     """A contact or target. `role`, `number`, `uri`, `routes`, `trusted`, `alone`: as passed to
     `Ringing.dial`; `contact` the registered contact, None for all but phones. `servers` are those
     not tried yet, `server` the one that is being tried, `move_at` the loop time at which a silent
@@ -24,7 +24,7 @@ class Branch:
     trusted: bool
     alone: bool
     contact: Contact | None = None
-    servers: list[Address] = field(default_factory=list)
+    servers: list[Address] = []
     server: Address | None = None
     move_at: float = math.inf
 

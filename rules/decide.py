@@ -6,8 +6,11 @@ forwarding-rules.md 1 and 2.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from rules.billing import billing_class
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Condition, Destination, Kind, Line
@@ -49,8 +52,7 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
-@dataclass(slots=True)  # not frozen: that would triple the cost of each decision
-class Situation:
+class Situation(msgspec.Struct):  # which C makes, at each decision
     """All that a decision depends on besides the rules.
 
     Attributes:

@@ -39,6 +39,7 @@ from sip.transaction import Client
 
 TICK_S = 0.02
 HEAD_BYTES = 65_535
+LARGEST_DATAGRAM = 65_507
 HANDED_ON = 60_000  # bytes of a message that goes to another worker
 
 
@@ -118,7 +119,7 @@ class Endpoint:
     async def start(self) -> None:
         """Raises ListenError for a bad address."""
         try:
-            self.transports.open(self.receive)
+            self.transports.open(self._taker)
         except BaseException:
             self.transports.close()
             await self.streams.close()
@@ -202,6 +203,13 @@ class Endpoint:
         return self.transports.places
 
     # -- messages ---------------------------------------------------------------------------------
+
+    @property
+    def _taker(self) -> Callable[[bytes, Any], None]:
+        """What takes datagrams: the layer itself if none is traced and none can be too large."""
+        if self.tracing is None and self.limits.message_bytes >= LARGEST_DATAGRAM:
+            return self.layer.receive
+        return self.receive
 
     def receive(self, data: bytes, way: Any) -> None:
         """Handle a received message."""

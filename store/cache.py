@@ -165,6 +165,15 @@ class Cache:
             self._unknown.move_to_end(number)
         return slot
 
+    def recall(self, number: str) -> tuple[Entry | None, bool]:
+        """The last good entry of a number, None without one, and whether it is current."""
+        slot = self.find(number)
+        if slot is None:
+            return None, False
+        if slot.until is None and slot.span.lost_at is None:  # nearly always
+            return slot.entry, True
+        return self.last_good(slot), self.is_current(slot)
+
     def is_current(self, slot: Slot) -> bool:
         """Whether Redis certainly holds the same at this moment."""
         return slot.span.lost_at is None and (slot.until is None or self._unix() < slot.until)

@@ -164,10 +164,7 @@ class Store:
     def recall(self, number: str) -> tuple[Entry | None, bool]:
         """The entry of a number from memory, None if there is none or it is older than
         `stale_max_s`; and whether it is current. Does not ask Redis."""
-        slot = self._cache.find(number)
-        if slot is None:
-            return None, False
-        return self._cache.last_good(slot), self._cache.is_current(slot)
+        return self._cache.recall(number)
 
     async def look_up(self, number: str) -> Entry:
         """The entry of a number, read from Redis if memory is not current.

@@ -5,10 +5,10 @@ Each table is read from top to bottom; its rows are the documentation of what wi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from rules.decide import (
     Decision,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
