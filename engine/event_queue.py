@@ -85,14 +85,16 @@ class EventQueue:
 
     def put(self, item: Item) -> None:
         self._items.append(item)
-        self._wake()
+        if self._waiter is not None:
+            self._wake()
 
     async def get(self, deadline: float) -> Item | None:
         """The next event; None if the loop's clock passes `deadline` first."""
         while not self._items:
             if deadline <= self._loop.time():
                 return None
-            self._arm(deadline)
+            if self._timer is None or deadline < self._timer_at:
+                self._arm(deadline)
             self._waiter = self._loop.create_future()
             await self._waiter
         return self._items.popleft()
@@ -105,8 +107,6 @@ class EventQueue:
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
             self._timer.cancel()
         self._timer = self._loop.call_at(deadline, self._on_timer)
         self._timer_at = deadline
