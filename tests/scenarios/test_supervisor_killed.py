@@ -76,18 +76,24 @@ async def test_workers_go_on_and_are_adopted_by_the_next_supervisor(setup: Setup
     pool = pool_of(setup)
     pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     line, phone = await setup.line_with_phone()
-    standing = await call_through(setup, 0, line)
-    ring = await phone.incoming()
-    await connect(standing, ring)
+    calls = []
+    for worker in range(WORKERS):  # one without a call would end if the next supervisor is late
+        standing = await call_through(setup, worker, line)
+        ring = await phone.incoming()
+        await connect(standing, ring)
+        calls.append((standing, ring))
     for _ in range(2):  # as often as it is killed
         await kill_supervisor(pool)
         for worker in range(WORKERS):
             await takes_calls(setup, worker)
         print(f"adopted after {await start_another(pool):.1f} s")
         assert [pool.pid_of(worker) for worker in range(WORKERS)] == pids
-        assert {call["call_id"] for call in pool.calls()} == {standing.call_id}
+        assert {call["call_id"] for call in pool.calls()} == {call.call_id for call, _ in calls}
         for worker in range(WORKERS):
             await takes_calls(setup, worker)
+    (standing, ring), other = calls
+    await part(*other)
+    await setup.ended(other[0].call_id, outcome="answered", why="bye")
     # They are the new one's own: replaced when they die, told of a new configuration, ended.
     pid = pool.kill(1)
     await pool.replaced(1, pid)
