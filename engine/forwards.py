@@ -60,6 +60,7 @@ class Forwards:
         lease_s: life in seconds of a forward's place in its pool, renewed while the forward is in
             progress.
         clock: monotonic seconds.
+        on_error: gets each failure of Redis.
 
     Attributes:
         workers: how many workers share the limits, set from outside. When it grows, the limit may
@@ -73,12 +74,21 @@ class Forwards:
         *,
         lease_s: float = 60,
         clock: Callable[[], float] = time.monotonic,
+        workers: int = 1,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
-        self.workers = 1
+        self.workers = workers
         self._shared = redis is not None
-        self._pool = LiveCalls(redis, shared=self._shared, lease_s=lease_s, kind=FORWARDS)
+        self._pool = LiveCalls(
+            redis, shared=self._shared, lease_s=lease_s, kind=FORWARDS, on_error=on_error
+        )
         self._hour_pool = LiveCalls(
-            redis, shared=self._shared, lease_s=HOUR_S, kind=FORWARDS_LAST_HOUR, key_s=int(HOUR_S)
+            redis,
+            shared=self._shared,
+            lease_s=HOUR_S,
+            kind=FORWARDS_LAST_HOUR,
+            key_s=int(HOUR_S),
+            on_error=on_error,
         )
         self._standing: Counter[str] = Counter()
         self._pooled: set[tuple[str, str]] = set()  # line and call of the forwards in the pool

@@ -82,9 +82,10 @@ class LiveCalls:
         clock: Callable[[], float] = time.time,
         kind: str = LIVE,
         key_s: int = 0,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.local_decisions = 0
-        self.on_error: Callable[[BaseException], None] | None = None
+        self.on_error = on_error
         self._redis: Any = redis if shared else None
         self._in_cluster = isinstance(self._redis, RedisCluster)
         self._connection: Connection | None = None

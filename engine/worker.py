@@ -94,6 +94,7 @@ class Worker:
         self.services: CallServices
         self.calls: Calls
         self._referrals: Referrals
+        self._heartbeat: WorkerHeartbeat | None = None
         self._lag = LoopLag()
         self._parts = AsyncExitStack()  # started parts, closed in reverse order
 
@@ -159,18 +160,30 @@ class Worker:
             stale_max_s=config.rules.stale_max_s,
             timezone=timezone,
             canary=f"{os.getpid()}-{self.epoch}",
+            on_refused=self.rejections.document,
+            on_refused_target=self.rejections.target,
+            on_trouble=self.rejections.redis,
+            on_fleet=lambda name: self.fleets.changed(name),
+            on_line=lambda number: self.services.leases.changed(number),
+            on_transfer=lambda key: self.calls.handovers.transfers.heard(key),
+            on_probe=self._on_probe,
+            leads_here=places.leads_here,
+            same_phone=same_phone,
         )
-        self.fleets = Fleets(redis, timezone=timezone)
+        self.fleets = Fleets(redis, timezone=timezone, on_refused=self.rejections.document)
         shared = config.rules.live_count == "shared"
-        self.live = LiveCalls(redis, shared=shared)
-        self.forwards = Forwards(redis if shared else None)
-        self.forwards.workers = config.workers
+        of_live = partial(self.rejections.redis, "live")
+        self.live = LiveCalls(redis, shared=shared, on_error=of_live)
+        self.forwards = Forwards(
+            redis if shared else None, workers=config.workers, on_error=of_live
+        )
         self.recorder = Recorder(
             redis,
             timezone=timezone,
             worker=self.epoch,
             spool=config.redis.data_dir / f"cdr-{self.index}.spool",
             on_safe=self.journal.safe,
+            on_error=partial(self.rejections.redis, "cdr"),
         )
         trace = config.trace
         hep = Hep(trace.hep, trace.hep_id, f"renvoi-{self.index}") if trace.hep else None
@@ -233,20 +246,7 @@ class Worker:
             self.calls.shown,
             remark=self.remark,
         )
-        self._connect_parts(places)
         self._watch()
-
-    def _connect_parts(self, places: OwnAddresses) -> None:
-        """Connect the notifications of Redis to the parts that use them, and count its failures."""
-        store, services, told = self.store, self.services, self.rejections
-        store.leads_here, store.same_phone = places.leads_here, same_phone
-        store.on_refused, store.on_refused_target = told.document, told.target
-        store.on_trouble, self.fleets.on_refused = told.redis, told.document
-        store.on_fleet, store.on_line = self.fleets.changed, services.leases.changed
-        store.on_transfer = self.calls.handovers.transfers.heard
-        for count in (self.live, *self.forwards.pools):
-            count.on_error = partial(told.redis, "live")
-        self.recorder.on_error = partial(told.redis, "cdr")
 
     async def _start_parts(self, redis: Client) -> None:
         """Start them, the rules first, so that the first call finds them."""
@@ -275,11 +275,13 @@ class Worker:
         await self._started("registrar", services.registrar)
         self._fit_descriptors()
         place = self.endpoint.transports.addresses, self.admin.address
-        heartbeat = WorkerHeartbeat(redis, myself(self.epoch, self.index, *place))
-        heartbeat.on_error = partial(self.rejections.redis, "presence")
-        heartbeat.on_workers = self._on_workers
-        self.store.on_probe = heartbeat.on_probe
-        await self._started("heartbeat", heartbeat)
+        self._heartbeat = WorkerHeartbeat(
+            redis,
+            myself(self.epoch, self.index, *place),
+            on_error=partial(self.rejections.redis, "presence"),
+            on_workers=self._on_workers,
+        )
+        await self._started("heartbeat", self._heartbeat)
         beating = services.loop.create_task(self._beat())
         self.is_started = True
         completing = services.loop.create_task(
@@ -406,6 +408,11 @@ class Worker:
         if trouble := self.recorder.trouble:
             remarks.append(f"cdr: {trouble}, {self.recorder.backlog} records wait")
         return "; ".join(remarks) or None
+
+    def _on_probe(self, key: str) -> None:
+        """A change has been written, and is in force here: say so, once there is a heartbeat."""
+        if self._heartbeat is not None:
+            self._heartbeat.on_probe(key)
 
     def _on_workers(self, count: int) -> None:
         """Set how many workers share the limits on a line's forwards; those of this host may not

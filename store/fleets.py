@@ -89,15 +89,22 @@ class Fleets:
     Args:
         redis: a client, of one Redis or of a Cluster.
         timezone: IANA name; decides which month it is.
-
-    Attributes:
         on_refused: called with the key and the error of each bad document; the last good one stays
             in use; without one the calls of the fleet's lines are rejected.
+
+    Attributes:
         refused: what is wrong with the documents that are bad now, by fleet.
     """
 
-    def __init__(self, redis: Redis, *, timezone: str, clock: Callable[[], float] = time.time):
-        self.on_refused: Callable[[str, DocumentError], None] | None = None
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        timezone: str,
+        clock: Callable[[], float] = time.time,
+        on_refused: Callable[[str, DocumentError], None] | None = None,
+    ) -> None:
+        self.on_refused = on_refused
         self.refused: dict[str, str] = {}
         self._redis: Any = redis
         self._zone = ZoneInfo(timezone)

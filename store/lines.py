@@ -59,12 +59,7 @@ class Store:
         stale_max_s: how long a last good copy may be used while Redis is away, in seconds.
         timezone: IANA name; determines the month of a plan.
         canary: this worker's unique id.
-
-    Attributes:
-        refused: number of bad documents found, by kind "line" and "reg".
-        bad_lines: lines in memory whose present document is refused; only some of them if there are
-            many.
-        on_refused: called with the key and the error of each.
+        on_refused: called with the key and the error of each bad document.
         on_refused_target: called with the number of each line that is read, the condition of each
             of its forwards whose target is refused, that target and why.
         on_trouble: called with the server, the error and its kind (`store.redis_errors`) at each
@@ -78,6 +73,11 @@ class Store:
         same_phone: whether two contacts are one phone, which is rung once.
         on_probe: called with the key of each probe that a stream reports, once all its earlier
             reports are in force here.
+
+    Attributes:
+        refused: number of bad documents found, by kind "line" and "reg".
+        bad_lines: lines in memory whose present document is refused; only some of them if there are
+            many.
     """
 
     def __init__(
@@ -89,18 +89,27 @@ class Store:
         stale_max_s: float,
         timezone: str,
         canary: str,
+        on_refused: Callable[[str, DocumentError], None] | None = None,
+        on_refused_target: Callable[[str, str, str, str], None] | None = None,
+        on_trouble: Callable[[str, BaseException, str], None] | None = None,
+        on_fleet: Callable[[str | None], None] | None = None,
+        on_line: Callable[[str | None], None] | None = None,
+        on_transfer: Callable[[str], None] | None = None,
+        on_probe: Callable[[str], None] | None = None,
+        leads_here: Callable[[str], bool] | None = None,
+        same_phone: Callable[[Contact, Contact], bool] | None = None,
     ) -> None:
         self.refused = {"line": 0, "reg": 0}
         self.bad_lines: set[str] = set()
-        self.on_refused: Callable[[str, DocumentError], None] | None = None
-        self.on_refused_target: Callable[[str, str, str, str], None] | None = None
-        self.on_trouble: Callable[[str, BaseException, str], None] | None = None
-        self.on_fleet: Callable[[str | None], None] | None = None
-        self.on_line: Callable[[str | None], None] | None = None
-        self.on_transfer: Callable[[str], None] | None = None
-        self.on_probe: Callable[[str], None] | None = None
-        self.leads_here: Callable[[str], bool] | None = None
-        self.same_phone: Callable[[Contact, Contact], bool] | None = None
+        self.on_refused = on_refused
+        self.on_refused_target = on_refused_target
+        self.on_trouble = on_trouble
+        self.on_fleet = on_fleet
+        self.on_line = on_line
+        self.on_transfer = on_transfer
+        self.on_probe = on_probe
+        self.leads_here = leads_here
+        self.same_phone = same_phone
         self._numbering = numbering
         self._zone = ZoneInfo(timezone)
         self._cache = Cache(cache_lines, stale_max_s)

@@ -36,9 +36,16 @@ class WorkerHeartbeat:
     """Renews one worker's heartbeat in Redis and acknowledges probes. `on_error` gets a failure of
     Redis, `on_workers` each time the number of live workers, including this one."""
 
-    def __init__(self, redis: Redis, worker: LiveWorker) -> None:
-        self.on_error: Callable[[BaseException], None] | None = None
-        self.on_workers: Callable[[int], None] | None = None
+    def __init__(
+        self,
+        redis: Redis,
+        worker: LiveWorker,
+        *,
+        on_error: Callable[[BaseException], None] | None = None,
+        on_workers: Callable[[int], None] | None = None,
+    ) -> None:
+        self.on_error = on_error
+        self.on_workers = on_workers
         self._redis: Any = redis
         self._worker = worker
         self._probes: set[str] = set()

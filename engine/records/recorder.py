@@ -60,7 +60,7 @@ class Recorder:
     `memory` is the number of records that may wait in memory, `spool_bytes` the size of the file
     for the rest. Records that have waited `spill_after_s` for Redis move to the file earlier, so
     that a killed process loses few. `lost` counts records for which both were full. `on_safe` gets
-    the ids of calls whose records have reached Redis or the disk.
+    the ids of calls whose records have reached Redis or the disk, `on_error` each failure of Redis.
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class Recorder:
         spool_bytes: int = 256 * 1024 * 1024,
         spill_after_s: float = 5.0,
         on_safe: Callable[[Sequence[str]], None] | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.lost = 0
-        self.on_error: Callable[[BaseException], None] | None = None
+        self.on_error = on_error
         self.on_safe = on_safe
         self._redis = redis
         self._in_cluster = isinstance(redis, RedisCluster)
