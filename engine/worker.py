@@ -45,7 +45,7 @@ from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from sip.endpoint import Endpoint
 from sip.settings import ListenError
-from store.client import Client, connect
+from store.client import Client, close, connect
 from store.fleets import Fleets
 from store.keys import fleet_key
 from store.lines import Store
@@ -137,7 +137,7 @@ class Worker:
         try:
             # Socket limits for the writers; the store limits its own waits.
             redis = connect(url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S)
-            self._parts.push_async_callback(redis.aclose)
+            self._parts.push_async_callback(close, redis)
             await asyncio.wait_for(redis.ping(), CONNECT_S)
             secret = await Bindings(redis).secret()
         except (*REDIS_ERRORS, ValueError) as error:

@@ -22,7 +22,7 @@ from manager.shown import Shown
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError
-from store.client import connect
+from store.client import close, connect
 from store.keys import TOKEN
 from store.redis_errors import REDIS_ERRORS
 
@@ -61,7 +61,7 @@ class Site:
         finally:
             await self.calls.close()
             await self.directory.close()
-            await self.redis.aclose()
+            await close(self.redis)
 
     async def ping(self) -> None:
         """Raises REDIS_ERRORS."""

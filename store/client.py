@@ -7,6 +7,7 @@ repeated.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, SlotNotCoveredError
 from redis.retry import Retry
 
+from store.redis_errors import REDIS_ERRORS
 from store.url import read_url
 
 Client = redis.asyncio.Redis
@@ -92,6 +94,13 @@ def connect_blocking(url: str, **options: Any) -> redis.Redis:
         )
         return cast(redis.Redis, cluster)
     return redis.Redis.from_url(place.url, retry=_once_blocking(), **options)
+
+
+async def close(client: Client) -> None:
+    """Close its connections. redis-py raises when one takes long, as it may on a busy machine; such
+    a connection is left to the system, for nothing more is sent on it."""
+    with contextlib.suppress(*REDIS_ERRORS):
+        await client.aclose()
 
 
 async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[Any]:

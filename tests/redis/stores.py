@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from rules.numbers import Numbering
-from store.client import Client
+from store.client import Client, close
 from store.lines import Store, Unavailable
 from tests.patience import within
 
@@ -37,7 +37,7 @@ async def store_on(client: Client, cache_lines: int = 1000) -> AsyncIterator[Sto
         yield store
     finally:
         await store.close()
-        await client.aclose()
+        await close(client)
 
 
 async def until(condition: Callable[[], object], limit_s: float = 10) -> float:

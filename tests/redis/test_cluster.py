@@ -18,7 +18,7 @@ from engine.max_calls import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
 from rules.contact import Contact
 from rules.numbers import Numbering
-from store.client import connect, connect_blocking
+from store.client import close, connect, connect_blocking
 from store.key_changes import KeyChanges
 from store.layout import ClusterLayout
 from store.lines import Unavailable
@@ -212,7 +212,7 @@ async def test_live_calls_are_counted_across_workers(cluster: ClusterServers) ->
         for worker in workers:
             await worker.close()
         for client in clients:
-            await client.aclose()
+            await close(client)
 
 
 async def test_the_registrar_binds_and_takes_a_nonce_once(cluster: ClusterServers) -> None:
@@ -233,7 +233,7 @@ async def test_the_registrar_binds_and_takes_a_nonce_once(cluster: ClusterServer
         found = await bindings.bind(LINE, [other], now=now, most=1)
         assert [member for member, _ in found] == [b"sip:b@h"]
     finally:
-        await client.aclose()
+        await close(client)
 
 
 async def test_no_cluster_at_start(cluster: ClusterServers) -> None:
@@ -312,4 +312,4 @@ async def test_an_index_hears_of_changed_keys_of_all_masters(cluster: ClusterSer
             await until(lambda: missed > before and changes.is_complete, 3)
     finally:
         await changes.close()
-        await client.aclose()
+        await close(client)

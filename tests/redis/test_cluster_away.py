@@ -23,6 +23,7 @@ from engine.records.record import ForwardRecord
 from engine.transfers import LIFE_S, Owed, Transfers, _decode, _Transfer
 from manager.calls import Calls
 from manager.directory import Directory
+from store.client import close
 from store.fleets import Fleets, FleetState
 from store.keys import ACK, PROBE, RECORDS, TRANSFER, WORKER
 from store.redis_errors import kind_of
@@ -94,7 +95,7 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
     finally:
         await heartbeat.close()
         await fleets.close()
-        await client.aclose()
+        await close(client)
 
 
 async def test_the_manager_s_indexes_are_complete_again(cluster: ClusterServers) -> None:
@@ -115,7 +116,7 @@ async def test_the_manager_s_indexes_are_complete_again(cluster: ClusterServers)
     finally:
         await directory.close()
         await calls.close()
-        await client.aclose()
+        await close(client)
 
 
 @pytest.mark.parametrize("command", [["line", "list"], ["serve"]])

@@ -18,6 +18,7 @@ from engine.records import usage_and_stream
 from engine.records.record import FIELDS, Months, to_entry
 from engine.records.recorder import CallRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
+from store.client import close
 from store.fleets import Fleets
 from store.script import Script
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
@@ -28,6 +29,12 @@ from tests.redis.test_recorder import call as a_record
 __all__ = ["cluster", "cluster_servers"]
 
 LINES = [f"+3397210100{n}" for n in range(1, 7)]
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No node is silent here, but a busy machine may be slow."""
+    monkeypatch.setattr("store.client._CLUSTER_S", 10.0)
 
 
 def call(number: int, line: str = LINES[0], seconds: int = 10) -> CallRecord:
@@ -47,7 +54,7 @@ async def recorder(cluster: ClusterServers, spool: Path) -> AsyncIterator[Record
         yield made
     finally:
         await made.close()
-        await client.aclose()
+        await close(client)
 
 
 def check(cluster: ClusterServers, count: int, seconds: int = 10) -> None:
@@ -126,7 +133,7 @@ async def test_an_interruption_between_the_keys_is_made_good(
                 break
             except ConnectionError:
                 await asyncio.sleep(0)
-    await client.aclose()
+    await close(client)
     assert failed > 10
     check(cluster, 60)
 
@@ -173,4 +180,4 @@ async def test_a_cap_is_watched_beside_the_fleet_s_usage(
             now += 4
             await meter.tick()
         assert set(stopped) == {"0-c-1"}
-    await client.aclose()
+    await close(client)
