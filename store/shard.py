@@ -96,7 +96,7 @@ class Shard:
         self.answered = asyncio.Event()
         self._dial = dial
         self._every_s = every_s
-        self._pool = watcher
+        self._watcher = watcher
         self._stream = Invalidations(
             dial,
             (*prefixes, self.canary.prefix),
@@ -214,7 +214,7 @@ class Shard:
         if own:
             self._hear_canary(replies[0])
             if self.questions:
-                self._pool.on_answers(self, replies[1 : len(own)])
+                self._watcher.on_answers(self, replies[1 : len(own)])
         for (_, taker), reply in zip(batch, replies[len(own) :], strict=True):
             _give(taker, reply, span, begun)
 
@@ -279,7 +279,7 @@ class Shard:
 
     def _live(self) -> None:
         self.span = Span()
-        self._pool.on_stream(self)
+        self._watcher.on_stream(self)
         self.canary.expect_nothing()
         self.probe()
 
@@ -295,7 +295,7 @@ class Shard:
         if keys is None and self.span is not None:
             # Everything was deleted, so all cached data are stale, as after an interruption.
             self.forget()
-        self._pool.on_keys(self, keys)
+        self._watcher.on_keys(self, keys)
 
     def forget(self) -> None:
         """Mark everything read so far as in doubt; the stream continues."""
@@ -306,10 +306,10 @@ class Shard:
     def doubt(self) -> None:
         """As `forget`, because it holds other keys now, whose changes may have been missed."""
         self.forget()
-        self._pool.on_stream(self)
+        self._watcher.on_stream(self)
 
     def _trouble(self, error: BaseException, kind: str) -> None:
-        self._pool.on_shard_trouble(self, error, kind)
+        self._watcher.on_shard_trouble(self, error, kind)
 
 
 def _give(taker: Taker, reply: Any, span: Span | None, begun: float) -> None:
