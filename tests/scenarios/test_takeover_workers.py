@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
@@ -103,6 +104,11 @@ async def test_an_attended_transfer_between_calls_of_two_workers(setup: Setup) -
     assert request.one("Refer-To") == refer_to
     b_to_a.respond(202, to=request)
     await a_side.receive(202, "REFER")
+    # The other workers hear of it by Redis, in a moment; a busy machine's is longer than a call
+    # waits for (0.1 s).
+    async with asyncio.timeout(within(5.0)):
+        while not setup.redis.exists(f"transfer:{b}:{c_line}"):
+            await asyncio.sleep(0.01)
     b_to_c = await through(setup, 2, c_line, b, ("Replaces", name))
     taken = await phone.incoming()
     assert taken.first.one("Replaces") == own(c_side)
