@@ -208,7 +208,8 @@ def answering_phone(
     steps = [
         receive("INVITE"),
         send(reply("180 Ringing", tag=True)),
-        pause(rings_s),
+        # SIPp has been seen to stay for ever in a pause of nothing.
+        *([pause(rings_s)] if rings_s else []),
         send(
             reply("200 OK", tag=True, headers=[*headers, "Content-Type: application/sdp"]),
             body,
@@ -232,7 +233,7 @@ def answering_phone(
             '<ereg regexp="[^ ].*" search_in="hdr" header="From:" assign_to="1"/>'
             '<ereg regexp="[^ ].*" search_in="hdr" header="To:" assign_to="2"/></action></recv>'
         )
-        steps[4] = receive("ACK")
+        steps[-1] = receive("ACK")
         steps += [pause(0.05), send(bye, repeat=True), receive(200)]
     return render(steps)
 
