@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.campaigns import fuzz, transfers
+from tests.campaigns import fuzz, transfers, truth
 from tests.campaigns.site import open_site
 
 pytestmark = pytest.mark.scenario
@@ -38,17 +34,7 @@ def test_no_named_case_ends_the_engine_or_stays_in_it() -> None:
 
 
 def test_records_usage_and_live_counts_are_true_through_crashes_and_fail_overs() -> None:
-    """In a process of its own: what crashes in there leaves its sockets to be collected."""
-    command = [sys.executable, "-m", "tests.campaigns.truth", "--examples", "3", "--steps", "25"]
-    ended = subprocess.run(
-        [*command, "--seed", "20261125"],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
+    print(truth.run_apart(examples=3, steps=25, seed=20_261_125))
 
 
 def test_who_pays_for_transfers_is_what_a_model_says() -> None:

@@ -6,14 +6,21 @@ The long ones are commands. What each proves of one call, `make test` proves wit
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tests.campaigns import alerts, fuzz, imports, leaks, soak, structured, transfers, workers
+from tests.campaigns import (
+    alerts,
+    fuzz,
+    imports,
+    leaks,
+    soak,
+    structured,
+    transfers,
+    truth,
+    workers,
+)
 
 ALERTS_FACTOR = 150
 ALERTS_NUMBERS = {
@@ -63,18 +70,7 @@ def test_an_import_is_whole_or_not_at_all_and_no_call_waits_for_it() -> None:
 
 
 def test_records_usage_and_live_counts_are_true_through_crashes_and_fail_overs() -> None:
-    """In a process of its own: what crashes in there leaves its sockets to be collected."""
-    command = [sys.executable, "-m", "tests.campaigns.truth", "--examples", "8", "--steps", "25"]
-    ended = subprocess.run(
-        [*command, "--seed", "20261125"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=150,
-        check=False,
-    )
-    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-6000:]
-    print(ended.stdout.splitlines()[-1])
+    print(truth.run_apart(examples=8, steps=25, seed=20_261_125))
 
 
 def test_who_pays_for_transfers_is_what_a_model_says() -> None:
