@@ -168,9 +168,7 @@ def _measure(
     return windows
 
 
-def _take_turns(
-    customers: Customers, rounds: int, window_s: float, windows: list[Window]
-) -> None:
+def _take_turns(customers: Customers, rounds: int, window_s: float, windows: list[Window]) -> None:
     time.sleep(2.0)  # the load comes up
     for turn in range(2 * rounds):
         loaded = turn % 2 == 1

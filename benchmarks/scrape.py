@@ -51,9 +51,7 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
         yardstick = yardstick_ms(rig.engine_core)
         windows: list[Window] = []
         wrong: list[BenchmarkError] = []
-        toggler = threading.Thread(
-            target=_take_turns, args=(rig, rounds, window_s, windows, wrong)
-        )
+        toggler = threading.Thread(target=_take_turns, args=(rig, rounds, window_s, windows, wrong))
         with Wire(rig.sip_port) as wire:
             running = Run(rig, plan, "scrape", numbers=new_callers(rig, plan.calls))
             toggler.start()
@@ -77,9 +75,7 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
         yield result
 
 
-def summary(
-    name: str, command: str, rate: float, windows: list[Window], disturbed: bool
-) -> Result:
+def summary(name: str, command: str, rate: float, windows: list[Window], disturbed: bool) -> Result:
     """What the calls met in the windows with, or in those without."""
     mine = [window for window in windows if window.scraped is disturbed]
     setup = sorted(ms for window in mine for ms in window.setup_ms)

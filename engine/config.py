@@ -95,9 +95,7 @@ class Destinations:
 @dataclass(frozen=True, slots=True)
 class Numbering:
     country: str = _key("FR", values.country)
-    also_valid: tuple[str, ...] = _key(
-        [], values.several(values.number_prefix), change="live"
-    )
+    also_valid: tuple[str, ...] = _key([], values.several(values.number_prefix), change="live")
     forward_countries: tuple[str, ...] | None = _key(
         None, values.optional(values.countries), change="live"
     )
@@ -177,9 +175,7 @@ class Redis:
         stray = next((name for name, value in given.items() if value is not None), None)
         if stray is not None and not self.url.startswith("rediss"):
             raise ConfigError(f"redis.{stray}", str(given[stray]), "needs a rediss:// URL")
-        url = with_tls(
-            self.url, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_verify
-        )
+        url = with_tls(self.url, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_verify)
         return replace(self, url=url)
 
     @property

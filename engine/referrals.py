@@ -107,9 +107,7 @@ class Referrals:
         line = target.line if target is not None else None
         inside = own is not None and line is not None and own.fleet == line.fleet
         fleet = self._services.fleets.find(own.fleet) if own is not None else None
-        to = Destination(
-            Kind.NUMBER, found.number, refused=found.refused, country=found.country
-        )
+        to = Destination(Kind.NUMBER, found.number, refused=found.refused, country=found.country)
         return to.why_refused(inside, fleet.countries if fleet is not None else None)
 
     def _line_at(self, leg: Party) -> Entry | None:

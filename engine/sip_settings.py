@@ -13,9 +13,7 @@ def settings(config: Config, index: int) -> Settings:
     sip = config.sip
     trusted_peers, registrar_peers = peers(config)
     return Settings(
-        listen=tuple(
-            Address(item.transport, item.host, item.port + index) for item in sip.listen
-        ),
+        listen=tuple(Address(item.transport, item.host, item.port + index) for item in sip.listen),
         advertise=sip.advertise,
         trusted_peers=trusted_peers,
         registrar_peers=registrar_peers,

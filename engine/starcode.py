@@ -145,9 +145,13 @@ class StarCall:
         line = entry.line
         contacts = entry.live_contacts(time.time())
         flow = self._leg.flow
-        phone = flow is not None and bool(contacts) and (
-            services.registrar.flows.lead_to(flow, number)
-            or is_registered_phone(self._invite, flow, contacts, self._who.asserted)
+        phone = (
+            flow is not None
+            and bool(contacts)
+            and (
+                services.registrar.flows.lead_to(flow, number)
+                or is_registered_phone(self._invite, flow, contacts, self._who.asserted)
+            )
         )
         if line is None or (not phone and line.credentials is None):
             raise self._refused(403, "not_this_phone", "not a registered phone of this line")

@@ -77,9 +77,7 @@ class Ending(Protocol):
 class Takeovers:
     """Takeovers of one worker's calls. `find` returns an active call by its id."""
 
-    def __init__(
-        self, services: CallServices, find: Callable[[str], Ending | None]
-    ) -> None:
+    def __init__(self, services: CallServices, find: Callable[[str], Ending | None]) -> None:
         self._services = services
         self._find = find
 

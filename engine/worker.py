@@ -284,9 +284,7 @@ class Worker:
         await self._started("heartbeat", self._heartbeat)
         beating = services.loop.create_task(self._beat())
         self.is_started = True
-        completing = services.loop.create_task(
-            self._ends.complete(left, self.live, self.forwards)
-        )
+        completing = services.loop.create_task(self._ends.complete(left, self.live, self.forwards))
 
         async def end() -> None:
             beating.cancel()

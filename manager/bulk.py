@@ -80,9 +80,7 @@ async def submit(visit: Visit) -> Response:
     if step == "apply":
         return await _applied(visit, found)
     kept = {n: v for n, v in visit.fields.items() if n not in ("csrf", "step", "line")}
-    return visit.page(
-        "bulk_confirm.html", batch=found, lines=lines, fields=kept, action="/several"
-    )
+    return visit.page("bulk_confirm.html", batch=found, lines=lines, fields=kept, action="/several")
 
 
 async def done(visit: Visit) -> Response:

@@ -75,9 +75,7 @@ def of_line(line: Line, shown: Shown) -> list[Choice]:
     return [_of_forward(c, line.number, line.forwards.get(c), shown) for c in ORDER]
 
 
-def _of_forward(
-    condition: Condition, own: str, forward: Forward | None, shown: Shown
-) -> Choice:
+def _of_forward(condition: Condition, own: str, forward: Forward | None, shown: Shown) -> Choice:
     choice = Choice(condition)
     if forward is None:
         return choice

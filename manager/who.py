@@ -44,7 +44,7 @@ class Who:
 
     @property
     def role(self) -> str:
-        """"operator", "fleet" (its administrator) or "line" (the user of one)."""
+        """ "operator", "fleet" (its administrator) or "line" (the user of one)."""
         return "operator" if self.operator else "fleet" if self.line is None else "line"
 
     def check_writes(self) -> None:

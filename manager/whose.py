@@ -19,9 +19,9 @@ def whose(command: Any) -> Any:
         "--line", metavar="N", help="Only this line of the fleet, and its forwards."
     )(command)
     command = click.option("--operator", is_flag=True, help="For all fleets.")(command)
-    command = click.option(
-        "--new-fleet", is_flag=True, help="F has no line yet, and no document."
-    )(command)
+    command = click.option("--new-fleet", is_flag=True, help="F has no line yet, and no document.")(
+        command
+    )
     return click.option(
         "--fleet", metavar="F", help="The fleet whose lines it may see and change."
     )(command)

@@ -29,7 +29,6 @@ encode_note = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Note).decode
 
 
-
 @dataclass(frozen=True, slots=True)
 class Using:
     """What the active calls of a fleet had used at a moment, and how fast they use more.

@@ -125,9 +125,7 @@ def invite_block(
     return b"\r\n".join(parts)
 
 
-def history(
-    received: list[bytes], diverted: list[Diverted], target: str, host: str
-) -> list[bytes]:
+def history(received: list[bytes], diverted: list[Diverted], target: str, host: str) -> list[bytes]:
     """The History-Info entries of a new leg (RFC 7044 9, 10.3): those received, one for each line
     that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as RFC 7544
     uses it). A leg without a forward passes what was received."""

@@ -146,10 +146,7 @@ class Endpoint:
         # A leg whose far end never responded cannot be cancelled, so there is nothing to wait for.
         while time.monotonic() < until and (
             self.byes
-            or any(
-                not isinstance(leg, Outgoing) or leg.provisional
-                for leg in self.legs.values()
-            )
+            or any(not isinstance(leg, Outgoing) or leg.provisional for leg in self.legs.values())
         ):
             await asyncio.sleep(TICK_S)
         for bye in list(self.byes):

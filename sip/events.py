@@ -76,9 +76,7 @@ class Ended(Generic[L]):
 
 @dataclass(slots=True)
 class Refreshed(Generic[L]):
-    """A 2xx to re-INVITE or UPDATE: the session expires in so many seconds, 0 = never (RFC 4028).
-    """
+    """A 2xx to re-INVITE or UPDATE: the session expires in so many seconds, 0 = never, RFC 4028."""
 
     leg: L
     seconds: int
-

@@ -82,9 +82,7 @@ class Exchange:
             return
         expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
-            extra, expires_s = session_expires.response_fields(
-                self.asked, message
-            )
+            extra, expires_s = session_expires.response_fields(self.asked, message)
         is_sent = self.asker.respond(self.server, code, message, extra)
         if not is_sent and 200 <= code < 300:
             code = 500  # it is too large
@@ -193,9 +191,7 @@ class Exchanges:
         answer."""
         leg = self.leg
         owes_answer = leg.is_caller and leg.state <= EARLY
-        code, fields = unrelayed.answer(
-            exchange.method, exchange.asked, owes_answer=owes_answer
-        )
+        code, fields = unrelayed.answer(exchange.method, exchange.asked, owes_answer=owes_answer)
         return code, None, fields
 
     @property

@@ -89,8 +89,7 @@ def rseq(message: Message) -> int:
 
 
 def rack(message: Message) -> tuple[int, int, bytes] | None:
-    """The RAck of a PRACK (RFC 3262 7.2): RSeq, CSeq number and method; None without a valid one.
-    """
+    """The RAck of a PRACK (RFC 3262 7.2): RSeq, CSeq number, method; None without a valid one."""
     words = (message.first(b"rack") or b"").split()
     if len(words) != 3 or not all(w.isdigit() and len(w) <= _LONGEST_RSEQ for w in words[:2]):
         return None

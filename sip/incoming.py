@@ -36,9 +36,7 @@ class Incoming(Leg):
         "source",
     )
 
-    def __init__(
-        self, endpoint: Host, dialog: Dialog, server: Server, invite: Message
-    ) -> None:
+    def __init__(self, endpoint: Host, dialog: Dialog, server: Server, invite: Message) -> None:
         super().__init__(endpoint, dialog, TRYING)
         self._server: Server | None = server
         self._routes = record_route_lines(invite)

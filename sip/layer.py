@@ -411,9 +411,7 @@ class Layer:
         if message.method == b"BYE":
             self.respond(server, 481)
             return
-        code, fields = unrelayed.answer(
-            message.method, message, owes_answer=False
-        )
+        code, fields = unrelayed.answer(message.method, message, owes_answer=False)
         if message.method == b"UPDATE" and code < 300:
             code, fields = 500, unrelayed.retry_after()  # for lack of a Contact (RFC 3311 5.2)
         self.respond(server, code, fields=fields)

@@ -24,9 +24,7 @@ class Listening:
     """The listening sockets of an endpoint. `addresses` are those in use (with the real port for
     0), `places` where others reach them, `host` is the name of this engine for others."""
 
-    def __init__(
-        self, endpoint: Host, listen: tuple[Address, ...], advertise: str | None
-    ) -> None:
+    def __init__(self, endpoint: Host, listen: tuple[Address, ...], advertise: str | None) -> None:
         self._endpoint = endpoint
         self._advertise = advertise
         self._wanted = listen

@@ -39,9 +39,7 @@ class Outgoing(Leg):
         "uri",
     )
 
-    def __init__(
-        self, endpoint: Host, dialog: Dialog, uri: str, routes: tuple[str, ...]
-    ) -> None:
+    def __init__(self, endpoint: Host, dialog: Dialog, uri: str, routes: tuple[str, ...]) -> None:
         super().__init__(endpoint, dialog, CALLING)
         self._client: Client | None = None  # the INVITE's transaction while it may still fail
         self._ack: tuple[bytes, bytes] | None = None  # body and media type of the ACK that was sent

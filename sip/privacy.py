@@ -245,9 +245,7 @@ def _is_anonymous(from_: bytes) -> bool:
     if not address.uri:
         return False
     display = unquoted(address.shown.partition(address.uri)[0].rstrip(b"<").strip())
-    return (
-        user == "anonymous" or display.strip() == b"anonymous" or host.endswith(b".invalid")
-    )
+    return user == "anonymous" or display.strip() == b"anonymous" or host.endswith(b".invalid")
 
 
 def _is_senders(message: Message, entry: bytes) -> bool:

@@ -32,9 +32,7 @@ class Finder(Protocol):
 
 
 NAMING = (b"replaces", b"join", b"target-dialog")
-_TAGS = re.compile(
-    rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I
-)
+_TAGS = re.compile(rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I)
 _BRACKETED = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*")|<([^<>?]*+)\?([^<>]*+)>')
 # An unclosed quote quotes nothing; otherwise each one would cause another search.
 _UNQUOTED = re.compile(rb"(?!)()|<([^<>?]*+)\?([^<>]*+)>")

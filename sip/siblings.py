@@ -51,7 +51,6 @@ class Host(Protocol):
         """Where others reach this endpoint, as a SIP URI's host, port and transport."""
 
 
-
 class Word(msgspec.Struct, array_like=True):
     """A message between workers. `kind`: "ask" for the worker with the dialog that `packet` names,
     to handle it; "where" only asks for its address; "yes", "no" answer `token`; "pass" carries a
@@ -186,9 +185,7 @@ class Siblings:
 
     # -- among workers ----------------------------------------------------------------------------
 
-    def _ask(
-        self, word: Word, tell: Callable[[Word | None], None], key: Key | None = None
-    ) -> bool:
+    def _ask(self, word: Word, tell: Callable[[Word | None], None], key: Key | None = None) -> bool:
         """Ask all others; False if there are none."""
         token = secrets.token_hex(8)
         word.token = token
@@ -270,7 +267,6 @@ class Siblings:
     def _take(self, word: Word) -> None:
         """Handle a packet as if it had come to this worker's own socket."""
         self._endpoint.inject(word.packet, word.source, word.via)
-
 
 
 def _key(message: Message) -> Key:

@@ -61,8 +61,7 @@ def fault_of(raw: bytes) -> Fault | None:
 
 
 def content_length(head: bytes) -> int | Fault:
-    """The only number in the Content-Length fields of a head, 0 without one (RFC 3261 18.3).
-    """
+    """The only number in the Content-Length fields of a head, 0 without one (RFC 3261 18.3)."""
     fields = _fields(head.rstrip(b"\r\n").split(b"\r\n")[1:])
     if fields is None:
         return Fault(b"Malformed Header Field Name")

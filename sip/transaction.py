@@ -328,8 +328,10 @@ class Transaction:
             self._interval = T2
         else:
             self._interval = T1
-        if self.way.reliable and not acts & _INSIST and not (
-            acts & _DOUBLE and self.state == _ACCEPTED
+        if (
+            self.way.reliable
+            and not acts & _INSIST
+            and not (acts & _DOUBLE and self.state == _ACCEPTED)
         ):
             return
         self._again_at = self._after(self._interval)

@@ -41,9 +41,7 @@ def dial_node(cluster: RedisCluster, host: str, port: int) -> Dial:
 
 
 def _dial(connection_class: Any, given: Mapping[str, Any]) -> Dial:
-    settings = {
-        name: value for name, value in given.items() if not name.startswith(_POOL_ONLY)
-    }
+    settings = {name: value for name, value in given.items() if not name.startswith(_POOL_ONLY)}
     settings.update(
         # RESP2 is the same from Redis 6.2 to 8; one request, one attempt, no own clock.
         protocol=2,

@@ -68,4 +68,3 @@ class KeyChanges:
 
     def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:
         """It reconnects by itself; what is wrong shows when Redis is asked."""
-

@@ -105,7 +105,7 @@ def _split(url: str) -> SplitResult:
     """`urlsplit`; its newer versions allow no other host beside an IPv6 address."""
     scheme, mark, rest = url.partition("://")
     places = re.split("[/?#]", rest, maxsplit=1)[0]
-    return urlsplit(f"{scheme}{mark}{rest[len(places):]}")._replace(netloc=places)
+    return urlsplit(f"{scheme}{mark}{rest[len(places) :]}")._replace(netloc=places)
 
 
 def with_tls(

@@ -67,9 +67,7 @@ def test_every_call_is_seen_on_the_wire() -> None:
     core = min(os.sched_getaffinity(0))
     calls = 520  # more than there are lines
     with Rig(Subject(), cores=(core, core)) as rig, Wire(rig.sip_port) as wire:
-        running = Run(
-            rig, Plan(rate=200.0, calls=calls), "test", numbers=new_callers(rig, calls)
-        )
+        running = Run(rig, Plan(rate=200.0, calls=calls), "test", numbers=new_callers(rig, calls))
         while running.step():
             pass
         assert running.finish().last.started == calls

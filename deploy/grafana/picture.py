@@ -43,9 +43,7 @@ Series = tuple[str, list[float], list[float]]  # legend, times in unix seconds, 
 class Source:
     """A Prometheus, and the span of time that is drawn."""
 
-    def __init__(
-        self, url: str, minutes: float, job: str, instance: str, scrape_s: float
-    ) -> None:
+    def __init__(self, url: str, minutes: float, job: str, instance: str, scrape_s: float) -> None:
         self._url = url.rstrip("/")
         self.end = time.time()
         self.start = self.end - minutes * 60

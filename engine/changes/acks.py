@@ -107,9 +107,7 @@ Step = tuple[float, Sequence[Command]]
 Asking = Generator[Step, list[Any] | None, Acks]
 
 
-async def in_force(
-    client: redis.asyncio.Redis, number: str, within_s: float = WITHIN_S
-) -> Acks:
+async def in_force(client: redis.asyncio.Redis, number: str, within_s: float = WITHIN_S) -> Acks:
     """Ask every live worker whether the change of line `number` is in force there.
 
     Call it after Redis has answered the write. Returns when all have acknowledged, or after

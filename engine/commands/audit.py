@@ -46,7 +46,9 @@ class Wanted:
 @click.option("--since", metavar="WHEN", help="Then or later.")
 @click.option("--until", metavar="WHEN", help="Before then.")
 @click.option(
-    "--last", type=Whole(0), metavar="COUNT",
+    "--last",
+    type=Whole(0),
+    metavar="COUNT",
     help="The last COUNT that fit.  [default: 20, with --since or --until all]",
 )
 @with_config

@@ -75,7 +75,11 @@ def import_lines(
     with (
         open_redis(config) as client,
         LineImport(
-            client, numbering, replace=replace, strict=strict, faults_shown=SHOWN_FAULTS,
+            client,
+            numbering,
+            replace=replace,
+            strict=strict,
+            faults_shown=SHOWN_FAULTS,
             progress=_Progress(),
         ) as work,  # fmt: skip
     ):

@@ -108,9 +108,7 @@ def _check_ports(config: Config) -> str:
         words = f"an engine runs here: {', '.join(told)}, SIP on {' '.join(here[0].sip)}"
         held = [each.where for each in refused]
         idle = [
-            f"{key} {where}"
-            for key, where in config.ports()
-            if where.port and where not in held
+            f"{key} {where}" for key, where in config.ports() if where.port and where not in held
         ]
         return words + (f"; it does not listen on {', '.join(idle)}" if idle else "")
     count = sum(1 for _ in config.ports())

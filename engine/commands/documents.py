@@ -79,8 +79,7 @@ class Documents:
         return self._countries[fleet]
 
     def put(self, documents: list[Document]) -> list[Line]:
-        """Write whole documents, all or none. Raises Wrong with the field of the first invalid one.
-        """
+        """Write whole documents, all or none. Raises Wrong with the field of the first bad one."""
         return self._change(lambda _read: documents, None)
 
     def edit(

@@ -131,4 +131,3 @@ def _meant(error: click.UsageError) -> str:
 def _fail(message: str, status: int) -> int:
     click.echo("renvoi: " + " ".join(message.split()), err=True)
     return status
-

@@ -190,9 +190,7 @@ class Registrar:
             if contact.expires and not self._is_a_phones(contact, trusted):
                 raise RegisterRefused(403, "misplaced")
         try:
-            found = await self._bindings.bind(
-                number, asked, now=now, most=MOST_CONTACTS, only=only
-            )
+            found = await self._bindings.bind(number, asked, now=now, most=MOST_CONTACTS, only=only)
         except TooMany:
             raise RegisterRefused(403, "too_many") from None
         contacts, _ = read_contacts(found)
@@ -231,9 +229,7 @@ class Registrar:
             return False
         return not self._dialled.is_destination(contact.uri)
 
-    def _change(
-        self, message: Message, entry: bytes, path: str | None, now: float
-    ) -> Contact:
+    def _change(self, message: Message, entry: bytes, path: str | None, now: float) -> Contact:
         """One Contact as it is stored; expiry 0 removes it."""
         named = grammar.name_addr(entry)
         uri, given = named.uri.decode("latin-1"), grammar.parameters(named.parameters)

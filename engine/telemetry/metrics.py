@@ -33,7 +33,6 @@ from store import redis_errors
 __all__ = ["CONTENT_TYPE", "Histogram", "Metrics"]
 
 
-
 def _values(enum: type[StrEnum]) -> tuple[str, ...]:
     return tuple(each.value for each in enum)
 

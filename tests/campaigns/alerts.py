@@ -45,8 +45,7 @@ NUMBERS: Numbers = {
 
 
 class Wrong(AssertionError):
-    """A panel without data, a rule that does not evaluate, an alert that is silent or does not end.
-    """
+    """A panel without data, a rule that does not evaluate, an alert that is silent or stays."""
 
 
 @dataclass(frozen=True)

@@ -654,12 +654,14 @@ def invite_with_rfc2543_branch(ground: Ground) -> None:
 
 @case
 def invite_with_a_via_that_names_no_address(ground: Ground) -> None:
-    for via in (b"SIP/2.0/UDP host.invalid;branch=z9hG4bKv1;maddr=host.invalid",
-                b"SIP/2.0/UDP 127.0.0.1:0;branch=z9hG4bKv2",
-                b"SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKv3",
-                b"SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKv4;maddr=255.255.255.255",
-                b"SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKv5;maddr=::1",
-                b"SIP/2.0/UDP []:5060;branch=z9hG4bKv6"):
+    for via in (
+        b"SIP/2.0/UDP host.invalid;branch=z9hG4bKv1;maddr=host.invalid",
+        b"SIP/2.0/UDP 127.0.0.1:0;branch=z9hG4bKv2",
+        b"SIP/2.0/TCP 127.0.0.1;branch=z9hG4bKv3",
+        b"SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKv4;maddr=255.255.255.255",
+        b"SIP/2.0/UDP 127.0.0.1;branch=z9hG4bKv5;maddr=::1",
+        b"SIP/2.0/UDP []:5060;branch=z9hG4bKv6",
+    ):
         ground.caller.send(ground.invite().set(b"Via", via))
         arrived = ground.phone.receive("INVITE", 0.3)
         if arrived is not None:

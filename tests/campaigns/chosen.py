@@ -34,7 +34,7 @@ def counted() -> Iterator[str]:
 
 
 def one_byte() -> Iterator[str]:
-    return (f"{n >> 12:04x}{'a' * 16}{n & 0xfff:04x}" for n in itertools.count())
+    return (f"{n >> 12:04x}{'a' * 16}{n & 0xFFF:04x}" for n in itertools.count())
 
 
 def djb2() -> Iterator[str]:

@@ -117,21 +117,43 @@ class Crowd(asyncio.DatagramProtocol):
             self.say(extensions.register(chance, self.own, self._engine, number, self._nonce))
             return
         if chance.random() < 0.15:
-            method = chance.choice((b"OPTIONS", b"REGISTER", b"MESSAGE", b"BYE", b"ACK", b"CANCEL",
-                                    b"SUBSCRIBE", b"FOO", b"UPDATE", b"PRACK"))
+            method = chance.choice(
+                (
+                    b"OPTIONS",
+                    b"REGISTER",
+                    b"MESSAGE",
+                    b"BYE",
+                    b"ACK",
+                    b"CANCEL",
+                    b"SUBSCRIBE",
+                    b"FOO",
+                    b"UPDATE",
+                    b"PRACK",
+                )
+            )
         invite = packet.request(self.own, self._engine, number, method)
         if chance.random() < 0.2:
             route = b"<sip:127.0.0.1:%d;lr;x=%s>" % (
-                self.own[1], b"r" * chance.choice((1, 100, 400)))
+                self.own[1],
+                b"r" * chance.choice((1, 100, 400)),
+            )
             invite.set(b"Record-Route", *[route] * chance.choice((1, 2, 5)))
         if chance.random() < 0.1:
             invite.body = b""
             invite.drop(b"Content-Type")
         if method == b"INVITE":
             extensions.adorn(chance, invite, self._names())
-            self._keep(invite.get(b"Call-ID"), Dialog(
-                invite.get(b"From"), invite.get(b"To"), invite.get(b"Call-ID"), b"",
-                int(invite.get(b"CSeq").split()[0]), invite))
+            self._keep(
+                invite.get(b"Call-ID"),
+                Dialog(
+                    invite.get(b"From"),
+                    invite.get(b"To"),
+                    invite.get(b"Call-ID"),
+                    b"",
+                    int(invite.get(b"CSeq").split()[0]),
+                    invite,
+                ),
+            )
         self.say(invite)
         if chance.random() < 0.2:
             self._later(chance.choice((0.0, 0.01, 0.1, 0.4)), packet.cancel(invite))
@@ -241,9 +263,16 @@ class Crowd(asyncio.DatagramProtocol):
         if key in self._dialogs:
             return
         tag = b"t%d" % chance.randrange(1 << 30)
-        self._keep(key, Dialog(
-            _raw(asked.one("To")) + b";tag=" + tag, _raw(asked.one("From")), key,
-            _raw(address_of(asked.one("Contact"))), chance.choice((1, 100, 2147483600))))
+        self._keep(
+            key,
+            Dialog(
+                _raw(asked.one("To")) + b";tag=" + tag,
+                _raw(asked.one("From")),
+                key,
+                _raw(address_of(asked.one("Contact"))),
+                chance.choice((1, 100, 2147483600)),
+            ),
+        )
         delay_s = 0.0
         for _ in range(chance.choice((0, 1, 1, 2))):
             code = chance.choice((100, 180, 180, 183, 181, 199))
@@ -268,7 +297,9 @@ class Crowd(asyncio.DatagramProtocol):
         chance = self._chance
         if chance.random() < 0.15:
             route = b"<sip:127.0.0.1:%d;lr;x=%s>" % (
-                self.own[1], b"r" * chance.choice((1, 200, 600)))
+                self.own[1],
+                b"r" * chance.choice((1, 200, 600)),
+            )
             answer.set(b"Record-Route", *[route] * chance.choice((1, 3, 5)))
         return answer
 

@@ -79,11 +79,22 @@ def register(chance: Random, own: Address, engine: Address, number: bytes, nonce
         made.fields.append((b"Path", b"<sip:127.0.0.1:%d;lr>" % own[1]))
     if nonce and chance.random() < 0.8:
         algorithm = chance.choice((b"MD5", b"SHA-256", b"Z"))
-        made.fields.append((b"Authorization", (
-            b'Digest username="%s",realm="renvoi",nonce="%s",uri="sip:x",response="%s",'
-            b'algorithm=%s,qop=auth,nc=%08x,cnonce="c"'
-        ) % (number, nonce.encode(), secrets.token_hex(16).encode(), algorithm,
-             chance.randrange(9))))
+        made.fields.append(
+            (
+                b"Authorization",
+                (
+                    b'Digest username="%s",realm="renvoi",nonce="%s",uri="sip:x",response="%s",'
+                    b'algorithm=%s,qop=auth,nc=%08x,cnonce="c"'
+                )
+                % (
+                    number,
+                    nonce.encode(),
+                    secrets.token_hex(16).encode(),
+                    algorithm,
+                    chance.randrange(9),
+                ),
+            )
+        )
     return made
 
 

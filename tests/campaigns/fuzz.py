@@ -81,11 +81,18 @@ def write_lines(site: Site, phones: list[str]) -> None:
     site.write_line(BUSY, (phones[0],), forwards={"busy": {"on": True, "to": outside}})
     site.write_line(AWAY, (), forwards={"unreachable": {"on": True, "to": voicemail}})
     site.write_line(ALWAYS, (), forwards={"unconditional": {"on": True, "to": outside}})
-    site.write_line(TWO, tuple(phones), max_calls=3, forwards={
-        "busy": {"on": True, "to": {"kind": "number", "number": PLAIN}},
-        "unreachable": {"on": True, "to": voicemail}})
-    site.write_line(CHAIN, (), forwards={
-        "unconditional": {"on": True, "to": {"kind": "number", "number": TWO}}})
+    site.write_line(
+        TWO,
+        tuple(phones),
+        max_calls=3,
+        forwards={
+            "busy": {"on": True, "to": {"kind": "number", "number": PLAIN}},
+            "unreachable": {"on": True, "to": voicemail},
+        },
+    )
+    site.write_line(
+        CHAIN, (), forwards={"unconditional": {"on": True, "to": {"kind": "number", "number": TWO}}}
+    )
 
 
 async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple[int, list[bytes]]:
@@ -108,8 +115,11 @@ async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple
             callers.call(chance.choice(lines))
             turn += 1
             if turn % 50 == 0:
-                callers.put(chance.choice(list(TORTURES.values()))(
-                    callers.own, engine.address, PLAIN.encode()))
+                callers.put(
+                    chance.choice(list(TORTURES.values()))(
+                        callers.own, engine.address, PLAIN.encode()
+                    )
+                )
             if turn % 5 == 0 and trail:
                 await hose.throw(over_tcp(chance, trail))
             await asyncio.sleep(1 / rate)
@@ -200,8 +210,11 @@ def main() -> int:
     options = parser.parse_args()
     cases: list[str] | None = [] if options.no_cases else None
     try:
-        print(run(options.seconds, options.seed, rate=options.rate, cases=cases,
-                  trails=options.trails))
+        print(
+            run(
+                options.seconds, options.seed, rate=options.rate, cases=cases, trails=options.trails
+            )
+        )
     except Broken as broken:
         print(f"fuzz: {broken}", file=sys.stderr)
         return 1

@@ -183,8 +183,9 @@ class StreamTalker(Talker):
         chance = self._chance
         if not raw:
             return
-        raw = raw.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP").replace(b"@127.0.0.1:%d>" % self.own[1],
-            b"@127.0.0.1:%d;transport=tcp>" % self.own[1])
+        raw = raw.replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP").replace(
+            b"@127.0.0.1:%d>" % self.own[1], b"@127.0.0.1:%d;transport=tcp>" % self.own[1]
+        )
         self._trail.append(raw)
         self.sent += 1
         self.pipes = [pipe for pipe in self.pipes if not pipe.closed]
@@ -254,8 +255,13 @@ class Inside:
         )  # fmt: skip
         transports: Any = endpoint.transports
         transports._by_family[False] = Socket(self.wire)
-        kind = Kind("tcp", False, b"SIP/2.0/TCP 127.0.0.1:%d" % TCP_PORT,
-                    b"sip:renvoi@127.0.0.1:%d;transport=tcp" % TCP_PORT, "127.0.0.1")
+        kind = Kind(
+            "tcp",
+            False,
+            b"SIP/2.0/TCP 127.0.0.1:%d" % TCP_PORT,
+            b"sip:renvoi@127.0.0.1:%d;transport=tcp" % TCP_PORT,
+            "127.0.0.1",
+        )
         streams: Any = endpoint.streams
         streams._kinds["tcp", False] = self.kind = kind
         names: Any = endpoint.names
@@ -274,8 +280,10 @@ class Inside:
     def note(self, error: BaseException) -> None:
         """Something went wrong inside: kept once for each place, with the messages before it."""
         frames = traceback.extract_tb(error.__traceback__)
-        place = f"{type(error).__name__} {frames[-1].name if frames else ''}:" \
+        place = (
+            f"{type(error).__name__} {frames[-1].name if frames else ''}:"
             f"{frames[-1].lineno if frames else ''}"
+        )
         self.times[place] += 1
         if place not in self.wrong:
             text = "".join(traceback.format_exception(error))
@@ -344,8 +352,13 @@ class Inside:
             for caller in callers:
                 caller.call(CALLED)
             for talker in (self.stranger, chance.choice(callers)):
-                made = packet.request(talker.own, ENGINE, CALLED, chance.choice(METHODS),
-                                      chance.choice((b"", packet.SDP)))
+                made = packet.request(
+                    talker.own,
+                    ENGINE,
+                    CALLED,
+                    chance.choice(METHODS),
+                    chance.choice((b"", packet.SDP)),
+                )
                 talker.say(made, 0.9)
             await asyncio.sleep(TURN_S)
         await asyncio.sleep(120)

@@ -118,7 +118,7 @@ def _number(chance: Random, packet: Packet) -> None:
 
 def _huge(chance: Random, packet: Packet) -> None:
     size = chance.choice(SIZES) + chance.randrange(-3, 4)
-    filling = chance.choice((b"x", b"\xc3\xa9", b"%41", b"a,", b";a", b" ", b"\\\"", b"<", b"a."))
+    filling = chance.choice((b"x", b"\xc3\xa9", b"%41", b"a,", b";a", b" ", b'\\"', b"<", b"a."))
     text = (filling * size)[: max(1, size)]
     name = chance.choice((*SINGLE, b"Subject", b"Record-Route", b"User-Agent", b"Allow"))
     value = packet.get(name)
@@ -153,8 +153,14 @@ def _tag(chance: Random, packet: Packet) -> None:
 
 def _branch(chance: Random, packet: Packet) -> None:
     base = packet.get(b"Via").partition(b";branch=")[0]
-    branches = (b"", b";branch=", b";branch=z9hG4bK", b";branch=z9hG4bKsame", b";branch=1",
-                b";branch=z9hG4bK" + b"b" * 600)
+    branches = (
+        b"",
+        b";branch=",
+        b";branch=z9hG4bK",
+        b";branch=z9hG4bKsame",
+        b";branch=1",
+        b";branch=z9hG4bK" + b"b" * 600,
+    )
     packet.set(b"Via", base + chance.choice(branches))
 
 
@@ -167,9 +173,20 @@ def _body(chance: Random, packet: Packet) -> None:
         (b"", b"\0" * 50, b"x" * 2500, b"x" * 3500, b"--b\r\n\r\n--b--", bytes(range(256)))
     )
     if chance.random() < 0.5:
-        packet.set(b"Content-Type", chance.choice(
-            (b"multipart/mixed;boundary=b", b"multipart/mixed", b"message/sipfrag", b"x",
-             b"a/b;c=\"", b"multipart/mixed;boundary=\"\"", b"application/sdp")))
+        packet.set(
+            b"Content-Type",
+            chance.choice(
+                (
+                    b"multipart/mixed;boundary=b",
+                    b"multipart/mixed",
+                    b"message/sipfrag",
+                    b"x",
+                    b'a/b;c="',
+                    b'multipart/mixed;boundary=""',
+                    b"application/sdp",
+                )
+            ),
+        )
 
 
 FIELDWISE: tuple[Mutation, ...] = (

@@ -80,9 +80,7 @@ def request(
     return Packet(method + b" " + target + b" SIP/2.0", fields, body)
 
 
-def response(
-    own: Address, asked: Message, code: int, tag: bytes, body: bytes = b""
-) -> Packet:
+def response(own: Address, asked: Message, code: int, tag: bytes, body: bytes = b"") -> Packet:
     """A well-formed response to a request that was received."""
     fields = [(b"Via", _raw(via)) for via in asked.every("Via")]
     fields += [(b"Record-Route", _raw(route)) for route in asked.every("Record-Route")]

@@ -38,8 +38,12 @@ def library(name: str) -> str:
 def build(into: Path) -> None:
     """Copy the sources and compile them there, unless it was done already."""
     for package in PACKAGES:
-        shutil.copytree(ROOT / package, into / package, dirs_exist_ok=True,
-                        ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        shutil.copytree(
+            ROOT / package,
+            into / package,
+            dirs_exist_ok=True,
+            ignore=shutil.ignore_patterns("__pycache__", "*.so"),
+        )
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, into / name)
     flags = {"CFLAGS": FLAGS, "LDFLAGS": FLAGS}

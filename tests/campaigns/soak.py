@@ -167,9 +167,7 @@ class Soak:
 
     def place(self, name: str) -> None:
         """One call of that kind."""
-        side, asked = self.parties["caller"].call(
-            NUMBERS[name].encode(), self._site.engine.address
-        )
+        side, asked = self.parties["caller"].call(NUMBERS[name].encode(), self._site.engine.address)
         self.kinds[side.call_id.decode()] = name
         self._start(self._caller(KINDS[name], side, asked))
 

@@ -448,8 +448,7 @@ class Machine(RuleBasedStateMachine):
 
     def _local_decisions(self) -> int:
         return sum(
-            worker.live.local_decisions + worker.forwards.local_decisions
-            for worker in self.workers
+            worker.live.local_decisions + worker.forwards.local_decisions for worker in self.workers
         )
 
     def _write_line(self, line: str) -> None:

@@ -27,7 +27,7 @@ SHORT = {
 ADDRESSES = (
     b"Route", b"Record-Route", b"Contact", b"Refer-To", b"Path", b"P-Asserted-Identity",
 )  # fmt: skip
-OPENINGS = (b"[", b"(", b'"', b"<", b"<sip:x@[", b'"a\\', b"<sip:[", b"((", b'"<', b"[::1", b"<\"")
+OPENINGS = (b"[", b"(", b'"', b"<", b"<sip:x@[", b'"a\\', b"<sip:[", b"((", b'"<', b"[::1", b'<"')
 CLOSINGS = (b"]", b")", b'"', b">", b"]>", b'">', b"]:5060>", b"", b"))", b'"]', b"]>;tag=x")
 ENDS = (
     b"\r\n\r\n", b"\r\r", b"\n\n", b"\r", b"\n", b"\r\n", b"\r\n ", b"\r\n\t\r\n\r\n", b"\n\r",
@@ -54,8 +54,22 @@ ESCAPES = (b"%", b"%0", b"%00", b"%0d%0a", b"%zz", b"%25", b"%5B%5D", b"%40", b"
 
 def uri_of(chance: Random) -> bytes:
     """A URI with something odd about it."""
-    tail = chance.choice((b"", b";lr", b";transport=tcp", b";maddr=[]", b";maddr=", b"?a=b&c=d",
-                          b":0", b":99999", chance.choice(HIDES), b";x=[", b";x=\"", b";ttl=999"))
+    tail = chance.choice(
+        (
+            b"",
+            b";lr",
+            b";transport=tcp",
+            b";maddr=[]",
+            b";maddr=",
+            b"?a=b&c=d",
+            b":0",
+            b":99999",
+            chance.choice(HIDES),
+            b";x=[",
+            b';x="',
+            b";ttl=999",
+        )
+    )
     return chance.choice(SCHEMES) + chance.choice(HOSTS) + tail
 
 
@@ -66,8 +80,19 @@ def hidden_field(chance: Random) -> bytes:
         b"<%s>" % uri_of(chance), uri_of(chance), b"<sip:127.0.0.1:9;lr>", b"*",
         b"SIP/2.0/UDP %s;branch=z9hG4bKh" % chance.choice(HOSTS),
     ))  # fmt: skip
-    name = chance.choice((b"Record-Route", b"Record-Route", b"Route", b"Contact", b"To", b"From",
-                          b"Via", b"CSeq", b"Content-Length"))
+    name = chance.choice(
+        (
+            b"Record-Route",
+            b"Record-Route",
+            b"Route",
+            b"Contact",
+            b"To",
+            b"From",
+            b"Via",
+            b"CSeq",
+            b"Content-Length",
+        )
+    )
     return name + b": " + value
 
 
@@ -88,8 +113,9 @@ def _name(chance: Random, packet: Packet) -> bytes:
 
 def _value(chance: Random, name: bytes) -> bytes:
     if name in ADDRESSES:
-        return chance.choice((b"<sip:127.0.0.1:9;lr>", b"<sip:[::1]:9;lr>", b"sip:x@h",
-                              b'"n" <sip:x@127.0.0.1:9>'))
+        return chance.choice(
+            (b"<sip:127.0.0.1:9;lr>", b"<sip:[::1]:9;lr>", b"sip:x@h", b'"n" <sip:x@127.0.0.1:9>')
+        )
     return chance.choice((b"1", b"a, b", b'x;y="z"', b"5 (c)", b'Digest realm="x"', b"a/b;c=d"))
 
 
@@ -147,8 +173,21 @@ def _hide(chance: Random, packet: Packet) -> None:
 def _via(chance: Random, packet: Packet) -> None:
     branch = packet.get(b"Via").rpartition(b"branch=")[2]
     head = chance.choice((b"SIP/2.0/UDP ", b"SIP / 2.0 / UDP ", b"SIP/2.0/TCP ", b"SIP/2.0/ "))
-    tail = chance.choice((b"", b" (c)", b" (", b" (\r\n)", b";maddr=[]", b";received=[", b", ",
-                          b";", b";rport=\"", b";maddr=127.0.0.1", b" (a(b)c)"))
+    tail = chance.choice(
+        (
+            b"",
+            b" (c)",
+            b" (",
+            b" (\r\n)",
+            b";maddr=[]",
+            b";received=[",
+            b", ",
+            b";",
+            b';rport="',
+            b";maddr=127.0.0.1",
+            b" (a(b)c)",
+        )
+    )
     value = head + chance.choice((*HOSTS, b"127.0.0.1:9")) + b";branch=" + branch + tail
     packet.set(b"Via", value)
 
@@ -208,14 +247,39 @@ def _bytes(chance: Random, packet: Packet) -> None:
 
 
 def _parameter(chance: Random, packet: Packet) -> None:
-    text = chance.choice((b";", b";=", b';x="', b';x="\\', b";x=[", b";tag=[", b";q=", b";q=9.9.9",
-                          b";expires=-1", b";x=(", b',', b",,", b";tag=\"a\"", b"=", b";lr=x"))
+    text = chance.choice(
+        (
+            b";",
+            b";=",
+            b';x="',
+            b';x="\\',
+            b";x=[",
+            b";tag=[",
+            b";q=",
+            b";q=9.9.9",
+            b";expires=-1",
+            b";x=(",
+            b",",
+            b",,",
+            b';tag="a"',
+            b"=",
+            b";lr=x",
+        )
+    )
     _change(packet, _name(chance, packet), lambda value: value + text)
 
 
 def _body(chance: Random, packet: Packet) -> None:
-    kind = chance.choice((b"multipart/mixed;boundary=b", b"multipart/mixed", b"message/sip",
-                          b'multipart/mixed;boundary="', b"application/sdp;x=[", b"x(/y"))
+    kind = chance.choice(
+        (
+            b"multipart/mixed;boundary=b",
+            b"multipart/mixed",
+            b"message/sip",
+            b'multipart/mixed;boundary="',
+            b"application/sdp;x=[",
+            b"x(/y",
+        )
+    )
     part = b"--b\r\n" + hidden_field(chance) + chance.choice(ENDS) + chance.choice(OPENINGS)
     packet.set(b"Content-Type", kind)
     end = chance.choice((b"--b--", b"--b", b"", b"\r\n--b-"))

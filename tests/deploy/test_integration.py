@@ -19,6 +19,7 @@ DOCS = DEPLOY.parent / "docs" / "integration.md"
 FREESWITCH = DEPLOY / "freeswitch"
 OPENSIPS = DEPLOY / "opensips" / "opensips.cfg"
 
+
 def trees() -> list[Path]:
     return sorted(FREESWITCH.rglob("*.xml"))
 

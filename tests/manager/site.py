@@ -64,7 +64,8 @@ class Manager:
         config = {
             "redis": {"url": redis_url, "data_dir": str(directory / "data")},
             "manager": {
-                "listen": f"{HOST}:{self.port}", "admin_listen": f"{HOST}:{self.admin_port}",
+                "listen": f"{HOST}:{self.port}",
+                "admin_listen": f"{HOST}:{self.admin_port}",
                 **settings,
             },
         }

@@ -299,9 +299,7 @@ def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
     client.delete(f"reg:{LINE}", f"live:{LINE}", f"usage:{LINE}:2026-11")
 
 
-def test_a_fleets_countries_are_those_of_its_lines_targets(
-    acme: Api, client: redis.Redis
-) -> None:
+def test_a_fleets_countries_are_those_of_its_lines_targets(acme: Api, client: redis.Redis) -> None:
     client.set("fleet:acme", '{"name": "acme", "forward_countries": ["FR"]}')
     answer = acme.put(FORWARDS + "/unreachable", to("number", "+447400123456"))
     assert answer.status == 422

@@ -129,9 +129,7 @@ async def test_what_is_left_alone_or_turned_off_is_not_judged(
     stale = {"on": True, "to": {"kind": "fax", "number": PEER}}  # a line that is gone
     document = {"number": LINE, "fleet": "acme", "forwards": {"busy": stale, "unreachable": stale}}
     other.set(f"line:{LINE}", json.dumps(document))
-    changed = await change_line(
-        client, LINE, busy({**stale, "on": False}), FRANCE, who="", how=""
-    )
+    changed = await change_line(client, LINE, busy({**stale, "on": False}), FRANCE, who="", how="")
     assert changed.written
 
 

@@ -39,8 +39,7 @@ class StreamEndpoint(Endpoint):
         client_tls: ssl.SSLContext | None = None,
         sock: socket.socket | None = None,
     ) -> Self:
-        """Listen; port 0 takes a free one. `sock` is bound already, `host` and `port` are its own.
-        """
+        """Listen; port 0 takes a free one. `sock` is bound already, with its own `host`, `port`."""
         endpoint = cls()
         endpoint._client_tls = client_tls
         endpoint.transport = "tls" if server_tls is not None else "tcp"

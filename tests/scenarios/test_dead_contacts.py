@@ -183,9 +183,7 @@ async def test_a_name_is_looked_up_again_for_a_later_call(
     setup: Setup, names: NameServer, gateway: Endpoint
 ) -> None:
     phone = await setup.endpoint()
-    await names.start(
-        *carrier(), srv("_sip._udp.moves.test", "f.moves.test", phone.port), ttl_s=1
-    )
+    await names.start(*carrier(), srv("_sip._udp.moves.test", "f.moves.test", phone.port), ttl_s=1)
     await until_known(setup, gateway)
     line = setup.line(to=["sip:a@moves.test"])
     call = await setup.call(line)

@@ -32,9 +32,7 @@ def network() -> Iterator[Network]:
         yield network
 
 
-async def test_a_phone_whose_network_was_cut_is_found_again(
-    setup: Setup, network: Network
-) -> None:
+async def test_a_phone_whose_network_was_cut_is_found_again(setup: Setup, network: Network) -> None:
     phone = await StreamEndpoint.listen(sock=network.socket(socket.SOCK_STREAM))
     setup._stack.push_async_callback(phone.finish)
     line = setup.line(to=[phone.uri()])

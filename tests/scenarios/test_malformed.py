@@ -65,9 +65,7 @@ class Line:
     def close(self) -> None:
         self._socket.close()
 
-    def request(
-        self, method: str = "OPTIONS", number: str = "", /, **fields: str | None
-    ) -> str:
+    def request(self, method: str = "OPTIONS", number: str = "", /, **fields: str | None) -> str:
         """A request with other fields than the usual: `Max_Forwards` is Max-Forwards."""
         tag = secrets.token_hex(6)
         usual: dict[str, str | None] = {
@@ -375,11 +373,11 @@ def test_odd_and_valid_messages_are_answered(setup: Setup) -> None:
     odd: list[dict[str, str | None]] = [
         {"To": "\r\n <sip:x@x>\r\n\t;x=y"},
         {"From": '"J \\"R\\" \\\\" <sip:a@h>;tag=1'},
-        {"Subject": ":-( and < and \" and [ and &"},
+        {"Subject": ':-( and < and " and [ and &'},
         {"Call_ID": "word%ZK-!.*_+'@word`~)(><:\\/\"][?}{"},
         {"User_Agent": "Phone (build 7"},
         {"To": "sip:a&b@h"},
-        {"Accept": "application/sdp;x=\"[(<\""},
+        {"Accept": 'application/sdp;x="[(<"'},
         {"Contact": "<sip:(x)&y@127.0.0.1:9;x=[::1]>"},
         {"Content_Length": "0\r\nContent-Length: 0"},
         {"X_Url": "http://h/?a=b&c=d"},

@@ -64,8 +64,10 @@ class Phone:
 
     def authorization(self, challenge: Message, *, nc: int = 0) -> tuple[str, str]:
         """What answers a 401."""
-        offered = {text.partition("algorithm=")[2].partition(",")[0]: text
-                   for text in challenge.every("WWW-Authenticate")}
+        offered = {
+            text.partition("algorithm=")[2].partition(",")[0]: text
+            for text in challenge.every("WWW-Authenticate")
+        }
         nonce = offered[self.algorithm].partition('nonce="')[2].partition('"')[0]
         self.count += 1
         count = f"{nc or self.count:08x}"
@@ -438,7 +440,7 @@ async def test_a_private_contact_may_be_any_if_the_edge_goes_by_its_path(
     assert not await is_misplaced(setup, phone, contact, ("Path", f"<{edge.uri('edge')};lr{by}>"))
 
 
-@pytest.mark.parametrize("contact", ["sip:again@{}", "<sip:a@192.0.2.1>;path=\"<sip:{};lr>\""])
+@pytest.mark.parametrize("contact", ["sip:again@{}", '<sip:a@192.0.2.1>;path="<sip:{};lr>"'])
 async def test_a_registered_contact_that_is_the_engine_is_never_rung(
     setup: Setup, contact: str
 ) -> None:
@@ -511,7 +513,7 @@ async def test_only_an_edge_says_that_it_goes_by_its_path(setup: Setup) -> None:
         [f"<{edge};lr>", "<sip:192.0.2.9;lr;ob>"],
         [f"<{edge};lr>", "<sip:192.0.2.9;lr;received=sip:192.0.2.1>"],
         [f"<sip:a;ob;b@{edge.partition('@')[2]};lr>"],
-        [f"<{edge};lr>;x=\"<;ob>\""],
+        [f'<{edge};lr>;x="<;ob>"'],
     ):
         phone = await phone_at(setup, "127.0.0.1")
         path = [("Path", value) for value in paths]
@@ -595,7 +597,7 @@ async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
     second = f';+sip.instance="{INSTANCE}";reg-id=2'
     third = Phone(setup, await setup.endpoint(), old.number)
     assert len(contacts(await third.register(third.contact(second)))) == 3
-    gone = await new.register(new.contact(f'{flow};expires=0'))
+    gone = await new.register(new.contact(f"{flow};expires=0"))
     assert len(contacts(gone)) == 2
 
 

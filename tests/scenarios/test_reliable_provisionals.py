@@ -20,7 +20,9 @@ KNOWS = pytest.mark.parametrize("knows", [SUPPORTED, REQUIRED], ids=["supported"
 def say(ring: Call, code: int, rseq: int, **more: object) -> Message:
     """The phone says something reliably."""
     return ring.respond(
-        code, headers=[("Require", "100rel"), ("RSeq", str(rseq))], **more  # type: ignore[arg-type]
+        code,
+        headers=[("Require", "100rel"), ("RSeq", str(rseq))],
+        **more,  # type: ignore[arg-type]
     )
 
 

@@ -135,9 +135,7 @@ async def test_an_interval_too_small_is_refused_by_the_phone_and_asked_again(
     await ring.receive("ACK")
     refused = await first.receive(422)
     assert refused.one("Min-SE") == "600"
-    second = await setup.call(
-        line, headers=[TIMER, ("Session-Expires", "600"), ("Min-SE", "600")]
-    )
+    second = await setup.call(line, headers=[TIMER, ("Session-Expires", "600"), ("Min-SE", "600")])
     ring = await phone.incoming()
     assert ring.first.one("Session-Expires") == "600"
     ring.respond(200, body=ANSWER_BYTES, headers=[("Session-Expires", "600;refresher=uac")])

@@ -50,9 +50,7 @@ async def dial(
 ) -> tuple[Message, Call]:
     """The phone dials a code from a line; the final answer. A confirmed call is hung up on."""
     called = code.replace("#", "%23")
-    call = phone.start(
-        setup.engine.address, called, caller=line, headers=headers, body=body
-    )
+    call = phone.start(setup.engine.address, called, caller=line, headers=headers, body=body)
     answer = await call.final()
     if answer.code == 200:
         call.ack(answer)

@@ -36,9 +36,7 @@ async def test_the_worker_that_holds_the_dialog_answers(setup: Setup, worker: in
     caller = numbers.caller_number()
     line, call, ring = await talk(setup, caller)
     for name in (own(ring), None):
-        taking = await through(
-            setup, worker, line, caller, ("Replaces", name or seen_by(call))
-        )
+        taking = await through(setup, worker, line, caller, ("Replaces", name or seen_by(call)))
         taken = await ring.endpoint.incoming()
         await connect(taking, taken)
         await call.receive("BYE")

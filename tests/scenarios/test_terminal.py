@@ -92,9 +92,7 @@ def test_ctrl_c_is_status_130_and_no_traceback(shared_redis: RedisServer, tmp_pa
         env=environ, preexec_fn=heed_ctrl_c,
     ) as process:  # fmt: skip
         deadline = time.monotonic() + LONGEST_S
-        while not any(
-            client["cmd"] == "xread" for client in shared_redis.client.client_list()
-        ):
+        while not any(client["cmd"] == "xread" for client in shared_redis.client.client_list()):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
@@ -129,7 +127,11 @@ def test_what_serve_says_to_try_next_can_be_pasted_as_it_stands(
     terminal, end = pty.openpty()
     command = [str(RENVOI), "--config", shown.name, "serve"]
     with subprocess.Popen(
-        command, cwd=directory, stdin=end, stdout=end, stderr=end,
+        command,
+        cwd=directory,
+        stdin=end,
+        stdout=end,
+        stderr=end,
         env=environment(PATH="/usr/bin:/bin"),
     ) as process:
         os.close(end)

@@ -284,6 +284,3 @@ async def test_servers_that_are_not_there_cost_no_call(setup: Setup) -> None:
             return
         await asyncio.sleep(0.1)
     raise AssertionError("nothing was counted")
-
-
-

@@ -21,9 +21,7 @@ WORKERS = 2
 UNLIMITED = {"mobile": "unlimited"}
 
 
-async def forwarded(
-    setup: Setup, caller: str = "", **fields: Any
-) -> tuple[str, str, Call, Call]:
+async def forwarded(setup: Setup, caller: str = "", **fields: Any) -> tuple[str, str, Call, Call]:
     """A call that a line has forwarded to a mobile, which talks: line, mobile and both sides."""
     mobile = numbers.mobile_number()
     fields = {"offer": UNLIMITED, **fields}

@@ -10,9 +10,7 @@ from tests.scenarios.expect import connect, part
 from tests.scenarios.setup import Setup, to_number
 
 
-async def rings(
-    setup: Setup, line: str, called: str = "", **more: object
-) -> tuple[Call, Call]:
+async def rings(setup: Setup, line: str, called: str = "", **more: object) -> tuple[Call, Call]:
     """A call that is answered and ended by the phone: both sides of it."""
     phone = await setup.endpoint()
     setup.register(line, phone.uri())
@@ -30,7 +28,7 @@ async def rings(
         '<sip:{}@a.example>;x="<y>"',
         '"A; <b>, \\"c\\" tag=9" <sip:{}@a.example;x=y> ; Y = ">;tag=8"',
         'sip:{}@a.example;x="<y>"',
-        '<SIP:{}:secret@a.example;user=phone>',
+        "<SIP:{}:secret@a.example;user=phone>",
         "<tel:{};phone-context=a.example>",
         "Alice Example <sip:{};npdi@a.example>",
     ],

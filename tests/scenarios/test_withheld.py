@@ -114,9 +114,7 @@ async def test_who_asks_for_no_privacy_is_shown(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("privacy", ["user", "USER;id"])
-async def test_what_the_callers_phone_writes_goes_with_its_user(
-    setup: Setup, privacy: str
-) -> None:
+async def test_what_the_callers_phone_writes_goes_with_its_user(setup: Setup, privacy: str) -> None:
     written = [
         ("s", "For Mrs Durand"), ("Call-Info", "<https://durand.example>"),
         ("Organization", "Durand"), ("User-Agent", "Durand's phone"),
@@ -429,7 +427,6 @@ async def test_a_record_keeps_a_withheld_number_for_operators_alone(setup: Setup
             await asyncio.sleep(0.02)
             ends = [e for e in setup.engine.events() if e.get("call_id") == call.call_id]
         assert [caller[1:] in json.dumps(end) for end in ends] == [not withheld]
-
 
 
 async def test_a_caller_who_withholds_the_number_is_still_no_target_of_its_own_call(

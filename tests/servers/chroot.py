@@ -77,9 +77,7 @@ class Chroot:
         if proxy:
             environment["http_proxy"] = proxy
         # Scripts are named by suites; older ones do not know the newest, which is made as sid is.
-        self._run(
-            [program, "--variant=minbase", SUITE, str(self.root), mirror, "sid"], environment
-        )
+        self._run([program, "--variant=minbase", SUITE, str(self.root), mirror, "sid"], environment)
         settings = ['Acquire::Check-Valid-Until "false";']
         settings += [f'Acquire::http::Proxy "{proxy}";'] if proxy else []
         self._write("etc/apt/apt.conf.d/90renvoi", "\n".join(settings) + "\n")
@@ -103,9 +101,7 @@ class Chroot:
         return path
 
     def _run(self, command: list[str], environment: dict[str, str]) -> None:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip().splitlines()[-3:]
             raise Unavailable(f"{Path(command[0]).name} failed: {' / '.join(said)}")

@@ -68,9 +68,7 @@ async def test_a_star_code_is_confirmed_by_a_voice_and_changes_the_line(site: Si
 
 
 @pytest.mark.parametrize(("code", "heard"), [("*99#", "404"), ("*21*12#", "403"), ("*#21#", "480")])
-async def test_a_star_code_that_fails_is_heard_as_it_is(
-    site: Site, code: str, heard: str
-) -> None:
+async def test_a_star_code_that_fails_is_heard_as_it_is(site: Site, code: str, heard: str) -> None:
     line_of_the_phone(site)
     phone = await site.phone(ATELIER)
     await site.settle()

@@ -39,9 +39,7 @@ async def test_a_busy_line_and_its_mailbox(site: Site) -> None:
     site.asterisk.empty(MAILBOX_LINE)
     site.asterisk.greet(MAILBOX_LINE)
     phone = await site.endpoint(PHONE)
-    site.line(
-        number=MAILBOX_LINE, to=[phone.uri()], forwards={"busy": to_voicemail(MAILBOX_LINE)}
-    )
+    site.line(number=MAILBOX_LINE, to=[phone.uri()], forwards={"busy": to_voicemail(MAILBOX_LINE)})
     await site.settle()
     with Capture() as capture:
         call = await site.outside_call(MAILBOX_LINE)

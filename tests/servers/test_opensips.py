@@ -140,4 +140,3 @@ async def test_a_to_tag_and_a_route_make_no_dialog(
     probe = stranger.start(opensips.address, "x", method="OPTIONS", uri=server)
     assert (await probe.final("OPTIONS")).code == 200
     assert not victim.heard
-

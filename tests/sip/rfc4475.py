@@ -59,21 +59,31 @@ m:"Quoted string \"\"" <sip:jdrosen@example.com> ; newparam =
 
 _METHOD = rb"!interesting-Method0123456789_*+`.%indeed'~"
 _USER = rb"sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*"
-_add("intmeth", b"\n".join((
-    _METHOD + b" " + _USER
-    + rb":&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com SIP/2.0",
-    rb"Via: SIP/2.0/TCP host1.example.com;branch=z9hG4bK-.!%66*_+`'~",
-    b'To: "BEL:\\\x07 NUL:\\\x00 DEL:\\\x7f" <' + _USER + b"@example.com>",
-    b"From: token1~` token2'+_ token3*%!.- <sip:mundane@example.com>;fromParam''~+*_!.-%=\""
-    + "работающий".encode() + b"\";tag=_token~1'+`*%!-.",
-    rb"""Call-ID: intmeth.word%ZK-!.*_+'@word`~)(><:\/"][?}{""",
-    b"CSeq: 139122385 " + _METHOD,
-    b"Max-Forwards: 255",
-    b"extensionHeader-!.%*+_`'~:\xef\xbb\xbf" + "大停電".encode(),
-    b"Content-Length: 0\n",
-)))
+_add(
+    "intmeth",
+    b"\n".join(
+        (
+            _METHOD
+            + b" "
+            + _USER
+            + rb":&it+has=1,weird!*pas$wo~d_too.(doesn't-it)@example.com SIP/2.0",
+            rb"Via: SIP/2.0/TCP host1.example.com;branch=z9hG4bK-.!%66*_+`'~",
+            b'To: "BEL:\\\x07 NUL:\\\x00 DEL:\\\x7f" <' + _USER + b"@example.com>",
+            b"From: token1~` token2'+_ token3*%!.- <sip:mundane@example.com>;fromParam''~+*_!.-%=\""
+            + "работающий".encode()
+            + b"\";tag=_token~1'+`*%!-.",
+            rb"""Call-ID: intmeth.word%ZK-!.*_+'@word`~)(><:\/"][?}{""",
+            b"CSeq: 139122385 " + _METHOD,
+            b"Max-Forwards: 255",
+            b"extensionHeader-!.%*+_`'~:\xef\xbb\xbf" + "大停電".encode(),
+            b"Content-Length: 0\n",
+        )
+    ),
+)
 
-_add("esc01", b"""INVITE sip:sips%3Auser%40example.com@example.net SIP/2.0
+_add(
+    "esc01",
+    b"""INVITE sip:sips%3Auser%40example.com@example.net SIP/2.0
 To: sip:%75se%72@example.com
 From: <sip:I%20have%20spaces@example.net>;tag=938
 Max-Forwards: 87
@@ -84,9 +94,13 @@ C: application/sdp
 Contact:
   <sip:cal%6Cer@host5.example.net;%6C%72;n%61me=v%61lue%25%34%31>
 Content-Length: 150
-""", SDP)
+""",
+    SDP,
+)
 
-_add("escnull", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "escnull",
+    b"""REGISTER sip:example.com SIP/2.0
 To: sip:null-%00-null@example.com
 From: sip:null-%00-null@example.com;tag=839923423
 Max-Forwards: 70
@@ -96,9 +110,12 @@ Via: SIP/2.0/UDP host5.example.com;branch=z9hG4bKkdjuw
 Contact: <sip:%00@host5.example.com>
 Contact: <sip:%00%00@host5.example.com>
 L:0
-""")
+""",
+)
 
-_add("esc02", b"""RE%47IST%45R sip:registrar.example.com SIP/2.0
+_add(
+    "esc02",
+    b"""RE%47IST%45R sip:registrar.example.com SIP/2.0
 To: "%Z%45" <sip:resource@example.com>
 From: "%Z%45" <sip:resource@example.com>;tag=f232jadfj23
 Call-ID: esc02.asdfnqwo34rq23i34jrjasdcnl23nrlknsdf
@@ -109,9 +126,12 @@ Contact: <sip:alias1@host1.example.com>
 C%6Fntact: <sip:alias2@host2.example.com>
 Contact: <sip:alias3@host3.example.com>
 l: 0
-""")
+""",
+)
 
-_add("lwsdisp", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "lwsdisp",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:user@example.com
 From: caller<sip:caller@example.com>;tag=323
 Max-Forwards: 70
@@ -119,7 +139,8 @@ Call-ID: lwsdisp.1234abcd@funky.example.com
 CSeq: 60 OPTIONS
 Via: SIP/2.0/UDP funky.example.com;branch=z9hG4bKkdjuw
 l: 0
-""")
+""",
+)
 
 _NAMES_OF_VIA = (
     b"Via: |v: |V: |Via: |ViA: |VIa: |VIA: |via: |viA: |vIa: |vIA: |V :  |v :  |V  : |v  : |Via : |"
@@ -147,7 +168,9 @@ Content-Type: application/sdp
 l: 150
 """, SDP)  # fmt: skip
 
-_add("dblreq", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "dblreq",
+    b"""REGISTER sip:example.com SIP/2.0
 To: sip:j.user@example.com
 From: sip:j.user@example.com;tag=43251j3j324
 Max-Forwards: 8
@@ -156,7 +179,8 @@ Contact: sip:j.user@host.example.com
 CSeq: 8 REGISTER
 Via: SIP/2.0/UDP 192.0.2.125;branch=z9hG4bKkdjuw23492
 Content-Length: 0
-""", b"""
+""",
+    b"""
 INVITE sip:joe@example.com SIP/2.0
 t: sip:joe@example.com
 From: sip:caller@example.net;tag=141334
@@ -167,9 +191,13 @@ Via: SIP/2.0/UDP 192.0.2.15;branch=z9hG4bKkdjuw380234
 Content-Type: application/sdp
 Content-Length: 150
 
-""" + _sdp(15))
+"""
+    + _sdp(15),
+)
 
-_add("semiuri", b"""OPTIONS sip:user;par=u%40example.net@example.com SIP/2.0
+_add(
+    "semiuri",
+    b"""OPTIONS sip:user;par=u%40example.net@example.com SIP/2.0
 To: sip:j_user@example.com
 From: sip:caller@example.org;tag=33242
 Max-Forwards: 3
@@ -180,9 +208,12 @@ Accept: application/sdp, application/pkcs7-mime,
         message/sip, message/sipfrag
 Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKkdjuw
 l: 0
-""")
+""",
+)
 
-_add("transports", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "transports",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:user@example.com
 From: <sip:caller@example.com>;tag=323
 Max-Forwards: 70
@@ -195,7 +226,8 @@ Via: SIP/2.0/TLS t3.example.com;branch=z9hG4bK2980unddj
 Via: SIP/2.0/UNKNOWN t4.example.com;branch=z9hG4bKasd0f3en
 Via: SIP/2.0/TCP t5.example.com;branch=z9hG4bK0a9idfnee
 l: 0
-""")
+""",
+)
 
 _SIGNED = b"0\x82\x01\x52\x06\x09\x2a\x86\x48\x86\xf7\r\n\r\n\x0d\x01\x07\x02\xa0\x82\x00\x00\xff"
 _PARTS = (
@@ -203,7 +235,9 @@ _PARTS = (
     b"Hello\r\n--7a9cbec02ceef655\r\nContent-Type: application/octet-stream\r\n"
     b"Content-Transfer-Encoding: binary\r\n\r\n" + _SIGNED + b"\r\n--7a9cbec02ceef655--\r\n"
 )
-_add("mpart01", b"""MESSAGE sip:kumiko@example.org SIP/2.0
+_add(
+    "mpart01",
+    b"""MESSAGE sip:kumiko@example.org SIP/2.0
 Via: SIP/2.0/UDP 127.0.0.1:5070;branch=z9hG4bK-d87543-4dade06d0bdb11ee-1--d87543-;rport
 Max-Forwards: 70
 Route: <sip:127.0.0.1:5080>
@@ -218,10 +252,16 @@ Content-Type: multipart/mixed;boundary=7a9cbec02ceef655
 Date: Sat, 15 Oct 2005 04:44:56 GMT
 User-Agent: SIPimp.org/0.2.5 (curses)
 Content-Length: %d
-""" % len(_PARTS))
+"""
+    % len(_PARTS),
+)
 MESSAGES["mpart01"] += _PARTS
 
-_add("unreason", b"SIP/2.0 200 = 2**3 * 5**2 " + "но сто девяносто девять - простое".encode() + b"""
+_add(
+    "unreason",
+    b"SIP/2.0 200 = 2**3 * 5**2 "
+    + "но сто девяносто девять - простое".encode()
+    + b"""
 Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923
 Call-ID: unreason.1234ksdfak3j2erwedfsASdf
 CSeq: 35 INVITE
@@ -230,20 +270,27 @@ To: sip:user@example.edu;tag=2229
 Content-Length: 154
 Content-Type: application/sdp
 Contact: <sip:user@host198.example.com>
-""", _sdp(198))
+""",
+    _sdp(198),
+)
 
-_add("noreason", b"""SIP/2.0 100 \nVia: SIP/2.0/UDP 192.0.2.105;branch=z9hG4bK2398ndaoe
+_add(
+    "noreason",
+    b"""SIP/2.0 100 \nVia: SIP/2.0/UDP 192.0.2.105;branch=z9hG4bK2398ndaoe
 Call-ID: noreason.asndj203insdf99223ndf
 CSeq: 35 INVITE
 From: <sip:user@example.com>;tag=39ansfi3
 To: <sip:user@example.edu>;tag=902jndnke3
 Content-Length: 0
 Contact: <sip:user@host105.example.com>
-""")
+""",
+)
 
 # -- 3.1.2 invalid messages
 
-_add("badinv01", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "badinv01",
+    b"""INVITE sip:user@example.com SIP/2.0
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=134161461246
 Max-Forwards: 7
@@ -253,9 +300,13 @@ Via: SIP/2.0/UDP 192.0.2.15;;,;,,
 Contact: "Joe" <sip:joe@example.org>;;;;
 Content-Length: 152
 Content-Type: application/sdp
-""", _sdp(15))
+""",
+    _sdp(15),
+)
 
-_add("clerr", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "clerr",
+    b"""INVITE sip:user@example.com SIP/2.0
 Max-Forwards: 80
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=93942939o2
@@ -265,9 +316,13 @@ CSeq: 8 INVITE
 Via: SIP/2.0/UDP host5.example.com;branch=z9hG4bK-39234-23523
 Content-Type: application/sdp
 Content-Length: 9999
-""", _sdp(155))
+""",
+    _sdp(155),
+)
 
-_add("ncl", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "ncl",
+    b"""INVITE sip:user@example.com SIP/2.0
 Max-Forwards: 254
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=32394234
@@ -277,22 +332,31 @@ Via: SIP/2.0/UDP 192.0.2.53;branch=z9hG4bKkdjuw
 Contact: <sip:caller@example53.example.net>
 Content-Type: application/sdp
 Content-Length: -999
-""", _sdp(53))
+""",
+    _sdp(53),
+)
 
-_add("scalar02", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "scalar02",
+    b"""REGISTER sip:example.com SIP/2.0
 Via: SIP/2.0/TCP host129.example.com;branch=z9hG4bK342sdfoi3
 To: <sip:user@example.com>
 From: <sip:user@example.com>;tag=239232jh3
 CSeq: 36893488147419103232 REGISTER
 Call-ID: scalar02.23o0pd9vanlq3wnrlnewofjas9ui32
 Max-Forwards: 300
-Expires: 1""" + b"0" * 100 + b"""
+Expires: 1"""
+    + b"0" * 100
+    + b"""
 Contact: <sip:user@host129.example.com>
   ;expires=280297596632815
 Content-Length: 0
-""")
+""",
+)
 
-_add("scalarlg", b"""SIP/2.0 503 Service Unavailable
+_add(
+    "scalarlg",
+    b"""SIP/2.0 503 Service Unavailable
 Via: SIP/2.0/TCP host129.example.com;branch=z9hG4bKzzxdiwo34sw;received=192.0.2.129
 To: <sip:user@example.com>
 From: <sip:other@example.net>;tag=2easdjfejw
@@ -301,9 +365,12 @@ Call-ID: scalarlg.noase0of0234hn2qofoaf0232aewf2394r
 Retry-After: 949302838503028349304023988
 Warning: 1812 overture "In Progress"
 Content-Length: 0
-""")
+""",
+)
 
-_add("quotbal", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "quotbal",
+    b"""INVITE sip:user@example.com SIP/2.0
 To: "Mr. J. User <sip:j.user@example.com>
 From: sip:caller@example.net;tag=93334
 Max-Forwards: 10
@@ -313,9 +380,13 @@ CSeq: 8 INVITE
 Via: SIP/2.0/UDP 192.0.2.59:5050;branch=z9hG4bKkdjuw39234
 Content-Type: application/sdp
 Content-Length: 152
-""", _sdp(15))
+""",
+    _sdp(15),
+)
 
-_add("ltgtruri", b"""INVITE <sip:user@example.com> SIP/2.0
+_add(
+    "ltgtruri",
+    b"""INVITE <sip:user@example.com> SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=39291
 Max-Forwards: 23
@@ -325,9 +396,13 @@ Via: SIP/2.0/UDP 192.0.2.5
 Contact: <sip:caller@host5.example.net>
 Content-Type: application/sdp
 Content-Length: 159
-""", _sdp(5).replace(b"t=0 0", b"t=3149328700 0"))
+""",
+    _sdp(5).replace(b"t=0 0", b"t=3149328700 0"),
+)
 
-_add("lwsruri", b"""INVITE sip:user@example.com; lr SIP/2.0
+_add(
+    "lwsruri",
+    b"""INVITE sip:user@example.com; lr SIP/2.0
 To: sip:user@example.com;tag=3xfe-9921883-z9f
 From: sip:caller@example.net;tag=231413434
 Max-Forwards: 5
@@ -337,9 +412,13 @@ Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bKkdjuw2395
 Contact: <sip:caller@host1.example.net>
 Content-Type: application/sdp
 Content-Length: 159
-""", SDP.replace(b"t=0 0", b"t=3149328700 0"))
+""",
+    SDP.replace(b"t=0 0", b"t=3149328700 0"),
+)
 
-_add("lwsstart", b"""INVITE  sip:user@example.com  SIP/2.0
+_add(
+    "lwsstart",
+    b"""INVITE  sip:user@example.com  SIP/2.0
 Max-Forwards: 8
 To: sip:user@example.com
 From: sip:caller@example.net;tag=8814
@@ -349,9 +428,13 @@ Via: SIP/2.0/UDP host1.example.com;branch=z9hG4bKkdjuw3923
 Contact: <sip:caller@host1.example.net>
 Content-Type: application/sdp
 Content-Length: 150
-""", SDP)
+""",
+    SDP,
+)
 
-_add("trws", b"""OPTIONS sip:remote-target@example.com SIP/2.0  \nVia: SIP/2.0/TCP host1.example.com;branch=z9hG4bK299342093
+_add(
+    "trws",
+    b"""OPTIONS sip:remote-target@example.com SIP/2.0  \nVia: SIP/2.0/TCP host1.example.com;branch=z9hG4bK299342093
 To: <sip:remote-target@example.com>
 From: <sip:local-resource@example.com>;tag=329429089
 Call-ID: trws.oicu34958239neffasdhr2345r
@@ -359,9 +442,12 @@ Accept: application/sdp
 CSeq: 238923 OPTIONS
 Max-Forwards: 70
 Content-Length: 0
-""")
+""",
+)
 
-_add("escruri", b"""INVITE sip:user@example.com?Route=%3Csip:example.com%3E SIP/2.0
+_add(
+    "escruri",
+    b"""INVITE sip:user@example.com?Route=%3Csip:example.com%3E SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=341518
 Max-Forwards: 7
@@ -371,9 +457,13 @@ CSeq: 149209342 INVITE
 Via: SIP/2.0/UDP host-of-the-hour.example.com;branch=z9hG4bKkdjuw
 Content-Type: application/sdp
 Content-Length: 150
-""", SDP)
+""",
+    SDP,
+)
 
-_add("baddate", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "baddate",
+    b"""INVITE sip:user@example.com SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=2234923
 Max-Forwards: 70
@@ -384,9 +474,13 @@ Date: Fri, 01 Jan 2010 16:00:00 EST
 Contact: <sip:caller@host5.example.net>
 Content-Type: application/sdp
 Content-Length: 150
-""", _sdp(5))
+""",
+    _sdp(5),
+)
 
-_add("regbadct", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "regbadct",
+    b"""REGISTER sip:example.com SIP/2.0
 To: sip:user@example.com
 From: sip:user@example.com;tag=998332
 Max-Forwards: 70
@@ -395,9 +489,12 @@ CSeq: 1 REGISTER
 Via: SIP/2.0/UDP 135.180.130.133:5060;branch=z9hG4bKkdjuw
 Contact: sip:user@example.com?Route=%3Csip:sip.example.com%3E
 l: 0
-""")
+""",
+)
 
-_add("badaspec", b"""OPTIONS sip:user@example.org SIP/2.0
+_add(
+    "badaspec",
+    b"""OPTIONS sip:user@example.org SIP/2.0
 Via: SIP/2.0/UDP host4.example.com:5060;branch=z9hG4bKkdju43234
 Max-Forwards: 70
 From: "Bell, Alexander" <sip:a.g.bell@example.com>;tag=433423
@@ -406,9 +503,12 @@ Call-ID: badaspec.sdf0234n2nds0a099u23h3hnnw009cdkne3
 Accept: application/sdp
 CSeq: 3923239 OPTIONS
 l: 0
-""")
+""",
+)
 
-_add("baddn", b"""OPTIONS sip:t.watson@example.org SIP/2.0
+_add(
+    "baddn",
+    b"""OPTIONS sip:t.watson@example.org SIP/2.0
 Via:     SIP/2.0/UDP c.example.com:5060;branch=z9hG4bKkdjuw
 Max-Forwards:      70
 From:    Bell, Alexander <sip:a.g.bell@example.com>;tag=43
@@ -417,9 +517,12 @@ Call-ID: baddn.31415@c.example.com
 Accept: application/sdp
 CSeq:    3923239 OPTIONS
 l: 0
-""")
+""",
+)
 
-_add("badvers", b"""OPTIONS sip:t.watson@example.org SIP/7.0
+_add(
+    "badvers",
+    b"""OPTIONS sip:t.watson@example.org SIP/7.0
 Via:     SIP/7.0/UDP c.example.com;branch=z9hG4bKkdjuw
 Max-Forwards:     70
 From:    A. Bell <sip:a.g.bell@example.com>;tag=qweoiqpe
@@ -427,9 +530,12 @@ To:      T. Watson <sip:t.watson@example.org>
 Call-ID: badvers.31417@c.example.com
 CSeq:    1 OPTIONS
 l: 0
-""")
+""",
+)
 
-_add("mismatch01", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "mismatch01",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=34525
 Max-Forwards: 6
@@ -437,9 +543,12 @@ Call-ID: mismatch01.dj0234sxdfl3
 CSeq: 8 INVITE
 Via: SIP/2.0/UDP host.example.com;branch=z9hG4bKkdjuw
 l: 0
-""")
+""",
+)
 
-_add("mismatch02", b"""NEWMETHOD sip:user@example.com SIP/2.0
+_add(
+    "mismatch02",
+    b"""NEWMETHOD sip:user@example.com SIP/2.0
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=34525
 Max-Forwards: 6
@@ -449,15 +558,19 @@ Contact: <sip:caller@host.example.net>
 Via: SIP/2.0/UDP host.example.net;branch=z9hG4bKkdjuw
 Content-Type: application/sdp
 l: 138
-""", b"""v=0
+""",
+    b"""v=0
 o=mhandley 29739 7272939 IN IP4 192.0.2.1
 c=IN IP4 192.0.2.1
 m=audio 49217 RTP/AVP 0 12
 m=video 3227 RTP/AVP 31
 a=rtpmap:31 LPC
-""")
+""",
+)
 
-_add("bigcode", b"""SIP/2.0 4294967301 better not break the receiver
+_add(
+    "bigcode",
+    b"""SIP/2.0 4294967301 better not break the receiver
 Via: SIP/2.0/UDP 192.0.2.105;branch=z9hG4bK2398ndaoe
 Call-ID: bigcode.asdof3uj203asdnf3429uasdhfas3ehjasdfas9i
 CSeq: 353494 INVITE
@@ -465,11 +578,14 @@ From: <sip:user@example.com>;tag=39ansfi3
 To: <sip:user@example.edu>;tag=902jndnke3
 Content-Length: 0
 Contact: <sip:user@host105.example.com>
-""")
+""",
+)
 
 # -- 3.2 transaction layer
 
-_add("badbranch", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "badbranch",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.org;tag=33242
 Max-Forwards: 3
@@ -478,18 +594,25 @@ Accept: application/sdp
 Call-ID: badbranch.sadonfo23i420jv0as0derf3j3n
 CSeq: 8 OPTIONS
 l: 0
-""")
+""",
+)
 
 # -- 3.3 application layer
 
-_add("insuf", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "insuf",
+    b"""INVITE sip:user@example.com SIP/2.0
 CSeq: 193942 INVITE
 Via: SIP/2.0/UDP 192.0.2.95;branch=z9hG4bKkdj.insuf
 Content-Type: application/sdp
 l: 152
-""", _sdp(95))
+""",
+    _sdp(95),
+)
 
-_add("unkscm", b"""OPTIONS nobodyKnowsThisScheme:totallyopaquecontent SIP/2.0
+_add(
+    "unkscm",
+    b"""OPTIONS nobodyKnowsThisScheme:totallyopaquecontent SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=384
 Max-Forwards: 3
@@ -497,9 +620,12 @@ Call-ID: unkscm.nasdfasser0q239nwsdfasdkl34
 CSeq: 3923423 OPTIONS
 Via: SIP/2.0/TCP host9.example.com;branch=z9hG4bKkdjuw39234
 Content-Length: 0
-""")
+""",
+)
 
-_add("novelsc", b"""OPTIONS soap.beep://192.0.2.103:3002 SIP/2.0
+_add(
+    "novelsc",
+    b"""OPTIONS soap.beep://192.0.2.103:3002 SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=384
 Max-Forwards: 3
@@ -507,9 +633,12 @@ Call-ID: novelsc.asdfasser0q239nwsdfasdkl34
 CSeq: 3923423 OPTIONS
 Via: SIP/2.0/TCP host9.example.com;branch=z9hG4bKkdjuw39234
 Content-Length: 0
-""")
+""",
+)
 
-_add("unksm2", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "unksm2",
+    b"""REGISTER sip:example.com SIP/2.0
 To: isbn:2983792873
 From: <http://www.example.com>;tag=3234233
 Call-ID: unksm2.daksdj@hyphenated-host.example.com
@@ -518,9 +647,12 @@ Max-Forwards: 70
 Via: SIP/2.0/UDP 192.0.2.21:5060;branch=z9hG4bKkdjuw
 Contact: <name:John_Smith>
 l: 0
-""")
+""",
+)
 
-_add("bext01", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "bext01",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:j_user@example.com
 From: sip:caller@example.net;tag=242etr
 Max-Forwards: 6
@@ -530,9 +662,12 @@ Proxy-Require: noProxiesSupportThis, norDoAnyProxiesSupportThis
 CSeq: 8 OPTIONS
 Via: SIP/2.0/TLS fold-and-staple.example.com;branch=z9hG4bKkdjuw
 Content-Length: 0
-""")
+""",
+)
 
-_add("invut", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "invut",
+    b"""INVITE sip:user@example.com SIP/2.0
 Contact: <sip:caller@host5.example.net>
 To: sip:j.user@example.com
 From: sip:caller@example.net;tag=8392034
@@ -542,12 +677,16 @@ CSeq: 235448 INVITE
 Via: SIP/2.0/UDP somehost.example.com;branch=z9hG4bKkdjuw
 Content-Type: application/unknownformat
 Content-Length: 40
-""", b"""<audio>
+""",
+    b"""<audio>
  <pcmu port="443"/>
 </audio>
-""")
+""",
+)
 
-_add("regaut01", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "regaut01",
+    b"""REGISTER sip:example.com SIP/2.0
 To: sip:j.user@example.com
 From: sip:j.user@example.com;tag=87321hj23128
 Max-Forwards: 8
@@ -556,9 +695,12 @@ CSeq: 9338 REGISTER
 Via: SIP/2.0/TCP 192.0.2.253;branch=z9hG4bKkdjuw
 Authorization: NoOneKnowsThisScheme opaque-data=here
 Content-Length:0
-""")
+""",
+)
 
-_add("multi01", b"""INVITE sip:user@company.com SIP/2.0
+_add(
+    "multi01",
+    b"""INVITE sip:user@company.com SIP/2.0
 Contact: <sip:caller@host25.example.net>
 Via: SIP/2.0/UDP 192.0.2.25;branch=z9hG4bKkdjuw
 Max-Forwards: 70
@@ -574,9 +716,13 @@ Content-Type: application/sdp
 l: 154
 Contact: <sip:caller@host36.example.net>
 Max-Forwards: 5
-""", _sdp(25))
+""",
+    _sdp(25),
+)
 
-_add("mcl01", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "mcl01",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 Via: SIP/2.0/UDP host5.example.net;branch=z9hG4bK293423
 To: sip:user@example.com
 From: sip:other@example.net;tag=3923942
@@ -586,9 +732,13 @@ Content-Length: 13
 Max-Forwards: 60
 Content-Length: 5
 Content-Type: text/plain
-""", b"There's no way to know how many octets are supposed to be here.\n")
+""",
+    b"There's no way to know how many octets are supposed to be here.\n",
+)
 
-_add("bcast", b"""SIP/2.0 200 OK
+_add(
+    "bcast",
+    b"""SIP/2.0 200 OK
 Via: SIP/2.0/UDP 192.0.2.198;branch=z9hG4bK1324923
 Via: SIP/2.0/UDP 255.255.255.255;branch=z9hG4bK1saber23
 Call-ID: bcast.0384840201234ksdfak3j2erwedfsASdf
@@ -598,9 +748,13 @@ To: sip:user@example.edu;tag=2229
 Content-Length: 154
 Content-Type: application/sdp
 Contact: <sip:user@host28.example.com>
-""", _sdp(198))
+""",
+    _sdp(198),
+)
 
-_add("zeromf", b"""OPTIONS sip:user@example.com SIP/2.0
+_add(
+    "zeromf",
+    b"""OPTIONS sip:user@example.com SIP/2.0
 To: sip:user@example.com
 From: sip:caller@example.net;tag=3ghsd41
 Call-ID: zeromf.jfasdlfnm2o2l43r5u0asdfas
@@ -608,9 +762,12 @@ CSeq: 39234321 OPTIONS
 Via: SIP/2.0/UDP host1.example.com;branch=z9hG4bKkdjuw2349i
 Max-Forwards: 0
 Content-Length: 0
-""")
+""",
+)
 
-_add("cparam01", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "cparam01",
+    b"""REGISTER sip:example.com SIP/2.0
 Via: SIP/2.0/UDP saturn.example.com:5060;branch=z9hG4bKkdjuw
 Max-Forwards: 70
 From: sip:watson@example.com;tag=DkfVgjkrtMwaerKKpe
@@ -619,9 +776,12 @@ Call-ID: cparam01.70710@saturn.example.com
 CSeq: 2 REGISTER
 Contact: sip:+19725552222@gw1.example.net;unknownparam
 l: 0
-""")
+""",
+)
 
-_add("cparam02", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "cparam02",
+    b"""REGISTER sip:example.com SIP/2.0
 Via: SIP/2.0/UDP saturn.example.com:5060;branch=z9hG4bKkdjuw
 Max-Forwards: 70
 From: sip:watson@example.com;tag=838293
@@ -630,9 +790,12 @@ Call-ID: cparam02.70710@saturn.example.com
 CSeq: 3 REGISTER
 Contact: <sip:+19725552222@gw1.example.net;unknownparam>
 l: 0
-""")
+""",
+)
 
-_add("regescrt", b"""REGISTER sip:example.com SIP/2.0
+_add(
+    "regescrt",
+    b"""REGISTER sip:example.com SIP/2.0
 To: sip:user@example.com
 From: sip:user@example.com;tag=8
 Max-Forwards: 70
@@ -641,9 +804,12 @@ CSeq: 14398234 REGISTER
 Via: SIP/2.0/UDP host5.example.com;branch=z9hG4bKkdjuw
 M: <sip:user@example.com?Route=%3Csip:sip.example.com%3E>
 L:0
-""")
+""",
+)
 
-_add("sdp01", b"""INVITE sip:user@example.com SIP/2.0
+_add(
+    "sdp01",
+    b"""INVITE sip:user@example.com SIP/2.0
 To: sip:j_user@example.com
 Contact: <sip:caller@host15.example.net>
 From: sip:caller@example.net;tag=234
@@ -654,7 +820,9 @@ CSeq: 8 INVITE
 Via: SIP/2.0/UDP 192.0.2.15;branch=z9hG4bKkdjuw
 Content-Length: 150
 Content-Type: application/sdp
-""", _sdp(5))
+""",
+    _sdp(5),
+)
 
 # -- 3.4 backward compatibility
 

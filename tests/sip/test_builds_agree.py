@@ -90,8 +90,13 @@ INPUTS = st.one_of(
 def test_both_builds_say_the_same() -> None:
     seen: dict[bytes, list[Any]] = {}
 
-    @settings(max_examples=1500, deadline=None, database=None, derandomize=True,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=1500,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(INPUTS)
     def read(raw: bytes) -> None:
         seen[raw] = told(raw)

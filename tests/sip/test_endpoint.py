@@ -207,7 +207,7 @@ async def test_a_refusal_reaches_the_caller_with_its_headers() -> None:
     with house() as home:
         ring(home)
         phone, caller = home.line(PHONE), home.line(CALLER)
-        home.feed(answer(phone.sent[0], 486, fields=("Warning: 399 phone \"no\"",)), PHONE)
+        home.feed(answer(phone.sent[0], 486, fields=('Warning: 399 phone "no"',)), PHONE)
         assert phone.heard() == ["INVITE", "ACK"]
         assert caller.heard() == ["180", "486"]
         assert caller.sent[1].first(b"warning") == b'399 phone "no"'

@@ -107,9 +107,7 @@ def test_a_response_is_read() -> None:
         (text(*([b"X: 1"] * 2000), *FIVE), 513, "too many header fields"),
     ],
 )
-def test_a_malformed_request_is_refused_by_what_is_wrong(
-    raw: bytes, code: int, fault: str
-) -> None:
+def test_a_malformed_request_is_refused_by_what_is_wrong(raw: bytes, code: int, fault: str) -> None:
     message = Message(raw)
     assert (message.bad, message.fault) == (code, fault)
 
@@ -178,7 +176,7 @@ def test_a_fold_hides_no_steering_field() -> None:
 
 def test_what_passes_is_byte_for_byte_what_came() -> None:
     latin = "Organization: Ünïted \xff".encode("latin-1")
-    odd = (b"X-Odd  :  a;;=,\"", b"s:  hi ", b"Unknown:", latin)
+    odd = (b'X-Odd  :  a;;=,"', b"s:  hi ", b"Unknown:", latin)
     message = Message(text(*FIVE, *odd, b"Content-Length: 0"))
     assert message.passing(HOP) == b"\r\n".join(odd)
     assert crossing(message) == b"\r\n".join(odd)

@@ -12,9 +12,7 @@ from sip.outgoing import Outgoing
 from sip.reliable import Earlies, Reliable
 
 VIA = b"Via: SIP/2.0/UDP 192.0.2.7;branch=z9hG4bK1\r\n"
-INVITE = Message(
-    b"INVITE sip:x@y SIP/2.0\r\n" + VIA + b"CSeq: 7 INVITE\r\nRequire: 100rel\r\n\r\n"
-)
+INVITE = Message(b"INVITE sip:x@y SIP/2.0\r\n" + VIA + b"CSeq: 7 INVITE\r\nRequire: 100rel\r\n\r\n")
 RINGING = Message(b"SIP/2.0 180 Ringing\r\nTo: <sip:x@y>;tag=a\r\n\r\n")
 EARLY_MEDIA = Message(b"SIP/2.0 183 Progress\r\nContent-Length: 3\r\n\r\nsdp")
 

@@ -46,9 +46,7 @@ async def test_a_refusal_does_not_need_what_it_is_for() -> None:
     for missing in (b"From", b"To", b"Call-ID", b"CSeq"):
         with house() as home:
             lines = request("INVITE").split(b"\r\n")
-            home.feed(
-                b"\r\n".join(line for line in lines if not line.startswith(missing)), CALLER
-            )
+            home.feed(b"\r\n".join(line for line in lines if not line.startswith(missing)), CALLER)
             [sent] = home.line(CALLER).sent
             assert (sent.status, sent.phrase) == (400, b"Bad Request (%s)" % missing)
             names = [name for name, _, _ in sent.fields]

@@ -19,11 +19,7 @@ NAMES = (
     "CALLING", "TRYING", "PROCEEDING", "COMPLETED", "CONFIRMED", "ACCEPTED", "ACKNOWLEDGED",
     "TERMINATED",
 )  # fmt: skip
-STATES = {
-    number: name.lower()
-    for name, number in vars(transaction).items()
-    if name in NAMES
-}
+STATES = {number: name.lower() for name, number in vars(transaction).items() if name in NAMES}
 
 
 class Way:

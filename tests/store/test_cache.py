@@ -31,9 +31,7 @@ def cache(clock: Clock) -> Cache:
     return Cache(3, stale_max_s=60, unix=clock, now=clock)
 
 
-def slot(
-    cache: Cache, number: str = NUMBER, known: bool = True, span: Span | None = None
-) -> Slot:
+def slot(cache: Cache, number: str = NUMBER, known: bool = True, span: Span | None = None) -> Slot:
     kept = Slot(Entry(Line(number, "acme") if known else None), span or Span())
     cache.keep(number, kept)
     return kept

@@ -34,9 +34,7 @@ class Place:
 
     async def open(self) -> None:
         self.metrics = Metrics()
-        self.admin = Admin(
-            Address("127.0.0.1", 0), self.metrics.render, lambda: None, self.calls
-        )
+        self.admin = Admin(Address("127.0.0.1", 0), self.metrics.render, lambda: None, self.calls)
         await self.admin.start()
         started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         started.set_result(Started([], str(self.admin.address)))

@@ -189,9 +189,7 @@ def test_strict_refuses_what_nothing_reads(run: Run, store: Any) -> None:
     assert "cap_second" in run("fleet", "set", "-", stdin=fleet).err
 
 
-def test_an_import_lists_what_nothing_reads_each_once(
-    run: Run, store: Any, tmp_path: Path
-) -> None:
+def test_an_import_lists_what_nothing_reads_each_once(run: Run, store: Any, tmp_path: Path) -> None:
     rows = [MISSPELT, FAX, {**FAX, "number": "+33972101003", "max_cals": 1, "offer": {"Fax": 1}}]
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, rows)))
     strict = run("line", "import", "lines.jsonl", "--strict")

@@ -24,9 +24,7 @@ def told(run: Run, *arguments: str) -> list[tuple[str, str]]:
     return [(row[place : place + 12], row[head.index("CHANGE") :]) for row in rows]
 
 
-def test_audit_shows_who_changed_what_of_all_fleets_in_order_of_time(
-    run: Run, store: Any
-) -> None:
+def test_audit_shows_who_changed_what_of_all_fleets_in_order_of_time(run: Run, store: Any) -> None:
     assert run("audit").out == "no such changes\n"
     run("line", "set", "-", stdin=DOCUMENT)
     run("line", "set", "-", stdin=GLOBEX)

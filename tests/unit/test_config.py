@@ -105,10 +105,16 @@ def test_listening_addresses_are_parsed(text: str, listen: Listen) -> None:
         ({"destinations": {"fax": "sip:a@h>;x"}}, "destinations.fax", "sip:a@h>;x"),
         ({"destinations": {"fax": "sip:a@"}}, "destinations.fax", "sip:a@"),
         ({"numbering": {"country": "XX"}}, "numbering.country", "XX"),
-        ({"numbering": {"forward_countries": ["FR", "XX"]}}, "numbering.forward_countries",
-         ["FR", "XX"]),
-        ({"numbering": {"forward_countries": ["FR", False]}}, "numbering.forward_countries",
-         ["FR", False]),  # NO without quotes
+        (
+            {"numbering": {"forward_countries": ["FR", "XX"]}},
+            "numbering.forward_countries",
+            ["FR", "XX"],
+        ),
+        (
+            {"numbering": {"forward_countries": ["FR", False]}},
+            "numbering.forward_countries",
+            ["FR", False],
+        ),  # NO without quotes
         ({"numbering": {"forward_countries": "FR"}}, "numbering.forward_countries", "FR"),
         ({"numbering": {"also_valid": ["0700"]}}, "numbering.also_valid", ["0700"]),
         ({"numbering": {"also_valid": [33700]}}, "numbering.also_valid", [33700]),

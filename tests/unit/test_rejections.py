@@ -86,7 +86,8 @@ def test_once_a_minute_it_says_who_sent_them(told: tuple[Rejections, Log], clock
     refused.tell_sources()
     told_of = {fields.pop("reason"): (event, fields) for event, fields in log.lines}
     assert told_of["malformed"] == (
-        "request.rejections", {"seconds": 60, "count": 500, "sources": {}, "others": 500},
+        "request.rejections",
+        {"seconds": 60, "count": 500, "sources": {}, "others": 500},
     )  # no room was left for one more source
     assert told_of["slow_reader"][1]["count"] == 1
     stranger = told_of["stranger"][1]
