@@ -2,7 +2,8 @@
 
 `Call.run` is the whole flow: find the line, ask the rules, ring or forward until somebody answers,
 let the two sides talk, record the result. Every path ends in an `Over` with an outcome.
-`ringing.py` has the legs and their races, `call_path.py` the lines on the call's path.
+`hunting.py` says what rings and for how long, `ringing.py` has the legs and their races,
+`call_path.py` the lines on the call's path.
 """
 
 from __future__ import annotations
@@ -13,21 +14,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine import carried_forwards
 from engine.call_facts import CallFacts
-from engine.call_outcome import Outcome, Over, of_code, refused
+from engine.call_outcome import Outcome, Over, refused
 from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
-from engine.destinations import uri_of
 from engine.event_queue import Event, EventQueue, Stop
+from engine.hunting import Hunting
 from engine.records.usage_and_stream import METERED
-from engine.registration.own_addresses import hops_of
 from engine.ringing import Ringing
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
-from rules.contact import groups
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Condition, Line
-from rules.ringing_outcome import target_failure, verdict
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
 from sip.farewell import Farewell
@@ -91,6 +89,7 @@ class Call:
                 leg.is_phone(phone)
         self._path = CallPath(services, facts.id, leg.invite)
         self._ringing = Ringing(services, leg, self._events, self._path, facts)
+        self._hunting = Hunting(services, self._ringing, self._path)
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
@@ -169,7 +168,7 @@ class Call:
             line = self._line_of(entry)
             decision = await self._on_arrival(line, entry)
             if isinstance(decision, Ring):
-                result = await self._ring_line(line, entry, decision.after_s)
+                result = await self._hunting.ring_line(line, entry, decision)
                 if isinstance(result, Outgoing):
                     return result
                 decision = await self._decide(line, entry, result)
@@ -180,7 +179,7 @@ class Call:
                 raise self._refusal(decision)
             self._forward(line, decision)
             if decision.kind != "line":
-                return await self._ring_target(decision)
+                return await self._hunting.ring_target(decision)
             entry = await self._find(decision.number)
 
     async def _converse(self, winner: Outgoing) -> Over:
@@ -394,58 +393,6 @@ class Call:
         self._ringing.next_attempt()
         self._caller.progress(181)
 
-    # -- ringing ----------------------------------------------------------------------------------
-
-    async def _ring_line(
-        self, line: Line, entry: Entry, after_s: int | None
-    ) -> Outgoing | Condition:
-        """Ring every registered contact, group after group.
-
-        Returns the leg that answered, or the condition. The line's no-answer time runs from the
-        first 18x of any group. Raises Over if the caller gets the phone's own code.
-        """
-        timers, ringing = self._services.config.timers, self._ringing
-        contacts = entry.live_contacts(time.time())
-        alone = len(contacts) == 1 and not line.may_forward_ringing
-        ring_s = after_s if after_s is not None else timers.max_ring_s
-        hunt = groups(contacts)
-        result: Outgoing | Condition | None = None
-        for group in hunt:
-            for contact in group:
-                hops = hops_of(contact.path)
-                ringing.dial(
-                    "line", line.number, contact.uri, hops,
-                    trusted=False, alone=alone, contact=contact,
-                )  # fmt: skip
-            group_s = math.inf if group is hunt[-1] else timers.group_ring_s
-            result = await ringing.wait(timers.pre_ringing_s, ring_s, group_s=group_s)
-            if isinstance(result, Outgoing):
-                return result
-            if result is Condition.NO_ANSWER or ringing.attempt.decline() is not None:
-                break
-        self._path.leave(line.number)
-        if result is Condition.NO_ANSWER:
-            return result
-        ringing.attempt.check_size()
-        outcome = verdict(ringing.attempt.failures())
-        if isinstance(outcome, Condition):
-            return outcome
-        raise Over(of_code(outcome), outcome, "passed_on", ringing.attempt.response_with(outcome))
-
-    async def _ring_target(self, decision: ForwardTo) -> Outgoing:
-        """Ring the target of a forward. If it fails, the caller gets its code and nothing else is
-        tried."""
-        if self._services.probing.is_down(decision.kind):
-            raise Over(Outcome.UNREACHABLE, 480, "destination_down")
-        self._ringing.dial(
-            decision.kind,
-            decision.number,
-            uri_of(self._services.config.destinations, decision),
-            trusted=True,
-            alone=True,
-        )
-        return await self._answer_of_target()
-
     async def _take_over(self, replaced: Replaced) -> Outgoing:
         """Complete an attended transfer: the call goes directly to the far end of the call that it
         replaces, without the line's rules. It takes that call's place in the line's count, so that
@@ -473,7 +420,7 @@ class Call:
                     alone=alone,
                     contact=contact,
                 )
-            winner = await self._answer_of_target()
+            winner = await self._hunting.answer_of_target()
         except BaseException:
             self._takeovers.release(replaced)
             raise
@@ -486,26 +433,6 @@ class Call:
         if holder is not None and holder in (leg, leg.peer):
             return True
         return self._takeovers.may_name(self.facts, leg)
-
-    async def _answer_of_target(self) -> Outgoing:
-        """Wait for the one leg that is dialled."""
-        most_s = self._services.config.timers.max_ring_s
-        result = await self._ringing.wait(most_s, most_s, most_s=most_s)
-        if isinstance(result, Outgoing):
-            return result
-        if result is not None:
-            raise Over(Outcome(result.value), 480, "target_no_answer")
-        self._ringing.attempt.check_size()
-        failures = self._ringing.attempt.failures()
-        if not failures:
-            raise Over(Outcome.UNREACHABLE, 480, "target_undialled")
-        failure = failures[-1]
-        code = target_failure(failure)
-        outcome = of_code(code)
-        if code == 480:
-            unanswered = failure.code in (408, 480) and failure.rang
-            outcome = Outcome.NO_ANSWER if unanswered else Outcome.UNREACHABLE
-        raise Over(outcome, code, "target_failed", self._ringing.attempt.response_with(code))
 
     # -- the end ----------------------------------------------------------------------------------
 
