@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from rules.model import DocumentError, decode_document, encode_document
+from rules.notify import Notify, what_is_wrong
 from rules.plan import is_country
 
 _LONGEST_NAME = 64
@@ -45,6 +46,7 @@ class FleetDocument(msgspec.Struct):
     cap_seconds: Annotated[int, Meta(ge=0, le=10**9)] | None = None
     suspended: bool = False
     forward_countries: list[str] | None = None
+    notify: Notify | None = None
 
 
 _decoder = msgspec.json.Decoder(FleetDocument)
@@ -76,6 +78,8 @@ def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
         raise DocumentError("name", document.name, problem)
     if name is not None and document.name != name:
         raise DocumentError("name", document.name, f"differs from the key's {name}")
+    if document.notify is not None and (wrong := what_is_wrong(document.notify, of_fleet=True)):
+        raise DocumentError(*wrong)
     countries = document.forward_countries
     for place, code in enumerate(countries or ()):
         if not is_country(code):

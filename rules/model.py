@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from rules.expected import expected
+from rules.notify import Notify, what_is_wrong
 from rules.numbers import OUTSIDE_ONLY, NumberError, Numbering, Recognised
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -247,6 +248,7 @@ class LineDocument(msgspec.Struct):
     offer: _Offer | None = None
     credentials: _Credentials | None = None
     forwards: _Forwards | None = None
+    notify: Notify | None = None
 
 
 _decoder = msgspec.json.Decoder(LineDocument)
@@ -266,6 +268,8 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         DocumentError: naming the field and its value.
     """
     document = decode_document(_decoder, raw)
+    if document.notify is not None and (wrong := what_is_wrong(document.notify, of_fleet=False)):
+        raise DocumentError(*wrong)
     own = _read("number", document.number, numbering)
     if number is not None and own != number:
         raise DocumentError("number", document.number, f"differs from the key's {number}")
