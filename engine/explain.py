@@ -22,7 +22,8 @@ from engine.forwards import LAST_HOUR, STANDING, pool_of
 from rules.billing import month_begin, month_of
 from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import Fleet, load_fleet
-from rules.model import CAPPED, Condition, DocumentError, Line, load_line
+from rules.line_document import load_line
+from rules.model import CAPPED, Condition, DocumentError, Line
 from rules.usage_notes import notes_of, out_of_plan_of
 from store.fleets import capped_s
 from store.keys import (

@@ -20,7 +20,8 @@ from manager.pages import forward_told, who_did
 from manager.undo import Change, change_of
 from manager.web import Visit, see
 from manager.who import Outdated, Refused
-from rules.model import Condition, DocumentError, Line, load_line
+from rules.line_document import load_line
+from rules.model import Condition, DocumentError, Line
 from store.audit import differing
 
 _FAX_LINES = 50

@@ -17,7 +17,8 @@ from redis.asyncio import Redis
 
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
 from rules.fleet import countries_of
-from rules.model import Condition, DocumentError, Line, load_line
+from rules.line_document import load_line
+from rules.model import Condition, DocumentError, Line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
 from store.documents import LINES, Attempt, attempts, read

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from rules.model import DocumentError, decode_document, encode_document
+from rules.document import decode_document, encode_document
+from rules.model import DocumentError
 from rules.notify import Notify, what_is_wrong
 from rules.plan import is_country
 

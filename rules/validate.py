@@ -1,23 +1,15 @@
 """Checks a whole line document before it is written, together with the other lines.
 
-The engine is more lenient when it reads documents (`rules.model.load_line`), and repeats these
+The engine is more lenient when it reads documents (`line_document.load_line`), and repeats these
 checks at call time, because another line may have changed since (README, "The rules").
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from rules.model import (
-    FLEET_COUNTRIES,
-    Condition,
-    Destination,
-    DocumentError,
-    Forward,
-    Kind,
-    Line,
-    encode_document,
-    load_line,
-)
+from rules.document import encode_document
+from rules.line_document import load_line
+from rules.model import FLEET_COUNTRIES, Condition, Destination, DocumentError, Forward, Kind, Line
 from rules.numbers import Numbering
 
 Others = Mapping[str, Line | None]

@@ -16,7 +16,8 @@ from redis.exceptions import ResponseError
 
 from rules.billing import month_of
 from rules.contact import Contact, read_contacts
-from rules.model import DocumentError, Line, load_line
+from rules.line_document import load_line
+from rules.model import DocumentError, Line
 from rules.numbers import Numbering
 from store.cache import Cache, Entry, Slot, Span
 from store.keys import (

@@ -22,7 +22,8 @@ import redis
 from engine.changes.line_file import RowError, read_rows
 from engine.changes.line_switch import BATCH, Progress, Switch, slot_of
 from rules.fleet import countries_of
-from rules.model import DocumentError, Line, LineDocument, Offer, load_line
+from rules.line_document import LineDocument, load_line
+from rules.model import DocumentError, Line, Offer
 from rules.numbers import Numbering
 from rules.unread import UnreadFields, unread_fields
 from rules.validate import canonical, check_line, lines_needed

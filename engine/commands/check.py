@@ -19,7 +19,8 @@ from engine.commands.output import print_json, warn_of
 from engine.commands.watch import ADMIN_TIMEOUT_S
 from engine.config import SUPERVISOR, Address, Config
 from engine.config_values import listen
-from rules.model import DocumentError, LineDocument, load_line
+from rules.line_document import LineDocument, load_line
+from rules.model import DocumentError
 from rules.unread import UnreadFields
 from sip import compiled
 

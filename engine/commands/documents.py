@@ -14,7 +14,8 @@ import redis
 
 from engine.commands.context import Failed, Wrong, myself
 from rules.fleet import countries_of
-from rules.model import DocumentError, Line, load_line
+from rules.line_document import load_line
+from rules.model import DocumentError, Line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named
 from store.documents import LINES, attempts_blocking, read_blocking

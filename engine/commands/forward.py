@@ -22,7 +22,8 @@ from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.line import forwards_told
 from engine.commands.output import print_json
 from engine.config import Config
-from rules.model import Condition, DocumentError, Kind, Line, load_line
+from rules.line_document import load_line
+from rules.model import Condition, DocumentError, Kind, Line
 from rules.numbers import NumberError, Numbering
 
 DEFAULT_AFTER_S = 20

@@ -26,7 +26,8 @@ from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.password import make_ha1, set_password
 from engine.config import Config
-from rules.model import Condition, DocumentError, Line, LineDocument, load_line
+from rules.line_document import LineDocument, load_line
+from rules.model import Condition, DocumentError, Line
 from rules.unread import UnreadFields, unread_fields
 
 INPUT_BYTES = 512 * 1024 * 1024

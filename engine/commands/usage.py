@@ -15,7 +15,8 @@ from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.billing import month_of
-from rules.model import CAPPED, Billing, DocumentError, load_line
+from rules.line_document import load_line
+from rules.model import CAPPED, Billing, DocumentError
 from rules.numbers import Numbering
 from store.keys import FLEET, usage_key
 

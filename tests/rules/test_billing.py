@@ -10,7 +10,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from rules.billing import billing_class, month_of
-from rules.model import Condition, Line, Offer, load_line
+from rules.line_document import load_line
+from rules.model import Condition, Line, Offer
 from rules.numbers import Numbering
 
 LINE = "+33972101001"

@@ -9,17 +9,8 @@ from msgspec.structs import replace
 
 from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
-from rules.model import (
-    Billing,
-    Condition,
-    Destination,
-    DocumentError,
-    Forward,
-    Kind,
-    Line,
-    Offer,
-    load_line,
-)
+from rules.line_document import load_line
+from rules.model import Billing, Condition, Destination, DocumentError, Forward, Kind, Line, Offer
 from rules.numbers import Numbering
 from rules.validate import check_write
 from store.fleets import FleetState

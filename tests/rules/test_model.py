@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from rules.line_document import load_line
 from rules.model import (
     Condition,
     Credentials,
@@ -20,7 +21,6 @@ from rules.model import (
     Kind,
     Line,
     Offer,
-    load_line,
 )
 from rules.numbers import Numbering
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rules.model import Condition, DocumentError, load_line
+from rules.line_document import load_line
+from rules.model import Condition, DocumentError
 from rules.numbers import Numbering
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 

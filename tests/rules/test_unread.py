@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rules.fleet import FleetDocument
-from rules.model import LineDocument
+from rules.line_document import LineDocument
 from rules.unread import UnreadFields, unread_fields
 
 FULL: dict[str, Any] = {
