@@ -1,10 +1,12 @@
 """A line and its forwards: frozen data. `rules.line_document` reads it from a document."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 
+from rules.calendar import Calendar, When
+from rules.callers import CallerKind, CallerList, Callers
 from rules.numbers import OUTSIDE_ONLY
 
 _LONGEST_VALUE_SHOWN = 80
@@ -25,6 +27,13 @@ class Kind(StrEnum):
     VOICEMAIL = "voicemail"
     FAX = "fax"
     NUMBER = "number"
+
+
+class Ringing(StrEnum):
+    """How several targets of a forward ring."""
+
+    IN_TURN = "in_turn"
+    TOGETHER = "together"
 
 
 class Billing(StrEnum):
@@ -64,6 +73,7 @@ class Destination:
         refused: why this number may not be a target, one of `rules.numbers.REFUSALS`.
         country: ISO 3166 code of its country, as in `rules.numbers.Recognised`.
         tariff: the class of a call there, whatever the line's plan; None: the plan decides.
+        ring_s: seconds for which it rings as one of several targets.
     """
 
     kind: Kind
@@ -73,6 +83,7 @@ class Destination:
     # These follow from the number, so they are not compared.
     country: str = field(default="", compare=False)
     tariff: Billing | None = field(default=None, compare=False)
+    ring_s: int | None = None
 
     @property
     def never(self) -> bool:
@@ -97,11 +108,47 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """One of the four forwards. `after_s`: seconds of ringing before no_answer, 5 to 60."""
+    """A forward: one of the four, or one of several of a condition.
+
+    Attributes:
+        to: its target; of several the first; None if it has none.
+        after_s: seconds of ringing before no_answer, 5 to 60.
+        targets: its targets, if `to` is a list or has a time to ring; else empty.
+        ring: how several targets ring.
+        when: the hours in which it applies; None = always.
+        until: unix seconds at which it ends; None = it does not.
+        callers: the callers for whom it applies; None = all.
+        rejects: it leads nowhere, the caller is refused.
+    """
 
     on: bool
     to: Destination | None
     after_s: int | None = None
+    targets: tuple[Destination, ...] = ()
+    ring: Ringing = Ringing.IN_TURN
+    when: When | None = None
+    until: float | None = None
+    callers: Callers | None = None
+    rejects: bool = False
+
+    @property
+    def destinations(self) -> tuple[Destination, ...]:
+        """All its targets."""
+        return self.targets or (() if self.to is None else (self.to,))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it has only what a forward has that always applies, to one target."""
+        bare = self.when is None and self.until is None and self.callers is None
+        return bare and not self.targets and not self.rejects
+
+
+_NOTHING: dict[Any, Any] = {}
+
+
+def _nothing() -> dict[Any, Any]:
+    """The same empty mapping for every line: there may be a million of them."""
+    return _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +177,16 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of ours. `forwards` holds only those the document has."""
+    """A line of ours.
+
+    Attributes:
+        forwards: by condition, only those that the document has; of several the first.
+        rules: all forwards of the conditions that have several, or one that is not plain. So a line
+            with none of these has an empty mapping.
+        also_ring: targets that ring beside the line's phones.
+        lists: its lists of callers, which come before its fleet's.
+        calendars: its calendars, which come before its fleet's.
+    """
 
     number: str
     fleet: str
@@ -140,13 +196,43 @@ class Line:
     offer: Offer = Offer()
     credentials: Credentials | None = None
     forwards: Mapping[Condition, Forward] = field(default_factory=dict)
+    do_not_disturb: bool = False
+    rules: Mapping[Condition, tuple[Forward, ...]] = field(default_factory=_nothing)
+    also_ring: tuple[Destination, ...] = ()
+    lists: Mapping[str, CallerList] = field(default_factory=_nothing)
+    calendars: Mapping[str, Calendar] = field(default_factory=_nothing)
 
     @property
     def may_forward_ringing(self) -> bool:
-        """Whether a call that rings this line may still be forwarded."""
-        busy = self.forwards.get(Condition.BUSY)
-        no_answer = self.forwards.get(Condition.NO_ANSWER)
-        return bool((busy and busy.on) or (no_answer and no_answer.on))
+        """Whether a call that rings this line may still be forwarded, now or at another time."""
+        return any(f.on for f in self.all_of(Condition.BUSY)) or any(
+            f.on for f in self.all_of(Condition.NO_ANSWER)
+        )
+
+    @property
+    def asks_for_caller(self) -> bool:
+        """Whether a forward that is on depends on whether the caller is a line of the fleet."""
+        return any(
+            forward.on
+            and forward.callers is not None
+            and forward.callers.kind in (CallerKind.FLEET, CallerKind.OUTSIDE)
+            for forwards in self.rules.values()
+            for forward in forwards
+        )
+
+    def all_of(self, condition: Condition) -> tuple[Forward, ...]:
+        """All forwards of a condition, in the order in which they are tried."""
+        rules = self.rules.get(condition)
+        if rules is not None:
+            return rules
+        forward = self.forwards.get(condition)
+        return () if forward is None else (forward,)
+
+    def all_forwards(self) -> Iterator[tuple[Condition, Forward]]:
+        """All forwards, by condition, in the order of the conditions."""
+        for condition in Condition:
+            for forward in self.all_of(condition):
+                yield condition, forward
 
     def refused_targets(
         self, inside: Container[str] = (), countries: frozenset[str] | None = None
@@ -158,18 +244,22 @@ class Line:
                 an invalid number is included too.
             countries: the fleet's own list; None = it has none.
         """
+        named = [(c, to) for c, f in self.all_forwards() if f.on for to in f.destinations]
         return tuple(
             (condition, to, refused)
-            for condition, forward in self.forwards.items()
-            if forward.on
-            and (to := forward.to) is not None
-            and (refused := to.why_refused(to.number in inside, countries)) is not None
+            for condition, to in named
+            if (refused := to.why_refused(to.number in inside, countries)) is not None
         )
 
     def target_numbers(self) -> tuple[str, ...]:
-        """The other numbers that are targets of forwards that are on, each once, by precedence."""
-        named = (f.to.number for f in self.forwards.values() if f.on and f.to and not f.to.never)
-        return tuple(dict.fromkeys(n for n in named if n != self.number))
+        """The other numbers that are targets of forwards that are on, each once, by precedence,
+        and those that ring beside the line."""
+        named = [
+            to for _, forward in self.all_forwards() if forward.on for to in forward.destinations
+        ]
+        named += self.also_ring
+        numbers = (to.number for to in named if not to.never)
+        return tuple(dict.fromkeys(n for n in numbers if n != self.number))
 
 
 class DocumentError(ValueError):

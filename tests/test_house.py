@@ -37,9 +37,9 @@ PLAIN = {
 }
 # What rules are made of: nothing that reads or writes, waits, or runs beside.
 PURE = {
-    "__future__", "collections", "dataclasses", "datetime", "difflib", "enum", "functools",
-    "ipaddress", "itertools", "math", "msgspec", "phonenumbers", "re", "typing", "urllib",
-    "zoneinfo",
+    "__future__", "bisect", "collections", "dataclasses", "datetime", "difflib", "enum",
+    "functools", "holidays", "ipaddress", "itertools", "math", "msgspec", "phonenumbers", "re",
+    "typing", "urllib", "zoneinfo",
 }  # fmt: skip
 PHONE = {"pjsua2"}  # a stack of others, that plays phones in tests and the demo
 

@@ -1,0 +1,58 @@
+"""Whether a forward applies at this hour and to this caller. Pure."""
+
+from rules.allowed import No, Targets
+from rules.callers import CallerKind, Callers
+from rules.decision import Circumstances, Situation
+from rules.model import Forward, Line
+
+OFF = No("", "off")
+_ENDED = No("", "off, it has ended (until)")
+_OPEN = No("", "does not apply now, its calendar is open")
+_CLOSED = No("", "does not apply now, its calendar is closed")
+_NO_CALENDAR = No("", "does not apply, there is no such calendar")
+_NO_LIST = No("", "does not apply, there is no such list")
+_OTHER_CALLERS = No("", "does not apply to this caller")
+_NOT_KNOWN = No("", "does not apply, neither hour nor caller is known")
+
+
+def why_not_now(forward: Forward, line: Line, now: Situation, targets: Targets) -> No | None:
+    """Why a forward of a list is not taken for this call; None if it applies."""
+    if not forward.on:
+        return OFF
+    if forward.when is None and forward.until is None and forward.callers is None:
+        return None
+    found = now.circumstances
+    if found is None:
+        return _NOT_KNOWN
+    if forward.until is not None and found.at >= forward.until:
+        return _ENDED
+    if forward.when is not None:
+        name = forward.when.calendar
+        calendar = line.calendars.get(name) or found.calendars.get(name)
+        if calendar is None:
+            return _NO_CALENDAR
+        if calendar.is_open(found.at) is forward.when.negated:
+            return _OPEN if forward.when.negated else _CLOSED
+    if forward.callers is not None:
+        return _why_not_caller(forward.callers, line, now, found, targets)
+    return None
+
+
+def _why_not_caller(
+    callers: Callers, line: Line, now: Situation, found: Circumstances, targets: Targets
+) -> No | None:
+    """Why a forward does not apply to this caller; None if it does."""
+    kind, caller = callers.kind, None if found.withheld else now.caller
+    if kind is CallerKind.WITHHELD:
+        return None if found.withheld else _OTHER_CALLERS
+    if kind is CallerKind.LIST:
+        known = line.lists.get(callers.name) or found.lists.get(callers.name)
+        if known is None:
+            return _NO_LIST
+        is_in = caller is not None and caller in known
+        return _OTHER_CALLERS if is_in is callers.negated else None
+    if found.withheld:
+        return _OTHER_CALLERS
+    other = targets.get(caller) if caller is not None else None
+    inside = caller == line.number or (other is not None and other.fleet == line.fleet)
+    return None if inside is (kind is CallerKind.FLEET) else _OTHER_CALLERS
