@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from rules.fleet import load_fleet
-from rules.model import DocumentError, load_line
+from rules.line_document import load_line
+from rules.model import DocumentError
 from rules.notify import EVENTS, Event, Notify, Webhook, read_notify
 from rules.numbers import Numbering
 
