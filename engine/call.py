@@ -24,7 +24,16 @@ from engine.records.usage_and_stream import METERED
 from engine.ringing import Ringing
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
-from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, at_limit, decide
+from rules.decide import (
+    Decision,
+    ForwardTo,
+    Reject,
+    Ring,
+    Situation,
+    at_limit,
+    decide,
+    prevented,
+)
 from rules.model import Condition, Line
 from sip import headers
 from sip.events import Acked, Ended, Refreshed
@@ -366,9 +375,12 @@ class Call:
             full = await path.ask_to_forward(line.number)
             self._ringing.check_caller()
             if full is not None:
-                decision = decide(line, at_limit(situation, full), targets)
-        for reason in decision.prevented:
-            services.metrics.forward_prevented(reason)
+                situation = at_limit(situation, full)
+                decision = decide(line, situation, targets)
+        if decision.prevented:
+            for condition, reason in prevented(line, situation, targets):
+                services.metrics.forward_prevented(reason)
+                self.facts.forward_prevented(line, condition, reason)
         if self.facts.detail is not None:
             self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision

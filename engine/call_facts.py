@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine.call_outcome import Over
-from engine.records.record import CallRecord, ForwardRecord, LegRecord
+from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
 from engine.telemetry import log
 from rules.decide import ForwardTo
 from rules.model import Line
@@ -40,6 +40,7 @@ class CallFacts:
         "identity",
         "is_transferred",
         "legs",
+        "prevented",
         "rang",
         "received",
         "replaced_by",
@@ -73,6 +74,7 @@ class CallFacts:
         self.answered: float | None = None
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
+        self.prevented: list[PreventedRecord] = []
         self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
         self.is_transferred = False  # it must pay what the earlier call left
         self.replaced_by = ""  # the call that takes over this one (takeovers.py)
@@ -175,6 +177,13 @@ class CallFacts:
         )
         self._changed.add(self)
         self.tell("call.forwarded", forward=self.forwards[-1])
+
+    def forward_prevented(self, line: Line, condition: str, reason: str) -> None:
+        """A forward that is on was due and does not happen. Each counts once in a call."""
+        record = PreventedRecord(line.number, condition, reason)
+        if record not in self.prevented:
+            self.prevented.append(record)
+            self._changed.add(self)
 
     def pay(self, paid: list[ForwardRecord], *, for_caller: bool = False) -> None:
         """Set the lines that pay for this call because it follows a transfer: those for the
@@ -285,6 +294,7 @@ class CallFacts:
             0,  # out of plan: set from Redis when the record is written
             self.caller if self.withheld else "",
             self.caller_by,
+            self.prevented,
         )
 
     def _since(self, instant: float | None) -> int:
@@ -316,7 +326,7 @@ class CallFacts:
 
 def telling(record: CallRecord) -> dict[str, Any]:
     """The fields of the `call.end` log line of a record; times in unix seconds."""
-    return {
+    told: dict[str, Any] = {
         "call": record.id,
         "call_id": record.call_id,
         "caller": record.caller,
@@ -342,3 +352,6 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "forwards": record.forwards,
         "legs": record.legs,
     }
+    if record.prevented:
+        told["prevented"] = record.prevented
+    return told

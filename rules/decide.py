@@ -7,9 +7,10 @@ forwarding-rules.md 1 and 2.
 
 from typing import NamedTuple
 
-from rules.allowed import No, Targets, billing_of, kind_of, why_not
+from rules.allowed import Targets, billing_of, kind_of, why_not
 from rules.applies import OFF, why_not_now
 from rules.decision import (
+    ALSO_RING,
     BLOCKED,
     PREVENTED,
     RING_S,
@@ -27,6 +28,7 @@ from rules.model import Billing, Condition, Destination, Forward, Line, Ringing
 from rules.ringing_outcome import Failure, stops_all, target_failure, verdict
 
 __all__ = [
+    "ALSO_RING",
     "BLOCKED",
     "PREVENTED",
     "Circumstances",
@@ -41,6 +43,7 @@ __all__ = [
     "at_limit",
     "decide",
     "explain",
+    "prevented",
     "stops_all",
     "target_failure",
     "verdict",
@@ -66,11 +69,16 @@ _TRIGGERS = {
 class _Notes:
     """Notes on the steps of a decision; `steps` is filled only for `explain`."""
 
-    __slots__ = ("prevented", "steps")
+    __slots__ = ("conditions", "prevented", "steps")
 
     def __init__(self, steps: list[str] | None) -> None:
         self.steps = steps
         self.prevented: tuple[str, ...] = ()
+        self.conditions: tuple[str, ...] = ()  # of each that is prevented
+
+    def prevent(self, condition: str, *reasons: str) -> None:
+        self.prevented += reasons
+        self.conditions += (condition,) * len(reasons)
 
     def step(self, step: str, *values: object) -> None:
         # Formatted only for `explain`, so that the call path formats no text.
@@ -86,6 +94,14 @@ def decide(line: Line, situation: Situation, targets: Targets) -> Decision:
             `line.asks_for_caller`; None (or absent) when that number is not one of our lines.
     """
     return _walk(line, situation, targets, _Notes(None))
+
+
+def prevented(line: Line, situation: Situation, targets: Targets) -> list[tuple[str, str]]:
+    """The condition, or ALSO_RING, and the reason of each `prevented` of the same decision: asked
+    for only if there are some."""
+    notes = _Notes(None)
+    _walk(line, situation, targets, notes)
+    return list(zip(notes.conditions, notes.prevented, strict=True))
 
 
 def explain(line: Line, situation: Situation, targets: Targets) -> Explanation:
@@ -157,7 +173,9 @@ def _forward(
     forward = line.forwards.get(condition)
     no = OFF if forward is None or not forward.on else why_not(forward.to, line, now, targets)
     if no is not None:
-        _note_no(condition, no, notes)
+        notes.step("{}: {}", condition, no.told)
+        if no.reason:
+            notes.prevent(condition, no.reason)
         return None
     if 0 < now.max_diversions <= now.diversions:
         return _too_many(condition, condition, now, notes)
@@ -171,16 +189,11 @@ def _forward(
     return ForwardTo(condition, kind, to.number, billing, cause, reason, notes.prevented)
 
 
-def _note_no(label: str, no: No, notes: _Notes) -> None:
-    notes.step("{}: {}", label, no.told)
-    if no.reason:
-        notes.prevented += (no.reason,)
-
-
 def _too_many(condition: Condition, label: str, now: Situation, notes: _Notes) -> Reject:
     notes.step("{}: on, but {} forwards so far are the limit", label, now.diversions)
-    refusal, prevented = _TRIGGERS[condition].refusal, (*notes.prevented, "max_diversions")
-    return Reject(refusal, condition, "max_diversions", prevented)
+    notes.prevent(condition, "max_diversions")
+    refusal = _TRIGGERS[condition].refusal
+    return Reject(refusal, condition, "max_diversions", notes.prevented)
 
 
 def _no_answer_timer(line: Line, now: Situation, targets: Targets, notes: _Notes) -> int | None:
@@ -253,7 +266,7 @@ def _due(
         if any(target.passed_over is None for target in chosen):
             return _Due(place, label, forward, chosen)
         if prevents:
-            notes.prevented += tuple(dict.fromkeys(each.passed_over or "" for each in chosen))
+            notes.prevent(condition, *dict.fromkeys(each.passed_over or "" for each in chosen))
     return None
 
 
@@ -303,10 +316,10 @@ def _also(line: Line, now: Situation, targets: Targets, notes: _Notes) -> tuple[
     """What rings beside the line's phones. What may not is prevented."""
     if 0 < now.max_diversions <= now.diversions:
         notes.step("also_ring: {} forwards so far are the limit", now.diversions)
-        notes.prevented += ("max_diversions",)
+        notes.prevent(ALSO_RING, "max_diversions")
         return ()
     all_ = [_target(to, line, now, targets, "also_ring", notes) for to in line.also_ring]
-    notes.prevented += tuple(each.passed_over for each in all_ if each.passed_over is not None)
+    notes.prevent(ALSO_RING, *(each.passed_over for each in all_ if each.passed_over is not None))
     return tuple(each for each in all_ if each.passed_over is None)
 
 

@@ -33,6 +33,9 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
+ALSO_RING = "also_ring"
+"""In place of the condition: what rings beside the line's phones was prevented."""
+
 BLOCKED = "blocked"
 """Why a caller is refused by a forward to a rejection."""
 

@@ -27,7 +27,7 @@ import msgspec
 
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
-from engine.records.record import CallRecord, ForwardRecord, LegRecord
+from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
 from engine.telemetry.log import get_logger
 
 SLOT_BYTES = 1024
@@ -61,6 +61,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     withheld: bool = False
     caller_by: str = ""
     offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not known
+    prevented: list[PreventedRecord] = []
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
@@ -319,7 +320,7 @@ def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecor
     )
     facts.received, facts.decided = left.received, left.decided
     facts.rang, facts.answered = left.rang, left.answered
-    facts.forwards = left.forwards
+    facts.forwards, facts.prevented = left.forwards, left.prevented
     facts.legs = dict(enumerate(left.legs))  # type: ignore[arg-type]  # there are no legs any more
     over = Over(Outcome.FAILED, 500, "worker_died")
     return facts.record(over, max(died, left.received, left.answered or 0.0))
@@ -350,6 +351,7 @@ def _active(facts: CallFacts) -> ActiveCall:
         facts.withheld,
         facts.caller_by,
         facts.offset,
+        facts.prevented,
     )
 
 

@@ -45,6 +45,15 @@ class ForwardRecord(msgspec.Struct, gc=False):
     at: float | None = None  # when it was carried out, unix seconds
 
 
+class PreventedRecord(msgspec.Struct, gc=False):
+    """One forward that is on, was due and did not happen: whose, in which condition, and why
+    (`rules.decide.PREVENTED`)."""
+
+    line: str
+    condition: str  # also_ring: what rings beside the line's phones
+    reason: str
+
+
 class CallRecord(msgspec.Struct, gc=False):
     """One call. Times in unix seconds, None = never happened."""
 
@@ -74,6 +83,7 @@ class CallRecord(msgspec.Struct, gc=False):
     out_of_plan_s: int = 0
     caller_withheld: str = ""  # for operators only, and in no log
     caller_by: str = ""  # asserted | registered | from
+    prevented: list[PreventedRecord] = []
 
     def __repr__(self) -> str:
         told = (f"{name}={getattr(self, name)!r}" for name in FIELDS if name != "caller_withheld")
@@ -81,7 +91,7 @@ class CallRecord(msgspec.Struct, gc=False):
 
 
 FIELDS = CallRecord.__struct_fields__
-_NESTED = ("forwards", "legs")
+_NESTED = ("forwards", "legs", "prevented")
 _MAY_BE_EMPTY = ("rang", "answered", "q850", "decided", "dialled", "forwarded")
 
 
@@ -198,6 +208,7 @@ def _values(record: CallRecord) -> list[str]:
         str(record.out_of_plan_s),
         record.caller_withheld,
         record.caller_by,
+        _encode(record.prevented).decode() if record.prevented else "[]",
     ]
 
 
@@ -205,7 +216,7 @@ def _readable(record: CallRecord) -> CallRecord:
     def clean(value: object) -> object:
         if isinstance(value, str):
             return value.encode("utf-8", "backslashreplace").decode()
-        if isinstance(value, (LegRecord, ForwardRecord, CallRecord)):
+        if isinstance(value, (LegRecord, ForwardRecord, PreventedRecord, CallRecord)):
             parts = {name: clean(part) for name, part in structs.asdict(value).items()}
             return structs.replace(value, **parts)
         if isinstance(value, list):

@@ -7,7 +7,7 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain
+from rules.decide import ForwardTo, Reject, Ring, Situation, decide, explain, prevented
 from rules.fleet import Fleet, check_fleet, is_name, load_fleet
 from rules.line_document import load_line
 from rules.model import Billing, Condition, Destination, DocumentError, Forward, Kind, Line, Offer
@@ -174,6 +174,8 @@ def test_why_forwards_are_prevented_is_told_once_each() -> None:
     called = Line(NUMBER, "acme", max_calls=1, forwards=forwards)
     now = Situation(visited=(NUMBER,), calls_in_progress=1)
     assert decide(called, now, {}).prevented == ("premium", "self")
+    assert prevented(called, now, {}) == [("unconditional", "premium"), ("busy", "self")]
+    assert prevented(called, replace(now, trigger=Condition.BUSY), {}) == [("busy", "self")]
     assert decide(called, replace(now, calls_in_progress=0), {}).prevented == ("premium",)
     assert decide(called, replace(now, trigger=Condition.NO_ANSWER), {}).prevented == ()
 

@@ -24,6 +24,7 @@ from tests.scenarios.sipp import Sipp, Trace
 OFFER_BYTES = OFFER.replace("\n", "\r\n").encode()
 ANSWER_BYTES = ANSWER.replace("\n", "\r\n").encode()
 KINDS = ("voicemail", "fax", "number")
+NESTED = ("forwards", "legs", "prevented")
 Forward = dict[str, Any]
 
 
@@ -227,7 +228,7 @@ class Setup:
                 break
             await asyncio.sleep(0.05)
         assert len(entries) == 1, f"{len(entries)} records for call {call_id}"
-        return {**entries[0], **{k: json.loads(entries[0][k]) for k in ("forwards", "legs")}}
+        return {**entries[0], **{k: json.loads(entries[0][k]) for k in NESTED}}
 
     async def records_of(self, called: str, wait_s: float = 5.0) -> list[dict[str, str]]:
         """The records of the calls to a number, as soon as there is one."""

@@ -146,7 +146,8 @@ async def test_a_stored_target_that_is_refused_counts_as_off(
     names = ("renvoi_forwards_prevented_total", "renvoi_targets_refused_total")
     before = [setup.engine.metric(name, reason=reason) for name in names]
     line = setup.line(forwards={"unconditional": to_number(target)})
-    await stays(setup, line)
+    record = await stays(setup, line)
+    assert record["prevented"] == [{"line": line, "condition": "unconditional", "reason": reason}]
     after = [setup.engine.metric(name, reason=reason) for name in names]
     assert after[0] == before[0] + 1
     assert after[1] == before[1] + 1
