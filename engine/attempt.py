@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
-from rules.ringing_outcome import Failure, stops_all
+from rules.model import Condition
+from rules.ringing_outcome import Failure, stops_all, verdict
 from sip import headers
 from sip.events import Failed
 from sip.message import Message
@@ -47,16 +48,28 @@ class Attempt:
         rang = self._facts.has_rung(leg)
         self._given_up.append(Failure(408, rang=rang, transport=not rang))
 
+    def passed_over(self, failure: Failure) -> None:
+        """A target of a list is not rung."""
+        self._given_up.append(failure)
+
+    def was_given_up(self, failure: Failure) -> bool:
+        """Whether it is that of a leg whose time was over."""
+        return failure.code == 408 and any(failure is one for one in self._given_up)
+
     def failures(self) -> list[Failure]:
-        return self._given_up + [
-            Failure(
-                code=failed.code,
-                q850=headers.q850_cause(failed.message),
-                rang=self._facts.has_rung(failed.leg),
-                transport=failed.message is None,
-            )
-            for failed in self._failed
-        ]
+        return self._given_up + [self._failure(failed) for failed in self._failed]
+
+    def _failure(self, failed: Failed[Outgoing]) -> Failure:
+        failure = Failure(
+            code=failed.code,
+            q850=headers.q850_cause(failed.message),
+            rang=self._facts.has_rung(failed.leg),
+            transport=failed.message is None,
+        )
+        if self._facts.is_beside(failed.leg) and not isinstance(verdict([failure]), Condition):
+            # What a gateway objects to is no reason to stop the line's phones and forwards.
+            return Failure(480, rang=failure.rang)
+        return failure
 
     def response_with(self, code: int) -> Message | None:
         """A response with this code, whose headers the caller may get."""

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine import carried_forwards
+from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over, refused
 from engine.call_path import CallPath
@@ -25,6 +26,7 @@ from engine.ringing import Ringing
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
+    BLOCKED,
     Decision,
     ForwardTo,
     Reject,
@@ -98,7 +100,7 @@ class Call:
                 leg.is_phone(phone)
         self._path = CallPath(services, facts.id, leg.invite)
         self._ringing = Ringing(services, leg, self._events, self._path, facts)
-        self._hunting = Hunting(services, self._ringing, self._path)
+        self._hunting = Hunting(services, self._ringing, self._path, facts)
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
@@ -177,6 +179,8 @@ class Call:
             line = self._line_of(entry)
             decision = await self._on_arrival(line, entry)
             if isinstance(decision, Ring):
+                if takes_over and decision.also:
+                    decision = Ring(decision.after_s)
                 result = await self._hunting.ring_line(line, entry, decision)
                 if isinstance(result, Outgoing):
                     return result
@@ -187,8 +191,8 @@ class Call:
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
             self._forward(line, decision)
-            if decision.kind != "line":
-                return await self._hunting.ring_target(decision)
+            if decision.kind != "line" or len(decision.targets) > 1:
+                return await self._hunting.ring_target(line, decision)
             entry = await self._find(decision.number)
 
     async def _converse(self, winner: Outgoing) -> Over:
@@ -308,12 +312,10 @@ class Call:
         path = self._path
         path.arrive(line)
         decision = await self._decide(line, entry)
-        is_unconditional = (
-            isinstance(decision, ForwardTo) and decision.condition is Condition.UNCONDITIONAL
-        )
         rings = isinstance(decision, Ring)
-        suspended = isinstance(decision, Reject) and decision.code == 403
-        if suspended or is_unconditional or (line.max_calls is None and not rings):
+        if not isinstance(decision, Ring) and (
+            line.max_calls is None or decision.condition is not Condition.UNREACHABLE
+        ):  # an unreachable line is busy first
             return decision
         found = await path.admit(line)
         self._ringing.check_caller()
@@ -390,7 +392,7 @@ class Call:
         condition's code."""
         assert isinstance(decision, Reject)
         over = refused(decision)
-        if decision.why != "max_diversions":
+        if decision.why not in ("max_diversions", BLOCKED):
             over.message = self._ringing.attempt.response_with(decision.code)
             declined = self._ringing.attempt.decline()
             if declined is not None:
@@ -424,13 +426,7 @@ class Call:
             trusted = replaced.leg.trusted and replaced.role != "line"
             for uri, routes, contact in replaced.spots:
                 ringing.dial(
-                    replaced.role,
-                    replaced.number,
-                    uri,
-                    routes,
-                    trusted=trusted,
-                    alone=alone,
-                    contact=contact,
+                    Branch(replaced.role, replaced.number, uri, routes, trusted, alone, contact)
                 )
             winner = await self._hunting.answer_of_target()
         except BaseException:

@@ -79,13 +79,14 @@ class CallEnds:
         """Write the records of dead processes, and stop counting their calls."""
         for journal in left:
             async for record in background_tasks.giving_way((*journal.standing, *journal.over)):
-                lines = {record.called, *(f.line for f in record.forwards)}
-                for line in lines | {forward.number for forward in record.forwards}:
+                lines = {record.called, *(leg.number for leg in record.legs if leg.role == "line")}
+                for forward in record.forwards:
+                    lines |= {forward.line, forward.number}
+                for line in lines:
                     live.release(line, record.id)
+                    forwards.release(line, record.id)
                 caller = record.caller or record.caller_withheld
                 live.release(caller, hold(record.id))
-                for forward in record.forwards:
-                    forwards.release(forward.line, record.id)
             over = len(journal.over)
             records = enumerate(journal.over + journal.standing)
             async for place, record in background_tasks.giving_way(records):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.call_outcome import Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
 from engine.telemetry import log
-from rules.decide import ForwardTo
+from rules.decide import ForwardTo, Target
 from rules.model import Line
 
 if TYPE_CHECKING:
     from sip.outgoing import Outgoing
+
+_NO_OFFERS: Mapping[Outgoing, ForwardRecord] = {}
 
 
 class CallFacts:
@@ -40,6 +43,8 @@ class CallFacts:
         "identity",
         "is_transferred",
         "legs",
+        "offers",
+        "pending",
         "prevented",
         "rang",
         "received",
@@ -75,6 +80,8 @@ class CallFacts:
         self.ended = 0.0
         self.forwards: list[ForwardRecord] = []
         self.prevented: list[PreventedRecord] = []
+        self.pending: ForwardRecord | None = None  # to a list of which nobody has answered yet
+        self.offers = _NO_OFFERS  # what is paid if a leg answers: targets of lists, `also_ring`
         self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
         self.is_transferred = False  # it must pay what the earlier call left
         self.replaced_by = ""  # the call that takes over this one (takeovers.py)
@@ -108,7 +115,7 @@ class CallFacts:
             self.detail.debug(event, **values)
 
     def dialled(self, leg: Outgoing, role: str, number: str) -> None:
-        condition = self.forwards[-1].condition if self.forwards else "none"
+        condition = self.condition
         started = time.monotonic() + self._offset
         self.legs[leg] = LegRecord(
             role, number, leg.uri, 0, None, started, None, None, None, condition
@@ -132,6 +139,10 @@ class CallFacts:
         record = self.legs[leg]
         record.code = code
         record.answered = time.monotonic() + self._offset
+        offer = self.offers.get(leg)
+        if offer is not None:
+            self.forwards.append(offer)
+        self.pending = None
         self._changed.add(self)
         if self.detail is not None:
             self.tell("leg.answered", uri=leg.uri, code=code)
@@ -162,21 +173,23 @@ class CallFacts:
         return self.rang - self.received
 
     def forwarded(self, line: Line, decision: ForwardTo) -> None:
-        self.forwards.append(
-            ForwardRecord(
-                line.number,
-                decision.condition,
-                decision.kind,
-                decision.number,
-                decision.billing,
-                0,
-                line.fleet,
-                line.offer.plan_s,
-                self.clock(),
-            )
-        )
+        """A forward is carried out. That to a list is in `forwards` only when a target answers."""
+        forward = payment(line, decision.condition, decision, self.clock(), decision.rule)
+        if len(decision.targets) > 1:
+            self.pending = forward
+        else:
+            self.forwards.append(forward)
         self._changed.add(self)
-        self.tell("call.forwarded", forward=self.forwards[-1])
+        self.tell("call.forwarded", forward=forward)
+
+    def offer(self, leg: Outgoing, forward: ForwardRecord) -> None:
+        """The line pays this if the leg answers."""
+        self.offers = {**self.offers, leg: forward}
+
+    def is_beside(self, leg: Outgoing) -> bool:
+        """Whether the leg rings beside a line's phones (`also_ring`)."""
+        offer = self.offers.get(leg)
+        return offer is not None and offer.condition == "none"
 
     def forward_prevented(self, line: Line, condition: str, reason: str) -> None:
         """A forward that is on was due and does not happen. Each counts once in a call."""
@@ -192,7 +205,10 @@ class CallFacts:
         if for_caller:
             self.brought = len(paid)
         else:
+            own = self.offers.values()
             while place < len(self.forwards) and self.forwards[place].condition == "none":
+                if self.forwards[place] in own:
+                    break
                 place += 1
         self.forwards[place:place] = paid
         self._changed.add(self)
@@ -200,10 +216,14 @@ class CallFacts:
     def overtaken(self, winner: Outgoing) -> str:
         """A cancelled phone answered nevertheless: the forwards since then did not happen.
 
-        Returns the line's number.
+        Returns the line's number; "" for another target of the same list.
         """
+        offer = self.offers.get(winner)
+        if offer is not None and offer.condition != "none":
+            return ""
         self._changed.add(self)
-        line = self.legs[winner].number
+        self.pending = None
+        line = offer.line if offer is not None else self.legs[winner].number
         self.tell("call.overtaken", line=line, uri=winner.uri)
         for place, forward in enumerate(self.forwards):
             if forward.line == line and forward.condition != "none":
@@ -214,7 +234,15 @@ class CallFacts:
     @property
     def condition(self) -> str:
         """The forward that was carried out, the last of a chain; "none" if none was."""
-        return self.forwards[-1].condition if self.forwards else "none"
+        last = self._last()
+        return last.condition if last is not None else "none"
+
+    def _last(self) -> ForwardRecord | None:
+        """The last forward that was carried out."""
+        if self.pending is not None or not self.forwards:
+            return self.pending
+        made = (forward for forward in reversed(self.forwards) if forward.condition != "none")
+        return next(made, None)
 
     @property
     def destination(self) -> str:
@@ -228,18 +256,23 @@ class CallFacts:
     def _led_to(self) -> tuple[str, str]:
         """What the call went to and its number: of the last forward, else of the leg that answered,
         else of the last that was dialled."""
-        if self.forwards and self.forwards[-1].condition != "none":
-            return self.forwards[-1].kind, self.forwards[-1].number
-        leg = self._reached()
-        return (leg.role, leg.number) if leg is not None else ("none", self.called)
+        last = self._last()
+        if last is not None:
+            return last.kind, last.number
+        leg, record = self._reached()
+        if leg is None or record is None:
+            return "none", self.called
+        return (
+            ("line", self.offers[leg].line) if leg in self.offers else (record.role, record.number)
+        )
 
-    def _reached(self) -> LegRecord | None:
+    def _reached(self) -> tuple[Outgoing | None, LegRecord | None]:
         """The leg that answered, else the last that was dialled."""
-        reached = None
-        for leg in self.legs.values():
-            if leg.answered is not None or reached is None or reached.answered is None:
-                reached = leg
-        return reached
+        reached, record = None, None
+        for leg, known in self.legs.items():
+            if known.answered is not None or record is None or record.answered is None:
+                reached, record = leg, known
+        return reached, record
 
     def record(self, over: Over, ended: float | None = None) -> CallRecord:
         """The record for the `cdr` stream.
@@ -252,15 +285,17 @@ class CallFacts:
         answered, forwards, legs = self.answered, self.forwards, list(self.legs.values())
         seconds = self._since(answered)
         payer, billing, condition, forwarded = "", "", "none", None
+        carried_out = self._last()
+        if carried_out is not None:
+            condition, forwarded = carried_out.condition, carried_out.at
         if forwards:
-            paid_s, reached = seconds, self._reached()
+            paid_s, (_, reached) = seconds, self._reached()
             if answered is None and reached is not None:
                 paid_s = self._since(reached.answered)
             for forward in forwards:
                 forward.seconds = paid_s
             last = forwards[-1]
-            payer, billing, condition = last.line, last.billing, last.condition
-            forwarded = last.at if condition != "none" else None
+            payer, billing = last.line, last.billing
         q850 = None
         for leg in legs:
             q850 = leg.q850 or q850
@@ -322,6 +357,24 @@ class CallFacts:
                 if leg.ended is None
             ],
         }
+
+
+def payment(
+    line: Line, condition: str, target: ForwardTo | Target, at: float, rule: int = 0
+) -> ForwardRecord:
+    """What a line pays for a forward to a target; `at` in unix seconds."""
+    return ForwardRecord(
+        line.number,
+        condition,
+        target.kind,
+        target.number,
+        target.billing,
+        0,
+        line.fleet,
+        line.offer.plan_s,
+        at,
+        rule,
+    )
 
 
 def telling(record: CallRecord) -> dict[str, Any]:

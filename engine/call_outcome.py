@@ -6,7 +6,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from rules.decide import Reject
+from rules.decide import BLOCKED, Reject
 from rules.model import Condition
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ _BY_CONDITION = {
 
 def refused(decision: Reject) -> Over:
     """The end of a call that was not forwarded."""
+    if decision.why == BLOCKED:
+        return Over(Outcome.REJECTED, decision.code, decision.why)
     outcome = _BY_CONDITION.get(decision.condition) if decision.condition else None
     return Over(outcome or Outcome.REJECTED, decision.code, decision.why)
 

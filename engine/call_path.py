@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from engine.call_services import CallServices
@@ -87,6 +88,18 @@ class CallPath:
         mark = self._services.marks.make(line.number, time.time())
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause, mark))
         self.leave(line.number)
+
+    def join(self, number: str) -> None:
+        """Count the call on this line of a list again, whose phone answered after all."""
+        self._services.leases.count(number, self._call_id)
+
+    def pays(self, lines: Collection[str]) -> None:
+        """Somebody answered, and these lines pay: count the call as a forward of theirs alone."""
+        for number in self.held:
+            if number not in lines:
+                self._let_go(number)
+        for number in lines:
+            self.carry(number)
 
     def take_back(self, number: str) -> bool:
         """Return the call to this line and undo the forwards since. False if it had not left."""

@@ -9,11 +9,16 @@ from sip import headers
 
 def uri_of(destinations: Destinations, forward: ForwardTo) -> str:
     """The Request-URI of a forward's new leg."""
-    template: str = getattr(destinations, forward.kind)
-    uri = fill(template, forward.number)
-    if forward.kind == "voicemail":
+    return uri_at(destinations, forward.kind, forward.number, forward.cause)
+
+
+def uri_at(destinations: Destinations, kind: str, number: str, cause: int) -> str:
+    """The Request-URI of a target; `cause` as in RFC 4458."""
+    template: str = getattr(destinations, kind)
+    uri = fill(template, number)
+    if kind == "voicemail":
         # Always a deposit, with mailbox and reason: no caller can listen to a mailbox.
-        uri += headers.voicemail_parameters(uri.partition(";")[0], forward.cause)
+        uri += headers.voicemail_parameters(uri.partition(";")[0], cause)
     return uri
 
 

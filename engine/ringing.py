@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from engine.attempt import Attempt
@@ -18,7 +18,6 @@ from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.event_queue import Checked, Event, EventQueue, Item, Resolved, Stop
-from rules.contact import Contact
 from rules.model import Condition, DocumentError
 from rules.ringing_outcome import stops_all
 from sip import crossing, headers, session_expires
@@ -48,6 +47,7 @@ class Ringing:
     """The outgoing legs of one call until one of them is answered."""
 
     __slots__ = (
+        "_beside",
         "_caller",
         "_decided",
         "_events",
@@ -91,7 +91,8 @@ class Ringing:
         self._facts = facts
         self._ringing: dict[Outgoing, Branch] = {}  # the legs of the current attempt
         self._unresolved: set[Branch] = set()  # of it, those whose name is being resolved
-        self._move_at = math.inf  # loop time at which the first silent server is replaced
+        self._move_at = math.inf  # loop time at which one is given up, or its silent server is
+        self._beside = False  # some of them ring beside a line's phones
         self._retired: dict[Outgoing, None] = {}  # cancelled legs that may still answer
         self.attempt = Attempt(facts)  # its failures so far
         self._first_rang = 0.0  # loop time of its first 18x
@@ -110,31 +111,24 @@ class Ringing:
         self.may_name: May = anybody  # the dialogs that the caller may name
         self.farewell = NOTHING  # what the engine sends to all when it ends the call itself
 
-    def dial(
-        self,
-        role: str,
-        number: str,
-        uri: str,
-        routes: tuple[str, ...] = (),
-        *,
-        trusted: bool,
-        alone: bool,
-        contact: Contact | None = None,
-    ) -> None:
-        """Ring one more contact or target in the current attempt. It is skipped if it cannot be
-        rung, or if a `contact` leads to a server instead of a phone.
+    @property
+    def no_phones(self) -> bool:
+        """The caller requires a privacy towards phones that the engine cannot provide (RFC 3323
+        5)."""
+        return bool(self._caller.wish.undone)
 
-        `alone`: no other target can follow it. Only then may its early answer be final, in a
-        reliable provisional response (RFC 3262). Raises Over if the caller requires a privacy that
-        the engine cannot provide (RFC 3323 5).
-        """
-        services = self._services
-        if self._caller.wish.undone and not trusted:
+    def dial(self, branch: Branch) -> None:
+        """Ring one more contact or target in the current attempt. It is skipped if it cannot be
+        rung, or if its `contact` leads to a server instead of a phone. Raises Over for a phone if
+        there may be `no_phones`."""
+        services, contact = self._services, branch.contact
+        if self._caller.wish.undone and not branch.trusted:
             raise Over(Outcome.REJECTED, 500, "privacy")
         proxy = services.config.sip.outbound_proxy
-        if proxy and not (routes and same_place(routes[0], proxy)):
-            routes = (f"<{proxy}>", *routes)
-        branch = Branch(role, number, uri, routes, trusted, alone, contact)
+        if proxy and not (branch.routes and same_place(branch.routes[0], proxy)):
+            branch.routes = (f"<{proxy}>", *branch.routes)
+        if branch.forward is not None:
+            self._give_time(branch)
         if contact is not None:
             why = services.dialled.bars(contact)
             if why is not None:
@@ -148,6 +142,12 @@ class Ringing:
                 )
                 return
         self._find(branch)
+
+    def _give_time(self, branch: Branch) -> None:
+        """Of a target of a list, or one beside a line: it has its own time from now on."""
+        self._beside |= branch.beside is not None
+        branch.until = self._services.loop.time() + branch.ring_s
+        self._move_at = min(self._move_at, branch.until)
 
     def _bar(self, branch: Branch, why: str) -> None:
         error = DocumentError("contact", branch.uri, why)
@@ -191,13 +191,16 @@ class Ringing:
         self._place(branch)
 
     def _place(self, branch: Branch) -> None:
-        services, invite = self._services, self._invite
+        services, invite, diverted = self._services, self._invite, self._path.diverted
+        if branch.beside is not None:
+            diverted = [*diverted, branch.beside]
         block = crossing.invite_block(
             invite,
             trusted=branch.trusted,
-            diverted=self._path.diverted,
+            diverted=diverted,
             target=branch.uri,
             host=services.endpoint.host,
+            branch=branch.turn or 1,
             reliable=branch.alone and self._caller.reliable is not None,
             extra=self._session_field,
         )
@@ -228,6 +231,8 @@ class Ringing:
             return
         leg.owner = self._facts
         self._ringing[leg] = branch
+        if branch.forward is not None:
+            self._facts.offer(leg, branch.forward)
         self._facts.dialled(leg, branch.role, branch.number)
         self._measure()
 
@@ -253,12 +258,16 @@ class Ringing:
         `group_s` without answer (`attempt` has the failures).
 
         A leg has `pre_s` from its INVITE until its first 18x. From the attempt's first 18x on the
-        call waits `ring_s`, and never longer than `most_s` from the INVITE. Raises Over if the
-        caller cancels.
+        call waits `ring_s`, and never longer than `most_s` from the INVITE. With a finite `group_s`
+        others will follow: legs beside the line neither end nor extend the group's time, and go on.
+        Raises Over if the caller cancels.
         """
         loop, facts = self._services.loop, self._facts
         start = loop.time()
         self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
+        if self._beside and any(map(facts.has_rung, self._ringing)):
+            self._group_rang = start
+        goes_on = self._beside and group_s < math.inf
 
         def deadlines() -> tuple[bool, float, float]:
             # Legs that have never rung do not extend the wait.
@@ -268,6 +277,8 @@ class Ringing:
             return rings, line_until, min(line_until, group_until)
 
         while self._ringing or self._unresolved:
+            if goes_on and not self._of_group():
+                return None
             rings, line_until, until = deadlines()
             self._until = min(until, start + most_s, self._move_at)
             event = await self._events.get(self._until)
@@ -279,7 +290,7 @@ class Ringing:
             if event is None and loop.time() >= self._move_at:
                 self._move_on()
             elif event is None:
-                self._give_up()
+                self._give_up(only_group=goes_on and until < min(line_until, start + most_s))
                 if until == line_until:
                     self._rang_out(line_until)
                     return Condition.NO_ANSWER
@@ -333,6 +344,8 @@ class Ringing:
                 self._services.metrics.race("line_won")
         self._retire(ELSEWHERE)
         self._facts.leg_answered(winner, event.code)
+        if self._facts.offers:
+            self._path.pays({forward.line for forward in self._facts.forwards})
         if self._first_rang:
             rang_s = self._services.loop.time() - self._first_rang
             self._services.metrics.ring_answered.observe(rang_s)
@@ -354,6 +367,9 @@ class Ringing:
 
     def _on_progress(self, event: Progress[Outgoing]) -> None:
         if _is_ringing(event.code):
+            branch = self._ringing[event.leg]
+            if branch.forward is not None and not self._facts.has_rung(event.leg):
+                branch.until = self._services.loop.time() + branch.ring_s
             self._facts.leg_rang(event.leg)
             self._group_rang = self._group_rang or self._services.loop.time()
             self._first_rang = self._first_rang or self._group_rang
@@ -377,20 +393,43 @@ class Ringing:
             self._place_at_next(branch)  # RFC 3263 4.3
             return
         self.attempt.failed(event)
-        if stops_all(event.code):
+        if stops_all(event.code) and branch.turn:  # the other targets of the list ring on
+            self._stop({leg: b for leg, b in self._ringing.items() if b.turn == branch.turn})
+        elif stops_all(event.code):
             self._retire(NOTHING)
 
     def _move_on(self) -> None:
-        """Replace silent servers by the next of their place. The replaced ones may still answer."""
+        """Replace silent servers by the next of their place, and give up legs whose own time is
+        over. All of these may still answer."""
         now = self._services.loop.time()
         for leg, branch in list(self._ringing.items()):
-            if branch.move_at <= now and not leg.provisional and branch.server is not None:
+            if branch.until <= now:
+                self.attempt.given_up(leg)
+                self._stop((leg,), GIVEN_UP)
+            elif branch.move_at <= now and not leg.provisional and branch.server is not None:
                 self._services.endpoint.names.failed(branch.server)
-                del self._ringing[leg]
-                self._give_up_on(leg, NOTHING)
+                self._stop((leg,))
                 self._place_at_next(branch)
-        waiting = (branch.move_at for leg, branch in self._ringing.items() if not leg.provisional)
-        self._move_at = min(waiting, default=math.inf)
+        self._unresolved -= {branch for branch in self._unresolved if branch.until <= now}
+        self._move_at = min((branch.until for branch in self._unresolved), default=math.inf)
+        for leg, branch in self._ringing.items():
+            move_at = math.inf if leg.provisional else branch.move_at
+            self._move_at = min(self._move_at, move_at, branch.until)
+
+    def _stop(self, legs: Iterable[Outgoing], farewell: Farewell = NOTHING) -> None:
+        """Cancel some of the ringing legs; they may still answer."""
+        for leg in legs:
+            del self._ringing[leg]
+            self._give_up_on(leg, farewell)
+            if self._caller.peer is leg:
+                self._caller.peer = None
+
+    def _of_group(self) -> list[Outgoing | Branch]:
+        """Those that ring, or will, and do not ring beside the line."""
+        found: list[Outgoing | Branch] = [
+            leg for leg, branch in self._ringing.items() if branch.beside is None
+        ]
+        return found + [branch for branch in self._unresolved if branch.beside is None]
 
     def on_late(self, event: Item | None) -> None:
         """Handle an event that the present stage of the call does not use. Raises Over for its
@@ -415,8 +454,17 @@ class Ringing:
         metrics.ring_no_answer.observe(now - self._first_rang)
         metrics.ring_overrun.observe(max(0.0, now - until))
 
-    def _give_up(self) -> None:
-        """The time of the ringing legs is over: record that as their failure."""
+    def _give_up(self, *, only_group: bool = False) -> None:
+        """The time of the ringing legs is over: record that as their failure. `only_group`: not the
+        time of those beside the line."""
+        if only_group:
+            group = self._of_group()
+            self._unresolved.difference_update(each for each in group if isinstance(each, Branch))
+            legs = [leg for leg in group if isinstance(leg, Outgoing)]
+            for leg in legs:
+                self.attempt.given_up(leg)
+            self._stop(legs, GIVEN_UP)
+            return
         for leg in self._ringing:
             self.attempt.given_up(leg)
         self._retire(GIVEN_UP)
@@ -445,6 +493,7 @@ class Ringing:
         """Start the attempt for another line or target."""
         self.attempt.clear()
         self._first_rang = 0.0
+        self._beside = False
 
 
 def _is_ringing(code: int) -> bool:

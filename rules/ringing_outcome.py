@@ -173,6 +173,25 @@ def verdict(failures: Sequence[Failure]) -> Condition | int:
     return min(codes, key=lambda code: (code // 100, code not in _TELLING))
 
 
+def best_failure(failures: Sequence[Failure]) -> Failure:
+    """Of the targets that rang together, or the phones of one target, the failure that decides what
+    the caller gets: a 6xx, else a code that tells the caller what to change (RFC 3261 16.7 item
+    6), else a target that rang unanswered, else the lowest class. Targets that could not be reached
+    come last."""
+
+    def rank(failure: Failure) -> tuple[int, int]:
+        code = target_failure(failure)
+        if stops_all(failure.code):
+            return 0, 0
+        if code in _TELLING:
+            return 1, 0
+        if code == _UNAVAILABLE:
+            return (2, 0) if failure.rang and failure.code in (408, 480) else (4, 0)
+        return 3, code // 100
+
+    return min(failures, key=rank)
+
+
 def stops_all(code: int) -> bool:
     """Whether this final code ends the ringing of every contact: any 6xx (RFC 3261 16.7)."""
     return 600 <= code < 700

@@ -90,13 +90,15 @@ def invite_block(
     diverted: list[Diverted],
     target: str,
     host: str,
+    branch: int = 1,
     reliable: bool = False,
     extra: bytes = b"",
 ) -> bytes:
     """The header text of a new leg's INVITE: the fields that pass, and the forwards so far.
 
     `target` is the new leg's Request-URI, `host` the domain of the forwarding line's address. An
-    untrusted leg (a phone) does not get a withheld identity. `reliable` offers 100rel: the engine
+    untrusted leg (a phone) does not get a withheld identity. `branch` is the leg's place among
+    those that the last forward leads to, from 1. `reliable` offers 100rel: the engine
     provides it if the caller requires it, so it is only offered. `extra` holds header fields of the
     engine's own.
     """
@@ -110,7 +112,7 @@ def invite_block(
         parts += [b"Diversion: " + entry for entry in before]
         if trusted or not privacy.wish_of(message).history:
             before = privacy.story(message, b"history-info", to_trusted=trusted)
-            before = history(before, diverted, target, host)
+            before = history(before, diverted, target, host, branch)
             parts += [b"History-Info: " + entry for entry in before]
     required = reliable and requires_100rel(message)
     passing = crossing(
@@ -125,10 +127,13 @@ def invite_block(
     return b"\r\n".join(parts)
 
 
-def history(received: list[bytes], diverted: list[Diverted], target: str, host: str) -> list[bytes]:
+def history(
+    received: list[bytes], diverted: list[Diverted], target: str, host: str, branch: int = 1
+) -> list[bytes]:
     """The History-Info entries of a new leg (RFC 7044 9, 10.3): those received, one for each line
     that forwarded, and the new target with the `cause` of the last forward (RFC 4458 as RFC 7544
-    uses it). A leg without a forward passes what was received."""
+    uses it). A leg without a forward passes what was received. `branch` counts the targets of one
+    forward (RFC 7044 10.3)."""
     if not diverted:
         return received
     given = [parameter(entry, b"index") or b"" for entry in received]
@@ -144,5 +149,5 @@ def history(received: list[bytes], diverted: list[Diverted], target: str, host: 
         told.append(f"<sip:{done.line}@{host}{cause}>;index=".encode() + index)
     last = diverted[-1]
     uri = target if ";cause=" in target else f"{target};cause={last.cause}"
-    told.append(f"<{uri}>;index=".encode() + index + b".1")
+    told.append(f"<{uri}>;index=".encode() + index + b".%d" % branch)
     return told

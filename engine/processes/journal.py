@@ -62,6 +62,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     caller_by: str = ""
     offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not known
     prevented: list[PreventedRecord] = []
+    pending: ForwardRecord | None = None  # to a list of which nobody had answered
 
 
 class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
@@ -321,6 +322,7 @@ def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecor
     facts.received, facts.decided = left.received, left.decided
     facts.rang, facts.answered = left.rang, left.answered
     facts.forwards, facts.prevented = left.forwards, left.prevented
+    facts.pending = left.pending
     facts.legs = dict(enumerate(left.legs))  # type: ignore[arg-type]  # there are no legs any more
     over = Over(Outcome.FAILED, 500, "worker_died")
     return facts.record(over, max(died, left.received, left.answered or 0.0))
@@ -352,6 +354,7 @@ def _active(facts: CallFacts) -> ActiveCall:
         facts.caller_by,
         facts.offset,
         facts.prevented,
+        facts.pending,
     )
 
 

@@ -43,6 +43,7 @@ class ForwardRecord(msgspec.Struct, gc=False):
     fleet: str = ""  # the line's
     plan_s: int | None = None  # the line's plan to mobiles, seconds a month; None = it has none
     at: float | None = None  # when it was carried out, unix seconds
+    rule: int = 0  # its place in the list of its condition's forwards; 0 = there is no list
 
 
 class PreventedRecord(msgspec.Struct, gc=False):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +28,6 @@ from sip.privacy import NO_WISH
 from sip.settings import DialError
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY, ENDED, TRYING, State
 from store.cache import Entry
-from store.fleets import FleetState
 
 LINE, OTHER = "+33972101001", "+33972101002"
 MOBILE, CALLER = "+33612345678", "+33140000001"
@@ -157,6 +156,7 @@ class FakeCallee(Outgoing):
         self.said: list[str] = ["invite"]
         self.owner = self.peer = None
         self.trusted, self.alone, self.provisional, self.farewell = True, False, False, NOTHING
+        self.block = ""  # the header text of its INVITE
 
     def accept(self, *_: Any) -> None:
         self.said.append("ack")
@@ -224,9 +224,15 @@ PHONE = "sip:phone@127.0.0.1:5090"
 
 
 class OneCall:
-    """One call to LINE and what becomes of it. `lines` are those that memory knows."""
+    """One call to LINE and what becomes of it. `lines` are those that memory knows, all with
+    `contacts` unless `registered` has others."""
 
-    def __init__(self, *lines: Line, contacts: tuple[Contact, ...] = phones(PHONE)) -> None:
+    def __init__(
+        self,
+        *lines: Line,
+        contacts: tuple[Contact, ...] = phones(PHONE),
+        registered: Mapping[str, tuple[Contact, ...]] | None = None,
+    ) -> None:
         self.clock = Clock()
         self.caller = FakeCaller()
         self.legs: list[FakeCallee] = []
@@ -234,7 +240,11 @@ class OneCall:
         self.crashes: list[Exception] = []
         self.undialled: set[str] = set()
         self.counted: list[str] = []  # numbers on which the call counts
-        entries = {one.number: Entry.of(one, contacts, None) for one in lines}
+        self.full: set[str] = set()  # lines with `max_calls` that have no place left
+        self.cap_left_s: float | None = None  # of the fleet
+        self.metered: list[Any] = []  # what is counted against plan and cap
+        at = registered or {}
+        entries = {one.number: Entry.of(one, at.get(one.number, contacts), None) for one in lines}
         config = read({"destinations": {"voicemail": "sip:{number}@127.0.0.1:5081",
                                         "number": "sip:{number}@127.0.0.1:5082"}})  # fmt: skip
         self.metrics = Metrics()
@@ -243,19 +253,24 @@ class OneCall:
             loop=self.clock, config=config, numbering=Numbering("FR"), metrics=self.metrics,
             log=SimpleNamespace(warning=lambda *_, **__: None),
             rejections=SimpleNamespace(document=lambda *_: None),
-            fleets=SimpleNamespace(find=lambda _: FleetState()),
+            fleets=SimpleNamespace(
+                find=lambda _: SimpleNamespace(
+                    suspended=False, refused=None, countries=None,
+                    cap_left_s=lambda _: self.cap_left_s,
+                )
+            ),
             forwards=Forwards(None),
             leases=SimpleNamespace(
                 settle=lambda _: None, makes=lambda _: None,
-                count=lambda number, _: self.counted.append(number),
+                count=lambda number, _: self._count(number),
             ),
-            live=SimpleNamespace(leave=self._leave),
+            live=SimpleNamespace(leave=self._leave, admit=self._admit),
             marks=SimpleNamespace(forwarded=lambda *_: (), make=lambda *_: ""),
             dialled=SimpleNamespace(bars=lambda _: None, names_of=lambda *_: ()),
             probing=SimpleNamespace(is_down=lambda _: False),
             spending_caps=SimpleNamespace(
                 less_standing=lambda _number, _fleet, left_s, _now: left_s,
-                begin=lambda *_: None,
+                begin=lambda _call, forward, *_: self.metered.append(forward),
             ),
             endpoint=SimpleNamespace(host="renvoi.test", dial=self._dial, trusted=()),
             store=SimpleNamespace(
@@ -274,15 +289,25 @@ class OneCall:
         self.call = Call(services, Handovers(transfers, nothing), self, leg, facts)
         self._task = asyncio.create_task(self.call.run())
 
+    def _count(self, number: str) -> None:
+        if number not in self.counted:
+            self.counted.append(number)
+
     def _leave(self, number: str, _call: str) -> None:
         if number in self.counted:
             self.counted.remove(number)
 
-    def _dial(self, uri: str, *, listener: Any, alone: bool, **_: Any) -> FakeCallee:
+    async def _admit(self, number: str, _call: str, max_calls: int) -> int | None:
+        if number in self.full:
+            return max_calls
+        self._count(number)
+        return None
+
+    def _dial(self, uri: str, *, listener: Any, alone: bool, block: bytes, **_: Any) -> FakeCallee:
         if uri in self.undialled:
             raise DialError(uri)
         leg = FakeCallee(uri, listener)
-        leg.alone = alone
+        leg.alone, leg.block = alone, block.decode()
         self.legs.append(leg)
         return leg
 
@@ -293,6 +318,12 @@ class OneCall:
 
     def crashed(self, _facts: CallFacts, error: Exception) -> None:
         self.crashes.append(error)
+
+    @property
+    def forwards(self) -> Forwards:
+        """The counts of forwards."""
+        found: Forwards = self.call._services.forwards
+        return found
 
     async def end(self) -> tuple[str, int, str]:
         """How it ended: outcome, code and why."""
