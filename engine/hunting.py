@@ -15,7 +15,7 @@ from engine.call_outcome import Outcome, Over, of_code
 from engine.destinations import uri_at, uri_of
 from engine.registration.own_addresses import hops_of
 from rules.contact import groups
-from rules.decision import ALSO_RING, RING_S, ForwardTo, Ring, Target
+from rules.decision import ALSO_RING, ForwardTo, Ring, Target
 from rules.model import CAPPED, Condition, Line
 from rules.model import Ringing as Order
 from rules.ringing_outcome import Failure, best_failure, target_failure, verdict
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _UNREACHABLE = Failure(503, transport=True)
 _BUSY = Failure(486)
+_MOBILE_PRE_S = 20  # until the first 18x, if a mobile may ring too: it must be found first
 _ALSO = "follow-me", 302  # of what rings beside a line: Diversion reason (RFC 5806), and cause
 
 
@@ -82,7 +83,7 @@ class Hunting:
                 ringing.dial(Branch("line", line.number, contact.uri, hops, False, alone, contact))
             pre_s, group_s = timers.pre_ringing_s, timers.group_ring_s
             if group is hunt[-1]:
-                pre_s, group_s = max(pre_s, RING_S) if also else pre_s, math.inf
+                pre_s, group_s = max(pre_s, _MOBILE_PRE_S) if also else pre_s, math.inf
             result = await ringing.wait(pre_s, ring_s, group_s=group_s)
             if isinstance(result, Outgoing):
                 self._settle(result)
