@@ -110,7 +110,9 @@ class Numbering:
 
     def plan(self) -> numbers.Numbering:
         """The numbering plan for the rules."""
-        return numbers.Numbering(self.country, self.also_valid, self.forward_countries)
+        return numbers.Numbering(
+            self.country, self.also_valid, self.forward_countries, self.timezone
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import Fleet, load_fleet
 from rules.line_document import load_line
 from rules.model import CAPPED, Condition, DocumentError, Line
+from rules.numbers import Numbering
 from rules.usage_notes import notes_of, out_of_plan_of
 from store.fleets import capped_s
 from store.keys import (
@@ -274,7 +275,7 @@ class _Walk:
         pipe.zcount(WORKERS, now - SKEW_S, "+inf")
         replies = await pipe.execute()
         calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
-        fleet, problem = _fleet(line.fleet, raw)
+        fleet, problem = _fleet(line.fleet, raw, self._numbering)
         plan_s = line.offer.plan_s
         # A plan with unknown use counts as not used up (rules.billing).
         used_s = _seconds(deducted)
@@ -306,10 +307,10 @@ class _Walk:
         )
 
 
-def _fleet(name: str, raw: bytes | None) -> tuple[Fleet, str | None]:
+def _fleet(name: str, raw: bytes | None, numbering: Numbering) -> tuple[Fleet, str | None]:
     """A fleet from its document, and why that is refused."""
     try:
-        return (load_fleet(raw, name) if raw is not None else Fleet(name)), None
+        return (load_fleet(raw, name, numbering) if raw is not None else Fleet(name)), None
     except DocumentError as error:
         return Fleet(name), str(error)
 

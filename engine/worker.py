@@ -170,7 +170,12 @@ class Worker:
             leads_here=places.leads_here,
             same_phone=same_phone,
         )
-        self.fleets = Fleets(redis, timezone=timezone, on_refused=self.rejections.document)
+        self.fleets = Fleets(
+            redis,
+            timezone=timezone,
+            numbering=numbering,
+            on_refused=self.rejections.document,
+        )
         shared = config.rules.live_count == "shared"
         of_live = partial(self.rejections.redis, "live")
         self.live = LiveCalls(redis, shared=shared, on_error=of_live)
@@ -358,6 +363,7 @@ class Worker:
         if {"numbering.also_valid", "numbering.forward_countries"}.intersection(changed):
             self.services.numbering = self.config.numbering.plan()
             self.store.renumber(self.services.numbering)
+            self.fleets.renumber(self.services.numbering)
         probed = ("destinations.", "sip.probe_s", "sip.outbound_proxy")
         if any(path.startswith(probed) for path in changed):
             self.services.probing.restart()

@@ -67,9 +67,9 @@ async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
         raw = (await attempt.read([name])).get(name)
         try:
             if raw is not None:
-                load_fleet(raw, name)
+                load_fleet(raw, name, visit.site.numbering)
             document = edit(orjson.loads(raw) if raw else {"name": name})
-            check_fleet(document, name)
+            check_fleet(document, visit.site.numbering, name)
         except DocumentError as error:
             raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
         if await attempt.write({name: document}, visit.who.name, "page"):
@@ -101,7 +101,7 @@ async def _row(visit: Visit, name: str) -> Row:
     )
     fleet, broken = Fleet(name), ""
     try:
-        fleet = load_fleet(raw, name) if raw else fleet
+        fleet = load_fleet(raw, name, visit.site.numbering) if raw else fleet
     except DocumentError as error:
         broken = str(error)
     lines = visit.site.directory.count(name)

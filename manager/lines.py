@@ -16,7 +16,7 @@ import orjson
 from redis.asyncio import Redis
 
 from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
-from rules.fleet import countries_of
+from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
 from rules.numbers import Numbering
@@ -214,13 +214,14 @@ class Lines:
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
         raws = await self._raws(named)
-        countries = countries_of(await self._redis.get(fleet_key(line.fleet)), line.fleet)
+        raw = await self._redis.get(fleet_key(line.fleet))
+        fleet = fleet_of(raw, line.fleet, self._numbering)
         others: dict[str, Line | None] = {}
         for other, raw in zip(named, raws, strict=True):
             target = None if raw is None else self._if_readable(other, raw)
             # A line of another fleet is an outside number; that it is a line is not disclosed.
             others[other] = target.line if target and target.fleet == line.fleet else None
-        errors = self._problems(number, stored, document, others, countries)
+        errors = self._problems(number, stored, document, others, fleet)
         if errors:
             raise Refused(errors)
         return line
@@ -231,7 +232,7 @@ class Lines:
         stored: Stored | None,
         document: Document,
         others: Mapping[str, Line | None],
-        countries: frozenset[str] | None,
+        fleet: Fleet,
     ) -> list[FieldError]:
         forwards = document.get("forwards") or {}
         before = (stored.document.get("forwards") or {}) if stored else {}
@@ -240,13 +241,14 @@ class Lines:
             only = {} if condition is None else {condition.value: forwards.get(condition.value)}
             part = {**document, "forwards": only}
             if condition is not None:
+                part.pop("also_ring", None)
                 forward, was = only[condition.value], before.get(condition.value)
-                if not forward or (
-                    not forward.get("on") and was and forward.get("to") == was.get("to")
-                ):
+                if not forward or _is_turned_off(forward, was):
                     continue  # turning a forward off must always be possible
+            elif stored and part.get("also_ring") == stored.document.get("also_ring"):
+                part.pop("also_ring", None)
             try:
-                check_write(part, others, self._numbering, number, countries)
+                check_write(part, others, self._numbering, number, fleet)
             except DocumentError as error:
                 errors.append(FieldError(error.field, error.value, error.problem))
                 if condition is None:
@@ -293,3 +295,16 @@ def _fleet_of(raw: bytes) -> str | None:
         return None
     fleet = document.get("fleet") if isinstance(document, dict) else None
     return fleet if isinstance(fleet, str) and fleet else None
+
+
+def _is_turned_off(forward: Any, was: Any) -> bool:
+    """Whether a change of a forward does no more than turn it off. `was`: None = it was not
+    there."""
+    if isinstance(forward, dict) and isinstance(was, dict):
+        return not forward.get("on") and forward.get("to") == was.get("to")
+    return (
+        isinstance(forward, list)
+        and isinstance(was, list)
+        and [{**one, "on": False} for one in forward] == [{**one, "on": False} for one in was]
+        and all(old.get("on") or not new.get("on") for new, old in zip(forward, was, strict=True))
+    )

@@ -13,7 +13,6 @@ from rules.decision import (
     ALSO_RING,
     BLOCKED,
     PREVENTED,
-    RING_S,
     Circumstances,
     Decision,
     Explanation,
@@ -24,7 +23,7 @@ from rules.decision import (
     Target,
     at_limit,
 )
-from rules.model import Billing, Condition, Destination, Forward, Line, Ringing
+from rules.model import RING_S, Billing, Condition, Destination, Forward, Line, Ringing
 from rules.ringing_outcome import Failure, stops_all, target_failure, verdict
 
 __all__ = [

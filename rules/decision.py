@@ -12,9 +12,6 @@ from rules.callers import CallerList
 from rules.model import FLEET_COUNTRIES, Billing, Condition, Ringing
 from rules.numbers import REFUSALS
 
-RING_S = 20
-"""Seconds for which one of several targets rings, unless its forward says otherwise."""
-
 PREVENTED = (
     "no_target",
     *REFUSALS,

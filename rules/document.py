@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from rules.expected import expected
+from rules.expected import expected, locate
 from rules.model import DocumentError
 
 _T = TypeVar("_T", bound=msgspec.Struct)
@@ -45,23 +45,15 @@ def encode_document(document: object) -> bytes:
 
 
 def _named(message: str, raw: bytes | str, kind: type[msgspec.Struct]) -> DocumentError:
-    """Our error from msgspec's message, which ends in " - at `$.forwards.busy`"."""
+    """Our error from msgspec's message, which ends in " - at `$.forwards.busy[...].when`"."""
     place = _PLACE.match(message)
     problem, path = (place["problem"], place["path"] or "") if place else (message, "")
+    try:
+        document: Any = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return DocumentError(path or "document", raw[:_LONGEST_VALUE_SHOWN], expected(kind, path))
+    named, value = locate(kind, path, document)
     missing = _MISSING.match(problem)
     if missing:
-        path = f"{path}.{missing[1]}" if path else missing[1]
-        return DocumentError(path, None, "is required")
-    return DocumentError(path or "document", _value_at(path, raw), expected(kind, path))
-
-
-def _value_at(path: str, raw: bytes | str) -> object:
-    try:
-        value: Any = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return raw[:_LONGEST_VALUE_SHOWN]
-    for name in path.split(".") if path else ():
-        if not isinstance(value, dict):
-            return value
-        value = value.get(name)
-    return value
+        return DocumentError(f"{named}.{missing[1]}" if named else missing[1], None, "is required")
+    return DocumentError(named or "document", value, expected(kind, path))

@@ -5,16 +5,20 @@ without a document has no cap, is not suspended, and forwards wherever the engin
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from rules.calendar import Calendar
+from rules.callers import CallerList
 from rules.document import decode_document, encode_document
 from rules.model import DocumentError
 from rules.notify import Notify, what_is_wrong
+from rules.numbers import Numbering
 from rules.plan import is_country
+from rules.shared_document import CalendarDocument, calendars_of, lists_of
 
 _LONGEST_NAME = 64
 
@@ -30,6 +34,8 @@ class Fleet:
         forward_countries: ISO 3166 codes of the countries of allowed targets, "001" for numbers of
             no country; None = all in `numbering.forward_countries`. Countries missing in that list
             stay refused.
+        calendars: for the forwards of its lines.
+        lists: lists of callers, for the same.
     """
 
     name: str
@@ -37,6 +43,8 @@ class Fleet:
     cap_seconds: int | None = None
     suspended: bool = False
     forward_countries: frozenset[str] | None = None
+    calendars: Mapping[str, Calendar] = field(default_factory=dict)
+    lists: Mapping[str, CallerList] = field(default_factory=dict)
 
 
 class FleetDocument(msgspec.Struct):
@@ -48,6 +56,8 @@ class FleetDocument(msgspec.Struct):
     suspended: bool = False
     forward_countries: list[str] | None = None
     notify: Notify | None = None
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
 
 
 _decoder = msgspec.json.Decoder(FleetDocument)
@@ -63,12 +73,14 @@ def _is_plain(text: str) -> bool:
     return text == text.strip() and "{" not in text and "}" not in text
 
 
-def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
+def load_fleet(raw: bytes | str, name: str | None, numbering: Numbering | None = None) -> Fleet:
     """Decode a fleet document. Unknown fields are ignored.
 
     Args:
         raw: the JSON text, at most 64 KiB.
         name: the name of the key it was stored under; None takes the document's own.
+        numbering: reads the numbers of its lists, and has the time zone of calendars without one;
+            None leaves both out, for readers that have no use for them.
 
     Raises:
         DocumentError: naming the field and its value.
@@ -93,19 +105,23 @@ def load_fleet(raw: bytes | str, name: str | None) -> Fleet:
         document.cap_seconds,
         document.suspended,
         None if countries is None else frozenset(countries),
+        {} if numbering is None else calendars_of(document.calendars, numbering),
+        {} if numbering is None else lists_of(document.lists, numbering),
     )
 
 
-def countries_of(raw: bytes | str | None, name: str) -> frozenset[str] | None:
-    """`forward_countries` of a stored fleet, for a check before a write; None if it has none, or if
-    its document is missing or invalid. The engine checks again at each call."""
+def fleet_of(raw: bytes | str | None, name: str, numbering: Numbering) -> Fleet:
+    """A stored fleet, for a check before a write; one without any settings if it has no document,
+    or an invalid one. The engine checks again at each call."""
     try:
-        return load_fleet(raw, name).forward_countries if raw else None
+        return load_fleet(raw, name, numbering) if raw else Fleet(name)
     except DocumentError:
-        return None
+        return Fleet(name)
 
 
-def check_fleet(document: Mapping[str, Any], name: str | None = None) -> Fleet:
+def check_fleet(
+    document: Mapping[str, Any], numbering: Numbering, name: str | None = None
+) -> Fleet:
     """Check a document before it is written and return the fleet that it describes. Raises
     DocumentError."""
-    return load_fleet(encode_document(document), name)
+    return load_fleet(encode_document(document), name, numbering)

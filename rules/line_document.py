@@ -4,14 +4,17 @@ README, "The rules", has the document. All readers use `load_line`, which checks
 itself. `rules.validate` adds the checks that need other lines.
 """
 
+from dataclasses import replace
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from rules.callers import Callers
 from rules.document import decode_document
 from rules.model import (
+    RING_S,
     Billing,
     Condition,
     Credentials,
@@ -21,29 +24,51 @@ from rules.model import (
     Kind,
     Line,
     Offer,
+    Ringing,
 )
 from rules.notify import Notify, what_is_wrong
 from rules.numbers import NumberError, Numbering, Recognised
+from rules.shared_document import (
+    CalendarDocument,
+    calendars_of,
+    lists_of,
+    read_until,
+    read_when,
+)
 
 _Text = Annotated[str, Meta(min_length=1)]
 
 
+_REJECT = "reject"
+
+
 class _To(msgspec.Struct):
-    kind: Kind
+    kind: Literal["voicemail", "fax", "number", "reject"]
     number: str | None = None
+    ring_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+
+
+_Targets = Annotated[list[_To], Meta(min_length=1, max_length=10)]
 
 
 class _Forward(msgspec.Struct):
     on: bool
-    to: _To | None = None
+    to: _To | _Targets | None = None
     after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+    ring: Ringing | None = None
+    when: str | None = None
+    until: str | None = None
+    callers: str | None = None
+
+
+_Rules = Annotated[list[_Forward], Meta(min_length=1)]
 
 
 class _Forwards(msgspec.Struct):
-    unconditional: _Forward | None = None
-    busy: _Forward | None = None
-    no_answer: _Forward | None = None
-    unreachable: _Forward | None = None
+    unconditional: _Forward | _Rules | None = None
+    busy: _Forward | _Rules | None = None
+    no_answer: _Forward | _Rules | None = None
+    unreachable: _Forward | _Rules | None = None
 
 
 class _Offer(msgspec.Struct):
@@ -70,6 +95,10 @@ class LineDocument(msgspec.Struct):
     credentials: _Credentials | None = None
     forwards: _Forwards | None = None
     notify: Notify | None = None
+    also_ring: _Targets | None = None
+    do_not_disturb: bool = False
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
 
 
 _decoder = msgspec.json.Decoder(LineDocument)
@@ -96,6 +125,16 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         raise DocumentError("number", document.number, f"differs from the key's {number}")
     offer = document.offer or _Offer()
     given = document.credentials
+    forwards, rules = _forwards(document.forwards or _Forwards(), own, numbering)
+    more: dict[str, Any] = {}
+    if rules:
+        more["rules"] = rules
+    if document.also_ring:
+        more["also_ring"] = _also_ring(document.also_ring, own, numbering)
+    if document.calendars:
+        more["calendars"] = calendars_of(document.calendars, numbering)
+    if document.lists:
+        more["lists"] = lists_of(document.lists, numbering)
     return Line(
         number=own,
         fleet=document.fleet,
@@ -104,39 +143,113 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         suspended=document.suspended,
         offer=_offer(offer.fax, offer.mobile, offer.mobile_hours or 0),
         credentials=Credentials(given.user, given.ha1, given.ha1_sha256 or "") if given else None,
-        forwards=_forwards(document.forwards or _Forwards(), own, numbering),
+        forwards=forwards,
+        do_not_disturb=document.do_not_disturb,
+        **more,
     )
 
 
-def _forwards(given: _Forwards, own: str, numbering: Numbering) -> dict[Condition, Forward]:
-    forwards = {}
+def _forwards(
+    given: _Forwards, own: str, numbering: Numbering
+) -> tuple[dict[Condition, Forward], dict[Condition, tuple[Forward, ...]]]:
+    """The first forward of each condition, and all of those that are no plain single forward."""
+    forwards, rules = {}, {}
     for condition in Condition:
-        forward: _Forward | None = getattr(given, condition.value)
-        if forward is None:
+        stated: _Forward | list[_Forward] | None = getattr(given, condition.value)
+        if stated is None:
             continue
-        to = None
-        if forward.to is not None:
-            to = _destination(f"forwards.{condition}.to.number", forward.to, own, numbering)
-        if forward.on and to is None:
-            raise DocumentError(f"forwards.{condition}.to", None, "is needed when it is on")
-        forwards[condition] = Forward(forward.on, to, forward.after_s)
-    return forwards
+        path = f"forwards.{condition}"
+        if isinstance(stated, list):
+            several = tuple(
+                _forward(f"{path}[{place}]", each, own, numbering)
+                for place, each in enumerate(stated)
+            )
+            forwards[condition], rules[condition] = several[0], several
+            continue
+        forward = forwards[condition] = _forward(path, stated, own, numbering)
+        if not forward.is_plain:
+            rules[condition] = (forward,)
+    return forwards, rules
+
+
+def _forward(path: str, given: _Forward, own: str, numbering: Numbering) -> Forward:
+    to: Destination | None = None
+    targets: tuple[Destination, ...] = ()
+    rejects = False
+    if isinstance(given.to, list):
+        targets = tuple(
+            _one_of_several(f"{path}.to[{place}]", each, own, numbering)
+            for place, each in enumerate(given.to)
+        )
+        to = targets[0]
+    elif given.to is not None and given.to.kind == _REJECT:
+        if given.to.number is not None:
+            raise DocumentError(f"{path}.to.number", given.to.number, "a rejection has no number")
+        rejects = True
+    elif given.to is not None and given.to.ring_s is not None:
+        to = _one_of_several(f"{path}.to", given.to, own, numbering)
+        targets = (to,)
+    elif given.to is not None:
+        to = _destination(f"{path}.to.number", given.to, own, numbering)
+    if given.on and to is None and not rejects:
+        raise DocumentError(f"{path}.to", None, "is needed when it is on")
+    always = given.when is None and given.until is None and given.callers is None
+    if always and not targets and not rejects:
+        return Forward(given.on, to, given.after_s)
+    return Forward(
+        given.on,
+        to,
+        given.after_s,
+        targets,
+        given.ring or Ringing.IN_TURN,
+        None if given.when is None else read_when(f"{path}.when", given.when),
+        None if given.until is None else read_until(f"{path}.until", given.until),
+        None if given.callers is None else _callers(f"{path}.callers", given.callers),
+        rejects,
+    )
+
+
+def _callers(path: str, text: str) -> Callers:
+    try:
+        return Callers.read(text)
+    except ValueError as error:
+        raise DocumentError(path, text, str(error)) from None
+
+
+def _one_of_several(path: str, given: _To, own: str, numbering: Numbering) -> Destination:
+    """One of the targets of a list, with its time to ring."""
+    if given.kind == _REJECT:
+        raise DocumentError(f"{path}.kind", given.kind, "a rejection is no target of a list")
+    to = _destination(f"{path}.number", given, own, numbering)
+    return replace(to, ring_s=given.ring_s or RING_S)
+
+
+def _also_ring(given: list[_To], own: str, numbering: Numbering) -> tuple[Destination, ...]:
+    for place, each in enumerate(given):
+        if each.kind != "number":
+            problem = "expected number: only a phone can ring beside those of the line"
+            raise DocumentError(f"also_ring[{place}].kind", each.kind, problem)
+    return tuple(
+        _one_of_several(f"also_ring[{place}]", each, own, numbering)
+        for place, each in enumerate(given)
+    )
 
 
 def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destination:
+    kind = Kind(to.kind)
     if to.number is None:
         # "voicemail" alone is the line's own; a fax or a number must be given.
-        if to.kind is not Kind.VOICEMAIL:
-            raise DocumentError(path, None, f"is needed for kind {to.kind}")
-        return Destination(to.kind, own)
-    if to.kind is Kind.VOICEMAIL and to.number == own:
-        return Destination(to.kind, own)
+        if kind is not Kind.VOICEMAIL:
+            raise DocumentError(path, None, f"is needed for kind {kind}")
+        return Destination(kind, own)
+    if kind is Kind.VOICEMAIL and to.number == own:
+        return Destination(kind, own)
     try:
         found = numbering.recognise(to.number)
     except NumberError as error:
         raise DocumentError(path, to.number, error.problem) from None
     tariff = tariff_of(found, numbering.country_of(own))
-    return Destination(to.kind, found.number, found.mobile, found.refused, found.country, tariff)
+    return Destination(kind, found.number, found.mobile, found.refused, found.country, tariff)
 
 
 def tariff_of(target: Recognised, country: str) -> Billing | None:

@@ -58,6 +58,9 @@ CAPPED = (
 )
 """The classes whose seconds count against a fleet's cap."""
 
+RING_S = 20
+"""Seconds for which one of several targets rings, unless its forward says otherwise."""
+
 FLEET_COUNTRIES = "fleet_countries"
 """The reason for a target whose country is not in the fleet's own list, in addition to
 `rules.numbers.REFUSALS`."""
@@ -234,6 +237,14 @@ class Line:
             for forward in self.all_of(condition):
                 yield condition, forward
 
+    def all_targets(self) -> Iterator[Destination]:
+        """The targets of all forwards that are on, whenever they apply, by precedence, and those
+        that ring beside the line."""
+        for _, forward in self.all_forwards():
+            if forward.on:
+                yield from forward.destinations
+        yield from self.also_ring
+
     def refused_targets(
         self, inside: Container[str] = (), countries: frozenset[str] | None = None
     ) -> tuple[tuple[Condition, Destination, str], ...]:
@@ -254,11 +265,7 @@ class Line:
     def target_numbers(self) -> tuple[str, ...]:
         """The other numbers that are targets of forwards that are on, each once, by precedence,
         and those that ring beside the line."""
-        named = [
-            to for _, forward in self.all_forwards() if forward.on for to in forward.destinations
-        ]
-        named += self.also_ring
-        numbers = (to.number for to in named if not to.never)
+        numbers = (to.number for to in self.all_targets() if not to.never)
         return tuple(dict.fromkeys(n for n in numbers if n != self.number))
 
 

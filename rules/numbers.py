@@ -97,6 +97,7 @@ class Numbering:
             although the library does not have their range yet. They do not admit a premium range.
         forward_countries: the countries of allowed targets, NO_COUNTRY for numbers of none; None =
             all.
+        timezone: IANA name: the time zone of calendars that name none.
 
     Raises:
         ValueError: the country is not known.
@@ -107,11 +108,13 @@ class Numbering:
         country: str,
         also_valid: Collection[str] = (),
         forward_countries: Collection[str] | None = None,
+        timezone: str = "UTC",
     ) -> None:
         code = phonenumbers.country_code_for_region(country)
         if not code:
             raise ValueError(f"is no known country (got {country!r})")
         self.country = country
+        self.timezone = timezone
         self.forward_countries = None if forward_countries is None else frozenset(forward_countries)
         self._also_valid = tuple(also_valid)
         self._code = code

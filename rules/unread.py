@@ -3,7 +3,7 @@ written, because one may be a misspelt known field."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from rules.expected import bare
+from rules.expected import alternatives, items_of
 
 OWN = ("x_", "x-")
 """The prefix of fields that other programs keep in a document on purpose."""
@@ -36,7 +36,7 @@ class Unread:
 def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> list[Unread]:
     """The unknown fields of a document of type `kind`, without those that begin with `OWN`."""
     found: list[Unread] = []
-    _look(document, "", _level(kind), kind, found)
+    _look(document, "", "", _level(kind), kind, found)
     return found
 
 
@@ -79,48 +79,69 @@ class UnreadFields:
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """The fields of one object: their names, and those that hold an object again."""
+    """The fields of one object: their names, and those that hold objects again: one, or a list of
+    them, or an object with any keys (`listed`: only these)."""
 
     names: frozenset[str]
     inner: Mapping[str, _Level]
+    listed: Mapping[str, _Level]
 
 
 def _look(
     part: Mapping[str, Any],
     under: str,
+    shape: str,
     level: _Level,
     kind: type[msgspec.Struct],
     found: list[Unread],
 ) -> None:
-    """An import calls this a million times, so it is fast for documents without unknown fields."""
+    """An import calls this a million times, so it is fast for documents without unknown fields.
+
+    Args:
+        under: the path of this object, such as "forwards.busy[0].".
+        shape: the same without places and keys: "forwards.busy.".
+    """
     if not level.names.issuperset(part):
-        found += [
-            Unread(under + name, _meant(name, under, kind))
-            for name in part
-            if name not in level.names and not name.startswith(OWN)
-        ]
+        for name in part:
+            if name not in level.names and not name.startswith(OWN):
+                beside, elsewhere = _meant(name, shape, kind)
+                found.append(Unread(under + name, under + beside if beside else elsewhere))
     for name, inner in level.inner.items():
         value = part.get(name)
         if isinstance(value, dict):
-            _look(value, f"{under}{name}.", inner, kind, found)
+            _look(value, f"{under}{name}.", f"{shape}{name}.", inner, kind, found)
+    for name, inner in level.listed.items():
+        value = part.get(name)
+        named: Iterable[tuple[str, Any]] = ()
+        if isinstance(value, list):
+            named = ((f"[{place}]", item) for place, item in enumerate(value))
+        elif isinstance(value, dict) and name not in level.inner:
+            named = ((f".{key}", item) for key, item in value.items())
+        for which, item in named:
+            if isinstance(item, dict):
+                _look(item, f"{under}{name}{which}.", f"{shape}{name}.", inner, kind, found)
 
 
 @lru_cache(1024)
-def _meant(name: str, under: str, kind: type[msgspec.Struct]) -> str | None:
-    """The known field beside it with a similar name, else one with the same name elsewhere."""
+def _meant(name: str, shape: str, kind: type[msgspec.Struct]) -> tuple[str | None, str | None]:
+    """The known field beside it with a similar name, else the path of one with the same name
+    elsewhere."""
     beside: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
     for path in _paths(_level(kind)):
         parent, _, last = path.rpartition(".")
-        (beside if under == (f"{parent}." if parent else "") else elsewhere)[_bare(last)] = path
+        if shape == (f"{parent}." if parent else ""):
+            beside[_bare(last)] = last
+        else:
+            elsewhere[_bare(last)] = path
     alike = get_close_matches(_bare(name), beside, 1, _ALIKE)
-    return beside[alike[0]] if alike else elsewhere.get(_bare(name))
+    return (beside[alike[0]], None) if alike else (None, elsewhere.get(_bare(name)))
 
 
 def _paths(level: _Level, under: str = "") -> Iterator[str]:
     for name in sorted(level.names):
         yield under + name
-    for name, inner in level.inner.items():
+    for name, inner in (*level.listed.items(), *level.inner.items()):
         yield from _paths(inner, f"{under}{name}.")
 
 
@@ -132,6 +153,21 @@ def _bare(name: str) -> str:
 def _level(kind: type[msgspec.Struct]) -> _Level:
     about = inspect.type_info(kind)
     assert isinstance(about, inspect.StructType)
-    held = {field.encode_name: bare(field.type) for field in about.fields}
-    objects = {n: t.cls for n, t in held.items() if isinstance(t, inspect.StructType)}
-    return _Level(frozenset(held), {name: _level(of) for name, of in objects.items()})
+    held = {field.encode_name: field.type for field in about.fields}
+    return _Level(
+        frozenset(held),
+        {name: _level(cls) for name, of in held.items() if (cls := _struct(of)) is not None},
+        {
+            name: _level(cls)
+            for name, of in held.items()
+            if (items := items_of(of)) is not None and (cls := _struct(items)) is not None
+        },
+    )
+
+
+def _struct(about: inspect.Type) -> type[msgspec.Struct] | None:
+    """The class of the objects that a value may be."""
+    for each in alternatives(about):
+        if isinstance(each, inspect.StructType):
+            return each.cls
+    return None

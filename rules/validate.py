@@ -4,10 +4,11 @@ The engine is more lenient when it reads documents (`line_document.load_line`), 
 checks at call time, because another line may have changed since (README, "The rules").
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rules.document import encode_document
+from rules.fleet import Fleet
 from rules.line_document import load_line
 from rules.model import FLEET_COUNTRIES, Condition, Destination, DocumentError, Forward, Kind, Line
 from rules.numbers import Numbering
@@ -31,7 +32,7 @@ def check_write(
     others: Others,
     numbering: Numbering,
     number: str | None = None,
-    countries: frozenset[str] | None = None,
+    fleet: Fleet | None = None,
 ) -> Line:
     """Check a document before it is written and return the line that it describes.
 
@@ -43,13 +44,13 @@ def check_write(
         others: the line of each number that the document's forwards name (`numbers_named`); None or
             absent if it is not one of our lines.
         number: the number of the key to write, in E.164; None = the document's own.
-        countries: `forward_countries` of the line's fleet; None = it has none.
+        fleet: the line's fleet; None = it has no document.
 
     Raises:
         DocumentError: naming the field and its value.
     """
     line = load_line(encode_document(document), number, numbering)
-    check_line(line, document, others, countries)
+    check_line(line, document, others, fleet)
     return line
 
 
@@ -57,15 +58,50 @@ def check_line(
     line: Line,
     document: Mapping[str, Any],
     others: Others,
-    countries: frozenset[str] | None = None,
+    fleet: Fleet | None = None,
 ) -> None:
     """The same for a decoded document; `line` is what it describes."""
+    check_names(line, document, fleet)
+    check_targets(line, document, others, fleet)
+
+
+def check_targets(
+    line: Line, document: Mapping[str, Any], others: Others, fleet: Fleet | None = None
+) -> None:
+    """All of that except names of calendars and lists."""
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         offer = document.get("offer")
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
         raise DocumentError("offer.mobile_hours", given, "must be above 0 for mobile hours")
-    for condition, forward in line.forwards.items():
-        _check_forward(line, condition, forward, others, countries)
+    countries = None if fleet is None else fleet.forward_countries
+    for condition, place, forward in _forwards(line):
+        for number, to in enumerate(forward.destinations):
+            problem = _wrong_target(line, to, others, countries)
+            if problem is not None:
+                path = _path_of_target(document, condition, place, number)
+                raise DocumentError(path, to.number, problem)
+    for place, to in enumerate(line.also_ring):
+        problem = _wrong_target(line, to, others, countries)
+        if problem is not None:
+            raise DocumentError(f"also_ring[{place}].number", to.number, problem)
+
+
+def check_names(line: Line, document: Mapping[str, Any], fleet: Fleet | None) -> None:
+    """Check that the line or its fleet has every calendar and list that a forward names. Raises
+    DocumentError."""
+    if not line.rules:
+        return
+    calendars = {*line.calendars, *(fleet.calendars if fleet is not None else ())}
+    lists = {*line.lists, *(fleet.lists if fleet is not None else ())}
+    for condition, place, forward in _forwards(line):
+        when, callers = forward.when, forward.callers
+        if when is not None and when.calendar not in calendars:
+            problem = f"is no calendar of the line or of fleet {line.fleet}"
+            raise DocumentError(f"{_path(document, condition, place)}.when", str(when), problem)
+        if callers is not None and callers.name and callers.name not in lists:
+            path = f"{_path(document, condition, place)}.callers"
+            problem = f"is no list of the line or of fleet {line.fleet}"
+            raise DocumentError(path, str(callers), problem)
 
 
 def lines_needed(line: Line, countries: frozenset[str] | None = None) -> tuple[str, ...]:
@@ -73,9 +109,8 @@ def lines_needed(line: Line, countries: frozenset[str] | None = None) -> tuple[s
     numbers that may be called only as lines of the fleet."""
     return tuple(
         to.number
-        for forward in line.forwards.values()
-        if (to := forward.to) is not None
-        and not to.never
+        for to in _targets(line)
+        if not to.never
         and to.number != line.number
         and (to.kind is not Kind.NUMBER or to.why_refused(inside=False, countries=countries))
     )
@@ -88,37 +123,110 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
         DocumentError: the document is invalid.
     """
     line = load_line(encode_document(document), None, numbering)
-    named = (f.to.number for f in line.forwards.values() if f.to and not f.to.never)
+    named = (to.number for to in _targets(line) if not to.never)
     return tuple(dict.fromkeys(n for n in named if n != line.number))
 
 
+def names_used(line: Line) -> tuple[set[str], set[str]]:
+    """The calendars and the lists of its fleet that forwards of a line name."""
+    calendars, lists = set(), set()
+    for _, forward in line.all_forwards():
+        if forward.when is not None and forward.when.calendar not in line.calendars:
+            calendars.add(forward.when.calendar)
+        if forward.callers is not None and forward.callers.name not in line.lists:
+            lists.add(forward.callers.name)
+    return calendars, lists - {""}
+
+
 def canonical(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
-    """The document with its numbers in E.164 and everything else unchanged."""
+    """The document with the numbers of the line and of targets in E.164, and everything else
+    unchanged."""
     result = {**document, "number": line.number}
     if line.forwards:
         forwards = dict(result["forwards"])
-        for condition, forward in line.forwards.items():
-            to = forwards[condition.value].get("to")
-            if to and forward.to and to.get("number") is not None:
-                to = {**to, "number": forward.to.number}
-                forwards[condition.value] = {**forwards[condition.value], "to": to}
+        for condition in line.forwards:
+            stated, read = forwards[condition.value], line.all_of(condition)
+            if isinstance(stated, list):
+                pairs = zip(stated, read, strict=True)
+                forwards[condition.value] = [_canonical(one, forward) for one, forward in pairs]
+            else:
+                forwards[condition.value] = _canonical(stated, read[0])
         result["forwards"] = forwards
+    if line.also_ring:
+        result["also_ring"] = _with_numbers(result["also_ring"], line.also_ring)
     return result
 
 
-def _check_forward(
-    line: Line,
-    condition: Condition,
-    forward: Forward,
-    others: Others,
-    countries: frozenset[str] | None,
-) -> None:
-    if forward.to is None:
-        return
-    field = f"forwards.{condition}.to.number"
-    problem = _wrong_target(line, forward.to, others, countries)
-    if problem is not None:
-        raise DocumentError(field, forward.to.number, problem)
+def changed_part(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with only those forwards that are on and are not so in `before`; the others of a
+    list are off, so that places stay. Problems of what does not change prevent no change."""
+    old, changed = before.get("forwards") or {}, {}
+    for condition, stated in (document.get("forwards") or {}).items():
+        was = old.get(condition)
+        if isinstance(stated, list):
+            known = was if isinstance(was, list) else [was]
+            fresh = [_is_on(each) and each not in known for each in stated]
+            if any(fresh):
+                changed[condition] = [
+                    each if is_new else {"on": False}
+                    for each, is_new in zip(stated, fresh, strict=True)
+                ]
+        elif _is_on(stated) and stated != was:
+            changed[condition] = stated
+    part = {**document, "forwards": changed}
+    if part.get("also_ring") == before.get("also_ring"):
+        part.pop("also_ring", None)
+    return part
+
+
+def _is_on(forward: Any) -> bool:
+    return isinstance(forward, Mapping) and bool(forward.get("on"))
+
+
+def _targets(line: Line) -> Iterator[Destination]:
+    for _, forward in line.all_forwards():
+        yield from forward.destinations
+    yield from line.also_ring
+
+
+def _forwards(line: Line) -> Iterator[tuple[Condition, int, Forward]]:
+    """The forwards of a line, each with its place in the list of its condition."""
+    for condition in line.forwards:
+        for place, forward in enumerate(line.all_of(condition)):
+            yield condition, place, forward
+
+
+def _path(document: Mapping[str, Any], condition: Condition, place: int) -> str:
+    """The path of a forward in the document, for errors."""
+    is_list = isinstance(document["forwards"][condition.value], list)
+    return f"forwards.{condition}[{place}]" if is_list else f"forwards.{condition}"
+
+
+def _path_of_target(
+    document: Mapping[str, Any], condition: Condition, place: int, number: int
+) -> str:
+    stated = document["forwards"][condition.value]
+    to = (stated[place] if isinstance(stated, list) else stated)["to"]
+    which = f"[{number}]" if isinstance(to, list) else ""
+    return f"{_path(document, condition, place)}.to{which}.number"
+
+
+def _canonical(stated: Mapping[str, Any], forward: Forward) -> Mapping[str, Any]:
+    to = stated.get("to")
+    if isinstance(to, list):
+        return {**stated, "to": _with_numbers(to, forward.targets)}
+    if to and forward.to and to.get("number") is not None:
+        return {**stated, "to": {**to, "number": forward.to.number}}
+    return stated
+
+
+def _with_numbers(
+    stated: Sequence[Mapping[str, Any]], read: Sequence[Destination]
+) -> list[Mapping[str, Any]]:
+    return [
+        {**one, "number": to.number} if one.get("number") is not None else one
+        for one, to in zip(stated, read, strict=True)
+    ]
 
 
 def _wrong_target(

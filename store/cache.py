@@ -29,6 +29,7 @@ class Entry:
         plan_used_s: seconds of the month's hours to mobiles that are used; 0 without such a plan.
         refused: why the present document in Redis is refused. `line` is then the last good one.
         targets: the other numbers that the line's forwards name.
+        asks_for_caller: decisions need the caller's line too (`Line.asks_for_caller`).
         first_expiry: unix seconds when the first of the contacts expires.
     """
 
@@ -38,6 +39,7 @@ class Entry:
     refused: DocumentError | None = None
     targets: tuple[str, ...] = ()
     first_expiry: float = math.inf
+    asks_for_caller: bool = False
 
     @classmethod
     def of(
@@ -50,6 +52,7 @@ class Entry:
             refused=refused,
             targets=line.target_numbers() if line is not None else (),
             first_expiry=min((contact.expires for contact in contacts), default=math.inf),
+            asks_for_caller=line is not None and line.asks_for_caller,
         )
 
     def live_contacts(self, now: float) -> tuple[Contact, ...]:

@@ -18,8 +18,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from rules.billing import month_begin, month_of
+from rules.calendar import Calendar
+from rules.callers import CallerList
 from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import CAPPED, DocumentError
+from rules.numbers import Numbering
 from rules.usage_notes import NOTHING, Note, Using, notes_of
 from store import background_tasks
 from store.keys import active_calls_key, fleet_key, fleet_usage_key
@@ -68,6 +71,16 @@ class FleetState:
         """The countries of its allowed targets; None = it has no list of its own."""
         return self.fleet.forward_countries if self.fleet is not None else None
 
+    @property
+    def calendars(self) -> Mapping[str, Calendar]:
+        """Its calendars by name."""
+        return self.fleet.calendars if self.fleet is not None else {}
+
+    @property
+    def lists(self) -> Mapping[str, CallerList]:
+        """Its lists of callers by name."""
+        return self.fleet.lists if self.fleet is not None else {}
+
     def cap_left_s(self, unix_now: float) -> float | None:
         """Seconds of the cap that are left in the month after active calls, negative if it is
         exceeded; None without a cap."""
@@ -89,6 +102,7 @@ class Fleets:
     Args:
         redis: a client, of one Redis or of a Cluster.
         timezone: IANA name; decides which month it is.
+        numbering: for the numbers in lists of callers.
         on_refused: called with the key and the error of each bad document; the last good one stays
             in use; without one the calls of the fleet's lines are rejected.
 
@@ -101,6 +115,7 @@ class Fleets:
         redis: Redis,
         *,
         timezone: str,
+        numbering: Numbering,
         clock: Callable[[], float] = time.time,
         on_refused: Callable[[str, DocumentError], None] | None = None,
     ) -> None:
@@ -108,6 +123,7 @@ class Fleets:
         self.refused: dict[str, str] = {}
         self._redis: Any = redis
         self._zone = ZoneInfo(timezone)
+        self._numbering = numbering
         self._clock = clock
         self._known: OrderedDict[str, FleetState] = OrderedDict()
         self._due: dict[str, None] = {}
@@ -148,6 +164,11 @@ class Fleets:
             if each in self._known or each in self._reading:
                 self._due[each] = None
         self._wake.set()
+
+    def renumber(self, numbering: Numbering) -> None:
+        """Use another numbering plan; every fleet is read again."""
+        self._numbering = numbering
+        self.changed(None)
 
     async def _run(self) -> None:
         """One exchange at a time, for many fleets. Requests that arrive meanwhile form the next."""
@@ -218,7 +239,9 @@ class Fleets:
             if isinstance(raw, Exception):
                 raise DocumentError("document", None, "key is no string")
             if raw is not None:
-                fleet = load_fleet(raw, name)
+                fleet = load_fleet(raw, name, self._numbering)
+                for calendar in fleet.calendars.values():
+                    calendar.prepare(self._clock())
             self._told.pop(name, None)
             self.refused.pop(name, None)
         except DocumentError as error:

@@ -217,24 +217,28 @@ class Store:
         if shard is not None:
             shard.ask(("EXISTS", key), take)
 
-    def targets(self, entry: Entry) -> Mapping[str, Line | None] | None:
-        """The line of each number that the entry's forwards name, None if it is not one of our
-        lines; None instead of all if one of them is not in memory (`load_targets`)."""
-        if not entry.targets:
+    def targets(self, entry: Entry, caller: str | None = None) -> Mapping[str, Line | None] | None:
+        """The line of each number that the entry's forwards name, and of the caller if they depend
+        on it; None if it is not one of our lines. None instead of all if one of them is not in
+        memory (`load_targets`)."""
+        if not entry.targets and not entry.asks_for_caller:
             return _NO_TARGETS
         found: dict[str, Line | None] = {}
-        for number in entry.targets:
+        for number in _numbers(entry, caller):
             target = self.peek(number)
             if target is None:
                 return None
             found[number] = target.line
         return found
 
-    async def load_targets(self, entry: Entry) -> Mapping[str, Line | None]:
+    async def load_targets(
+        self, entry: Entry, caller: str | None = None
+    ) -> Mapping[str, Line | None]:
         """The same, read from Redis where needed. Never raises: a number without an entry while
         Redis is away counts as not one of our lines."""
-        entries = await asyncio.gather(*map(self._known_or_empty, entry.targets))
-        return {n: e.line for n, e in zip(entry.targets, entries, strict=True)}
+        numbers = _numbers(entry, caller)
+        entries = await asyncio.gather(*map(self._known_or_empty, numbers))
+        return {n: e.line for n, e in zip(numbers, entries, strict=True)}
 
     def age_s(self) -> float:
         """Seconds since the rules in memory were last known to be current; 0 while they are."""
@@ -337,6 +341,8 @@ class Store:
         if isinstance(document, ResponseError):
             raise DocumentError("document", None, "key is no string")
         line = load_line(document, number, self._numbering)
+        for calendar in line.calendars.values():
+            calendar.prepare(time.time())
         if self.on_refused_target is not None:
             for condition, to, refused in line.refused_targets():
                 self.on_refused_target(number, condition.value, to.number, refused)
@@ -420,6 +426,13 @@ class Store:
         for read in self._reads.values():
             read.overtaken = True
         self._reads.clear()
+
+
+def _numbers(entry: Entry, caller: str | None) -> tuple[str, ...]:
+    """The numbers whose lines a decision needs."""
+    if caller is None or not entry.asks_for_caller or caller in entry.targets:
+        return entry.targets
+    return (*entry.targets, caller)
 
 
 def _digest(document: bytes | ResponseError | None, edition: int) -> bytes:

@@ -12,11 +12,11 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from rules.fleet import countries_of
+from rules.fleet import fleet_of
 from rules.line_document import load_line
 from rules.model import DocumentError, Line
 from rules.numbers import Numbering
-from rules.validate import canonical, check_write, numbers_named
+from rules.validate import canonical, changed_part, check_write, numbers_named
 from store.documents import LINES, attempts, read
 from store.keys import fleet_key, line_key
 
@@ -87,13 +87,7 @@ async def _check(
 ) -> Line:
     """Check the whole document by itself, and its changes together with the other lines."""
     line = load_line(orjson.dumps(document), number, numbering)
-    before = stored.get("forwards") or {}
-    changed = {
-        name: forward
-        for name, forward in (document.get("forwards") or {}).items()
-        if forward and forward.get("on") and forward != before.get(name)
-    }
-    part = {**document, "forwards": changed}
+    part = changed_part(document, stored)
     others: dict[str, Line | None] = {}
     named = numbers_named(part, numbering)
     fleet, *raws = await read(redis, [fleet_key(line.fleet), *map(line_key, named)])
@@ -102,5 +96,5 @@ async def _check(
             others[other] = load_line(raw, other, numbering) if raw else None
         except DocumentError:
             others[other] = None  # whatever it is, it is not a line that can be a target
-    check_write(part, others, numbering, number, countries_of(fleet, line.fleet))
+    check_write(part, others, numbering, number, fleet_of(fleet, line.fleet, numbering))
     return line

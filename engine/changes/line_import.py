@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO
 
 import msgspec
@@ -21,12 +21,12 @@ import redis
 
 from engine.changes.line_file import RowError, read_rows
 from engine.changes.line_switch import BATCH, Progress, Switch, slot_of
-from rules.fleet import countries_of
+from rules.fleet import Fleet, fleet_of
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError, Line, Offer
 from rules.numbers import Numbering
 from rules.unread import UnreadFields, unread_fields
-from rules.validate import canonical, check_line, lines_needed
+from rules.validate import canonical, check_line, check_names, check_targets, lines_needed
 from store import audit
 from store.keys import LINE, audit_key, fleet_key, line_key
 from store.redis_errors import REDIS_ERRORS
@@ -108,7 +108,7 @@ class LineImport:
         self._progress = progress
         self._fleets: dict[str, int] = {}
         self._names: list[str] = []
-        self._fleet_countries: dict[str, frozenset[str] | None] = {}
+        self._read_fleets: dict[str, Fleet] = {}
         self._known: dict[str, int] = {}  # number -> index of its fleet, and whether it has fax
         self._outside: dict[str, Line | None] = {}
         self._slots: list[tuple[int, int]] = []  # slot and position in the file of each change
@@ -142,10 +142,12 @@ class LineImport:
                 continue
             try:
                 line = load_line(orjson.dumps(row), None, self._numbering)
-                countries = self._countries(line.fleet)
-                needs = bool(lines_needed(line, countries))
-                if not needs:
-                    check_line(line, row, {}, countries)
+                fleet = self._fleet(line.fleet)
+                needs = bool(lines_needed(line, fleet.forward_countries))
+                if needs:
+                    check_names(line, row, fleet)
+                else:
+                    check_line(line, row, {}, fleet)
             except (DocumentError, TypeError) as error:
                 self._fault(place, error)
                 continue
@@ -157,7 +159,7 @@ class LineImport:
             text = orjson.dumps(canonical(row, line))
             # With the parsed line if others must be checked, because parsing is slow.
             head = b"%d\t%s\t%s\t" % (
-                place, _encode(line) if needs else b"", line.number.encode(),
+                place, _for_targets(line) if needs else b"", line.number.encode(),
             )  # fmt: skip
             self._checked.write(head + text + b"\n")
             self.plan.lines += 1
@@ -207,7 +209,7 @@ class LineImport:
         missing = {
             target
             for line in lines.values()
-            for target in lines_needed(line, self._countries(line.fleet))
+            for target in lines_needed(line, self._fleet(line.fleet).forward_countries)
             if target not in self._known and target not in self._outside
         }
         if len(self._outside) > 100_000:
@@ -219,7 +221,7 @@ class LineImport:
                 continue
             line = lines[number]
             try:
-                check_line(line, _Lazily(text), others, self._countries(line.fleet))
+                check_targets(line, _Lazily(text), others, self._fleet(line.fleet))
             except DocumentError as error:
                 self._fault(place, error)
 
@@ -253,12 +255,12 @@ class LineImport:
             self._names.append(line.fleet)
         self._known[line.number] = place << 1 | line.offer.fax
 
-    def _countries(self, fleet: str) -> frozenset[str] | None:
-        """The countries of the fleet's allowed targets, read once."""
-        if fleet not in self._fleet_countries:
-            raw = self._client.get(fleet_key(fleet))
-            self._fleet_countries[fleet] = countries_of(raw, fleet)
-        return self._fleet_countries[fleet]
+    def _fleet(self, name: str) -> Fleet:
+        """The fleet of this name, read once."""
+        if name not in self._read_fleets:
+            raw = self._client.get(fleet_key(name))
+            self._read_fleets[name] = fleet_of(raw, name, self._numbering)
+        return self._read_fleets[name]
 
     def _fault(self, place: int, text: object) -> None:
         self.plan.fault_count += 1
@@ -315,6 +317,11 @@ Checked = tuple[int, Line | None, str, bytes]
 number, text."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Line).decode
+
+
+def _for_targets(line: Line) -> bytes:
+    """A line with all that `check_targets` needs."""
+    return _encode(replace(line, calendars={}, lists={}))
 
 
 class _Lazily(Mapping[str, Any]):

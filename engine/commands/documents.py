@@ -13,7 +13,7 @@ import orjson
 import redis
 
 from engine.commands.context import Failed, Wrong, myself
-from rules.fleet import countries_of
+from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import DocumentError, Line
 from rules.numbers import Numbering
@@ -33,7 +33,7 @@ class Documents:
     def __init__(self, client: redis.Redis, numbering: Numbering) -> None:
         self._redis: Any = client  # redis-py types every reply as "or an awaitable of it"
         self._numbering = numbering
-        self._countries: dict[str, frozenset[str] | None] = {}
+        self._fleets: dict[str, Fleet] = {}
 
     def raw(self, number: str) -> bytes:
         """The stored text. Raises Wrong for an unknown line."""
@@ -66,7 +66,7 @@ class Documents:
     def refused(self, line: Line) -> dict[str, str]:
         """The forwards of a line that are on but count as off because of their target, with the
         reason (`Destination.why_refused`)."""
-        countries = self._countries_of(line.fleet)
+        countries = self.fleet(line.fleet).forward_countries
         suspects = line.refused_targets(countries=countries)
         if not suspects:
             return {}
@@ -74,10 +74,12 @@ class Documents:
         inside = {number for number, of in others.items() if of and of.fleet == line.fleet}
         return {c.value: why for c, _, why in line.refused_targets(inside, countries)}
 
-    def _countries_of(self, fleet: str) -> frozenset[str] | None:
-        if fleet not in self._countries:
-            self._countries[fleet] = countries_of(self._redis.get(fleet_key(fleet)), fleet)
-        return self._countries[fleet]
+    def fleet(self, name: str) -> Fleet:
+        """The fleet of this name, read once (`fleet_of`)."""
+        if name not in self._fleets:
+            raw = self._redis.get(fleet_key(name))
+            self._fleets[name] = fleet_of(raw, name, self._numbering)
+        return self._fleets[name]
 
     def put(self, documents: list[Document]) -> list[Line]:
         """Write whole documents, all or none. Raises Wrong with the field of the first bad one."""
@@ -125,8 +127,7 @@ class Documents:
                 line = load_line(raw, other, self._numbering)
             except DocumentError:
                 continue
-            targets = [f.to.number for f in line.forwards.values() if f.on and f.to]
-            if other != number and number in targets:
+            if other != number and number in line.target_numbers():
                 found.append(other)
         return found
 
@@ -179,13 +180,13 @@ class Documents:
             except DocumentError as error:
                 raise Wrong(f"line {number}: its own document is refused: {error}") from None
         others |= own
-        self._countries.clear()
+        self._fleets.clear()
         for place, (document, line) in enumerate(zip(documents, lines, strict=True)):
             if document is None:
                 continue
             try:
-                countries = self._countries_of(line.fleet)
-                check_write(document, others, self._numbering, line.number, countries)
+                fleet = self.fleet(line.fleet)
+                check_write(document, others, self._numbering, line.number, fleet)
             except DocumentError as error:
                 raise Wrong(f"{_name(documents, place)}: {error}") from None
 

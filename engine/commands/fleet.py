@@ -27,6 +27,7 @@ from engine.config import Config
 from rules.billing import month_of
 from rules.fleet import Fleet, FleetDocument, check_fleet, load_fleet
 from rules.model import DocumentError
+from rules.numbers import Numbering
 from store.documents import FLEETS, attempts_blocking
 from store.keys import FLEET, fleet_key, fleet_usage_key
 
@@ -72,12 +73,13 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
       echo '{"name": "acme", "suspended": true}' | renvoi fleet set -
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
+    numbering = config.numbering.plan()
     fleets: dict[str, dict[str, Any] | None] = {}
     idle = []  # countries in the list that the engine does not allow
     for place, document in enumerate(documents, 1):
         which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
         try:
-            fleet = check_fleet(document)
+            fleet = check_fleet(document, numbering)
         except DocumentError as error:
             raise Wrong(f"{which}: {error}") from None
         if fleet.name in fleets:
@@ -123,7 +125,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         used = of_key(redis, fleet_usage_key(name, month))
         if raw is None:
             require_fleet(client, name)
-    fleet = Fleet(name) if raw is None else _read(name, raw)
+    fleet = Fleet(name) if raw is None else _read(name, raw, config.numbering.plan())
     if as_json:
         document = {"name": name} if raw is None else orjson.loads(raw)
         print_json({**document, "month": month, "usage": used})
@@ -148,6 +150,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
 @with_json
 def list_fleets(config: Config, as_json: bool) -> None:
     """List the fleets that have a document, with their use this month."""
+    numbering = config.numbering.plan()
     month, _ = month_of(time.time(), ZoneInfo(config.numbering.timezone))
     found = []
     with open_redis(config) as client:
@@ -167,7 +170,7 @@ def list_fleets(config: Config, as_json: bool) -> None:
     for name, raw, used in found:
         spent = duration(capped(used))
         try:
-            fleet = load_fleet(raw, name)
+            fleet = load_fleet(raw, name, numbering)
         except DocumentError as error:
             rows.append([name, f"REFUSED {error}", "-", spent])
             continue
@@ -215,9 +218,9 @@ def _told(countries: frozenset[str] | None) -> str:
     return ", ".join(sorted(countries)) or "none"
 
 
-def _read(name: str, raw: bytes) -> Fleet:
+def _read(name: str, raw: bytes, numbering: Numbering) -> Fleet:
     try:
-        return load_fleet(raw, name)
+        return load_fleet(raw, name, numbering)
     except DocumentError as error:
         raise Failed(f"fleet {name}: its document is refused: {error}") from None
 

@@ -133,7 +133,7 @@ class Worker:
             self.redis, numbering=Numbering("FR"), cache_lines=100, stale_max_s=60,
             timezone=ZONE, canary=self.epoch,
         )  # fmt: skip
-        self.fleets = Fleets(self.redis, timezone=ZONE)
+        self.fleets = Fleets(self.redis, timezone=ZONE, numbering=Numbering("FR"))
         self.store.on_fleet = self.fleets.changed
         self.live = LiveCalls(self.redis, shared=True, lease_s=LEASE_S)
         self.forwards = Forwards(self.redis, lease_s=LEASE_S)

@@ -23,6 +23,7 @@ from engine.records.record import ForwardRecord
 from engine.transfers import LIFE_S, Owed, Transfers, _decode, _Transfer
 from manager.calls import Calls
 from manager.directory import Directory
+from rules.numbers import Numbering
 from store.client import close
 from store.fleets import Fleets, FleetState
 from store.keys import ACK, PROBE, RECORDS, TRANSFER, WORKER
@@ -60,7 +61,10 @@ async def test_what_the_engine_does_beside_its_calls_goes_on(cluster: ClusterSer
 
     services: Any = SimpleNamespace(redis=client, rejections=SimpleNamespace(redis=trouble))
     tasks = CallTasks(asyncio.get_running_loop())
-    transfers, fleets = Transfers(services, tasks, lambda *_: None), Fleets(client, timezone="UTC")
+    transfers, fleets = (
+        Transfers(services, tasks, lambda *_: None),
+        Fleets(client, timezone="UTC", numbering=Numbering("FR")),
+    )
     this = LiveWorker("w0", "host", 0, 7, 1.0, (), "127.0.0.1:9100", "1")
     heartbeat = WorkerHeartbeat(client, this)
     heartbeat.on_error = partial(trouble, "presence")

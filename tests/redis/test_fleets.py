@@ -45,7 +45,7 @@ def patience(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def fleets(server: RedisServer) -> AsyncIterator[Fleets]:
     redis = server.connect()
-    made = Fleets(redis, timezone="UTC")
+    made = Fleets(redis, timezone="UTC", numbering=Numbering("FR"))
     store = Store(
         redis,
         numbering=Numbering("FR"),

@@ -18,6 +18,7 @@ from engine.records import usage_and_stream
 from engine.records.record import FIELDS, Months, to_entry
 from engine.records.recorder import CallRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
+from rules.numbers import Numbering
 from store.client import close
 from store.fleets import Fleets
 from store.script import Script
@@ -162,7 +163,7 @@ async def test_a_cap_is_watched_beside_the_fleet_s_usage(
     cluster: ClusterServers, tmp_path: Path
 ) -> None:
     client: Any = cluster.connect()
-    fleets = Fleets(client, timezone="UTC")
+    fleets = Fleets(client, timezone="UTC", numbering=Numbering("FR"))
     now = 0.0
     stopped: list[str] = []
     with cluster.client() as other:

@@ -35,7 +35,9 @@ ABROAD = "+447400123456"
     ],
 )
 def test_documents(document: dict[str, object], fleet: Fleet) -> None:
-    assert load_fleet(json.dumps(document), "acme") == check_fleet(document) == fleet
+    assert (
+        load_fleet(json.dumps(document), "acme") == check_fleet(document, Numbering("FR")) == fleet
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,11 +149,11 @@ def test_a_fleets_list_narrows_the_engines(
     assert decision.prevented == ((refused,) if refused else ())
     assert isinstance(decision, ForwardTo) is (refused is None)
     if refused is None:
-        check_write(document, targets, numbering, None, own)
+        check_write(document, targets, numbering, None, Fleet("acme", forward_countries=own))
         return
     assert number in explain(called, now, targets).steps[0]
     with pytest.raises(DocumentError) as error:
-        check_write(document, targets, numbering, None, own)
+        check_write(document, targets, numbering, None, Fleet("acme", forward_countries=own))
     assert error.value.field == "forwards.unconditional.to.number"
     words = {"country": "numbering.forward_countries", "fleet_countries": "of fleet acme"}
     assert words.get(refused, refused.replace("invalid", "no valid")) in error.value.problem
