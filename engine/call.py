@@ -27,6 +27,7 @@ from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
     BLOCKED,
+    Circumstances,
     Decision,
     ForwardTo,
     Reject,
@@ -42,6 +43,7 @@ from sip.events import Acked, Ended, Refreshed
 from sip.farewell import Farewell
 from sip.outgoing import Outgoing
 from sip.state import ANSWERED, CONFIRMED, EARLY
+from store.fleets import FleetState
 from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
@@ -335,9 +337,12 @@ class Call:
         """Ask the rules: when the call arrives, and again each time a condition is met."""
         services, limits = self._services, self._services.config.limits
         self._ringing.triggered()
-        targets = services.store.targets(entry)
+        caller = self._identity()
+        if caller is None and entry.asks_for_caller and self.facts.caller:
+            caller = await self._look_up_identity()
+        targets = services.store.targets(entry, caller)
         if targets is None:
-            targets = await services.store.load_targets(entry)
+            targets = await services.store.load_targets(entry, caller)
             self._ringing.check_caller()
         registered = bool(entry.live_contacts(time.time()))
         if trigger is None and not calls_in_progress:
@@ -355,7 +360,7 @@ class Call:
             trigger=trigger,
             calls_in_progress=calls_in_progress,
             registered=registered,
-            caller=self._identity(),
+            caller=caller,
             visited=path.visited,
             forwarded=path.before,
             diversions=path.diversions,
@@ -371,6 +376,7 @@ class Call:
             cap_left_s=fleet.cap_left_s(now),
             fleet_suspended=fleet.suspended,
             fleet_countries=fleet.countries,
+            circumstances=self._circumstances(fleet, now) if line.rules else None,
         )
         decision = decide(line, situation, targets)
         if isinstance(decision, ForwardTo) and not path.may_forward(line.number):
@@ -386,6 +392,20 @@ class Call:
         if self.facts.detail is not None:
             self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
         return decision
+
+    async def _look_up_identity(self) -> str | None:
+        """The identity of a caller whose line is not in memory yet."""
+        try:
+            self.is_known_by(await self._services.store.look_up(self.facts.caller))
+        except Unavailable:
+            return None  # the caller is not known
+        self._ringing.check_caller()
+        return self.facts.identity or None
+
+    def _circumstances(self, fleet: FleetState, now: float) -> Circumstances:
+        """What forwards depend on that do not always apply."""
+        withheld = self.facts.withheld or not self.facts.caller
+        return Circumstances(now, withheld, fleet.calendars, fleet.lists)
 
     def _refusal(self, decision: Decision) -> Over:
         """The call is not forwarded: the phone's own refusal is passed on, otherwise the

@@ -20,7 +20,7 @@ from engine.config import Config
 from engine.destinations import uri_of
 from engine.forwards import LAST_HOUR, STANDING, pool_of
 from rules.billing import month_begin, month_of
-from rules.decide import Decision, ForwardTo, Ring, Situation, at_limit, explain
+from rules.decide import Circumstances, Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import Fleet, load_fleet
 from rules.line_document import load_line
 from rules.model import CAPPED, Condition, DocumentError, Line
@@ -113,13 +113,14 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class Told:
     """The result for a call from `caller` (None = without a number) to line `number`. `lines` are
-    those it may reach, the called one first."""
+    those it may reach, the called one first. `at`: the moment in unix seconds, None = now."""
 
     number: str
     caller: str | None
     stages: tuple[Stage, ...]
     lines: tuple[Facts, ...] = ()
     limits: Mapping[str, int] = field(default_factory=dict)
+    at: float | None = None
 
 
 async def explain_call(
@@ -128,20 +129,26 @@ async def explain_call(
     number: str,
     caller: str | None = None,
     lines: Mapping[str, Line] | None = None,
+    at: float | None = None,
 ) -> Told:
     """Follow a call to line `number` (E.164) through the rules as they are now.
 
-    Calls in progress, registrations and usage are those in Redis. `lines` replace the lines in
-    Redis, for documents that are not written yet.
+    Calls in progress, registrations and usage are those in Redis now.
+
+    Args:
+        caller: taken as the caller's known identity; None = a caller who withholds the number.
+        lines: replace the lines in Redis, for documents that are not written yet.
+        at: unix seconds of the moment for which calendars and the ends of forwards are looked at;
+            None = now.
 
     Raises:
         UnknownLine, RefusedLine: the line does not exist, or its document is refused.
         REDIS_ERRORS: Redis is away.
     """
-    walk = _Walk(redis, config, lines or {})
+    walk = _Walk(redis, config, lines or {}, time.time() if at is None else at)
     stages = await walk.call(await walk.line(number), caller)
     limits = {name: getattr(config.limits, name) for name in LIMITS}
-    return Told(number, caller, tuple(stages), tuple(walk.facts.values()), limits)
+    return Told(number, caller, tuple(stages), tuple(walk.facts.values()), limits, at)
 
 
 def plain(told: Told) -> dict[str, Any]:
@@ -149,6 +156,7 @@ def plain(told: Told) -> dict[str, Any]:
     return {
         "number": told.number,
         "caller": told.caller,
+        **({} if told.at is None else {"at": told.at}),
         "stages": [_plain(stage) for stage in told.stages],
         "lines": [asdict(facts) for facts in told.lines],
         "limits": dict(told.limits),
@@ -158,11 +166,13 @@ def plain(told: Told) -> dict[str, Any]:
 class _Walk:
     """Follows one call through the lines of one Redis."""
 
-    def __init__(self, redis: Redis, config: Config, lines: Mapping[str, Line]) -> None:
+    def __init__(self, redis: Redis, config: Config, lines: Mapping[str, Line], at: float) -> None:
         self._redis: Any = redis
         self._config = config
         self._numbering = config.numbering.plan()
         self._given = lines
+        self._at = at
+        self._fleets: dict[str, Fleet] = {}
         self.facts: dict[str, Facts] = {}
 
     async def line(self, number: str) -> Line:
@@ -198,7 +208,10 @@ class _Walk:
 
     async def _follow(self, line: Line, situation: Situation, when: str) -> list[Stage]:
         """The decision at `line` and, if it forwards to another line, those there."""
-        targets = await self._lines(line.target_numbers())
+        numbers = line.target_numbers()
+        if line.asks_for_caller and situation.caller and situation.caller != line.number:
+            numbers = tuple(dict.fromkeys((*numbers, situation.caller)))
+        targets = await self._lines(numbers)
         now = await self._now(line, situation)
         explanation = explain(line, now, targets)
         decision = explanation.decision
@@ -206,7 +219,7 @@ class _Walk:
         if isinstance(decision, ForwardTo) and decision.kind != "line":
             uri = uri_of(self._config.destinations, decision)
         stages = [Stage(line.number, when, explanation.steps, decision, uri)]
-        if isinstance(decision, ForwardTo) and decision.kind == "line":
+        if isinstance(decision, ForwardTo) and decision.kind == "line" and _is_alone(decision):
             target = targets.get(decision.number)
             if target is not None:
                 arriving = replace(
@@ -247,6 +260,10 @@ class _Walk:
             fleet_suspended=facts.fleet_suspended,
             fleet_countries=None if facts.countries is None else frozenset(facts.countries),
         )
+        if line.rules:
+            fleet = self._fleets[line.fleet]
+            withheld = situation.caller is None
+            found.circumstances = Circumstances(self._at, withheld, fleet.calendars, fleet.lists)
         return at_limit(found, facts.reached) if facts.reached else found
 
     def _reached(self, standing: int, last_hour: int, workers: int) -> str | None:
@@ -276,6 +293,7 @@ class _Walk:
         replies = await pipe.execute()
         calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
         fleet, problem = _fleet(line.fleet, raw, self._numbering)
+        self._fleets[line.fleet] = fleet
         plan_s = line.offer.plan_s
         # A plan with unknown use counts as not used up (rules.billing).
         used_s = _seconds(deducted)
@@ -322,14 +340,24 @@ def _seconds(raw: bytes | None) -> float | None:
         return None
 
 
+def _is_alone(decision: ForwardTo) -> bool:
+    """Whether only one target is dialled. A line among several rings, and its own forwards are not
+    followed."""
+    return sum(target.passed_over is None for target in decision.targets) < 2
+
+
 def _plain(stage: Stage) -> dict[str, Any]:
     name = {"Ring": "ring", "ForwardTo": "forward", "Reject": "reject"}
     action = name[type(stage.decision).__name__]
     decision = {
-        name: value for name, value in asdict(stage.decision).items() if name != "prevented"
+        name: value
+        for name, value in asdict(stage.decision).items()
+        if name != "prevented" and (value or name not in ("also", "targets"))
     }
     if isinstance(stage.decision, ForwardTo):
         decision |= {"payer": stage.number, "uri": stage.uri}
+        if not stage.decision.targets:
+            del decision["ring"]
     return {
         "number": stage.number,
         "when": stage.when.strip(),

@@ -214,11 +214,12 @@ class Line:
 
     @property
     def asks_for_caller(self) -> bool:
-        """Whether a forward that is on depends on whether the caller is a line of the fleet."""
+        """Whether a forward that is on depends on who the caller is, not only on whether the
+        number is withheld."""
         return any(
             forward.on
             and forward.callers is not None
-            and forward.callers.kind in (CallerKind.FLEET, CallerKind.OUTSIDE)
+            and forward.callers.kind is not CallerKind.WITHHELD
             for forwards in self.rules.values()
             for forward in forwards
         )

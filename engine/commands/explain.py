@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -18,6 +20,7 @@ from engine.commands.context import (
     with_config,
     with_json,
 )
+from engine.commands.moments import iso, read_when
 from engine.commands.output import print_json
 from engine.commands.usage import duration
 from engine.config import Config
@@ -25,16 +28,27 @@ from engine.config import Config
 if TYPE_CHECKING:
     from engine.explain import Facts
 
+_LATEST = 253_339_228_800  # the year 9998 begins: beyond it some time zones have no dates
+
 
 @click.command("explain", short_help="Say what would happen to a call, and why.")
 @click.argument("n")
 @click.option(
     "--from", "caller", metavar="CALLER", help="The caller's number, taken as known for sure."
 )
+@click.option(
+    "--at", "moment", metavar="ISO8601",
+    help="What would happen then: 2026-12-25T10:00, in numbering.timezone unless it has an offset.",
+)  # fmt: skip
 @with_config
 @with_json
-def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> None:
+def explain_line(
+    n: str, caller: str | None, moment: str | None, config: Config, as_json: bool
+) -> None:
     """Show what would happen to a call to line N now, step by step, and why.
+
+    A call without --from withholds its number. With --at, calendars and the ends of forwards are
+    looked at for that moment; all else stays as it is now.
 
     Calls in progress, registrations and the month's usage are those in Redis now, for every line on
     the call's path. Of a line's forwards, in progress and in the last hour, Redis has only those
@@ -44,6 +58,7 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     Examples:
       renvoi explain 0972101001
       renvoi explain 0972101001 --from 0612345678
+      renvoi explain 0972101001 --at 2026-12-25T10:00
     """
     from engine.explain import RefusedLine, Told, UnknownLine, explain_call, plain
     from store.client import connect
@@ -52,10 +67,15 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     number = read_number("N", n, numbering)
     known = read_number("--from", caller, numbering) if caller is not None else None
 
+    zone = ZoneInfo(config.numbering.timezone)
+    at = None if moment is None else read_when("--at", moment, zone, time.time())
+    if at is not None and not 0 <= at < _LATEST:
+        raise Wrong(f"--at: expected a date from 1970 to 9998 (got {moment!r})")
+
     async def ask(url: str) -> Told:
         limits = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": ANSWER_TIMEOUT_S}
         async with connect(url, **limits) as redis:
-            return await explain_call(redis, config, number, known)
+            return await explain_call(redis, config, number, known, at=at)
 
     with reach_redis(config) as url:
         try:
@@ -70,7 +90,8 @@ def explain_line(n: str, caller: str | None, config: Config, as_json: bool) -> N
     for facts in told.lines:
         for text in _known(facts):
             click.echo(text)
-    click.echo(f"A call to {number} from {known or 'a caller without a number'}:")
+    then = "" if at is None else f" at {iso(at, zone)}"
+    click.echo(f"A call to {number} from {known or 'a caller without a number'}{then}:")
     for stage in told.stages:
         if stage.when:
             click.echo(f"{stage.when}:")

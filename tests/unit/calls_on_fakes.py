@@ -255,7 +255,7 @@ class OneCall:
             rejections=SimpleNamespace(document=lambda *_: None),
             fleets=SimpleNamespace(
                 find=lambda _: SimpleNamespace(
-                    suspended=False, refused=None, countries=None,
+                    suspended=False, refused=None, countries=None, calendars={}, lists={},
                     cap_left_s=lambda _: self.cap_left_s,
                 )
             ),
@@ -276,9 +276,9 @@ class OneCall:
             store=SimpleNamespace(
                 peek=lambda number: entries.get(number, Entry()),
                 recall=lambda number: (entries.get(number), True),
-                targets=lambda entry: {
+                targets=lambda entry, caller: {
                     number: entries[number].line
-                    for number in entry.targets
+                    for number in (*entry.targets, caller)
                     if number in entries
                 },
             ),
