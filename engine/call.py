@@ -22,7 +22,7 @@ from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
 from engine.records.usage_and_stream import METERED
-from engine.ringing import Ringing
+from engine.ringing import NO_MESSAGE, Ringing
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
@@ -48,6 +48,7 @@ from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
     from sip.incoming import Incoming
+    from sip.message import Message
     from sip.party import Party
 
 
@@ -83,9 +84,13 @@ class Call:
         ends: Ends,
         leg: Incoming,
         facts: CallFacts,
+        so_far: Outgoing | Over | None = None,
     ) -> None:
-        assert leg.invite is not None
+        """`so_far`: how far the call came in another process, which this one continues: the callee
+        that has answered, or the end that is due."""
+        invite = leg.invite or NO_MESSAGE
         self.facts = facts
+        self._so_far = so_far
         self._services = services
         self._transfers, self._takeovers = handovers
         self._ends = ends
@@ -95,14 +100,21 @@ class Call:
         if facts.caller_by == ASSERTED or services.config.numbering.identity == "from":
             facts.identity = facts.caller
         leg.owner = facts
-        known = services.store.recall(facts.caller)[0] if facts.caller else None
-        if known is not None and known.contacts:
-            phone = phone_of(leg.invite, leg.flow, known.contacts)
-            if phone:
-                leg.is_phone(phone)
-        self._path = CallPath(services, facts.id, leg.invite)
+        if so_far is None:
+            self._look_for_phone(invite)
+        self._path = facts.path = CallPath(services, facts.id, invite)
         self._ringing = Ringing(services, leg, self._events, self._path, facts)
         self._hunting = Hunting(services, self._ringing, self._path, facts)
+        facts.caller_leg = leg
+
+    def _look_for_phone(self, invite: Message) -> None:
+        """The caller may be a phone of ours, behind a server that passed the call on."""
+        leg, facts = self._caller, self.facts
+        known = self._services.store.recall(facts.caller)[0] if facts.caller else None
+        if known is not None and known.contacts:
+            phone = phone_of(invite, leg.flow, known.contacts)
+            if phone:
+                leg.is_phone(phone)
 
     # -- the call, top to bottom ------------------------------------------------------------------
 
@@ -110,6 +122,11 @@ class Call:
     def source(self) -> str:
         """The IP address that the call came from."""
         return self._caller.source
+
+    @property
+    def path(self) -> CallPath:
+        """Its lines, and what it counts on."""
+        return self._path
 
     def is_known_by(self, entry: Entry | None) -> bool:
         """Whether the number in From is that of a line and the call comes from one of its phones.
@@ -138,7 +155,7 @@ class Call:
         over = Over(Outcome.FAILED, 500, "internal")
         crash: Exception | None = None
         try:
-            winner = await self._connect()
+            winner = self._continue() if self._so_far is not None else await self._connect()
             over = await self._converse(winner)
         except Over as end:
             over = end.with_traceback(None)  # it and this frame would keep each other alive
@@ -155,6 +172,19 @@ class Call:
                 crash = None  # it keeps this frame alive too
             self._path.end()
             self._ends.over(self, over)
+
+    def _continue(self) -> Outgoing:
+        """Continue where another process left off. Raises Over if nothing can go on."""
+        caller, winner = self._caller, self._so_far
+        if not isinstance(winner, Outgoing):
+            assert winner is not None
+            self._ringing.told = b"Retry-After: 0"  # the caller's server may try again at once
+            raise winner
+        winner.listener = self._events.put
+        winner.peer, caller.peer = caller, winner
+        if winner.state is ANSWERED and caller.invite is not None and caller.invite.body:
+            winner.accept()
+        return winner
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
@@ -200,24 +230,29 @@ class Call:
     async def _converse(self, winner: Outgoing) -> Over:
         """From the answer until one side hangs up, or the session expires."""
         caller, loop = self._caller, self._services.loop
+        max_call_s = self._services.config.timers.max_call_s
         self._meter()
         caller.listener = self._hear
-        deadline = loop.time() + self._services.config.timers.max_call_s
-        expiry = loop.time() + self._ringing.session_s if self._ringing.session_s else math.inf
+        facts = self.facts
+        ahead_s = loop.time() - facts.clock()
+        deadline = ahead_s + (facts.answered or facts.clock()) + max_call_s
+        expiry = ahead_s + facts.expires if facts.expires else math.inf
         while True:
             event = await self._events.get(min(deadline, expiry))
             if isinstance(event, Acked):
-                self.facts.talks()
+                facts.talks()
+                facts.touch()
                 if winner.state is ANSWERED:  # late offer: the answer came in the ACK
                     winner.accept(*event.message.answer)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
-                self.facts.leg_ended(winner, 0, headers.q850_cause(event.message))
+                facts.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller
                 other.hangup(event.leg.farewell)
-                if self.facts.answered is None:  # the 2xx still waited for the caller's PRACK
+                if facts.answered is None:  # the 2xx still waited for the caller's PRACK
                     return Over(Outcome.FAILED, 504 if event.leg is caller else 480, event.why)
                 return Over(Outcome.ANSWERED, 200, event.why)
             elif isinstance(event, Refreshed):
+                facts.refreshed(event.seconds)
                 expiry = loop.time() + event.seconds if event.seconds else math.inf
             elif event is None and expiry < deadline:  # RFC 4028 10
                 caller.hangup(EXPIRED)
@@ -240,6 +275,7 @@ class Call:
         told = winner is not None and winner.state is CONFIRMED
         if told and isinstance(event, Acked) and self._events.is_empty:
             self.facts.talks()
+            self.facts.touch()
         else:
             self._events.put(event)
 

@@ -76,9 +76,11 @@ class CallEnds:
         tell_end(self._log, telling(record))
 
     async def complete(self, left: list[Left], live: LiveCalls, forwards: Forwards) -> None:
-        """Write the records of dead processes, and stop counting their calls."""
+        """Write the records of dead processes whose calls nobody continues, and stop counting these
+        calls."""
         for journal in left:
-            async for record in background_tasks.giving_way((*journal.standing, *journal.over)):
+            failed = [journal.failed(call) for call in journal.active]
+            async for record in background_tasks.giving_way((*failed, *journal.over)):
                 lines = {record.called, *(leg.number for leg in record.legs if leg.role == "line")}
                 for forward in record.forwards:
                     lines |= {forward.line, forward.number}
@@ -88,7 +90,7 @@ class CallEnds:
                 caller = record.caller or record.caller_withheld
                 live.release(caller, hold(record.id))
             over = len(journal.over)
-            records = enumerate(journal.over + journal.standing)
+            records = enumerate(journal.over + failed)
             async for place, record in background_tasks.giving_way(records):
                 self._recorder.add(record)
                 if place >= over:
@@ -97,6 +99,6 @@ class CallEnds:
             self._log.warning(
                 "journal.completed",
                 journal=journal.path.name,
-                failed=len(journal.standing),
+                failed=len(failed),
                 recorded=len(journal.over),
             )

@@ -13,9 +13,23 @@ from rules.decide import ForwardTo, Target
 from rules.model import Line
 
 if TYPE_CHECKING:
+    from engine.call_path import CallPath
+    from sip.incoming import Incoming
     from sip.outgoing import Outgoing
 
 _NO_OFFERS: Mapping[Outgoing, ForwardRecord] = {}
+
+
+class EndedLeg:
+    """Stands for a leg that was over when another process continued its call."""
+
+    dialog = None
+
+    def snapshot(self) -> None: ...
+
+    def detach(self) -> None: ...
+
+    def hangup(self, farewell: object = None) -> None: ...
 
 
 class CallFacts:
@@ -35,20 +49,24 @@ class CallFacts:
         "called",
         "caller",
         "caller_by",
+        "caller_leg",
         "decided",
         "detail",
         "ended",
+        "expires",
         "forwards",
         "id",
         "identity",
         "is_transferred",
         "legs",
         "offers",
+        "path",
         "pending",
         "prevented",
         "rang",
         "received",
         "replaced_by",
+        "takeovers",
         "withheld",
     )
 
@@ -85,7 +103,11 @@ class CallFacts:
         self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
         self.is_transferred = False  # it must pay what the earlier call left
         self.replaced_by = ""  # the call that takes over this one (takeovers.py)
-        self.legs: dict[Outgoing, LegRecord] = {}
+        self.legs: dict[Outgoing | EndedLeg, LegRecord] = {}
+        self.expires = 0.0  # when the session ends by this clock, 0 = never (RFC 4028)
+        self.takeovers = 0  # how often another process has continued the call
+        self.caller_leg: Incoming | None = None  # for the journal, as is the path
+        self.path: CallPath | None = None
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         if self.detail is not None:
             self.tell("call.begin", caller=self.caller_shown, called=called)
@@ -107,6 +129,19 @@ class CallFacts:
     def offset(self) -> float:
         """Seconds by which the call's clock is ahead of the monotonic clock of this machine."""
         return self._offset
+
+    @offset.setter
+    def offset(self, seconds: float) -> None:
+        self._offset = seconds
+
+    def touch(self) -> None:
+        """Something that the journal keeps has changed."""
+        self._changed.add(self)
+
+    def refreshed(self, seconds: int) -> None:
+        """The session expires in so many seconds, 0 = never."""
+        self.expires = self.clock() + seconds if seconds else 0.0
+        self._changed.add(self)
 
     def tell(self, event: str, **values: Any) -> None:
         """Log a debug event, if this call is sampled (`log.sample`). What every call tells asks for
@@ -330,6 +365,7 @@ class CallFacts:
             self.caller if self.withheld else "",
             self.caller_by,
             self.prevented,
+            self.takeovers,
         )
 
     def _since(self, instant: float | None) -> int:

@@ -40,6 +40,24 @@ class CallPath:
         """Forwards so far: those listed in the INVITE and our own."""
         return self.received_diversions + len(self.diverted)
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The lines on which the call counts now."""
+        live, id_ = self._services.live, self._call_id
+        return tuple(number for number in self.visited if live.has(number, id_))
+
+    def resume(
+        self, visited: tuple[str, ...], counted: tuple[str, ...], held: tuple[str, ...]
+    ) -> None:
+        """Count the call as it counted in the process that it comes from."""
+        self.visited = visited
+        for number in counted:
+            self._services.leases.count(number, self._call_id)
+        for number in held:
+            self.carry(number)
+            # It counts in this worker's share now, not in the pool.
+            self._services.forwards.release(number, self._call_id)
+
     def arrive(self, line: Line) -> None:
         self.visited += (line.number,)
 

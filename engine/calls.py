@@ -24,6 +24,7 @@ from rules.numbers import Numbering
 from sip import grammar
 from sip.incoming import Incoming
 from sip.message import Message
+from sip.outgoing import Outgoing
 from store import background_tasks
 
 
@@ -123,13 +124,23 @@ class Calls:
             )
             leg.reject(404)
             return
+        self._begin(call)
+
+    def _begin(self, call: Call | StarCall) -> None:
+        """Keep it, count it and run it."""
         self._active[call.facts.id] = call
-        self._journal.begin(call.facts)
+        self._journal.write(call.facts)
         self._admission.began(call.source, call.facts.called)
         self._tasks.start(call.run(), "call")
         self._collector.call_began()
         if isinstance(call, Call):
-            services.leases.makes(call)
+            self._services.leases.makes(call)
+
+    def resume(self, leg: Incoming, facts: CallFacts, so_far: Outgoing | Over) -> Call:
+        """Continue a call of another process: with the callee that has answered, or to its end."""
+        call = Call(self._services, self.handovers, self, leg, facts, so_far)
+        self._begin(call)
+        return call
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None

@@ -127,6 +127,7 @@ class Timers:
     max_call_s: float = _key(14400, values.seconds(0.05, 7 * 86400), change="live")
     drain_s: float = _key(3600, values.seconds(0, 7 * 86400), change="live")
     hung_s: float = _key(10, values.seconds(1, 3600), change="live")
+    takeover_s: float = _key(30, values.seconds(0, 3600))
     idle_connection_s: float = _key(60, values.seconds(1, 86400))
 
 

@@ -118,6 +118,10 @@ class LiveCalls:
         """Calls in progress on a line in this worker."""
         return len(self._calls.get(number, ()))
 
+    def has(self, number: str, call_id: str) -> bool:
+        """Whether the call counts on the line."""
+        return call_id in self._calls.get(number, ())
+
     def add(self, number: str, call_id: str, *, lease: bool = False) -> None:
         """Count a call without asking. `lease`: other workers count it too."""
         self._calls.setdefault(number, set()).add(call_id)

@@ -31,7 +31,7 @@ from sip.names import same_place
 from sip.outgoing import Outgoing
 from sip.replaces import End, May, anybody
 from sip.settings import DialError, TooLarge
-from sip.state import ANSWERED, ENDED
+from sip.state import ENDED
 from store.keys import registrations_key
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ class Ringing:
         "farewell",
         "holder",
         "may_name",
-        "session_s",
         "told",
     )
 
@@ -82,10 +81,9 @@ class Ringing:
         path: CallPath,
         facts: CallFacts,
     ) -> None:
-        assert caller.invite is not None
         self._services = services
         self._caller = caller
-        self._invite = caller.invite
+        self._invite = caller.invite or NO_MESSAGE
         self._events = events
         self._path = path
         self._facts = facts
@@ -102,7 +100,6 @@ class Ringing:
         self._session_field = session_expires.request_field(
             self._invite, services.config.timers.session_expires_s
         )
-        self.session_s = 0  # seconds until the answered session expires, 0 = never (RFC 4028)
         self._received = time.perf_counter()
         self._decided = False
         self._triggered = 0.0
@@ -349,17 +346,18 @@ class Ringing:
         if self._first_rang:
             rang_s = self._services.loop.time() - self._first_rang
             self._services.metrics.ring_answered.observe(rang_s)
-        if self._invite.body:
-            winner.accept()
-        extra, self.session_s = session_expires.response_fields(
+        extra, session_s = session_expires.response_fields(
             self._invite, event.message, self._services.config.timers.session_expires_s
         )
+        self._facts.refreshed(session_s)
+        # The journal has the answer before the caller or the callee has anything (Worker.on_kept).
         if not caller.answer(event.code, event.message, extra):
             winner.hangup()
+            self._facts.answered = None
             self.check_caller()
             raise Over(Outcome.FAILED, 500, "answer_not_sent")
-        if caller.state is ANSWERED:  # not if the 2xx waits for a PRACK
-            self._facts.talks()
+        if self._invite.body:
+            winner.accept()
         self._invite = NO_MESSAGE  # a call in progress keeps little
         self.attempt.clear()
         winner.peer, caller.peer = caller, winner

@@ -77,6 +77,7 @@ class StarCall:
             shown,
             withheld=leg.wish.number,
         )
+        self.facts.caller_leg = leg
         if self._who.number:
             self.facts.caller_by = ASSERTED if self._who.asserted else FROM
 

@@ -15,6 +15,7 @@ from engine import descriptors, sip_settings, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.call_ends import CallEnds
+from engine.call_facts import CallFacts
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.calls import Calls, called_by
@@ -22,6 +23,7 @@ from engine.changes.worker_registry import WorkerHeartbeat, myself
 from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config
+from engine.continued_calls import ContinuedCalls
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.marks import Marks
@@ -44,7 +46,9 @@ from engine.telemetry.loop_lag import LoopLag
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from sip.endpoint import Endpoint
+from sip.leg import Leg
 from sip.settings import ListenError
+from sip.state import ANSWERED
 from store.client import Client, close, connect
 from store.fleets import Fleets
 from store.keys import fleet_key
@@ -208,6 +212,8 @@ class Worker:
             on_error=self.rejections.stumbled,
             on_message=hep.put if hep is not None else None,
             on_refer=lambda leg, message: self._referrals.on_refer(leg, message),
+            on_changed=self._on_changed,
+            on_kept=self._on_kept,
         )
         self._tasks = CallTasks(loop)
         self.services = services = CallServices(
@@ -257,10 +263,12 @@ class Worker:
         """Start them, the rules first, so that the first call finds them."""
         config, services = self.config, self.services
         self.journal.open()
+        self.journal.start()
         self._parts.callback(self.journal.close)
         for tracer in self._tracers:
             self._parts.push_async_callback(asyncio.to_thread, tracer.close)
-        left = await asyncio.to_thread(self.journal.take_over)
+        takeover_s, workers = config.timers.takeover_s, config.workers
+        left = await asyncio.to_thread(self.journal.take_over, self.index, workers, takeover_s)
         await self._started("recorder", self.recorder)
         await self._started("fleets", self.fleets)
         await self._started("store", self.store)
@@ -269,6 +277,8 @@ class Worker:
         await self._started("forwards", self.forwards)
         await self._started("admin", self.admin)
         await self._started("dialled", services.dialled)
+        await self.endpoint.open()
+        await ContinuedCalls(services, self.calls, self.journal).take(left)
         await self._started("endpoint", self.endpoint)
         self._parts.push_async_callback(self.calls.stop, 5.0)
         if config.workers > 1:
@@ -413,6 +423,18 @@ class Worker:
             remarks.append(f"cdr: {trouble}, {self.recorder.backlog} records wait")
         return "; ".join(remarks) or None
 
+    def _on_changed(self, leg: Leg) -> None:
+        if isinstance(leg.owner, CallFacts):
+            leg.owner.touch()
+
+    def _on_kept(self, leg: Leg) -> None:
+        """The next message must not be sent before the journal has this."""
+        facts = leg.owner
+        if isinstance(facts, CallFacts):
+            if leg.is_caller and leg.state is ANSWERED:
+                facts.talks()
+            self.journal.write(facts)
+
     def _on_probe(self, key: str) -> None:
         """A change has been written, and is in force here: say so, once there is a heartbeat."""
         if self._heartbeat is not None:
@@ -435,5 +457,4 @@ class Worker:
             offset = now
             self.rejections.tell_sources()
             self.journal.beat()
-            await self.journal.flush()
             look()

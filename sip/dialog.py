@@ -108,10 +108,12 @@ class Dialog:
             self.routes = tuple(routes)
             self.way = self._uri = self._lines = None
 
-    def retarget(self, target: bytes) -> None:
-        """A target refresh (12.2)."""
-        if target and target != self.target:
-            self.set_route(target, self.routes)
+    def retarget(self, target: bytes) -> bool:
+        """A target refresh (12.2). Whether the target has changed."""
+        if not target or target == self.target:
+            return False
+        self.set_route(target, self.routes)
+        return True
 
     def learn(self, message: Message) -> None:
         """Update the dialog from a response to our INVITE (12.1.2): from the latest early one,

@@ -18,6 +18,7 @@ from sip.grammar import is_sip_uri
 from sip.incoming import Incoming
 from sip.layer import Layer, OnRejected
 from sip.leg import Leg
+from sip.leg_state import LegState, OnChange
 from sip.listening import Listening
 from sip.message import Limits, Message
 from sip.names import Names, place_of
@@ -47,7 +48,9 @@ class Endpoint:
     """All legs of this process.
 
     `on_invite` gets each new incoming leg. `policy` decides on a new INVITE before any other work
-    is done. `on_refer` decides on a REFER from one side of a call to the other.
+    is done. `on_refer` decides on a REFER from one side of a call to the other. `on_changed` gets
+    each leg whose state has changed, and `on_kept` those whose change must outlive this process
+    before the next message is sent: an answer, another remote target.
     """
 
     def __init__(
@@ -63,10 +66,14 @@ class Endpoint:
         on_error: Callable[[BaseException, str], None],
         on_message: Callable[[Seen], None] | None = None,
         on_refer: Any = anywhere,
+        on_changed: OnChange = lambda leg: None,
+        on_kept: OnChange = lambda leg: None,
     ) -> None:
         self.settings = settings
         self.limits = Limits(settings.message_bytes, min(settings.message_bytes, HEAD_BYTES))
         self.on_refer = on_refer
+        self.on_changed = on_changed
+        self.on_kept = on_kept
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.waiting: set[Request] = set()  # requests that wait for their response
         self.byes: set[Bye] = set()  # BYEs that wait for theirs
@@ -116,14 +123,19 @@ class Endpoint:
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Raises ListenError for a bad address."""
+    async def open(self) -> None:
+        """Open the sockets. Nothing is read before `start`. Raises ListenError."""
         try:
             self.transports.open(self._taker)
         except BaseException:
             self.transports.close()
             await self.streams.close()
             raise
+
+    async def start(self) -> None:
+        """Begin to read, after `open` if that has not been called. Raises ListenError."""
+        if not self.transports.addresses:
+            await self.open()
         for udp in self.transports.udp:
             if self.tracing is not None:
                 udp.trace = self.tracing.sent
@@ -180,6 +192,15 @@ class Endpoint:
         siblings.start()
         self.siblings = self.layer.siblings = siblings
 
+    def way_back(self, kept: LegState, port: int) -> Any:
+        """The way to the caller of a leg of another process; `port` is that of its Via."""
+        return self.transports.way_back(kept.transport, kept.host, kept.port, kept.socket, port)
+
+    def socket_of(self, way: Any) -> int:
+        """The number of the listening UDP address of a way, 0 if it is none."""
+        udp = self.transports.udp
+        return udp.index(way.owner) if way.transport == "udp" else 0
+
     def inject(self, packet: bytes, source: tuple[str, int], via: int) -> None:
         """Handle a datagram as if the listening UDP address of that number had read it."""
         if via < len(self.transports.udp):
@@ -194,6 +215,10 @@ class Endpoint:
         if flow.transport != "udp" or len(message.data) > HANDED_ON:
             return None
         return message.data, (flow.host, flow.port), udp.index(message.way.owner)
+
+    def is_ours(self, contact: bytes) -> bool:
+        """Whether that is our URI at one of the listening addresses."""
+        return contact in self.transports.contacts
 
     def places(self) -> list[str]:
         """Where others reach this engine, as a SIP URI's host, port and transport."""

@@ -142,8 +142,8 @@ class Exchanges:
                 exchange.answer(referral.code, None)
                 return
             exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
-        if exchange.refreshes:
-            leg.dialog.retarget(message.contact)
+        if exchange.refreshes and leg.dialog.retarget(message.contact):
+            leg.endpoint.on_kept(leg)
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # checked by _refusal
@@ -152,6 +152,7 @@ class Exchanges:
         if exchange.invite:
             leg.layer.respond(server, 100)
         self._relay(exchange, peer, message)
+        leg.endpoint.on_changed(leg)
 
     def _on_prack(self, exchange: Exchange, message: Message) -> None:
         """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
@@ -309,8 +310,9 @@ class Exchanges:
             return
         if exchange.invite and code == 491:
             self.leg.layer.race("glare")
-        if code < 300 and message is not None and exchange.method in REFRESHES:
-            self.leg.dialog.retarget(message.contact)
+        refreshes = code < 300 and exchange.method in REFRESHES
+        if refreshes and message is not None and self.leg.dialog.retarget(message.contact):
+            self.leg.endpoint.on_kept(self.leg)
         if exchange.invite and code < 300:
             self.unacked, self.unacked_cseq = exchange, client.cseq
             if exchange.asker.dialog is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip.bye import Bye, say
@@ -10,13 +11,14 @@ from sip.events import Acked, Cancelled
 from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
 from sip.leg import Leg
+from sip.leg_state import LegState, dialog_of, wish_of
 from sip.message import Message
-from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING
+from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING, State
+from sip.transaction import Server
 
 if TYPE_CHECKING:
     from sip.party import Host
     from sip.reliable import Early
-    from sip.transaction import Server
 
 
 class Incoming(Leg):
@@ -26,28 +28,77 @@ class Incoming(Leg):
     is_caller = True
 
     __slots__ = (
+        "_answer",
         "_owed",
         "_phone",
         "_routes",
         "_server",
+        "_socket",
         "flow",
         "invite",
         "max_forwards",
         "source",
     )
 
-    def __init__(self, endpoint: Host, dialog: Dialog, server: Server, invite: Message) -> None:
+    def __init__(
+        self,
+        endpoint: Host,
+        dialog: Dialog,
+        server: Server | None,
+        invite: Message | None,
+        flow: Flow | None = None,
+    ) -> None:
+        """`flow` is that of the INVITE, None: it is the way on which the INVITE came."""
         super().__init__(endpoint, dialog, TRYING)
         self._server: Server | None = server
-        self._routes = record_route_lines(invite)
+        self._routes = record_route_lines(invite) if invite is not None else b""
         self._owed: Farewell | None = None  # a BYE to send when the ACK arrives
+        self._answer = b""  # the 2xx, until its ACK
+        self._socket = -1  # the number of the listening UDP address, once it is asked for
         self.invite: Message | None = invite
-        self.max_forwards = invite.max_forwards
-        self.flow: Flow | None = invite.way.flow
-        self.source: str = invite.way.host.decode("ascii")
+        self.max_forwards = invite.max_forwards if invite is not None else 70
+        if flow is None and invite is not None:
+            flow = invite.way.flow
+        self.flow: Flow | None = flow
+        self.source: str = flow.host if flow is not None else ""
         self.heard = self.source
         self._phone = ""  # the Contact, if the caller is a phone of ours
-        server.user = self
+        if server is not None:
+            server.user = self
+
+    @classmethod
+    def continued(cls, endpoint: Host, kept: LegState) -> Incoming:
+        """A caller of another process. If it waits for our 2xx to be repeated, or for any final
+        response, its INVITE has a transaction again. Raises ValueError if it cannot be reached."""
+        server = invite = None
+        layer = endpoint.layer
+        if kept.invite:
+            invite = Message(kept.invite)
+            invite.way = endpoint.way_back(kept, invite.port)
+            server = layer.serve(invite, invite.way, invite.key(b"INVITE"))
+            layer.note(server, invite)
+        leg = cls(endpoint, dialog_of(kept), server, invite, kept.flow)
+        leg.trusted, leg.heard, leg.wish = kept.trusted, kept.heard, wish_of(kept)
+        leg._phone, leg._socket = kept.phone, kept.socket
+        leg.max_forwards = kept.max_forwards
+        leg.state = State(kept.state)
+        if leg.state is ANSWERED and server is not None:
+            leg._answer = kept.answer
+            server.respond(int(kept.answer[8:11]), kept.answer)
+        return leg
+
+    def snapshot(self) -> LegState:
+        kept: LegState = super().snapshot()
+        flow, invite = self.flow, self.invite
+        if flow is not None:
+            kept.transport, kept.host, kept.port = flow.transport, flow.host, flow.port
+        kept.max_forwards, kept.phone = self.max_forwards, self._phone
+        if invite is not None:
+            if self._socket < 0:
+                self._socket = self._endpoint.socket_of(invite.way)
+            kept.socket = self._socket
+            kept.invite, kept.answer = invite.data, self._answer
+        return kept
 
     def is_phone(self, contact: str) -> None:
         """The far end is a phone of ours at this Contact, although a server passed the call on."""
@@ -94,12 +145,19 @@ class Incoming(Leg):
             return False
         if self.reliable is not None and self.reliable.holds(code, message, extra):
             return True
-        if not self._respond(code, message, extra) or self.dialog is None:
+        before, self.state = self.state, ANSWERED
+        if not self._respond(code, message, extra, self._keep) or self.dialog is None:
+            if self.state is ANSWERED:
+                self.state = before
             return False
-        self.state = ANSWERED
         if self.reliable is not None:
             self.reliable.close()
         return True
+
+    def _keep(self, answer: bytes) -> None:
+        """The 2xx is about to be sent."""
+        self._answer = answer
+        self._endpoint.on_kept(self)
 
     def answer_held(self, code: int, message: Any, extra: bytes) -> None:
         """Send the 2xx that waited for a PRACK (RFC 3262 3)."""
@@ -204,9 +262,17 @@ class Incoming(Leg):
         """Send a provisional response with its RSeq; False when it cannot be sent."""
         return self._respond(code, message, extra)
 
-    def _respond(self, code: int, message: Any, extra: bytes = b"") -> bool:
+    def _respond(
+        self,
+        code: int,
+        message: Any,
+        extra: bytes = b"",
+        before: Callable[[bytes], None] | None = None,
+    ) -> bool:
         server = self._server
-        return server is not None and self.respond(server, code, message, extra, self._routes)
+        return server is not None and self.respond(
+            server, code, message, extra, self._routes, before
+        )
 
     def _end_invite(self) -> None:
         server, self._server = self._server, None
@@ -217,7 +283,7 @@ class Incoming(Leg):
     def _forget_invite(self) -> None:
         """A call in progress does not keep its INVITE."""
         self.invite = None
-        self._routes = b""
+        self._routes = self._answer = b""
 
     def _forget(self) -> None:
         if self._server is not None:

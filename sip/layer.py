@@ -80,6 +80,8 @@ class DialogUser(Speaker, Protocol):
 
     def on_ack(self, message: Message) -> None: ...
 
+    def on_orphan(self, message: Message) -> None: ...
+
     def on_cancel(self, message: Message) -> None: ...
 
     def receive_bye(self, message: Message, server: Server | None) -> None: ...
@@ -129,6 +131,7 @@ class Layer:
         "illegal",
         "legs",
         "merged",
+        "orphans_until",
         "past",
         "race",
         "screening",
@@ -152,6 +155,7 @@ class Layer:
         self.clients: dict[bytes, Client] = {}
         self.legs: dict[bytes, DialogUser] = {}
         self.past: dict[bytes, Dialog] = {}
+        self.orphans_until = 0  # milliseconds: legs of another process were continued lately
         self.merged: dict[bytes, Server] = {}  # INVITEs by the common part of all their copies
         self.counts: Counter[tuple[str, str]] = Counter()
         self.illegal: Counter[str] = Counter()
@@ -182,6 +186,10 @@ class Layer:
         """Count and report an internal error."""
         self.illegal["exception"] += 1
         self._on_error(error, call_id)
+
+    def expect_orphans(self) -> None:
+        """Legs of another process continue here. For 64*T1 the responses to its requests come."""
+        self.orphans_until = _now_ms() + PAST_MS
 
     # -- receiving --------------------------------------------------------------------------------
 
@@ -284,6 +292,8 @@ class Layer:
             return
         client = self.clients.get(message.branch)
         if client is None:
+            if self.orphans_until and message.cseq_method == INVITE:
+                self._orphan(message)
             return
         if message.cseq_method != client.method:
             client = client.canceller if message.cseq_method == b"CANCEL" else None
@@ -302,6 +312,16 @@ class Layer:
             self.stumble(error, message.call_id)
             if message.status >= 200 and user is not None:
                 self._guarded(user.on_stumble, client, message)
+
+    def _orphan(self, message: Message) -> None:
+        """A response to an INVITE of the process whose legs this one continues. A 2xx in their
+        dialogs is acknowledged: its ACK was lost, or never sent (13.2.2.4)."""
+        if _now_ms() > self.orphans_until:
+            self.orphans_until = 0
+            return
+        leg = self.legs.get(message.from_tag or b"")
+        if leg is not None and 200 <= message.status < 300:
+            leg.on_orphan(message)
 
     def _request(self, message: Message, way: Any) -> None:
         method = message.method
@@ -513,8 +533,10 @@ class Layer:
         body: bytes = b"",
         content_type: bytes = b"",
         features: bytes = b"",
+        before: Callable[[bytes], None] | None = None,
     ) -> bool:
-        """Send a response of a server transaction; False if it is too late, or cannot be sent."""
+        """Send a response of a server transaction; False if it is too late, or cannot be sent.
+        `before` gets it before it is sent."""
         data = response(
             server, code, tag=tag, phrase=phrase, contact=contact, routes=routes,
             fields=fields, body=body, content_type=content_type, features=features,
@@ -522,6 +544,8 @@ class Layer:
         if len(data) > server.way.most:
             return False
         self.counts[_RESPONSES_OUT[code // 100]] += 1
+        if before is not None and not server.is_answered:
+            before(data)
         return server.respond(code, data)
 
     def refuse(

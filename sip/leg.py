@@ -21,11 +21,12 @@ from sip.events import Answered, Ended
 from sip.exchange import Exchanges
 from sip.farewell import NOTHING, Farewell
 from sip.features import features
+from sip.leg_state import LegState
 from sip.message import Message
 from sip.names import is_address, place_of
 from sip.privacy import ASKING, NO_WISH, VOUCHED, kept
 from sip.replaces import End, names_dialogs
-from sip.state import ENDED, State
+from sip.state import CONFIRMED, ENDED, State
 
 if TYPE_CHECKING:
     from sip.layer import Layer
@@ -71,6 +72,27 @@ class Leg:
         self.state = state
         self._layer.legs[dialog.local_tag] = self
 
+    def snapshot(self) -> LegState:
+        """What another process needs to continue this leg, which is not over."""
+        dialog: Dialog = self.dialog
+        return LegState(
+            self.state,
+            dialog.call_id,
+            dialog.local,
+            dialog.remote,
+            dialog.local_tag,
+            dialog.remote_tag,
+            dialog.target,
+            dialog.contact,
+            dialog.routes,
+            dialog.sent,
+            dialog.seen,
+            dialog.is_confirmed,
+            self.trusted,
+            self.heard,
+            self.wish if self.wish is not NO_WISH else None,
+        )
+
     # -- actions ----------------------------------------------------------------------------------
 
     def hangup(self, farewell: Farewell = NOTHING) -> None:
@@ -113,6 +135,14 @@ class Leg:
         """An ACK from the far end: that of a relayed INVITE."""
         if self.exchanges is not None:
             self.exchanges.on_ack(message)
+
+    def on_orphan(self, message: Message) -> None:
+        """A 2xx to an INVITE that another process sent in this leg's dialog."""
+        dialog = self.dialog
+        known = (message.to_tag or b"") == dialog.remote_tag and self.state is CONFIRMED
+        if known and message.raw_call_id == dialog.call_id:
+            self._layer.race("ack_lost")
+            self._layer.acknowledge(dialog, message.cseq, *self.ack_of(message.cseq))
 
     def on_cancel(self, message: Message) -> None:
         """A CANCEL, already answered, of a relayed INVITE."""
@@ -161,6 +191,10 @@ class Leg:
         if exchanges is not None and exchanges.unacked is None:
             self._layer.acknowledge(self.dialog, client.cseq, *exchanges.last_ack)
 
+    def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
+        """Body and media type of the ACK of the INVITE that has this CSeq number."""
+        return b"", b""
+
     def mark(self, message: Message) -> Message:
         """Mark a message just received from this leg's far end with whether it is believed, and
         with what its sender wants to be private, by this or an earlier message."""
@@ -185,11 +219,18 @@ class Leg:
         return place.host.encode() in trusted if is_address(place) else direct
 
     def respond(
-        self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
+        self,
+        server: Server,
+        code: int,
+        message: Any,
+        extra: bytes = b"",
+        routes: bytes = b"",
+        before: Callable[[bytes], None] | None = None,
     ) -> bool:
         """Answer this leg's far end with the crossing fields of `message` and the fields `extra`;
         False if it is too late, or cannot be sent. A 2xx that did not arrive whole or fits into no
-        packet is not sent at all, other responses are sent without the crossing fields."""
+        packet is not sent at all, other responses are sent without the crossing fields. `before`
+        gets the response before it is sent."""
         dialog = self.dialog  # None: a BYE that waited for its response
         tag, contact = (dialog.local_tag, dialog.contact) if dialog is not None else (b"", b"")
         phrase = body = kind = able = b""
@@ -208,6 +249,7 @@ class Leg:
         is_sent = self._layer.respond(
             server, code, tag=tag, phrase=phrase, contact=contact,
             routes=routes, fields=extra, body=body, content_type=kind, features=able,
+            before=before,
         )  # fmt: skip
         if is_sent or message is None or 200 <= code < 300 or server.is_answered:
             return is_sent

@@ -13,7 +13,7 @@ from sip import backlog
 from sip.address import Address, fits_family, reached_by
 from sip.names import Place, address_of, place_of
 from sip.settings import ListenError
-from sip.streams import Kind, Nowhere, Unresolved
+from sip.streams import Kind, Nowhere, Reopened, Unresolved
 from sip.udp import Udp
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 class Listening:
     """The listening sockets of an endpoint. `addresses` are those in use (with the real port for
-    0), `places` where others reach them, `host` is the name of this engine for others."""
+    0), `places` where others reach them and `contacts` our URIs there, `host` is the name of this
+    engine for others."""
 
     def __init__(self, endpoint: Host, listen: tuple[Address, ...], advertise: str | None) -> None:
         self._endpoint = endpoint
@@ -31,6 +32,7 @@ class Listening:
         self.addresses: list[Address] = []
         self.places: list[str] = []
         self.host = ""
+        self.contacts: set[bytes] = set()
         self.udp: list[Udp] = []
         self._by_family: dict[bool, Udp] = {}
         self._nowhere: Nowhere | None = None
@@ -60,6 +62,7 @@ class Listening:
                 address.host,
             )
             self._endpoint.streams.listen(kind, port)
+            self.contacts.add(kind.contact)
         self.addresses.append(replace(address, port=port))
         self.places.append(f"{named}:{port};transport={address.transport}")
         self.host = self.host or named
@@ -72,6 +75,7 @@ class Listening:
         udp.via = f"SIP/2.0/UDP {named}:{port}".encode()
         udp.contact = f"sip:renvoi@{named}:{port}".encode()
         udp.local = _numeric(address.host, shown), port
+        self.contacts.add(udp.contact)
         backlog.stamp(udp.socket)
         self.udp.append(udp)
         self._by_family.setdefault(udp.ipv6, udp)
@@ -97,6 +101,19 @@ class Listening:
         if servers is not None:
             return self.way_for(servers[0], place.host) if servers else self.nowhere()
         return self._ask(place)
+
+    def way_back(self, transport: str, host: str, port: int, socket: int, via_port: int) -> Any:
+        """The way to a peer that spoke to another process: to its address on the listening UDP
+        address of that number, or to the port of its Via over a connection to be made (RFC 3261
+        18.2.2)."""
+        streams, ipv6 = self._endpoint.streams, ":" in host
+        if transport == "udp":
+            fits = socket < len(self.udp) and self.udp[socket].ipv6 == ipv6
+            udp = self.udp[socket] if fits else self._by_family.get(ipv6)
+            way = udp.way_to(host, port) if udp is not None else None
+            return way or self.nowhere()
+        kind = streams.kind(transport, ipv6)
+        return self.nowhere() if kind is None else Reopened(streams, kind, host, via_port, host)
 
     def _ask(self, place: Place) -> Unresolved:
         via, contact = self._shown_on(place.transport, False)

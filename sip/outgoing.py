@@ -10,13 +10,14 @@ from sip.dialog import Dialog
 from sip.events import Answered, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.leg import Leg
+from sip.leg_state import LegState, dialog_of, wish_of
 from sip.message import Message
-from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY
+from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY, State
+from sip.transaction import Client
 
 if TYPE_CHECKING:
     from sip.party import Host
     from sip.reliable import Earlies
-    from sip.transaction import Client
 
 MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
 
@@ -53,6 +54,36 @@ class Outgoing(Leg):
         self.provisional = False  # some response came, so a CANCEL may be sent
         self.routes = routes
         self.uri = uri
+
+    @classmethod
+    def continued(cls, endpoint: Host, kept: LegState) -> Outgoing:
+        """A callee of another process. If it has not answered, its INVITE has a transaction again,
+        which may be cancelled: a provisional response may have been lost."""
+        leg = cls(endpoint, dialog_of(kept), kept.uri, kept.routed)
+        leg.trusted, leg.heard, leg.wish = kept.trusted, kept.heard, wish_of(kept)
+        leg.alone, leg.invite_cseq, leg._ack = kept.alone, kept.invite_cseq, kept.ack
+        leg._ack_tag = kept.remote_tag or None
+        leg.state = State(kept.state)
+        if leg.state < ANSWERED:
+            leg.state, leg.provisional = EARLY, True
+            layer, dialog = endpoint.layer, leg.dialog
+            way = layer.way_of(dialog)
+            client = Client(
+                layer.clients, layer.wheel, way, kept.branch, b"INVITE", kept.invite_cseq
+            )
+            client.resume(kept.parts)
+            client.user = leg
+            leg.sent(client)
+        return leg
+
+    def snapshot(self) -> LegState:
+        kept: LegState = super().snapshot()
+        kept.uri, kept.routed, kept.alone = self.uri, self.routes, self.alone
+        kept.invite_cseq, kept.ack = self.invite_cseq, self._ack
+        client = self._client
+        if client is not None:
+            kept.branch, kept.parts = client.key, client.parts
+        return kept
 
     def __repr__(self) -> str:
         return f"<Outgoing to {self.uri} {self.state.name.lower()}>"
@@ -209,6 +240,9 @@ class Outgoing(Leg):
             fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
             self._layer.acknowledge(fork, client.cseq)
             self._layer.bye(fork)
+
+    def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
+        return (self._ack or (b"", b"")) if cseq == self.invite_cseq else (b"", b"")
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
         """A BYE: it is answered already, or `bye` waits for the other side's response."""

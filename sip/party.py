@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sip.address import Address
@@ -28,11 +29,19 @@ class Host(Protocol):
     waiting: set[Any]  # requests that wait for their response
     byes: set[Any]  # BYEs that wait for theirs
     on_refer: Any
+    on_changed: Any  # both a leg_state.OnChange
+    on_kept: Any
     dialog_names: Any  # a replaces.Dialogs
     siblings: Any  # a siblings.Siblings, None without other workers
     streams: Any  # a streams.Streams
     tracing: Any  # a tracing.Tracing, None without one
     layer: Layer
+
+    def way_back(self, kept: Any, port: int) -> Any:
+        """The way to the caller of a leg_state.LegState; `port` is that of its Via."""
+
+    def socket_of(self, way: Any) -> int:
+        """The number of the listening UDP address of a way, 0 if it is none."""
 
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""
@@ -85,7 +94,13 @@ class Party(DialogUser, Protocol):
     def layer(self) -> Layer: ...
 
     def respond(
-        self, server: Server, code: int, message: Any, extra: bytes = b"", routes: bytes = b""
+        self,
+        server: Server,
+        code: int,
+        message: Any,
+        extra: bytes = b"",
+        routes: bytes = b"",
+        before: Callable[[bytes], None] | None = None,
     ) -> bool:
         """Answer this leg's far end."""
 

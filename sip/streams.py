@@ -437,6 +437,9 @@ class Reopened:
         self._kind = kind
         self._remote = host, port or (5061 if kind.transport == "tls" else 5060)
         self._name = name
+        self.host, self.port = host.encode(), self._remote[1]
+        self.transport, self.via, self.contact = kind.transport, kind.via, kind.contact
+        self.flow = Flow(kind.transport, host, self.port, -1)  # no connection yet
 
     def send(self, data: bytes) -> bool:
         way = self._streams.way_to(self._kind, self._remote, self._name)

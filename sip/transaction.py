@@ -391,6 +391,12 @@ class Client(Transaction):
         self._late_at = self._after(64 * T1)
         return True
 
+    def resume(self, parts: tuple[bytes, ...]) -> None:
+        """Continue the INVITE of another process: its request was sent and may have had a
+        provisional response. It waits like one that had, and may be cancelled."""
+        self.parts = parts
+        self.state = _PROCEEDING
+
     def receive(self, message: Message) -> bool:
         """Handle a response. False if it is a retransmission."""
         code: cython.int = message.status

@@ -1,11 +1,13 @@
-"""The journal of active calls, which survives the death of the process. Thanks to it each call of a
-killed worker gets exactly one record (`failed`, `worker_died`).
+"""The journal of active calls, which survives the death of the process. Thanks to it another
+process continues the calls of a killed worker, and each call gets exactly one record.
 
 One file in shared memory per worker process, which locks it. A call is in it from its INVITE until
-its record is in Redis or on disk: first its facts, then the record. A write copies a few hundred
-bytes into a memory map, without a system call; changed facts are collected for a moment. The next
-process takes over the files of dead owners. That may happen twice, because records are identified
-by their call's id (engine/records/usage_and_stream.py).
+its record is in Redis or on disk: first its facts and the state of its legs, then the record. A
+write copies one or two kilobytes into a memory map, without a system call. What must outlive the
+next message is written at once, other changes are collected for a moment. The next process takes
+over the files of dead owners. That may happen twice, because records are identified by their call's
+id (engine/records/usage_and_stream.py), and of two entries of a call the one counts that has
+changed the process more often.
 """
 
 from __future__ import annotations
@@ -25,12 +27,22 @@ from zlib import crc32
 
 import msgspec
 
+from engine.call_entry import (
+    VERSION,
+    ActiveCall,
+    EndedCall,
+    Entry,
+    active,
+    decode,
+    encode,
+    id_of,
+)
 from engine.call_facts import CallFacts
-from engine.call_outcome import Outcome, Over
-from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
+from engine.records.record import CallRecord
 from engine.telemetry.log import get_logger
 
-SLOT_BYTES = 1024
+SLOT_BYTES = 2048
+FLUSH_S = 0.04
 GROW_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
 SHARED_MEMORY = Path("/dev/shm")
@@ -39,61 +51,44 @@ _pack = _HEADER.pack
 _ROOM = SLOT_BYTES - _HEADER.size
 _NOTHING = bytes(4)  # no bytes: a slot that is free
 # Slot 0: when the worker's loop last ran, in unix and in monotonic seconds, and the boot of the
-# machine from which the latter count.
-_BEAT = struct.Struct("<dd16s")
+# machine from which the latter count; then the version of the entries.
+_BEAT = struct.Struct("<dd16sI")
 
 log = get_logger("journal")
-
-
-class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
-    """The facts of a call in progress, as in `CallFacts`."""
-
-    id: str
-    call_id: str
-    caller: str
-    called: str
-    received: float
-    decided: float | None
-    rang: float | None
-    answered: float | None
-    forwards: list[ForwardRecord]
-    legs: list[LegRecord]
-    withheld: bool = False
-    caller_by: str = ""
-    offset: float = 0.0  # of the call's clock from the machine's monotonic one; 0 = not known
-    prevented: list[PreventedRecord] = []
-    pending: ForwardRecord | None = None  # to a list of which nobody had answered
-
-
-class Ended(msgspec.Struct, array_like=True, tag="ended", gc=False):
-    """The record of an ended call, until it is safe."""
-
-    record: CallRecord
-
-
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(ActiveCall | Ended).decode
 
 
 class Left:
     """The content of a dead process's journal: the calls that were active when its loop last ran
     (`died`, unix seconds; `died_at`, monotonic, None if the machine was rebooted since), and
-    records that may not be safe."""
+    records that may not be safe. `lost` counts entries that this version cannot read."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
         content = _whole(descriptor)
-        self.died, died_at, boot = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"")
+        beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0)
+        self.died, died_at, boot, self.version = beat
         self.died_at: float | None = died_at if boot == _boot() else None
-        self.standing: list[CallRecord] = []
+        self.active: list[ActiveCall] = []
         self.over: list[CallRecord] = []
-        for entry in _entries(content):
-            if isinstance(entry, Ended):
+        entries, self.lost = _read(content)
+        for entry in entries:
+            if isinstance(entry, EndedCall):
                 self.over.append(entry.record)
             else:
-                self.standing.append(completed(entry, self.died, self.died_at))
-        self.pending = {record.id for record in (*self.standing, *self.over)}
+                self.active.append(entry)
+        self.pending = {id_of(entry) for entry in entries}
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its process was last seen alive."""
+        if self.died_at is not None:
+            return time.monotonic() - self.died_at
+        return max(0.0, time.time() - float(self.died))
+
+    def failed(self, call: ActiveCall) -> CallRecord:
+        """The record of one of its calls that nobody continues."""
+        return call.failed(self.died, self.died_at)
 
     def forget(self) -> None:
         """Delete the journal, because all of it is safe."""
@@ -116,6 +111,7 @@ class Journal:
         self._safe_before: list[str] = []
         self._version = 0
         self._left: list[Left] = []
+        self._flushing: asyncio.Task[None] | None = None
 
     def open(self) -> None:
         """Make the file. A failure is logged and not fatal; calls are then not written."""
@@ -132,10 +128,20 @@ class Journal:
         self._add_slots(1, GROW_BYTES)
         self.beat()
 
-    def take_over(self) -> list[Left]:
-        """The journals of dead owners. They are kept until everything in them is safe."""
+    def take_over(self, index: int = 0, workers: int = 1, takeover_s: float = 0.0) -> list[Left]:
+        """The journals of dead owners. They are kept until everything in them is safe.
+
+        `index` is that of this worker, of `workers`: the journals of others' predecessors are left
+        to them for `takeover_s` seconds, because only they can continue the calls.
+        """
         for path in sorted(self.path.parent.glob("calls-*.journal")):
-            if path != self.path and (descriptor := _lock(path)) >= 0:
+            if path == self.path or (
+                _index_of(path) != index
+                and _index_of(path) < workers
+                and _age_s(path) <= takeover_s
+            ):
+                continue
+            if (descriptor := _lock(path)) >= 0:
                 try:
                     left = Left(path, descriptor)
                 except Exception as error:
@@ -143,40 +149,60 @@ class Journal:
                     path.replace(path.with_suffix(".bad"))
                     os.close(descriptor)
                     continue
-                if left.pending:
+                if left.pending or left.lost:
                     self._left.append(left)
                 else:
                     left.forget()
+        _drop_copies(self._left)
         return list(self._left)
 
     def beat(self) -> None:
         """Note that the loop runs. Entries that were safe two beats ago are dropped: the lease of a
         call is released a moment after its end, and a successor must know of it."""
         if self._map is not None:
-            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot())
+            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION)
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
-    def begin(self, facts: CallFacts) -> None:
-        """Add a new call."""
-        self._write(facts.id, _active(facts))
+    def start(self) -> None:
+        """Write changes regularly, until the end."""
+        self._flushing = asyncio.get_running_loop().create_task(self._flush_regularly())
+
+    def write(self, facts: CallFacts) -> None:
+        """Write a call as it is now: a new one, or one that has changed."""
+        self.changed.discard(facts)
+        self._write(facts.id, active(facts))
 
     async def flush(self) -> None:
-        """Write changed facts, some calls at a time."""
+        """Write changed calls, some at a time."""
         while self.changed:
             for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
                 if facts.id in self._slots:
-                    self._write(facts.id, _active(facts))
+                    self._write(facts.id, active(facts))
             await asyncio.sleep(0)
+
+    async def _flush_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            if self.changed:
+                await self.flush()
 
     def over(self, facts: CallFacts, record: CallRecord) -> None:
         """Add the record of an ended call, which is not safe yet."""
         self.changed.discard(facts)
-        self._write(record.id, Ended(record))
+        self._write(record.id, EndedCall(record))
 
     def safe(self, ids: Sequence[str]) -> None:
         """These records are in Redis or on disk."""
         self._safe.extend(ids)
+        self._settle(ids)
+
+    def continued(self, ids: Sequence[str]) -> None:
+        """These calls of dead processes are in this journal now."""
+        self._settle(ids)
+
+    def _settle(self, ids: Sequence[str]) -> None:
+        """The entries of these calls in the journals of dead processes are not needed any more."""
         for left in list(self._left):
             left.pending.difference_update(ids)
             if not left.pending:
@@ -191,6 +217,9 @@ class Journal:
 
     def close(self) -> None:
         """The normal end of this process; entries that are not safe remain for the next one."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         self._forget(self._safe_before)
         self._forget(self._safe)
         if self._map is not None:
@@ -207,13 +236,13 @@ class Journal:
 
     # -- slots ------------------------------------------------------------------------------------
 
-    def _write(self, id_: str, entry: ActiveCall | Ended) -> None:
+    def _write(self, id_: str, entry: Entry) -> None:
         """Write a new version of a call's entry into new slots. A death in between leaves the old
         one, or both, of which the later counts. A half-written entry has a wrong checksum."""
         memory = self._map
         if memory is None:
             return
-        content = _encode(entry)
+        content = encode(entry)
         size = len(content)
         free = self._free
         if size <= _ROOM and free:  # nearly always
@@ -297,35 +326,13 @@ def directory_of(data_dir: Path) -> Path:
     return data_dir
 
 
-def standing_in(path: Path) -> list[str]:
+def active_in(path: Path) -> list[str]:
     """The ids of the active calls in a journal."""
     try:
-        entries = _entries(path.read_bytes())
-        return [entry.id for entry in entries if isinstance(entry, ActiveCall)]
-    except (OSError, msgspec.DecodeError):
+        entries, _ = _read(path.read_bytes())
+    except OSError:
         return []
-
-
-def completed(left: ActiveCall, died: float, died_at: float | None) -> CallRecord:
-    """The record of a call whose worker died. An answered call is billed until the last known
-    moment (unix seconds; monotonic ones if the machine was not rebooted)."""
-    if died_at is not None and left.offset:
-        died = died_at + left.offset  # by the call's own clock
-    facts = CallFacts(
-        left.id,
-        left.call_id,
-        left.caller,
-        left.called,
-        caller_by=left.caller_by,
-        withheld=left.withheld,
-    )
-    facts.received, facts.decided = left.received, left.decided
-    facts.rang, facts.answered = left.rang, left.answered
-    facts.forwards, facts.prevented = left.forwards, left.prevented
-    facts.pending = left.pending
-    facts.legs = dict(enumerate(left.legs))  # type: ignore[arg-type]  # there are no legs any more
-    over = Over(Outcome.FAILED, 500, "worker_died")
-    return facts.record(over, max(died, left.received, left.answered or 0.0))
+    return [entry.id for entry in entries if isinstance(entry, ActiveCall)]
 
 
 @cache
@@ -338,29 +345,24 @@ def _boot() -> bytes:
         return b""
 
 
-def _active(facts: CallFacts) -> ActiveCall:
-    return ActiveCall(
-        facts.id,
-        facts.call_id,
-        facts.caller,
-        facts.called,
-        facts.received,
-        facts.decided,
-        facts.rang,
-        facts.answered,
-        facts.forwards,
-        list(facts.legs.values()),
-        facts.withheld,
-        facts.caller_by,
-        facts.offset,
-        facts.prevented,
-        facts.pending,
-    )
+def _read(content: bytes) -> tuple[list[Entry], int]:
+    """The last complete entry of each call, in order of writing, and how many cannot be read."""
+    found: dict[str, tuple[int, Entry]] = {}
+    lost = 0
+    for version, whole in _entries(content):
+        try:
+            entry = decode(whole)
+        except msgspec.DecodeError:
+            lost += 1
+            continue
+        id_ = id_of(entry)
+        if id_ not in found or found[id_][0] < version:
+            found[id_] = version, entry
+    return [entry for _, entry in sorted(found.values(), key=lambda pair: pair[0])], lost
 
 
-def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
-    """The last complete entry of each call, in order of writing."""
-    found: dict[str, tuple[int, ActiveCall | Ended]] = {}
+def _entries(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """The complete entries, each with its version."""
     for at in range(SLOT_BYTES, len(content) - SLOT_BYTES + 1, SLOT_BYTES):
         size, following, version, check = _HEADER.unpack_from(content, at)
         if not size:
@@ -370,14 +372,38 @@ def _entries(content: bytes) -> Iterator[ActiveCall | Ended]:
             begin = following * SLOT_BYTES
             whole += content[begin + _HEADER.size : begin + SLOT_BYTES]
             following = _HEADER.unpack_from(content, begin)[1]
-        if len(whole) < size or crc32(whole[:size]) != check:
-            continue  # the process died while it wrote this one
-        entry = _decode(whole[:size])
-        id_ = entry.id if isinstance(entry, ActiveCall) else entry.record.id
-        if id_ not in found or found[id_][0] < version:
-            found[id_] = version, entry
-    for _, entry in sorted(found.values(), key=lambda pair: pair[0]):
-        yield entry
+        if len(whole) >= size and crc32(whole[:size]) == check:
+            yield version, bytes(whole[:size])  # otherwise the process died while it wrote it
+
+
+def _drop_copies(left: Sequence[Left]) -> None:
+    """Of a call in several journals keep the entry that has changed the process most often: the
+    others are of processes that were continued by one that died as well."""
+    newest: dict[str, int] = {}
+    for journal in left:
+        for call in journal.active:
+            newest[call.id] = max(newest.get(call.id, 0), call.takeovers)
+        for record in journal.over:
+            newest[record.id] = max(newest.get(record.id, 0), record.takeovers)
+    for journal in left:
+        journal.active = [call for call in journal.active if call.takeovers == newest[call.id]]
+        journal.over = [record for record in journal.over if record.takeovers == newest[record.id]]
+
+
+def _index_of(path: Path) -> int:
+    """The worker whose journal it is."""
+    number = path.name.removeprefix("calls-").partition("-")[0]
+    return int(number) if number.isdecimal() else 0
+
+
+def _age_s(path: Path) -> float:
+    """Seconds since its owner was last seen alive; 0 if that is not known."""
+    try:
+        with path.open("rb") as reader:
+            died = _BEAT.unpack(reader.read(_BEAT.size))[0]
+    except (OSError, struct.error):
+        return 0.0
+    return max(0.0, time.time() - float(died))
 
 
 def _lock(path: Path) -> int:

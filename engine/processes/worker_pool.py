@@ -12,7 +12,7 @@ from engine.config import Config
 from engine.processes.adoption import find_orphan
 from engine.processes.child import START_S, Child, told
 from engine.processes.crash import last_stack
-from engine.processes.journal import standing_in
+from engine.processes.journal import active_in
 from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
@@ -234,7 +234,7 @@ class WorkerPool:
         self._log.error("worker.not_spawned", error=str(error), **whose)
 
     def _tell_death(self, slot: WorkerSlot, child: Child, status: int) -> None:
-        calls = standing_in(child.journal) if child.journal else []
+        calls = active_in(child.journal) if child.journal else []
         self._log.error(
             "worker.died",
             worker=slot.index,

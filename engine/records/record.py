@@ -85,6 +85,7 @@ class CallRecord(msgspec.Struct, gc=False):
     caller_withheld: str = ""  # for operators only, and in no log
     caller_by: str = ""  # asserted | registered | from
     prevented: list[PreventedRecord] = []
+    takeovers: int = 0  # how often another process has continued the call
 
     def __repr__(self) -> str:
         told = (f"{name}={getattr(self, name)!r}" for name in FIELDS if name != "caller_withheld")
@@ -210,6 +211,7 @@ def _values(record: CallRecord) -> list[str]:
         record.caller_withheld,
         record.caller_by,
         _encode(record.prevented).decode() if record.prevented else "[]",
+        str(record.takeovers),
     ]
 
 

@@ -103,6 +103,10 @@ CONVERSATION_ENDS = (
 # answered or the caller hung up.
 LEG_RESULTS = ("answered", "busy", "no_answer", "unreachable", "refused", "given_up")
 RING_ENDS = ("answered", "no_answer")
+# What became of a call of a process that died or was replaced: it goes on here; it rang, or one
+# side had gone; its entry in the journal could not be read.
+CONTINUED, ENDED, LOST = "continued", "ended", "lost"
+TAKEN_OVER = (CONTINUED, ENDED, LOST)
 
 # Upper bounds in seconds, chosen for the question that each histogram answers.
 # Are 99 % of decisions under 1 ms, and how long do the others take?
@@ -194,6 +198,12 @@ class Metrics:
             "Answered calls that ended, by what ended them.",
             ["why"],
             CONVERSATION_ENDS,
+        )
+        self._taken_over = Counters(
+            "renvoi_calls_taken_over_total",
+            "Calls of a process that died or was replaced, by what became of them here.",
+            ["result"],
+            TAKEN_OVER,
         )
         self._targets = Counters(
             "renvoi_targets_total",
@@ -314,7 +324,8 @@ class Metrics:
             ["destination"],
         )
         self.families: tuple[Family, ...] = (
-            build, self._calls, self._answers, self._ends, self._targets, self._arrivals,
+            build, self._calls, self._answers, self._ends, self._taken_over, self._targets,
+            self._arrivals,
             self._billed, self._prevented, self._rejected, self._races, self._connections_failed,
             self._registrations, self._documents, self._targets_refused,
             self._redis_errors,
@@ -354,6 +365,11 @@ class Metrics:
     def line_reached(self, registered: bool) -> None:
         """Count a call that has reached a line, by whether it has a live registration."""
         self._arrivals.counts["yes" if registered else "no"] += 1
+
+    def taken_over(self, results: Mapping[str, int]) -> None:
+        """Count calls of another process, by TAKEN_OVER."""
+        for result in TAKEN_OVER:
+            self._taken_over.counts[result] += results.get(result, 0)
 
     def forward_prevented(self, reason: str) -> None:
         """Count a forward that was due and did not happen; `reason` is one of

@@ -513,7 +513,7 @@ class Machine(RuleBasedStateMachine):
         facts = CallFacts(
             f"{worker.epoch}-{worker.serial}", "c@peer", CALLER, number, worker.journal.changed
         )
-        worker.journal.begin(facts)
+        worker.journal.write(facts)
         return facts
 
     async def _call(self, worker: Worker, number: str) -> None:

@@ -167,7 +167,7 @@ async def test_a_worker_that_dies_leaves_a_call_that_is_paid_for_by_what_has_pas
     shared_redis: RedisServer, tmp_path: Path, step_s: int
 ) -> None:
     clock = Clock(tmp_path)
-    pool = WorkerPool(tmp_path, shared_redis.url, 2)
+    pool = WorkerPool(tmp_path, shared_redis.url, 2, {"timers": {"takeover_s": 0}})
     with driven(pool, clock):
         running_engine = RunningEngine(pool, shared_redis.client, tmp_path)
         async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:

@@ -115,8 +115,9 @@ async def test_sighup_and_systemd(lone: Setup, heard: Callable[[], list[str]]) -
     assert any(text.startswith("STOPPING=1\nSTATUS=draining, 0 calls") for text in heard())
 
 
-async def test_the_calls_of_a_killed_engine_are_recorded_by_the_next(lone: Setup) -> None:
+async def test_calls_that_the_next_engine_may_not_continue_are_recorded_by_it(lone: Setup) -> None:
     engine = lone.engine
+    change(engine, "timers", takeover_s=0)
     call, ring = await stand(lone)
     await asyncio.sleep(0.6)  # what changes is written down after a moment
     engine.signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ import pytest
 
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
-from engine.processes.journal import SLOT_BYTES, Journal, standing_in
+from engine.processes.journal import SLOT_BYTES, Journal, active_in
 from engine.records.record import ForwardRecord
 
 BUSY_PROCESS = """
@@ -27,7 +27,7 @@ journal.open()
 calls = []
 for n in range(40):
     calls.append(CallFacts(f"0-busy-{n}", "x" * (60 * n), "+33612345678", "+33972101001"))
-    journal.begin(calls[-1])
+    journal.write(calls[-1])
 for n in range(10):
     journal.over(calls[n], calls[n].record(Over(Outcome.BUSY, 486, "phone")))
 print("ready", flush=True)
@@ -35,7 +35,7 @@ threading.Timer(float(sys.argv[2]), lambda: os.kill(os.getpid(), signal.SIGKILL)
 while True:
     for facts in calls[10:]:
         facts.forwards = [forward(time.time())] * (1 + len(facts.forwards) % 30)
-        journal.begin(facts)
+        journal.write(facts)
         journal.beat()
 """
 
@@ -56,14 +56,14 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
     )
     assert child.returncode == -signal.SIGKILL
     path = tmp_path / "calls-0-busy.journal"
-    assert set(standing_in(path)) == {f"0-busy-{n}" for n in range(10, 40)}
+    assert set(active_in(path)) == {f"0-busy-{n}" for n in range(10, 40)}
     journal = Journal(tmp_path, "0-next")
     journal.open()
     (left,) = journal.take_over()
     assert [record.id for record in left.over] == [f"0-busy-{n}" for n in range(10)]
     assert {record.outcome for record in left.over} == {"busy"}
-    assert {record.id for record in left.standing} == {f"0-busy-{n}" for n in range(10, 40)}
-    for record in left.standing:
+    assert {call.id for call in left.active} == {f"0-busy-{n}" for n in range(10, 40)}
+    for record in map(left.failed, left.active):
         number = int(record.id.rpartition("-")[2])
         assert record.call_id == "x" * (60 * number)
         assert (record.outcome, record.why) == ("failed", "worker_died")
@@ -86,13 +86,13 @@ def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path
     facts.talks()
     assert facts.answered is not None
     facts.answered -= 100
-    journal.begin(facts)
+    journal.write(facts)
     journal.beat()
     journal.close()  # with a call in it: as good as killed
     after = Journal(tmp_path, "0-two")
     after.open()
     (left,) = after.take_over()
-    (record,) = left.standing
+    (record,) = map(left.failed, left.active)
     assert record.seconds == record.forwards[0].seconds == 100
     assert (record.payer, record.billing, record.condition) == ("+33972101001", "deducted", "busy")
 
@@ -100,12 +100,12 @@ def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path
 def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-one")
     journal.open()
-    journal.begin(CallFacts("0-one-1", "abc", "+33612345678", "+33972101001", withheld=True))
+    journal.write(CallFacts("0-one-1", "abc", "+33612345678", "+33972101001", withheld=True))
     journal.close()
     after = Journal(tmp_path, "0-two")
     after.open()
     (left,) = after.take_over()
-    (record,) = left.standing
+    (record,) = map(left.failed, left.active)
     assert (record.caller, record.caller_withheld) == ("", "+33612345678")
     assert "33612345678" not in repr(record)  # what an error would log
     after.close()
@@ -114,7 +114,7 @@ def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path:
 def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
     first, second = Journal(tmp_path, "0-a"), Journal(tmp_path, "1-b")
     first.open()
-    first.begin(CallFacts("0-a-1", "abc", "", "+33972101001"))
+    first.write(CallFacts("0-a-1", "abc", "", "+33972101001"))
     second.open()
     assert second.take_over() == []
     first.close()
@@ -126,14 +126,14 @@ async def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -
     journal = Journal(tmp_path, "0-a")
     journal.open()
     facts = CallFacts("0-a-1", "abc", "", "+33972101001", journal.changed)
-    journal.begin(facts)
+    journal.write(facts)
     facts.talks()
     assert journal.changed == {facts}
     await journal.flush()
     assert not journal.changed
     journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
     facts.caller_rang()
-    assert standing_in(journal.path) == []
+    assert active_in(journal.path) == []
     journal.safe(["0-a-1"])
     journal.close()
     assert list(tmp_path.iterdir()) == []
@@ -144,7 +144,7 @@ def test_a_call_is_remembered_until_its_lease_is_given_back(tmp_path: Path) -> N
     journal = Journal(tmp_path, "0-a")
     journal.open()
     facts = CallFacts("0-a-1", "abc", "", "+33972101001")
-    journal.begin(facts)
+    journal.write(facts)
     journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
     journal.safe([facts.id])
     journal.beat()
@@ -161,15 +161,15 @@ def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> N
     size = journal.path.stat().st_size
     for n in range(3 * size // SLOT_BYTES):
         facts = CallFacts(f"0-a-{n}", "abc", "", "+33972101001")
-        journal.begin(facts)
+        journal.write(facts)
         journal.safe([facts.id])
         journal.beat()
     assert journal.path.stat().st_size == size
     journal.beat()
     for n in range(2 * size // SLOT_BYTES):
-        journal.begin(CallFacts(f"0-a-{n}", "abc", "", "+33972101001"))
+        journal.write(CallFacts(f"0-a-{n}", "abc", "", "+33972101001"))
     assert journal.full == 0
-    assert len(standing_in(journal.path)) == 2 * size // SLOT_BYTES
+    assert len(active_in(journal.path)) == 2 * size // SLOT_BYTES
     journal.close()
 
 
