@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.patience import within
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
-from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, to_number, to_voicemail
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
 
 FLUSHED_S = 0.2  # changes are in the journal 50 ms later
 
