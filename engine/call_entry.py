@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.call_facts import CallFacts, EndedLeg
+from engine.call_facts import AnyLeg, CallFacts, EndedLeg
 from engine.call_outcome import Outcome, Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
 from sip.leg_state import LegState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 VERSION = 2
 
@@ -54,9 +54,12 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     signalling: list[LegState | None] = []
     prevented: list[PreventedRecord] = []
     pending: ForwardRecord | None = None  # to a list of which nobody had answered
+    offers: list[ForwardRecord | None] = []  # what is paid if a leg answers, for each of `legs`
 
-    def restored(self, changed: set[CallFacts] | None = None) -> CallFacts:
-        """Its facts. No leg is left of those that it had."""
+    def restored(
+        self, changed: set[CallFacts] | None = None, legs: Sequence[AnyLeg] | None = None
+    ) -> CallFacts:
+        """Its facts, with these legs; None: all of them are over."""
         facts = CallFacts(
             self.id,
             self.call_id,
@@ -74,7 +77,11 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
         facts.prevented, facts.pending = self.prevented, self.pending
         facts.identity, facts.is_transferred = self.identity, self.is_transferred
         facts.expires, facts.takeovers = self.expires, self.takeovers
-        facts.legs = {EndedLeg(): leg for leg in self.legs}
+        legs = legs if legs is not None else [EndedLeg() for _ in self.legs]
+        facts.legs = dict(zip(legs, self.legs, strict=True))
+        if self.offers:
+            offers = zip(legs, self.offers, strict=True)
+            facts.offers = {leg: offer for leg, offer in offers if offer is not None}
         return facts
 
     def failed(self, died: float, died_at: float | None) -> CallRecord:
@@ -129,6 +136,7 @@ def active(facts: CallFacts) -> ActiveCall:
         signalling,
         facts.prevented,
         facts.pending,
+        [facts.offers.get(leg) for leg in facts.legs] if facts.offers else [],
     )
 
 

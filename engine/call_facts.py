@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from engine.call_outcome import Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from sip.incoming import Incoming
     from sip.outgoing import Outgoing
 
-_NO_OFFERS: Mapping[Outgoing, ForwardRecord] = {}
-
 
 class EndedLeg:
     """Stands for a leg that was over when another process continued its call."""
@@ -30,6 +28,10 @@ class EndedLeg:
     def detach(self) -> None: ...
 
     def hangup(self, farewell: object = None) -> None: ...
+
+
+AnyLeg: TypeAlias = "Outgoing | EndedLeg"
+_NO_OFFERS: Mapping[AnyLeg, ForwardRecord] = {}
 
 
 class CallFacts:
@@ -103,7 +105,7 @@ class CallFacts:
         self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
         self.is_transferred = False  # it must pay what the earlier call left
         self.replaced_by = ""  # the call that takes over this one (takeovers.py)
-        self.legs: dict[Outgoing | EndedLeg, LegRecord] = {}
+        self.legs: dict[AnyLeg, LegRecord] = {}
         self.expires = 0.0  # when the session ends by this clock, 0 = never (RFC 4028)
         self.takeovers = 0  # how often another process has continued the call
         self.caller_leg: Incoming | None = None  # for the journal, as is the path
@@ -301,7 +303,7 @@ class CallFacts:
             ("line", self.offers[leg].line) if leg in self.offers else (record.role, record.number)
         )
 
-    def _reached(self) -> tuple[Outgoing | None, LegRecord | None]:
+    def _reached(self) -> tuple[AnyLeg | None, LegRecord | None]:
         """The leg that answered, else the last that was dialled."""
         reached, record = None, None
         for leg, known in self.legs.items():

@@ -13,7 +13,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from engine.call_entry import ActiveCall
-from engine.call_facts import CallFacts, EndedLeg
+from engine.call_facts import AnyLeg, CallFacts, EndedLeg
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
 from engine.calls import Calls
@@ -28,7 +28,7 @@ from store import background_tasks
 
 class _Legs(NamedTuple):
     caller: Incoming
-    callees: list[Outgoing | EndedLeg]
+    callees: list[AnyLeg]
 
 
 class ContinuedCalls:
@@ -66,13 +66,12 @@ class ContinuedCalls:
         """What became of it; None if it is not continued here."""
         if not entry.signalling or not self._is_here(entry.signalling):
             return None
-        facts = entry.restored(self._services.changed)
-        facts.takeovers += 1
         try:
             legs = self._legs(entry.signalling)
             if legs is None:
                 return None
-            facts.legs = dict(zip(legs.callees, entry.legs, strict=True))
+            facts = entry.restored(self._services.changed, legs.callees)
+            facts.takeovers += 1
             so_far = _so_far(facts, legs)
             call = self._calls.resume(legs.caller, facts, so_far)
         except Exception as error:
