@@ -27,7 +27,8 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     each of `legs`, its state; None for one that is over.
 
     `visited`, `counted` and `held`: the lines on its path, those on which it counts as a call, and
-    those on which it counts as a forward.
+    those on which it counts as a forward. `leased`: those of `counted`, and the caller's, on which
+    Redis has a lease of it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     visited: tuple[str, ...] = ()
     counted: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    leased: tuple[str, ...] = ()
     signalling: list[LegState | None] = []
     prevented: list[PreventedRecord] = []
     pending: ForwardRecord | None = None  # to a list of which nobody had answered
@@ -133,6 +135,7 @@ def active(facts: CallFacts) -> ActiveCall:
         path.visited if path is not None else (),
         path.counted if path is not None else (),
         path.held if path is not None else (),
+        path.leased(facts.identity) if path is not None else (),
         signalling,
         facts.prevented,
         facts.pending,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from engine.call_outcome import Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
@@ -13,7 +13,6 @@ from rules.decide import ForwardTo, Target
 from rules.model import Line
 
 if TYPE_CHECKING:
-    from engine.call_path import CallPath
     from sip.incoming import Incoming
     from sip.outgoing import Outgoing
 
@@ -28,6 +27,18 @@ class EndedLeg:
     def detach(self) -> None: ...
 
     def hangup(self, farewell: object = None) -> None: ...
+
+
+class Path(Protocol):
+    """What a call counts on (call_path.py)."""
+
+    visited: tuple[str, ...]
+    held: tuple[str, ...]
+
+    @property
+    def counted(self) -> tuple[str, ...]: ...
+
+    def leased(self, caller: str) -> tuple[str, ...]: ...
 
 
 AnyLeg: TypeAlias = "Outgoing | EndedLeg"
@@ -109,7 +120,7 @@ class CallFacts:
         self.expires = 0.0  # when the session ends by this clock, 0 = never (RFC 4028)
         self.takeovers = 0  # how often another process has continued the call
         self.caller_leg: Incoming | None = None  # for the journal, as is the path
-        self.path: CallPath | None = None
+        self.path: Path | None = None
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         if self.detail is not None:
             self.tell("call.begin", caller=self.caller_shown, called=called)

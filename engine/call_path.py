@@ -7,12 +7,14 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from engine.call_services import CallServices
+from engine.leases import hold
 from rules.decide import ForwardTo
 from rules.model import Line
 from sip import headers
 from sip.crossing import Diverted
 
 if TYPE_CHECKING:
+    from engine.call_entry import ActiveCall
     from sip.message import Message
 
 
@@ -46,17 +48,26 @@ class CallPath:
         live, id_ = self._services.live, self._call_id
         return tuple(number for number in self.visited if live.has(number, id_))
 
-    def resume(
-        self, visited: tuple[str, ...], counted: tuple[str, ...], held: tuple[str, ...]
-    ) -> None:
-        """Count the call as it counted in the process that it comes from."""
-        self.visited = visited
-        for number in counted:
-            self._services.leases.count(number, self._call_id)
-        for number in held:
+    def leased(self, caller: str) -> tuple[str, ...]:
+        """The lines on which Redis has a lease of it, and the number of the caller, if its own."""
+        live, id_ = self._services.live, self._call_id
+        leased = tuple(number for number in self.visited if live.is_leased(number, id_))
+        return (*leased, caller) if live.is_leased(caller, hold(id_)) else leased
+
+    def resume(self, entry: ActiveCall) -> None:
+        """Count the call as it counted in the process that it comes from. At first with the same
+        leases, so that its end releases them; what has changed is found a moment later."""
+        services, id_ = self._services, self._call_id
+        self.visited = entry.visited
+        for number in entry.counted:
+            services.live.add(number, id_, lease=number in entry.leased)
+            services.leases.count(number, id_)
+        if entry.identity in entry.leased:
+            services.live.add(entry.identity, hold(id_), lease=True)
+        for number in entry.held:
             self.carry(number)
             # It counts in this worker's share now, not in the pool.
-            self._services.forwards.release(number, self._call_id)
+            services.forwards.release(number, id_)
 
     def arrive(self, line: Line) -> None:
         self.visited += (line.number,)

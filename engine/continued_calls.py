@@ -77,7 +77,7 @@ class ContinuedCalls:
         except Exception as error:
             self._services.log.error("call.error", call=entry.id, exc_info=error)
             return LOST
-        call.path.resume(entry.visited, entry.counted, entry.held)
+        call.path.resume(entry)
         for leg in legs.callees:
             if isinstance(leg, Outgoing):
                 leg.owner = facts

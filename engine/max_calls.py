@@ -122,6 +122,10 @@ class LiveCalls:
         """Whether the call counts on the line."""
         return call_id in self._calls.get(number, ())
 
+    def is_leased(self, number: str, call_id: str) -> bool:
+        """Whether other workers count the call too."""
+        return call_id in self._leased.get(number, ())
+
     def add(self, number: str, call_id: str, *, lease: bool = False) -> None:
         """Count a call without asking. `lease`: other workers count it too."""
         self._calls.setdefault(number, set()).add(call_id)
