@@ -78,9 +78,17 @@ class Attempt:
                 return failed.message
         return None
 
+    def declines(self, failed: Failed[Outgoing]) -> bool:
+        """Whether a final response is the person's decision, which ends the ringing everywhere: a
+        6xx, but of what rings beside a line only one that means busy."""
+        if not stops_all(failed.code):
+            return False
+        beside = self._facts.is_beside(failed.leg)
+        return not beside or verdict([Failure(failed.code)]) is Condition.BUSY
+
     def decline(self) -> Failed[Outgoing] | None:
         """A phone's 6xx, which is the person's decision."""
         for failed in self._failed:
-            if stops_all(failed.code):
+            if self.declines(failed):
                 return failed
         return None

@@ -234,6 +234,11 @@ class CallFacts:
         """The line pays this if the leg answers."""
         self.offers = {**self.offers, leg: forward}
 
+    def line_of(self, leg: Outgoing) -> str:
+        """The line whose phone a leg rings; "" if it rings no phone."""
+        record = self.legs[leg]
+        return record.number if record.role == "line" else ""
+
     def is_beside(self, leg: Outgoing) -> bool:
         """Whether the leg rings beside a line's phones (`also_ring`)."""
         offer = self.offers.get(leg)
@@ -270,7 +275,6 @@ class CallFacts:
         if offer is not None and offer.condition != "none":
             return ""
         self._changed.add(self)
-        self.pending = None
         line = offer.line if offer is not None else self.legs[winner].number
         self.tell("call.overtaken", line=line, uri=winner.uri)
         for place, forward in enumerate(self.forwards):

@@ -24,7 +24,8 @@ class CallPath:
     progress."""
 
     __slots__ = (
-        "_call_id", "_services", "before", "diverted", "held", "received_diversions", "visited",
+        "_call_id", "_services", "before", "diverted", "held", "joined", "received_diversions",
+        "visited",
     )  # fmt: skip
 
     def __init__(self, services: CallServices, call_id: str, invite: Message) -> None:
@@ -36,6 +37,7 @@ class CallPath:
         self.visited: tuple[str, ...] = ()
         self.diverted: list[Diverted] = []
         self.held: tuple[str, ...] = ()  # lines on which it counts as a forward in progress
+        self.joined: tuple[str, ...] = ()  # lines that ring as targets, on which it counts too
 
     @property
     def diversions(self) -> int:
@@ -118,17 +120,31 @@ class CallPath:
         self.diverted.append(Diverted(line.number, decision.reason, decision.cause, mark))
         self.leave(line.number)
 
-    def join(self, number: str) -> None:
-        """Count the call on this line of a list again, whose phone answered after all."""
-        self._services.leases.count(number, self._call_id)
+    async def join(self, line: Line) -> bool:
+        """Count the call on a line that rings as a target. False if it has `max_calls` calls."""
+        self.arrive(line)
+        if await self.admit(line) is not None:
+            return False
+        self.joined += (line.number,)
+        return True
 
-    def pays(self, lines: Collection[str]) -> None:
-        """Somebody answered, and these lines pay: count the call as a forward of theirs alone."""
-        for number in self.held:
-            if number not in lines:
-                self._let_go(number)
-        for number in lines:
-            self.carry(number)
+    def part(self) -> None:
+        """Stop counting the call on the lines that rang as targets."""
+        for number in self.joined:
+            self.leave(number)
+        self.joined = ()
+
+    def settle(self, number: str, payers: Collection[str]) -> None:
+        """Somebody answered: a phone of line `number` ("" = of none). Of all that rang as targets
+        the call counts on that line alone, and as a forward of the lines that pay."""
+        self.part()
+        if number:
+            self._services.leases.count(number, self._call_id)
+        for line in self.held:
+            if line not in payers:
+                self._let_go(line)
+        for line in payers:
+            self.carry(line)
 
     def take_back(self, number: str) -> bool:
         """Return the call to this line and undo the forwards since. False if it had not left."""

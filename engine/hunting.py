@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.branch import Branch
@@ -48,7 +49,7 @@ class _Place(NamedTuple):
 class Hunting:
     """Rings what the rules decide, for one call."""
 
-    __slots__ = ("_facts", "_members", "_path", "_ringing", "_services")
+    __slots__ = ("_facts", "_path", "_ringing", "_services")
 
     def __init__(
         self, services: CallServices, ringing: Ringing, path: CallPath, facts: CallFacts
@@ -57,7 +58,6 @@ class Hunting:
         self._ringing = ringing
         self._path = path
         self._facts = facts
-        self._members: tuple[str, ...] = ()  # lines that ring as targets, on which the call counts
 
     # -- a line -----------------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Hunting:
         hunt = groups(contacts)
         if also:
             await self._dial_also(line, also)
-            hunt = hunt or [()]
+            hunt = hunt if hunt and not ringing.no_phones else [()]
         result: Outgoing | Condition | None = None
         for group in hunt:
             for contact in group:
@@ -86,11 +86,10 @@ class Hunting:
                 pre_s, group_s = max(pre_s, _MOBILE_PRE_S) if also else pre_s, math.inf
             result = await ringing.wait(pre_s, ring_s, group_s=group_s)
             if isinstance(result, Outgoing):
-                self._settle(result)
                 return result
             if result is Condition.NO_ANSWER or ringing.attempt.decline() is not None:
                 break
-        self._leave()
+        self._path.part()
         self._path.leave(line.number)
         if result is Condition.NO_ANSWER:
             return result
@@ -169,9 +168,8 @@ class Hunting:
             left_s = max(0.0, until - loop.time())
             result = await ringing.wait(left_s, left_s, most_s=left_s)
             if isinstance(result, Outgoing):
-                self._settle(result)
                 return result
-            self._leave()
+            self._path.part()
             if ringing.attempt.failures() or over is None:
                 over = self._failed()
         raise over or Over(Outcome.NO_ANSWER, 480, "target_no_answer")
@@ -237,13 +235,11 @@ class Hunting:
             return self._pass_over(_UNREACHABLE)
         if line.do_not_disturb:
             return self._pass_over(_BUSY)
-        path.arrive(line)
-        found = await path.admit(line)
+        joined = await path.join(line)
         self._ringing.check_caller()
-        if found is not None:
+        if not joined:
             return self._pass_over(_BUSY)
-        self._members += (number,)
-        for contact in contacts:
+        for contact in chain.from_iterable(groups(contacts)):
             hops = hops_of(contact.path)
             self._ringing.dial(
                 Branch("line", number, contact.uri, hops, False, False, contact, *place)
@@ -253,19 +249,3 @@ class Hunting:
     def _pass_over(self, failure: Failure) -> None:
         """A target cannot be rung: it has failed."""
         self._ringing.attempt.passed_over(failure)
-
-    def _settle(self, winner: Outgoing) -> None:
-        """Somebody answered: count the call on no other line that rang as a target."""
-        if not self._facts.offers:
-            return
-        reached = self._facts.legs[winner]
-        number = reached.number if reached.role == "line" else ""
-        self._leave(number)
-        if winner in self._facts.offers and number:
-            self._path.join(number)
-
-    def _leave(self, but: str = "") -> None:
-        """Stop counting the call on the lines that rang as targets."""
-        for number in self._members:
-            if number != but:
-                self._path.leave(number)

@@ -19,7 +19,6 @@ from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.event_queue import Checked, Event, EventQueue, Item, Resolved, Stop
 from rules.model import Condition, DocumentError
-from rules.ringing_outcome import stops_all
 from sip import crossing, headers, session_expires
 from sip.address import Address
 from sip.bodies import body_told
@@ -341,8 +340,9 @@ class Ringing:
                 self._services.metrics.race("line_won")
         self._retire(ELSEWHERE)
         self._facts.leg_answered(winner, event.code)
-        if self._facts.offers:
-            self._path.pays({forward.line for forward in self._facts.forwards})
+        if self._path.held or self._facts.offers:
+            number = self._facts.line_of(winner)
+            self._path.settle(number, {forward.line for forward in self._facts.forwards})
         if self._first_rang:
             rang_s = self._services.loop.time() - self._first_rang
             self._services.metrics.ring_answered.observe(rang_s)
@@ -391,9 +391,11 @@ class Ringing:
             self._place_at_next(branch)  # RFC 3263 4.3
             return
         self.attempt.failed(event)
-        if stops_all(event.code) and branch.turn:  # the other targets of the list ring on
-            self._stop({leg: b for leg, b in self._ringing.items() if b.turn == branch.turn})
-        elif stops_all(event.code):
+        if not self.attempt.declines(event):
+            return
+        if branch.turn:  # the other targets of the list ring on
+            self._stop([leg for leg, b in self._ringing.items() if b.turn == branch.turn])
+        else:
             self._retire(NOTHING)
 
     def _move_on(self) -> None:

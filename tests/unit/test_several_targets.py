@@ -652,3 +652,29 @@ async def test_a_blocked_caller(condition: Condition) -> None:
     check_counts(one)
     record = one.call.facts.record(one.ended[0])
     assert (record.condition, record.forwards) == ("none", [])
+
+
+async def test_what_a_gateway_says_with_6xx_declines_only_if_it_means_busy() -> None:
+    one = OneCall(beside(to(MOBILE)))
+    await settle()
+    one.legs[0].fails(606)
+    await settle()
+    assert one.legs[1].said == ["invite"]
+    await talks(one, one.legs[1])
+    assert len(one.forwards) == 0
+    await ends(one)
+
+
+async def test_a_line_beside_that_was_given_up_counts_again_when_it_answers() -> None:
+    forward = {Condition.NO_ANSWER: Forward(True, Destination(Kind.VOICEMAIL, LINE), 10)}
+    one = OneCall(beside(to(OTHER), forwards=forward), line(OTHER), registered=BOTH)
+    await settle()
+    theirs = next(leg for leg in one.legs if leg.uri == THEIRS)
+    theirs.rings()
+    await settle()
+    await one.clock.advance(10.1)
+    assert one.counted == []
+    await talks(one, theirs)
+    assert sorted(one.counted) == [LINE, OTHER]
+    assert paid(one) == [(LINE, "none", OTHER, "free")]
+    await ends(one)
