@@ -258,8 +258,13 @@ class StarCall:
 
 def described(line: Line, condition: Condition) -> str:
     """One forward in a few words: "busy to number +33612345678: on"."""
-    forward = line.forwards.get(condition)
+    rules = line.all_of(condition)
+    forward = rules[0] if rules else None
     name = condition.value.replace("_", " ")
+    if len(rules) > 1:
+        return f"{name}: {sum(each.on for each in rules)} of {len(rules)} forwards on"
+    if forward is not None and forward.rejects:
+        return f"{name}: refuses callers: {'on' if forward.on else 'off'}"
     if forward is None or forward.to is None:
         return f"{name}: none"
     own = forward.to.number == line.number

@@ -76,7 +76,8 @@ class StarCodeError(ValueError):
     """A code that cannot be carried out.
 
     Attributes:
-        code: the final SIP response: 484 something is missing, 404 no such code or target.
+        code: the final SIP response: 484 something is missing, 404 no such code or target, 403 it
+            may not be changed by a code.
         why: a short word for the record.
         problem: the same for people.
     """
@@ -150,17 +151,26 @@ def apply(
         number: the line's own, E.164.
         mailbox: short numbers that mean the line's voicemail.
 
+    A condition with several forwards is turned off as a whole, and neither replaced nor erased.
+
     Raises:
-        StarCodeError: the target is not a number, or there is none to activate.
+        StarCodeError: the target is not a number, there is none to activate, or the condition has
+            several forwards (403).
     """
     forwards = document.get("forwards")
     document["forwards"] = forwards = dict(forwards) if isinstance(forwards, dict) else {}
     to = None
     if code.action is Action.REGISTER:
         to = target(code.number or "", number, numbering, mailbox)
+    turns_off = code.action in (Action.DEACTIVATE, Action.ERASE)
     touched = 0
     for condition in code.conditions:
         forward = forwards.get(condition.value)
+        if isinstance(forward, list):
+            if not turns_off:
+                raise StarCodeError(403, "several_forwards", "has several forwards")
+            forwards[condition.value] = [{**each, "on": False} for each in forward]
+            continue
         known = isinstance(forward, dict)
         forward = dict(forward) if isinstance(forward, dict) else {}
         if code.action is Action.ERASE:
@@ -173,6 +183,8 @@ def apply(
         if to is not None:
             before = forward.get("to")
             forward["to"] = (before if isinstance(before, dict) else {}) | to
+            for name in ("when", "callers", "until"):
+                forward.pop(name, None)  # the code's forward applies always and to everybody
         elif not forward.get("to"):
             continue
         forward["on"] = True
@@ -211,12 +223,13 @@ def target(
 def is_on(code: StarCode, line: Line, numbering: Numbering, mailbox: Collection[str]) -> bool:
     """The answer to a status code: whether one of its forwards is on (to its number, if given)."""
     for condition in code.conditions:
-        forward = line.forwards.get(condition)
-        if forward is None or not forward.on or forward.to is None:
-            continue
-        if code.number is None:
-            return True
-        wanted = target(code.number, line.number, numbering, mailbox)
-        if (forward.to.kind.value, forward.to.number) == (wanted["kind"], wanted["number"]):
-            return True
+        for forward in line.all_of(condition):
+            if not forward.on:
+                continue
+            if code.number is None:
+                return True
+            wanted = target(code.number, line.number, numbering, mailbox)
+            named = {(to.kind.value, to.number) for to in forward.destinations}
+            if (wanted["kind"], wanted["number"]) in named:
+                return True
     return False

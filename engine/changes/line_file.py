@@ -2,7 +2,7 @@
 
 In CSV a forward is `on DEST`, `off DEST` or `off`, with DEST as `renvoi forward set` takes it;
 `DEST` alone is on, an empty cell is nothing. The rest of a document is in `more`, as JSON, so that
-an exported file can be imported without loss.
+an exported file can be imported without loss: several forwards of a condition are there alone.
 """
 
 from __future__ import annotations
@@ -145,9 +145,14 @@ def from_cells(cells: dict[str, str]) -> Document:
     for condition in Condition:
         if condition in given:
             forwards = _part(document, "forwards")
-            forwards[condition.value] = _part(forwards, condition.value) | _forward(
-                condition, given[condition]
-            )
+            if isinstance(forwards.get(condition.value), list):
+                problem = f"is a list in more already (got {given[condition]!r:.60})"
+                raise RowError(condition.value, problem)
+            kept = _part(forwards, condition.value)
+            forward = _forward(condition, given[condition])
+            if isinstance(kept.get("to"), dict) and "to" in forward:
+                forward["to"] = kept["to"] | forward["to"]
+            forwards[condition.value] = kept | forward
     if "no_answer_after_s" in given:
         after_s = _number(given, "no_answer_after_s", int)
         _part(_part(document, "forwards"), "no_answer")["after_s"] = after_s

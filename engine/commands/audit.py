@@ -159,12 +159,29 @@ def _forwards_told(before: dict[str, Any], after: dict[str, Any]) -> Iterator[st
 
 
 def _forward_told(forward: object) -> str:
+    if isinstance(forward, list):
+        rules = [_forward_told(each) for each in forward]
+        return "; ".join(f"[{place}] {told}" for place, told in enumerate(rules))
     if not isinstance(forward, dict) or not forward.get("on"):
         return "off"
     to = forward.get("to")
-    told = f"{to.get('kind')} {to.get('number') or ''}".strip() if isinstance(to, dict) else "?"
+    several = to if isinstance(to, list) else [to]
+    told = ", ".join(map(_to_told, several))
+    if forward.get("ring") is not None:
+        told = f"{str(forward['ring']).replace('_', ' ')} {told}"
     after_s = forward.get("after_s")
-    return told if after_s is None else f"{told} after {after_s} s"
+    told = told if after_s is None else f"{told} after {after_s} s"
+    return told + "".join(
+        f", {name} {forward[name]}" for name in ("when", "callers", "until") if forward.get(name)
+    )
+
+
+def _to_told(to: object) -> str:
+    if not isinstance(to, dict):
+        return "?"
+    ring_s = to.get("ring_s")
+    told = f"{to.get('kind')} {to.get('number') or ''}".strip()
+    return told if ring_s is None else f"{told} for {ring_s} s"
 
 
 def _value(value: object) -> str:

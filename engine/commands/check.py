@@ -14,7 +14,7 @@ from engine import descriptors, ports, tls
 from engine.changes.acks import LiveWorker, live_workers_blocking
 from engine.commands.context import Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
-from engine.commands.line import forwards_told
+from engine.commands.forward_words import forwards_told
 from engine.commands.output import print_json, warn_of
 from engine.commands.watch import ADMIN_TIMEOUT_S
 from engine.config import SUPERVISOR, Address, Config
@@ -184,7 +184,7 @@ def _check_redis(config: Config) -> str:
             idle += [
                 f"line {number}: {condition} to {words}"
                 for condition, words in forwards_told(line, off)
-                if condition in off
+                if any(condition == of for of, _ in off)
             ]
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
     warn_of(idle)

@@ -63,16 +63,17 @@ class Documents:
                 result[number] = None
         return result
 
-    def refused(self, line: Line) -> dict[str, str]:
-        """The forwards of a line that are on but count as off because of their target, with the
-        reason (`Destination.why_refused`)."""
+    def refused(self, line: Line) -> dict[tuple[str, str], str]:
+        """The forwards of a line that are on but count as off because of their target, by condition
+        and number, with the reason (`Destination.why_refused`)."""
         countries = self.fleet(line.fleet).forward_countries
         suspects = line.refused_targets(countries=countries)
         if not suspects:
             return {}
         others = self.lines(to.number for _, to, _ in suspects if not to.never)
         inside = {number for number, of in others.items() if of and of.fleet == line.fleet}
-        return {c.value: why for c, _, why in line.refused_targets(inside, countries)}
+        found = line.refused_targets(inside, countries)
+        return {(condition.value, to.number): why for condition, to, why in found}
 
     def fleet(self, name: str) -> Fleet:
         """The fleet of this name, read once (`fleet_of`)."""

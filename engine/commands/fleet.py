@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,18 +20,22 @@ from engine.commands.context import (
     with_json,
     with_strict,
 )
+from engine.commands.documents import Documents
 from engine.commands.fleets import hint, require_fleet
 from engine.commands.line import INPUT_BYTES, parse_input, unread_in
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.usage import CLASSES, capped, duration, of_key
 from engine.config import Config
 from rules.billing import month_of
-from rules.fleet import Fleet, FleetDocument, check_fleet, load_fleet
+from rules.fleet import Fleet, FleetDocument, check_fleet, fleet_of, load_fleet
+from rules.line_document import load_line
 from rules.model import DocumentError
 from rules.numbers import Numbering
+from rules.validate import names_used
 from store.documents import FLEETS, attempts_blocking
 from store.keys import FLEET, fleet_key, fleet_usage_key
 
+_LINES_SHOWN = 20
 IN_FORCE = "in force within one second"
 
 
@@ -66,6 +71,8 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     suspended          true: calls to its lines get 403
     forward_countries  list of ISO codes: where the targets of its lines may be, besides the fleet;
                        narrows numbering.forward_countries, and never widens it; null = the same
+    calendars          by name: zone, weekly, holidays, closed, open; forwards name them in `when`
+    lists              by name: numbers and prefixes; forwards name them in `callers`
     label              for people
 
     \b
@@ -94,12 +101,14 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
         ]
     unread = unread_in(documents, FleetDocument, "fleet", "name", strict)
     with open_redis(config) as client:
-        _change(client, fleets)
+        still = _change(client, fleets, numbering)
+    idle += [each.told() for each in still]
     for told in idle:
         warn(told)
     warn_of(unread.told())
     if as_json:
-        print_json({"written": list(fleets), "unread": unread.plain()})
+        named = [asdict(each) for each in still]
+        print_json({"written": list(fleets), "unread": unread.plain(), "still_named": named})
     else:
         click.echo(f"{', '.join(fleets)}: written, {IN_FORCE}")
 
@@ -139,6 +148,8 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         ("cap a month", "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)),
         ("left", "-" if left is None else duration(left)),
         ("countries", _told(fleet.forward_countries)),
+        ("calendars", ", ".join(sorted(fleet.calendars)) or "-"),
+        ("lists", ", ".join(sorted(fleet.lists)) or "-"),
         *((f"{name} {month}", duration(used.get(name, 0))) for name in CLASSES),
     ]
     for what, value in facts:
@@ -184,26 +195,85 @@ def list_fleets(config: Config, as_json: bool) -> None:
 @with_config
 @with_json
 def delete_fleet(name: str, config: Config, as_json: bool) -> None:
-    """Delete the document of fleet NAME: no cap, not suspended. Its lines and usage stay."""
+    """Delete the document of fleet NAME: no cap, not suspended, no calendars, no lists. Its lines
+    and usage stay."""
     with open_redis(config) as client:
-        _change(client, {name: None})
+        still = _change(client, {name: None}, config.numbering.plan())
+    for each in still:
+        warn(each.told())
     if as_json:
-        print_json({"deleted": name})
+        print_json({"deleted": name, "still_named": [asdict(each) for each in still]})
     else:
         click.echo(f"{name}: deleted, {IN_FORCE}")
 
 
-def _change(client: Any, fleets: Mapping[str, dict[str, Any] | None]) -> None:
+def _change(
+    client: Any, fleets: Mapping[str, dict[str, Any] | None], numbering: Numbering
+) -> list[StillNamed]:
     """Write these documents (None = delete an existing one), all or none, and the fleets' logs of
-    changes. Raises Wrong if a document to delete does not exist."""
+    changes. Returns the deleted calendars and lists that lines still name. Raises Wrong if a
+    document to delete does not exist."""
     for attempt in attempts_blocking(client, FLEETS):
         before = attempt.read(fleets)
         for name, document in fleets.items():
             if document is None and name not in before:
                 raise Wrong(f"fleet {name}: has no document, {_others(client, name)}")
         if attempt.write(fleets, myself(), "cli"):
-            return
+            return _still_named(client, before, fleets, numbering)
     raise Failed("fleet: changed by others all the time, nothing was written")
+
+
+@dataclass(slots=True)
+class StillNamed:
+    """A calendar or a list (`what`) that a fleet no longer has and lines still name: how many
+    lines, and the first of them."""
+
+    fleet: str
+    what: str
+    name: str
+    lines: int = 0
+    first: list[str] = field(default_factory=list)
+
+    def told(self) -> str:
+        first = ", ".join(self.first) + (", ..." if self.lines > len(self.first) else "")
+        return (
+            f"fleet {self.fleet}: {self.what} {self.name} is gone, {self.lines} lines still name "
+            f"it, and those forwards no longer apply: {first}"
+        )
+
+
+def _still_named(
+    client: Any,
+    before: Mapping[str, bytes],
+    fleets: Mapping[str, dict[str, Any] | None],
+    numbering: Numbering,
+) -> list[StillNamed]:
+    gone: dict[tuple[str, str, str], StillNamed] = {}
+    for name, document in fleets.items():
+        was = fleet_of(before.get(name), name, numbering)
+        now = Fleet(name) if document is None else check_fleet(document, numbering)
+        for what, old, new in (
+            ("calendar", was.calendars, now.calendars),
+            ("list", was.lists, now.lists),
+        ):
+            for each in sorted(old.keys() - new.keys()):
+                gone[name, what, each] = StillNamed(name, what, each)
+    if not gone:
+        return []
+    for number, raw in Documents(client, numbering).every():
+        try:
+            line = load_line(raw, number, numbering)
+        except DocumentError:
+            continue
+        calendars, lists = names_used(line)
+        used = [("calendar", each) for each in calendars] + [("list", each) for each in lists]
+        for what, each in used:
+            still = gone.get((line.fleet, what, each))
+            if still is not None:
+                still.lines += 1
+                if len(still.first) < _LINES_SHOWN:
+                    still.first.append(number)
+    return [still for still in gone.values() if still.lines]
 
 
 def _others(client: Any, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 
@@ -19,7 +20,7 @@ from engine.commands.context import (
     with_json,
 )
 from engine.commands.documents import Document, Documents, parse_document
-from engine.commands.line import forwards_told
+from engine.commands.forward_words import forwards_told, rules_told
 from engine.commands.output import print_json
 from engine.config import Config
 from rules.line_document import load_line
@@ -67,14 +68,26 @@ def _complete_dest(_context: object, _parameter: object, incomplete: str) -> lis
     "--after", "after_s", type=Whole(5, 60, "seconds"), metavar="S",
     help="Seconds of ringing, 5 to 60.",
 )  # fmt: skip
+@click.option(
+    "--replace", is_flag=True,
+    help="Replace all that the condition has: a list of forwards, hours, callers, an end.",
+)  # fmt: skip
 @with_config
 @with_json
 def set_forward(
-    n: str, condition: str, dest: str, after_s: int | None, config: Config, as_json: bool
+    n: str,
+    condition: str,
+    dest: str,
+    after_s: int | None,
+    replace: bool,
+    config: Config,
+    as_json: bool,
 ) -> None:
     """Turn a forward of line N on, to DEST.
 
-    no_answer without --after keeps the delay it had, else takes 20 seconds.
+    no_answer without --after keeps the delay it had, else takes 20 seconds. A condition with
+    several forwards is changed only with --replace; `renvoi line set` writes such lists. A single
+    forward keeps its hours, callers and end, unless --replace is given.
 
     \b
     Examples:
@@ -89,6 +102,8 @@ def set_forward(
     to = read_destination(dest, number, numbering)
 
     def change(document: Document) -> None:
+        if replace:
+            document["forwards"] = {**_mapping(document.get("forwards")), condition: {}}
         forward = _forward(document, condition, number)
         forward |= {"on": True, "to": {**_mapping(forward.get("to")), **to}}
         if condition == Condition.NO_ANSWER:
@@ -110,7 +125,7 @@ def set_forward(
 @with_json
 def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
     """Turn a forward of line N off, or with CONDITION `all` every one; its target is kept for the
-    next time.
+    next time. Of a condition with several forwards, each is turned off.
 
     \b
     Examples:
@@ -125,8 +140,15 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
     def change(document: Document) -> None:
         were_on.clear()
         for each in conditions:
-            if condition == ALL and not _mapping(document.get("forwards")).get(each):
+            stored = _mapping(document.get("forwards")).get(each)
+            if condition == ALL and not stored:
                 continue  # the document has none
+            if isinstance(stored, list):
+                if any(_mapping(one).get("on") for one in stored):
+                    were_on.append(each)
+                off = [{**_mapping(one), "on": False} for one in stored]
+                document["forwards"] = {**_mapping(document["forwards"]), each: off}
+                continue
             forward = _forward(document, each, number)
             if forward.get("on"):
                 were_on.append(each)
@@ -149,7 +171,8 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
 @with_config
 @with_json
 def show_forwards(n: str, config: Config, as_json: bool) -> None:
-    """Show the four forwards of line N."""
+    """Show the forwards of line N by condition; of several each, with its place in the list: the
+    first that is on and applies is taken."""
     numbering = config.numbering.plan()
     number = read_number("N", n, numbering)
     with open_redis(config) as client:
@@ -164,8 +187,12 @@ def show_forwards(n: str, config: Config, as_json: bool) -> None:
         stored = parse_document(raw, f"line {number}").get("forwards") or {}
         print_json({c.value: stored.get(c.value) or {"on": False} for c in Condition})
         return
-    for condition, told in forwards_told(line, refused):
-        click.echo(f"{condition:<14} {told}")
+    zone = ZoneInfo(config.numbering.timezone)
+    for condition in Condition:
+        rules = rules_told(line, condition, refused, zone) or ["off"]
+        for place, told in enumerate(rules):
+            name = f"{condition}[{place}]" if len(rules) > 1 else condition.value
+            click.echo(f"{name:<14} {told}")
 
 
 def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, str]:
@@ -190,6 +217,12 @@ def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:
     """The forward of `condition` in the document, added if missing."""
     for place in ("forwards", condition):
         value = document.get(place)
+        if isinstance(value, list) and place == condition:
+            several = f"has {len(value)} forwards"
+            raise Wrong(
+                f"line {number}: forwards.{place}: {several}, --replace puts this one in their "
+                "place; renvoi line set writes them"
+            )
         if value is not None and not isinstance(value, dict):
             raise Wrong(f"line {number}: {place}: expected an object (got {value!r:.80})")
         document[place] = value = _mapping(value)
@@ -208,6 +241,8 @@ def _confirm(line: Line, condition: str, acks: Acks, as_json: bool) -> None:
         to = {"kind": forward.to.kind, "number": forward.to.number} if forward.to else None
         answer: dict[str, Any] = {"number": line.number, "condition": condition, "on": forward.on}
         answer |= {"to": to, "after_s": forward.after_s, "in_force": acks.plain()}
+        if len(line.all_of(Condition(condition))) > 1:
+            answer["forwards"] = len(line.all_of(Condition(condition)))
         print_json(answer)
     else:
         click.echo(f"{line.number} {condition}: {told}, {acks.told()}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
+from datetime import tzinfo
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import msgspec
@@ -23,11 +24,12 @@ from engine.commands.context import (
     with_strict,
 )
 from engine.commands.documents import Document, Documents, parse_document
+from engine.commands.forward_words import Refused, forwards_told
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.password import make_ha1, set_password
 from engine.config import Config
 from rules.line_document import LineDocument, load_line
-from rules.model import Condition, DocumentError, Line
+from rules.model import DocumentError, Line
 from rules.unread import UnreadFields, unread_fields
 
 INPUT_BYTES = 512 * 1024 * 1024
@@ -111,7 +113,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
         except DocumentError as error:
             raise Failed(f"line {number}: its document is refused: {error}") from None
         refused = documents.refused(line)
-    for name, value in _facts(line, refused):
+    for name, value in _facts(line, refused, ZoneInfo(config.numbering.timezone)):
         click.echo(f"{name:<14} {value}")
     warn_of([str(one) for one in unread_fields(orjson.loads(raw), LineDocument)])
 
@@ -121,7 +123,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
 @with_json
 def list_lines(config: Config, as_json: bool) -> None:
     """List all lines with the forwards that are on."""
-    numbering = config.numbering.plan()
+    numbering, zone = config.numbering.plan(), ZoneInfo(config.numbering.timezone)
     with open_redis(config) as client:
         stored = list(Documents(client, numbering).every())
     if as_json:
@@ -137,7 +139,7 @@ def list_lines(config: Config, as_json: bool) -> None:
         except DocumentError as error:
             rows.append([number, "-", "-", "-", f"REFUSED {error}"])
             continue
-        on = [f"{c}: {told}" for c, told in forwards_told(line) if told != "off"]
+        on = [f"{c}: {told}" for c, told in forwards_told(line, zone=zone) if told != "off"]
         calls = "no limit" if line.max_calls is None else str(line.max_calls)
         state = "SUSPENDED " if line.suspended else ""
         rows.append([number, line.fleet, line.label, calls, state + ("; ".join(on) or "none")])
@@ -204,28 +206,7 @@ def unread_in(
     return unread
 
 
-_NONE: Mapping[str, str] = MappingProxyType({})
-
-
-def forwards_told(line: Line, refused: Mapping[str, str] = _NONE) -> list[tuple[str, str]]:
-    """Condition and a description of its forward, for all four in order of precedence. `refused`:
-    why some count as off (`Documents.refused`)."""
-    result = []
-    for condition in Condition:
-        forward = line.forwards.get(condition)
-        told = "off"
-        if forward and forward.on and forward.to:
-            own = forward.to.kind == "voicemail" and forward.to.number == line.number
-            told = "voicemail" if own else f"{forward.to.kind} {forward.to.number}"
-            if forward.after_s is not None and condition is Condition.NO_ANSWER:
-                told += f" after {forward.after_s} s"
-            if condition in refused:
-                told += f" (counts as off: {refused[condition]})"
-        result.append((condition.value, told))
-    return result
-
-
-def _facts(line: Line, refused: Mapping[str, str]) -> list[tuple[str, str]]:
+def _facts(line: Line, refused: Refused, zone: tzinfo) -> list[tuple[str, str]]:
     offer = line.offer
     mobile = f"{offer.mobile_hours:g} h a month" if offer.mobile == "hours" else offer.mobile
     return [
@@ -236,8 +217,22 @@ def _facts(line: Line, refused: Mapping[str, str]) -> list[tuple[str, str]]:
         ("suspended", "yes" if line.suspended else "no"),
         ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
         ("user", _plain(line.credentials.user) if line.credentials else "-"),
-        *((condition, told) for condition, told in forwards_told(line, refused)),
+        *((condition, told) for condition, told in forwards_told(line, refused, zone)),
+        *_more_facts(line),
     ]
+
+
+def _more_facts(line: Line) -> Iterator[tuple[str, str]]:
+    """What few lines have."""
+    if line.also_ring:
+        numbers = ", ".join(f"{to.kind} {to.number}" for to in line.also_ring)
+        yield "also ring", numbers
+    if line.do_not_disturb:
+        yield "do not disturb", "yes"
+    if line.calendars:
+        yield "calendars", ", ".join(map(_plain, sorted(line.calendars)))
+    if line.lists:
+        yield "lists", ", ".join(map(_plain, sorted(line.lists)))
 
 
 def _plain(text: str) -> str:

@@ -245,7 +245,8 @@ def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     assert "SUSPENDED" in rows[1]
     assert "REFUSED" in rows[4]
     assert len(run("fleet", "list", "--json").json) == 4
-    assert run("fleet", "delete", "acme", "--json").json == {"deleted": "acme"}
+    gone = {"deleted": "acme", "still_named": []}
+    assert run("fleet", "delete", "acme", "--json").json == gone
     refused(run("fleet", "delete", "acme"), "acme")
     refused(run("fleet", "show", "acme"), "acme")
     assert run("fleet", "show", "bad").status == 1
