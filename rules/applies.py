@@ -1,18 +1,32 @@
 """Whether a forward applies at this hour and to this caller. Pure."""
 
+from datetime import UTC, datetime
+
 from rules.allowed import No, Targets
 from rules.callers import CallerKind, Callers
 from rules.decision import Circumstances, Situation
 from rules.model import Forward, Line
 
 OFF = No("", "off")
-_ENDED = No("", "off, it has ended (until)")
-_OPEN = No("", "does not apply now, its calendar is open")
-_CLOSED = No("", "does not apply now, its calendar is closed")
-_NO_CALENDAR = No("", "does not apply, there is no such calendar")
-_NO_LIST = No("", "does not apply, there is no such list")
-_OTHER_CALLERS = No("", "does not apply to this caller")
+# The words are completed from the forward by `told_of`, which only `explain` calls.
+_ENDED = No("", "off, it ended at {until}")
+_OPEN = No("", "does not apply now, calendar {calendar} is open")
+_CLOSED = No("", "does not apply now, calendar {calendar} is closed")
+_NO_CALENDAR = No("", "does not apply, there is no calendar {calendar}")
+_NO_LIST = No("", "does not apply, there is no list {list}")
+_OTHER_CALLERS = No("", "does not apply to this caller ({callers})")
 _NOT_KNOWN = No("", "does not apply, neither hour nor caller is known")
+
+
+def told_of(no: No, forward: Forward) -> str:
+    """Why a forward does not apply (`why_not_now`), in words."""
+    until = forward.until
+    return no.told.format(
+        until="" if until is None else datetime.fromtimestamp(until, UTC).isoformat(),
+        calendar="" if forward.when is None else forward.when.calendar,
+        list="" if forward.callers is None else forward.callers.name,
+        callers=forward.callers,
+    )
 
 
 def why_not_now(forward: Forward, line: Line, now: Situation, targets: Targets) -> No | None:

@@ -66,6 +66,9 @@ class Periods:
     def __len__(self) -> int:
         return len(self._begins)
 
+    def __repr__(self) -> str:
+        return f"Periods({list(self)!r})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Periods) and tuple(self) == tuple(other)
 

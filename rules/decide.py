@@ -8,7 +8,7 @@ forwarding-rules.md 1 and 2.
 from typing import NamedTuple
 
 from rules.allowed import Targets, billing_of, kind_of, why_not
-from rules.applies import OFF, why_not_now
+from rules.applies import OFF, told_of, why_not_now
 from rules.decision import (
     ALSO_RING,
     BLOCKED,
@@ -255,7 +255,8 @@ def _due(
             label = f"{condition}[{place}]"
         no = why_not_now(forward, line, now, targets)
         if no is not None:
-            notes.step("{}: {}", label, no.told)
+            if notes.steps is not None:
+                notes.step("{}: {}", label, told_of(no, forward))
             continue
         if forward.rejects:
             return _Due(place, label, forward, ())

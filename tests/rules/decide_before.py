@@ -1,9 +1,5 @@
-"""What happens to a call at a line: pure functions on frozen data, driven by tables.
-
-`decide` is called when a call arrives and again each time a condition is met. `verdict`
-(`rules.ringing_outcome`) returns the condition in which the ringing of a line ended. Both follow
-forwarding-rules.md 1 and 2.
-"""
+"""`rules.decide` as it was when a condition had one forward, which always applied and led to one
+target. Documents without more than that are still decided so: `test_decide_as_before`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
