@@ -77,6 +77,50 @@ async def test_an_answered_call_goes_on_and_ends_by_its_own_bye(lone: Setup, who
     assert again["id"] == record["id"]
 
 
+@pytest.mark.parametrize("how", ["list", "also_ring"])
+async def test_the_target_that_answered_pays_after_the_death_too(lone: Setup, how: str) -> None:
+    targets = [{"kind": "number", "number": f"+3361234567{n}"} for n in range(3)]
+    forwards = {"unconditional": {"on": True, "ring": "together", "to": targets}}
+    fields: dict[str, Any] = {"forwards": forwards} if how == "list" else {"also_ring": targets}
+    line = lone.line(**fields)
+    call = await lone.call(line, body=OFFER_BYTES)
+    number = targets[1]["number"]
+    away = await lone.server("number").incoming(number)
+    await connect(call, away)
+    await asyncio.sleep(FLUSHED_S)
+    await killed(lone)
+    await talk(call, away)
+    await part(call, away)
+    destination, condition = ("number", "unconditional") if how == "list" else ("line", "none")
+    record = await lone.ended(
+        call.call_id, payer=line, billing="out_of_plan", takeovers="1", condition=condition,
+        destination=destination, target=number if how == "list" else line,
+    )  # fmt: skip
+    (paid,) = record["forwards"]
+    assert (paid["number"], paid["seconds"]) == (number, int(record["seconds"]))
+    assert len(record["legs"]) == 3
+
+
+@pytest.mark.parametrize("ring", ["in_turn", "together"])
+async def test_a_list_that_rings_when_the_worker_dies(lone: Setup, ring: str) -> None:
+    targets = [{"kind": "number", "number": f"+3361234568{n}"} for n in range(3)]
+    forward = {"on": True, "ring": ring, "to": targets}
+    line = lone.line(forwards={"unconditional": forward})
+    call = await lone.call(line, body=OFFER_BYTES)
+    away = await lone.server("number").incoming(targets[0]["number"])
+    away.respond(180)
+    await call.receive(180)
+    await asyncio.sleep(FLUSHED_S)
+    await killed(lone)
+    await away.receive("CANCEL")
+    await call.receive(503)
+    record = await lone.ended(
+        call.call_id, why="worker_died", condition="unconditional", destination="number", payer=""
+    )
+    assert record["forwards"] == []
+    assert not lone.redis.zcard(f"forwards:{line}")
+
+
 async def test_a_ringing_call_is_ended_on_both_sides(lone: Setup) -> None:
     line, phone = await lone.line_with_phone()
     call = await lone.call(line, body=OFFER_BYTES)

@@ -131,6 +131,61 @@ async def test_a_forwarded_call_that_is_sent_on_stays_with_the_forwarding_line(
     await setup.ended(again.call_id, payer="", billing="")
 
 
+@pytest.mark.parametrize("how", ["list", "also_ring"])
+@pytest.mark.parametrize("still", [True, False])
+async def test_a_target_of_several_that_is_sent_on_stays_with_its_line(
+    setup: Setup, how: str, still: bool
+) -> None:
+    """The same for a target of a list, and for a mobile that rings beside a line; and not when the
+    line leads there no more."""
+    mobile, landline = numbers.mobile_number(), numbers.outside_number()
+    targets = [{"kind": "number", "number": number} for number in (landline, mobile)]
+    forwards = {"unconditional": {"on": True, "ring": "together", "to": targets}}
+    fields = {"forwards": forwards} if how == "list" else {"also_ring": targets}
+    line = setup.line(offer=UNLIMITED, **fields)
+    call = await calls(setup, line, numbers.caller_number())
+    away = await setup.server("number").incoming(mobile)
+    await connect(call, away)
+    target, phone = await setup.line_with_phone()
+    if not still:
+        setup.line(number=line, offer=UNLIMITED)
+        await setup.settle()
+    await refer(call, away, target)
+    onward = begin(setup, away.endpoint, mobile, target)
+    if not still:
+        await onward.receive(403)
+        await part(call, away)
+        await setup.ended(onward.call_id, why="forward_off")
+        return
+    ring = await phone.incoming()
+    await connect(onward, ring)
+    await part(call, away)
+    await part(onward, ring)
+    record = await setup.ended(onward.call_id, payer=line, condition="none", destination="line")
+    assert paid(record) == [(line, "none", "number", mobile, "out_of_plan")]
+    assert not setup.redis.zcard(f"forwards:{line}")
+
+
+@pytest.mark.parametrize("how", ["list", "also_ring"])
+async def test_who_takes_over_one_of_several_targets(setup: Setup, how: str) -> None:
+    mobile, colleague = numbers.mobile_number(), setup.line()
+    targets = [{"kind": "number", "number": mobile}, {"kind": "number", "number": setup.line()}]
+    forwards = {"unconditional": {"on": True, "ring": "together", "to": targets}}
+    fields = {"forwards": forwards} if how == "list" else {"also_ring": targets}
+    line = setup.line(offer=UNLIMITED, **fields)
+    call = await calls(setup, line, numbers.caller_number())
+    away = await setup.server("number").incoming(mobile)
+    await connect(call, away)
+    taking = await calls(setup, line, colleague, ("Replaces", own(away)))
+    taken = await setup.server("number").incoming(mobile)
+    await connect(taking, taken)
+    await call.receive("BYE")
+    await away.receive("BYE")
+    await part(taking, taken)
+    second = await setup.ended(taking.call_id, payer=line, condition="none", target=mobile)
+    assert paid(second) == [(line, "none", "number", mobile, "out_of_plan")]
+
+
 @pytest.mark.parametrize(("fleet", "billing"), [("acme", "free"), ("globex", "standard")])
 @pytest.mark.parametrize("worker", [0, 1])
 async def test_a_line_that_sends_a_call_on_pays_for_it(
