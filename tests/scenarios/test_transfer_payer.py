@@ -159,6 +159,7 @@ async def test_a_target_of_several_that_is_sent_on_stays_with_its_line(
         return
     ring = await phone.incoming()
     await connect(onward, ring)
+    await owes(setup, onward, line)
     await part(call, away)
     await part(onward, ring)
     record = await setup.ended(onward.call_id, payer=line, condition="none", destination="line")
