@@ -16,7 +16,7 @@ from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
 from manager.who import FieldError, Refused, Who
-from rules.model import Kind
+from rules.model import Condition, Kind
 from rules.numbers import NumberError
 from store.audit import without_secrets
 
@@ -38,7 +38,7 @@ async def list_lines(call: Call) -> Response:
 
 def _summary(stored: Stored) -> models.LineSummary:
     line = stored.line
-    on: list[Any] = [c.value for c, forward in line.forwards.items() if forward.on]
+    on: list[Any] = [c.value for c in Condition if any(f.on for f in line.all_of(c))]
     return models.LineSummary(line.number, line.fleet, line.label, line.suspended, on)
 
 

@@ -52,7 +52,7 @@ async def around(site: Site, own: Line) -> Around:
 async def _targets(site: Site, own: Line) -> Targets:
     """The lines that forwards name; for this line also those of forwards that are off."""
     found: dict[str, Line | None] = {}
-    wanted = {f.to.number for f in own.forwards.values() if f.to} - {own.number}
+    wanted = {to.number for _, f in own.all_forwards() for to in f.destinations} - {own.number}
     for _ in range(_MOST_STEPS):
         new = sorted(wanted - found.keys() - {own.number})[: _MOST_LINES - len(found)]
         if not new:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ from starlette.responses import Response
 from manager import records, state
 from manager.forms import ORDER
 from manager.lines import Stored
-from manager.pages import told
+from manager.pages import summary
 from manager.records import Purse
 from manager.state import Now
 from manager.web import Visit, see
-from rules.decide import Decision, ForwardTo, Ring, Situation, decide
+from rules.decide import Circumstances, Decision, ForwardTo, Ring, Situation, decide
 from rules.model import Condition, Kind, Line
 
 LINES_A_PAGE = 50
@@ -74,11 +75,11 @@ def only_line(visit: Visit) -> str | None:
 
 async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
     """The rows of these lines, by the engine's own decision on the data in Redis."""
-    own = [one.line for one in stored]
+    site, own = visit.site, [one.line for one in stored]
     fleets = sorted({line.fleet for line in own})
     now, purses = await asyncio.gather(
         state.of_several(visit.redis, own),
-        asyncio.gather(*(records.purse(visit.redis, f, visit.site.zone) for f in fleets)),
+        asyncio.gather(*(records.purse(visit.redis, f, site.zone, site.numbering) for f in fleets)),
     )
     wanted = {number for line in own for number in _due(line, now[line.number])}
     targets = await visit.site.lines.any_of(fleets, sorted(wanted))
@@ -97,9 +98,10 @@ def _due(line: Line, now: Now) -> Iterator[str]:
         (Condition.BUSY, is_busy),
         (Condition.UNREACHABLE, not now.registered),
     ):
-        forward = line.forwards.get(condition)
-        if is_due and forward and forward.on and forward.to and forward.to.number != line.number:
-            yield forward.to.number
+        for forward in line.all_of(condition) if is_due else ():
+            if forward.on:
+                yield from (to.number for to in forward.destinations if to.number != line.number)
+    yield from (to.number for to in line.also_ring)
 
 
 def _row(
@@ -114,19 +116,25 @@ def _row(
             cap_left_s=purse.left_s,
             fleet_suspended=purse.suspended,
             fleet_countries=purse.countries,
+            circumstances=_circumstances(purse) if line.rules else None,
         ),
         targets,
     )
     because = decision.condition if isinstance(decision, ForwardTo) else None
-    on = [c for c in ORDER if (f := line.forwards.get(c)) and f.on and c is not because]
+    on = [c for c in ORDER if c is not because and any(f.on for f in line.all_of(c))]
     all_calls = because is Condition.UNCONDITIONAL
-    later = []
-    for condition in on:
-        to = line.forwards[condition].to
-        if to is not None and not all_calls:
-            later.append((condition, told(visit, line, to)))
+    words = summary(visit, line)
+    later = [(each, words[each]) for each in on if words[each] and not all_calls]
     kind, where = _told(visit, line, decision)
     return Row(line, now.registered, kind, where, because, later, on if all_calls else ())
+
+
+def _circumstances(purse: Purse) -> Circumstances:
+    """For a caller from outside, now."""
+    fleet = purse.fleet
+    if fleet is None:
+        return Circumstances(time.time())
+    return Circumstances(time.time(), False, fleet.calendars, fleet.lists)
 
 
 def _told(visit: Visit, line: Line, decision: Decision) -> tuple[str, str]:

@@ -66,7 +66,7 @@ class Costs:
     def conflicts(self, line: Line, known: Around, costs: Sequence[Cost]) -> list[str]:
         """Forwards that will not do what one may expect."""
         say = self.places.say
-        on = [c for c in ORDER if (f := line.forwards.get(c)) and f.on]
+        on = [c for c in ORDER if any(f.on for f in line.all_of(c))]
         result = []
         others = [say("quoted", text=say(c)) for c in on if c is not Condition.UNCONDITIONAL]
         if Condition.UNCONDITIONAL in on and others:

@@ -16,7 +16,7 @@ from manager.batch import Row, rows_told
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
 from manager.outlook import Outlook
-from manager.pages import forward_told, who_did
+from manager.pages import forward_told, summary, who_did
 from manager.undo import Change, change_of
 from manager.web import Visit, see
 from manager.who import Outdated, Refused
@@ -194,6 +194,9 @@ async def _form(
         check=check,
         fax=[line for line in fax.lines if line.number != stored.number],
         labels=labels_of(visit, stored.fleet, choices),
+        by_api={
+            c: text for c, text in summary(visit, stored.line).items() if c in stored.line.rules
+        },
         **{"theirs": None, "change": None, "by": "", "notice": "", **more},
     )
 

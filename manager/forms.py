@@ -10,7 +10,7 @@ from typing import Any
 from manager.directory import Directory
 from manager.lines import Document
 from manager.shown import Shown
-from manager.who import FieldError, Who
+from manager.who import FieldError, Refused, Who
 from manager.words import Say
 from rules.model import Condition, Forward, Kind, Line
 from rules.numbers import Numbering
@@ -37,6 +37,7 @@ _PROBLEMS = (
     (r"is a line without the fax offer", "error_no_fax"),
     (r"is needed .*", "error_needed"),
     (r"was changed since", "error_changed_since"),
+    (r"has forwards that only the API changes", "error_by_api"),
     (r"is no telephone number", "error_no_number"),
     (r"is too short to be a number|is a local number without its area code", "error_too_short"),
     (r"is too long to be a number|does not have the length of a number", "error_too_long"),
@@ -151,6 +152,12 @@ class Wanted:
                 old = stored.get(condition)
                 if old is None and not wanted["on"]:
                     continue
+                if isinstance(old, list) and not wanted["on"]:
+                    stored[condition] = [{**each, "on": False} for each in old]
+                    continue
+                if _is_by_api(old) and wanted["on"]:
+                    problem = "has forwards that only the API changes"
+                    raise Refused([FieldError(f"forwards.{condition}", None, problem)])
                 kept = (old or {}).get("to") if self._leads_there(own, old, wanted) else None
                 stored[condition] = {**(old or {}), **wanted, **({"to": kept} if kept else {})}
             if stored:
@@ -236,6 +243,19 @@ class Wanted:
                     return self._say(key, value=value)
                 return self._say(key)
         return self._say("error_other", problem=f"{error.field} {error.problem}")
+
+
+def _is_by_api(forward: Any) -> bool:
+    """Whether a stored condition has more than the form shows: several forwards, hours, callers, an
+    end, several targets, a rejection."""
+    if not isinstance(forward, dict):
+        return isinstance(forward, list)
+    to = forward.get("to")
+    return (
+        any(forward.get(name) for name in ("when", "until", "callers"))
+        or isinstance(to, list)
+        or (isinstance(to, dict) and (to.get("kind") == "reject" or "ring_s" in to))
+    )
 
 
 def _looks_like_number(text: str) -> bool:

@@ -97,6 +97,9 @@ async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, models.
         forwards = dict(document.get("forwards") or {})
         for condition, wanted in given.items():
             old = forwards.get(condition)
+            if isinstance(old, list):
+                problem = f"has {len(old)} forwards, which PUT of the line's document changes"
+                raise Refused([FieldError(f"forwards.{condition}", None, problem)])
             kept = {"on": False, **old} if isinstance(old, dict) else {}
             forward = kept | wanted
             if condition == Condition.NO_ANSWER and "after_s" not in forward:

@@ -10,7 +10,7 @@ from engine.explain import Stage, Told
 from manager.around import Around
 from manager.costs import Cost, Costs
 from manager.target_words import TargetWords
-from rules.decide import Decision, ForwardTo, Reject, Ring
+from rules.decide import BLOCKED, Decision, ForwardTo, Reject, Ring
 from rules.model import Condition, Line
 
 
@@ -131,5 +131,7 @@ class Teller:
         """What a caller gets if nobody answers."""
         if decision.why in ("suspended", "fleet_suspended"):
             return self._say("end_suspended")
+        if decision.why == BLOCKED:
+            return self._say("end_blocked")
         known = decision.condition in (Condition.BUSY, Condition.NO_ANSWER, Condition.UNREACHABLE)
         return self._say(f"end_{decision.condition}" if known else "end_other")

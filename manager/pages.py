@@ -55,11 +55,15 @@ def summary(visit: Visit, own: Line) -> dict[Condition, str]:
     """A description of each of the four forwards; "" if it is off."""
     words = {}
     for condition in Condition:
-        forward = own.forwards.get(condition)
-        on = forward is not None and forward.on and forward.to is not None
+        rules = own.all_of(condition)
+        first = next((each for each in rules if each.on), None)
         words[condition] = ""
-        if on and forward is not None and forward.to is not None:
-            words[condition] = told(visit, own, forward.to)
+        if first is not None and first.rejects:
+            words[condition] = visit.say("by_api_blocked")
+        elif first is not None and first.to is not None:
+            words[condition] = told(visit, own, first.to)
+        if words[condition] and condition in own.rules:
+            words[condition] = visit.say("by_api_first", where=words[condition])
     return words
 
 
@@ -91,9 +95,20 @@ def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str
 
 def forward_told(visit: Visit, own: Line, forward: object) -> str:
     """A forward of a document, as text."""
+    if isinstance(forward, list):
+        forward = next(
+            (each for each in forward if isinstance(each, dict) and each.get("on")), None
+        )
+        first = forward_told(visit, own, forward)
+        return first if forward is None else visit.say("by_api_first", where=first)
     if not isinstance(forward, dict) or not forward.get("on"):
         return visit.say("off")
     to = forward.get("to")
+    if isinstance(to, list):
+        first = forward_told(visit, own, {**forward, "to": to[0] if to else None})
+        return visit.say("by_api_first", where=first)
+    if isinstance(to, dict) and to.get("kind") == "reject":
+        return visit.say("by_api_blocked")
     try:
         assert isinstance(to, dict)
         kind = Kind(to["kind"])

@@ -13,8 +13,9 @@ from redis.asyncio import Redis
 
 from engine.records.record import CallRecord, ForwardRecord, read_entry
 from rules.billing import month_of
-from rules.fleet import load_fleet
+from rules.fleet import Fleet, load_fleet
 from rules.model import CAPPED, Billing, Condition, DocumentError, Kind, Line
+from rules.numbers import Numbering
 from store.fleets import capped_s
 from store.keys import RECORDS, fleet_key, fleet_usage_key, usage_key
 
@@ -158,31 +159,37 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
 @dataclass(frozen=True, slots=True)
 class Purse:
     """The monthly cap of a fleet's lines out of plan and abroad. `left_s` is negative if it is
-    exceeded; None = no cap. `countries`: of allowed targets; None = no list."""
+    exceeded; None = no cap. `countries`: of allowed targets; None = no list. `fleet`: its document,
+    None without one."""
 
     suspended: bool = False
     cap_s: int | None = None
     left_s: float | None = None
     countries: frozenset[str] | None = None
+    fleet: Fleet | None = None
 
     @property
     def empty(self) -> bool:
         return self.left_s is not None and self.left_s <= 0
 
 
-async def purse(redis: Redis, fleet: str, zone: ZoneInfo) -> Purse:
-    """The fleet's cap and what is left of it; no cap if its document is invalid."""
+async def purse(
+    redis: Redis, fleet: str, zone: ZoneInfo, numbering: Numbering | None = None
+) -> Purse:
+    """The fleet's cap and what is left of it; no cap if its document is invalid. Without
+    `numbering` it has no calendars and no lists."""
     client: Any = redis
     raw = await client.get(fleet_key(fleet))
     try:
-        document = load_fleet(raw, fleet) if raw else None
+        document = load_fleet(raw, fleet, numbering) if raw else None
     except DocumentError:
         document = None
     if document is None:
         return Purse()
     if document.cap_seconds is None:
-        return Purse(document.suspended, countries=document.forward_countries)
+        return Purse(document.suspended, countries=document.forward_countries, fleet=document)
     month = month_of(time.time(), zone)[0]
     used = await client.hmget(fleet_usage_key(fleet, month), CAPPED)
     left = document.cap_seconds - capped_s(used)
-    return Purse(document.suspended, document.cap_seconds, left, document.forward_countries)
+    countries = document.forward_countries
+    return Purse(document.suspended, document.cap_seconds, left, countries, document)

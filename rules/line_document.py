@@ -5,6 +5,7 @@ itself. `rules.validate` adds the checks that need other lines.
 """
 
 from dataclasses import replace
+from enum import StrEnum
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -39,11 +40,15 @@ from rules.shared_document import (
 _Text = Annotated[str, Meta(min_length=1)]
 
 
-_REJECT = "reject"
+class _Kind(StrEnum):
+    VOICEMAIL = "voicemail"
+    FAX = "fax"
+    NUMBER = "number"
+    REJECT = "reject"
 
 
 class _To(msgspec.Struct):
-    kind: Literal["voicemail", "fax", "number", "reject"]
+    kind: _Kind
     number: str | None = None
     ring_s: Annotated[int, Meta(ge=5, le=60)] | None = None
 
@@ -182,7 +187,7 @@ def _forward(path: str, given: _Forward, own: str, numbering: Numbering) -> Forw
             for place, each in enumerate(given.to)
         )
         to = targets[0]
-    elif given.to is not None and given.to.kind == _REJECT:
+    elif given.to is not None and given.to.kind is _Kind.REJECT:
         if given.to.number is not None:
             raise DocumentError(f"{path}.to.number", given.to.number, "a rejection has no number")
         rejects = True
@@ -218,7 +223,7 @@ def _callers(path: str, text: str) -> Callers:
 
 def _one_of_several(path: str, given: _To, own: str, numbering: Numbering) -> Destination:
     """One of the targets of a list, with its time to ring."""
-    if given.kind == _REJECT:
+    if given.kind is _Kind.REJECT:
         raise DocumentError(f"{path}.kind", given.kind, "a rejection is no target of a list")
     to = _destination(f"{path}.number", given, own, numbering)
     return replace(to, ring_s=given.ring_s or RING_S)
@@ -226,7 +231,7 @@ def _one_of_several(path: str, given: _To, own: str, numbering: Numbering) -> De
 
 def _also_ring(given: list[_To], own: str, numbering: Numbering) -> tuple[Destination, ...]:
     for place, each in enumerate(given):
-        if each.kind != "number":
+        if each.kind is not _Kind.NUMBER:
             problem = "expected number: only a phone can ring beside those of the line"
             raise DocumentError(f"also_ring[{place}].kind", each.kind, problem)
     return tuple(

@@ -183,7 +183,7 @@ REFUSALS = [
     (to("number", "hello"), "to.number", "is no telephone number"),
     (to("number", "06123456"), "to.number", "is too short to be a number"),
     (to("number"), "to.number", "is needed for kind number"),
-    (to("pigeon", PEER), "to.kind", "expected one of voicemail, fax, number"),
+    (to("pigeon", PEER), "to.kind", "expected one of voicemail, fax, number, reject"),
     ({"on": True}, "to", "is needed when it is on"),
     ({"to": {"kind": "voicemail"}}, "on", "is required"),
     ({"on": "yes", "to": {"kind": "voicemail"}}, "on", "expected true or false"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import time
 from dataclasses import replace
@@ -110,3 +111,38 @@ def test_who_has_one_line_lands_on_it(
     while path_of(solo.request("GET", "/lines"), otherwise="") != f"/lines/{ALONE}":
         assert time.monotonic() < deadline
     assert "Gestion des appels" in text(solo.log_in("solo"))
+
+
+SEVERAL: Json = {
+    "unconditional": [
+        {"on": True, "callers": "withheld", "to": {"kind": "reject"}},
+        {"on": True, "callers": "fleet", "to": OWN_BOX},
+    ],
+    "no_answer": {"on": True, "after_s": 20, "to": [OWN_BOX, {"kind": "number", "number": PEER}]},
+}
+
+
+def test_several_forwards_of_a_condition_are_shown_and_stay_as_they_are(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    told = row(marie, client, SEVERAL)
+    assert "Tous les appels → appelants bloqués, et d’autres règles" in told
+    stored = client.get(f"line:{LINE}")
+    form = marie.get(f"/lines/{LINE}/forwards")
+    assert form.status == 200
+    assert form.text.count("Elles se modifient par l’API") == 2
+    assert 'name="busy-on"' in form.text
+    changes: Json = {"unconditional__on": "on", "unconditional__service": "voicemail"}
+    refused = marie.submit(form, f"/lines/{LINE}/forwards", step="validate", **changes)
+    assert "qui se modifient par l’API" in text(refused)
+    assert client.get(f"line:{LINE}") == stored
+    # Another condition is changed as always, and these stay.
+    changes = {"busy__on": "on", "busy__service": "voicemail", "busy__box": "own"}
+    check = marie.submit(form, f"/lines/{LINE}/forwards", step="validate", **changes)
+    done = marie.submit(check, f"/lines/{LINE}/forwards", step="validate")
+    assert done.status == 200
+    forwards = json.loads(client.get(f"line:{LINE}") or b"{}")["forwards"]
+    assert forwards.pop("busy")["on"] is True
+    assert forwards == SEVERAL
+    for path in (f"/lines/{LINE}", f"/lines/{LINE}/calls", "/lines"):
+        assert marie.get(path).status == 200
