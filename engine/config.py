@@ -214,6 +214,30 @@ class Manager:
 
 
 @dataclass(frozen=True, slots=True)
+class Notify:
+    """Webhooks and e-mails, a process of their own (docs/notifications.md). The password of the
+    SMTP server is in the environment. An engine uses none of it: a change restarts no worker."""
+
+    admin_listen: Address = _key("127.0.0.1:8082", values.address, change="live")
+    allow_networks: tuple[Network, ...] = _key([], values.networks, change="live")
+    tls_ca: Path | None = _key(None, values.optional(values.file), change="live")
+    timeout_s: float = _key(10, values.seconds(0.5, 60), change="live")
+    retry_s: float = _key(5, values.seconds(0.1, 3600), change="live")
+    retry_max_s: float = _key(3600, values.seconds(0.1, 86400), change="live")
+    give_up_s: float = _key(86400, values.seconds(1, 7 * 86400), change="live")
+    queue: int = _key(1000, values.whole(1, 100_000), change="live")
+    prevented_s: float = _key(3600, values.seconds(1, 7 * 86400), change="live")
+    smtp_host: str | None = _key(None, values.optional(values.host), change="live")
+    smtp_port: int = _key(587, values.whole(1, 65535), change="live")
+    smtp_security: Literal["starttls", "tls", "none"] = _key(
+        "starttls", values.one_of("starttls", "tls", "none"), change="live"
+    )
+    smtp_user: str | None = _key(None, values.optional(values.text), change="live")
+    mail_from: str | None = _key(None, values.optional(values.mailbox), change="live")
+    mails_per_hour: int = _key(60, values.whole(1, 10_000), change="live")
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     level: Literal["debug", "info", "warning", "error", "critical"] = _key(
         "info", values.one_of("debug", "info", "warning", "error", "critical"), change="live"
@@ -247,6 +271,7 @@ class Config:
     redis: Redis = field(default_factory=Redis)
     admin: Admin = field(default_factory=Admin)
     manager: Manager = field(default_factory=Manager)
+    notify: Notify = field(default_factory=Notify)
     log: Log = field(default_factory=Log)
     trace: Trace = field(default_factory=Trace)
     workers: int = _key(1, values.whole(1, 256), change="fixed")
@@ -281,6 +306,7 @@ SECTIONS: dict[str, type[Any]] = {
     "redis": Redis,
     "admin": Admin,
     "manager": Manager,
+    "notify": Notify,
     "log": Log,
     "trace": Trace,
 }
@@ -319,6 +345,8 @@ def read(document: object) -> Config:
     config = Config(**_section(Config, document, ""))
     _check_ports(config)
     _check_advertise(config.sip)
+    if config.notify.smtp_host is not None and config.notify.mail_from is None:
+        raise ConfigError("notify.mail_from", "null", "is needed with notify.smtp_host")
     return config
 
 

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import phonenumbers
 
+from rules.notify import is_address
 from rules.plan import has_country_code, is_country
 from store.url import read_url
 
@@ -228,6 +229,13 @@ def http_url(value: Any) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError(f"{wanted}, keys go into OTEL_EXPORTER_OTLP_HEADERS")
     return url
+
+
+def mailbox(value: Any) -> str:
+    """The address of a mailbox, without a name."""
+    if not is_address(text(value)):
+        raise ValueError("expected an e-mail address such as renvoi@example.com")
+    return str(value)
 
 
 nameservers = several(nameserver)

@@ -111,7 +111,7 @@ def _wrong_email(addresses: list[str] | None) -> Wrong | None:
     if not 1 <= len(addresses) <= _MOST_ADDRESSES:
         return Wrong("notify.email", addresses, f"expected 1 to {_MOST_ADDRESSES} addresses")
     for place, address in enumerate(addresses):
-        if not _is_address(address):
+        if not is_address(address):
             problem = "expected an e-mail address such as marie@example.com"
             return Wrong(f"notify.email[{place}]", address, problem)
         if address in addresses[:place]:
@@ -135,7 +135,8 @@ def _wrong_events(events: list[str] | None, of_fleet: bool) -> Wrong | None:
     return None
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether it is the plain address of a mailbox, which is safe in a header."""
     local, at, domain = text.rpartition("@")
     return (
         bool(at)

@@ -48,6 +48,24 @@ KEPT_FORM, DONE, DONE_SEVERAL = "manager:kept:", "manager:done:", "manager:sever
 """Strings: a form that waits for a login; the result of a change of one line, or of many, for its
 page."""
 
+NOTIFY_LEASE = "{notify}:lease"
+"""String: which process of `renvoi notify` reads and sends now; it expires."""
+NOTIFY_POSITIONS = "{notify}:positions"
+"""Hash: the last entry read of each stream, and `began`: when the first process began, as an id."""
+NOTIFY_WAITING = "{notify}:waiting"
+"""Hash: notifications that wait to be sent, by id."""
+NOTIFY_ONCE = "{notify}:once"
+"""Hash: what is notified once, such as 80 % of a month's plan; the value is when, unix seconds."""
+NOTIFY_PREVENTED = "{notify}:prevented"
+"""Hash: forwards that have prevented themselves, by line and condition."""
+NOTIFY_SECRET = "notify:secret:"
+"""String: the secrets that sign the webhooks of `line:<number>` or `fleet:<name>`."""
+
+
+def notify_secret_key(owner: str) -> str:
+    """Of an owner such as `fleet:acme`."""
+    return NOTIFY_SECRET + owner
+
 
 def line_key(number: str) -> str:
     return LINE + number

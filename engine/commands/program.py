@@ -26,6 +26,7 @@ from engine.commands.usage import show_usage
 from engine.commands.watch import show_calls
 from engine.config import CONFIG_VARIABLE, ConfigError
 from manager.command import manager_group
+from notify.command import notify_group
 
 DONE, FAILED, WRONG = 0, 1, 2
 INTERRUPTED = 130  # as a shell reports SIGINT
@@ -74,6 +75,7 @@ for _command in (
     show_usage,
     show_changes,
     manager_group,
+    notify_group,
     print_completion,
 ):
     program.add_command(_command)

@@ -94,7 +94,7 @@ def test_the_image_gets_what_the_dockerfile_copies() -> None:
     }
     assert wanted == kept
     assert all((ROOT / name).exists() for name in wanted)
-    packages = {"engine", "manager", "rules", "sip", "store"}
+    packages = {"engine", "manager", "notify", "rules", "sip", "store"}
     assert packages <= wanted
 
 
@@ -131,7 +131,9 @@ def mounts(compose: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def test_compose_names_only_what_it_has(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert set(services) == {"redis", "renvoi", "manager", "kamailio", "prometheus", "grafana"}
+    assert set(services) == {
+        "redis", "renvoi", "manager", "notify", "kamailio", "prometheus", "grafana"
+    }  # fmt: skip
     for name, service in services.items():
         assert set(service) <= SERVICE_KEYS, name
         if "build" not in service:

@@ -25,8 +25,8 @@ NAME = re.compile(r"\b(?:(?:job|instance):)?(?:renvoi|process|python)_\w+(?::\w+
 
 
 def known() -> set[str]:
-    """Every metric that docs/metrics.md defines, and what figures.yml records."""
-    page = (ROOT / "docs" / "metrics.md").read_text()
+    """Every metric that the documentation defines, and what figures.yml records."""
+    page = "".join((ROOT / "docs" / f"{n}.md").read_text() for n in ("metrics", "notifications"))
     names = set()
     for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE):
         ends = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PACKAGES = ("engine", "manager", "rules", "sip", "store", "tests")
+PACKAGES = ("engine", "manager", "notify", "rules", "sip", "store", "tests")
 
 
 def anchors(markdown: str) -> set[str]:

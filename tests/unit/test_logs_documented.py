@@ -14,7 +14,7 @@ LEVELS = ("info", "warning", "error", "critical", "exception")
 
 def logged() -> Iterator[str]:
     """The events of every call of a logger's method."""
-    for package in ("engine", "manager", "rules", "sip", "store"):
+    for package in ("engine", "manager", "notify", "rules", "sip", "store"):
         for path in sorted((ROOT / package).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 match node:

@@ -1,0 +1,379 @@
+"""Reads what happened: the stream of records, the logs of changes, and usage where it matters.
+
+Nothing here is on the path of a call: engines write records and logs as they do without it. Records
+are looked at twice a second; a log is read when Redis reports that it has changed. What a part of a
+stream leads to is written together with the new position (`notify.ledger`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from engine.config import Config
+from engine.records.record import CallRecord, read_entry
+from notify import happened, prevented
+from notify.attempts import Drop
+from notify.deliveries import (
+    Delivery,
+    FleetFacts,
+    LineFacts,
+    deliveries,
+    fleet_facts,
+    line_facts,
+    wanted,
+)
+from notify.happened import Happened
+from notify.ledger import Commit, Kept, Ledger
+from notify.prevented import Prevented
+from rules.billing import month_of
+from rules.model import CAPPED, Billing
+from rules.notify import Event
+from store import audit
+from store.client import exchange
+from store.fleets import capped_s
+from store.key_changes import KeyChanges
+from store.keys import AUDIT, RECORDS, fleet_key, fleet_usage_key, line_key, usage_key
+
+_POLL_S = 0.5
+_PAGE = 500  # entries of one read
+_STREAMS_AT_ONCE = 50
+_DUE_EVERY_S = 5.0
+_COUNTED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
+_Entries = Sequence[tuple[bytes, dict[bytes, bytes]]]
+_Found = list[tuple[Happened, LineFacts | None, FleetFacts]]
+
+
+class Reader:
+    """Reads from where the last process stopped.
+
+    Args:
+        admits: why a delivery cannot wait for its target; None if it can. Called with how many more
+            wait for it by the same write.
+        on_waiting: called with deliveries that wait now.
+        on_dropped: called with a delivery that is dropped, and why.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        config: Config,
+        ledger: Ledger,
+        kept: Kept,
+        *,
+        admits: Callable[[Delivery, int], Drop | None],
+        on_waiting: Callable[[Iterable[Delivery]], None],
+        on_dropped: Callable[[Delivery, Drop], None],
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._zone = ZoneInfo(config.numbering.timezone)
+        self._ledger = ledger
+        self._began = kept.began
+        self._positions = kept.positions
+        self._prevented = Prevented(kept.prevented)
+        self._admits = admits
+        self._on_waiting = on_waiting
+        self._on_dropped = on_dropped
+        self._changed_logs: set[str] = set()
+        self._rescan = True
+        self._wake = asyncio.Event()
+        self._next_due = 0.0
+        self._behind_at: float | None = None
+
+    @property
+    def lag_s(self) -> float:
+        """How old the oldest record is that has not been read, as far as is known."""
+        return 0.0 if self._behind_at is None else max(0.0, time.time() - self._behind_at)
+
+    @property
+    def watched(self) -> int:
+        """Forwards that have prevented themselves."""
+        return len(self._prevented)
+
+    async def run(self) -> None:
+        """Read until cancelled. Raises REDIS_ERRORS and LostLease."""
+        name = f"notify-{secrets.token_hex(8)}"
+        changes = KeyChanges(self._client, (AUDIT,), name, self._on_keys)
+        await changes.start()
+        try:
+            while True:
+                more = await self._read_records()
+                await self._read_logs()
+                await self._look_at_prevented()
+                if not more:
+                    self._wake.clear()
+                    try:
+                        async with asyncio.timeout(_POLL_S):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            await changes.close()
+
+    def _on_keys(self, keys: Sequence[bytes] | None) -> None:
+        if keys is None:
+            self._rescan = True
+        else:
+            self._changed_logs |= {key.decode("utf-8", "replace") for key in keys}
+        self._wake.set()
+
+    # Records
+
+    async def _read_records(self) -> bool:
+        """Read one page of records; whether there may be more."""
+        entries: _Entries = await self._client.xrange(
+            RECORDS, f"({self._position(RECORDS)}", "+", _PAGE
+        )
+        if not entries:
+            self._behind_at = None
+            return False
+        self._behind_at = _at(entries[0][0])
+        records = [
+            (f"{RECORDS} {key.decode()}", record)
+            for key, fields in entries
+            if (record := _interesting(fields)) is not None
+        ]
+        found = await self._of_records(records) if records else []
+        await self._write(found, {RECORDS: entries[-1][0].decode()})
+        return len(entries) == _PAGE
+
+    async def _of_records(self, records: Sequence[tuple[str, CallRecord]]) -> _Found:
+        numbers = {record.called for _, record in records if happened.is_missed(record)}
+        numbers |= {p.line for _, record in records for p in record.prevented}
+        numbers |= {f.line for _, record in records for f in record.forwards if _counts(f)}
+        lines, fleets = await self._facts(numbers)
+        found: _Found = []
+        for key, record in records:
+            line = lines.get(record.called)
+            if line is not None and happened.is_missed(record):
+                fleet = fleets[line.fleet]
+                found.append((happened.missed(record, line.fleet, key), line, fleet))
+            self._note_prevented(record, lines, fleets)
+        return found + await self._of_usage(records, lines, fleets)
+
+    def _note_prevented(
+        self,
+        record: CallRecord,
+        lines: dict[str, LineFacts | None],
+        fleets: dict[str, FleetFacts],
+    ) -> None:
+        for forward in record.forwards:
+            other = forward.condition == "none"
+            self._prevented.carried_out(forward.line, "also_ring" if other else forward.condition)
+        for each in record.prevented:
+            line = lines.get(each.line)
+            if line is None or not wanted(Event.FORWARD_PREVENTED, line, fleets[line.fleet]):
+                continue
+            self._prevented.prevented(each.line, each.condition, each.reason, record.received)
+
+    async def _of_usage(
+        self,
+        records: Sequence[tuple[str, CallRecord]],
+        lines: dict[str, LineFacts | None],
+        fleets: dict[str, FleetFacts],
+    ) -> _Found:
+        """The plans and caps that these calls may have brought to a step."""
+        plans: dict[tuple[str, str], float] = {}
+        caps: dict[tuple[str, str], float] = {}
+        for _, record in records:
+            for forward in filter(_counts, record.forwards):
+                line = lines.get(forward.line)
+                if line is None:
+                    continue
+                month, _ = month_of(record.ended, self._zone)
+                fleet = fleets[line.fleet]
+                if line.plan_s and wanted(Event.PLAN_USED, line, fleet):
+                    plans[line.number, month] = record.ended
+                if fleet.cap_s and wanted(Event.CAP_USED, None, fleet):
+                    caps[fleet.name, month] = record.ended
+        commands: list[tuple[Any, ...]] = [
+            ("HMGET", usage_key(number, month), Billing.DEDUCTED.value) for number, month in plans
+        ]
+        commands += [("HMGET", fleet_usage_key(name, month), *CAPPED) for name, month in caps]
+        replies = await self._ask(commands)
+        found: _Found = []
+        for (number, month), at in plans.items():
+            line = lines[number]
+            assert line is not None
+            assert line.plan_s
+            used_s = int(capped_s(replies.pop(0)))
+            what = happened.used(
+                Event.PLAN_USED, line.fleet, number, month, used_s, line.plan_s, at
+            )
+            if what is not None:
+                found.append((what, line, fleets[line.fleet]))
+        for (name, month), at in caps.items():
+            found += self._cap(fleets[name], month, int(capped_s(replies.pop(0))), at)
+        return found
+
+    def _cap(self, fleet: FleetFacts, month: str, used_s: int, at: float) -> _Found:
+        if not fleet.cap_s:
+            return []
+        what = happened.used(Event.CAP_USED, fleet.name, "", month, used_s, fleet.cap_s, at)
+        return [] if what is None else [(what, None, fleet)]
+
+    # Logs of changes
+
+    async def _read_logs(self) -> None:
+        if self._rescan:
+            self._rescan = False
+            keys = {key async for key in self._client.scan_iter(AUDIT + "*", count=1000)}
+            self._changed_logs |= {key.decode("utf-8", "replace") for key in keys}
+        while self._changed_logs:
+            logs = sorted(self._changed_logs)[:_STREAMS_AT_ONCE]
+            self._changed_logs.difference_update(logs)
+            commands = [
+                ("XRANGE", log, f"({self._position(log)}", "+", "COUNT", _PAGE) for log in logs
+            ]
+            pages = await exchange(self._client, commands)
+            for log, page in zip(logs, pages, strict=True):
+                if isinstance(page, list) and page:  # not a key of another type
+                    await self._read_log(log, page)
+                    if len(page) == _PAGE:
+                        self._changed_logs.add(log)
+
+    async def _read_log(self, log: str, page: Any) -> None:
+        name = log.removeprefix(AUDIT)
+        changes = [
+            (f"{log} {key.decode()}", change)
+            for key, fields in page
+            if (change := audit.read_entry(key, _as_dict(fields))) is not None
+        ]
+        found: _Found = []
+        if changes and name:
+            found = await self._of_changes(name, changes)
+        await self._write(found, {log: page[-1][0].decode()})
+
+    async def _of_changes(self, name: str, changes: Sequence[tuple[str, audit.Change]]) -> _Found:
+        numbers = {change.line for _, change in changes if change.line}
+        lines, fleets = await self._facts(numbers, [name])
+        found: _Found = []
+        caps_changed = 0.0
+        for key, change in changes:
+            what = happened.changed(change, name, key)
+            if what is not None:
+                line = lines.get(change.line)
+                # Of a line that left the fleet, the new fleet's log has the same entry.
+                found.append((what, line if line and line.fleet == name else None, fleets[name]))
+                self._prevented.changed_line(change.line)
+            if change.what == "fleet" and "cap_seconds" in change.after:
+                caps_changed = change.at
+        if caps_changed and wanted(Event.CAP_USED, None, fleets[name]):
+            month, _ = month_of(caps_changed, self._zone)
+            (used,) = await self._ask([("HMGET", fleet_usage_key(name, month), *CAPPED)])
+            found += self._cap(fleets[name], month, int(capped_s(used)), caps_changed)
+        return found
+
+    # Forwards that prevent themselves
+
+    async def _look_at_prevented(self) -> None:
+        now = time.time()
+        if now < self._next_due:
+            return
+        after_s = self._config.notify.prevented_s
+        self._next_due = now + min(_DUE_EVERY_S, after_s / 4)
+        due = prevented.by_line(self._prevented.due(now, after_s))
+        if not due and not self._prevented.changed:
+            return
+        lines, fleets = await self._facts(due)
+        found: _Found = []
+        for number, of_line in due.items():
+            line = lines[number]
+            if line is None:
+                self._prevented.changed_line(number)
+                continue
+            for condition, watched in of_line:
+                self._prevented.told(number, condition)
+                if condition not in line.on:  # another program turned it off
+                    continue
+                what = prevented.happened(number, condition, watched, line.fleet, now)
+                found.append((what, line, fleets[line.fleet]))
+        await self._write(found, {})
+
+    # What all of them need
+
+    def _position(self, stream: str) -> str:
+        return self._positions.get(stream, self._began)
+
+    async def _facts(
+        self, numbers: Iterable[str], names: Iterable[str] = ()
+    ) -> tuple[dict[str, LineFacts | None], dict[str, FleetFacts]]:
+        """The lines of these numbers, and their fleets and those named."""
+        wanted_lines = list(numbers)
+        raws = await self._ask([("GET", line_key(number)) for number in wanted_lines])
+        lines = {n: line_facts(n, raw) for n, raw in zip(wanted_lines, raws, strict=True)}
+        of_lines = (line.fleet for line in lines.values() if line is not None)
+        wanted_fleets = list(dict.fromkeys([*names, *of_lines]))
+        raws = await self._ask([("GET", fleet_key(name)) for name in wanted_fleets])
+        fleets = zip(wanted_fleets, raws, strict=True)
+        return lines, {name: fleet_facts(name, raw) for name, raw in fleets}
+
+    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Replies in order; None for a key of another type. Raises REDIS_ERRORS."""
+        if not commands:
+            return []
+        replies = await exchange(self._client, commands)
+        for reply in replies:
+            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+                raise reply
+        return [None if isinstance(reply, Exception) else reply for reply in replies]
+
+    async def _write(self, found: _Found, positions: dict[str, str]) -> None:
+        """Write what was found with the positions, and pass on what waits now."""
+        now = time.time()
+        commit = Commit(positions, prevented=self._prevented.take())
+        made: dict[str, Delivery] = {}
+        more: dict[tuple[str, str], int] = {}
+        for what, line, fleet in found:
+            fit = []
+            for delivery in deliveries(what, line, fleet):
+                place = delivery.channel, delivery.target
+                why = self._admits(delivery, more.get(place, 0))
+                if why is not None:
+                    self._on_dropped(delivery, why)
+                    continue
+                more[place] = more.get(place, 0) + 1
+                fit.append(delivery)
+            made |= {delivery.id: delivery for delivery in fit}
+            if fit:
+                commit.notified.append((what.once, fit))
+        if commit:
+            waiting = await self._ledger.commit(commit, now)
+            self._positions |= positions
+            self._on_waiting([each for each in made.values() if each.id in waiting])
+
+
+def _interesting(fields: dict[bytes, bytes]) -> CallRecord | None:
+    """The record, if it may be of interest; most are calls that were answered by a phone."""
+    if (
+        fields.get(b"outcome") == b"answered"
+        and fields.get(b"destination") != b"voicemail"
+        and fields.get(b"forwards") == b"[]"
+        and fields.get(b"prevented", b"[]") == b"[]"
+    ):
+        return None
+    try:
+        return read_entry(fields)
+    except ValueError:  # another program's
+        return None
+
+
+def _counts(forward: Any) -> bool:
+    """Whether the forward has used a plan or a cap."""
+    return forward.seconds > 0 and forward.billing in _COUNTED
+
+
+def _at(key: bytes) -> float:
+    return int(key.partition(b"-")[0]) / 1000
+
+
+def _as_dict(fields: Any) -> dict[bytes, bytes]:
+    """The fields of an entry, from a flat list in the replies of commands without a parser."""
+    if isinstance(fields, dict):
+        return fields
+    return dict(zip(fields[::2], fields[1::2], strict=True))

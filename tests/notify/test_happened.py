@@ -1,0 +1,207 @@
+"""What is made of records and changes, which forwards prevent themselves, and whom it goes to."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engine.records.record import CallRecord, read_entry
+from notify.deliveries import (
+    Delivery,
+    decode_delivery,
+    deliveries,
+    encode_delivery,
+    fleet_facts,
+    is_still_wanted,
+    line_facts,
+    wanted,
+)
+from notify.happened import FORWARDING, changed, is_missed, missed, used
+from notify.prevented import Prevented
+from rules.decide import PREVENTED
+from rules.notify import Event
+from store.audit import Change
+
+LINE, HIDDEN = "+33972101001", "+33611223344"
+
+
+def record(**fields: Any) -> CallRecord:
+    base = {
+        "id": "1", "call_id": "c", "caller": "+33140000000", "called": LINE, "received": "100",
+        "rang": "101", "answered": "", "ended": "112.4", "condition": "none",
+        "destination": "line", "target": LINE, "outcome": "no_answer", "code": "480", "q850": "",
+        "why": "", "seconds": "0", "payer": "", "billing": "", "forwards": "[]", "legs": "[]",
+    }  # fmt: skip
+    return read_entry({**base, **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        *(({"outcome": o}, True) for o in ("busy", "no_answer", "unreachable", "cancelled")),
+        ({"outcome": "failed", "code": "503"}, True),
+        ({"outcome": "rejected", "code": "403"}, False),
+        ({"outcome": "answered", "destination": "line"}, False),
+        ({"outcome": "answered", "destination": "number"}, False),
+        ({"outcome": "answered", "destination": "fax"}, False),
+        ({"outcome": "answered", "destination": "voicemail"}, True),
+        ({"outcome": "answered", "destination": "voicemail", "caller": LINE}, False),
+    ],
+)
+def test_which_calls_are_missed(fields: dict[str, Any], expected: bool) -> None:
+    assert is_missed(record(**fields)) is expected
+
+
+def test_a_missed_call() -> None:
+    what = missed(record(), "acme", "cdr 1-0")
+    assert (what.event, what.line, what.fleet, what.at) == (
+        Event.MISSED_CALL, LINE, "acme", 112.4,
+    )  # fmt: skip
+    assert (what.data["caller"], what.data["withheld"], what.data["rang_s"]) == (
+        "+33140000000", False, 11,
+    )  # fmt: skip
+    assert missed(record(rang=""), "acme", "").data["rang_s"] is None
+    hidden = missed(record(caller="", caller_withheld=HIDDEN), "acme", "cdr 1-0")
+    assert (hidden.data["caller"], hidden.data["withheld"]) == (None, True)
+    assert HIDDEN not in repr(hidden)
+    odd = missed(record(caller="a\r\nBcc: x\x1b" + "y" * 500), "acme", "").data["caller"]
+    assert odd.startswith("a Bcc: x y")
+    assert len(odd) == 80
+
+
+def change(before: dict[str, Any], after: dict[str, Any], **fields: Any) -> Change:
+    base = {"id": "1-0", "at": 5.0, "who": "marie", "how": "page", "line": LINE, "what": "line"}
+    return Change(**{**base, **fields}, before=before, after=after)
+
+
+@pytest.mark.parametrize("name", FORWARDING)
+def test_changes_of_where_calls_go(name: str) -> None:
+    what = changed(change({name: 1, "label": "a"}, {name: 2, "label": "b"}), "acme", "k")
+    assert what is not None
+    assert (what.data["from"], what.data["to"]) == ({name: 1}, {name: 2})
+    created = changed(change({}, {name: 2, "fleet": "acme"}, what="created"), "acme", "k")
+    assert created is not None
+    assert (created.data["from"], created.data["to"]) == ({}, {name: 2})
+
+
+def test_other_changes_are_none_of_it() -> None:
+    assert changed(change({"label": "a"}, {"label": "b"}), "acme", "k") is None
+    fleet = change({"cap_seconds": 1}, {"cap_seconds": 2}, line="", what="fleet")
+    assert changed(fleet, "acme", "k") is None
+    assert changed(change({}, {"forwards": {}}, what="seen"), "acme", "k") is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "percent"), [(0, None), (799, None), (800, 80), (999, 80), (1000, 100), (5000, 100)]
+)
+def test_steps_of_a_plan(seconds: int, percent: int | None) -> None:
+    what = used(Event.PLAN_USED, "acme", LINE, "2026-11", seconds, 1000, 9.0)
+    assert (None if what is None else what.data["percent"]) == percent
+    if what is not None:
+        assert what.once == f"plan_used:{LINE}:2026-11:1000:{percent}"
+
+
+# Prevented
+
+
+def test_a_forward_is_told_of_once_until_it_works() -> None:
+    watched = Prevented({})
+    watched.prevented(LINE, "busy", "not_ours", 100.0)
+    assert list(watched.due(3699.0, 3600)) == []
+    watched.prevented(LINE, "busy", "no_fax", 2000.0)
+    ((line, condition, facts),) = watched.due(3700.0, 3600)
+    assert (line, condition, facts.reason, facts.calls) == (LINE, "busy", "no_fax", 2)
+    watched.told(LINE, "busy")
+    assert list(watched.due(9000.0, 3600)) == []
+    # Another process reads what was kept.
+    again = Prevented({name: text.encode() for name, text in watched.take().items()})
+    assert list(again.due(9000.0, 3600)) == []
+    again.carried_out(LINE, "busy")
+    assert again.take() == {f"{LINE} busy": ""}
+    again.prevented(LINE, "busy", "no_fax", 10_000.0)
+    assert len(list(again.due(13_600.0, 3600))) == 1
+
+
+def test_what_resets_it() -> None:
+    watched = Prevented({"x": b"{"})
+    assert watched.take() == {"x": ""}
+    watched.prevented(LINE, "busy", "loop", 0.0)
+    watched.prevented(LINE, "unreachable", "loop", 0.0)
+    watched.prevented("+33972101002", "busy", "loop", 0.0)
+    watched.carried_out(LINE, "no_answer")  # another forward of the line
+    assert len(watched) == 3
+    watched.changed_line(LINE)
+    assert watched.lines() == {"+33972101002"}
+    watched.told("+33972101002", "busy")
+    assert list(watched.due(86_400.0, 3600)) == []
+    assert len(watched) == 0  # not due for a day
+
+
+def test_a_caller_who_is_the_target_is_by_design() -> None:
+    assert "caller_is_target" in PREVENTED
+    watched = Prevented({})
+    watched.prevented(LINE, "busy", "caller_is_target", 0.0)
+    assert len(watched) == 0
+
+
+# Whom it goes to
+
+HOOK, MAIL = {"webhook": {"url": "https://a.example/x"}}, {"email": ["m@a.example"]}
+
+
+def line(notify: Any = None, **fields: Any) -> bytes:
+    return json.dumps({"number": LINE, "fleet": "acme", "notify": notify, **fields}).encode()
+
+
+def fleet(notify: Any = None, **fields: Any) -> bytes:
+    return json.dumps({"name": "acme", "notify": notify, **fields}).encode()
+
+
+def sent(of_line: Any, of_fleet: Any) -> list[Delivery]:
+    what = missed(record(), "acme", "cdr 1-0")
+    return deliveries(what, line_facts(LINE, line(of_line)), fleet_facts("acme", fleet(of_fleet)))
+
+
+def test_targets_of_line_and_fleet() -> None:
+    assert sent(None, None) == []
+    owners = [(each.owner, each.channel) for each in sent(HOOK, MAIL)]
+    assert owners == [(f"line:{LINE}", "webhook"), ("fleet:acme", "email")]
+    assert len(sent(HOOK | MAIL, MAIL)) == 2  # an address of both gets one
+    assert sent(HOOK | {"events": ["plan_used"]}, MAIL | {"events": ["cap_used"]}) == []
+    languages = [each.language for each in sent(HOOK, MAIL | {"language": "en"})]
+    assert languages == ["en", "en"]
+    assert [d.language for d in sent(MAIL | {"language": "en"}, HOOK)] == ["en", "fr"]
+
+
+def test_an_id_is_of_what_is_sent_and_where() -> None:
+    first, second = sent(HOOK | MAIL, None)
+    assert first.id != second.id
+    assert sent(HOOK, None)[0].id == first.id
+    assert decode_delivery(encode_delivery(first)) == first
+    assert first.host == second.host == "a.example"
+    assert json.loads(first.body)["timestamp"] == "1970-01-01T00:01:52.400Z"
+
+
+def test_whether_it_is_still_wanted() -> None:
+    (delivery,) = sent(HOOK, None)
+    assert is_still_wanted(delivery, line(HOOK))
+    assert not is_still_wanted(delivery, line(HOOK | {"events": ["plan_used"]}))
+    assert not is_still_wanted(delivery, line({"webhook": {"url": "https://b.example/"}}))
+    for raw in (None, b"[", line(None), line({})):
+        assert not is_still_wanted(delivery, raw)
+
+
+def test_what_matters_of_documents() -> None:
+    forwards = {"busy": {"on": True}, "no_answer": [{"on": False}, {"on": True}],
+                "unreachable": {"on": False}}  # fmt: skip
+    offer = {"mobile": "hours", "mobile_hours": 1.5}
+    facts = line_facts(LINE, line(offer=offer, forwards=forwards, also_ring=[{}], label="Accueil"))
+    assert facts is not None
+    assert (facts.plan_s, facts.label) == (5400, "Accueil")
+    assert facts.on == {"busy", "no_answer", "also_ring"}
+    assert line_facts(LINE, None) is line_facts(LINE, b"{}") is line_facts(LINE, b"\xff") is None
+    assert fleet_facts("acme", b"[").cap_s is None
+    assert fleet_facts("acme", fleet(MAIL, cap_seconds=60)).cap_s == 60
+    assert not wanted(Event.MISSED_CALL, facts, fleet_facts("acme", None))
