@@ -19,10 +19,11 @@ from engine.call_outcome import Outcome, Over, refused
 from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
+from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
 from engine.records.usage_and_stream import METERED
-from engine.ringing import NO_MESSAGE, Ringing
+from engine.ringing import Ringing
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
