@@ -45,7 +45,7 @@ class ContinuedCalls:
         results: Counter[str] = Counter()
         for journal in left:
             results[LOST] += journal.lost
-            if journal.age_s > takeover_s:
+            if journal.age_s > takeover_s and not journal.is_handed_over:
                 continue
             taken: list[str] = []
             async for call in background_tasks.giving_way(list(journal.active)):

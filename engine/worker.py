@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
+from types import MappingProxyType
 from typing import Protocol
 
 from engine import descriptors, sip_settings, tls
@@ -77,12 +79,20 @@ class Part(Protocol):
 
 class Worker:
     """Everything one process needs to route calls. `index` is added to each port. `redis_url` is
-    the address of the embedded Redis if another process owns it."""
+    the address of the embedded Redis if another process owns it, `sockets` are the listening
+    sockets of the process that this one replaces, by address."""
 
-    def __init__(self, config: Config, index: int = 0, redis_url: str | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        index: int = 0,
+        redis_url: str | None = None,
+        sockets: Mapping[str, socket.socket] = MappingProxyType({}),
+    ) -> None:
         self.config = config
         self.index = index
         self._redis_url = redis_url
+        self._sockets = sockets
         log.of_worker(index)
         self.log = log.get_logger(log.ENGINE)
         self.metrics = Metrics()
@@ -123,6 +133,28 @@ class Worker:
         except StartError:
             await self.close()
             raise
+
+    @property
+    def sockets(self) -> dict[str, socket.socket]:
+        """The listening sockets, by address."""
+        return self.endpoint.transports.sockets
+
+    async def hand_over(self) -> None:
+        """Leave the calls to the next process: read nothing more, end nothing, and write everything
+        to the journal, records that wait for Redis too. This process must end then at once, without
+        `close`."""
+        self.log.info("worker.handed_over", calls=self.active_calls)
+        async with AsyncExitStack() as parts:
+            if self._heartbeat is not None:
+                parts.push_async_callback(self._heartbeat.close)
+            if self.endpoint.siblings is not None:
+                parts.callback(self.endpoint.siblings.close)
+            for tracer in self._tracers:
+                parts.push_async_callback(asyncio.to_thread, tracer.close)
+        # Without a pause until the end, so that no call goes on after it was written.
+        self.endpoint.pause()
+        self._ends.tell()
+        self.journal.hand_over()
 
     async def close(self) -> None:
         """End every call with its record, then everything else, in reverse order of the start."""
@@ -277,7 +309,7 @@ class Worker:
         await self._started("forwards", self.forwards)
         await self._started("admin", self.admin)
         await self._started("dialled", services.dialled)
-        await self.endpoint.open()
+        await self.endpoint.open(self._sockets)
         await ContinuedCalls(services, self.calls, self.journal).take(left)
         await self._started("endpoint", self.endpoint)
         self._parts.push_async_callback(self.calls.stop, 5.0)

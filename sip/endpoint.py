@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 from sip import backlog
@@ -123,10 +125,11 @@ class Endpoint:
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Open the sockets. Nothing is read before `start`. Raises ListenError."""
+    async def open(self, opened: Mapping[str, socket.socket] = MappingProxyType({})) -> None:
+        """Open the sockets, except those `opened` by another process, by address as in the
+        configuration. Nothing is read before `start`. Raises ListenError."""
         try:
-            self.transports.open(self._taker)
+            self.transports.open(self._taker, opened)
         except BaseException:
             self.transports.close()
             await self.streams.close()
@@ -136,12 +139,21 @@ class Endpoint:
         """Begin to read, after `open` if that has not been called. Raises ListenError."""
         if not self.transports.addresses:
             await self.open()
+        self.streams.start()
         for udp in self.transports.udp:
             if self.tracing is not None:
                 udp.trace = self.tracing.sent
             self.loop.add_reader(udp.socket, udp.read)
         self._due = self.loop.time() + TICK_S
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
+
+    def pause(self) -> None:
+        """Read and accept nothing more. What arrives waits in the sockets."""
+        for udp in self.transports.udp:
+            self.loop.remove_reader(udp.socket)
+        self.streams.stop_listening(close=False)
+        for connection in self.streams.connections:
+            connection.pause()
 
     async def close(self, deadline_s: float = 2.0) -> None:
         """End every leg, let the last messages out, close the sockets. Idempotent."""

@@ -28,41 +28,31 @@ class Listener:
         port: int,
         on_accept: OnAccept,
         on_none_left: Callable[[str], None],
+        opened: socket.socket | None = None,
     ) -> None:
-        """Raises OSError."""
+        """`opened`: a listening socket of another process. Raises OSError."""
         self._loop = loop
         self._on_accept = on_accept
         self._on_none_left = on_none_left
         self._resting: asyncio.TimerHandle | None = None
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        self._socket = socket.socket(family, kind, protocol)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            self._socket.bind(address)
-            self._socket.listen(BACKLOG)
-            self._socket.setblocking(False)
-        except OSError:
-            self._socket.close()
-            raise
-        self._loop.add_reader(self._socket, self._accept)
+        self.socket = opened if opened is not None else _bound(host, port)
 
-    def close(self) -> None:
+    def start(self) -> None:
+        """Begin to accept."""
+        self._loop.add_reader(self.socket, self._accept)
+
+    def stop(self) -> None:
         """Stop accepting. Idempotent."""
-        if self._socket.fileno() < 0:
+        if self.socket.fileno() < 0:
             return
         if self._resting is not None:
             self._resting.cancel()
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
+        self._loop.remove_reader(self.socket)
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
             try:
-                accepted, address = self._socket.accept()
+                accepted, address = self.socket.accept()
             except OSError as error:  # no descriptor is left, or the peer has disconnected
                 if error.errno in _NONE_LEFT:
                     self._rest(error)
@@ -72,9 +62,27 @@ class Listener:
     def _rest(self, error: OSError) -> None:
         """Pause, because the socket stays readable and the loop would try without end."""
         self._on_none_left(str(error))
-        self._loop.remove_reader(self._socket)
+        self._loop.remove_reader(self.socket)
         self._resting = self._loop.call_later(REST_S, self._resume)
 
     def _resume(self) -> None:
         self._resting = None
-        self._loop.add_reader(self._socket, self._accept)
+        self._loop.add_reader(self.socket, self._accept)
+
+
+def _bound(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listening.bind(address)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+    except OSError:
+        listening.close()
+        raise
+    return listening

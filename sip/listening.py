@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Listening:
     """The listening sockets of an endpoint. `addresses` are those in use (with the real port for
     0), `places` where others reach them and `contacts` our URIs there, `host` is the name of this
-    engine for others."""
+    engine for others. `sockets` are by address as in the configuration."""
 
     def __init__(self, endpoint: Host, listen: tuple[Address, ...], advertise: str | None) -> None:
         self._endpoint = endpoint
@@ -33,27 +33,32 @@ class Listening:
         self.places: list[str] = []
         self.host = ""
         self.contacts: set[bytes] = set()
+        self.sockets: dict[str, socket.socket] = {}
         self.udp: list[Udp] = []
         self._by_family: dict[bool, Udp] = {}
         self._nowhere: Nowhere | None = None
 
-    def open(self, take: Callable[[bytes, Any], None]) -> None:
-        """Open every socket. Raises ListenError."""
+    def open(self, take: Callable[[bytes, Any], None], opened: Mapping[str, socket.socket]) -> None:
+        """Open every socket that is not in `opened`, by address as in the configuration. Raises
+        ListenError."""
         for address in self._wanted:
             try:
-                self._open(address, take)
+                self._open(address, take, opened.get(str(address)))
             except OSError as error:
                 raise ListenError(
                     f"sip.listen: cannot listen on {address}: {error.strerror or error}"
                 ) from None
 
-    def _open(self, address: Address, take: Callable[[bytes, Any], None]) -> None:
+    def _open(
+        self, address: Address, take: Callable[[bytes, Any], None], opened: socket.socket | None
+    ) -> None:
         shown = self._shown(address)
         named = f"[{shown}]" if ":" in shown else shown
         if address.transport == "udp":
-            port = self._open_udp(address, shown, named, take)
+            port = self._open_udp(address, shown, named, take, opened)
         else:
-            port = address.port or _free_port(address.host)
+            port = opened.getsockname()[1] if opened is not None else address.port
+            port = port or _free_port(address.host)
             kind = Kind(
                 address.transport,
                 ":" in address.host,
@@ -61,16 +66,22 @@ class Listening:
                 f"sip:renvoi@{named}:{port};transport={address.transport}".encode(),
                 address.host,
             )
-            self._endpoint.streams.listen(kind, port)
+            self.sockets[str(address)] = self._endpoint.streams.listen(kind, port, opened)
             self.contacts.add(kind.contact)
         self.addresses.append(replace(address, port=port))
         self.places.append(f"{named}:{port};transport={address.transport}")
         self.host = self.host or named
 
     def _open_udp(
-        self, address: Address, shown: str, named: str, take: Callable[[bytes, Any], None]
+        self,
+        address: Address,
+        shown: str,
+        named: str,
+        take: Callable[[bytes, Any], None],
+        opened: socket.socket | None,
     ) -> int:
-        udp = Udp(address.host, address.port, b"", b"", ("", 0), take)
+        udp = Udp(address.host, address.port, b"", b"", ("", 0), take, opened)
+        self.sockets[str(address)] = udp.socket
         port: int = udp.socket.getsockname()[1]
         udp.via = f"SIP/2.0/UDP {named}:{port}".encode()
         udp.contact = f"sip:renvoi@{named}:{port}".encode()
@@ -102,14 +113,14 @@ class Listening:
             return self.way_for(servers[0], place.host) if servers else self.nowhere()
         return self._ask(place)
 
-    def way_back(self, transport: str, host: str, port: int, socket: int, via_port: int) -> Any:
+    def way_back(self, transport: str, host: str, port: int, number: int, via_port: int) -> Any:
         """The way to a peer that spoke to another process: to its address on the listening UDP
         address of that number, or to the port of its Via over a connection to be made (RFC 3261
         18.2.2)."""
         streams, ipv6 = self._endpoint.streams, ":" in host
         if transport == "udp":
-            fits = socket < len(self.udp) and self.udp[socket].ipv6 == ipv6
-            udp = self.udp[socket] if fits else self._by_family.get(ipv6)
+            fits = number < len(self.udp) and self.udp[number].ipv6 == ipv6
+            udp = self.udp[number] if fits else self._by_family.get(ipv6)
             way = udp.way_to(host, port) if udp is not None else None
             return way or self.nowhere()
         kind = streams.kind(transport, ipv6)

@@ -274,6 +274,11 @@ class Connection(asyncio.Protocol):
             self.is_gone = True
             self._streams.lost(self)
 
+    def pause(self) -> None:
+        """Read nothing more."""
+        if self._socket is not None and not self.is_gone:
+            self._socket.pause_reading()
+
     def abort(self) -> None:
         """Close at once."""
         if self._socket is not None:
@@ -311,26 +316,36 @@ class Streams:
 
     # -- life cycle -------------------------------------------------------------------------------
 
-    def listen(self, kind: Kind, port: int) -> None:
-        """Accept connections, and make them for legs. Raises OSError."""
+    def listen(self, kind: Kind, port: int, opened: socket.socket | None = None) -> socket.socket:
+        """Accept connections from `start` on, and make them for legs; the listening socket, which
+        may be `opened` by another process. Raises OSError."""
         self._kinds.setdefault((kind.transport, kind.ipv6), kind)
-        self._listeners.append(
-            Listener(
-                self.endpoint.loop,
-                kind.host,
-                port,
-                lambda accepted, host, port: self._accept(kind, accepted, host, port),
-                lambda reason: self.on_refused("connections", f"none can be accepted: {reason}"),
-            )
+        listener = Listener(
+            self.endpoint.loop,
+            kind.host,
+            port,
+            lambda accepted, host, port: self._accept(kind, accepted, host, port),
+            lambda reason: self.on_refused("connections", f"none can be accepted: {reason}"),
+            opened,
         )
+        self._listeners.append(listener)
+        return listener.socket
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        for listener in self._listeners:
+            listener.start()
 
     def kind(self, transport: str, ipv6: bool) -> Kind | None:
         """The kind of a connection of ours; None if there can be none."""
         return self._kinds.get((transport, ipv6))
 
-    def stop_listening(self) -> None:
+    def stop_listening(self, *, close: bool = True) -> None:
+        """Accept no more connections; `close` also the sockets."""
         for listener in self._listeners:
-            listener.close()
+            listener.stop()
+            if close:
+                listener.socket.close()
 
     async def close(self) -> None:
         """Close every connection."""

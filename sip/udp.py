@@ -36,6 +36,24 @@ Place = tuple[str, int]
 OnDatagram = Callable[[bytes, "Way"], None]
 
 
+def bound(host: str, port: int) -> socket.socket:
+    """A socket for datagrams at this address. Raises OSError."""
+    ipv6 = ":" in host
+    udp = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        if ipv6:
+            udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
+            with contextlib.suppress(OSError):
+                udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
+        udp.setblocking(False)
+        udp.bind((host, port))
+    except OSError:
+        udp.close()
+        raise
+    return udp
+
+
 @cython.final
 @cython.cclass
 class Udp:
@@ -54,23 +72,18 @@ class Udp:
     _on_datagram: Any
 
     def __init__(
-        self, host: str, port: int, via: bytes, contact: bytes, local: Place, take: OnDatagram
+        self,
+        host: str,
+        port: int,
+        via: bytes,
+        contact: bytes,
+        local: Place,
+        take: OnDatagram,
+        opened: socket.socket | None = None,
     ) -> None:
-        """Raises OSError."""
+        """`opened`: a socket that another process has bound. Raises OSError."""
         self.ipv6 = ":" in host
-        family = socket.AF_INET6 if self.ipv6 else socket.AF_INET
-        udp = socket.socket(family, socket.SOCK_DGRAM)
-        try:
-            if self.ipv6:
-                udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            for option in (socket.SO_RCVBUF, SO_RCVBUFFORCE):
-                with contextlib.suppress(OSError):
-                    udp.setsockopt(socket.SOL_SOCKET, option, RECEIVE_BUFFER)
-            udp.setblocking(False)
-            udp.bind((host, port))
-        except OSError:
-            udp.close()
-            raise
+        udp = opened if opened is not None else bound(host, port)
         self.socket = udp
         self._fd = udp.fileno()
         self.via = via

@@ -10,11 +10,22 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from engine.processes import systemd
-from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToSupervisor
+from engine.processes.control import (
+    Assign,
+    Beat,
+    Failed,
+    HandOver,
+    Line,
+    Reload,
+    Replaced,
+    Started,
+    ToSupervisor,
+)
 
 START_S = 30.0  # for a process to send its first message, because a busy machine imports slowly
 
@@ -46,6 +57,9 @@ class Child:
         self.remark: str | None = None
         self.heard_at = loop.time()
         self.journal: Path | None = None
+        self.sockets: dict[str, int] = {}  # descriptors of its listening sockets, by address
+        self.version = 0  # of the entries in its journal
+        self.reads = 0  # the newest version that it can read
         self.killing: asyncio.Task[None] | None = None
         self.document: Any = None
         self.failure = ""  # why it could not start, from its message
@@ -94,12 +108,29 @@ class Child:
         await asyncio.wait(both, timeout=START_S, return_when=asyncio.FIRST_COMPLETED)
         return self._first_word.done() and not self.exited.done()
 
-    async def assign(self, index: int, document: Any, redis_url: str | None) -> None:
-        """Make it this worker."""
+    async def assign(
+        self, index: int, document: Any, redis_url: str | None, sockets: Mapping[str, int]
+    ) -> None:
+        """Make it this worker. `sockets`: descriptors of its predecessor's listening sockets."""
         await self._opened.wait()
         self.document = document
         self.heard_at = self._loop.time()
-        self._line.say(Assign(index, document, redis_url))
+        names, descriptors = list(sockets), list(sockets.values())
+        self._line.say(Assign(index, document, redis_url, names), descriptors)
+
+    def hand_over(self) -> None:
+        """Make it leave its calls to a successor and end."""
+        self._line.say(HandOver())
+
+    def leave_to_another(self) -> None:
+        """Another supervisor will adopt it."""
+        self._line.say(Replaced())
+
+    def close_sockets(self) -> None:
+        """Close this process's copies of its listening sockets."""
+        for descriptor in self.sockets.values():
+            os.close(descriptor)
+        self.sockets = {}
 
     def reload(self, document: Any) -> None:
         """Make it apply the live keys of this configuration."""
@@ -155,9 +186,13 @@ class Child:
             self.heard_at = self._loop.time()
             if isinstance(message, Beat):
                 self.calls, self.not_ready = message.calls, message.not_ready
-                self.remark = message.remark
+                self.remark, self.reads = message.remark, message.reads
             elif isinstance(message, Started):
                 self.journal = Path(message.journal) if message.journal else None
+                self.close_sockets()
+                descriptors = self._line.take_descriptors(len(message.sockets))
+                self.sockets = dict(zip(message.sockets, descriptors, strict=True))
+                self.version = message.version
                 self.started.set_result(message)
             elif isinstance(message, Failed):
                 self.failure = message.text
@@ -166,8 +201,7 @@ class Child:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._is_gone = True
-        # The exit status of a process that is not our child is not available.
-        status = self._process.wait() if self._process is not None else 0
+        status = self._process.wait() if self._process is not None else _status_of(self.pid)
         self._loop.create_task(self._say_goodbye(status))
 
     async def _say_goodbye(self, status: int) -> None:
@@ -178,6 +212,15 @@ class Child:
         self.calls, self.not_ready = 0, "dead"
         self.started.cancel()
         self.exited.set_result(status)
+
+
+def _status_of(pid: int) -> int:
+    """The exit status of an adopted process: of a child that this process had before `exec`.
+    Otherwise it is not available, and counts as 0."""
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, os.WNOHANG)[1])
+    except (ChildProcessError, ValueError):
+        return 0
 
 
 def _peer(end: socket.socket) -> int:

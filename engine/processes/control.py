@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-MESSAGE_BYTES = 1 << 24
-
 
 class Assign(msgspec.Struct, tag="assign"):
     """To a spare process: which worker it becomes. `document` is the configuration as in the file,
-    `redis_url` that of the supervisor's embedded Redis."""
+    `redis_url` that of the supervisor's embedded Redis. `sockets` names the listening sockets of
+    its predecessor, whose descriptors come with this message."""
 
     index: int
     document: Any
     redis_url: str | None = None
+    sockets: list[str] = []
 
 
 class Reload(msgspec.Struct, tag="reload"):
@@ -31,21 +34,35 @@ class Reload(msgspec.Struct, tag="reload"):
     document: Any
 
 
+class HandOver(msgspec.Struct, tag="hand_over"):
+    """To a worker: leave its calls to a successor and end. Without a BYE, without a pause for new
+    calls: its sockets stay open here, and its journal has the calls."""
+
+
+class Replaced(msgspec.Struct, tag="replaced"):
+    """To a worker: another supervisor takes this one's place in a moment."""
+
+
 class Beat(msgspec.Struct, tag="beat"):
     """The heartbeat of a worker, twice a second. `not_ready` is why no new call should be sent to
-    it, `remark` a problem while calls are taken."""
+    it, `remark` a problem while calls are taken. `reads` is the newest version of a journal's
+    entries that it can read."""
 
     calls: int = 0
     not_ready: str | None = "starting"
     remark: str | None = None
+    reads: int = 0
 
 
 class Started(msgspec.Struct, tag="started"):
-    """From a worker: it takes calls."""
+    """From a worker: it takes calls. `sockets` names its listening sockets, whose descriptors come
+    with this message. `version` is that of the entries in its journal, 0 = it cannot hand over."""
 
     sip: list[str]
     admin: str
     journal: str = ""
+    sockets: list[str] = []
+    version: int = 0
 
 
 class Failed(msgspec.Struct, tag="failed"):
@@ -54,52 +71,124 @@ class Failed(msgspec.Struct, tag="failed"):
     text: str
 
 
-ToWorker = Assign | Reload
+ToWorker = Assign | Reload | HandOver | Replaced
 ToSupervisor = Beat | Started | Failed
 _encode = msgspec.json.Encoder().encode
 
 
 class Line:
-    """One end. `messages` is the union of the other end's messages."""
+    """One end. `messages` is the union of the other end's messages. Open descriptors may go with a
+    message (SCM_RIGHTS); the system allows 253 of them at once."""
 
     def __init__(self, end: socket.socket, messages: Any) -> None:
         end.setblocking(False)
         self._end = end
         self._decoder = msgspec.json.Decoder(messages)
-        self._writer: asyncio.StreamWriter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard: asyncio.Queue[Any] = asyncio.Queue()
+        self._part = b""  # of a message that is not complete
+        self._received: list[int] = []  # descriptors that no message has claimed
+        self._unsent: deque[tuple[bytes, list[int]]] = deque()
+        self._sent = asyncio.Event()
+        self._sent.set()
 
     async def open(self) -> None:
-        self._reader, self._writer = await asyncio.open_connection(
-            sock=self._end, limit=MESSAGE_BYTES
-        )
+        """Begin to listen."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._end, self._read)
 
-    def say(self, message: ToWorker | ToSupervisor) -> None:
-        """Send a message. Never waits; does nothing if the other end is gone."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(_encode(message) + b"\n")
+    def say(self, message: ToWorker | ToSupervisor, descriptors: Sequence[int] = ()) -> None:
+        """Send a message, with copies of these descriptors. Never waits; does nothing if the other
+        end is gone."""
+        if self._loop is None or self._end.fileno() < 0:
+            return
+        # Ours may be closed before they are sent.
+        copies = [os.dup(descriptor) for descriptor in descriptors]
+        self._unsent.append((_encode(message) + b"\n", copies))
+        if len(self._unsent) == 1:
+            self._sent.clear()
+            self._write()
 
     async def flush(self) -> None:
-        """Wait until all messages are sent."""
-        if self._writer is not None:
-            with contextlib.suppress(OSError):
-                await self._writer.drain()
-                self._writer.close()
-                await self._writer.wait_closed()
+        """Wait until all messages are sent, then close."""
+        await self._sent.wait()
+        self.close()
 
     async def hear(self) -> Any:
         """The next message; None if the other end is gone. Invalid messages are skipped."""
-        while True:
-            try:
-                line = await self._reader.readuntil(b"\n")
-            except (asyncio.IncompleteReadError, OSError):
-                return None
-            try:
-                return self._decoder.decode(line)
-            except msgspec.DecodeError:
-                continue
+        message = await self._heard.get()
+        if message is None:
+            self._heard.put_nowait(None)  # for the next one who asks
+        return message
+
+    def take_descriptors(self, count: int) -> list[int]:
+        """The descriptors that came with the message just heard: the oldest ones."""
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
 
     def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._end.close()
+        """Idempotent."""
+        if self._end.fileno() < 0:
+            return
+        if self._loop is not None:
+            self._loop.remove_reader(self._end)
+            self._loop.remove_writer(self._end)
+        self._end.close()
+        for descriptor in self._received:
+            os.close(descriptor)
+        self._received.clear()
+        self._forget_unsent()
+        self._heard.put_nowait(None)
+
+    # -- inside -----------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data, descriptors, _, _ = socket.recv_fds(self._end, 1 << 16, 253)
+            except BlockingIOError:
+                return
+            except OSError:
+                data, descriptors = b"", []
+            self._received += descriptors
+            if not data:
+                assert self._loop is not None
+                self._loop.remove_reader(self._end)
+                self._heard.put_nowait(None)
+                return
+            *whole, self._part = (self._part + data).split(b"\n")
+            for line in whole:
+                with contextlib.suppress(msgspec.DecodeError):
+                    self._heard.put_nowait(self._decoder.decode(line))
+
+    def _write(self) -> None:
+        """Send what can be sent now, the rest as soon as possible."""
+        assert self._loop is not None
+        while self._unsent:
+            data, descriptors = self._unsent[0]
+            try:
+                if descriptors:
+                    sent = socket.send_fds(self._end, [data], descriptors)
+                else:
+                    sent = self._end.send(data)
+            except BlockingIOError:
+                self._loop.add_writer(self._end, self._write)
+                return
+            except OSError:  # the other end is gone
+                self._forget_unsent()
+                break
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if sent < len(data):
+                self._unsent[0] = data[sent:], []
+            else:
+                self._unsent.popleft()
+        self._loop.remove_writer(self._end)
+        self._sent.set()
+
+    def _forget_unsent(self) -> None:
+        for _, descriptors in self._unsent:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._unsent.clear()
+        self._sent.set()

@@ -51,8 +51,9 @@ _pack = _HEADER.pack
 _ROOM = SLOT_BYTES - _HEADER.size
 _NOTHING = bytes(4)  # no bytes: a slot that is free
 # Slot 0: when the worker's loop last ran, in unix and in monotonic seconds, and the boot of the
-# machine from which the latter count; then the version of the entries.
-_BEAT = struct.Struct("<dd16sI")
+# machine from which the latter count; then the version of the entries, and whether the process has
+# left its calls to the next one.
+_BEAT = struct.Struct("<dd16sII")
 
 log = get_logger("journal")
 
@@ -60,14 +61,16 @@ log = get_logger("journal")
 class Left:
     """The content of a dead process's journal: the calls that were active when its loop last ran
     (`died`, unix seconds; `died_at`, monotonic, None if the machine was rebooted since), and
-    records that may not be safe. `lost` counts entries that this version cannot read."""
+    records that may not be safe. `is_handed_over`: it left them on purpose. `lost` counts entries
+    that this version cannot read."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
         content = _whole(descriptor)
-        beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0)
-        self.died, died_at, boot, self.version = beat
+        beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0, 0)
+        self.died, died_at, boot, self.version, handed = beat
+        self.is_handed_over = bool(handed)
         self.died_at: float | None = died_at if boot == _boot() else None
         self.active: list[ActiveCall] = []
         self.over: list[CallRecord] = []
@@ -160,7 +163,7 @@ class Journal:
         """Note that the loop runs. Entries that were safe two beats ago are dropped: the lease of a
         call is released a moment after its end, and a successor must know of it."""
         if self._map is not None:
-            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION)
+            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION, 0)
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
@@ -214,6 +217,14 @@ class Journal:
             slots = self._slots.pop(id_, None)
             if slots is not None:
                 self._release(slots)
+
+    def hand_over(self) -> None:
+        """Write everything, and that it is for the next process. Nothing is written later."""
+        for facts in [each for each in self.changed if each.id in self._slots]:
+            self.write(facts)
+        memory, self._map = self._map, None
+        if memory is not None:
+            _BEAT.pack_into(memory, 0, time.time(), time.monotonic(), _boot(), VERSION, 1)
 
     def close(self) -> None:
         """The normal end of this process; entries that are not safe remain for the next one."""

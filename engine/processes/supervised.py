@@ -15,9 +15,20 @@ import sys
 
 import uvloop
 
+from engine.call_entry import VERSION
 from engine.config import build
 from engine.processes import adoption
-from engine.processes.control import Assign, Beat, Failed, Line, Reload, Started, ToWorker
+from engine.processes.control import (
+    Assign,
+    Beat,
+    Failed,
+    HandOver,
+    Line,
+    Reload,
+    Replaced,
+    Started,
+    ToWorker,
+)
 from engine.processes.crash import watch_for_crashes
 from engine.serve import run, sip_addresses
 from engine.telemetry import log
@@ -36,7 +47,7 @@ async def supervised(descriptor: int) -> int:
     waiting = asyncio.ensure_future(line.hear())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, waiting.cancel)
-    line.say(Beat())
+    line.say(Beat(reads=VERSION))
     try:
         order = await waiting
     except asyncio.CancelledError:
@@ -46,15 +57,21 @@ async def supervised(descriptor: int) -> int:
     config = build(order.document)
     log.set_up(config.log)
     watch_for_crashes(config.redis.data_dir, order.index)
-    worker = Worker(config, order.index, order.redis_url)
+    descriptors = line.take_descriptors(len(order.sockets))
+    opened = {
+        name: socket.socket(fileno=each)
+        for name, each in zip(order.sockets, descriptors, strict=True)
+    }
+    worker = Worker(config, order.index, order.redis_url, opened)
     link = Link(line, worker)
     helpers = [asyncio.ensure_future(link.beat()), asyncio.ensure_future(link.follow())]
 
     def started() -> None:
         sip, admin = sip_addresses(worker), str(worker.admin.address)
         worker.log.info("worker.start", sip=sip, admin=admin, pid=os.getpid())
-        link.started = Started(sip, admin, str(worker.journal.path))
-        link.line.say(link.started)
+        names = list(worker.sockets)
+        link.started = Started(sip, admin, str(worker.journal.path), names, VERSION)
+        link.say_started()
 
     failure = ""
     try:
@@ -77,10 +94,16 @@ class Link:
         self.started: Started | None = None  # the message for a supervisor
         self._worker = worker
 
+    def say_started(self) -> None:
+        """That the worker takes calls, with its listening sockets."""
+        if self.started is not None:
+            sockets = [each.fileno() for each in self._worker.sockets.values()]
+            self.line.say(self.started, sockets)
+
     def _beat(self) -> Beat:
         worker = self._worker
         remark = worker.remark() if worker.is_started else None
-        return Beat(worker.active_calls, worker.not_ready(), remark)
+        return Beat(worker.active_calls, worker.not_ready(), remark, VERSION)
 
     async def beat(self) -> None:
         while True:
@@ -103,8 +126,7 @@ class Link:
             line = Line(end, ToWorker)
             await line.open()
             self.line = line
-            if self.started is not None:
-                line.say(self.started)
+            self.say_started()
             line.say(self._beat())
             worker.log.info("supervisor.found", calls=worker.active_calls)
 
@@ -124,14 +146,22 @@ class Link:
 
 async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
     """Follow the supervisor until it is gone; then `drain`, if asked to."""
-    while isinstance(order := await line.hear(), Reload):
+    known = False  # that the supervisor goes
+    while (order := await line.hear()) is not None:
+        if isinstance(order, HandOver):
+            await worker.hand_over()
+            log.close()
+            os._exit(0)  # anything else would end the calls
+        known = isinstance(order, Replaced)
+        if not isinstance(order, Reload):
+            continue
         try:
             keys = worker.apply(build(order.document))
         except Exception:  # continue to read the next message and the end of the supervisor
             worker.log.exception("reload.failed")
         else:
             worker.log.info("reload.done", keys=keys)
-    worker.log.error("supervisor.gone", calls=worker.active_calls)
+    (worker.log.info if known else worker.log.error)("supervisor.gone", calls=worker.active_calls)
     if drain:
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from engine.telemetry.log import FilteringBoundLogger
 
 WATCH_S = 0.5
 PROGRESS_S = 10.0
+HAND_OVER_S = 10.0  # for a worker to leave its calls to the next process
+STALE_S = 3.0  # what has waited longer in the sockets of an empty slot is not wanted any more
 TOLD_CALLS = 100  # ids of active calls in the log line of a death
 # Pauses before a restart, by the number of consecutive processes that died before they took a call.
 # A process that has taken calls is replaced at once, however often: a pause would only lengthen the
@@ -34,9 +37,23 @@ class WorkerSlot:
         self.retiring = False  # its process was asked to drain, to be replaced
         self.restarts: Counter[str] = Counter()  # by reason: died, not_started, replaced
         self.failures = 0  # consecutive processes that never served
+        self.sockets: dict[str, int] = {}  # of its last process: they stay open without it
 
     def __repr__(self) -> str:
         return f"<WorkerSlot {self.index} {self.child!r} failures={self.failures}>"
+
+    def keep_sockets(self) -> None:
+        """Keep the listening sockets of its process. What arrives while the slot is empty waits in
+        them for the next process."""
+        if self.child is not None and self.child.sockets:
+            self.drop_sockets()
+            self.sockets, self.child.sockets = self.child.sockets, {}
+
+    def drop_sockets(self) -> None:
+        """Close them: whoever sends there may know that nobody listens."""
+        for descriptor in self.sockets.values():
+            os.close(descriptor)
+        self.sockets = {}
 
     def pause_s(self, *, served: bool) -> float:
         """How long the slot stays empty after its process has died: not at all if the process
@@ -118,9 +135,19 @@ class WorkerPool:
         if self._spare is not None:
             self._spare.signal(signal.SIGTERM)
 
+    def leave_to_another(self) -> None:
+        """Another supervisor will adopt the workers."""
+        self.leave()
+        for child in self.running:
+            child.leave_to_another()
+
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
+        for slot in self.slots:
+            slot.drop_sockets()
+            if slot.child is not None:
+                slot.child.close_sockets()
 
     def signal(self, number: signal.Signals) -> None:
         """To all workers."""
@@ -154,7 +181,8 @@ class WorkerPool:
             slot.generation = self._generation
 
     async def replace(self, slot: WorkerSlot) -> str:
-        """Drain a worker and replace its process; returns the reason of a failure, or empty."""
+        """Replace a worker's process, which leaves its calls to the new one; returns the reason of
+        a failure, or empty. If the new one could not read its journal, the old one drains first."""
         child = slot.child
         assert child is not None
         if self._spare is None or self._spare.exited.done():
@@ -170,7 +198,19 @@ class WorkerPool:
             return "the new code does not start"
         self._log.info("roll.worker", worker=slot.index, calls=child.calls)
         slot.retiring = True
-        child.signal(signal.SIGTERM)
+        if 0 < child.version <= self._spare.reads:
+            child.hand_over()
+            if not await child.ended(HAND_OVER_S):
+                self._log.error("worker.hung", worker=slot.index, pid=child.pid)
+                await child.kill()
+        else:
+            self._log.warning(
+                "roll.drains",
+                worker=slot.index,
+                journal_version=child.version,
+                readable_version=self._spare.reads,
+            )
+            child.signal(signal.SIGTERM)
         while not await child.ended(PROGRESS_S):
             self._log.info("roll.progress", worker=slot.index, calls=child.calls)
         while (successor := slot.child) is child or successor is None:
@@ -183,7 +223,7 @@ class WorkerPool:
     async def _assign(self, slot: WorkerSlot, child: Child) -> None:
         slot.generation = self._generation
         slot.retiring = False
-        await child.assign(slot.index, self.document, self.redis_url)
+        await child.assign(slot.index, self.document, self.redis_url, slot.sockets)
 
     async def _keep(self, slot: WorkerSlot) -> None:
         """Keep this worker slot filled."""
@@ -196,13 +236,18 @@ class WorkerPool:
                 reason = "not_started"
             slot.restarts[reason] += 1
             self._on_gone(slot.index)
+            slot.keep_sockets()
             if reason != "replaced":
                 self._tell_death(slot, child, status)
-                await asyncio.sleep(slot.pause_s(served=child.served))
+                pause_s = slot.pause_s(served=child.served)
+                if pause_s > STALE_S:
+                    slot.drop_sockets()
+                await asyncio.sleep(pause_s)
             slot.child = await self._successor(slot)
             await self._assign(slot, slot.child)
             await slot.child.settled()
             if slot.child.takes_calls:
+                slot.drop_sockets()
                 slot.child.reload(self.document)  # it may have changed meanwhile
                 self._log.info("worker.restarted", worker=slot.index, pid=slot.child.pid)
             if self._spare is None:

@@ -1,0 +1,86 @@
+"""SIGUSR2: this process becomes one of the code on disk, with the same process id.
+
+Sockets that must stay open go on through `exec`; the calls are in the journal, or in workers that
+the new process adopts. The new code is tried first: what does not start must replace nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+PROBE_S = 60.0  # for the new code to start, because a busy machine imports slowly
+_PROBE = "RENVOI_PROBE"
+_SOCKETS = "RENVOI_SOCKETS"
+_ROLL = "RENVOI_ROLL"
+
+
+def is_probe() -> bool:
+    """Whether this process only has to show that it can start with its configuration."""
+    return os.environ.pop(_PROBE, "") != ""
+
+
+def shall_roll() -> bool:
+    """Whether this process replaces an older one, whose workers it has to replace too."""
+    return os.environ.pop(_ROLL, "") != ""
+
+
+def inherited() -> dict[str, socket.socket]:
+    """The listening sockets of the process that this one replaces, by address."""
+    named = json.loads(os.environ.pop(_SOCKETS, "{}"))
+    sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in named.items()}
+    for each in sockets.values():
+        os.set_inheritable(each.fileno(), False)
+    return sockets
+
+
+def command() -> list[str]:
+    """How this process was started. The script is found again by its name: a link on the way to it
+    may lead to another version now."""
+    script = Path(sys.argv[0])
+    if script.suffix != ".py" and os.access(script, os.X_OK) and script.is_file():
+        return sys.argv
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+async def fault() -> str:
+    """Why the code on disk cannot start with its configuration, in one line; empty if it can."""
+    arguments = command()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *arguments,
+            env={**os.environ, _PROBE: "1"},
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        return f"{arguments[0]}: {error.strerror}"
+    try:
+        _, said = await asyncio.wait_for(process.communicate(), PROBE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return f"it did not start within {PROBE_S:.0f} s"
+    if process.returncode == 0:
+        return ""
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1] if lines else f"it ended with status {process.returncode}"
+
+
+def become(sockets: Mapping[str, socket.socket], *, roll: bool = False) -> NoReturn:
+    """Replace this process by one of the code on disk. Raises OSError if it cannot be started."""
+    for each in sockets.values():
+        os.set_inheritable(each.fileno(), True)
+    environment = {key: value for key, value in os.environ.items() if key not in (_SOCKETS, _ROLL)}
+    environment[_SOCKETS] = json.dumps({name: each.fileno() for name, each in sockets.items()})
+    if roll:
+        environment[_ROLL] = "1"
+    arguments = command()
+    os.execvpe(arguments[0], arguments, environment)
