@@ -1,6 +1,7 @@
 """`renvoi serve` with one worker, in this process. With several it is `supervisor.py`.
 
-SIGTERM drains, SIGINT ends at once, SIGHUP reads the configuration again.
+SIGTERM drains, SIGINT ends at once, SIGHUP reads the configuration again, SIGUSR2 continues with
+the code on disk.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ import uvloop
 
 from engine.config import Config, ConfigError, load
 from engine.hint import next_steps
+from engine.processes import upgrade
 from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
 from engine.reload import changes
 from engine.stderr import say
+from engine.telemetry import log
 from engine.worker import StartError, Worker
 from sip import compiled
 
@@ -32,18 +35,28 @@ def serve(config: Config, path: Path | None) -> int:
 
 async def alone(config: Config, path: Path | None) -> int:
     """One worker, without a supervisor."""
-    worker = Worker(config)
+    worker = Worker(config, sockets=upgrade.inherited())
     systemd = Systemd()
+    loop, replaces = asyncio.get_running_loop(), upgrade.shall_roll()
+    upgrading: list[asyncio.Task[None]] = []
+
+    def on_usr2() -> None:
+        if not any(not task.done() for task in upgrading):
+            upgrading[:] = [loop.create_task(_upgrade(worker, systemd))]
 
     def started() -> None:
         greet(worker, path)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, worker, path, systemd)
+        if replaces:
+            worker.log.info("roll.done")
+        loop.add_signal_handler(signal.SIGHUP, reload, worker, path, systemd)
+        loop.add_signal_handler(signal.SIGUSR2, on_usr2)
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
 
     def draining() -> None:
         systemd.stopping(f"draining, {worker.active_calls} calls")
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)  # not before it runs
+    for number in (signal.SIGHUP, signal.SIGUSR2):  # not before it runs
+        loop.add_signal_handler(number, lambda: None)
     watch_for_crashes(config.redis.data_dir, 0)
     petting = asyncio.ensure_future(systemd.pet())
     worker.on_drain = lambda left: systemd.status(f"draining, {left} calls", extend_s=60)
@@ -96,6 +109,24 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
         stopping()
     worker.log.info("worker.stop", calls=worker.active_calls)
     await worker.close()
+
+
+async def _upgrade(worker: Worker, systemd: Systemd) -> None:
+    """SIGUSR2: continue with the code on disk, in this process. Its sockets stay open, its calls go
+    on."""
+    if worker.admission.draining:
+        return
+    systemd.reloading()
+    problem = await upgrade.fault()
+    if problem:
+        worker.log.error("roll.stopped", error=problem)
+        say(f"renvoi: not replaced: {problem}")
+        systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+        return
+    worker.log.info("roll.start", keys=[])
+    await worker.hand_over()
+    log.close()
+    upgrade.become(worker.sockets, roll=True)
 
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:

@@ -2,10 +2,9 @@
 
 The supervisor is not on the call path and handles no SIP. It owns the embedded Redis and the
 signals: SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and
-either applies it live or replaces one worker after the other. A worker that is replaced keeps its
-ports until its last call has ended (at most `timers.drain_s`), because the signalling of these
-calls arrives there. The others take calls meanwhile. More: docs/operation.md;
-`processes/worker_pool.py` watches and replaces the processes.
+either applies it live or replaces one worker after the other, SIGUSR2 replaces every process by one
+of the code on disk. A worker that is replaced leaves its ports and its calls to the next process.
+More: docs/operation.md; `processes/worker_pool.py` watches and replaces the processes.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import uvloop
 from engine.admin import AddressInUse, Admin
 from engine.config import Config, ConfigError, build, load_document
 from engine.hint import next_steps
+from engine.processes import upgrade
 from engine.processes.aggregate import Aggregate
 from engine.processes.systemd import Systemd
 from engine.processes.worker_pool import PROGRESS_S, WorkerPool
@@ -42,6 +42,7 @@ class Supervisor:
         # Restored after a failed rolling restart.
         self._before = self._pool.config, self._pool.document
         self._rolling: asyncio.Task[None] | None = None
+        self._upgrading: asyncio.Task[None] | None = None
         self._redis: EmbeddedRedis | None = None
         self._systemd = Systemd()
         self._stopping = ""
@@ -62,7 +63,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, "drain")
         loop.add_signal_handler(signal.SIGINT, self._stop, "at once")
-        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        for number in (signal.SIGHUP, signal.SIGUSR2):
+            loop.add_signal_handler(number, lambda: None)
+        replaces = upgrade.shall_roll()
         petting = asyncio.ensure_future(self._systemd.pet())
         problem = ""
         try:
@@ -74,8 +77,11 @@ class Supervisor:
                 self._stop("at once")
             else:
                 loop.add_signal_handler(signal.SIGHUP, self.reload)
+                loop.add_signal_handler(signal.SIGUSR2, self.upgrade)
                 self._greet()
                 self._systemd.ready(self._status())
+                if replaces:
+                    self._roll_out()
             await self._end.wait()
             await self._finish()
         finally:
@@ -172,6 +178,30 @@ class Supervisor:
                     self.log.info("roll.start", keys=found.live + found.restart)
                     self._roll_out()
         self._systemd.ready(self._status())
+
+    def upgrade(self) -> None:
+        """SIGUSR2: replace every process by one of the code on disk, this one first: it keeps its
+        process id, and the next supervisor adopts the workers and replaces them in turn."""
+        if not self._stopping and (self._upgrading is None or self._upgrading.done()):
+            self._upgrading = asyncio.ensure_future(self._upgrade())
+
+    async def _upgrade(self) -> None:
+        if self._rolling is not None:
+            await asyncio.wait([self._rolling])
+        self._systemd.reloading()
+        problem = await upgrade.fault()
+        if problem:
+            self.log.error("roll.stopped", error=problem)
+            say(f"renvoi: not replaced: {problem}")
+            self._systemd.ready(self._status())
+            return
+        self.log.info("roll.start", keys=[])
+        await self._pool.leave_to_another()
+        await self.admin.close()
+        if self._redis is not None:
+            await self._redis.close()
+        log.close()
+        upgrade.become({}, roll=True)
 
     def _refuse(self, reason: str) -> None:
         self.log.error("reload.refused", error=reason)

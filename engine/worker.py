@@ -109,6 +109,7 @@ class Worker:
         self.calls: Calls
         self._referrals: Referrals
         self._heartbeat: WorkerHeartbeat | None = None
+        self._embedded: EmbeddedRedis | None = None
         self._lag = LoopLag()
         self._parts = AsyncExitStack()  # started parts, closed in reverse order
 
@@ -151,6 +152,8 @@ class Worker:
                 parts.callback(self.endpoint.siblings.close)
             for tracer in self._tracers:
                 parts.push_async_callback(asyncio.to_thread, tracer.close)
+        if self._embedded is not None:
+            await self._embedded.close()
         # Without a pause until the end, so that no call goes on after it was written.
         self.endpoint.pause()
         self._ends.tell()
@@ -166,10 +169,10 @@ class Worker:
         all workers on it share."""
         url = self._redis_url or self.config.redis.url
         if url == "embedded":
-            embedded = EmbeddedRedis(self.config.redis.data_dir)
-            await embedded.start()
-            self._parts.push_async_callback(embedded.close)
-            url = embedded.url
+            self._embedded = EmbeddedRedis(self.config.redis.data_dir)
+            await self._embedded.start()
+            self._parts.push_async_callback(self._embedded.close)
+            url = self._embedded.url
         try:
             # Socket limits for the writers; the store limits its own waits.
             redis = connect(url, socket_connect_timeout=CONNECT_S, socket_timeout=ANSWER_S)

@@ -12,15 +12,21 @@ from engine.config import Config
 @with_config
 def serve(config: Config) -> int:
     """Take calls until SIGTERM (lets calls in progress finish) or SIGINT (ends them). SIGHUP reads
-    the configuration again: docs/operation.md. With `workers` above 1 each is a process of its own.
+    the configuration again, SIGUSR2 replaces the running code by that on disk; neither cuts a call:
+    docs/operation.md. With `workers` above 1 each is a process of its own.
 
     \b
     Examples:
       renvoi serve
       RENVOI_REDIS_URL=redis://10.0.0.5 renvoi serve --config /etc/renvoi.yaml
     """
+    from engine.processes import upgrade
     from engine.telemetry import log
 
+    if upgrade.is_probe():
+        from engine.processes import supervised  # noqa: F401  # all that serving imports
+
+        return 0
     path = click.get_current_context().meta[CONFIG_PATH]
     log.set_up(config.log)
     try:

@@ -122,9 +122,10 @@ class Child:
         """Make it leave its calls to a successor and end."""
         self._line.say(HandOver())
 
-    def leave_to_another(self) -> None:
+    async def leave_to_another(self) -> None:
         """Another supervisor will adopt it."""
         self._line.say(Replaced())
+        await self._line.flush()
 
     def close_sockets(self) -> None:
         """Close this process's copies of its listening sockets."""
@@ -191,7 +192,7 @@ class Child:
                 self.journal = Path(message.journal) if message.journal else None
                 self.close_sockets()
                 descriptors = self._line.take_descriptors(len(message.sockets))
-                self.sockets = dict(zip(message.sockets, descriptors, strict=True))
+                self.sockets = dict(zip(message.sockets, descriptors, strict=False))  # all or none
                 self.version = message.version
                 self.started.set_result(message)
             elif isinstance(message, Failed):

@@ -77,8 +77,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Line:
-    """One end. `messages` is the union of the other end's messages. Open descriptors may go with a
-    message (SCM_RIGHTS); the system allows 253 of them at once."""
+    """One end. `messages` is the union of the other end's messages. Descriptors may go with a message
+    (SCM_RIGHTS); the system allows 253 of them at once, and the sender keeps them open until
+    `flush`."""
 
     def __init__(self, end: socket.socket, messages: Any) -> None:
         end.setblocking(False)
@@ -98,13 +99,11 @@ class Line:
         self._loop.add_reader(self._end, self._read)
 
     def say(self, message: ToWorker | ToSupervisor, descriptors: Sequence[int] = ()) -> None:
-        """Send a message, with copies of these descriptors. Never waits; does nothing if the other
+        """Send a message, with these descriptors. Never waits; does nothing if the other
         end is gone."""
         if self._loop is None or self._end.fileno() < 0:
             return
-        # Ours may be closed before they are sent.
-        copies = [os.dup(descriptor) for descriptor in descriptors]
-        self._unsent.append((_encode(message) + b"\n", copies))
+        self._unsent.append((_encode(message) + b"\n", list(descriptors)))
         if len(self._unsent) == 1:
             self._sent.clear()
             self._write()
@@ -122,8 +121,13 @@ class Line:
         return message
 
     def take_descriptors(self, count: int) -> list[int]:
-        """The descriptors that came with the message just heard: the oldest ones."""
+        """The descriptors that came with the message just heard: the oldest ones. None if this
+        process had no room for all of them."""
         taken, self._received = self._received[:count], self._received[count:]
+        if len(taken) < count:
+            for descriptor in taken:
+                os.close(descriptor)
+            return []
         return taken
 
     def close(self) -> None:
@@ -177,8 +181,6 @@ class Line:
             except OSError:  # the other end is gone
                 self._forget_unsent()
                 break
-            for descriptor in descriptors:
-                os.close(descriptor)
             if sent < len(data):
                 self._unsent[0] = data[sent:], []
             else:
@@ -187,8 +189,5 @@ class Line:
         self._sent.set()
 
     def _forget_unsent(self) -> None:
-        for _, descriptors in self._unsent:
-            for descriptor in descriptors:
-                os.close(descriptor)
         self._unsent.clear()
         self._sent.set()

@@ -43,7 +43,8 @@ async def supervised(descriptor: int) -> int:
     line = Line(socket.socket(fileno=descriptor), ToWorker)
     await line.open()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # a terminal's; supervisors send Reload
+    for number in (signal.SIGHUP, signal.SIGUSR2):  # to a whole group; supervisors send messages
+        loop.add_signal_handler(number, lambda: None)
     waiting = asyncio.ensure_future(line.hear())
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, waiting.cancel)
@@ -60,7 +61,7 @@ async def supervised(descriptor: int) -> int:
     descriptors = line.take_descriptors(len(order.sockets))
     opened = {
         name: socket.socket(fileno=each)
-        for name, each in zip(order.sockets, descriptors, strict=True)
+        for name, each in zip(order.sockets, descriptors, strict=False)  # all or none
     }
     worker = Worker(config, order.index, order.redis_url, opened)
     link = Link(line, worker)

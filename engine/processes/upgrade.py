@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -82,5 +83,7 @@ def become(sockets: Mapping[str, socket.socket], *, roll: bool = False) -> NoRet
     environment[_SOCKETS] = json.dumps({name: each.fileno() for name, each in sockets.items()})
     if roll:
         environment[_ROLL] = "1"
+    for number in (signal.SIGHUP, signal.SIGUSR2):  # until the new code handles them
+        signal.signal(number, signal.SIG_IGN)
     arguments = command()
     os.execvpe(arguments[0], arguments, environment)

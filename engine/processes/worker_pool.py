@@ -135,11 +135,13 @@ class WorkerPool:
         if self._spare is not None:
             self._spare.signal(signal.SIGTERM)
 
-    def leave_to_another(self) -> None:
+    async def leave_to_another(self) -> None:
         """Another supervisor will adopt the workers."""
         self.leave()
         for child in self.running:
-            child.leave_to_another()
+            await child.leave_to_another()
+        if self._spare is not None and not await self._spare.ended(2.0):
+            await self._spare.kill()
 
     def close(self) -> None:
         for task in self._tasks:

@@ -191,31 +191,21 @@ async def test_workers_that_served_come_back_at_once_however_often_they_die(
         await part(ring, call)
 
 
-async def test_a_rolling_restart_loses_no_standing_call(setup: Setup, pool: WorkerPool) -> None:
+async def test_a_rolling_restart_hands_the_calls_over(setup: Setup, pool: WorkerPool) -> None:
     pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     standing = [await stand(setup, worker) for worker in range(WORKERS)]
+    taken = len(pool.told("calls.taken_over"))
+    done = len(pool.told("roll.done"))
     pool.signal(signal.SIGHUP)  # with nothing changed: new processes, for new code
-    await pool.until(lambda: pool.told("drain.start", worker=0))
-    # the first drains: no new call, but its own goes on; the second serves
-    line, phone = await setup.line_with_phone()
-    caller = await setup.endpoint()
-    refused = caller.start(pool.address_of(0), line, body=OFFER_BYTES)
-    assert (await refused.final()).code == 503
-    await talk(*standing[0][1:])
-    _, other, other_ring = await stand(setup, 1)
-    assert pool.get("/readyz")[0] == 200
-    assert pool.pid_of(0) == pids[0]
-    await part(*standing[0][1:])
-    await pool.replaced(0, pids[0])
-    await talk(*standing[1][1:])
-    for call, ring in (standing[1][1:], (other, other_ring)):
+    await pool.until(lambda: len(pool.told("roll.done")) > done)
+    assert not set(pids) & {pool.pid_of(worker) for worker in range(WORKERS)}
+    assert [each["continued"] for each in pool.told("calls.taken_over")[taken:]] == [1, 1]
+    assert {call["call_id"] for call in pool.calls()} == {call.call_id for _, call, _ in standing}
+    for worker, (_, call, ring) in enumerate(standing):
+        await talk(call, ring)
         await part(call, ring)
-    await pool.replaced(1, pids[1])
-    await pool.until(lambda: pool.metric("renvoi_worker_up") == WORKERS)
-    for worker, (_, call, _) in enumerate(standing):
-        record = await setup.ended(call.call_id, outcome="answered", why="bye")
+        record = await setup.ended(call.call_id, outcome="answered", why="bye", takeovers="1")
         assert record["id"].startswith(f"{worker}-")
-    assert len(phone.invited()) == 0
 
 
 async def test_what_can_change_live_does_in_every_worker(setup: Setup, pool: WorkerPool) -> None:

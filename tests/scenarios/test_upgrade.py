@@ -1,0 +1,135 @@
+"""SIGUSR2: every process is replaced by one of the code on disk, and no call notices."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.patience import within
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import connect, part
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
+from tests.scenarios.worker_pool import WorkerPool
+
+WORKERS = 2
+
+
+@pytest.fixture
+async def lone(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
+    async for setup in served(Engine(tmp_path, shared_redis.url), shared_redis, tmp_path):
+        yield setup
+
+
+@pytest.fixture
+async def pool(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
+    async for setup in served(
+        WorkerPool(tmp_path, shared_redis.url, WORKERS), shared_redis, tmp_path
+    ):
+        yield setup
+
+
+async def served(engine: Engine, redis: RedisServer, directory: Path) -> AsyncIterator[Setup]:
+    engine.start()
+    running_engine = RunningEngine(engine, redis.client, directory)
+    try:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
+        assert not engine.leaks(redis.client)
+        assert not [e for e in engine.complaints() if e["event"] != "roll.stopped"]
+    finally:
+        assert engine.stop() == 0, engine.log
+
+
+async def stand(setup: Setup, worker: int = 0) -> tuple[Call, Call]:
+    line, phone = await setup.line_with_phone()
+    caller = await setup.endpoint()
+    host, port = setup.engine.address
+    call = caller.start((host, port + worker), line, body=OFFER_BYTES)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    return call, ring
+
+
+async def until(setup: Setup, event: str, count: int = 1) -> dict[str, Any]:
+    """Wait until it has been logged so often; the last one."""
+    deadline = asyncio.get_running_loop().time() + within(30)
+    while len(found := [e for e in setup.engine.events() if e["event"] == event]) < count:
+        assert asyncio.get_running_loop().time() < deadline, setup.engine.log
+        await asyncio.sleep(0.02)
+    return found[-1]
+
+
+async def talk(call: Call, ring: Call) -> None:
+    for one, other in ((call, ring), (ring, call)):
+        one.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
+        heard = await other.receive("INFO")
+        other.respond(200, to=heard)
+        await one.receive(200, "INFO")
+
+
+async def test_one_worker_continues_with_new_code_in_the_same_process(lone: Setup) -> None:
+    engine = lone.engine
+    assert engine._process is not None
+    pid = engine._process.pid
+    call, ring = await stand(lone)
+    engine.signal(signal.SIGUSR2)
+    await until(lone, "worker.handed_over")
+    # what arrives now waits in the socket
+    other, other_ring = await stand(lone)
+    await until(lone, "roll.done")
+    assert (await until(lone, "calls.taken_over"))["continued"] == 1
+    assert engine._process.pid == pid
+    assert engine.status() is None
+    for one, two in ((call, ring), (other, other_ring)):
+        await talk(one, two)
+        await part(one, two)
+    await lone.ended(call.call_id, outcome="answered", takeovers="1")
+    await lone.ended(other.call_id, outcome="answered", takeovers="0")
+
+
+async def refuse(setup: Setup) -> None:
+    call, ring = await stand(setup)
+    before = setup.engine._config.read_text("utf-8")
+    setup.engine._config.write_text('{"limits": {"calls": -1}}', "utf-8")
+    setup.engine.signal(signal.SIGUSR2)
+    stopped = await until(setup, "roll.stopped")
+    assert "limits.calls" in stopped["error"]
+    setup.engine._config.write_text(before, "utf-8")
+    await talk(call, ring)
+    await part(call, ring)
+    await setup.ended(call.call_id, outcome="answered", takeovers="0")
+
+
+async def test_what_cannot_start_does_not_replace_one_worker(lone: Setup) -> None:
+    await refuse(lone)
+
+
+async def test_what_cannot_start_does_not_replace_a_supervisor(pool: Setup) -> None:
+    await refuse(pool)
+
+
+async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
+    engine = pool.engine
+    assert isinstance(engine, WorkerPool)
+    assert engine._process is not None
+    supervisor = engine._process.pid
+    pids = [engine.pid_of(worker) for worker in range(WORKERS)]
+    standing = [await stand(pool, worker) for worker in range(WORKERS)]
+    engine.signal(signal.SIGUSR2)
+    await until(pool, "roll.done")
+    assert engine._process.pid == supervisor
+    assert len(engine.told("worker.adopted")) == WORKERS
+    assert not set(pids) & {engine.pid_of(worker) for worker in range(WORKERS)}
+    assert engine.metric("renvoi_worker_up") == WORKERS
+    for call, ring in standing:
+        await talk(call, ring)
+        await part(call, ring)
+        await pool.ended(call.call_id, outcome="answered", takeovers="1")
+    engine.signal(signal.SIGUSR2)  # and once more
+    await until(pool, "roll.done", 2)
