@@ -77,9 +77,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Line:
-    """One end. `messages` is the union of the other end's messages. Descriptors may go with a message
-    (SCM_RIGHTS); the system allows 253 of them at once, and the sender keeps them open until
-    `flush`."""
+    """One end. `messages` is the union of the other end's messages. Descriptors may go with a
+    message (SCM_RIGHTS); the system allows 253 of them at once, and the sender keeps them open
+    until they are sent."""
 
     def __init__(self, end: socket.socket, messages: Any) -> None:
         end.setblocking(False)

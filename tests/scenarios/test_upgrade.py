@@ -125,7 +125,8 @@ async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
     await until(pool, "roll.done")
     assert engine._process.pid == supervisor
     assert len(engine.told("worker.adopted")) == WORKERS
-    assert not set(pids) & {engine.pid_of(worker) for worker in range(WORKERS)}
+    every = range(WORKERS)
+    await engine.until(lambda: not set(pids) & {engine.pid_of(worker) for worker in every})
     assert engine.metric("renvoi_worker_up") == WORKERS
     for call, ring in standing:
         await talk(call, ring)

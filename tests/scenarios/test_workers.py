@@ -198,7 +198,7 @@ async def test_a_rolling_restart_hands_the_calls_over(setup: Setup, pool: Worker
     done = len(pool.told("roll.done"))
     pool.signal(signal.SIGHUP)  # with nothing changed: new processes, for new code
     await pool.until(lambda: len(pool.told("roll.done")) > done)
-    assert not set(pids) & {pool.pid_of(worker) for worker in range(WORKERS)}
+    await pool.until(lambda: not set(pids) & {pool.pid_of(worker) for worker in range(WORKERS)})
     assert [each["continued"] for each in pool.told("calls.taken_over")[taken:]] == [1, 1]
     assert {call["call_id"] for call in pool.calls()} == {call.call_id for _, call, _ in standing}
     for worker, (_, call, ring) in enumerate(standing):
