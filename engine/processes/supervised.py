@@ -162,7 +162,10 @@ async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
             worker.log.exception("reload.failed")
         else:
             worker.log.info("reload.done", keys=keys)
-    (worker.log.info if known else worker.log.error)("supervisor.gone", calls=worker.active_calls)
+    if known:
+        worker.log.info("supervisor.gone", calls=worker.active_calls)
+    else:
+        worker.log.error("supervisor.gone", calls=worker.active_calls)
     if drain:
         os.kill(os.getpid(), signal.SIGTERM)
 
