@@ -231,3 +231,50 @@ def test_whatever_is_dialled_is_understood_or_refused(text: str) -> None:
         refused = [error.field]
     # How long it rings, 5 to 60 s, is the document's to say.
     assert refused in ([], [404, True], [484, True], ["forwards.no_answer.after_s"])
+
+
+LISTED: list[dict[str, Any]] = [
+    {"on": True, "when": "office", "to": VOICEMAIL},
+    {"on": False, "to": [TO_MOBILE, VOICEMAIL]},
+]
+
+
+@pytest.mark.parametrize("dialled", ["#21#", "##21#"])
+def test_several_forwards_are_turned_off_together_and_stay(dialled: str) -> None:
+    document = {"forwards": {"unconditional": LISTED}}
+    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+    assert document["forwards"] == {"unconditional": [each | {"on": False} for each in LISTED]}
+
+
+@pytest.mark.parametrize("dialled", ["*21#", "**21*0612345678#", "**002*0612345678#"])
+def test_several_forwards_are_not_replaced_by_a_code(dialled: str) -> None:
+    document = {"forwards": {"unconditional": LISTED}}
+    with pytest.raises(StarCodeError) as caught:
+        apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+    assert (caught.value.code, caught.value.why) == (403, "several_forwards")
+
+
+def test_what_a_code_registers_applies_always_and_to_everybody() -> None:
+    document: dict[str, Any] = {
+        "forwards": {
+            "busy": {"on": False, "when": "office", "callers": "fleet", "to": [VOICEMAIL],
+                     "until": "2026-12-07T08:00:00Z"},
+        }
+    }  # fmt: skip
+    apply(read_code("**67*0612345678#"), document, OWN, FRANCE, MAILBOX)
+    assert document["forwards"]["busy"] == {"on": True, "to": TO_MOBILE}
+
+
+@pytest.mark.parametrize(
+    ("dialled", "expected"),
+    [("*#21#", True), ("*#21*0612345678#", False), ("*#67*0612345678#", True), ("*#62#", True)],
+)
+def test_the_status_looks_at_each_of_several(dialled: str, expected: bool) -> None:
+    forwards = {
+        "unconditional": LISTED,
+        "busy": [{"on": False, "to": VOICEMAIL}, {"on": True, "to": [VOICEMAIL, TO_MOBILE]}],
+        "unreachable": {"on": True, "to": {"kind": "reject"}},
+    }
+    document = {"number": OWN, "fleet": "acme", "forwards": forwards}
+    line = load_line(orjson.dumps(document), OWN, FRANCE)
+    assert is_on(read_code(dialled), line, FRANCE, MAILBOX) is expected
