@@ -154,7 +154,10 @@ class Calendar:
 
     def _has(self, ordinal: int, minute: int) -> bool:
         """Whether the hours that begin on a day have a minute, counted from its midnight."""
-        if all(not h.begin <= minute < h.end for h in self.weekly[(ordinal - 1) % 7]):
+        for hours in self.weekly[(ordinal - 1) % 7]:
+            if hours.begin <= minute < hours.end:
+                break
+        else:
             return False
         if self.closed:
             midnight = datetime.fromordinal(ordinal)

@@ -47,6 +47,13 @@ class _Kind(StrEnum):
     REJECT = "reject"
 
 
+_KINDS = {
+    _Kind.VOICEMAIL: Kind.VOICEMAIL,
+    _Kind.FAX: Kind.FAX,
+    _Kind.NUMBER: Kind.NUMBER,
+}
+
+
 class _To(msgspec.Struct):
     kind: _Kind
     number: str | None = None
@@ -163,7 +170,7 @@ def _forwards(
         stated: _Forward | list[_Forward] | None = getattr(given, condition.value)
         if stated is None:
             continue
-        path = f"forwards.{condition}"
+        path = f"forwards.{condition.value}"
         if isinstance(stated, list):
             several = tuple(
                 _forward(f"{path}[{place}]", each, own, numbering)
@@ -241,7 +248,7 @@ def _also_ring(given: list[_To], own: str, numbering: Numbering) -> tuple[Destin
 
 
 def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destination:
-    kind = Kind(to.kind)
+    kind = _KINDS[to.kind]
     if to.number is None:
         # "voicemail" alone is the line's own; a fax or a number must be given.
         if kind is not Kind.VOICEMAIL:

@@ -23,6 +23,8 @@ _MOMENT = re.compile(
 )
 _PREFIX = re.compile(r"\+[1-9][0-9]{0,14}")
 _NOT = "not "
+LATEST = 253_339_228_800
+"""Unix seconds of the begin of the year 9998: beyond it some time zones have no dates."""
 
 
 class Weekly(msgspec.Struct):
@@ -96,9 +98,10 @@ def read_until(path: str, text: str) -> float:
     problem = "expected a moment with its offset, such as 2026-12-07T08:00:00+01:00"
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None or "T" not in text.upper():
+        unix = moment.timestamp()
+        if moment.tzinfo is None or "T" not in text.upper() or not 0 <= unix < LATEST:
             raise DocumentError(path, text, problem)
-        return moment.timestamp()
+        return unix
     except (ValueError, OverflowError):
         raise DocumentError(path, text, problem) from None
 

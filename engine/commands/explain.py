@@ -24,11 +24,10 @@ from engine.commands.moments import iso, read_when
 from engine.commands.output import print_json
 from engine.commands.usage import duration
 from engine.config import Config
+from rules.shared_document import LATEST
 
 if TYPE_CHECKING:
     from engine.explain import Facts
-
-_LATEST = 253_339_228_800  # the year 9998 begins: beyond it some time zones have no dates
 
 
 @click.command("explain", short_help="Say what would happen to a call, and why.")
@@ -69,7 +68,7 @@ def explain_line(
 
     zone = ZoneInfo(config.numbering.timezone)
     at = None if moment is None else read_when("--at", moment, zone, time.time())
-    if at is not None and not 0 <= at < _LATEST:
+    if at is not None and not 0 <= at < LATEST:
         raise Wrong(f"--at: expected a date from 1970 to 9998 (got {moment!r})")
 
     async def ask(url: str) -> Told:
