@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an attempt failed."""
+    """Why an attempt failed. `fault`: by a fault of this program."""
 
     NAME = "name"
     FORBIDDEN = "forbidden"
@@ -16,6 +16,7 @@ class Reason(StrEnum):
     PROTOCOL = "protocol"
     STATUS = "status"
     SMTP = "smtp"
+    FAULT = "fault"
 
 
 class Drop(StrEnum):

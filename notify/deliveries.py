@@ -13,7 +13,6 @@ import orjson
 
 from notify.happened import Happened, forwards_of
 from rules.decide import ALSO_RING
-from rules.fleet import FleetDocument
 from rules.model import Offer
 from rules.notify import Event, Notify, read_notify
 from store.keys import fleet_key, line_key
@@ -97,8 +96,13 @@ class _Line(msgspec.Struct):
     also_ring: Any = None
 
 
+class _Fleet(msgspec.Struct):
+    label: str | None = None
+    cap_seconds: int | None = None
+
+
 _read_line = msgspec.json.Decoder(_Line).decode
-_read_fleet = msgspec.json.Decoder(FleetDocument).decode
+_read_fleet = msgspec.json.Decoder(_Fleet).decode
 _ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
@@ -135,7 +139,7 @@ def fleet_facts(name: str, raw: bytes | None) -> FleetFacts:
         document = _read_fleet(raw)
     except _ERRORS:
         return FleetFacts(name)
-    notify = read_notify(raw, of_fleet=True) if document.notify else None
+    notify = read_notify(raw, of_fleet=True)
     return FleetFacts(name, document.label or "", document.cap_seconds, notify)
 
 

@@ -27,6 +27,7 @@ from store.script import Script
 LEASE_S = 15.0
 RENEW_S = 4.0
 _BEGAN = "began"
+_PAGE = 500
 _REMEMBER_ONCE_S = 70 * 86400  # longer than the month that it is about
 _KEYS = (NOTIFY_LEASE, NOTIFY_POSITIONS, NOTIFY_WAITING, NOTIFY_ONCE, NOTIFY_PREVENTED)
 
@@ -40,7 +41,13 @@ return 1
 _LET_GO = Script("""
 if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
 """)
-# ARGV: our id, now, the content in MessagePack: [positions, notified, prevented, done].
+# ARGV: field. Sets it to now as an id of a stream, by the server's clock, if it is not there.
+_BEGIN = Script("""
+local now = redis.call('TIME')
+local id = now[1] .. string.format('%03d', math.floor(now[2] / 1000)) .. '-0'
+redis.call('HSETNX', KEYS[1], ARGV[1], id)
+""")
+# ARGV: our id, the content in MessagePack: [positions, notified, prevented, done].
 # Position: [stream, id]. Notified: [what is notified once or "", its mark, [[id, text], ...]].
 # Prevented: [field, text or ""]. Done: ids. When the reply is lost and the script runs again, the
 # marks are ours and the ids are there: it returns the same.
@@ -120,12 +127,12 @@ class Ledger:
     async def load(self, unix_now: float) -> Kept:
         """What was kept. The first process of all begins with what happens from now on."""
         client = self._client
-        await client.hsetnx(NOTIFY_POSITIONS, _BEGAN, f"{int(unix_now * 1000)}-0")
+        await _BEGIN.run(client, [NOTIFY_POSITIONS], _BEGAN)
         stored = await client.hgetall(NOTIFY_POSITIONS)
         positions = {_text(name): _text(value) for name, value in stored.items()}
         began = positions.pop(_BEGAN)
         waiting = []
-        for raw in (await client.hgetall(NOTIFY_WAITING)).values():
+        async for _, raw in client.hscan_iter(NOTIFY_WAITING, count=_PAGE):
             try:
                 waiting.append(decode_delivery(raw))
             except (msgspec.DecodeError, UnicodeError):

@@ -189,6 +189,11 @@ class Sender:
                 await self._outgoing.send(delivery)
         except Failure as failure:
             return self._failed(target, delivery, failure)
+        except REDIS_ERRORS:
+            return _AWAY_S
+        except Exception as error:  # of ours: it must stop neither the target nor the others
+            background_tasks.report("notify: an attempt stopped", error)
+            return self._failed(target, delivery, Failure(Reason.FAULT, type(error).__name__))
         self._counts.sent(delivery.channel, delivery.event, time.monotonic() - begun)
         if target.failures:
             _log.info(
@@ -255,9 +260,6 @@ class _Target:
             try:
                 pause_s = await self._sender.attempt(self)
             except REDIS_ERRORS:
-                pause_s = _AWAY_S
-            except Exception as error:  # a fault of ours must not stop the target
-                background_tasks.report("notify: an attempt stopped", error)
                 pause_s = _AWAY_S
             self.is_trying = False
             if self._sender.is_closing:

@@ -103,6 +103,8 @@ class Service:
         before = time.monotonic()
         held = await self._ledger.hold()
         self._health.away = ""
+        if self._told == "notify.redis_away":
+            self._told = ""
         if held:
             self._held_until = before + LEASE_S
         return held

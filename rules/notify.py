@@ -65,6 +65,12 @@ class Notify(msgspec.Struct):
         """Whether it asks for such events."""
         return self.events is None or event.value in self.events
 
+    def told(self) -> str:
+        """For people: where, by host alone, and what."""
+        url = self.webhook.url if self.webhook is not None else ""
+        where = [f"webhook {urlsplit(url).hostname}"] if url else []
+        return f"{', '.join([*where, *(self.email or ())])}: {', '.join(self.events or EVENTS)}"
+
 
 class Wrong(NamedTuple):
     """What is wrong with a part `notify`: the path of the field, its value, the problem."""

@@ -30,6 +30,7 @@ from rules.billing import month_of
 from rules.fleet import Fleet, FleetDocument, check_fleet, fleet_of, load_fleet
 from rules.line_document import load_line
 from rules.model import DocumentError
+from rules.notify import read_notify
 from rules.numbers import Numbering
 from rules.validate import names_used
 from store.documents import FLEETS, attempts_blocking
@@ -74,6 +75,7 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     calendars          by name: zone, weekly, holidays, closed, open; forwards name them in `when`
     lists              by name: numbers and prefixes; forwards name them in `callers`
     label              for people
+    notify             whom webhooks and e-mails tell what: renvoi notify --help
 
     \b
     Example:
@@ -135,6 +137,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         if raw is None:
             require_fleet(client, name)
     fleet = Fleet(name) if raw is None else _read(name, raw, config.numbering.plan())
+    notify = read_notify(raw, of_fleet=True)
     if as_json:
         document = {"name": name} if raw is None else orjson.loads(raw)
         print_json({**document, "month": month, "usage": used})
@@ -150,6 +153,7 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         ("countries", _told(fleet.forward_countries)),
         ("calendars", ", ".join(sorted(fleet.calendars)) or "-"),
         ("lists", ", ".join(sorted(fleet.lists)) or "-"),
+        ("notifies", "-" if notify is None else notify.told()),
         *((f"{name} {month}", duration(used.get(name, 0))) for name in CLASSES),
     ]
     for what, value in facts:

@@ -30,6 +30,7 @@ from engine.commands.password import make_ha1, set_password
 from engine.config import Config
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError, Line
+from rules.notify import read_notify
 from rules.unread import UnreadFields, unread_fields
 
 INPUT_BYTES = 512 * 1024 * 1024
@@ -115,6 +116,9 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
         refused = documents.refused(line)
     for name, value in _facts(line, refused, ZoneInfo(config.numbering.timezone)):
         click.echo(f"{name:<14} {value}")
+    notify = read_notify(raw, of_fleet=False)
+    if notify is not None:
+        click.echo(f"{'notifies':<14} {notify.told()}")
     warn_of([str(one) for one in unread_fields(orjson.loads(raw), LineDocument)])
 
 

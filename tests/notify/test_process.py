@@ -7,12 +7,14 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from tests.notify.conftest import Start
 from tests.notify.site import (
+    Notifier,
     Receiver,
     SmtpServer,
     add_record,
@@ -395,8 +397,6 @@ def test_what_is_no_longer_wanted_is_dropped_and_410_ends_a_message(
 def test_mails_by_starttls_with_a_password(
     client: redis.Redis, start: Start, server: RedisServer, tmp_path: Path
 ) -> None:
-    from tests.notify.site import Notifier
-
     context, trusted = certificate(tmp_path)
     smtp = SmtpServer(context, auth=True)
     try:
@@ -467,3 +467,28 @@ def test_without_an_smtp_server_mails_are_dropped_and_counted(
         lambda: notifier.metric("renvoi_notify_dropped_total", channel="email", why="off") == 1,
         "off",
     )
+
+
+def test_a_user_with_minimal_rights(
+    client: redis.Redis, running: RedisServer, receiver: Receiver, tmp_path: Path
+) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "notifications.md").read_text()
+    words = page.partition("ACL SETUSER notify ")[2].partition("```")[0].split()
+    if int(client.info("server")["redis_version"].split(".")[0]) < 7:
+        words = [word.replace("%R~", "~") for word in words]
+    acl: Any = client
+    acl.execute_command("ACL", "SETUSER", "notify", "reset", *words)
+    asks(client, receiver.url())
+    path = running.url.removeprefix("unix://")
+    notifier = Notifier(tmp_path, f"unix://notify:secret@{path}")
+    notifier.start()
+    try:
+        notifier.active()
+        call = add_record(client, LINE)
+        assert receiver.one("missed_call").json["data"]["call"] == call
+        until(lambda: client.hlen("{notify}:waiting") == 0, "nothing waits")
+        assert "secret" not in notifier.log
+    finally:
+        assert notifier.stop() == 0, notifier.log
+        acl.execute_command("ACL", "DELUSER", "notify")
+    assert not notifier.events("notify.redis_away"), notifier.log

@@ -11,6 +11,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.config import Notify
 from engine.telemetry.exposition import text as exposition
@@ -136,3 +138,28 @@ async def test_the_page_names_every_metric_with_its_labels() -> None:
         assert sample
         found[name] = (kind, tuple(re.findall(r'(\w+)="', sample[1] or "")))
     assert documented == found
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["on", "to", "kind", "number", "after_s", "when", "callers", "until", "x"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(JSON, JSON, st.sampled_from(CONDITIONS))
+def test_whatever_a_document_held_there_is_a_message(before: Any, after: Any, name: str) -> None:
+    data: dict[str, Any] = {"from": {"forwards": {name: before}, "also_ring": before},
+            "to": {"forwards": {name: after}, "profile": after}}  # fmt: skip
+    subject, text = Wording(PARIS, "FR").of(delivery("forward_changed", **data))
+    assert subject
+    assert all(c.isprintable() or c == "\n" for c in text)

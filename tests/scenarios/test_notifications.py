@@ -316,4 +316,8 @@ async def test_what_holds_a_secret_shows_it_to_nobody(
         done = await asyncio.to_thread(notifier.command, *command)
         assert done.returncode == 0, (command, done.stderr)
         assert secret not in done.stdout + done.stderr
+    shown = await asyncio.to_thread(notifier.command, "line", "show", line)
+    assert "notifies       webhook 127.0.0.1: forward_changed, missed_call, " in shown.stdout
+    shown = await asyncio.to_thread(notifier.command, "fleet", "show", told.fleet)
+    assert f"webhook 127.0.0.1, {told.address}: forward_changed, missed_call, " in shown.stdout
     assert secret not in notifier.log + setup.engine.log
