@@ -6,6 +6,7 @@ away, the known data are used. So a call only looks into a dictionary.
 """
 
 import asyncio
+import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -130,6 +131,7 @@ class Fleets:
         self._wanted: dict[str, asyncio.Future[None]] = {}  # not known yet; calls wait
         self._reading: set[str] = set()
         self._told: dict[str, Any] = {}  # the bad documents that were reported
+        self._digests: dict[str, bytes] = {}  # of the good documents, so that none is parsed twice
         self._wake = asyncio.Event()
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -168,6 +170,7 @@ class Fleets:
     def renumber(self, numbering: Numbering) -> None:
         """Use another numbering plan; every fleet is read again."""
         self._numbering = numbering
+        self._digests.clear()
         self.changed(None)
 
     async def _run(self) -> None:
@@ -239,13 +242,12 @@ class Fleets:
             if isinstance(raw, Exception):
                 raise DocumentError("document", None, "key is no string")
             if raw is not None:
-                fleet = load_fleet(raw, name, self._numbering)
-                for calendar in fleet.calendars.values():
-                    calendar.prepare(self._clock())
+                fleet = self._parsed(name, raw, before.fleet)
             self._told.pop(name, None)
             self.refused.pop(name, None)
         except DocumentError as error:
             fleet = before.fleet
+            self._digests.pop(name, None)
             is_refused = before is _UNKNOWN or before.refused
             served = "its lines are closed" if is_refused else "the last good one serves"
             self.refused[name] = f"{error}; {served}"
@@ -257,7 +259,20 @@ class Fleets:
         if len(self._known) > _MOST:
             forgotten, _ = self._known.popitem(last=False)
             self._told.pop(forgotten, None)
+            self._digests.pop(forgotten, None)
             self.refused.pop(forgotten, None)
+
+    def _parsed(self, name: str, raw: bytes, before: Fleet | None) -> Fleet:
+        """The fleet of a document. Its usage changes with every call that ends, the document
+        seldom. Raises DocumentError."""
+        digest = hashlib.blake2b(raw, digest_size=16).digest()
+        if before is not None and self._digests.get(name) == digest:
+            return before
+        fleet = load_fleet(raw, name, self._numbering)
+        for calendar in fleet.calendars.values():
+            calendar.prepare(self._clock())
+        self._digests[name] = digest
+        return fleet
 
 
 def capped_s(used: Any) -> float:

@@ -16,6 +16,7 @@ from engine.commands.context import Failed, open_redis, with_config, with_json
 from engine.commands.documents import Documents
 from engine.commands.forward_words import forwards_told
 from engine.commands.output import print_json, warn_of
+from engine.commands.still_named import unknown_names
 from engine.commands.watch import ADMIN_TIMEOUT_S
 from engine.config import SUPERVISOR, Address, Config
 from engine.config_values import listen
@@ -169,7 +170,7 @@ def _check_redis(config: Config) -> str:
             told = describe(client, url)
         except Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
-        count, refused, idle = 0, [], []
+        count, refused, idle, gone = 0, [], [], []
         unread = UnreadFields(LineDocument)
         documents = Documents(client, numbering)
         for number, raw in documents.every():
@@ -181,6 +182,7 @@ def _check_redis(config: Config) -> str:
                 continue
             unread.note(f"line {number}", orjson.loads(raw))
             off = documents.refused(line)
+            gone += [f"line {number}: {each}" for each in unknown_names(line, documents)]
             idle += [
                 f"line {number}: {condition} to {words}"
                 for condition, words in forwards_told(line, off)
@@ -188,6 +190,7 @@ def _check_redis(config: Config) -> str:
             ]
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
     warn_of(idle)
+    warn_of(gone)
     warn_of(unread.told())
     if refused:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,23 +20,20 @@ from engine.commands.context import (
     with_json,
     with_strict,
 )
-from engine.commands.documents import Documents
 from engine.commands.fleets import hint, require_fleet
 from engine.commands.line import INPUT_BYTES, parse_input, unread_in
 from engine.commands.output import print_json, print_table, warn, warn_of
+from engine.commands.still_named import StillNamed, still_named
 from engine.commands.usage import CLASSES, capped, duration, of_key
 from engine.config import Config
 from rules.billing import month_of
-from rules.fleet import Fleet, FleetDocument, check_fleet, fleet_of, load_fleet
-from rules.line_document import load_line
+from rules.fleet import Fleet, FleetDocument, check_fleet, load_fleet
 from rules.model import DocumentError
 from rules.notify import read_notify
 from rules.numbers import Numbering
-from rules.validate import names_used
 from store.documents import FLEETS, attempts_blocking
 from store.keys import FLEET, fleet_key, fleet_usage_key
 
-_LINES_SHOWN = 20
 IN_FORCE = "in force within one second"
 
 
@@ -223,61 +220,8 @@ def _change(
             if document is None and name not in before:
                 raise Wrong(f"fleet {name}: has no document, {_others(client, name)}")
         if attempt.write(fleets, myself(), "cli"):
-            return _still_named(client, before, fleets, numbering)
+            return still_named(client, before, fleets, numbering)
     raise Failed("fleet: changed by others all the time, nothing was written")
-
-
-@dataclass(slots=True)
-class StillNamed:
-    """A calendar or a list (`what`) that a fleet no longer has and lines still name: how many
-    lines, and the first of them."""
-
-    fleet: str
-    what: str
-    name: str
-    lines: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def told(self) -> str:
-        first = ", ".join(self.first) + (", ..." if self.lines > len(self.first) else "")
-        return (
-            f"fleet {self.fleet}: {self.what} {self.name} is gone, {self.lines} lines still name "
-            f"it, and those forwards no longer apply: {first}"
-        )
-
-
-def _still_named(
-    client: Any,
-    before: Mapping[str, bytes],
-    fleets: Mapping[str, dict[str, Any] | None],
-    numbering: Numbering,
-) -> list[StillNamed]:
-    gone: dict[tuple[str, str, str], StillNamed] = {}
-    for name, document in fleets.items():
-        was = fleet_of(before.get(name), name, numbering)
-        now = Fleet(name) if document is None else check_fleet(document, numbering)
-        for what, old, new in (
-            ("calendar", was.calendars, now.calendars),
-            ("list", was.lists, now.lists),
-        ):
-            for each in sorted(old.keys() - new.keys()):
-                gone[name, what, each] = StillNamed(name, what, each)
-    if not gone:
-        return []
-    for number, raw in Documents(client, numbering).every():
-        try:
-            line = load_line(raw, number, numbering)
-        except DocumentError:
-            continue
-        calendars, lists = names_used(line)
-        used = [("calendar", each) for each in calendars] + [("list", each) for each in lists]
-        for what, each in used:
-            still = gone.get((line.fleet, what, each))
-            if still is not None:
-                still.lines += 1
-                if len(still.first) < _LINES_SHOWN:
-                    still.first.append(number)
-    return [still for still in gone.values() if still.lines]
 
 
 def _others(client: Any, name: str) -> str:

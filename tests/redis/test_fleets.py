@@ -16,7 +16,7 @@ import pytest
 from engine.records.recorder import CallRecord, ForwardRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
 from rules.billing import month_of
-from rules.fleet import Fleet
+from rules.fleet import Fleet, load_fleet
 from rules.model import DocumentError
 from rules.numbers import Numbering
 from rules.usage_notes import Note, encode_note, notes_of, out_of_plan_of
@@ -115,6 +115,38 @@ async def test_the_last_good_document_serves(server: RedisServer) -> None:
         server.start()
         put(server, suspended=True)
         await until(lambda: state(known).suspended)
+
+
+async def test_a_document_is_parsed_when_it_changes_not_when_its_usage_does(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+
+    def load(raw: bytes, name: str, numbering: Numbering) -> Fleet:
+        parsed.append(raw)
+        return load_fleet(raw, name, numbering)
+
+    monkeypatch.setattr("store.fleets.load_fleet", load)
+    office = {"zone": "Europe/Paris", "holidays": "FR"}
+    put(server, cap_seconds=100, calendars={"office": office}, lists={"vip": ["+331*"]})
+    async with fleets(server) as known:
+        await known.load("acme")
+        assert "+33140000001" in state(known).lists["vip"]
+        with server.client() as client:
+            for used in range(1, 4):
+                client.hset(usage_key(), "out_of_plan", used)
+                await until(lambda used=used: state(known).used_s == used)  # type: ignore[misc]
+        assert len(parsed) == 1
+        known.renumber(Numbering("DE"))
+        put(server, cap_seconds=100, lists={"vip": ["+49*"]})
+        await until(lambda: "+4930901820" in state(known).lists["vip"])
+        assert not state(known).calendars
+        put(server, lists={"vip": ["me"]})
+        await until(lambda: "acme" in known.refused)
+        assert "lists.vip[0]" in known.refused["acme"]
+        assert "+4930901820" in state(known).lists["vip"]
+        put(server)
+        await until(lambda: not state(known).lists)
 
 
 async def test_a_fleet_that_cannot_be_dealt_with_is_in_nobody_s_way(server: RedisServer) -> None:

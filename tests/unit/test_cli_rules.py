@@ -167,6 +167,7 @@ def test_a_deleted_calendar_names_the_lines_that_still_use_it(run: Run, line: An
     assert "fleet acme: list vip is gone, 23 lines still name it" in warned.err
     assert "..." in warned.err
     assert "there is no calendar office" in run("explain", LINE).out
+    assert f"line {LINE}: there is no calendar office" in run("check").err
 
 
 def test_csv_loses_nothing(run: Run, line: Any, tmp_path: Path) -> None:
