@@ -472,6 +472,102 @@ async def the_limit_on_forwards_counts_what_rings_beside(setup: Setup) -> None:
     await nothing_counts(setup, line)
 
 
+@batch
+async def a_cap_ends_what_the_mobile_uses_and_then_the_phone_rings_alone(setup: Setup) -> None:
+    setup.redis.set("fleet:sparing", json.dumps({"name": "sparing", "cap_seconds": 2}))
+    line, mobile, call, ring, away = await two_ring(setup, fleet="sparing")
+    ring.respond(180)
+    await call.receive(180)
+    await connect(call, away, ring=False)
+    await ring.receive("CANCEL")
+    for side in (call, away):
+        bye = await side.receive("BYE", wait_s=10)
+        assert "SIP;cause=402" in bye.one("Reason")
+    record = await setup.ended(call.call_id, why="fleet_cap", destination="line", payer=line)
+    assert record["out_of_plan_s"] == record["seconds"]
+    phone = ring.endpoint
+    await asyncio.sleep(0.3)
+    second = await setup.call(line)
+    await connect(second, again := await phone.incoming())
+    await part(second, again)
+    record = await setup.ended(second.call_id, destination="line", payer="")
+    assert [leg["role"] for leg in record["legs"]] == ["line"]
+    assert [p["condition"] for p in record["prevented"]] == ["also_ring"]
+    assert len(setup.server("number").invited(mobile)) == 1
+    await nothing_counts(setup, line)
+
+
+@batch
+async def a_phone_and_a_mobile_of_which_neither_can_be_reached(setup: Setup) -> None:
+    target = numbers.outside_number()
+    line, _, call, ring, away = await two_ring(setup, forwards={"unreachable": to_number(target)})
+    await refuse(away, 403)  # what a gateway objects to
+    await refuse(ring, 480)
+    (onward,) = await reached(setup, target)
+    assert [user_of(v) for v in onward.first.values("Diversion")] == [line]
+    await connect(call, onward)
+    await part(call, onward)
+    await setup.ended(call.call_id, condition="unreachable", destination="number", target=target)
+
+
+@batch
+async def declined_at_the_mobile_is_declined_at_the_phone(setup: Setup) -> None:
+    line, _, call, ring, away = await two_ring(setup)
+    ring.respond(180)
+    await refuse(away, 603)
+    await ring.receive("CANCEL")
+    await call.receive(603)
+    await setup.ended(call.call_id, outcome="busy", destination="line", payer="")
+    await nothing_counts(setup, line)
+
+
+@batch
+async def the_caller_gives_up_while_both_ring(setup: Setup) -> None:
+    line, _, call, ring, away = await two_ring(setup, max_calls=1)
+    ring.respond(180)
+    away.respond(180)
+    await call.receive(180)
+    call.cancel()
+    await call.receive(487)
+    for leg in (ring, away):
+        await leg.receive("CANCEL")
+    record = await setup.ended(call.call_id, outcome="cancelled", condition="none", payer="")
+    assert record["forwards"] == []
+    await nothing_counts(setup, line)
+
+
+@batch
+async def the_second_of_several_rules_names_its_place(setup: Setup) -> None:
+    first, second = outside(2)
+    off = {"on": False, "to": number(numbers.outside_number())}
+    line = setup.line(forwards={"unconditional": [off, in_turn(number(first), number(second))]})
+    call = await setup.call(line)
+    await refuse((await reached(setup, first))[0], 486)
+    (away,) = await reached(setup, second)
+    await connect(call, away)
+    shown = next(c for c in setup.engine.calls() if c["call_id"] == call.call_id)
+    assert (shown["condition"], shown["target"], shown["payer"]) == ("unconditional", second, line)
+    await part(call, away)
+    record = await answered_by(setup, call, second, "standard")
+    assert record["forwards"][0]["rule"] == 1
+
+
+@batch
+async def the_live_view_shows_the_target_that_is_tried(setup: Setup) -> None:
+    first, second = outside(2)
+    line = setup.line(forwards={"unconditional": in_turn(number(first), number(second))})
+    call = await setup.call(line)
+    await refuse((await reached(setup, first))[0], 486)
+    (away,) = await reached(setup, second)
+    shown = next(c for c in setup.engine.calls() if c["call_id"] == call.call_id)
+    assert (shown["condition"], shown["destination"], shown["target"]) == (
+        "unconditional", "number", second,
+    )  # fmt: skip
+    assert [leg["number"] for leg in shown["legs"]] == [second]
+    await refuse(away, 404)
+    await call.receive(480)
+
+
 # -- do not disturb, refused callers --------------------------------------------------------------
 
 
