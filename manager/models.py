@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from rules.shared_document import CalendarDocument
+
 Condition = Literal["unconditional", "busy", "no_answer", "unreachable"]
 Refusal = Literal[
     "premium", "shared_cost", "emergency", "short", "invalid", "country", "fleet_countries"
@@ -68,6 +70,44 @@ class LineOffer(msgspec.Struct):
     mobile_hours: float | None = None
 
 
+class Target(msgspec.Struct):
+    """Where a forward of a document leads. `reject` refuses the caller and has no number; `ring_s`:
+    seconds for which one of several targets rings."""
+
+    kind: Literal["voicemail", "fax", "number", "reject"]
+    number: str | None = None
+    ring_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+
+
+Targets = Annotated[list[Target], Meta(min_length=1, max_length=10)]
+
+
+class Rule(msgspec.Struct):
+    """A forward of a document: one target, or several in turn or together; in the hours of a
+    calendar (`when`), until a moment with its offset, for some callers."""
+
+    on: bool
+    to: Target | Targets | None = None
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+    ring: Literal["in_turn", "together"] | None = None
+    when: str | None = None
+    until: str | None = None
+    callers: str | None = None
+
+
+Rules = Annotated[list[Rule], Meta(min_length=1)]
+
+
+class LineForwards(msgspec.Struct):
+    """The forwards of a document by condition: one, or a list, of which the first that is on and
+    applies is taken."""
+
+    unconditional: Rule | Rules | None = None
+    busy: Rule | Rules | None = None
+    no_answer: Rule | Rules | None = None
+    unreachable: Rule | Rules | None = None
+
+
 class LineDocument(msgspec.Struct):
     """A line's document, without its credentials. Fields of others are kept and shown."""
 
@@ -77,7 +117,11 @@ class LineDocument(msgspec.Struct):
     max_calls: Annotated[int, Meta(ge=1)] | None = None
     suspended: bool = False
     offer: LineOffer | None = None
-    forwards: Forwards | None = None
+    forwards: LineForwards | None = None
+    also_ring: Targets | None = None
+    do_not_disturb: bool = False
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
 
 
 class LineSummary(msgspec.Struct):
