@@ -139,6 +139,7 @@ class Call:
         by_flow = bool(contacts) and self._services.registrar.flows.lead_to(flow, line.number)
         if by_flow or is_phone_at(flow, contacts):
             facts.identity, facts.caller_by = line.number, REGISTERED
+            facts.touch()
             if self._caller.trusted:
                 self._caller.is_phone("")  # at any address, because it came without an edge
             self._services.leases.makes(self)
@@ -182,8 +183,7 @@ class Call:
             self._ringing.told = b"Retry-After: 0"  # the caller's server may try again at once
             raise winner
         winner.listener = self._events.put
-        winner.peer, caller.peer = caller, winner
-        if winner.state is ANSWERED and caller.invite is not None and caller.invite.body:
+        if winner.state is ANSWERED and (caller.invite is None or caller.invite.body):
             winner.accept()
         return winner
 

@@ -10,6 +10,7 @@ import orjson
 from engine.admission import Admission
 from engine.call import Call, Handovers
 from engine.call_ends import CallEnds
+from engine.call_entry import ActiveCall
 from engine.call_facts import CallFacts
 from engine.call_outcome import Over
 from engine.call_services import CallServices
@@ -136,11 +137,14 @@ class Calls:
         if isinstance(call, Call):
             self._services.leases.makes(call)
 
-    def resume(self, leg: Incoming, facts: CallFacts, so_far: Outgoing | Over) -> Call:
-        """Continue a call of another process: with the callee that has answered, or to its end."""
+    def resume(
+        self, leg: Incoming, facts: CallFacts, so_far: Outgoing | Over, entry: ActiveCall
+    ) -> None:
+        """Continue a call of another process: with the callee that has answered, or to its end.
+        `entry` says what it counted on there."""
         call = Call(self._services, self.handovers, self, leg, facts, so_far)
+        call.path.resume(entry)
         self._begin(call)
-        return call
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None

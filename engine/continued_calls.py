@@ -9,78 +9,88 @@ process that does not know it.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from typing import NamedTuple
+from contextlib import suppress
 
 from engine.call_entry import ActiveCall
 from engine.call_facts import AnyLeg, CallFacts, EndedLeg
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
+from engine.call_tasks import CallTasks
 from engine.calls import Calls
 from engine.processes.journal import Journal, Left
+from engine.records.usage_and_stream import METERED
 from engine.telemetry.metrics import CONTINUED, ENDED, LOST, TAKEN_OVER
+from sip import state
+from sip.continued_call import connect
 from sip.incoming import Incoming
+from sip.leg import Leg
 from sip.leg_state import LegState
 from sip.outgoing import Outgoing
 from sip.state import ANSWERED
 from store import background_tasks
+from store.lines import Unavailable
 
-
-class _Legs(NamedTuple):
-    caller: Incoming
-    callees: list[AnyLeg]
+_READ_AT_ONCE = 50
 
 
 class ContinuedCalls:
     """The calls that other processes left to this one."""
 
-    def __init__(self, services: CallServices, calls: Calls, journal: Journal) -> None:
+    def __init__(
+        self, services: CallServices, calls: Calls, journal: Journal, tasks: CallTasks
+    ) -> None:
         self._services = services
         self._calls = calls
         self._journal = journal
+        self._tasks = tasks
 
     async def take(self, left: list[Left]) -> None:
-        """Continue what can go on. What cannot, for its age or its place, stays in `left`."""
+        """Continue what can go on. What cannot, for its age, its place or an error, stays in
+        `left`."""
         takeover_s = self._services.config.timers.takeover_s
         results: Counter[str] = Counter()
+        entries: list[ActiveCall] = []
         for journal in left:
             results[LOST] += journal.lost
-            if journal.age_s > takeover_s and not journal.is_handed_over:
-                continue
-            taken: list[str] = []
-            async for call in background_tasks.giving_way(list(journal.active)):
-                result = self._take(call)
-                if result is not None:
-                    results[result] += 1
-                    taken.append(call.id)
-            done = set(taken)
-            journal.active = [call for call in journal.active if call.id not in done]
-            self._journal.continued(taken)
+            if journal.is_handed_over or journal.age_s <= takeover_s:
+                entries += journal.active
+        taken: set[str] = set()
+        entries.sort(key=lambda entry: entry.received)  # `Calls` has the oldest first
+        async for entry in background_tasks.giving_way(entries):
+            result = self._take(entry)
+            if result is not None:
+                results[result] += 1
+            if result in (CONTINUED, ENDED):
+                taken.add(entry.id)
+        for journal in left:
+            journal.active = [call for call in journal.active if call.id not in taken]
+        self._journal.continued(list(taken))
         if sum(results.values()):
             self._services.metrics.taken_over(results)
             self._services.log.warning(
                 "calls.taken_over", **{result: results[result] for result in TAKEN_OVER}
             )
+        payers = {f.line for entry in entries for f in entry.forwards if f.billing in METERED}
+        self._tasks.start(self._read(payers))
 
     def _take(self, entry: ActiveCall) -> str | None:
         """What became of it; None if it is not continued here."""
         if not entry.signalling or not self._is_here(entry.signalling):
             return None
+        legs: dict[Leg, LegState | None] = {}
         try:
-            legs = self._legs(entry.signalling)
-            if legs is None:
-                return None
-            facts = entry.restored(self._services.changed, legs.callees)
-            facts.takeovers += 1
-            so_far = _so_far(facts, legs)
-            call = self._calls.resume(legs.caller, facts, so_far)
+            facts, so_far = self._restored(entry, legs)
+            caller, *_ = legs
+            assert isinstance(caller, Incoming)
+            self._calls.resume(caller, facts, so_far, entry)
         except Exception as error:
             self._services.log.error("call.error", call=entry.id, exc_info=error)
+            for each in legs:
+                each.detach()
+                each.hangup()
             return LOST
-        call.path.resume(entry)
-        for leg in legs.callees:
-            if isinstance(leg, Outgoing):
-                leg.owner = facts
         return CONTINUED if isinstance(so_far, Outgoing) else ENDED
 
     def _is_here(self, signalling: list[LegState | None]) -> bool:
@@ -88,26 +98,49 @@ class ContinuedCalls:
         endpoint = self._services.endpoint
         return all(endpoint.is_ours(leg.contact) for leg in signalling if leg is not None)
 
-    def _legs(self, signalling: list[LegState | None]) -> _Legs | None:
+    def _restored(
+        self, entry: ActiveCall, legs: dict[Leg, LegState | None]
+    ) -> tuple[CallFacts, Outgoing | Over]:
+        """The facts of a call and how far it came. Its legs are added to `legs`."""
         endpoint = self._services.endpoint
-        caller, *callees = signalling
-        if caller is None:
-            return None
         endpoint.layer.expect_orphans()
-        return _Legs(
-            Incoming.continued(endpoint, caller),
-            [
-                Outgoing.continued(endpoint, leg) if leg is not None else EndedLeg()
-                for leg in callees
-            ],
-        )
+        first, *others = entry.signalling
+        caller = Incoming.continued(endpoint, first) if first else Incoming.gone(endpoint)
+        legs[caller] = first
+        callees: list[AnyLeg] = []
+        for kept in others:
+            if kept is None:
+                callees.append(EndedLeg())
+                continue
+            leg = Outgoing.continued(endpoint, kept)
+            legs[leg] = kept
+            callees.append(leg)
+        facts = entry.restored(self._services.changed, callees)
+        facts.takeovers += 1
+        for each in legs:
+            each.owner = facts
+        so_far = _so_far(facts, caller, callees)
+        winner = legs.get(so_far) if isinstance(so_far, Outgoing) else None
+        if isinstance(so_far, Outgoing) and first is not None and winner is not None:
+            connect(caller, first, so_far, winner)
+        return facts, so_far
+
+    async def _read(self, lines: set[str]) -> None:
+        """Read the lines that pay: nobody may call them soon, and what is left of their plans
+        decides what their calls use of a cap."""
+        store, wanted = self._services.store, list(lines)
+        while wanted:
+            some, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]
+            with suppress(Unavailable):
+                await asyncio.gather(*map(store.look_up, some))
 
 
-def _so_far(facts: CallFacts, legs: _Legs) -> Outgoing | Over:
+def _so_far(facts: CallFacts, caller: Incoming, callees: list[AnyLeg]) -> Outgoing | Over:
     """The callee that has answered a caller who has the answer; otherwise the end that is due."""
-    answered = [leg for leg in legs.callees if isinstance(leg, Outgoing) and leg.state >= ANSWERED]
-    if legs.caller.state >= ANSWERED and len(answered) == 1:
+    answered = [leg for leg in callees if isinstance(leg, Outgoing) and leg.state >= ANSWERED]
+    if ANSWERED <= caller.state < state.ENDED and len(answered) == 1:
         return answered[0]
-    if facts.answered is not None:  # one side had hung up
-        return Over(Outcome.ANSWERED, 200, "bye")
-    return Over(Outcome.FAILED, 503, "worker_died")
+    if facts.answered is None:
+        return Over(Outcome.FAILED, 503, "worker_died")
+    # One side had hung up, or the caller had dialled a star code.
+    return Over(Outcome.ANSWERED, 200, "bye" if facts.legs else "star_code")

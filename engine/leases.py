@@ -12,7 +12,7 @@ asked first whether they are lines, so that they do not evict lines from memory.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -25,6 +25,7 @@ from store.lines import Store, Unavailable
 
 GATHER_S = 0.1  # lines that are called or change within this time are checked together
 _AT_ONCE = 50  # lines read at the same time, if many have changed
+_CALLER = ":caller"
 
 
 class Claiming(Protocol):
@@ -46,11 +47,15 @@ class Leases:
         store: Store,
         live: LiveCalls,
         tasks: CallTasks,
+        on_leased: Callable[[str], None],
     ) -> None:
+        """`on_leased` gets the id of a call that has a lease from now on, which it had not when it
+        began to count."""
         self._loop = loop
         self._store = store
         self._live = live
         self._tasks = tasks
+        self._on_leased = on_leased
         self._numbers: set[str] = set()  # to be checked
         self._claims: dict[str, list[Claiming]] = {}  # calls with these numbers in From
         self._any = False  # all are
@@ -151,10 +156,11 @@ class Leases:
             return  # Redis is away; every line is checked when it is back
         self.settle(number)
         if entry.line is not None and entry.line.max_calls is not None:
-            self._live.lease(number)
+            for call_id in self._live.lease(number):
+                self._on_leased(call_id.removesuffix(_CALLER))
 
 
 def hold(call_id: str) -> str:
     """The id of a call in its caller's count, which differs from that on the called line, as both
     may be the same line."""
-    return f"{call_id}:caller"
+    return call_id + _CALLER

@@ -143,10 +143,12 @@ class LiveCalls:
             return False
         return len(self._calls.get(number, ())) > len(self._leased.get(number, ()))
 
-    def lease(self, number: str) -> None:
-        """Lease all calls of a number from now on."""
-        for call_id in self._calls.get(number, set()) - self._leased.get(number, set()):
+    def lease(self, number: str) -> set[str]:
+        """Lease all calls of a number from now on. Returns the ids of those that had none."""
+        unleased = self._calls.get(number, set()) - self._leased.get(number, set())
+        for call_id in unleased:
             self.add(number, call_id, lease=True)
+        return unleased
 
     def leave(self, number: str, call_id: str) -> None:
         """Stop counting the call on the line. Harmless for a call that is not counted."""

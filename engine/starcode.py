@@ -75,9 +75,11 @@ class StarCall:
             leg.invite.call_id,
             self._who.number or "",
             shown,
+            services.changed,
             withheld=leg.wish.number,
         )
         self.facts.caller_leg = leg
+        leg.owner = self.facts
         if self._who.number:
             self.facts.caller_by = ASSERTED if self._who.asserted else FROM
 

@@ -264,7 +264,7 @@ class Worker:
             endpoint=self.endpoint,
             live=self.live,
             forwards=self.forwards,
-            leases=Leases(loop, self.store, self.live, self._tasks),
+            leases=Leases(loop, self.store, self.live, self._tasks, self._on_leased),
             spending_caps=SpendingCaps(redis, self.fleets, self._plan_left_s, timezone=timezone),
             marks=Marks(secret),
             dialled=Dialled(config, places, lambda: self.endpoint.trusted),
@@ -313,7 +313,7 @@ class Worker:
         await self._started("admin", self.admin)
         await self._started("dialled", services.dialled)
         await self.endpoint.open(self._sockets)
-        await ContinuedCalls(services, self.calls, self.journal).take(left)
+        await ContinuedCalls(services, self.calls, self.journal, self._tasks).take(left)
         await self._started("endpoint", self.endpoint)
         self._parts.push_async_callback(self.calls.stop, 5.0)
         if config.workers > 1:
@@ -461,6 +461,11 @@ class Worker:
     def _on_changed(self, leg: Leg) -> None:
         if isinstance(leg.owner, CallFacts):
             leg.owner.touch()
+
+    def _on_leased(self, call_id: str) -> None:
+        call = self.calls.find(call_id)
+        if call is not None:
+            call.facts.touch()
 
     def _on_kept(self, leg: Leg) -> None:
         """The next message must not be sent before the journal has this."""

@@ -19,6 +19,7 @@ from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.headers import requires_100rel
 from sip.late_notify import introduce
+from sip.leg_state import Asked, Asking
 from sip.message import Message
 from sip.replaces import End
 from sip.settings import TooLarge
@@ -57,6 +58,7 @@ class Exchange:
         "quiet",
         "refer_to",
         "refreshes",
+        "response",
         "server",
     )
 
@@ -75,6 +77,7 @@ class Exchange:
         self.early: Early | None = None  # a PRACK: the response that it acknowledges
         self.on_refused: Callable[[], None] | None = None  # a REFER: undoes its effect
         self.refer_to = b""  # and its Refer-To, a whole field
+        self.response = b""  # to an INVITE: our 2xx, until its ACK
 
     def answer(self, code: int, message: Message | None, extra: bytes = b"") -> None:
         """Send the response to the asker, once if it is final."""
@@ -83,7 +86,8 @@ class Exchange:
         expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
             extra, expires_s = session_expires.response_fields(self.asked, message)
-        is_sent = self.asker.respond(self.server, code, message, extra)
+        keeps = self._keep if self.invite and 200 <= code < 300 else None
+        is_sent = self.asker.respond(self.server, code, message, extra, before=keeps)
         if not is_sent and 200 <= code < 300:
             code = 500  # it is too large
             self.asker.respond(self.server, code, None)
@@ -92,6 +96,9 @@ class Exchange:
         self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
+
+    def _keep(self, response: bytes) -> None:
+        self.response = response
 
     def done(self) -> None:
         """End it: nothing more will be sent to the asker."""
@@ -149,10 +156,13 @@ class Exchanges:
         assert peer is not None  # checked by _refusal
         if method == b"REFER":
             introduce(leg, peer)
-        if exchange.invite:
-            leg.layer.respond(server, 100)
         self._relay(exchange, peer, message)
-        leg.endpoint.on_changed(leg)
+        if exchange.invite:
+            # Once it has its 100 the asker does not repeat it. Another process must know of it.
+            leg.endpoint.on_kept(leg)
+            leg.layer.respond(server, 100)
+        else:
+            leg.endpoint.on_changed(leg)
 
     def _on_prack(self, exchange: Exchange, message: Message) -> None:
         """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
@@ -212,6 +222,7 @@ class Exchanges:
                 peer = self.leg.peer
                 if peer is not None and peer.exchanges is not None:
                     peer.exchanges.pass_ack(message)
+                self.leg.endpoint.on_kept(self.leg)
                 return
 
     def on_cancel(self, message: Message) -> None:
@@ -313,6 +324,8 @@ class Exchanges:
         refreshes = code < 300 and exchange.method in REFRESHES
         if refreshes and message is not None and self.leg.dialog.retarget(message.contact):
             self.leg.endpoint.on_kept(self.leg)
+        if exchange.invite:
+            self.leg.endpoint.on_changed(self.leg)
         if exchange.invite and code < 300:
             self.unacked, self.unacked_cseq = exchange, client.cseq
             if exchange.asker.dialog is None:
@@ -329,6 +342,64 @@ class Exchanges:
         if exchange is not None and self.leg.dialog is not None:
             self.last_ack = message.answer if message is not None else (b"", b"")
             self.leg.layer.acknowledge(self.leg.dialog, self.unacked_cseq, *self.last_ack)
+
+    # -- another process --------------------------------------------------------------------------
+
+    def waits_for_ack(self, cseq: int) -> bool:
+        """Whether the INVITE with this CSeq number was sent to this leg and answered, and the
+        asker's ACK has not come yet."""
+        return self.unacked is not None and self.unacked_cseq == cseq
+
+    def snapshot(self) -> tuple[Asked | None, Asking | None]:
+        """What another process needs to continue the INVITEs of this leg. Other requests are
+        repeated until they are answered."""
+        asked = asking = None
+        for exchange in self.asked:
+            if exchange.invite and exchange.server is not None:
+                way = exchange.asked.way
+                transport, host, port, _ = way.flow
+                socket = self.leg.endpoint.socket_of(way)
+                asked = Asked(exchange.asked.data, transport, host, port, socket, exchange.response)
+        if self.unacked_cseq:
+            asking = Asking(self.unacked_cseq, ack=None if self.unacked else self.last_ack)
+        for client, exchange in self.sent.items():
+            if exchange.invite:
+                asking = Asking(client.cseq, client.key, client.parts)
+        return asked, asking
+
+    def resume(self, asked: Asked, peer: Party, asking: Asking | None) -> None:
+        """Continue an INVITE of this leg's far end where another process left off: `asking` is what
+        it has sent to the other side."""
+        leg = self.leg
+        layer, invite = leg.layer, Message(asked.invite)
+        invite.way = leg.endpoint.way_back(asked, invite.port)
+        server = layer.serve(invite, invite.way, invite.key(b"INVITE"))
+        exchange = Exchange(leg, b"INVITE", server, leg.mark(invite))
+        exchange.quiet = requires_100rel(invite)
+        server.user = leg
+        self.asked.append(exchange)
+        if peer.exchanges is None:
+            peer.exchanges = Exchanges(peer)
+        if asked.answer:
+            exchange.answered, exchange.response = True, asked.answer
+            if asking is not None and asking.ack is None:
+                peer.exchanges.unacked, peer.exchanges.unacked_cseq = exchange, asking.cseq
+            server.respond(int(asked.answer[8:11]), asked.answer)
+        elif asking is not None and asking.parts:
+            peer.exchanges.await_again(exchange, asking)
+        else:
+            exchange.answer(491, None)  # it may be lost: the asker tries again (14.1)
+
+    def await_again(self, exchange: Exchange, asking: Asking) -> None:
+        """Wait for the response to an INVITE that another process sent to this leg."""
+        layer = self.leg.layer
+        way = layer.way_of(self.leg.dialog)
+        client = Client(layer.clients, layer.wheel, way, asking.branch, b"INVITE", asking.cseq)
+        client.resume(asking.parts)
+        client.user = self.leg
+        exchange.client, exchange.provisional = client, True
+        self.sent[client] = exchange
+        layer.wheel.after(_TimerC(layer.wheel, client), TIMER_C_MS // LOOKS)
 
     # -- the end ----------------------------------------------------------------------------------
 

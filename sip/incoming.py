@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip.bye import Bye, say
-from sip.dialog import Dialog, record_route_lines
+from sip.dialog import Dialog, record_route_lines, token
 from sip.events import Acked, Cancelled
 from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
@@ -85,6 +85,13 @@ class Incoming(Leg):
         if leg.state is ANSWERED and server is not None:
             leg._answer = kept.answer
             server.respond(int(kept.answer[8:11]), kept.answer)
+        return leg
+
+    @classmethod
+    def gone(cls, endpoint: Host) -> Incoming:
+        """A caller of another process that had hung up."""
+        leg = cls(endpoint, Dialog(b"", b"", token(), b""), None, None)
+        leg._release()
         return leg
 
     def snapshot(self) -> LegState:

@@ -75,7 +75,7 @@ class Leg:
     def snapshot(self) -> LegState:
         """What another process needs to continue this leg, which is not over."""
         dialog: Dialog = self.dialog
-        return LegState(
+        kept = LegState(
             self.state,
             dialog.call_id,
             dialog.local,
@@ -92,6 +92,10 @@ class Leg:
             self.heard,
             self.wish if self.wish is not NO_WISH else None,
         )
+        kept.referred = dialog.twin is not None
+        if self.exchanges is not None:
+            kept.asked, kept.asking = self.exchanges.snapshot()
+        return kept
 
     # -- actions ----------------------------------------------------------------------------------
 
@@ -141,6 +145,9 @@ class Leg:
         dialog = self.dialog
         known = (message.to_tag or b"") == dialog.remote_tag and self.state is CONFIRMED
         if known and message.raw_call_id == dialog.call_id:
+            exchanges = self.exchanges
+            if exchanges is not None and exchanges.waits_for_ack(message.cseq):
+                return  # the other side's is repeated, until its ACK
             self._layer.race("ack_lost")
             self._layer.acknowledge(dialog, message.cseq, *self.ack_of(message.cseq))
 
@@ -193,6 +200,9 @@ class Leg:
 
     def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
         """Body and media type of the ACK of the INVITE that has this CSeq number."""
+        exchanges = self.exchanges
+        if exchanges is not None and cseq == exchanges.unacked_cseq:
+            return exchanges.last_ack
         return b"", b""
 
     def mark(self, message: Message) -> Message:

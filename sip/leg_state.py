@@ -19,11 +19,34 @@ from sip.privacy import NO_WISH, Wish
 CSEQ_GAP = 32
 
 
+class Asked(msgspec.Struct, array_like=True, gc=False):
+    """An INVITE of the far end inside the dialog, and where it came from. `answer` is our 2xx while
+    it waits for its ACK."""
+
+    invite: bytes
+    transport: str
+    host: str
+    port: int
+    socket: int
+    answer: bytes = b""
+
+
+class Asking(msgspec.Struct, array_like=True, gc=False):
+    """The last INVITE that was sent to the far end for the other side. It waits for its final
+    response if it has `parts`, and has its ACK if it has one: body and media type."""
+
+    cseq: int
+    branch: bytes = b""
+    parts: tuple[bytes, ...] = ()
+    ack: tuple[bytes, bytes] | None = None
+
+
 class LegState(msgspec.Struct, array_like=True, gc=False):
     """A leg. New fields go to the end, with a default: another version may read it.
 
     `branch` and `parts` are those of a callee's INVITE, `invite` and `answer` are a caller's INVITE
-    and our 2xx, all as long as they are needed.
+    and our 2xx, all as long as they are needed. `transport`, `host`, `port` and `socket` are where
+    a caller's INVITE came from, or a callee's goes to. `referred`: a REFER has crossed.
     """
 
     state: int
@@ -41,11 +64,11 @@ class LegState(msgspec.Struct, array_like=True, gc=False):
     trusted: bool
     heard: str
     wish: Wish | None
-    # a caller's
     transport: str = ""
     host: str = ""
     port: int = 0
     socket: int = 0  # the number of the listening UDP address
+    # a caller's
     max_forwards: int = 70
     phone: str = ""
     invite: bytes = b""
@@ -58,6 +81,10 @@ class LegState(msgspec.Struct, array_like=True, gc=False):
     ack: tuple[bytes, bytes] | None = None
     branch: bytes = b""
     parts: tuple[bytes, ...] = ()
+    # both
+    asked: Asked | None = None
+    asking: Asking | None = None
+    referred: bool = False
 
     @property
     def flow(self) -> Flow:

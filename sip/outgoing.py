@@ -67,7 +67,7 @@ class Outgoing(Leg):
         if leg.state < ANSWERED:
             leg.state, leg.provisional = EARLY, True
             layer, dialog = endpoint.layer, leg.dialog
-            way = layer.way_of(dialog)
+            way = endpoint.way_back(kept, kept.port) if kept.host else layer.way_of(dialog)
             client = Client(
                 layer.clients, layer.wheel, way, kept.branch, b"INVITE", kept.invite_cseq
             )
@@ -83,6 +83,9 @@ class Outgoing(Leg):
         client = self._client
         if client is not None:
             kept.branch, kept.parts = client.key, client.parts
+            if client.way.host:  # it is known
+                kept.transport, kept.host, kept.port, _ = client.way.flow
+                kept.socket = self._endpoint.socket_of(client.way)
         return kept
 
     def __repr__(self) -> str:
@@ -236,13 +239,27 @@ class Outgoing(Leg):
                 self._layer.race("ack_lost")
                 self._layer.acknowledge(self._invited, client.cseq, *self._ack)
         else:
-            self._layer.race("fork_answered_late")
-            fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
-            self._layer.acknowledge(fork, client.cseq)
-            self._layer.bye(fork)
+            self._end_fork(message)
+
+    def _end_fork(self, message: Message) -> None:
+        self._layer.race("fork_answered_late")
+        fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
+        self._layer.acknowledge(fork, message.cseq)
+        self._layer.bye(fork)
 
     def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
-        return (self._ack or (b"", b"")) if cseq == self.invite_cseq else (b"", b"")
+        return (self._ack or (b"", b"")) if cseq == self.invite_cseq else super().ack_of(cseq)
+
+    def on_orphan(self, message: Message) -> None:
+        other = (message.to_tag or b"") != self.dialog.remote_tag and self.state is CONFIRMED
+        if (
+            other
+            and message.cseq == self.invite_cseq
+            and message.raw_call_id == self.dialog.call_id
+        ):
+            self._end_fork(message)
+        else:
+            super().on_orphan(message)
 
     def on_bye(self, message: Message, bye: Bye | None) -> None:
         """A BYE: it is answered already, or `bye` waits for the other side's response."""

@@ -158,9 +158,12 @@ class SpendingCaps:
     async def tick(self) -> None:
         """Write notes of this worker's calls, read the others', end the calls of a fleet whose cap
         is reached. Never raises."""
-        for fleet in [name for name in self._by_fleet if self._has_cap(name)]:
+        for fleet in list(self._by_fleet):
             try:
-                await self._tick(fleet)
+                if self._fleets.find(fleet) is None:  # its calls come from another process
+                    await self._fleets.load(fleet)
+                if self._has_cap(fleet):
+                    await self._tick(fleet)
             except Exception as error:  # Redis is away: the known values stay in use
                 _log.warning("meter.failed", fleet=fleet, error=str(error) or type(error).__name__)
 
