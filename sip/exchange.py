@@ -149,20 +149,20 @@ class Exchanges:
                 exchange.answer(referral.code, None)
                 return
             exchange.refer_to, exchange.on_refused = referral.refer_to, referral.refused
-        if exchange.refreshes and leg.dialog.retarget(message.contact):
-            leg.endpoint.on_kept(leg)
+        moved = exchange.refreshes and leg.dialog.retarget(message.contact)
         exchange.quiet = exchange.invite and requires_100rel(message)
         peer = leg.peer
         assert peer is not None  # checked by _refusal
         if method == b"REFER":
             introduce(leg, peer)
         self._relay(exchange, peer, message)
-        if exchange.invite:
-            # Once it has its 100 the asker does not repeat it. Another process must know of it.
+        if exchange.invite or moved:
             leg.endpoint.on_kept(leg)
-            leg.layer.respond(server, 100)
         else:
             leg.endpoint.on_changed(leg)
+        if exchange.invite:
+            # Now the asker does not repeat it any more, and another process would know of it.
+            leg.layer.respond(server, 100)
 
     def _on_prack(self, exchange: Exchange, message: Message) -> None:
         """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
