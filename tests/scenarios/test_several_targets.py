@@ -435,6 +435,22 @@ async def a_line_without_a_phone_is_reached_at_its_mobile(setup: Setup) -> None:
 
 
 @batch
+async def a_mobile_that_forwards_back_to_the_line_is_not_rung_again(setup: Setup) -> None:
+    line, mobile, call, ring, away = await two_ring(setup)
+    (diversion,) = away.first.values("Diversion")
+    back = await setup.call(line, headers=[("Diversion", diversion)])
+    again = await ring.endpoint.incoming()
+    await connect(back, again)
+    assert len(setup.server("number").invited(mobile)) == 1
+    await part(back, again)
+    record = await setup.ended(back.call_id, destination="line", payer="")
+    assert record["prevented"] == [{"line": line, "condition": "also_ring", "reason": "loop"}]
+    ring.respond(180)
+    await connect(call, away, ring=False)
+    await part(call, away)
+
+
+@batch
 async def neither_answers_and_the_line_forwards(setup: Setup) -> None:
     line, _, call, ring, away = await two_ring(
         setup, forwards={"no_answer": {"on": True, "after_s": 5, "to": {"kind": "voicemail"}}}
