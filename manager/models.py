@@ -108,6 +108,23 @@ class LineForwards(msgspec.Struct):
     unreachable: Rule | Rules | None = None
 
 
+class Webhook(msgspec.Struct):
+    """Where signed messages are posted."""
+
+    url: str
+
+
+class Notify(msgspec.Struct):
+    """Who is notified of what: docs/notifications.md. Without `events` all."""
+
+    webhook: Webhook | None = None
+    email: Annotated[list[str], Meta(min_length=1, max_length=10)] | None = None
+    events: (
+        list[Literal["forward_changed", "missed_call", "plan_used", "forward_prevented"]] | None
+    ) = None
+    language: Literal["fr", "en"] | None = None
+
+
 class LineDocument(msgspec.Struct):
     """A line's document, without its credentials. Fields of others are kept and shown."""
 
@@ -122,6 +139,7 @@ class LineDocument(msgspec.Struct):
     do_not_disturb: bool = False
     calendars: dict[str, CalendarDocument] | None = None
     lists: dict[str, list[str]] | None = None
+    notify: Notify | None = None
 
 
 class LineSummary(msgspec.Struct):
