@@ -178,7 +178,8 @@ class _Letter:
     def _forward(self, forward: Mapping[str, Any]) -> str:
         to = self._targets(forward.get("to"))
         after_s = forward.get("after_s")
-        parts = [self._say("after", to=to, seconds=after_s) if after_s else to]
+        timed = isinstance(after_s, int) and not isinstance(after_s, bool)
+        parts = [self._say("after", to=to, seconds=after_s) if timed else to]
         limits = ((name, forward.get(name)) for name in ("when", "callers", "until"))
         parts += [self._say(name, value=plain(str(value))) for name, value in limits if value]
         return ", ".join(parts)

@@ -475,7 +475,7 @@ def test_a_user_with_minimal_rights(
     page = (Path(__file__).resolve().parents[2] / "docs" / "notifications.md").read_text()
     words = page.partition("ACL SETUSER notify ")[2].partition("```")[0].split()
     if int(client.info("server")["redis_version"].split(".")[0]) < 7:
-        words = [word.replace("%R~", "~") for word in words]
+        words = ["resetchannels", *(word.replace("%R~", "~") for word in words)]
     acl: Any = client
     acl.execute_command("ACL", "SETUSER", "notify", "reset", *words)
     asks(client, receiver.url())

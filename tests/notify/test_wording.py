@@ -11,7 +11,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.config import Notify
@@ -156,6 +156,8 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=300, deadline=None, database=None)
+@example(None, {"on": True, "after_s": "\x1f"}, "busy")
 @given(JSON, JSON, st.sampled_from(CONDITIONS))
 def test_whatever_a_document_held_there_is_a_message(before: Any, after: Any, name: str) -> None:
     data: dict[str, Any] = {"from": {"forwards": {name: before}, "also_ring": before},
