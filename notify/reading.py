@@ -18,34 +18,22 @@ from engine.config import Config
 from engine.records.record import CallRecord, read_entry
 from notify import happened, prevented
 from notify.attempts import Drop
-from notify.deliveries import (
-    Delivery,
-    FleetFacts,
-    LineFacts,
-    deliveries,
-    fleet_facts,
-    line_facts,
-    wanted,
-)
-from notify.happened import Happened
+from notify.deliveries import Delivery, FleetFacts, LineFacts, deliveries, wanted
+from notify.documents import Documents, Found
 from notify.ledger import Commit, Kept, Ledger
 from notify.prevented import Prevented
-from rules.billing import month_of
-from rules.model import CAPPED, Billing
+from notify.usage import Usage, is_counted
 from rules.notify import Event
 from store import audit
 from store.client import exchange
-from store.fleets import capped_s
 from store.key_changes import KeyChanges
-from store.keys import AUDIT, RECORDS, fleet_key, fleet_usage_key, line_key, usage_key
+from store.keys import AUDIT, RECORDS
 
 _POLL_S = 0.5
 _PAGE = 500  # entries of one read
 _STREAMS_AT_ONCE = 50
 _DUE_EVERY_S = 5.0
-_COUNTED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
 _Entries = Sequence[tuple[bytes, dict[bytes, bytes]]]
-_Found = list[tuple[Happened, LineFacts | None, FleetFacts]]
 
 
 class Reader:
@@ -71,7 +59,8 @@ class Reader:
     ) -> None:
         self._client = client
         self._config = config
-        self._zone = ZoneInfo(config.numbering.timezone)
+        self._documents = Documents(client)
+        self._usage = Usage(self._documents, ZoneInfo(config.numbering.timezone))
         self._ledger = ledger
         self._began = kept.began
         self._positions = kept.positions
@@ -142,19 +131,19 @@ class Reader:
         await self._write(found, {RECORDS: entries[-1][0].decode()})
         return len(entries) == _PAGE
 
-    async def _of_records(self, records: Sequence[tuple[str, CallRecord]]) -> _Found:
+    async def _of_records(self, records: Sequence[tuple[str, CallRecord]]) -> Found:
         numbers = {record.called for _, record in records if happened.is_missed(record)}
         numbers |= {p.line for _, record in records for p in record.prevented}
-        numbers |= {f.line for _, record in records for f in record.forwards if _counts(f)}
-        lines, fleets = await self._facts(numbers)
-        found: _Found = []
+        numbers |= {f.line for _, record in records for f in record.forwards if is_counted(f)}
+        lines, fleets = await self._documents.facts(numbers)
+        found: Found = []
         for key, record in records:
             line = lines.get(record.called)
             if line is not None and happened.is_missed(record):
                 fleet = fleets[line.fleet]
                 found.append((happened.missed(record, line.fleet, key), line, fleet))
             self._note_prevented(record, lines, fleets)
-        return found + await self._of_usage(records, lines, fleets)
+        return found + await self._usage.of_calls(records, lines, fleets)
 
     def _note_prevented(
         self,
@@ -170,52 +159,6 @@ class Reader:
             if line is None or not wanted(Event.FORWARD_PREVENTED, line, fleets[line.fleet]):
                 continue
             self._prevented.prevented(each.line, each.condition, each.reason, record.received)
-
-    async def _of_usage(
-        self,
-        records: Sequence[tuple[str, CallRecord]],
-        lines: dict[str, LineFacts | None],
-        fleets: dict[str, FleetFacts],
-    ) -> _Found:
-        """The plans and caps that these calls may have brought to a step."""
-        plans: dict[tuple[str, str], float] = {}
-        caps: dict[tuple[str, str], float] = {}
-        for _, record in records:
-            for forward in filter(_counts, record.forwards):
-                line = lines.get(forward.line)
-                if line is None:
-                    continue
-                month, _ = month_of(record.ended, self._zone)
-                fleet = fleets[line.fleet]
-                if line.plan_s and wanted(Event.PLAN_USED, line, fleet):
-                    plans[line.number, month] = record.ended
-                if fleet.cap_s and wanted(Event.CAP_USED, None, fleet):
-                    caps[fleet.name, month] = record.ended
-        commands: list[tuple[Any, ...]] = [
-            ("HMGET", usage_key(number, month), Billing.DEDUCTED.value) for number, month in plans
-        ]
-        commands += [("HMGET", fleet_usage_key(name, month), *CAPPED) for name, month in caps]
-        replies = await self._ask(commands)
-        found: _Found = []
-        for (number, month), at in plans.items():
-            line = lines[number]
-            assert line is not None
-            assert line.plan_s
-            used_s = int(capped_s(replies.pop(0)))
-            what = happened.used(
-                Event.PLAN_USED, line.fleet, number, month, used_s, line.plan_s, at
-            )
-            if what is not None:
-                found.append((what, line, fleets[line.fleet]))
-        for (name, month), at in caps.items():
-            found += self._cap(fleets[name], month, int(capped_s(replies.pop(0))), at)
-        return found
-
-    def _cap(self, fleet: FleetFacts, month: str, used_s: int, at: float) -> _Found:
-        if not fleet.cap_s:
-            return []
-        what = happened.used(Event.CAP_USED, fleet.name, "", month, used_s, fleet.cap_s, at)
-        return [] if what is None else [(what, None, fleet)]
 
     # Logs of changes
 
@@ -244,15 +187,15 @@ class Reader:
             for key, fields in page
             if (change := audit.read_entry(key, _as_dict(fields))) is not None
         ]
-        found: _Found = []
+        found: Found = []
         if changes and name:
             found = await self._of_changes(name, changes)
         await self._write(found, {log: page[-1][0].decode()})
 
-    async def _of_changes(self, name: str, changes: Sequence[tuple[str, audit.Change]]) -> _Found:
+    async def _of_changes(self, name: str, changes: Sequence[tuple[str, audit.Change]]) -> Found:
         numbers = {change.line for _, change in changes if change.line}
-        lines, fleets = await self._facts(numbers, [name])
-        found: _Found = []
+        lines, fleets = await self._documents.facts(numbers, [name])
+        found: Found = []
         caps_changed = 0.0
         for key, change in changes:
             what = happened.changed(change, name, key)
@@ -264,9 +207,7 @@ class Reader:
             if change.what == "fleet" and "cap_seconds" in change.after:
                 caps_changed = change.at
         if caps_changed and wanted(Event.CAP_USED, None, fleets[name]):
-            month, _ = month_of(caps_changed, self._zone)
-            (used,) = await self._ask([("HMGET", fleet_usage_key(name, month), *CAPPED)])
-            found += self._cap(fleets[name], month, int(capped_s(used)), caps_changed)
+            found += await self._usage.of_cap(fleets[name], caps_changed)
         return found
 
     # Forwards that prevent themselves
@@ -280,8 +221,8 @@ class Reader:
         due = prevented.by_line(self._prevented.due(now, after_s))
         if not due and not self._prevented.changed:
             return
-        lines, fleets = await self._facts(due)
-        found: _Found = []
+        lines, fleets = await self._documents.facts(due)
+        found: Found = []
         for number, of_line in due.items():
             line = lines[number]
             if line is None:
@@ -300,30 +241,7 @@ class Reader:
     def _position(self, stream: str) -> str:
         return self._positions.get(stream, self._began)
 
-    async def _facts(
-        self, numbers: Iterable[str], names: Iterable[str] = ()
-    ) -> tuple[dict[str, LineFacts | None], dict[str, FleetFacts]]:
-        """The lines of these numbers, and their fleets and those named."""
-        wanted_lines = list(numbers)
-        raws = await self._ask([("GET", line_key(number)) for number in wanted_lines])
-        lines = {n: line_facts(n, raw) for n, raw in zip(wanted_lines, raws, strict=True)}
-        of_lines = (line.fleet for line in lines.values() if line is not None)
-        wanted_fleets = list(dict.fromkeys([*names, *of_lines]))
-        raws = await self._ask([("GET", fleet_key(name)) for name in wanted_fleets])
-        fleets = zip(wanted_fleets, raws, strict=True)
-        return lines, {name: fleet_facts(name, raw) for name, raw in fleets}
-
-    async def _ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Replies in order; None for a key of another type. Raises REDIS_ERRORS."""
-        if not commands:
-            return []
-        replies = await exchange(self._client, commands)
-        for reply in replies:
-            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
-                raise reply
-        return [None if isinstance(reply, Exception) else reply for reply in replies]
-
-    async def _write(self, found: _Found, positions: dict[str, str]) -> None:
+    async def _write(self, found: Found, positions: dict[str, str]) -> None:
         """Write what was found with the positions, and pass on what waits now."""
         now = time.time()
         commit = Commit(positions, prevented=self._prevented.take())
@@ -361,11 +279,6 @@ def _interesting(fields: dict[bytes, bytes]) -> CallRecord | None:
         return read_entry(fields)
     except ValueError:  # another program's
         return None
-
-
-def _counts(forward: Any) -> bool:
-    """Whether the forward has used a plan or a cap."""
-    return forward.seconds > 0 and forward.billing in _COUNTED
 
 
 def _at(key: bytes) -> float:
