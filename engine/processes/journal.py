@@ -49,6 +49,9 @@ SHARED_MEMORY = Path("/dev/shm")
 _HEADER = struct.Struct("<IIQI")  # bytes of the whole entry, next slot, version, checksum of all
 _pack = _HEADER.pack
 _ROOM = SLOT_BYTES - _HEADER.size
+# The checksum begins with the version: a slot may get the version of a new entry and keep the rest
+# of an older one.
+_LOW = 0xFFFFFFFF
 _NOTHING = bytes(4)  # no bytes: a slot that is free
 # Slot 0: when the worker's loop last ran, in unix and in monotonic seconds, and the boot of the
 # machine from which the latter count; then the version of the entries, and whether the process has
@@ -259,7 +262,7 @@ class Journal:
         if size <= _ROOM and free:  # nearly always
             slot = free.pop()
             self._version = version = self._version + 1
-            whole = _pack(size, 0, version, crc32(content)) + content
+            whole = _pack(size, 0, version, crc32(content, version & _LOW)) + content
             at = slot * SLOT_BYTES
             memory[at : at + len(whole)] = whole
             old = self._slots.get(id_)
@@ -277,7 +280,7 @@ class Journal:
                 log.warning("journal.full", path=str(self.path), calls=len(self._slots))
             return
         self._version += 1
-        check = crc32(content)
+        check = crc32(content, self._version & _LOW)
         following = 0
         for part in range(len(slots) - 1, -1, -1):
             at = slots[part] * SLOT_BYTES
@@ -379,11 +382,11 @@ def _entries(content: bytes) -> Iterator[tuple[int, bytes]]:
         if not size:
             continue
         whole = bytearray(content[at + _HEADER.size : at + SLOT_BYTES])
-        while following and len(whole) < size:
+        while 0 < following < len(content) // SLOT_BYTES and len(whole) < size <= len(content):
             begin = following * SLOT_BYTES
             whole += content[begin + _HEADER.size : begin + SLOT_BYTES]
             following = _HEADER.unpack_from(content, begin)[1]
-        if len(whole) >= size and crc32(whole[:size]) == check:
+        if len(whole) >= size and crc32(whole[:size], version & _LOW) == check:
             yield version, bytes(whole[:size])  # otherwise the process died while it wrote it
 
 

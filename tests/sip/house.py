@@ -103,6 +103,8 @@ class House:
         transports: Any = self.endpoint.transports
         transports.way_for = lambda server, name: self.line(server.port, server.host.encode())
         transports.way_to = self._way_to
+        transports.way_back = lambda _, host, port, *__: self.line(port, host.encode())
+        self.endpoint.socket_of = lambda way: 0  # type: ignore[method-assign]
         self.callers: list[Any] = []
         self.registers: list[Any] = []
         self.callees: list[Any] = []
