@@ -34,6 +34,15 @@ class Attempt:
         self._given_up.clear()
         self.too_large = False
 
+    def resume(self, role: str, number: str) -> None:
+        """Continue an attempt of another process: its legs with this role and number have failed
+        if they are over."""
+        for leg in self._facts.legs.values():
+            if (leg.role, leg.number) == (role, number) and leg.ended is not None:
+                rang = leg.rang is not None
+                silent = leg.code in (0, 408) and not rang
+                self._given_up.append(Failure(leg.code or 408, leg.q850, rang, silent))
+
     def check_size(self) -> None:
         """Raises Over if nobody was called because the INVITE fits into no packet: the caller must
         get the reason, and a forward would not fit either."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from engine import carried_forwards
 from engine.branch import Branch
@@ -23,7 +23,7 @@ from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
 from engine.records.usage_and_stream import METERED
-from engine.ringing import Ringing
+from engine.ringing import Ringing, Rings
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from sip.party import Party
 
 
+SoFar: TypeAlias = "Outgoing | Rings | Over"
+"""How far a call came: the callee that has answered, what rings, or the end that is due."""
 CAP_REACHED = "fleet_cap"
 CAP = b'Reason: SIP;cause=402;text="out-of-plan cap reached"'
 EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recovery on timer expiry
@@ -85,10 +87,9 @@ class Call:
         ends: Ends,
         leg: Incoming,
         facts: CallFacts,
-        so_far: Outgoing | Over | None = None,
+        so_far: SoFar | None = None,
     ) -> None:
-        """`so_far`: how far the call came in another process, which this one continues: the callee
-        that has answered, or the end that is due."""
+        """`so_far`: how far the call came in another process, which this one continues."""
         invite = leg.invite or NO_MESSAGE
         self.facts = facts
         self._so_far = so_far
@@ -157,7 +158,8 @@ class Call:
         over = Over(Outcome.FAILED, 500, "internal")
         crash: Exception | None = None
         try:
-            winner = self._continue() if self._so_far is not None else await self._connect()
+            resumes = self._so_far is not None
+            winner = await self._continue() if resumes else await self._connect()
             over = await self._converse(winner)
         except Over as end:
             over = end.with_traceback(None)  # it and this frame would keep each other alive
@@ -175,17 +177,27 @@ class Call:
             self._path.end()
             self._ends.over(self, over)
 
-    def _continue(self) -> Outgoing:
+    async def _continue(self) -> Outgoing:
         """Continue where another process left off. Raises Over if nothing can go on."""
-        caller, winner = self._caller, self._so_far
-        if not isinstance(winner, Outgoing):
-            assert winner is not None
+        caller, so_far = self._caller, self._so_far
+        if isinstance(so_far, Rings):
+            return await self._ring_on(so_far) if so_far.legs else await self._connect()
+        if not isinstance(so_far, Outgoing):
+            assert so_far is not None
             self._ringing.told = b"Retry-After: 0"  # the caller's server may try again at once
-            raise winner
-        winner.listener = self._events.put
-        if winner.state is ANSWERED and (caller.invite is None or caller.invite.body):
-            winner.accept()
-        return winner
+            raise so_far
+        so_far.listener = self._events.put
+        if so_far.state is ANSWERED and (caller.invite is None or caller.invite.body):
+            so_far.accept()
+        return so_far
+
+    async def _ring_on(self, rings: Rings) -> Outgoing:
+        """Phones of a line, or a target, ring already."""
+        self._ringing.resume(rings)
+        record = self.facts.legs[rings.legs[0]]
+        if record.role != "line":
+            return await self._hunting.answer_of_target()
+        return await self._follow(await self._find(record.number), rings=True)
 
     async def _connect(self) -> Outgoing:
         """Follow the rules, from line to line, until somebody answers."""
@@ -207,10 +219,15 @@ class Call:
                 raise
             if replaced is not None:
                 return await self._take_over(replaced)
-        entry = await self._find(self.facts.called)
+        return await self._follow(await self._find(self.facts.called), takes_over=takes_over)
+
+    async def _follow(
+        self, entry: Entry, *, takes_over: bool = False, rings: bool = False
+    ) -> Outgoing:
+        """Follow the rules from this line on, which `rings` already or not."""
         while True:
             line = self._line_of(entry)
-            decision = await self._on_arrival(line, entry)
+            decision: Decision = Ring(None) if rings else await self._on_arrival(line, entry)
             if isinstance(decision, Ring):
                 if takes_over and decision.also:
                     decision = Ring(decision.after_s)
@@ -226,6 +243,7 @@ class Call:
             self._forward(line, decision)
             if decision.kind != "line" or len(decision.targets) > 1:
                 return await self._hunting.ring_target(line, decision)
+            rings = False
             entry = await self._find(decision.number)
 
     async def _converse(self, winner: Outgoing) -> Over:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from engine.call_facts import AnyLeg, CallFacts, EndedLeg
+from engine.call_facts import NOT_WAITING, AnyLeg, CallFacts, EndedLeg, Waits
 from engine.call_outcome import Outcome, Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
+from sip.crossing import Diverted
 from sip.leg_state import LegState
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     signalling: list[LegState | None] = []
     prevented: list[PreventedRecord] = []
     pending: ForwardRecord | None = None  # to a list of which nobody had answered
+    waits: Waits = NOT_WAITING  # how long what rings may ring (Ringing.wait)
+    diverted: list[Diverted] = []
+    is_plain: bool = False  # it may go on while it rings
     offers: list[ForwardRecord | None] = []  # what is paid if a leg answers, for each of `legs`
 
     def restored(
@@ -78,6 +82,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
         facts.forwards, facts.brought = self.forwards, self.brought
         facts.prevented, facts.pending = self.prevented, self.pending
         facts.identity, facts.is_transferred = self.identity, self.is_transferred
+        facts.waits = self.waits
         facts.expires, facts.takeovers = self.expires, self.takeovers
         legs = legs if legs is not None else [EndedLeg() for _ in self.legs]
         facts.legs = dict(zip(legs, self.legs, strict=True))
@@ -139,8 +144,20 @@ def active(facts: CallFacts) -> ActiveCall:
         signalling,
         facts.prevented,
         facts.pending,
+        facts.waits,
+        path.diverted if path is not None else [],
+        _is_plain(facts),
         [facts.offers.get(leg) for leg in facts.legs] if facts.offers else [],
     )
+
+
+def _is_plain(facts: CallFacts) -> bool:
+    """Whether another process can go on while it rings: not with the parts of a list, or numbers of
+    reliable responses, which only this process has."""
+    caller = facts.caller_leg
+    if facts.path is None or caller is None or facts.pending is not None or facts.offers:
+        return False
+    return caller.is_plain and all(leg.is_plain for leg in facts.legs)
 
 
 def id_of(entry: Entry) -> str:

@@ -13,6 +13,7 @@ from rules.decide import ForwardTo, Target
 from rules.model import Line
 
 if TYPE_CHECKING:
+    from sip.crossing import Diverted
     from sip.incoming import Incoming
     from sip.outgoing import Outgoing
 
@@ -21,6 +22,7 @@ class EndedLeg:
     """Stands for a leg that was over when another process continued its call."""
 
     dialog = None
+    is_plain = True
 
     def snapshot(self) -> None: ...
 
@@ -34,6 +36,7 @@ class Path(Protocol):
 
     visited: tuple[str, ...]
     held: tuple[str, ...]
+    diverted: list[Diverted]
 
     @property
     def counted(self) -> tuple[str, ...]: ...
@@ -42,6 +45,8 @@ class Path(Protocol):
 
 
 AnyLeg: TypeAlias = "Outgoing | EndedLeg"
+Waits = tuple[float, float, float, float]
+NOT_WAITING: Waits = (0.0, 0.0, 0.0, 0.0)
 _NO_OFFERS: Mapping[AnyLeg, ForwardRecord] = {}
 
 
@@ -80,6 +85,7 @@ class CallFacts:
         "received",
         "replaced_by",
         "takeovers",
+        "waits",
         "withheld",
     )
 
@@ -118,6 +124,7 @@ class CallFacts:
         self.replaced_by = ""  # the call that takes over this one (takeovers.py)
         self.legs: dict[AnyLeg, LegRecord] = {}
         self.expires = 0.0  # when the session ends by this clock, 0 = never (RFC 4028)
+        self.waits = NOT_WAITING
         self.takeovers = 0  # how often another process has continued the call
         self.caller_leg: Incoming | None = None  # for the journal, as is the path
         self.path: Path | None = None

@@ -56,11 +56,18 @@ class CallPath:
         leased = tuple(number for number in self.visited if live.is_leased(number, id_))
         return (*leased, caller) if live.is_leased(caller, hold(id_)) else leased
 
-    def resume(self, entry: ActiveCall) -> None:
+    def resume(self, entry: ActiveCall, *, begins: bool = False) -> None:
         """Count the call as it counted in the process that it comes from. At first with the same
-        leases, so that its end releases them; what has changed is found a moment later."""
+        leases, so that its end releases them; what has changed is found a moment later. If it
+        `begins` again, it does not count yet."""
         services, id_ = self._services, self._call_id
-        self.visited = entry.visited
+        if begins:
+            for number in entry.leased:
+                services.live.release(number, id_)
+            for number in entry.held:
+                services.forwards.release(number, id_)
+            return
+        self.visited, self.diverted = entry.visited, list(entry.diverted)
         for number in entry.counted:
             services.live.add(number, id_, lease=number in entry.leased)
             services.leases.count(number, id_)

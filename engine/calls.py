@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import orjson
 
 from engine.admission import Admission
-from engine.call import Call, Handovers
+from engine.call import Call, Handovers, SoFar
 from engine.call_ends import CallEnds
 from engine.call_entry import ActiveCall
 from engine.call_facts import CallFacts
@@ -18,6 +18,7 @@ from engine.call_tasks import CallTasks
 from engine.caller_identity import shown_caller
 from engine.collector import Collector
 from engine.processes.journal import Journal
+from engine.ringing import Rings
 from engine.starcode import StarCall, dialled_code
 from engine.takeovers import Takeovers
 from engine.transfers import Transfers
@@ -25,7 +26,6 @@ from rules.numbers import Numbering
 from sip import grammar
 from sip.incoming import Incoming
 from sip.message import Message
-from sip.outgoing import Outgoing
 from store import background_tasks
 
 
@@ -137,13 +137,10 @@ class Calls:
         if isinstance(call, Call):
             self._services.leases.makes(call)
 
-    def resume(
-        self, leg: Incoming, facts: CallFacts, so_far: Outgoing | Over, entry: ActiveCall
-    ) -> None:
-        """Continue a call of another process: with the callee that has answered, or to its end.
-        `entry` says what it counted on there."""
+    def resume(self, leg: Incoming, facts: CallFacts, so_far: SoFar, entry: ActiveCall) -> None:
+        """Continue a call of another process."""
         call = Call(self._services, self.handovers, self, leg, facts, so_far)
-        call.path.resume(entry)
+        call.path.resume(entry, begins=isinstance(so_far, Rings) and not so_far.legs)
         self._begin(call)
 
     def _call_of(

@@ -69,10 +69,15 @@ class Hunting:
         """
         timers, ringing = self._services.config.timers, self._ringing
         contacts = entry.live_contacts(time.time())
+        is_resumed, waits = ringing.is_resumed, self._facts.waits
         also = decision.also and await self._admit_also(line, decision.also)
         alone = len(contacts) == 1 and not line.may_forward_ringing and not also
         ring_s = decision.after_s if decision.after_s is not None else timers.max_ring_s
         hunt = groups(contacts)
+        if is_resumed:  # its phones ring already, by the times of then
+            ring_s = waits[1]
+            dialled = {leg.uri for leg in self._facts.legs.values()}
+            hunt = [(), *(group for group in hunt if dialled.isdisjoint(c.uri for c in group))]
         if also:
             await self._dial_also(line, also)
             hunt = hunt if hunt and not ringing.no_phones else [()]
@@ -84,6 +89,8 @@ class Hunting:
             pre_s, group_s = timers.pre_ringing_s, timers.group_ring_s
             if group is hunt[-1]:
                 pre_s, group_s = max(pre_s, _MOBILE_PRE_S) if also else pre_s, math.inf
+            if ringing.is_resumed:
+                pre_s, group_s = waits[0], waits[3]
             result = await ringing.wait(pre_s, ring_s, group_s=group_s)
             if isinstance(result, Outgoing):
                 return result
@@ -136,8 +143,10 @@ class Hunting:
         """Wait for the one leg that is dialled, for `ring_s` seconds before its first 18x and as
         many after it. Raises Over if it fails."""
         most_s = self._services.config.timers.max_ring_s
-        each_s = min(most_s, ring_s)
-        result = await self._ringing.wait(each_s, each_s, most_s=most_s)
+        pre_s = each_s = min(most_s, ring_s)
+        if self._ringing.is_resumed:  # by the times of then
+            pre_s, each_s, most_s, _ = self._facts.waits
+        result = await self._ringing.wait(pre_s, each_s, most_s=most_s)
         if isinstance(result, Outgoing):
             return result
         if result is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from engine.branch import Branch
 from engine.call_facts import CallFacts
@@ -32,6 +32,14 @@ ELSEWHERE = Farewell(b'Reason: SIP;cause=200;text="Call completed elsewhere"')
 GIVEN_UP = Farewell(b"Reason: Q.850;cause=19")  # no answer from the user (RFC 3326)
 
 
+class Rings(NamedTuple):
+    """Legs of another process that ring for a call that this one continues, and those that were
+    cancelled and may still answer."""
+
+    legs: tuple[Outgoing, ...]
+    retired: tuple[Outgoing, ...]
+
+
 class Ringing(Dialling):
     """The outgoing legs of one call until one of them is answered."""
 
@@ -40,6 +48,7 @@ class Ringing(Dialling):
         "_group_rang",
         "_retired",
         "_ring_s",
+        "_since",
         "_until",
         "farewell",
         "told",
@@ -57,10 +66,37 @@ class Ringing(Dialling):
         self._retired: dict[Outgoing, None] = {}  # cancelled legs that may still answer
         self._first_rang = 0.0  # loop time of the attempt's first 18x
         self._group_rang = 0.0  # and of the first one of the legs that ring now
+        self._since = 0.0  # loop time of the INVITEs of legs that rang in another process
         self._ring_s = 0.0  # how long the call waits from then on
         self._until = math.inf  # loop time until which `wait` sleeps; infinite if it does not sleep
         self.told = b""  # the Reason for a caller that is refused because the call must end
         self.farewell = NOTHING  # what the engine sends to all when it ends the call itself
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether legs of another process ring, and `wait` was not called for them."""
+        return self._since > 0
+
+    def resume(self, rings: Rings) -> None:
+        """Continue with legs that ring already. `wait` counts their time from its beginning."""
+        facts, ahead_s = self._facts, self._services.loop.time() - self._facts.clock()
+        for leg in rings.legs:
+            record = facts.legs[leg]
+            leg.listener = self._hear
+            self._ringing[leg] = Branch(
+                record.role, record.number, leg.uri, leg.routes, leg.trusted, leg.alone
+            )
+        for leg in rings.retired:
+            leg.listener = self._hear
+            self._give_up_on(leg, NOTHING)
+        records = [facts.legs[leg] for leg in rings.legs]
+        self._since = ahead_s + min(record.started for record in records)
+        # Also those of the attempt that rang and have failed.
+        self.attempt.resume(records[0].role, records[0].number)
+        rang = [record.rang for record in records if record.rang is not None]
+        if rang:
+            self._first_rang = ahead_s + min(rang)
+        self._decided = True
 
     async def wait(
         self, pre_s: float, ring_s: float, *, most_s: float = math.inf, group_s: float = math.inf
@@ -75,8 +111,10 @@ class Ringing(Dialling):
         Raises Over if the caller cancels.
         """
         loop, facts = self._services.loop, self._facts
-        start = loop.time()
-        self._group_rang, self._ring_s = 0.0, min(ring_s, group_s)
+        start, self._group_rang, self._ring_s = loop.time(), 0.0, min(ring_s, group_s)
+        if self._since:
+            start, self._since, self._group_rang = self._since, 0.0, self._first_rang
+        facts.waits = pre_s, ring_s, most_s, group_s
         if self._beside and any(map(facts.has_rung, self._ringing)):
             self._group_rang = start
         goes_on = self._beside and group_s < math.inf

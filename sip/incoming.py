@@ -10,9 +10,11 @@ from sip.dialog import Dialog, record_route_lines, token
 from sip.events import Acked, Cancelled
 from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
+from sip.headers import supports_100rel
 from sip.leg import Leg
 from sip.leg_state import LegState, dialog_of, wish_of
 from sip.message import Message
+from sip.reliable import Reliable
 from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING, State
 from sip.transaction import Server
 
@@ -82,6 +84,10 @@ class Incoming(Leg):
         leg._phone, leg._socket = kept.phone, kept.socket
         leg.max_forwards = kept.max_forwards
         leg.state = State(kept.state)
+        if leg.state <= EARLY and server is not None and invite is not None:
+            layer.respond(server, 100, fields=invite.timestamp)  # copies of the INVITE get it
+            if supports_100rel(invite):
+                leg.reliable = Reliable(leg, invite)
         if leg.state is ANSWERED and server is not None:
             leg._answer = kept.answer
             server.respond(int(kept.answer[8:11]), kept.answer)

@@ -72,6 +72,12 @@ class Leg:
         self.state = state
         self._layer.legs[dialog.local_tag] = self
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether no reliable provisional response is part of its state (RFC 3262): another process
+        does not know their numbers."""
+        return self.reliable is None or not self.reliable.is_used
+
     def snapshot(self) -> LegState:
         """What another process needs to continue this leg, which is not over."""
         dialog: Dialog = self.dialog

@@ -81,6 +81,7 @@ class LegState(msgspec.Struct, array_like=True, gc=False):
     ack: tuple[bytes, bytes] | None = None
     branch: bytes = b""
     parts: tuple[bytes, ...] = ()
+    offers_100rel: bool = False
     # both
     asked: Asked | None = None
     asking: Asking | None = None

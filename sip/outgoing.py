@@ -12,12 +12,12 @@ from sip.farewell import NOTHING, Farewell
 from sip.leg import Leg
 from sip.leg_state import LegState, dialog_of, wish_of
 from sip.message import Message
+from sip.reliable import Earlies
 from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY, State
 from sip.transaction import Client
 
 if TYPE_CHECKING:
     from sip.party import Host
-    from sip.reliable import Earlies
 
 MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
 
@@ -35,6 +35,7 @@ class Outgoing(Leg):
         "alone",
         "earlies",
         "invite_cseq",
+        "is_cancelled",
         "provisional",
         "routes",
         "uri",
@@ -51,6 +52,7 @@ class Outgoing(Leg):
         self.alone = False  # no other target can follow, so its early answer is final
         self.earlies: Earlies | None = None  # 100rel was offered
         self.invite_cseq = 0
+        self.is_cancelled = False  # by another process, which this one continues
         self.provisional = False  # some response came, so a CANCEL may be sent
         self.routes = routes
         self.uri = uri
@@ -64,6 +66,7 @@ class Outgoing(Leg):
         leg.alone, leg.invite_cseq, leg._ack = kept.alone, kept.invite_cseq, kept.ack
         leg._ack_tag = kept.remote_tag or None
         leg.state = State(kept.state)
+        leg.is_cancelled = leg.state is CANCELLING
         if leg.state < ANSWERED:
             leg.state, leg.provisional = EARLY, True
             layer, dialog = endpoint.layer, leg.dialog
@@ -74,7 +77,13 @@ class Outgoing(Leg):
             client.resume(kept.parts)
             client.user = leg
             leg.sent(client)
+            if kept.offers_100rel:
+                leg.earlies = Earlies()
         return leg
+
+    @property
+    def is_plain(self) -> bool:
+        return self.earlies is None or not self.earlies.are_heard
 
     def snapshot(self) -> LegState:
         kept: LegState = super().snapshot()
@@ -86,6 +95,7 @@ class Outgoing(Leg):
             if client.way.host:  # it is known
                 kept.transport, kept.host, kept.port, _ = client.way.flow
                 kept.socket = self._endpoint.socket_of(client.way)
+            kept.offers_100rel = self.earlies is not None
         return kept
 
     def __repr__(self) -> str:

@@ -89,6 +89,11 @@ class Reliable:
         self._held: tuple[int, Message, bytes] | None = None  # the 2xx that waits
         self._timer: TimerHandle | None = None
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any was sent."""
+        return self._rseq > 0
+
     def send(self, code: int, message: Message | None, early: Early | None, *, alone: bool) -> bool:
         """Send a provisional response reliably; False if it need not be reliable.
 
@@ -177,6 +182,11 @@ class Earlies:
 
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
+
+    @property
+    def are_heard(self) -> bool:
+        """Whether any was received."""
+        return bool(self._last)
 
     def hear(self, leg: Callee, rseq: int, message: Message) -> Early | None:
         """Note one; None if it is a retransmission or out of order, and is dropped silently (RFC

@@ -55,8 +55,8 @@ _LOW = 0xFFFFFFFF
 _NOTHING = bytes(4)  # no bytes: a slot that is free
 # Slot 0: when the worker's loop last ran, in unix and in monotonic seconds, and the boot of the
 # machine from which the latter count; then the version of the entries, and whether the process has
-# left its calls to the next one.
-_BEAT = struct.Struct("<dd16sII")
+# left its calls to the next one, and how often another process has begun to continue them.
+_BEAT = struct.Struct("<dd16sIII")
 
 log = get_logger("journal")
 
@@ -71,8 +71,8 @@ class Left:
         self.path = path
         self._descriptor = descriptor
         content = _whole(descriptor)
-        beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0, 0)
-        self.died, died_at, boot, self.version, handed = beat
+        beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0, 0, 0)
+        self.died, died_at, boot, self.version, handed, self.attempts = beat
         self.is_handed_over = bool(handed)
         self.died_at: float | None = died_at if boot == _boot() else None
         self.active: list[ActiveCall] = []
@@ -82,8 +82,16 @@ class Left:
             if isinstance(entry, EndedCall):
                 self.over.append(entry.record)
             else:
+                if self.died_at is None:
+                    entry.offset = 0.0  # of a clock that is gone
                 self.active.append(entry)
         self.pending = {id_of(entry) for entry in entries}
+
+    def attempt(self) -> None:
+        """Note that this process begins to continue the calls, in case one of them ends it."""
+        self.attempts += 1
+        number = struct.pack("<I", self.attempts)
+        os.pwrite(self._descriptor, number, _BEAT.size - len(number))
 
     @property
     def age_s(self) -> float:
@@ -166,7 +174,7 @@ class Journal:
         """Note that the loop runs. Entries that were safe two beats ago are dropped: the lease of a
         call is released a moment after its end, and a successor must know of it."""
         if self._map is not None:
-            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION, 0)
+            _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION, 0, 0)
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
 
@@ -227,7 +235,7 @@ class Journal:
             self.write(facts)
         memory, self._map = self._map, None
         if memory is not None:
-            _BEAT.pack_into(memory, 0, time.time(), time.monotonic(), _boot(), VERSION, 1)
+            _BEAT.pack_into(memory, 0, time.time(), time.monotonic(), _boot(), VERSION, 1, 0)
 
     def close(self) -> None:
         """The normal end of this process; entries that are not safe remain for the next one."""

@@ -1,0 +1,157 @@
+"""A worker dies, or is replaced, while a call rings: it rings on in the next process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.endpoint import Call
+from tests.scenarios.expect import check_diversion, connect, part
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import (
+    ANSWER_BYTES,
+    OFFER_BYTES,
+    RunningEngine,
+    Setup,
+    to_number,
+    to_voicemail,
+)
+
+FLUSHED_S = 0.2  # changes are in the journal 50 ms later
+
+
+@pytest.fixture
+async def lone(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
+    engine = Engine(tmp_path, shared_redis.url)
+    engine.start()
+    running_engine = RunningEngine(engine, shared_redis.client, tmp_path)
+    try:
+        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
+            yield setup
+        assert not engine.leaks(shared_redis.client)
+        assert not engine.complaints()
+    finally:
+        engine.stop()
+
+
+async def ring(setup: Setup, **fields: object) -> tuple[str, Call, Call]:
+    line, phone = await setup.line_with_phone(**fields)
+    call = await setup.call(line, body=OFFER_BYTES)
+    rings = await phone.incoming()
+    rings.respond(180)
+    await call.receive(180)
+    return line, call, rings
+
+
+async def killed(setup: Setup) -> None:
+    """The engine dies, and the next one is up."""
+    await asyncio.sleep(FLUSHED_S)
+    setup.engine.signal(signal.SIGKILL)
+    await setup.engine.exited(5)
+    setup.engine.start()
+
+
+async def test_a_phone_that_rings_may_answer(lone: Setup) -> None:
+    _, call, phone = await ring(lone)
+    await killed(lone)
+    phone.respond(200, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await phone.receive("ACK")
+    await part(call, phone)
+    record = await lone.ended(call.call_id, outcome="answered", takeovers="1")
+    assert record["condition"] == "none"
+    assert float(record["rang"]) < float(record["answered"])
+
+
+async def test_a_caller_may_cancel(lone: Setup) -> None:
+    _, call, phone = await ring(lone)
+    await killed(lone)
+    call.cancel()
+    await phone.receive("CANCEL")
+    assert (await call.final()).code == 487
+    await lone.ended(call.call_id, outcome="cancelled", takeovers="1")
+
+
+async def test_the_no_answer_time_runs_on_and_the_forward_happens(lone: Setup) -> None:
+    mailbox = lone.server("voicemail")
+    number = lone.line()
+    line, call, phone = await ring(lone, forwards={"no_answer": to_voicemail(number, after_s=5)})
+    began = asyncio.get_running_loop().time()
+    await killed(lone)
+    await phone.receive("CANCEL")
+    deposit = await mailbox.incoming()
+    assert asyncio.get_running_loop().time() - began > 4
+    check_diversion(deposit.first, [(line, "no_answer")])
+    await connect(call, deposit)
+    await part(call, deposit)
+    record = await lone.ended(call.call_id, outcome="answered", takeovers="1")
+    assert (record["condition"], record["payer"]) == ("no_answer", line)
+
+
+async def test_a_busy_phone_forwards_and_the_chain_has_all_diversions(lone: Setup) -> None:
+    mailbox = lone.server("voicemail")
+    second, phone = await lone.line_with_phone()
+    lone.change(second, forwards={"busy": to_voicemail(second)})
+    first = lone.line(forwards={"unconditional": to_number(second)})
+    call = await lone.call(first, body=OFFER_BYTES)
+    rings = await phone.incoming()
+    rings.respond(180)
+    await call.receive(180)
+    await killed(lone)
+    rings.respond(486)
+    deposit = await mailbox.incoming()
+    check_diversion(deposit.first, [(second, "busy"), (first, "unconditional")])
+    await connect(call, deposit)
+    await part(call, deposit)
+    record = await lone.ended(call.call_id, outcome="answered", takeovers="1")
+    assert [forward["line"] for forward in record["forwards"]] == [first, second]
+
+
+async def test_a_target_rings_on(lone: Setup) -> None:
+    gateway = lone.server("number")
+    line = lone.line(forwards={"unconditional": to_number("+33140506070")})
+    call = await lone.call(line, body=OFFER_BYTES)
+    away = await gateway.incoming()
+    away.respond(180)
+    await call.receive(180)
+    await killed(lone)
+    away.respond(200, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await away.receive("ACK")
+    await part(away, call)
+    record = await lone.ended(call.call_id, outcome="answered", takeovers="1")
+    assert (record["payer"], record["billing"]) == (line, "standard")
+
+
+async def test_a_call_that_rang_through_two_deaths_is_ended(lone: Setup) -> None:
+    """A call that ends the process by its ringing must not end a third one."""
+    _, call, phone = await ring(lone)
+    await killed(lone)
+    await killed(lone)
+    await phone.receive("CANCEL")
+    final = await call.final()
+    assert (final.code, final.one("Retry-After")) == (503, "0")
+    await lone.ended(call.call_id, outcome="failed", why="worker_died", takeovers="2")
+
+
+async def test_calls_of_all_stages_survive_new_code(lone: Setup) -> None:
+    """SIGUSR2 in the middle of calls that have just begun, ring and talk."""
+    _, ringing, phone = await ring(lone)
+    line, other = await lone.line_with_phone()
+    calls = [await lone.call(line, body=OFFER_BYTES) for _ in range(5)]
+    lone.engine.signal(signal.SIGUSR2)
+    calls += [await lone.call(line, body=OFFER_BYTES) for _ in range(5)]
+    for call in calls:
+        rings = await other.incoming()
+        rings.respond(200, body=ANSWER_BYTES)
+        del call
+    phone.respond(200, body=ANSWER_BYTES)
+    for call in (ringing, *calls):
+        call.ack(await call.receive(200))
+    for call in (ringing, *calls):
+        await call.hang_up()
+        await lone.ended(call.call_id, outcome="answered")
