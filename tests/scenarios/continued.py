@@ -74,9 +74,9 @@ async def noted(setup: Setup, call: Call, holds: Callable[[ActiveCall], Any]) ->
 
 
 def is_up(entry: ActiveCall) -> bool:
-    """Both sides have answered and acknowledged."""
-    legs = [leg for leg in entry.signalling if leg is not None]
-    return len(legs) == 2 and all(leg.state == CONFIRMED for leg in legs)
+    """Both sides have answered and acknowledged. Others may have been cancelled and still be
+    there."""
+    return sum(leg is not None and leg.state == CONFIRMED for leg in entry.signalling) == 2
 
 
 async def rang(setup: Setup, call: Call, phones: int = 1) -> None:

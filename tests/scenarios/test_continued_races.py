@@ -33,6 +33,7 @@ from tests.scenarios.test_reliable_provisionals import say
 from tests.scenarios.test_star_codes import stored
 
 GIVEN_UP: dict[str, Any] = {"outcome": "failed", "why": "worker_died", "takeovers": 1}
+TWICE = GIVEN_UP | {"takeovers": 2}
 
 
 async def ringing(setup: Setup, **more: object) -> tuple[str, Call, Call]:
@@ -68,16 +69,24 @@ async def refused(call: Call) -> None:
     assert (final.code, final.one("Retry-After")) == (503, "0")
 
 
+async def killed_twice(setup: Setup, call: Call, phones: int = 1) -> None:
+    """The first death of its process a ringing call survives, the second it does not: it may be
+    what ends them."""
+    await killed(setup)
+    await rang(setup, call, phones)
+    await killed(setup, continued=0, ended=1)
+
+
 # -- calls that rang -------------------------------------------------------------------------------
 
 
 async def test_a_ringing_call_is_ended_on_both_sides(setup: Setup) -> None:
     line, call, ring = await ringing(setup)
-    await killed(setup, continued=0, ended=1)
+    await killed_twice(setup, call)
     await ring.receive("CANCEL")
     await ring.receive("ACK")
     await refused(call)
-    await ended(setup, call, **GIVEN_UP)
+    await ended(setup, call, **TWICE)
     assert not setup.redis.exists(f"live:{line}")
     again = await setup.call(line)  # as its server does
     ring = await ring.endpoint.incoming()
@@ -95,11 +104,11 @@ async def test_of_several_phones_each_gets_its_cancel(setup: Setup) -> None:
     rings[1].respond(183, body=ANSWER_BYTES)
     await call.heard_above_100()
     await rang(setup, call, 3)
-    await killed(setup, continued=0, ended=1)
+    await killed_twice(setup, call, 3)
     for ring in rings:
         await ring.receive("CANCEL")
     await refused(call)
-    await ended(setup, call, **GIVEN_UP)
+    await ended(setup, call, **TWICE)
     await until(lambda: not setup.redis.exists(f"live:{line}"), "the lease is released")
 
 
@@ -130,10 +139,10 @@ async def test_a_call_with_early_media_is_ended(setup: Setup) -> None:
     away.respond(183, body=ANSWER_BYTES)
     assert (await call.receive(183)).body == ANSWER_BYTES
     await rang(setup, call)
-    await killed(setup, continued=0, ended=1)
+    await killed_twice(setup, call)
     await away.receive("CANCEL")
     await refused(call)
-    await ended(setup, call, payer=line, condition="unconditional", **GIVEN_UP)
+    await ended(setup, call, payer=line, condition="unconditional", **TWICE)
 
 
 @pytest.mark.parametrize("state", ["early", "answered"])
@@ -163,18 +172,32 @@ async def test_a_cancel_in_the_gap(setup: Setup) -> None:
     die(setup)
     await setup.engine.exited(5)
     cancel = call.cancel()
-    assert (await back(setup))["ended"] == 1
+    assert (await back(setup))["continued"] == 1
     call.repeat(cancel)
-    assert (await call.final()).code in (487, 503)
+    assert (await call.final()).code == 487
     await call.receive(200, "CANCEL")
     await ring.receive("CANCEL")
-    await ended(setup, call, **GIVEN_UP)
+    await ended(setup, call, outcome="cancelled", why="caller")
 
 
-async def test_an_answer_in_the_gap_gets_its_ack_and_a_bye(setup: Setup) -> None:
-    """The phone's 200 crosses the CANCEL of the next process."""
+async def test_an_answer_in_the_gap_is_passed_on(setup: Setup) -> None:
+    _, call, ring = await ringing(setup)
+    die(setup)
+    await setup.engine.exited(5)
+    ring.respond(200, body=ANSWER_BYTES)  # nobody hears it
+    assert (await back(setup))["continued"] == 1
+    ring.respond(200, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await ring.receive("ACK")
+    await part(call, ring)
+    await ended(setup, call)
+
+
+async def test_an_answer_that_crosses_the_cancel_of_the_next_process(setup: Setup) -> None:
     _, call, ring = await ringing(setup)
     ring.automatic = {"BYE"}
+    await killed(setup)
+    await rang(setup, call)
     die(setup)
     await setup.engine.exited(5)
     ring.respond(200, body=ANSWER_BYTES)  # nobody hears it
@@ -184,21 +207,22 @@ async def test_an_answer_in_the_gap_gets_its_ack_and_a_bye(setup: Setup) -> None
     await ring.receive("ACK")
     await ring.receive("BYE")
     await refused(call)
-    await ended(setup, call, **GIVEN_UP)
+    await ended(setup, call, **TWICE)
 
 
 async def test_an_invite_that_is_repeated_over_the_death_is_one_call(setup: Setup) -> None:
-    """A caller that got nothing yet repeats its INVITE: it gets the 503, and rings nobody again."""
+    """A caller that got nothing yet repeats its INVITE: that rings nobody again."""
     _, call, ring = await ringing(setup)
     die(setup)
     await setup.engine.exited(5)
     call.repeat(call.first)
-    assert (await back(setup))["ended"] == 1
+    assert (await back(setup))["continued"] == 1
     call.repeat(call.first)
-    await refused(call)
-    await ring.receive("CANCEL")
+    ring.respond(200, body=ANSWER_BYTES)
+    call.ack(await call.receive(200))
+    await part(call, ring)
     assert len(ring.endpoint.invited()) == 1
-    await ended(setup, call, **GIVEN_UP)
+    await ended(setup, call)
 
 
 # -- answers and their ACK -------------------------------------------------------------------------
