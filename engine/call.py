@@ -193,6 +193,7 @@ class Call:
 
     async def _ring_on(self, rings: Rings) -> Outgoing:
         """Phones of a line, or a target, ring already."""
+        self._caller.trying(again=True)
         self._ringing.resume(rings)
         record = self.facts.legs[rings.legs[0]]
         if record.role != "line":

@@ -84,10 +84,8 @@ class Incoming(Leg):
         leg._phone, leg._socket = kept.phone, kept.socket
         leg.max_forwards = kept.max_forwards
         leg.state = State(kept.state)
-        if leg.state <= EARLY and server is not None and invite is not None:
-            layer.respond(server, 100, fields=invite.timestamp)  # copies of the INVITE get it
-            if supports_100rel(invite):
-                leg.reliable = Reliable(leg, invite)
+        if leg.state <= EARLY and invite is not None and supports_100rel(invite):
+            leg.reliable = Reliable(leg, invite)
         if leg.state is ANSWERED and server is not None:
             leg._answer = kept.answer
             server.respond(int(kept.answer[8:11]), kept.answer)
@@ -122,9 +120,10 @@ class Incoming(Leg):
 
     # -- actions ----------------------------------------------------------------------------------
 
-    def trying(self) -> None:
-        """Send 100 if nothing else was sent yet, to stop retransmissions of the INVITE."""
-        if self.state is TRYING and self._server is not None and self.invite is not None:
+    def trying(self, *, again: bool = False) -> None:
+        """Send 100 if nothing else was sent yet, to stop retransmissions of the INVITE. `again`:
+        copies of the INVITE get it from now on, whatever another process sent."""
+        if (self.state is TRYING or again) and self._server is not None and self.invite is not None:
             self._layer.respond(self._server, 100, fields=self.invite.timestamp)
 
     def progress(
