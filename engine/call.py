@@ -432,7 +432,7 @@ class Call:
             cap_left_s=fleet.cap_left_s(now),
             fleet_suspended=fleet.suspended,
             fleet_countries=fleet.countries,
-            circumstances=self._circumstances(fleet, now) if line.rules else None,
+            circumstances=self._circumstances(fleet, now) if line.asks_for_moment else None,
         )
         decision = decide(line, situation, targets)
         if isinstance(decision, ForwardTo) and not path.may_forward(line.number):

@@ -63,11 +63,10 @@ async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) 
 def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None) -> bool:
     """Whether the line still forwards there and may, by its fleet's countries; a call that it
     transferred to a line needs no forward."""
-    to = [each for _, known in line.all_forwards() if known.on for each in known.destinations]
     return any(
         each.number == forward.number
         and each.why_refused(inside=False, countries=countries) is None
-        for each in (*to, *line.also_ring)
+        for each in line.all_targets()
     )
 
 

@@ -260,7 +260,7 @@ class _Walk:
             fleet_suspended=facts.fleet_suspended,
             fleet_countries=None if facts.countries is None else frozenset(facts.countries),
         )
-        if line.rules:
+        if line.asks_for_moment:
             fleet = self._fleets[line.fleet]
             withheld = situation.caller is None
             found.circumstances = Circumstances(self._at, withheld, fleet.calendars, fleet.lists)

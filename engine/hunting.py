@@ -15,8 +15,9 @@ from engine.call_facts import CallFacts, payment
 from engine.call_outcome import Outcome, Over, of_code
 from engine.destinations import uri_at, uri_of
 from engine.registration.own_addresses import hops_of
+from rules.applies import is_undisturbed
 from rules.contact import groups
-from rules.decision import ALSO_RING, ForwardTo, Ring, Target
+from rules.decision import ALSO_RING, Circumstances, ForwardTo, Ring, Target
 from rules.model import CAPPED, Condition, Line
 from rules.model import Ringing as Order
 from rules.ringing_outcome import Failure, best_failure, target_failure, verdict
@@ -242,7 +243,7 @@ class Hunting:
         line, contacts = entry.line, entry.live_contacts(time.time())
         if line is None or line.suspended or not contacts or self._ringing.no_phones:
             return self._pass_over(_UNREACHABLE)
-        if line.do_not_disturb:
+        if line.do_not_disturb or (line.profile and self._is_undisturbed(line)):
             return self._pass_over(_BUSY)
         joined = await path.join(line)
         self._ringing.check_caller()
@@ -254,6 +255,13 @@ class Hunting:
                 Branch("line", number, contact.uri, hops, False, False, contact, *place)
             )
         return None
+
+    def _is_undisturbed(self, line: Line) -> bool:
+        """Whether the line's profile of this moment refuses to be disturbed."""
+        fleet, found = self._services.fleets.find(line.fleet), None
+        if fleet is not None:
+            found = Circumstances(time.time(), False, fleet.calendars, fleet.lists)
+        return is_undisturbed(line, found)
 
     def _pass_over(self, failure: Failure) -> None:
         """A target cannot be rung: it has failed."""

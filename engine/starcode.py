@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.call import Ends
@@ -27,6 +28,8 @@ from engine.changes.acks import in_force
 from engine.changes.change import Conflict, NoLine, Unreadable, change_line
 from engine.event_queue import EventQueue, Stop
 from engine.registration.registrar import RegisterRefused
+from rules.applies import is_undisturbed, line_now, profile_now
+from rules.decision import Circumstances
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
 from sip import grammar
@@ -68,6 +71,7 @@ class StarCall:
         self._events = EventQueue(services.loop)
         self._extra = b""  # header fields of the final response
         self._words = ""
+        self._found: Circumstances | None = None
         leg.listener = self._events.put
         shown = _UNPRINTABLE.sub("?", dialled)[:64]
         self.facts = CallFacts(
@@ -167,6 +171,7 @@ class StarCall:
         fleet = services.fleets.find(line.fleet) or await services.fleets.load(line.fleet)
         if fleet.suspended:
             raise self._refused(403, "fleet_suspended", "the line's fleet is suspended")
+        self._found = Circumstances(time.time(), False, fleet.calendars, fleet.lists)
         return line
 
     # -- the code ---------------------------------------------------------------------------------
@@ -176,6 +181,7 @@ class StarCall:
         services = self._services
         mailbox = services.config.numbering.voicemail_codes
         self._check_caller()
+        self._check_profile(code, line)
 
         def edit(document: dict[str, Any]) -> None:
             apply(code, document, line.number, services.numbering, mailbox)
@@ -192,22 +198,36 @@ class StarCall:
             call=self.facts.id,
             line=line.number,
             action=code.action,
-            conditions=[condition.value for condition in code.conditions],
+            conditions=[each.value for each in code.conditions] or ["do_not_disturb"],
             changed=changed.written,
             in_force=proof,
         )
         self._check_caller()
         return changed.line
 
+    def _check_profile(self, code: StarCode, line: Line) -> None:
+        """Raises Over if the profile that is used now would make the change one without effect."""
+        use = profile_now(line, self._found)
+        if use is None:
+            return
+        held = line.profiles[use.name].do_not_disturb and code.action is Action.DEACTIVATE
+        if code.conditions or held:
+            words = f"profile {use.name} is used, change it or leave it first"
+            raise self._refused(403, "in_profile", words)
+
     def _tell_status(self, code: StarCode, line: Line) -> None:
         """Raises Over with 480 if none of the forwards is on."""
         mailbox = self._services.config.numbering.voicemail_codes
+        undisturbed = is_undisturbed(line, self._found)
+        line = replace(line_now(line, self._found), do_not_disturb=undisturbed)
         words = self._describe(code, line)
         if not is_on(code, line, self._services.numbering, mailbox):
             raise self._refused(480, "forward_off", words)
         self._words = words
 
     def _describe(self, code: StarCode, line: Line) -> str:
+        if not code.conditions:
+            return f"do not disturb: {'on' if line.do_not_disturb else 'off'}"
         return "; ".join(described(line, condition) for condition in code.conditions)
 
     # -- the end ----------------------------------------------------------------------------------

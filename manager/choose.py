@@ -116,7 +116,7 @@ def _row(
             cap_left_s=purse.left_s,
             fleet_suspended=purse.suspended,
             fleet_countries=purse.countries,
-            circumstances=_circumstances(purse) if line.rules else None,
+            circumstances=_circumstances(purse) if line.asks_for_moment else None,
         ),
         targets,
     )

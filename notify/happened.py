@@ -18,7 +18,7 @@ from store.audit import Change
 MISSED = ("busy", "no_answer", "unreachable", "cancelled", "failed")
 """The outcomes of calls that nobody answered. `rejected` is none of them: the line or its fleet is
 suspended, or blocks the caller."""
-FORWARDING = ("forwards", "also_ring", "do_not_disturb", "profile")
+FORWARDING = ("forwards", "also_ring", "do_not_disturb", "profile", "profiles")
 """The fields of a line that decide where its calls go."""
 STEPS = (100, 80)
 """Percent of a plan or a cap that are notified, the highest first."""

@@ -96,6 +96,10 @@ class _Letter:
                     after=self._value(after.get(name)),
                 )  # fmt: skip
                 rest.append(told)
+        was, now = before.get("profiles") or {}, after.get("profiles") or {}
+        changed = sorted(n for n in was.keys() | now.keys() if was.get(n) != now.get(n))
+        if changed:
+            rest.append(self._say("profiles_changed", names=plain(", ".join(changed))))
         return "forward_changed", {"by": by}, rest
 
     def _plan_used(self) -> tuple[str, dict[str, Any], list[str]]:
@@ -195,6 +199,8 @@ class _Letter:
         return f"{word} {self._number(number)}" if number else word
 
     def _value(self, value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict) and "use" in value[0]:
+            return plain(", ".join(str(each.get("use")) for each in value))  # of `profile`
         if isinstance(value, list):
             return self._targets(value) if value else self._say("off")
         if value is None or value is False:

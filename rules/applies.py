@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from rules.allowed import No, Targets
 from rules.callers import CallerKind, Callers
 from rules.decision import Circumstances, Situation
-from rules.model import Forward, Line
+from rules.model import Forward, Line, ProfileUse
 
 OFF = No("", "off")
 # The words are completed from the forward by `told_of`, which only `explain` calls.
@@ -16,6 +16,35 @@ _NO_CALENDAR = No("", "does not apply, there is no calendar {calendar}")
 _NO_LIST = No("", "does not apply, there is no list {list}")
 _OTHER_CALLERS = No("", "does not apply to this caller ({callers})")
 _NOT_KNOWN = No("", "does not apply, neither hour nor caller is known")
+
+
+def profile_now(line: Line, found: Circumstances | None) -> ProfileUse | None:
+    """Which profile of the line is used now: the first of `profile` that has not ended and whose
+    calendar, if it names one, is so. None: the line's own forwards apply."""
+    for use in line.profile:
+        if use.when is None and use.until is None:
+            return use
+        if found is None or (use.until is not None and found.at >= use.until):
+            continue
+        if use.when is not None:
+            name = use.when.calendar
+            calendar = line.calendars.get(name) or found.calendars.get(name)
+            if calendar is None or calendar.is_open(found.at) is use.when.negated:
+                continue
+        return use
+    return None
+
+
+def line_now(line: Line, found: Circumstances | None) -> Line:
+    """The line as it is in the profile that is used now."""
+    use = profile_now(line, found) if line.profile else None
+    return line if use is None else line.profiles[use.name]
+
+
+def is_undisturbed(line: Line, found: Circumstances | None) -> bool:
+    """Whether the line does not want to be disturbed: by its own switch, which holds in every
+    profile, or by the profile that is used now."""
+    return line.do_not_disturb or line_now(line, found).do_not_disturb
 
 
 def told_of(no: No, forward: Forward) -> str:

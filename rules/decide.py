@@ -8,7 +8,7 @@ forwarding-rules.md 1 and 2.
 from typing import NamedTuple
 
 from rules.allowed import Targets, billing_of, kind_of, why_not
-from rules.applies import OFF, told_of, why_not_now
+from rules.applies import OFF, profile_now, told_of, why_not_now
 from rules.decision import (
     ALSO_RING,
     BLOCKED,
@@ -113,6 +113,10 @@ def explain(line: Line, situation: Situation, targets: Targets) -> Explanation:
 
 def _walk(line: Line, now: Situation, targets: Targets, notes: _Notes) -> Decision:
     """The order of forwarding-rules.md 1, top to bottom."""
+    undisturbed = line.do_not_disturb
+    if line.profile:
+        line = _in_profile(line, now, notes)
+        undisturbed = undisturbed or line.do_not_disturb
     if line.suspended:
         notes.step("line: suspended")
         return Reject(403, None, "suspended")
@@ -126,7 +130,7 @@ def _walk(line: Line, now: Situation, targets: Targets, notes: _Notes) -> Decisi
     if forward is not None:
         return forward
 
-    if line.do_not_disturb:
+    if undisturbed:
         notes.step("do not disturb: on, busy without ringing")
         return _met(Condition.BUSY, line, now, targets, notes, "do_not_disturb")
     if line.max_calls is not None and now.calls_in_progress >= line.max_calls:
@@ -142,6 +146,18 @@ def _walk(line: Line, now: Situation, targets: Targets, notes: _Notes) -> Decisi
 
     after_s = _no_answer_timer(line, now, targets, notes)
     return Ring(after_s, notes.prevented, also) if also else Ring(after_s, notes.prevented)
+
+
+def _in_profile(line: Line, now: Situation, notes: _Notes) -> Line:
+    """The line as it is in the profile that is used now."""
+    use = profile_now(line, now.circumstances)
+    if use is None:
+        notes.step("profile: none applies now")
+        return line
+    # Formatted only for `explain`, as all steps.
+    if notes.steps is not None:
+        notes.step("profile: {}{}", use.name, "" if use.when is None else f", when {use.when}")
+    return line.profiles[use.name]
 
 
 def _met(

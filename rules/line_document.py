@@ -4,6 +4,7 @@ README, "The rules", has the document. All readers use `load_line`, which checks
 itself. `rules.validate` adds the checks that need other lines.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import lru_cache
@@ -25,6 +26,7 @@ from rules.model import (
     Kind,
     Line,
     Offer,
+    ProfileUse,
     Ringing,
 )
 from rules.notify import Notify, what_is_wrong
@@ -32,6 +34,7 @@ from rules.numbers import NumberError, Numbering, Recognised
 from rules.shared_document import (
     CalendarDocument,
     calendars_of,
+    check_name,
     lists_of,
     read_until,
     read_when,
@@ -83,6 +86,23 @@ class _Forwards(msgspec.Struct):
     unreachable: _Forward | _Rules | None = None
 
 
+class _Profile(msgspec.Struct):
+    """What a profile replaces as a whole while it is used."""
+
+    forwards: _Forwards | None = None
+    also_ring: _Targets | None = None
+    do_not_disturb: bool = False
+
+
+class _ProfileUse(msgspec.Struct):
+    use: str
+    when: str | None = None
+    until: str | None = None
+
+
+_ProfileUses = Annotated[list[_ProfileUse], Meta(min_length=1)]
+
+
 class _Offer(msgspec.Struct):
     fax: bool = False
     mobile: Literal["none", "unlimited", "hours"] = "none"
@@ -111,6 +131,8 @@ class LineDocument(msgspec.Struct):
     do_not_disturb: bool = False
     calendars: dict[str, CalendarDocument] | None = None
     lists: dict[str, list[str]] | None = None
+    profiles: dict[str, _Profile] | None = None
+    profile: str | _ProfileUses | None = None
 
 
 _decoder = msgspec.json.Decoder(LineDocument)
@@ -137,17 +159,12 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         raise DocumentError("number", document.number, f"differs from the key's {number}")
     offer = document.offer or _Offer()
     given = document.credentials
-    forwards, rules = _forwards(document.forwards or _Forwards(), own, numbering)
-    more: dict[str, Any] = {}
-    if rules:
-        more["rules"] = rules
-    if document.also_ring:
-        more["also_ring"] = _also_ring(document.also_ring, own, numbering)
+    more = _switched(document, "", own, numbering)
     if document.calendars:
         more["calendars"] = calendars_of(document.calendars, numbering)
     if document.lists:
         more["lists"] = lists_of(document.lists, numbering)
-    return Line(
+    line = Line(
         number=own,
         fleet=document.fleet,
         label=document.label or "",
@@ -155,14 +172,63 @@ def load_line(raw: bytes | str, number: str | None, numbering: Numbering) -> Lin
         suspended=document.suspended,
         offer=_offer(offer.fax, offer.mobile, offer.mobile_hours or 0),
         credentials=Credentials(given.user, given.ha1, given.ha1_sha256 or "") if given else None,
-        forwards=forwards,
-        do_not_disturb=document.do_not_disturb,
         **more,
+    )
+    if not document.profiles and document.profile is None:
+        return line
+    return _with_profiles(line, document, numbering)
+
+
+def _switched(
+    given: LineDocument | _Profile, path: str, own: str, numbering: Numbering
+) -> dict[str, Any]:
+    """The attributes of a line that a profile replaces; those that are empty are left out."""
+    forwards, rules = _forwards(path, given.forwards or _Forwards(), own, numbering)
+    found: dict[str, Any] = {"forwards": forwards, "do_not_disturb": given.do_not_disturb}
+    if rules:
+        found["rules"] = rules
+    if given.also_ring:
+        found["also_ring"] = _also_ring(f"{path}also_ring", given.also_ring, own, numbering)
+    return found
+
+
+def _with_profiles(line: Line, document: LineDocument, numbering: Numbering) -> Line:
+    """The line with its profiles."""
+    profiles = {}
+    for name, given in (document.profiles or {}).items():
+        check_name(f"profiles.{name}", name)
+        parts = _switched(given, f"profiles.{name}.", line.number, numbering)
+        profiles[name] = replace(line, **{"rules": {}, "also_ring": (), **parts})
+    return replace(line, profiles=profiles, profile=_uses(document.profile, profiles))
+
+
+def _uses(
+    given: str | list[_ProfileUse] | None, profiles: Mapping[str, Line]
+) -> tuple[ProfileUse, ...]:
+    """Which profiles are used. Raises DocumentError for one that the line does not have."""
+    if given is None:
+        return ()
+    if isinstance(given, str):
+        return (ProfileUse(_known("profile", given, profiles)),)
+    return tuple(
+        ProfileUse(
+            _known(f"profile[{place}].use", each.use, profiles),
+            None if each.when is None else read_when(f"profile[{place}].when", each.when),
+            None if each.until is None else read_until(f"profile[{place}].until", each.until),
+        )
+        for place, each in enumerate(given)
     )
 
 
+def _known(path: str, name: str, profiles: Mapping[str, Line]) -> str:
+    if name not in profiles:
+        known = ", ".join(sorted(profiles)) or "it has none"
+        raise DocumentError(path, name, f"is no profile of the line: {known}")
+    return name
+
+
 def _forwards(
-    given: _Forwards, own: str, numbering: Numbering
+    prefix: str, given: _Forwards, own: str, numbering: Numbering
 ) -> tuple[dict[Condition, Forward], dict[Condition, tuple[Forward, ...]]]:
     """The first forward of each condition, and all of those that are no plain single forward."""
     forwards, rules = {}, {}
@@ -170,7 +236,7 @@ def _forwards(
         stated: _Forward | list[_Forward] | None = getattr(given, condition.value)
         if stated is None:
             continue
-        path = f"forwards.{condition.value}"
+        path = f"{prefix}forwards.{condition.value}"
         if isinstance(stated, list):
             several = tuple(
                 _forward(f"{path}[{place}]", each, own, numbering)
@@ -236,13 +302,15 @@ def _one_of_several(path: str, given: _To, own: str, numbering: Numbering) -> De
     return replace(to, ring_s=given.ring_s or RING_S)
 
 
-def _also_ring(given: list[_To], own: str, numbering: Numbering) -> tuple[Destination, ...]:
+def _also_ring(
+    path: str, given: list[_To], own: str, numbering: Numbering
+) -> tuple[Destination, ...]:
     for place, each in enumerate(given):
         if each.kind is not _Kind.NUMBER:
             problem = "expected number: only a phone can ring beside those of the line"
-            raise DocumentError(f"also_ring[{place}].kind", each.kind, problem)
+            raise DocumentError(f"{path}[{place}].kind", each.kind, problem)
     return tuple(
-        _one_of_several(f"also_ring[{place}]", each, own, numbering)
+        _one_of_several(f"{path}[{place}]", each, own, numbering)
         for place, each in enumerate(given)
     )
 

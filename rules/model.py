@@ -179,6 +179,20 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileUse:
+    """An entry of a line's `profile`: the name of one of its profiles, and when it is used.
+
+    Attributes:
+        when: the hours in which it is used; None = always.
+        until: unix seconds at which it ends; None = it does not.
+    """
+
+    name: str
+    when: When | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line of ours.
 
@@ -189,6 +203,9 @@ class Line:
         also_ring: targets that ring beside the line's phones.
         lists: its lists of callers, which come before its fleet's.
         calendars: its calendars, which come before its fleet's.
+        profiles: by name, the line as it is while that profile is used; `do_not_disturb` of the
+            line itself holds in each.
+        profile: which profile is used: the first that applies now, else none.
     """
 
     number: str
@@ -204,12 +221,16 @@ class Line:
     also_ring: tuple[Destination, ...] = ()
     lists: Mapping[str, CallerList] = field(default_factory=_nothing)
     calendars: Mapping[str, Calendar] = field(default_factory=_nothing)
+    profiles: "Mapping[str, Line]" = field(default_factory=_nothing)
+    profile: tuple[ProfileUse, ...] = ()
 
     @property
     def may_forward_ringing(self) -> bool:
         """Whether a call that rings this line may still be forwarded, now or at another time."""
-        return any(f.on for f in self.all_of(Condition.BUSY)) or any(
-            f.on for f in self.all_of(Condition.NO_ANSWER)
+        return (
+            any(f.on for f in self.all_of(Condition.BUSY))
+            or any(f.on for f in self.all_of(Condition.NO_ANSWER))
+            or any(self.profiles[use.name].may_forward_ringing for use in self.profile)
         )
 
     @property
@@ -222,7 +243,12 @@ class Line:
             and forward.callers.kind is not CallerKind.WITHHELD
             for forwards in self.rules.values()
             for forward in forwards
-        )
+        ) or any(self.profiles[use.name].asks_for_caller for use in self.profile)
+
+    @property
+    def asks_for_moment(self) -> bool:
+        """Whether a decision needs `rules.decision.Circumstances`."""
+        return bool(self.rules) or bool(self.profile)
 
     def all_of(self, condition: Condition) -> tuple[Forward, ...]:
         """All forwards of a condition, in the order in which they are tried."""
@@ -240,11 +266,13 @@ class Line:
 
     def all_targets(self) -> Iterator[Destination]:
         """The targets of all forwards that are on, whenever they apply, by precedence, and those
-        that ring beside the line."""
+        that ring beside the line; then those of its profiles that may be used."""
         for _, forward in self.all_forwards():
             if forward.on:
                 yield from forward.destinations
         yield from self.also_ring
+        for use in self.profile:
+            yield from self.profiles[use.name].all_targets()
 
     def refused_targets(
         self, inside: Container[str] = (), countries: frozenset[str] | None = None
@@ -264,8 +292,7 @@ class Line:
         )
 
     def target_numbers(self) -> tuple[str, ...]:
-        """The other numbers that are targets of forwards that are on, each once, by precedence,
-        and those that ring beside the line."""
+        """The other numbers of `all_targets`, each once."""
         numbers = (to.number for to in self.all_targets() if not to.never)
         return tuple(dict.fromkeys(n for n in numbers if n != self.number))
 

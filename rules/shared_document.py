@@ -56,7 +56,7 @@ def calendars_of(
     found = {}
     for name, calendar in (given or {}).items():
         path = f"calendars.{name}"
-        _check_name(path, name)
+        check_name(path, name)
         if name.startswith(_NOT):
             raise DocumentError(path, name, 'expected a name that does not begin with "not "')
         found[name] = _calendar(path, calendar, numbering.timezone)
@@ -68,7 +68,7 @@ def lists_of(given: Mapping[str, list[str]] | None, numbering: Numbering) -> dic
     found = {}
     for name, members in (given or {}).items():
         path = f"lists.{name}"
-        _check_name(path, name)
+        check_name(path, name)
         if not members:
             raise DocumentError(path, members, "expected at least one number or prefix")
         numbers, prefixes = [], []
@@ -116,7 +116,8 @@ def _prefix(path: str, text: str) -> str:
     return prefix
 
 
-def _check_name(path: str, name: str) -> None:
+def check_name(path: str, name: str) -> None:
+    """Check the name of a calendar, a list or a profile. Raises DocumentError."""
     if not _is_name(name):
         problem = f"expected a name of 1 to {_LONGEST_NAME} printable characters"
         raise DocumentError(path, name, problem)

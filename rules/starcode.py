@@ -15,6 +15,7 @@ from typing import Any
 
 from rules.model import Condition, Kind, Line
 from rules.numbers import NumberError, Numbering
+from rules.switches import switch_do_not_disturb
 
 DEFAULT_AFTER_S = 20
 ALL = tuple(Condition)
@@ -28,6 +29,8 @@ SERVICES: Mapping[str, tuple[Condition, ...]] = {
     "002": ALL,
     "004": CONDITIONAL,
 }
+DO_NOT_DISTURB = "26"
+"""Not in TS 22.030, nor of a French network: the fixed network of Switzerland has it."""
 # Basic service groups that a telephone line has (TS 22.030 annex C): all, telephony, all but SMS.
 _VOICE = frozenset(("", "10", "11", "19"))
 _LONGEST = 64
@@ -53,6 +56,8 @@ _ACTIONS = {
     "##": Action.ERASE,
     "*#": Action.STATUS,
 }
+# Of a service that has nothing to register: both ways to dial it mean the same.
+_SWITCHES = {"**": Action.ACTIVATE, "##": Action.DEACTIVATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class StarCode:
         text: as dialled.
         number: the target, as dialled; None without one.
         after_s: seconds of ringing before no_answer; None if not given.
+
+    Without any condition it is about do not disturb.
     """
 
     text: str
@@ -104,6 +111,10 @@ def read_code(user: str) -> StarCode:
         StarCodeError: 404 no such code, 484 the target is missing or incomplete.
     """
     found = _CODE.fullmatch(user) if len(user) <= _LONGEST else None
+    if found is not None and found[2] == DO_NOT_DISTURB:
+        if found[3]:
+            raise StarCodeError(404, "unknown_code", "this code takes no number")
+        return StarCode(user, _SWITCHES.get(found[1], _ACTIONS[found[1]]), ())
     conditions = SERVICES.get(found[2]) if found is not None else None
     if found is None or conditions is None:
         raise StarCodeError(404, "unknown_code", "no such service code")
@@ -143,7 +154,7 @@ def _after_s(conditions: tuple[Condition, ...], fields: list[str]) -> int | None
 def apply(
     code: StarCode, document: Document, number: str, numbering: Numbering, mailbox: Collection[str]
 ) -> None:
-    """Change the forwards of a document as the code asks, and keep the rest.
+    """Change the forwards of a document, or do not disturb, as the code asks, and keep the rest.
 
     `rules.validate.check_write` checks the result.
 
@@ -157,6 +168,9 @@ def apply(
         StarCodeError: the target is not a number, there is none to activate, or the condition has
             several forwards (403).
     """
+    if not code.conditions:
+        switch_do_not_disturb(document, code.action is Action.ACTIVATE)
+        return
     forwards = document.get("forwards")
     document["forwards"] = forwards = dict(forwards) if isinstance(forwards, dict) else {}
     to = None
@@ -221,7 +235,10 @@ def target(
 
 
 def is_on(code: StarCode, line: Line, numbering: Numbering, mailbox: Collection[str]) -> bool:
-    """The answer to a status code: whether one of its forwards is on (to its number, if given)."""
+    """The answer to a status code: whether one of its forwards is on (to its number, if given), or
+    do not disturb."""
+    if not code.conditions:
+        return line.do_not_disturb
     for condition in code.conditions:
         for forward in line.all_of(condition):
             if not forward.on:

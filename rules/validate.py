@@ -4,7 +4,7 @@ The engine is more lenient when it reads documents (`line_document.load_line`), 
 checks at call time, because another line may have changed since (README, "The rules").
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rules.document import encode_document
@@ -69,6 +69,25 @@ def check_targets(
     line: Line, document: Mapping[str, Any], others: Others, fleet: Fleet | None = None
 ) -> None:
     """All of that except names of calendars and lists."""
+    _check_targets(line, document, others, fleet)
+    _each_profile(line, document, lambda part, of: _check_targets(part, of, others, fleet))
+
+
+def _each_profile(
+    line: Line, document: Mapping[str, Any], check: Callable[[Line, Mapping[str, Any]], None]
+) -> None:
+    """Check each profile of a line, with its part of the document."""
+    for name, profile in line.profiles.items():
+        try:
+            check(profile, document["profiles"][name])
+        except DocumentError as error:
+            path = f"profiles.{name}.{error.field}"
+            raise DocumentError(path, error.value, error.problem) from None
+
+
+def _check_targets(
+    line: Line, document: Mapping[str, Any], others: Others, fleet: Fleet | None
+) -> None:
     if line.offer.mobile == "hours" and line.offer.mobile_hours <= 0:
         offer = document.get("offer")
         given = offer.get("mobile_hours") if isinstance(offer, Mapping) else None
@@ -87,12 +106,23 @@ def check_targets(
 
 
 def check_names(line: Line, document: Mapping[str, Any], fleet: Fleet | None) -> None:
-    """Check that the line or its fleet has every calendar and list that a forward names. Raises
-    DocumentError."""
-    if not line.rules:
+    """Check that the line or its fleet has every calendar and list that a forward, or the choice
+    of a profile, names. Raises DocumentError."""
+    if not line.asks_for_moment and not line.profiles:
         return
     calendars = {*line.calendars, *(fleet.calendars if fleet is not None else ())}
+    for place, use in enumerate(line.profile):
+        if use.when is not None and use.when.calendar not in calendars:
+            problem = f"is no calendar of the line or of fleet {line.fleet}"
+            raise DocumentError(f"profile[{place}].when", str(use.when), problem)
     lists = {*line.lists, *(fleet.lists if fleet is not None else ())}
+    _check_names(line, document, calendars, lists)
+    _each_profile(line, document, lambda part, of: _check_names(part, of, calendars, lists))
+
+
+def _check_names(
+    line: Line, document: Mapping[str, Any], calendars: set[str], lists: set[str]
+) -> None:
     for condition, place, forward in _forwards(line):
         when, callers = forward.when, forward.callers
         if when is not None and when.calendar not in calendars:
@@ -128,20 +158,35 @@ def numbers_named(document: Mapping[str, Any], numbering: Numbering) -> tuple[st
 
 
 def names_used(line: Line) -> tuple[set[str], set[str]]:
-    """The calendars and the lists of its fleet that forwards of a line name."""
-    calendars, lists = set(), set()
-    for _, forward in line.all_forwards():
-        if forward.when is not None and forward.when.calendar not in line.calendars:
-            calendars.add(forward.when.calendar)
-        if forward.callers is not None and forward.callers.name not in line.lists:
-            lists.add(forward.callers.name)
+    """The calendars and the lists of its fleet that forwards of a line and of its profiles name,
+    and the choice of a profile."""
+    calendars = {use.when.calendar for use in line.profile if use.when is not None}
+    calendars -= line.calendars.keys()
+    lists = set()
+    for each in (line, *line.profiles.values()):
+        for _, forward in each.all_forwards():
+            if forward.when is not None and forward.when.calendar not in line.calendars:
+                calendars.add(forward.when.calendar)
+            if forward.callers is not None and forward.callers.name not in line.lists:
+                lists.add(forward.callers.name)
     return calendars, lists - {""}
 
 
 def canonical(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
     """The document with the numbers of the line and of targets in E.164, and everything else
     unchanged."""
-    result = {**document, "number": line.number}
+    result = {**_canonical_part(document, line), "number": line.number}
+    if line.profiles:
+        result["profiles"] = {
+            name: _canonical_part(document["profiles"][name], profile)
+            for name, profile in line.profiles.items()
+        }
+    return result
+
+
+def _canonical_part(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
+    """What a profile may have too."""
+    result = dict(document)
     if line.forwards:
         forwards = dict(result["forwards"])
         for condition in line.forwards:
@@ -176,6 +221,21 @@ def changed_part(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict
     part = {**document, "forwards": changed}
     if part.get("also_ring") == before.get("also_ring"):
         part.pop("also_ring", None)
+    return with_changed_profiles(part, before)
+
+
+def with_changed_profiles(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The document with only the changed part of each profile, and `profile` only if it is not
+    so in `before`."""
+    part = dict(document)
+    if part.get("profile") == before.get("profile"):
+        part.pop("profile", None)
+    if part.get("profiles"):
+        old = before.get("profiles") or {}
+        part["profiles"] = {
+            name: changed_part(profile, old.get(name) or {})
+            for name, profile in part["profiles"].items()
+        }
     return part
 
 
@@ -184,9 +244,10 @@ def _is_on(forward: Any) -> bool:
 
 
 def _targets(line: Line) -> Iterator[Destination]:
-    for _, forward in line.all_forwards():
-        yield from forward.destinations
-    yield from line.also_ring
+    for each in (line, *line.profiles.values()):
+        for _, forward in each.all_forwards():
+            yield from forward.destinations
+        yield from each.also_ring
 
 
 def _forwards(line: Line) -> Iterator[tuple[Condition, int, Forward]]:

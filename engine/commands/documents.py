@@ -17,7 +17,7 @@ from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import DocumentError, Line
 from rules.numbers import Numbering
-from rules.validate import canonical, check_write, numbers_named
+from rules.validate import canonical, check_write, numbers_named, with_changed_profiles
 from store.documents import LINES, attempts_blocking, read_blocking
 from store.keys import LINE, fleet_key, line_key
 
@@ -107,7 +107,8 @@ class Documents:
         def part(document: Document) -> Document | None:
             if condition is None:
                 return None
-            return {**document, "forwards": {condition: document["forwards"][condition]}}
+            only = {**document, "forwards": {condition: document["forwards"][condition]}}
+            return with_changed_profiles(only, only)
 
         return self._change(prepare, number, part)[0]
 

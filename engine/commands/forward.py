@@ -21,8 +21,10 @@ from engine.commands.context import (
 )
 from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.forward_words import forwards_told, rules_told
-from engine.commands.output import print_json
+from engine.commands.output import print_json, warn
+from engine.commands.switches import circumstances_of
 from engine.config import Config
+from rules.applies import profile_now
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Kind, Line
 from rules.numbers import NumberError, Numbering
@@ -113,8 +115,10 @@ def set_forward(
                 forward["after_s"] = DEFAULT_AFTER_S
 
     with open_redis(config) as client:
-        line = Documents(client, numbering).edit(number, change, condition)
+        documents = Documents(client, numbering)
+        line = documents.edit(number, change, condition)
         acks = in_force_blocking(client, number)
+        _warn_of_profile(documents, line)
     _confirm(line, condition, acks, as_json)
 
 
@@ -155,8 +159,10 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
             forward["on"] = False
 
     with open_redis(config) as client:
-        line = Documents(client, numbering).edit(number, change)
+        documents = Documents(client, numbering)
+        line = documents.edit(number, change)
         acks = in_force_blocking(client, number)
+        _warn_of_profile(documents, line)
     if condition != ALL:
         _confirm(line, condition, acks, as_json)
     elif as_json:
@@ -228,6 +234,13 @@ def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:
         document[place] = value = _mapping(value)
         document = value
     return document
+
+
+def _warn_of_profile(documents: Documents, line: Line) -> None:
+    """A forward of the line itself has no effect while a profile is used."""
+    use = profile_now(line, circumstances_of(documents, line)) if line.profile else None
+    if use is not None:
+        warn(f"line {line.number}: profile {use.name} is used now, the line's own forwards are not")
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -27,6 +26,7 @@ from engine.commands.documents import Document, Documents, parse_document
 from engine.commands.forward_words import Refused, forwards_told
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.password import make_ha1, set_password
+from engine.commands.switches import choose_profile, switch_dnd, uses_told
 from engine.config import Config
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError, Line
@@ -54,6 +54,8 @@ line_group.add_command(import_lines)
 line_group.add_command(export_lines)
 line_group.add_command(set_password)
 line_group.add_command(make_ha1)
+line_group.add_command(switch_dnd)
+line_group.add_command(choose_profile)
 
 
 @line_group.command("set", short_help="Write the line documents in FILE.")
@@ -210,7 +212,7 @@ def unread_in(
     return unread
 
 
-def _facts(line: Line, refused: Refused, zone: tzinfo) -> list[tuple[str, str]]:
+def _facts(line: Line, refused: Refused, zone: ZoneInfo) -> list[tuple[str, str]]:
     offer = line.offer
     mobile = f"{offer.mobile_hours:g} h a month" if offer.mobile == "hours" else offer.mobile
     return [
@@ -222,17 +224,21 @@ def _facts(line: Line, refused: Refused, zone: tzinfo) -> list[tuple[str, str]]:
         ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
         ("user", _plain(line.credentials.user) if line.credentials else "-"),
         *((condition, told) for condition, told in forwards_told(line, refused, zone)),
-        *_more_facts(line),
+        *_more_facts(line, zone),
     ]
 
 
-def _more_facts(line: Line) -> Iterator[tuple[str, str]]:
+def _more_facts(line: Line, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
     """What few lines have."""
     if line.also_ring:
         numbers = ", ".join(f"{to.kind} {to.number}" for to in line.also_ring)
         yield "also ring", numbers
     if line.do_not_disturb:
         yield "do not disturb", "yes"
+    if line.profiles:
+        yield "profiles", ", ".join(map(_plain, sorted(line.profiles)))
+    for text in uses_told(line, zone):
+        yield "profile", _plain(text)
     if line.calendars:
         yield "calendars", ", ".join(map(_plain, sorted(line.calendars)))
     if line.lists:

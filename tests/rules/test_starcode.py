@@ -56,6 +56,12 @@ TO_MOBILE = {"kind": "number", "number": MOBILE}
         ("*002#", Action.ACTIVATE, EVERY, None, None),
         ("*004*0612345678*20#", Action.REGISTER, EVERY[1:], "0612345678", 20),
         ("##004#", Action.ERASE, EVERY[1:], None, None),
+        ("*26#", Action.ACTIVATE, (), None, None),
+        ("*26", Action.ACTIVATE, (), None, None),
+        ("**26#", Action.ACTIVATE, (), None, None),
+        ("#26#", Action.DEACTIVATE, (), None, None),
+        ("##26#", Action.DEACTIVATE, (), None, None),
+        ("*#26#", Action.STATUS, (), None, None),
     ],
 )
 def test_a_code_is_understood(
@@ -75,6 +81,8 @@ def test_a_code_is_understood(
         ("*", 404),
         ("#", 404),
         ("*99#", 404),
+        ("*26*0612345678#", 404),
+        ("*#26*0612345678#", 404),
         ("*31*0612345678#", 404),
         ("*210612345678#", 404),
         ("*21*0612345678##", 404),
@@ -278,3 +286,23 @@ def test_the_status_looks_at_each_of_several(dialled: str, expected: bool) -> No
     document = {"number": OWN, "fleet": "acme", "forwards": forwards}
     line = load_line(orjson.dumps(document), OWN, FRANCE)
     assert is_on(read_code(dialled), line, FRANCE, MAILBOX) is expected
+
+
+@pytest.mark.parametrize(
+    ("dialled", "before", "after"),
+    [
+        ("*26#", {}, {"do_not_disturb": True}),
+        ("*26#", {"do_not_disturb": False}, {"do_not_disturb": True}),
+        ("#26#", {"do_not_disturb": True}, {"do_not_disturb": False}),
+        ("#26#", {}, {}),
+    ],
+)
+def test_do_not_disturb_is_switched_and_nothing_else(
+    dialled: str, before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    rest = {"number": OWN, "fleet": "acme", "forwards": {"busy": {"on": False}}}
+    document = rest | before
+    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+    assert document == rest | after
+    line = load_line(orjson.dumps(document), OWN, FRANCE)
+    assert is_on(read_code("*#26#"), line, FRANCE, MAILBOX) is (dialled == "*26#")

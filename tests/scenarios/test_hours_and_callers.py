@@ -82,6 +82,16 @@ async def test_two_workers_switch_at_the_same_second_without_a_write(setup: Setu
         (REJECT | {"when": "open", "callers": "list:spam"}, False, asserted),
     ]
     lines = [setup.line(forwards={"unconditional": rules}) for rules, _, _ in cases]
+    blocks = {"forwards": {"unconditional": REJECT}}
+    for profile, before in (
+        ([{"use": "blocks", "until": moment.isoformat()}], True),
+        ([{"use": "free", "until": moment.isoformat()}, {"use": "blocks"}], False),
+        ([{"use": "blocks", "when": "open"}, {"use": "free"}], False),
+    ):
+        profiles = {"blocks": blocks, "free": {}}
+        own = {} if before else blocks["forwards"]
+        lines.append(setup.line(profiles=profiles, profile=profile, forwards=own))
+        cases.append((None, before, []))
     tasks, keys = [], []
     for line, (_, before, headers) in zip(lines, cases, strict=True):
         for worker in range(WORKERS):

@@ -477,3 +477,71 @@ async def test_codes_can_be_turned_off(
         assert stored(setup, line) == {}
     finally:
         assert engine.stop() == 0
+
+
+# -- do not disturb, and profiles --------------------------------------------------------------
+
+
+def whole(setup: Setup, line: str) -> dict[str, Any]:
+    text = setup.redis.get(f"line:{line}")
+    assert isinstance(text, str)
+    document: dict[str, Any] = json.loads(text)
+    return document
+
+
+async def test_do_not_disturb_is_switched_and_asked_for_by_a_code(setup: Setup) -> None:
+    line, phone = await setup.line_with_phone(fleet="quiet", forwards={"no_answer": BUSY})
+    async with refusing(phone):
+        assert await reaches(setup, line) == "phone 486"
+        for code, expected, words in (
+            ("*#26#", 480, "do not disturb: off"),
+            ("*26#", 200, "do not disturb: on"),
+            ("*26#", 200, "do not disturb: on"),
+            ("*#26#", 200, "do not disturb: on"),
+        ):
+            answer, call = await dial(setup, phone, code, line)
+            assert (answer.code, told(answer)) == (expected, words), code
+            await setup.ended(call.call_id, code=expected)
+        call = await setup.call(line)
+        assert (await call.final()).code == 486  # no waiting: what was confirmed is in force
+        await setup.ended(call.call_id, outcome="busy", code=486, why="do_not_disturb")
+        answer, _ = await dial(setup, phone, "#26#", line)
+        assert (answer.code, told(answer)) == (200, "do not disturb: off")
+        call = await setup.call(line)
+        assert (await call.final()).code == 486
+        await setup.ended(call.call_id, outcome="busy", code=486, why="busy")
+    entries = cast("list[tuple[str, dict[str, str]]]", setup.redis.xrange("audit:quiet"))
+    assert [(e["who"], e["how"], e["from"], e["to"]) for _, e in entries] == [
+        (line, "phone", "{}", '{"do_not_disturb":true}'),
+        (line, "phone", '{"do_not_disturb":true}', '{"do_not_disturb":false}'),
+    ]
+
+
+async def test_a_code_that_the_profile_would_make_one_without_effect_is_refused(
+    setup: Setup,
+) -> None:
+    line, phone = await setup.line_with_phone()
+    bureau = {"forwards": {"busy": to_voicemail(line)}}
+    profiles = {"bureau": bureau, "calme": {"do_not_disturb": True}}
+    document = whole(setup, line) | {"profiles": profiles, "profile": "bureau"}
+    setup.redis.set(f"line:{line}", json.dumps(document))
+    await setup.settle()
+    async with refusing(phone), refusing(setup.server("voicemail")):
+        assert await reaches(setup, line) == f"voicemail {line}"
+        answer, call = await dial(setup, phone, "*21*0612345678#", line)
+        words = "profile bureau is used, change it or leave it first"
+        assert (answer.code, told(answer)) == (403, words)
+        await setup.ended(call.call_id, outcome="rejected", code=403, why="in_profile")
+        answer, _ = await dial(setup, phone, "*#67#", line)
+        assert (answer.code, told(answer)) == (200, "busy to voicemail: on")
+        answer, _ = await dial(setup, phone, "*26#", line)
+        assert answer.code == 200
+        assert await reaches(setup, line) == f"voicemail {line}"
+        document = whole(setup, line) | {"profile": [{"use": "calme"}], "do_not_disturb": False}
+        setup.redis.set(f"line:{line}", json.dumps(document))
+        await setup.settle()
+        answer, _ = await dial(setup, phone, "#26#", line)
+        assert answer.code == 403
+        answer, _ = await dial(setup, phone, "*#26#", line)
+        assert (answer.code, told(answer)) == (200, "do not disturb: on")
+    assert whole(setup, line) == document

@@ -220,3 +220,75 @@ def test_an_import_checks_names_and_targets_in_lists(run: Run, line: Any, tmp_pa
     file.write_text("\n".join(map(json.dumps, [right[0], own])))
     assert run("line", "import", str(file)).status == 0
     assert line() == own
+
+
+def test_do_not_disturb_is_switched_by_one_command(run: Run, line: Any) -> None:
+    done = run("line", "dnd", LINE, "on")
+    assert (done.status, done.out.partition(",")[0]) == (0, f"{LINE} do not disturb: on")
+    assert line() == DOCUMENT | {"do_not_disturb": True}
+    assert (
+        "refuse with 486 (do_not_disturb)" in run("explain", LINE, "--at", "2026-12-01T10:00").out
+    )
+    told = run("line", "dnd", LINE, "off", "--json").json
+    assert (told["do_not_disturb"], told["now"]) == (False, False)
+    assert line() == DOCUMENT | {"do_not_disturb": False}
+    log = run("audit", "--line", LINE, "--json").json
+    changes = [(each["before"].get("do_not_disturb"), each["after"]["do_not_disturb"])
+               for each in log if "do_not_disturb" in each["after"]]  # fmt: skip
+    assert sorted(changes, key=str) == [(None, True), (True, False)]
+    refused(run("line", "dnd", LINE, "perhaps"))
+    refused(run("line", "dnd", OTHER, "on"))
+
+
+def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
+    profiles = {
+        "bureau": {"forwards": {"no_answer": {"on": True, "after_s": 15, "to": OWN}}},
+        "conges": {"forwards": {"unconditional": {"on": True, "to": OWN}}, "do_not_disturb": True},
+    }
+    document = DOCUMENT | {"profiles": profiles}
+    assert run("line", "set", "-", stdin=document).status == 0
+    assert run("line", "profile", LINE).out.split() == [
+        "now",
+        "none",
+        "profiles",
+        "bureau,",
+        "conges",
+    ]
+    done = run("line", "profile", LINE, "bureau")
+    assert (done.status, done.out.partition(",")[0]) == (0, f"{LINE} profile now: bureau")
+    warned = run("forward", "set", LINE, "busy", "voicemail")
+    assert (warned.status, "profile bureau is used now" in warned.err) == (0, True)
+    run("line", "set", "-", stdin=document | {"profile": "bureau"})
+    told = run("line", "profile", LINE, "conges", "--until", "2099-01-05T08:00", "--json").json
+    assert told["now"] == "conges"
+    until = "2099-01-05T08:00:00.000+01:00"
+    assert line()["profile"] == [{"use": "conges", "until": until}, {"use": "bureau"}]
+    shown = run("line", "show", LINE).out
+    assert "profiles       bureau, conges" in shown
+    assert f"profile        conges, until {until}" in shown
+    explained = run("explain", LINE, "--at", "2099-01-05T07:59").out
+    assert "profile: conges" in explained
+    assert "forward to voicemail" in explained
+    assert "profile: bureau" in run("explain", LINE, "--at", "2099-01-05T08:00").out
+    held = run("line", "dnd", LINE, "off").out
+    assert "do not disturb: off (but profile conges has it on)" in held
+    left = run("line", "profile", LINE, "none")
+    assert (left.status, line()) == (0, document)
+    for words in (("ete",), ("bureau", "--until", "2020-01-01T00:00"), ("none", "--until", "2h")):
+        refused(run("line", "profile", LINE, *words))
+
+
+def test_an_unknown_profile_is_refused_at_writing(run: Run) -> None:
+    wrong = run("line", "set", "-", stdin=DOCUMENT | {"profiles": {"a": {}}, "profile": "b"})
+    refused(wrong)
+    assert "profile: is no profile of the line: a (got 'b')" in wrong.err
+    assert (
+        run(
+            "line",
+            "set",
+            "-",
+            "--strict",
+            stdin={"number": LINE, "fleet": "acme", "profiles": {"a": {"forward": {}}}},
+        ).status
+        == 2
+    )
