@@ -92,6 +92,7 @@ class Call:
         """`so_far`: how far the call came in another process, which this one continues."""
         invite = leg.invite or NO_MESSAGE
         self.facts = facts
+        self.is_elsewhere = False  # another host has the call
         self._so_far = so_far
         self._services = services
         self._transfers, self._takeovers = handovers
@@ -282,7 +283,8 @@ class Call:
                 return Over(Outcome.ANSWERED, 200, "max_call")
             elif isinstance(event, Stop):
                 self._ringing.farewell = Farewell(event.reason)
-                caller.hangup(self._ringing.farewell)
+                if not self.is_elsewhere:
+                    caller.hangup(self._ringing.farewell)
                 return Over(Outcome.ANSWERED, 200, event.why)
             else:
                 self._ringing.on_late(event)
@@ -523,6 +525,10 @@ class Call:
     def _end_legs(self, over: Over) -> None:
         """End all remaining legs and detach from them."""
         caller = self._caller
+        if self.is_elsewhere:
+            for each in (caller, *self.facts.legs):
+                each.leave()
+            return
         if caller.state <= EARLY:
             code = over.code if over.code >= 300 else 500
             caller.reject(code, over.message, self._ringing.told)
@@ -537,6 +543,11 @@ class Call:
         """Ask the call to end: BYE if it is answered, otherwise `code` to the caller. `reason` is a
         Reason header field for both sides."""
         self._events.put(Stop(code, why, reason))
+
+    def leave(self) -> None:
+        """Another host has this answered call: end here without a message and without a record."""
+        self.is_elsewhere = True
+        self.stop(500, "elsewhere")
 
     def now(self) -> dict[str, Any]:
         """The call as `/calls` shows it."""

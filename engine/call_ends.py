@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
+from engine.call_entry import LeftCalls
 from engine.call_facts import CallFacts, telling
 from engine.call_outcome import Over
 from engine.forwards import Forwards
 from engine.leases import hold
 from engine.max_calls import LiveCalls
-from engine.processes.journal import Journal, Left
+from engine.processes.journal import Journal
 from engine.records.recorder import Recorder
 from engine.telemetry.log import FilteringBoundLogger, tell_end
 from engine.telemetry.metrics import Metrics
@@ -75,7 +77,13 @@ class CallEnds:
             self._spans.put(record)
         tell_end(self._log, telling(record))
 
-    async def complete(self, left: list[Left], live: LiveCalls, forwards: Forwards) -> None:
+    def leave(self, facts: CallFacts) -> None:
+        """Another host has the call, and reports its end."""
+        self._journal.elsewhere(facts.id)
+
+    async def complete(
+        self, left: Sequence[LeftCalls], live: LiveCalls, forwards: Forwards
+    ) -> None:
         """Write the records of dead processes whose calls nobody continues, and stop counting these
         calls."""
         for journal in left:
@@ -98,7 +106,7 @@ class CallEnds:
                     self._log.warning("call.end", **telling(record))
             self._log.warning(
                 "journal.completed",
-                journal=journal.path.name,
+                journal=journal.name,
                 failed=len(failed),
                 recorded=len(journal.over),
             )

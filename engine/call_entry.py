@@ -7,7 +7,8 @@ the end, do not change it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -158,6 +159,37 @@ def _is_plain(facts: CallFacts) -> bool:
     if facts.path is None or caller is None or facts.pending is not None or facts.offers:
         return False
     return caller.is_plain and all(leg.is_plain for leg in facts.legs)
+
+
+class LeftCalls(Protocol):
+    """What a process left that has died or was replaced: the calls that were active, and records
+    that may not be safe. `lost` counts entries that this version cannot read. `is_handed_over`: it
+    left them on purpose."""
+
+    active: list[ActiveCall]
+    over: list[CallRecord]
+    lost: int
+    is_handed_over: bool
+
+    @property
+    def name(self) -> str:
+        """Names it in the log."""
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since its process was last seen alive."""
+
+    def failed(self, call: ActiveCall) -> CallRecord:
+        """The record of one of its calls that nobody continues."""
+
+
+def move(calls: Sequence[ActiveCall], unix: float, monotonic: float) -> None:
+    """Let the clocks of calls go on here: these were unix and monotonic time of the machine that
+    they come from, at one moment, before its reboot if it is this one."""
+    ahead = time.time() - time.monotonic() - (unix - monotonic)
+    for call in calls:
+        if call.offset:
+            call.offset += ahead
 
 
 def id_of(entry: Entry) -> str:

@@ -30,6 +30,8 @@ class EndedLeg:
 
     def hangup(self, farewell: object = None) -> None: ...
 
+    def leave(self) -> None: ...
+
 
 class Path(Protocol):
     """What a call counts on (call_path.py)."""

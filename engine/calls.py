@@ -89,6 +89,10 @@ class Calls:
                 return call
         return None
 
+    def put_in_order(self) -> None:
+        """Calls of another host have come later than younger ones of this one."""
+        self._active = dict(sorted(self._active.items(), key=lambda item: item[1].facts.received))
+
     def oldest_s(self) -> float:
         """The age of the oldest call in seconds; 0 without calls."""
         oldest = next(iter(self._active.values()), None)  # in order of arrival
@@ -175,7 +179,10 @@ class Calls:
         self._admission.ended(call.source, facts.called)
         services.leases.made(facts)
         services.spending_caps.end(facts.id)
-        self._ends.add(facts, over)
+        if isinstance(call, Call) and call.is_elsewhere:
+            self._ends.leave(facts)
+        else:
+            self._ends.add(facts, over)
         if not self._active:
             self._idle.set()
 

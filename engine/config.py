@@ -132,6 +132,11 @@ class Timers:
 
 
 @dataclass(frozen=True, slots=True)
+class Calls:
+    standby: Literal["none", "redis"] = _key("none", values.one_of("none", "redis"))
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """0 = no limit."""
 
@@ -266,6 +271,7 @@ class Config:
     destinations: Destinations = field(default_factory=Destinations)
     numbering: Numbering = field(default_factory=Numbering)
     timers: Timers = field(default_factory=Timers)
+    calls: Calls = field(default_factory=Calls)
     limits: Limits = field(default_factory=Limits)
     rules: Rules = field(default_factory=Rules)
     redis: Redis = field(default_factory=Redis)
@@ -301,6 +307,7 @@ SECTIONS: dict[str, type[Any]] = {
     "destinations": Destinations,
     "numbering": Numbering,
     "timers": Timers,
+    "calls": Calls,
     "limits": Limits,
     "rules": Rules,
     "redis": Redis,
@@ -335,6 +342,9 @@ def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:
             config = replace(config, redis=replace(config.redis, url=values.redis_url(url)))
         except ValueError as error:
             raise ConfigError(REDIS_URL_VARIABLE, values.without_secret(url), str(error)) from None
+    if config.calls.standby == "redis" and config.redis.embedded:
+        problem = "needs a Redis that outlives this host, but redis.url is embedded"
+        raise ConfigError("calls.standby", "redis", problem)
     return replace(config, redis=config.redis.with_tls())
 
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 
 from engine.call import SoFar
-from engine.call_entry import ActiveCall
+from engine.call_entry import ActiveCall, LeftCalls
 from engine.call_facts import NOT_WAITING, AnyLeg, CallFacts, EndedLeg
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.calls import Calls
-from engine.processes.journal import Journal, Left
+from engine.processes.journal import Journal
 from engine.records.usage_and_stream import METERED
 from engine.ringing import Rings
 from engine.telemetry.metrics import CONTINUED, ENDED, LOST, TAKEN_OVER
@@ -50,7 +51,7 @@ class ContinuedCalls:
         self._journal = journal
         self._tasks = tasks
 
-    async def take(self, left: list[Left]) -> None:
+    async def take(self, left: Sequence[LeftCalls]) -> None:
         """Continue what can go on. What cannot, for its age, its place or an error, stays in
         `left`."""
         takeover_s = self._services.config.timers.takeover_s

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import MappingProxyType
@@ -17,6 +17,7 @@ from engine import descriptors, sip_settings, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
 from engine.call_ends import CallEnds
+from engine.call_entry import LeftCalls
 from engine.call_facts import CallFacts
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
@@ -31,7 +32,7 @@ from engine.leases import Leases
 from engine.marks import Marks
 from engine.max_calls import LiveCalls
 from engine.probing import Probing
-from engine.processes.journal import Journal, directory_of
+from engine.processes.journal import Journal, Left, directory_of
 from engine.records.recorder import Recorder
 from engine.records.spending_caps import SpendingCaps
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
@@ -42,6 +43,7 @@ from engine.registration.own_addresses import OwnAddresses
 from engine.registration.registrar import Registrar
 from engine.rejections import Rejections
 from engine.reload import changes, with_live
+from engine.standby import Standby
 from engine.telemetry import log
 from engine.telemetry.hep import Hep
 from engine.telemetry.loop_lag import LoopLag
@@ -109,6 +111,7 @@ class Worker:
         self.calls: Calls
         self._referrals: Referrals
         self._heartbeat: WorkerHeartbeat | None = None
+        self._standby: Standby | None = None
         self._embedded: EmbeddedRedis | None = None
         self._lag = LoopLag()
         self._parts = AsyncExitStack()  # started parts, closed in reverse order
@@ -313,7 +316,7 @@ class Worker:
         await self._started("admin", self.admin)
         await self._started("dialled", services.dialled)
         await self.endpoint.open(self._sockets)
-        await ContinuedCalls(services, self.calls, self.journal, self._tasks).take(left)
+        await self._continue_calls(redis, left)
         await self._started("endpoint", self.endpoint)
         self._parts.push_async_callback(self.calls.stop, 5.0)
         if config.workers > 1:
@@ -342,6 +345,32 @@ class Worker:
 
         self._parts.push_async_callback(end)
         self.collector.start()
+
+    async def _continue_calls(self, redis: Client, left: list[Left]) -> None:
+        """Continue the calls of dead processes, of this host and of others."""
+        continued = ContinuedCalls(self.services, self.calls, self.journal, self._tasks)
+        if self.config.calls.standby == "none":
+            await continued.take(left)
+            return
+
+        async def continue_calls(others: Sequence[LeftCalls]) -> None:
+            await continued.take(others)
+            await self._ends.complete(others, self.live, self.forwards)
+
+        self._standby = Standby(
+            redis,
+            self.config,
+            self.journal,
+            self.calls,
+            self.endpoint,
+            self.epoch,
+            continue_calls=continue_calls,
+            on_error=partial(self.rejections.redis, "standby"),
+        )
+        others = await self._standby.begin(left)
+        await continued.take([*left, *others])
+        await self._ends.complete(others, self.live, self.forwards)
+        await self._started("standby", self._standby)
 
     async def _started(self, name: str, part: Part) -> None:
         """Start a part, and close it at the end, with a time limit."""
@@ -390,6 +419,8 @@ class Worker:
         watch("trace_dropped", lambda: sum(tracer.dropped for tracer in self._tracers))
         watch("connections", lambda: self.endpoint.streams.room.count)
         watch("live_unshared", lambda: self.live.local_decisions + self.forwards.local_decisions)
+        watch("standby_calls", lambda: self._standby.kept if self._standby else 0)
+        watch("standby_waiting", lambda: self._standby.waiting if self._standby else 0)
         watch("legs", lambda: len(self.endpoint.legs))
         watch("dialogs", lambda: self.endpoint.dialogs)
         watch("transactions", lambda: self.endpoint.transactions)

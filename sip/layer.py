@@ -128,6 +128,7 @@ class Layer:
         "_spent",
         "clients",
         "counts",
+        "holds",
         "illegal",
         "legs",
         "merged",
@@ -161,6 +162,8 @@ class Layer:
         self.illegal: Counter[str] = Counter()
         self.wheel = Wheel(_now_ms())
         self.wheel.on_error = lambda error: self.stumble(error, "")
+        # Whether a request of an unknown dialog is held, because the dialog may come yet.
+        self.holds: Callable[[Message, Any], bool] | None = None
         self.race = on_race
         self.screening: Takes | None = None
         self.siblings: Any = None  # the other workers of this host, if there are any
@@ -391,7 +394,8 @@ class Layer:
                     past.bye.answer(200)  # both hung up at once
             elif past is not None and past.twin is not None and past.is_of(message):
                 self._after_the_end(message, way, key, past)
-            else:  # without a transaction, so that made-up tags cost nothing
+            elif self.holds is None or not self.holds(message, way):
+                # without a transaction, so that made-up tags cost nothing
                 self.refuse(message, way, 481)
             return
         dialog = leg.dialog

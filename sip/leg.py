@@ -123,6 +123,11 @@ class Leg:
         self.owner = None
         self.peer = None
 
+    def leave(self) -> None:
+        """Another process has this leg: forget it here, without a message."""
+        self.detach()
+        self._release()
+
     # -- events of the dialog (called by the layer only) ------------------------------------------
 
     @property

@@ -26,6 +26,13 @@ FORWARDS, FORWARDS_LAST_HOUR = "forwards:", "forwards:hour:"
 (`engine.forwards`)."""
 TRANSFER = "transfer:"
 """String: who pays for the call that follows a transfer."""
+STANDBY = "standby:"
+"""By the SIP address of a worker (`store.standby`). Sorted set: the processes there that leave
+their calls to other hosts; the score is when each was last alive, by the clock of Redis. With a
+process, hash: its answered calls, by id. With `:taken`, set: those that another process has
+claimed."""
+STANDBY_PLACES = "standby:places"
+"""Set: all such addresses."""
 
 WORKERS = "workers"
 """Sorted set: ids of workers; the score is the unix time in seconds until which each counts as
@@ -124,6 +131,16 @@ def parties_of_transfer(key: str) -> tuple[str, str]:
     """The caller and the called party of the expected call."""
     caller, _, called = key.removeprefix(TRANSFER).partition(":")
     return caller, called
+
+
+def standby_key(place: str, process: str = "") -> str:
+    """Of a SIP address, or the calls of one process there."""
+    key = f"{STANDBY}{{{place}}}"
+    return f"{key}:{process}" if process else key
+
+
+def standby_taken_key(place: str, process: str) -> str:
+    return f"{standby_key(place, process)}:taken"
 
 
 def worker_key(worker: str) -> str:

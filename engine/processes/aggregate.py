@@ -29,6 +29,8 @@ GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "renvoi_connections": sum,
     "renvoi_loop_lag_seconds": max,
     "renvoi_cdr_backlog": sum,
+    "renvoi_standby_calls": sum,
+    "renvoi_standby_waiting": sum,
     "renvoi_legs": sum,
     "renvoi_sip_dialogs": sum,
     "renvoi_sip_transactions": sum,

@@ -36,6 +36,7 @@ from engine.call_entry import (
     decode,
     encode,
     id_of,
+    move,
 )
 from engine.call_facts import CallFacts
 from engine.records.record import CallRecord
@@ -86,6 +87,18 @@ class Left:
                     entry.offset = 0.0  # of a clock that is gone
                 self.active.append(entry)
         self.pending = {id_of(entry) for entry in entries}
+        if self.died_at is None and self.died:
+            move(self.active, self.died, died_at)
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+        return self.path.name
+
+    @property
+    def epoch(self) -> str:
+        """The name of its process."""
+        return self.path.stem.removeprefix("calls-")
 
     def attempt(self) -> None:
         """Note that this process begins to continue the calls, in case one of them ends it."""
@@ -117,6 +130,8 @@ class Journal:
         self.full = 0
         self.path = directory / f"calls-{epoch}.journal"
         self.changed: set[CallFacts] = set()  # calls whose facts are not written yet
+        # For another host (engine/standby.py): the last entries of answered calls, None = it ended.
+        self.standby: dict[str, bytes | None] | None = None
         self._map: mmap.mmap | None = None
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
@@ -185,14 +200,20 @@ class Journal:
     def write(self, facts: CallFacts) -> None:
         """Write a call as it is now: a new one, or one that has changed."""
         self.changed.discard(facts)
-        self._write(facts.id, active(facts))
+        self._write_active(facts)
+
+    def _write_active(self, facts: CallFacts) -> None:
+        content = encode(active(facts))
+        self._write(facts.id, content)
+        if self.standby is not None and facts.answered is not None:
+            self.standby[facts.id] = content
 
     async def flush(self) -> None:
         """Write changed calls, some at a time."""
         while self.changed:
             for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
                 if facts.id in self._slots:
-                    self._write(facts.id, active(facts))
+                    self._write_active(facts)
             await asyncio.sleep(0)
 
     async def _flush_regularly(self) -> None:
@@ -204,7 +225,9 @@ class Journal:
     def over(self, facts: CallFacts, record: CallRecord) -> None:
         """Add the record of an ended call, which is not safe yet."""
         self.changed.discard(facts)
-        self._write(record.id, EndedCall(record))
+        self._write(record.id, encode(EndedCall(record)))
+        if self.standby is not None:
+            self.standby[record.id] = None
 
     def safe(self, ids: Sequence[str]) -> None:
         """These records are in Redis or on disk."""
@@ -212,8 +235,14 @@ class Journal:
         self._settle(ids)
 
     def continued(self, ids: Sequence[str]) -> None:
-        """These calls of dead processes are in this journal now."""
+        """These calls of dead processes are in this journal now, or in that of another host."""
         self._settle(ids)
+
+    def elsewhere(self, id_: str) -> None:
+        """Another host has this call."""
+        self._forget([id_])
+        if self.standby is not None:
+            self.standby.pop(id_, None)
 
     def _settle(self, ids: Sequence[str]) -> None:
         """The entries of these calls in the journals of dead processes are not needed any more."""
@@ -258,13 +287,12 @@ class Journal:
 
     # -- slots ------------------------------------------------------------------------------------
 
-    def _write(self, id_: str, entry: Entry) -> None:
+    def _write(self, id_: str, content: bytes) -> None:
         """Write a new version of a call's entry into new slots. A death in between leaves the old
         one, or both, of which the later counts. A half-written entry has a wrong checksum."""
         memory = self._map
         if memory is None:
             return
-        content = encode(entry)
         size = len(content)
         free = self._free
         if size <= _ROOM and free:  # nearly always

@@ -11,7 +11,7 @@ comes last, and an interrupted write is sent again until it is complete.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from engine.records.record import Entry
 from rules.model import CAPPED, Billing
+from store.client import exchange
 from store.keys import RECORDS, active_calls_key, added_key, written_key
 from store.script import Script
 
@@ -232,6 +233,15 @@ async def is_written(redis: Redis, mark: Mark) -> bool:
     if mark.bit < 0:
         return bool(await client.exists(mark.key))
     return bool(await client.getbit(mark.key, mark.bit))
+
+
+async def written_of(redis: Redis, ids: Sequence[str]) -> set[str]:
+    """Those ids that Redis has, as far as it answers. Raises REDIS_ERRORS."""
+    marks = [mark_of(id_) for id_ in ids]
+    replies = await exchange(
+        redis, [("EXISTS", m.key) if m.bit < 0 else ("GETBIT", m.key, m.bit) for m in marks]
+    )
+    return {id_ for id_, reply in zip(ids, replies, strict=True) if reply == 1}
 
 
 async def _write_at_once(

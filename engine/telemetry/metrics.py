@@ -157,6 +157,13 @@ WATCHED = {
         "renvoi_live_unshared_total", "counter",
         "Calls and forwards counted without Redis on lines with limits: it did not tell in time.",
     ),
+    "standby_calls": (
+        "renvoi_standby_calls", "gauge",
+        "Answered calls that Redis has for another host (calls.standby).",
+    ),
+    "standby_waiting": (
+        "renvoi_standby_waiting", "gauge", "Changes of answered calls that are not in Redis yet.",
+    ),
     "legs": (
         "renvoi_legs", "gauge",
         "Sides of calls that stand: one for the caller, one for each phone.",
