@@ -164,12 +164,13 @@ def _is_plain(facts: CallFacts) -> bool:
 class LeftCalls(Protocol):
     """What a process left that has died or was replaced: the calls that were active, and records
     that may not be safe. `lost` counts entries that this version cannot read. `is_handed_over`: it
-    left them on purpose."""
+    left them on purpose. `attempts`: how many processes have begun to continue them."""
 
     active: list[ActiveCall]
     over: list[CallRecord]
     lost: int
     is_handed_over: bool
+    attempts: int
 
     @property
     def name(self) -> str:
@@ -179,13 +180,16 @@ class LeftCalls(Protocol):
     def age_s(self) -> float:
         """Seconds since its process was last seen alive."""
 
+    def attempt(self) -> None:
+        """Note that this process begins to continue the calls, in case one of them ends it."""
+
     def failed(self, call: ActiveCall) -> CallRecord:
         """The record of one of its calls that nobody continues."""
 
 
 def move(calls: Sequence[ActiveCall], unix: float, monotonic: float) -> None:
     """Let the clocks of calls go on here: these were unix and monotonic time of the machine that
-    they come from, at one moment, before its reboot if it is this one."""
+    they come from, at one moment."""
     ahead = time.time() - time.monotonic() - (unix - monotonic)
     for call in calls:
         if call.offset:

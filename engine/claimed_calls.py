@@ -18,6 +18,7 @@ class ClaimedCalls:
         self.name = f"{claimed.process} at {claimed.place}"
         self.age_s = claimed.age_s
         self.is_handed_over = False
+        self.attempts = claimed.process.count("/")  # each claim has added one to the name
         self.active: list[ActiveCall] = []
         self.over: list[CallRecord] = []
         self.lost = 0
@@ -29,6 +30,9 @@ class ClaimedCalls:
             else:
                 self.active.append(call)
         move(self.active, claimed.head.unix, claimed.head.monotonic)
+
+    def attempt(self) -> None:
+        """The claim itself is the note."""
 
     def failed(self, call: ActiveCall) -> CallRecord:
         """The record of one of its calls that nobody continues: until its last sign of life."""

@@ -63,7 +63,7 @@ class ContinuedCalls:
             if not journal.is_handed_over and journal.age_s > takeover_s:
                 continue
             if journal.attempts >= MOST_ATTEMPTS:
-                self._services.log.error("journal.given_up", journal=journal.path.name)
+                self._services.log.error("journal.given_up", journal=journal.name)
                 continue
             journal.attempt()
             entries += journal.active

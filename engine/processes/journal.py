@@ -36,7 +36,6 @@ from engine.call_entry import (
     decode,
     encode,
     id_of,
-    move,
 )
 from engine.call_facts import CallFacts
 from engine.records.record import CallRecord
@@ -87,8 +86,6 @@ class Left:
                     entry.offset = 0.0  # of a clock that is gone
                 self.active.append(entry)
         self.pending = {id_of(entry) for entry in entries}
-        if self.died_at is None and self.died:
-            move(self.active, self.died, died_at)
 
     @property
     def name(self) -> str:

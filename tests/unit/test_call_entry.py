@@ -100,20 +100,9 @@ def left_by(directory: Path, name: str, *entries: bytes) -> Path:
     journal = Journal(directory, name)
     journal.open()
     for place, whole in enumerate(entries):
-        journal._write(f"{name}-{place}", Raw(whole))  # type: ignore[arg-type]
+        journal._write(f"{name}-{place}", whole)
     journal.close()
     return journal.path
-
-
-class Raw(bytes):
-    """Bytes that are written as they are."""
-
-
-@pytest.fixture(autouse=True)
-def writes_raw(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "engine.processes.journal.encode", lambda e: bytes(e) if isinstance(e, Raw) else encode(e)
-    )
 
 
 @pytest.mark.parametrize(
