@@ -134,7 +134,8 @@ class Calls:
     def _begin(self, call: Call | StarCall) -> None:
         """Keep it, count it and run it."""
         self._active[call.facts.id] = call
-        self._journal.write(call.facts)
+        # Written soon: most calls have changed by then, and short ones are over.
+        self._journal.changed.add(call.facts)
         self._admission.began(call.source, call.facts.called)
         self._tasks.start(call.run(), "call")
         self._collector.call_began()
@@ -146,6 +147,7 @@ class Calls:
         call = Call(self._services, self.handovers, self, leg, facts, so_far)
         call.path.resume(entry, begins=isinstance(so_far, Rings) and not so_far.legs)
         self._begin(call)
+        self._journal.write(facts)  # before the other's entry is forgotten
 
     def _call_of(
         self, leg: Incoming, invite: Message, called: str | None

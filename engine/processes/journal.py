@@ -195,7 +195,7 @@ class Journal:
         self._flushing = asyncio.get_running_loop().create_task(self._flush_regularly())
 
     def write(self, facts: CallFacts) -> None:
-        """Write a call as it is now: a new one, or one that has changed."""
+        """Write a call as it is now, at once."""
         self.changed.discard(facts)
         self._write_active(facts)
 
@@ -209,7 +209,7 @@ class Journal:
         """Write changed calls, some at a time."""
         while self.changed:
             for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
-                if facts.id in self._slots:
+                if not facts.ended:
                     self._write_active(facts)
             await asyncio.sleep(0)
 
@@ -257,7 +257,7 @@ class Journal:
 
     def hand_over(self) -> None:
         """Write everything, and that it is for the next process. Nothing is written later."""
-        for facts in [each for each in self.changed if each.id in self._slots]:
+        for facts in [each for each in self.changed if not each.ended]:
             self.write(facts)
         memory, self._map = self._map, None
         if memory is not None:
