@@ -71,6 +71,16 @@ class Network:
             time.sleep(0.01)
         _ip("neigh", "flush", "dev", f"{self._link}o")
 
+    def add(self, address: str) -> None:
+        """The address is in there from now on, and everybody is sent there."""
+        _ip("-n", self.name, "addr", "add", f"{address}/32", "dev", self.link)
+        _ip("-n", self.name, "route", "replace", "default", "via", self.outside)
+        _ip("route", "replace", f"{address}/32", "via", self.inside)
+
+    def remove(self, address: str) -> None:
+        """It is not in there any more."""
+        _ip("-n", self.name, "addr", "del", f"{address}/32", "dev", self.link)
+
     def socket(self, kind: socket.SocketKind) -> socket.socket:
         """A socket in there, bound to a free port of `inside`."""
 

@@ -105,6 +105,7 @@ class Engine:
         self._process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}  # of its process, besides ours
         self.program = ["-m", "engine.cli"]
+        self.where: list[str] = []  # the command that starts it elsewhere, as `ip netns exec NAME`
         config: dict[str, dict[str, Any]] = {
             "sip": {
                 "listen": [f"udp:{self.address[0]}:{self.address[1]}"],
@@ -123,6 +124,7 @@ class Engine:
         }
         for section, values in (settings or {}).items():
             config.setdefault(section, {}).update(values)
+        self._admin = config["admin"]["listen"]
         host, _, port = config["sip"]["listen"][0].partition(":")[2].rpartition(":")
         self.address = (host.strip("[]"), int(port))
         # JSON is YAML too
@@ -147,11 +149,22 @@ class Engine:
             if not k.startswith("RENVOI_") or k == "RENVOI_SIP_CORE"
         }
         environment |= self.environment
-        command = [sys.executable, *self.program, "serve", "--config", str(self._config)]
+        command = [
+            *self.where,
+            sys.executable,
+            *self.program,
+            "serve",
+            "--config",
+            str(self._config),
+        ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=log, stderr=log
             )
+
+    @property
+    def has_been_started(self) -> bool:
+        return self._process is not None
 
     @property
     def log(self) -> str:
