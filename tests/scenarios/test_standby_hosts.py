@@ -22,7 +22,7 @@ from tests.scenarios.network import Network
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.test_standby import kept, talk, told
+from tests.scenarios.test_standby import event, kept, talk, told
 
 
 class Host:
@@ -110,13 +110,6 @@ def hosts(shared_redis: RedisServer, tmp_path: Path) -> Iterator[Hosts]:
         yield Hosts(stack, tmp_path, shared_redis)
 
 
-async def until(engine: Engine, event: str) -> dict[str, Any]:
-    async with asyncio.timeout(within(10)):
-        while not (found := told(engine, event)):
-            await asyncio.sleep(0.02)
-    return found[-1]
-
-
 @pytest.mark.parametrize("which", ["runs_already", "is_started_then"])
 async def test_the_calls_of_a_dead_host_go_on_at_the_other(hosts: Hosts, which: str) -> None:
     a, b = hosts.a, hosts.b
@@ -134,7 +127,7 @@ async def test_the_calls_of_a_dead_host_go_on_at_the_other(hosts: Hosts, which: 
             b.engine.start()
         # One that runs does not have the calls yet: it holds what it cannot place.
         await talk(*calls[0])
-        assert (await until(b.engine, "calls.taken_over"))["continued"] == 3
+        assert (await event(b.engine, "calls.taken_over"))["continued"] == 3
         assert len(b.engine.calls()) == 3
         for place, (call, ring) in enumerate(calls):
             await talk(call, ring)
@@ -156,9 +149,9 @@ async def test_a_host_that_was_taken_for_dead_drops_the_calls_without_a_word(hos
         await kept(a.engine, 1)
         a.engine.signal(signal.SIGSTOP)
         hosts.move()
-        assert (await until(b.engine, "calls.taken_over"))["continued"] == 1
+        assert (await event(b.engine, "calls.taken_over"))["continued"] == 1
         a.engine.signal(signal.SIGCONT)
-        assert (await until(a.engine, "standby.taken"))["calls"] == 1
+        assert (await event(a.engine, "standby.taken"))["calls"] == 1
         async with asyncio.timeout(within(5)):
             while a.engine.calls():
                 await asyncio.sleep(0.05)
@@ -187,7 +180,7 @@ async def test_a_process_that_dies_is_replaced_at_its_own_host(hosts: Hosts) -> 
         await a.engine.exited(5)
         await asyncio.sleep(3.5)  # the other host sees that it is dead, and has no address
         a.engine.start()
-        assert told(a.engine, "calls.taken_over")[-1]["continued"] == 1
+        assert (await event(a.engine, "calls.taken_over"))["continued"] == 1
         assert not told(b.engine, "standby.claimed")
         await kept(a.engine, 1)
         await talk(call, ring)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.config import SECTIONS, Address, Config, ConfigError, Listen, load, read
+from engine.config import SECTIONS, Address, Config, ConfigError, Listen, build, load, read
 
 SHIPPED = Path(__file__).resolve().parents[2] / "config.yaml"
 
@@ -255,3 +255,11 @@ def test_a_host_name_is_no_longer_than_names_can_be() -> None:
     assert read({"sip": {"advertise": longest}}).sip.advertise == longest
     with pytest.raises(ConfigError, match=r"sip\.advertise"):
         read({"sip": {"advertise": f"{longest}.aa"}})
+
+
+def test_standby_needs_a_redis_that_outlives_the_host() -> None:
+    document = {"calls": {"standby": "redis"}}
+    with pytest.raises(ConfigError, match=r"^calls\.standby: .*embedded \(got 'redis'\)"):
+        build(document, {})
+    config = build(document, {"RENVOI_REDIS_URL": "redis://192.0.2.1"})
+    assert config.calls.standby == "redis"
