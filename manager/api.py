@@ -11,7 +11,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from engine.explain import plain
-from manager import audit, forwarding, models, openapi, records, state
+from manager import (
+    audit,
+    fleet_settings,
+    forwarding,
+    line_settings,
+    models,
+    openapi,
+    records,
+    state,
+)
 from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
@@ -139,7 +148,8 @@ async def get_explanation(call: Call) -> Response:
             caller = call.site.numbering.normalise(given)
         except NumberError as error:
             raise Refused([FieldError("from", given, error.problem)]) from None
-    told = plain(await call.site.explain(await call.line(), caller))
+    at = call.moment("at")
+    told = plain(await call.site.explain(await call.line(), caller, at=at))
     if call.who.line is not None:
         told = _of_one_line(told, call.who.line)
     if not call.who.operator:
@@ -189,6 +199,7 @@ def _who(change: audit.Change, who: Who) -> str:
 _LINE = "/lines/{number}"
 _ALL = _LINE + "/forwards"
 _ONE = _ALL + "/{condition}"
+_FLEET = "/fleets/{fleet}"
 _WAITS = ", and wait until the engine has it in force"
 OPERATIONS = (
     Operation(
@@ -209,6 +220,15 @@ OPERATIONS = (
         body=models.LineDocument,
         tagged=True,
         operators=True,
+    ),
+    Operation(
+        "PATCH",
+        _LINE,
+        line_settings.patch_line,
+        "Replace fields of a line's document" + _WAITS,
+        models.WrittenLine,
+        body=models.LineChange,
+        tagged=True,
     ),
     Operation(
         "DELETE",
@@ -232,14 +252,55 @@ OPERATIONS = (
         body=models.Forwards,
         tagged=True,
     ),
-    Operation("GET", _ONE, forwarding.get_forward, "One forward", models.Forward, tagged=True),
+    Operation(
+        "GET",
+        _ONE,
+        forwarding.get_forward,
+        "The forward of a condition, or the list of its forwards",
+        models.Forward | models.Rules,
+        tagged=True,
+    ),
     Operation(
         "PUT",
         _ONE,
         forwarding.put_forward,
-        "Change one forward" + _WAITS,
+        "Change the forward of a condition, or replace it by a list" + _WAITS,
         models.WrittenForward,
-        body=models.Forward,
+        body=models.Forward | models.Rules,
+        tagged=True,
+    ),
+    Operation(
+        "GET",
+        _LINE + "/do_not_disturb",
+        line_settings.get_do_not_disturb,
+        "Whether the line is not to be disturbed",
+        models.ShownDoNotDisturb,
+        tagged=True,
+    ),
+    Operation(
+        "PUT",
+        _LINE + "/do_not_disturb",
+        line_settings.put_do_not_disturb,
+        "Turn do not disturb on or off" + _WAITS,
+        models.WrittenDoNotDisturb,
+        body=models.DoNotDisturb,
+        tagged=True,
+    ),
+    Operation(
+        "GET",
+        _LINE + "/profile",
+        line_settings.get_profile,
+        "The profile that is used, and those that the line has",
+        models.ProfileState,
+        tagged=True,
+    ),
+    Operation(
+        "PUT",
+        _LINE + "/profile",
+        line_settings.put_profile,
+        "Use a profile from now on" + _WAITS,
+        models.WrittenProfile,
+        body=models.ProfileChoice,
         tagged=True,
     ),
     Operation(
@@ -265,9 +326,9 @@ OPERATIONS = (
         "GET",
         _LINE + "/explain",
         get_explanation,
-        "What would happen to a call now, and why",
+        "What would happen to a call now, or at a moment, and why",
         models.Explanation,
-        query=("from",),
+        query=("from", "at"),
     ),
     Operation(
         "GET",
@@ -276,6 +337,23 @@ OPERATIONS = (
         "Who changed what",
         models.ChangePage,
         query=("limit", "cursor"),
+    ),
+    Operation(
+        "GET",
+        _FLEET,
+        fleet_settings.get_fleet,
+        "The calendars and the lists of callers of a fleet",
+        models.FleetShared,
+        tagged=True,
+    ),
+    Operation(
+        "PATCH",
+        _FLEET,
+        fleet_settings.patch_fleet,
+        "Replace the calendars or the lists of callers of a fleet",
+        models.WrittenFleet,
+        body=models.FleetChange,
+        tagged=True,
     ),
 )
 

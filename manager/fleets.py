@@ -7,17 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from manager import records
+from manager.fleet_settings import change_fleet
 from manager.records import Purse
 from manager.search import fold
 from manager.web import Visit, see
-from manager.who import BadRequest, NotFound, Unavailable
-from rules.fleet import Fleet, check_fleet, is_name, load_fleet
+from manager.who import BadRequest, NotFound, Refused
+from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import DocumentError
-from store.documents import FLEETS, attempts
 from store.keys import FLEET, fleet_key
 
 _MOST = 200
@@ -63,18 +62,10 @@ async def act(visit: Visit) -> Response:
 
 async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
     """Raises BadRequest if its document is invalid, and does not overwrite it."""
-    for attempt in attempts(visit.redis, FLEETS):
-        raw = (await attempt.read([name])).get(name)
-        try:
-            if raw is not None:
-                load_fleet(raw, name, visit.site.numbering)
-            document = edit(orjson.loads(raw) if raw else {"name": name})
-            check_fleet(document, visit.site.numbering, name)
-        except DocumentError as error:
-            raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
-        if await attempt.write({name: document}, visit.who.name, "page"):
-            return
-    raise Unavailable(f"fleet {name} is changed by others all the time")
+    try:
+        await change_fleet(visit.site, visit.who, name, edit)
+    except Refused as refused:
+        raise BadRequest(f"fleet {name}: its document is refused: {refused.detail}") from None
 
 
 async def _page(visit: Visit, wrong: str = "") -> Response:

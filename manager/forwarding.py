@@ -1,4 +1,4 @@
-"""The API's operations on forwards: all four of a line, or one."""
+"""The API's operations on forwards: those of all conditions of a line, or of one."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from typing import Any
 from starlette.responses import Response
 
 from manager import models
+from manager.line_settings import profile_used
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
 from manager.who import FieldError, Refused
 from rules.model import Condition
+from rules.validate import canonical
 
 DEFAULT_AFTER_S = 20
-_FORWARD = {"on", "to", "after_s"}
-_TO = {"kind", "number"}
+_FORWARD = models.Forward.__struct_fields__
+_TO = models.Target.__struct_fields__
 
 
 async def get_forwards(call: Call) -> Response:
     stored = await call.line()
-    forwards = {c.value: _forward(stored, c) for c in Condition}
-    return tagged(call, forwards, stored.etag)
+    return tagged(call, _all(stored), stored.etag)
 
 
 async def put_forwards(call: Call) -> Response:
@@ -31,12 +32,11 @@ async def put_forwards(call: Call) -> Response:
         for name, value in given.items()
         if name not in set(Condition)
     ]
-    wrong += [error for name, value in given.items() for error in _unknown(value, f"{name}.")]
+    wrong += [error for name, value in given.items() for error in _unknown(value, name)]
     if wrong:
         raise Refused(wrong)
-    stored, force = await _change(call, {c: v for c, v in given.items() if v is not None})
-    forwards = {c.value: _forward(stored, c) for c in Condition}
-    return answer(forwards | {"in_force": force}, stored.etag)
+    stored, told = await _change(call, {c: v for c, v in given.items() if v is not None})
+    return answer(_all(stored) | told, stored.etag)
 
 
 async def get_forward(call: Call) -> Response:
@@ -45,60 +45,103 @@ async def get_forward(call: Call) -> Response:
 
 
 async def put_forward(call: Call) -> Response:
-    condition, given = _condition(call), await call.body()
+    condition, given = _condition(call), await call.json()
+    if not isinstance(given, dict | list):
+        raise Refused([FieldError("", given, "expected a JSON object, or a list of them")])
     if wrong := _unknown(given, ""):
         raise Refused(wrong)
     try:
-        stored, force = await _change(call, {condition.value: given})
+        stored, told = await _change(call, {condition.value: given})
     except Refused as refused:
-        prefix = f"{condition}."
         raise Refused(
-            [FieldError(e.field.removeprefix(prefix), e.value, e.problem) for e in refused.errors]
+            [FieldError(_inside(condition, e.field), e.value, e.problem) for e in refused.errors]
         ) from None
-    return answer(_forward(stored, condition) | {"in_force": force}, stored.etag)
+    forward = _forward(stored, condition)
+    whole = {"rules": forward} if isinstance(forward, list) else forward
+    return answer(whole | told, stored.etag)
+
+
+def _inside(condition: Condition, path: str) -> str:
+    """The path of a field from the root of what was sent for a condition."""
+    return path.removeprefix(condition).removeprefix(".")
 
 
 def _condition(call: Call) -> Condition:
     return Condition(call.request.path_params["condition"])
 
 
-def _forward(stored: Stored, condition: Condition) -> Document:
-    """A forward for the API: the document's values, only the fields of the contract."""
+def _all(stored: Stored) -> Document:
+    return {c.value: _forward(stored, c) for c in Condition}
+
+
+def _forward(stored: Stored, condition: Condition) -> Any:
+    """A forward for the API, or a list of them: the document's values, only the fields of the
+    contract."""
     forward = stored.line.forwards.get(condition)
     if forward is None:
         return {"on": False, "to": None, "after_s": None}
-    to = forward.to and {"kind": forward.to.kind.value, "number": forward.to.number}
-    return {"on": forward.on, "to": to, "after_s": forward.after_s}
+    if condition not in stored.line.rules:
+        to = forward.to and {"kind": forward.to.kind.value, "number": forward.to.number}
+        return {"on": forward.on, "to": to, "after_s": forward.after_s}
+    kept = canonical(stored.document, stored.line)["forwards"][condition.value]
+    return [_known(each) for each in kept] if isinstance(kept, list) else _known(kept)
+
+
+def _known(forward: Document) -> Document:
+    found = {name: value for name, value in forward.items() if name in _FORWARD}
+    to = found.get("to")
+    if isinstance(to, list):
+        found["to"] = [{k: v for k, v in each.items() if k in _TO} for each in to]
+    elif isinstance(to, dict):
+        found["to"] = {k: v for k, v in to.items() if k in _TO}
+    return found
 
 
 def _unknown(given: object, path: str) -> list[FieldError]:
     """Unknown keys of a forward, so that a typo cannot silently change its meaning."""
     if given is None:
         return []
+    if isinstance(given, list):
+        pairs = enumerate(given)
+        return [error for place, each in pairs for error in _unknown(each, f"{path}[{place}]")]
     if not isinstance(given, dict):
-        return [FieldError(path.rstrip("."), given, "expected an object")]
-    wrong = [
-        FieldError(path + k, v, "is not known here") for k, v in given.items() if k not in _FORWARD
-    ]
-    if isinstance(given.get("to"), dict):
-        wrong += [
-            FieldError(f"{path}to.{k}", v, "is not known here")
-            for k, v in given["to"].items()
-            if k not in _TO
-        ]
+        return [FieldError(path, given, "expected an object")]
+    wrong = _unknown_names(given, path, _FORWARD)
+    to = given.get("to")
+    if isinstance(to, dict):
+        wrong += _unknown_names(to, _join(path, "to"), _TO)
+    for place, each in enumerate(to if isinstance(to, list) else ()):
+        if isinstance(each, dict):
+            wrong += _unknown_names(each, f"{_join(path, 'to')}[{place}]", _TO)
     return wrong
 
 
-async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, models.InForce | None]:
-    """Put these forwards into the document. Missing `to` and `after_s` are kept."""
+def _unknown_names(given: Document, path: str, known: tuple[str, ...]) -> list[FieldError]:
+    return [
+        FieldError(_join(path, name), value, "is not known here")
+        for name, value in given.items()
+        if name not in known
+    ]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, dict[str, Any]]:
+    """Put these forwards into the document; what to say of it. Missing `to` and `after_s` are
+    kept."""
     number = call.number
 
     def edit(document: Document) -> None:
         forwards = dict(document.get("forwards") or {})
         for condition, wanted in given.items():
             old = forwards.get(condition)
+            if isinstance(wanted, list):
+                forwards[condition] = wanted
+                continue
             if isinstance(old, list):
-                problem = f"has {len(old)} forwards, which PUT of the line's document changes"
+                problem = f"has {len(old)} forwards, send a list of them"
                 raise Refused([FieldError(f"forwards.{condition}", None, problem)])
             kept = {"on": False, **old} if isinstance(old, dict) else {}
             forward = kept | wanted
@@ -115,7 +158,10 @@ async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, models.
         raise Refused(
             [FieldError(_short(e.field), e.value, e.problem) for e in refused.errors]
         ) from None
-    return written.stored, await _in_force(call, number)
+    stored = written.stored
+    told = {"in_force": await _in_force(call, number)}
+    used = await profile_used(call.site, stored.line)
+    return stored, told if used is None else {"profile": used, **told}
 
 
 def _short(path: str) -> str:

@@ -20,7 +20,7 @@ from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
 from rules.numbers import Numbering
-from rules.validate import canonical, check_write, numbers_named
+from rules.validate import canonical, check_write, numbers_named, with_changed_profiles
 from store.documents import LINES, Attempt, attempts, read
 from store.keys import fleet_key, line_key
 
@@ -241,12 +241,15 @@ class Lines:
             only = {} if condition is None else {condition.value: forwards.get(condition.value)}
             part = {**document, "forwards": only}
             if condition is not None:
-                part.pop("also_ring", None)
+                for name in ("also_ring", "profiles", "profile"):
+                    part.pop(name, None)
                 forward, was = only[condition.value], before.get(condition.value)
                 if not forward or _is_turned_off(forward, was):
                     continue  # turning a forward off must always be possible
-            elif stored and part.get("also_ring") == stored.document.get("also_ring"):
-                part.pop("also_ring", None)
+            elif stored:
+                if part.get("also_ring") == stored.document.get("also_ring"):
+                    part.pop("also_ring", None)
+                part = with_changed_profiles(part, stored.document)
             try:
                 check_write(part, others, self._numbering, number, fleet)
             except DocumentError as error:

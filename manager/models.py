@@ -16,30 +16,6 @@ Refusal = Literal[
 E164 = Annotated[str, Meta(description="E.164 with +", examples=["+33972101001"])]
 
 
-class Destination(msgspec.Struct):
-    """Where a forward leads. `number` as people write it is read too; answers have E.164."""
-
-    kind: Literal["voicemail", "fax", "number"]
-    number: str | None = None
-
-
-class Forward(msgspec.Struct):
-    """One of the four forwards. `after_s`: seconds of ringing before no_answer."""
-
-    on: bool
-    to: Destination | None = None
-    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
-
-
-class Forwards(msgspec.Struct):
-    """The four forwards of a line. In a PUT, one that is left out stays as it is."""
-
-    unconditional: Forward | None = None
-    busy: Forward | None = None
-    no_answer: Forward | None = None
-    unreachable: Forward | None = None
-
-
 class InForce(msgspec.Struct):
     """Whether the engine's workers have confirmed that the change is in force, and when the last
     one did, in ms after the write."""
@@ -48,18 +24,6 @@ class InForce(msgspec.Struct):
     workers: int
     acknowledged: int
     ms: float
-
-
-class WrittenForwards(Forwards):
-    """The forwards after a change."""
-
-    in_force: InForce | None = None
-
-
-class WrittenForward(Forward):
-    """The forward after a change."""
-
-    in_force: InForce | None = None
 
 
 class LineOffer(msgspec.Struct):
@@ -108,6 +72,53 @@ class LineForwards(msgspec.Struct):
     unreachable: Rule | Rules | None = None
 
 
+class Forward(msgspec.Struct):
+    """A forward of a condition, with its target, or with several. In a PUT `to` and `after_s` are
+    kept if they are left out."""
+
+    on: bool
+    to: Target | Targets | None = None
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+    ring: Literal["in_turn", "together"] | None = None
+    when: str | None = None
+    until: str | None = None
+    callers: str | None = None
+
+
+class Forwards(msgspec.Struct):
+    """The forwards of a line by condition: one, or a list. In a PUT, a condition that is left out
+    stays as it is, and a list replaces all that the condition has."""
+
+    unconditional: Forward | Rules | None = None
+    busy: Forward | Rules | None = None
+    no_answer: Forward | Rules | None = None
+    unreachable: Forward | Rules | None = None
+
+
+class WrittenForwards(Forwards):
+    """The forwards after a change. `profile`: the profile that is used now, whose forwards apply
+    instead."""
+
+    profile: str | None = None
+    in_force: InForce | None = None
+
+
+class WrittenForward(msgspec.Struct):
+    """The forward after a change, or `rules`, the list of them. `profile`: the profile that is used
+    now, whose forwards apply instead."""
+
+    on: bool | None = None
+    to: Target | Targets | None = None
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+    ring: Literal["in_turn", "together"] | None = None
+    when: str | None = None
+    until: str | None = None
+    callers: str | None = None
+    rules: Rules | None = None
+    profile: str | None = None
+    in_force: InForce | None = None
+
+
 class Webhook(msgspec.Struct):
     """Where signed messages are posted."""
 
@@ -125,6 +136,25 @@ class Notify(msgspec.Struct):
     language: Literal["fr", "en"] | None = None
 
 
+class Profile(msgspec.Struct):
+    """What replaces the line's own as a whole while the profile is used."""
+
+    forwards: LineForwards | None = None
+    also_ring: Targets | None = None
+    do_not_disturb: bool = False
+
+
+class ProfileUse(msgspec.Struct):
+    """Which profile is used (`use`), and when: in the hours of a calendar, until a moment."""
+
+    use: str
+    when: str | None = None
+    until: str | None = None
+
+
+ProfileUses = Annotated[list[ProfileUse], Meta(min_length=1)]
+
+
 class LineDocument(msgspec.Struct):
     """A line's document, without its credentials. Fields of others are kept and shown."""
 
@@ -139,7 +169,102 @@ class LineDocument(msgspec.Struct):
     do_not_disturb: bool = False
     calendars: dict[str, CalendarDocument] | None = None
     lists: dict[str, list[str]] | None = None
+    profiles: dict[str, Profile] | None = None
+    profile: str | ProfileUses | None = None
     notify: Notify | None = None
+
+
+class LineChange(msgspec.Struct):
+    """The fields of a line's document that replace those it has; null removes one. Of `forwards`
+    only the conditions that are sent are replaced."""
+
+    forwards: LineForwards | None = None
+    also_ring: Targets | None = None
+    do_not_disturb: bool | None = None
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
+    profiles: dict[str, Profile] | None = None
+    profile: str | ProfileUses | None = None
+
+
+class WrittenLine(LineDocument):
+    """The line's document after a change."""
+
+    in_force: InForce | None = None
+
+
+class DoNotDisturb(msgspec.Struct):
+    """The line's own switch."""
+
+    on: bool
+
+
+class ShownDoNotDisturb(DoNotDisturb):
+    """`now`: whether the line is not to be disturbed, by its own switch or by the profile that is
+    used."""
+
+    now: bool = False
+
+
+class WrittenDoNotDisturb(ShownDoNotDisturb):
+    """The same after a change."""
+
+    in_force: InForce | None = None
+
+
+class ProfileChoice(msgspec.Struct):
+    """The profile to use from now on; null: none. `until` a moment with its offset, and then what
+    was used before."""
+
+    use: str | None
+    until: str | None = None
+
+
+class ProfileState(msgspec.Struct):
+    """The profile that is used now, all that the line has, and the field `profile` of its
+    document."""
+
+    now: str | None
+    profiles: list[str]
+    profile: str | ProfileUses | None = None
+
+
+class WrittenProfile(ProfileState):
+    """The same after a change."""
+
+    in_force: InForce | None = None
+
+
+class FleetShared(msgspec.Struct):
+    """What the lines of a fleet share: calendars and lists of callers, by name."""
+
+    name: str
+    label: str | None = None
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
+
+
+class FleetChange(msgspec.Struct):
+    """The calendars or the lists that replace all those of the fleet; null removes them."""
+
+    calendars: dict[str, CalendarDocument] | None = None
+    lists: dict[str, list[str]] | None = None
+
+
+class StillNamed(msgspec.Struct):
+    """A calendar or a list that is gone and lines still name: how many, and the first of them.
+    Those forwards no longer apply."""
+
+    what: Literal["calendar", "list"]
+    name: str
+    lines: int
+    first: list[str]
+
+
+class WrittenFleet(FleetShared):
+    """The same after a change."""
+
+    still_named: list[StillNamed] = []
 
 
 class LineSummary(msgspec.Struct):
@@ -243,11 +368,12 @@ class Stage(msgspec.Struct):
 
 
 class Explanation(msgspec.Struct):
-    """What would happen to a call now."""
+    """What would happen to a call now, or `at` a moment in unix seconds."""
 
     number: E164
     caller: str | None
     stages: list[Stage]
+    at: float | None = None
 
 
 class Change(msgspec.Struct):

@@ -15,12 +15,18 @@ if TYPE_CHECKING:
     from manager.operation import Operation
 
 Json = dict[str, Any]
+_REFERENCE = "#/components/schemas/{name}"
 
 _PATH: dict[str, Json] = {
     "number": {
         "description": "The line's number, in E.164 with + (%2B) or as it is dialled at home.",
         "schema": {"type": "string", "minLength": 1},
         "example": "+33972101001",
+    },
+    "fleet": {
+        "description": "The fleet's name.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "acme",
     },
     "condition": {
         "description": "When the forward applies.",
@@ -43,12 +49,16 @@ _QUERY: dict[str, Json] = {
         "schema": {"type": "string", "pattern": "^[0-9]{4}-(0[1-9]|1[0-2])$"},
     },
     "from": {"description": "The caller's number."},
+    "at": {
+        "description": "The moment, such as 2026-12-25T10:00; in the engine's time zone unless it "
+        "has an offset. Now when it is not given."
+    },
 }
 _REFUSALS = {
-    400: "The body is no JSON.",
+    400: "The body is no JSON, or the stored document of the fleet is refused.",
     401: "No token, or one that is not known.",
-    403: "Only for operators.",
-    404: "There is no such line, or none of this token's fleet.",
+    403: "Only for operators, or for the administrators of the fleet.",
+    404: "There is no such line or fleet, or none of this token's fleet.",
     408: "The body did not come in time.",
     409: "The stored document of the line is refused; its operator has to write it anew.",
     412: "The line was changed since it was read (If-Match), or is there already.",
@@ -60,11 +70,8 @@ _REFUSALS = {
 
 def describe(operations: Sequence[Operation], prefix: str) -> Json:
     """The OpenAPI document of these operations."""
-    types = {t for o in operations for t in (o.answer, o.body) if t is not None} | {Problem}
-    ordered = sorted(types, key=lambda t: t.__name__)
-    _, components = msgspec.json.schema_components(
-        ordered, ref_template="#/components/schemas/{name}"
-    )
+    types = [t for o in operations for t in (o.answer, o.body) if t is not None]
+    _, components = msgspec.json.schema_components([*types, Problem], ref_template=_REFERENCE)
     paths: dict[str, Json] = {}
     for operation in operations:
         item = paths.setdefault(prefix + operation.path, {"parameters": _path(operation.path)})
@@ -139,16 +146,20 @@ def _refusals(operation: Operation) -> list[int]:
     statuses = {401, 503}
     if "{number}" in operation.path:
         statuses |= {404, 409}
+    if "{fleet}" in operation.path:
+        statuses |= {400, 404}
+        statuses |= {403} if operation.body is not None else set()
     if operation.operators:
         statuses.add(403)
-    if operation.method in ("PUT", "DELETE"):
+    if operation.method in ("PUT", "PATCH", "DELETE"):
         statuses.add(412)
-    if operation.method == "PUT":
+    if operation.method in ("PUT", "PATCH"):
         statuses |= {400, 408, 413, 422}
     if operation.query:
         statuses.add(422)
     return sorted(statuses)
 
 
-def _ref(of: type[Any]) -> Json:
-    return {"$ref": f"#/components/schemas/{of.__name__}"}
+def _ref(of: Any) -> Json:
+    (schema,), _ = msgspec.json.schema_components([of], ref_template=_REFERENCE)
+    return schema

@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from manager.records import is_place
 from manager.site import Site
 from manager.who import BadRequest, FieldError, Forbidden, Refused, Who
 from rules.model import Condition
+from rules.shared_document import LATEST
 
 _LARGEST_BODY = 65_536
 _LONGEST_PAGE = 200
@@ -47,16 +49,38 @@ class Call:
     async def line(self) -> Stored:
         return await self.site.lines.read(self.who, self.number)
 
-    async def body(self) -> Document:
-        """The JSON object in the body. Raises BadRequest, TooLarge, TooSlow."""
+    async def json(self) -> Any:
+        """The JSON in the body. Raises BadRequest, TooLarge, TooSlow."""
         raw = await patience.read(self.request, _LARGEST_BODY)
         try:
-            document = orjson.loads(raw)
+            return orjson.loads(raw)
         except orjson.JSONDecodeError as error:
             raise BadRequest(f"the body is no JSON: {error}") from None
+
+    async def body(self) -> Document:
+        """The JSON object in the body."""
+        document = await self.json()
         if not isinstance(document, dict):
             raise Refused([FieldError("", document, "expected a JSON object")])
         return document
+
+    def moment(self, name: str) -> float | None:
+        """Unix seconds of a moment in the query, in the engine's time zone unless it has an offset;
+        None without one."""
+        text = self.request.query_params.get(name)
+        if not text:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=self.site.zone)
+            unix = moment.timestamp()
+        except (ValueError, OverflowError):
+            unix = -1.0
+        if not 0 <= unix < LATEST:
+            problem = "expected a moment from 1970 to 9997, such as 2026-12-25T10:00"
+            raise Refused([FieldError(name, text, problem)])
+        return unix
 
     def limit(self, default: int = 50) -> int:
         text = self.request.query_params.get("limit", str(default))
@@ -89,14 +113,15 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One row of the table, which serves and describes an operation of the API."""
+    """One row of the table, which serves and describes an operation of the API. `answer` and
+    `body`: the types of what is sent, None = nothing."""
 
     method: str
     path: str
     handler: Handler
     summary: str
-    answer: type[Any] | None
-    body: type[Any] | None = None
+    answer: Any
+    body: Any = None
     query: tuple[str, ...] = ()
     tagged: bool = False  # has an ETag
     operators: bool = False  # only operators' tokens

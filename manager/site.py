@@ -88,13 +88,17 @@ class Site:
         return await in_force(self.redis, number)
 
     async def explain(
-        self, stored: Stored, caller: str | None = None, instead: Line | None = None
+        self,
+        stored: Stored,
+        caller: str | None = None,
+        instead: Line | None = None,
+        at: float | None = None,
     ) -> Told:
         """The result for a call to a line that the account may see; `instead`: with this
-        document."""
+        document; `at`: at this moment, in unix seconds, instead of now."""
         lines = {stored.number: instead or stored.line}
         try:
-            return await explain_call(self.redis, self.config, stored.number, caller, lines)
+            return await explain_call(self.redis, self.config, stored.number, caller, lines, at)
         except UnknownLine as error:
             raise NotFound(str(error)) from None
         except RefusedLine as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -341,6 +342,166 @@ def test_a_refused_document_is_told_to_its_fleet_only(acme: Api, client: redis.R
     assert acme.get(f"/lines/{LINE}").status == 409
     assert "max_calls" in acme.get(f"/lines/{LINE}").json["detail"]
     assert acme.get(f"/lines/{OTHER}").status == 404
+
+
+# -- lists, do not disturb, profiles, calendars ------------------------------------------------
+
+OFFICE = {"weekly": {"mon": ["09:00-12:30"]}, "holidays": "FR"}
+RULES: list[dict[str, Any]] = [
+    to("voicemail", LINE, when="not office", until="2099-01-01T08:00:00+01:00"),
+    {"on": True, "callers": "list:vip", "to": {"kind": "reject"}},
+    {"on": False, "ring": "together", "callers": "outside",
+     "to": [{"kind": "number", "number": MOBILE, "ring_s": 9}, {"kind": "number", "number": PEER}]},
+]  # fmt: skip
+
+
+@pytest.fixture
+def office(client: redis.Redis) -> Iterator[None]:
+    fleet = {"name": "acme", "label": "Acme", "calendars": {"office": OFFICE}, "cap_seconds": 60}
+    client.set("fleet:acme", json.dumps(fleet))
+    yield
+    client.delete("fleet:acme")
+
+
+@pytest.mark.usefixtures("office")
+def test_a_list_of_forwards_is_put_and_read_back(acme: Api, client: redis.Redis) -> None:
+    assert (
+        acme.send("PATCH", f"/lines/{LINE}", {"lists": {"vip": ["01 40 00 00 01"]}}).status == 200
+    )
+    local = [*RULES[:2], {**RULES[2], "to": [{**RULES[2]["to"][0], "number": "0612345678"},
+                                             RULES[2]["to"][1]]}]  # fmt: skip
+    answer = acme.put(FORWARDS + "/unconditional", local)
+    assert answer.status == 200, answer.text
+    assert answer.json["rules"] == RULES
+    assert answer.json["in_force"]["workers"] == 0
+    assert acme.get(FORWARDS + "/unconditional").json == RULES
+    assert acme.get(FORWARDS).json["unconditional"] == RULES
+    assert read(client, LINE)["forwards"]["unconditional"] == RULES
+    assert acme.get(f"/lines/{LINE}").json["forwards"]["unconditional"] == RULES
+    answer = acme.put(FORWARDS, {"unconditional": RULES[:1], "busy": to("voicemail", LINE)})
+    assert answer.json["unconditional"] == RULES[:1]
+    kept = acme.put(FORWARDS + "/unconditional", {"on": False})
+    assert kept.fields() == {"": "has 1 forwards, send a list of them"}
+
+
+@pytest.mark.usefixtures("office")
+@pytest.mark.parametrize(
+    ("rules", "field", "problem"),
+    [
+        (
+            [to("voicemail", when="beach")],
+            "[0].when",
+            "is no calendar of the line or of fleet acme",
+        ),
+        ([{"on": False, "callers": "list:no"}], "[0].callers", "is no list of the line"),
+        ([to("voicemail", until="2099-01-01")], "[0].until", "expected a moment with its offset"),
+        ([to("voicemail"), to("number", LINE)], "[1].to.number", "is the line itself"),
+        ([to("voicemail", whenn="office")], "[0].whenn", "is not known here"),
+        ([{"on": True, "to": [{"kind": "voicemail", "x": 1}]}], "[0].to[0].x", "is not known here"),
+        ([{"on": True, "to": [{"kind": "reject"}]}], "[0].to[0].kind", "no target of a list"),
+        ([], "", ""),
+        ([3], "[0]", "expected an object"),
+    ],
+)
+def test_a_list_is_refused_by_its_field(
+    acme: Api, client: redis.Redis, rules: Any, field: str, problem: str
+) -> None:
+    before = client.get(f"line:{LINE}")
+    answer = acme.put(FORWARDS + "/busy", rules)
+    assert answer.status == 422, answer.text
+    assert list(answer.fields()) == [field]
+    assert problem in answer.fields()[field]
+    assert client.get(f"line:{LINE}") == before
+
+
+@pytest.mark.usefixtures("office")
+def test_a_single_forward_keeps_its_hours_until_they_are_taken_away(acme: Api) -> None:
+    one = to("number", MOBILE, when="office", callers="outside")
+    assert acme.put(FORWARDS + "/busy", one).status == 200
+    assert acme.put(FORWARDS + "/busy", {"on": False}).json["when"] == "office"
+    acme.put(FORWARDS + "/busy", {"on": True, "when": None})
+    assert acme.get(FORWARDS + "/busy").json == {**one, "when": None}
+
+
+def test_do_not_disturb_is_one_request(acme: Api, client: redis.Redis) -> None:
+    path = f"/lines/{LINE}/do_not_disturb"
+    assert acme.get(path).json == {"on": False, "now": False}
+    done = acme.put(path, {"on": True})
+    assert (done.status, done.json["on"], done.json["now"]) == (200, True, True)
+    assert done.json["in_force"]["complete"] is False  # there is no worker
+    assert read(client, LINE)["do_not_disturb"] is True
+    change = acme.get(f"/lines/{LINE}/changes").json["items"][0]
+    assert (change["how"], change["to"]) == ("api", {"do_not_disturb": True})
+    assert acme.put(path, {"on": 1}).fields() == {"on": "expected true or false"}
+    assert acme.put(path, {}).fields() == {"on": "is required"}
+    assert acme.put(path, {"on": True, "x": 1}).fields() == {"x": "is not known here"}
+    assert acme.put(path, {"on": False}, if_match="old").status == 412
+    assert acme.put(f"/lines/{OTHER}/do_not_disturb", {"on": True}).status == 404
+
+
+def test_a_profile_is_chosen(acme: Api, client: redis.Redis) -> None:
+    path = f"/lines/{LINE}/profile"
+    profiles = {"bureau": {"also_ring": [{"kind": "number", "number": MOBILE}]},
+                "conges": {"do_not_disturb": True}}  # fmt: skip
+    made = acme.send("PATCH", f"/lines/{LINE}", {"profiles": profiles})
+    assert made.status == 200, made.text
+    assert made.json["profiles"] == profiles
+    assert "credentials" not in made.json
+    assert acme.get(path).json == {
+        "now": None, "profiles": ["bureau", "conges"], "profile": None}  # fmt: skip
+    until = "2099-01-01T08:00:00+01:00"
+    acme.put(path, {"use": "bureau"})
+    done = acme.put(path, {"use": "conges", "until": until}).json
+    assert (done["now"], done["profile"]) == (
+        "conges", [{"use": "conges", "until": until}, {"use": "bureau"}])  # fmt: skip
+    assert acme.get(f"/lines/{LINE}/do_not_disturb").json == {"on": False, "now": True}
+    assert acme.put(FORWARDS + "/busy", to("voicemail")).json["profile"] == "conges"
+    told = acme.get(f"/lines/{LINE}/explain?at=2099-01-02T10:00").json
+    assert told["stages"][0]["steps"][0] == "profile: bureau"
+    assert acme.get(f"/lines/{LINE}/explain").json["stages"][0]["decision"]["code"] == 486
+    assert acme.get(f"/lines/{LINE}/explain?at=soon").fields().keys() == {"at"}
+    assert "is no profile of the line" in acme.put(path, {"use": "ete"}).fields()["use"]
+    assert acme.put(path, {"use": "bureau", "until": "2020-01-01T00:00Z"}).fields() == {
+        "until": "is in the past"}  # fmt: skip
+    assert acme.put(path, {"use": 3}).fields().keys() == {"use"}
+    assert acme.put(path, {"use": None}).json["now"] is None
+    assert "profile" not in read(client, LINE)
+    wrong = acme.send("PATCH", f"/lines/{LINE}", {"profile": "ete"})
+    assert wrong.fields().keys() == {"profile"}
+    bad = {"profiles": {"a": {"also_ring": [{"kind": "number", "number": LINE}]}}}
+    assert acme.send("PATCH", f"/lines/{LINE}", bad).fields() == {
+        "profiles.a.also_ring[0].number": "is the line itself"}  # fmt: skip
+    assert acme.send("PATCH", f"/lines/{LINE}", {"suspended": True}).fields().keys() == {
+        "suspended"
+    }
+
+
+@pytest.mark.usefixtures("office")
+def test_the_calendars_of_a_fleet(
+    manager: Manager, acme: Api, operator: Api, client: redis.Redis
+) -> None:
+    shown = acme.get("/fleets/acme")
+    assert shown.json == {"name": "acme", "label": "Acme", "calendars": {"office": OFFICE}}
+    assert acme.get("/fleets/globex").status == 404
+    acme.put(FORWARDS + "/busy", [to("voicemail", when="office")])
+    change = {"calendars": {"summer": {}}, "lists": {"vip": ["+331411*"]}}
+    assert acme.send("PATCH", "/fleets/acme", change, if_match="old").status == 412
+    done = acme.send("PATCH", "/fleets/acme", change, if_match=shown.etag)
+    assert done.status == 200, done.text
+    assert done.json["still_named"] == [
+        {"what": "calendar", "name": "office", "lines": 1, "first": [LINE]}]  # fmt: skip
+    kept = json.loads(str(client.get("fleet:acme")))
+    assert kept == {"name": "acme", "label": "Acme", "cap_seconds": 60, **change}
+    wrong = {"calendars": {"a": {"weekly": {"mon": ["9-12"]}}}}
+    answer = operator.send("PATCH", "/fleets/acme", wrong)
+    assert list(answer.fields()) == ["calendars.a.weekly.mon[0]"]
+    assert acme.send("PATCH", "/fleets/acme", {"cap_seconds": 0}).fields().keys() == {"cap_seconds"}
+    paul = Api(manager, manager.token("--fleet", "acme", "--line", LINE))
+    assert paul.get("/fleets/acme").status == 200
+    assert paul.send("PATCH", "/fleets/acme", {"lists": None}).status == 403
+    assert acme.send("PATCH", "/fleets/acme", {"lists": None}).json == {
+        "name": "acme", "label": "Acme", "calendars": {"summer": {}}, "still_named": [],
+    }  # fmt: skip
 
 
 def test_unknown_paths_and_methods(acme: Api) -> None:
