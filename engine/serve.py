@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import uvloop
@@ -35,7 +35,8 @@ def serve(config: Config, path: Path | None) -> int:
 
 async def alone(config: Config, path: Path | None) -> int:
     """One worker, without a supervisor."""
-    worker = Worker(config, sockets=upgrade.inherited())
+    left = upgrade.inherited()
+    worker = Worker(config, sockets=left.sockets, connections=left.connections, flows=left.flows)
     systemd = Systemd()
     loop, replaces = asyncio.get_running_loop(), upgrade.shall_roll()
     upgrading: list[asyncio.Task[None]] = []
@@ -124,9 +125,15 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
         return
     worker.log.info("roll.start", keys=[])
-    await worker.hand_over()
+    left: list[tuple[Mapping[str, int], Sequence[str]]] = []
+
+    async def leave(connections: Mapping[str, int], flows: Sequence[str]) -> None:
+        left.append((connections, flows))
+
+    await worker.hand_over(leave)
     log.close()
-    upgrade.become(worker.sockets, roll=True)
+    sockets = {name: each.fileno() for name, each in worker.sockets.items()}
+    upgrade.become(sockets, *left[0], roll=True)
 
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:

@@ -201,7 +201,7 @@ class Supervisor:
         if self._redis is not None:
             await self._redis.close()
         log.close()
-        upgrade.become({}, roll=True)
+        upgrade.become({}, {}, [], roll=True)
 
     def _refuse(self, reason: str) -> None:
         self.log.error("reload.refused", error=reason)

@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import MappingProxyType
@@ -82,7 +82,8 @@ class Part(Protocol):
 class Worker:
     """Everything one process needs to route calls. `index` is added to each port. `redis_url` is
     the address of the embedded Redis if another process owns it, `sockets` are the listening
-    sockets of the process that this one replaces, by address."""
+    sockets of the process that this one replaces, by address, `connections` and `flows` what else
+    it left (`hand_over`)."""
 
     def __init__(
         self,
@@ -90,11 +91,13 @@ class Worker:
         index: int = 0,
         redis_url: str | None = None,
         sockets: Mapping[str, socket.socket] = MappingProxyType({}),
+        connections: Mapping[str, socket.socket] = MappingProxyType({}),
+        flows: Sequence[str] = (),
     ) -> None:
         self.config = config
         self.index = index
         self._redis_url = redis_url
-        self._sockets = sockets
+        self._sockets, self._connections, self._flows = sockets, connections, flows
         log.of_worker(index)
         self.log = log.get_logger(log.ENGINE)
         self.metrics = Metrics()
@@ -143,9 +146,12 @@ class Worker:
         """The listening sockets, by address."""
         return self.endpoint.transports.sockets
 
-    async def hand_over(self) -> None:
+    async def hand_over(
+        self, leave: Callable[[Mapping[str, int], Sequence[str]], Awaitable[None]]
+    ) -> None:
         """Leave the calls to the next process: read nothing more, end nothing, and write everything
-        to the journal, records that wait for Redis too. This process must end then at once, without
+        to the journal, records that wait for Redis too. `leave` gets the TCP connections, by name
+        with their descriptors, and the flows of phones. This process must end then at once, without
         `close`."""
         self.log.info("worker.handed_over", calls=self.active_calls)
         async with AsyncExitStack() as parts:
@@ -157,8 +163,9 @@ class Worker:
                 parts.push_async_callback(asyncio.to_thread, tracer.close)
         if self._embedded is not None:
             await self._embedded.close()
-        # Without a pause until the end, so that no call goes on after it was written.
         self.endpoint.pause()
+        await leave(self.endpoint.streams.keep_all(), self.services.registrar.flows.keep_all())
+        # Without a pause until the end, so that no call goes on after it was written.
         self._ends.tell()
         self.journal.hand_over()
 
@@ -316,6 +323,8 @@ class Worker:
         await self._started("admin", self.admin)
         await self._started("dialled", services.dialled)
         await self.endpoint.open(self._sockets)
+        serials = self.endpoint.streams.adopt(self._connections)
+        services.registrar.flows.adopt(self._flows, serials)
         await self._continue_calls(redis, left)
         await self._started("endpoint", self.endpoint)
         self._parts.push_async_callback(self.calls.stop, 5.0)

@@ -52,6 +52,11 @@ class Frames:
         """Whether no message has begun."""
         return not self._buffer and not self._skip
 
+    @property
+    def rest(self) -> bytes | None:
+        """What has come of the next message; None if the stream cannot be continued elsewhere."""
+        return bytes(self._buffer) if not self._skip and self.error is None else None
+
     def feed(self, data: bytes) -> list[bytes]:
         """Add received bytes and return the messages that are complete now."""
         buffer = self._buffer

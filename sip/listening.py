@@ -123,8 +123,10 @@ class Listening:
             udp = self.udp[number] if fits else self._by_family.get(ipv6)
             way = udp.way_to(host, port) if udp is not None else None
             return way or self.nowhere()
-        kind = streams.kind(transport, ipv6)
-        return self.nowhere() if kind is None else Reopened(streams, kind, host, via_port, host)
+        kind, known = streams.kind(transport, ipv6), streams.known(transport, host, port)
+        if kind is None:
+            return self.nowhere()
+        return known if known is not None else Reopened(streams, kind, host, via_port, host)
 
     def _ask(self, place: Place) -> Unresolved:
         via, contact = self._shown_on(place.transport, False)

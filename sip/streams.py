@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from sip.connection_limits import ConnectionLimits, PeerKind, Source
 from sip.flow import Flow
@@ -65,6 +68,20 @@ class Kind:
         return self.host, 0
 
 
+class KeptConnection(msgspec.Struct):
+    """A TCP connection that another process continues: the peer's address, the requested host name,
+    what its source is and whether it is proven, and what has come of the next message. `serial` is
+    its number in the process that it comes from."""
+
+    host: str
+    port: int
+    name: str
+    standing: int
+    proven: bool
+    rest: bytes
+    serial: int
+
+
 class Connection(asyncio.Protocol):
     """One connection. `host` and `port` are the peer's, `name` the requested host name."""
 
@@ -88,6 +105,7 @@ class Connection(asyncio.Protocol):
         self.standing = standing
         self.source = source  # where it counts until its place is free again
         self.is_gone = False
+        self.rest = b""  # of what another process has read
         limits = streams.endpoint.limits
         self._frames = Frames(limits.message_bytes, limits.head_bytes)
         self._socket: asyncio.Transport | None = None
@@ -174,6 +192,9 @@ class Connection(asyncio.Protocol):
         unsent, self._unsent = self._unsent or [], None
         for data in unsent:
             transport.write(data)
+        if self.rest:
+            rest, self.rest = self.rest, b""
+            self.data_received(rest)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -274,6 +295,25 @@ class Connection(asyncio.Protocol):
             self.is_gone = True
             self._streams.lost(self)
 
+    def keep(self) -> tuple[KeptConnection, int] | None:
+        """For another process: its state and a copy of its descriptor. None if it cannot be
+        continued there: over TLS, or while something is not sent."""
+        rest, opened = self._frames.rest, self._socket
+        if self.kind.transport != "tcp" or self.is_gone or rest is None:
+            return None
+        if opened is None or self._unsent is not None or opened.get_write_buffer_size():
+            return None
+        kept = KeptConnection(
+            self.remote[0],
+            self.remote[1],
+            self.name,
+            self.standing,
+            self.source.proven,
+            rest,
+            self.serial,
+        )
+        return kept, os.dup(opened.get_extra_info("socket").fileno())
+
     def pause(self) -> None:
         """Read nothing more."""
         if self._socket is not None and not self.is_gone:
@@ -287,6 +327,10 @@ class Connection(asyncio.Protocol):
 
     def __str__(self) -> str:
         return f"{self.kind.transport} {self.remote[0]}:{self.remote[1]}"
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(KeptConnection).decode
 
 
 class Streams:
@@ -375,6 +419,36 @@ class Streams:
             return
         connection = Connection(self, kind, (host, port), host, standing, place)
         self._run(self._take(connection, accepted))
+
+    def keep_all(self) -> dict[str, int]:
+        """The connections that another process can continue: descriptors by `KeptConnection`, as
+        text."""
+        every = (connection.keep() for connection in self.connections)
+        return {_encode(one[0]).decode(): one[1] for one in every if one is not None}
+
+    def adopt(self, kept: Mapping[str, socket.socket]) -> dict[int, int]:
+        """Continue connections of another process. Their new serial numbers, by the old ones."""
+        serials: dict[int, int] = {}
+        for text, opened in kept.items():
+            one = _decode(text)
+            kind = self.kind("tcp", ":" in one.host)
+            place = self.room.take(one.host, PeerKind(one.standing)) if kind is not None else ""
+            if kind is None or isinstance(place, str):
+                opened.close()
+                continue
+            place.proven |= one.proven
+            remote, standing = (one.host, one.port), PeerKind(one.standing)
+            connection = Connection(self, kind, remote, one.name, standing, place)
+            connection.rest = one.rest
+            serials[one.serial] = connection.serial
+            self.keep(connection)
+            opened.setblocking(False)
+            self._run(self._take(connection, opened))
+        return serials
+
+    def known(self, transport: str, host: str, port: int) -> Connection | None:
+        """The connection to this address, None if there is none."""
+        return self._ways.get((transport, host, port))
 
     async def _take(self, connection: Connection, accepted: socket.socket) -> None:
         secure = connection.kind.transport == "tls"

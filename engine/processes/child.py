@@ -20,6 +20,7 @@ from engine.processes.control import (
     Beat,
     Failed,
     HandOver,
+    Left,
     Line,
     Reload,
     Replaced,
@@ -58,6 +59,8 @@ class Child:
         self.heard_at = loop.time()
         self.journal: Path | None = None
         self.sockets: dict[str, int] = {}  # descriptors of its listening sockets, by address
+        self.connections: dict[str, int] = {}  # that it left when it handed over
+        self.flows: list[str] = []
         self.version = 0  # of the entries in its journal
         self.reads = 0  # the newest version that it can read
         self.killing: asyncio.Task[None] | None = None
@@ -111,12 +114,26 @@ class Child:
     async def assign(
         self, index: int, document: Any, redis_url: str | None, sockets: Mapping[str, int]
     ) -> None:
-        """Make it this worker. `sockets`: descriptors of its predecessor's listening sockets."""
+        """Make it this worker. `sockets`: descriptors of its predecessor's listening sockets. What
+        else its predecessor left is sent before (`inherit`)."""
         await self._opened.wait()
         self.document = document
         self.heard_at = self._loop.time()
         names, descriptors = list(sockets), list(sockets.values())
         self._line.say(Assign(index, document, redis_url, names), descriptors)
+
+    async def inherit(self, predecessor: Child) -> None:
+        """Send it the connections and flows that its predecessor left."""
+        await self._opened.wait()
+        self._line.leave(predecessor.connections, predecessor.flows)
+        await self._line.all_sent()
+        predecessor.close_connections()
+
+    def close_connections(self) -> None:
+        """Close this process's copies of the connections that it left."""
+        for descriptor in self.connections.values():
+            os.close(descriptor)
+        self.connections, self.flows = {}, []
 
     def hand_over(self) -> None:
         """Make it leave its calls to a successor and end."""
@@ -195,6 +212,10 @@ class Child:
                 self.sockets = dict(zip(message.sockets, descriptors, strict=False))  # all or none
                 self.version = message.version
                 self.started.set_result(message)
+            elif isinstance(message, Left):
+                descriptors = self._line.take_descriptors(len(message.connections))
+                self.connections.update(zip(message.connections, descriptors, strict=False))
+                self.flows += message.flows
             elif isinstance(message, Failed):
                 self.failure = message.text
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -37,6 +37,15 @@ class Reload(msgspec.Struct, tag="reload"):
 class HandOver(msgspec.Struct, tag="hand_over"):
     """To a worker: leave its calls to a successor and end. Without a BYE, without a pause for new
     calls: its sockets stay open here, and its journal has the calls."""
+
+
+class Left(msgspec.Struct, tag="left"):
+    """From a worker that hands over, and to its successor before its assignment: connections, whose
+    descriptors come with this message, and flows of registered phones (sip/streams.py,
+    registration/flows.py). At most 200 connections at once."""
+
+    connections: list[str] = []
+    flows: list[str] = []
 
 
 class Replaced(msgspec.Struct, tag="replaced"):
@@ -71,9 +80,12 @@ class Failed(msgspec.Struct, tag="failed"):
     text: str
 
 
-ToWorker = Assign | Reload | HandOver | Replaced
-ToSupervisor = Beat | Started | Failed
+ToWorker = Assign | Reload | HandOver | Replaced | Left
+ToSupervisor = Beat | Started | Failed | Left
 _encode = msgspec.json.Encoder().encode
+
+
+AT_ONCE = 200  # descriptors in a message
 
 
 class Line:
@@ -110,8 +122,21 @@ class Line:
 
     async def flush(self) -> None:
         """Wait until all messages are sent, then close."""
-        await self._sent.wait()
+        await self.all_sent()
         self.close()
+
+    async def all_sent(self) -> None:
+        """Wait until all messages are sent."""
+        await self._sent.wait()
+
+    def leave(self, connections: Mapping[str, int], flows: Sequence[str]) -> None:
+        """Send connections and flows to a successor, in as many messages as it takes."""
+        names, descriptors = list(connections), list(connections.values())
+        for start in range(0, len(names), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            self.say(Left(names[part]), descriptors[part])
+        for start in range(0, len(flows), AT_ONCE):
+            self.say(Left(flows=list(flows[start : start + AT_ONCE])))
 
     async def hear(self) -> Any:
         """The next message; None if the other end is gone. Invalid messages are skipped."""

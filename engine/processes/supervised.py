@@ -12,6 +12,8 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import uvloop
 
@@ -23,6 +25,7 @@ from engine.processes.control import (
     Beat,
     Failed,
     HandOver,
+    Left,
     Line,
     Reload,
     Replaced,
@@ -49,8 +52,16 @@ async def supervised(descriptor: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, waiting.cancel)
     line.say(Beat(reads=VERSION))
+    connections: dict[str, socket.socket] = {}
+    flows: list[str] = []
     try:
         order = await waiting
+        while isinstance(order, Left):
+            descriptors = line.take_descriptors(len(order.connections))
+            opened = [socket.socket(fileno=each) for each in descriptors]
+            connections.update(zip(order.connections, opened, strict=False))  # all or none
+            flows += order.flows
+            order = await line.hear()
     except asyncio.CancelledError:
         order = None
     if not isinstance(order, Assign):
@@ -59,11 +70,11 @@ async def supervised(descriptor: int) -> int:
     log.set_up(config.log)
     watch_for_crashes(config.redis.data_dir, order.index)
     descriptors = line.take_descriptors(len(order.sockets))
-    opened = {
+    sockets = {
         name: socket.socket(fileno=each)
         for name, each in zip(order.sockets, descriptors, strict=False)  # all or none
     }
-    worker = Worker(config, order.index, order.redis_url, opened)
+    worker = Worker(config, order.index, order.redis_url, sockets, connections, flows)
     link = Link(line, worker)
     helpers = [asyncio.ensure_future(link.beat()), asyncio.ensure_future(link.follow())]
 
@@ -145,12 +156,18 @@ class Link:
         return end
 
 
+async def _leave(line: Line, connections: Mapping[str, int], flows: Sequence[str]) -> None:
+    """Send what a successor needs besides the journal."""
+    line.leave(connections, flows)
+    await line.all_sent()
+
+
 async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
     """Follow the supervisor until it is gone; then `drain`, if asked to."""
     known = False  # that the supervisor goes
     while (order := await line.hear()) is not None:
         if isinstance(order, HandOver):
-            await worker.hand_over()
+            await worker.hand_over(partial(_leave, line))
             log.close()
             os._exit(0)  # anything else would end the calls
         known = isinstance(order, Replaced)

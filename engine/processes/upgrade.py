@@ -12,13 +12,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 PROBE_S = 60.0  # for the new code to start, because a busy machine imports slowly
 _PROBE = "RENVOI_PROBE"
-_SOCKETS = "RENVOI_SOCKETS"
+_LEFT = "RENVOI_LEFT"
 _ROLL = "RENVOI_ROLL"
 
 
@@ -32,13 +32,30 @@ def shall_roll() -> bool:
     return os.environ.pop(_ROLL, "") != ""
 
 
-def inherited() -> dict[str, socket.socket]:
-    """The listening sockets of the process that this one replaces, by address."""
-    named = json.loads(os.environ.pop(_SOCKETS, "{}"))
-    sockets = {name: socket.socket(fileno=descriptor) for name, descriptor in named.items()}
-    for each in sockets.values():
-        os.set_inheritable(each.fileno(), False)
-    return sockets
+class Inheritance(NamedTuple):
+    """What the process that this one replaces has left: its listening sockets by address, its TCP
+    connections and the flows of phones (Worker.hand_over)."""
+
+    sockets: dict[str, socket.socket]
+    connections: dict[str, socket.socket]
+    flows: list[str]
+
+
+def inherited() -> Inheritance:
+    """What the process that this one replaces has left; nothing if it replaces none."""
+    number = os.environ.pop(_LEFT, "")
+    if not number:
+        return Inheritance({}, {}, [])
+    with os.fdopen(int(number), "rb") as reader:
+        reader.seek(0)
+        left = json.load(reader)
+    for descriptor in (*left["sockets"].values(), *left["connections"].values()):
+        os.set_inheritable(descriptor, False)
+    return Inheritance(_opened(left["sockets"]), _opened(left["connections"]), left["flows"])
+
+
+def _opened(named: dict[str, int]) -> dict[str, socket.socket]:
+    return {name: socket.socket(fileno=descriptor) for name, descriptor in named.items()}
 
 
 def command() -> list[str]:
@@ -75,12 +92,23 @@ async def fault() -> str:
     return lines[-1] if lines else f"it ended with status {process.returncode}"
 
 
-def become(sockets: Mapping[str, socket.socket], *, roll: bool = False) -> NoReturn:
-    """Replace this process by one of the code on disk. Raises OSError if it cannot be started."""
-    for each in sockets.values():
-        os.set_inheritable(each.fileno(), True)
-    environment = {key: value for key, value in os.environ.items() if key not in (_SOCKETS, _ROLL)}
-    environment[_SOCKETS] = json.dumps({name: each.fileno() for name, each in sockets.items()})
+def become(
+    sockets: Mapping[str, int],
+    connections: Mapping[str, int],
+    flows: Sequence[str],
+    *,
+    roll: bool = False,
+) -> NoReturn:
+    """Replace this process by one of the code on disk, which gets these descriptors. Raises OSError
+    if it cannot be started."""
+    left = os.memfd_create("renvoi-left")
+    for descriptor in (left, *sockets.values(), *connections.values()):
+        os.set_inheritable(descriptor, True)
+    content = {"sockets": dict(sockets), "connections": dict(connections), "flows": list(flows)}
+    with os.fdopen(os.dup(left), "wb") as writer:
+        writer.write(json.dumps(content).encode())
+    environment = {key: value for key, value in os.environ.items() if key not in (_LEFT, _ROLL)}
+    environment[_LEFT] = str(left)
     if roll:
         environment[_ROLL] = "1"
     for number in (signal.SIGHUP, signal.SIGUSR2):  # until the new code handles them

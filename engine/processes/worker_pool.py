@@ -150,6 +150,7 @@ class WorkerPool:
             slot.drop_sockets()
             if slot.child is not None:
                 slot.child.close_sockets()
+                slot.child.close_connections()
 
     def signal(self, number: signal.Signals) -> None:
         """To all workers."""
@@ -246,6 +247,7 @@ class WorkerPool:
                     slot.drop_sockets()
                 await asyncio.sleep(pause_s)
             slot.child = await self._successor(slot)
+            await slot.child.inherit(child)
             await self._assign(slot, slot.child)
             await slot.child.settled()
             if slot.child.takes_calls:

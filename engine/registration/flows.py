@@ -7,9 +7,10 @@ address.
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from sip.flow import Flow
 
@@ -36,6 +37,24 @@ class Flows:
             self._until[key] = self._clock() + seconds
             if len(self._until) > MOST:
                 self._until.popitem(last=False)
+
+    def keep_all(self) -> list[str]:
+        """For another process: each as text."""
+        now = self._clock()
+        return [
+            json.dumps([*flow, number, until - now])
+            for (flow, number), until in self._until.items()
+            if until > now
+        ]
+
+    def adopt(self, kept: Iterable[str], serials: Mapping[int, int]) -> None:
+        """Continue those of another process, whose connections have other serial numbers here.
+        Those of lost connections are dropped."""
+        for text in kept:
+            transport, host, port, serial, number, seconds = json.loads(text)
+            if serial == 0 or serial in serials:
+                flow = Flow(transport, host, port, serials.get(serial, 0))
+                self.note(flow, number, seconds)
 
     def lead_to(self, flow: Flow | None, number: str) -> bool:
         """Whether a phone of the line is registered over this flow."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
+from tests.scenarios.sipp import free_port
+from tests.scenarios.stream import StreamEndpoint
 from tests.scenarios.worker_pool import WorkerPool
 
 WORKERS = 2
@@ -134,3 +137,49 @@ async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
         await pool.ended(call.call_id, outcome="answered", takeovers="1")
     engine.signal(signal.SIGUSR2)  # and once more
     await until(pool, "roll.done", 2)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_tcp_connections_stay_open(
+    shared_redis: RedisServer, tmp_path: Path, workers: int
+) -> None:
+    """The two connections of a call, one of which is in the middle of a message."""
+    tcp = free_port(socket.SOCK_STREAM, several=workers)
+    udp = free_port(several=workers)
+    listen = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{tcp}"]
+    engine: Engine
+    if workers == 1:
+        engine = Engine(tmp_path, shared_redis.url, {"sip": {"listen": listen}})
+    else:
+        engine = WorkerPool(tmp_path, shared_redis.url, workers)
+        engine.change(sip={"listen": listen})
+    async for setup in served(engine, shared_redis, tmp_path):
+        caller, phone = [await StreamEndpoint.listen() for _ in range(2)]
+        for endpoint in (caller, phone):
+            setup._stack.push_async_callback(endpoint.finish)
+        line = setup.line(to=[phone.uri()])
+        call = caller.start(("127.0.0.1", tcp), line, body=OFFER_BYTES)
+        ring = await phone.incoming()
+        await connect(call, ring)
+        begun = build_info(call)
+        caller.send(begun[:100], ("127.0.0.1", tcp))
+        await asyncio.sleep(0.2)  # it is read
+        engine.signal(signal.SIGUSR2)
+        await until(setup, "roll.done")
+        caller.send(begun[100:], ("127.0.0.1", tcp))
+        heard = await ring.receive("INFO")
+        ring.respond(200, to=heard)
+        await call.receive(200, "INFO")
+        await talk(call, ring)
+        await part(ring, call)
+        await setup.ended(call.call_id, outcome="answered", takeovers="1")
+        assert (caller.made, phone.made) == (1, 1)
+
+
+def build_info(call: Call) -> bytes:
+    """An INFO that is not sent yet."""
+    sent: list[bytes] = []
+    send, call.endpoint.send = call.endpoint.send, lambda raw, peer: sent.append(raw)  # type: ignore[method-assign]
+    call.request("INFO", body=b"Signal=2\r\n", content_type="application/dtmf-relay")
+    call.endpoint.send = send  # type: ignore[method-assign]
+    return sent[0]
