@@ -109,6 +109,18 @@ class Call:
         self._ringing = Ringing(services, leg, self._events, self._path, facts)
         self._hunting = Hunting(services, self._ringing, self._path, facts)
         facts.caller_leg = leg
+        self._listen(so_far)
+
+    def _listen(self, so_far: SoFar | None) -> None:
+        """The first message of a continued call may come before its coroutine runs."""
+        caller = self._caller
+        if isinstance(so_far, Outgoing):
+            so_far.listener = self._events.put
+            if so_far.state is ANSWERED and (caller.invite is None or caller.invite.body):
+                so_far.accept()
+        elif isinstance(so_far, Rings):
+            for leg in (*so_far.legs, *so_far.retired):
+                leg.listener = self._events.put
 
     def _look_for_phone(self, invite: Message) -> None:
         """The caller may be a phone of ours, behind a server that passed the call on."""
@@ -180,16 +192,13 @@ class Call:
 
     async def _continue(self) -> Outgoing:
         """Continue where another process left off. Raises Over if nothing can go on."""
-        caller, so_far = self._caller, self._so_far
+        so_far = self._so_far
         if isinstance(so_far, Rings):
             return await self._ring_on(so_far) if so_far.legs else await self._connect()
         if not isinstance(so_far, Outgoing):
             assert so_far is not None
             self._ringing.told = b"Retry-After: 0"  # the caller's server may try again at once
             raise so_far
-        so_far.listener = self._events.put
-        if so_far.state is ANSWERED and (caller.invite is None or caller.invite.body):
-            so_far.accept()
         return so_far
 
     async def _ring_on(self, rings: Rings) -> Outgoing:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.campaigns import (
     alerts,
+    continued,
     fuzz,
     imports,
     leaks,
@@ -63,6 +64,10 @@ def test_the_soak_finds_a_call_that_ended_otherwise() -> None:
 
 def test_no_call_is_lost_when_workers_are_killed_reloaded_rolled_and_drained() -> None:
     print(workers.run(rate=40.0, stage_s=1.5, hold_s=0.7))
+
+
+def test_calls_of_every_kind_go_on_when_their_workers_are_killed() -> None:
+    print(continued.run(standing=48, rate=20.0, kills=3, seed=20_261_130))
 
 
 def test_an_import_is_whole_or_not_at_all_and_no_call_waits_for_it() -> None:
