@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import signal
 import sys
 import tempfile
@@ -45,16 +46,22 @@ SETTINGS: dict[str, Any] = {
 }
 
 
+_WORKER = re.compile(rb"(?:SIP/2\.0/UDP |sip:renvoi@)([\d.]+):(\d+)")
+
+
 class Wrong(AssertionError):
     """A call was lost, or something was not as promised."""
 
 
 class Phones(Party):
-    """All phones on one socket, for all workers: an answer goes where the question came from."""
+    """All phones on one socket, for all workers: a response goes to the worker in its topmost Via,
+    a request to the one in its Request-URI."""
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.engine = addr[:2]
-        super().datagram_received(data, addr)
+    def put(self, raw: bytes) -> None:
+        found = _WORKER.search(raw)
+        if found is not None:
+            self.engine = found[1].decode(), int(found[2])
+        super().put(raw)
 
 
 class Placed:
@@ -158,7 +165,7 @@ class Load:
 
     async def finish(self) -> None:
         """Wait until every call has ended."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + PATIENCE_S + self.hold_s
         while self._tasks and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         if self._tasks:
@@ -311,6 +318,8 @@ def check(load: Load) -> str:
             load.problems.append(f"{call.tried[-1]}: {len(found)} records {whys}, {call.ended}")
         elif call.ended == "bye 200" and "bye" not in whys and "worker_died" not in whys:
             load.problems.append(f"{call.tried[-1]}: {whys}, {call.ended}")
+    strange = [r for found in records.values() for r in found if r["outcome"] != "answered"]
+    load.problems += [f"not answered: {record}" for record in strange[:5]]
     leases = sum(int(load.redis.zcard(key)) for key in load.redis.scan_iter("live:*"))
     if leases:
         load.problems.append(f"{leases} leases are left")
