@@ -9,33 +9,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.continued import killed, one_engine, rang
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_diversion, connect, part
-from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.processes import RedisServer
 from tests.scenarios.setup import (
     ANSWER_BYTES,
     OFFER_BYTES,
-    RunningEngine,
     Setup,
     to_number,
     to_voicemail,
 )
 
-FLUSHED_S = 0.2  # changes are in the journal 50 ms later
-
 
 @pytest.fixture
 async def lone(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
-    engine = Engine(tmp_path, shared_redis.url)
-    engine.start()
-    running_engine = RunningEngine(engine, shared_redis.client, tmp_path)
-    try:
-        async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
-            yield setup
-        assert not engine.leaks(shared_redis.client)
-        assert not engine.complaints()
-    finally:
-        engine.stop()
+    async with one_engine(shared_redis, tmp_path) as setup:
+        yield setup
 
 
 async def ring(setup: Setup, **fields: object) -> tuple[str, Call, Call]:
@@ -47,17 +37,15 @@ async def ring(setup: Setup, **fields: object) -> tuple[str, Call, Call]:
     return line, call, rings
 
 
-async def killed(setup: Setup) -> None:
-    """The engine dies, and the next one is up."""
-    await asyncio.sleep(FLUSHED_S)
-    setup.engine.signal(signal.SIGKILL)
-    await setup.engine.exited(5)
-    setup.engine.start()
+async def dies(setup: Setup, call: Call, *, continued: int = 1) -> None:
+    """The engine dies when the journal has the ringing call, and the next one is up."""
+    await rang(setup, call)
+    await killed(setup, continued=continued, ended=1 - continued)
 
 
 async def test_a_phone_that_rings_may_answer(lone: Setup) -> None:
     _, call, phone = await ring(lone)
-    await killed(lone)
+    await dies(lone, call)
     phone.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
     await phone.receive("ACK")
@@ -69,7 +57,7 @@ async def test_a_phone_that_rings_may_answer(lone: Setup) -> None:
 
 async def test_a_caller_may_cancel(lone: Setup) -> None:
     _, call, phone = await ring(lone)
-    await killed(lone)
+    await dies(lone, call)
     call.cancel()
     await phone.receive("CANCEL")
     assert (await call.final()).code == 487
@@ -81,7 +69,7 @@ async def test_the_no_answer_time_runs_on_and_the_forward_happens(lone: Setup) -
     number = lone.line()
     line, call, phone = await ring(lone, forwards={"no_answer": to_voicemail(number, after_s=5)})
     began = asyncio.get_running_loop().time()
-    await killed(lone)
+    await dies(lone, call)
     await phone.receive("CANCEL")
     deposit = await mailbox.incoming()
     assert asyncio.get_running_loop().time() - began > 4
@@ -101,7 +89,7 @@ async def test_a_busy_phone_forwards_and_the_chain_has_all_diversions(lone: Setu
     rings = await phone.incoming()
     rings.respond(180)
     await call.receive(180)
-    await killed(lone)
+    await dies(lone, call)
     rings.respond(486)
     deposit = await mailbox.incoming()
     check_diversion(deposit.first, [(second, "busy"), (first, "unconditional")])
@@ -118,7 +106,7 @@ async def test_a_target_rings_on(lone: Setup) -> None:
     away = await gateway.incoming()
     away.respond(180)
     await call.receive(180)
-    await killed(lone)
+    await dies(lone, call)
     away.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
     await away.receive("ACK")
@@ -130,8 +118,8 @@ async def test_a_target_rings_on(lone: Setup) -> None:
 async def test_a_call_that_rang_through_two_deaths_is_ended(lone: Setup) -> None:
     """A call that ends the process by its ringing must not end a third one."""
     _, call, phone = await ring(lone)
-    await killed(lone)
-    await killed(lone)
+    await dies(lone, call)
+    await dies(lone, call, continued=0)
     await phone.receive("CANCEL")
     final = await call.final()
     assert (final.code, final.one("Retry-After")) == (503, "0")

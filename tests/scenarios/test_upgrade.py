@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.patience import within
+from tests.scenarios.continued import one_engine, talk
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine, RedisServer
@@ -25,7 +26,7 @@ WORKERS = 2
 
 @pytest.fixture
 async def lone(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
-    async for setup in served(Engine(tmp_path, shared_redis.url), shared_redis, tmp_path):
+    async with one_engine(shared_redis, tmp_path, but=("roll.stopped",)) as setup:
         yield setup
 
 
@@ -66,14 +67,6 @@ async def until(setup: Setup, event: str, count: int = 1) -> dict[str, Any]:
         assert asyncio.get_running_loop().time() < deadline, setup.engine.log
         await asyncio.sleep(0.02)
     return found[-1]
-
-
-async def talk(call: Call, ring: Call) -> None:
-    for one, other in ((call, ring), (ring, call)):
-        one.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
-        heard = await other.receive("INFO")
-        other.respond(200, to=heard)
-        await one.receive(200, "INFO")
 
 
 async def test_one_worker_continues_with_new_code_in_the_same_process(lone: Setup) -> None:
