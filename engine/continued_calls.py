@@ -85,8 +85,9 @@ class ContinuedCalls:
             self._services.log.warning(
                 "calls.taken_over", **{result: results[result] for result in TAKEN_OVER}
             )
-        payers = {f.line for entry in entries for f in entry.forwards if f.billing in METERED}
-        self._tasks.start(self._read(payers))
+        if left:
+            payers = {f.line for entry in entries for f in entry.forwards if f.billing in METERED}
+            self._tasks.start(self._read(payers))
 
     def _take(self, entry: ActiveCall, *, handed_over: bool) -> str | None:
         """What became of it; None if it is not continued here."""
@@ -143,8 +144,10 @@ class ContinuedCalls:
         return facts, so_far
 
     async def _read(self, lines: set[str]) -> None:
-        """Read the lines that pay: nobody may call them soon, and what is left of their plans
-        decides what their calls use of a cap."""
+        """Read what the other processes knew: which transfers are pending, and the lines that pay.
+        Nobody may call these soon, and what is left of their plans decides what their calls use of
+        a cap."""
+        await self._calls.handovers.transfers.look()
         store, wanted = self._services.store, list(lines)
         while wanted:
             some, wanted = wanted[:_READ_AT_ONCE], wanted[_READ_AT_ONCE:]

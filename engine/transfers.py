@@ -38,7 +38,7 @@ from rules.billing import billing_class
 from rules.line_document import tariff_of
 from sip.outgoing import Outgoing
 from sip.referral import nothing
-from store.keys import parties_of_transfer, transfer_key
+from store.keys import TRANSFER, parties_of_transfer, transfer_key
 from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
 
@@ -53,6 +53,7 @@ _PATIENCE_S = 0.1
 _AGAIN_S = (0.005, 0.015, 0.04)
 _QUICK_S = 5.0  # the longest delay of a transfer's notification after its call
 _MOST = 10_000
+_SCAN = 1000  # keys looked at in one exchange
 
 
 class Owed(msgspec.Struct, array_like=True):
@@ -172,6 +173,16 @@ class Transfers:
         call = self._begun(caller, called, _QUICK_S)
         if call is not None:
             self._tasks.start(call.owe())
+
+    async def look(self) -> None:
+        """Read the pending transfers from Redis: this process has heard of none of those before its
+        start. Their calls may have come meanwhile."""
+        client: Any = self._services.redis
+        try:
+            async for key in client.scan_iter(match=f"{TRANSFER}*", count=_SCAN):
+                self.heard(key.decode() if isinstance(key, bytes) else key)
+        except REDIS_ERRORS as error:
+            self._services.rejections.redis("transfer", error)
 
     def expect(self, caller: str, called: str) -> bool:
         """Whether a transfer is pending for a call between these numbers."""

@@ -7,7 +7,8 @@ moments. A model says of each call who hung up, how long it lasted and who pays:
 
 - each call that was answered ends by its own BYE, through the engine, on both sides;
 - it has one record, with its seconds and its payer;
-- a call that rang at a death was refused with 503 or given up, and has a record that says so;
+- a call that rang at a death rings on, or was refused with 503, is tried again, and has a record
+  that says so;
 - what the lines used is the sum of their records, and nothing counts any more.
 
 Every kill tells how soon a new call was answered by the worker's next process.
@@ -48,6 +49,7 @@ MOBILE = "+336123450{:02d}"
 CAP_S = 10_000_000
 ANSWER_S = 40.0  # a caller gives up after 64*T1; its INVITE is heard by the next process before
 PATIENCE_S = 60.0
+RINGS_ON = 0.3  # of the phones, before somebody picks up
 AT_THE_KILL_S = 1.0  # a call that ended so close to a kill may have been heard before it, or after
 SETTINGS: dict[str, Any] = {
     "limits": {"calls": 0, "wait_s": 0, "forwards_per_line": 0, "forwards_per_line_per_hour": 0},
@@ -83,8 +85,9 @@ Made = tuple[Side, Asked]
 class Talk:
     """A call that was answered, as the model has it. Times are monotonic seconds."""
 
-    def __init__(self, kind: str, worker: int, line: str, caller: Side) -> None:
+    def __init__(self, kind: str, worker: int, line: str, caller: Side, asked_at: float) -> None:
         self.kind, self.worker, self.line, self.caller = kind, worker, line, caller
+        self.asked_at = asked_at
         self.callee: Side | None = None
         self.payer = line if kind in ("forwarded", "capped", "transferred") else ""
         self.answered_at = time.monotonic()
@@ -162,7 +165,16 @@ class Crowd:
         if waiting is not None and not waiting.done():
             waiting.set_result(side)
         side.respond(invite, 180)
-        side.respond(invite, 200, SDP)
+        if self.chance.random() < RINGS_ON:
+            self.start(self._pick_up(side, invite))
+        else:
+            side.respond(invite, 200, SDP)
+
+    async def _pick_up(self, side: Side, invite: Message) -> None:
+        """After a while, if nobody has given up."""
+        await asyncio.wait([side.ended], timeout=self.chance.uniform(0.1, 1.5))
+        if side.state == "early":
+            side.respond(invite, 200, SDP)
 
     # -- one call ---------------------------------------------------------------------------------
 
@@ -174,11 +186,12 @@ class Crowd:
             token = secrets.token_hex(8)
             called = self._called[token] = asyncio.get_running_loop().create_future()
             fields = [*more, (b"X-Token", token.encode())]
+            asked_at = time.monotonic()
             side, asked = party.begin(self.pool.address_of(worker), line, caller, fields)
             await asyncio.wait([asked.answer], timeout=ANSWER_S)
             final = asked.answer.result() if asked.answer.done() else None
             if final is not None and final.code == 200:
-                talk = Talk(kind, worker, line, side)
+                talk = Talk(kind, worker, line, side, asked_at)
                 self.talks.append(talk)
                 # The phone's side: the one that answered this caller's INVITE.
                 talk.callee = await asyncio.wait_for(called, ANSWER_S)
@@ -340,13 +353,11 @@ class Crowd:
 
     def _differs(self, talk: Talk, record: dict[str, str]) -> bool:
         whole_s = talk.ended_at - talk.answered_at
-        kills = sum(
-            talk.answered_at < at < talk.ended_at and w == talk.worker for at, w in self.kills
-        )
-        # What was heard of the end shortly before a kill, or of the answer.
+        kills = sum(talk.asked_at < at < talk.ended_at and w == talk.worker for at, w in self.kills)
+        # What was heard shortly before a kill: of the INVITE, the answer or the end.
+        moments = talk.asked_at, talk.answered_at, talk.ended_at
         unsure = sum(
-            min(abs(at - talk.answered_at), abs(at - talk.ended_at)) < AT_THE_KILL_S
-            for at, _ in self.kills
+            min(abs(at - moment) for moment in moments) < AT_THE_KILL_S for at, _ in self.kills
         )
         got = record["outcome"], record["why"], record["payer"]
         wrong = []

@@ -323,6 +323,26 @@ async def test_a_side_of_a_continued_call_sends_the_other_on(setup: Setup) -> No
     assert paid(record) == [(line, "none", "number", mobile, "out_of_plan")]
 
 
+async def test_a_call_that_was_sent_on_before_the_death_is_paid_after_it(setup: Setup) -> None:
+    line, mobile, call, away = await forwarded(setup, offer=HOURS)
+    target, phone = await setup.line_with_phone()
+    await noted(setup, call, is_up)
+    await refer(call, away, target)
+    await until(lambda: setup.redis.keys("transfer:*"), "Redis knows of the transfer")
+    await killed(setup)
+    onward = away.endpoint.start(
+        setup.engine.address, target, caller=mobile, body=OFFER_BYTES,
+        headers=[("P-Asserted-Identity", f"<sip:{mobile}@office.example>")],
+    )  # fmt: skip
+    ring = await phone.incoming()
+    await connect(onward, ring)
+    await part(call, away)
+    await part(onward, ring)
+    await ended(setup, call, payer=line)
+    record = await ended(setup, onward, takeovers=0, payer=line, condition="none")
+    assert paid(record) == [(line, "none", "number", mobile, "deducted")]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_notifications_of_a_transfer_arrive_after_the_end(setup: Setup, when: str) -> None:
     _, call, ring = await stand(setup)
