@@ -337,8 +337,10 @@ async def test_a_call_that_was_sent_on_before_the_death_is_paid_after_it(setup: 
     ring = await phone.incoming()
     await connect(onward, ring)
     await part(call, away)
-    await part(onward, ring)
     await ended(setup, call, payer=line)
+    # Redis is read in the background: the payer may become known a moment after the call
+    await until(lambda: [each["payer"] for each in setup.engine.calls()] == [line], "the payer")
+    await part(onward, ring)
     record = await ended(setup, onward, takeovers=0, payer=line, condition="none")
     assert paid(record) == [(line, "none", "number", mobile, "deducted")]
 
