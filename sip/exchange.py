@@ -364,7 +364,7 @@ class Exchanges:
             asking = Asking(self.unacked_cseq, ack=None if self.unacked else self.last_ack)
         for client, exchange in self.sent.items():
             if exchange.invite:
-                asking = Asking(client.cseq, client.key, client.parts)
+                asking = Asking(client.cseq, client.key, client.parts, request=client.repeated)
         return asked, asking
 
     def resume(self, asked: Asked, peer: Party, asking: Asking | None) -> None:
@@ -395,9 +395,13 @@ class Exchanges:
         layer = self.leg.layer
         way = layer.way_of(self.leg.dialog)
         client = Client(layer.clients, layer.wheel, way, asking.branch, b"INVITE", asking.cseq)
-        client.resume(asking.parts)
         client.user = self.leg
-        exchange.client, exchange.provisional = client, True
+        if not asking.request:
+            client.resume(asking.parts)
+        elif not client.start(asking.request, asking.parts):
+            exchange.answer(491, None)
+            return
+        exchange.client, exchange.provisional = client, not asking.request
         self.sent[client] = exchange
         layer.wheel.after(_TimerC(layer.wheel, client), TIMER_C_MS // LOOKS)
 

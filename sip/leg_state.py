@@ -33,12 +33,14 @@ class Asked(msgspec.Struct, array_like=True, gc=False):
 
 class Asking(msgspec.Struct, array_like=True, gc=False):
     """The last INVITE that was sent to the far end for the other side. It waits for its final
-    response if it has `parts`, and has its ACK if it has one: body and media type."""
+    response if it has `parts`, and is repeated until the first one if it has `request`. It has its
+    ACK if it has one: body and media type."""
 
     cseq: int
     branch: bytes = b""
     parts: tuple[bytes, ...] = ()
     ack: tuple[bytes, bytes] | None = None
+    request: bytes = b""
 
 
 class LegState(msgspec.Struct, array_like=True, gc=False):

@@ -397,6 +397,11 @@ class Client(Transaction):
         self.parts = parts
         self.state = _PROCEEDING
 
+    @property
+    def repeated(self) -> bytes:
+        """The INVITE while it is repeated: there was no response yet. Otherwise empty."""
+        return self._last if self.state == _CALLING and self._last is not None else b""
+
     def receive(self, message: Message) -> bool:
         """Handle a response. False if it is a retransmission."""
         code: cython.int = message.status

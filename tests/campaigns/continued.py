@@ -23,6 +23,7 @@ import random
 import re
 import secrets
 import shutil
+import socket
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ KINDS = ("plain", "held", "forwarded", "limited", "capped", "transferred")
 EACH = 10  # lines of each kind and worker
 MOBILE = "+336123450{:02d}"
 CAP_S = 10_000_000
+ROOM = 1 << 22  # bytes that may wait in a socket while this process does not run
 ANSWER_S = 40.0  # a caller gives up after 64*T1; its INVITE is heard by the next process before
 PATIENCE_S = 60.0
 RINGS_ON = 0.3  # of the phones, before somebody picks up
@@ -120,11 +122,12 @@ class Crowd:
         ports = {"caller": 0, "phone": 0, "number": self.pool.ports["number"]}
         made = {}
         for name, port in ports.items():
-            _, party = await loop.create_datagram_endpoint(
+            transport, party = await loop.create_datagram_endpoint(
                 partial(Everybody, name, self._on_call if name != "caller" else None),
                 local_addr=("127.0.0.1", port),
             )
             party.outer = party.address
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
             made[name] = party
             stack.callback(party.close)
         self._callers, self._phones, self._mobiles = made["caller"], made["phone"], made["number"]
@@ -274,7 +277,7 @@ class Crowd:
         talk.ended_at = time.monotonic()
         answer = await one.ask(b"BYE").answer
         code = answer.code if answer is not None else 0
-        await asyncio.wait([other.ended], timeout=5.0)
+        await asyncio.wait([other.ended], timeout=20.0)
         heard = other.ended.result() if other.ended.done() else "nothing"
         talk.ended = f"BYE {code}, other side {heard}"
         near = any(abs(at - talk.ended_at) < AT_THE_KILL_S for at, _ in self.kills)

@@ -393,14 +393,15 @@ async def test_a_reinvite_that_waits_for_its_response_gets_it(setup: Setup, who:
     one, other = (call, ring) if who == "caller" else (ring, call)
     request = await hold(setup, one, other)
     await killed(setup)
-    one.repeat(one.sent[-1])  # it is taken in: no second INVITE comes to the other side
+    one.repeat(one.sent[-1])  # it is taken in: no second transaction comes to the other side
     other.respond(200, to=request, body=ANSWER_BYTES)
     answer = await one.receive(200)
     assert (answer.body, answer.cseq) == (ANSWER_BYTES, one.sent[-1].cseq)
     one.ack(answer)
     ack = await other.receive("ACK")
     assert ack.cseq[0] == request.cseq[0]
-    assert len(other.requests("INVITE")) == (2 if other is ring else 1)
+    branches = {message.branch for message in other.requests("INVITE")}
+    assert len(branches) == (2 if other is ring else 1)
     await talk(call, ring)
     await part(one, other)
     await ended(setup, call)

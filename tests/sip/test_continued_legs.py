@@ -204,6 +204,7 @@ async def test_a_reinvite_that_waits_for_its_response(home: House) -> None:
     asked = request("INVITE", cseq=2, tag=tag, body=SDP, branch="z9hG4bKhold")
     home.feed(asked, CALLER)
     (sent,) = home.line(PHONE).sent
+    home.feed(answer(sent, 100), PHONE)
     after = Next(home)
     assert after.heard() == ([], [])
     after.home.feed(asked, CALLER)  # a copy that was on its way
@@ -215,6 +216,26 @@ async def test_a_reinvite_that_waits_for_its_response(home: House) -> None:
     after.home.feed(request("ACK", cseq=2, tag=tag), CALLER)
     (ack,) = after.to_phone.sent
     assert (ack.method, ack.cseq) == (b"ACK", sent.cseq)
+
+
+async def test_a_reinvite_without_any_response_is_repeated(home: House) -> None:
+    """It may have been lost before the death."""
+    tag = talk(home)
+    home.feed(request("INVITE", cseq=2, tag=tag, body=SDP), CALLER)
+    (sent,) = home.line(PHONE).sent
+    after = Next(home)
+    assert [m.data for m in after.to_phone.sent] == [sent.data]
+    after.home.pass_time(600)
+    assert after.heard() == ([], ["INVITE", "INVITE"])
+    after.home.feed(answer(sent, 100), PHONE)
+    after.home.pass_time(3000)
+    assert after.heard() == ([], [])
+    # the process after that one knows that it needs no copy any more
+    after.home.callers, after.home.callees = [after.caller], [after.callee]
+    last = Next(after.home)
+    assert last.heard() == ([], [])
+    last.home.feed(answer(sent, 200, body=SDP), PHONE)
+    assert last.heard() == (["200"], [])
 
 
 async def test_a_reinvite_that_waits_for_its_ack(home: House) -> None:
