@@ -26,6 +26,7 @@ from benchmarks.manager import run_manager
 from benchmarks.processes import BenchmarkError, raise_descriptor_limit, take_cores
 from benchmarks.scrape import run_scrape
 from benchmarks.sharding import run_sharding
+from benchmarks.standby import run_standby
 from benchmarks.subject import CHECKOUT, Subject, machine
 
 BENCHES = {
@@ -36,6 +37,7 @@ BENCHES = {
     "manager": run_manager,
     "scrape": run_scrape,
     "sharding": run_sharding,
+    "standby": run_standby,
     "lines": run_lines,
 }
 QUICK = tuple(name for name in (*LOADED, "ceiling") if name not in ("floor", "limited"))

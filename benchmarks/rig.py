@@ -86,11 +86,12 @@ class Rig:
         start_s: float = _START_S,
         workers: int = 1,
         live_count: str = "shared",
+        standby: str = "none",
     ) -> None:
         """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
         each line's `live:` key. `limits`: section of the engine's config. `streams`: the engine
         listens on TCP and TLS too. `start_s`: how long a program may take to be up. `live_count`:
-        as in the section `rules`."""
+        as in the section `rules`, `standby` as in `calls`."""
         self.subject = subject
         self.engine_core, self.load_core = cores
         self.phone = phone
@@ -103,6 +104,7 @@ class Rig:
         self.directory = Path(tempfile.mkdtemp(prefix="renvoi-bench-"))
         self.workers = workers
         self.live_count = live_count
+        self.standby = standby
         self.sip_port = free_port(several=workers)
         self.tcp_port = free_port(socket.SOCK_STREAM)
         self.tls_port = free_port(socket.SOCK_STREAM)
@@ -195,11 +197,12 @@ class Rig:
         child = self.start([redis_server(), "--port", str(self.redis_port), *plain], self.load_core)
         self.wait_until_ready(child, "redis-server", self._redis_answers)
 
-    def _redis(self) -> redis.Redis:
+    def redis(self) -> redis.Redis:
+        """A client; close it."""
         return redis.Redis(host=HOST, port=self.redis_port)
 
     def _redis_answers(self) -> bool:
-        with self._redis() as client:
+        with self.redis() as client:
             try:
                 return bool(client.ping())
             except redis.RedisError:
@@ -212,7 +215,7 @@ class Rig:
     def write_rules(self) -> None:
         """All lines into Redis, and who calls them into a file."""
         numbers = ["SEQUENTIAL"]
-        with self._redis() as client, client.pipeline() as batch:
+        with self.redis() as client, client.pipeline() as batch:
             for index in range(LINES):
                 number = called(index)
                 numbers.append(f"{number};{caller(index)};{nobody(index)}")
@@ -261,6 +264,8 @@ class Rig:
             config["workers"] = self.workers
         if self.live_count != "shared":
             config["rules"] = {"live_count": self.live_count}
+        if self.standby != "none":
+            config["calls"] = {"standby": self.standby}
         path = self.directory / "config.yaml"
         path.write_text(json.dumps(config, indent=1))  # every JSON document is a YAML document
         self.engine = self.start(
