@@ -197,12 +197,12 @@ class Rig:
         child = self.start([redis_server(), "--port", str(self.redis_port), *plain], self.load_core)
         self.wait_until_ready(child, "redis-server", self._redis_answers)
 
-    def redis(self) -> redis.Redis:
+    def redis_client(self) -> redis.Redis:
         """A client; close it."""
         return redis.Redis(host=HOST, port=self.redis_port)
 
     def _redis_answers(self) -> bool:
-        with self.redis() as client:
+        with self.redis_client() as client:
             try:
                 return bool(client.ping())
             except redis.RedisError:
@@ -215,7 +215,7 @@ class Rig:
     def write_rules(self) -> None:
         """All lines into Redis, and who calls them into a file."""
         numbers = ["SEQUENTIAL"]
-        with self.redis() as client, client.pipeline() as batch:
+        with self.redis_client() as client, client.pipeline() as batch:
             for index in range(LINES):
                 number = called(index)
                 numbers.append(f"{number};{caller(index)};{nobody(index)}")

@@ -64,10 +64,11 @@ def run_standby(settings: Settings) -> Iterator[Result]:
         if case is with_it:
             shown = " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
             commands = statistics.median(case.commands) - statistics.median(without.commands)
+            middle_ms = statistics.median(delays) * 1000
             redis = statistics.median(case.redis_us) - statistics.median(without.redis_us)
             remark += (
                 f": {shown} times without; Redis {redis:+.0f} us and {commands:+.2f} commands a "
-                f"call; in Redis {statistics.median(delays) * 1000:.0f} ms after the answer, at most "
+                f"call; in Redis {middle_ms:.0f} ms after the answer, at most "
                 f"{max(delays) * 1000:.0f} ms; {statistics.median(sizes):.0f} bytes a call"
             )
             more |= {"redis_us": redis, "commands": commands, "delays_s": sorted(delays)}
@@ -117,7 +118,7 @@ def _measure(case: Case, settings: Settings) -> None:
 def _commands(rig: Rig) -> int:
     """The scripts that Redis has run so far: what the engine sends regularly besides is the
     same."""
-    with rig.redis() as client:
+    with rig.redis_client() as client:
         stats: Any = client.info("commandstats")
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))
 
@@ -128,7 +129,7 @@ def _delays(rig: Rig, settings: Settings) -> tuple[list[float], list[float]]:
     running = Run(rig, Plan(rate=DELAY_RATE, calls=calls, hold_s=HOLD_S), "standby, delay")
     found: dict[bytes, float] = {}
     sizes: list[float] = []
-    with rig.redis() as client:
+    with rig.redis_client() as client:
         (key,) = list(client.scan_iter(f"{STANDBY}*:*-*", _type="HASH"))
         load = threading.Thread(target=_to_the_end, args=(running,))
         load.start()
