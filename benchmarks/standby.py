@@ -8,6 +8,7 @@ Redis.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import statistics
 import threading
@@ -20,13 +21,16 @@ from benchmarks.cases import Settings
 from benchmarks.figures import Result, total
 from benchmarks.load import Plan, Run, report, run
 from benchmarks.processes import BenchmarkError, CpuMeter, cpu_s, yardstick_ms
-from benchmarks.rig import LINES, Rig
+from benchmarks.rig import HOST, LINES, Rig
 from engine.call_entry import ActiveCall, decode
+from store.client import close, connect
 from store.keys import STANDBY
+from store.standby import Head, StandbyCalls
 
 RATE = 100.0
 HOLD_S = 2.0
 DELAY_RATE = 20.0
+ENTRIES = 20
 _IDLE_S = 3.0
 _LOOK_S = 0.001
 
@@ -56,6 +60,7 @@ def run_standby(settings: Settings) -> Iterator[Result]:
                 _measure(case, settings)
                 report(f"{case.standby} {number + 1}/{rounds}: {case.cpu_us[-1]:.0f} us/call")
         delays, sizes = _delays(cases[1].rig, settings)
+        write_us = asyncio.run(_writes(cases[1].rig, round(statistics.median(sizes))))
     without, with_it = cases
     for case in cases:
         ratios = [mine / its for mine, its in zip(case.cpu_us, without.cpu_us, strict=True)]
@@ -69,9 +74,12 @@ def run_standby(settings: Settings) -> Iterator[Result]:
             remark += (
                 f": {shown} times without; Redis {redis:+.0f} us and {commands:+.2f} commands a "
                 f"call; in Redis {middle_ms:.0f} ms after the answer, at most "
-                f"{max(delays) * 1000:.0f} ms; {statistics.median(sizes):.0f} bytes a call"
+                f"{max(delays) * 1000:.0f} ms; {statistics.median(sizes):.0f} bytes a call; "
+                f"a write {write_us[1]:.0f} us of CPU with one call, "
+                f"{write_us[ENTRIES]:.0f} us with {ENTRIES}"
             )
             more |= {"redis_us": redis, "commands": commands, "delays_s": sorted(delays)}
+            more |= {"write_us": write_us}
         yield Result(
             bench=f"standby-{case.standby}",
             command="python -m benchmarks standby",
@@ -151,6 +159,25 @@ def _delays(rig: Rig, settings: Settings) -> tuple[list[float], list[float]]:
     left = total(rig.metrics(), "renvoi_standby_waiting")
     report(f"standby: {len(found)} of {outcome.last.started} calls seen, {left:.0f} changes wait")
     return list(found.values()), sizes
+
+
+async def _writes(rig: Rig, size: int) -> dict[int, float]:
+    """CPU of this process, in us, for one write of so many calls of that size."""
+    redis = connect(f"redis://{HOST}:{rig.redis_port}/0")
+    calls, found = StandbyCalls(redis, 60), {}
+    for count in (1, ENTRIES):
+        entries = {f"0-bench-{n}": bytes(size) for n in range(count)}
+        rounds = 2000 // count
+        for timed in (False, True):
+            began = time.process_time()
+            for _ in range(rounds):
+                head = Head(0, time.time(), time.monotonic())
+                await calls.write("bench", "0-bench", head, entries, [])
+            if timed:
+                found[count] = (time.process_time() - began) / rounds * 1e6
+    await calls.forget("bench", "0-bench")
+    await close(redis)
+    return found
 
 
 def _to_the_end(running: Run) -> None:
