@@ -81,7 +81,7 @@ class Standby:
         self._others: dict[str, list[Process]] = {}  # by place, at the last look
         self._claims: list[tuple[str, str]] = []  # place and name, until the calls are written
         self._newer: set[str] = set()
-        self._names = 0
+        self._names: list[str] = []  # those under which others have taken calls
         self._loop = asyncio.get_running_loop()
         self._held = HeldRequests(endpoint.receive, self._loop.time)
         self._next_beat = self._next_rewrite = self._next_reaping = 0.0
@@ -111,20 +111,23 @@ class Standby:
         found: list[LeftCalls] = []
         try:
             async with asyncio.timeout(START_S):
-                for journal in left:
-                    await self._replace(journal)
+                for epoch in self._journal.dead:
+                    await self._replace(epoch, left)
                 for place in self._endpoint.places():
                     await self._wait_for_dead(place, found)
         except REDIS_ERRORS as error:
             self._on_error(error)
         return found
 
-    async def _replace(self, journal: Left) -> None:
-        taken = set(await self._store.replace(self._place, journal.epoch))
+    async def _replace(self, epoch: str, left: Sequence[Left]) -> None:
+        """This process has the journal of that one. Others may have taken some of its calls, after
+        which it had other names."""
+        taken = set(await self._store.replace(self._place, epoch))
         for process in await self._store.processes(self._place):
-            if process.name.startswith(f"{journal.epoch}."):
+            if process.name.startswith(f"{epoch}."):
                 taken.update(await self._store.replace(self._place, process.name))
-        journal.active = [call for call in journal.active if call.id not in taken]
+        for journal in left:
+            journal.active = [call for call in journal.active if call.id not in taken]
         self._journal.continued(list(taken))
 
     async def _wait_for_dead(self, place: str, found: list[LeftCalls]) -> None:
@@ -243,8 +246,8 @@ class Standby:
             if isinstance(call, Call):
                 call.leave()
             self._changes.pop(id_, None)
-        self._names += 1
-        self._name = f"{self._epoch}.{self._names}"
+        self._names.append(self._name)
+        self._name = f"{self._epoch}.{len(self._names)}"
         await asyncio.sleep(0)
         await self._write_anew()
 
@@ -293,6 +296,8 @@ class Standby:
             calls=len(claimed.entries),
             age_s=round(claimed.age_s, 1),
         )
+        for earlier in self._names:
+            await self._store.give_back(self._place, earlier, list(claimed.entries))
         known = await self._ended([call.id for call in calls.active])
         calls.active = [
             call for call in calls.active if call.id not in known and call.id not in self._calls

@@ -188,6 +188,12 @@ class StandbyCalls:
         taken = await _REPLACE.run(self._redis, keys, process, self._kept_s)
         return [_text(id_) for id_ in taken if id_]
 
+    async def give_back(self, place: str, process: str, ids: Sequence[str]) -> None:
+        """Calls that others had taken from a process are its own again."""
+        redis: Any = self._redis
+        if ids:
+            await redis.srem(standby_taken_key(place, process), *ids)
+
     async def forget(self, place: str, process: str) -> None:
         """Remove a process and its calls."""
         redis: Any = self._redis

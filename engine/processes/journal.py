@@ -129,6 +129,7 @@ class Journal:
         self.changed: set[CallFacts] = set()  # calls whose facts are not written yet
         # For another host (engine/standby.py): the last entries of answered calls, None = it ended.
         self.standby: dict[str, bytes | None] | None = None
+        self.dead: list[str] = []  # the names of the processes whose journals were taken over
         self._map: mmap.mmap | None = None
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
@@ -175,6 +176,7 @@ class Journal:
                     path.replace(path.with_suffix(".bad"))
                     os.close(descriptor)
                     continue
+                self.dead.append(left.epoch)
                 if left.pending or left.lost:
                     self._left.append(left)
                 else:

@@ -101,6 +101,14 @@ async def test_one_of_many_gets_them_and_the_owner_learns_of_it(calls: StandbyCa
     assert await calls.processes(PLACE) == []
 
 
+async def test_what_comes_back_is_not_taken_any_more(calls: StandbyCalls) -> None:
+    await calls.write(PLACE, "a", HEAD, ENTRIES, [])
+    await calls.claim(PLACE, "a", "b", 0, 2, tell=True)
+    await calls.give_back(PLACE, "a", ["0-a-1"])
+    await calls.give_back(PLACE, "a", [])
+    assert await calls.replace(PLACE, "a") == ["0-a-2"]
+
+
 async def test_a_process_that_lives_keeps_its_calls(calls: StandbyCalls) -> None:
     await calls.write(PLACE, "a", HEAD, ENTRIES, [])
     assert await calls.claim(PLACE, "a", "b", 60, 2, tell=True) is None

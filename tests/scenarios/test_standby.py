@@ -244,3 +244,27 @@ async def test_each_worker_continues_the_calls_of_its_like(
                 other.stop()
     finally:
         pool.stop()
+
+
+async def test_a_rolling_restart_takes_the_calls_along(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    shared_redis.client.flushall()
+    pool = WorkerPool(tmp_path, shared_redis.url, 2, STANDBY)
+    pool.start()
+    try:
+        running_engine = RunningEngine(pool, shared_redis.client, tmp_path)
+        async with Setup(running_engine) as setup:
+            call, ring = await stand(setup)
+            await kept(pool, 1)
+            pool.signal(signal.SIGHUP)
+            await event(pool, "roll.done", 30)
+            assert not told(pool, "standby.claimed")
+            await kept(pool, 1)
+            await talk(call, ring)
+            await part(call, ring)
+            await setup.ended(call.call_id, outcome="answered", why="bye", takeovers="1")
+            await kept(pool, 0)
+            assert not pool.complaints()
+    finally:
+        pool.stop()
