@@ -18,6 +18,7 @@ import uvloop
 
 from engine.admin import AddressInUse, Admin
 from engine.config import Config, ConfigError, build, load_document
+from engine.descriptors import raised, streams_of
 from engine.hint import next_steps
 from engine.processes import upgrade
 from engine.processes.aggregate import Aggregate
@@ -66,6 +67,9 @@ class Supervisor:
         for number in (signal.SIGHUP, signal.SIGUSR2):
             loop.add_signal_handler(number, lambda: None)
         replaces = upgrade.shall_roll()
+        upgrade.inherited()  # nothing: the workers have it
+        if streams_of(self._pool.config):  # connections that pass from worker to worker
+            raised(self._pool.config.limits.connections)
         petting = asyncio.ensure_future(self._systemd.pet())
         problem = ""
         try:

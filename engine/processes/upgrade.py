@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from engine.stderr import say
+
 PROBE_S = 60.0  # for the new code to start, because a busy machine imports slowly
 _PROBE = "RENVOI_PROBE"
 _LEFT = "RENVOI_LEFT"
@@ -99,8 +101,8 @@ def become(
     *,
     roll: bool = False,
 ) -> NoReturn:
-    """Replace this process by one of the code on disk, which gets these descriptors. Raises OSError
-    if it cannot be started."""
+    """Replace this process by one of the code on disk, which gets these descriptors. If that is
+    impossible by now, the process ends: its calls are in the journal, for whoever starts next."""
     left = os.memfd_create("renvoi-left")
     for descriptor in (left, *sockets.values(), *connections.values()):
         os.set_inheritable(descriptor, True)
@@ -114,4 +116,8 @@ def become(
     for number in (signal.SIGHUP, signal.SIGUSR2):  # until the new code handles them
         signal.signal(number, signal.SIG_IGN)
     arguments = command()
-    os.execvpe(arguments[0], arguments, environment)
+    try:
+        os.execvpe(arguments[0], arguments, environment)
+    except OSError as error:
+        say(f"renvoi: {arguments[0]}: {error.strerror}")
+    os._exit(1)
