@@ -130,6 +130,7 @@ async def explain_call(
     caller: str | None = None,
     lines: Mapping[str, Line] | None = None,
     at: float | None = None,
+    withheld: bool | None = None,
 ) -> Told:
     """Follow a call to line `number` (E.164) through the rules as they are now.
 
@@ -138,6 +139,7 @@ async def explain_call(
     Args:
         caller: taken as the caller's known identity; None = a caller who withholds the number.
         lines: replace the lines in Redis, for documents that are not written yet.
+        withheld: whether the number is withheld; None: if there is no `caller`.
         at: unix seconds of the moment for which calendars and the ends of forwards are looked at;
             None = now.
 
@@ -145,7 +147,8 @@ async def explain_call(
         UnknownLine, RefusedLine: the line does not exist, or its document is refused.
         REDIS_ERRORS: Redis is away.
     """
-    walk = _Walk(redis, config, lines or {}, time.time() if at is None else at)
+    hidden = caller is None if withheld is None else withheld
+    walk = _Walk(redis, config, lines or {}, time.time() if at is None else at, hidden)
     stages = await walk.call(await walk.line(number), caller)
     limits = {name: getattr(config.limits, name) for name in LIMITS}
     return Told(number, caller, tuple(stages), tuple(walk.facts.values()), limits, at)
@@ -166,12 +169,15 @@ def plain(told: Told) -> dict[str, Any]:
 class _Walk:
     """Follows one call through the lines of one Redis."""
 
-    def __init__(self, redis: Redis, config: Config, lines: Mapping[str, Line], at: float) -> None:
+    def __init__(
+        self, redis: Redis, config: Config, lines: Mapping[str, Line], at: float, withheld: bool
+    ) -> None:
         self._redis: Any = redis
         self._config = config
         self._numbering = config.numbering.plan()
         self._given = lines
         self._at = at
+        self._withheld = withheld
         self._fleets: dict[str, Fleet] = {}
         self.facts: dict[str, Facts] = {}
 
@@ -262,8 +268,9 @@ class _Walk:
         )
         if line.asks_for_moment:
             fleet = self._fleets[line.fleet]
-            withheld = situation.caller is None
-            found.circumstances = Circumstances(self._at, withheld, fleet.calendars, fleet.lists)
+            found.circumstances = Circumstances(
+                self._at, self._withheld, fleet.calendars, fleet.lists
+            )
         return at_limit(found, facts.reached) if facts.reached else found
 
     def _reached(self, standing: int, last_hour: int, workers: int) -> str | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.call import Ends
@@ -28,7 +27,7 @@ from engine.changes.acks import in_force
 from engine.changes.change import Conflict, NoLine, Unreadable, change_line
 from engine.event_queue import EventQueue, Stop
 from engine.registration.registrar import RegisterRefused
-from rules.applies import is_undisturbed, line_now, profile_now
+from rules.applies import line_now, profile_now
 from rules.decision import Circumstances
 from rules.model import Condition, DocumentError, Line
 from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_like_code, read_code
@@ -210,7 +209,7 @@ class StarCall:
         use = profile_now(line, self._found)
         if use is None:
             return
-        held = line.profiles[use.name].do_not_disturb and code.action is Action.DEACTIVATE
+        held = line.profiles[use.name].do_not_disturb and code.action is not Action.ACTIVATE
         if code.conditions or held:
             words = f"profile {use.name} is used, change it or leave it first"
             raise self._refused(403, "in_profile", words)
@@ -218,8 +217,7 @@ class StarCall:
     def _tell_status(self, code: StarCode, line: Line) -> None:
         """Raises Over with 480 if none of the forwards is on."""
         mailbox = self._services.config.numbering.voicemail_codes
-        undisturbed = is_undisturbed(line, self._found)
-        line = replace(line_now(line, self._found), do_not_disturb=undisturbed)
+        line = line_now(line, self._found)
         words = self._describe(code, line)
         if not is_on(code, line, self._services.numbering, mailbox):
             raise self._refused(480, "forward_off", words)

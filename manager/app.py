@@ -19,6 +19,7 @@ from engine.config import Config
 from manager import (
     api,
     bulk,
+    calendars_page,
     choose,
     done,
     editing,
@@ -28,6 +29,8 @@ from manager import (
     pages,
     people,
     problems,
+    rules_page,
+    switching,
 )
 from manager.login import LogIn
 from manager.operate import Seeing
@@ -82,6 +85,7 @@ def _pages(site: Site) -> list[BaseRoute]:
     web = Web(site)
     log_in, own, seeing = LogIn(web), Own(web), Seeing(web)
     line, forwards = "/lines/{number}", "/lines/{number}/forwards"
+    rules = "/lines/{number}/rules/{condition}"
     return [
         Route("/", _home),
         Route("/healthz", partial(_health, site)),
@@ -97,6 +101,8 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route("/changes", web.guarded(operate.changes, role="operator")),
         Route("/see-as", web.guarded(seeing.begin, role="operator"), methods=["POST"]),
         Route("/see-as/end", web.guarded(seeing.end, reads=True), methods=["POST"]),
+        Route("/calendars", web.guarded(calendars_page.show)),
+        Route("/calendars", web.guarded(calendars_page.act, role="fleet"), methods=["POST"]),
         Route("/accounts", web.guarded(people.show, role="fleet")),
         Route("/accounts", web.guarded(people.act, role="fleet"), methods=["POST"]),
         Route("/lines", web.guarded(choose.lines)),
@@ -108,6 +114,12 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
         Route(forwards + "/preview", web.guarded(editing.preview, reads=True), methods=["POST"]),
         Route(forwards + "/done", web.guarded(done.page)),
+        Route(line + "/switch", web.guarded(switching.act), methods=["POST"]),
+        Route(rules, web.guarded(rules_page.edit)),
+        Route(rules, web.guarded(rules_page.submit), methods=["POST"]),
+        Route(rules + "/preview", web.guarded(rules_page.preview, reads=True), methods=["POST"]),
+        Route(line + "/restore", web.guarded(rules_page.restore)),
+        Route(line + "/restore", web.guarded(rules_page.restore), methods=["POST"]),
         Route("/several", web.guarded(bulk.choose)),
         Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),
         Route("/several/done", web.guarded(bulk.done)),

@@ -9,7 +9,7 @@ from manager.around import around
 from manager.costs import Cost
 from manager.forms import ORDER, Wanted
 from manager.lines import Document, Stored
-from manager.pages import forward_told
+from manager.pages import forward_told, rules_told
 from manager.undo import Change, change_of
 from manager.web import Visit
 from manager.who import Failure, Refused
@@ -20,13 +20,14 @@ Edit = Callable[[Document], None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One forward of one line. `cost` None = it is off."""
+    """What changes at one condition of one line. `costs`: those of its forwards after the change,
+    none if they are off."""
 
     line: Line
     condition: Condition
     before: str
     after: str
-    cost: Cost | None
+    costs: Sequence[Cost]
 
 
 @dataclass(slots=True)
@@ -81,14 +82,25 @@ async def rows_of(visit: Visit, line: Line, change: Change) -> list[Row]:
 
 def rows_told(visit: Visit, line: Line, change: Change, costs: Iterable[Cost]) -> list[Row]:
     """The same with known costs."""
-    by_condition = {cost.condition: cost for cost in costs}
-    rows = []
+    known, rows = list(costs), []
     for condition in ORDER:
-        before = forward_told(visit, line, change.before.get(condition))
-        after = forward_told(visit, line, change.after.get(condition))
+        before = forward_told(visit, line, condition, change.before.get(condition))
+        after = forward_told(visit, line, condition, change.after.get(condition))
         # The target of a forward that is off does not matter.
         if before != after:
-            on = (change.after.get(condition) or {}).get("on")
-            cost = by_condition.get(condition) if on else None
-            rows.append(Row(line, condition, before, after, cost))
+            rows.append(Row(line, condition, before, after, _costs(condition, known)))
     return rows
+
+
+def rows_between(visit: Visit, before: Line, after: Line, costs: Iterable[Cost]) -> list[Row]:
+    """What differs between two states of a line, with the costs after it."""
+    known, rows = list(costs), []
+    for condition in ORDER:
+        was, now = (rules_told(visit, line, condition) for line in (before, after))
+        if was != now:
+            rows.append(Row(after, condition, was, now, _costs(condition, known)))
+    return rows
+
+
+def _costs(condition: Condition, costs: Iterable[Cost]) -> list[Cost]:
+    return [cost for cost in costs if cost.condition is condition]

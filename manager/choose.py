@@ -17,6 +17,7 @@ from manager.pages import summary
 from manager.records import Purse
 from manager.state import Now
 from manager.web import Visit, see
+from rules.applies import line_now
 from rules.decide import Circumstances, Decision, ForwardTo, Ring, Situation, decide
 from rules.model import Condition, Kind, Line
 
@@ -75,15 +76,16 @@ def only_line(visit: Visit) -> str | None:
 
 async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
     """The rows of these lines, by the engine's own decision on the data in Redis."""
-    site, own = visit.site, [one.line for one in stored]
-    fleets = sorted({line.fleet for line in own})
+    site, found = visit.site, [one.line for one in stored]
+    fleets = sorted({line.fleet for line in found})
     now, purses = await asyncio.gather(
-        state.of_several(visit.redis, own),
+        state.of_several(visit.redis, found),
         asyncio.gather(*(records.purse(visit.redis, f, site.zone, site.numbering) for f in fleets)),
     )
+    by_fleet = dict(zip(fleets, purses, strict=True))
+    own = [line_now(line, _circumstances(by_fleet[line.fleet])) for line in found]
     wanted = {number for line in own for number in _due(line, now[line.number])}
     targets = await visit.site.lines.any_of(fleets, sorted(wanted))
-    by_fleet = dict(zip(fleets, purses, strict=True))
     return [
         _row(visit, line, now[line.number], targets[line.fleet], by_fleet[line.fleet])
         for line in own
@@ -93,6 +95,7 @@ async def _rows(visit: Visit, stored: Sequence[Stored]) -> list[Row]:
 def _due(line: Line, now: Now) -> Iterator[str]:
     """The targets that decide where a call goes now."""
     is_busy = line.max_calls is not None and now.calls >= line.max_calls
+    is_busy = is_busy or line.do_not_disturb
     for condition, is_due in (
         (Condition.UNCONDITIONAL, True),
         (Condition.BUSY, is_busy),

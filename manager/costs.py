@@ -42,11 +42,11 @@ class Costs:
     places: TargetWords
 
     def of(self, line: Line, known: Around) -> list[Cost]:
-        """The cost of the forwards that are on, in the guide's order."""
+        """The cost of each target of the forwards that are on, in the guide's order."""
         return [
             self._cost(line, condition, to, known)
             for condition in ORDER
-            if (to := _leads_to(line, condition, known)) is not None
+            for to in _all_targets(line, condition, known)
         ]
 
     def refused(self, line: Line, known: Around) -> list[str]:
@@ -193,6 +193,21 @@ def _leads_to(
     if refused is not None or (to.kind is Kind.NUMBER and to.number in visited):
         return None
     return to
+
+
+def _all_targets(line: Line, condition: Condition, known: Around) -> list[Destination]:
+    """Where the forwards of a condition that are on lead, each target once, unless a forward there
+    has no effect."""
+    if condition not in line.rules:
+        to = _leads_to(line, condition, known)
+        return [] if to is None else [to]
+    found = {
+        (to.kind, to.number): to
+        for forward in line.rules[condition]
+        for to in forward.destinations
+        if forward.on and to.why_refused(_is_inside(to, known), None) is None
+    }
+    return list(found.values())
 
 
 def _is_inside(to: Destination, known: Around) -> bool:

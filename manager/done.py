@@ -11,13 +11,18 @@ from engine.changes.acks import Acks
 from manager.around import around
 from manager.batch import rows_told
 from manager.lines import Stored
-from manager.pages import summary
+from manager.pages import summary, switch_told
+from manager.present import present
 from manager.undo import Change
 from manager.web import Visit
 from manager.who import NotFound
 from store.keys import DONE
 
 _LIFE_S = 86_400
+
+
+Switched = tuple[str, str, str]
+"""What was switched as a whole, with its state before and after, as text."""
 
 
 class Done(msgspec.Struct):
@@ -50,24 +55,41 @@ async def page(visit: Visit) -> Response:
         if acks.complete:
             kept = _done(kept.change, acks, True)
             await visit.redis.set(DONE + token, msgspec.json.encode(kept), keepttl=True)
-    known = await around(visit.site, stored.line)
-    outlook = visit.teller.outlook(stored.line, known, await visit.site.explain(stored))
+    now = await present(visit.site, stored.line)
+    known = await around(visit.site, now.line)
+    told = await visit.site.explain(stored, withheld=False)
+    outlook = visit.teller.outlook(now.line, known, told)
     return visit.page(
         "done.html",
         line=stored.line,
         done=kept,
         token=token,
         rows=rows_told(visit, stored.line, kept.change, outlook.costs),
+        switched=switched_told(visit, kept.change),
+        profile=now.profile,
         seconds=_seconds(visit, kept.seconds),
-        forwards=summary(visit, stored.line),
+        forwards=summary(visit, now.line),
         outlook=outlook,
     )
+
+
+def switched_told(visit: Visit, change: Change) -> list[Switched]:
+    """What a change switched."""
+    return [
+        (visit.say(name), switch_told(visit, name, was), switch_told(visit, name, now))
+        for name, (was, now) in change.switched.items()
+    ]
 
 
 async def undone(visit: Visit, stored: Stored) -> Change | None:
     """The change of the line that the form shall undo; None without one."""
     token = visit.query("undo")
-    kept = await _find(visit, token) if token else None
+    return await change_at(visit, stored, token) if token else None
+
+
+async def change_at(visit: Visit, stored: Stored, token: str) -> Change | None:
+    """The change of the line that has this token."""
+    kept = await _find(visit, token)
     return kept.change if kept is not None and kept.change.number == stored.number else None
 
 

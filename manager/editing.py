@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
 from manager import audit, done, forms, kept
-from manager.around import around
-from manager.batch import Row, rows_told
+from manager.confirming import Check, checked, write
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
-from manager.outlook import Outlook
-from manager.pages import forward_told, summary, who_did
-from manager.undo import Change, change_of
-from manager.web import Visit, see
+from manager.pages import forward_told, rule_list, who_did
+from manager.present import present
+from manager.undo import Change
+from manager.web import Visit
 from manager.who import Outdated, Refused
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
 from store.audit import differing
 
 _FAX_LINES = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """A checked form: its faults, or its effect."""
-
-    errors: Sequence[FormError]
-    line: Line | None = None
-    outlook: Outlook | None = None
-    seen: str = ""
-    rows: Sequence[Row] = ()
 
 
 async def edit(visit: Visit) -> Response:
@@ -123,11 +109,11 @@ async def _from_history(visit: Visit, stored: Stored) -> Change | None:
 async def _check(
     visit: Visit, stored: Stored, choices: Sequence[Choice], etag: str | None
 ) -> Check:
-    site, who = visit.site, visit.who
     wanted = wanted_of(visit, choices)
-    errors, change = wanted.edit(who, stored.number, stored.fleet)
+    errors, change = wanted.edit(visit.who, stored.number, stored.fleet)
+    check = Check(())
     try:
-        result = await site.lines.preview(who, stored.number, change, etag)
+        check = await checked(visit, stored, change, etag)
     except Refused as refused:
         named = {error.name for error in errors}
         errors += [e for e in wanted.told(refused.errors) if e.name not in named]
@@ -137,37 +123,16 @@ async def _check(
             key=lambda e: next((i for i, p in enumerate(places) if e.name.startswith(p)), 9)
         )
         return Check(errors)
-    line = result.line
-    told = await site.explain(stored, instead=line)
-    outlook = visit.teller.outlook(line, await around(site, line), told)
-    change = change_of(stored.number, stored.document, result.document)
-    rows = rows_told(visit, line, change, outlook.costs)
-    return Check((), line, outlook, _seen(stored, result, outlook), rows)
-
-
-def _seen(stored: Stored, result: Stored, outlook: Outlook) -> str:
-    """Identifies what the customer was shown: another cost or rule gives another value."""
-    shown = [
-        stored.etag,
-        result.document.get("forwards"),
-        [(cost.condition, cost.text, cost.where, *cost.warnings) for cost in outlook.costs],
-        list(outlook.conflicts),
-    ]
-    return hashlib.sha256(orjson.dumps(shown)).hexdigest()[:24]
+    return check
 
 
 async def _write(visit: Visit, stored: Stored, choices: Sequence[Choice], etag: str) -> Response:
-    site = visit.site
     wanted = wanted_of(visit, choices)
     _, change = wanted.edit(visit.who, stored.number, stored.fleet)
     try:
-        written = await site.lines.change(visit.who, stored.number, change, etag)
+        return await write(visit, stored, change, etag)
     except Refused as refused:  # another line was changed at this moment
         return await _form(visit, stored, choices, etag, wanted.told(refused.errors))
-    acks = await site.in_force(stored.number)
-    change = change_of(stored.number, written.before, written.stored.document)
-    token = await done.keep(visit, change, acks, written.changed)
-    return see(f"/lines/{stored.number}/forwards/done?change={token}")
 
 
 async def _form(
@@ -194,9 +159,8 @@ async def _form(
         check=check,
         fax=[line for line in fax.lines if line.number != stored.number],
         labels=labels_of(visit, stored.fleet, choices),
-        by_api={
-            c: text for c, text in summary(visit, stored.line).items() if c in stored.line.rules
-        },
+        by_api={c: rule_list(visit, stored.line, c) for c in stored.line.rules},
+        used=(await present(visit.site, stored.line)).profile,
         **{"theirs": None, "change": None, "by": "", "notice": "", **more},
     )
 
@@ -206,7 +170,14 @@ def _confirm(
 ) -> Response:
     fields = {n: v for n, v in visit.fields.items() if n not in ("csrf", "step", "seen", "etag")}
     return visit.page(
-        "confirm.html", line=stored.line, check=check, etag=etag, fields=fields, choices=choices
+        "confirm.html",
+        line=stored.line,
+        check=check,
+        etag=etag,
+        fields=fields,
+        action=f"/lines/{stored.number}/forwards",
+        title=visit.say("forwarding"),
+        back=f"/lines/{stored.number}/forwards",
     )
 
 
@@ -226,7 +197,10 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
     for condition in forms.ORDER:
         before = (was.get("forwards") or {}).get(condition.value)
         after = (now.get("forwards") or {}).get(condition.value)
-        theirs, yours = forward_told(visit, own, before), forward_told(visit, own, after)
+        theirs, yours = (
+            forward_told(visit, own, condition, before),
+            forward_told(visit, own, condition, after),
+        )
         if theirs != yours:
             rows.append((condition, theirs, yours))
     return await _form(

@@ -10,6 +10,7 @@ from typing import Any
 from manager.directory import Directory
 from manager.lines import Document
 from manager.shown import Shown
+from manager.undo import has_rules
 from manager.who import FieldError, Refused, Who
 from manager.words import Say
 from rules.model import Condition, Forward, Kind, Line
@@ -144,7 +145,7 @@ class Wanted:
             if not choice.on:
                 forwards[choice.condition.value] = {"on": False}
                 continue
-            forwards[choice.condition.value] = self._forward(choice, who, own, fleet, errors)
+            forwards[choice.condition.value] = self.forward(choice, who, own, fleet, errors)
 
         def edit(document: Document) -> None:
             stored = dict(document.get("forwards") or {})
@@ -155,7 +156,7 @@ class Wanted:
                 if isinstance(old, list) and not wanted["on"]:
                     stored[condition] = [{**each, "on": False} for each in old]
                     continue
-                if _is_by_api(old) and wanted["on"]:
+                if has_rules(old) and wanted["on"]:
                     problem = "has forwards that only the API changes"
                     raise Refused([FieldError(f"forwards.{condition}", None, problem)])
                 kept = (old or {}).get("to") if self._leads_there(own, old, wanted) else None
@@ -173,9 +174,10 @@ class Wanted:
         number = to["number"] and self._numbering.quick(to["number"])
         return was.get("kind") == to["kind"] and (was.get("number") or own) == number
 
-    def _forward(
+    def forward(
         self, choice: Choice, who: Who, own: str, fleet: str, errors: list[FormError]
     ) -> Document:
+        """A choice that is on as the document's forward; its faults are added to `errors`."""
         if choice.service not in set(Kind):
             errors.append(FormError(choice.named("service"), self._say("error_service")))
             return {"on": False}
@@ -243,19 +245,6 @@ class Wanted:
                     return self._say(key, value=value)
                 return self._say(key)
         return self._say("error_other", problem=f"{error.field} {error.problem}")
-
-
-def _is_by_api(forward: Any) -> bool:
-    """Whether a stored condition has more than the form shows: several forwards, hours, callers, an
-    end, several targets, a rejection."""
-    if not isinstance(forward, dict):
-        return isinstance(forward, list)
-    to = forward.get("to")
-    return (
-        any(forward.get(name) for name in ("when", "until", "callers"))
-        or isinstance(to, list)
-        or (isinstance(to, dict) and (to.get("kind") == "reject" or "ring_s" in to))
-    )
 
 
 def _looks_like_number(text: str) -> bool:

@@ -13,8 +13,9 @@ from urllib.parse import urlencode
 from starlette.responses import Response, StreamingResponse
 
 from manager import records
-from manager.pages import destination_of, told
+from manager.pages import destination_of
 from manager.records import Met, Span
+from manager.rule_words import target_told
 from manager.web import Visit
 from rules.model import Line
 
@@ -143,7 +144,7 @@ def _caller(visit: Visit, line: Line, met: Met) -> str:
 
 
 def _where(visit: Visit, line: Line, met: Met) -> str:
-    return told(visit, line, destination_of(met)) if met.forward is not None else ""
+    return target_told(visit, line, destination_of(met)) if met.forward is not None else ""
 
 
 def _seconds(met: Met) -> int:

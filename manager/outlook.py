@@ -68,11 +68,13 @@ class Teller:
             if first.condition is None:
                 return say("say_refused", end=self.end(first))
             end = self.end(first)
-            return say("say_end", state=self._state(first.condition), end=end[0].lower() + end[1:])
+            return say(
+                "say_end", state=self._state(line, first.condition), end=end[0].lower() + end[1:]
+            )
         where = self.places.where(line.fleet, line.number, first.kind, first.number)
         if first.condition is Condition.UNCONDITIONAL:
             return say("say_all", where=where)
-        return say("say_now", state=self._state(first.condition), where=where)
+        return say("say_now", state=self._state(line, first.condition), where=where)
 
     def steps(self, line: Line, told: Told) -> list[Step]:
         """The path as a list of steps, with those at other lines inside the step that leads
@@ -93,7 +95,7 @@ class Teller:
         what = ""
         if decision.condition is not None:
             if first:
-                what = self._state(decision.condition)
+                what = self._state(line, decision.condition)
             else:
                 what = self._say(f"step_{decision.condition}")
         return self._ending(line, stage.number, decision, what)
@@ -119,8 +121,10 @@ class Teller:
             return self._say("step_rings")
         return self._say("step_rings_for", seconds=decision.after_s)
 
-    def _state(self, condition: Condition) -> str:
+    def _state(self, line: Line, condition: Condition) -> str:
         """The present reason why a call is not tried at the phones."""
+        if condition is Condition.BUSY and line.do_not_disturb:
+            return self._say("step_undisturbed")
         if condition is Condition.UNCONDITIONAL:
             return self._say("step_all")
         if condition is Condition.NO_ANSWER:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
+from typing import Any
 
 from starlette.responses import Response
 
 from manager import audit, records, state
 from manager.around import around
+from manager.present import present
+from manager.rule_words import forwards_of, rule_told, target_told
+from manager.undo import SWITCHES, has_rules
 from manager.web import Visit
+from manager.week import week_of
 from rules.model import Condition, Destination, Kind, Line
 
 _CALLS_SHOWN = 10
@@ -20,27 +27,49 @@ async def line(visit: Visit) -> Response:
     site = visit.site
     stored = await site.lines.read(visit.who, visit.number)
     own = stored.line
-    now, known, calls, changes, way = await asyncio.gather(
+    current = await present(site, own)
+    used = current.line
+    now, known, calls, changes, way, targets = await asyncio.gather(
         state.of_line(site.redis, own),
-        around(site, own),
+        around(site, used),
         site.calls.forwarded(own, _CALLS_SHOWN),
         audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
-        site.explain(stored),
+        site.explain(stored, withheld=False),
+        site.lines.fleet_lines(own.fleet, own.target_numbers()),
     )
+    week = week_of(visit, own, current.fleet, targets, time.time())
+    later = None
+    if week is not None and week.next_at is not None:
+        then = await site.explain(stored, at=week.next_at, withheld=False)
+        later = (week.next_at, visit.teller.sentence(own, then))
     return visit.page(
         "line.html",
-        line=own,
+        line=used,
+        own=own,
+        profile=current.profile,
+        week=week,
+        later=later,
         state=now,
         month=known.months[own.number],
         purse=known.purse,
         calls=calls,
         changes=[
-            (change, who_did(visit, change), change_rows(visit, own, change)) for change in changes
+            (change, who_did(visit, change), change_rows(visit, own, change), restores(change))
+            for change in changes
         ],
-        forwards=summary(visit, own),
-        outlook=visit.teller.outlook(own, known, way),
-        called=lambda call: told(visit, own, destination_of(call)),
+        forwards=summary(visit, used),
+        rules={c: rule_list(visit, used, c) for c in used.rules},
+        outlook=visit.teller.outlook(used, known, way),
+        called=lambda call: target_told(visit, own, destination_of(call)),
     )
+
+
+def restores(change: audit.Change) -> str:
+    """Where the forwards before a change are restored: the form of the four, or by itself."""
+    sides = [*(change.before.get("forwards") or {}).values()]
+    sides += (change.after.get("forwards") or {}).values()
+    rules = any(map(has_rules, sides))
+    return f"restore?change={change.id}" if rules else f"forwards?restore={change.id}"
 
 
 def destination_of(met: records.Met) -> Destination:
@@ -61,15 +90,14 @@ def summary(visit: Visit, own: Line) -> dict[Condition, str]:
         if first is not None and first.rejects:
             words[condition] = visit.say("by_api_blocked")
         elif first is not None and first.to is not None:
-            words[condition] = told(visit, own, first.to)
+            words[condition] = target_told(visit, own, first.to)
         if words[condition] and condition in own.rules:
-            words[condition] = visit.say("by_api_first", where=words[condition])
+            several = sum(each.on for each in rules) > 1
+            if several:
+                words[condition] = visit.say("by_api_first", where=words[condition])
+            elif first is not None:
+                words[condition] = rule_told(visit, own, condition, first)
     return words
-
-
-def told(visit: Visit, own: Line, to: Destination) -> str:
-    """The target of a forward of the line, as text."""
-    return visit.places.destination(own, to, visit.site.directory.has(own.fleet, to.number))
 
 
 def who_did(visit: Visit, change: audit.Change) -> str:
@@ -85,35 +113,61 @@ def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str
     for condition in Condition:
         before = (change.before.get("forwards") or {}).get(condition.value)
         after = (change.after.get("forwards") or {}).get(condition.value)
-        was, now = forward_told(visit, own, before), forward_told(visit, own, after)
+        was = forward_told(visit, own, condition, before)
+        now = forward_told(visit, own, condition, after)
         if was != now:
             rows.append((visit.say(condition.value), was, now))
-    if (change.before.keys() | change.after.keys()) - {"forwards"}:
+    changed = change.before.keys() | change.after.keys()
+    for name in SWITCHES:
+        if name in changed:
+            was = switch_told(visit, name, change.before.get(name))
+            now = switch_told(visit, name, change.after.get(name))
+            rows.append((visit.say(name), was, now))
+    if changed - {"forwards", *SWITCHES}:
         rows.append((visit.say("other_fields"), "", ""))
     return rows
 
 
-def forward_told(visit: Visit, own: Line, forward: object) -> str:
-    """A forward of a document, as text."""
-    if isinstance(forward, list):
-        forward = next(
-            (each for each in forward if isinstance(each, dict) and each.get("on")), None
-        )
-        first = forward_told(visit, own, forward)
-        return first if forward is None else visit.say("by_api_first", where=first)
+def switch_told(visit: Visit, name: str, value: Any) -> str:
+    """The state of do not disturb, or of the field `profile`, as text."""
+    if name == "do_not_disturb":
+        return visit.say("switched_on" if value is True else "switched_off")
+    if isinstance(value, str):
+        return value
+    names = [each.get("use") for each in value or () if isinstance(each, dict)]
+    return ", ".join(str(each) for each in names) or visit.say("profile_none")
+
+
+def rules_told(visit: Visit, own: Line, condition: Condition) -> str:
+    """The forwards of a condition that are on, in their order, as one text."""
+    on = [forward for forward in own.all_of(condition) if forward.on]
+    texts = [rule_told(visit, own, condition, forward) for forward in on]
+    if len(texts) < 2:
+        return texts[0] if texts else visit.say("off")
+    return "; ".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
+
+
+def rule_list(visit: Visit, own: Line, condition: Condition) -> list[tuple[str, bool]]:
+    """Each forward of a condition as text, and whether it is on."""
+    return [(rule_told(visit, own, condition, each), each.on) for each in own.all_of(condition)]
+
+
+def forward_told(visit: Visit, own: Line, condition: Condition, forward: object) -> str:
+    """What a document states for a condition, as text."""
+    if has_rules(forward):
+        found = forwards_of(visit, own, condition, forward)
+        if not found:
+            return "?"
+        # A line with only these: its words are those of the line that has them.
+        return rules_told(visit, replace(own, forwards={}, rules={condition: found}), condition)
     if not isinstance(forward, dict) or not forward.get("on"):
         return visit.say("off")
     to = forward.get("to")
-    if isinstance(to, list):
-        first = forward_told(visit, own, {**forward, "to": to[0] if to else None})
-        return visit.say("by_api_first", where=first)
-    if isinstance(to, dict) and to.get("kind") == "reject":
-        return visit.say("by_api_blocked")
     try:
         assert isinstance(to, dict)
         kind = Kind(to["kind"])
     except (KeyError, ValueError, AssertionError):
         return "?"
-    where = told(visit, own, Destination(kind, str(to.get("number") or own.number)))
+    where = target_told(visit, own, Destination(kind, str(to.get("number") or own.number)))
     after_s = forward.get("after_s")
     return where if after_s is None else f"{where}, {after_s} s"

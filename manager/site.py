@@ -93,12 +93,20 @@ class Site:
         caller: str | None = None,
         instead: Line | None = None,
         at: float | None = None,
+        withheld: bool | None = None,
     ) -> Told:
-        """The result for a call to a line that the account may see; `instead`: with this
-        document; `at`: at this moment, in unix seconds, instead of now."""
+        """The result for a call to a line that the account may see.
+
+        Args:
+            instead: with this document.
+            at: at this moment, in unix seconds, instead of now.
+            withheld: as in `explain_call`.
+        """
         lines = {stored.number: instead or stored.line}
         try:
-            return await explain_call(self.redis, self.config, stored.number, caller, lines, at)
+            return await explain_call(
+                self.redis, self.config, stored.number, caller, lines, at, withheld
+            )
         except UnknownLine as error:
             raise NotFound(str(error)) from None
         except RefusedLine as error:

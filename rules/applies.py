@@ -1,5 +1,6 @@
 """Whether a forward applies at this hour and to this caller. Pure."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from rules.allowed import No, Targets
@@ -36,15 +37,18 @@ def profile_now(line: Line, found: Circumstances | None) -> ProfileUse | None:
 
 
 def line_now(line: Line, found: Circumstances | None) -> Line:
-    """The line as it is in the profile that is used now."""
+    """The line as it is in the profile that is used now, and with its own switch of do not
+    disturb, which holds in every profile."""
     use = profile_now(line, found) if line.profile else None
-    return line if use is None else line.profiles[use.name]
+    if use is None:
+        return line
+    used = line.profiles[use.name]
+    return replace(used, do_not_disturb=True) if line.do_not_disturb else used
 
 
 def is_undisturbed(line: Line, found: Circumstances | None) -> bool:
-    """Whether the line does not want to be disturbed: by its own switch, which holds in every
-    profile, or by the profile that is used now."""
-    return line.do_not_disturb or line_now(line, found).do_not_disturb
+    """Whether the line does not want to be disturbed, by itself or by the profile that is used."""
+    return line_now(line, found).do_not_disturb
 
 
 def told_of(no: No, forward: Forward) -> str:

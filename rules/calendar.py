@@ -152,6 +152,27 @@ class Calendar:
             year = datetime.fromtimestamp(unix, self.zone).year
             self.holidays.prepare(range(year - 1, year + 3))
 
+    def edges(self, begin: float, end: float) -> Iterator[float]:
+        """The moments after `begin` and up to `end`, in unix seconds and in no order, at which it
+        may open or close. At others it does not."""
+        first, last = (datetime.fromtimestamp(unix, self.zone).toordinal() for unix in (begin, end))
+        local: set[datetime] = set()
+        for ordinal in range(max(1, first - 1), last + 2):
+            midnight = datetime.fromordinal(ordinal)
+            local.add(midnight)
+            for hours in self.weekly[(ordinal - 1) % 7]:
+                local.update(midnight + timedelta(minutes=m) for m in (hours.begin, hours.end))
+            if _offset(midnight, self.zone) != _offset(midnight + _DAY, self.zone):
+                # The clock is put forward or back on this day, at a quarter of an hour.
+                local.update(midnight + timedelta(minutes=m) for m in range(0, DAY_MINUTES, 15))
+        for periods in (self.closed, self.opened):
+            local.update(moment for each in periods for moment in (each.begin, each.end))
+        for moment in local:
+            for fold in (0, 1):
+                unix = moment.replace(tzinfo=self.zone, fold=fold).timestamp()
+                if begin < unix <= end:
+                    yield unix
+
     def _has(self, ordinal: int, minute: int) -> bool:
         """Whether the hours that begin on a day have a minute, counted from its midnight."""
         for hours in self.weekly[(ordinal - 1) % 7]:
@@ -164,6 +185,10 @@ class Calendar:
             if self.closed.have(midnight, midnight + _DAY):
                 return False
         return self.holidays is None or not self.holidays.on(ordinal)
+
+
+def _offset(local: datetime, zone: ZoneInfo) -> timedelta | None:
+    return local.replace(tzinfo=zone).utcoffset()
 
 
 @lru_cache(1)

@@ -30,7 +30,7 @@ SERVICES: Mapping[str, tuple[Condition, ...]] = {
     "004": CONDITIONAL,
 }
 DO_NOT_DISTURB = "26"
-"""Not in TS 22.030, nor of a French network: the fixed network of Switzerland has it."""
+"""Not in TS 22.030: OVHcloud and the fixed network of Switzerland have it."""
 # Basic service groups that a telephone line has (TS 22.030 annex C): all, telephony, all but SMS.
 _VOICE = frozenset(("", "10", "11", "19"))
 _LONGEST = 64
@@ -47,6 +47,7 @@ class Action(StrEnum):
     DEACTIVATE = "deactivate"
     ERASE = "erase"
     STATUS = "status"
+    TOGGLE = "toggle"
 
 
 _ACTIONS = {
@@ -56,8 +57,8 @@ _ACTIONS = {
     "##": Action.ERASE,
     "*#": Action.STATUS,
 }
-# Of a service that has nothing to register: both ways to dial it mean the same.
-_SWITCHES = {"**": Action.ACTIVATE, "##": Action.DEACTIVATE}
+# Of a service that has nothing to register and nothing to forget.
+_SWITCHES = {"**": Action.TOGGLE, "##": Action.DEACTIVATE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,10 @@ def apply(
             several forwards (403).
     """
     if not code.conditions:
-        switch_do_not_disturb(document, code.action is Action.ACTIVATE)
+        on = code.action is Action.ACTIVATE
+        if code.action is Action.TOGGLE:
+            on = not document.get("do_not_disturb")
+        switch_do_not_disturb(document, on)
         return
     forwards = document.get("forwards")
     document["forwards"] = forwards = dict(forwards) if isinstance(forwards, dict) else {}

@@ -130,11 +130,11 @@ def test_several_forwards_of_a_condition_are_shown_and_stay_as_they_are(
     stored = client.get(f"line:{LINE}")
     form = marie.get(f"/lines/{LINE}/forwards")
     assert form.status == 200
-    assert form.text.count("Elles se modifient par l’API") == 2
+    assert form.text.count("Gérer les règles") == 2
     assert 'name="busy-on"' in form.text
     changes: Json = {"unconditional__on": "on", "unconditional__service": "voicemail"}
     refused = marie.submit(form, f"/lines/{LINE}/forwards", step="validate", **changes)
-    assert "qui se modifient par l’API" in text(refused)
+    assert "qui se modifient à part" in text(refused)
     assert client.get(f"line:{LINE}") == stored
     # Another condition is changed as always, and these stay.
     changes = {"busy__on": "on", "busy__service": "voicemail", "busy__box": "own"}

@@ -58,7 +58,7 @@ TO_MOBILE = {"kind": "number", "number": MOBILE}
         ("##004#", Action.ERASE, EVERY[1:], None, None),
         ("*26#", Action.ACTIVATE, (), None, None),
         ("*26", Action.ACTIVATE, (), None, None),
-        ("**26#", Action.ACTIVATE, (), None, None),
+        ("**26#", Action.TOGGLE, (), None, None),
         ("#26#", Action.DEACTIVATE, (), None, None),
         ("##26#", Action.DEACTIVATE, (), None, None),
         ("*#26#", Action.STATUS, (), None, None),
@@ -295,6 +295,9 @@ def test_the_status_looks_at_each_of_several(dialled: str, expected: bool) -> No
         ("*26#", {"do_not_disturb": False}, {"do_not_disturb": True}),
         ("#26#", {"do_not_disturb": True}, {"do_not_disturb": False}),
         ("#26#", {}, {}),
+        ("##26#", {"do_not_disturb": True}, {"do_not_disturb": False}),
+        ("**26#", {"do_not_disturb": True}, {"do_not_disturb": False}),
+        ("**26#", {}, {"do_not_disturb": True}),
     ],
 )
 def test_do_not_disturb_is_switched_and_nothing_else(
@@ -305,4 +308,4 @@ def test_do_not_disturb_is_switched_and_nothing_else(
     apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
     assert document == rest | after
     line = load_line(orjson.dumps(document), OWN, FRANCE)
-    assert is_on(read_code("*#26#"), line, FRANCE, MAILBOX) is (dialled == "*26#")
+    assert is_on(read_code("*#26#"), line, FRANCE, MAILBOX) is bool(after.get("do_not_disturb"))

@@ -1,0 +1,99 @@
+"""Do not disturb by one tap, and the choice of a profile, whose cost is shown first."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+from starlette.responses import Response
+
+from manager.confirming import Check, Edit, checked, write
+from manager.forms import FormError
+from manager.lines import Document, Stored
+from manager.web import Visit, see
+from manager.who import BadRequest, Outdated, Refused
+from rules.model import DocumentError
+from rules.switches import switch_do_not_disturb, switch_profile
+
+_LONGEST_TYPED = 80
+
+
+async def act(visit: Visit) -> Response:
+    """Handle a sent switch."""
+    stored = await visit.site.lines.read(visit.who, visit.number)
+    step = visit.fields.get("step", "")
+    if step in ("on", "off"):
+        return await write(
+            visit, stored, lambda given: switch_do_not_disturb(given, step == "on"), None
+        )
+    if step == "edit":
+        return see(f"/lines/{stored.number}")
+    if step not in ("check", "validate"):
+        raise BadRequest("the form cannot be read: step")
+    return await _choose(visit, stored, step)
+
+
+async def _choose(visit: Visit, stored: Stored, step: str) -> Response:
+    """Show what the profile will do and cost, then write it."""
+    etag = visit.fields.get("etag") or stored.etag
+    try:
+        edit = _edit(visit)
+        check = await checked(visit, stored, edit, etag)
+        if step == "validate" and visit.fields.get("seen") == check.seen:
+            return await write(visit, stored, edit, etag)
+    except Outdated:
+        edit, etag = _edit(visit), stored.etag
+        check = await checked(visit, stored, edit, etag)
+    except DocumentError as error:
+        return _page(visit, stored, Check([FormError("", _word(visit, error))]), etag)
+    except Refused as refused:
+        told = [
+            FormError("", visit.say("error_other", problem=str(e.problem))) for e in refused.errors
+        ]
+        return _page(visit, stored, Check(told), etag)
+    return _page(visit, stored, check, etag)
+
+
+def _edit(visit: Visit) -> Edit:
+    """The edit that the form asks for. Raises DocumentError."""
+    name = visit.fields.get("profile", "")[:_LONGEST_TYPED]
+    until = read_until(visit, visit.fields.get("until", "")) if name else None
+    now = time.time()
+
+    def edit(document: Document) -> None:
+        switch_profile(document, name or None, until, now)
+
+    return edit
+
+
+def read_until(visit: Visit, typed: str) -> str | None:
+    """A moment in the engine's time zone, as forms have it, with its offset; None if it is empty.
+    Raises DocumentError."""
+    text = typed.strip()[:_LONGEST_TYPED]
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DocumentError("until", text, "expected a moment") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=visit.site.zone)
+    return moment.isoformat()
+
+
+def _word(visit: Visit, error: DocumentError) -> str:
+    return visit.say("error_until" if error.field == "until" else "error_profile")
+
+
+def _page(visit: Visit, stored: Stored, check: Check, etag: str) -> Response:
+    return visit.page(
+        "confirm.html",
+        422 if check.errors else 200,
+        line=stored.line,
+        check=check,
+        etag=etag,
+        fields={name: visit.fields.get(name, "")[:_LONGEST_TYPED] for name in ("profile", "until")},
+        action=f"/lines/{stored.number}/switch",
+        title=visit.say("profile"),
+        back=f"/lines/{stored.number}",
+    )
