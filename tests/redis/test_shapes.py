@@ -24,8 +24,9 @@ from engine.config import Limits, load
 from engine.forwards import Forwards
 from engine.max_calls import LiveCalls
 from engine.records.recorder import ForwardRecord, Recorder
-from store.client import connect, connect_blocking
+from store.client import close, connect, connect_blocking
 from store.redis_errors import kind_of
+from store.standby import Head, StandbyCalls
 from store.url import read_url
 from tests.patience import Stalls, within
 from tests.redis.cluster import (
@@ -236,12 +237,30 @@ async def bills(url: str, other: redis.Redis, place: Path) -> None:
     assert [other.hget(key, "out_of_plan") for key in other.keys("usage:fleet:acme:*")] == ["7"]
 
 
+async def stands_by(url: str) -> None:
+    """A process leaves its calls, another one takes them, a third one replaces it."""
+    client = connect(url)
+    calls, place = StandbyCalls(client, 60), "192.0.2.10:5060;transport=udp"
+    await calls.announce(place)
+    assert await calls.places() == [place]
+    written = await calls.write(place, "a", Head(1, 1.0, 1.0), {"0-a-1": b"one"}, ["0-a-2"])
+    assert written.calls == 1
+    claimed = await calls.claim(place, "a", "b", 0, 1, tell=True)
+    assert claimed is not None
+    await calls.forget(place, claimed.name)
+    await calls.give_back(place, "a", ["0-a-2"])
+    assert await calls.replace(place, "a") == ["0-a-1"]
+    assert await calls.processes(place) == []
+    await calls.withdraw(place)
+    await close(client)
+
+
 async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
     rights = (
         "on >secret ~line:* ~reg:* ~live:* ~forwards:* ~usage:* ~fleet:* ~cdr ~{cdr}:* ~once:*"
         " ~canary:* ~registrar:* ~worker:* ~workers ~probe:* ~ack:* ~audit:* ~standing:*"
-        " ~transfer:* &__redis__:invalidate +@read +@write +@connection +@scripting +@pubsub"
-        " +@transaction +info -@dangerous +client|tracking +client|id +info"
+        " ~standby:* ~transfer:* &__redis__:invalidate +@read +@write +@connection +@scripting"
+        " +@pubsub +@transaction +info -@dangerous +client|tracking +client|id +info +time"
     )
     with folder() as place:
         server = Node(place)
@@ -253,6 +272,7 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
                 await serves(f"redis://engine:secret@{HOST}:{server.port}", other)
                 await changes(f"redis://engine:secret@{HOST}:{server.port}", other)
                 await bills(f"redis://engine:secret@{HOST}:{server.port}", other, place)
+                await stands_by(f"redis://engine:secret@{HOST}:{server.port}")
                 wrong = connect(f"redis://engine:wrong@{HOST}:{server.port}")
                 async with store_on(wrong) as store:
                     assert not store.redis_up
