@@ -17,7 +17,7 @@ from engine.call_services import CallServices
 from engine.forwards import LAST_HOUR, STANDING
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
-from rules.line_document import tariff_of
+from rules.forward_document import tariff_of
 from rules.model import CAPPED, Line
 from store.lines import Unavailable
 

@@ -35,7 +35,7 @@ from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
-from rules.line_document import tariff_of
+from rules.forward_document import tariff_of
 from sip.outgoing import Outgoing
 from sip.referral import nothing
 from store.keys import TRANSFER, parties_of_transfer, transfer_key

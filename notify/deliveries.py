@@ -94,6 +94,7 @@ class _Line(msgspec.Struct):
     offer: _Offer | None = None
     forwards: dict[str, Any] | None = None
     also_ring: Any = None
+    profiles: Any = None
 
 
 class _Fleet(msgspec.Struct):
@@ -121,6 +122,11 @@ def line_facts(number: str, raw: bytes | None) -> LineFacts | None:
         ).plan_s
     forwards = (document.forwards or {}).items()
     on = {name for name, given in forwards if any(f.get("on") for f in forwards_of(given))}
+    for profile in _dicts(document.profiles):
+        stated = profile.get("forwards")
+        for name, given in stated.items() if isinstance(stated, dict) else ():
+            on |= {name} if any(f.get("on") for f in forwards_of(given)) else set()
+        on |= {ALSO_RING} if profile.get("also_ring") else set()
     return LineFacts(
         number,
         document.fleet,
@@ -129,6 +135,11 @@ def line_facts(number: str, raw: bytes | None) -> LineFacts | None:
         frozenset(on | {ALSO_RING} if document.also_ring else on),
         read_notify(raw, of_fleet=False),
     )
+
+
+def _dicts(profiles: Any) -> list[dict[str, Any]]:
+    values = profiles.values() if isinstance(profiles, dict) else ()
+    return [each for each in values if isinstance(each, dict)]
 
 
 def fleet_facts(name: str, raw: bytes | None) -> FleetFacts:

@@ -96,7 +96,7 @@ class _Letter:
                     after=self._value(after.get(name)),
                 )  # fmt: skip
                 rest.append(told)
-        was, now = before.get("profiles") or {}, after.get("profiles") or {}
+        was, now = (_mapping(side.get("profiles")) for side in (before, after))
         changed = sorted(n for n in was.keys() | now.keys() if was.get(n) != now.get(n))
         if changed:
             rest.append(self._say("profiles_changed", names=plain(", ".join(changed))))
@@ -200,9 +200,14 @@ class _Letter:
 
     def _value(self, value: Any) -> str:
         if isinstance(value, list) and value and isinstance(value[0], dict) and "use" in value[0]:
-            return plain(", ".join(str(each.get("use")) for each in value))  # of `profile`
+            names = [each.get("use") for each in value if isinstance(each, dict)]  # of `profile`
+            return plain(", ".join(map(str, names)))
         if isinstance(value, list):
             return self._targets(value) if value else self._say("off")
         if value is None or value is False:
             return self._say("off")
         return self._say("on") if value is True else plain(str(value))
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

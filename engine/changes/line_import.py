@@ -321,7 +321,9 @@ _decode = msgspec.json.Decoder(Line).decode
 
 def _for_targets(line: Line) -> bytes:
     """A line with all that `check_targets` needs."""
-    return _encode(replace(line, calendars={}, lists={}))
+    bare: dict[str, Any] = {"calendars": {}, "lists": {}}
+    profiles = {name: replace(profile, **bare) for name, profile in line.profiles.items()}
+    return _encode(replace(line, profiles=profiles, profile=(), **bare))
 
 
 class _Lazily(Mapping[str, Any]):

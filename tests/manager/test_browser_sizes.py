@@ -59,6 +59,8 @@ PAGES = {
     "line": f"/lines/{LINE}",
     "forwards": f"/lines/{LINE}/forwards",
     "history": f"/lines/{LINE}/calls",
+    "rules": f"/lines/{LINE}/rules/unconditional",
+    "calendars": "/calendars",
     "own": "/account",
     "accounts": "/accounts",
     "several": f"/several?line=%2B{LINE[1:]}&line=%2B{PEER[1:]}",

@@ -201,6 +201,12 @@ def test_what_matters_of_documents() -> None:
     assert facts is not None
     assert (facts.plan_s, facts.label) == (5400, "Accueil")
     assert facts.on == {"busy", "no_answer", "also_ring"}
+    profiles = {
+        "a": {"forwards": {"unreachable": {"on": True}}, "also_ring": [{}]},
+        "b": 3,
+        "c": {},
+    }
+    assert line_facts(LINE, line(profiles=profiles)).on == {"unreachable", "also_ring"}  # type: ignore[union-attr]
     assert line_facts(LINE, None) is line_facts(LINE, b"{}") is line_facts(LINE, b"\xff") is None
     assert fleet_facts("acme", b"[").cap_s is None
     assert fleet_facts("acme", fleet(MAIL, cap_seconds=60)).cap_s == 60

@@ -482,6 +482,9 @@ async def test_codes_can_be_turned_off(
 # -- do not disturb, and profiles --------------------------------------------------------------
 
 
+ON, OFF = '{"do_not_disturb":true}', '{"do_not_disturb":false}'
+
+
 def whole(setup: Setup, line: str) -> dict[str, Any]:
     text = setup.redis.get(f"line:{line}")
     assert isinstance(text, str)
@@ -498,6 +501,8 @@ async def test_do_not_disturb_is_switched_and_asked_for_by_a_code(setup: Setup) 
             ("*26#", 200, "do not disturb: on"),
             ("*26#", 200, "do not disturb: on"),
             ("*#26#", 200, "do not disturb: on"),
+            ("**26#", 200, "do not disturb: off"),
+            ("**26#", 200, "do not disturb: on"),
         ):
             answer, call = await dial(setup, phone, code, line)
             assert (answer.code, told(answer)) == (expected, words), code
@@ -512,8 +517,10 @@ async def test_do_not_disturb_is_switched_and_asked_for_by_a_code(setup: Setup) 
         await setup.ended(call.call_id, outcome="busy", code=486, why="busy")
     entries = cast("list[tuple[str, dict[str, str]]]", setup.redis.xrange("audit:quiet"))
     assert [(e["who"], e["how"], e["from"], e["to"]) for _, e in entries] == [
-        (line, "phone", "{}", '{"do_not_disturb":true}'),
-        (line, "phone", '{"do_not_disturb":true}', '{"do_not_disturb":false}'),
+        (line, "phone", "{}", ON),
+        (line, "phone", ON, OFF),
+        (line, "phone", OFF, ON),
+        (line, "phone", ON, OFF),
     ]
 
 

@@ -220,6 +220,16 @@ def test_an_import_checks_names_and_targets_in_lists(run: Run, line: Any, tmp_pa
     file.write_text("\n".join(map(json.dumps, [right[0], own])))
     assert run("line", "import", str(file)).status == 0
     assert line() == own
+    for part, field in (
+        ({"also_ring": [{"kind": "number", "number": LINE}]}, "profiles.a.also_ring[0].number"),
+        ({"forwards": {"busy": {"on": True, "to": fax}}}, "profiles.a.forwards.busy.to.number"),
+        ({"forwards": {"busy": {"on": False, "when": "beach"}}}, "profiles.a.forwards.busy.when"),
+    ):
+        file.write_text("\n".join(map(json.dumps, [right[0], own | {"profiles": {"a": part}}])))
+        assert field in run("line", "import", str(file)).err
+    file.write_text(json.dumps(own | {"profiles": {"a": {"also_ring": [MOBILE]}}, "profile": "a"}))
+    assert run("line", "import", str(file)).status == 0
+    assert "profile: a" in run("explain", LINE).out
 
 
 def test_do_not_disturb_is_switched_by_one_command(run: Run, line: Any) -> None:
