@@ -51,6 +51,7 @@ CAP_S = 10_000_000
 ROOM = 1 << 22  # bytes that may wait in a socket while this process does not run
 ANSWER_S = 40.0  # a caller gives up after 64*T1; its INVITE is heard by the next process before
 PATIENCE_S = 60.0
+LEASE_S = 62.0  # the life of a lease, and a little more
 RINGS_ON = 0.3  # of the phones, before somebody picks up
 AT_THE_KILL_S = 1.0  # a call that ended so close to a kill may have been heard before it, or after
 SETTINGS: dict[str, Any] = {
@@ -93,7 +94,7 @@ class Talk:
         self.callee: Side | None = None
         self.payer = line if kind in ("forwarded", "capped", "transferred") else ""
         self.answered_at = time.monotonic()
-        self.ended_at = 0.0
+        self.ended_at = self.over_at = 0.0  # the BYE, and its response
         self.ended = ""
         self.is_referred = False
 
@@ -201,7 +202,12 @@ class Crowd:
                 return talk
             call_id = side.call_id.decode()
             self.attempts[call_id] = f"{final.code if final is not None else 'nothing'}"
-            if final is None or final.code != 503:
+            # A call that is younger than 50 ms may not be in the journal. If its caller has a
+            # provisional response already, it does not repeat its INVITE.
+            unheard = final is None and any(
+                w == worker and 0 < at - asked_at < AT_THE_KILL_S for at, w in self.kills
+            )
+            if not unheard and (final is None or final.code != 503):
                 self.problems.append(f"{kind} {call_id}: {self.attempts[call_id]}, not answered")
                 return None
             await asyncio.sleep(0.05)
@@ -276,11 +282,11 @@ class Crowd:
         one, other = (talk.caller, talk.callee) if by_caller else (talk.callee, talk.caller)
         talk.ended_at = time.monotonic()
         answer = await one.ask(b"BYE").answer
-        code = answer.code if answer is not None else 0
+        code, talk.over_at = answer.code if answer is not None else 0, time.monotonic()
         await asyncio.wait([other.ended], timeout=20.0)
         heard = other.ended.result() if other.ended.done() else "nothing"
         talk.ended = f"BYE {code}, other side {heard}"
-        near = any(abs(at - talk.ended_at) < AT_THE_KILL_S for at, _ in self.kills)
+        near = any(talk.ended_at - AT_THE_KILL_S < at < talk.over_at for at, _ in self.kills)
         if heard != "bye received" or code not in ((200, 481) if near else (200,)):
             self.problems.append(repr(talk))
 
@@ -346,7 +352,7 @@ class Crowd:
                 self.problems.append(f"{call_id} ({why}): {told}")
         ids = Counter(r["id"] for found in records.values() for r in found)
         self.problems += [f"{id_}: recorded twice" for id_, n in ids.items() if n > 1][:5]
-        self._check_counts(used)
+        await self._check_counts(used)
         asked = ", ".join(f"{count} {what}" for what, count in sorted(self.requests.items()))
         return (
             f"{len(expected)} calls were answered, {continued} of them continued, {lost} lost; "
@@ -355,28 +361,36 @@ class Crowd:
         )
 
     def _differs(self, talk: Talk, record: dict[str, str]) -> bool:
-        whole_s = talk.ended_at - talk.answered_at
-        kills = sum(talk.asked_at < at < talk.ended_at and w == talk.worker for at, w in self.kills)
-        # What was heard shortly before a kill: of the INVITE, the answer or the end.
-        moments = talk.asked_at, talk.answered_at, talk.ended_at
-        unsure = sum(
-            min(abs(at - moment) for moment in moments) < AT_THE_KILL_S for at, _ in self.kills
-        )
+        # By the caller's clock: from the INVITE or the answer to the BYE or its response. On a busy
+        # machine, or over a death, the engine may hear of each at any moment in between.
+        least_s, most_s = talk.ended_at - talk.answered_at, talk.over_at - talk.asked_at
+        hits = [at for at, worker in self.kills if worker == talk.worker]
+        least = sum(talk.answered_at < at < talk.ended_at for at in hits)
+        most = sum(talk.asked_at - AT_THE_KILL_S < at < talk.over_at for at in hits)
         got = record["outcome"], record["why"], record["payer"]
         wrong = []
         if got != ("answered", "bye", talk.payer):
             wrong.append(f"{got}, not by BYE and paid by {talk.payer!r}")
-        # A BYE that was not heard for a while because of a death is heard when it is repeated.
-        if not -1.5 < int(record["seconds"]) - whole_s < 1.5 + 4 * unsure:
-            wrong.append(f"{record['seconds']} s, not {whole_s:.1f}")
-        if not kills - unsure <= int(record["takeovers"]) <= kills + unsure:
-            wrong.append(f"{record['takeovers']} takeovers, {kills} kills")
+        if not least_s - 1.5 < int(record["seconds"]) < most_s + 1.5:
+            wrong.append(f"{record['seconds']} s, not {least_s:.1f} to {most_s:.1f}")
+        if not least <= int(record["takeovers"]) <= most:
+            wrong.append(f"{record['takeovers']} takeovers, {least} to {most} kills")
         self.problems += [f"{talk!r}: {each}" for each in wrong]
         return bool(wrong)
 
-    def _check_counts(self, used: Counter[str]) -> None:
-        leases = [k for k in self.redis.scan_iter("live:*") if self.redis.zcard(k)]
-        leases += [k for k in self.redis.scan_iter("forwards:*") if ":hour:" not in str(k)]
+    def _leases(self) -> list[str]:
+        now = time.time()
+        live = [k for k in self.redis.scan_iter("live:*") if self.redis.zcount(k, now, "+inf")]
+        forwards = [k for k in self.redis.scan_iter("forwards:*") if ":hour:" not in str(k)]
+        return [str(k) for k in live] + [
+            str(k) for k in forwards if self.redis.zcount(k, now, "+inf")
+        ]
+
+    async def _check_counts(self, used: Counter[str]) -> None:
+        # Those of calls that were younger than 50 ms at a death expire.
+        deadline = time.monotonic() + LEASE_S
+        while (leases := self._leases()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.5)
         if leases:
             self.problems.append(f"{len(leases)} leases are left: {leases[:3]}")
         totals: dict[str, int] = defaultdict(int)
