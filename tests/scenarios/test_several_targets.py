@@ -610,6 +610,45 @@ async def do_not_disturb_is_busy_without_ringing(setup: Setup) -> None:
 
 
 @batch
+async def a_target_that_does_not_want_to_be_disturbed_is_passed_over(setup: Setup) -> None:
+    (last,) = outside(1)
+    quiet = {"calme": {"do_not_disturb": True}, "bureau": {}}
+    for fields, rings in (
+        ({"do_not_disturb": True}, False),
+        ({"profiles": quiet, "profile": "calme"}, False),
+        ({"profiles": quiet, "profile": "bureau"}, True),
+        ({"profiles": quiet, "profile": "bureau", "do_not_disturb": True}, False),
+    ):
+        member, phone = await setup.line_with_phone(**fields)
+        line = setup.line(forwards={"unconditional": in_turn(number(member), number(last))})
+        call = await setup.call(line)
+        if rings:
+            answering = await phone.incoming()
+        else:
+            (answering,) = await reached(setup, last)
+            assert not phone.invited()
+        await connect(call, answering)
+        await part(call, answering)
+
+
+@batch
+async def a_profile_rings_beside_the_phone_and_is_paid(setup: Setup) -> None:
+    mobile = numbers.mobile_number()
+    profiles = {"bureau": {"also_ring": [number(mobile)]}}
+    line, phone = await setup.line_with_phone(profiles=profiles, profile="bureau")
+    call = await setup.call(line)
+    ring = await phone.incoming()
+    ring.respond(180)
+    (away,) = await reached(setup, mobile)
+    await connect(call, away)
+    await ring.receive("CANCEL")
+    await part(call, away)
+    record = await setup.ended(call.call_id, outcome="answered", condition="none")
+    assert [(f["number"], f["line"]) for f in record["forwards"]] == [(mobile, line)]
+    await nothing_counts(setup, line)
+
+
+@batch
 async def a_blocked_caller_gets_603_in_every_condition(setup: Setup) -> None:
     reject: Forward = {"on": True, "to": {"kind": "reject"}}
     for condition in ("unconditional", "busy", "no_answer", "unreachable"):
