@@ -25,6 +25,7 @@ from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
 from manager.who import FieldError, Refused, Who
+from rules.applies import line_now
 from rules.model import Condition, Kind
 from rules.numbers import NumberError
 from store.audit import without_secrets
@@ -75,7 +76,8 @@ async def delete_line(call: Call) -> Response:
 
 async def get_state(call: Call) -> Response:
     stored = await call.line()
-    line, site = stored.line, call.site
+    site = call.site
+    line = line_now(stored.line, await line_settings.circumstances_of(site, stored.line))
     now = await state.of_line(site.redis, line)
     purse = await records.purse(site.redis, line.fleet, site.zone)
     inside = await site.lines.fleet_lines(line.fleet, line.target_numbers())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from manager import records, state
+from manager.present import circumstances, fleet_at
 from manager.records import Month, Purse
 from manager.site import Site
+from rules.applies import line_now
 from rules.model import Kind, Line
 
 _MOST_STEPS = 5
@@ -57,7 +60,7 @@ async def _targets(site: Site, own: Line) -> Targets:
         new = sorted(wanted - found.keys() - {own.number})[: _MOST_LINES - len(found)]
         if not new:
             break
-        reached = await site.lines.fleet_lines(own.fleet, new)
+        reached = await _as_now(site, await site.lines.fleet_lines(own.fleet, new))
         found |= reached
         wanted = {
             f.to.number
@@ -67,3 +70,12 @@ async def _targets(site: Site, own: Line) -> Targets:
             if f.on and f.to and f.to.kind is Kind.NUMBER
         }
     return found
+
+
+async def _as_now(site: Site, lines: Targets) -> Targets:
+    """Lines of one fleet in the profiles that they use now."""
+    using = [line for line in lines.values() if line is not None and line.profile]
+    if not using:
+        return lines
+    found = circumstances(await fleet_at(site, using[0].fleet), time.time())
+    return {n: None if line is None else line_now(line, found) for n, line in lines.items()}

@@ -12,15 +12,14 @@ from starlette.responses import Response
 from manager import models
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
+from manager.present import circumstances, fleet_at
 from manager.site import Site
 from manager.who import FieldError, Refused
 from rules.applies import is_undisturbed, profile_now
 from rules.decision import Circumstances
-from rules.fleet import fleet_of
 from rules.model import DocumentError, Line
 from rules.switches import switch_do_not_disturb, switch_profile
 from store.audit import without_secrets
-from store.keys import fleet_key
 
 CUSTOMERS = (
     "forwards", "also_ring", "do_not_disturb", "calendars", "lists", "profiles", "profile",
@@ -32,9 +31,7 @@ async def circumstances_of(site: Site, line: Line) -> Circumstances | None:
     """What decides now which profile of a line is used; None for a line without profiles."""
     if not line.profile:
         return None
-    client: Any = site.redis
-    fleet = fleet_of(await client.get(fleet_key(line.fleet)), line.fleet, site.numbering)
-    return Circumstances(time.time(), False, fleet.calendars, fleet.lists)
+    return circumstances(await fleet_at(site, line.fleet), time.time())
 
 
 async def profile_used(site: Site, line: Line) -> str | None:

@@ -29,11 +29,15 @@ class Present:
     profile: str | None
 
 
+async def fleet_at(site: Site, name: str) -> Fleet:
+    """A fleet with its calendars and lists; without any if its document is refused."""
+    client: Any = site.redis
+    return fleet_of(await client.get(fleet_key(name)), name, site.numbering)
+
+
 async def present(site: Site, line: Line) -> Present:
     """Raises REDIS_ERRORS."""
-    client: Any = site.redis
-    raw = await client.get(fleet_key(line.fleet))
-    fleet = fleet_of(raw, line.fleet, site.numbering)
+    fleet = await fleet_at(site, line.fleet)
     found = circumstances(fleet, time.time())
     use = profile_now(line, found)
     return Present(fleet, line_now(line, found), None if use is None else use.name)

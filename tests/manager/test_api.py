@@ -459,6 +459,7 @@ def test_a_profile_is_chosen(acme: Api, client: redis.Redis) -> None:
     told = acme.get(f"/lines/{LINE}/explain?at=2099-01-02T10:00").json
     assert told["stages"][0]["steps"][0] == "profile: bureau"
     assert acme.get(f"/lines/{LINE}/explain").json["stages"][0]["decision"]["code"] == 486
+    assert acme.get(f"/lines/{LINE}/state").json["refused"] == {}
     assert acme.get(f"/lines/{LINE}/explain?at=soon").fields().keys() == {"at"}
     assert "is no profile of the line" in acme.put(path, {"use": "ete"}).fields()["use"]
     assert acme.put(path, {"use": "bureau", "until": "2020-01-01T00:00Z"}).fields() == {

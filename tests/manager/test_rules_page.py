@@ -266,6 +266,17 @@ def test_a_profile_is_chosen_with_its_cost_shown_first(marie: Visitor, client: r
     assert "profile" not in read(client, LINE)
 
 
+def test_the_cost_of_a_chain_is_that_of_the_profile_in_use(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    write(client, PEER, label="Atelier", profiles=PROFILES, profile=[{"use": "congés"}])
+    page = marie.get(f"{PAGE}/forwards")
+    new = {"busy__on": "on", "busy__service": "number", "busy__number": PEER}
+    check = text(marie.submit(page, f"{PAGE}/forwards", step="check", **new))
+    assert "La ligne 09 72 10 10 02 (Atelier) renvoie à son tour tous ses appels" in check
+    assert "C’est la ligne 09 72 10 10 02 (Atelier) qui paie ce renvoi" in check
+
+
 def test_the_days_to_come_are_a_picture_and_text(marie: Visitor, client: redis.Redis) -> None:
     assert "Les sept jours" not in text(marie.get(PAGE))  # this line does not change by itself
     write(client, LINE, forwards={"unconditional": {"on": True, "when": "not office", "to": OWN}})
