@@ -116,7 +116,7 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route(forwards + "/done", web.guarded(done.page)),
         Route(line + "/switch", web.guarded(switching.act), methods=["POST"]),
         Route(rules, web.guarded(rules_page.edit)),
-        Route(rules, web.guarded(rules_page.submit), methods=["POST"]),
+        Route(rules, web.guarded(rules_page.submit, keeps=True), methods=["POST"]),
         Route(rules + "/preview", web.guarded(rules_page.preview, reads=True), methods=["POST"]),
         Route(line + "/restore", web.guarded(rules_page.restore)),
         Route(line + "/restore", web.guarded(rules_page.restore), methods=["POST"]),

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import audit, done
+from manager import audit, done, kept
 from manager.confirming import Check, Edit, checked, write
 from manager.forms import DEFAULT_AFTER_S, Choice, FormError, Wanted, of_form
 from manager.lines import Document, Stored
@@ -67,6 +67,10 @@ async def edit(visit: Visit) -> Response:
     """The form with the line's present values."""
     condition = _condition(visit)
     stored = await visit.site.lines.read(visit.who, visit.number)
+    if typed := await kept.of(visit):
+        fields = {name: values[0] for name, values in typed.items() if values}
+        form, etag = _read(fields, condition), fields.get("etag", "")
+        return await _page(visit, stored, condition, form, etag, visit.say("kept"))
     rules = stored.line.all_of(condition)
     on = {place: forward.on for place, forward in enumerate(rules)}
     form = Form(on, frozenset(), New(Choice(condition, after=str(DEFAULT_AFTER_S))))
@@ -77,7 +81,7 @@ async def submit(visit: Visit) -> Response:
     """Handle a sent form: show it again, show the check, or apply it."""
     condition, fields = _condition(visit), visit.fields
     stored = await visit.site.lines.read(visit.who, visit.number)
-    form, etag = _read(visit, condition), fields.get("etag", "")
+    form, etag = _read(fields, condition), fields.get("etag", "")
     if fields.get("step") == "edit":
         return await _page(visit, stored, condition, form, etag)
     try:
@@ -86,21 +90,22 @@ async def submit(visit: Visit) -> Response:
         if ready and fields.get("step") == "validate":
             return await write(visit, stored, change, etag)
     except Outdated:
-        return await _page(visit, stored, condition, form, stored.etag, visit.say("rules_changed"))
+        notice = visit.say("rules_changed")
+        return await _page(visit, stored, condition, form, stored.etag, notice, status=409)
     except Refused as refused:  # another line was changed at this moment
         check = Check(_told(visit, condition, form, refused.errors, None))
     if check.errors:
         return await _page(visit, stored, condition, form, etag, errors=check.errors)
-    kept = {n: v for n, v in fields.items() if n not in ("csrf", "step", "seen", "etag")}
+    typed = {n: v for n, v in fields.items() if n not in ("csrf", "step", "seen", "etag")}
     action = f"/lines/{stored.number}/rules/{condition}"
-    return _confirm(visit, stored, check, etag, action, kept)
+    return _confirm(visit, stored, check, etag, action, typed)
 
 
 async def preview(visit: Visit) -> Response:
     """The effect of the form, as a part of the page, while it is filled in."""
     condition = _condition(visit)
     stored = await visit.site.lines.read(visit.who, visit.number)
-    check, _ = await _check(visit, stored, condition, _read(visit, condition), None)
+    check, _ = await _check(visit, stored, condition, _read(visit.fields, condition), None)
     return visit.page("_preview.html", check=check, line=stored.line)
 
 
@@ -108,9 +113,9 @@ async def restore(visit: Visit) -> Response:
     """Ask before the forwards become what they were before a change, and write it: for lists, which
     no form of the four forwards shows."""
     given = visit.fields if visit.request.method == "POST" else visit.request.query_params
-    kept = {name: str(given.get(name, ""))[:_LONGEST_TYPED] for name in ("undo", "change")}
+    which = {name: str(given.get(name, ""))[:_LONGEST_TYPED] for name in ("undo", "change")}
     stored = await visit.site.lines.read(visit.who, visit.number)
-    change = await _change(visit, stored, kept)
+    change = await _change(visit, stored, which)
     etag = str(given.get("etag", "")) or stored.etag
     try:
         check = await checked(visit, stored, change.restore, etag)
@@ -122,14 +127,14 @@ async def restore(visit: Visit) -> Response:
     except Refused as refused:
         problems = [visit.say("error_other", problem=e.problem) for e in refused.errors]
         check = Check([FormError("", text) for text in problems])
-    return _confirm(visit, stored, check, etag, f"/lines/{stored.number}/restore", kept)
+    return _confirm(visit, stored, check, etag, f"/lines/{stored.number}/restore", which)
 
 
-async def _change(visit: Visit, stored: Stored, kept: Mapping[str, str]) -> Change:
+async def _change(visit: Visit, stored: Stored, which: Mapping[str, str]) -> Change:
     """The change to undo. Raises NotFound."""
-    change = await done.change_at(visit, stored, kept["undo"]) if kept["undo"] else None
-    if change is None and kept["change"]:
-        found = await audit.one(visit.redis, stored.fleet, kept["change"])
+    change = await done.change_at(visit, stored, which["undo"]) if which["undo"] else None
+    if change is None and which["change"]:
+        found = await audit.one(visit.redis, stored.fleet, which["change"])
         if found is not None and found.line == stored.number:
             was, now = (side.get("forwards") or {} for side in (found.before, found.after))
             change = Change(stored.number, was, now)
@@ -148,9 +153,8 @@ def _condition(visit: Visit) -> Condition:
         raise NotFound("there is no such condition") from None
 
 
-def _read(visit: Visit, condition: Condition) -> Form:
+def _read(fields: Mapping[str, str], condition: Condition) -> Form:
     """The form as it was sent."""
-    fields = visit.fields
 
     def typed(part: str) -> str:
         return fields.get(f"{condition}-{part}", "")[:_LONGEST_TYPED].strip()
@@ -216,18 +220,18 @@ def _edit(condition: Condition, form: Form, added: Document | None) -> Edit:
         forwards = dict(document.get("forwards") or {})
         old = forwards.get(condition.value)
         rules: list[Any] = old if isinstance(old, list) else [old] if old else []
-        kept = [
+        left = [
             {**rule, "on": form.on.get(place, rule.get("on"))}
             for place, rule in enumerate(rules)
             if place not in form.dropped
         ]
         # A forward without a target cannot be turned on.
-        kept = [rule if rule.get("to") else {**rule, "on": False} for rule in kept]
+        left = [rule if rule.get("to") else {**rule, "on": False} for rule in left]
         if added is not None:
-            kept.insert(len(kept) if form.new.place == LAST else 0, added)
+            left.insert(len(left) if form.new.place == LAST else 0, added)
         forwards.pop(condition.value, None)
-        if kept:
-            forwards[condition.value] = kept[0] if len(kept) == 1 else kept
+        if left:
+            forwards[condition.value] = left[0] if len(left) == 1 else left
         document["forwards"] = forwards
 
     return edit
@@ -241,9 +245,9 @@ def _told(
     added: Document | None,
 ) -> list[FormError]:
     """The refusals of the rules by form field: those of the forward that is added at its fields."""
-    kept = len(form.on) - len(form.dropped)
-    place = kept if form.new.place == LAST else 0
-    path = f"forwards.{condition}" + (f"[{place}]" if kept else "")
+    remaining = len(form.on) - len(form.dropped)
+    place = remaining if form.new.place == LAST else 0
+    path = f"forwards.{condition}" + (f"[{place}]" if remaining else "")
     wanted, result = _wanted(visit, form), []
     for error in errors:
         inside = error.field.removeprefix(path)
@@ -268,6 +272,7 @@ async def _page(
     etag: str,
     notice: str = "",
     errors: Sequence[FormError] = (),
+    status: int = 200,
 ) -> Response:
     check = Check(errors)
     if not errors:
@@ -282,7 +287,7 @@ async def _page(
     ]  # fmt: skip
     return visit.page(
         "rules.html",
-        422 if errors else 409 if notice else 200,
+        422 if errors else status,
         line=own,
         condition=condition,
         entries=entries,

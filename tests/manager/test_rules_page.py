@@ -205,6 +205,25 @@ def test_who_was_faster_is_not_overwritten(marie: Visitor, client: redis.Redis) 
     assert busy(client) == RULES[1:]
 
 
+def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Redis) -> None:
+    write(client, LINE, forwards={"busy": RULES})
+    others = set(client.scan_iter("manager:session:*"))
+    visitor = Visitor(manager)
+    visitor.log_in("marie")
+    page = visitor.get(BUSY)
+    client.delete(*(set(client.scan_iter("manager:session:*")) - others))
+    new = {"busy__on": "on", "busy__service": "reject", "busy__callers": "withheld"}
+    asked = visitor.submit(page, BUSY, step="validate", rule__0__drop="on", **new)
+    assert asked.status == 401
+    back = visitor.submit(asked, "/login", account="marie", password=PASSWORD)
+    assert back.status == 200
+    assert "Vous revoilà" in text(back)
+    assert busy(client) == RULES
+    visitor.submit(back, BUSY, step="validate")  # what it costs is on that page
+    added = {"on": True, "to": {"kind": "reject"}, "callers": "withheld"}
+    assert busy(client) == [added, *RULES[1:]]
+
+
 def test_unknown_conditions_and_lines_of_others(marie: Visitor) -> None:
     assert marie.get(f"/lines/{LINE}/rules/sometimes").status == 404
     assert marie.get(f"/lines/{OTHER}/rules/busy").status == 404
