@@ -128,7 +128,7 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
 @with_config
 @with_json
 def list_lines(config: Config, as_json: bool) -> None:
-    """List all lines with the forwards that are on."""
+    """List all lines with the forwards that are on, do not disturb, and which profile is used."""
     numbering, zone = config.numbering.plan(), ZoneInfo(config.numbering.timezone)
     with open_redis(config) as client:
         stored = list(Documents(client, numbering).every())
@@ -145,7 +145,9 @@ def list_lines(config: Config, as_json: bool) -> None:
         except DocumentError as error:
             rows.append([number, "-", "-", "-", f"REFUSED {error}"])
             continue
-        on = [f"{c}: {told}" for c, told in forwards_told(line, zone=zone) if told != "off"]
+        on = ["do not disturb"] if line.do_not_disturb else []
+        on += [f"profile {_plain(told)}" for told in uses_told(line, zone)]
+        on += [f"{c}: {told}" for c, told in forwards_told(line, zone=zone) if told != "off"]
         calls = "no limit" if line.max_calls is None else str(line.max_calls)
         state = "SUSPENDED " if line.suspended else ""
         rows.append([number, line.fleet, line.label, calls, state + ("; ".join(on) or "none")])

@@ -280,6 +280,7 @@ def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
     assert "profile: conges" in explained
     assert "forward to voicemail" in explained
     assert "profile: bureau" in run("explain", LINE, "--at", "2099-01-05T08:00").out
+    assert f"profile conges, until {until}; profile bureau; " in run("line", "list").out
     held = run("line", "dnd", LINE, "off").out
     assert "do not disturb: off (but profile conges has it on)" in held
     left = run("line", "profile", LINE, "none")
