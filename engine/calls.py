@@ -134,10 +134,9 @@ class Calls:
     def _begin(self, call: Call | StarCall) -> None:
         """Keep it, count it and run it."""
         self._active[call.facts.id] = call
-        # Written soon: most calls have changed by then, and short ones are over.
-        self._journal.changed.add(call.facts)
         self._admission.began(call.source, call.facts.called)
         self._tasks.start(call.run(), "call")
+        self._journal.begin(call.facts)  # after the coroutine, whose first step it has to show
         self._collector.call_began()
         if isinstance(call, Call):
             self._services.leases.makes(call)

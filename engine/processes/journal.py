@@ -43,6 +43,7 @@ from engine.telemetry.log import get_logger
 
 SLOT_BYTES = 2048
 FLUSH_S = 0.04
+AT_ONCE = 50  # changed calls written per turn of the loop: a quarter of a millisecond
 GROW_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
 SHARED_MEMORY = Path("/dev/shm")
@@ -138,7 +139,9 @@ class Journal:
         self._safe_before: list[str] = []
         self._version = 0
         self._left: list[Left] = []
-        self._flushing: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_soon = False  # new calls are written in the next turn of the loop
 
     def open(self) -> None:
         """Make the file. A failure is logged and not fatal; calls are then not written."""
@@ -194,7 +197,20 @@ class Journal:
 
     def start(self) -> None:
         """Write changes regularly, until the end."""
-        self._flushing = asyncio.get_running_loop().create_task(self._flush_regularly())
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(FLUSH_S, self._flush_regularly)
+
+    def begin(self, facts: CallFacts) -> None:
+        """Write a new call in the next turn of the loop: after the first step of its coroutine,
+        which nearly always dials its first legs."""
+        self.changed.add(facts)
+        if self._loop is not None and not self._is_soon:
+            self._is_soon = True
+            self._loop.call_soon(self._flush_new)
+
+    def _flush_new(self) -> None:
+        self._is_soon = False
+        self._flush_some()
 
     def write(self, facts: CallFacts) -> None:
         """Write a call as it is now, at once."""
@@ -207,19 +223,26 @@ class Journal:
         if self.standby is not None and facts.answered is not None:
             self.standby[facts.id] = content
 
-    async def flush(self) -> None:
-        """Write changed calls, some at a time."""
-        while self.changed:
-            for facts in [self.changed.pop() for _ in range(min(len(self.changed), 50))]:
-                if not facts.ended:
-                    self._write_active(facts)
-            await asyncio.sleep(0)
+    def flush(self, most: int = AT_ONCE) -> None:
+        """Write changed calls, at most so many."""
+        for _ in range(min(most, len(self.changed))):
+            facts = self.changed.pop()
+            if not facts.ended:
+                self._write_active(facts)
 
-    async def _flush_regularly(self) -> None:
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            if self.changed:
-                await self.flush()
+    def _flush_regularly(self) -> None:
+        """Write some of the changed calls now, and the others in the next turns of the loop."""
+        assert self._loop is not None
+        self._flush_some()
+        pause_s = 0.0 if self.changed else FLUSH_S
+        self._timer = self._loop.call_later(pause_s, self._flush_regularly)
+
+    def _flush_some(self) -> None:
+        """Write some of the changed calls; an error in one of them leaves the others alone."""
+        try:
+            self.flush()
+        except Exception as error:
+            log.error("journal.unwritten", error=str(error))
 
     def over(self, facts: CallFacts, record: CallRecord) -> None:
         """Add the record of an ended call, which is not safe yet."""
@@ -259,17 +282,17 @@ class Journal:
 
     def hand_over(self) -> None:
         """Write everything, and that it is for the next process. Nothing is written later."""
-        for facts in [each for each in self.changed if not each.ended]:
-            self.write(facts)
+        while self.changed:
+            self._flush_some()
         memory, self._map = self._map, None
         if memory is not None:
             _BEAT.pack_into(memory, 0, time.time(), time.monotonic(), _boot(), VERSION, 1, 0)
 
     def close(self) -> None:
         """The normal end of this process; entries that are not safe remain for the next one."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._forget(self._safe_before)
         self._forget(self._safe)
         if self._map is not None:

@@ -363,7 +363,7 @@ class Machine(RuleBasedStateMachine):
                 self.truth.crashed[id_] = call.facts.answered or 0.0, time.time()
         # What a worker's loop does every 250 ms: facts that were told are in the journal.
         worker.journal.beat()
-        self._do(worker.journal.flush())
+        worker.journal.flush(10_000)
         self._do(worker.crash())
         if self.pair.is_up:
             self.pair.replicate()

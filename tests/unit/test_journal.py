@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.processes.journal import SLOT_BYTES, Journal, active_in
 from engine.records.record import ForwardRecord
+from tests.patience import within
 
 BUSY_PROCESS = """
 import os, signal, sys, threading, time
@@ -122,14 +124,14 @@ def test_a_journal_whose_owner_lives_is_left_alone(tmp_path: Path) -> None:
     second.close()
 
 
-async def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -> None:
+def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-a")
     journal.open()
     facts = CallFacts("0-a-1", "abc", "", "+33972101001", journal.changed)
     journal.write(facts)
     facts.talks()
     assert journal.changed == {facts}
-    await journal.flush()
+    journal.flush()
     assert not journal.changed
     journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
     facts.caller_rang()
@@ -179,4 +181,23 @@ def test_a_file_that_is_no_journal_is_put_aside(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-a")
     journal.open()
     assert journal.take_over() == []
+    journal.close()
+
+
+async def test_a_call_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    broken = CallFacts("0-a-1", "\udce9", "", "+33972101001", journal.changed)  # no valid text
+    ids = [f"0-a-{n}" for n in range(2, 9)]
+    others = [CallFacts(id_, "abc", "", "+33972101001", journal.changed) for id_ in ids]
+    for facts in (broken, *others):
+        facts.touch()
+    journal.start()
+    async with asyncio.timeout(within(5)):
+        while journal.changed:
+            await asyncio.sleep(0.01)
+    assert set(active_in(journal.path)) == set(ids)
+    broken.touch()
+    others[0].touch()
+    journal.hand_over()
     journal.close()
