@@ -42,7 +42,7 @@ async def alone(config: Config, path: Path | None) -> int:
     upgrading: list[asyncio.Task[None]] = []
 
     def on_usr2() -> None:
-        if not any(not task.done() for task in upgrading):
+        if not worker.admission.draining and not any(not task.done() for task in upgrading):
             upgrading[:] = [loop.create_task(_upgrade(worker, systemd))]
 
     def started() -> None:
@@ -101,6 +101,7 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
     # Before the first call can arrive, so that a signal during the start ends it properly too.
     loop.add_signal_handler(signal.SIGTERM, on_term)
     loop.add_signal_handler(signal.SIGINT, done.set)
+    upgrade.hear_ends()
     await worker.start()
     started()
     await done.wait()
@@ -115,16 +116,17 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
 async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     """SIGUSR2: continue with the code on disk, in this process. Its sockets stay open, its calls go
     on."""
-    if worker.admission.draining:
-        return
     systemd.reloading()
     problem = await upgrade.fault()
+    if worker.admission.draining:
+        return
     if problem:
         worker.log.error("roll.stopped", error=problem)
         say(f"renvoi: not replaced: {problem}")
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
         return
     worker.log.info("roll.start", keys=[])
+    ends = upgrade.note_ends()
     left: list[tuple[Mapping[str, int], Sequence[str]]] = []
 
     async def leave(connections: Mapping[str, int], flows: Sequence[str]) -> None:
@@ -133,7 +135,7 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     await worker.hand_over(leave)
     log.close()
     sockets = {name: each.fileno() for name, each in worker.sockets.items()}
-    upgrade.become(sockets, *left[0], roll=True)
+    upgrade.become(sockets, *left[0], ends=ends, roll=True)
 
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:

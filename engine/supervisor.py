@@ -64,6 +64,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, "drain")
         loop.add_signal_handler(signal.SIGINT, self._stop, "at once")
+        upgrade.hear_ends()
         for number in (signal.SIGHUP, signal.SIGUSR2):
             loop.add_signal_handler(number, lambda: None)
         replaces = upgrade.shall_roll()
@@ -190,22 +191,25 @@ class Supervisor:
             self._upgrading = asyncio.ensure_future(self._upgrade())
 
     async def _upgrade(self) -> None:
-        if self._rolling is not None:
-            await asyncio.wait([self._rolling])
         self._systemd.reloading()
         problem = await upgrade.fault()
+        if self._rolling is not None:
+            await asyncio.wait([self._rolling])
+        if self._stopping:  # meanwhile
+            return
         if problem:
             self.log.error("roll.stopped", error=problem)
             say(f"renvoi: not replaced: {problem}")
             self._systemd.ready(self._status())
             return
         self.log.info("roll.start", keys=[])
+        ends = upgrade.note_ends()
         await self._pool.leave_to_another()
         await self.admin.close()
         if self._redis is not None:
             await self._redis.close()
         log.close()
-        upgrade.become({}, {}, [], roll=True)
+        upgrade.become({}, {}, [], ends=ends, roll=True)
 
     def _refuse(self, reason: str) -> None:
         self.log.error("reload.refused", error=reason)

@@ -110,6 +110,7 @@ class Worker:
         self.on_drain: Callable[[int], None] = lambda left: None  # gets the number of calls left
         self.resume: Callable[[], None] = lambda: None  # undoes a drain (serve.py)
         self.is_started = False
+        self._start_is_over = asyncio.Event()
         self.services: CallServices
         self.calls: Calls
         self._referrals: Referrals
@@ -346,6 +347,7 @@ class Worker:
         await self._started("heartbeat", self._heartbeat)
         beating = services.loop.create_task(self._beat())
         self.is_started = True
+        self._start_is_over.set()
         completing = services.loop.create_task(self._ends.complete(left, self.live, self.forwards))
 
         async def end() -> None:
@@ -458,8 +460,7 @@ class Worker:
     async def drain(self) -> None:
         """Refuse new calls and wait for those in progress, at most `timers.drain_s`."""
         self.admission.draining = True
-        if not self.is_started:
-            return
+        await self._start_is_over.wait()  # it may continue calls of another process
         self.log.info("drain.start", calls=len(self.calls), deadline_s=self.config.timers.drain_s)
         loop = asyncio.get_running_loop()
         until = loop.time() + self.config.timers.drain_s

@@ -316,5 +316,5 @@ class DocumentError(ValueError):
 def _shown(value: object) -> str:
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = repr(str(value) if isinstance(value, str) else value)  # an Enum as its text
     return text if len(text) <= _LONGEST_VALUE_SHOWN else text[: _LONGEST_VALUE_SHOWN - 3] + "..."

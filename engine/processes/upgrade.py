@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -22,6 +23,7 @@ PROBE_S = 60.0  # for the new code to start, because a busy machine imports slow
 _PROBE = "RENVOI_PROBE"
 _LEFT = "RENVOI_LEFT"
 _ROLL = "RENVOI_ROLL"
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def is_probe() -> bool:
@@ -94,15 +96,31 @@ async def fault() -> str:
     return lines[-1] if lines else f"it ended with status {process.returncode}"
 
 
+def note_ends() -> list[signal.Signals]:
+    """From now on SIGTERM and SIGINT are only noted, in this list: the process that replaces this
+    one obeys them."""
+    loop, noted = asyncio.get_running_loop(), list[signal.Signals]()
+    for number in _ENDS:
+        loop.add_signal_handler(number, noted.append, number)
+    return noted
+
+
+def hear_ends() -> None:
+    """SIGTERM and SIGINT have handlers now: handle those that came since `become` too."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+
+
 def become(
     sockets: Mapping[str, int],
     connections: Mapping[str, int],
     flows: Sequence[str],
     *,
+    ends: Sequence[signal.Signals] = (),
     roll: bool = False,
 ) -> NoReturn:
-    """Replace this process by one of the code on disk, which gets these descriptors. If that is
-    impossible by now, the process ends: its calls are in the journal, for whoever starts next."""
+    """Replace this process by one of the code on disk, which gets these descriptors, and the
+    signals that ask it to end (`note_ends`). If that is impossible by now, the process ends: its
+    calls are in the journal, for whoever starts next."""
     left = os.memfd_create("renvoi-left")
     for descriptor in (left, *sockets.values(), *connections.values()):
         os.set_inheritable(descriptor, True)
@@ -115,6 +133,10 @@ def become(
         environment[_ROLL] = "1"
     for number in (signal.SIGHUP, signal.SIGUSR2):  # until the new code handles them
         signal.signal(number, signal.SIG_IGN)
+    # These wait for the new code: `hear_ends`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+    for number in ends:
+        signal.pthread_kill(threading.get_ident(), number)
     arguments = command()
     try:
         os.execvpe(arguments[0], arguments, environment)

@@ -186,22 +186,19 @@ class WorkerPool:
     async def replace(self, slot: WorkerSlot) -> str:
         """Replace a worker's process, which leaves its calls to the new one; returns the reason of
         a failure, or empty. If the new one could not read its journal, the old one drains first."""
-        child = slot.child
-        assert child is not None
-        if self._spare is None or self._spare.exited.done():
-            try:
-                self._spare = Child()
-            except OSError as error:
-                self._spare = None
-                return f"no process can be started: {error}"
         # Start the successor first: the ports are free only for a moment, and code that does not
         # start must not replace anything.
-        if not await self._spare.stands_by():
-            self._spare = None
-            return "the new code does not start"
+        spare = await self._tried_spare()
+        if isinstance(spare, str):
+            return spare
+        child = slot.child
+        assert child is not None
+        if slot.generation == self._generation:  # it died meanwhile, so its process is a new one
+            await child.settled()
+            return ""
         self._log.info("roll.worker", worker=slot.index, calls=child.calls)
         slot.retiring = True
-        if 0 < child.version <= self._spare.reads:
+        if 0 < child.version <= spare.reads:
             child.hand_over()
             if not await child.ended(HAND_OVER_S):
                 self._log.error("worker.hung", worker=slot.index, pid=child.pid)
@@ -211,7 +208,7 @@ class WorkerPool:
                 "roll.drains",
                 worker=slot.index,
                 journal_version=child.version,
-                readable_version=self._spare.reads,
+                readable_version=spare.reads,
             )
             child.signal(signal.SIGTERM)
         while not await child.ended(PROGRESS_S):
@@ -220,6 +217,26 @@ class WorkerPool:
             await asyncio.sleep(0.02)
         await successor.settled()
         return "" if successor.takes_calls else successor.failure or "the new process died"
+
+    async def _tried_spare(self) -> Child | str:
+        """The spare process, once it has loaded the code; otherwise why there is none. While this
+        waits, a slot may take the spare process, and `renew` may replace it."""
+        while True:
+            spare = self._spare
+            if spare is None or spare.exited.done():
+                try:
+                    spare = self._spare = Child()
+                except OSError as error:
+                    self._spare = None
+                    return f"no process can be started: {error}"
+            stands_by = await spare.stands_by()
+            if self._spare is not spare:
+                continue
+            if stands_by:
+                return spare
+            self._spare = None
+            await spare.kill()
+            return "the new code does not start"
 
     # -- one worker -------------------------------------------------------------------------------
 

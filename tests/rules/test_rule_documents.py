@@ -297,3 +297,8 @@ def test_what_does_not_change_prevents_no_change(before: Any, after: Any, checke
     part = changed_part({**old, "forwards": {"busy": after}}, old)
     forwards = {} if checked is None else {"busy": checked}
     assert part == BASE | {"forwards": forwards}
+
+
+def test_a_kind_is_shown_as_it_was_written() -> None:
+    with pytest.raises(DocumentError, match=r"\(got 'voicemail'\)"):
+        load_line(json.dumps({**BASE, "also_ring": [VOICEMAIL]}), None, FRANCE)

@@ -1,0 +1,88 @@
+"""Rolling restarts and SIGUSR2 that something interrupts: another signal, a death, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.continued import talk
+from tests.scenarios.expect import part
+from tests.scenarios.processes import Engine, RedisServer
+from tests.scenarios.setup import RunningEngine, Setup
+from tests.scenarios.test_upgrade import WORKERS, served, stand, until
+from tests.scenarios.worker_pool import WorkerPool
+
+
+@pytest.fixture
+async def pool(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
+    async for setup in served(
+        WorkerPool(tmp_path, shared_redis.url, WORKERS), shared_redis, tmp_path
+    ):
+        yield setup
+
+
+async def test_a_second_sighup_at_once_does_not_stop_the_first(pool: Setup) -> None:
+    standing = [await stand(pool, worker) for worker in range(WORKERS)]
+    pool.engine.signal(signal.SIGHUP)
+    await until(pool, "roll.start")
+    pool.engine.signal(signal.SIGHUP)
+    await until(pool, "roll.start", 2)
+    await until(pool, "roll.done")
+    for call, ring in standing:
+        await talk(call, ring)
+        await part(call, ring)
+    assert not [e for e in pool.engine.events() if e["event"] == "roll.stopped"]
+
+
+async def test_a_worker_that_dies_does_not_end_the_roll(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """It takes the spare process for which the roll waits."""
+    engine = WorkerPool(tmp_path, shared_redis.url, WORKERS)
+    engine.start()
+    try:
+        async with Setup(RunningEngine(engine, shared_redis.client, tmp_path)) as setup:
+            call, ring = await stand(setup, 1)
+            before = engine.pid_of(0)
+            engine.signal(signal.SIGHUP)
+            await until(setup, "roll.start")
+            engine.kill(1)
+            await until(setup, "roll.done")
+            await engine.replaced(0, before)
+            await talk(call, ring)
+            await part(call, ring)
+        assert [each["event"] for each in engine.complaints()] == ["worker.died"]
+    finally:
+        assert engine.stop() == 0
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 0.3, 1.2, 2.0])
+@pytest.mark.parametrize("workers", [1, WORKERS])
+async def test_the_end_is_not_forgotten(
+    shared_redis: RedisServer, tmp_path: Path, workers: int, pause_s: float
+) -> None:
+    """SIGTERM at any moment of SIGUSR2: the engine drains, and ends after its last call."""
+    engine: Engine
+    if workers == 1:
+        engine = Engine(tmp_path, shared_redis.url)
+    else:
+        engine = WorkerPool(tmp_path, shared_redis.url, workers)
+    engine.start()
+    running_engine = RunningEngine(engine, shared_redis.client, tmp_path)
+    try:
+        async with Setup(running_engine) as setup:
+            call, ring = await stand(setup)
+            engine.signal(signal.SIGUSR2)
+            await asyncio.sleep(pause_s)
+            engine.signal(signal.SIGTERM)
+            await until(setup, "drain.start")
+            await asyncio.sleep(3)  # until the new code runs, if it was on its way
+            await talk(call, ring)
+            await part(call, ring)
+            assert await engine.exited(12) == 0
+    finally:
+        engine.stop()
