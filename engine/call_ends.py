@@ -104,9 +104,10 @@ class CallEnds:
                 if place >= over:
                     self._metrics.call_over(record)
                     self._log.warning("call.end", **telling(record))
-            self._log.warning(
-                "journal.completed",
-                journal=journal.name,
-                failed=len(failed),
-                recorded=len(journal.over),
-            )
+            if failed or journal.over:  # else all its calls were continued
+                self._log.warning(
+                    "journal.completed",
+                    journal=journal.name,
+                    failed=len(failed),
+                    recorded=len(journal.over),
+                )

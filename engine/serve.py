@@ -158,7 +158,7 @@ def _reload(worker: Worker, path: Path | None) -> None:
     found = changes(worker.config, config)
     if found.restart or found.fixed:
         names = ", ".join(found.restart + found.fixed)
-        refuse(worker, f"{names}: can only change with a new start")
+        refuse(worker, f"{names}: a change needs a restart")
     else:
         worker.log.info("reload.done", keys=worker.apply(config))
 

@@ -174,7 +174,7 @@ class Supervisor:
         else:
             found = changes(self._pool.config, config)
             if found.fixed:
-                self._refuse(f"{', '.join(found.fixed)}: can only change with a new start")
+                self._refuse(f"{', '.join(found.fixed)}: a change needs a restart")
             else:
                 self._adopt(config, document)
                 if found.live and not found.restart:

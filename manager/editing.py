@@ -34,7 +34,7 @@ async def edit(visit: Visit) -> Response:
     line, notice = stored.line, ""
     if before := await _before(visit, stored):
         line, notice = before, visit.say("restoring")
-    choices = forms.of_line(line, visit.site.shown)
+    choices = forms.of_line(line, visit.site.shown, stored.line.rules)
     return await _form(visit, stored, choices, stored.etag, notice=notice)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ _PROBLEMS = (
 
 @dataclass(slots=True)
 class Choice:
-    """One of the four. `mode`: on, off, or keep (several lines); the rest as it was typed."""
+    """One of the four. `mode`: on, off, or keep (several lines, or rules); the rest as typed."""
 
     condition: Condition
     mode: str = OFF
@@ -72,9 +72,18 @@ class Choice:
         return self.typed.get(self.service, "")
 
 
-def of_line(line: Line, shown: Shown) -> list[Choice]:
-    """The form with the values of the line's document."""
-    return [_of_forward(c, line.number, line.forwards.get(c), shown) for c in ORDER]
+def of_line(line: Line, shown: Shown, by_rules: Container[Condition]) -> list[Choice]:
+    """The form with the values of the line's document.
+
+    Args:
+        by_rules: conditions whose rules have a page of their own; the form keeps them as they are.
+    """
+    return [
+        Choice(c, KEEP)
+        if c in by_rules
+        else _of_forward(c, line.number, line.forwards.get(c), shown)
+        for c in ORDER
+    ]
 
 
 def _of_forward(condition: Condition, own: str, forward: Forward | None, shown: Shown) -> Choice:

@@ -66,7 +66,10 @@ async def resolve(host: str, allowed: Sequence[Network], within_s: float) -> lis
     found = await _look_up(host, within_s)
     fit = [str(address) for address in found if may_reach(address, allowed)]
     if not fit:
-        raise Forbidden(f"{host} leads to {', '.join(map(str, found))}")
+        raise Forbidden(
+            f"{host} leads to {', '.join(map(str, found))}, which is not public: "
+            "notify.allow_networks may admit it"
+        )
     return fit
 
 

@@ -118,8 +118,13 @@ async def _try(config: Config, url: str, owner: str) -> list[dict[str, Any]]:
             fleet = fleet_facts(line.fleet, await client.get(fleet_key(line.fleet)))
             notify = line.notify
             data = {"fleet": line.fleet, "line": name, "label": line.label}
+        if raw is None:
+            raise Wrong(f"{owner}: has no document")
         if notify is None:
-            raise Wrong(f"{owner}: has no notify in its document, so nothing is sent")
+            other = ""
+            if fleet.notify is not None:
+                other = f"; its fleet has: renvoi notify test {data['fleet']}"
+            raise Wrong(f"{owner}: has no notify in its document{other}")
         of_fleet = fleet.notify.language if fleet.notify is not None else None
         language = notify.language or of_fleet or "fr"
         sends, now = outgoing(client, config), time.time()

@@ -31,6 +31,7 @@ from rules.shared_document import (
     read_until,
     read_when,
 )
+from rules.switches import no_profile
 
 _Text = Annotated[str, Meta(min_length=1)]
 
@@ -171,8 +172,7 @@ def _uses(
 
 def _known(path: str, name: str, profiles: Mapping[str, Line]) -> str:
     if name not in profiles:
-        known = ", ".join(sorted(profiles)) or "it has none"
-        raise DocumentError(path, name, f"is no profile of the line: {known}")
+        raise DocumentError(path, name, no_profile(profiles))
     return name
 
 

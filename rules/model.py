@@ -2,7 +2,7 @@
 
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Literal
 
 from rules.calendar import Calendar, When
@@ -308,9 +308,9 @@ class DocumentError(ValueError):
 
     def __init__(self, field: str, value: object, problem: str) -> None:
         self.field = field
-        self.value = value
+        self.value = value.value if isinstance(value, Enum) else value
         self.problem = problem
-        super().__init__(f"{field}: {problem} (got {_shown(value)})")
+        super().__init__(f"{field}: {problem} (got {_shown(self.value)})")
 
 
 def _shown(value: object) -> str:

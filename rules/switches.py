@@ -3,7 +3,7 @@ that is used. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rules.model import DocumentError
@@ -37,14 +37,18 @@ def switch_profile(document: Document, name: str | None, until: str | None, now:
     profiles = document.get("profiles")
     names = sorted(profiles) if isinstance(profiles, Mapping) else []
     if name not in names:
-        known = ", ".join(names) or "it has none"
-        raise DocumentError("use", name, f"is no profile of the line: {known}")
+        raise DocumentError("use", name, no_profile(names))
     if until is None:
         document["profile"] = name
         return
     if read_until("until", until) <= now:
         raise DocumentError("until", until, "is in the past")
     document["profile"] = [{"use": name, "until": until}, *_after(document.get("profile"), now)]
+
+
+def no_profile(names: Iterable[str]) -> str:
+    """The problem with a name that is not among the profiles of a line, which have these names."""
+    return f"is no profile of the line, which has {', '.join(sorted(names)) or 'none'}"
 
 
 def _after(profile: object, now: float) -> list[Any]:

@@ -196,7 +196,7 @@ def _check_redis(config: Config) -> str:
         more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
         raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
     counted = f", {len(idle)} forwards to refused numbers" if idle else ""
-    return f"{told}; {where}: {count:,} lines{counted}"
+    return f"{told}; {where}: {count:,} line{'' if count == 1 else 's'}{counted}"
 
 
 def _check_destinations(config: Config) -> str:

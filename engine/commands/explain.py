@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
@@ -67,7 +66,7 @@ def explain_line(
     known = read_number("--from", caller, numbering) if caller is not None else None
 
     zone = ZoneInfo(config.numbering.timezone)
-    at = None if moment is None else read_when("--at", moment, zone, time.time())
+    at = None if moment is None else read_when("--at", moment, zone)
     if at is not None and not 0 <= at < LATEST:
         raise Wrong(f"--at: expected a date from 1970 to 9998 (got {moment!r})")
 
@@ -109,7 +108,8 @@ def _known(facts: Facts) -> Iterator[str]:
         calls = f"{facts.calls} of {facts.max_calls} calls in progress"
     contacts = "no live registration"
     if facts.contacts:
-        contacts = f"{facts.contacts} live registrations, the last for {facts.registered_s} s"
+        word = "registration" if facts.contacts == 1 else "registrations"
+        contacts = f"{facts.contacts} live {word}, the last for {facts.registered_s} s"
     yield f"{facts.number}: {contacts}; {calls}"
     if facts.plan_s is not None:
         left = "unknown" if facts.plan_left_s is None else duration(facts.plan_left_s)
@@ -117,7 +117,7 @@ def _known(facts: Facts) -> Iterator[str]:
     if facts.forwards or facts.forwards_last_hour:
         reached = f", {facts.reached} is reached" if facts.reached else ""
         yield (
-            f"    forwards that Redis knows of: {facts.forwards} stand, "
+            f"    forwards that Redis knows of: {facts.forwards} in progress, "
             f"{facts.forwards_last_hour} in the last hour{reached}"
         )
     if facts.fleet_problem is not None:

@@ -84,6 +84,8 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     idle = []  # countries in the list that the engine does not allow
     for place, document in enumerate(documents, 1):
         which = f"document {place}, fleet" if len(documents) > 1 else "fleet"
+        if isinstance(called := document.get("name"), str) and called.isprintable():
+            which += f" {called:.64}"
         try:
             fleet = check_fleet(document, numbering)
         except DocumentError as error:

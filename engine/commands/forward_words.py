@@ -60,7 +60,8 @@ def _told(
         assert forward.to is not None
         told = _to(line, forward.to)
     if forward.after_s is not None and condition is Condition.NO_ANSWER:
-        told += f" after {forward.after_s} s"
+        after = f"after {forward.after_s} s"
+        told = f"{after} {told}" if len(forward.targets) > 1 else f"{told} {after}"
     if forward.when is not None:
         told += f", when {forward.when}"
     if forward.callers is not None:

@@ -15,17 +15,26 @@ _AGO = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-def read_when(name: str, text: str, zone: ZoneInfo, now: float) -> float:
-    """A moment in unix seconds. Raises Wrong."""
-    ago = _AGO.fullmatch(text)
-    if ago:
+def read_when(name: str, text: str, zone: ZoneInfo, now: float | None = None) -> float:
+    """A moment in unix seconds.
+
+    Args:
+        now: unix seconds, from which a time ago ("2h") is counted; None: the moment may be in the
+            future, and a time ago is refused, since it could be meant either way.
+
+    Raises:
+        Wrong: it is no moment.
+    """
+    ago = None if now is None else _AGO.fullmatch(text)
+    if ago and now is not None:
         return now - float(ago[1]) * _UNIT_S[ago[2]]
     if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
         return float(text)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        expected = "expected a time ago such as 2h, or a date such as 2026-11-25T14:30"
+        past = "" if now is None else "a time ago such as 2h, or "
+        expected = f"expected {past}a date and time such as 2026-11-25T14:30"
         raise Wrong(f"{name}: {expected} (got {text!r})") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).timestamp()
 

@@ -77,6 +77,6 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
     if as_json:
         print_json({"number": number, "contacts": contacts})
         return
-    click.echo(f"{number}: {len(contacts)} contact(s)")
+    click.echo(f"{number}: {len(contacts)} contact{'' if len(contacts) == 1 else 's'}")
     for entry in contacts:
         click.echo(f"  {entry['contact']}  for {entry['expires_in_s']} s")

@@ -88,7 +88,7 @@ def choose_profile(
     if moment is not None and name is None:
         raise Wrong("--until: needs NAME")
     zone, now = ZoneInfo(config.numbering.timezone), time.time()
-    until = None if moment is None else iso(read_when("--until", moment, zone, now), zone)
+    until = None if moment is None else iso(read_when("--until", moment, zone), zone)
 
     def change(document: Document) -> None:
         try:

@@ -20,7 +20,7 @@ _TIMES = ("received", "answered")
 _HEAD = ("SECONDS", "STATE", "CALLER", "CALLED", "CONDITION", "TARGET", "LEGS", "ID")
 
 
-@click.command("calls", short_help="Show the calls that stand now.")
+@click.command("calls", short_help="Show the calls in progress.")
 @with_config
 @with_json
 def show_calls(config: Config, as_json: bool) -> None:

@@ -142,7 +142,7 @@ WATCHED = {
         "renvoi_invalidation_lag_seconds", "gauge",
         "From a write in Redis until this worker knew of it; grows while it cannot be shown.",
     ),
-    "connections": ("renvoi_connections", "gauge", "TCP and TLS connections that stand."),
+    "connections": ("renvoi_connections", "gauge", "TCP and TLS connections now open."),
     "loop_lag": (
         "renvoi_loop_lag_seconds", "gauge",
         "How late the event loop ran its timers, the worst of the last 15 s.",
@@ -166,7 +166,7 @@ WATCHED = {
     ),
     "legs": (
         "renvoi_legs", "gauge",
-        "Sides of calls that stand: one for the caller, one for each phone.",
+        "Sides of calls in progress: one for the caller, one for each phone.",
     ),
     "dialogs": (
         "renvoi_sip_dialogs", "gauge",

@@ -156,6 +156,18 @@ def test_a_plain_forward_becomes_the_first_of_a_list(marie: Visitor, client: red
     assert "Gérer les règles" in text(form)
 
 
+@pytest.mark.parametrize("on", [True, False])
+def test_the_form_of_the_four_has_no_fault_beside_rules(
+    on: bool, marie: Visitor, client: redis.Redis
+) -> None:
+    rules = [{**each, "on": on} for each in RULES]
+    write(client, LINE, forwards={"busy": rules})
+    page = marie.get(f"{PAGE}/forwards")
+    assert page.status == 200
+    assert "Corrigez d’abord" not in text(page)
+    assert "Rien ne change" in text(page)
+
+
 @pytest.mark.parametrize(
     ("new", "problem", "field"),
     [

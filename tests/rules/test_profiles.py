@@ -187,14 +187,14 @@ def test_the_targets_of_a_profile_that_may_be_used_are_known() -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "problem"),
     [
-        ({"profile": "ete"}, "profile", "is no profile of the line: bureau, calme"),
+        ({"profile": "ete"}, "profile", "is no profile of the line, which has bureau, calme"),
         ({"profile": [{"use": "ete"}]}, "profile[0].use", "is no profile"),
         ({"profile": []}, "profile", ""),
         ({"profile": 3}, "profile", ""),
         ({"profile": [{"when": "office"}]}, "profile[0].use", ""),
         ({"profile": [{"use": "bureau", "when": "weekend"}]}, "profile[0].when", "is no calendar"),
         ({"profile": [{"use": "bureau", "until": "2026-12-07"}]}, "profile[0].until", "offset"),
-        ({"profile": "a", "profiles": {}}, "profile", "it has none"),
+        ({"profile": "a", "profiles": {}}, "profile", "which has none"),
         ({"profiles": {" a": {}}}, "profiles. a", "expected a name"),
         ({"profiles": {"a": {"do_not_disturb": 1}}}, "profiles.a.do_not_disturb", ""),
         (
@@ -233,6 +233,7 @@ def test_what_is_refused_at_writing(fields: dict[str, Any], field: str, problem:
         written(document(**fields))
     assert caught.value.field == field
     assert problem in caught.value.problem
+    assert "<" not in str(caught.value)  # the value as the document has it, not as Python shows it
 
 
 def test_the_document_is_kept_as_written_with_numbers_in_e164() -> None:

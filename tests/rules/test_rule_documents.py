@@ -119,6 +119,7 @@ def test_what_is_refused_names_its_field(fields: dict[str, Any], field: str, pro
         check_write(BASE | fields, OTHERS, FRANCE, LINE, FLEET)
     assert caught.value.field == field
     assert problem in caught.value.problem
+    assert "<" not in str(caught.value)  # the value as the document has it, not as Python shows it
 
 
 TARGETS = [
@@ -145,6 +146,7 @@ def test_each_target_is_checked(fields: dict[str, Any], field: str, problem: str
         check_write(BASE | fields, OTHERS, FRANCE, LINE, FLEET)
     assert caught.value.field == field
     assert problem in caught.value.problem
+    assert "<" not in str(caught.value)  # the value as the document has it, not as Python shows it
 
 
 CONTRACT: dict[str, Any] = {

@@ -27,6 +27,7 @@ from tests.scenarios.continued import (
     noted,
     stand,
     talk,
+    told,
     until,
 )
 from tests.scenarios.endpoint import Call, Endpoint
@@ -61,6 +62,7 @@ async def test_an_answered_call_goes_on_and_ends_by_its_own_bye(setup: Setup, wh
     assert setup.engine.metric("renvoi_calls_taken_over_total", result="continued") == 1
     assert setup.engine.calls() == [before]
     assert before["state"] == "answered"
+    assert all(e["failed"] or e["recorded"] for e in told(setup, "journal.completed"))
     await talk(call, ring)
     await part(*((call, ring) if who == "caller" else (ring, call)))
     record = await ended(setup, call)

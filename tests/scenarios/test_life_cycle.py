@@ -104,7 +104,7 @@ async def test_sighup_and_systemd(lone: Setup, heard: Callable[[], list[str]]) -
     change(engine, "sip", nameservers=["127.0.0.1"])
     engine.signal(signal.SIGHUP)
     await until(lambda: told(engine, "reload.refused"))
-    reason = "sip.nameservers, numbering.country: can only change with a new start"
+    reason = "sip.nameservers, numbering.country: a change needs a restart"
     assert told(engine, "reload.refused")[-1]["error"] == reason
     assert f"renvoi: reload refused: {reason}" in engine.log
     other_call, other_ring = await stand(lone)  # the limit is as it was

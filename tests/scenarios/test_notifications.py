@@ -285,7 +285,8 @@ async def test_the_commands_test_and_secret(
     receiver.got.clear()
     line = setup.line(fleet=told.fleet)
     assert (await command("test", line))[::2] == (
-        2, f"renvoi: line:{line}: has no notify in its document, so nothing is sent\n",
+        2, f"renvoi: line:{line}: has no notify in its document; "
+        f"its fleet has: renvoi notify test {told.fleet}\n",
     )  # fmt: skip
     await command("test", told.fleet)
     (posted,) = receiver.of(f"/{told.fleet}")

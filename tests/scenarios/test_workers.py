@@ -231,7 +231,7 @@ async def test_what_can_change_live_does_in_every_worker(setup: Setup, pool: Wor
     ("keys", "reason"),
     [
         ({"timers": {"max_call_s": -1}}, "timers.max_call_s"),
-        ({"workers": 3}, "workers: can only change with a new start"),
+        ({"workers": 3}, "workers: a change needs a restart"),
         ({"limits": {"nonsense": 1}}, "limits.nonsense"),
     ],
 )

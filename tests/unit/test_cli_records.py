@@ -274,10 +274,10 @@ def test_every_change_of_a_fleet_is_in_its_log_of_changes(run: Run, store: Any) 
 @pytest.mark.parametrize(
     ("document", "told"),
     [
-        ({"name": "acme", "cap_seconds": "1h"}, ("cap_seconds", "1h")),
+        ({"name": "acme", "cap_seconds": "1h"}, ("fleet acme: cap_seconds", "1h")),
         ({"cap_seconds": 1}, ("name",)),
         ({"name": "a{b}"}, ("name", "a{b}")),
-        ([{"name": "a"}, {"name": "b", "suspended": 1}], ("document 2", "suspended", "1")),
+        ([{"name": "a"}, {"name": "b", "suspended": 1}], ("document 2, fleet b: suspended", "1")),
         ([{"name": "a"}, {"name": "a"}], ("document 2", "name", "twice")),
     ],
 )
@@ -364,7 +364,7 @@ def test_explain_tells_when_all_workers_have_reached_a_limit_on_forwards(
     assert told()["lines"][0]["reached"] == "forwards_per_line"
     assert told()["stages"][0]["decision"]["action"] == "reject"
     text = run("explain", LINE).out
-    assert f"{pool} stand, 0 in the last hour, forwards_per_line is reached" in text
+    assert f"{pool} in progress, 0 in the last hour, forwards_per_line is reached" in text
     assert "counts as off, 50 forwards of the line stand already" in text
 
 

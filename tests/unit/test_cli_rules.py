@@ -50,6 +50,13 @@ def line(run: Run, store: Any) -> Any:
     return lambda: json.loads(store.get(f"line:{LINE}"))
 
 
+def test_targets_in_turn_are_said_after_their_delay(run: Run, line: Any) -> None:
+    several = {"on": True, "after_s": 20, "to": [MOBILE | {"ring_s": 15}, OWN]}
+    run("line", "set", "-", stdin=DOCUMENT | {"forwards": {"no_answer": several}})
+    words = "after 20 s in turn number +33612345678 for 15 s, voicemail for 20 s"
+    assert f"no_answer      {words}\n" in run("line", "show", LINE).out
+
+
 def test_a_document_with_all_of_it_is_kept_as_written(run: Run, line: Any) -> None:
     assert line() == DOCUMENT
     assert run("line", "show", LINE, "--json").json == DOCUMENT
@@ -141,7 +148,7 @@ def test_explain_says_what_will_happen_then(run: Run, line: Any, store: Any) -> 
     assert "unconditional[2]: off, it ended at 2098-12-31T23:00:00+00:00" in after
     rings = run("explain", LINE, "--at", "2026-12-01T10:00", "--json").json["stages"][0]
     assert [each["number"] for each in rings["decision"]["also"]] == ["+33612345678"]
-    for wrong in ("then", "2026-13-01", "9999-12-31T23:59"):
+    for wrong in ("then", "2h", "2026-13-01", "9999-12-31T23:59"):
         refused(run("explain", LINE, "--at", wrong), "--at", wrong)
 
 
@@ -292,7 +299,7 @@ def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
 def test_an_unknown_profile_is_refused_at_writing(run: Run) -> None:
     wrong = run("line", "set", "-", stdin=DOCUMENT | {"profiles": {"a": {}}, "profile": "b"})
     refused(wrong)
-    assert "profile: is no profile of the line: a (got 'b')" in wrong.err
+    assert "profile: is no profile of the line, which has a (got 'b')" in wrong.err
     assert (
         run(
             "line",
