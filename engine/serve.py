@@ -120,6 +120,8 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     problem = await upgrade.fault()
     if worker.admission.draining:
         return
+    if not problem and worker.active_calls and not worker.journal.has_all():
+        problem = f"{worker.journal.path.parent}: the journal has no room for all calls"
     if problem:
         worker.log.error("roll.stopped", error=problem)
         say(f"renvoi: not replaced: {problem}")

@@ -63,6 +63,7 @@ class Child:
         self.flows: list[str] = []
         self.version = 0  # of the entries in its journal
         self.reads = 0  # the newest version that it can read
+        self.has_all = True  # its calls in its journal, by its last heartbeat
         self.killing: asyncio.Task[None] | None = None
         self.document: Any = None
         self.failure = ""  # why it could not start, from its message
@@ -205,6 +206,7 @@ class Child:
             if isinstance(message, Beat):
                 self.calls, self.not_ready = message.calls, message.not_ready
                 self.remark, self.reads = message.remark, message.reads
+                self.has_all = message.has_all
             elif isinstance(message, Started):
                 self.journal = Path(message.journal) if message.journal else None
                 self.close_sockets()

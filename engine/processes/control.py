@@ -55,12 +55,13 @@ class Replaced(msgspec.Struct, tag="replaced"):
 class Beat(msgspec.Struct, tag="beat"):
     """The heartbeat of a worker, twice a second. `not_ready` is why no new call should be sent to
     it, `remark` a problem while calls are taken. `reads` is the newest version of a journal's
-    entries that it can read."""
+    entries that it can read. `has_all`: its journal has all its calls."""
 
     calls: int = 0
     not_ready: str | None = "starting"
     remark: str | None = None
     reads: int = 0
+    has_all: bool = True
 
 
 class Started(msgspec.Struct, tag="started"):

@@ -134,6 +134,7 @@ class Journal:
         self._map: mmap.mmap | None = None
         self._descriptor = -1
         self._slots: dict[str, list[int]] = {}  # of each call
+        self._without: dict[str, int] = {}  # calls without room, and the last version before
         self._free: list[int] = []
         self._safe: list[str] = []  # since the last beat
         self._safe_before: list[str] = []
@@ -153,6 +154,8 @@ class Journal:
             self._map = mmap.mmap(self._descriptor, GROW_BYTES)
             draft.rename(self.path)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             log.error("journal.unusable", path=str(self.path), error=str(error))
             return
         self._add_slots(1, GROW_BYTES)
@@ -194,6 +197,17 @@ class Journal:
             _BEAT.pack_into(self._map, 0, time.time(), time.monotonic(), _boot(), VERSION, 0, 0)
         self._forget(self._safe_before)
         self._safe_before, self._safe = self._safe, []
+
+    def has_all(self) -> bool:
+        """Whether it is usable, and had room for the last state of each call that was written."""
+        memory = self._map
+        if memory is None:
+            return False
+        for id_, before in list(self._without.items()):
+            at = self._slots.get(id_, [0])[0] * SLOT_BYTES
+            if at and _HEADER.unpack_from(memory, at)[2] > before:
+                del self._without[id_]
+        return not self._without
 
     def start(self) -> None:
         """Write changes regularly, until the end."""
@@ -254,6 +268,9 @@ class Journal:
     def safe(self, ids: Sequence[str]) -> None:
         """These records are in Redis or on disk."""
         self._safe.extend(ids)
+        if self._without:
+            for id_ in ids:
+                self._without.pop(id_, None)
         self._settle(ids)
 
     def continued(self, ids: Sequence[str]) -> None:
@@ -334,6 +351,7 @@ class Journal:
         memory = self._map
         if slots is None or memory is None:
             self.full += 1
+            self._without[id_] = self._version
             if self.full == 1:
                 log.warning("journal.full", path=str(self.path), calls=len(self._slots))
             return

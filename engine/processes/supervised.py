@@ -115,7 +115,8 @@ class Link:
     def _beat(self) -> Beat:
         worker = self._worker
         remark = worker.remark() if worker.is_started else None
-        return Beat(worker.active_calls, worker.not_ready(), remark, VERSION)
+        has_all = worker.journal.has_all()
+        return Beat(worker.active_calls, worker.not_ready(), remark, VERSION, has_all)
 
     async def beat(self) -> None:
         while True:

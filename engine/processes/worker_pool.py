@@ -185,7 +185,8 @@ class WorkerPool:
 
     async def replace(self, slot: WorkerSlot) -> str:
         """Replace a worker's process, which leaves its calls to the new one; returns the reason of
-        a failure, or empty. If the new one could not read its journal, the old one drains first."""
+        a failure, or empty. If its journal does not have all its calls, or the new one could not
+        read them, the old one drains first."""
         # Start the successor first: the ports are free only for a moment, and code that does not
         # start must not replace anything.
         spare = await self._tried_spare()
@@ -198,7 +199,7 @@ class WorkerPool:
             return ""
         self._log.info("roll.worker", worker=slot.index, calls=child.calls)
         slot.retiring = True
-        if 0 < child.version <= spare.reads:
+        if child.has_all and 0 < child.version <= spare.reads:
             child.hand_over()
             if not await child.ended(HAND_OVER_S):
                 self._log.error("worker.hung", worker=slot.index, pid=child.pid)
@@ -209,6 +210,7 @@ class WorkerPool:
                 worker=slot.index,
                 journal_version=child.version,
                 readable_version=spare.reads,
+                journal_has_all=child.has_all,
             )
             child.signal(signal.SIGTERM)
         while not await child.ended(PROGRESS_S):

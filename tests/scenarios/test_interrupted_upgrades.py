@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.processes.journal import GROW_BYTES
 from tests.scenarios.continued import talk
 from tests.scenarios.expect import part
 from tests.scenarios.processes import Engine, RedisServer
@@ -86,3 +87,32 @@ async def test_the_end_is_not_forgotten(
             assert await engine.exited(12) == 0
     finally:
         engine.stop()
+
+
+@pytest.mark.parametrize("workers", [1, WORKERS])
+async def test_calls_that_are_not_in_the_journal_are_not_left(
+    shared_redis: RedisServer, tmp_path: Path, workers: int
+) -> None:
+    """No room for a journal: a single worker is not replaced, one of several drains first."""
+    engine: Engine
+    if workers == 1:
+        engine = Engine(tmp_path, shared_redis.url)
+    else:
+        engine = WorkerPool(tmp_path, shared_redis.url, workers)
+    engine.where = ["prlimit", f"--fsize={GROW_BYTES - 1}"]
+    engine.start()
+    try:
+        async with Setup(RunningEngine(engine, shared_redis.client, tmp_path)) as setup:
+            call, ring = await stand(setup)
+            engine.signal(signal.SIGUSR2)
+            event = await until(setup, "roll.stopped" if workers == 1 else "roll.drains")
+            assert "no room" in event["error"] if workers == 1 else not event["journal_has_all"]
+            await talk(call, ring)
+            await part(call, ring)
+            await setup.ended(call.call_id, outcome="answered", takeovers="0")
+            if workers == 1:  # no call is in progress any more
+                engine.signal(signal.SIGUSR2)
+            await until(setup, "roll.done")
+        assert {e["event"] for e in engine.complaints()} <= {"journal.unusable", "roll.stopped"}
+    finally:
+        assert engine.stop() == 0

@@ -12,7 +12,7 @@ import pytest
 
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
-from engine.processes.journal import SLOT_BYTES, Journal, active_in
+from engine.processes.journal import GROW_BYTES, SLOT_BYTES, Journal, active_in
 from engine.records.record import ForwardRecord
 from tests.patience import within
 
@@ -200,4 +200,29 @@ async def test_a_call_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Pa
     broken.touch()
     others[0].touch()
     journal.hand_over()
+    journal.close()
+
+
+def test_calls_without_room_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.processes.journal.MOST_BYTES", GROW_BYTES)
+    journal = Journal(tmp_path, "0-small")
+    assert not journal.has_all()
+    journal.open()
+    calls = [
+        CallFacts(f"0-small-{n}", "a", "+33612345678", "+33972101001")
+        for n in range(GROW_BYTES // SLOT_BYTES)  # one more than its slots
+    ]
+    for facts in calls[:-1]:
+        assert journal.has_all()
+        journal.write(facts)
+    journal.write(calls[-1])
+    journal.write(calls[0])  # its new state: no second slot is free
+    assert not journal.has_all()
+    journal.safe([calls[1].id, calls[2].id])
+    journal.beat()
+    journal.beat()
+    journal.write(calls[-1])
+    assert not journal.has_all()  # one has an old state
+    journal.write(calls[0])
+    assert journal.has_all()
     journal.close()
