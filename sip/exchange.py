@@ -221,8 +221,9 @@ class Exchanges:
                 server.acknowledged()
                 peer = self.leg.peer
                 if peer is not None and peer.exchanges is not None:
-                    peer.exchanges.pass_ack(message)
-                self.leg.endpoint.on_kept(self.leg)
+                    peer.exchanges.pass_ack(message, self.leg)
+                else:
+                    self.leg.endpoint.on_kept(self.leg)
                 return
 
     def on_cancel(self, message: Message) -> None:
@@ -335,13 +336,18 @@ class Exchanges:
         if self.unacked is exchange and exchange.server is None:
             self.pass_ack(None)  # the asker got a failure and acknowledges nothing
 
-    def pass_ack(self, message: Message | None) -> None:
-        """Acknowledge the 2xx of the INVITE sent to this leg, with the content of the asker's
-        ACK."""
+    def pass_ack(self, message: Message | None, asker: Party | None = None) -> None:
+        """Acknowledge the 2xx of the INVITE sent to this leg, with the content of the ACK of
+        `asker`. It is kept before it is sent: another process would repeat an INVITE that the far
+        end has completed, but acknowledges a 2xx that comes again."""
         exchange, self.unacked = self.unacked, None
-        if exchange is not None and self.leg.dialog is not None:
+        dialog = self.leg.dialog if exchange is not None else None
+        if dialog is not None:
             self.last_ack = message.answer if message is not None else (b"", b"")
-            self.leg.layer.acknowledge(self.leg.dialog, self.unacked_cseq, *self.last_ack)
+        if asker is not None:
+            asker.endpoint.on_kept(asker)
+        if dialog is not None:
+            self.leg.layer.acknowledge(dialog, self.unacked_cseq, *self.last_ack)
 
     # -- another process --------------------------------------------------------------------------
 

@@ -259,6 +259,24 @@ async def test_a_reinvite_that_waits_for_its_ack(home: House) -> None:
     assert (ack.method, ack.cseq, ack.body) == (b"ACK", sent.cseq, SDP)
 
 
+async def test_the_ack_of_a_reinvite_is_kept_before_it_is_sent_on(home: House) -> None:
+    """Else another process repeats an INVITE that the phone has completed."""
+    tag = talk(home)
+    home.feed(request("INVITE", cseq=2, tag=tag), CALLER)
+    (sent,) = home.line(PHONE).sent
+    home.feed(answer(sent, 200, body=SDP), PHONE)
+    home.line(PHONE).sent.clear()
+    kept: list[tuple[list[str], Next]] = []
+    home.endpoint.on_kept = lambda leg: kept.append((home.line(PHONE).heard(), Next(home)))
+    home.feed(request("ACK", cseq=2, tag=tag), CALLER)
+    ((sent_before, after),) = kept
+    assert sent_before == []
+    assert home.line(PHONE).heard() == ["ACK"]
+    assert after.heard() == ([], [])
+    after.home.feed(answer(sent, 200, body=SDP), PHONE)  # the ACK was lost
+    assert after.heard() == ([], ["ACK"])
+
+
 async def test_a_reinvite_that_may_have_been_lost_is_refused(home: House) -> None:
     """Its journal entry is from before it was sent on: the asker tries again."""
     tag = talk(home)
