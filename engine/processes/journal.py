@@ -107,9 +107,7 @@ class Left:
     @property
     def age_s(self) -> float:
         """Seconds since its process was last seen alive."""
-        if self.died_at is not None:
-            return time.monotonic() - self.died_at
-        return max(0.0, time.time() - float(self.died))
+        return _since(self.died, self.died_at)
 
     def failed(self, call: ActiveCall) -> CallRecord:
         """The record of one of its calls that nobody continues."""
@@ -490,10 +488,15 @@ def _age_s(path: Path) -> float:
     """Seconds since its owner was last seen alive; 0 if that is not known."""
     try:
         with path.open("rb") as reader:
-            died = _BEAT.unpack(reader.read(_BEAT.size))[0]
+            died, died_at, boot, *_ = _BEAT.unpack(reader.read(_BEAT.size))
     except (OSError, struct.error):
         return 0.0
-    return max(0.0, time.time() - float(died))
+    return _since(died, died_at if boot == _boot() else None)
+
+
+def _since(unix: float, monotonic: float | None) -> float:
+    """Seconds since a moment, by the clock that is not set, unless the machine was rebooted."""
+    return time.monotonic() - monotonic if monotonic is not None else max(0.0, time.time() - unix)
 
 
 def _lock(path: Path) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -226,3 +227,18 @@ def test_calls_without_room_are_known(tmp_path: Path, monkeypatch: pytest.Monkey
     journal.write(calls[0])
     assert journal.has_all()
     journal.close()
+
+
+def test_a_clock_that_is_set_gives_no_calls_to_another_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = Journal(tmp_path, "1-dead")
+    dead.open()
+    dead.write(CallFacts("1-dead-1", "a", "+33612345678", "+33972101001"))
+    dead.close()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    assert Journal(tmp_path, "0-other").take_over(0, 2, 30.0) == []
+    (left,) = Journal(tmp_path, "1-next").take_over(1, 2, 30.0)
+    assert left.age_s < 30
+    left.forget()
