@@ -8,6 +8,7 @@ let the two sides talk, record the result. Every path ends in an `Over` with an 
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
@@ -94,6 +95,8 @@ class Call:
         self.facts = facts
         self.is_elsewhere = False  # another host has the call
         self._so_far = so_far
+        self._owed: Owed | None = None  # by a transfer that this call follows
+        self._carrying: asyncio.Lock | None = None
         self._services = services
         self._transfers, self._takeovers = handovers
         self._ends = ends
@@ -328,11 +331,20 @@ class Call:
             self.stop(over.code, over.why, reason)
 
     async def _carry(self, *, ask: bool = False) -> Owed | None:
-        """Set the payers of a call that follows a transfer. Raises Over if they may not pay."""
-        owed = await self._transfers.carry(self.facts, self._path, ask=ask)
+        """Set the payers of a call that follows a transfer; what is owed, once it is known. Raises
+        Over if they may not pay.
+
+        One at a time: the news of the transfer may come while the call asks for it, and only one of
+        the two gets it from Redis.
+        """
+        if self._carrying is None:
+            self._carrying = asyncio.Lock()
+        async with self._carrying:
+            owed = await self._transfers.carry(self.facts, self._path, ask=ask)
+            self._owed = owed or self._owed
         if self.facts.answered is not None and not self.facts.ended:
             self._meter()
-        return owed
+        return self._owed
 
     def _meter(self) -> None:
         """Start counting seconds against the payer's plan and cap."""

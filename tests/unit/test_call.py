@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from rules.contact import Contact
@@ -213,3 +215,21 @@ async def test_the_worker_ends_the_call() -> None:
     one.call.stop(503, "shutdown")
     assert await one.end() == ("failed", 503, "shutdown")
     assert one.caller.heard == [503]
+
+
+async def test_the_news_of_a_transfer_take_nothing_from_the_call_that_asks_for_it() -> None:
+    """Redis gives what is owed once: to the news of the transfer, or to the call itself."""
+
+    class Transfers:
+        stored = ["owed"]
+
+        async def carry(self, *_: object, ask: bool = False) -> object:
+            await asyncio.sleep(0)
+            return self.stored.pop() if self.stored else None
+
+    one = OneCall(line())
+    one.call._transfers = Transfers()  # type: ignore[assignment]
+    both = await asyncio.gather(one.call._carry(), one.call._carry(ask=True))
+    assert both == ["owed", "owed"]
+    one.caller.cancels()
+    await one.end()
