@@ -221,15 +221,16 @@ async def test_the_news_of_a_transfer_take_nothing_from_the_call_that_asks_for_i
     """Redis gives what is owed once: to the news of the transfer, or to the call itself."""
 
     class Transfers:
-        stored = ["owed"]
+        stored: object = "owed"
 
         async def carry(self, *_: object, ask: bool = False) -> object:
             await asyncio.sleep(0)
-            return self.stored.pop() if self.stored else None
+            taken, self.stored = self.stored, None
+            return taken
 
     one = OneCall(line())
     one.call._transfers = Transfers()  # type: ignore[assignment]
-    both = await asyncio.gather(one.call._carry(), one.call._carry(ask=True))
-    assert both == ["owed", "owed"]
+    owed: list[object] = list(await asyncio.gather(one.call._carry(), one.call._carry(ask=True)))
+    assert owed == ["owed", "owed"]
     one.caller.cancels()
     await one.end()
