@@ -39,7 +39,7 @@ async def test_lines_of_all_masters_are_read_once_and_then_known(cluster: Cluste
             other.zadd(f"reg:{number}", {f"sip:{number}@10.0.0.1": time.time() + 60})
         async with store_on(cluster.connect()) as store:
             assert store.redis_up
-            assert len(store._layout.shards) == 3
+            await until(lambda: len(store._layout.shards) == 3, 5)
             entries = await asyncio.gather(*map(store.look_up, NUMBERS))
             assert [e.line.number for e in entries if e.line] == NUMBERS
             assert [len(e.contacts) for e in entries] == [1] * len(NUMBERS)

@@ -60,7 +60,10 @@ def kept(setup: Setup, call_id: str) -> ActiveCall | None:
     """What the journals say of a call now, the one that has changed the process most often."""
     found: list[ActiveCall] = []
     for path in directory_of(setup.running_engine.directory / "data").glob("*.journal"):
-        entries, _ = _read(path.read_bytes())
+        try:
+            entries, _ = _read(path.read_bytes())
+        except FileNotFoundError:  # all of it was safe meanwhile
+            continue
         found += [e for e in entries if isinstance(e, ActiveCall) and e.call_id == call_id]
     return max(found, key=lambda entry: entry.takeovers, default=None)
 

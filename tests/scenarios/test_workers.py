@@ -167,6 +167,7 @@ async def test_a_worker_that_hangs_is_replaced(setup: Setup, pool: WorkerPool) -
     assert pool.told("worker.hung", pid=pid)
     await talk(call, ring)
     await part(call, ring)
+    await setup.ended(call.call_id)  # or it goes on in the next test, whose worker dies
 
 
 async def test_a_crash_leaves_pythons_stack(setup: Setup, pool: WorkerPool) -> None:
@@ -267,6 +268,7 @@ async def test_a_new_process_that_cannot_start_stops_the_roll(
     pool._config.write_text(before, "utf-8")
     await talk(call, ring)
     await part(call, ring)
+    await setup.ended(call.call_id)
 
 
 async def test_a_place_is_taken_as_soon_as_the_system_has_a_process_again(
