@@ -136,7 +136,7 @@ class Calls:
         self._active[call.facts.id] = call
         self._admission.began(call.source, call.facts.called)
         self._tasks.start(call.run(), "call")
-        self._journal.begin(call.facts)  # after the coroutine, whose first step it has to show
+        self._journal.begin(call.facts)
         self._collector.call_began()
         if isinstance(call, Call):
             self._services.leases.makes(call)

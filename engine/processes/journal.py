@@ -43,6 +43,7 @@ from engine.telemetry.log import get_logger
 
 SLOT_BYTES = 2048
 FLUSH_S = 0.04
+NEW_S = 0.005
 AT_ONCE = 50  # changed calls written per turn of the loop: a quarter of a millisecond
 GROW_BYTES = 1 << 20
 MOST_BYTES = 1 << 28
@@ -140,7 +141,7 @@ class Journal:
         self._left: list[Left] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._is_soon = False  # new calls are written in the next turn of the loop
+        self._is_soon = False  # new calls are written in NEW_S
 
     def open(self) -> None:
         """Make the file. A failure is logged and not fatal; calls are then not written."""
@@ -213,12 +214,12 @@ class Journal:
         self._timer = self._loop.call_later(FLUSH_S, self._flush_regularly)
 
     def begin(self, facts: CallFacts) -> None:
-        """Write a new call in the next turn of the loop: after the first step of its coroutine,
-        which nearly always dials its first legs."""
+        """Write a new call in NEW_S: after the first step of its coroutine, which nearly always
+        dials its first legs, and after those of calls that arrive with it."""
         self.changed.add(facts)
         if self._loop is not None and not self._is_soon:
             self._is_soon = True
-            self._loop.call_soon(self._flush_new)
+            self._loop.call_later(NEW_S, self._flush_new)
 
     def _flush_new(self) -> None:
         self._is_soon = False
