@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -10,10 +9,10 @@ import click
 
 from engine.commands import moments
 from engine.commands.context import (
-    Failed,
     Wrong,
     open_redis,
     read_password,
+    service_redis,
     with_config,
     with_json,
 )
@@ -41,22 +40,10 @@ def manager_group(context: click.Context, config: Config) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    from engine.redis_server import EmbeddedRedisError, reach
-    from engine.telemetry import log
     from manager.serve import serve
 
-    log.set_up(config.log)
-    try:
-        with ExitStack() as stack:
-            url = config.redis.url
-            if config.redis.embedded:
-                try:
-                    url = stack.enter_context(reach(config.redis.data_dir, start=False))
-                except EmbeddedRedisError as error:
-                    raise Failed(str(error)) from None
-            return serve(config, url)
-    finally:
-        log.close()
+    with service_redis(config) as url:
+        return serve(config, url)
 
 
 @manager_group.group("account")

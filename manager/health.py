@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine import __version__
 from engine.admin import Admin
 from engine.config import Config
 from engine.telemetry import log
@@ -17,8 +15,8 @@ from engine.telemetry.exposition import (
     Counters,
     Family,
     Histograms,
-    Reading,
-    Readings,
+    build_info,
+    gauge,
     process_families,
     render,
 )
@@ -53,11 +51,11 @@ class Health:
         self._families: list[Family] = [
             self._requests,
             self._seconds,
-            _reading("renvoi_manager_active_requests", "Requests under way.", lambda: self._active),
-            _reading(
+            gauge("renvoi_manager_active_requests", "Requests under way.", lambda: self._active),
+            gauge(
                 "renvoi_manager_redis_up", "1 while Redis answers.", lambda: float(not self._away)
             ),
-            _build_info(),
+            build_info("renvoi_manager_build_info"),
             *process_families(),
         ]
         self.admin = Admin(
@@ -123,15 +121,3 @@ class Health:
             except (*REDIS_ERRORS, TimeoutError):
                 self._away = "redis does not answer"
             await asyncio.sleep(_LOOK_EVERY_S)
-
-
-def _reading(name: str, text: str, read: Any) -> Reading:
-    made = Reading(name, "gauge", text)
-    made.read = read
-    return made
-
-
-def _build_info() -> Readings:
-    made = Readings("renvoi_manager_build_info", "gauge", "Always 1.", ["version"])
-    made.read = lambda: {__version__: 1.0}
-    return made

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import click
 
 from engine.commands.context import (
-    Failed,
     Wrong,
     open_redis,
     reach_redis,
     read_number,
+    service_redis,
     with_config,
     with_json,
 )
@@ -56,22 +55,10 @@ def notify_group(context: click.Context, config: Config) -> int | None:
     """
     if context.invoked_subcommand is not None:
         return None
-    from engine.redis_server import EmbeddedRedisError, reach
-    from engine.telemetry import log
     from notify.serve import serve
 
-    log.set_up(config.log)
-    try:
-        with ExitStack() as stack:
-            url = config.redis.url
-            if config.redis.embedded:
-                try:
-                    url = stack.enter_context(reach(config.redis.data_dir, start=False))
-                except EmbeddedRedisError as error:
-                    raise Failed(str(error)) from None
-            return serve(config, url)
-    finally:
-        log.close()
+    with service_redis(config) as url:
+        return serve(config, url)
 
 
 @notify_group.command("test", short_help="Send a test message to each target of WHOSE.")

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine import __version__
 from engine.admin import Admin
 from engine.config import Config
 from engine.telemetry.exposition import (
     Counters,
     Family,
     Histograms,
-    Reading,
-    Readings,
+    build_info,
+    gauge,
     process_families,
     render,
 )
@@ -56,19 +55,19 @@ class Health:
             self._failed,
             self._dropped,
             self._seconds,
-            _reading("renvoi_notify_active", "1 while this process reads and sends, 0 while another"
+            gauge("renvoi_notify_active", "1 while this process reads and sends, 0 while another"
                      " one does.", lambda: self.is_active),
-            _reading("renvoi_notify_redis_up", "1 while Redis answers.", lambda: not self.away),
-            _reading("renvoi_notify_waiting", "Notifications that wait.", lambda: self.waiting()),
-            _reading("renvoi_notify_failing_targets", "URLs and addresses whose last attempt"
+            gauge("renvoi_notify_redis_up", "1 while Redis answers.", lambda: not self.away),
+            gauge("renvoi_notify_waiting", "Notifications that wait.", lambda: self.waiting()),
+            gauge("renvoi_notify_failing_targets", "URLs and addresses whose last attempt"
                      " failed.", lambda: self.failing()),
-            _reading("renvoi_notify_oldest_seconds", "How long ago the oldest that waits has"
+            gauge("renvoi_notify_oldest_seconds", "How long ago the oldest that waits has"
                      " happened.", lambda: self.oldest_s()),
-            _reading("renvoi_notify_lag_seconds", "How old the oldest record is that has not been"
+            gauge("renvoi_notify_lag_seconds", "How old the oldest record is that has not been"
                      " read.", lambda: self.lag_s()),
-            _reading("renvoi_notify_prevented_forwards", "Forwards that are on, have been due and"
+            gauge("renvoi_notify_prevented_forwards", "Forwards that are on, have been due and"
                      " do not happen.", lambda: self.watched()),
-            _build_info(),
+            build_info("renvoi_notify_build_info"),
             *process_families(),
         ]  # fmt: skip
         self.admin = Admin(
@@ -91,15 +90,3 @@ class Health:
 
     async def _metrics(self) -> bytes:
         return await render(self._families)
-
-
-def _reading(name: str, text: str, read: Callable[[], float]) -> Reading:
-    made = Reading(name, "gauge", text)
-    made.read = read
-    return made
-
-
-def _build_info() -> Readings:
-    made = Readings("renvoi_notify_build_info", "gauge", "Always 1.", ["version"])
-    made.read = lambda: {__version__: 1.0}
-    return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -150,6 +150,30 @@ def reach_redis(config: Config, start: bool = True) -> Iterator[str]:
         raise Failed(f"redis.url: {config.redis.safe_url}: {reason}") from None
     except (redis_server.EmbeddedRedisError, ValueError) as error:
         raise Failed(str(error)) from None
+
+
+@contextmanager
+def service_redis(config: Config) -> Iterator[str]:
+    """The URL of the configured Redis for a service beside the engine, whose log is open meanwhile.
+    Raises Failed if the Redis is embedded and no engine runs on it. Unlike `reach_redis` it leaves
+    errors of the service itself alone."""
+    from engine import redis_server
+    from engine.telemetry import log
+
+    log.set_up(config.log)
+    try:
+        with ExitStack() as stack:
+            url = config.redis.url
+            if config.redis.embedded:
+                try:
+                    url = stack.enter_context(
+                        redis_server.reach(config.redis.data_dir, start=False)
+                    )
+                except redis_server.EmbeddedRedisError as error:
+                    raise Failed(str(error)) from None
+            yield url
+    finally:
+        log.close()
 
 
 @contextmanager

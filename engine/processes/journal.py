@@ -74,7 +74,7 @@ class Left:
         self._descriptor = descriptor
         content = _whole(descriptor)
         beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0, 0, 0)
-        self.died, died_at, boot, self.version, handed, self.attempts = beat
+        self.died, died_at, boot, _, handed, self.attempts = beat
         self.is_handed_over = bool(handed)
         self.died_at: float | None = died_at if boot == _boot() else None
         self.active: list[ActiveCall] = []

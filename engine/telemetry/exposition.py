@@ -24,6 +24,8 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from engine import __version__
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 AT_ONCE = 48  # series written per turn of the loop: a quarter of a millisecond
@@ -184,6 +186,20 @@ class Readings:
     def metrics(self) -> Iterator[Metric]:
         values = dict(sorted(self.read().items()))
         return _several(self.name, self._kind, self._text, self._labels, values)
+
+
+def gauge(name: str, text: str, read: Callable[[], float]) -> Reading:
+    """A gauge whose value is read at a scrape."""
+    made = Reading(name, "gauge", text)
+    made.read = read
+    return made
+
+
+def build_info(name: str) -> Readings:
+    """The version of a process beside the engine."""
+    made = Readings(name, "gauge", "Always 1.", ["version"])
+    made.read = lambda: {__version__: 1.0}
+    return made
 
 
 def process_families() -> list[Family]:
