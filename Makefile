@@ -63,6 +63,7 @@ test: install $(DEV_READY) $(API_READY)
 	@ls /usr/lib/*/kamailio/modules/ndb_redis.so >/dev/null 2>&1 || \
 		$(call apt_install,kamailio-redis-modules)
 	@command -v systemd-analyze >/dev/null || $(call apt_install,systemd)
+	@[ -x /bin/kill ] || $(call apt_install,procps)
 	@command -v promtool >/dev/null || $(call apt_install,prometheus)
 	@command -v chromium-headless-shell >/dev/null || \
 		$(call apt_install,chromium-headless-shell fonts-dejavu-core) || command -v chromium >/dev/null

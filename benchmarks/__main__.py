@@ -46,7 +46,7 @@ _NEEDED = {"sipp": "sip-tester", "taskset": "util-linux"}
 
 
 def parser() -> argparse.ArgumentParser:
-    """All options; `compare` is a word among the benches because most options serve both."""
+    """All options. `compare` is given in place of a bench, because most options apply to both."""
     made = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     names = ", ".join(BENCHES)
     made.add_argument(

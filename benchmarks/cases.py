@@ -15,7 +15,7 @@ from benchmarks.subject import Subject
 _KIB = 1024
 WARM_RATE = 300.0  # calls/s that every machine carries
 _FILL = 0.7  # share of the engine's core at which CPU per call is measured, at most
-_LOST_AT_MOST = 0.01  # share of lost calls above which a run says nothing about CPU per call
+_LOST_AT_MOST = 0.01  # share of lost calls above which CPU per call is not valid
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Bench:
     refused_as: str = ""  # reason in renvoi_rejected_total that must count the calls
 
 
-# Longer than 32 s where CPU per call is the figure: transactions of earlier calls stand by then.
+# Longer than 32 s where CPU per call is measured: by then old transactions expire as new ones
+# begin.
 STEADY = (
     Bench("floor", 1000, 5, 2, "SIPp to SIPp: the share of the load in set-up times",
           rig={"with_engine": False}),
@@ -95,7 +96,7 @@ def run_latency(settings: Settings) -> Iterator[Result]:
 
 
 def run_memory(settings: Settings) -> Iterator[Result]:
-    """Resident memory with many calls standing, after they end, and with as many again."""
+    """Resident memory with many calls in progress, after they end, and with as many again."""
     rate = settings.rate or 500.0
     calls = settings.calls or (2000 if settings.quick else 5000)
     standing_s = 3.0 if settings.quick else 6.0
@@ -111,10 +112,10 @@ def run_memory(settings: Settings) -> Iterator[Result]:
                 _pause(LINGER_S + 2 if wave == 1 else 5, "memory: transactions run out")
             sizes[f"ended_{wave}"] = _rss(rig)
             result = _result(bench, plan, outcome)
-            # The first wave tells what a call takes; the second, whether memory is used again.
+            # The first wave shows what a call takes; the second, whether memory is reused.
             per_call = (sizes["standing_1"] - sizes["before"]) / calls / _KIB
             result.remark = (
-                f"{per_call:.1f} KiB per standing call, RSS "
+                f"{per_call:.1f} KiB per active call, RSS "
                 + ", ".join(f"{name} {size / _KIB / _KIB:.1f}" for name, size in sizes.items())
                 + " MiB"
             )
@@ -125,7 +126,7 @@ def run_memory(settings: Settings) -> Iterator[Result]:
 
 
 def _stand(rig: Rig, plan: Plan, label: str) -> tuple[Outcome, int]:
-    """Run `plan`; returns its outcome and the RSS while all of its calls stood."""
+    """Run `plan`; returns its outcome and the RSS while all of its calls are in progress."""
     running = Run(rig, plan, label)
     size = 0
     all_up = 0
@@ -139,7 +140,7 @@ def _stand(rig: Rig, plan: Plan, label: str) -> tuple[Outcome, int]:
     finally:
         outcome = running.finish()
     if size == 0:
-        raise BenchmarkError(f"{label}: {plan.calls} calls never stood at once: {outcome.errors}")
+        raise BenchmarkError(f"{label}: never {plan.calls} calls at once: {outcome.errors}")
     return outcome, size
 
 
@@ -153,7 +154,7 @@ def _pause(seconds: float, why: str) -> None:
 
 
 def open_rig(settings: Settings, differences: Mapping[str, object]) -> Rig:
-    """The rig of this subject, with what differs from the usual."""
+    """The rig of this subject, with these differences from the usual one."""
     return Rig(settings.subject, cores=settings.cores, **differences)  # type: ignore[arg-type]
 
 
@@ -195,7 +196,7 @@ def measure(
     if rig.engine is None:
         return result
     late = [second for second in outcome.seconds if second.at_s > LINGER_S]
-    # Half-done calls and repeated messages would make a figure that is nobody's.
+    # Calls that failed half-way and repeated messages would distort the figure.
     whole = result.failed <= _LOST_AT_MOST * result.calls
     if whole:
         result.cpu_us = _cpu_us(outcome, 0, -1, idle_share)
@@ -207,7 +208,7 @@ def measure(
     result.waited_share = outcome.engine_waited_s / outcome.last.at_s
     remarks = [result.remark] if result.remark else []
     if result.waited_share > 0.1:
-        remarks.append("others used the engine's core")
+        remarks.append("other programs used the engine's core")
     if result.retransmissions or result.engine_share > 0.95:
         remarks.append("overloaded")
     result.remark = ", ".join(remarks)

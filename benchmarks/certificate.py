@@ -9,7 +9,7 @@ from benchmarks.processes import BenchmarkError
 
 
 def certificate_for(address: str, directory: Path) -> tuple[Path, Path]:
-    """A certificate that vouches for itself, and its key."""
+    """A self-signed certificate and its key."""
     paths = directory / "certificate.pem", directory / "key.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     command += ["-nodes", "-days", "2", "-subj", "/CN=bench"]

@@ -22,7 +22,8 @@ FIGURES = ("cpu_us", "decision_p50_ms", "decision_p99_ms", "setup_p50_ms", "setu
 
 @contextmanager
 def checkout_of(base: str) -> Iterator[Path]:
-    """A directory that holds `base`: the path itself, or a git ref unpacked for the time being.
+    """A directory that holds `base`: the path itself, or a git ref, unpacked into a temporary
+    directory.
 
     Raises BenchmarkError when it is neither.
     """

@@ -1,4 +1,4 @@
-"""Figures out of samples: percentiles, histogram quantiles, the table row and the JSON line."""
+"""Figures from samples: percentiles, histogram quantiles, the table row and the JSON line."""
 
 from __future__ import annotations
 
@@ -122,12 +122,12 @@ class Result:
     failed: int = 0
     retransmissions: int = 0  # messages SIPp had to send again
     dropped: int = 0  # datagrams the kernel dropped at the sockets of engine and SIPp
-    cpu_us: float | None = None  # engine CPU per call, idle use taken off
-    cpu_us_late: float | None = None  # the same, over what came later than 32 s
+    cpu_us: float | None = None  # engine CPU per call, idle use subtracted
+    cpu_us_late: float | None = None  # the same, over the calls after the first 32 s
     engine_share: float | None = None  # of its core, 0 to 1
     load_share: float | None = None  # of SIPp and Redis, of their core
     idle_share: float | None = None  # of the engine before the load
-    waited_share: float | None = None  # of the run: the engine was ready, others had its core
+    waited_share: float | None = None  # of the run: ready to run without a core
     yardstick_ms: float | None = None  # fixed work on the engine's core just before the load
     decision_p50_ms: float | None = None
     decision_p99_ms: float | None = None

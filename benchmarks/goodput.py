@@ -1,4 +1,4 @@
-"""Goodput: calls that are answered soon, at the best rate and far above it."""
+"""Goodput: calls that are answered in time, at the best rate and far above it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from benchmarks.cases import WARM_RATE, Bench, Settings, measure, open_rig, sett
 from benchmarks.figures import Result, total
 from benchmarks.load import report
 
-SOON_MS = 1000.0  # INVITE to 200; a caller who waits longer has been let down
+SOON_MS = 1000.0  # INVITE to 200; a caller who waits longer is not served
 STEP = 1.2
-GIVE_UP = 2  # steps in a row that bring nothing more
-TIMES = (2.0, 3.0)  # the peak
-WITHOUT: Mapping[str, float] = {"wait_s": 0}  # limits of an engine that sheds nothing
+GIVE_UP = 2  # steps in a row without an improvement
+TIMES = (2.0, 3.0)  # of the peak
+WITHOUT: Mapping[str, float] = {"wait_s": 0}  # limits of an engine without load shedding
 
 
 def run_goodput(settings: Settings) -> Iterator[Result]:
-    """Search the most goodput there is, then offer twice that and more: with shedding and without.
+    """Search the highest goodput, then offer two and three times that, with and without shedding.
 
-    The most is the capacity: whatever rate it was found at, no more calls can be served.
+    The highest goodput is the capacity: at no rate are more calls served.
     """
     peak = 0.0
     for result in _climb(settings):

@@ -1,4 +1,4 @@
-"""What an engine costs that has nothing to do: UDP only, and with TCP, TLS and idle connections."""
+"""What an idle engine costs: UDP only, and with TCP, TLS and idle connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.processes import BenchmarkError, ran_s, yardstick_ms
 from benchmarks.rig import HOST, Rig
 
 CONNECTIONS = 200
-_SETTLE_S = 3.0  # what a start leaves behind is done by then
+_SETTLE_S = 3.0  # the work after a start is done by then
 _HELLO = (
     "OPTIONS sip:bench@{host} SIP/2.0\r\nVia: SIP/2.0/TCP {host}:9;rport;branch=z9hG4bK-{n}\r\n"
     "From: <sip:bench@{host}>;tag={n}\r\nTo: <sip:bench@{host}>\r\nCall-ID: idle-{n}\r\n"
@@ -24,7 +24,7 @@ _HELLO = (
 
 
 def run_idle(settings: Settings) -> Iterator[Result]:
-    """Two engines that stand side by side, looked at in turn (A B A B)."""
+    """Two engines side by side, measured in turn (A B A B)."""
     rounds, window_s = (2, 2.0) if settings.quick else (5, 10.0)
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(Rig(settings.subject, cores=settings.cores))
@@ -50,7 +50,7 @@ def run_idle(settings: Settings) -> Iterator[Result]:
 
 
 def _connection(port: int, n: int) -> socket.socket:
-    """A connection that has said something once, as a phone has: a silent one would be closed."""
+    """A connection that has sent one message, as a phone has: a silent one would be closed."""
     made = socket.create_connection((HOST, port), timeout=10)
     made.sendall(_HELLO.format(host=HOST, n=n).encode())
     answer = b""

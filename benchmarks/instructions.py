@@ -1,10 +1,10 @@
 """Instructions per call, counted by callgrind: the same on a quiet machine and on a busy one.
 
-CPU time per call tells what a machine does in its present mood, instructions what the code asks
-for. The figure of a checkout differs by a percent or two from run to run (batches, timers),
-whatever else the machine does. It knows nothing of the kernel: claims of speed rest on the other
-benches. With `caches` callgrind simulates those of one core as well: a call meets them cold, and
-code that is twice as large may cost more than code that does twice as much.
+CPU time per call depends on the state of the machine; instructions depend on the code. The figure
+of a checkout differs by a percent or two from run to run (batches, timers), with or without other
+load on the machine. It does not include the kernel: claims of speed rest on the other benches. With
+`caches` callgrind also simulates the caches of one core: a call finds them cold, so code that is
+twice as large may cost more than code that executes twice as much.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ RATE = 2.0  # calls/s: callgrind makes a call some fifty times as slow
 CALLS = 60
 _START_S = 600.0
 _CACHES = ("--cache-sim=yes", "--I1=32768,8,64", "--D1=32768,8,64", "--LL=524288,8,64")
-# Where callgrind's totals have them: instructions; misses of the first caches, of code and of data
-# read and written; of the second.
+# Positions in callgrind's totals: instructions; misses of the first-level caches (code, data read,
+# data written); misses of the second-level cache.
 _INSTRUCTIONS, _CODE, _DATA, _SECOND = (0,), (3,), (4, 5), (6, 7, 8)
-_RECOVER_S = 4.0  # a dump holds the engine up, and it thinks that Redis is away
+_RECOVER_S = 4.0  # a dump stops the engine, which then reports Redis as away
 
 
 @dataclass(frozen=True)
 class Count:
-    """Instructions per call of one bench; `noise` are the messages that had to be sent twice.
-    `misses` are those of the simulated caches: code, data, and both in the second one."""
+    """Instructions per call of one bench; `noise` is the number of messages that were sent twice.
+    `misses` are those of the simulated caches: code, data, and both in the second level."""
 
     bench: str
     per_call: float
@@ -51,7 +51,7 @@ def count(
     settings: Settings, names: tuple[str, ...], base: str | None, *, keep: bool, caches: bool
 ) -> None:
     """Count the benches of this checkout; beside them those of `base` (a checkout or git ref), else
-    the kept baseline. `keep` makes them the new baseline, `caches` tells of misses as well."""
+    the kept baseline. `keep` makes them the new baseline, `caches` counts the misses as well."""
     if shutil.which("valgrind") is None:
         raise BenchmarkError("valgrind: not found (Debian package valgrind)")
     before = _kept()
@@ -88,7 +88,7 @@ def _kept() -> dict[str, Count]:
 
 
 def _count(settings: Settings, subject: Subject, name: str, caches: bool) -> Count:
-    """Instructions under load less those of the same time without, by the number of calls."""
+    """Instructions under load, less those of the same time without load, divided by the calls."""
     bench = next(bench for bench in STEADY if bench.name == name)
     calls = settings.calls or CALLS
     with _rig(settings, subject, bench, caches) as rig:

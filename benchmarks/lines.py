@@ -1,4 +1,4 @@
-"""Many lines: what an import takes, and whether look-ups and memory stay flat as lines grow."""
+"""Many lines: how long an import takes; look-ups and memory as the number of lines grows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FLEET = 50
 
 
 def run_lines(settings: Settings) -> Iterator[Result]:
-    """Each number of lines on a Redis of its own, the largest imported twice under look-ups."""
+    """Each number of lines on its own Redis; the largest is imported twice, under look-ups."""
     counts = QUICK_COUNTS if settings.quick else COUNTS
     for count in counts:
         with tempfile.TemporaryDirectory(prefix="rb") as name:
@@ -48,9 +48,9 @@ def _measure(
             for n in range(count):
                 out.write(orjson.dumps(_document(n, f"{place}")) + b"\n")
     yard = yardstick_ms(settings.cores[0])
-    told = json.loads(_run(server, [*_RENVOI, "line", "import", str(files[0]), "--json"]))
-    report(f"lines {count:,}: imported in {told['seconds']} s, Redis busy {told['redis_busy_s']} s")
-    yield _result(count, "import", yard, told, f"Redis busy {1e3 * told['redis_busy_s']:.0f} ms")
+    done = json.loads(_run(server, [*_RENVOI, "line", "import", str(files[0]), "--json"]))
+    report(f"lines {count:,}: imported in {done['seconds']} s, Redis busy {done['redis_busy_s']} s")
+    yield _result(count, "import", yard, done, f"Redis busy {1e3 * done['redis_busy_s']:.0f} ms")
     for cache in CACHES:
         visits = min(3 * count, 2 * cache + 20_000)
         words = [sys.executable, "-m", "benchmarks.lookups", server.url, count, cache, visits]
@@ -92,7 +92,7 @@ def _run(server: RedisServer, command: list[str]) -> str:
 
 
 def _document(n: int, label: str) -> dict[str, Any]:
-    """A line as customers have them: three forwards, fleets of fifty."""
+    """A typical line: three forwards, in a fleet of fifty."""
     box = number_of(n // _FLEET * _FLEET)
     outside = {"kind": "number", "number": f"+336{n % 100_000_000:08d}"}
     return {

@@ -15,7 +15,7 @@ from benchmarks.figures import Latency
 from benchmarks.processes import Child, CpuMeter, cpu_s, free_port
 from benchmarks.rig import HOST, SCENARIOS, Rig, sipp_common
 
-LINGER_S = 32.0  # a transaction stays that long behind its call (RFC 3261 17.2.2, Timer J)
+LINGER_S = 32.0  # a transaction outlives its call by this time (RFC 3261 17.2.2, Timer J)
 _TAIL_S = 10.0  # the last call may take two retransmissions of each request (0.5+1+2 s)
 
 
@@ -28,7 +28,7 @@ class Plan:
     hold_s: float = 0.0
     scenario: str = "caller"
     source: str = HOST
-    patience_s: float = 5.0  # without any answer, before the call is given up
+    patience_s: float = 5.0  # the call is given up after this time without any answer
 
     @property
     def seconds(self) -> float:
@@ -51,7 +51,7 @@ class Second:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run as SIPp and the kernel saw it."""
+    """A finished run, by the figures of SIPp and the kernel."""
 
     seconds: tuple[Second, ...]
     load_cpu_s: float
@@ -78,15 +78,15 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """Calls that did not go as the scenario says, or not to their end."""
+        """Calls that differed from the scenario or did not reach its end."""
         return self.last.started - self.last.ended
 
 
 class Run:
     """A SIPp caller in progress. `step()` once a second until it returns False; then `finish()`.
 
-    `target`: where it sends, None = the rig's usual. `numbers`: file of who calls whom,
-    None = as the rig says.
+    `target`: where it sends, None = the rig's usual target. `numbers`: file of callers and called
+    numbers, None = the rig's own.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Run:
         counts = _last_row(self._stat)
         if not counts:
             return
-        self._rig.engine_pids()  # raises when the engine is gone: no use in going on
+        self._rig.engine_pids()  # raises when the engine has ended
         now = Second(
             at_s=self._elapsed_s(),
             started=int(counts["TotalCallCreated"]),
@@ -168,7 +168,7 @@ class Run:
         busy = (now.engine_cpu_s - before.engine_cpu_s) / max(now.at_s - before.at_s, 1e-3)
         report(
             f"{self._label} {self._plan.rate:g}/s: {now.at_s:4.0f} s, {now.started} calls, "
-            f"{now.current} standing, {now.failed} lost, engine {busy * 100:3.0f} %"
+            f"{now.current} active, {now.failed} lost, engine {busy * 100:3.0f} %"
         )
 
     def finish(self) -> Outcome:
@@ -202,7 +202,7 @@ def run(rig: Rig, plan: Plan, label: str, *, until_loss: bool = False) -> Outcom
 
 
 def finish_all(lanes: Sequence[Run]) -> list[Outcome]:
-    """Watch runs that go on side by side until all have ended."""
+    """Watch simultaneous runs until all have ended."""
     going = list(lanes)
     try:
         while going:

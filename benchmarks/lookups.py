@@ -1,7 +1,7 @@
-"""A store of rules on its own, to be measured: look-ups among many lines, and an import under it.
+"""Measures a store of rules alone: look-ups among many lines, also during an import.
 
-`python -m benchmarks.lookups URL LINES CACHE VISITS` prints one JSON line. With a further argument,
-a command, it runs that meanwhile and says what the loop and the memory made of it.
+`python -m benchmarks.lookups URL LINES CACHE VISITS` prints one JSON line. A further argument is a
+command that runs during the look-ups; the delay of the loop and the memory are then measured too.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ async def main(url: str, lines: int, cache: int, visits: int, command: str = "")
         canary=f"bench-{os.getpid()}",
     )
     await store.start()
-    # As the engine does: without it the collector walks through all lines again and again.
+    # As the engine does: otherwise the garbage collector examines all lines again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
@@ -53,16 +53,16 @@ async def main(url: str, lines: int, cache: int, visits: int, command: str = "")
     dice = random.Random(1)
     for _ in range(visits // AT_ONCE):
         numbers = [number_of(dice.randrange(lines)) for _ in range(AT_ONCE)]
-        # A machine that is busy may keep an answer for longer than a call would wait for it.
+        # On a busy machine an answer may take longer than a call would wait for it.
         await asyncio.gather(*map(store.look_up, numbers), return_exceptions=True)
     hot = [number_of(dice.randrange(lines)) for _ in range(HOT)]
     for number in hot:
         await store.look_up(number)
-    told: dict[str, object] = {"lines": lines, "cache_lines": cache, "visits": visits}
-    told["resident_mb"] = round(_resident() / 1e6, 1)
-    told["cache_mb"] = round((_resident() - before) / 1e6, 1)
-    told["cached"] = len(store._cache)
-    told["memory_us"] = _shares([_peek_us(store, hot[n % HOT]) for n in range(20 * TIMED)])
+    measured: dict[str, object] = {"lines": lines, "cache_lines": cache, "visits": visits}
+    measured["resident_mb"] = round(_resident() / 1e6, 1)
+    measured["cache_mb"] = round((_resident() - before) / 1e6, 1)
+    measured["cached"] = len(store._cache)
+    measured["memory_us"] = _shares([_peek_us(store, hot[n % HOT]) for n in range(20 * TIMED)])
     cold: list[float] = []
     while len(cold) < TIMED and lines > cache:
         number = number_of(dice.randrange(lines))
@@ -71,16 +71,16 @@ async def main(url: str, lines: int, cache: int, visits: int, command: str = "")
             await store.look_up(number)
             cold.append(1e6 * (time.perf_counter() - start))
     if cold:
-        told["redis_us"] = _shares(cold)
+        measured["redis_us"] = _shares(cold)
     if command:
-        told |= await _under(store, hot, command)
-    print(json.dumps(told), flush=True)
+        measured |= await _under(store, hot, command)
+    print(json.dumps(measured), flush=True)
     await store.close()
     await client.aclose()
 
 
 async def _under(store: Store, hot: list[str], command: str) -> dict[str, object]:
-    """Hot lines are looked up all the while; how late was the loop, how large the process."""
+    """Looks up hot lines while `command` runs: the delay of the loop, the size of the process."""
     child = await asyncio.create_subprocess_exec(
         *shlex.split(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )

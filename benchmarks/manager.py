@@ -1,5 +1,5 @@
-"""The customer's page and the API on a fleet of 10,000 lines: how quick they are, and what calls
-notice of them. One engine under steady load, windows with and without customers in turn (A B A B).
+"""The customer's page and the API on a fleet of 10,000 lines: how fast they are, and how they
+affect calls. One engine under steady load, windows with and without customers in turn (A B A B).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from manager import accounts, tokens
 from store.keys import ACCOUNT, TOKEN, line_key
 
 FLEET_LINES = 10_000
-CUSTOMERS = 4  # at once, each with a connection of their own, without a pause
+CUSTOMERS = 4  # at once, each with its own connection, without a pause
 NAMES = {False: "manager-none", True: "manager-load"}
 _START_S = 60.0
 _PASSWORD = "a password of the bench"
@@ -44,7 +44,7 @@ def other_line(index: int) -> str:
 
 @dataclass
 class Customers:
-    """What they do, and how long each thing takes: kind -> milliseconds."""
+    """What they do, and how long each kind of request takes, in milliseconds."""
 
     port: int
     token: str
@@ -74,7 +74,7 @@ class Customers:
             raise BenchmarkError(f"manager: the log-in gave {answer.status}")
 
     def run(self, seed: int) -> None:
-        """One customer, while `busy` is set, until `over`."""
+        """One customer: sends requests while `busy` is set, until `over`."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=30)
         for turn in itertools.count(seed * 1000):
             while not self.busy.wait(0.05):
@@ -137,7 +137,7 @@ def run_manager(settings: Settings) -> Iterator[Result]:
         result = summary(name, command, rate, windows, loaded)
         result.yardstick_ms = yardstick
         if loaded:
-            _tell(result, windows, customers, memory)
+            _summarise(result, windows, customers, memory)
         yield result
 
 
@@ -169,7 +169,7 @@ def _measure(
 
 
 def _take_turns(customers: Customers, rounds: int, window_s: float, windows: list[Window]) -> None:
-    time.sleep(2.0)  # the load comes up
+    time.sleep(2.0)  # until the load is steady
     for turn in range(2 * rounds):
         loaded = turn % 2 == 1
         if loaded:
@@ -184,9 +184,9 @@ def _take_turns(customers: Customers, rounds: int, window_s: float, windows: lis
         report(f"{NAMES[loaded]} {turn // 2 + 1}/{rounds}")
 
 
-def _tell(result: Result, windows: list[Window], customers: Customers, memory: int) -> None:
-    """What the calls noticed, and what the customers waited."""
-    told, figures = ratios(windows)
+def _summarise(result: Result, windows: list[Window], customers: Customers, memory: int) -> None:
+    """The effect on calls, and how long the customers waited."""
+    text, figures = ratios(windows)
     waits = {kind: sorted(taken) for kind, taken in sorted(customers.taken_ms.items())}
     per_s = sum(map(len, waits.values())) / result.seconds
     shown = ", ".join(
@@ -194,7 +194,7 @@ def _tell(result: Result, windows: list[Window], customers: Customers, memory: i
         for kind, taken in waits.items()
     )
     result.remark = (
-        f"{told}; {per_s:.0f} requests/s of {CUSTOMERS} customers on {FLEET_LINES} lines, "
+        f"{text}; {per_s:.0f} requests/s of {CUSTOMERS} customers on {FLEET_LINES} lines, "
         f"{memory / 2**20:.0f} MiB; ms p50 / p99: {shown}"
     )
     result.more = figures | {
@@ -208,7 +208,7 @@ def _tell(result: Result, windows: list[Window], customers: Customers, memory: i
 
 
 def _write_fleet(rig: Rig) -> None:
-    """The rest of the fleet, whose first lines the rig has written."""
+    """Write the rest of the fleet; the rig has written its first lines."""
     with redis.Redis(host=HOST, port=rig.redis_port) as client, client.pipeline() as batch:
         for index in range(FLEET_LINES - LINES):
             number = other_line(index)

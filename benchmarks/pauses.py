@@ -1,8 +1,8 @@
 """The longest pause of a long run at half load: `python -m benchmarks pauses --help`.
 
-A pause is what a call sees of it: the longest decision on the wire and the longest set-up. Beside
-it, how long the interpreter's collections of garbage took, told by the engine's own process. The
-same of another contender tells how much of it comes from the machine.
+A pause is measured by its effect on calls: the longest decision on the wire and the longest set-up.
+The engine's own process also writes how long the interpreter's garbage collections took. The same
+measurement of another contender shows how much comes from the machine.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from benchmarks.rig import LINES
 from benchmarks.subject import CHECKOUT, Subject, machine
 from benchmarks.wire import Wire
 
-# The engine as it is, with a clock on its collections: generation, unix time and seconds of each,
-# one a line, to a file when it ends.
+# The unchanged engine, with a clock on its garbage collections. When it ends, it writes generation,
+# unix time and seconds of each, one per line, to a file.
 _WITH_CLOCK = """
 import atexit, gc, sys, time
 since, took = [0.0], []
@@ -38,8 +38,8 @@ def collection(phase, info):
     else: took.append((info["generation"], time.time(), now - since[0]))
 gc.callbacks.append(collection)
 def tell():
-    with open(sys.argv.pop(), "w") as told:
-        told.writelines("%d %.3f %.6f\\n" % each for each in took)
+    with open(sys.argv.pop(), "w") as file:
+        file.writelines("%d %.3f %.6f\\n" % each for each in took)
 atexit.register(tell)
 from engine.cli import main
 wanted, sys.argv = sys.argv[:], sys.argv[:-1]
@@ -59,14 +59,14 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--rate", type=float, help="calls per second, instead of what fills half of "
                       "the engine's core")  # fmt: skip
     made.add_argument("--case", choices=CASES, default="bridged", help="kind of call (bridged)")
-    made.add_argument("--hold", type=float, default=0.0, help="seconds that each call stands (0)")
+    made.add_argument("--hold", type=float, default=0.0, help="seconds that each call lasts (0)")
     made.add_argument("--contender", choices=(RENVOI, *PEERS), default=RENVOI, help="(renvoi)")
     made.add_argument("--checkout", type=Path, default=CHECKOUT, help="the Renvoi to measure")
     return made
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run and tell. Raises BenchmarkError when it cannot be carried out."""
+    """Run and report. Raises BenchmarkError when it cannot be carried out."""
     usage = parser()
     options = usage.parse_args(argv)
     for name in ("rate", "seconds"):
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
         collections = _collections(clock, began, ended) if rig.peer is None else []
     decisions = wire.decisions_ms()
     setups = outcome.latency.final_ms
-    told: dict[str, object] = {
+    figures: dict[str, object] = {
         "bench": "pauses",
         "contender": name,
         "case": case.name,
@@ -112,15 +112,15 @@ def main(argv: Sequence[str]) -> int:
     }
     for what, values in ("decision", decisions), ("setup", setups):
         for share, label in ((0.5, "p50"), (0.99, "p99"), (0.999, "p999"), (1.0, "max")):
-            told[f"{what}_{label}_ms"] = percentile(values, share)
-        told[f"{what}_above_{_LIMIT_MS:g}_ms"] = sum(value > _LIMIT_MS for value in values)
+            figures[f"{what}_{label}_ms"] = percentile(values, share)
+        figures[f"{what}_above_{_LIMIT_MS:g}_ms"] = sum(value > _LIMIT_MS for value in values)
     for generation in sorted({generation for generation, _ in collections}):
         times = sorted(ms for found, ms in collections if found == generation)
-        told[f"collections_{generation}"] = len(times)
-        told[f"collection_{generation}_max_ms"] = times[-1]
-    for what, value in told.items():
+        figures[f"collections_{generation}"] = len(times)
+        figures[f"collection_{generation}_max_ms"] = times[-1]
+    for what, value in figures.items():
         report(f"{what}: {value:.3f}" if isinstance(value, float) else f"{what}: {value}")
-    rounded = {n: round(v, 4) if isinstance(v, float) else v for n, v in told.items()}
+    rounded = {n: round(v, 4) if isinstance(v, float) else v for n, v in figures.items()}
     print(json.dumps(rounded | {"machine": machine(Subject(checkout))}), flush=True)
     return 0
 
@@ -128,7 +128,7 @@ def main(argv: Sequence[str]) -> int:
 def _collections(path: Path, began: float, ended: float) -> list[tuple[int, float]]:
     """(generation, ms) of each collection in the engine's process between two unix times."""
     if not path.exists():
-        report("the engine told nothing of its collections")
+        report("the engine wrote no figures of its garbage collections")
         return []
     rows = [line.split() for line in path.read_text().splitlines()]
     return [

@@ -1,4 +1,4 @@
-"""The processes of a benchmark and what the kernel knows of them: CPU, memory, dropped packets."""
+"""The processes of a benchmark and the kernel's figures of them: CPU, memory, dropped packets."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class Child:
                 env=None if env is None else dict(env),
                 start_new_session=True,
             )
-        self.pid = self._process.pid  # taskset replaces itself by the command: the pid stays
+        self.pid = self._process.pid  # taskset replaces itself: same pid
 
     def status(self) -> int | None:
         """Exit status, or None while the process runs."""
         return self._process.poll()
 
     def stop(self, first: signal.Signals, patience_s: float) -> int:
-        """Send `first`, then SIGKILL to the group when the process outlives `patience_s`."""
+        """Send `first`, then SIGKILL to the group if the process still runs after `patience_s`."""
         if self._process.poll() is None:
             self._process.send_signal(first)
             try:
@@ -104,7 +104,7 @@ def cpu_s(pids: Iterable[int]) -> float:
     ticks = 0
     for pid in pids:
         try:
-            # The command name may contain spaces; the fields of proc(5) count from behind it.
+            # The command name may contain spaces; the fields of proc(5) are counted from after it.
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
@@ -135,26 +135,31 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return kib * 1024
 
 
-def waited_s(pids: Iterable[int]) -> float:
-    """Seconds the threads of `pids` were ready to run but had no core (Linux schedstat)."""
-    return _scheduled_s(pids, 1)
-
-
 def ran_s(pids: Iterable[int]) -> float:
     """Seconds the threads of `pids` had a core (Linux schedstat): as `cpu_s`, to the nanosecond,
     but without the threads that have ended."""
-    return _scheduled_s(pids, 0)
+    return sum(ran for ran, _ in _scheduled_s(pids).values())
 
 
-def _scheduled_s(pids: Iterable[int], field: int) -> float:
-    total_ns = 0
+def _scheduled_s(pids: Iterable[int]) -> dict[str, tuple[float, float]]:
+    """Seconds each thread of `pids` had a core, and was ready to run without one (Linux
+    schedstat)."""
+    found: dict[str, tuple[float, float]] = {}
     for pid in pids:
         for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
             try:
-                total_ns += int(task.read_text().split()[field])
+                ran_ns, waited_ns, _ = task.read_text().split()
             except OSError:
                 continue
-    return total_ns / 1e9
+            found[str(task)] = int(ran_ns) / 1e9, int(waited_ns) / 1e9
+    return found
+
+
+def waited_for_strangers_s(threads: Sequence[tuple[float, float]]) -> float:
+    """Seconds that threads waited at least for others than each other, from the seconds that each
+    ran and waited: one may have waited for the rest, at most as long as these ran."""
+    all_ran_s = sum(ran_s for ran_s, _ in threads)
+    return max((0.0, *(waited_s - (all_ran_s - ran_s) for ran_s, waited_s in threads)))
 
 
 def udp_drops(ports: Iterable[int]) -> int:
@@ -171,8 +176,7 @@ def udp_drops(ports: Iterable[int]) -> int:
 def free_port(
     kind: socket.SocketKind = socket.SOCK_DGRAM, host: str = "127.0.0.1", several: int = 1
 ) -> int:
-    """A port nobody listens on now, outside the range of outgoing connections; and as many behind
-    it as are asked for."""
+    """The first of several consecutive free ports, outside the range of outgoing connections."""
     for _ in range(200):
         port = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
         try:
@@ -188,7 +192,7 @@ def free_port(
 def take_cores() -> tuple[int, int]:
     """(core of the engine, core of everything else); this process moves to the second.
 
-    With one core both are the same and the figures compete with the load.
+    With one core both are the same, and engine and load compete for it.
     """
     cores = sorted(os.sched_getaffinity(0))
     engine, load = cores[0], cores[1 % len(cores)]
@@ -197,7 +201,7 @@ def take_cores() -> tuple[int, int]:
 
 
 def raise_descriptor_limit() -> None:
-    """Use all file descriptors the system allows this user."""
+    """Raise the limit of file descriptors to the maximum for this user."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
@@ -209,15 +213,18 @@ class CpuMeter:
         self._pid = pid
         self._start_s = self._now_s()
         self.started = time.monotonic()
-
-        self._waited_s = waited_s(tree(pid))
+        self._scheduled_s = _scheduled_s(tree(pid))
 
     def _now_s(self) -> float:
         return cpu_s(tree(self._pid))
 
     def waited_s(self) -> float:
-        """Seconds up to now in which others had the core that the tree wanted."""
-        return waited_s(tree(self._pid)) - self._waited_s
+        """Seconds up to now in which the tree was ready to run and another program had its core."""
+        threads = []
+        for task, (ran_s, waited_s) in _scheduled_s(tree(self._pid)).items():
+            ran_before_s, waited_before_s = self._scheduled_s.get(task, (0.0, 0.0))
+            threads.append((ran_s - ran_before_s, waited_s - waited_before_s))
+        return waited_for_strangers_s(threads)
 
     def used_s(self) -> float:
         """CPU seconds used up to now."""
@@ -231,7 +238,7 @@ class CpuMeter:
 def yardstick_ms(core: int) -> float:
     """Time of a fixed piece of work on `core`: half interpreter, half loopback datagrams.
 
-    It tells machines and moments apart: figures of two runs compare only as far as theirs do.
+    It shows how fast the machine is at that moment: only compare runs with similar values.
     """
     mine = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})

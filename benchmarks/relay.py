@@ -1,4 +1,4 @@
-"""A TCP relay that delays: what lies between it and the other side seems farther away.
+"""A TCP relay that adds a delay, so that a server seems farther away.
 
     python -m benchmarks.relay PORT UPSTREAM_PORT ADDED_MS
 

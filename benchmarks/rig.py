@@ -57,8 +57,8 @@ def nobody(index: int) -> str:
 def document(
     number: str, max_calls: int | None, after_s: int = 20, **targets: dict[str, str] | None
 ) -> str:
-    """A line document with three of the four forwards on, all to its own voicemail; `targets` has
-    what differs, by condition (None = off)."""
+    """A line document with three of the four forwards on, all to its own voicemail. `targets` has
+    the differences, by condition (None = off)."""
     voicemail = {"kind": "voicemail", "number": number}
     forwards: dict[str, dict[str, object]] = {}
     for condition in ("unconditional", "busy", "no_answer", "unreachable"):
@@ -70,7 +70,7 @@ def document(
 
 
 class Rig:
-    """Context manager: everything runs inside, nothing is left behind after it."""
+    """Context manager: everything runs inside, and nothing is left afterwards."""
 
     def __init__(
         self,
@@ -88,9 +88,9 @@ class Rig:
         live_count: str = "shared",
         standby: str = "none",
     ) -> None:
-        """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries that others hold in
+        """`phone`: scenario of the lines' phones. `calls_elsewhere`: entries of other engines in
         each line's `live:` key. `limits`: section of the engine's config. `streams`: the engine
-        listens on TCP and TLS too. `start_s`: how long a program may take to be up. `live_count`:
+        listens on TCP and TLS too. `start_s`: how long a program may take to start. `live_count`:
         as in the section `rules`, `standby` as in `calls`."""
         self.subject = subject
         self.engine_core, self.load_core = cores
@@ -114,7 +114,7 @@ class Rig:
         self.phone_port = free_port()
         self.voicemail_port = free_port()
         self.redis_port = free_port(socket.SOCK_STREAM)
-        self.engine_redis_port = self.redis_port  # as the engine is told
+        self.engine_redis_port = self.redis_port  # as in the engine's configuration
         self.children: list[Child] = []
         self.engine: Child | None = None
 
@@ -164,7 +164,8 @@ class Rig:
         return [child.pid for child in self.children if child is not self.engine]
 
     def metrics(self) -> Samples:
-        """A scrape of the engine, empty without one. Raises BenchmarkError when it is silent."""
+        """A scrape of the engine, empty without one. Raises BenchmarkError when it does not
+        answer."""
         if self.engine is None:
             return {}
         try:
@@ -209,11 +210,12 @@ class Rig:
                 return False
 
     def numbers(self, calls: int) -> str:
-        """The file, in the rig's directory, of who calls whom in the next `calls` calls."""
+        """The file, in the rig's directory, with caller and called number of the next `calls`
+        calls."""
         return "numbers.csv"
 
     def write_rules(self) -> None:
-        """All lines into Redis, and who calls them into a file."""
+        """Write all lines to Redis, and the callers and called numbers to a file."""
         numbers = ["SEQUENTIAL"]
         with self.redis_client() as client, client.pipeline() as batch:
             for index in range(LINES):
@@ -224,7 +226,7 @@ class Rig:
         (self.directory / "numbers.csv").write_text("\n".join(numbers) + "\n")
 
     def write_line(self, batch: redis.client.Pipeline, number: str) -> None:
-        """A line's rules, its phone, and its calls elsewhere."""
+        """Write a line's rules, its phone, and its calls on other engines."""
         in_a_day = time.time() + 86400
         batch.set(line_key(number), document(number, self.max_calls))
         batch.zadd(registrations_key(number), {f"sip:phone@{HOST}:{self.phone_port}": in_a_day})

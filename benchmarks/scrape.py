@@ -1,5 +1,5 @@
-"""What a scrape a second costs the calls: one engine under steady load, windows with and without
-scrapes in turn (A B B A).
+"""The effect of a scrape per second on calls: one engine under steady load, windows with and
+without scrapes in turn (A B B A).
 
 Each call's decision is measured on the wire, INVITE in to INVITE out, and its set-up on the
 caller's clock; a call belongs to the window of its INVITE."""
@@ -29,7 +29,7 @@ NAMES = {False: "scrape-none", True: "scrape-every-s"}
 
 @dataclass
 class Window:
-    """A stretch of the load, with scrapes or without. Times in unix seconds."""
+    """A part of the load, with scrapes or without. Times in unix seconds."""
 
     scraped: bool
     start: float
@@ -40,8 +40,8 @@ class Window:
 
 
 def run_scrape(settings: Settings) -> Iterator[Result]:
-    """Windows in turn, in one run of one SIPp. Raises BenchmarkError without the right to listen
-    on the wire."""
+    """Windows in turn, in one run of one SIPp. Raises BenchmarkError without the right to capture
+    packets."""
     rounds, window_s = (6, 2.5) if settings.quick else (20, 5.0)
     bench = STEADY[1]
     with Rig(settings.subject, cores=settings.cores) as rig:
@@ -76,7 +76,7 @@ def run_scrape(settings: Settings) -> Iterator[Result]:
 
 
 def summary(name: str, command: str, rate: float, windows: list[Window], disturbed: bool) -> Result:
-    """What the calls met in the windows with, or in those without."""
+    """The result over the windows with scrapes, or over those without."""
     mine = [window for window in windows if window.scraped is disturbed]
     setup = sorted(ms for window in mine for ms in window.setup_ms)
     decisions = sorted(ms for window in mine for ms in window.decision_ms)
@@ -96,8 +96,8 @@ def summary(name: str, command: str, rate: float, windows: list[Window], disturb
 
 
 def new_callers(rig: Rig, calls: int) -> str:
-    """A file of who calls whom in which no caller comes twice, for the wire tells calls apart by
-    them."""
+    """A file of callers and called numbers. No caller comes twice: on the wire the caller's number
+    identifies the call."""
     rows = [f"{called(index % LINES)};+3315{index:07d};{nobody(0)}" for index in range(calls)]
     (rig.directory / "new-callers.csv").write_text("\n".join(["SEQUENTIAL", *rows]) + "\n")
     return "new-callers.csv"
@@ -107,10 +107,10 @@ def _take_turns(
     rig: Rig, rounds: int, window_s: float, windows: list[Window], wrong: list[BenchmarkError]
 ) -> None:
     """The windows, one after the other; `wrong` gets what ended them early."""
-    time.sleep(2.0)  # the load comes up
+    time.sleep(2.0)  # until the load is steady
     try:
         for turn in range(2 * rounds):
-            scraped = turn % 4 in (1, 2)  # A B B A: a drift favours neither
+            scraped = turn % 4 in (1, 2)  # A B B A: a drift affects both alike
             windows.append(_window(rig, window_s, scraped=scraped))
             report(f"{NAMES[scraped]} {turn // 2 + 1}/{rounds}")
     except BenchmarkError as error:
@@ -118,7 +118,7 @@ def _take_turns(
 
 
 def _window(rig: Rig, window_s: float, *, scraped: bool) -> Window:
-    time.sleep(0.5)  # the last of the other kind are over
+    time.sleep(0.5)  # the last calls of the previous window are over
     window = Window(scraped, time.time())
     until = time.monotonic() + window_s
     while (left_s := until - time.monotonic()) > 0:
@@ -130,7 +130,7 @@ def _window(rig: Rig, window_s: float, *, scraped: bool) -> Window:
 
 
 def _scrape(port: int) -> float:
-    """Milliseconds of one scrape, as Prometheus would see it."""
+    """Duration of one scrape in milliseconds, as Prometheus would measure it."""
     start = time.perf_counter()
     try:
         with urlopen(f"http://{HOST}:{port}/metrics", timeout=5) as answer:
@@ -141,7 +141,8 @@ def _scrape(port: int) -> float:
 
 
 def assign(windows: list[Window], log: Path, seen: Iterable[Seen]) -> None:
-    """Every answered call, by the caller's log and by the wire, to the window of its INVITE."""
+    """Assign each answered call, from the caller's log and from the wire, to the window of its
+    INVITE."""
     for line in log.read_text().splitlines():
         try:
             sent_s, sent_us, _, _, final_s, final_us = map(float, line.split())
@@ -165,9 +166,9 @@ Pairs = list[tuple[list[float], list[float]]]  # times without, times with
 
 
 def ratios(windows: list[Window]) -> tuple[str, dict[str, object]]:
-    """With against without, all windows together and pair by pair: in words, and as figures."""
+    """With scrapes divided by without, over all windows and by pair: as text, and as figures."""
     figures: dict[str, object] = {}
-    told = []
+    parts = []
     ways: dict[str, Callable[[Window], list[float]]] = {
         "decision": lambda window: window.decision_ms,
         "set-up": lambda window: window.setup_ms,
@@ -186,19 +187,19 @@ def ratios(windows: list[Window]) -> tuple[str, dict[str, object]]:
             ratio = with_ / max(without, 1e-9)
             words.append(f"{label} {without:.3f} -> {with_:.3f} ms ({ratio:.3f})")
             figures[f"{name}_{label}"] = [round(without, 4), round(with_, 4), round(ratio, 4)]
-        told.append(
+        parts.append(
             f"{name}, {len(pools[0])} calls without and {len(pools[1])} with: {', '.join(words)};"
             f" p99 ratio 95 % between {low:.3f} and {high:.3f}, of the {len(pairs)} pairs "
             f"{min(of_pairs):.2f} / {statistics.median(of_pairs):.2f} / {max(of_pairs):.2f}"
         )
         figures[f"{name}_p99_interval"] = [round(low, 4), round(high, 4)]
         figures[f"{name}_p99_ratios"] = [round(ratio, 3) for ratio in of_pairs]
-    return "; ".join(told) + " (min/median/max)", figures
+    return "; ".join(parts) + " (min/median/max)", figures
 
 
 def interval(pairs: Pairs) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the ratio of the pools' p99: pairs of windows drawn with
-    replacement, for calls of one window are not independent of each other."""
+    """The 95 % bootstrap interval of the ratio of the pools' p99: pairs of windows are drawn with
+    replacement, because calls of one window are not independent."""
     draw = random.Random(1)
     found = sorted(_p99_ratio(draw.choices(pairs, k=len(pairs))) for _ in range(DRAWS))
     return percentile(found, 0.025) or 0.0, percentile(found, 0.975) or 0.0
@@ -218,6 +219,6 @@ def _is_scraped(window: Window) -> bool:
 
 def _compare(result: Result, windows: list[Window]) -> None:
     scrapes = sorted(ms for window in windows for ms in window.scrape_ms)
-    told, figures = ratios(windows)
-    result.remark = f"{told}; a scrape takes {percentile(scrapes, 0.5) or 0:.1f} ms (median)"
+    text, figures = ratios(windows)
+    result.remark = f"{text}; a scrape takes {percentile(scrapes, 0.5) or 0:.1f} ms (median)"
     result.more = figures | {"scrape_ms_p50": percentile(scrapes, 0.5)}

@@ -1,7 +1,7 @@
-"""What several workers cost, and what `max_calls` costs, by how the front deals out the calls.
+"""What several workers cost, and what `max_calls` costs, by how the front distributes the calls.
 
-By the called number: all calls of a line meet in one worker, its own count is exact
-(`live_count: local`), nobody is asked. To any worker: Redis counts (`shared`), in one round trip.
+By the called number: all calls of a line reach one worker, whose own count is exact (`live_count:
+local`). To any worker: Redis counts (`shared`), in one round trip.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.load import Plan, Run, finish_all, report
 from benchmarks.processes import BenchmarkError, CpuMeter, cpu_s, yardstick_ms
 from benchmarks.rig import HOST, LINES, Rig, called, caller, nobody
 
-RATE = 120.0  # calls/s over all workers: every machine carries it on the one core they share
+RATE = 120.0  # calls/s over all workers: any machine carries it on the one core that they share
 MAX_CALLS = 100  # never reached
 WORKERS = (1, 2, 4)
 MODES = {
@@ -32,7 +32,7 @@ _SETTLE_S = 4.0
 
 @dataclass
 class Case:
-    """One engine that stands by, and what was measured on it: us of CPU per call."""
+    """One engine, and what was measured on it: us of CPU per call."""
 
     workers: int
     mode: str
@@ -49,8 +49,8 @@ class Case:
 
 
 def run_sharding(settings: Settings) -> Iterator[Result]:
-    """All modes of one number of workers stand side by side with one plain worker, the measure of
-    all, and take their turns: what counts are the ratios in one round."""
+    """All modes of one number of workers run beside one plain worker and are measured in turn. Each
+    is compared with the plain worker of the same round."""
     rounds = 1 if settings.quick else 3
     with contextlib.ExitStack() as stack:
         first = _open(stack, settings, 1, "plain")
@@ -85,7 +85,8 @@ def _open(stack: contextlib.ExitStack, settings: Settings, workers: int, mode: s
     )
     case = Case(workers, mode, stack.enter_context(rig))
     for worker in range(workers):
-        # By number: each worker its lines. Else: all lines, each worker beginning elsewhere.
+        # By number: each worker gets its lines. Else: all lines, with a different first one per
+        # worker.
         share = (
             range(worker, LINES, workers)
             if mode != "shared"
@@ -97,7 +98,7 @@ def _open(stack: contextlib.ExitStack, settings: Settings, workers: int, mode: s
     _send(case, LINES * (workers if mode == "shared" else 1), 300.0)  # all rules into memory
     rig.wait_until_idle(5)
     report(f"{case.name}: idle")
-    time.sleep(_SETTLE_S if workers > 1 else 0.5)  # the process that stands by is starting
+    time.sleep(_SETTLE_S if workers > 1 else 0.5)  # the warm spare is starting
     meter = CpuMeter(_pid(rig))
     time.sleep(1.0 if settings.quick else _IDLE_S)
     case.idle_share = meter.used_s() / meter.elapsed_s()

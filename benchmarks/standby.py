@@ -1,8 +1,8 @@
 """What `calls.standby: redis` costs: two engines side by side, one with it, take turns.
 
 Each call is held, so that it is written to Redis after its answer and removed after its end; one
-that is over within a tenth of a second never gets there. The delay is from the answer, as the
-engine's own entry has it, until a client that asks a thousand times a second finds the call in
+that is over within a tenth of a second is never written. The delay is from the answer, by the time
+in the engine's own entry, until a client that reads a thousand times a second finds the call in
 Redis.
 """
 
@@ -50,7 +50,7 @@ class Case:
 
 
 def run_standby(settings: Settings) -> Iterator[Result]:
-    """The ratios of one round count."""
+    """Only ratios within one round are compared."""
     rounds = 2 if settings.quick else 6
     with contextlib.ExitStack() as stack:
         cases = [_open(stack, settings, standby) for standby in ("none", "redis")]
@@ -124,8 +124,8 @@ def _measure(case: Case, settings: Settings) -> None:
 
 
 def _commands(rig: Rig) -> int:
-    """The scripts that Redis has run so far: what the engine sends regularly besides is the
-    same."""
+    """The scripts that Redis has run so far. The engine's other regular commands are the same in
+    both."""
     with rig.redis_client() as client:
         stats: Any = client.info("commandstats")
     return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in ("evalsha", "eval"))

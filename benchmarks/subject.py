@@ -21,7 +21,7 @@ class Subject:
 
     checkout: Path = CHECKOUT
     command: tuple[str, ...] | None = None  # {config} stands for the path of config.yaml
-    core: str | None = None  # the SIP core, as RENVOI_SIP_CORE has it; None = as for this process
+    core: str | None = None  # the SIP core, as in RENVOI_SIP_CORE; None = as for this process
 
     def argv(self, config: Path) -> list[str]:
         """The command that serves `config`. Raises BenchmarkError without an entry point."""
@@ -41,7 +41,7 @@ class Subject:
         return environment | {"PYTHONPATH": str(self.checkout)} | chosen
 
     def compile(self) -> None:
-        """Make what is compiled of this checkout, with the interpreter that is to serve it. Raises
+        """Compile this checkout's SIP core with the interpreter that will run it. Raises
         BenchmarkError when that fails: an uncompiled core is ten times slower."""
         if not (self.checkout / "setup.py").exists():
             return

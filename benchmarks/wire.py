@@ -1,8 +1,8 @@
 """Decision latency as the loopback interface saw it: INVITE in to INVITE out.
 
-A packet socket with a filter in the kernel sees only INVITEs and 486es, with the kernel's time of
-each. Calls are told apart by the caller's number, which is new in each call and which a proxy
-and a B2BUA both pass on. Nothing is asked of the server under test.
+A packet socket with a filter in the kernel sees only INVITEs and 486es, with kernel timestamps. The
+caller's number identifies a call: it is new in each call, and a proxy and a B2BUA both pass it on.
+The server under test is not involved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ETH_P_IP = 0x0800
 _SO_ATTACH_FILTER = 26
 _SO_TIMESTAMPNS = 35
 _SOL_PACKET = 263
-_PACKET_IGNORE_OUTGOING = 23  # loopback shows each packet twice otherwise
+_PACKET_IGNORE_OUTGOING = 23  # otherwise loopback delivers each packet twice
 _BUFFER_BYTES = 64 * 1024 * 1024
 _SNAP_BYTES = 1400
 _INVITE, _SIP, _486 = 0x494E5649, 0x5349502F, 0x34383620  # "INVI", "SIP/", "486 "
@@ -67,8 +67,8 @@ class Seen:
 
 
 class Wire(threading.Thread):
-    """Context manager that listens on the loopback for the traffic of the server on `port`
-    (and as many behind it as `several` says).
+    """Context manager that captures the loopback traffic of the server on `port` (and on the
+    following ones, `several` in all).
 
     Raises BenchmarkError without the right to (root or CAP_NET_RAW)."""
 
@@ -78,7 +78,7 @@ class Wire(threading.Thread):
         self._over = False
         self.calls: dict[bytes, Seen] = {}
         try:
-            # Deaf (protocol 0) until the filter is there and it is bound.
+            # Protocol 0 receives nothing until the filter is set and the socket is bound.
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         except PermissionError as error:
             raise BenchmarkError("the wire: needs root (CAP_NET_RAW)") from error
@@ -103,7 +103,7 @@ class Wire(threading.Thread):
         self._socket.close()
 
     def run(self) -> None:
-        """Note each packet's time under its caller; at the end what has come already, too."""
+        """Store each packet's time by its caller, including packets that are queued at the end."""
         while True:
             try:
                 packet, ancillary, _, _ = self._socket.recvmsg(_SNAP_BYTES, 64)
@@ -126,12 +126,13 @@ class Wire(threading.Thread):
             seen.dialled.append(at_ns)
             seen.ports.append(int.from_bytes(packet[udp + 2 : udp + 4], "big"))
         elif is_invite:
-            seen.invited = seen.invited or at_ns  # a repeated INVITE: the caller waits already
+            seen.invited = seen.invited or at_ns  # a repeated INVITE does not restart the wait
         elif not from_server:
             seen.busy = seen.busy or at_ns
 
     def decisions_ms(self) -> list[float]:
-        """INVITE in to first INVITE out of each call, sorted; only calls that were seen whole."""
+        """INVITE in to first INVITE out of each call, sorted; only calls whose packets were all
+        captured."""
         return _milliseconds(
             (call.invited, call.dialled[0]) for call in self.calls.values() if call.dialled
         )

@@ -162,7 +162,7 @@ class Admin:
         page = self._pages.get(target.partition("?")[0])
         if page is None:
             known = " ".join(self._pages)
-            return _text(HTTPStatus.NOT_FOUND, f"no such page, there are: {known}"), True
+            return _text(HTTPStatus.NOT_FOUND, f"no such page, there are: {known}"), method == "GET"
         try:
             response = await page()
         except Exception:

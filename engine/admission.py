@@ -9,7 +9,7 @@ does I/O or reads a clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from engine.config import Limits
 from sip.screening import Rejection
@@ -175,16 +175,23 @@ class Admission:
         self._lines: dict[str, CallLimit] = {}
         self.shedding = Shedding(limits.wait_s)
         self.engine = CallLimit(0, 0)
+        self._by_peer = self._by_line = False
         self.limit(limits)
 
-    def limit(self, limits: Limits) -> None:
-        """Apply new limits; calls in progress stay counted. A limit per peer or line counts only
-        calls since its own start."""
+    def limit(self, limits: Limits, active: Iterable[tuple[str, str]] = ()) -> None:
+        """Apply new limits; calls in progress stay counted. `active`: source and called number of
+        each, for a limit per peer or line that begins now."""
         self._limits = limits
         self.engine.most, self.engine.per_second = limits.calls, limits.calls_per_second
         self.shedding.most_s = limits.wait_s
-        self._by_peer = bool(limits.peer_calls or limits.peer_calls_per_second)
-        self._by_line = bool(limits.line_calls or limits.line_calls_per_second)
+        by_peer = bool(limits.peer_calls or limits.peer_calls_per_second)
+        by_line = bool(limits.line_calls or limits.line_calls_per_second)
+        calls = list(active)
+        if by_peer and not self._by_peer:
+            self._peers = _counted(source for source, _ in calls)
+        if by_line and not self._by_line:
+            self._lines = _counted(called for _, called in calls)
+        self._by_peer, self._by_line = by_peer, by_line
         for limit in self._peers.values():
             limit.most, limit.per_second = limits.peer_calls, limits.peer_calls_per_second
         for limit in self._lines.values():
@@ -254,6 +261,14 @@ class Admission:
     def _line(self, number: str, now: float) -> CallLimit:
         limits = self._limits
         return _kept(self._lines, number, limits.line_calls, limits.line_calls_per_second, now)
+
+
+def _counted(names: Iterable[str]) -> dict[str, CallLimit]:
+    """The calls of each name, without a limit yet."""
+    found: dict[str, CallLimit] = {}
+    for name in names:
+        found.setdefault(name, CallLimit(0, 0)).calls += 1
+    return found
 
 
 def _kept(

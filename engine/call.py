@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from engine import carried_forwards
@@ -59,6 +60,9 @@ SoFar: TypeAlias = "Outgoing | Rings | Over"
 CAP_REACHED = "fleet_cap"
 CAP = b'Reason: SIP;cause=402;text="out-of-plan cap reached"'
 EXPIRED = Farewell(b'Reason: Q.850;cause=102;text="session expired"')  # recovery on timer expiry
+# With a 503, which without this field counts as a 500 (RFC 3261 21.5.4): another engine may take
+# the call at once, and this one goes on with those that it knows.
+AT_ONCE = b"Retry-After: 0"
 
 
 class Handovers(NamedTuple):
@@ -101,7 +105,7 @@ class Call:
         self._transfers, self._takeovers = handovers
         self._ends = ends
         self._caller = leg
-        self._events = EventQueue(services.loop)
+        self._events = EventQueue(services.deadlines)
         leg.listener = self._events.put
         if facts.caller_by == ASSERTED or services.config.numbering.identity == "from":
             facts.identity = facts.caller
@@ -200,8 +204,8 @@ class Call:
             return await self._ring_on(so_far) if so_far.legs else await self._connect()
         if not isinstance(so_far, Outgoing):
             assert so_far is not None
-            self._ringing.told = b"Retry-After: 0"  # the caller's server may try again at once
             raise so_far
+        self._ringing.resume_answered(so_far)
         return so_far
 
     async def _ring_on(self, rings: Rings) -> Outgoing:
@@ -221,6 +225,9 @@ class Call:
         if takes_over and not self._identity() and self.facts.caller:
             self.is_known_by(await self._find(self.facts.caller))
         if takes_over or self._transfers:
+            facts = self.facts
+            if self._transfers.expect(facts.caller, facts.called) and not self._identity():
+                await self._look_up_identity()  # nobody pays for a caller who is not known
             owed = await self._carry(ask=takes_over)
             self._ringing.check_caller()
         if invite is not None and invite.tells_dialogs:
@@ -229,7 +236,7 @@ class Call:
             try:
                 replaced = await self._takeovers.ask(self.facts, invite, owed)
             except Elsewhere as over:
-                self._ringing.told = over.contact
+                self._ringing.refusal_field = over.contact
                 raise
             if replaced is not None:
                 return await self._take_over(replaced)
@@ -248,6 +255,10 @@ class Call:
                 result = await self._hunting.ring_line(line, entry, decision)
                 if isinstance(result, Outgoing):
                     return result
+                # Without a forward for busy or no answer an early answer of its phone may be final.
+                if line.may_forward_ringing or result is Condition.UNREACHABLE:
+                    entry = await self._after_ringing(line, entry)
+                    line = self._line_of(entry)
                 decision = await self._decide(line, entry, result)
             if takes_over and isinstance(decision, ForwardTo):
                 # A dialog unknown to this engine may be a phone's, but never a forward target's.
@@ -293,7 +304,7 @@ class Call:
                 return Over(Outcome.ANSWERED, 200, "session_expired")
             elif event is None:
                 return Over(Outcome.ANSWERED, 200, "max_call")
-            elif isinstance(event, Stop):
+            elif isinstance(event, Stop) and facts.answered is not None:
                 self._ringing.farewell = Farewell(event.reason)
                 if not self.is_elsewhere:
                     caller.hangup(self._ringing.farewell)
@@ -306,8 +317,8 @@ class Call:
         """An event of the caller during the conversation. An ACK without new information does not
         wake the coroutine."""
         winner = self._caller.peer
-        told = winner is not None and winner.state is CONFIRMED
-        if told and isinstance(event, Acked) and self._events.is_empty:
+        is_connected = winner is not None and winner.state is CONFIRMED
+        if is_connected and isinstance(event, Acked) and self._events.is_empty:
             self.facts.talks()
             self.facts.touch()
         else:
@@ -319,9 +330,12 @@ class Call:
         facts, services = self.facts, self._services
         if not facts.identity and self._transfers.expect(facts.caller, facts.called):
             try:
-                self.is_known_by(await services.store.look_up(facts.caller))
+                entry = await services.store.look_up(facts.caller)
             except Unavailable:
                 return  # the caller is not known
+            if facts.ended:  # meanwhile: nobody would stop counting it on the caller's line
+                return
+            self.is_known_by(entry)
         try:
             if await self._transfers.comes_of(facts):
                 await self._carry()
@@ -378,6 +392,17 @@ class Call:
         self._ringing.check_caller("cancel_in_lookup")
         return entry
 
+    async def _after_ringing(self, line: Line, entry: Entry) -> Entry:
+        """The line's rules as they are now, which may have changed while it rang; as they were
+        while its document cannot be read."""
+        store = self._services.store
+        try:
+            found = store.peek(line.number) or await store.look_up(line.number)
+        except Unavailable:
+            return entry
+        self._ringing.check_caller()
+        return entry if found.line is None and found.refused is not None else found
+
     def _line_of(self, entry: Entry) -> Line:
         if entry.line is not None:
             return entry.line
@@ -392,18 +417,18 @@ class Call:
         """
         path = self._path
         path.arrive(line)
-        decision = await self._decide(line, entry)
+        decision, unmade = await self._ask_rules(line, entry)
         rings = isinstance(decision, Ring)
-        if not isinstance(decision, Ring) and (
-            line.max_calls is None or decision.condition is not Condition.UNREACHABLE
+        if isinstance(decision, Ring) or (
+            line.max_calls is not None and decision.condition is Condition.UNREACHABLE
         ):  # an unreachable line is busy first
-            return decision
-        found = await path.admit(line)
-        self._ringing.check_caller()
-        if found is not None:
-            return await self._decide(line, entry, calls_in_progress=found)
-        if not rings:
-            path.leave(line.number)
+            found = await path.admit(line)
+            self._ringing.check_caller()
+            if found is not None:
+                return await self._decide(line, entry, calls_in_progress=found)
+            if not rings:
+                path.leave(line.number)
+        self._note_prevented(line, unmade)
         return decision
 
     async def _decide(
@@ -414,6 +439,24 @@ class Call:
         calls_in_progress: int = 0,
     ) -> Decision:
         """Ask the rules: when the call arrives, and again each time a condition is met."""
+        decision, unmade = await self._ask_rules(line, entry, trigger, calls_in_progress)
+        self._note_prevented(line, unmade)
+        return decision
+
+    def _note_prevented(self, line: Line, unmade: Sequence[tuple[str, str]]) -> None:
+        """Forwards of the line that were due do not happen: condition and reason of each."""
+        for condition, reason in unmade:
+            if self.facts.forward_prevented(line, condition, reason):
+                self._services.metrics.forward_prevented(reason)
+
+    async def _ask_rules(
+        self,
+        line: Line,
+        entry: Entry,
+        trigger: Condition | None = None,
+        calls_in_progress: int = 0,
+    ) -> tuple[Decision, Sequence[tuple[str, str]]]:
+        """The decision, and the forwards that do not happen if it is carried out."""
         services, limits = self._services, self._services.config.limits
         self._ringing.triggered()
         caller = self._identity()
@@ -423,6 +466,7 @@ class Call:
         if targets is None:
             targets = await services.store.load_targets(entry, caller)
             self._ringing.check_caller()
+            caller = caller or self._identity()  # one of them may be the caller's line
         registered = bool(entry.live_contacts(time.time()))
         if trigger is None and not calls_in_progress:
             services.metrics.line_reached(registered)
@@ -464,13 +508,9 @@ class Call:
             if full is not None:
                 situation = at_limit(situation, full)
                 decision = decide(line, situation, targets)
-        if decision.prevented:
-            for condition, reason in prevented(line, situation, targets):
-                services.metrics.forward_prevented(reason)
-                self.facts.forward_prevented(line, condition, reason)
         if self.facts.detail is not None:
-            self.facts.tell("call.decision", line=line.number, trigger=trigger, decision=decision)
-        return decision
+            self.facts.debug("call.decision", line=line.number, trigger=trigger, decision=decision)
+        return decision, prevented(line, situation, targets) if decision.prevented else ()
 
     async def _look_up_identity(self) -> str | None:
         """The identity of a caller whose line is not in memory yet."""
@@ -519,6 +559,9 @@ class Call:
             ringing.check_caller()
             if replaced.role == "line" and replaced.line is not None:
                 path.take_over(replaced.line)
+            before, is_callee = replaced.before, isinstance(replaced.leg, Outgoing)
+            if before.hidden == replaced.number if is_callee else before.withheld:
+                self.facts.hide(replaced.number)
             ringing.holder = replaced.leg
             ringing.triggered()
             alone = len(replaced.spots) == 1
@@ -544,21 +587,33 @@ class Call:
     # -- the end ----------------------------------------------------------------------------------
 
     def _end_legs(self, over: Over) -> None:
-        """End all remaining legs and detach from them."""
+        """End all remaining legs and detach from them. An error in one of them leaves none of the
+        others connected; the first is raised."""
         caller = self._caller
         if self.is_elsewhere:
+            self._path.leave_leases(self.facts.identity)
             for each in (caller, *self.facts.legs):
                 each.leave()
             return
-        if caller.state <= EARLY:
-            code = over.code if over.code >= 300 else 500
-            caller.reject(code, over.message, self._ringing.told)
         farewell = self._ringing.farewell or caller.farewell
-        caller.detach()
-        caller.hangup()
+        crash: Exception | None = None
+        try:
+            if caller.state <= EARLY:
+                code = over.code if over.code >= 300 else 500
+                refusal_field = self._ringing.refusal_field or (AT_ONCE if code == 503 else b"")
+                caller.reject(code, over.message, refusal_field)
+            caller.detach()
+            caller.hangup()
+        except Exception as error:
+            crash = error
         for leg in self.facts.legs:
-            leg.detach()
-            leg.hangup(farewell)
+            try:
+                leg.detach()
+                leg.hangup(farewell)
+            except Exception as error:
+                crash = crash or error
+        if crash is not None:
+            raise crash
 
     def stop(self, code: int, why: str, reason: bytes = b"") -> None:
         """Ask the call to end: BYE if it is answered, otherwise `code` to the caller. `reason` is a

@@ -1,6 +1,7 @@
 """Reports the end of a call: record, `call.end` log line, metrics, trace.
 
-Calls that end at the same time are reported together, a few in each turn of the event loop.
+The journal has the record at once. The rest is reported together with other calls that end at the
+same time, a few in each turn of the event loop.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from collections import deque
 from collections.abc import Sequence
 
 from engine.call_entry import LeftCalls
-from engine.call_facts import CallFacts, telling
+from engine.call_facts import CallFacts, end_fields
 from engine.call_outcome import Over
 from engine.forwards import Forwards
 from engine.leases import hold
 from engine.max_calls import LiveCalls
 from engine.processes.journal import Journal
+from engine.records.record import CallRecord
 from engine.records.recorder import Recorder
-from engine.telemetry.log import FilteringBoundLogger, tell_end
+from engine.telemetry.log import FilteringBoundLogger, log_end
 from engine.telemetry.metrics import Metrics
 from engine.telemetry.spans import Spans
 from store import background_tasks
@@ -43,42 +45,44 @@ class CallEnds:
         self._journal = journal
         self._recorder = recorder
         self._spans = spans
-        self._waiting: deque[tuple[CallFacts, Over]] = deque()
+        self._waiting: deque[CallRecord] = deque()
 
     def add(self, facts: CallFacts, over: Over) -> None:
         """Report that a call is over, together with others that end at the same time. Per call this
-        costs a third of separate reports."""
-        facts.ended = facts.clock()
-        self._waiting.append((facts, over))
-        if len(self._waiting) == 1:
-            # In the next turn; until then the journal has the whole record, in case the worker
-            # dies.
-            self._loop.call_soon(self._tell_some)
+        costs a third of separate reports.
 
-    def tell(self, most: int | None = None) -> None:
+        The journal does not wait: before the next turn of the loop both sides may have the response
+        to their BYE, and nobody would end the call in a process that continues it.
+        """
+        record = facts.record(over)
+        self._journal.over(facts, record)
+        self._waiting.append(record)
+        if len(self._waiting) == 1:
+            self._loop.call_soon(self._report_some)
+
+    def report(self, most: int | None = None) -> None:
         """Count, record and log ended calls, the oldest first."""
         for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
-            self._tell(*self._waiting.popleft())
+            self._report(self._waiting.popleft())
 
-    def _tell_some(self) -> None:
+    def _report_some(self) -> None:
         """Report the ends of some calls, and of the others in later turns of the loop."""
         try:
-            self.tell(AT_ONCE)
+            self.report(AT_ONCE)
         finally:
             if self._waiting:
-                self._loop.call_soon(self._tell_some)
+                self._loop.call_soon(self._report_some)
 
-    def _tell(self, facts: CallFacts, over: Over) -> None:
-        record = facts.record(over, facts.ended)
+    def _report(self, record: CallRecord) -> None:
         self._metrics.call_over(record)
-        self._journal.over(facts, record)
         self._recorder.add(record)
         if self._spans is not None:
             self._spans.put(record)
-        tell_end(self._log, telling(record))
+        log_end(self._log, end_fields(record))
 
     def leave(self, facts: CallFacts) -> None:
         """Another host has the call, and reports its end."""
+        facts.ended = facts.clock()  # a change that waits for the journal is not written any more
         self._journal.elsewhere(facts.id)
 
     async def complete(
@@ -103,7 +107,7 @@ class CallEnds:
                 self._recorder.add(record)
                 if place >= over:
                     self._metrics.call_over(record)
-                    self._log.warning("call.end", **telling(record))
+                    self._log.warning("call.end", **end_fields(record))
             if failed or journal.over:  # else all its calls were continued
                 self._log.warning(
                     "journal.completed",

@@ -62,6 +62,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
     diverted: list[Diverted] = []
     is_plain: bool = False  # it may go on while it rings
     offers: list[ForwardRecord | None] = []  # what is paid if a leg answers, for each of `legs`
+    hidden: str = ""
 
     def restored(
         self, changed: set[CallFacts] | None = None, legs: Sequence[AnyLeg] | None = None
@@ -83,7 +84,7 @@ class ActiveCall(msgspec.Struct, array_like=True, tag="standing", gc=False):
         facts.forwards, facts.brought = self.forwards, self.brought
         facts.prevented, facts.pending = self.prevented, self.pending
         facts.identity, facts.is_transferred = self.identity, self.is_transferred
-        facts.waits = self.waits
+        facts.waits, facts.hidden = self.waits, self.hidden
         facts.expires, facts.takeovers = self.expires, self.takeovers
         legs = legs if legs is not None else [EndedLeg() for _ in self.legs]
         facts.legs = dict(zip(legs, self.legs, strict=True))
@@ -149,6 +150,7 @@ def active(facts: CallFacts) -> ActiveCall:
         path.diverted if path is not None else [],
         _is_plain(facts),
         [facts.offers.get(leg) for leg in facts.legs] if facts.offers else [],
+        facts.hidden,
     )
 
 

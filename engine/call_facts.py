@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from msgspec.structs import replace
+
 from engine.call_outcome import Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
 from engine.telemetry import log
@@ -75,6 +77,7 @@ class CallFacts:
         "ended",
         "expires",
         "forwards",
+        "hidden",
         "id",
         "identity",
         "is_transferred",
@@ -110,6 +113,7 @@ class CallFacts:
         self.identity = ""  # the caller's identity, which counts for the rules
         self.withheld = withheld  # the caller is visible only to operators who ask
         self.called = called
+        self.hidden = ""  # the number of a party that is called and withholds it
         now = time.monotonic()
         self._offset = time.time() - now
         self.received = now + self._offset
@@ -132,7 +136,7 @@ class CallFacts:
         self.path: Path | None = None
         self.detail = log.detail(call_id, call=id_, call_id=call_id)  # None for nearly all calls
         if self.detail is not None:
-            self.tell("call.begin", caller=self.caller_shown, called=called)
+            self.debug("call.begin", caller=self.caller_shown, called=called)
 
     @property
     def caller_shown(self) -> str:
@@ -142,6 +146,12 @@ class CallFacts:
     def clock(self) -> float:
         """Now, in unix seconds by the call's own clock."""
         return time.monotonic() + self._offset
+
+    def hide(self, number: str) -> None:
+        """A party that is called withholds its number: no reader sees it, nor the phone's URI."""
+        self.hidden = number
+        self.detail = None  # it would log them
+        self._changed.add(self)
 
     def age_s(self) -> float:
         """Seconds since the call came in."""
@@ -165,7 +175,7 @@ class CallFacts:
         self.expires = self.clock() + seconds if seconds else 0.0
         self._changed.add(self)
 
-    def tell(self, event: str, **values: Any) -> None:
+    def debug(self, event: str, **values: Any) -> None:
         """Log a debug event, if this call is sampled (`log.sample`). What every call tells asks for
         `detail` first: the facts need not be gathered."""
         if self.detail is not None:
@@ -179,7 +189,7 @@ class CallFacts:
         )
         self._changed.add(self)
         if self.detail is not None:
-            self.tell("leg.dialled", role=role, number=number, uri=leg.uri)
+            self.debug("leg.dialled", role=role, number=number, uri=leg.uri)
 
     def leg_rang(self, leg: Outgoing) -> None:
         record = self.legs[leg]
@@ -187,7 +197,7 @@ class CallFacts:
             record.rang = time.monotonic() + self._offset
             self._changed.add(self)
             if self.detail is not None:
-                self.tell("leg.rang", uri=leg.uri)
+                self.debug("leg.rang", uri=leg.uri)
 
     def has_rung(self, leg: Outgoing) -> bool:
         return self.legs[leg].rang is not None
@@ -202,7 +212,7 @@ class CallFacts:
         self.pending = None
         self._changed.add(self)
         if self.detail is not None:
-            self.tell("leg.answered", uri=leg.uri, code=code)
+            self.debug("leg.answered", uri=leg.uri, code=code)
 
     def talks(self) -> None:
         """Note that both sides are connected, if they were not before."""
@@ -218,7 +228,7 @@ class CallFacts:
             record.ended = time.monotonic() + self._offset
             self._changed.add(self)
             if self.detail is not None:
-                self.tell("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
+                self.debug("leg.ended", uri=leg.uri, code=record.code, q850=record.q850)
 
     def caller_rang(self) -> float | None:
         """Note the first 18x to the caller; its post-dial delay in seconds, None if not first."""
@@ -226,7 +236,7 @@ class CallFacts:
             return None
         self.rang = time.monotonic() + self._offset
         if self.detail is not None:
-            self.tell("caller.rang")
+            self.debug("caller.rang")
         return self.rang - self.received
 
     def forwarded(self, line: Line, decision: ForwardTo) -> None:
@@ -237,7 +247,7 @@ class CallFacts:
         else:
             self.forwards.append(forward)
         self._changed.add(self)
-        self.tell("call.forwarded", forward=forward)
+        self.debug("call.forwarded", forward=forward)
 
     def offer(self, leg: Outgoing, forward: ForwardRecord) -> None:
         """The line pays this if the leg answers."""
@@ -253,12 +263,15 @@ class CallFacts:
         offer = self.offers.get(leg)
         return offer is not None and offer.condition == "none"
 
-    def forward_prevented(self, line: Line, condition: str, reason: str) -> None:
-        """A forward that is on was due and does not happen. Each counts once in a call."""
+    def forward_prevented(self, line: Line, condition: str, reason: str) -> bool:
+        """A forward that is on was due and does not happen. Each counts once in a call; whether
+        this one is new."""
         record = PreventedRecord(line.number, condition, reason)
-        if record not in self.prevented:
-            self.prevented.append(record)
-            self._changed.add(self)
+        if record in self.prevented:
+            return False
+        self.prevented.append(record)
+        self._changed.add(self)
+        return True
 
     def pay(self, paid: list[ForwardRecord], *, for_caller: bool = False) -> None:
         """Set the lines that pay for this call because it follows a transfer: those for the
@@ -278,14 +291,17 @@ class CallFacts:
     def overtaken(self, winner: Outgoing) -> str:
         """A cancelled phone answered nevertheless: the forwards since then did not happen.
 
-        Returns the line's number; "" for another target of the same list.
+        Returns the line's number; "" for another target of the same list, or another server of
+        the same target, for which the forwards stand.
         """
         offer = self.offers.get(winner)
         if offer is not None and offer.condition != "none":
             return ""
+        line = offer.line if offer is not None else self.line_of(winner)
+        if not line:
+            return ""
         self._changed.add(self)
-        line = offer.line if offer is not None else self.legs[winner].number
-        self.tell("call.overtaken", line=line, uri=winner.uri)
+        self.debug("call.overtaken", line=line, uri=winner.uri)
         for place, forward in enumerate(self.forwards):
             if forward.line == line and forward.condition != "none":
                 del self.forwards[place:]
@@ -307,25 +323,30 @@ class CallFacts:
 
     @property
     def destination(self) -> str:
-        return self._led_to()[0]
+        return self._led_to(*self._reached())[0]
 
     @property
     def target(self) -> str:
         """The number that the call went to."""
-        return self._led_to()[1]
+        return self._led_to(*self._reached())[1]
 
-    def _led_to(self) -> tuple[str, str]:
-        """What the call went to and its number: of the last forward, else of the leg that answered,
-        else of the last that was dialled."""
+    def _led_to(self, leg: AnyLeg | None, record: LegRecord | None) -> tuple[str, str]:
+        """What the call went to and its number: of the last forward, else of the leg that it has
+        reached."""
         last = self._last()
         if last is not None:
             return last.kind, last.number
-        leg, record = self._reached()
         if leg is None or record is None:
             return "none", self.called
-        return (
-            ("line", self.offers[leg].line) if leg in self.offers else (record.role, record.number)
-        )
+        if leg in self.offers:
+            return "line", self.offers[leg].line
+        return record.role, self._shown(record).number
+
+    def _shown(self, leg: LegRecord) -> LegRecord:
+        """A leg as all readers see it."""
+        if not self.hidden or leg.number != self.hidden:
+            return leg
+        return replace(leg, number="", uri="")
 
     def _reached(self) -> tuple[AnyLeg | None, LegRecord | None]:
         """The leg that answered, else the last that was dialled."""
@@ -349,8 +370,9 @@ class CallFacts:
         carried_out = self._last()
         if carried_out is not None:
             condition, forwarded = carried_out.condition, carried_out.at
+        leg_reached, reached = self._reached()
         if forwards:
-            paid_s, (_, reached) = seconds, self._reached()
+            paid_s = seconds
             if answered is None and reached is not None:
                 paid_s = self._since(reached.answered)
             for forward in forwards:
@@ -359,10 +381,11 @@ class CallFacts:
             payer, billing = last.line, last.billing
         q850 = None
         for leg in legs:
-            q850 = leg.q850 or q850
+            if answered is None or leg is reached:  # not why others failed before the answer
+                q850 = leg.q850 or q850
             if leg.ended is None:
                 leg.ended = ended
-        destination, target = self._led_to()
+        destination, target = self._led_to(leg_reached, reached)
         return CallRecord(
             self.id,
             self.call_id,
@@ -383,7 +406,7 @@ class CallFacts:
             payer,
             billing,
             forwards,
-            legs,
+            [self._shown(leg) for leg in legs] if self.hidden else legs,
             self.decided,
             legs[0].started if legs else None,
             forwarded,
@@ -415,7 +438,7 @@ class CallFacts:
             "payer": self.forwards[-1].line if self.forwards else "",
             "legs": [
                 {"role": leg.role, "number": leg.number, "uri": leg.uri, "code": leg.code}
-                for leg in self.legs.values()
+                for leg in map(self._shown, self.legs.values())
                 if leg.ended is None
             ],
         }
@@ -439,9 +462,9 @@ def payment(
     )
 
 
-def telling(record: CallRecord) -> dict[str, Any]:
+def end_fields(record: CallRecord) -> dict[str, Any]:
     """The fields of the `call.end` log line of a record; times in unix seconds."""
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "call": record.id,
         "call_id": record.call_id,
         "caller": record.caller,
@@ -468,5 +491,5 @@ def telling(record: CallRecord) -> dict[str, Any]:
         "legs": record.legs,
     }
     if record.prevented:
-        told["prevented"] = record.prevented
-    return told
+        fields["prevented"] = record.prevented
+    return fields

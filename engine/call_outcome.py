@@ -25,6 +25,10 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+STAR_CODE = "star_code"
+"""Why an answered call to a star code ended: the engine answered it, and nobody talked."""
+
+
 class Over(Exception):
     """Ends a call: its outcome, the final code for the caller and the reason as a short word.
 

@@ -167,6 +167,14 @@ class CallPath:
         self._services.leases.count(number, self._call_id)
         return True
 
+    def leave_leases(self, caller: str) -> None:
+        """Another host has the call, and the same leases in Redis: stop counting it here, on its
+        caller too, without releasing them."""
+        live, id_ = self._services.live, self._call_id
+        for number in self.visited:
+            live.keep(number, id_)
+        live.keep(caller, hold(id_))
+
     def end(self) -> None:
         """The call is over: stop counting it everywhere."""
         for number in self.visited:

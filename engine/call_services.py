@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.call_facts import CallFacts
+from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.marks import Marks
@@ -28,5 +29,6 @@ class CallServices(Services):
     marks: Marks
     dialled: Dialled
     changed: set[CallFacts]
+    deadlines: Deadlines
     probing: Probing = field(init=False)
     registrar: Registrar = field(init=False)

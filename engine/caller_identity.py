@@ -8,7 +8,6 @@ caller must be such a phone, or have the line's password.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.names import place_of
+from sip.remembered import remembered
 
 
 class Caller(NamedTuple):
@@ -134,7 +134,7 @@ def _is_host(host: str, source: str) -> bool:
     return host == source or (":" in source and _plain(host) == _plain(source))
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def _plain(host: str) -> str:
     try:
         ip = ip_address(host.partition("%")[0])

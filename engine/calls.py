@@ -216,7 +216,7 @@ class Calls:
         async for call in background_tasks.giving_way(self):
             call.stop(503, "shutdown")
         await self._tasks.end(within_s)
-        self._ends.tell()
+        self._ends.report()
 
 
 def called_by(target: bytes, numbering: Numbering) -> str | None:

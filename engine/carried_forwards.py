@@ -43,9 +43,9 @@ async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) 
         raise Over(Outcome.REJECTED, 403, "suspended")
     if fleet.suspended:
         raise Over(Outcome.REJECTED, 403, "fleet_suspended")
-    if forward.kind != "line" and not _is_on(line, forward, fleet.countries):
-        raise Over(Outcome.REJECTED, 403, "forward_off")
     now, billing = time.time(), forward.billing
+    if forward.kind != "line" and not _is_on(line, forward, fleet.countries, now):
+        raise Over(Outcome.REJECTED, 403, "forward_off")
     if forward.kind == "number":
         left_s = services.spending_caps.less_standing(line.number, fleet, entry.plan_left_s(), now)
         to = services.numbering.recognise(forward.number)
@@ -60,13 +60,15 @@ async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) 
     return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
 
 
-def _is_on(line: Line, forward: ForwardRecord, countries: frozenset[str] | None) -> bool:
+def _is_on(
+    line: Line, forward: ForwardRecord, countries: frozenset[str] | None, now: float
+) -> bool:
     """Whether the line still forwards there and may, by its fleet's countries; a call that it
-    transferred to a line needs no forward."""
+    transferred to a line needs no forward. `now` in unix seconds."""
     return any(
         each.number == forward.number
         and each.why_refused(inside=False, countries=countries) is None
-        for each in line.all_targets()
+        for each in line.all_targets(now)
     )
 
 

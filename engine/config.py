@@ -195,6 +195,10 @@ class Redis:
         """The URL without its user and password, for messages and logs."""
         return values.without_secret(self.url)
 
+    def cannot_reach(self, reason: str) -> str:
+        """The error that it does not answer."""
+        return f"redis.url: cannot reach {self.safe_url}: {reason}"
+
     def __repr__(self) -> str:
         return f"Redis(url={self.safe_url!r}, data_dir={str(self.data_dir)!r})"
 
@@ -207,15 +211,16 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class Manager:
-    """The customer's page and REST API, a process of their own (docs/manager.md)."""
+    """The customer's page and REST API, a process of their own (docs/manager.md). An engine uses
+    none of it: a change restarts no worker."""
 
-    listen: Address = _key("127.0.0.1:8080", values.address)
-    admin_listen: Address = _key("127.0.0.1:8081", values.address)
-    https: bool = _key(False, values.flag)
-    trusted_proxies: tuple[Network, ...] = _key([], values.networks)
-    session_idle_s: int = _key(1800, values.whole(60, 7 * 86400))
-    session_max_s: int = _key(43_200, values.whole(60, 30 * 86400))
-    login_attempts: int = _key(10, values.whole(1, 1000))
+    listen: Address = _key("127.0.0.1:8080", values.address, change="live")
+    admin_listen: Address = _key("127.0.0.1:8081", values.address, change="live")
+    https: bool = _key(False, values.flag, change="live")
+    trusted_proxies: tuple[Network, ...] = _key([], values.networks, change="live")
+    session_idle_s: int = _key(1800, values.whole(60, 7 * 86400), change="live")
+    session_max_s: int = _key(43_200, values.whole(60, 30 * 86400), change="live")
+    login_attempts: int = _key(10, values.whole(1, 1000), change="live")
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,9 +334,16 @@ def load(path: Path | None, environ: Mapping[str, str] = os.environ) -> Config:
 
 def load_document(path: Path | None) -> object:
     """The content of the file at `path`, unchecked; None as in `load`. Raises ConfigError."""
-    if path is None and not DEFAULT_PATH.exists():
+    if path is None and not _has_default():
         return None
     return _parse(path or DEFAULT_PATH)
+
+
+def _has_default() -> bool:
+    try:
+        return DEFAULT_PATH.exists()
+    except OSError:  # the current directory may not be entered: reading it says so
+        return True
 
 
 def build(document: object, environ: Mapping[str, str] = os.environ) -> Config:

@@ -66,8 +66,9 @@ class Listen:
 
 
 def shown(value: object) -> str:
-    """A value for an error message: one line, at most 120 characters."""
-    text = repr(value)
+    """A value for an error message: one line, at most 120 characters, without the password of a
+    URL, which may be anywhere, as under a misspelt key."""
+    text = without_secret(repr(value))
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -364,9 +365,16 @@ def redis_url(value: Any) -> str:
 
 
 def file(value: Any) -> Path:
-    path = Path(text(value)).expanduser()
-    if not path.is_file():
-        raise ValueError("expected the path of a file that is there")
+    wanted = "expected the path of a file that is there"
+    try:
+        path = Path(text(value)).expanduser()
+        is_there = path.is_file()
+    except OSError as error:  # a directory on its way may not be entered
+        raise ValueError(f"{wanted}: {error.strerror}") from None
+    except RuntimeError:
+        raise ValueError(f"{wanted}, of a user that there is") from None
+    if not is_there:
+        raise ValueError(wanted)
     return path
 
 

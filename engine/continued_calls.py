@@ -18,7 +18,7 @@ from contextlib import suppress
 from engine.call import SoFar
 from engine.call_entry import ActiveCall, LeftCalls
 from engine.call_facts import NOT_WAITING, AnyLeg, CallFacts, EndedLeg
-from engine.call_outcome import Outcome, Over
+from engine.call_outcome import STAR_CODE, Outcome, Over
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.calls import Calls
@@ -37,6 +37,8 @@ from store import background_tasks
 from store.lines import Unavailable
 
 _READ_AT_ONCE = 50
+# However short `timers.takeover_s` is, because on a busy machine a replacement starts slowly.
+HANDED_OVER_S = 120.0
 MOST_ATTEMPTS = 2  # to continue the calls of one process: one of them may end whoever tries
 
 
@@ -60,7 +62,8 @@ class ContinuedCalls:
         handed_over: set[str] = set()
         for journal in left:
             results[LOST] += journal.lost
-            if not journal.is_handed_over and journal.age_s > takeover_s:
+            least_s = HANDED_OVER_S if journal.is_handed_over else 0.0
+            if journal.age_s > max(takeover_s, least_s):
                 continue
             if journal.attempts >= MOST_ATTEMPTS:
                 self._services.log.error("journal.given_up", journal=journal.name)
@@ -163,7 +166,7 @@ def _answered(facts: CallFacts, caller: Incoming, callees: list[AnyLeg]) -> Outg
     if facts.answered is None:
         return Over(Outcome.FAILED, 503, "worker_died")
     # One side had hung up, or the caller had dialled a star code.
-    return Over(Outcome.ANSWERED, 200, "bye" if facts.legs else "star_code")
+    return Over(Outcome.ANSWERED, 200, "bye" if facts.legs else STAR_CODE)
 
 
 def _rings(

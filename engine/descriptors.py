@@ -15,6 +15,7 @@ from sip.connection_limits import STRANGERS
 # The admin pages (64 at once), Redis, the spool, traces, name look-ups.
 RESERVED = 128
 AT_START = 64  # open files of an engine without connections, roughly
+TO_HAND_OVER = 32  # what handing over needs besides
 
 
 def in_use() -> int:
@@ -46,6 +47,12 @@ def fit(limit: int, used: int, connections: int) -> tuple[int, int]:
     spare = limit - used - min(RESERVED, limit // 4)
     strangers = min(STRANGERS, max(1, spare // 10))
     return max(1, min(connections, spare - strangers)), strangers
+
+
+def for_copies(count: int) -> int:
+    """How many of so many descriptors can be copied, for a process that takes them over; some are
+    left for the rest of what that needs."""
+    return max(0, min(count, raised(2 * count) - in_use() - TO_HAND_OVER))
 
 
 def streams_of(config: Config) -> bool:

@@ -19,7 +19,7 @@ from engine.event_queue import Checked, Event, EventQueue, Resolved
 from rules.model import DocumentError
 from sip import crossing, headers, session_expires
 from sip.address import Address
-from sip.bodies import body_told
+from sip.bodies import passing_body
 from sip.features import features
 from sip.message import Message
 from sip.names import same_place
@@ -183,7 +183,7 @@ class Dialling:
             reliable=branch.alone and self._caller.reliable is not None,
             extra=self._session_field,
         )
-        body, content_type = body_told(invite, to_trusted=branch.trusted)
+        body, content_type = passing_body(invite, to_trusted=branch.trusted)
         if invite.tells_dialogs:
             end = End(branch.uri, branch.routes, self.holder)
             block = services.endpoint.dialog_names.pass_on(block, end, self.may_name)

@@ -20,6 +20,7 @@ from engine.config import Config
 from engine.destinations import uri_of
 from engine.forwards import LAST_HOUR, STANDING, pool_of
 from rules.billing import month_begin, month_of
+from rules.contact import FAR_S, read_contacts
 from rules.decide import Circumstances, Decision, ForwardTo, Ring, Situation, at_limit, explain
 from rules.fleet import Fleet, load_fleet
 from rules.line_document import load_line
@@ -111,7 +112,7 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Explanation:
     """The result for a call from `caller` (None = without a number) to line `number`. `lines` are
     those it may reach, the called one first. `at`: the moment in unix seconds, None = now."""
 
@@ -131,7 +132,7 @@ async def explain_call(
     lines: Mapping[str, Line] | None = None,
     at: float | None = None,
     withheld: bool | None = None,
-) -> Told:
+) -> Explanation:
     """Follow a call to line `number` (E.164) through the rules as they are now.
 
     Calls in progress, registrations and usage are those in Redis now.
@@ -151,18 +152,18 @@ async def explain_call(
     walk = _Walk(redis, config, lines or {}, time.time() if at is None else at, hidden)
     stages = await walk.call(await walk.line(number), caller)
     limits = {name: getattr(config.limits, name) for name in LIMITS}
-    return Told(number, caller, tuple(stages), tuple(walk.facts.values()), limits, at)
+    return Explanation(number, caller, tuple(stages), tuple(walk.facts.values()), limits, at)
 
 
-def plain(told: Told) -> dict[str, Any]:
+def plain(explanation: Explanation) -> dict[str, Any]:
     """The same, ready for JSON."""
     return {
-        "number": told.number,
-        "caller": told.caller,
-        **({} if told.at is None else {"at": told.at}),
-        "stages": [_plain(stage) for stage in told.stages],
-        "lines": [asdict(facts) for facts in told.lines],
-        "limits": dict(told.limits),
+        "number": explanation.number,
+        "caller": explanation.caller,
+        **({} if explanation.at is None else {"at": explanation.at}),
+        "stages": [_plain(stage) for stage in explanation.stages],
+        "lines": [asdict(facts) for facts in explanation.lines],
+        "limits": dict(explanation.limits),
     }
 
 
@@ -298,7 +299,9 @@ class _Walk:
         pipe.zcount(FORWARDS_LAST_HOUR + line.number, f"({now}", "+inf")
         pipe.zcount(WORKERS, now - SKEW_S, "+inf")
         replies = await pipe.execute()
-        calls, contacts, deducted, raw, spent, standing, forwards, last_hour, workers = replies
+        calls, members, deducted, raw, spent, standing, forwards, last_hour, workers = replies
+        contacts, _ = read_contacts(members)  # the engine rings no others
+        last = max((contact.expires for contact in contacts), default=now)
         fleet, problem = _fleet(line.fleet, raw, self._numbering)
         self._fleets[line.fleet] = fleet
         plan_s = line.offer.plan_s
@@ -316,7 +319,7 @@ class _Walk:
             line.fleet,
             line.suspended,
             len(contacts),
-            round(contacts[0][1] - now) if contacts else 0,
+            round(min(last, FAR_S) - now),
             int(calls),
             line.max_calls,
             plan_s,
@@ -348,9 +351,9 @@ def _seconds(raw: bytes | None) -> float | None:
 
 
 def _is_alone(decision: ForwardTo) -> bool:
-    """Whether only one target is dialled. A line among several rings, and its own forwards are not
-    followed."""
-    return sum(target.passed_over is None for target in decision.targets) < 2
+    """Whether the forward has one target. A line among several rings, also if the others are passed
+    over, and its own forwards are not followed."""
+    return len(decision.targets) < 2
 
 
 def _plain(stage: Stage) -> dict[str, Any]:

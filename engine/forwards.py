@@ -137,7 +137,7 @@ class Forwards:
         """Count a forward beyond the quota. None, or the shared limit that is reached."""
         standing, hour = limits.forwards_per_line, limits.forwards_per_line_per_hour
         pooled = bool(standing) and not self._has_share(line, standing)
-        untold = self._pool.local_decisions
+        decided_before = self._pool.local_decisions
         if not pooled:
             self._standing[line] += 1
         elif await self._pool.admit(line, call_id, pool_of(standing, self.workers)) is not None:
@@ -151,7 +151,7 @@ class Forwards:
         if self._has_share_of_hour(line, hour):
             self._note(line)
             return None
-        if self._pool.local_decisions > untold:  # Redis does not answer: do not wait twice
+        if self._pool.local_decisions > decided_before:  # Redis does not answer: do not wait twice
             self._note(line, own=False)
             return None
         try:

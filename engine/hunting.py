@@ -218,8 +218,8 @@ class Hunting:
         return None
 
     def _prevented(self, line: Line, condition: str, why: str) -> None:
-        self._services.metrics.forward_prevented(why)
-        self._facts.forward_prevented(line, condition, why)
+        if self._facts.forward_prevented(line, condition, why):
+            self._services.metrics.forward_prevented(why)
 
     def _why_not(self, line: Line, target: Target) -> str | None:
         """Why a target that was allowed when the list was begun may not be rung now."""

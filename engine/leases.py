@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from engine.call_tasks import CallTasks
 from engine.max_calls import LiveCalls
 from store import background_tasks
 from store.cache import Entry
+from store.fleets import Fleets
 from store.lines import Store, Unavailable
 
 GATHER_S = 0.1  # lines that are called or change within this time are checked together
@@ -45,6 +47,7 @@ class Leases:
         self,
         loop: asyncio.AbstractEventLoop,
         store: Store,
+        fleets: Fleets,
         live: LiveCalls,
         tasks: CallTasks,
         on_leased: Callable[[str], None],
@@ -53,6 +56,7 @@ class Leases:
         began to count."""
         self._loop = loop
         self._store = store
+        self._fleets = fleets
         self._live = live
         self._tasks = tasks
         self._on_leased = on_leased
@@ -67,7 +71,7 @@ class Leases:
         entry, is_current = self._store.recall(number)
         limited = entry is not None and entry.line is not None and entry.line.max_calls is not None
         self._live.add(number, call_id, lease=limited)
-        if not (limited or is_current):
+        if not (limited or is_current) or self._lacks(entry):
             self._look_at(number)
 
     def makes(self, call: Claiming) -> None:
@@ -107,6 +111,8 @@ class Leases:
             self._look_soon()
         elif self._live.has_unleased(number):
             self._look_at(number)
+        elif self._live.count(number):
+            self._store.latest(number)  # reads it: a REFER in its calls is decided from memory
 
     def _look_at(self, number: str) -> None:
         self._numbers.add(number)
@@ -121,26 +127,28 @@ class Leases:
         numbers, self._numbers = self._numbers, set()
         if self._any:
             self._any = False
-            numbers.update(self._live.numbers())
+            numbers.update(self._live.numbers(), self._claims)
         self._tasks.start(self._look_at_all(numbers))
 
     async def _look_at_all(self, numbers: Iterable[str]) -> None:
         live, store = self._live, self._store
         to_read: list[str] = []
         async for number in background_tasks.giving_way(numbers):
-            if not (live.has_unleased(number) or number in self._claims):
-                continue
             entry, _ = store.recall(number)
+            # The calls of another process are leased already, but memory does not have their lines.
+            unread = live.count(number) > 0 and self._lacks(entry)
+            if not (unread or live.has_unleased(number) or number in self._claims):
+                continue
             if entry is not None and entry.line is not None:
                 to_read.append(number)
             else:
-                store.ask_if_line(number, partial(self._told, number))
+                store.ask_if_line(number, partial(self._found_out, number))
             if len(to_read) == _AT_ONCE:
                 await self._read_all(to_read)
                 to_read = []
         await self._read_all(to_read)
 
-    def _told(self, number: str, is_line: bool) -> None:
+    def _found_out(self, number: str, is_line: bool) -> None:
         if is_line:
             self._tasks.start(self._read(number))
         else:
@@ -150,14 +158,31 @@ class Leases:
         await asyncio.gather(*map(self._read, numbers))
 
     async def _read(self, number: str) -> None:
-        try:
+        entry: Entry | None = None
+        with suppress(Unavailable):
             entry = await self._store.look_up(number)
-        except Unavailable:
+        # While the stream of changes is off every answer may be older; all lines are looked at when
+        # it is on again.
+        may_be_older = not self._store.recall(number)[1] and self._store.redis_up
+        if may_be_older and not self._store.age_s():
+            self._look_at(number)  # the answer is late
+            return
+        if entry is None:
             return  # Redis is away; every line is checked when it is back
-        self.settle(number)
-        if entry.line is not None and entry.line.max_calls is not None:
+        if not may_be_older:
+            self.settle(number)
+        line = entry.line
+        if line is not None and line.max_calls is not None:
             for call_id in self._live.lease(number):
                 self._on_leased(call_id.removesuffix(_CALLER))
+        if line is not None and self._lacks(entry):
+            await self._fleets.load(line.fleet)
+
+    def _lacks(self, entry: Entry | None) -> bool:
+        """Whether memory lacks a line or its fleet: a REFER in its calls is decided from memory."""
+        if entry is None:
+            return True
+        return entry.line is not None and self._fleets.find(entry.line.fleet) is None
 
 
 def hold(call_id: str) -> str:

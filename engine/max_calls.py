@@ -17,11 +17,12 @@ from typing import Any
 
 import structlog
 from redis.asyncio import RedisCluster
+from redis.exceptions import ResponseError
 
 from store.client import Client, exchange
 from store.connection import Command, Connection, dial_like
 from store.keys import LIVE
-from store.redis_errors import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS, kind_of
 from store.script import Script, send
 
 _log = structlog.get_logger("live")
@@ -157,7 +158,7 @@ class LiveCalls:
             self._change(number, call_id, self._clock() + self._lease_s)
 
     def keep(self, number: str, call_id: str) -> None:
-        """Let an admitted call's lease expire: it is neither renewed nor released."""
+        """Stop counting a call, but let its lease expire: it is neither renewed nor released."""
         _discard(self._calls, number, call_id)
         _discard(self._leased, number, call_id)
 
@@ -275,9 +276,9 @@ class LiveCalls:
             return
         self._changes[number, call_id] = lapse
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._tell)
+            self._timer = asyncio.get_running_loop().call_later(_GATHER_S, self._exchange_soon)
 
-    def _tell(self) -> None:
+    def _exchange_soon(self) -> None:
         self._timer = None
         self._wake.set()
 
@@ -331,7 +332,7 @@ class LiveCalls:
                 commands.append(("ZREM", self._kind + number, call_id))
         commands += [self._question(one, now) for one in requests]
         if not commands:
-            commands.append(("EXISTS", self._kind))
+            commands.append(("ZREM", self._kind, ""))  # whether it accepts writes again
         self._asked, self._exchange_ticks = True, 0
         self._tick_on()
         try:
@@ -344,7 +345,7 @@ class LiveCalls:
             self._asked = False
         for reply in replies[: len(changes)]:
             if isinstance(reply, Exception):
-                self._tell_error(reply)
+                self._log_error(reply)
         for request, reply in zip(requests, replies[len(changes) :], strict=False):
             self._answer(request, reply)
         if self._away:
@@ -361,14 +362,15 @@ class LiveCalls:
         if connection is not None:
             if connection.is_open:
                 try:
-                    return await connection.ask(commands)
+                    return await _ask(connection, commands)
                 except REDIS_ERRORS:
-                    pass  # probably dropped while idle
+                    # Probably dropped while idle. But another server may answer now, without them.
+                    self._renew_all()
             await connection.close()
         connection = self._connection = Connection(dial_like(self._redis))
         try:
             await connection.open()
-            return await connection.ask(commands)
+            return await _ask(connection, commands)
         except BaseException:
             await connection.close()
             raise
@@ -400,7 +402,7 @@ class LiveCalls:
 
     def _answer(self, request: _Request, reply: Any) -> None:
         if isinstance(reply, Exception):
-            self._tell_error(reply)
+            self._log_error(reply)
             reply = _UNKNOWN
         number, call_id = request.number, request.call_id
         if not request.reply.done():
@@ -415,14 +417,14 @@ class LiveCalls:
             # The caller hung up, or it was decided otherwise meanwhile.
             self._change(number, call_id, self._clock() + self._lease_s)
 
-    def _tell_error(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         if self.on_error is not None:
             self.on_error(error)
 
     def _note_away(
         self, error: Exception, changes: dict[_Lease, float | None], requests: list[_Request]
     ) -> None:
-        self._tell_error(error)
+        self._log_error(error)
         if not self._away:
             self._away = True
             expected = isinstance(error, REDIS_ERRORS)
@@ -441,6 +443,16 @@ class LiveCalls:
         lapsed = [key for key, lapse in self._changes.items() if lapse is not None and lapse < now]
         for key in lapsed:
             del self._changes[key]
+
+
+async def _ask(connection: Connection, commands: Sequence[Command]) -> list[Any]:
+    """As `Connection.ask`. A read-only server counts as away, because it would lose the changes: it
+    was a master, keeps its connections as a replica, and its name may lead to the next master."""
+    replies = await connection.ask(commands)
+    for reply in replies:
+        if isinstance(reply, ResponseError) and kind_of(reply) == "read_only":
+            raise reply
+    return replies
 
 
 def _discard(calls: dict[str, set[str]], number: str, call_id: str) -> bool:

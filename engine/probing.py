@@ -12,6 +12,7 @@ import re
 from engine.services import Services
 from sip.address import Address
 from sip.names import address_of, place_of
+from store import background_tasks
 
 WAIT_S = 4.0  # for a response: time for three lost packets (RFC 3261 17.1.2)
 DOWN = (408, 503)
@@ -63,16 +64,22 @@ class Probing:
     async def _watch(self, kind: str, uri: str) -> None:
         while True:
             started = self._services.loop.time()
-            codes = await self._ask(uri)
+            try:
+                codes = await self._ask(uri)
+            except Exception as error:
+                # The next probe tells; a destination that stayed down would get no calls any more.
+                background_tasks.report(f"probing: {kind} was not probed", error)
+                await asyncio.sleep(self._services.config.sip.probe_s)
+                continue
             up = any(code not in DOWN for code in codes.values())
             if up != self.up[kind]:
                 self.up[kind] = up
-                told = {str(server): code for server, code in codes.items()}
+                code_of = {str(server): code for server, code in codes.items()}
                 self._services.log.warning(
                     "destination.up" if up else "destination.down",
                     destination=kind,
                     uri=uri,
-                    servers=told,
+                    servers=code_of,
                 )
             passed = self._services.loop.time() - started
             await asyncio.sleep(max(0.1, self._services.config.sip.probe_s - passed))
@@ -84,7 +91,7 @@ class Probing:
         place = place_of(proxy or uri)
         address = address_of(place)
         servers = [address] if address is not None else await endpoint.names.ask(place)
-        codes = await asyncio.gather(*(self._code(uri, server) for server in servers))
+        codes = await asyncio.gather(*(self._code(uri, server, place.host) for server in servers))
         for server, code in zip(servers, codes, strict=True):
             if code not in DOWN:
                 endpoint.names.works(server)
@@ -92,16 +99,17 @@ class Probing:
                 endpoint.names.failed(server)
         return dict(zip(servers, codes, strict=True))
 
-    async def _code(self, uri: str, server: Address) -> int:
+    async def _code(self, uri: str, server: Address, name: str) -> int:
         loop = self._services.loop
-        heard: asyncio.Future[int] = loop.create_future()
+        response: asyncio.Future[int] = loop.create_future()
 
         def hear(code: int) -> None:
-            if not heard.done():
-                heard.set_result(code)
+            if not response.done():
+                response.set_result(code)
 
-        self._services.endpoint.probes.ask(uri, server, WAIT_S, hear)
-        return await heard
+        self._services.endpoint.probes.ask(uri, server, name, WAIT_S, hear)
+        async with asyncio.timeout(2 * WAIT_S):  # an error while it is handled leaves none
+            return await response
 
 
 def probed_uri(template: str) -> str | None:

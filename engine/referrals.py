@@ -72,13 +72,13 @@ class Referrals:
             code, why = self._check(referrer, bare, user)
             if code:
                 return self._refused(code, referrer, why)
-        told = services.endpoint.dialog_names.in_uri(
+        target = services.endpoint.dialog_names.in_uri(
             entries[0], self._may_name(referrer), KEPT if checked else None
         )
         field = refer_to_of(message)
-        if told != entries[0]:
-            field = b"Refer-To: " + told
-        replaces = replaces_in(told).decode("utf-8", "replace")
+        if target != entries[0]:
+            field = b"Refer-To: " + target
+        replaces = replaces_in(target).decode("utf-8", "replace")
         return Referral(0, field, self._transfers.referred(referrer, user, replaces))
 
     def _check(self, referrer: Party, uri: str, user: str) -> tuple[int, str]:
@@ -102,7 +102,7 @@ class Referrals:
         except NumberError:
             return "no_number"
         entry = self._line_at(referrer)
-        target = self._services.store.peek(found.number)
+        target = self._services.store.latest(found.number)
         own = entry.line if entry is not None else None
         line = target.line if target is not None else None
         inside = own is not None and line is not None and own.fleet == line.fleet
@@ -114,7 +114,7 @@ class Referrals:
         """The line at the far end of a leg, from memory."""
         facts = facts_of(leg)
         number = number_at(facts, leg) if facts is not None else ""
-        return self._services.store.peek(number) if number else None
+        return self._services.store.latest(number) if number else None
 
     def _is_suspended(self, referrer: Party) -> bool:
         """Whether the transferring line or its fleet is suspended, from memory."""

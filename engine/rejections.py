@@ -12,9 +12,9 @@ from engine.telemetry.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError
 from store.redis_errors import kind_of
 
-TELL_EVERY_S = 1.0
+LOG_EVERY_S = 1.0
 SOURCES_EVERY_S = 60.0
-MOST_TOLD = 1000  # entries with a log limit of one a second each
+MOST_LOGGED = 1000  # entries with a log limit of one a second each
 
 
 class Rejections:
@@ -24,45 +24,45 @@ class Rejections:
     def __init__(self, metrics: Metrics, log: FilteringBoundLogger) -> None:
         self._metrics = metrics
         self._log = log
-        self._told: dict[str, float] = {}  # when a reason was last logged
-        self._untold: Counter[str] = Counter()  # how often it occurred since
+        self._logged: dict[str, float] = {}  # when a reason was last logged
+        self._unlogged: Counter[str] = Counter()  # how often it occurred since
         self._sources = Sources()
-        self._sources_told = time.monotonic()
+        self._sources_logged = time.monotonic()
 
     def rejected(self, reason: str, detail: Callable[[], str], source: bytes = b"") -> None:
         """Count a refused message from the IP address `source`. `detail` is called only if it is
         logged."""
         self._metrics.rejected(reason)
         self._sources.count(reason, source)
-        if count := self._may_tell(reason):
+        if count := self._may_log(reason):
             self._log.warning("request.rejected", reason=reason, detail=detail(), count=count)
 
-    def _may_tell(self, what: str) -> int:
+    def _may_log(self, what: str) -> int:
         """How often something occurred since it was last logged; 0 while it may not be logged
         again."""
-        self._untold[what] += 1
+        self._unlogged[what] += 1
         now = time.monotonic()
-        if now - self._told.get(what, -TELL_EVERY_S) < TELL_EVERY_S:
+        if now - self._logged.get(what, -LOG_EVERY_S) < LOG_EVERY_S:
             return 0
-        self._told[what] = now
-        return self._untold.pop(what)
+        self._logged[what] = now
+        return self._unlogged.pop(what)
 
-    def tell_sources(self) -> None:
+    def log_sources(self) -> None:
         """Log once a minute the refused sources and their counts. Called often."""
         now = time.monotonic()
-        if now - self._sources_told < SOURCES_EVERY_S:
+        if now - self._sources_logged < SOURCES_EVERY_S:
             return
-        seconds, self._sources_told = round(now - self._sources_told), now
-        for told in self._sources.take():
-            self._log.warning("request.rejections", seconds=seconds, **vars(told))
+        seconds, self._sources_logged = round(now - self._sources_logged), now
+        for counts in self._sources.take():
+            self._log.warning("request.rejections", seconds=seconds, **vars(counts))
 
-    def stumbled(self, error: BaseException, call_id: str) -> None:
+    def internal_error(self, error: BaseException, call_id: str) -> None:
         """An exception while a message was handled; its notes describe the message."""
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else ""
-        if count := self._may_tell(f"error {where}" if len(self._told) < MOST_TOLD else "error"):
+        if count := self._may_log(f"error {where}" if len(self._logged) < MOST_LOGGED else "error"):
             shape = "\n".join(getattr(error, "__notes__", ()))
             self._log.error(
                 "sip.error", call_id=call_id[:200], count=count, shape=shape, exc_info=error
@@ -77,7 +77,7 @@ class Rejections:
             self.rejected(what, lambda: detail, source)
             return
         self._metrics.connection_failed()
-        if count := self._may_tell(f"connection {what}"):
+        if count := self._may_log(f"connection {what}"):
             self._log.warning("connection.failed", reason=what, detail=detail, count=count)
 
     def redis(self, where: str, error: BaseException, kind: str = "") -> None:
@@ -85,8 +85,8 @@ class Rejections:
         kind = kind or kind_of(error)
         self._metrics.redis_error(kind)
         now = time.monotonic()
-        if now - self._told.get(f"redis {kind}", -TELL_EVERY_S) >= TELL_EVERY_S:
-            self._told[f"redis {kind}"] = now
+        if now - self._logged.get(f"redis {kind}", -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._logged[f"redis {kind}"] = now
             text = str(error) or type(error).__name__
             self._log.warning("redis.trouble", kind=kind, where=where, error=text)
 
@@ -95,8 +95,8 @@ class Rejections:
         per reason."""
         self._metrics.target_refused(why)
         now = time.monotonic()
-        if now - self._told.get(f"target {why}", -TELL_EVERY_S) >= TELL_EVERY_S:
-            self._told[f"target {why}"] = now
+        if now - self._logged.get(f"target {why}", -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._logged[f"target {why}"] = now
             self._log.warning(
                 "target.refused", line=number, condition=condition, target=target, reason=why
             )

@@ -51,7 +51,7 @@ class Ringing(Dialling):
         "_since",
         "_until",
         "farewell",
-        "told",
+        "refusal_field",
     )
 
     def __init__(
@@ -69,7 +69,7 @@ class Ringing(Dialling):
         self._since = 0.0  # loop time of the INVITEs of legs that rang in another process
         self._ring_s = 0.0  # how long the call waits from then on
         self._until = math.inf  # loop time until which `wait` sleeps; infinite if it does not sleep
-        self.told = b""  # the Reason for a caller that is refused because the call must end
+        self.refusal_field = b""  # for a caller that is refused because the call must end
         self.farewell = NOTHING  # what the engine sends to all when it ends the call itself
 
     @property
@@ -97,6 +97,14 @@ class Ringing(Dialling):
         if rang:
             self._first_rang = ahead_s + min(rang)
         self._decided = True
+
+    def resume_answered(self, winner: Outgoing) -> None:
+        """Continue with a leg that has answered. Others that had not ended get their CANCEL again:
+        it may be lost, or waited for a provisional response that the other process never got."""
+        for leg in self._facts.legs:
+            if isinstance(leg, Outgoing) and leg is not winner:
+                leg.listener = self._hear
+                self._give_up_on(leg, ELSEWHERE)
 
     async def wait(
         self, pre_s: float, ring_s: float, *, most_s: float = math.inf, group_s: float = math.inf
@@ -186,7 +194,7 @@ class Ringing(Dialling):
     def _take(self, event: Answered[Outgoing]) -> Outgoing:
         """Somebody picked up: cancel all other legs, and answer the caller."""
         winner, caller = event.leg, self._caller
-        self._ringing.pop(winner, None)
+        rang_s = self._rang_s(winner, self._ringing.pop(winner, None))
         if winner in self._retired:
             # The no-answer race: the cancelled phone wins while the target has not answered.
             del self._retired[winner]
@@ -197,8 +205,7 @@ class Ringing(Dialling):
         if self._path.held or self._facts.offers:
             number = self._facts.line_of(winner)
             self._path.settle(number, {forward.line for forward in self._facts.forwards})
-        if self._first_rang:
-            rang_s = self._services.loop.time() - self._first_rang
+        if rang_s is not None:
             self._services.metrics.ring_answered.observe(rang_s)
         extra, session_s = session_expires.response_fields(
             self._invite, event.message, self._services.config.timers.session_expires_s
@@ -229,8 +236,6 @@ class Ringing(Dialling):
         if len(self._ringing) == 1:
             event.leg.peer, self._caller.peer = self._caller, event.leg
             message = event.message
-        if event.code == 199:  # one early dialog of several has ended (RFC 6228), not the caller's
-            return
         delay_s = self._facts.caller_rang()
         if delay_s is not None:
             self._services.metrics.post_dial_delay.observe(delay_s)
@@ -259,6 +264,11 @@ class Ringing(Dialling):
         for leg, branch in list(self._ringing.items()):
             if branch.until <= now:
                 self.attempt.given_up(leg)
+                if self._facts.has_rung(leg):
+                    self._services.metrics.ring_no_answer.observe(
+                        now - branch.until + branch.ring_s
+                    )
+                    self._services.metrics.ring_overrun.observe(now - branch.until)
                 self._stop((leg,), GIVEN_UP)
             elif branch.move_at <= now and not leg.provisional and branch.server is not None:
                 self._services.endpoint.names.failed(branch.server)
@@ -293,7 +303,7 @@ class Ringing(Dialling):
         if isinstance(event, Ended) and event.leg is self._caller:
             raise Over(Outcome.FAILED, 504, event.why)
         if isinstance(event, Stop):
-            self.told, self.farewell = event.reason, Farewell(event.reason)
+            self.refusal_field, self.farewell = event.reason, Farewell(event.reason)
             raise Over(Outcome.FAILED, event.code, event.why)
         if isinstance(event, Answered):
             self._services.metrics.race("answer_after_cancel")
@@ -301,6 +311,15 @@ class Ringing(Dialling):
         elif isinstance(event, Failed):
             self._retired.pop(event.leg, None)
             self._facts.leg_ended(event.leg, event.code)
+
+    def _rang_s(self, leg: Outgoing, branch: Branch | None) -> float | None:
+        """Seconds since the line or the target that a leg rings began to ring; None if it did not.
+        A target of a list has its own time, and so has a leg that was given up (None)."""
+        if branch is not None and not branch.turn:
+            now = self._services.loop.time()
+            return now - self._first_rang if self._first_rang else None
+        rang = self._facts.legs[leg].rang
+        return None if rang is None else max(0.0, self._facts.clock() - rang)
 
     def _rang_out(self, until: float) -> None:
         """Nobody answered before `until`, in loop time."""

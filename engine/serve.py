@@ -35,6 +35,7 @@ def serve(config: Config, path: Path | None) -> int:
 
 async def alone(config: Config, path: Path | None) -> int:
     """One worker, without a supervisor."""
+    upgrade.shield_threads()
     left = upgrade.inherited()
     worker = Worker(config, sockets=left.sockets, connections=left.connections, flows=left.flows)
     systemd = Systemd()
@@ -49,15 +50,13 @@ async def alone(config: Config, path: Path | None) -> int:
         greet(worker, path)
         if replaces:
             worker.log.info("roll.done")
-        loop.add_signal_handler(signal.SIGHUP, reload, worker, path, systemd)
-        loop.add_signal_handler(signal.SIGUSR2, on_usr2)
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
+        early.obey(lambda: reload(worker, path, systemd), on_usr2)
 
     def draining() -> None:
         systemd.stopping(f"draining, {worker.active_calls} calls")
 
-    for number in (signal.SIGHUP, signal.SIGUSR2):  # not before it runs
-        loop.add_signal_handler(number, lambda: None)
+    early = upgrade.EarlySignals()
     watch_for_crashes(config.redis.data_dir, 0)
     petting = asyncio.ensure_future(systemd.pet())
     worker.on_drain = lambda left: systemd.status(f"draining, {left} calls", extend_s=60)
@@ -80,9 +79,14 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
     def on_term() -> None:
         nonlocal draining
         if draining is None:
+            worker.admission.draining = True  # at once: an upgrade may be about to begin
             stopping()
             draining = asyncio.ensure_future(worker.drain())
             draining.add_done_callback(drained)
+
+    def on_int() -> None:
+        worker.admission.draining = True
+        done.set()
 
     def drained(task: asyncio.Task[None]) -> None:
         if not task.cancelled():
@@ -100,8 +104,8 @@ async def run(worker: Worker, *, started: Callable[[], None], stopping: Callable
 
     # Before the first call can arrive, so that a signal during the start ends it properly too.
     loop.add_signal_handler(signal.SIGTERM, on_term)
-    loop.add_signal_handler(signal.SIGINT, done.set)
-    upgrade.hear_ends()
+    loop.add_signal_handler(signal.SIGINT, on_int)
+    upgrade.unblock_signals()
     await worker.start()
     started()
     await done.wait()
@@ -117,7 +121,7 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     """SIGUSR2: continue with the code on disk, in this process. Its sockets stay open, its calls go
     on."""
     systemd.reloading()
-    problem = await upgrade.fault()
+    problem = await upgrade.fault(workers=1)
     if worker.admission.draining:
         return
     if not problem and worker.active_calls and not worker.journal.has_all():
@@ -128,7 +132,7 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
         return
     worker.log.info("roll.start", keys=[])
-    ends = upgrade.note_ends()
+    signals = upgrade.note_signals()
     left: list[tuple[Mapping[str, int], Sequence[str]]] = []
 
     async def leave(connections: Mapping[str, int], flows: Sequence[str]) -> None:
@@ -137,7 +141,7 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     await worker.hand_over(leave)
     log.close()
     sockets = {name: each.fileno() for name, each in worker.sockets.items()}
-    upgrade.become(sockets, *left[0], ends=ends, roll=True)
+    upgrade.become(sockets, *left[0], signals=signals, roll=True)
 
 
 def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:

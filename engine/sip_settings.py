@@ -18,9 +18,7 @@ def settings(config: Config, index: int) -> Settings:
         trusted_peers=trusted_peers,
         registrar_peers=registrar_peers,
         outbound_proxy=sip.outbound_proxy,
-        nameservers=None
-        if sip.nameservers is None
-        else tuple((item.host, item.port) for item in sip.nameservers),
+        nameservers=nameservers(config),
         connections=config.limits.connections,
         connections_per_source=per_source(config.limits),
         idle_connection_s=config.timers.idle_connection_s,
@@ -28,6 +26,12 @@ def settings(config: Config, index: int) -> Settings:
         server_tls=tls.server_context(sip),
         client_tls=tls.client_context(sip),
     )
+
+
+def nameservers(config: Config) -> tuple[tuple[str, int], ...] | None:
+    """Host and port of each; None = those of this machine."""
+    given = config.sip.nameservers
+    return None if given is None else tuple((item.host, item.port) for item in given)
 
 
 def peers(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -39,7 +43,7 @@ def peers(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def per_source(limits: Limits) -> int:
     """How many connections one source may have; by default a quarter of all."""
-    told = limits.connections_per_source
-    if told is None:
+    configured = limits.connections_per_source
+    if configured is None:
         return max(1, limits.connections // 4)
-    return told or limits.connections
+    return configured or limits.connections

@@ -10,7 +10,7 @@ SHOWN = 10  # of each reason, those that were refused most
 
 
 @dataclass(frozen=True)
-class Told:
+class RefusalCounts:
     """The counts of one reason: the total, the most frequent sources by IP address, and the
     rest."""
 
@@ -34,14 +34,14 @@ class Sources:
         else:
             self._beyond[reason] += 1
 
-    def take(self) -> list[Told]:
+    def take(self) -> list[RefusalCounts]:
         """The counts since the last call, one entry per reason."""
         counts, self._counts = self._counts, Counter()
         beyond, self._beyond = self._beyond, Counter()
-        told = []
+        result = []
         for reason in sorted({reason for reason, _ in counts} | beyond.keys()):
             own = Counter({src: n for (known, src), n in counts.items() if known == reason})
             shown = {src.decode("ascii", "replace"): n for src, n in own.most_common(SHOWN) if src}
             total = own.total() + beyond[reason]
-            told.append(Told(reason, total, shown, total - sum(shown.values())))
-        return told
+            result.append(RefusalCounts(reason, total, shown, total - sum(shown.values())))
+        return result

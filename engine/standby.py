@@ -117,6 +117,10 @@ class Standby:
                     await self._wait_for_dead(place, found)
         except REDIS_ERRORS as error:
             self._on_error(error)
+        # A process that had claimed calls itself may have written them to its journal alone.
+        kept = {id_ for journal in left for id_ in journal.pending}
+        for claimed in found:
+            claimed.active = [call for call in claimed.active if call.id not in kept]
         return found
 
     async def _replace(self, epoch: str, left: Sequence[Left]) -> None:
@@ -288,7 +292,6 @@ class Standby:
         if claimed is None:
             return None
         calls = ClaimedCalls(claimed)
-        self._claims.append((place, claimed.name))
         log.warning(
             "standby.claimed",
             place=place,
@@ -302,6 +305,8 @@ class Standby:
         calls.active = [
             call for call in calls.active if call.id not in known and call.id not in self._calls
         ]
+        # Not before: an error above leaves them under the name of the claim, to be claimed again.
+        self._claims.append((place, claimed.name))
         return calls
 
     async def _ended(self, ids: list[str]) -> set[str]:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.call import Ends
 from engine.call_facts import CallFacts
-from engine.call_outcome import Outcome, Over
+from engine.call_outcome import STAR_CODE, Outcome, Over
 from engine.call_services import CallServices
 from engine.caller_identity import (
     ASSERTED,
     FROM,
+    REGISTERED,
     identify_caller,
     is_registered_phone,
     is_second_hand,
@@ -67,7 +68,7 @@ class StarCall:
         self._invite = leg.invite
         self._dialled = dialled
         self._who = identify_caller(leg.invite, services.numbering)
-        self._events = EventQueue(services.loop)
+        self._events = EventQueue(services.deadlines)
         self._extra = b""  # header fields of the final response
         self._words = ""
         self._found: Circumstances | None = None
@@ -115,7 +116,7 @@ class StarCall:
             code = read_code(self._dialled)
             line = await self._may()
             if code.action is Action.STATUS:
-                self._tell_status(code, line)
+                self._show_status(code, line)
             else:
                 line = await self._change(code, line)
                 self._words = self._describe(code, line)
@@ -159,6 +160,8 @@ class StarCall:
                 or is_registered_phone(self._invite, flow, contacts, self._who.asserted)
             )
         )
+        if phone and line is not None and not self._who.asserted:
+            self.facts.caller_by = REGISTERED
         if line is None or (not phone and line.credentials is None):
             raise self._refused(403, "not_this_phone", "not a registered phone of this line")
         if not phone:
@@ -183,7 +186,7 @@ class StarCall:
         self._check_profile(code, line)
 
         def edit(document: dict[str, Any]) -> None:
-            apply(code, document, line.number, services.numbering, mailbox)
+            apply(code, document, line.number, services.numbering, mailbox, time.time())
 
         changed = await change_line(
             services.redis, line.number, edit, services.numbering, who=line.number, how="phone"
@@ -214,19 +217,20 @@ class StarCall:
             words = f"profile {use.name} is used, change it or leave it first"
             raise self._refused(403, "in_profile", words)
 
-    def _tell_status(self, code: StarCode, line: Line) -> None:
+    def _show_status(self, code: StarCode, line: Line) -> None:
         """Raises Over with 480 if none of the forwards is on."""
         mailbox = self._services.config.numbering.voicemail_codes
         line = line_now(line, self._found)
         words = self._describe(code, line)
-        if not is_on(code, line, self._services.numbering, mailbox):
+        if not is_on(code, line, self._services.numbering, mailbox, time.time()):
             raise self._refused(480, "forward_off", words)
         self._words = words
 
     def _describe(self, code: StarCode, line: Line) -> str:
         if not code.conditions:
             return f"do not disturb: {'on' if line.do_not_disturb else 'off'}"
-        return "; ".join(described(line, condition) for condition in code.conditions)
+        now = time.time()
+        return "; ".join(described(line, condition, now) for condition in code.conditions)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -243,7 +247,7 @@ class StarCall:
             event = await self._events.get(deadline)
             if event is None or isinstance(event, Acked | Ended | Stop):
                 break
-        return Over(Outcome.ANSWERED, 200, "star_code")
+        return Over(Outcome.ANSWERED, 200, STAR_CODE)
 
     def _check_caller(self) -> None:
         """Raises Over if the caller has hung up."""
@@ -276,22 +280,24 @@ class StarCall:
         return self.facts.now()
 
 
-def described(line: Line, condition: Condition) -> str:
-    """One forward in a few words: "busy to number +33612345678: on"."""
+def described(line: Line, condition: Condition, now: float) -> str:
+    """One forward in a few words: "busy to number +33612345678: on". `now` in unix seconds: a
+    forward that has ended is off."""
     rules = line.all_of(condition)
     forward = rules[0] if rules else None
     name = condition.value.replace("_", " ")
+    on = [each.is_on_at(now) for each in rules]
     if len(rules) > 1:
-        return f"{name}: {sum(each.on for each in rules)} of {len(rules)} forwards on"
+        return f"{name}: {sum(on)} of {len(rules)} forwards on"
     if forward is not None and forward.rejects:
-        return f"{name}: refuses callers: {'on' if forward.on else 'off'}"
+        return f"{name}: refuses callers: {'on' if on[0] else 'off'}"
     if forward is None or forward.to is None:
         return f"{name}: none"
     own = forward.to.number == line.number
     to = forward.to.kind.value if own else f"{forward.to.kind.value} {forward.to.number}"
     waits = condition is Condition.NO_ANSWER and forward.after_s is not None
     after = f" after {forward.after_s} s" if waits else ""
-    return f"{name} to {to}{after}: {'on' if forward.on else 'off'}"
+    return f"{name} to {to}{after}: {'on' if on[0] else 'off'}"
 
 
 def no_media(offer: bytes, host: str) -> bytes:

@@ -50,6 +50,7 @@ class Supervisor:
         self._stop_asked_at = 0.0
         self._end = asyncio.Event()
         self._aggregate = Aggregate(self._pool.slots)
+        self._pool.on_leaving = self._aggregate.look
         self.admin = Admin(
             config.supervisor_listen,
             self._aggregate.metrics,
@@ -62,15 +63,14 @@ class Supervisor:
     async def run(self) -> int:
         """Run until a signal ends it; returns the exit status."""
         loop = asyncio.get_running_loop()
+        upgrade.shield_threads()
         loop.add_signal_handler(signal.SIGTERM, self._stop, "drain")
         loop.add_signal_handler(signal.SIGINT, self._stop, "at once")
-        upgrade.hear_ends()
-        for number in (signal.SIGHUP, signal.SIGUSR2):
-            loop.add_signal_handler(number, lambda: None)
+        early = upgrade.EarlySignals()
+        upgrade.unblock_signals()
         replaces = upgrade.shall_roll()
-        upgrade.inherited()  # nothing: the workers have it
-        if streams_of(self._pool.config):  # connections that pass from worker to worker
-            raised(self._pool.config.limits.connections)
+        self._aggregate.resume(upgrade.inherited().sums)  # all else the workers have
+        self._make_room()
         petting = asyncio.ensure_future(self._systemd.pet())
         problem = ""
         try:
@@ -81,12 +81,11 @@ class Supervisor:
                 say(f"renvoi: {problem}")
                 self._stop("at once")
             else:
-                loop.add_signal_handler(signal.SIGHUP, self.reload)
-                loop.add_signal_handler(signal.SIGUSR2, self.upgrade)
                 self._greet()
                 self._systemd.ready(self._status())
                 if replaces:
                     self._roll_out()
+                early.obey(self.reload, self.upgrade)
             await self._end.wait()
             await self._finish()
         finally:
@@ -111,8 +110,10 @@ class Supervisor:
 
     def remark(self) -> str | None:
         """Problems by worker while calls are taken."""
-        told = {slot.index: slot.child.remark for slot in self._pool.slots if slot.child}
-        return "; ".join(f"worker {index}: {text}" for index, text in told.items() if text) or None
+        remarks = {slot.index: slot.child.remark for slot in self._pool.slots if slot.child}
+        return (
+            "; ".join(f"worker {index}: {text}" for index, text in remarks.items() if text) or None
+        )
 
     # -- start and end ----------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class Supervisor:
         return await self._pool.start()
 
     def _stop(self, how: str) -> None:
-        if self._stopping != how:
+        if self._stopping not in (how, "at once"):
             self._stopping = how
             self._stop_asked_at = asyncio.get_running_loop().time()
             self._end.set()
@@ -145,7 +146,7 @@ class Supervisor:
         pool, loop = self._pool, asyncio.get_running_loop()
         if self._rolling is not None:
             self._rolling.cancel()
-        pool.leave()
+        await pool.leave()
         self.log.info("drain.start", how=self._stopping, calls=pool.calls)
         self._pass_on()  # one that was started meanwhile has not been asked
         while left := pool.running:
@@ -192,9 +193,13 @@ class Supervisor:
 
     async def _upgrade(self) -> None:
         self._systemd.reloading()
-        problem = await upgrade.fault()
-        if self._rolling is not None:
-            await asyncio.wait([self._rolling])
+        while True:
+            if self._rolling is not None:
+                await asyncio.wait([self._rolling])
+            # Not before: it may take hours, in which code and configuration change.
+            problem = await upgrade.fault(len(self._pool.slots))
+            if problem or self._rolling is None or self._rolling.done():
+                break
         if self._stopping:  # meanwhile
             return
         if problem:
@@ -203,13 +208,14 @@ class Supervisor:
             self._systemd.ready(self._status())
             return
         self.log.info("roll.start", keys=[])
-        ends = upgrade.note_ends()
+        signals = upgrade.note_signals()
         await self._pool.leave_to_another()
         await self.admin.close()
         if self._redis is not None:
             await self._redis.close()
         log.close()
-        upgrade.become({}, {}, [], ends=ends, roll=True)
+        sums = self._aggregate.left()
+        upgrade.become({}, {}, [], signals=signals, roll=True, sums=sums)
 
     def _refuse(self, reason: str) -> None:
         self.log.error("reload.refused", error=reason)
@@ -219,7 +225,13 @@ class Supervisor:
         if self._rolling is None or self._rolling.done():
             self._before = self._pool.config, self._pool.document
         self._pool.adopt(config, document)
+        self._make_room()
         log.apply(config.log)
+
+    def _make_room(self) -> None:
+        """For the connections that pass from worker to worker."""
+        if streams_of(self._pool.config):
+            raised(self._pool.config.limits.connections)
 
     def _roll_out(self) -> None:
         """Replace every worker that was started before now, one after the other. A rolling restart

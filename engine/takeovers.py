@@ -148,11 +148,11 @@ class Takeovers:
         """Whether a number is a side of a call, or a line of one's fleet, from memory."""
         if number in _numbers(facts):
             return True
-        peek = self._services.store.peek
-        entry = peek(number)
+        latest = self._services.store.latest
+        entry = latest(number)
         if entry is None or entry.line is None:
             return False
-        lines = (found.line for n in _lines(facts) if (found := peek(n)) is not None)
+        lines = (found.line for n in _lines(facts) if (found := latest(n)) is not None)
         return entry.line.fleet in _fleets(facts) | {line.fleet for line in lines if line}
 
     async def _may(self, number: str, facts: CallFacts) -> bool:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -31,6 +31,7 @@ from msgspec.structs import replace
 
 from engine import carried_forwards
 from engine.call_facts import CallFacts
+from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.records.record import ForwardRecord
@@ -38,6 +39,7 @@ from rules.billing import billing_class
 from rules.forward_document import tariff_of
 from sip.outgoing import Outgoing
 from sip.referral import nothing
+from store import background_tasks
 from store.keys import TRANSFER, parties_of_transfer, transfer_key
 from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
@@ -80,7 +82,7 @@ class _Transfer(NamedTuple):
     until: float
     referee: Side | None = None
     owed: Owed | None = None
-    told: asyncio.Task[None] | None = None
+    writing: asyncio.Task[None] | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -113,10 +115,23 @@ class Transfers:
         self._known: dict[str, _Transfer] = {}
         self._newest: dict[Side, str] = {}  # a side has at most one pending transfer: its key
         self._gone: dict[str, _Transfer] = {}  # ended, while Redis is being updated
+        self._doubt_until = -math.inf
 
     def __len__(self) -> int:
         """The number of pending transfers, nearly always 0."""
         return len(self._known)
+
+    def __bool__(self) -> bool:
+        """Whether a call may follow a transfer."""
+        return bool(self._known) or self._is_in_doubt()
+
+    def missed(self) -> None:
+        """Redis may not have reported some: calls ask for theirs until these would be over."""
+        self._doubt_until = self._clock() + LIFE_S
+
+    def _is_in_doubt(self) -> bool:
+        store = self._services.store
+        return store.redis_up and (self._clock() < self._doubt_until or store.age_s() > 0)
 
     def referred(self, referrer: Party, user: str, replaces: str) -> Callable[[], None]:
         """One side of a call transfers the other (REFER) to `user`, to take over the dialog
@@ -139,8 +154,8 @@ class Transfers:
         owed = Owed(paid_for(facts, referee), by, who, replaces, facts.id)
         if caller and (owed.paid or owed.by or owed.replaces):
             self._gone.pop(key, None)
-            told = self._tasks.start(self._tell(key, owed))
-            transfer = _Transfer(self._clock() + LIFE_S, side, owed, told)
+            writing = self._tasks.start(self._write(key, owed))
+            transfer = _Transfer(self._clock() + LIFE_S, side, owed, writing)
             self._keep(key, transfer)
             self._newest[side] = key
             return partial(self._refused, key, transfer)
@@ -156,7 +171,7 @@ class Transfers:
         transfer = self._drop(key)
         if transfer is not None:
             self._gone[key] = transfer
-            self._tasks.start(self._untell(key, transfer))
+            self._tasks.start(self._delete(key, transfer))
 
     def _drop(self, key: str) -> _Transfer | None:
         transfer = self._known.pop(key, None)
@@ -164,23 +179,27 @@ class Transfers:
             self._newest.pop(transfer.referee, None)
         return transfer
 
-    def heard(self, key: str) -> None:
+    def reported(self, key: str) -> None:
         """Redis reports a transfer; its call may have come before."""
-        if key in self._known or key in self._gone:
+        known, reported = self._known.get(key), _Transfer(self._clock() + LIFE_S)
+        if known is not None and known.owed is None:  # perhaps there is a newer REFER
+            del self._known[key]
+            self._known[key] = reported
+        if known is not None or key in self._gone:
             return
-        self._keep(key, _Transfer(self._clock() + LIFE_S))
+        self._keep(key, reported)
         caller, called = parties_of_transfer(key)
         call = self._begun(caller, called, _QUICK_S)
         if call is not None:
             self._tasks.start(call.owe())
 
     async def look(self) -> None:
-        """Read the pending transfers from Redis: this process has heard of none of those before its
+        """Read the pending transfers from Redis: this process knows none of those before its
         start. Their calls may have come meanwhile."""
         client: Any = self._services.redis
         try:
             async for key in client.scan_iter(match=f"{TRANSFER}*", count=_SCAN):
-                self.heard(key.decode() if isinstance(key, bytes) else key)
+                self.reported(key.decode() if isinstance(key, bytes) else key)
         except REDIS_ERRORS as error:
             self._services.rejections.redis("transfer", error)
 
@@ -193,8 +212,7 @@ class Transfers:
         call with the REFER itself, even if its numbers are the same."""
         client: Any = self._services.redis
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                stored = await client.get(transfer_key(facts.identity, facts.called))
+            stored = await _soon(client.get(transfer_key(facts.identity, facts.called)))
             return bool(stored) and _decode(stored).of != facts.id
         except (*REDIS_ERRORS, ValueError) as error:
             self._services.rejections.redis("transfer", error)
@@ -202,18 +220,23 @@ class Transfers:
 
     async def carry(self, facts: CallFacts, path: CallPath, *, ask: bool = False) -> Owed | None:
         """Set the payers of a call that follows a transfer, once, and return them. `ask`: also read
-        Redis without a notification. Raises Over if a payer may not pay."""
+        Redis without a notification, as while some may be missing. Raises Over if a payer may not
+        pay."""
+        if facts.is_transferred:  # the payers of another REFER are those of another call
+            return None
         owed = await self._take(facts.identity, facts.called, ask=ask)
-        if owed is None or facts.is_transferred:
+        if owed is None:
             return None
         facts.is_transferred = True
         sent = await self._sent_on(owed.by, facts.called) if owed.by else None
         services = self._services
-        paid = [await carried_forwards.admit(services, path, forward) for forward in owed.paid]
-        own = [await carried_forwards.admit(services, path, sent)] if sent is not None else []
-        if facts.ended:  # by a call that came before the notification
-            path.end()
-        else:
+        try:
+            paid = [await carried_forwards.admit(services, path, forward) for forward in owed.paid]
+            own = [await carried_forwards.admit(services, path, sent)] if sent is not None else []
+        finally:
+            if facts.ended:  # it came before the notification, and is counted by nobody else
+                path.end()
+        if not facts.ended:
             facts.pay(paid, for_caller=True)
             facts.pay(own)
         return owed
@@ -224,34 +247,39 @@ class Transfers:
             return None
         known = self._drop(key)
         again: tuple[float, ...] = ()
-        if known is None and ask and caller:
-            known, again = _Transfer(math.inf), _AGAIN_S
+        if known is None and caller and (ask or self._is_in_doubt()):
+            known, again = _Transfer(math.inf), _AGAIN_S if ask else ()
         if known is None or known.until < self._clock():
             return None
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                if known.told is not None:
-                    await asyncio.wait({known.told})
-                client: Any = self._services.redis
-                stored = await client.getdel(key)
-                for wait_s in again:
-                    if stored:
-                        break
-                    await asyncio.sleep(wait_s)
-                    stored = await client.getdel(key)
+            stored = await _soon(self._take_stored(key, known.writing, again))
             return _decode(stored) if stored else None  # already taken, by any worker
         except (*REDIS_ERRORS, ValueError) as error:
             self._services.rejections.redis("transfer", error)
             return known.owed
 
+    async def _take_stored(
+        self, key: str, writing: asyncio.Task[None] | None, again: tuple[float, ...]
+    ) -> Any:
+        if writing is not None:
+            await asyncio.wait({writing})
+        client: Any = self._services.redis
+        stored = await client.getdel(key)
+        for wait_s in again:
+            if stored:
+                break
+            await asyncio.sleep(wait_s)
+            stored = await client.getdel(key)
+        return stored
+
     async def _sent_on(self, by: str, called: str) -> ForwardRecord | None:
         """What line `by` pays for transferring a call to line `called`; None if one of them is not
-        a line."""
+        a line. Raises Over without rules."""
         store = self._services.store
         try:
             payer, target = [await store.look_up(number) for number in (by, called)]
         except Unavailable:
-            return None
+            raise Over(Outcome.FAILED, 503, "rules_unavailable") from None
         if payer.line is None or target.line is None:
             return None
         line, same_fleet = payer.line, payer.line.fleet == target.line.fleet
@@ -266,7 +294,7 @@ class Transfers:
         )
 
     def _is_line(self, number: str) -> bool:
-        entry = self._services.store.peek(number) if number else None
+        entry = self._services.store.latest(number) if number else None
         return entry is not None and entry.line is not None
 
     def _keep(self, key: str, transfer: _Transfer) -> None:
@@ -278,17 +306,17 @@ class Transfers:
         self._drop(key)
         self._known[key] = transfer
 
-    async def _tell(self, key: str, owed: Owed) -> None:
+    async def _write(self, key: str, owed: Owed) -> None:
         client: Any = self._services.redis
         try:
             await client.set(key, _encode(owed), ex=LIFE_S)
         except REDIS_ERRORS as error:
             self._services.rejections.redis("transfer", error)
 
-    async def _untell(self, key: str, transfer: _Transfer) -> None:
+    async def _delete(self, key: str, transfer: _Transfer) -> None:
         client: Any = self._services.redis
-        if transfer.told is not None:
-            await asyncio.wait({transfer.told})
+        if transfer.writing is not None:
+            await asyncio.wait({transfer.writing})
         if self._gone.get(key) is not transfer:
             return  # a newer REFER leads there, or led there and handles it
         try:
@@ -318,3 +346,16 @@ def number_at(facts: CallFacts, leg: Party) -> str:
         return facts.identity
     record = facts.legs.get(leg)
     return record.number if record is not None else ""
+
+
+async def _soon(answer: Coroutine[Any, Any, Any]) -> Any:
+    """The answer of Redis; TimeoutError if it does not come soon. It counts also if this loop is
+    late while it comes, because what was taken from Redis is there no more."""
+    asking = asyncio.ensure_future(answer)
+    try:
+        await background_tasks.wait_for_reply(asking, _PATIENCE_S)
+        if not asking.done():
+            raise TimeoutError
+        return asking.result()
+    finally:
+        asking.cancel()

@@ -13,6 +13,8 @@ from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
+from redis.asyncio import RedisCluster
+
 from engine import descriptors, sip_settings, tls
 from engine.admin import AddressInUse, Admin
 from engine.admission import Admission
@@ -27,14 +29,17 @@ from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.continued_calls import ContinuedCalls
+from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.leases import Leases
 from engine.marks import Marks
 from engine.max_calls import LiveCalls
 from engine.probing import Probing
+from engine.processes.control import DRAINING
 from engine.processes.journal import Journal, Left, directory_of
 from engine.records.recorder import Recorder
 from engine.records.spending_caps import SpendingCaps
+from engine.records.spool import spool_of, spools_beyond
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.referrals import Referrals
 from engine.registration.bindings import Bindings, same_phone
@@ -165,10 +170,20 @@ class Worker:
         if self._embedded is not None:
             await self._embedded.close()
         self.endpoint.pause()
-        await leave(self.endpoint.streams.keep_all(), self.services.registrar.flows.keep_all())
+        await leave(self._kept_connections(), self.services.registrar.flows.keep_all())
         # Without a pause until the end, so that no call goes on after it was written.
-        self._ends.tell()
+        self._ends.report()
         self.journal.hand_over()
+
+    def _kept_connections(self) -> dict[str, int]:
+        """Copies of the TCP connections, as far as there are descriptors for them."""
+        wanted = self.endpoint.streams.room.count
+        most = descriptors.for_copies(wanted)
+        kept = self.endpoint.streams.keep_all(most)
+        if len(kept) == most < wanted:
+            limit = descriptors.raised(0)
+            self.log.warning("descriptors.few", limit=limit, wanted=wanted, connections=most)
+        return kept
 
     async def close(self) -> None:
         """End every call with its record, then everything else, in reverse order of the start."""
@@ -192,9 +207,7 @@ class Worker:
             secret = await Bindings(redis).secret()
         except (*REDIS_ERRORS, ValueError) as error:
             reason = str(error) or "no answer"
-            raise StartError(
-                f"redis.url: cannot reach {self.config.redis.safe_url}: {reason}"
-            ) from error
+            raise StartError(self.config.redis.cannot_reach(reason)) from error
         return redis, secret
 
     def _make(self, redis: Client, secret: bytes) -> None:
@@ -214,17 +227,19 @@ class Worker:
             on_refused_target=self.rejections.target,
             on_trouble=self.rejections.redis,
             on_fleet=lambda name: self.fleets.changed(name),
-            on_line=lambda number: self.services.leases.changed(number),
-            on_transfer=lambda key: self.calls.handovers.transfers.heard(key),
+            on_line=self._on_line,
+            on_transfer=lambda key: self.calls.handovers.transfers.reported(key),
             on_probe=self._on_probe,
             leads_here=places.leads_here,
             same_phone=same_phone,
         )
+        client: object = redis  # or a RedisCluster, see `Client`
         self.fleets = Fleets(
             redis,
             timezone=timezone,
             numbering=numbering,
             on_refused=self.rejections.document,
+            ask=self.store.ask if isinstance(client, RedisCluster) else None,
         )
         shared = config.rules.live_count == "shared"
         of_live = partial(self.rejections.redis, "live")
@@ -236,7 +251,8 @@ class Worker:
             redis,
             timezone=timezone,
             worker=self.epoch,
-            spool=config.redis.data_dir / f"cdr-{self.index}.spool",
+            spool=spool_of(config.redis.data_dir, self.index),
+            others=spools_beyond(config.redis.data_dir, config.workers),
             on_safe=self.journal.safe,
             on_error=partial(self.rejections.redis, "cdr"),
         )
@@ -255,7 +271,7 @@ class Worker:
             else None,
             on_race=self.metrics.race,
             on_connection=self.rejections.connection,
-            on_error=self.rejections.stumbled,
+            on_error=self.rejections.internal_error,
             on_message=hep.put if hep is not None else None,
             on_refer=lambda leg, message: self._referrals.on_refer(leg, message),
             on_changed=self._on_changed,
@@ -275,11 +291,12 @@ class Worker:
             endpoint=self.endpoint,
             live=self.live,
             forwards=self.forwards,
-            leases=Leases(loop, self.store, self.live, self._tasks, self._on_leased),
+            leases=Leases(loop, self.store, self.fleets, self.live, self._tasks, self._on_leased),
             spending_caps=SpendingCaps(redis, self.fleets, self._plan_left_s, timezone=timezone),
             marks=Marks(secret),
             dialled=Dialled(config, places, lambda: self.endpoint.trusted),
             changed=self.journal.changed,
+            deadlines=Deadlines(loop),
         )
         services.probing = Probing(services)
         services.registrar = Registrar(services, services.dialled, places, secret)
@@ -331,7 +348,7 @@ class Worker:
         self._parts.push_async_callback(self.calls.stop, 5.0)
         if config.workers > 1:
             try:
-                self.endpoint.meet(directory_of(config.redis.data_dir))
+                self.endpoint.meet(directory_of(config.redis.data_dir), self.index)
             except OSError as error:  # each has only its own calls
                 self.log.error("siblings.unusable", error=str(error))
         await self._started("probing", services.probing)
@@ -399,7 +416,7 @@ class Worker:
     # -- while it runs ----------------------------------------------------------------------------
 
     def _plan_left_s(self, number: str) -> float | None:
-        entry = self.store.peek(number)
+        entry = self.store.latest(number)
         return entry.plan_left_s() if entry is not None else None
 
     def _fit_descriptors(self) -> None:
@@ -444,7 +461,8 @@ class Worker:
         Calls read `config` at each use; this updates the other parts."""
         changed = changes(self.config, config).live
         self.config = self.services.config = with_live(self.config, config)
-        self.admission.limit(self.config.limits)
+        calls = ((call.source, call.facts.called) for call in self.calls)
+        self.admission.limit(self.config.limits, calls)
         log.apply(self.config.log)
         self.endpoint.trust(*sip_settings.peers(self.config))
         if {"numbering.also_valid", "numbering.forward_countries"}.intersection(changed):
@@ -475,7 +493,7 @@ class Worker:
     def not_ready(self) -> str | None:
         """Why no new call should be sent here; None if all is well (`/readyz`)."""
         if self.admission.draining:
-            return "draining"
+            return DRAINING
         if not self.is_started:
             return "starting"
         age_s = self.store.age_s()
@@ -516,6 +534,12 @@ class Worker:
                 facts.talks()
             self.journal.write(facts)
 
+    def _on_line(self, number: str | None) -> None:
+        """A line's document has changed; None: any may have, and transfers may be missing too."""
+        self.services.leases.changed(number)
+        if number is None and self.is_started:
+            self.calls.handovers.transfers.missed()
+
     def _on_probe(self, key: str) -> None:
         """A change has been written, and is in force here: say so, once there is a heartbeat."""
         if self._heartbeat is not None:
@@ -535,7 +559,8 @@ class Worker:
                 self.log.warning("clock.stepped", seconds=round(now - offset, 1))
                 for count in (self.live, *self.forwards.pools):
                     count.renew()
+                self.store.read_all_again()
             offset = now
-            self.rejections.tell_sources()
+            self.rejections.log_sources()
             self.journal.beat()
             look()

@@ -3,6 +3,7 @@ description."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
 from manager.who import FieldError, Refused, Who
 from rules.applies import line_now
+from rules.contact import FAR_S
 from rules.model import Condition, Kind
 from rules.numbers import NumberError
 from store.audit import without_secrets
@@ -47,8 +49,8 @@ async def list_lines(call: Call) -> Response:
 
 
 def _summary(stored: Stored) -> models.LineSummary:
-    line = stored.line
-    on: list[Any] = [c.value for c in Condition if any(f.on for f in line.all_of(c))]
+    line, now = stored.line, time.time()
+    on: list[Any] = [c.value for c in Condition if any(f.is_on_at(now) for f in line.all_of(c))]
     return models.LineSummary(line.number, line.fleet, line.label, line.suspended, on)
 
 
@@ -58,16 +60,16 @@ async def get_line(call: Call) -> Response:
 
 
 async def put_line(call: Call) -> Response:
-    new = call.request.headers.get("if-none-match") == "*"
+    body = await call.body()
     written = await call.site.lines.replace(
-        call.who, call.number, await call.body(), call.if_match, new
+        call.who, call.number, body, call.if_match, new=call.must_be_new, known=call.must_exist
     )
     stored = written.stored
     return answer(without_secrets(stored.document), stored.etag)
 
 
 async def delete_line(call: Call) -> Response:
-    await call.site.lines.delete(call.who, call.number, call.if_match)
+    await call.site.lines.delete(call.who, call.number, call.unchanged)
     return Response(None, 204)
 
 
@@ -87,7 +89,7 @@ async def get_state(call: Call) -> Response:
             {number for number, target in inside.items() if target is not None}, purse.countries
         )
     }
-    registrations = [models.Registration(c.uri, c.expires) for c in now.contacts]
+    registrations = [models.Registration(c.uri, min(c.expires, FAR_S)) for c in now.contacts]
     return answer(
         models.State(
             stored.number, bool(registrations), registrations, now.calls, line.max_calls, refused
@@ -151,24 +153,27 @@ async def get_explanation(call: Call) -> Response:
         except NumberError as error:
             raise Refused([FieldError("from", given, error.problem)]) from None
     at = call.moment("at")
-    told = plain(await call.site.explain(await call.line(), caller, at=at))
+    shown = plain(await call.site.explain(await call.line(), caller, at=at))
     if call.who.line is not None:
-        told = _of_one_line(told, call.who.line)
+        shown = _of_one_line(shown, call.who.line)
     if not call.who.operator:
-        for stage in told["stages"]:
+        for stage in shown["stages"]:
             stage["steps"] = [_discreet(step) for step in stage["steps"]]
             stage["decision"].pop("uri", None)  # the addresses of our servers
-    return answer(told)
+    return answer(shown)
 
 
-def _of_one_line(told: dict[str, Any], own: str) -> dict[str, Any]:
+def _of_one_line(shown: dict[str, Any], own: str) -> dict[str, Any]:
     """What the user of one line may see: of other lines only where a call ends up."""
-    for stage in told["stages"]:
+    for stage in shown["stages"]:
         if stage["number"] != own:
             stage["steps"] = []
-            if stage["decision"].get("kind") == Kind.NUMBER:
-                stage["decision"]["number"] = ""
-    return told | {"lines": [facts for facts in told["lines"] if facts["number"] == own]}
+            decision = stage["decision"]
+            several = (*decision.get("targets", ()), *decision.get("also", ()))
+            for to in (decision, *several):
+                if to.get("kind") == Kind.NUMBER:
+                    to["number"] = ""
+    return shown | {"lines": [facts for facts in shown["lines"] if facts["number"] == own]}
 
 
 def _discreet(step: str) -> str:
@@ -178,17 +183,14 @@ def _discreet(step: str) -> str:
 
 async def list_changes(call: Call) -> Response:
     stored = await call.line()
-    limit = call.limit(20)
-    changes = await audit.read(
-        call.site.redis, stored.fleet, stored.number, limit, call.stream_cursor()
+    changes, older = await audit.search(
+        call.site.redis, stored.fleet, stored.number, call.limit(20), call.stream_cursor()
     )
     items = [
         models.Change(c.id, c.at, _who(c, call.who), c.how, c.line, c.what, c.before, c.after)
         for c in changes
     ]
-    return answer(
-        models.ChangePage(items, cursor_of(items[-1].id if len(items) == limit else None))
-    )
+    return answer(models.ChangePage(items, cursor_of(older)))
 
 
 def _who(change: audit.Change, who: Who) -> str:

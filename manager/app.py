@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Match, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,7 +36,7 @@ from manager.login import LogIn
 from manager.operate import Seeing
 from manager.own import Own
 from manager.site import Site
-from manager.web import Visit, Web, failed
+from manager.web import Visit, Web, failed, see
 from manager.who import NotFound
 from manager.words import preferred
 from store.redis_errors import REDIS_ERRORS
@@ -56,6 +56,8 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_ASK_AGAIN = {"Cache-Control": "no-cache"}
+_FORMS_ALONE = ("/logout", "/see-as", "/see-as/end", "/several/undo")
 _INSIST = {"Strict-Transport-Security": "max-age=31536000"}
 
 
@@ -89,22 +91,24 @@ def _pages(site: Site) -> list[BaseRoute]:
     return [
         Route("/", _home),
         Route("/healthz", partial(_health, site)),
+        # Only forms are sent there: the language of what they show is changed by a link.
+        *(Route(path, web.guarded(_to_lines)) for path in _FORMS_ALONE),
         Route("/login", web.open(log_in.show)),
         Route("/login", web.open(log_in.enter), methods=["POST"]),
         Route("/logout", web.guarded(log_in.leave, reads=True), methods=["POST"]),
         Route("/account", web.guarded(own.show)),
         Route("/account", web.guarded(own.change), methods=["POST"]),
         Route("/fleets", web.guarded(fleets.show, role="operator")),
-        Route("/fleets", web.guarded(fleets.act, role="operator"), methods=["POST"]),
+        Route("/fleets", web.guarded(fleets.act, "operator", keeps="cap"), methods=["POST"]),
         Route("/live", web.guarded(operate.live, role="operator")),
         Route("/registrations", web.guarded(operate.registrations, role="operator")),
         Route("/changes", web.guarded(operate.changes, role="operator")),
         Route("/see-as", web.guarded(seeing.begin, role="operator"), methods=["POST"]),
         Route("/see-as/end", web.guarded(seeing.end, reads=True), methods=["POST"]),
         Route("/calendars", web.guarded(calendars_page.show)),
-        Route("/calendars", web.guarded(calendars_page.act, role="fleet"), methods=["POST"]),
+        Route("/calendars", web.guarded(calendars_page.act, "fleet", keeps=True), methods=["POST"]),
         Route("/accounts", web.guarded(people.show, role="fleet")),
-        Route("/accounts", web.guarded(people.act, role="fleet"), methods=["POST"]),
+        Route("/accounts", web.guarded(people.act, "fleet", keeps="line"), methods=["POST"]),
         Route("/lines", web.guarded(choose.lines)),
         Route("/suggest", web.guarded(choose.suggest)),
         Route(line, web.guarded(pages.line)),
@@ -114,7 +118,8 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
         Route(forwards + "/preview", web.guarded(editing.preview, reads=True), methods=["POST"]),
         Route(forwards + "/done", web.guarded(done.page)),
-        Route(line + "/switch", web.guarded(switching.act), methods=["POST"]),
+        Route(line + "/switch", web.guarded(switching.show)),
+        Route(line + "/switch", web.guarded(switching.act, keeps="profile"), methods=["POST"]),
         Route(rules, web.guarded(rules_page.edit)),
         Route(rules, web.guarded(rules_page.submit, keeps=True), methods=["POST"]),
         Route(rules + "/preview", web.guarded(rules_page.preview, reads=True), methods=["POST"]),
@@ -124,7 +129,8 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route("/several", web.guarded(bulk.submit, keeps=True), methods=["POST"]),
         Route("/several/done", web.guarded(bulk.done)),
         Route("/several/undo", web.guarded(bulk.undo), methods=["POST"]),
-        Mount("/static", StaticFiles(directory=_HERE / "static")),
+        # Browsers ask each time whether a file has changed: pages need those of their version.
+        Mount("/static", _Headers(StaticFiles(directory=_HERE / "static"), _ASK_AGAIN)),
     ]
 
 
@@ -135,6 +141,10 @@ async def _health(site: Site, _request: Request) -> Response:
     except REDIS_ERRORS:
         return PlainTextResponse("redis away\n", 503)
     return PlainTextResponse("ok\n")
+
+
+async def _to_lines(_visit: Visit) -> Response:
+    return see("/lines")
 
 
 async def _home(_request: Request) -> Response:
@@ -149,6 +159,11 @@ async def _not_served(request: Request, error: Exception) -> Response:
     response = failed(Visit(request.app.state.site, request, language), NotFound(""))
     assert isinstance(error, HTTPException)
     response.status_code = error.status_code
+    if error.status_code == 405:  # RFC 9110 15.5.6
+        routes = [route for route in request.app.routes if isinstance(route, Route)]
+        here = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = {method for route in here for method in route.methods or ()}
+        response.headers["Allow"] = ", ".join(sorted(methods or {"GET", "HEAD"}))
     return response
 
 

@@ -11,10 +11,14 @@ from manager.records import is_place
 from store.audit import Change, read_entry
 from store.keys import audit_key
 
-__all__ = ["Change", "read"]
+__all__ = ["Change", "one", "read", "search"]
 
 _READ_AT_ONCE = 500
 _MOST_READ = 5_000
+
+
+def _is_change(change: Change) -> bool:
+    return change.what != "seen"
 
 
 async def read(
@@ -22,25 +26,40 @@ async def read(
     fleet: str,
     line: str | None = None,
     limit: int = 20,
-    before: str = "+",
-    wanted: Callable[[Change], bool] = lambda change: change.what != "seen",
+    wanted: Callable[[Change], bool] = _is_change,
 ) -> list[Change]:
-    """The last changes of a fleet, or of one of its lines, newest first, from `before` (an id, not
-    included) back. Reads at most 5,000 entries."""
+    """The last changes of a fleet, or of one of its lines, newest first. Reads at most 5,000
+    entries."""
+    return (await search(redis, fleet, line, limit, wanted=wanted))[0]
+
+
+async def search(
+    redis: Redis,
+    fleet: str,
+    line: str | None,
+    limit: int,
+    before: str = "+",
+    wanted: Callable[[Change], bool] = _is_change,
+) -> tuple[list[Change], str | None]:
+    """The same from `before` (an id, not included) back, and where to continue (None = no older
+    ones). A line's may be far apart in the log of its fleet: the result may be empty although there
+    are older ones."""
     client: Any = redis
     found: list[Change] = []
     end, seen = before if before == "+" else f"({before}", 0
-    while len(found) < limit and seen < _MOST_READ:
+    while seen < _MOST_READ:
         entries = await client.xrevrange(audit_key(fleet), max=end, count=_READ_AT_ONCE)
         for key, fields in entries:
             change = read_entry(key, fields)
             if change is not None and line in (None, change.line) and wanted(change):
                 found.append(change)
+                if len(found) == limit:
+                    return found, change.id
         seen += len(entries)
         if len(entries) < _READ_AT_ONCE:
-            break
+            return found, None
         end = f"({entries[-1][0].decode()}"
-    return found[:limit]
+    return found, end.removeprefix("(")
 
 
 async def one(redis: Redis, fleet: str, change: str) -> Change | None:

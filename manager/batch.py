@@ -9,7 +9,7 @@ from manager.around import around
 from manager.costs import Cost
 from manager.forms import ORDER, Wanted
 from manager.lines import Document, Stored
-from manager.pages import forward_told, rules_told
+from manager.pages import forward_in_words, rules_in_words
 from manager.undo import Change, change_of
 from manager.web import Visit
 from manager.who import Failure, Refused
@@ -59,8 +59,8 @@ async def run(
                 before = stored.document
                 result = await site.lines.preview(visit.who, stored.number, edit_of(stored))
         except Refused as refused:
-            told = " ".join(error.text for error in wanted.told(refused.errors))
-            batch.refused.append((stored.line, told))
+            text = " ".join(error.text for error in wanted.errors_of(refused.errors))
+            batch.refused.append((stored.line, text))
             continue
         except Failure as failure:
             batch.refused.append((stored.line, failure.detail))
@@ -77,15 +77,15 @@ async def run(
 async def rows_of(visit: Visit, line: Line, change: Change) -> list[Row]:
     """A change of a line as text, with the cost of its forwards after it."""
     known = await around(visit.site, line)
-    return rows_told(visit, line, change, visit.teller.costs.of(line, known))
+    return priced_rows(visit, line, change, visit.teller.costs.of(line, known))
 
 
-def rows_told(visit: Visit, line: Line, change: Change, costs: Iterable[Cost]) -> list[Row]:
+def priced_rows(visit: Visit, line: Line, change: Change, costs: Iterable[Cost]) -> list[Row]:
     """The same with known costs."""
     known, rows = list(costs), []
     for condition in ORDER:
-        before = forward_told(visit, line, condition, change.before.get(condition))
-        after = forward_told(visit, line, condition, change.after.get(condition))
+        before = forward_in_words(visit, line, condition, change.before.get(condition))
+        after = forward_in_words(visit, line, condition, change.after.get(condition))
         # The target of a forward that is off does not matter.
         if before != after:
             rows.append(Row(line, condition, before, after, _costs(condition, known)))
@@ -96,7 +96,7 @@ def rows_between(visit: Visit, before: Line, after: Line, costs: Iterable[Cost])
     """What differs between two states of a line, with the costs after it."""
     known, rows = list(costs), []
     for condition in ORDER:
-        was, now = (rules_told(visit, line, condition) for line in (before, after))
+        was, now = (rules_in_words(visit, line, condition) for line in (before, after))
         if was != now:
             rows.append(Row(after, condition, was, now, _costs(condition, known)))
     return rows

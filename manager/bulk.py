@@ -150,9 +150,9 @@ async def _own_errors(visit: Visit, first: Stored, choices: Sequence[Choice]) ->
         await visit.site.lines.preview(visit.who, first.number, change)
     except Refused as refused:
         return [
-            told
-            for told, error in zip(wanted.told(refused.errors), refused.errors, strict=True)
-            if error.problem != "is the line itself" and told.name
+            shown
+            for shown, error in zip(wanted.errors_of(refused.errors), refused.errors, strict=True)
+            if error.problem != "is the line itself" and shown.name
         ]
     return []
 

@@ -5,46 +5,56 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from manager import kept
 from manager.fleet_settings import change_fleet, read_fleet, still_named
 from manager.models import StillNamed
 from manager.web import Visit, see
 from manager.who import FieldError, NotFound, Outdated, Refused
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TAKEN = "taken"
 _PERIODS = ("closed", "open")
-_LONGEST_TYPED = 4_000
 
 Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Typed:
-    """A calendar as its form shows it: texts by field. `wrong`: the field that is refused."""
+    """A calendar as its form shows it: texts by field. `wrong`: the field that is refused, or
+    TAKEN; `is_new`: it is in the form for a new one."""
 
     name: str
     fields: Mapping[str, str]
     wrong: str = ""
+    is_new: bool = False
 
 
 async def show(visit: Visit) -> Response:
+    if typed := await kept.of(visit):
+        visit.form = typed
+        notice = visit.say("kept")
+        return await _page(visit, await _fleet(visit), _typed(visit.fields), notice=notice)
     return await _page(visit, await _fleet(visit))
 
 
 async def act(visit: Visit) -> Response:
     """Write a calendar, or delete it."""
     fleet, fields = await _fleet(visit), visit.fields
-    name = fields.get("name", "").strip()[:200]
+    sent = _typed(fields)
+    name, is_new = sent.name, sent.is_new
     before, _ = await read_fleet(visit.site, visit.who, fleet)
     calendar = None if fields.get("step") == "delete" else _calendar(fields)
 
     def edit(document: Document) -> Document:
         calendars = dict(document.get("calendars") or {})
+        if is_new and name in calendars:
+            raise Refused([FieldError(TAKEN, name, "is there already")])
         known = calendars.pop(name, None)
         if calendar is not None:
             kept = known if isinstance(known, dict) else {}
@@ -56,16 +66,21 @@ async def act(visit: Visit) -> Response:
 
     try:
         etag = fields.get("etag") or None
-        after = await change_fleet(visit.site, visit.who, fleet, edit, etag)
+        after, _ = await change_fleet(visit.site, visit.who, fleet, edit, etag)
     except Refused as refused:
-        return await _page(visit, fleet, _wrong(visit, name, fields, refused.errors), 422)
+        typed = replace(sent, wrong=_wrong(name, refused.errors))
+        return await _page(visit, fleet, typed, 422)
     except Outdated:
-        notice = visit.say("calendars_changed")
-        return await _page(visit, fleet, Typed(name, fields), 409, notice=notice)
+        return await _page(visit, fleet, sent, 409, notice=visit.say("calendars_changed"))
     named = await still_named(visit.site, visit.who, fleet, before, after)
     if named:
         return await _page(visit, fleet, named=named)
     return see("/calendars?" + urlencode({"fleet": fleet}) if visit.who.operator else "/calendars")
+
+
+def _typed(fields: Mapping[str, str]) -> Typed:
+    """A calendar as its form was sent."""
+    return Typed(fields.get("name", "").strip()[:200], fields, is_new=fields.get("new") == "1")
 
 
 async def _fleet(visit: Visit) -> str:
@@ -82,7 +97,7 @@ def _calendar(fields: Mapping[str, str]) -> Document:
     weekly = {day: _items(fields.get(day, ""), ",") for day in DAYS}
     calendar: Document = {"weekly": {day: hours for day, hours in weekly.items() if hours}}
     if holidays := fields.get("holidays", "").strip():
-        calendar["holidays"] = holidays[:_LONGEST_TYPED]
+        calendar["holidays"] = holidays
     for name in _PERIODS:
         if periods := _items(fields.get(name, ""), "\n"):
             calendar[name] = periods
@@ -90,17 +105,14 @@ def _calendar(fields: Mapping[str, str]) -> Document:
 
 
 def _items(typed: str, between: str) -> list[str]:
-    return [item for each in typed[:_LONGEST_TYPED].split(between) if (item := each.strip())]
+    return [item for each in typed.split(between) if (item := each.strip())]
 
 
-def _wrong(
-    visit: Visit, name: str, fields: Mapping[str, str], errors: Sequence[FieldError]
-) -> Typed:
-    """The form as it was sent, with the field that is refused."""
+def _wrong(name: str, errors: Sequence[FieldError]) -> str:
+    """The field that is refused, or TAKEN."""
     path = errors[0].field.removeprefix(f"calendars.{name}").removeprefix(".")
     words = re.split(r"[.\[]", path.removeprefix("weekly."))
-    known = words[0] if words[0] in (*DAYS, "holidays", *_PERIODS) else "name"
-    return Typed(name, fields, known)
+    return words[0] if words[0] in (*DAYS, "holidays", *_PERIODS, TAKEN) else "name"
 
 
 async def _page(
@@ -116,7 +128,7 @@ async def _page(
     forms = [Typed(name, _fields(calendar)) for name, calendar in sorted(calendars.items())]
     fresh = Typed("", {})
     if typed is not None:
-        if typed.name in calendars:
+        if typed.name in calendars and not typed.is_new:
             forms = [typed if form.name == typed.name else form for form in forms]
         else:
             fresh = typed

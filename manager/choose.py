@@ -124,11 +124,11 @@ def _row(
         targets,
     )
     because = decision.condition if isinstance(decision, ForwardTo) else None
-    on = [c for c in ORDER if c is not because and any(f.on for f in line.all_of(c))]
-    all_calls = because is Condition.UNCONDITIONAL
     words = summary(visit, line)
-    later = [(each, words[each]) for each in on if words[each] and not all_calls]
-    kind, where = _told(visit, line, decision)
+    on = [c for c in ORDER if c is not because and words[c]]
+    all_calls = because is Condition.UNCONDITIONAL
+    later = [(each, words[each]) for each in on if not all_calls]
+    kind, where = _effect(visit, line, decision)
     return Row(line, now.registered, kind, where, because, later, on if all_calls else ())
 
 
@@ -140,7 +140,7 @@ def _circumstances(purse: Purse) -> Circumstances:
     return Circumstances(time.time(), False, fleet.calendars, fleet.lists)
 
 
-def _told(visit: Visit, line: Line, decision: Decision) -> tuple[str, str]:
+def _effect(visit: Visit, line: Line, decision: Decision) -> tuple[str, str]:
     if isinstance(decision, Ring):
         return "ring", visit.say("list_rings")
     if isinstance(decision, ForwardTo):

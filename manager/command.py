@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,20 +15,22 @@ from engine.commands.context import (
     read_password,
     service_redis,
     with_config,
+    with_config_path,
     with_json,
 )
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
-from engine.config import Config
+from engine.config import Config, load
 from manager.token_command import token_group
 from manager.whose import fleet_of, line_of, whose
+from store.documents import read_blocking
 from store.keys import ACCOUNT
 
 
 @click.group("manager", invoke_without_command=True, short_help="The customer's page and REST API.")
-@with_config
+@with_config_path
 @click.pass_context
-def manager_group(context: click.Context, config: Config) -> int | None:
+def manager_group(context: click.Context, config_path: Path | None) -> int | None:
     """Serve the customer's page and the REST API, on manager.listen, until SIGTERM or SIGINT.
 
     \b
@@ -42,6 +45,7 @@ def manager_group(context: click.Context, config: Config) -> int | None:
         return None
     from manager.serve import serve
 
+    config = load(config_path)
     with service_redis(config) as url:
         return serve(config, url)
 
@@ -121,7 +125,7 @@ def list_accounts(config: Config, as_json: bool) -> None:
 
     with open_redis(config) as client:
         keys = sorted(client.scan_iter(ACCOUNT + "*", count=1000))
-        raws: Any = client.mget(keys) if keys else []
+        raws = read_blocking(client, keys)
     found = [account for raw in raws if (account := accounts.read(raw))]
     if as_json:
         print_json(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from manager import done
 from manager.around import around
-from manager.batch import Row, rows_between, rows_told
+from manager.batch import Row, priced_rows, rows_between
 from manager.forms import FormError
 from manager.lines import Document, Stored
 from manager.outlook import Outlook
@@ -40,19 +40,19 @@ async def checked(visit: Visit, stored: Stored, edit: Edit, etag: str | None) ->
     """The effect of an edit, which is not written. Raises Refused, Outdated."""
     site = visit.site
     result = await site.lines.preview(visit.who, stored.number, edit, etag)
-    told = await site.explain(stored, instead=result.line, withheld=False)
+    explanation = await site.explain(stored, instead=result.line, withheld=False)
     change = change_of(stored.number, stored.document, result.document)
     line = result.line
     if "profile" in change.switched:
         before, after = await present(site, stored.line), await present(site, result.line)
         line = after.line
-        outlook = visit.teller.outlook(line, await around(site, line), told)
+        outlook = visit.teller.outlook(line, await around(site, line), explanation)
         rows = rows_between(visit, before.line, line, outlook.costs)
     else:
-        outlook = visit.teller.outlook(line, await around(site, line), told)
-        rows = rows_told(visit, line, change, outlook.costs)
+        outlook = visit.teller.outlook(line, await around(site, line), explanation)
+        rows = priced_rows(visit, line, change, outlook.costs)
     seen = _seen(stored, result, outlook)
-    return Check((), line, outlook, seen, rows, done.switched_told(visit, change))
+    return Check((), line, outlook, seen, rows, done.switched_rows(visit, change))
 
 
 async def write(visit: Visit, stored: Stored, edit: Edit, etag: str | None) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,8 +66,8 @@ class Costs:
 
     def conflicts(self, line: Line, known: Around, costs: Sequence[Cost]) -> list[str]:
         """Forwards that will not do what one may expect."""
-        say = self.places.say
-        on = [c for c in ORDER if any(f.on for f in line.all_of(c))]
+        say, now = self.places.say, time.time()
+        on = [c for c in ORDER if any(f.is_on_at(now) for f in line.all_of(c))]
         result = []
         others = [say("quoted", text=say(c)) for c in on if c is not Condition.UNCONDITIONAL]
         if Condition.UNCONDITIONAL in on and others:
@@ -104,7 +105,7 @@ class Costs:
         line: Line,
         known: Around,
         visited: tuple[str, ...],
-        told_to: str,
+        described: str,
         warnings: list[str],
     ) -> Billing | None:
         """Where a call continues from a line, and who pays; the class of a certain leg, None
@@ -116,7 +117,7 @@ class Costs:
         visited = (*visited, line.number)
         all_calls = _leads_to(line, Condition.UNCONDITIONAL, known, visited)
         if all_calls is not None:
-            return self._leg(line, "onward_all", all_calls, known, visited, told_to, warnings)
+            return self._leg(line, "onward_all", all_calls, known, visited, described, warnings)
         if line.number not in known.connected:
             unreachable = _leads_to(line, Condition.UNREACHABLE, known, visited)
             if unreachable is None:
@@ -125,7 +126,7 @@ class Costs:
             to = _leads_to(line, condition, known, visited)
             if to is not None:
                 key = f"onward_{condition}"
-                self._leg(line, key, to, known, visited, told_to, warnings)
+                self._leg(line, key, to, known, visited, described, warnings)
         return None
 
     def _leg(
@@ -135,12 +136,12 @@ class Costs:
         to: Destination,
         known: Around,
         visited: tuple[str, ...],
-        told_to: str,
+        described: str,
         warnings: list[str],
     ) -> Billing | None:
         places, say = self.places, self.places.say
         name = places.line(line.fleet, line.number)
-        where = places.destination(line, to, _is_inside(to, known), told_to)
+        where = places.destination(line, to, _is_inside(to, known), described)
         level, cost = self._own_leg(line, to, known)
         if level is not Billing.FREE:
             cost += " " + say("onward_pays", line=name)
@@ -148,7 +149,7 @@ class Costs:
         target = _line_at(to, known)
         if target is None or len(visited) > _MOST_STEPS:
             return level
-        return self._onward(target, known, visited, told_to, warnings) or level
+        return self._onward(target, known, visited, described, warnings) or level
 
     def _own_leg(self, line: Line, to: Destination, known: Around) -> tuple[Billing, str]:
         """The class of the leg that the line itself pays for, and its cost as text."""
@@ -157,9 +158,9 @@ class Costs:
         month = known.months.get(line.number)
         left_s = month.plan_left_s if month else None
         level = billing_class(line, kind, to.number, to.mobile, inside, left_s, to.tariff)
-        return level, self._told(line, kind, level, month)
+        return level, self._own_in_words(line, kind, level, month)
 
-    def _told(self, line: Line, kind: str, level: Billing, month: Month | None) -> str:
+    def _own_in_words(self, line: Line, kind: str, level: Billing, month: Month | None) -> str:
         say, hours = self.places.say, f"{line.offer.mobile_hours:g}"
         if level is Billing.FREE:
             return say(f"cost_free_{kind}")

@@ -9,9 +9,9 @@ from starlette.responses import Response
 
 from engine.changes.acks import Acks
 from manager.around import around
-from manager.batch import rows_told
+from manager.batch import priced_rows
 from manager.lines import Stored
-from manager.pages import summary, switch_told
+from manager.pages import summary, switch_in_words
 from manager.present import present
 from manager.undo import Change
 from manager.web import Visit
@@ -57,15 +57,15 @@ async def page(visit: Visit) -> Response:
             await visit.redis.set(DONE + token, msgspec.json.encode(kept), keepttl=True)
     now = await present(visit.site, stored.line)
     known = await around(visit.site, now.line)
-    told = await visit.site.explain(stored, withheld=False)
-    outlook = visit.teller.outlook(now.line, known, told)
+    explanation = await visit.site.explain(stored, withheld=False)
+    outlook = visit.teller.outlook(now.line, known, explanation)
     return visit.page(
         "done.html",
         line=stored.line,
         done=kept,
         token=token,
-        rows=rows_told(visit, stored.line, kept.change, outlook.costs),
-        switched=switched_told(visit, kept.change),
+        rows=priced_rows(visit, stored.line, kept.change, outlook.costs),
+        switched=switched_rows(visit, kept.change),
         profile=now.profile,
         seconds=_seconds(visit, kept.seconds),
         forwards=summary(visit, now.line),
@@ -73,10 +73,10 @@ async def page(visit: Visit) -> Response:
     )
 
 
-def switched_told(visit: Visit, change: Change) -> list[Switched]:
+def switched_rows(visit: Visit, change: Change) -> list[Switched]:
     """What a change switched."""
     return [
-        (visit.say(name), switch_told(visit, name, was), switch_told(visit, name, now))
+        (visit.say(name), switch_in_words(visit, name, was), switch_in_words(visit, name, now))
         for name, (was, now) in change.switched.items()
     ]
 
@@ -101,8 +101,8 @@ async def _find(visit: Visit, token: str) -> Done | None:
 
 
 def _done(change: Change, acks: Acks, changed: bool) -> Done:
-    told = acks.plain()
-    return Done(change, changed, told["workers"], told["acknowledged"], told["ms"] / 1000)
+    force = acks.plain()
+    return Done(change, changed, force["workers"], force["acknowledged"], force["ms"] / 1000)
 
 
 def _seconds(visit: Visit, seconds: float) -> str:

@@ -12,7 +12,7 @@ from manager import audit, done, forms, kept
 from manager.confirming import Check, checked, write
 from manager.forms import Choice, FormError, Wanted
 from manager.lines import Stored
-from manager.pages import forward_told, rule_list, who_did
+from manager.pages import forward_in_words, rule_list, who_did
 from manager.present import present
 from manager.undo import Change
 from manager.web import Visit
@@ -116,7 +116,7 @@ async def _check(
         check = await checked(visit, stored, change, etag)
     except Refused as refused:
         named = {error.name for error in errors}
-        errors += [e for e in wanted.told(refused.errors) if e.name not in named]
+        errors += [e for e in wanted.errors_of(refused.errors) if e.name not in named]
     if errors:
         places = [f"{c}-" for c in forms.ORDER]
         errors.sort(
@@ -132,7 +132,7 @@ async def _write(visit: Visit, stored: Stored, choices: Sequence[Choice], etag: 
     try:
         return await write(visit, stored, change, etag)
     except Refused as refused:  # another line was changed at this moment
-        return await _form(visit, stored, choices, etag, wanted.told(refused.errors))
+        return await _form(visit, stored, choices, etag, wanted.errors_of(refused.errors))
 
 
 async def _form(
@@ -174,6 +174,7 @@ def _confirm(
         line=stored.line,
         check=check,
         etag=etag,
+        notice="",
         fields=fields,
         action=f"/lines/{stored.number}/forwards",
         title=visit.say("forwarding"),
@@ -185,12 +186,16 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
     """Somebody else was faster: show both versions, and write nothing before a new Valider."""
     stored = await visit.site.lines.read(visit.who, visit.number)
     changes = await audit.read(visit.site.redis, stored.fleet, stored.number, 1)
-    errors, change = wanted_of(visit, choices).edit(visit.who, stored.number, stored.fleet)
+    wanted = wanted_of(visit, choices)
+    errors, change = wanted.edit(visit.who, stored.number, stored.fleet)
     try:
         document = (await visit.site.lines.preview(visit.who, stored.number, change)).document
     except Refused:
         document = dict(stored.document)
-        change(document)
+        try:
+            change(document)
+        except Refused as refused:  # they have made rules of what is one forward in this form
+            errors += wanted.errors_of(refused.errors)
     was, now = differing(stored.document, document)
     own = stored.line
     rows = []
@@ -198,8 +203,8 @@ async def _conflict(visit: Visit, choices: Sequence[Choice]) -> Response:
         before = (was.get("forwards") or {}).get(condition.value)
         after = (now.get("forwards") or {}).get(condition.value)
         theirs, yours = (
-            forward_told(visit, own, condition, before),
-            forward_told(visit, own, condition, after),
+            forward_in_words(visit, own, condition, before),
+            forward_in_words(visit, own, condition, after),
         )
         if theirs != yours:
             rows.append((condition, theirs, yours))

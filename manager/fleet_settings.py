@@ -11,6 +11,7 @@ import orjson
 from starlette.responses import Response
 
 from manager import models
+from manager.lines import TOO_DEEP
 from manager.operation import Call, answer, tagged
 from manager.site import Site
 from manager.who import (
@@ -54,8 +55,8 @@ async def change_fleet(
     name: str,
     edit: Callable[[Document], Document],
     etag: str | None = None,
-) -> Document:
-    """Change the document of a fleet; the result.
+) -> tuple[Document, str]:
+    """Change the document of a fleet; the result, and its etag.
 
     Raises BadRequest (the stored document is refused, and stays), Refused, Outdated (its etag is no
     longer `etag`).
@@ -68,13 +69,16 @@ async def change_fleet(
         document = edit(dict(before))
         try:
             check_fleet(document, site.numbering, name)
+            orjson.dumps(document)
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
+        except orjson.JSONEncodeError:
+            raise Refused([FieldError("document", None, TOO_DEEP)]) from None
         who.check_writes()
         if document == before and raw is not None:
-            return document
+            return document, _etag(raw)
         if await attempt.write({name: document}, who.name, who.how):
-            return document
+            return document, _etag(orjson.dumps(document))
     raise Unavailable(f"fleet {name} is changed by others all the time")
 
 
@@ -83,9 +87,10 @@ def _decoded(site: Site, name: str, raw: bytes | None) -> Document:
         return {"name": name}
     try:
         load_fleet(raw, name, site.numbering)
-    except DocumentError as error:
+        document: Document = orjson.loads(raw)
+    # An unknown field may have what is no JSON: calls do without it, a copy would not.
+    except (DocumentError, orjson.JSONDecodeError) as error:
         raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
-    document: Document = orjson.loads(raw)
     return document
 
 
@@ -142,9 +147,9 @@ async def patch_fleet(call: Call) -> Response:
     def edit(document: Document) -> Document:
         return {name: value for name, value in {**document, **given}.items() if value is not None}
 
-    after = await change_fleet(call.site, call.who, name, edit, call.if_match)
+    after, etag = await change_fleet(call.site, call.who, name, edit, call.unchanged)
     named = await still_named(call.site, call.who, name, before, after)
-    return answer(_shown(after) | {"still_named": named})
+    return answer(_shown(after) | {"still_named": named}, etag)
 
 
 def _shown(document: Document) -> Document:

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import records
+from manager import kept, records
 from manager.fleet_settings import change_fleet
 from manager.records import Purse
 from manager.search import fold
@@ -21,6 +21,7 @@ from store.keys import FLEET, fleet_key
 
 _MOST = 200
 _LONGEST_CAP_H = 250_000
+_LONGEST_TYPED = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,9 @@ class Row:
 
 
 async def show(visit: Visit) -> Response:
+    if typed := await kept.of(visit):
+        visit.form = typed
+        return await _page(visit, visit.fields.get("fleet", ""), is_kept=True)
     return await _page(visit)
 
 
@@ -54,7 +58,7 @@ async def act(visit: Visit) -> Response:
             if hours is not None and not 0 <= hours <= _LONGEST_CAP_H:
                 raise ValueError
         except ValueError:
-            return await _page(visit, wrong=name)
+            return await _page(visit, name, status=422)
         seconds = None if hours is None else round(hours * 3600)
         await _change(visit, name, lambda document: document | {"cap_seconds": seconds})
     return see("/fleets")
@@ -68,21 +72,30 @@ async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
         raise BadRequest(f"fleet {name}: its document is refused: {refused.detail}") from None
 
 
-async def _page(visit: Visit, wrong: str = "") -> Response:
+async def _page(
+    visit: Visit, retyped: str = "", is_kept: bool = False, status: int = 200
+) -> Response:
+    """`retyped`: the fleet whose cap is shown as it was typed."""
     names = set(visit.site.directory.fleets())
     async for key in visit.redis.scan_iter(match=FLEET + "*", count=1000):
         names.add(key.decode("utf-8", "replace").removeprefix(FLEET))
     words = visit.query("q")
     found = sorted(name for name in names if fold(words) in fold(name))
-    rows = await asyncio.gather(*(_row(visit, name) for name in found[:_MOST]))
+    shown = found[:_MOST]
+    if retyped in names and retyped not in shown:
+        shown.insert(0, retyped)
+    rows = await asyncio.gather(*(_row(visit, name) for name in shown))
     return visit.page(
         "fleets.html",
-        422 if wrong else 200,
+        status,
         rows=rows,
         words=words,
         total=len(found),
         most=_MOST,
-        wrong=wrong,
+        retyped=retyped,
+        cap=visit.fields.get("cap", "")[:_LONGEST_TYPED],
+        wrong=retyped if status == 422 else "",
+        is_kept=is_kept,
     )
 
 

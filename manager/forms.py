@@ -225,7 +225,7 @@ class Wanted:
             errors.append(FormError(choice.named(choice.service), problem))
         return text
 
-    def told(self, errors: Iterable[FieldError]) -> list[FormError]:
+    def errors_of(self, errors: Iterable[FieldError]) -> list[FormError]:
         """The refusals of the rules, in the reader's language, by form field."""
         result = []
         for error in errors:

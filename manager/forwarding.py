@@ -35,8 +35,8 @@ async def put_forwards(call: Call) -> Response:
     wrong += [error for name, value in given.items() for error in _unknown(value, name)]
     if wrong:
         raise Refused(wrong)
-    stored, told = await _change(call, {c: v for c, v in given.items() if v is not None})
-    return answer(_all(stored) | told, stored.etag)
+    stored, force = await _change(call, {c: v for c, v in given.items() if v is not None})
+    return answer(_all(stored) | force, stored.etag)
 
 
 async def get_forward(call: Call) -> Response:
@@ -51,14 +51,14 @@ async def put_forward(call: Call) -> Response:
     if wrong := _unknown(given, ""):
         raise Refused(wrong)
     try:
-        stored, told = await _change(call, {condition.value: given})
+        stored, force = await _change(call, {condition.value: given})
     except Refused as refused:
         raise Refused(
             [FieldError(_inside(condition, e.field), e.value, e.problem) for e in refused.errors]
         ) from None
     forward = _forward(stored, condition)
     whole = {"rules": forward} if isinstance(forward, list) else forward
-    return answer(whole | told, stored.etag)
+    return answer(whole | force, stored.etag)
 
 
 def _inside(condition: Condition, path: str) -> str:
@@ -153,15 +153,15 @@ async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, dict[st
         document["forwards"] = forwards
 
     try:
-        written = await call.site.lines.change(call.who, number, edit, call.if_match)
+        written = await call.site.lines.change(call.who, number, edit, call.unchanged)
     except Refused as refused:
         raise Refused(
             [FieldError(_short(e.field), e.value, e.problem) for e in refused.errors]
         ) from None
     stored = written.stored
-    told = {"in_force": await _in_force(call, number)}
+    force = {"in_force": await _in_force(call, number)}
     used = await profile_used(call.site, stored.line)
-    return stored, told if used is None else {"profile": used, **told}
+    return stored, force if used is None else {"profile": used, **force}
 
 
 def _short(path: str) -> str:
@@ -169,5 +169,5 @@ def _short(path: str) -> str:
 
 
 async def _in_force(call: Call, number: str) -> models.InForce:
-    told = (await call.site.in_force(number)).plain()
-    return models.InForce(told["complete"], told["workers"], told["acknowledged"], told["ms"])
+    force = (await call.site.in_force(number)).plain()
+    return models.InForce(force["complete"], force["workers"], force["acknowledged"], force["ms"])

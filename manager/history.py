@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from manager import records
 from manager.pages import destination_of
 from manager.records import Met, Span
-from manager.rule_words import target_told
+from manager.rule_words import target_in_words
 from manager.web import Visit
 from rules.model import Line
 
@@ -90,25 +90,26 @@ async def _rows(visit: Visit, line: Line, span: Span) -> AsyncIterator[str]:
     heads = ("when", "caller", "call_kind", "to_where", "seconds_long", "cost")
     yield "\ufeff" + _row([say(head) for head in heads])  # so that spreadsheets read UTF-8
     written, place = 0, "+"
-    async with _exporting:
-        for _ in range(_MOST_PAGES):
+    for _ in range(_MOST_PAGES):
+        # Not while rows are sent: whoever reads them slowly, or never, would hold up the others.
+        async with _exporting:
             found, older = await records.search(visit.redis, line, 500, place, span)
-            for met in found[: _MOST_ROWS - written]:
-                moment = datetime.fromtimestamp(met.record.received, visit.site.zone)
-                yield _row(
-                    [
-                        moment.isoformat(timespec="seconds"),
-                        _caller(visit, line, met),
-                        say(f"call_{kind_of(met)}"),
-                        _where(visit, line, met),
-                        str(_seconds(met)),
-                        say(met.forward.billing) if met.forward else "",
-                    ]
-                )
-            written += len(found)
-            if older is None or written >= _MOST_ROWS:
-                return
-            place = older
+        for met in found[: _MOST_ROWS - written]:
+            moment = datetime.fromtimestamp(met.record.received, visit.site.zone)
+            yield _row(
+                [
+                    moment.isoformat(timespec="seconds"),
+                    _caller(visit, line, met),
+                    say(f"call_{kind_of(met)}"),
+                    _where(visit, line, met),
+                    str(_seconds(met)),
+                    say(met.forward.billing) if met.forward else "",
+                ]
+            )
+        written += len(found)
+        if older is None or written >= _MOST_ROWS:
+            return
+        place = older
 
 
 def kind_of(met: Met) -> str:
@@ -144,7 +145,7 @@ def _caller(visit: Visit, line: Line, met: Met) -> str:
 
 
 def _where(visit: Visit, line: Line, met: Met) -> str:
-    return target_told(visit, line, destination_of(met)) if met.forward is not None else ""
+    return target_in_words(visit, line, destination_of(met)) if met.forward is not None else ""
 
 
 def _seconds(met: Met) -> int:

@@ -38,11 +38,12 @@ def pack(form: Mapping[str, Sequence[str]]) -> str:
 
 
 def unpack(text: str) -> Typed | None:
-    """Decode it; None without input."""
+    """Decode it; None without input. A field has at least one value, as in any form."""
     try:
-        return msgspec.json.decode(text, type=Typed) or None
+        typed = msgspec.json.decode(text, type=Typed)
     except msgspec.DecodeError:
         return None
+    return {name: values for name, values in typed.items() if values} or None
 
 
 async def put(redis: Redis, account: str, place: str, typed: Typed) -> str:

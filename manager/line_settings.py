@@ -74,8 +74,8 @@ async def put_do_not_disturb(call: Call) -> Response:
         problem = "is required" if "on" not in given else "expected true or false"
         raise Refused([FieldError("on", on, problem)])
     stored, force = await _change(call, lambda document: switch_do_not_disturb(document, on))
-    told = await _do_not_disturb(call, stored)
-    return answer({**told, "in_force": force}, stored.etag)
+    shown = await _do_not_disturb(call, stored)
+    return answer({**shown, "in_force": force}, stored.etag)
 
 
 async def _do_not_disturb(call: Call, stored: Stored) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _only(given: Document, names: set[str]) -> None:
 
 async def _change(call: Call, edit: Callable[[Document], None]) -> tuple[Stored, models.InForce]:
     """Change the line, and wait until it is in force."""
-    written = await call.site.lines.change(call.who, call.number, edit, call.if_match)
-    told = (await call.site.in_force(call.number)).plain()
-    force = models.InForce(told["complete"], told["workers"], told["acknowledged"], told["ms"])
+    written = await call.site.lines.change(call.who, call.number, edit, call.unchanged)
+    acks = (await call.site.in_force(call.number)).plain()
+    force = models.InForce(acks["complete"], acks["workers"], acks["acknowledged"], acks["ms"])
     return written.stored, force

@@ -20,10 +20,19 @@ from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
 from rules.numbers import Numbering
-from rules.validate import canonical, check_write, numbers_named, with_changed_profiles
+from rules.validate import (
+    canonical,
+    check_names,
+    check_write,
+    names_used,
+    numbers_named,
+    with_changed_profiles,
+)
 from store.documents import LINES, Attempt, attempts, read
 from store.keys import fleet_key, line_key
 
+TOO_DEEP = "is nested too deeply"
+"""What can be read as JSON may be nested more deeply than what is written."""
 _RESTLESS = "line {} is changed by others all the time"
 
 Document = dict[str, Any]
@@ -128,11 +137,19 @@ class Lines:
         return Stored(line, canonical(document, line), stored.etag)
 
     async def replace(
-        self, who: Who, number: str, document: Document, etag: str | None, new: bool
+        self,
+        who: Who,
+        number: str,
+        document: Document,
+        etag: str | None,
+        *,
+        new: bool,
+        known: bool,
     ) -> Written:
         """Write a whole document, for an operator. Missing credentials are kept.
 
-        `new`: only if the line does not exist yet. Raises Refused, Outdated.
+        `new`: only if the line does not exist yet; `known`: only if it does. Raises Refused,
+        Outdated.
         """
 
         for attempt in attempts(self._redis, LINES):
@@ -140,11 +157,13 @@ class Lines:
             stored = None if raw is None else self._if_readable(number, raw)
             if raw is not None and new:
                 raise Outdated(f"line {number} is there already")
+            if raw is None and known:
+                raise Outdated(f"line {number} is not there")
             if etag is not None and (stored is None or etag != stored.etag):
                 raise Outdated(f"line {number} was changed since it was read")
             result = dict(document)
-            if stored is not None and "credentials" not in result:
-                kept = stored.document.get("credentials")
+            if raw is not None and "credentials" not in result:
+                kept = _credentials_of(raw)
                 result |= {} if kept is None else {"credentials": kept}
             written = await self._write(attempt, who, number, stored, result)
             if written is not None:
@@ -179,7 +198,7 @@ class Lines:
         stored = self._let_in(who, number, raw)
         if etag is not None and etag != stored.etag:
             raise Outdated(f"line {number} was changed since it was read")
-        document: Document = orjson.loads(orjson.dumps(stored.document))
+        document: Document = orjson.loads(raw or b"{}")
         edit(document)
         return stored, document
 
@@ -213,6 +232,8 @@ class Lines:
             named = numbers_named(document, self._numbering)
         except DocumentError as error:
             raise Refused([FieldError(error.field, error.value, error.problem)]) from None
+        except orjson.JSONEncodeError:
+            raise Refused([FieldError("document", None, TOO_DEEP)]) from None
         raws = await self._raws(named)
         raw = await self._redis.get(fleet_key(line.fleet))
         fleet = fleet_of(raw, line.fleet, self._numbering)
@@ -221,7 +242,11 @@ class Lines:
             target = None if raw is None else self._if_readable(other, raw)
             # A line of another fleet is an outside number; that it is a line is not disclosed.
             others[other] = target.line if target and target.fleet == line.fleet else None
-        errors = self._problems(number, stored, document, others, fleet)
+        # In another fleet all of it is new.
+        kept = stored if stored is not None and stored.fleet == line.fleet else None
+        errors = self._problems(number, kept, document, others, fleet)
+        if not errors and stored is not None:
+            errors = _lost_names(stored.line, line, document, fleet)
         if errors:
             raise Refused(errors)
         return line
@@ -234,21 +259,24 @@ class Lines:
         others: Mapping[str, Line | None],
         fleet: Fleet,
     ) -> list[FieldError]:
+        """What is wrong with what is new in the document, compared with `stored`: the rest prevents
+        no change, and turning a forward off is always possible."""
         forwards = document.get("forwards") or {}
         before = (stored.document.get("forwards") or {}) if stored else {}
         errors = []
         for condition in (None, *Condition):
-            only = {} if condition is None else {condition.value: forwards.get(condition.value)}
-            part = {**document, "forwards": only}
+            part = {**document, "forwards": {}}
             if condition is not None:
-                for name in ("also_ring", "profiles", "profile"):
+                for name in ("also_ring", "offer", "profiles", "profile"):
                     part.pop(name, None)
-                forward, was = only[condition.value], before.get(condition.value)
-                if not forward or _is_turned_off(forward, was):
-                    continue  # turning a forward off must always be possible
+                new = _new_in(forwards.get(condition.value), before.get(condition.value))
+                if not new:
+                    continue
+                part["forwards"] = {condition.value: new}
             elif stored:
-                if part.get("also_ring") == stored.document.get("also_ring"):
-                    part.pop("also_ring", None)
+                for name in ("also_ring", "offer"):
+                    if part.get(name) == stored.document.get(name):
+                        part.pop(name, None)
                 part = with_changed_profiles(part, stored.document)
             try:
                 check_write(part, others, self._numbering, number, fleet)
@@ -300,14 +328,49 @@ def _fleet_of(raw: bytes) -> str | None:
     return fleet if isinstance(fleet, str) and fleet else None
 
 
+def _lost_names(before: Line, line: Line, document: Document, fleet: Fleet) -> list[FieldError]:
+    """What still names a calendar or a list that the line had itself and loses by this change, also
+    what does not change."""
+    calendars, lists = names_used(line)
+    lost = (calendars - fleet.calendars.keys()) & before.calendars.keys()
+    lost |= (lists - fleet.lists.keys()) & before.lists.keys()
+    if not lost:
+        return []
+    try:
+        check_names(line, document, fleet)
+    except DocumentError as error:
+        return [FieldError(error.field, error.value, error.problem)]
+    return []
+
+
+def _credentials_of(raw: bytes) -> Any:
+    """The credentials of a stored document, also of one that is refused: its phones have no other
+    password."""
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return document.get("credentials") if isinstance(document, dict) else None
+
+
+def _new_in(stated: Any, was: Any) -> Any:
+    """What a document states for a condition and did not before, or None; of a list the others are
+    off, so that places stay. `was`: None = nothing was stated."""
+    known = was if isinstance(was, list) else [was]
+    if not isinstance(stated, list):
+        return None if _is_known(stated, known) else stated
+    new = [{"on": False} if _is_known(each, known) else each for each in stated]
+    return new if any(each != {"on": False} for each in new) else None
+
+
+def _is_known(forward: Any, known: Sequence[Any]) -> bool:
+    """Whether a forward is one of these, or one of them turned off."""
+    return forward in known or any(_is_turned_off(forward, each) for each in known)
+
+
 def _is_turned_off(forward: Any, was: Any) -> bool:
-    """Whether a change of a forward does no more than turn it off. `was`: None = it was not
-    there."""
-    if isinstance(forward, dict) and isinstance(was, dict):
-        return not forward.get("on") and forward.get("to") == was.get("to")
-    return (
-        isinstance(forward, list)
-        and isinstance(was, list)
-        and [{**one, "on": False} for one in forward] == [{**one, "on": False} for one in was]
-        and all(old.get("on") or not new.get("on") for new, old in zip(forward, was, strict=True))
-    )
+    """Whether a change of a forward does no more than turn it off."""
+    if not isinstance(forward, dict) or not isinstance(was, dict):
+        return False
+    same = all(forward.get(name) == was.get(name) for name in ("to", "when", "callers"))
+    return same and not forward.get("on")

@@ -268,7 +268,7 @@ class WrittenFleet(FleetShared):
 
 
 class LineSummary(msgspec.Struct):
-    """A line in a list. `forwards`: the conditions whose forward is on."""
+    """A line in a list. `forwards`: the conditions whose forward is on and has not ended."""
 
     number: E164
     fleet: str
@@ -367,12 +367,40 @@ class Stage(msgspec.Struct):
     decision: dict[str, Any]
 
 
+class Facts(msgspec.Struct):
+    """What Redis has of a line on the call's path: its live registrations (`contacts`), and the
+    seconds until the last one expires; its calls that count, if it has `max_calls`; its plan and
+    its fleet's cap, and what is left of them in seconds, null without one. `reached`: the limit on
+    forwards that is reached; `fleet_problem`: why the fleet's document is refused."""
+
+    number: E164
+    fleet: str
+    suspended: bool
+    contacts: int
+    registered_s: int
+    calls: int
+    max_calls: int | None
+    plan_s: int | None
+    plan_left_s: float | None
+    fleet_suspended: bool
+    cap_s: int | None
+    cap_left_s: float | None
+    forwards: int
+    forwards_last_hour: int
+    reached: str | None
+    countries: list[str] | None
+    fleet_problem: str | None
+
+
 class Explanation(msgspec.Struct):
-    """What would happen to a call now, or `at` a moment in unix seconds."""
+    """What would happen to a call now, or `at` a moment in unix seconds. `lines`: those that it may
+    reach, the called one first; a user of one line sees that one alone. `limits`: 0 = none."""
 
     number: E164
     caller: str | None
     stages: list[Stage]
+    lines: list[Facts]
+    limits: dict[str, int]
     at: float | None = None
 
 
@@ -390,7 +418,7 @@ class Change(msgspec.Struct):
 
 
 class ChangePage(msgspec.Struct):
-    """Newest first."""
+    """Newest first. A page may hold fewer than were asked for; only `next` null is the end."""
 
     items: list[Change]
     next: str | None = None

@@ -54,6 +54,11 @@ _QUERY: dict[str, Json] = {
         "has an offset. Now when it is not given."
     },
 }
+_READ_HEADERS = {"If-None-Match": "The ETag that is known: 304 if it is still the same."}
+_WRITE_HEADERS = {
+    "If-Match": "Write only over the document of this ETag; * = only over one that is there.",
+    "If-None-Match": "* = write only what is not there yet.",
+}
 _REFUSALS = {
     400: "The body is no JSON, or the stored document of the fleet is refused.",
     401: "No token, or one that is not known.",
@@ -61,7 +66,7 @@ _REFUSALS = {
     404: "There is no such line or fleet, or none of this token's fleet.",
     408: "The body did not come in time.",
     409: "The stored document of the line is refused; its operator has to write it anew.",
-    412: "The line was changed since it was read (If-Match), or is there already.",
+    412: "The line was changed since it was read, or is not there (If-Match), or is there already.",
     413: "The body is too large.",
     422: "What was sent cannot work: `errors` names the fields.",
     503: "Redis is away; nothing was changed.",
@@ -107,39 +112,42 @@ def _operation(operation: Operation) -> Json:
         for name in operation.query
     ]
     if operation.tagged:
-        header = "If-None-Match" if operation.method == "GET" else "If-Match"
-        parameters.append({"name": header, "in": "header", "schema": {"type": "string"}})
-    told: Json = {
+        headers = _READ_HEADERS if operation.method == "GET" else _WRITE_HEADERS
+        parameters += [
+            {"name": name, "in": "header", "description": what, "schema": {"type": "string"}}
+            for name, what in headers.items()
+        ]
+    description: Json = {
         "operationId": operation.handler.__name__,
         "summary": operation.summary,
         "parameters": parameters,
         "responses": {str(s): _answer(operation, s) for s in operation.statuses},
     }
     if operation.tagged and operation.method == "GET":
-        told["responses"]["304"] = {"description": "It is still the one of If-None-Match."}
+        description["responses"]["304"] = {"description": "It is still the one of If-None-Match."}
     if operation.body is not None:
-        told["requestBody"] = {
+        description["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": _ref(operation.body)}},
         }
     for status in _refusals(operation):
-        told["responses"][str(status)] = {
+        description["responses"][str(status)] = {
             "description": _REFUSALS[status],
             "content": {MEDIA_TYPE: {"schema": _ref(Problem)}},
         }
-    return told
+    return description
 
 
 def _answer(operation: Operation, status: int) -> Json:
     if operation.answer is None:
         return {"description": "Done."}
-    told: Json = {
+    description: Json = {
         "description": "Done.",
         "content": {"application/json": {"schema": _ref(operation.answer)}},
     }
     if operation.tagged:
-        told["headers"] = {"ETag": {"schema": {"type": "string"}}}
-    return told
+        description["headers"] = {"ETag": {"schema": {"type": "string"}}}
+    return description
 
 
 def _refusals(operation: Operation) -> list[int]:

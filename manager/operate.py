@@ -121,8 +121,8 @@ async def changes(visit: Visit) -> Response:
             for name in names
         )
     )
-    told = [(name, change) for name, log in zip(names, logs, strict=True) for change in log]
-    newest = heapq.nlargest(_CHANGES_SHOWN, told, key=lambda pair: pair[1].at)
+    changes = [(name, change) for name, log in zip(names, logs, strict=True) for change in log]
+    newest = heapq.nlargest(_CHANGES_SHOWN, changes, key=lambda pair: pair[1].at)
     return visit.page(
         "changes.html",
         rows=[
@@ -161,8 +161,8 @@ class Seeing:
             fleet, line = account.fleet, account.line
         if not visit.site.directory.count(fleet):
             raise NotFound("no such fleet")
-        told = {"account": name or "", "fleet": fleet}
-        fields: Any = entry(visit.who.name, "page", line or "", "seen", {}, told)
+        seen = {"account": name or "", "fleet": fleet}
+        fields: Any = entry(visit.who.name, "page", line or "", "seen", {}, seen)
         await visit.redis.xadd(audit_key(fleet), fields, maxlen=KEPT, approximate=True)
         await self._sessions.see_as(visit.session, fleet, line)
         return see("/lines")

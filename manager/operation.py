@@ -19,12 +19,13 @@ from manager import patience, problems
 from manager.lines import Document, Stored
 from manager.records import is_place
 from manager.site import Site
-from manager.who import BadRequest, FieldError, Forbidden, Refused, Who
+from manager.who import BadRequest, FieldError, Forbidden, Outdated, Refused, Who
 from rules.model import Condition
 from rules.shared_document import LATEST
 
 _LARGEST_BODY = 65_536
 _LONGEST_PAGE = 200
+_LONGEST_NUMBER = 9  # digits
 _log = log.get_logger("manager")
 
 
@@ -45,6 +46,24 @@ class Call:
         """The etag of If-Match; None without one, or for "*"."""
         given = self.request.headers.get("if-match", "*").strip()
         return None if given == "*" else given.removeprefix("W/").strip('"')
+
+    @property
+    def unchanged(self) -> str | None:
+        """The same, for what a line or a fleet always has. Raises Outdated for `If-None-Match: *`,
+        which asks to write only what is not there yet (RFC 9110 13.1.2)."""
+        if self.must_be_new:
+            raise Outdated("this is there already")
+        return self.if_match
+
+    @property
+    def must_be_new(self) -> bool:
+        """Whether what is written may not be there yet: `If-None-Match: *`."""
+        return self.request.headers.get("if-none-match", "").strip() == "*"
+
+    @property
+    def must_exist(self) -> bool:
+        """Whether what is written has to be there already: `If-Match: *` (RFC 9110 13.1.1)."""
+        return self.request.headers.get("if-match", "").strip() == "*"
 
     async def line(self) -> Stored:
         return await self.site.lines.read(self.who, self.number)
@@ -84,7 +103,9 @@ class Call:
 
     def limit(self, default: int = 50) -> int:
         text = self.request.query_params.get("limit", str(default))
-        if not (text.isascii() and text.isdigit() and 1 <= int(text) <= _LONGEST_PAGE):
+        # Python reads no number of thousands of digits.
+        is_number = text.isascii() and text.isdigit() and len(text) <= _LONGEST_NUMBER
+        if not is_number or not 1 <= int(text) <= _LONGEST_PAGE:
             raise Refused([FieldError("limit", text, f"expected 1 to {_LONGEST_PAGE}")])
         return int(text)
 
@@ -136,8 +157,9 @@ def answer(value: object, etag: str | None = None, status: int = 200) -> Respons
 
 def tagged(call: Call, value: object, etag: str) -> Response:
     """A response with its ETag, or 304 if the client has it already."""
-    known = call.request.headers.get("if-none-match", "")
-    if etag in [tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")]:
+    known = call.request.headers.get("if-none-match", "").split(",")
+    tags = [tag.strip().removeprefix("W/").strip('"') for tag in known]
+    if etag in tags or call.must_be_new:
         return Response(None, 304, {"ETag": f'"{etag}"'})
     return answer(value, etag)
 

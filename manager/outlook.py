@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from engine.explain import Stage, Told
+from engine.explain import Explanation, Stage
 from manager.around import Around
 from manager.costs import Cost, Costs
 from manager.target_words import TargetWords
@@ -50,18 +50,18 @@ class Teller:
         self.costs = Costs(places)
         self._say = places.say
 
-    def outlook(self, line: Line, known: Around, told: Told) -> Outlook:
+    def outlook(self, line: Line, known: Around, explanation: Explanation) -> Outlook:
         costs = self.costs.of(line, known)
         return Outlook(
             costs,
             self.costs.conflicts(line, known, costs),
-            self.sentence(line, told),
-            self.steps(line, told),
+            self.sentence(line, explanation),
+            self.steps(line, explanation),
             self.costs.refused(line, known),
         )
 
-    def sentence(self, line: Line, told: Told) -> str:
-        say, first = self._say, told.stages[0].decision
+    def sentence(self, line: Line, explanation: Explanation) -> str:
+        say, first = self._say, explanation.stages[0].decision
         if isinstance(first, Ring):
             return say("say_rings")
         if isinstance(first, Reject):
@@ -76,12 +76,12 @@ class Teller:
             return say("say_all", where=where)
         return say("say_now", state=self._state(line, first.condition), where=where)
 
-    def steps(self, line: Line, told: Told) -> list[Step]:
+    def steps(self, line: Line, explanation: Explanation) -> list[Step]:
         """The path as a list of steps, with those at other lines inside the step that leads
         there."""
         say = self._say
         steps = [Step("in", say("step_arrives", number=self.places.shown.number(line.number)))]
-        for stage in told.stages:
+        for stage in explanation.stages:
             if stage.when.startswith(" "):
                 steps[-1].then.append(self._at_other(line, stage))
             else:

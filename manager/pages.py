@@ -12,7 +12,7 @@ from starlette.responses import Response
 from manager import audit, records, state
 from manager.around import around
 from manager.present import present
-from manager.rule_words import forwards_of, rule_told, target_told
+from manager.rule_words import forwards_of, rule_in_words, target_in_words
 from manager.undo import SWITCHES, has_rules
 from manager.web import Visit
 from manager.week import week_of
@@ -29,11 +29,11 @@ async def line(visit: Visit) -> Response:
     own = stored.line
     current = await present(site, own)
     used = current.line
-    now, known, calls, changes, way, targets = await asyncio.gather(
+    now, known, calls, (changes, older), way, targets = await asyncio.gather(
         state.of_line(site.redis, own),
         around(site, used),
         site.calls.forwarded(own, _CALLS_SHOWN),
-        audit.read(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
+        audit.search(site.redis, own.fleet, own.number, _CHANGES_SHOWN),
         site.explain(stored, withheld=False),
         site.lines.fleet_lines(own.fleet, own.target_numbers()),
     )
@@ -47,6 +47,8 @@ async def line(visit: Visit) -> Response:
         line=used,
         own=own,
         profile=current.profile,
+        typed_profile=visit.fields.get("profile"),  # from the check of its form
+        typed_until=visit.fields.get("until", "")[:80],
         week=week,
         later=later,
         state=now,
@@ -57,10 +59,11 @@ async def line(visit: Visit) -> Response:
             (change, who_did(visit, change), change_rows(visit, own, change), restores(change))
             for change in changes
         ],
+        older_changes=older is not None,
         forwards=summary(visit, used),
         rules={c: rule_list(visit, used, c) for c in used.rules},
         outlook=visit.teller.outlook(used, known, way),
-        called=lambda call: target_told(visit, own, destination_of(call)),
+        called=lambda call: target_in_words(visit, own, destination_of(call)),
     )
 
 
@@ -81,22 +84,21 @@ def destination_of(met: records.Met) -> Destination:
 
 
 def summary(visit: Visit, own: Line) -> dict[Condition, str]:
-    """A description of each of the four forwards; "" if it is off."""
-    words = {}
+    """A description of each of the four forwards; "" if it is off, or has ended."""
+    words, now = {}, time.time()
     for condition in Condition:
-        rules = own.all_of(condition)
-        first = next((each for each in rules if each.on), None)
+        on = [each for each in own.all_of(condition) if each.is_on_at(now)]
+        first = on[0] if on else None
         words[condition] = ""
         if first is not None and first.rejects:
             words[condition] = visit.say("by_api_blocked")
         elif first is not None and first.to is not None:
-            words[condition] = target_told(visit, own, first.to)
+            words[condition] = target_in_words(visit, own, first.to)
         if words[condition] and condition in own.rules:
-            several = sum(each.on for each in rules) > 1
-            if several:
+            if len(on) > 1:
                 words[condition] = visit.say("by_api_first", where=words[condition])
             elif first is not None:
-                words[condition] = rule_told(visit, own, condition, first)
+                words[condition] = rule_in_words(visit, own, condition, first)
     return words
 
 
@@ -113,22 +115,22 @@ def change_rows(visit: Visit, own: Line, change: audit.Change) -> list[tuple[str
     for condition in Condition:
         before = (change.before.get("forwards") or {}).get(condition.value)
         after = (change.after.get("forwards") or {}).get(condition.value)
-        was = forward_told(visit, own, condition, before)
-        now = forward_told(visit, own, condition, after)
+        was = forward_in_words(visit, own, condition, before)
+        now = forward_in_words(visit, own, condition, after)
         if was != now:
             rows.append((visit.say(condition.value), was, now))
     changed = change.before.keys() | change.after.keys()
     for name in SWITCHES:
         if name in changed:
-            was = switch_told(visit, name, change.before.get(name))
-            now = switch_told(visit, name, change.after.get(name))
+            was = switch_in_words(visit, name, change.before.get(name))
+            now = switch_in_words(visit, name, change.after.get(name))
             rows.append((visit.say(name), was, now))
     if changed - {"forwards", *SWITCHES}:
         rows.append((visit.say("other_fields"), "", ""))
     return rows
 
 
-def switch_told(visit: Visit, name: str, value: Any) -> str:
+def switch_in_words(visit: Visit, name: str, value: Any) -> str:
     """The state of do not disturb, or of the field `profile`, as text."""
     if name == "do_not_disturb":
         return visit.say("switched_on" if value is True else "switched_off")
@@ -138,28 +140,32 @@ def switch_told(visit: Visit, name: str, value: Any) -> str:
     return ", ".join(str(each) for each in names) or visit.say("profile_none")
 
 
-def rules_told(visit: Visit, own: Line, condition: Condition) -> str:
+def rules_in_words(visit: Visit, own: Line, condition: Condition) -> str:
     """The forwards of a condition that are on, in their order, as one text."""
     on = [forward for forward in own.all_of(condition) if forward.on]
-    texts = [rule_told(visit, own, condition, forward) for forward in on]
+    texts = [rule_in_words(visit, own, condition, forward) for forward in on]
     if len(texts) < 2:
         return texts[0] if texts else visit.say("off")
     return "; ".join(f"{place}. {text}" for place, text in enumerate(texts, 1))
 
 
 def rule_list(visit: Visit, own: Line, condition: Condition) -> list[tuple[str, bool]]:
-    """Each forward of a condition as text, and whether it is on."""
-    return [(rule_told(visit, own, condition, each), each.on) for each in own.all_of(condition)]
+    """Each forward of a condition as text, and whether it is on and has not ended."""
+    now = time.time()
+    return [
+        (rule_in_words(visit, own, condition, each), each.is_on_at(now))
+        for each in own.all_of(condition)
+    ]
 
 
-def forward_told(visit: Visit, own: Line, condition: Condition, forward: object) -> str:
+def forward_in_words(visit: Visit, own: Line, condition: Condition, forward: object) -> str:
     """What a document states for a condition, as text."""
     if has_rules(forward):
         found = forwards_of(visit, own, condition, forward)
         if not found:
             return "?"
         # A line with only these: its words are those of the line that has them.
-        return rules_told(visit, replace(own, forwards={}, rules={condition: found}), condition)
+        return rules_in_words(visit, replace(own, forwards={}, rules={condition: found}), condition)
     if not isinstance(forward, dict) or not forward.get("on"):
         return visit.say("off")
     to = forward.get("to")
@@ -168,6 +174,6 @@ def forward_told(visit: Visit, own: Line, condition: Condition, forward: object)
         kind = Kind(to["kind"])
     except (KeyError, ValueError, AssertionError):
         return "?"
-    where = target_told(visit, own, Destination(kind, str(to.get("number") or own.number)))
+    where = target_in_words(visit, own, Destination(kind, str(to.get("number") or own.number)))
     after_s = forward.get("after_s")
     return where if after_s is None else f"{where}, {after_s} s"

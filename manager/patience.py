@@ -40,13 +40,16 @@ class Patient(H11Protocol):
 
     def handle_events(self) -> None:
         super().handle_events()
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_serving():
             self._heard()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self.transport.is_closing():
+        super().on_response_complete()  # begins the next request, if it has come already
+        if not self.transport.is_closing() and not self._is_serving():
             self._wait(self.timeout_keep_alive)
+
+    def _is_serving(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _wait(self, seconds: float) -> None:
         self._heard()

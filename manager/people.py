@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from manager import accounts
+from manager import accounts, kept
 from manager.accounts import Account
 from manager.web import Visit
 from manager.who import NotFound
@@ -20,6 +20,9 @@ _MOST = 2_000
 
 
 async def show(visit: Visit) -> Response:
+    if typed := await kept.of(visit):
+        visit.form = typed
+        return await _page(visit, is_kept=True)
     return await _page(visit)
 
 
@@ -93,8 +96,8 @@ async def _theirs(visit: Visit, typed: str) -> Account:
 
 async def _note(visit: Visit, account: Account, did: str) -> None:
     """Write to the fleet's log of changes."""
-    told = {"account": account.name, "did": did}
-    fields: Any = entry(visit.who.name, "page", "", "account", {}, told)
+    what = {"account": account.name, "did": did}
+    fields: Any = entry(visit.who.name, "page", "", "account", {}, what)
     await visit.redis.xadd(audit_key(account.fleet or ""), fields, maxlen=KEPT, approximate=True)
 
 
@@ -103,6 +106,7 @@ async def _page(
     given: tuple[str, str] | None = None,
     wrong: dict[str, str] | None = None,
     notice: str = "",
+    is_kept: bool = False,
 ) -> Response:
     fleet = visit.who.fleet or visit.query("fleet") or None
     found = await accounts.every(visit.redis, _MOST, fleet)
@@ -115,5 +119,6 @@ async def _page(
         given=given,
         wrong=wrong or {},
         notice=notice,
+        is_kept=is_kept,
         typed={n: visit.fields.get(n, "")[:80] for n in ("name", "fleet", "line", "role")},
     )

@@ -145,10 +145,11 @@ async def usage(redis: Redis, line: Line, zone: ZoneInfo, month: str | None = No
     raw = await client.hgetall(usage_key(line.number, name))
     seconds = dict.fromkeys((str(b) for b in Billing), 0)
     for key, value in raw.items():
-        if key.decode() in seconds:
+        level = key.decode("utf-8", "replace")
+        if level in seconds:
             try:
-                seconds[key.decode()] = int(float(value))
-            except ValueError:
+                seconds[level] = int(float(value))
+            except (ValueError, OverflowError):
                 continue  # not written by the engine
     left = None
     if line.offer.mobile == "hours":

@@ -13,7 +13,7 @@ from rules.line_document import load_line
 from rules.model import Condition, Destination, DocumentError, Forward, Line, Ringing
 
 
-def rule_told(visit: Visit, own: Line, condition: Condition, forward: Forward) -> str:
+def rule_in_words(visit: Visit, own: Line, condition: Condition, forward: Forward) -> str:
     """A forward of the line as text, whether it is on or not."""
     say, parts = visit.say, [_where(visit, own, forward)]
     if condition is Condition.NO_ANSWER and forward.after_s is not None:
@@ -31,7 +31,7 @@ def rule_told(visit: Visit, own: Line, condition: Condition, forward: Forward) -
     return ", ".join(parts)
 
 
-def target_told(visit: Visit, own: Line, to: Destination) -> str:
+def target_in_words(visit: Visit, own: Line, to: Destination) -> str:
     """The target of a forward of the line, as text."""
     places: TargetWords = visit.places
     return places.destination(own, to, visit.site.directory.has(own.fleet, to.number))
@@ -53,7 +53,7 @@ def _where(visit: Visit, own: Line, forward: Forward) -> str:
         return say("by_api_blocked")
     if not forward.destinations:
         return say("rule_nowhere")
-    several = [target_told(visit, own, to) for to in forward.destinations]
+    several = [target_in_words(visit, own, to) for to in forward.destinations]
     if len(several) == 1:
         return several[0]
     key = "rule_together" if forward.ring is Ringing.TOGETHER else "rule_in_turn"

@@ -14,7 +14,7 @@ from manager.confirming import Check, Edit, checked, write
 from manager.forms import DEFAULT_AFTER_S, Choice, FormError, Wanted, of_form
 from manager.lines import Document, Stored
 from manager.present import Present, present
-from manager.rule_words import rule_told
+from manager.rule_words import rule_in_words
 from manager.switching import read_until
 from manager.undo import Change
 from manager.web import Visit
@@ -26,14 +26,15 @@ FIRST, LAST = "first", "last"
 REJECT = "reject"
 _FAX_LINES = 50
 _LONGEST_TYPED = 200
+_DIGITS = 9  # of the number of forwards of a condition
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A forward of the list. `told`: where it leads, when, and for whom."""
+    """A forward of the list. `words`: where it leads, when, and for whom."""
 
     place: int
-    told: str
+    words: str
     on: bool
     dropped: bool = False
 
@@ -93,7 +94,7 @@ async def submit(visit: Visit) -> Response:
         notice = visit.say("rules_changed")
         return await _page(visit, stored, condition, form, stored.etag, notice, status=409)
     except Refused as refused:  # another line was changed at this moment
-        check = Check(_told(visit, condition, form, refused.errors, None))
+        check = Check(_errors_shown(visit, condition, form, refused.errors, None))
     if check.errors:
         return await _page(visit, stored, condition, form, etag, errors=check.errors)
     typed = {n: v for n, v in fields.items() if n not in ("csrf", "step", "seen", "etag")}
@@ -112,18 +113,21 @@ async def preview(visit: Visit) -> Response:
 async def restore(visit: Visit) -> Response:
     """Ask before the forwards become what they were before a change, and write it: for lists, which
     no form of the four forwards shows."""
-    given = visit.fields if visit.request.method == "POST" else visit.request.query_params
+    posted = visit.request.method == "POST"
+    given = visit.fields if posted else visit.request.query_params
     which = {name: str(given.get(name, ""))[:_LONGEST_TYPED] for name in ("undo", "change")}
     stored = await visit.site.lines.read(visit.who, visit.number)
     change = await _change(visit, stored, which)
     etag = str(given.get("etag", "")) or stored.etag
     try:
-        check = await checked(visit, stored, change.restore, etag)
-        if given.get("step") == "validate" and given.get("seen") == check.seen:
-            return await write(visit, stored, change.restore, etag)
-    except Outdated:
-        etag = stored.etag
-        check = await checked(visit, stored, change.restore, etag)
+        try:
+            check = await checked(visit, stored, change.restore, etag)
+            # Only what was sent with the session's token is written: anybody can make a link.
+            if posted and given.get("step") == "validate" and given.get("seen") == check.seen:
+                return await write(visit, stored, change.restore, etag)
+        except Outdated:
+            etag = stored.etag
+            check = await checked(visit, stored, change.restore, etag)
     except Refused as refused:
         problems = [visit.say("error_other", problem=e.problem) for e in refused.errors]
         check = Check([FormError("", text) for text in problems])
@@ -159,7 +163,9 @@ def _read(fields: Mapping[str, str], condition: Condition) -> Form:
     def typed(part: str) -> str:
         return fields.get(f"{condition}-{part}", "")[:_LONGEST_TYPED].strip()
 
-    count = int(fields["count"]) if fields.get("count", "").isdecimal() else 0
+    given = fields.get("count", "")
+    # Python reads no number of thousands of digits.
+    count = int(given) if given.isdecimal() and len(given) <= _DIGITS else 0
     places = range(min(count, 1000))
     choice = next(each for each in of_form(fields) if each.condition is condition)
     new = New(choice, typed("when"), typed("callers"), typed("until"), typed("place"))
@@ -181,8 +187,8 @@ async def _check(
     except Refused as refused:
         check = Check([])
         named = {error.name for error in errors}
-        told = _told(visit, condition, form, refused.errors, added)
-        errors += [error for error in told if error.name not in named]
+        errors_here = _errors_shown(visit, condition, form, refused.errors, added)
+        errors += [error for error in errors_here if error.name not in named]
     return (Check(errors) if errors else check), change
 
 
@@ -237,7 +243,7 @@ def _edit(condition: Condition, form: Form, added: Document | None) -> Edit:
     return edit
 
 
-def _told(
+def _errors_shown(
     visit: Visit,
     condition: Condition,
     form: Form,
@@ -260,7 +266,7 @@ def _told(
             result.append(FormError(form.new.choice.named(part), text))
         else:
             named = FieldError(f"forwards.{condition}{inside}", error.value, error.problem)
-            result += wanted.told([named])
+            result += wanted.errors_of([named])
     return result
 
 
@@ -281,7 +287,7 @@ async def _page(
     site, own = visit.site, stored.line
     fax = site.directory.search(visit.who, stored.fleet, limit=_FAX_LINES, fax=True)
     entries = [
-        Entry(place, rule_told(visit, own, condition, forward),
+        Entry(place, rule_in_words(visit, own, condition, forward),
               form.on.get(place, forward.on), place in form.dropped)
         for place, forward in enumerate(own.all_of(condition))
     ]  # fmt: skip
@@ -325,6 +331,7 @@ def _confirm(
         line=stored.line,
         check=check,
         etag=etag,
+        notice="",
         fields=fields,
         action=action,
         title=visit.say("rules"),

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from engine.changes.acks import Acks, in_force
 from engine.config import Config
-from engine.explain import RefusedLine, Told, UnknownLine, explain_call
+from engine.explain import Explanation, RefusedLine, UnknownLine, explain_call
 from engine.telemetry import log
 from manager import accounts, tokens
 from manager.calls import Calls
@@ -51,9 +51,9 @@ class Site:
         try:
             await self.ping()
         except REDIS_ERRORS as error:
-            told = " ".join(str(error).split()) or "no answer"
+            text = " ".join(str(error).split()) or "no answer"
             where = self.config.redis.safe_url
-            _log.error("redis.away", url=where, error=told)  # continue, and wait for Redis
+            _log.error("redis.away", url=where, error=text)  # continue, and wait for Redis
         await self.directory.start()
         await self.calls.start()
         try:
@@ -94,7 +94,7 @@ class Site:
         instead: Line | None = None,
         at: float | None = None,
         withheld: bool | None = None,
-    ) -> Told:
+    ) -> Explanation:
         """The result for a call to a line that the account may see.
 
         Args:

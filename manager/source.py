@@ -38,10 +38,10 @@ def source_of(
         return "unknown"
     hops = _hops(x_forwarded_for) if x_forwarded_for else _hops_by_rfc(forwarded)
     for hop in list(hops)[: -_MOST_HOPS - 1 : -1]:
-        told = _address(hop) if _is_in(found, trusted) else None
-        if told is None:
+        address = _address(hop) if _is_in(found, trusted) else None
+        if address is None:
             break
-        found = told
+        found = address
     return str(found)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from starlette.responses import Response
 
+from manager import kept, pages
 from manager.confirming import Check, Edit, checked, write
 from manager.forms import FormError
 from manager.lines import Document, Stored
@@ -18,6 +19,16 @@ from rules.switches import switch_do_not_disturb, switch_profile
 _LONGEST_TYPED = 80
 
 
+async def show(visit: Visit) -> Response:
+    """Only forms are sent here. The choice of a profile comes back after the log-in, if the session
+    had ended; everything else leads to the line."""
+    stored = await visit.site.lines.read(visit.who, visit.number)
+    if typed := await kept.of(visit):
+        visit.form = typed
+        return await _choose(visit, stored, "check", visit.say("kept"))
+    return see(f"/lines/{stored.number}")
+
+
 async def act(visit: Visit) -> Response:
     """Handle a sent switch."""
     stored = await visit.site.lines.read(visit.who, visit.number)
@@ -27,37 +38,38 @@ async def act(visit: Visit) -> Response:
             visit, stored, lambda given: switch_do_not_disturb(given, step == "on"), None
         )
     if step == "edit":
-        return see(f"/lines/{stored.number}")
+        return await pages.line(visit)  # with the profile and the end as they were typed
     if step not in ("check", "validate"):
         raise BadRequest("the form cannot be read: step")
     return await _choose(visit, stored, step)
 
 
-async def _choose(visit: Visit, stored: Stored, step: str) -> Response:
+async def _choose(visit: Visit, stored: Stored, step: str, notice: str = "") -> Response:
     """Show what the profile will do and cost, then write it."""
     etag = visit.fields.get("etag") or stored.etag
     try:
         edit = _edit(visit)
-        check = await checked(visit, stored, edit, etag)
-        if step == "validate" and visit.fields.get("seen") == check.seen:
-            return await write(visit, stored, edit, etag)
-    except Outdated:
-        edit, etag = _edit(visit), stored.etag
-        check = await checked(visit, stored, edit, etag)
+        try:
+            check = await checked(visit, stored, edit, etag)
+            if step == "validate" and visit.fields.get("seen") == check.seen:
+                return await write(visit, stored, edit, etag)
+        except Outdated:
+            etag = stored.etag
+            check = await checked(visit, stored, edit, etag)
     except DocumentError as error:
-        return _page(visit, stored, Check([FormError("", _word(visit, error))]), etag)
+        return _page(visit, stored, Check([FormError("", _word(visit, error))]), etag, notice)
     except Refused as refused:
-        told = [
+        errors = [
             FormError("", visit.say("error_other", problem=str(e.problem))) for e in refused.errors
         ]
-        return _page(visit, stored, Check(told), etag)
-    return _page(visit, stored, check, etag)
+        return _page(visit, stored, Check(errors), etag, notice)
+    return _page(visit, stored, check, etag, notice)
 
 
 def _edit(visit: Visit) -> Edit:
     """The edit that the form asks for. Raises DocumentError."""
     name = visit.fields.get("profile", "")[:_LONGEST_TYPED]
-    until = read_until(visit, visit.fields.get("until", "")) if name else None
+    until = read_until(visit, visit.fields.get("until", ""))
     now = time.time()
 
     def edit(document: Document) -> None:
@@ -82,16 +94,19 @@ def read_until(visit: Visit, typed: str) -> str | None:
 
 
 def _word(visit: Visit, error: DocumentError) -> str:
+    if error.field == "until" and not visit.fields.get("profile"):
+        return visit.say("error_until_none")
     return visit.say("error_until" if error.field == "until" else "error_profile")
 
 
-def _page(visit: Visit, stored: Stored, check: Check, etag: str) -> Response:
+def _page(visit: Visit, stored: Stored, check: Check, etag: str, notice: str) -> Response:
     return visit.page(
         "confirm.html",
         422 if check.errors else 200,
         line=stored.line,
         check=check,
         etag=etag,
+        notice=notice,
         fields={name: visit.fields.get(name, "")[:_LONGEST_TYPED] for name in ("profile", "until")},
         action=f"/lines/{stored.number}/switch",
         title=visit.say("profile"),

@@ -29,21 +29,21 @@ class TargetWords:
     def line(self, fleet: str, number: str) -> str:
         """A number and, if it is a line of the fleet, its name. The number is not broken at the end
         of a line of text."""
-        told = self.shown.number(number).replace(" ", "\u00a0")
+        text = self.shown.number(number).replace(" ", "\u00a0")
         label = self.label(fleet, number)
         if len(label) > _LONGEST_LABEL:
             label = label[:_LONGEST_LABEL] + "…"
-        return f"{told} ({label})" if label else told
+        return f"{text} ({label})" if label else text
 
-    def where(self, fleet: str, own: str, kind: str, number: str, told_to: str = "") -> str:
-        """Where line `own` leads. `told_to`: the line whose forwards are described."""
+    def where(self, fleet: str, own: str, kind: str, number: str, described: str = "") -> str:
+        """Where line `own` leads. `described`: the line whose forwards are described."""
         if kind == Kind.VOICEMAIL and number == own:
             return self.say("go_own_voicemail")
-        if self.discreet and kind == Kind.NUMBER and told_to not in ("", own):
+        if self.discreet and kind == Kind.NUMBER and described not in ("", own):
             return self.say("go_outside")
         return self.say(f"go_{kind}", number=self.line(fleet, number))
 
-    def destination(self, line: Line, to: Destination, inside: bool, told_to: str = "") -> str:
+    def destination(self, line: Line, to: Destination, inside: bool, described: str = "") -> str:
         """Where a forward of the line leads. `inside`: the target is a line of the fleet."""
         kind = "line" if inside and to.kind is Kind.NUMBER else to.kind.value
-        return self.where(line.fleet, line.number, kind, to.number, told_to)
+        return self.where(line.fleet, line.number, kind, to.number, described)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -14,6 +13,7 @@ from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
 from manager.whose import fleet_of, line_of, whose
+from store.documents import read_blocking
 from store.keys import TOKEN
 
 _DAY_S = 86_400
@@ -71,7 +71,7 @@ def list_tokens(config: Config, as_json: bool) -> None:
 
     with open_redis(config) as client:
         keys = sorted(client.scan_iter(TOKEN + "*", count=1000))
-        raws: Any = client.mget(keys) if keys else []
+        raws = read_blocking(client, keys)
     found = [token for raw in raws if raw and (token := tokens.read(raw))]
     if as_json:
         print_json(

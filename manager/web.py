@@ -29,6 +29,7 @@ _MOST_FIELDS = 2_000
 _LANGUAGE = "renvoi_lang"
 _YEAR_S = 31_536_000
 _HERE = Path(__file__).parent
+_WITH_PASSWORDS = ("/login", "/account")
 # The roles that may see a page for this role.
 _MAY = {"operator": {"operator"}, "fleet": {"operator", "fleet"}, "line": set(ROLES)}
 _log = log.get_logger("manager")
@@ -136,14 +137,15 @@ class Web:
         self,
         handler: Handler,
         role: str = "line",
-        keeps: bool = False,
+        keeps: bool | str = False,
         reads: bool = False,
     ) -> Callable[[Request], Awaitable[Response]]:
         """For logged-in users; a sent form must be ours.
 
         Args:
             role: "operator"; "fleet" for administrators of a fleet too; "line" for everybody.
-            keeps: the input of the form outlives the session.
+            keeps: the input of the form outlives the session; a name: if it has a field of that
+                name.
             reads: the form changes nothing, so that read-only users may send it.
         """
         return self._endpoint(handler, False, role, keeps, reads)
@@ -153,7 +155,7 @@ class Web:
         handler: Handler,
         public: bool,
         role: str = "line",
-        keeps: bool = False,
+        keeps: bool | str = False,
         reads: bool = False,
     ) -> Callable[[Request], Awaitable[Response]]:
         async def serve(request: Request) -> Response:
@@ -164,7 +166,8 @@ class Web:
                 if not public:
                     visit.session = await self.sessions.find(request)
                     if visit.session is None:
-                        return self._no_session(visit, keeps)
+                        kept = keeps if isinstance(keeps, bool) else keeps in visit.form
+                        return self._no_session(visit, kept)
                     if request.method == "POST":
                         self.sessions.check(request, visit.session, visit.fields.get("csrf", ""))
                         if not reads:
@@ -223,7 +226,7 @@ def failed(visit: Visit, error: Exception) -> Response:
         500: "",
     }[known]
     # Nothing was changed, so the same form may be sent again, without passwords.
-    again = visit.form if status == 503 and visit.path not in ("/login", "/logout") else {}
+    again = visit.form if status == 503 and visit.path not in (*_WITH_PASSWORDS, "/logout") else {}
     return visit.page("error.html", status, title=say(f"error_{known}"), what=what, again=again)
 
 

@@ -112,10 +112,10 @@ def _spans(
     borders = [begin, *moments(line, fleet.calendars, begin, end)]
     for place, at in enumerate(borders):
         until = borders[place + 1] if place + 1 < len(borders) else end
-        told = _told(visit, line, fleet, targets, at)
-        if told not in legend:
-            legend.append(told)
-        what = legend.index(told)
+        text = _in_words(visit, line, fleet, targets, at)
+        if text not in legend:
+            legend.append(text)
+        what = legend.index(text)
         if spans and spans[-1].what == what:
             spans[-1] = Span(spans[-1].begin, until, what)
         elif until > at:
@@ -123,7 +123,7 @@ def _spans(
     return spans
 
 
-def _told(
+def _in_words(
     visit: Visit, line: Line, fleet: Fleet, targets: Mapping[str, Line | None], at: float
 ) -> str:
     """What happens to a call at a moment, if a phone is connected and the line is free."""
@@ -136,17 +136,17 @@ def _told(
     decision = decide(line, situation, targets)
     if not isinstance(decision, Ring):
         return _where(visit, line, decision)
-    told = visit.say("week_rings")
+    text = visit.say("week_rings")
     if decision.also:
         beside = ", ".join(
             visit.places.where(line.fleet, line.number, to.kind, to.number) for to in decision.also
         )
-        told = visit.say("week_rings_also", beside=beside)
+        text = visit.say("week_rings_also", beside=beside)
     if decision.after_s is None:
-        return told
+        return text
     then = decide(line, replace(situation, trigger=Condition.NO_ANSWER), targets)
     where = _where(visit, line, then)
-    return visit.say("week_then", first=told, seconds=decision.after_s, where=where)
+    return visit.say("week_then", first=text, seconds=decision.after_s, where=where)
 
 
 def _where(visit: Visit, line: Line, decision: Decision) -> str:

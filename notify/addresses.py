@@ -16,10 +16,10 @@ import dns.exception
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_NAT64 = (
-    ipaddress.IPv6Network("64:ff9b::/96"),  # RFC 6052
-    ipaddress.IPv6Network("64:ff9b:1::/48"),  # RFC 8215
-)
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052
+# RFC 8215: a site's own translators. Where the IPv4 address is depends on the length of their
+# prefix, and what follows it may be anything.
+_LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")  # RFC 4291 2.5.5.1
 
 
@@ -39,7 +39,10 @@ def may_reach(address: Ip, allowed: Sequence[Network]) -> bool:
     if inside is not None:
         return may_reach(inside, allowed)
     special = address.is_multicast or address.is_reserved or address.is_unspecified
-    local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # RFC 3879
+    local = isinstance(address, ipaddress.IPv6Address) and (
+        address.is_site_local  # RFC 3879
+        or address in _LOCAL_NAT64
+    )
     return address.is_global and not special and not local
 
 
@@ -53,7 +56,7 @@ def _embedded(address: Ip) -> ipaddress.IPv4Address | None:
         return address.sixtofour
     if address.teredo is not None:
         return address.teredo[1]
-    if any(address in network for network in _NAT64) or address in _COMPATIBLE:
+    if address in _NAT64 or address in _COMPATIBLE:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return None
 

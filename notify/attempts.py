@@ -38,7 +38,7 @@ class Drop(StrEnum):
 class Failure(Exception):
     """An attempt failed. `final`: another attempt would fail too."""
 
-    def __init__(self, reason: Reason, told: str, *, final: bool = False) -> None:
+    def __init__(self, reason: Reason, text: str, *, final: bool = False) -> None:
         self.reason = reason
         self.final = final
-        super().__init__(" ".join(told.split())[:200])
+        super().__init__(" ".join(text.split())[:200])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,17 +17,18 @@ from engine.commands.context import (
     read_number,
     service_redis,
     with_config,
+    with_config_path,
     with_json,
 )
 from engine.commands.output import print_json, print_table
-from engine.config import Config
+from engine.config import Config, load
 from store.keys import FLEET, NOTIFY_WAITING, fleet_key, line_key, notify_secret_key
 
 
 @click.group("notify", invoke_without_command=True, short_help="Webhooks and e-mails.")
-@with_config
+@with_config_path
 @click.pass_context
-def notify_group(context: click.Context, config: Config) -> int | None:
+def notify_group(context: click.Context, config_path: Path | None) -> int | None:
     """Send webhooks and e-mails about calls and forwards, until SIGTERM or SIGINT.
 
     Lines and fleets ask for them in their documents; without `notify` nothing is sent. Several
@@ -57,6 +59,7 @@ def notify_group(context: click.Context, config: Config) -> int | None:
         return None
     from notify.serve import serve
 
+    config = load(config_path)
     with service_redis(config) as url:
         return serve(config, url)
 
@@ -161,7 +164,7 @@ def show_secret(whose: str, new: bool, config: Config) -> None:
       renvoi notify secret acme
       renvoi notify secret acme --new
     """
-    from notify.signing import OVERLAP_S, Secret, encode_secret, new_secret, read_secret
+    from notify.signing import Secret, encode_secret, new_secret, read_secret
 
     owner = _owner(whose, config)
     key = notify_secret_key(owner)
@@ -171,11 +174,8 @@ def show_secret(whose: str, new: bool, config: Config) -> None:
         stored: Any = client.get(key)
         found = read_secret(stored)
         if found is None or new:
-            made = Secret(new_secret())
-            if found is not None:
-                made = Secret(made.secret, found.secret, time.time() + OVERLAP_S)
-            client.set(key, encode_secret(made))
-            found = made
+            found = Secret(new_secret()) if found is None else found.renewed(time.time())
+            client.set(key, encode_secret(found))
     click.echo(found.secret)
 
 

@@ -13,8 +13,9 @@ import orjson
 
 from notify.happened import Happened, forwards_of
 from rules.decide import ALSO_RING
-from rules.model import Offer
+from rules.model import DocumentError, Offer
 from rules.notify import Event, Notify, read_notify
+from rules.shared_document import has_ended
 from store.keys import fleet_key, line_key
 
 Channel = Literal["webhook", "email"]
@@ -105,27 +106,27 @@ class _Fleet(msgspec.Struct):
 _read_line = msgspec.json.Decoder(_Line).decode
 _read_fleet = msgspec.json.Decoder(_Fleet).decode
 _ERRORS = (msgspec.DecodeError, UnicodeError, RecursionError)
+_MOST_HOURS = 744  # as in a valid document
 
 
-def line_facts(number: str, raw: bytes | None) -> LineFacts | None:
-    """None if it is no line of ours, or its document is bad."""
+def line_facts(number: str, raw: bytes | None, now: float = 0.0) -> LineFacts | None:
+    """None if it is no line of ours, or its document is bad. A forward that has ended by `now`, in
+    unix seconds, is off."""
     if not isinstance(raw, bytes):
         return None
     try:
         document = _read_line(raw)
     except _ERRORS:
         return None
-    plan_s = None
-    if document.offer is not None and isinstance(document.offer.mobile_hours, int | float):
-        plan_s = Offer(
-            mobile=document.offer.mobile, mobile_hours=document.offer.mobile_hours
-        ).plan_s
+    plan_s, offer = None, document.offer or _Offer()
+    if isinstance(offer.mobile_hours, int | float) and 0 < offer.mobile_hours <= _MOST_HOURS:
+        plan_s = Offer(mobile=offer.mobile, mobile_hours=offer.mobile_hours).plan_s
     forwards = (document.forwards or {}).items()
-    on = {name for name, given in forwards if any(f.get("on") for f in forwards_of(given))}
+    on = {name for name, given in forwards if _is_any_on(given, now)}
     for profile in _dicts(document.profiles):
         stated = profile.get("forwards")
         for name, given in stated.items() if isinstance(stated, dict) else ():
-            on |= {name} if any(f.get("on") for f in forwards_of(given)) else set()
+            on |= {name} if _is_any_on(given, now) else set()
         on |= {ALSO_RING} if profile.get("also_ring") else set()
     return LineFacts(
         number,
@@ -135,6 +136,18 @@ def line_facts(number: str, raw: bytes | None) -> LineFacts | None:
         frozenset(on | {ALSO_RING} if document.also_ring else on),
         read_notify(raw, of_fleet=False),
     )
+
+
+def _is_any_on(given: Any, now: float) -> bool:
+    """Whether one of the forwards of a condition is on."""
+    return any(forward.get("on") and not _has_ended(forward, now) for forward in forwards_of(given))
+
+
+def _has_ended(forward: Any, now: float) -> bool:
+    try:
+        return has_ended(forward, now)
+    except DocumentError:
+        return False
 
 
 def _dicts(profiles: Any) -> list[dict[str, Any]]:

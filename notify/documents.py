@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class Documents:
         """The lines of these numbers, and their fleets and those named."""
         wanted_lines = list(numbers)
         raws = await self.ask([("GET", line_key(number)) for number in wanted_lines])
-        lines = {n: line_facts(n, raw) for n, raw in zip(wanted_lines, raws, strict=True)}
+        now = time.time()
+        lines = {n: line_facts(n, raw, now) for n, raw in zip(wanted_lines, raws, strict=True)}
         of_lines = (line.fleet for line in lines.values() if line is not None)
         wanted_fleets = list(dict.fromkeys([*names, *of_lines]))
         raws = await self.ask([("GET", fleet_key(name)) for name in wanted_fleets])

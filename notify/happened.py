@@ -80,11 +80,13 @@ def _until(record: CallRecord) -> float:
 def changed(change: Change, fleet: str, key: str) -> Happened | None:
     """A change of where a line's calls go; None if the change is of something else."""
     before, after = change.before, change.after
-    fields = [name for name in FORWARDING if before.get(name) != after.get(name)]
+    # What is left out means the same as what is off: null, false, and nothing in it.
+    fields = [n for n in FORWARDING if (before.get(n) or None) != (after.get(n) or None)]
     if not change.line or not fields or change.what == "seen":
         return None
     data = {
-        "who": plain(change.who),
+        # Customers do not see the user names on our machines.
+        "who": "operator" if change.how == "cli" else plain(change.who),
         "how": change.how,
         "what": change.what,
         "from": {name: before[name] for name in fields if name in before},

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from notify.deliveries import Delivery, decode_delivery, encode_delivery
+from rules.notify import EVENTS
 from store.keys import (
     NOTIFY_LEASE,
     NOTIFY_ONCE,
@@ -133,10 +134,8 @@ class Ledger:
         began = positions.pop(_BEGAN)
         waiting = []
         async for _, raw in client.hscan_iter(NOTIFY_WAITING, count=_PAGE):
-            try:
-                waiting.append(decode_delivery(raw))
-            except (msgspec.DecodeError, UnicodeError):
-                continue  # of a newer version, or of another program
+            if (delivery := _waiting(raw)) is not None:
+                waiting.append(delivery)
         await self._forget_once(unix_now)
         prevented = await client.hgetall(NOTIFY_PREVENTED)
         waiting.sort(key=lambda delivery: delivery.at)
@@ -165,6 +164,16 @@ class Ledger:
         if added is None:
             raise LostLease
         return {_text(each) for each in added}
+
+
+def _waiting(raw: bytes) -> Delivery | None:
+    """A message that waits; None if it is of a newer version, for which it stays, or of another
+    program."""
+    try:
+        delivery = decode_delivery(raw)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return delivery if delivery.event in EVENTS else None
 
 
 def _text(raw: bytes | str) -> str:

@@ -105,8 +105,8 @@ class Mailer:
             raise Failure(Reason.TIMEOUT, f"no answer in {settings.timeout_s:g} s") from None
         except aiosmtplib.SMTPRecipientsRefused as error:
             refused = error.recipients[0]
-            told = f"{refused.code} {refused.message}"
-            raise Failure(Reason.SMTP, told, final=refused.code >= 500) from None
+            text = f"{refused.code} {refused.message}"
+            raise Failure(Reason.SMTP, text, final=refused.code >= 500) from None
         except aiosmtplib.SMTPResponseException as error:
             # A refusal of the data is one of this message; one of the server's password is not.
             final = isinstance(error, aiosmtplib.SMTPDataError) and error.code >= 500

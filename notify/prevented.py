@@ -11,7 +11,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from engine.records.record import CallRecord, ForwardRecord, LegRecord
 from notify.happened import Happened
+from rules.decide import ALSO_RING
 from rules.notify import Event
 
 BY_DESIGN = frozenset({"caller_is_target"})
@@ -19,17 +21,18 @@ BY_DESIGN = frozenset({"caller_is_target"})
 MOST = 20_000
 """Forwards that are watched at once."""
 _FORGET_S = 86400.0
+_SAME_S = 0.002  # times in a record are rounded to milliseconds
 
 
 class Watched(msgspec.Struct):
     """One forward that has prevented itself. Times in unix seconds; `calls`: how many it should
-    have forwarded; `reason`: the last one; `told`: somebody was notified."""
+    have forwarded; `reason`: the last one; `notified`: somebody was notified."""
 
     since: float
     last: float
     reason: str
     calls: int = 1
-    told: bool = False
+    notified: bool = msgspec.field(default=False, name="notified")  # as stored in Redis
 
 
 _encode = msgspec.json.Encoder().encode
@@ -90,16 +93,16 @@ class Prevented:
         for a day."""
         for name, watched in list(self._watched.items()):
             line, _, condition = name.partition(" ")
-            if now - watched.since >= after_s and not watched.told:
+            if now - watched.since >= after_s and not watched.notified:
                 yield line, condition, watched
             elif now - watched.last >= max(_FORGET_S, 2 * after_s):
                 self._drop(name)
 
-    def told(self, line: str, condition: str) -> None:
+    def notified(self, line: str, condition: str) -> None:
         """Somebody was notified, or nobody wants to be."""
         name = f"{line} {condition}"
         if (watched := self._watched.get(name)) is not None:
-            watched.told = True
+            watched.notified = True
             self._keep(name, watched)
 
     def _keep(self, name: str, watched: Watched) -> None:
@@ -109,6 +112,41 @@ class Prevented:
     def _drop(self, name: str) -> None:
         if self._watched.pop(name, None) is not None:
             self.changed[name] = ""
+
+
+def carried_out(record: CallRecord) -> set[tuple[str, str]]:
+    """Line and condition of each forward that has happened in a call, also to targets of which
+    nobody has answered: those are in none of its `forwards`."""
+    made = [forward for forward in record.forwards if forward.condition != "none"]
+    found = {(forward.line, forward.condition) for forward in made}
+    # What answered beside a line's phones, or rang beside those of the called line.
+    found |= {(each.line, ALSO_RING) for each in record.forwards if each.condition == "none"}
+    if any(_is_beside(leg, record.called) for leg in record.legs):
+        found.add((record.called, ALSO_RING))
+    if (line := _unanswered(record, made[-1] if made else None)) is not None:
+        found.add((line, record.condition))
+    # A target beside the phones that was passed over is not mended by another one that rang.
+    return found - {
+        (each.line, ALSO_RING)
+        for each in record.prevented
+        if each.condition == ALSO_RING and each.reason not in BY_DESIGN
+    }
+
+
+def _unanswered(record: CallRecord, last: ForwardRecord | None) -> str | None:
+    """The line whose list of targets was the last forward, and nobody has answered; None if that
+    was `last`, the last one in `forwards`, or none was."""
+    if record.forwarded is None or record.condition == "none":
+        return None
+    if last is None:
+        return record.called
+    led_on = last.kind == "line" and last.at is not None
+    return last.number if led_on and abs((last.at or 0.0) - record.forwarded) > _SAME_S else None
+
+
+def _is_beside(leg: LegRecord, called: str) -> bool:
+    """Whether a leg rang beside the phones of the called line."""
+    return leg.condition == "none" and (leg.role, leg.number) != ("line", called)
 
 
 def happened(line: str, condition: str, watched: Watched, fleet: str, now: float) -> Happened:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -122,10 +122,12 @@ class Reader:
             self._behind_at = None
             return False
         self._behind_at = _at(entries[0][0])
+        watched = {number.encode() for number in self._prevented.lines()}
+        # By the call's id, not the entry's: engines write again what Redis has lost.
         records = [
-            (f"{RECORDS} {key.decode()}", record)
-            for key, fields in entries
-            if (record := _interesting(fields)) is not None
+            (f"{RECORDS} {record.id}", record)
+            for _, fields in entries
+            if (record := interesting(fields, watched)) is not None
         ]
         found = await self._of_records(records) if records else []
         await self._write(found, {RECORDS: entries[-1][0].decode()})
@@ -151,9 +153,8 @@ class Reader:
         lines: dict[str, LineFacts | None],
         fleets: dict[str, FleetFacts],
     ) -> None:
-        for forward in record.forwards:
-            other = forward.condition == "none"
-            self._prevented.carried_out(forward.line, "also_ring" if other else forward.condition)
+        for number, condition in prevented.carried_out(record):
+            self._prevented.carried_out(number, condition)
         for each in record.prevented:
             line = lines.get(each.line)
             if line is None or not wanted(Event.FORWARD_PREVENTED, line, fleets[line.fleet]):
@@ -229,8 +230,8 @@ class Reader:
                 self._prevented.changed_line(number)
                 continue
             for condition, watched in of_line:
-                self._prevented.told(number, condition)
-                if condition not in line.on:  # another program turned it off
+                self._prevented.notified(number, condition)
+                if condition not in line.on:  # it has ended, or another program turned it off
                     continue
                 what = prevented.happened(number, condition, watched, line.fleet, now)
                 found.append((what, line, fleets[line.fleet]))
@@ -266,13 +267,19 @@ class Reader:
             self._on_waiting([each for each in made.values() if each.id in waiting])
 
 
-def _interesting(fields: dict[bytes, bytes]) -> CallRecord | None:
-    """The record, if it may be of interest; most are calls that were answered by a phone."""
+def interesting(fields: dict[bytes, bytes], watched: Container[bytes]) -> CallRecord | None:
+    """The record, if it may be of interest; most are calls that were answered by a phone.
+
+    Args:
+        watched: lines with a forward that has prevented itself: what rings beside them may work
+            again.
+    """
     if (
         fields.get(b"outcome") == b"answered"
         and fields.get(b"destination") != b"voicemail"
         and fields.get(b"forwards") == b"[]"
         and fields.get(b"prevented", b"[]") == b"[]"
+        and fields.get(b"called") not in watched
     ):
         return None
     try:

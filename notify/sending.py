@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from engine.config import Config
+from engine.config import Config, ConfigError
 from engine.telemetry.log import get_logger
 from notify.attempts import Drop, Failure, Reason
 from notify.deliveries import Channel, Delivery, is_still_wanted
@@ -178,14 +178,14 @@ class Sender:
     async def attempt(self, target: _Target) -> float:
         """Send the first that waits for the target; seconds until its next attempt."""
         delivery = target.waiting[0]
-        why = await self._why_drop(delivery)
-        if why is not None:
-            self.drop(delivery, why)
-            self._finish(target)
-            return 0.0
-        begun = time.monotonic()
         try:
+            why = await self._why_drop(delivery)
+            if why is not None:
+                self.drop(delivery, why)
+                self._finish(target)
+                return 0.0
             async with self._lanes[target.failures > 0]:
+                begun = time.monotonic()
                 await self._outgoing.send(delivery)
         except Failure as failure:
             return self._failed(target, delivery, failure)
@@ -269,6 +269,10 @@ class _Target:
 
 
 def tls_context(config: Config) -> ssl.SSLContext:
-    """The TLS of webhooks and of the SMTP server."""
+    """The TLS of webhooks and of the SMTP server. Raises ConfigError."""
     ca = config.notify.tls_ca
-    return ssl.create_default_context(cafile=None if ca is None else str(ca))
+    try:
+        return ssl.create_default_context(cafile=None if ca is None else str(ca))
+    except OSError as error:  # also SSLError
+        reason = " ".join(str(error).split())
+        raise ConfigError("notify.tls_ca", str(ca), f"cannot be used: {reason}") from None

@@ -42,7 +42,7 @@ def outgoing(client: Any, config: Config) -> Outgoing:
 
 
 def serve(config: Config, redis_url: str) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises ConfigError."""
     with asyncio.Runner(loop_factory=_loop) as runner:
         return runner.run(_serve(config, redis_url))
 
@@ -53,17 +53,17 @@ async def _serve(config: Config, redis_url: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ended.set)
     health = Health(config)
+    client = connect(redis_url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S)
     try:
+        service = Service(client, config, health, ended)
         await health.admin.start()
+        where = health.admin.address
+        _log.info("notify.start", admin=str(where), smtp=config.notify.smtp_host)
+        click.echo(f"renvoi: notifications, http://{where}/metrics", err=True)
+        await service.run()
     except AddressInUse as error:
         click.echo(f"renvoi: {error}", err=True)
         return 1
-    client = connect(redis_url, socket_connect_timeout=_CONNECT_S, socket_timeout=_ANSWER_S)
-    where = health.admin.address
-    _log.info("notify.start", admin=str(where), smtp=config.notify.smtp_host)
-    click.echo(f"renvoi: notifications, http://{where}/metrics", err=True)
-    try:
-        await Service(client, config, health, ended).run()
     finally:
         await close(client)
         await health.admin.close()
@@ -83,7 +83,7 @@ class Service:
         self._outgoing = outgoing(client, config)
         self._held_until = 0.0
         self._done: list[str] = []
-        self._told = ""
+        self._logged = ""
 
     async def run(self) -> None:
         while not self._ended.is_set():
@@ -103,8 +103,8 @@ class Service:
         before = time.monotonic()
         held = await self._ledger.hold()
         self._health.away = ""
-        if self._told == "notify.redis_away":
-            self._told = ""
+        if self._logged == "notify.redis_away":
+            self._logged = ""
         if held:
             self._held_until = before + LEASE_S
         return held
@@ -165,16 +165,16 @@ class Service:
 
     def _away(self, error: Exception) -> None:
         self._health.away = "redis does not answer"
-        told = " ".join(str(error).split()) or type(error).__name__
-        if self._told != "notify.redis_away":
-            self._told = "notify.redis_away"
-            _log.warning("notify.redis_away", error=told)
+        text = " ".join(str(error).split()) or type(error).__name__
+        if self._logged != "notify.redis_away":
+            self._logged = "notify.redis_away"
+            _log.warning("notify.redis_away", error=text)
 
     def _now(self, event: str, **values: Any) -> None:
         """Log what this process is now, once."""
-        if self._told == event:
+        if self._logged == event:
             return
-        self._told = event
+        self._logged = event
         if event == "notify.active":
             _log.info("notify.active", **values)
         else:

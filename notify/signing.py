@@ -20,18 +20,30 @@ BYTES = 32
 PREFIX = "whsec_"
 OVERLAP_S = 86400
 """How long a replaced secret still signs beside the new one."""
+_MOST_REPLACED = 4  # that sign beside the new one
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """An owner's secret, and the one that it replaced, which is valid until `until`."""
+    """An owner's secret, and the one that it replaced, which is valid until `until`; `earlier`:
+    those that were replaced before that one, each with its end."""
 
     secret: str
     replaced: str = ""
     until: float = 0.0
+    earlier: tuple[tuple[str, float], ...] = ()
 
     def valid(self, unix_now: float) -> list[str]:
         """The secrets that sign now, the newest first."""
-        return [self.secret, *([self.replaced] if self.replaced and unix_now < self.until else [])]
+        return [self.secret, *(each for each, _ in self._replaced(unix_now))]
+
+    def renewed(self, unix_now: float) -> Secret:
+        """A new one in its place."""
+        earlier = self._replaced(unix_now)[: _MOST_REPLACED - 1]
+        return Secret(new_secret(), self.secret, unix_now + OVERLAP_S, tuple(earlier))
+
+    def _replaced(self, unix_now: float) -> list[tuple[str, float]]:
+        every = ((self.replaced, self.until), *self.earlier)
+        return [(each, until) for each, until in every if each and unix_now < until]
 
     def __repr__(self) -> str:
         return "Secret(***)"

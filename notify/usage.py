@@ -16,6 +16,7 @@ from rules.notify import Event
 from store.fleets import capped_s
 from store.keys import fleet_usage_key, usage_key
 
+_MOST_S = 1e12
 _COUNTED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
 
 
@@ -58,7 +59,7 @@ class Usage:
         replies = iter(await self._documents.ask(commands))
         found: Found = []
         for (number, month), (line, at) in plans.items():
-            used_s, plan_s = int(capped_s(next(replies))), line.plan_s or 0
+            used_s, plan_s = _whole(next(replies)), line.plan_s or 0
             what = used(Event.PLAN_USED, line.fleet, number, month, used_s, plan_s, at)
             if what is not None:
                 found.append((what, line, fleets[line.fleet]))
@@ -75,9 +76,14 @@ class Usage:
         return _cap(fleet, month, values, at)
 
 
+def _whole(values: Any) -> int:
+    """Whole seconds in a usage key, in which another program may have written anything."""
+    return int(min(capped_s(values), _MOST_S))
+
+
 def _cap(fleet: FleetFacts, month: str, values: Any, at: float) -> Found:
     if not fleet.cap_s:
         return []
-    used_s = int(capped_s(values))
+    used_s = _whole(values)
     what = used(Event.CAP_USED, fleet.name, "", month, used_s, fleet.cap_s, at)
     return [] if what is None else [(what, None, fleet)]

@@ -53,10 +53,10 @@ class Webhooks:
         except OSError as error:
             raise Failure(Reason.CONNECTION, error.strerror or str(error)) from None
         if not 200 <= status < 300:
-            told = f"status {status}"
+            text = f"status {status}"
             if 300 <= status < 400:
-                told += ", redirects are not followed"
-            raise Failure(Reason.STATUS, told, final=status == HTTPStatus.GONE)
+                text += ", redirects are not followed"
+            raise Failure(Reason.STATUS, text, final=status == HTTPStatus.GONE)
 
     async def _post(self, url: str, body: bytes, fields: Mapping[str, str]) -> int:
         parts = urlsplit(url)

@@ -72,8 +72,8 @@ class _Letter:
             rest = [self._say("missed_call.left")]
         if rang_s is not None:
             rest.append(self._say("missed_call.rang", seconds=rang_s))
-        told = self._number(caller) if caller else self._say("caller.withheld")
-        return key, {"caller": told}, rest
+        who = self._number(caller) if caller else self._say("caller.withheld")
+        return key, {"caller": who}, rest
 
     def _forward_changed(self) -> tuple[str, dict[str, Any], list[str]]:
         data = self._data
@@ -83,19 +83,19 @@ class _Letter:
         was, now = before.get("forwards") or {}, after.get("forwards") or {}
         for condition in CONDITIONS:
             if condition in was or condition in now:
-                told = self._say(
+                sentence = self._say(
                     "change", what=self._word("condition", condition),
                     before=self._forwards(was.get(condition)),
                     after=self._forwards(now.get(condition)),
                 )  # fmt: skip
-                rest.append(told)
+                rest.append(sentence)
         for name in ("do_not_disturb", "profile", "also_ring"):
             if name in before or name in after:
-                told = self._say(
+                sentence = self._say(
                     "change", what=self._say(name), before=self._value(before.get(name)),
                     after=self._value(after.get(name)),
                 )  # fmt: skip
-                rest.append(told)
+                rest.append(sentence)
         was, now = (_mapping(side.get("profiles")) for side in (before, after))
         changed = sorted(n for n in was.keys() | now.keys() if was.get(n) != now.get(n))
         if changed:
@@ -111,24 +111,24 @@ class _Letter:
     def _used(self, event: str) -> tuple[str, dict[str, Any], list[str]]:
         data = self._data
         key = f"{event}.all" if data["percent"] >= 100 else event
-        told = {
+        values = {
             "percent": data["percent"],
             "month": data["month"],
             "used": self._duration(data["used_s"]),
             "of": self._duration(data["of_s"]),
         }
-        return key, told, []
+        return key, values, []
 
     def _forward_prevented(self) -> tuple[str, dict[str, Any], list[str]]:
         data = self._data
-        told = {
+        values = {
             "condition": self._word("condition", data["condition"]),
             "reason": self._word("reason", data["reason"]),
             "since": self._moment(data["since"]),
             "last": self._moment(data["last"]),
             "calls": data["calls"],
         }
-        return "forward_prevented", told, []
+        return "forward_prevented", values, []
 
     def _test(self) -> tuple[str, dict[str, Any], list[str]]:
         return "test", {}, []
@@ -190,8 +190,8 @@ class _Letter:
 
     def _targets(self, to: Any) -> str:
         found = [each for each in (to if isinstance(to, list) else [to]) if isinstance(each, dict)]
-        told = [self._target(each) for each in found[:_MOST_TARGETS]]
-        return self._say("and").join(told) or "?"
+        targets = [self._target(each) for each in found[:_MOST_TARGETS]]
+        return self._say("and").join(targets) or "?"
 
     def _target(self, to: Mapping[str, Any]) -> str:
         kind, number = str(to.get("kind")), to.get("number")

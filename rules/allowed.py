@@ -15,7 +15,7 @@ class No(NamedTuple):
     """Why a forward does not happen: one of PREVENTED ("" if it is off), and in words."""
 
     reason: str
-    told: str
+    text: str
 
 
 def why_not(to: Destination | None, line: Line, now: Situation, targets: Targets) -> No | None:
@@ -25,7 +25,7 @@ def why_not(to: Destination | None, line: Line, now: Situation, targets: Targets
     if to.refused is not None or now.fleet_countries is not None:
         refused = to.why_refused(kind_of(to, line, targets) != "number", now.fleet_countries)
         if refused is not None:
-            return No(refused, _told_refused(refused, to, line))
+            return No(refused, _refused_in_words(refused, to, line))
     if to.kind is Kind.VOICEMAIL and to.number == line.number:
         # Its own voicemail is always allowed, also when the line itself calls.
         return _over_limit(now)
@@ -37,7 +37,7 @@ def why_not(to: Destination | None, line: Line, now: Situation, targets: Targets
     )
 
 
-def _told_refused(refused: str, to: Destination, line: Line) -> str:
+def _refused_in_words(refused: str, to: Destination, line: Line) -> str:
     country = f"not allowed, {to.number} is in country {to.country}, which "
     if refused == FLEET_COUNTRIES:
         return f"{country}forward_countries of fleet {line.fleet} does not have"
@@ -79,11 +79,11 @@ def _wrong_call(to: Destination, line: Line, now: Situation) -> No | None:
 def _over_limit(now: Situation) -> No | None:
     """The limits against loops through the outside and toll fraud."""
     if 0 < now.forwards_per_line <= now.forwards_in_progress:
-        told = f"counts as off, {now.forwards_in_progress} forwards of the line stand already"
-        return No("forwards_per_line", told)
+        text = f"counts as off, {now.forwards_in_progress} forwards of the line stand already"
+        return No("forwards_per_line", text)
     if 0 < now.forwards_per_line_per_hour <= now.forwards_last_hour:
-        told = f"counts as off, the line had {now.forwards_last_hour} forwards in the last hour"
-        return No("forwards_per_line_per_hour", told)
+        text = f"counts as off, the line had {now.forwards_last_hour} forwards in the last hour"
+        return No("forwards_per_line_per_hour", text)
     return None
 
 

@@ -9,7 +9,7 @@ from rules.decision import Circumstances, Situation
 from rules.model import Forward, Line, ProfileUse
 
 OFF = No("", "off")
-# The words are completed from the forward by `told_of`, which only `explain` calls.
+# The words are completed from the forward by `reason_in_words`, which only `explain` calls.
 _ENDED = No("", "off, it ended at {until}")
 _OPEN = No("", "does not apply now, calendar {calendar} is open")
 _CLOSED = No("", "does not apply now, calendar {calendar} is closed")
@@ -51,10 +51,10 @@ def is_undisturbed(line: Line, found: Circumstances | None) -> bool:
     return line_now(line, found).do_not_disturb
 
 
-def told_of(no: No, forward: Forward) -> str:
+def reason_in_words(no: No, forward: Forward) -> str:
     """Why a forward does not apply (`why_not_now`), in words."""
     until = forward.until
-    return no.told.format(
+    return no.text.format(
         until="" if until is None else datetime.fromtimestamp(until, UTC).isoformat(),
         calendar="" if forward.when is None else forward.when.calendar,
         list="" if forward.callers is None else forward.callers.name,
@@ -71,7 +71,7 @@ def why_not_now(forward: Forward, line: Line, now: Situation, targets: Targets) 
     found = now.circumstances
     if found is None:
         return _NOT_KNOWN
-    if forward.until is not None and found.at >= forward.until:
+    if forward.has_ended(found.at):
         return _ENDED
     if forward.when is not None:
         name = forward.when.calendar

@@ -14,6 +14,9 @@ from rules.model import DocumentError
 # Phones that one call may ring: a registration with hundreds of contacts would turn each call into
 # a storm.
 MOST_RUNG = 20
+FAR_S = 10**11
+"""Unix seconds. Another program may write a contact that never expires (+inf); whatever needs a
+time takes this one."""
 _LONGEST_MEMBER = 1024
 _MOST_COMPARED = 100
 

@@ -8,7 +8,7 @@ forwarding-rules.md 1 and 2.
 from typing import NamedTuple
 
 from rules.allowed import Targets, billing_of, kind_of, why_not
-from rules.applies import OFF, profile_now, told_of, why_not_now
+from rules.applies import OFF, profile_now, reason_in_words, why_not_now
 from rules.decision import (
     ALSO_RING,
     BLOCKED,
@@ -107,7 +107,7 @@ def explain(line: Line, situation: Situation, targets: Targets) -> Explanation:
     """The same decision as `decide`, by the same code, with its steps."""
     steps: list[str] = []
     decision = _walk(line, situation, targets, _Notes(steps))
-    steps.append(_told(decision))
+    steps.append(_in_words(decision))
     return Explanation(tuple(steps), decision)
 
 
@@ -188,7 +188,7 @@ def _forward(
     forward = line.forwards.get(condition)
     no = OFF if forward is None or not forward.on else why_not(forward.to, line, now, targets)
     if no is not None:
-        notes.step("{}: {}", condition, no.told)
+        notes.step("{}: {}", condition, no.text)
         if no.reason:
             notes.prevent(condition, no.reason)
         return None
@@ -225,7 +225,7 @@ def _no_answer_timer(line: Line, now: Situation, targets: Targets, notes: _Notes
         forward = line.forwards.get(condition)
         no = OFF if forward is None or not forward.on else why_not(forward.to, line, now, targets)
         if no is not None:
-            notes.step("{}: {}", condition, no.told)
+            notes.step("{}: {}", condition, no.text)
             return None
     assert forward is not None
     if forward.after_s is None:
@@ -272,7 +272,7 @@ def _due(
         no = why_not_now(forward, line, now, targets)
         if no is not None:
             if notes.steps is not None:
-                notes.step("{}: {}", label, told_of(no, forward))
+                notes.step("{}: {}", label, reason_in_words(no, forward))
             continue
         if forward.rejects:
             return _Due(place, label, forward, ())
@@ -323,7 +323,7 @@ def _target(
     if no is None:
         notes.step("{}: on, to {} {}, billing {}", label, kind, to.number, billing)
     else:
-        notes.step("{}: {} {}: {}", label, kind, to.number, no.told)
+        notes.step("{}: {} {}: {}", label, kind, to.number, no.text)
     reason = None if no is None else no.reason
     return Target(kind, to.number, billing, to.ring_s or RING_S, reason)
 
@@ -339,7 +339,7 @@ def _also(line: Line, now: Situation, targets: Targets, notes: _Notes) -> tuple[
     return tuple(each for each in all_ if each.passed_over is None)
 
 
-def _told(decision: Decision) -> str:
+def _in_words(decision: Decision) -> str:
     if isinstance(decision, Ring):
         timer = "" if decision.after_s is None else f", no answer after {decision.after_s} s"
         also = "".join(f" and {target.kind} {target.number}" for target in decision.also)

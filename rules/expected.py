@@ -31,17 +31,22 @@ def expected(kind: type[msgspec.Struct], path: str) -> str:
 
 def locate(kind: type[msgspec.Struct], path: str, document: Any) -> tuple[str, Any]:
     """The path of the first wrong field that `path` may mean, with keys instead of `[...]`, and its
-    value."""
+    value; None if it is not there: a key that occurs twice is in `document` with its last value."""
     about: inspect.Type = inspect.type_info(kind)
     named, value = "", document
     for step in _STEP.findall(path):
         about = _inner(about, step)
         if step == _ANY:
+            if not isinstance(value, dict):
+                return path, None
             name, value = _first_wrong(about, value)
             named += name
             continue
         if step[0] == "[":
-            value = value[int(step[1:-1])]
+            place = int(step[1:-1])
+            if not isinstance(value, list) or place >= len(value):
+                return path, None
+            value = value[place]
             named += step
             continue
         if not isinstance(value, dict):

@@ -139,6 +139,14 @@ class Forward:
         """All its targets."""
         return self.targets or (() if self.to is None else (self.to,))
 
+    def has_ended(self, at: float) -> bool:
+        """Whether it is off at a moment, in unix seconds, because of its end."""
+        return self.until is not None and at >= self.until
+
+    def is_on_at(self, at: float) -> bool:
+        """Whether it is on, and has not ended, at a moment in unix seconds."""
+        return self.on and not self.has_ended(at)
+
     @property
     def is_plain(self) -> bool:
         """Whether it has only what a forward has that always applies, to one target."""
@@ -264,15 +272,23 @@ class Line:
             for forward in self.all_of(condition):
                 yield condition, forward
 
-    def all_targets(self) -> Iterator[Destination]:
+    def all_targets(self, at: float | None = None) -> Iterator[Destination]:
         """The targets of all forwards that are on, whenever they apply, by precedence, and those
-        that ring beside the line; then those of its profiles that may be used."""
+        that ring beside the line; then those of its profiles that may be used. `at`: without what
+        has ended by this moment, in unix seconds."""
         for _, forward in self.all_forwards():
-            if forward.on:
+            if forward.on if at is None else forward.is_on_at(at):
                 yield from forward.destinations
         yield from self.also_ring
         for use in self.profile:
-            yield from self.profiles[use.name].all_targets()
+            if at is None or use.until is None or at < use.until:
+                yield from self.profiles[use.name].all_targets(at)
+
+    def in_each_profile(self) -> "Iterator[tuple[str, Line]]":
+        """The line without a profile (""), and as it is in each that may be used, by name."""
+        yield "", self
+        for name in dict.fromkeys(use.name for use in self.profile):
+            yield name, self.profiles[name]
 
     def refused_targets(
         self, inside: Container[str] = (), countries: frozenset[str] | None = None

@@ -65,7 +65,7 @@ class Notify(msgspec.Struct):
         """Whether it asks for such events."""
         return self.events is None or event.value in self.events
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """For people: where, by host alone, and what."""
         url = self.webhook.url if self.webhook is not None else ""
         where = [f"webhook {urlsplit(url).hostname}"] if url else []

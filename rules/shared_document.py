@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import date, datetime, time, timedelta
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -104,6 +105,13 @@ def read_until(path: str, text: str) -> float:
         return unix
     except (ValueError, OverflowError):
         raise DocumentError(path, text, problem) from None
+
+
+def has_ended(part: Any, now: float) -> bool:
+    """Whether the `until` of a forward, or of a use of a profile, has passed by `now` (unix
+    seconds). Raises DocumentError."""
+    until = part.get("until") if isinstance(part, Mapping) else None
+    return isinstance(until, str) and read_until("until", until) <= now
 
 
 def _prefix(path: str, text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from rules.model import Condition, Kind, Line
 from rules.numbers import NumberError, Numbering
+from rules.shared_document import has_ended
 from rules.switches import switch_do_not_disturb
 
 DEFAULT_AFTER_S = 20
@@ -153,7 +154,12 @@ def _after_s(conditions: tuple[Condition, ...], fields: list[str]) -> int | None
 
 
 def apply(
-    code: StarCode, document: Document, number: str, numbering: Numbering, mailbox: Collection[str]
+    code: StarCode,
+    document: Document,
+    number: str,
+    numbering: Numbering,
+    mailbox: Collection[str],
+    now: float,
 ) -> None:
     """Change the forwards of a document, or do not disturb, as the code asks, and keep the rest.
 
@@ -162,6 +168,7 @@ def apply(
     Args:
         number: the line's own, E.164.
         mailbox: short numbers that mean the line's voicemail.
+        now: unix seconds. An end that has passed is forgotten when a forward is turned on.
 
     A condition with several forwards is turned off as a whole, and neither replaced nor erased.
 
@@ -205,6 +212,8 @@ def apply(
                 forward.pop(name, None)  # the code's forward applies always and to everybody
         elif not forward.get("to"):
             continue
+        elif has_ended(forward, now):
+            forward.pop("until")
         forward["on"] = True
         if condition is Condition.NO_ANSWER:
             if code.after_s is not None:
@@ -238,14 +247,16 @@ def target(
     return {"kind": kind.value, "number": found}
 
 
-def is_on(code: StarCode, line: Line, numbering: Numbering, mailbox: Collection[str]) -> bool:
-    """The answer to a status code: whether one of its forwards is on (to its number, if given), or
-    do not disturb."""
+def is_on(
+    code: StarCode, line: Line, numbering: Numbering, mailbox: Collection[str], now: float
+) -> bool:
+    """The answer to a status code: whether one of its forwards is on (to its number, if given), and
+    has not ended by `now`, in unix seconds; or do not disturb."""
     if not code.conditions:
         return line.do_not_disturb
     for condition in code.conditions:
         for forward in line.all_of(condition):
-            if not forward.on:
+            if not forward.is_on_at(now):
                 continue
             if code.number is None:
                 return True

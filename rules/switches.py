@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rules.model import DocumentError
-from rules.shared_document import read_until
+from rules.shared_document import has_ended, read_until
 
 Document = dict[str, Any]
 
@@ -58,14 +58,9 @@ def _after(profile: object, now: float) -> list[Any]:
     if not isinstance(profile, list):
         return []
     replaced = 1 if profile and _is_for_a_while(profile[0]) else 0
-    return [each for each in profile[replaced:] if not _has_ended(each, now)]
+    return [each for each in profile[replaced:] if not has_ended(each, now)]
 
 
 def _is_for_a_while(entry: Any) -> bool:
     """Whether an entry is as `switch_profile` writes it."""
     return isinstance(entry, Mapping) and entry.keys() == {"use", "until"}
-
-
-def _has_ended(entry: Any, now: float) -> bool:
-    until = entry.get("until") if isinstance(entry, Mapping) else None
-    return isinstance(until, str) and read_until("until", until) <= now

@@ -60,7 +60,7 @@ class UnreadFields:
     def __bool__(self) -> bool:
         return bool(self._found)
 
-    def told(self) -> list[str]:
+    def in_words(self) -> list[str]:
         """One line per field: where it was first, which, in how many more."""
         result = []
         for path, one in self._found.items():
@@ -124,8 +124,8 @@ def _look(
 
 @lru_cache(1024)
 def _meant(name: str, shape: str, kind: type[msgspec.Struct]) -> tuple[str | None, str | None]:
-    """The known field beside it with a similar name, else the path of one with the same name
-    elsewhere."""
+    """The known field beside it with a similar name or a short form of this one (`mon` for
+    `monday`), else the path of one with the same name elsewhere."""
     beside: dict[str, str] = {}
     elsewhere: dict[str, str] = {}
     for path in _paths(_level(kind)):
@@ -135,6 +135,7 @@ def _meant(name: str, shape: str, kind: type[msgspec.Struct]) -> tuple[str | Non
         else:
             elsewhere[_bare(last)] = path
     alike = get_close_matches(_bare(name), beside, 1, _ALIKE)
+    alike += [known for known in beside if len(known) > 2 and _bare(name).startswith(known)]
     return (beside[alike[0]], None) if alike else (None, elsewhere.get(_bare(name)))
 
 

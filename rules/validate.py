@@ -204,7 +204,8 @@ def _canonical_part(document: Mapping[str, Any], line: Line) -> dict[str, Any]:
 
 def changed_part(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """The document with only those forwards that are on and are not so in `before`; the others of a
-    list are off, so that places stay. Problems of what does not change prevent no change."""
+    list are off, so that places stay. Without what rings beside the line, and its offer, if those
+    do not change. Problems of what does not change prevent no change."""
     old, changed = before.get("forwards") or {}, {}
     for condition, stated in (document.get("forwards") or {}).items():
         was = old.get(condition)
@@ -219,8 +220,9 @@ def changed_part(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict
         elif _is_on(stated) and stated != was:
             changed[condition] = stated
     part = {**document, "forwards": changed}
-    if part.get("also_ring") == before.get("also_ring"):
-        part.pop("also_ring", None)
+    for name in ("also_ring", "offer"):
+        if part.get(name) == before.get(name):
+            part.pop(name, None)
     return with_changed_profiles(part, before)
 
 

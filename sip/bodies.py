@@ -24,7 +24,7 @@ _PART = re.compile(
 )
 
 
-def body_told(message: Message, *, to_trusted: bool) -> tuple[bytes, bytes]:
+def passing_body(message: Message, *, to_trusted: bool) -> tuple[bytes, bytes]:
     """The body and media type of a message, reduced to what its recipient may learn."""
     body, kind = message.body, message.content_type
     if to_trusted or not body or not wish_of(message).number:
@@ -36,8 +36,8 @@ def body_told(message: Message, *, to_trusted: bool) -> tuple[bytes, bytes]:
     if media[:10] != b"multipart/":
         return body, kind
     boundary = parameters(semicolon + rest).get(b"boundary", b"")
-    told = _without_naming(body, boundary) if boundary else b""
-    return (told, kind) if told else (b"", b"")
+    rest_of_body = _without_naming(body, boundary) if boundary else b""
+    return (rest_of_body, kind) if rest_of_body else (b"", b"")
 
 
 def _without_naming(body: bytes, boundary: bytes) -> bytes:

@@ -10,9 +10,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sip.dialog import Dialog
-from sip.farewell import ANSWER_S, CHALLENGES, Farewell
+from sip.farewell import ANSWER_S, Farewell
 from sip.message import Message
 from sip.settings import TooLarge
+from sip.status import CHALLENGES, passed_on
 from sip.transaction import Client, Server
 
 if TYPE_CHECKING:
@@ -22,24 +23,24 @@ if TYPE_CHECKING:
 
 
 class Bye:
-    """A BYE from `asker`'s far end that waits for its response; `teller` is the leg that passes it
+    """A BYE from `asker`'s far end that waits for its response; `sender` is the leg that passes it
     on. It is the user of both transactions."""
 
-    __slots__ = ("_dialog", "_server", "_timer", "asker", "teller")
+    __slots__ = ("_dialog", "_server", "_timer", "asker", "sender")
 
     def __init__(self, leg: Party, server: Server) -> None:
         self._server: Server | None = server
         self._dialog: Dialog | None = None  # that passes the BYE on
         self.asker = leg
-        self.teller: Party | None = None
+        self.sender: Party | None = None
         endpoint = leg.endpoint
         self._timer: TimerHandle = endpoint.loop.call_later(ANSWER_S, self.answer, 200)
         endpoint.byes.add(self)
         server.user = self
 
-    def told(self, leg: Party) -> None:
+    def goes_by(self, leg: Party) -> None:
         """The BYE goes to the far end of this leg."""
-        self.teller, self._dialog = leg, leg.dialog
+        self.sender, self._dialog = leg, leg.dialog
         leg.dialog.bye = self
 
     def answer(self, code: int, message: Message | None = None) -> None:
@@ -47,8 +48,9 @@ class Bye:
         server = self._server
         if server is None:
             return
-        if code in CHALLENGES:
+        if code in CHALLENGES:  # a hang-up needs no authorization
             code, message = 200, None
+        code = passed_on(code)
         self.drop()
         if not self.asker.respond(server, code, message):
             self.asker.respond(server, code, None)  # it is too large
@@ -66,7 +68,7 @@ class Bye:
     def on_gone(self, server: Server, code: int) -> None:
         self.drop()
 
-    def on_stumble(self, client: Client, message: Message) -> None:
+    def on_failed_response(self, client: Client, message: Message) -> None:
         """Its response could not be passed on."""
         self.answer(200)
 
@@ -75,8 +77,8 @@ class Bye:
         if message is None:
             self.answer(200)
         elif code >= 200:
-            assert self.teller is not None  # `told` set it
-            self.answer(code, self.teller.mark(message))
+            assert self.sender is not None  # `goes_by` set it
+            self.answer(code, self.sender.mark(message))
 
 
 def receive(leg: Party, server: Server) -> Bye | None:
@@ -91,8 +93,8 @@ def receive(leg: Party, server: Server) -> Bye | None:
 def say(leg: Party, farewell: Farewell) -> None:
     """Send a BYE to the leg's far end; its response goes to the side that hung up."""
     bye: Any = farewell.bye
-    if bye is not None and bye.teller is None:
-        bye.told(leg)
+    if bye is not None and bye.sender is None:
+        bye.goes_by(leg)
     else:
         bye = None
     client: Client | None = None

@@ -27,11 +27,11 @@ SWITCH = "RENVOI_SIP_CORE"
 
 def digest() -> str:
     """A digest of the sources for this interpreter."""
-    told = hashlib.blake2b(digest_size=12)
+    hashed = hashlib.blake2b(digest_size=12)
     for name in ("native.pxd", *(f"{module}.py" for module in MODULES)):
         source = HERE / name
-        told.update(name.encode() + b"\0" + (source.read_bytes() if source.exists() else b""))
-    return f"{told.hexdigest()}-{sys.implementation.cache_tag}"
+        hashed.update(name.encode() + b"\0" + (source.read_bytes() if source.exists() else b""))
+    return f"{hashed.hexdigest()}-{sys.implementation.cache_tag}"
 
 
 def directory() -> Path:

@@ -37,11 +37,13 @@ class ConnectionLimits:
 
     `most` is for all but strangers, who have `strangers` of their own. One source that is no
     trusted peer has at most `per_source`; a trusted peer has no share, but leaves a tenth to others
-    until it has placed a call or registered a phone.
+    until it has placed a call or registered a phone. The engine itself makes at most a quarter of
+    all to one source that is no trusted peer: a phone's Contacts decide how many.
     """
 
     def __init__(self, most: int, per_source: int) -> None:
         self.sources: dict[object, Source] = {}
+        self.made: dict[object, Source] = {}  # to which the engine made connections
         self.held = 0
         self.strangers_held = 0
         self.limit(most, per_source, STRANGERS)
@@ -55,27 +57,29 @@ class ConnectionLimits:
         """Connections that are open or being made, including those of strangers."""
         return self.held + self.strangers_held
 
-    def take(self, host: str, standing: PeerKind) -> Source | str:
-        """Take a place for a connection of the IP address `host`; returns the reason if there is
-        none."""
+    def take(self, host: str, standing: PeerKind, *, trusted: bool = False) -> Source | str:
+        """Take a place for a connection of the IP address `host`, which may be a trusted peer's;
+        returns the reason if there is none."""
         if standing is PeerKind.STRANGER:
             if self.strangers_held >= self.strangers:
                 return "stranger"
             self.strangers_held += 1
             return Source()
         key = source_of(host)
-        source = Source() if standing is PeerKind.OURS else self.sources.get(key) or Source()
+        known = self.made if standing is PeerKind.OURS else self.sources
+        source = known.get(key) or Source()
         tenth = self.most // 10
         if self.held >= self.most - (0, tenth, tenth // 2, 0)[standing]:
             return "connections"
         if standing is PeerKind.PHONE and source.held >= self.per_source:
             return "source_connections"
+        if standing is PeerKind.OURS and not trusted and source.held >= max(1, self.most // 4):
+            return "source_connections"
         if standing is PeerKind.PEER and not source.proven and source.held >= self.most - tenth:
             return "connections"
         self.held += 1
         source.held += 1
-        if standing is not PeerKind.OURS:
-            self.sources[key] = source
+        known[key] = source
         return source
 
     def leave(self, host: str, standing: PeerKind, source: Source) -> None:
@@ -85,8 +89,9 @@ class ConnectionLimits:
             return
         self.held -= 1
         source.held -= 1
-        if not source.held and standing is not PeerKind.OURS:
-            self.sources.pop(source_of(host), None)
+        if not source.held:
+            known = self.made if standing is PeerKind.OURS else self.sources
+            known.pop(source_of(host), None)
 
 
 def source_of(host: str) -> object:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from sip import privacy
 from sip.grammar import parameter
-from sip.headers import requires_100rel, without_tag
+from sip.headers import names_100rel, requires_100rel, without_tag
 from sip.message import Message
-from sip.privacy import STORY
+from sip.privacy import HISTORY
 
 # Belongs to the hop, to the dialog or to the transaction (RFC 3261 8.1.1, 12.2, 22): made anew for
 # each leg. Everything else passes, known or not. Challenges and credentials belong to the hop
@@ -70,7 +70,7 @@ def crossing(
         text = message.passing(hop)
     else:
         text = privacy.passing(message, hop, to_trusted=to_trusted)
-    return text if keep_100rel or text.find(b"100rel") < 0 else _without_100rel(text)
+    return text if keep_100rel or not names_100rel(text) else _without_100rel(text)
 
 
 def _without_100rel(text: bytes) -> bytes:
@@ -105,18 +105,18 @@ def invite_block(
     parts: list[bytes] = []
     for done in reversed(diverted):
         mark = f'"{done.mark}" ' if trusted and done.mark else ""
-        told = f"{mark}<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
-        parts.append(b"Diversion: " + told.encode())
-    if diverted or message.has_any(STORY):
-        before = privacy.story(message, b"diversion", to_trusted=trusted)
+        own = f"{mark}<sip:{done.line}@{host}>;reason={done.reason};counter=1;privacy=off"
+        parts.append(b"Diversion: " + own.encode())
+    if diverted or message.has_any(HISTORY):
+        before = privacy.history_entries(message, b"diversion", to_trusted=trusted)
         parts += [b"Diversion: " + entry for entry in before]
         if trusted or not privacy.wish_of(message).history:
-            before = privacy.story(message, b"history-info", to_trusted=trusted)
+            before = privacy.history_entries(message, b"history-info", to_trusted=trusted)
             before = history(before, diverted, target, host, branch)
             parts += [b"History-Info: " + entry for entry in before]
     required = reliable and requires_100rel(message)
     passing = crossing(
-        message, to_trusted=trusted, also_not=STORY, keep_100rel=reliable and not required
+        message, to_trusted=trusted, also_not=HISTORY, keep_100rel=reliable and not required
     )
     if passing:
         parts.append(passing)
@@ -138,7 +138,7 @@ def history(
         return received
     given = [parameter(entry, b"index") or b"" for entry in received]
     indexes = [index.rstrip(b".") for index in given if _INDEX.fullmatch(index)]
-    told = list(received)
+    result = list(received)
     index = indexes[-1] if indexes else b""
     for hop_number, done in enumerate(diverted):
         if hop_number == 0 and index:
@@ -146,8 +146,8 @@ def history(
             continue
         index = index + b".1" if index else b"1"
         cause = f";cause={diverted[hop_number - 1].cause}" if hop_number else ""
-        told.append(f"<sip:{done.line}@{host}{cause}>;index=".encode() + index)
+        result.append(f"<sip:{done.line}@{host}{cause}>;index=".encode() + index)
     last = diverted[-1]
     uri = target if ";cause=" in target else f"{target};cause={last.cause}"
-    told.append(f"<{uri}>;index=".encode() + index + b".%d" % branch)
-    return told
+    result.append(f"<{uri}>;index=".encode() + index + b".%d" % branch)
+    return result

@@ -67,6 +67,7 @@ class Dialog:
         local, remote: our and the far end's From or To value, with tags as far as they are known.
         target: the far end's URI; `routes`: Route values, the nearest first.
         contact: our URI in it. `way`: the way to the next hop, None until it is asked for.
+        unacked: the server transaction of an INVITE whose 2xx had no ACK when the leg ended.
         sent, seen: the last CSeq numbers of ours and of the far end's, -1 before the first.
     """
 
@@ -81,6 +82,7 @@ class Dialog:
     way: Any = cython.declare(object, visibility="public")
     bye: Any = cython.declare(object, visibility="public")  # that waits for its response in it
     twin: Any = cython.declare(object, visibility="public")  # after a REFER (late_notify.py)
+    unacked: Any = cython.declare(object, visibility="public")
     sent: int = cython.declare(cython.longlong, visibility="public")
     seen: int = cython.declare(cython.longlong, visibility="public")
     is_confirmed: bool = cython.declare(cython.bint, visibility="public")
@@ -94,7 +96,7 @@ class Dialog:
         self.contact = contact
         self.remote = self.remote_tag = self.target = b""
         self.routes = ()
-        self.way = self.bye = self.twin = self._uri = self._lines = None
+        self.way = self.bye = self.twin = self.unacked = self._uri = self._lines = None
         self.sent = 0
         self.seen = -1
         self.is_confirmed = False
@@ -125,16 +127,15 @@ class Dialog:
         if tag != self.remote_tag:
             self.seen = -1  # each phone of a fork counts its own requests
         self.remote, self.remote_tag = message.to, tag
-        routes = message.record_routes
-        routes.reverse()
-        self.set_route(message.contact or self.target, routes[:MOST_ROUTES])
+        self.set_route(message.contact or self.target, routes_back(message))
         self.is_confirmed = message.status >= 200
 
-    def sibling(self, to: bytes, tag: bytes, target: bytes) -> Dialog:
-        """Another dialog of the same INVITE: the far end with that To value and tag."""
+    def sibling(self, to: bytes, tag: bytes, target: bytes, routes: Sequence[bytes]) -> Dialog:
+        """Another dialog of the same INVITE: the far end with that To value and tag, and the route
+        of its own response (13.2.2.4)."""
         other = Dialog(self.call_id, self.local, self.local_tag, self.contact)
         other.remote, other.remote_tag = to, tag
-        other.set_route(target or self.target, self.routes)
+        other.set_route(target or self.target, routes)
         other.sent, other.is_confirmed = self.sent, True
         return other
 
@@ -156,7 +157,8 @@ class Dialog:
         self._uri = self.target
         if routes:
             first = uri_in(routes[0])
-            if param(first, 0, b"lr") is None:
+            # Its user part may contain semicolons and commas (25.1).
+            if param(first, max(0, first.find(b"@")), b"lr") is None:
                 self._uri = first
                 routes = [*routes[1:], b"<" + self.target + b">"]
         self._lines = b"".join([b"Route: " + route + b"\r\n" for route in routes])
@@ -218,6 +220,13 @@ def response(
         if contact and server.method in WITH_CONTACT:
             out += (b"Contact: <", contact, b">", features, b"\r\n")
     return _ended(out, fields, body, content_type)
+
+
+def routes_back(message: Message) -> list[bytes]:
+    """The route set to the sender of a response to our INVITE (12.1.2)."""
+    routes: list[bytes] = message.record_routes
+    routes.reverse()
+    return routes[:MOST_ROUTES]
 
 
 def record_route_lines(message: Message) -> bytes:

@@ -17,6 +17,7 @@ from sip.bye import Bye
 from sip.connection_limits import ConnectionLimits
 from sip.dialog import Dialog, is_name_addr, new_branch, token
 from sip.grammar import is_sip_uri
+from sip.headers import names_100rel
 from sip.incoming import Incoming
 from sip.layer import Layer, OnRejected
 from sip.leg import Leg
@@ -29,7 +30,7 @@ from sip.outside import Probes, Request
 from sip.peers import Peers
 from sip.referral import anywhere
 from sip.reliable import Earlies
-from sip.replaces import Dialogs
+from sip.replaces import NULL_TAG, Dialogs
 from sip.screening import AdmissionPolicy, Screening
 from sip.seen import Seen
 from sip.settings import DialError, Settings, TooLarge
@@ -198,9 +199,10 @@ class Endpoint:
         self._tick = self.loop.call_later(TICK_S, self._on_tick)
         self.layer.tick()
 
-    def meet(self, folder: Path) -> None:
-        """Connect to the other workers, whose sockets are in this folder. Raises OSError."""
-        siblings = Siblings(self, folder)
+    def meet(self, folder: Path, index: int) -> None:
+        """Connect to the other workers, whose sockets are in this folder; `index` is the number of
+        this one. Raises OSError."""
+        siblings = Siblings(self, folder, index)
         siblings.start()
         self.siblings = self.layer.siblings = siblings
 
@@ -256,8 +258,8 @@ class Endpoint:
 
     def oversize(self, data: bytes, way: Any) -> None:
         """Handle a message that is too large: only its head is read."""
-        told = f"{data[:80]!r} from {way.host.decode()}"
-        self._on_rejected("too_large", lambda: told, way.host)
+        text = f"{data[:80]!r} from {way.host.decode()}"
+        self._on_rejected("too_large", lambda: text, way.host)
         head, end, _ = data.partition(b"\r\n\r\n")
         if len(head) <= self.limits.head_bytes and end:
             self.layer.receive(with_length(head, 0), way, lost=True)
@@ -274,7 +276,7 @@ class Endpoint:
             if is_request and self.layer.may_answer(way):
                 self.layer.refuse(message, way, code, phrase=phrase)
         except Exception as error:
-            self.layer.stumble(error, "")
+            self.layer.internal_error(error, "")
 
     def _find_way(self, hop: bytes) -> Any:
         return self.transports.way_to(hop.decode("latin-1"))
@@ -336,7 +338,7 @@ class Endpoint:
             raise TooLarge(f"the INVITE to {uri!r} fits no packet: {len(request)} bytes")
         leg = Outgoing(self, dialog, uri, routes)
         leg.trusted, leg.alone, leg.listener = trusted, alone, listener
-        if block.find(b"100rel") >= 0:
+        if names_100rel(block):
             leg.earlies = Earlies()
         client = Client(layer.clients, layer.wheel, way, branch, b"INVITE", 1)
         client.user = leg
@@ -356,7 +358,8 @@ class Endpoint:
         leg = self.layer.legs.get(local.lower())  # tags are tokens: case is ignored
         if leg is None or leg.dialog is None or leg.dialog.call_id != call_id:
             return None
-        return leg if leg.dialog.remote_tag.lower() == remote.lower() else None
+        known = leg.dialog.remote_tag.lower()
+        return leg if known == remote.lower() or (not known and remote == NULL_TAG) else None
 
     def illegal(self, what: str) -> None:
         """Count an action or message that does not fit the state of its leg."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import session_expires, unrelayed
-from sip.bodies import body_told
+from sip.bodies import passing_body
 from sip.crossing import crossing
 from sip.dialog import Dialog
 from sip.events import Refreshed
@@ -24,6 +24,7 @@ from sip.message import Message
 from sip.replaces import End
 from sip.settings import TooLarge
 from sip.state import CONFIRMED, EARLY
+from sip.status import passed_on
 from sip.timers import Wheel
 from sip.transaction import COMPLETED, Client, Server
 
@@ -68,7 +69,7 @@ class Exchange:
         self.method = method
         self.invite = method == b"INVITE"
         self.server: Server | None = server  # None when it is over
-        self.client: Client | None = None  # on the peer's side, while it exists
+        self.client: Client | None = None  # on the peer's side, until its final response or ACK
         self.refreshes = method in REFRESHES  # the session
         self.answered = False
         self.provisional = False  # the peer's far end has responded: a CANCEL may be sent
@@ -83,19 +84,28 @@ class Exchange:
         """Send the response to the asker, once if it is final."""
         if self.answered or self.server is None or self.asker.dialog is None:
             return
+        code = passed_on(code)
         expires_s = None
         if self.refreshes and message is not None and 200 <= code < 300:
             extra, expires_s = session_expires.response_fields(self.asked, message)
         keeps = self._keep if self.invite and 200 <= code < 300 else None
         is_sent = self.asker.respond(self.server, code, message, extra, before=keeps)
         if not is_sent and 200 <= code < 300:
-            code = 500  # it is too large
+            code, expires_s = 500, None  # it is too large
             self.asker.respond(self.server, code, None)
-        elif expires_s is not None:
-            self.asker.tell(Refreshed(self.asker, expires_s))
         self.answered = code >= 200
         if self.answered and not (self.invite and code < 300):
             self.done()
+        if expires_s is not None:
+            self.asker.tell(Refreshed(self.asker, expires_s))
+
+    def expire(self) -> None:
+        """Nobody has answered in time, so that the asker has given up too: but for an INVITE there
+        is no 408 (RFC 4320 4.2)."""
+        server = self.server
+        self.done()
+        if server is not None:
+            server.end()
 
     def _keep(self, response: bytes) -> None:
         self.response = response
@@ -162,7 +172,7 @@ class Exchanges:
             leg.endpoint.on_changed(leg)
         if exchange.invite:
             # Now the asker does not repeat it any more, and another process would know of it.
-            leg.layer.respond(server, 100)
+            leg.layer.respond(server, 100, fields=message.timestamp)
 
     def _on_prack(self, exchange: Exchange, message: Message) -> None:
         """The caller acknowledges a reliable provisional response (RFC 3262 3)."""
@@ -170,8 +180,8 @@ class Exchanges:
         known: Any = reliable.on_prack(message) if reliable is not None else False
         if isinstance(known, bool):
             exchange.answer(200 if known else 481, None)
-        elif known.leg.dialog is None:
-            exchange.answer(200, None)
+        elif known.is_over:
+            exchange.answer(200, None)  # a 481 of it would end the caller's own dialog
         else:
             exchange.early = known
             self._relay(exchange, known.leg, message)
@@ -227,8 +237,12 @@ class Exchanges:
                 return
 
     def on_cancel(self, message: Message) -> None:
-        """The asker cancelled its re-INVITE."""
+        """The asker cancelled its re-INVITE, which may be another one than that in progress: one
+        that was refused before its CANCEL arrived."""
         for exchange in self.asked:
+            server = exchange.server
+            if server is None or server.cseq != message.cseq:
+                continue
             if exchange.invite and not exchange.answered and not exchange.cancelled:
                 exchange.cancelled = Farewell(message=message)
                 if exchange.provisional:
@@ -240,7 +254,7 @@ class Exchanges:
         peer = exchange.asker.peer
         if exchange.client is not None and peer is not None:
             tries = exchange.cancelled.tries(peer, cancel=True)
-            if any(exchange.client.cancel(*told) for told in tries):
+            if any(exchange.client.cancel(*attempt) for attempt in tries):
                 self.leg.layer.count_out(b"CANCEL")
 
     def on_gone(self, server: Server) -> bool:
@@ -268,10 +282,9 @@ class Exchanges:
         if early is not None:
             block = early.rack + b"\r\n" + block if block else early.rack
             if early.tag != dialog.remote_tag:
-                dialog = dialog.sibling(
-                    _with_tag(dialog.remote, dialog.remote_tag, early.tag), early.tag, early.contact
-                )
-        body, kind = body_told(message, to_trusted=leg.trusted)
+                to = _with_tag(dialog.remote, dialog.remote_tag, early.tag)
+                dialog = dialog.sibling(to, early.tag, early.contact, early.routes)
+        body, kind = passing_body(message, to_trusted=leg.trusted)
         try:
             client = leg.layer.ask(
                 dialog,
@@ -311,7 +324,20 @@ class Exchanges:
                 exchange.answer(code, message)
             return
         del self.sent[client]
-        exchange.client = None
+        try:
+            self._on_final(exchange, client, code, message)
+        except Exception:
+            self._on_error(exchange)
+            raise
+
+    def _on_final(
+        self, exchange: Exchange, client: Client, code: int, message: Message | None
+    ) -> None:
+        answered = exchange.invite and code < 300
+        exchange.client = client if answered else None  # until its ACK
+        if message is None and code == 408 and not exchange.invite:
+            exchange.expire()
+            return
         if message is None and exchange.cancelled:
             code = 487
         if exchange.on_refused is not None and code >= 300 and message is not None:
@@ -327,7 +353,7 @@ class Exchanges:
             self.leg.endpoint.on_kept(self.leg)
         if exchange.invite:
             self.leg.endpoint.on_changed(self.leg)
-        if exchange.invite and code < 300:
+        if answered:
             self.unacked, self.unacked_cseq = exchange, client.cseq
             if exchange.asker.dialog is None:
                 self.pass_ack(None)
@@ -335,6 +361,16 @@ class Exchanges:
         exchange.answer(code, message)
         if self.unacked is exchange and exchange.server is None:
             self.pass_ack(None)  # the asker got a failure and acknowledges nothing
+
+    def _on_error(self, exchange: Exchange) -> None:
+        """Passing on a final response raised an exception. The asker gets a 500, unless it has the
+        response already, and its 2xx waits for the ACK."""
+        server = exchange.server
+        if server is not None and server.is_answered:
+            return
+        if self.unacked is exchange:
+            self.unacked = None
+        exchange.answer(500, None)
 
     def pass_ack(self, message: Message | None, asker: Party | None = None) -> None:
         """Acknowledge the 2xx of the INVITE sent to this leg, with the content of the ACK of
@@ -346,8 +382,17 @@ class Exchanges:
             self.last_ack = message.answer if message is not None else (b"", b"")
         if asker is not None:
             asker.endpoint.on_kept(asker)
-        if dialog is not None:
-            self.leg.layer.acknowledge(dialog, self.unacked_cseq, *self.last_ack)
+        if dialog is not None and exchange is not None:
+            self._acknowledge(exchange, dialog, self.last_ack)
+
+    def _acknowledge(self, exchange: Exchange, dialog: Dialog, ack: tuple[bytes, bytes]) -> None:
+        """Send the ACK, and again for each copy of the 2xx, after the end of the leg too: the far
+        end repeats it, whatever else it got (RFC 3261 13.3.1.4)."""
+        layer, client = self.leg.layer, exchange.client
+        layer.acknowledge(dialog, self.unacked_cseq, *ack)
+        if client is not None:  # it is not another process's
+            client.user = _Late(layer, dialog, ack)
+            exchange.client = None
 
     # -- another process --------------------------------------------------------------------------
 
@@ -418,15 +463,19 @@ class Exchanges:
         layer = self.leg.layer
         if self.has_invite_sent:
             layer.race("bye_in_reinvite")
-        if self.unacked is not None:
-            layer.acknowledge(dialog, self.unacked_cseq)
-            self.unacked = None
+        unacked, self.unacked = self.unacked, None
+        if unacked is not None:
+            self._acknowledge(unacked, dialog, (b"", b""))
         for exchange in list(self.asked):
             server = exchange.server
             if server is not None:
                 server.user = None
                 if not exchange.answered:
                     layer.respond(server, 487)
+                elif self.leg.has_left:
+                    server.acknowledged()  # BYE instead of ACK
+                else:
+                    dialog.unacked = server
             exchange.done()
         sent, self.sent = self.sent, {}
         for client, exchange in sent.items():
@@ -457,22 +506,24 @@ class _TimerC:
 
 
 class _Late:
-    """The rest of a leg whose INVITE is still unanswered: a 2xx gets its ACK."""
+    """The user of a relayed INVITE that no leg waits for any more: its 2xx has its ACK, or the leg
+    is over. Each copy of a 2xx gets that ACK (RFC 3261 13.2.2.4)."""
 
-    __slots__ = ("_dialog", "_layer")
+    __slots__ = ("_ack", "_dialog", "_layer")
 
-    def __init__(self, layer: Any, dialog: Dialog) -> None:
-        self._layer, self._dialog = layer, dialog
+    def __init__(self, layer: Any, dialog: Dialog, ack: tuple[bytes, bytes] = (b"", b"")) -> None:
+        self._layer, self._dialog, self._ack = layer, dialog, ack
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
         if message is not None and 200 <= code < 300:
-            self.on_2xx_again(client, message)
+            self._layer.acknowledge(self._dialog, client.cseq, *self._ack)
 
-    def on_stumble(self, client: Client, message: Message) -> None:
+    def on_failed_response(self, client: Client, message: Message) -> None:
         """Nothing depends on it."""
 
     def on_2xx_again(self, client: Client, message: Message) -> None:
-        self._layer.acknowledge(self._dialog, client.cseq)
+        self._layer.race("ack_lost")
+        self._layer.acknowledge(self._dialog, client.cseq, *self._ack)
 
 
 def _with_tag(value: bytes, old: bytes, new: bytes) -> bytes:

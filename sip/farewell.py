@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from sip.bodies import body_told
+from sip.bodies import passing_body
 from sip.crossing import crossing
 from sip.message import Message
 from sip.replaces import End, names_dialogs
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # A BYE or its response may be lost twice on UDP (0.5 s, 1.5 s) and still arrive in time.
 ANSWER_S = 3.0
-CHALLENGES = (401, 407)  # never passed on; a hang-up needs no authorization
 _NOT_IN_CANCEL = frozenset((b"require",))  # RFC 3261 9.1
 
 
@@ -45,7 +44,9 @@ class Farewell:
             if names_dialogs(message):
                 passing = leg.endpoint.dialog_names.pass_on(passing, End(leg=leg))
             block = block + b"\r\n" + passing if block and passing else block or passing
-            whole = (b"", b"") if message.truncated else body_told(message, to_trusted=leg.trusted)
+            whole = (
+                (b"", b"") if message.truncated else passing_body(message, to_trusted=leg.trusted)
+            )
             yield block, *whole
             reasons = [line for name, line, _ in message.fields if name == b"reason"]
             block = b"\r\n".join(reasons)

@@ -29,11 +29,11 @@ def features(message: Message, *, to_trusted: bool) -> bytes:
     text = name_addr(value).parameters
     wish = wish_of(message)
     private = not to_trusted and (wish.number or wish.user)
-    told, at = [], 0
+    found, at = [], 0
     while (part := _PARAMETER.match(text, at)) is not None:
         at = part.end()
         name = part[1].lower()
         names_it = name == b"description" or name[:1] == b"+"
         if (name in BASE or name[:1] == b"+") and not (private and names_it):
-            told.append(part[0].strip())
-    return b"".join(told)
+            found.append(part[0].strip())
+    return b"".join(found)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 
-from sip.structure import Fault, content_length, with_length
+from sip.structure import Fault, content_length, fault_of, number_of, with_length
 
 SKIPPED_MAX = 1 << 20  # bytes of a too large message that are skipped to find the next one
 PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)
 
 _NAMES = re.compile(rb"\r\n(?:content-length|l)[ \t\r\n]*:", re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\n(?:content-length|l)[ \t]*:[ \t]*(\d+)[ \t]*\r\n(?![ \t])", re.I)
+# A bare CR or LF beside another line end, or before a length. A parser for which it ends a line
+# finds another end of the head, or another length.
+_BARE = rb"(?:\r(?!\n)|(?<!\r)\n)"
+_OTHERWISE = re.compile(
+    rb"[\r\n]%b|%b(?:[\r\n]|(?:content-length|l)[ \t\r\n]*:)" % (_BARE, _BARE), re.IGNORECASE
+)
 _START = re.compile(rb"SIP/2\.0[ \t]+\d{3}|[!-~]+[ \t]+\S.*[ \t]SIP/\d", re.IGNORECASE)
 
 
@@ -49,8 +55,9 @@ class Frames:
 
     @property
     def is_between(self) -> bool:
-        """Whether no message has begun."""
-        return not self._buffer and not self._skip
+        """Whether no message has begun. A line end alone is none, but may be half a keep-alive."""
+        is_ping = len(self._buffer) < len(PING) and PING.startswith(self._buffer)
+        return is_ping and not self._skip
 
     @property
     def rest(self) -> bytes | None:
@@ -125,13 +132,24 @@ class Frames:
 def _length_of(head: bytes) -> tuple[int, bytes]:
     """The Content-Length, 0 without one, and the head with the field on one line. Raises
     FramingError if it is invalid or ambiguous (RFC 3261 18.3)."""
+    if _may_end_elsewhere(head):
+        raise FramingError("line ends that are read in two ways", head, fault_of(head))
     named = len(_NAMES.findall(head))
     if named == 0:
         return 0, head
     found = _LENGTH.search(head)
     if named == 1 and found is not None:
-        return int(found[1][:12]), head
+        return number_of(found[1]), head
     length = content_length(head)
     if isinstance(length, int):
         return length, with_length(head, length)
     raise FramingError(length.phrase.decode(), head, length)
+
+
+def _may_end_elsewhere(head: bytes) -> bool:
+    """Whether other parsers may find the end of this message at another place. The message would be
+    refused anyway, but what they count as its body would be read as the next one."""
+    whole = head.count(b"\r\n")
+    if head.count(b"\r") == whole == head.count(b"\n"):
+        return False
+    return _OTHERWISE.search(head) is not None

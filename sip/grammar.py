@@ -9,12 +9,13 @@ escapes (RFC 3261 25.1).
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 import cython
+
+from sip.remembered import remembered
 
 if not cython.compiled:
     from sip.native import cut, seek
@@ -366,8 +367,8 @@ def span_of(v: bytes) -> tuple[int, int, int]:
             i += 1
     if i == end or v[i] != ord("<"):
         return _bare(v)
-    close = seek(v, ord(">"), i)
-    if close == end or close == i + 1 or seek(v, ord("<"), i + 1) < close:
+    close = seek(v, ord(">"), i, end)
+    if close == end or close == i + 1 or seek(v, ord("<"), i + 1, close) < close:
         return NOWHERE
     return (i + 1, close, close + 1)
 
@@ -543,7 +544,7 @@ def _plain_user(v: bytes) -> cython.Py_ssize_t:
         i += 1
     if i < end and v[i] == ord("@"):
         return i + 1 if i > start else 0
-    return 0 if seek(v, ord("@"), i) < end else start
+    return 0 if seek(v, ord("@"), i, end) < end else start
 
 
 @cython.cfunc
@@ -618,7 +619,7 @@ def user_of(uri: bytes) -> str:
     """
     host: cython.Py_ssize_t = _plain_user(uri)
     if host > 5 and uri[host - 1] == ord("@"):
-        return cut(uri, seek(uri, ord(":"), 0) + 1, host - 1).decode("latin-1")
+        return cut(uri, seek(uri, ord(":"), 0, host) + 1, host - 1).decode("latin-1")
     found = _URI.match(uri)
     if found is not None:
         user = (found[2] or b"").partition(b":")[0].partition(b";")[0]
@@ -659,7 +660,7 @@ class Uri(NamedTuple):
     others: dict[bytes, bytes]
 
 
-@lru_cache(maxsize=4096)  # the same contacts, registration after registration
+@remembered  # the same contacts, registration after registration
 def comparable(uri: bytes) -> Uri:
     """Prepare a URI for comparison. One that is not a SIP URI equals only itself, byte by byte."""
     found = _URI.fullmatch(uri.strip())

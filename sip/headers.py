@@ -52,8 +52,8 @@ def diversions(message: Message) -> int:
     for entry in entries(message, b"diversion"):
         counter = parameter(entry, b"counter") or b""
         by_diversion += max(1, int(counter[:9])) if counter.isdigit() else 1
-    told = [name_addr(entry).uri for entry in entries(message, b"history-info")]
-    by_history = sum(1 for uri in told if _CAUSE_PARAM.search(uri))
+    uris = [name_addr(entry).uri for entry in entries(message, b"history-info")]
+    by_history = sum(1 for uri in uris if _CAUSE_PARAM.search(uri))
     return max(by_diversion, by_history)
 
 
@@ -72,8 +72,15 @@ def unsupported(message: Message, name: bytes, known: frozenset[bytes]) -> bytes
     return b", ".join(word for word in words if word and word.lower() not in known)
 
 
+def names_100rel(text: bytes) -> bool:
+    """A quick check: whether header text contains the option tag 100rel, in any case (RFC 3261
+    7.3.1)."""
+    at = text.find(b"100")
+    return at >= 0 and text.lower().find(b"100rel", at) >= 0
+
+
 def requires_100rel(message: Message) -> bool:
-    return message.head.find(b"100rel") >= 0 and has_option(message, b"require", b"100rel")
+    return names_100rel(message.head) and has_option(message, b"require", b"100rel")
 
 
 def supports_100rel(message: Message) -> bool:

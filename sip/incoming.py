@@ -63,7 +63,7 @@ class Incoming(Leg):
             flow = invite.way.flow
         self.flow: Flow | None = flow
         self.source: str = flow.host if flow is not None else ""
-        self.heard = self.source
+        self.last_source = self.source
         self._phone = ""  # the Contact, if the caller is a phone of ours
         if server is not None:
             server.user = self
@@ -80,7 +80,7 @@ class Incoming(Leg):
             server = layer.serve(invite, invite.way, invite.key(b"INVITE"))
             layer.note(server, invite)
         leg = cls(endpoint, dialog_of(kept), server, invite, kept.flow)
-        leg.trusted, leg.heard, leg.wish = kept.trusted, kept.heard, wish_of(kept)
+        leg.trusted, leg.last_source, leg.wish = kept.trusted, kept.last_source, wish_of(kept)
         leg._phone, leg._socket = kept.phone, kept.socket
         leg.max_forwards = kept.max_forwards
         leg.state = State(kept.state)

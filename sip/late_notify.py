@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sip.bodies import body_told
+from sip.bodies import passing_body
 from sip.crossing import crossing
 from sip.privacy import kept
 from sip.settings import TooLarge
 from sip.speakers import Speaker
+from sip.status import passed_on
 
 if TYPE_CHECKING:
     from sip.dialog import Dialog
@@ -47,14 +48,14 @@ class Twin:
     """The other dialog of a call, and the data of this dialog's far end that `Speakers.may_speak`
     needs after its leg has ended."""
 
-    __slots__ = ("dialog", "heard", "other", "trusted", "wish")
+    __slots__ = ("dialog", "last_source", "other", "trusted", "wish")
 
     reached: tuple[str, tuple[str, ...]] = ("", ())
 
     def __init__(self, leg: Side, peer: Side) -> None:
         self.dialog: Dialog = leg.dialog
         self.other: Dialog = peer.dialog
-        self.heard = leg.heard
+        self.last_source = leg.last_source
         self.trusted = leg.trusted  # its far end may learn everything
         self.wish = leg.wish
 
@@ -84,7 +85,7 @@ class Notice:
         message.wish = kept(twin.wish, message)
         other = twin.other
         to_trusted = other.twin is not None and other.twin.trusted
-        body, kind = body_told(message, to_trusted=to_trusted)
+        body, kind = passing_body(message, to_trusted=to_trusted)
         client = None
         try:
             client = layer.ask(
@@ -110,8 +111,14 @@ class Notice:
             self._layer.respond(self._server, 481)
             return
         message.untrusted = True
-        fields = crossing(message, to_trusted=self._to_trusted)
-        self._layer.respond(self._server, code, phrase=message.phrase, fields=fields)
+        code = passed_on(code)
+        fields, respond = crossing(message, to_trusted=self._to_trusted), self._layer.respond
+        if not respond(self._server, code, phrase=message.phrase, fields=fields):
+            respond(self._server, code)  # it is too large
+
+    def on_failed_response(self, client: Client, message: Message) -> None:
+        """Its response could not be passed on."""
+        self._layer.respond(self._server, 481)
 
     def on_gone(self, server: Server, code: int) -> None:
         """Its own transaction ended because its transport broke."""

@@ -17,14 +17,14 @@ from typing import Any, Protocol
 
 from sip import late_notify, unrelayed
 from sip.dialog import Dialog, new_branch, response
-from sip.grammar import is_closed
+from sip.grammar import is_closed, user_of
 from sip.message import Message
 from sip.settings import TooLarge
 from sip.speakers import Speaker, Speakers
 from sip.state import ANSWERED, CALLING, State
 from sip.structure import fault_of
 from sip.timers import Wheel
-from sip.transaction import Client, Server
+from sip.transaction import ACCEPTED, Client, Server
 
 # The reason for the counter, a text for the log that is made only if it is asked for, and the IP
 # address of the sender.
@@ -43,6 +43,8 @@ _RESPONSES_OUT = tuple(("out", kind) for kind in _RESPONSES)
 INVITE = b"INVITE"
 PAST_MS = 32_000  # 64*T1
 MOST_PAST = 200_000
+LARGE = 60_000  # bytes of a message; the head of a smaller one need not be measured
+ANSWER_ROOM = 2048  # bytes of a response besides what it repeats of its request
 STRANGERS_S = 500  # malformed messages of all strangers together that are answered per second
 SHOWN = 1500  # bytes shown of a message that raised an exception
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123)) + bytes(range(128, 256))
@@ -161,7 +163,7 @@ class Layer:
         self.counts: Counter[tuple[str, str]] = Counter()
         self.illegal: Counter[str] = Counter()
         self.wheel = Wheel(_now_ms())
-        self.wheel.on_error = lambda error: self.stumble(error, "")
+        self.wheel.on_error = lambda error: self.internal_error(error, "")
         # Whether a request of an unknown dialog is held, because the dialog may come yet.
         self.holds: Callable[[Message, Any], bool] | None = None
         self.race = on_race
@@ -183,9 +185,9 @@ class Layer:
         try:
             self.wheel.run(_now_ms())
         except Exception as error:
-            self.stumble(error, "")
+            self.internal_error(error, "")
 
-    def stumble(self, error: BaseException, call_id: str) -> None:
+    def internal_error(self, error: BaseException, call_id: str) -> None:
         """Count and report an internal error."""
         self.illegal["exception"] += 1
         self._on_error(error, call_id)
@@ -210,11 +212,13 @@ class Layer:
                 self._oversize(message, way)
             elif message.status:
                 self._response(message, way)
+            elif len(data) > LARGE and message.head_size > way.most - ANSWER_ROOM:
+                self._unanswerable(message, way)
             else:
                 self._request(message, way)
         except Exception as error:
             error.add_note(shape(data, way))
-            self.stumble(error, message.call_id if message is not None else "")
+            self.internal_error(error, message.call_id if message is not None else "")
             if message is not None:
                 self._apologise(message, way)
 
@@ -251,6 +255,12 @@ class Layer:
         self._spent += 1
         return self._spent <= STRANGERS_S
 
+    def _unanswerable(self, message: Message, way: Any) -> None:
+        """A request whose responses, which repeat much of its head, may fit into no packet. None of
+        it is kept, because its transaction would wait for its final response for ever."""
+        self._on_rejected("too_large", lambda: described(message, way), way.host)
+        self._oversize(message, way)
+
     def _oversize(self, message: Message, way: Any) -> None:
         """Nothing is passed on in part: a request is refused, an ACK and a response continue
         without the body, and a 2xx counts as not sent (`Leg.respond`)."""
@@ -280,14 +290,14 @@ class Layer:
             if leg is not None and message.method == b"BYE":
                 leg.receive_bye(message, None)
         except Exception as error:
-            self.stumble(error, message.call_id)
+            self.internal_error(error, message.call_id)
 
     def _guarded(self, do: Callable[..., None], *given: Any) -> None:
         """Handling an exception may raise one, too."""
         try:
             do(*given)
         except Exception as error:
-            self.stumble(error, "")
+            self.internal_error(error, "")
 
     def _response(self, message: Message, way: Any) -> None:
         if message.vias != 1:  # not to us (8.1.3.3)
@@ -312,9 +322,9 @@ class Layer:
                 self.counts[_RESPONSES_IN[message.status // 100]] += 1
         except Exception as error:
             error.add_note(shape(message.data, way))
-            self.stumble(error, message.call_id)
+            self.internal_error(error, message.call_id)
             if message.status >= 200 and user is not None:
-                self._guarded(user.on_stumble, client, message)
+                self._guarded(user.on_failed_response, client, message)
 
     def _orphan(self, message: Message) -> None:
         """A response to an INVITE of the process whose legs this one continues. A 2xx in their
@@ -360,6 +370,18 @@ class Layer:
         elif leg is not None:
             leg.mark(message)
             leg.on_ack(message)
+        elif server is None:
+            self._late_ack(message)
+
+    def _late_ack(self, message: Message) -> None:
+        """The ACK of a relayed INVITE that a BYE of the other side overtook: its 2xx is not
+        repeated any more."""
+        past = self.past.get(message.to_tag or b"")
+        server = past.unacked if past is not None and past.is_of(message) else None
+        if past is not None and server is not None and server.cseq == message.cseq:
+            past.unacked = None
+            self.counts["in", "ACK"] += 1
+            server.acknowledged()
 
     def _cancel(self, message: Message, way: Any, key: bytes) -> None:
         """Answer 200 if its INVITE exists; the INVITE's user answers that (9.2)."""
@@ -454,13 +476,16 @@ class Layer:
 
     def broken(self, way: Any) -> None:
         """Report to its transactions that a connection is gone, or that a name leads nowhere."""
-        for client in [one for one in self.clients.values() if one.way is way]:
+        carried = list(way.carried)
+        for client in [one for one in carried if isinstance(one, Client)]:
             self._break(client)
-        for server in [one for one in self.servers.values() if one.way is way]:
-            # Requests are still answered, on a connection that the engine makes (18.2.2).
-            back = None if server.is_answered else way.back_to(server.back)
+        for server in [one for one in carried if isinstance(one, Server)]:
+            # Requests are still answered, and a 2xx repeated, on a connection that the engine makes
+            # (18.2.2).
+            is_owed = not server.is_answered or server.state == ACCEPTED
+            back = way.back_to(server.back) if is_owed else None
             if back is not None:
-                server.way = back
+                server.move(back)
             else:
                 self._break(server)
 
@@ -468,7 +493,7 @@ class Layer:
         try:
             transaction.on_broken()
         except Exception as error:
-            self.stumble(error, "")
+            self.internal_error(error, "")
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -508,8 +533,11 @@ class Layer:
 
     def note(self, server: Server, message: Message) -> bool:
         """Whether this INVITE is the first copy to arrive; a copy over another path is a loop or a
-        merged fork (8.2.2.2)."""
-        key = b"%b|%b|%d" % (message.raw_call_id, message.from_tag or b"", message.cseq)
+        merged fork (8.2.2.2). A proxy that forks to several lines calls each of them, at once or in
+        turn: only the users differ."""
+        called = user_of(message.target).encode()
+        from_tag = message.from_tag or b""
+        key = b"%b|%b|%d|%b" % (message.raw_call_id, from_tag, message.cseq, called)
         known = self.merged.get(key)
         if known is not None and not known.is_over:
             return False

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import bye
-from sip.bodies import body_told
+from sip.bodies import passing_body
 from sip.bye import Bye, say
 from sip.crossing import crossing
 from sip.dialog import Dialog
@@ -24,8 +24,8 @@ from sip.features import features
 from sip.leg_state import LegState
 from sip.message import Message
 from sip.names import is_address, place_of
-from sip.privacy import ASKING, NO_WISH, VOUCHED, kept
-from sip.replaces import End, names_dialogs
+from sip.privacy import ASKING, NO_WISH, TRUSTED_ONLY, kept
+from sip.replaces import NULL_TAG, End, names_dialogs
 from sip.state import CONFIRMED, ENDED, State
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Leg:
         "dialog",
         "exchanges",
         "farewell",
-        "heard",
+        "last_source",
         "listener",
         "owner",
         "peer",
@@ -62,7 +62,7 @@ class Leg:
         self.dialog: Any = dialog  # a Dialog; None when the leg is over
         self.exchanges: Exchanges | None = None
         self.farewell = NOTHING  # the message with which its far end ended the call
-        self.heard = ""  # the source IP address of the far end's last message
+        self.last_source = ""  # the source IP address of the far end's last message
         self.listener: Callable[[Any], None] | None = None
         self.owner: object | None = None  # the owner of the leg, for code that only has the leg
         self.peer: Party | None = None  # the other side of the call, while both may talk
@@ -95,7 +95,7 @@ class Leg:
             dialog.seen,
             dialog.is_confirmed,
             self.trusted,
-            self.heard,
+            self.last_source,
             self.wish if self.wish is not NO_WISH else None,
         )
         kept.referred = dialog.twin is not None
@@ -108,7 +108,7 @@ class Leg:
     def hangup(self, farewell: Farewell = NOTHING) -> None:
         """End the leg as its state requires, and send `farewell` with it."""
         bye = farewell.bye
-        if not self._hang_up(farewell) and bye is not None and bye.teller is None:
+        if not self._hang_up(farewell) and bye is not None and bye.sender is None:
             bye.answer(200)
 
     def _hang_up(self, farewell: Farewell) -> bool:
@@ -117,8 +117,9 @@ class Leg:
 
     def detach(self) -> None:
         """Remove the listener; the leg ends itself, whatever still arrives."""
-        if self.farewell.bye is not None and self.farewell.bye.teller is None:
+        if self.farewell.bye is not None and self.farewell.bye.sender is None:
             self.farewell.bye.answer(200)
+        self.farewell = NOTHING  # its BYE refers to the leg, and the collector finds no old cycle
         self.listener = None
         self.owner = None
         self.peer = None
@@ -139,12 +140,17 @@ class Leg:
     def name(self) -> tuple[bytes, bytes, bytes]:
         """The dialog from its far end's point of view: Call-ID, the far end's tag, ours."""
         dialog = self.dialog
-        return dialog.call_id, dialog.remote_tag, dialog.local_tag
+        return dialog.call_id, dialog.remote_tag or NULL_TAG, dialog.local_tag
 
     def is_of(self, message: Message) -> bool:
         """Whether a request that names our tag is in this leg's dialog."""
         dialog = self.dialog
         return dialog is not None and dialog.is_of(message)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether its far end has ended the call."""
+        return self.farewell.message is not None
 
     def on_ack(self, message: Message) -> None:
         """An ACK from the far end: that of a relayed INVITE."""
@@ -195,7 +201,7 @@ class Leg:
         if self.exchanges is not None:
             self.exchanges.on_response(client, code, message)
 
-    def on_stumble(self, client: Client, message: Message) -> None:
+    def on_failed_response(self, client: Client, message: Message) -> None:
         """A final response whose handling raised an exception: handled as a 500, and a 2xx to
         INVITE gets its ACK."""
         if client.method == b"INVITE" and message.status < 300 and self.dialog is not None:
@@ -203,11 +209,12 @@ class Leg:
         self.on_response(client, 500, None)
 
     def on_2xx_again(self, client: Client, message: Message) -> None:
-        """A retransmitted 2xx: the ACK of a relayed INVITE was lost (RFC 3261 13.2.2.4)."""
-        self._layer.race("ack_lost")
+        """A repeated 2xx to a relayed INVITE whose ACK has not come from the other side yet, or
+        whose handling raised an exception. All others are those of `Exchanges`."""
         exchanges = self.exchanges
         if exchanges is not None and exchanges.unacked is None:
-            self._layer.acknowledge(self.dialog, client.cseq, *exchanges.last_ack)
+            self._layer.race("ack_lost")
+            self._layer.acknowledge(self.dialog, client.cseq)
 
     def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
         """Body and media type of the ACK of the INVITE that has this CSeq number."""
@@ -234,7 +241,7 @@ class Leg:
         trust domain, and the message came from one. The latter alone is not enough, because an edge
         passes on what its phones send. `direct`: there is no edge."""
         trusted = self._endpoint.trusted
-        if not trusted[message.way.host] or not message.has_any(VOUCHED):
+        if not trusted[message.way.host] or not message.has_any(TRUSTED_ONLY):
             return False  # or it has nothing to be believed
         place = place_of(uri)
         return place.host.encode() in trusted if is_address(place) else direct
@@ -263,7 +270,7 @@ class Leg:
             if names_dialogs(message):
                 fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields
-            body, kind = body_told(message, to_trusted=self.trusted)
+            body, kind = passing_body(message, to_trusted=self.trusted)
             phrase = message.phrase
             if code < 300:
                 able = features(message, to_trusted=self.trusted)

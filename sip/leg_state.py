@@ -64,7 +64,7 @@ class LegState(msgspec.Struct, array_like=True, gc=False):
     seen: int
     is_confirmed: bool
     trusted: bool
-    heard: str
+    last_source: str
     wish: Wish | None
     transport: str = ""
     host: str = ""

@@ -19,6 +19,8 @@ from sip.udp import Udp
 if TYPE_CHECKING:
     from sip.party import Host
 
+LAST_PORT = 65_535
+
 
 class Listening:
     """The listening sockets of an endpoint. `addresses` are those in use (with the real port for
@@ -143,6 +145,8 @@ class Listening:
 
     def way_for(self, server: Address, name: str) -> Any:
         """The way to a server with that name."""
+        if server.port > LAST_PORT:  # in a URI that is not a SIP URI, whose port was checked
+            return self.nowhere()
         ipv6 = ":" in server.host
         if server.transport == "udp":
             udp = self._by_family.get(ipv6)

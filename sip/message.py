@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import cython
@@ -24,7 +25,6 @@ from sip.grammar import (
     is_plain_address,
     is_sip_uri,
     param,
-    same,
     span_of,
     split,
     trimmed,
@@ -117,8 +117,8 @@ _passing: dict[frozenset[bytes], bytes] = {}  # by the names that do not pass: 1
 _bits: dict[frozenset[bytes], int] = {}  # by names: the bits of their kinds
 _names: dict[bytes, bytes] = {}  # of unknown fields as received: in lower case
 _REMEMBERED = 4096
+_LONGEST_NAME = 64
 _VERDICTS = 256  # of the values of one kind
-Identity = tuple[bytes | None, ...]
 
 
 @cython.cfunc
@@ -350,7 +350,7 @@ class Message:
         if skip:
             self.data = data = cut(data, skip, size)
             size -= skip
-        lf: cython.Py_ssize_t = seek(data, LF, 0)
+        lf: cython.Py_ssize_t = seek(data, LF, 0, size)
         if lf < 12 or lf == size:
             return False
         last: cython.Py_ssize_t = lf
@@ -365,7 +365,7 @@ class Message:
             self.status = unsigned(data, 8, 11)
             self.method = b""
             return 100 <= self.status <= 699 and (last <= 12 or data[11] == SPACE)
-        first: cython.Py_ssize_t = seek(data, SPACE, 0)
+        first: cython.Py_ssize_t = seek(data, SPACE, 0, size)
         end: cython.Py_ssize_t = last
         while end > first and data[end - 1] != SPACE:
             end -= 1
@@ -413,8 +413,8 @@ class Message:
         while True:
             if here >= size:
                 return self._again(once)
-            end = seek(data, CR, here)
-            lf = seek(data, LF, here)
+            end = seek(data, CR, here, size)
+            lf = seek(data, LF, here, size)
             if lf != end + 1:  # a line that does not end in CRLF, or has a CR or LF inside
                 return self._again(once)
             if end == here:
@@ -422,9 +422,9 @@ class Message:
                 break
             if lf + 1 < size and _blank(data[lf + 1]):
                 return self._again(once)
-            i = seek(data, ord(":"), here)
+            i = seek(data, ord(":"), here, end)
             n = self._count
-            if i >= end:
+            if i == end:
                 self._fail(400, "a line without a colon")
                 here = lf + 1
                 continue
@@ -432,7 +432,7 @@ class Message:
             while i > here and _blank(data[i - 1]):
                 i -= 1
             kind = _kind(data, here, i)
-            if i == here or (kind == OTHER and seek(data, SPACE, here) < i):
+            if i == here or (kind == OTHER and seek(data, SPACE, here, i) < i):
                 self._fail(400, "the name of a header field")
             if n >= MOST_FIELDS - ROOM:  # what is needed for the refusal still finds room
                 self._fail(513, "too many header fields")
@@ -505,7 +505,7 @@ class Message:
                 self._stamp = n
         if self._torn:
             self._fail(400, "no end of the header fields")
-        i = seek(data, 0, 0)
+        i = seek(data, 0, 0, size)
         if i < here:
             self._fail(400, self._nul(i))
         self._body = here
@@ -551,11 +551,11 @@ class Message:
     def _addresses(self) -> None:
         # Every URI has a colon; an unquoted name may contain the comma (RFC 4475 3.1.2.15).
         span: tuple[int, int, int] = span_of(self.sender)
-        if span[1] == 0 or seek(self.sender, ord(":"), span[0]) + 1 >= span[1]:
+        if span[1] == 0 or seek(self.sender, ord(":"), span[0], span[1]) + 1 >= span[1]:
             self._fail(400, "From")
         self.from_tag = param(self.sender, span[2], b"tag")
         span = span_of(self.to)
-        if span[1] == 0 or seek(self.to, ord(":"), span[0]) + 1 >= span[1]:
+        if span[1] == 0 or seek(self.to, ord(":"), span[0], span[1]) + 1 >= span[1]:
             self._fail(400, "To")
         self.to_tag = param(self.to, span[2], b"tag")
 
@@ -630,12 +630,12 @@ class Message:
             parts += [b"From: ", self.sender, b"\r\nCall-ID: ", self.raw_call_id, b"\r\nCSeq: "]
             parts += [cseq, b"\r\nTo: ", self.to]
         else:  # to be refused for what is missing
-            told = zip(
+            values = zip(
                 (b"From: ", b"Call-ID: ", b"CSeq: ", b"To: "),
                 (self.sender, self.raw_call_id, cseq, self.to),
                 strict=True,
             )
-            parts.append(b"\r\n".join([name + value for name, value in told if value]))
+            parts.append(b"\r\n".join([name + value for name, value in values if value]))
         return b"".join(parts)
 
     @property
@@ -702,7 +702,7 @@ class Message:
         if known is None:
             name = written.partition(b":")[0].strip().lower()
             known = COMPACT.get(name, name)
-            if len(_names) < _REMEMBERED:
+            if len(_names) < _REMEMBERED and len(written) <= _LONGEST_NAME:
                 _names[written] = known
         return known
 
@@ -743,7 +743,7 @@ class Message:
     @property
     def tells_dialogs(self) -> bool:
         """A quick check: whether it may name a dialog, also inside a URI (sip/replaces.py)."""
-        if seek(self.data, ord("?"), self._line) < self._body:
+        if seek(self.data, ord("?"), self._line, self._body) < self._body:
             return True
         return self._has & (_bit(REPLACES) | _bit(JOIN) | _bit(TARGET_DIALOG)) != 0
 
@@ -837,9 +837,10 @@ class Message:
         return self.raw_call_id.decode("latin-1")
 
     @property
-    def identity(self) -> Identity:
-        """Identifies an INVITE and its retransmissions."""
-        return self._text(self._via), self.raw_call_id, self._text(self._cseq)
+    def identity(self) -> bytes:
+        """Identifies an INVITE and its retransmissions, in few bytes."""
+        values = self._text(self._via), self.raw_call_id, self._text(self._cseq)
+        return blake2b(b"\0".join(values), digest_size=16).digest()
 
     def without_body(self) -> Message:
         """The same message without its body."""
@@ -847,8 +848,3 @@ class Message:
         copy._body_end = copy._body
         copy.untrusted, copy.wish = self.untrusted, self.wish
         return copy
-
-
-def is_token(v: bytes, name: bytes) -> bool:
-    """Whether v is the token `name`, whatever its case; `name` is in lower case."""
-    return bool(same(v, 0, len(v), name))

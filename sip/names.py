@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +22,8 @@ import dns.nameserver
 import dns.resolver
 
 from sip.address import Address
+from sip.grammar import uri_in
+from sip.remembered import remembered
 
 LIFETIME_S = 3.0  # of one question, all name servers and repetitions included
 SHORTEST_S, LONGEST_S = 1.0, 3600.0  # how long an answer is kept, whatever its TTL says
@@ -29,11 +31,13 @@ NOTHING_S = 10.0  # how long "there is no such name" is kept
 UNANSWERED_S = 2.0  # pause before asking again after name servers did not answer
 DEAD_S = 30.0  # how long a server that failed is tried last
 MOST = 10_000  # names in memory
+LONGEST_HOST, LONGEST_TRANSPORT = 255, 16  # characters (RFC 1035 2.3.4)
 
 _PORTS = {"udp": 5060, "tcp": 5060, "tls": 5061}
 _SERVICES = {"udp": "_sip._udp", "tcp": "_sip._tcp", "tls": "_sips._tcp"}
 _NAPTR = {"SIP+D2U": "udp", "SIP+D2T": "tcp", "SIPS+D2T": "tls"}
 _NOTHING = (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer)
+_UNANSWERED = (dns.exception.DNSException, OSError, UnicodeError)
 
 T = TypeVar("T")
 
@@ -46,6 +50,11 @@ class Place(NamedTuple):
     port: int = 0
     transport: str = ""
     secure: bool = False
+
+    @property
+    def is_short(self) -> bool:
+        """Whether there can be such a server. Of others nothing is kept."""
+        return len(self.host) <= LONGEST_HOST and len(self.transport) <= LONGEST_TRANSPORT
 
 
 class Choice(NamedTuple):
@@ -62,10 +71,13 @@ class _Known(NamedTuple):
     answered: bool = True  # answered by a name server, now or before
 
 
-@lru_cache(maxsize=4096)  # the same phones and gateways, call after call
+@remembered  # the same phones and gateways, call after call
 def place_of(hop: str) -> Place:
     """The place that a URI, or a Route value, leads to."""
-    bare = hop.strip().lstrip("<").partition(">")[0]
+    bare = hop.strip()
+    if bare.find("<") > 0:  # behind a display name, which may contain anything
+        bare = uri_in(bare.encode()).decode()
+    bare = bare.lstrip("<").partition(">")[0]
     scheme, _, rest = bare.partition(":")
     where, *parameters = rest.rpartition("@")[2].partition("?")[0].split(";")
     host, port = where.lower(), ""
@@ -102,10 +114,13 @@ def is_address(place: Place) -> bool:
     return ":" in place.host or place.host.rpartition(".")[2].isdigit()
 
 
-@lru_cache(maxsize=4096)
-@lru_cache(maxsize=4096)
 def address_of(place: Place) -> Address | None:
     """The server of a place that is named by its IP address; None for a name."""
+    return _address_of(place) if place.is_short else None
+
+
+@lru_cache(maxsize=4096)
+def _address_of(place: Place) -> Address | None:
     if not is_address(place):
         return None
     try:
@@ -138,6 +153,8 @@ class Names:
 
     def known(self, place: Place) -> list[Address] | None:
         """The servers in the order to try them, empty if there are none; None = ask."""
+        if not place.is_short:
+            return []
         known = self._known.get(place)
         if known is None:
             return None
@@ -200,12 +217,15 @@ class Names:
     async def _learn(self, place: Place) -> Sequence[Choice]:
         """Never raises: without an answer the cached one remains, or nothing."""
         asked = _Question(self._dns, self._hosts, self._supported)
-        answered = True
+        answered, old = True, self._known.get(place)
         try:
             choices = await asked.servers(place)
             kept_s = min(max(asked.ttl_s, SHORTEST_S), LONGEST_S) if choices else NOTHING_S
-        except (dns.exception.DNSException, OSError, UnicodeError):
-            old = self._known.get(place)
+            if asked.is_partial:
+                kept_s = min(kept_s, NOTHING_S)
+                if old is not None and _count(old.choices) > _count(choices):
+                    choices = old.choices
+        except _UNANSWERED:
             choices, kept_s = old.choices if old is not None else (), UNANSWERED_S
             answered = old is not None and old.answered
         if len(self._known) >= MOST:
@@ -215,7 +235,8 @@ class Names:
 
 
 class _Question:
-    """The look-ups for one place; `ttl_s` is the shortest TTL found."""
+    """The look-ups for one place; `ttl_s` is the shortest TTL found, `is_partial` whether some of
+    its servers could not be looked up."""
 
     def __init__(
         self,
@@ -230,6 +251,7 @@ class _Question:
             name for name in _PORTS if (name, False) in supported or (name, True) in supported
         ]
         self.ttl_s = LONGEST_S
+        self.is_partial = False
 
     async def servers(self, place: Place) -> Sequence[Choice]:
         """RFC 3263 4.1 and 4.2. Raises DNSException when the name servers do not answer."""
@@ -269,11 +291,11 @@ class _Question:
 
     async def _srv(self, name: str, transport: str) -> Sequence[Choice]:
         records = [item for item in await self._records(name, "SRV") if str(item.target) != "."]
-        addresses = await asyncio.gather(
-            *(self._addresses(str(item.target), transport, item.port) for item in records)
+        addresses = await self._each(
+            self._addresses(str(item.target), transport, item.port) for item in records
         )
         return [
-            Choice(item.priority, item.weight, servers)
+            Choice(item.priority, item.weight, tuple(servers))
             for item, servers in zip(records, addresses, strict=True)
             if servers
         ]
@@ -285,8 +307,29 @@ class _Question:
             fitting = [host for host in local if (ipv6 if ":" in host else ipv4)]
             return tuple(Address(transport, host, port) for host in fitting)
         kinds = [kind for kind, wanted in (("A", ipv4), ("AAAA", ipv6)) if wanted]
-        found = await asyncio.gather(*(self._records(name, kind) for kind in kinds))
+        found = await self._each(self._records(name, kind) for kind in kinds)
         return tuple(Address(transport, item.address, port) for items in found for item in items)
+
+    async def _each(
+        self, questions: Iterable[Coroutine[Any, Any, Sequence[T]]]
+    ) -> list[Sequence[T]]:
+        """The answers to several questions. One that nobody answers leaves the others: a server
+        that is down may be named by a zone that is down too, and some name servers do not answer
+        AAAA (RFC 4074). Raises DNSException if there is nothing else."""
+        failures: list[Exception] = []
+
+        async def tried(question: Coroutine[Any, Any, Sequence[T]]) -> Sequence[T]:
+            try:
+                return await question
+            except _UNANSWERED as error:
+                failures.append(error)
+                return ()
+
+        found = await asyncio.gather(*(tried(question) for question in questions))
+        if failures and not any(found):
+            raise failures[0]
+        self.is_partial |= bool(failures)
+        return found
 
     async def _records(self, name: str, kind: str) -> list[Any]:
         # A name with a dot is complete; one without may need the machine's search list.
@@ -307,6 +350,10 @@ def _drawn(choices: Sequence[Choice]) -> Sequence[Choice]:
     return sorted(
         choices, key=lambda item: (item.priority, -(random.random() ** (1 / (item.weight or 0.01))))
     )
+
+
+def _count(choices: Sequence[Choice]) -> int:
+    return sum(len(choice.servers) for choice in choices)
 
 
 def _resolver(nameservers: Sequence[tuple[str, int]] | None) -> dns.asyncresolver.Resolver:

@@ -53,12 +53,12 @@ cdef inline bytes cut(bytes data, Py_ssize_t start, Py_ssize_t end):
         raise IndexError("slice outside the message")
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, end - start)
 
-cdef inline Py_ssize_t seek(bytes data, int c, Py_ssize_t start) except -1:
-    if data is None or start < 0 or start > PyBytes_GET_SIZE(data):
+cdef inline Py_ssize_t seek(bytes data, int c, Py_ssize_t start, Py_ssize_t end) except -1:
+    if data is None or start < 0 or start > end or end > PyBytes_GET_SIZE(data):
         raise IndexError("outside the message")
     cdef const char *p = PyBytes_AS_STRING(data)
-    cdef const char *hit = <const char *>memchr(p + start, c, PyBytes_GET_SIZE(data) - start)
-    return hit - p if hit is not NULL else PyBytes_GET_SIZE(data)
+    cdef const char *hit = <const char *>memchr(p + start, c, end - start)
+    return hit - p if hit is not NULL else end
 
 cdef inline bytearray room(Py_ssize_t numbers):
     if numbers < 0 or numbers > 65536:

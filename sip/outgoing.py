@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sip import headers
 from sip.bye import Bye, say
-from sip.dialog import Dialog
+from sip.dialog import Dialog, routes_back
 from sip.events import Answered, Ended, Failed, Progress
 from sip.farewell import NOTHING, Farewell
 from sip.leg import Leg
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sip.party import Host
 
 MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
+# 199: an early dialog has ended (RFC 6228). Those of the other phones of the fork continue.
+NO_PROGRESS = (100, 199)
 
 
 class Outgoing(Leg):
@@ -29,6 +31,7 @@ class Outgoing(Leg):
         "_ack",
         "_ack_tag",
         "_client",
+        "_declined",
         "_early",
         "_invited",
         "_said",
@@ -46,6 +49,7 @@ class Outgoing(Leg):
         self._client: Client | None = None  # the INVITE's transaction while it may still fail
         self._ack: tuple[bytes, bytes] | None = None  # body and media type of the ACK that was sent
         self._ack_tag: bytes | None = b""  # whose 2xx it acknowledged
+        self._declined: set[bytes] | None = None  # To tags of 2xx that got their BYE
         self._early: set[bytes] | None = None  # To tags received, if there are several
         self._invited = dialog  # the dialog whose siblings the other branches of a forked call are
         self._said = NOTHING  # with the CANCEL
@@ -62,7 +66,7 @@ class Outgoing(Leg):
         """A callee of another process. If it has not answered, its INVITE has a transaction again,
         which may be cancelled: a provisional response may have been lost."""
         leg = cls(endpoint, dialog_of(kept), kept.uri, kept.routed)
-        leg.trusted, leg.heard, leg.wish = kept.trusted, kept.heard, wish_of(kept)
+        leg.trusted, leg.last_source, leg.wish = kept.trusted, kept.last_source, wish_of(kept)
         leg.alone, leg.invite_cseq, leg._ack = kept.alone, kept.invite_cseq, kept.ack
         leg._ack_tag = kept.remote_tag or None
         leg.state = State(kept.state)
@@ -146,7 +150,7 @@ class Outgoing(Leg):
     def _send_cancel(self) -> None:
         if self._client is not None:
             tries = self._said.tries(self, cancel=True)
-            if any(self._client.cancel(*told) for told in tries):
+            if any(self._client.cancel(*attempt) for attempt in tries):
                 self._layer.count_out(b"CANCEL")
 
     # -- events of the dialog ---------------------------------------------------------------------
@@ -177,15 +181,17 @@ class Outgoing(Leg):
             return
         self.mark(message)
         if 180 <= code < 300:
-            self.heard = message.way.host.decode("ascii")
+            self.last_source = message.way.host.decode("ascii")
         if code < 200:
             first, self.provisional = not self.provisional, True
-            if code > 100:
+            if code not in NO_PROGRESS:
                 self._learn(message)
+            elif code == 199:
+                self._on_early_end(message)
             if self.state is CANCELLING:
                 if first:
                     self._send_cancel()
-            elif code > 100:
+            elif code not in NO_PROGRESS:
                 self._on_progress(code, message)
         elif code < 300:
             self._learn(message)
@@ -198,19 +204,17 @@ class Outgoing(Leg):
         else:
             self._on_failed(code, message)
 
-    def on_stumble(self, client: Client, message: Message) -> None:
+    def on_failed_response(self, client: Client, message: Message) -> None:
         """A final response whose handling raised an exception. A callee that answered gets an ACK
         and a BYE; the call continues without it."""
         if client is self._client and message.status < 300:
-            fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
-            self._layer.acknowledge(fork, client.cseq)
-            self._layer.bye(fork)
+            self._decline(message, client.cseq)
             self._on_failed(500)
         elif self.state is ANSWERED:
             self.hangup()
             self.tell(Ended(self, "transport", None))
         else:
-            super().on_stumble(client, message)
+            super().on_failed_response(client, message)
 
     def _learn(self, message: Message) -> None:
         dialog = self.dialog
@@ -232,6 +236,19 @@ class Outgoing(Leg):
         self.state = EARLY
         self.tell(Progress(self, code, message, early))
 
+    def _on_early_end(self, message: Message) -> None:
+        """A 199, which the caller does not get. A reliable one gets its PRACK from here, because
+        its phone would repeat it for 64*T1 (RFC 3262 3, 4)."""
+        rseq = headers.rseq(message) if self.earlies is not None else 0
+        if not rseq or self.earlies is None:
+            return
+        early = self.earlies.hear(self, rseq, message)
+        if early is not None:
+            dialog = self._invited
+            ended = dialog.sibling(message.to, early.tag, early.contact, early.routes)
+            self._layer.ask(ended, b"PRACK", None, fields=early.rack)
+            dialog.sent = ended.sent
+
     def _on_failed(self, code: int, message: Message | None = None) -> None:
         """The INVITE is over without an answer."""
         self._client = None
@@ -252,10 +269,22 @@ class Outgoing(Leg):
             self._end_fork(message)
 
     def _end_fork(self, message: Message) -> None:
-        self._layer.race("fork_answered_late")
-        fork = self._invited.sibling(message.to, message.to_tag or b"", message.contact)
-        self._layer.acknowledge(fork, message.cseq)
+        if self._decline(message, message.cseq):
+            self._layer.race("fork_answered_late")
+
+    def _decline(self, message: Message, cseq: int) -> bool:
+        """ACK and BYE to the sender of a 2xx that nobody needs; False if it is a copy, which gets
+        its ACK alone."""
+        tag = message.to_tag or b""
+        fork = self._invited.sibling(message.to, tag, message.contact, routes_back(message))
+        self._layer.acknowledge(fork, cseq)
+        if self._declined is None:
+            self._declined = set()
+        if tag in self._declined or len(self._declined) >= MOST_EARLY:
+            return False
+        self._declined.add(tag)
         self._layer.bye(fork)
+        return True
 
     def ack_of(self, cseq: int) -> tuple[bytes, bytes]:
         return (self._ack or (b"", b"")) if cseq == self.invite_cseq else super().ack_of(cseq)
@@ -278,6 +307,8 @@ class Outgoing(Leg):
                 bye.answer(200)
             self._endpoint.illegal("bye")  # the callee must answer the INVITE, not end it
         else:
+            if self.state is ANSWERED:
+                self.accept()  # its 2xx is repeated until the ACK
             super().on_bye(message, bye)
 
     # -- inside -----------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ class Request:
         if server is not None:
             if 200 <= code < 300:
                 self.message.way.prove()
-            self._layer.respond(server, code, fields=block)
+            if not self._layer.respond(server, code, fields=block):
+                server.end()  # it fits into no packet
 
     def forget(self) -> None:
         """Give up the transaction."""
@@ -84,13 +85,13 @@ class Probes:
         self._waiting: set[_Probe] = set()
 
     def ask(
-        self, uri: str, server: Address, wait_s: float, listener: Callable[[int], None]
+        self, uri: str, server: Address, name: str, wait_s: float, listener: Callable[[int], None]
     ) -> None:
-        """Send OPTIONS for `uri` to `server`; `listener` gets the final code, UNANSWERED if none
-        comes within `wait_s`, 503 if it cannot be sent."""
+        """Send OPTIONS for `uri` to `server`, which has that name; `listener` gets the final code,
+        UNANSWERED if none comes within `wait_s`, 503 if it cannot be sent."""
         endpoint = self._endpoint
         layer = endpoint.layer
-        way = endpoint.way_for(server, server.host)
+        way = endpoint.way_for(server, name)
         target, tag = uri.encode(), token()
         dialog = Dialog(token(), b"<%s>;tag=%s" % (way.contact, tag), tag, way.contact)
         dialog.remote = b"<" + target + b">"
@@ -129,7 +130,7 @@ class _Probe:
         if code >= 200:
             self.tell(code)
 
-    def on_stumble(self, client: Client, message: Message) -> None:
+    def on_failed_response(self, client: Client, message: Message) -> None:
         self.drop()
 
     def tell(self, code: int) -> None:

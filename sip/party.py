@@ -85,6 +85,9 @@ class Party(DialogUser, Protocol):
     def wish(self) -> Any: ...
 
     @property
+    def has_left(self) -> bool: ...
+
+    @property
     def name(self) -> tuple[bytes, bytes, bytes]: ...
 
     @property

@@ -11,8 +11,8 @@ things:
 - a *customer*, who reads records, no withheld number (`Wish.number`).
 
 What is *believed* is a separate question: the fields that only a node of the trust domain may send
-(VOUCHED) do not cross from any other sender, to any recipient. docs/signalling.md describes the
-rules.
+(TRUSTED_ONLY) do not cross from any other sender, to any recipient. docs/signalling.md describes
+the rules.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
@@ -28,14 +29,14 @@ from sip.headers import entries
 from sip.message import Message
 
 # The diversions of a call: RFC 5806, RFC 7044. Entries have privacy marks of their own.
-STORY = frozenset((b"diversion", b"history-info"))
+HISTORY = frozenset((b"diversion", b"history-info"))
 
 # The fields that ask for privacy, besides an anonymous From.
 ASKING = frozenset((b"privacy", b"remote-party-id"))
 
 # Fields that name the sender: hidden from phones if the number is withheld (RFC 3323 5.1, RFC 3325
 # 7, RFC 8224 12.1: a PASSporT holds the number; RFC 3892, RFC 6442).
-NAMING = STORY | frozenset(
+NAMING = HISTORY | frozenset(
     b"p-asserted-identity p-preferred-identity remote-party-id additional-identity identity "
     b"identity-info referred-by reply-to call-info geolocation geolocation-routing "
     b"p-associated-uri warning".split()
@@ -58,8 +59,8 @@ INSIDE = frozenset(
 
 # What only a node of the trust domain may send (RFC 3325 5, RFC 5806 7, RFC 7044 12, RFC 5009 8 and
 # those above). A phone itself sends its location in the network (P-Access-Network-Info).
-VOUCHED = (
-    STORY
+TRUSTED_ONLY = (
+    HISTORY
     | (INSIDE - {b"p-access-network-info"})
     | frozenset(
         b"p-asserted-identity p-preferred-identity remote-party-id additional-identity identity "
@@ -74,6 +75,7 @@ _NEEDED = frozenset(
     b"content-encoding content-disposition session-expires date".split()
 )
 _LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and of its end, by which it is recognised
+_MOST_NUMBERS = 16  # of one sender that are searched for: each in every field of each message
 
 MARK_NAME = "Renvoi-"
 """The prefix of the display name by which engines recognise a forward (engine/marks.py)."""
@@ -121,12 +123,13 @@ def kept(before: Wish, message: Message) -> Wish:
     wish = _asked(message)
     if before is NO_WISH or (wish is NO_WISH and _words(message) == {b"none"}):
         return wish
+    digits = before.digits | wish.digits
     return Wish(
         before.number or wish.number,
         before.user or wish.user,
         before.history or wish.history,
         before.undone or wish.undone,
-        before.digits | wish.digits,
+        digits if len(digits) <= _MOST_NUMBERS else before.digits,
     )
 
 
@@ -139,17 +142,17 @@ def union(one: frozenset[bytes], other: frozenset[bytes]) -> frozenset[bytes]:
 def passing(message: Message, hop: frozenset[bytes], *, to_trusted: bool) -> bytes:
     """The header fields of a message that its recipient may get, as text, without those in
     `hop`."""
-    out = union(hop, VOUCHED) if message.untrusted else hop
+    out = union(hop, TRUSTED_ONLY) if message.untrusted else hop
     if to_trusted:
         return message.passing(out)
     wish = wish_of(message)
     out = union(out, INSIDE if wish is NO_WISH else _hidden(*wish[:3]))
-    if wish.digits or message.has_any(STORY):
-        return b"\r\n".join(_told(message, out, wish))
+    if wish.digits or message.has_any(HISTORY):
+        return b"\r\n".join(_public_fields(message, out, wish))
     return message.passing(out)
 
 
-def story(message: Message, name: bytes, *, to_trusted: bool) -> list[bytes]:
+def history_entries(message: Message, name: bytes, *, to_trusted: bool) -> list[bytes]:
     """The entries of Diversion or History-Info that the recipient may get."""
     if message.first(name) is None:
         return []
@@ -158,21 +161,21 @@ def story(message: Message, name: bytes, *, to_trusted: bool) -> list[bytes]:
     wish = wish_of(message)
     if wish.number or wish.history:
         return []
-    return [told for value in message.values(name) for told in _told_entries(name, value)]
+    return [entry for value in message.values(name) for entry in _public_entries(name, value)]
 
 
-def _told(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes]:
+def _public_fields(message: Message, out: frozenset[bytes], wish: Wish) -> Iterator[bytes]:
     for name, line, value in message.fields:
         if name in out:
             continue
-        if name in STORY:
+        if name in HISTORY:
             title = line.partition(b":")[0]
-            yield from (title + b": " + told for told in _told_entries(name, value))
+            yield from (title + b": " + entry for entry in _public_entries(name, value))
         elif not wish.digits or name in _NEEDED or not _names(line, wish.digits):
             yield line
 
 
-def _told_entries(name: bytes, value: bytes) -> Iterator[bytes]:
+def _public_entries(name: bytes, value: bytes) -> Iterator[bytes]:
     """The entries that a phone may get, without those of diverting parties that want privacy (RFC
     5806 6), and without the marks for servers. A place in the history remains, so that later
     entries keep theirs (RFC 7044 10.1.2)."""
@@ -203,7 +206,7 @@ def _hidden(number: bool, user: bool, history: bool) -> frozenset[bytes]:
     if user:
         hidden |= WRITTEN
     if history:
-        hidden |= STORY
+        hidden |= HISTORY
     return hidden
 
 
@@ -225,7 +228,7 @@ def _asked(message: Message) -> Wish:
     if not number and not asks:
         return NO_WISH
     undone = b"critical" in asks and not asks <= _DONE
-    digits = frozenset(_digits(message)) if number else frozenset()
+    digits = frozenset(islice(_digits(message), _MOST_NUMBERS)) if number else frozenset()
     return Wish(number, b"user" in asks, b"history" in asks, undone, digits)
 
 
@@ -276,7 +279,7 @@ def _is_private_entry(entry: bytes) -> bool:
 def _digits(message: Message) -> Iterator[bytes]:
     names = [b"p-asserted-identity", b"p-preferred-identity", b"remote-party-id"]
     if message.start_line[:4] != b"SIP/":
-        names.append(b"from")
+        names.insert(0, b"from")
     for name in names:
         for entry in entries(message, name):
             digits = _NO_DIGIT.sub(b"", user_of(name_addr(entry).uri).encode("latin-1", "replace"))

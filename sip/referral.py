@@ -23,9 +23,6 @@ class Referral(NamedTuple):
     refused: Callable[[], None] = nothing
 
 
-OnRefer = Callable[["Party", "Message"], Referral]
-
-
 def refer_to_of(message: Message) -> bytes:
     """The Refer-To field as received."""
     return next((line for name, line, _ in message.fields if name == b"refer-to"), b"")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sip import headers
+from sip.dialog import routes_back
 from sip.message import Message
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 T1_S = 0.5
 GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused
+MOST_WAITING = 20  # behind the one that waits for its PRACK; a phone sends a handful
+MOST_EARLY = 50  # early dialogs of one INVITE
 
 
 class Callee(Protocol):
@@ -55,6 +58,15 @@ class Early:
     rseq: int
     tag: bytes  # To tag: a forked call has several early dialogs (RFC 3261 12.1)
     contact: bytes
+    routes: list[bytes]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its far end is gone, or another early dialog of the fork was answered."""
+        dialog = self.leg.dialog
+        return dialog is None or (
+            dialog.is_confirmed and dialog.remote_tag not in (b"", self.tag)  # b"": the null tag
+        )
 
     @property
     def rack(self) -> bytes:
@@ -102,6 +114,8 @@ class Reliable:
         """
         if early is None and not self.required:
             return False
+        if len(self._waiting) >= MOST_WAITING:
+            return True  # dropped
         if message is not None and not alone:
             message = message.without_body()
         self._rseq += 1
@@ -190,10 +204,13 @@ class Earlies:
 
     def hear(self, leg: Callee, rseq: int, message: Message) -> Early | None:
         """Note one; None if it is a retransmission or out of order, and is dropped silently (RFC
-        3262 4)."""
+        3262 4), or if there are too many early dialogs."""
         tag = headers.tag_of(message.first(b"to") or b"")
         last = self._last.get(tag)
         if last is not None and rseq != last + 1:
             return None
+        if last is None and len(self._last) >= MOST_EARLY:
+            return None
         self._last[tag] = rseq
-        return Early(leg, rseq, tag, headers.uri_of(message.first(b"contact") or b""))
+        contact = headers.uri_of(message.first(b"contact") or b"")
+        return Early(leg, rseq, tag, contact, routes_back(message))

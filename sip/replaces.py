@@ -32,6 +32,7 @@ class Finder(Protocol):
 
 
 NAMING = (b"replaces", b"join", b"target-dialog")
+NULL_TAG = b"0"  # as it is written here (RFC 3891 3)
 _TAGS = re.compile(rb";[ \t]*(to-tag|remote-tag|from-tag|local-tag)[ \t]*=[ \t]*([^;,\s]+)", re.I)
 _BRACKETED = re.compile(rb'("[^"\\]*+(?:\\.[^"\\]*+)*")|<([^<>?]*+)\?([^<>]*+)>')
 # An unclosed quote quotes nothing; otherwise each one would cause another search.
@@ -137,7 +138,7 @@ class Dialogs:
     def in_uri(self, value: bytes, may: May, kept: frozenset[bytes] | None = None) -> bytes:
         """A header value whose URIs name dialogs only if `may` allows it, for any recipient; of
         their other headers only those in `kept`, if given."""
-        return self._uris(value, lambda told: self._told(told, None, may), kept)
+        return self._uris(value, lambda names: self._for_recipient(names, None, may), kept)
 
     def find(self, name: DialogName) -> Named | None:
         """Resolve a name: the other side of the leg whose far end uses it, or the leg whose far end
@@ -151,11 +152,13 @@ class Dialogs:
     def _line(self, line: bytes, end: End, may: May | None) -> bytes:
         field, _, value = line.partition(b":")
         if full(field) in NAMING:
-            told = self._told(value, end, may)
-            return field + b":" + told if told else b""
+            names = self._for_recipient(value, end, may)
+            return field + b":" + names if names else b""
         if value.find(b"?") < 0:
             return line
-        return field + b":" + self._uris(value, lambda name: self._told(name, end, may), None)
+        return (
+            field + b":" + self._uris(value, lambda name: self._for_recipient(name, end, may), None)
+        )
 
     def _uris(
         self,
@@ -164,7 +167,7 @@ class Dialogs:
         kept: frozenset[bytes] | None,
     ) -> bytes:
         def rewrite(parameters: bytes) -> bytes:
-            told = []
+            kept_parameters = []
             for parameter in parameters.split(b"&"):
                 name, _, escaped = parameter.partition(b"=")
                 header = unquote_to_bytes(name.rpartition(b"?")[2]).strip().lower()
@@ -178,8 +181,8 @@ class Dialogs:
                         parameter = name + b"=" + escaped
                 elif kept is not None and header not in kept:
                     continue
-                told.append(parameter)
-            return b"?" + b"&".join(told) if told else b""
+                kept_parameters.append(parameter)
+            return b"?" + b"&".join(kept_parameters) if kept_parameters else b""
 
         def in_brackets(found: re.Match[bytes]) -> bytes:
             if found[1] is not None:  # a display name
@@ -191,12 +194,12 @@ class Dialogs:
             return (_BRACKETED if is_closed else _UNQUOTED).sub(in_brackets, value)
         return _BARE.sub(lambda found: rewrite(found[1]), value)
 
-    def _told(self, value: bytes, end: End | None, may: May | None) -> bytes:
+    def _for_recipient(self, value: bytes, end: End | None, may: May | None) -> bytes:
         """The names from the recipient's point of view; empty if it may not get any."""
-        told = [self._one(one, end, may) for one in split(value)]
-        if not any(told):
+        names = [self._one(one, end, may) for one in split(value)]
+        if not any(names):
             return b""
-        return value if told == split(value) else b" " + b", ".join(filter(None, told))
+        return value if names == split(value) else b" " + b", ".join(filter(None, names))
 
     def _one(self, value: bytes, end: End | None, may: May | None) -> bytes:
         name = parse(value)
@@ -209,16 +212,16 @@ class Dialogs:
             return b""
         if named.leg is named.by:
             return value
-        told = DialogName(*named.leg.name)
+        own = DialogName(*named.leg.name)
         by_parameter = {
-            b"to-tag": told.local, b"local-tag": told.local,
-            b"from-tag": told.remote, b"remote-tag": told.remote,
+            b"to-tag": own.local, b"local-tag": own.local,
+            b"from-tag": own.remote, b"remote-tag": own.remote,
         }  # fmt: skip
         rest = _TAGS.sub(
             lambda found: b";" + found[1] + b"=" + by_parameter[found[1].lower()],
             value[value.index(b";") :],
         )
-        return told.call_id + rest
+        return own.call_id + rest
 
     def is_ours(self, name: DialogName) -> bool:
         """Whether a name belongs to a dialog of ours, from either side."""

@@ -16,7 +16,7 @@ from sip.dialog import of_request
 from sip.grammar import same
 from sip.incoming import Incoming
 from sip.layer import OnRejected, described
-from sip.message import Identity, Message
+from sip.message import Message
 from sip.outside import Request
 from sip.privacy import wish_of
 from sip.reliable import Reliable
@@ -56,11 +56,11 @@ class Recent(Generic[_T]):
     """The INVITEs of the last half minute, in two generations."""
 
     def __init__(self) -> None:
-        self._now: dict[Identity, _T] = {}
-        self._before: dict[Identity, _T] = {}
+        self._now: dict[bytes, _T] = {}
+        self._before: dict[bytes, _T] = {}
         self._since = 0.0
 
-    def put(self, key: Identity, known: _T) -> None:
+    def put(self, key: bytes, known: _T) -> None:
         now = time.monotonic()
         if now - self._since > REMEMBERED_S or len(self._now) >= MOST_REMEMBERED:
             self._before, self._now, self._since = self._now, {}, now
@@ -69,7 +69,7 @@ class Recent(Generic[_T]):
     def __bool__(self) -> bool:
         return bool(self._now or self._before)
 
-    def get(self, key: Identity) -> _T | None:
+    def get(self, key: bytes) -> _T | None:
         return self._now.get(key) or self._before.get(key)
 
 
@@ -195,7 +195,7 @@ class Screening:
         leg = Incoming(endpoint, of_request(message, way.contact), server, message)
         leg.wish = wish_of(message)
         way.prove()
-        if message.head.find(b"100rel") >= 0 and headers.supports_100rel(message):
+        if headers.names_100rel(message.head) and headers.supports_100rel(message):
             leg.reliable = Reliable(leg, message)
         self._on_invite(leg)
         # Handle the call before the 100: its target is often known before the caller would get the

@@ -5,8 +5,8 @@ another. That one asks the others over Unix sockets, which only this user can op
 has the dialog handles the datagram as if it had come to its own socket: it answers by the Via, and
 its Contact directs everything that follows to it. Messages of that call that still arrive here
 (copies of its INVITE, its CANCEL, the ACK of a refusal, or all if the caller uses a fixed route)
-are passed on. A TCP or TLS connection cannot be passed on; there the caller gets a 302 with the
-right address.
+are passed on, to its successor if it was replaced. A TCP or TLS connection cannot be passed on;
+there the caller gets a 302 with the right address.
 """
 
 from __future__ import annotations
@@ -85,13 +85,13 @@ _decode = msgspec.msgpack.Decoder(Word).decode
 
 
 class Siblings:
-    """One worker's end. `folder` has the sockets of the workers of this engine, `places` are this
-    worker's addresses, as SIP URIs' host, port and transport."""
+    """One worker's end. `folder` has the sockets of the workers of this engine, `index` is this
+    worker's number, which its successor will have too."""
 
-    def __init__(self, endpoint: Host, folder: Path) -> None:
+    def __init__(self, endpoint: Host, folder: Path, index: int) -> None:
         self._endpoint = endpoint
         self._folder = folder
-        self._name = f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
+        self._name = f"{_PREFIX}{index}-{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
         self._held: set[Key] = set()  # INVITEs about which the others are asked
         self._asked: dict[Key, float] = {}  # those that no worker has
         self._handed: dict[bytes | None, tuple[str, float]] = {}  # the worker, by Call-ID
@@ -142,7 +142,7 @@ class Siblings:
         if key in self._held:
             return True
         word = Word("ask", "", self._name, *came)
-        return self._ask(word, lambda found: self._told(key, word, found), key)
+        return self._ask(word, lambda found: self._found_out(key, word, found), key)
 
     def passes(self, call_id: bytes | None, packet: Packet) -> bool:
         """Whether a request belongs to another worker's call; it is then passed on."""
@@ -152,10 +152,14 @@ class Siblings:
         came = packet() if known is not None else None
         if known is None or came is None:
             return False
-        if self._send(known[0], Word("pass", "", "", *came)):
+        word = Word("pass", "", "", *came)
+        if self._send(known[0], word):
             return True
-        del self._handed[call_id]
-        return False
+        for heir in self._others():
+            if _index(heir) == _index(known[0]) and self._send(heir, word):
+                self._handed[call_id] = heir, known[1]
+                break
+        return True  # a successor that has not started yet gets it when the sender repeats it
 
     async def where(self, invite: Message) -> list[str]:
         """The addresses of the worker with the dialog that an INVITE names; empty if none."""
@@ -172,7 +176,7 @@ class Siblings:
         found = await future
         return found.places if found is not None else []
 
-    def _told(self, key: Key, word: Word, found: Word | None) -> None:
+    def _found_out(self, key: Key, word: Word, found: Word | None) -> None:
         self._held.discard(key)
         now = self._endpoint.loop.time()
         _forget(self._asked, now, lambda at: at)
@@ -267,6 +271,11 @@ class Siblings:
     def _take(self, word: Word) -> None:
         """Handle a packet as if it had come to this worker's own socket."""
         self._endpoint.inject(word.packet, word.source, word.via)
+
+
+def _index(name: str) -> str:
+    """The number of the worker with that socket."""
+    return name.removeprefix(_PREFIX).partition("-")[0]
 
 
 def _key(message: Message) -> Key:

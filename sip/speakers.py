@@ -25,7 +25,7 @@ class Speaker(Protocol):
     def dialog(self) -> Any: ...
 
     @property
-    def heard(self) -> str: ...
+    def last_source(self) -> str: ...
 
     @property
     def reached(self) -> tuple[str, tuple[str, ...]]: ...
@@ -48,7 +48,7 @@ class Speakers:
         if self._trusted()[way.host]:
             return True
         source = _plain(way.host.decode("ascii"))
-        if _plain(leg.heard) == source:
+        if _plain(leg.last_source) == source:
             return True
         names, asked = self._names(), False
         for hop in set(_hops(leg)):

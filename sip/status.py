@@ -32,4 +32,17 @@ def line(code: int, phrase: bytes = b"") -> bytes:
     return b"SIP/2.0 %d %s\r\n" % (code, phrase or PHRASES.get(code, b"-"))
 
 
+CHALLENGES = (401, 407)  # never passed on
+
+
+def passed_on(code: int) -> int:
+    """The code with which a response of one side reaches the other. A 503 concerns the hop that
+    sent it: whoever gets it sends nothing more to this engine for its Retry-After (RFC 3261 16.7,
+    21.5.4). So does a challenge, which does not cross; a 401 or 407 without it is invalid (20.27,
+    20.44)."""
+    if code in CHALLENGES:
+        return 403
+    return 500 if code == 503 else code
+
+
 LINES = {code: line(code) for code in PHRASES}

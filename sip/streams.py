@@ -11,6 +11,7 @@ import itertools
 import os
 import socket
 import ssl
+import weakref
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -23,6 +24,7 @@ from sip.flow import Flow
 from sip.framing import PONG, Frames, FramingError
 from sip.listener import Listener
 from sip.message import Message
+from sip.names import Place, is_address
 
 if TYPE_CHECKING:
     from sip.party import Host
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 CONNECT_S = 4.0  # the time to connect to a peer
 FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed
 MESSAGE_S = 10.0  # a message that has begun must be whole in this time
+CLOSE_S = 1.0  # the time in which a peer must take what is left, and end its side of TLS
 UNREAD_S = 10.0  # the time in which a peer must read, if more than UNREAD bytes wait
 UNREAD = 1 << 16
 # A peer that disappeared silently is detected 8 s after something was sent to it, or about 90 s
@@ -105,7 +108,11 @@ class Connection(asyncio.Protocol):
         self.standing = standing
         self.source = source  # where it counts until its place is free again
         self.is_gone = False
-        self.rest = b""  # of what another process has read
+        self.is_closing = False  # it is gone, and its socket still open
+        self.carried: dict[Any, None] = {}  # the transactions that send on it
+        self.is_continued = False  # from another process
+        self.rest = b""  # of what that one has read
+        self.led_here: weakref.WeakSet[Unresolved] | None = None
         limits = streams.endpoint.limits
         self._frames = Frames(limits.message_bytes, limits.head_bytes)
         self._socket: asyncio.Transport | None = None
@@ -172,7 +179,8 @@ class Connection(asyncio.Protocol):
         elif self._socket is not None:
             self._socket.write(data)
             if self._socket.get_write_buffer_size() > UNSENT_MAX:
-                self._is_unread()
+                # Not now: its transactions learn of it, and one of them may be sending this.
+                self._streams.endpoint.loop.call_soon(self._is_unread)
 
     # -- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -189,6 +197,8 @@ class Connection(asyncio.Protocol):
         if self.standing is not PeerKind.OURS:
             self._streams.keep(self)
             self._first = self._streams.later(FIRST_MESSAGE_S, self._expire)
+            if self.is_continued:  # its first message was there
+                self._credit()
         unsent, self._unsent = self._unsent or [], None
         for data in unsent:
             transport.write(data)
@@ -200,7 +210,7 @@ class Connection(asyncio.Protocol):
         try:
             self._take(data)
         except Exception as error:
-            self._streams.endpoint.layer.stumble(error, "")
+            self._streams.endpoint.layer.internal_error(error, "")
             self.abort()
 
     def _take(self, data: bytes) -> None:
@@ -212,9 +222,9 @@ class Connection(asyncio.Protocol):
         if frames.pings:
             self._write(PONG * frames.pings)
             frames.pings = 0
-        if messages and not self.source.proven and any(not Message(one).bad for one in messages):
+        if messages and self._first is not None and any(not Message(one).bad for one in messages):
             self._credit()
-        self._watch_rest()
+        self._watch_rest(anew=bool(messages))
         for message in messages:
             if self.is_gone:
                 return
@@ -224,6 +234,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lose()
+        if self.is_closing:
+            self.is_closing = False
+            self._streams.leave(self)
 
     def pause_writing(self) -> None:
         if self._read is None and not self.is_gone:
@@ -236,13 +249,13 @@ class Connection(asyncio.Protocol):
 
     # -- deadlines of the peer --------------------------------------------------------------------
 
-    def _watch_rest(self) -> None:
-        """Watch that a message that has begun ends in time, however slowly it arrives."""
-        if self._frames.is_between:
-            if self._whole is not None:
-                self._whole.cancel()
-                self._whole = None
-        elif self._whole is None and not self.is_gone:
+    def _watch_rest(self, *, anew: bool) -> None:
+        """Watch that a message that has begun ends in time, however slowly it arrives. `anew`: the
+        one before has ended, so that this is another one."""
+        if self._whole is not None and (anew or self._frames.is_between):
+            self._whole.cancel()
+            self._whole = None
+        if self._whole is None and not self._frames.is_between and not self.is_gone:
             self._whole = self._streams.later(MESSAGE_S, self._expire)
 
     def _credit(self) -> None:
@@ -252,7 +265,9 @@ class Connection(asyncio.Protocol):
         self._heard = self._streams.endpoint.loop.time()
         if self._first is not None:
             self._first.cancel()
-            self._first = self._streams.later(self._streams.idle_s, self._look)
+            self._first = None
+            if not self.source.proven:
+                self._first = self._streams.later(self._streams.idle_s, self._look)
 
     def _look(self) -> None:
         """Close the connection of a source that never registered or called, when it is idle."""
@@ -281,7 +296,9 @@ class Connection(asyncio.Protocol):
         if error.fault is not None:
             self._streams.endpoint.answer_head(error.head, self, 400, error.fault.phrase)
         if self._socket is not None and self._unsent is None:
+            self.is_closing = True
             self._socket.close()  # after everything is written
+            self._streams.later(CLOSE_S, self._socket.abort)
         self.lose()
 
     # -- the end ----------------------------------------------------------------------------------
@@ -352,7 +369,7 @@ class Streams:
         self.connections: set[Connection] = set()
         self.room = room
         self.idle_s = idle_s
-        self._ways: dict[tuple[str, str, int], Connection] = {}  # by transport and remote address
+        self._ways: dict[tuple[str, str, int, str], Connection] = {}  # by `_key`
         self._tls = {True: server_tls, False: client_tls}
         self._listeners: list[Listener] = []
         self._kinds: dict[tuple[str, bool], Kind] = {}
@@ -412,7 +429,7 @@ class Streams:
         standing = PeerKind.PEER if known in endpoint.trusted else PeerKind.STRANGER
         if standing is PeerKind.STRANGER and known in endpoint.registrants:
             standing = PeerKind.PHONE
-        place = self.room.take(host, standing)
+        place = self._place(host, standing)
         if isinstance(place, str):
             accepted.close()
             self.on_refused(place, f"{kind.transport} {host}:{port}")
@@ -420,11 +437,15 @@ class Streams:
         connection = Connection(self, kind, (host, port), host, standing, place)
         self._run(self._take(connection, accepted))
 
-    def keep_all(self) -> dict[str, int]:
-        """The connections that another process can continue: descriptors by `KeptConnection`, as
-        text."""
+    def _place(self, host: str, standing: PeerKind) -> Source | str:
+        return self.room.take(host, standing, trusted=self.endpoint.trusted[host.encode()])
+
+    def keep_all(self, most: int) -> dict[str, int]:
+        """The connections that another process can continue, at most so many: descriptors by
+        `KeptConnection`, as text."""
         every = (connection.keep() for connection in self.connections)
-        return {_encode(one[0]).decode(): one[1] for one in every if one is not None}
+        kept = itertools.islice((one for one in every if one is not None), most)
+        return {_encode(one).decode(): descriptor for one, descriptor in kept}
 
     def adopt(self, kept: Mapping[str, socket.socket]) -> dict[int, int]:
         """Continue connections of another process. Their new serial numbers, by the old ones."""
@@ -432,14 +453,14 @@ class Streams:
         for text, opened in kept.items():
             one = _decode(text)
             kind = self.kind("tcp", ":" in one.host)
-            place = self.room.take(one.host, PeerKind(one.standing)) if kind is not None else ""
+            remote, standing = (one.host, one.port), PeerKind(one.standing)
+            place = self._place(one.host, standing) if kind is not None else ""
             if kind is None or isinstance(place, str):
                 opened.close()
                 continue
             place.proven |= one.proven
-            remote, standing = (one.host, one.port), PeerKind(one.standing)
             connection = Connection(self, kind, remote, one.name, standing, place)
-            connection.rest = one.rest
+            connection.is_continued, connection.rest = True, one.rest
             serials[one.serial] = connection.serial
             self.keep(connection)
             opened.setblocking(False)
@@ -448,7 +469,7 @@ class Streams:
 
     def known(self, transport: str, host: str, port: int) -> Connection | None:
         """The connection to this address, None if there is none."""
-        return self._ways.get((transport, host, port))
+        return self._ways.get((transport, host, port, ""))
 
     async def _take(self, connection: Connection, accepted: socket.socket) -> None:
         secure = connection.kind.transport == "tls"
@@ -471,15 +492,15 @@ class Streams:
     def keep(self, connection: Connection) -> None:
         """Keep an established connection."""
         self.connections.add(connection)
-        self._ways[(connection.kind.transport, *connection.remote)] = connection
+        self._ways[_key(connection.kind, connection.remote, connection.name)] = connection
 
     def way_to(self, kind: Kind, remote: tuple[str, int], name: str) -> Connection | None:
         """The connection to an address, made if there is none; None if the limit is reached. `name`
         is its host name."""
-        found = self._ways.get((kind.transport, *remote))
+        found = self._ways.get(_key(kind, remote, name))
         if found is not None and not found.is_gone:
             return found
-        place = self.room.take(remote[0], PeerKind.OURS)
+        place = self._place(remote[0], PeerKind.OURS)
         if isinstance(place, str):
             self.on_refused(place, f"{kind.transport} {remote[0]}:{remote[1]}")
             return None
@@ -491,11 +512,17 @@ class Streams:
     def lost(self, connection: Connection) -> None:
         """Forget a lost connection."""
         self.connections.discard(connection)
-        key = (connection.kind.transport, *connection.remote)
+        key = _key(connection.kind, connection.remote, connection.name)
         if self._ways.get(key) is connection:
             del self._ways[key]
+        if not connection.is_closing:
+            self.leave(connection)
+        for way in (connection, *(connection.led_here or ())):
+            self.endpoint.layer.broken(way)
+
+    def leave(self, connection: Connection) -> None:
+        """Free the place of a connection, whose socket is closed."""
         self.room.leave(connection.remote[0], connection.standing, connection.source)
-        self.endpoint.layer.broken(connection)
 
     async def _connect(self, connection: Connection) -> None:
         loop, kind = self.endpoint.loop, connection.kind
@@ -514,12 +541,20 @@ class Streams:
             connection.lose()
 
 
+def _key(kind: Kind, remote: tuple[str, int], name: str) -> tuple[str, str, int, str]:
+    """Transport, address and, over TLS, the host name for which the peer was authenticated (RFC
+    5922 7.4): a connection that the peer made, or that has another name, is none for this one."""
+    is_named = kind.transport == "tls" and not is_address(Place(name))
+    return (kind.transport, *remote, name if is_named else "")
+
+
 class Reopened:
     """The way back to a peer whose connection is lost: a new one is made to send something."""
 
     most = UNSENT_MAX
     reliable = True
     is_gone = False
+    carried = None
 
     def __init__(self, streams: Streams, kind: Kind, host: str, port: int, name: str) -> None:
         self._streams = streams
@@ -544,6 +579,7 @@ class Nowhere:
     reliable = False
     most = UNSENT_MAX
     is_gone = True
+    carried = None
     transport = "udp"
     host = b""
     port = 0
@@ -576,6 +612,7 @@ class Unresolved:
         self.via, self.contact = via, contact
         self.reliable = False  # until it is known
         self.is_gone = False
+        self.carried: dict[Any, None] = {}
         self._unsent: list[bytes] = []
         self._found: Any = None
 
@@ -593,6 +630,9 @@ class Unresolved:
         unsent, self._unsent = self._unsent, []
         if way is not None:
             self.reliable = way.reliable
+            if isinstance(way, Connection):
+                way.led_here = way.led_here or weakref.WeakSet()
+                way.led_here.add(self)
             for data in unsent:
                 self._forward(data)
 

@@ -17,7 +17,8 @@ _TOKEN = rb"[!%'*+\-.0-9A-Z_`a-z~]+"
 # handles groups wrongly (gh-106052). Groups are written so that there is one way to match.
 _TEXT = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
 _PARAMETERS = rb"(?:\s*+;\s*+[^;=\s\"]++(?:\s*+=\s*+(?:%b|[^;\"\s]++))?)*\s*+" % _TEXT
-_COMMENT = rb"(?:\s*+\([^()\\]*+(?:\\.[^()\\]*+)*\))?"
+_INNER = rb"\([^()\\]*+(?:\\.[^()\\]*+)*\)"  # a comment in a comment
+_COMMENT = rb"(?:\s*+\([^()\\]*+(?:(?:\\.|%b)[^()\\]*+)*\))?" % _INNER
 _NUMBER = re.compile(rb"\d+")
 _NUMBER_AND_MORE = re.compile(rb"\d+%b%b" % (_COMMENT, _PARAMETERS))
 _EMPTY_ENTRY = re.compile(rb"\s*,|(?:%b|[^\"])*?,\s*(?:,|$)" % _TEXT)

@@ -9,10 +9,10 @@ their bytes (`grammar.is_closed`). Others are checked field by field.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import NamedTuple
 
 from sip.fields import full, shown
+from sip.remembered import remembered
 
 # One line of a header field: the same with its text, and with quoted pairs (RFC 3261 25.1).
 _LINE = re.compile(
@@ -68,8 +68,14 @@ def content_length(head: bytes) -> int | Fault:
     lengths = _lengths(fields)
     if any(not value.isdigit() for value in lengths):
         return _malformed(b"content-length")
-    numbers = {int(value[:12]) for value in lengths}
+    numbers = {number_of(value) for value in lengths}
     return Fault(b"More Than One Content-Length") if len(numbers) > 1 else max(numbers, default=0)
+
+
+def number_of(digits: bytes) -> int:
+    """The number of a Content-Length. Zeros before it mean nothing; of more than 12 other digits
+    the first 12 are too large already."""
+    return int(digits.lstrip(b"0")[:12] or b"0")
 
 
 def with_length(head: bytes, length: int) -> bytes:
@@ -109,7 +115,7 @@ def _fields(lines: list[bytes]) -> list[tuple[bytes, list[bytes]]] | None:
     return fields
 
 
-_full = lru_cache(maxsize=1024)(full)
+_full = remembered(full)
 
 
 def _lengths(fields: list[tuple[bytes, list[bytes]]]) -> list[bytes]:
@@ -122,7 +128,7 @@ def _lengths(fields: list[tuple[bytes, list[bytes]]]) -> list[bytes]:
 
 def _fits(fields: list[tuple[bytes, list[bytes]]], came: int) -> bool:
     lengths = _lengths(fields)
-    return bool(lengths) and lengths[0].isdigit() and int(lengths[0][:12]) == came
+    return bool(lengths) and lengths[0].isdigit() and number_of(lengths[0]) == came
 
 
 def _is_start(start: bytes, fits: bool) -> bool:

@@ -14,7 +14,6 @@ import cython
 
 TICK_MS = cython.declare(cython.int, 10)
 SLOTS = cython.declare(cython.int, 8192)  # 82 s; later timers are in a heap
-SPAN_MS = TICK_MS * SLOTS
 
 
 class Timed(Protocol):

@@ -14,23 +14,23 @@ _CALL_ID = re.compile(rb"^(?:call-id|i)[ \t]*:[ \t]*([^\s]+)", re.IGNORECASE | r
 
 
 class Tracing:
-    """Calls `tell` with each message. `current` is the caller's Call-ID while an outgoing leg is
-    made: the messages sent then, and all later ones with their Call-ID, belong to that call."""
+    """Calls `listener` with each message. `current` is the caller's Call-ID while an outgoing leg
+    is made: the messages sent then, and all later ones with their Call-ID, belong to that call."""
 
-    def __init__(self, tell: Callable[[Seen], None]) -> None:
+    def __init__(self, listener: Callable[[Seen], None]) -> None:
         self.current = b""
-        self._tell = tell
+        self._listener = listener
         self._callers: dict[bytes, bytes] = {}
 
     def received(self, way: Any, data: bytes) -> None:
         """Report a received message."""
-        self._told(way.transport, _far(way), way.local, data)
+        self._report(way.transport, _far(way), way.local, data)
 
     def sent(self, way: Any, data: bytes) -> None:
         """Report a sent message."""
-        self._told(way.transport, way.local, _far(way), data)
+        self._report(way.transport, way.local, _far(way), data)
 
-    def _told(self, transport: str, source: Place, destination: Place, data: bytes) -> None:
+    def _report(self, transport: str, source: Place, destination: Place, data: bytes) -> None:
         found = _CALL_ID.search(data)
         call_id = found[1] if found else b""
         if self.current and call_id not in self._callers:
@@ -38,7 +38,7 @@ class Tracing:
                 del self._callers[next(iter(self._callers))]
             self._callers[call_id] = self.current
         call = self._callers.get(call_id, call_id)
-        self._tell(Seen(time.time(), transport, source, destination, data, call))
+        self._listener(Seen(time.time(), transport, source, destination, data, call))
 
 
 def _far(way: Any) -> Place:

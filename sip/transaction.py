@@ -205,7 +205,8 @@ class Transaction:
     """The common part of the four machines. `way` is where it sends, `user` gets its reports (None:
     nobody).
 
-    `key` is its key in `table`, from which it removes itself at its end.
+    `key` is its key in `table`, from which it removes itself at its end. Until then it is one of
+    those that a way that may be lost carries (`way.carried`, None for others).
     """
 
     key: bytes = cython.declare(bytes, visibility="public")
@@ -239,6 +240,7 @@ class Transaction:
         self._is_invite_client = self._is_bound = False
         if key:
             table[key] = self
+            self._join()
 
     @property
     def is_over(self) -> bool:
@@ -270,6 +272,25 @@ class Transaction:
         self._last = self.user = None
         if self.key:
             self._table.pop(self.key, None)
+            self._leave()
+
+    @cython.cfunc
+    def _join(self) -> None:
+        carried: Any = self.way.carried
+        if carried is not None:
+            carried[self] = None
+
+    @cython.cfunc
+    def _leave(self) -> None:
+        carried: Any = self.way.carried
+        if carried is not None:
+            carried.pop(self, None)
+
+    def move(self, way: Any) -> None:
+        """Send on another way from now on."""
+        self._leave()
+        self.way = way
+        self._join()
 
     @cython.cfunc
     def _after(self, ms: cython.int) -> cython.longlong:

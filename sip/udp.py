@@ -141,6 +141,7 @@ class Way:
     reliable: bool = cython.declare(cython.bint, visibility="public")
     most: int = cython.declare(cython.int, visibility="public")  # bytes of a message to it
     is_gone: bool = cython.declare(cython.bint, visibility="public")
+    carried: Any = cython.declare(object, visibility="public")  # a socket is not lost
     transport: str = cython.declare(str, visibility="public")
     _source: Any
 
@@ -148,6 +149,7 @@ class Way:
         self.owner = owner
         self._source = source
         self.reliable = self.is_gone = False
+        self.carried = None
         self.most = MOST_IPV6 if owner.ipv6 else MOST_IPV4
         self.transport = "udp"
         host, port = place_of(source)

@@ -28,12 +28,21 @@ def entry(who: str, how: str, line: str, what: str, before: Json, after: Json) -
         what: forwards | line | created | deleted | import | fleet.
         before: only what has changed, see `differing`; likewise `after`.
     """
-    told = {"who": who, "how": how, "line": line, "what": what}
+    fields = {"who": who, "how": how, "line": line, "what": what}
     return {
-        **{name: value.encode("utf-8", "backslashreplace") for name, value in told.items()},
-        "from": orjson.dumps(before),
-        "to": orjson.dumps(after),
+        **{name: value.encode("utf-8", "backslashreplace") for name, value in fields.items()},
+        "from": _json(before),
+        "to": _json(after),
     }
+
+
+def _json(part: Json) -> bytes:
+    """A part of a document; of one that is nested more deeply than JSON is written the names of its
+    fields alone, so that it can be replaced and deleted."""
+    try:
+        return orjson.dumps(part)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(dict.fromkeys(part))
 
 
 def of_line(
@@ -54,9 +63,9 @@ def of_line(
     what = "deleted" if after is None else "created" if before is None else "line"
     if what == "line" and (was | {"forwards": 0}) == (now | {"forwards": 0}):
         what = "forwards"
-    told = entry(who, how, number, what, *differing(was, now))
+    change = entry(who, how, number, what, *differing(was, now))
     fleets = dict.fromkeys(d["fleet"] for d in (now, was) if isinstance(d.get("fleet"), str))
-    return [(audit_key(fleet), told) for fleet in fleets]
+    return [(audit_key(fleet), change) for fleet in fleets]
 
 
 def of_fleet(
@@ -69,10 +78,10 @@ def of_fleet(
     return [(audit_key(name), entry(who, how, "", "fleet", *differing(was, now)))]
 
 
-def imported(who: str, file: str, told: Mapping[str, int]) -> dict[str, bytes]:
+def imported(who: str, file: str, counts: Mapping[str, int]) -> dict[str, bytes]:
     """The log entry of an import of many lines: the file's name, and how many lines of the fleet,
     or of all fleets, were added, updated and deleted."""
-    return entry(who, "cli", "", "import", {}, {"file": file, **told})
+    return entry(who, "cli", "", "import", {}, {"file": file, **counts})
 
 
 def command(log: str, fields: Fields) -> Command:

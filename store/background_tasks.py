@@ -1,4 +1,4 @@
-"""Background tasks: how they yield to calls, report unexpected errors and end."""
+"""Background tasks: how they yield to calls, are waited for, report unexpected errors and end."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 _AGAIN_S = 0.2
+_SLICES = 5
 
 
 async def giving_way(items: Iterable[T], at_once: int = 20) -> AsyncIterator[T]:
@@ -17,6 +18,18 @@ async def giving_way(items: Iterable[T], at_once: int = 20) -> AsyncIterator[T]:
         if place % at_once == 0:
             await asyncio.sleep(0)
         yield item
+
+
+async def wait_for_reply(reply: asyncio.Future[Any], most_s: float) -> None:
+    """Wait at most so long until a reply is there.
+
+    A loop that is late runs its timers before it reads sockets, or even sends what was asked. So
+    the time is waited in slices: being late once costs one slice, not the reply.
+    """
+    for _ in range(_SLICES):
+        await asyncio.wait((reply,), timeout=most_s / _SLICES)
+        if reply.done():
+            return
 
 
 def report(message: str, error: Exception) -> None:

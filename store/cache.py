@@ -117,12 +117,14 @@ class Slot:
     Attributes:
         digest: of the document the entry was read from, so that it is not parsed twice.
         until: unix seconds until which the used plan is valid (the month's end).
+        lacks_phone: a phone has registered since, or may have, and the entry has none.
     """
 
     entry: Entry
     span: Span
     digest: bytes = b""
     until: float | None = None
+    lacks_phone: bool = False
 
     def use_plan(self, used_s: float, until: float) -> None:
         """Add what is used of the month's plan."""
@@ -186,6 +188,10 @@ class Cache:
         lost_at = slot.span.lost_at
         if lost_at is not None and self._now() - lost_at > self._stale_max_s:
             return None
+        return self.latest(slot)
+
+    def latest(self, slot: Slot) -> Entry:
+        """The entry, current or stale, however old."""
         if slot.until is not None and self._unix() >= slot.until:
             # Last month's use no longer counts; this month's is not known yet.
             return replace(slot.entry, plan_used_s=0.0)
@@ -204,14 +210,19 @@ class Cache:
         if len(shelf) > most:
             shelf.popitem(last=False)
 
-    def invalidate(self, number: str, usage_only: bool = False) -> None:
+    def invalidate(
+        self, number: str, *, usage_only: bool = False, registered: bool = False
+    ) -> None:
         """Handle a change of this number's keys.
 
         Args:
             usage_only: only the used plan has changed, which matters only to lines with a plan.
+            registered: its registrations have changed.
         """
         slot = self._lines.get(number) or self._unknown.get(number)
         if slot is None or (usage_only and slot.until is None):
             return
+        if registered and not slot.entry.live_contacts(self._unix()):
+            slot.lacks_phone = True
         if slot.span.lost_at is None:
             slot.span = Span(lost_at=self._now())

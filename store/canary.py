@@ -35,7 +35,7 @@ class Canary:
         self._since = self._since or now
         self._out_since = self._out_since or now
 
-    def heard(self) -> None:
+    def reported(self) -> None:
         """Note that its invalidation has arrived. If none is pending, the last key has expired."""
         if self._since is not None and self._out_since is not None:
             self._lag_s = time.monotonic() - self._since

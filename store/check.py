@@ -22,9 +22,9 @@ def describe(client: redis.Redis, url: str) -> str:
     if place.shape == "cluster":
         return _cluster(each)
     info = each.info()
-    told = _version(info)
+    text = _version(info)
     if url.startswith("rediss"):
-        told += " over TLS"
+        text += " over TLS"
     if info["role"] != "master":
         where = f"{info['master_host']}:{info['master_port']}"
         raise Unfit(f"is a replica of {where}: it takes no writes")
@@ -33,13 +33,13 @@ def describe(client: redis.Redis, url: str) -> str:
         sentinels = 1 + each.connection_pool.sentinel_manager.sentinels[0].sentinel_master(
             place.master
         ).get("num-other-sentinels", 0)
-        told += f", master {place.master} at {host}:{port} by {_many(sentinels, 'sentinel')}"
+        text += f", master {place.master} at {host}:{port} by {_many(sentinels, 'sentinel')}"
         if sentinels < 3:
-            told += " (fewer than three cannot agree when one is lost)"
+            text += " (fewer than three cannot agree when one is lost)"
     replicas = info.get("connected_slaves", 0)
     if replicas or place.shape == "sentinel":
-        told += f", {_many(replicas, 'replica')}"
-    return told + _remarks(info)
+        text += f", {_many(replicas, 'replica')}"
+    return text + _remarks(info)
 
 
 def _cluster(client: Any) -> str:
@@ -55,9 +55,9 @@ def _cluster(client: Any) -> str:
         version = _version(info)
         remarks.add(_remarks(info))
     replicas = len(client.get_replicas())
-    told = f"{version}, a cluster of {_many(len(nodes), 'master')}"
-    told += f" and {_many(replicas, 'replica')}, all slots served"
-    return told + "".join(sorted(remarks))
+    text = f"{version}, a cluster of {_many(len(nodes), 'master')}"
+    text += f" and {_many(replicas, 'replica')}, all slots served"
+    return text + "".join(sorted(remarks))
 
 
 def _version(info: dict[str, Any]) -> str:
@@ -74,15 +74,15 @@ def _version(info: dict[str, Any]) -> str:
 
 def _remarks(info: dict[str, Any]) -> str:
     """Possible problems, as far as the user's rights allow reading them."""
-    told = ""
+    text = ""
     most, policy = info.get("maxmemory", 0), info.get("maxmemory_policy", "noeviction")
     if most and info.get("used_memory", 0) >= most and policy == "noeviction":
         raise Unfit(f"is full: used_memory has reached maxmemory ({most >> 20} MB)")
     if most and policy != "noeviction":
-        told += f", maxmemory-policy {policy} (may throw lines and registrations away)"
+        text += f", maxmemory-policy {policy} (may throw lines and registrations away)"
     if info.get("aof_enabled") == 0:
-        told += ", appendonly no (what was written last is lost with the server)"
-    return told
+        text += ", appendonly no (what was written last is lost with the server)"
+    return text
 
 
 def _many(count: int, noun: str) -> str:

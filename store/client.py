@@ -7,7 +7,9 @@ repeated.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,12 +19,13 @@ import redis.asyncio.cluster
 import redis.asyncio.sentinel
 import redis.cluster
 import redis.sentinel
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, SlotNotCoveredError
+from redis.exceptions import ClusterDownError, ResponseError, SlotNotCoveredError
 from redis.retry import Retry
 
-from store.redis_errors import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS, kind_of
 from store.url import read_url
 
 Client = redis.asyncio.Redis
@@ -36,7 +39,60 @@ _CLUSTER_S = 0.9
 """Seconds that a cluster node may be silent before the others are asked for the owner of its keys.
 Must be shorter than a writer's timeout, or they would never be asked."""
 _CLUSTER_RETRIES = 2
+_CONNECTIONS = 1_000
+"""Connections at once. redis-py 8 allows 100 by default and refuses further commands, as if Redis
+were away; a page about 200 fleets sends more."""
+ANSWER_S = 3.0
+"""Seconds that Redis has to answer a new client (`unreachable`)."""
+RENEW_S = 5.0
+"""Seconds between two attempts to find a master by its name while Redis is read-only."""
 _LOST = (redis.ConnectionError, redis.TimeoutError, ClusterDownError, SlotNotCoveredError)
+
+
+class _Renewed(AbstractConnection):
+    """A connection that is made anew before its next use after Redis has refused a write as
+    read-only: a master that became a replica keeps its connections, and by then its name may lead
+    to the new one."""
+
+    _is_read_only = False
+    _made_at = 0.0
+
+    async def connect(self) -> None:
+        """As redis-py, whose pool calls it before each use."""
+        if self._is_read_only and time.monotonic() - self._made_at > RENEW_S:
+            await self.disconnect(nowait=True)
+        if not self.is_connected:
+            self._is_read_only, self._made_at = False, time.monotonic()
+        parent: Any = super()
+        await parent.connect()
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """As redis-py."""
+        parent: Any = super()
+        try:
+            return await parent.read_response(*args, **options)
+        except ResponseError as error:
+            self._is_read_only = self._is_read_only or kind_of(error) == "read_only"
+            raise
+
+
+class _RenewedTcp(_Renewed, redis.asyncio.Connection):
+    pass
+
+
+class _RenewedTls(_Renewed, redis.asyncio.SSLConnection):
+    pass
+
+
+class _RenewedUnix(_Renewed, redis.asyncio.UnixDomainSocketConnection):
+    pass
+
+
+_RENEWED: dict[type[AbstractConnection], type[AbstractConnection]] = {
+    redis.asyncio.Connection: _RenewedTcp,
+    redis.asyncio.SSLConnection: _RenewedTls,
+    redis.asyncio.UnixDomainSocketConnection: _RenewedUnix,
+}
 
 
 class _SentinelClient(redis.asyncio.Redis):
@@ -56,6 +112,7 @@ def connect(url: str, **options: Any) -> Client:
     `embedded` has no URL of its own: give that of `EmbeddedRedis`. Raises ValueError.
     """
     place = read_url(url)
+    options = {"max_connections": _CONNECTIONS, **options}
     if place.shape == "sentinel":
         sentinel: Any = redis.asyncio.sentinel.Sentinel
         manager = sentinel(place.hosts, sentinel_kwargs={**_ASKING, **place.asking})
@@ -73,8 +130,10 @@ def connect(url: str, **options: Any) -> Client:
             **{**_cluster_limits(options), **place.settings},
         )
         return cast(Client, cluster)
-    options = {"retry": _once(), **options}
-    return redis.asyncio.Redis.from_url(place.url, **options)
+    single = redis.asyncio.Redis.from_url(place.url, **{"retry": _once(), **options})
+    pool = single.connection_pool
+    pool.connection_class = _RENEWED[pool.connection_class]
+    return single
 
 
 def connect_blocking(url: str, **options: Any) -> redis.Redis:
@@ -101,6 +160,21 @@ async def close(client: Client) -> None:
     a connection is left to the system, for nothing more is sent on it."""
     with contextlib.suppress(*REDIS_ERRORS):
         await client.aclose()
+
+
+async def unreachable(url: str) -> str:
+    """Why Redis does not answer a new client within ANSWER_S; empty if it does. Without it no
+    process of the engine starts."""
+    options = {"socket_connect_timeout": ANSWER_S, "socket_timeout": ANSWER_S}
+    try:
+        client = connect(url, **options)
+        try:
+            await asyncio.wait_for(client.ping(), ANSWER_S)
+        finally:
+            await close(client)
+    except (*REDIS_ERRORS, ValueError) as error:
+        return str(error) or "no answer"
+    return ""
 
 
 async def exchange(client: Client, commands: Sequence[Sequence[Any]]) -> list[Any]:

@@ -92,19 +92,19 @@ class _Attempt:
         self, documents: Documents, who: str, how: str
     ) -> Iterator[tuple[list[str], list[Any], list[Command]]]:
         """What to send: keys and arguments of the script, and the commands after its success."""
-        told = {
+        logged = {
             name: self.kind.entries(who, how, name, self.seen.get(name), document)
             for name, document in documents.items()
         }
         if isinstance(self.client, redis.Redis | redis.asyncio.Redis):
-            yield *self._step(dict.fromkeys((*documents, *self.seen)), documents, told), []
+            yield *self._step(dict.fromkeys((*documents, *self.seen)), documents, logged), []
             return
         for name in documents:
-            follow = [audit.command(log, fields) for log, fields in told[name]]
+            follow = [audit.command(log, fields) for log, fields in logged[name]]
             yield *self._step([name], documents, {}), follow
 
     def _step(
-        self, names: Iterable[str], documents: Documents, told: Mapping[str, audit.Entries]
+        self, names: Iterable[str], documents: Documents, logged: Mapping[str, audit.Entries]
     ) -> tuple[list[str], list[Any]]:
         """Keys and arguments of the script for some of the documents."""
         keys = {self.kind.prefix + name: place for place, name in enumerate(names, 1)}
@@ -120,7 +120,7 @@ class _Attempt:
         for name in names:
             document = documents.get(name)
             entries = []
-            for log, fields in told.get(name, ()):
+            for log, fields in logged.get(name, ()):
                 words = [word(part) for field in fields.items() for part in field]
                 entries.append((keys.setdefault(log, len(keys) + 1), *words))
             new = word(None if document is None else orjson.dumps(document))

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -26,6 +26,7 @@ from rules.model import CAPPED, DocumentError
 from rules.numbers import Numbering
 from rules.usage_notes import NOTHING, Note, Using, notes_of
 from store import background_tasks
+from store.connection import Command
 from store.keys import active_calls_key, fleet_key, fleet_usage_key
 from store.lookup import seconds_used
 from store.redis_errors import REDIS_ERRORS
@@ -41,6 +42,8 @@ _MOST = 20_000
 _AT_ONCE = 30
 """Fleets read in one exchange: parsing so many replies delays no call."""
 _NOTES_AT_ONCE = 200  # about a millisecond
+Ask = Callable[[Sequence[Command]], Awaitable[Sequence[Any]]]
+"""Sends commands and returns a reply for each, an exception for one that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ class Fleets:
         numbering: for the numbers in lists of callers.
         on_refused: called with the key and the error of each bad document; the last good one stays
             in use; without one the calls of the fleet's lines are rejected.
+        ask: `store.lines.Store.ask`, for a Cluster: a server that is away keeps no fleet of other
+            servers from being read.
 
     Attributes:
         refused: what is wrong with the documents that are bad now, by fleet.
@@ -119,9 +124,11 @@ class Fleets:
         numbering: Numbering,
         clock: Callable[[], float] = time.time,
         on_refused: Callable[[str, DocumentError], None] | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.on_refused = on_refused
         self.refused: dict[str, str] = {}
+        self._ask: Ask = ask or self._ask_client
         self._redis: Any = redis
         self._zone = ZoneInfo(timezone)
         self._numbering = numbering
@@ -130,7 +137,7 @@ class Fleets:
         self._due: dict[str, None] = {}
         self._wanted: dict[str, asyncio.Future[None]] = {}  # not known yet; calls wait
         self._reading: set[str] = set()
-        self._told: dict[str, Any] = {}  # the bad documents that were reported
+        self._reported: dict[str, Any] = {}  # the bad documents that were reported
         self._digests: dict[str, bytes] = {}  # of the good documents, so that none is parsed twice
         self._wake = asyncio.Event()
         self._closing = False
@@ -157,7 +164,7 @@ class Fleets:
                 read = self._wanted[name] = asyncio.get_running_loop().create_future()
                 self._wake.set()
             # The read continues if a caller hangs up or times out, because others may wait too.
-            await asyncio.wait({read}, timeout=_PATIENCE_S)
+            await background_tasks.wait_for_reply(read, _PATIENCE_S)
         return self._known.get(name, _NOTHING)
 
     def changed(self, name: str | None) -> None:
@@ -189,36 +196,47 @@ class Fleets:
         wanted = {name: self._wanted.pop(name) for name in names if name in self._wanted}
         for name in names:
             self._due.pop(name, None)
+        failed: Sequence[str] = names
         try:
             async with asyncio.timeout(_EXCHANGE_S):
-                await self._read(names)
+                failed = await self._read(names)
         except Exception as error:
             if not isinstance(error, REDIS_ERRORS):
                 background_tasks.report("rules: an exchange about fleets failed", error)
-            for name in names:
-                self._known.setdefault(name, _UNKNOWN)
-                self._due[name] = None
-            _tell(wanted.values())
+        for name in failed:
+            self._known.setdefault(name, _UNKNOWN)
+        _finish(wanted.values())
+        if len(failed) == len(names):
             await asyncio.sleep(_RETRY_S)
-        _tell(wanted.values())
+            self._again(failed)
+        elif failed:
+            asyncio.get_running_loop().call_later(_RETRY_S, self._again, failed)
 
-    async def _read(self, names: Sequence[str]) -> None:
+    def _again(self, names: Iterable[str]) -> None:
+        self._due.update(dict.fromkeys(names))
+        self._wake.set()
+
+    async def _read(self, names: Sequence[str]) -> Sequence[str]:
+        """Read fleets. Returns those that a server of a Cluster could not tell. Raises
+        REDIS_ERRORS."""
         month, until = month_of(self._clock(), self._zone)
-        pipe = self._redis.pipeline(transaction=False)
+        commands: list[Command] = []
         for name in names:
-            pipe.get(fleet_key(name))
             usage = fleet_usage_key(name, month)
-            pipe.hmget(usage, CAPPED)
-            pipe.hgetall(active_calls_key(usage))
+            commands.append(("GET", fleet_key(name)))
+            commands.append(("HMGET", usage, *CAPPED))
+            commands.append(("HGETALL", active_calls_key(usage)))
+        failed = []
         # A change that arrives meanwhile causes another read.
         self._reading.update(names)
         try:
-            replies = await pipe.execute(raise_on_error=False)
-            for reply in replies:
-                if isinstance(reply, Exception) and not _is_wrong_type(reply):
-                    raise reply
+            replies = await self._ask(commands)
             for place, name in enumerate(names):
-                raw, used, standing = replies[3 * place : 3 * place + 3]
+                answers = replies[3 * place : 3 * place + 3]
+                if any(isinstance(one, Exception) and not _is_wrong_type(one) for one in answers):
+                    failed.append(name)
+                    continue
+                raw, used, standing = answers
                 try:
                     self._keep(name, raw, used, await self._using(standing), until)
                 except Exception as error:
@@ -227,8 +245,19 @@ class Fleets:
                     self._known.setdefault(name, _UNKNOWN)
         finally:
             self._reading.difference_update(names)
+        return failed
+
+    async def _ask_client(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """All in one round trip."""
+        pipe = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies: list[Any] = await pipe.execute(raise_on_error=False)
+        return replies
 
     async def _using(self, standing: Any) -> Using:
+        if isinstance(standing, list):  # over a connection without redis-py's client
+            standing = dict(zip(standing[::2], standing[1::2], strict=True))
         if not isinstance(standing, dict) or not standing:
             return NOTHING
         now = self._clock()
@@ -243,7 +272,7 @@ class Fleets:
                 raise DocumentError("document", None, "key is no string")
             if raw is not None:
                 fleet = self._parsed(name, raw, before.fleet)
-            self._told.pop(name, None)
+            self._reported.pop(name, None)
             self.refused.pop(name, None)
         except DocumentError as error:
             fleet = before.fleet
@@ -251,14 +280,14 @@ class Fleets:
             is_refused = before is _UNKNOWN or before.refused
             served = "its lines are closed" if is_refused else "the last good one serves"
             self.refused[name] = f"{error}; {served}"
-            if self._told.get(name, self) != raw and self.on_refused is not None:
+            if self._reported.get(name, self) != raw and self.on_refused is not None:
                 self.on_refused(fleet_key(name), error)
-            self._told[name] = raw if isinstance(raw, bytes) else None
+            self._reported[name] = raw if isinstance(raw, bytes) else None
         self._known[name] = FleetState(fleet, capped_s(used), until, using, is_refused)
         self._known.move_to_end(name)
         if len(self._known) > _MOST:
             forgotten, _ = self._known.popitem(last=False)
-            self._told.pop(forgotten, None)
+            self._reported.pop(forgotten, None)
             self._digests.pop(forgotten, None)
             self.refused.pop(forgotten, None)
 
@@ -292,7 +321,7 @@ async def read_notes(stored: Mapping[bytes, bytes], now: float) -> dict[str, Not
     return notes
 
 
-def _tell(reads: Iterable["asyncio.Future[None]"]) -> None:
+def _finish(reads: Iterable["asyncio.Future[None]"]) -> None:
     for read in reads:
         if not read.done():
             read.set_result(None)

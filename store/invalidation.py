@@ -79,12 +79,12 @@ class Invalidations:
 
     async def _follow(self) -> bool:
         """One connection, from opening to loss. Returns whether the stream was ever on."""
-        heard: float | None = None
+        last_message_at: float | None = None
         connection = Connection(self._dial)
         try:
             async with asyncio.timeout(_SETUP_S):
                 await self._set_up(connection)
-            heard = time.monotonic()
+            last_message_at = time.monotonic()
             self._on_live()
             self.tried.set()
             waiting_for_pong = False
@@ -97,7 +97,7 @@ class Invalidations:
                     await connection.send([("PING",)])
                     continue
                 waiting_for_pong = False
-                heard = time.monotonic()
+                last_message_at = time.monotonic()
                 if message[0] == b"message" and message[1] == _CHANNEL:
                     self._on_keys(message[2])
         except REDIS_ERRORS as error:
@@ -106,10 +106,10 @@ class Invalidations:
         except Exception as error:
             background_tasks.report("rules: the invalidation stream failed", error)
         finally:
-            if heard is not None:
-                self._on_lost(heard)
+            if last_message_at is not None:
+                self._on_lost(last_message_at)
             await connection.close()
-        return heard is not None
+        return last_message_at is not None
 
     async def _set_up(self, connection: Connection) -> None:
         await connection.open()

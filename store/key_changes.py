@@ -54,7 +54,7 @@ class KeyChanges:
             self._on_keys(None)
             return
         if shard.canary.key.encode() in keys:
-            shard.canary.heard()
+            shard.canary.reported()
         if changed := [key for key in keys if not key.startswith(prefix)]:
             self._on_keys(changed)
 

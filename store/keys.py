@@ -152,6 +152,11 @@ def probe_key(number: str, token: str) -> str:
     return f"{PROBE}{{{LINE}{number}}}:{token}"
 
 
+def number_of_probe(probe: str) -> str:
+    """The line that a probe asks about; "" if it is none of ours."""
+    return probe.partition(f"{{{LINE}")[2].partition("}")[0]
+
+
 def ack_key(probe: str) -> str:
     """The key for the workers' answers to a probe."""
     return ACK + probe.removeprefix(PROBE)

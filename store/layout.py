@@ -135,14 +135,14 @@ class ClusterLayout(Layout):
         if address is not None:
             self._see(slots, info, address)
 
-    def _see(self, slots: Any, info: bytes, told_by: Address) -> None:
+    def _see(self, slots: Any, info: bytes, source: Address) -> None:
         epoch = _epoch_of(info)
         if epoch < self._epoch:
             return
         self._epoch = epoch
         ranges: dict[Address, list[tuple[int, int]]] = {}
         for first, last, (host, port, *_), *_ in slots:
-            address = (host.decode() if host else told_by[0], int(port))
+            address = (host.decode() if host else source[0], int(port))
             ranges.setdefault(address, []).append((int(first), int(last)))
         found = {address: tuple(sorted(theirs)) for address, theirs in ranges.items()}
         if found and found != self._ranges:

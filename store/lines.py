@@ -8,7 +8,8 @@ there is no mark. Any other answer is kept as a last good copy, to be read again
 import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,7 +20,9 @@ from rules.contact import Contact, read_contacts
 from rules.line_document import load_line
 from rules.model import DocumentError, Line
 from rules.numbers import Numbering
+from store import background_tasks
 from store.cache import Cache, Entry, Slot, Span
+from store.connection import Command
 from store.keys import (
     ACTIVE_CALLS,
     CANARY,
@@ -31,6 +34,7 @@ from store.keys import (
     USAGE,
     fleet_of_active_calls,
     line_key,
+    number_of_probe,
     registrations_key,
 )
 from store.layout import Client, Layout, layout_of
@@ -73,7 +77,7 @@ class Store:
         leads_here: whether a URI leads to this engine; a contact that does is refused.
         same_phone: whether two contacts are one phone, which is rung once.
         on_probe: called with the key of each probe that a stream reports, once all its earlier
-            reports are in force here.
+            reports are in force here, and the probe's line is read again if it is in memory.
 
     Attributes:
         refused: number of bad documents found, by kind "line" and "reg".
@@ -149,6 +153,11 @@ class Store:
         """Use another numbering plan; everything in memory is read again."""
         self._numbering = numbering
         self._edition += 1
+        self.read_all_again()
+
+    def read_all_again(self) -> None:
+        """Everything in memory is in doubt, and read again before it is used: the machine's clock
+        was set, by which registrations that had expired were left out, and the month was chosen."""
         for shard in self._layout.shards:
             shard.forget()
         self._overtake_all()
@@ -164,7 +173,7 @@ class Store:
         if self._cache.is_current(slot):
             return slot.entry
         up, prompt = self._state(number)
-        if prompt:
+        if prompt or (up and slot.lacks_phone):
             return None
         copy = self._cache.last_good(slot)
         if up and copy is not None and number not in self._reads:
@@ -176,26 +185,39 @@ class Store:
         `stale_max_s`; and whether it is current. Does not ask Redis."""
         return self._cache.recall(number)
 
+    def latest(self, number: str) -> Entry | None:
+        """The last good entry of a number from memory, current or not, for those who cannot wait
+        for Redis. If it is not current it is read again, for the next time."""
+        slot = self._cache.find(number)
+        if slot is None:
+            return None
+        is_read = self._cache.is_current(slot) or number in self._reads
+        if not is_read and self._state(number)[0]:
+            self._read(number)
+        return self._cache.latest(slot)
+
     async def look_up(self, number: str) -> Entry:
         """The entry of a number, read from Redis if memory is not current.
 
-        With a last good copy it waits at most 50 ms for a current one.
+        With a last good copy it waits at most 50 ms for a current one, unless the line had no phone
+        and one has registered: the copy would make it unreachable.
 
         Raises:
             Unavailable: Redis is away and there is no entry, or it is too old.
         """
         slot = self._cache.find(number)
-        copy = None
+        copy, is_good = None, False
         if slot is not None:
             if self._cache.is_current(slot):
                 return slot.entry
             copy = self._cache.last_good(slot)
+            is_good = copy is not None and not slot.lacks_phone
         up, prompt = self._state(number)
-        if prompt or (up and copy is None):
+        if prompt or (up and not is_good):
             read = self._reads.get(number) or self._read(number)
-            patience_s = _PATIENCE_KNOWN_S if copy else _PATIENCE_UNKNOWN_S
+            patience_s = _PATIENCE_KNOWN_S if is_good else _PATIENCE_UNKNOWN_S
             # The read continues if the caller hangs up or times out, because others may wait too.
-            await asyncio.wait((read.future,), timeout=patience_s)
+            await background_tasks.wait_for_reply(read.future, patience_s)
             found = read.future.result() if read.future.done() else None
             if found is not None:
                 return found
@@ -216,6 +238,21 @@ class Store:
 
         if shard is not None:
             shard.ask(("EXISTS", key), take)
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Ask the servers of a Cluster, each for its keys (the second word). The reply of one that
+        is away is an exception, and so is that to a refused command."""
+        loop = asyncio.get_running_loop()
+        replies: list[asyncio.Future[Any]] = []
+        for command in commands:
+            reply: asyncio.Future[Any] = loop.create_future()
+            replies.append(reply)
+            shard = self._layout.shard_of(str(command[1]))
+            if shard is None or not shard.up:
+                reply.set_result(Unavailable("its server is away"))
+                continue
+            shard.ask(command, partial(_give, reply))
+        return await asyncio.gather(*replies)
 
     def targets(self, entry: Entry, caller: str | None = None) -> Mapping[str, Line | None] | None:
         """The line of each number that the entry's forwards name, and of the caller if they depend
@@ -291,6 +328,8 @@ class Store:
             span = read.span()
             if span is None or read.overtaken:
                 span = Span(lost_at=read.begun)
+            if read.overtaken and not slot.entry.live_contacts(time.time()):
+                slot.lacks_phone = True  # it may have registered meanwhile
             slot.span = span
             self._cache.keep(read.number, slot)
             self._forget(read)
@@ -344,8 +383,9 @@ class Store:
         for calendar in line.calendars.values():
             calendar.prepare(time.time())
         if self.on_refused_target is not None:
-            for condition, to, refused in line.refused_targets():
-                self.on_refused_target(number, condition.value, to.number, refused)
+            for _, each in line.in_each_profile():
+                for condition, to, refused in each.refused_targets():
+                    self.on_refused_target(number, condition.value, to.number, refused)
         return line
 
     def _refuse(self, kind: str, number: str, error: DocumentError) -> None:
@@ -371,7 +411,7 @@ class Store:
             kind += colon
             if kind == CANARY:
                 if name == canary.key:
-                    canary.heard()
+                    canary.reported()
                 continue
             if kind == PROBE:
                 probes.append(name)
@@ -381,26 +421,50 @@ class Store:
                     self.on_transfer(name)
                 continue
             if kind == ACTIVE_CALLS:
-                self._tell_fleet(fleet_of_active_calls(name))
+                self._report_fleet(fleet_of_active_calls(name))
                 continue
             number = rest.rpartition(":")[0] if kind == USAGE else rest
             if kind == FLEET or number.startswith(FLEET):
-                self._tell_fleet(number.removeprefix(FLEET))
+                self._report_fleet(rest if kind == FLEET else number.removeprefix(FLEET))
                 continue
-            self._cache.invalidate(number, usage_only=kind == USAGE)
-            if kind == LINE and self.on_line is not None:
-                self.on_line(number)
+            self._cache.invalidate(
+                number, usage_only=kind == USAGE, registered=kind == REGISTRATIONS
+            )
             read = self._reads.pop(number, None)
             if read is not None:
                 read.overtaken = True
+            if kind == LINE and self.on_line is not None:
+                self.on_line(number)  # after that: what it reads now is not overtaken
+            if kind == LINE and number in self.bad_lines:
+                self._read_again((number,))
         # While Redis does not answer reads, the last good copies are used.
         if self.on_probe is not None and shard.up:
             for name in probes:
-                self.on_probe(name)
+                self._confirm(name)
+
+    def _confirm(self, probe: str) -> None:
+        """Report a probe once its line is read again: a call that waits too long for Redis uses the
+        last good copy, which is the old line."""
+        number = number_of_probe(probe)
+        slot = self._cache.find(number)
+        if slot is None or self._cache.is_current(slot):
+            self._report(probe)
+            return
+
+        def on_read(done: asyncio.Future[Entry | None]) -> None:
+            if done.result() is not None:
+                self._report(probe)
+
+        (self._reads.get(number) or self._read(number)).future.add_done_callback(on_read)
+
+    def _report(self, probe: str) -> None:
+        if self.on_probe is not None:
+            self.on_probe(probe)
 
     def on_stream(self, shard: Shard) -> None:
         """A server's stream of invalidations has started; changes may have been missed before."""
-        self._tell_any()
+        self._report_any_fleet()
+        self._read_again(self.bad_lines)
 
     def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
         """Handle a cluster node's view of the cluster."""
@@ -411,21 +475,34 @@ class Store:
         if self.on_trouble is not None:
             self.on_trouble(shard.name, error, kind)
 
-    def _tell_fleet(self, name: str | None) -> None:
+    def _report_fleet(self, name: str | None) -> None:
         if self.on_fleet is not None:
             self.on_fleet(name)
 
-    def _tell_any(self) -> None:
+    def _report_any_fleet(self) -> None:
         """Report that every fleet and every line may have changed."""
-        self._tell_fleet(None)
+        self._report_fleet(None)
         if self.on_line is not None:
             self.on_line(None)
 
     def _overtake_all(self) -> None:
-        self._tell_any()
+        self._report_any_fleet()
         for read in self._reads.values():
             read.overtaken = True
         self._reads.clear()
+        self._read_again(self.bad_lines)
+
+    def _read_again(self, refused: Iterable[str]) -> None:
+        """Documents that were refused may be valid now, or gone: `bad_lines` does not wait for a
+        call to find out."""
+        for number in tuple(refused):
+            if number not in self._reads:
+                self._read(number)
+
+
+def _give(future: asyncio.Future[Any], reply: Any, span: Span | None, begun: float) -> None:
+    if not future.done():
+        future.set_result(reply)
 
 
 def _numbers(entry: Entry, caller: str | None) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ class Shard:
             dial,
             (*prefixes, self.canary.prefix),
             on_live=self._live,
-            on_keys=self._heard,
+            on_keys=self._on_keys_changed,
             on_lost=self._lost,
             on_error=lambda error: self._trouble(error, "stream" if self.up else kind_of(error)),
         )
@@ -272,7 +272,7 @@ class Shard:
             self.probe()
             await asyncio.sleep(self._every_s if self.up else _DOWN_EVERY_S)
             if self.canary.is_missed and self.up and self.span is not None:
-                self._trouble(TimeoutError("changes are not told"), "stream")
+                self._trouble(TimeoutError("changes are not reported"), "stream")
                 self.interrupt()
 
     # The stream
@@ -291,7 +291,7 @@ class Shard:
         # Check at once whether the server is gone, or only this connection.
         self.probe()
 
-    def _heard(self, keys: Sequence[bytes] | None) -> None:
+    def _on_keys_changed(self, keys: Sequence[bytes] | None) -> None:
         if keys is None and self.span is not None:
             # Everything was deleted, so all cached data are stale, as after an interruption.
             self.forget()

@@ -1,4 +1,4 @@
-"""Processes that tests start: how each ends, also the one that does not end when it is told to."""
+"""Processes that tests start, and how they are ended, also if they ignore the signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def end(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float
 
 @contextmanager
 def started(stop: Callable[[], object]) -> Iterator[None]:
-    """While a process starts: if it comes to nothing it is stopped, for no fixture has it yet."""
+    """While a process starts: if the start fails it is stopped, because no fixture has it yet."""
     try:
         yield
     except BaseException:

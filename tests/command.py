@@ -1,5 +1,5 @@
-"""Commands of `renvoi`, run in the tests' own process: a new one would take longer to read its
-modules than most commands take."""
+"""Commands of `renvoi`, run in the tests' own process: a new process would take longer to import
+its modules than most commands take to run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     stdin, sys.stdin = sys.stdin, io.StringIO(typed)
     try:
         with redirect_stdout(out), redirect_stderr(err), ThreadPoolExecutor(1) as beside:
-            status = beside.submit(main, arguments).result()  # where no event loop runs
+            status = beside.submit(main, arguments).result()  # in a thread without an event loop
     finally:
         sys.stdin = stdin
     for each in (out, err):

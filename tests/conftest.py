@@ -1,5 +1,6 @@
-"""Order and marks: the quick tests first, the scenarios (real processes, real time) last; several
-modules at once begin with those that take longest, or the last one would run alone."""
+"""Order and marks: the quick tests first, the scenarios (real processes, real time) last; a
+parallel run begins with the modules that take longest, so that none of them runs alone at the
+end."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ from tests.patience import Stalls
 
 TESTS = Path(__file__).parent
 SCENARIOS = TESTS / "scenarios"
-# The modules that take more than ten seconds, longest first; those that wait and those that
-# compute take turns.
+# The modules that take more than ten seconds, longest first; those that wait alternate with those
+# that compute.
 LONGEST = (
     "redis/test_store", "manager/test_roles", "manager/test_browser_sizes",
     "scenarios/test_real_phones", "manager/test_hostile", "scenarios/test_workers",
@@ -55,6 +56,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def stalls() -> Iterator[Stalls]:
-    """What the machine withheld from this test so far."""
+    """Measures the time for which the machine did not run this test."""
     with Stalls() as stalls:
         yield stalls

@@ -1,38 +1,51 @@
-"""How long tests wait for what must happen: in one place, because it is the machine's matter.
+"""How long tests wait for a state: in one place, because it depends on the machine.
 
-A test says how long a thing takes at most when nothing else runs. `within` makes of it what a
-machine with other work is given: no test that waits for a state ends by this bound unless the state
-never comes, so it costs nothing but when something is broken.
+A test states how long a step takes at most on an idle machine. `within` converts this into a bound
+for a busy machine. A test that waits for a state reaches this bound only if the state never comes,
+so a long bound costs no time unless something is broken.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from pathlib import Path
 from typing import Self
 
 FACTOR = 5
 
 
 def within(seconds: float) -> float:
-    """The bound for what takes at most `seconds` on a machine that has nothing else to do."""
+    """The bound for a step that takes at most `seconds` on an idle machine."""
     return seconds * FACTOR
 
 
 class Stalls:
-    """How long this machine let nobody of this process run, summed up, while it is entered.
+    """Context manager: the total time for which the machine did not run this process.
 
-    A thread looks at the clock every five milliseconds; what it comes late is what others had. A
-    test that must say that something took no longer than so much adds `total_s`.
+    A thread looks at the clock every five milliseconds; its delay is the time that other processes
+    had. A test that must limit a duration adds `total_s` to the limit. If the duration depends on
+    another process too, `watch` adds the time for which that one was ready and did not run.
     """
 
     _EVERY_S = 0.005
-    _LATE_S = 0.015  # what a machine without other work shows too
+    _LATE_S = 0.015  # an idle machine has such delays too
 
     def __init__(self) -> None:
-        self.total_s = 0.0
+        self._own_s = 0.0
+        self._watched: dict[int, float] = {}
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
+
+    @property
+    def total_s(self) -> float:
+        others = (_waited_s(pid) - before for pid, before in self._watched.items())
+        return self._own_s + sum(max(0.0, waited_s) for waited_s in others)
+
+    def watch(self, pid: int) -> None:
+        """From now on, count the delays of that process too."""
+        self._watched[pid] = _waited_s(pid)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -49,5 +62,12 @@ class Stalls:
             now = time.monotonic()
             late_s = now - before - self._EVERY_S
             if late_s > self._LATE_S:
-                self.total_s += late_s
+                self._own_s += late_s
             before = now
+
+
+def _waited_s(pid: int) -> float:
+    """How long the main thread of a process has waited for a processor; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[1]) / 1e9
+    return 0.0

@@ -1,4 +1,4 @@
-"""Rules whose times are shortened for `tests.campaigns.alerts` are the same rules."""
+"""The rules with shorter times for `tests.campaigns.alerts` are otherwise the same rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What campaigns once found, and their models, in a few steps; `tests/campaigns` has the load."""
+"""Faults that campaigns found earlier, and short runs of their models; `tests/campaigns` has the
+load."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from tests.campaigns.site import open_site
 
 pytestmark = pytest.mark.scenario
 
-# The named cases that once ended the engine or stayed in it; `tests.campaigns.play` plays them all.
+# The named cases that earlier ended the engine or left state in it; `tests.campaigns.play` plays
+# them all.
 QUICK = [
     "invite_with_an_empty_host_in_From",
     "invite_with_an_empty_host_in_Record-Route",

@@ -1,4 +1,4 @@
-"""`renvoi demo` as a command and in-process: it passes, notices what is wrong, leaves nothing."""
+"""`renvoi demo` as a command and in-process: it passes, detects faults, leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def named(*names: str) -> list[Case]:
 
 
 def rows(cases: Sequence[Case], output: pytest.CaptureFixture[str]) -> tuple[int, list[Any]]:
-    """The status of a demo of these cases, and its JSON lines."""
+    """The exit status of a demo of these cases, and its JSON lines."""
     status = demo.run(Config(), as_json=True, cases=cases)
     out, err = output.readouterr()
     assert not err
@@ -82,13 +82,13 @@ def test_the_command_passes_and_leaves_nothing(place: Path) -> None:
     assert not list(place.iterdir())
 
 
-def test_json_tells_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_the_same_results(capsys: pytest.CaptureFixture[str]) -> None:
     status, (row, summary) = rows(named("busy -> voicemail"), capsys)
     assert status == 0
     assert row["ok"]
     assert row["got"] == row["expected"]
     assert row["got"]["invited"][-1][0] == "voicemail"
-    assert 0 < row["setup_ms"] < 5000
+    assert 0 < row["setup_ms"] < 1000 * LIMIT_S
     assert summary["different"] == 0
     assert summary["records"] == summary["calls"] == 1
 
@@ -122,18 +122,18 @@ def test_the_table_shows_what_differs(capsys: pytest.CaptureFixture[str]) -> Non
     assert "0 of 1 as expected, 1 different" in out
 
 
-def test_a_start_that_fails_is_told_in_one_line(
+def test_a_start_that_fails_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo_engine, "TIMERS", {"pre_ringing_s": -7})
     assert demo.run(Config()) == 1
-    told = capsys.readouterr().err
-    assert told.startswith("renvoi: demo: the engine did not start: timers.pre_ringing_s")
-    assert "-7" in told
-    assert told.count("\n") == 1
+    output = capsys.readouterr().err
+    assert output.startswith("renvoi: demo: the engine did not start: timers.pre_ringing_s")
+    assert "-7" in output
+    assert output.count("\n") == 1
 
 
-def test_an_engine_that_dies_is_told_at_once(
+def test_an_engine_that_dies_is_reported_at_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill_first(stage: Stage, cases: Sequence[Case]) -> None:
@@ -167,7 +167,7 @@ def test_a_stopped_demo_takes_its_engine_with_it(place: Path) -> None:
     assert not list(place.iterdir())
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pjsua2") is None, reason="no wheel of pjsua2 here")
+@pytest.mark.skipif(importlib.util.find_spec("pjsua2") is None, reason="pjsua2 is not installed")
 def test_phones_of_another_stack_do_the_same(place: Path) -> None:
     """PJSIP plays the phones, each in a process that is gone afterwards."""
     done = subprocess.run(
@@ -184,7 +184,7 @@ def test_phones_of_another_stack_do_the_same(place: Path) -> None:
     assert not list(place.iterdir())
 
 
-def test_phones_that_are_not_installed_are_said_to_be_missing(
+def test_phones_that_are_not_installed_are_reported_as_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("engine.demo.softphone.find_spec", lambda name: None)

@@ -10,6 +10,7 @@ from benchmarks.duel.cases import CASES
 from benchmarks.duel.contenders import PEERS, DuelRig, Kamailio
 from benchmarks.duel.ratios import FIGURES, ratios, table
 from benchmarks.figures import Result
+from benchmarks.processes import waited_for_strangers_s
 from benchmarks.subject import Subject
 
 KAMAILIOS = [name for name, peer in PEERS.items() if isinstance(peer, Kamailio)]
@@ -20,7 +21,7 @@ def test_kamailio_accepts_its_configuration(contender: str) -> None:
     peer = PEERS[contender]
     rig = DuelRig(Subject(), peer, CASES["bridged"], cores=(0, 0))
     try:
-        done = subprocess.run([*peer.argv(rig), "-c"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run([*peer.argv(rig), "-c"], capture_output=True, text=True, timeout=60)
     finally:
         rig.close()
     assert done.returncode == 0, done.stderr
@@ -36,6 +37,14 @@ def test_an_unknown_peer_and_case_are_usage_errors(capsys: pytest.CaptureFixture
             main(argv)
         assert error.value.code == 2
         assert named in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_processes_of_one_contender_do_not_disturb_each_other() -> None:
+    assert waited_for_strangers_s([(3.0, 1.0)]) == 1.0
+    assert waited_for_strangers_s([(3.0, 2.0), (2.0, 3.0)]) == 0.0
+    assert waited_for_strangers_s([(3.0, 2.5), (2.0, 4.0), (0.0, 0.0)]) == 1.0
+    assert waited_for_strangers_s([(1.0, 0.2), (1.0, 0.2)]) == 0.0
+    assert waited_for_strangers_s([]) == 0.0
 
 
 def test_ratios_are_taken_within_a_round() -> None:

@@ -1,4 +1,4 @@
-"""The house's rules: which package may import which, and who knows the phone."""
+"""The rules of this repository: which package may import which, and where pjsua2 may be used."""
 
 import ast
 import re
@@ -20,10 +20,9 @@ ALLOWED = {
     "manager": {"manager", "engine", "store", "rules"},
     "notify": {"notify", "engine", "store", "rules"},
 }
-# The program's front door leads to the page's commands too.
+# The command line also includes the commands of page and notifications.
 FRONT_DOOR = {"engine/commands/program.py": {"manager", "notify"}}
-# What the page and the notifications may use of the engine: what it reads and says, nothing that
-# takes calls.
+# The modules of the engine that the page and the notifications may use: none that handles calls.
 PLAIN = {
     "engine.__version__",
     "engine.admin",
@@ -37,13 +36,13 @@ PLAIN = {
     "engine.records.record",
     "engine.redis_server",
 }
-# What rules are made of: nothing that reads or writes, waits, or runs beside.
+# The modules that rules may import: no I/O, no waiting, no threads or processes.
 PURE = {
     "__future__", "bisect", "collections", "dataclasses", "datetime", "difflib", "enum",
     "functools", "holidays", "ipaddress", "itertools", "math", "msgspec", "phonenumbers", "re",
     "typing", "urllib", "zoneinfo",
 }  # fmt: skip
-PHONE = {"pjsua2"}  # a stack of others, that plays phones in tests and the demo
+PHONE = {"pjsua2"}  # another SIP stack, for the phones of tests and demo
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -57,7 +56,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("package", sorted(ALLOWED))
-def test_packages_import_in_one_direction_and_what_serves_knows_no_phone(package: str) -> None:
+def test_packages_import_in_one_direction_and_only_the_demo_imports_phones(package: str) -> None:
     modules = sorted((ROOT / package).rglob("*.py"))
     assert modules, f"no modules in {package}"
     for module in modules:
@@ -68,8 +67,7 @@ def test_packages_import_in_one_direction_and_what_serves_knows_no_phone(package
 
 
 def texts(module: Path) -> Iterator[str]:
-    """What the module's string literals say, but for what is put in at run time: of one with
-    fields only what comes before the first."""
+    """The module's string literals. Of an f-string only the part before its first field."""
     parts: set[ast.expr] = set()
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"), str(module))):
         if isinstance(node, ast.JoinedStr):
@@ -92,14 +90,14 @@ def test_keys_of_redis_are_spelt_in_one_module() -> None:
 
 
 def modules_of(package: str) -> dict[str, Path]:
-    """Its modules, by the name by which they are imported."""
+    """Its modules by import name."""
     paths = (ROOT / package).rglob("*.py")
     parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in paths}
     return {".".join(p for p in names if p != "__init__"): path for path, names in parts.items()}
 
 
 def imports(path: Path, ours: Collection[str]) -> set[str]:
-    """The modules of ours that one imports, those for type checkers alone included."""
+    """The modules of ours that one imports, including those only for type checkers."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
         if isinstance(node, ast.Import):
@@ -124,7 +122,7 @@ def test_rules_are_pure() -> None:
 
 
 @pytest.mark.parametrize("package", ["manager", "notify"])
-def test_what_runs_beside_uses_only_plain_parts_of_the_engine(package: str) -> None:
+def test_page_and_notifications_use_only_parts_of_the_engine_without_calls(package: str) -> None:
     for module in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"), str(module))):
             names = [name.name for name in node.names] if isinstance(node, ast.Import) else []

@@ -1,1 +1,1 @@
-"""What a call costs as the engine grows, drawn: standing calls, lines, workers, forwards, Redis."""
+"""Curves of what a call costs by calls in progress, lines, workers, forwards, delay of Redis."""

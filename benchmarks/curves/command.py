@@ -26,7 +26,7 @@ from benchmarks.subject import CHECKOUT, Subject, machine
 
 PICTURES = CHECKOUT / "docs" / "pictures"
 _MAX_CALLS = 100  # of a line that counts its calls in Redis; never reached
-_FILL_RATE = 250.0  # at which calls that stand are placed
+_FILL_RATE = 250.0  # at which the calls in progress are placed
 _TOO_FULL = 0.02  # share of lost calls above which the machine does not carry a rate
 
 
@@ -41,13 +41,13 @@ class Sweep:
     quick: bool
 
     def few(self, values: Sequence[float]) -> Sequence[float]:
-        """All values, or the first, a middle one and the last for a look."""
+        """All values; with --quick the first, a middle one and the last."""
         if self.quick and len(values) > 3:
             return (values[0], values[len(values) // 2], values[-2])
         return values
 
     def point(self, rig: SizedRig, x: float, label: str, rate: float | None = None) -> Point:
-        """Measure, and say so."""
+        """Measure, and report the figures."""
         point = measure(rig, x, rate or self.rate, self.seconds, label)
         p99 = "-" if point.p99_ms is None else f"{point.p99_ms:.2f}"
         report(f"{label}: {point.cpu_us:.0f} us/call, p99 {p99} ms, {point.lost} lost")
@@ -55,7 +55,7 @@ class Sweep:
 
 
 def standing(sweep: Sweep) -> Curve:
-    """Calls that stand while others are set up and ended: one engine, filled further each time."""
+    """Calls in progress while others are set up and ended: one engine, filled further each time."""
     series = Series("plain calls")
     waiting = []
     up = 0
@@ -69,13 +69,13 @@ def standing(sweep: Sweep) -> Curve:
             deadline = time.monotonic() + calls / rate + 20
             while more.seconds[-1].current < calls:
                 if not more.step() or time.monotonic() > deadline:
-                    raise BenchmarkError(f"standing: only {more.seconds[-1].current} calls stand")
+                    raise BenchmarkError(f"standing: only {more.seconds[-1].current} active calls")
             up = int(wanted)
             series.points.append(sweep.point(rig, wanted, f"standing {wanted:g}"))
         for one in waiting:
             one.finish()
     return Curve(
-        "standing", "CPU per call and calls that stand", "calls that stand", True, [series]
+        "standing", "CPU per call and calls in progress", "calls in progress", True, [series]
     )
 
 
@@ -92,7 +92,7 @@ def lines(sweep: Sweep) -> Curve:
 
 
 def workers(sweep: Sweep) -> Curve:
-    """Workers that share one core: what more processes cost, not what they bring."""
+    """Workers that share one core: shows what more processes cost, not what they gain."""
     series = Series("all on one core")
     for count in sweep.few((1, 2, 3, 4)):
         with SizedRig(sweep.subject, sweep.cores, workers=int(count)) as rig:
@@ -117,7 +117,7 @@ def forwards(sweep: Sweep) -> Curve:
 
 
 def distance(sweep: Sweep) -> Curve:
-    """A Redis that is farther away, for lines that ask it nothing and lines that count in it."""
+    """A Redis with more delay, for lines that do not need it and lines that count calls in it."""
     plain, counted = Series("plain lines"), Series("lines with max_calls")
     for added_ms in sweep.few((0, 1, 2, 5, 10, 20)):
         for series, most in ((plain, None), (counted, _MAX_CALLS)):

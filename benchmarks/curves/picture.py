@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 
 from benchmarks.curves.points import Curve
 
-_COLOURS = ("#1f5fa8", "#c2571a", "#2b7a3d")  # told apart also by those who see few colours
+_COLOURS = ("#1f5fa8", "#c2571a", "#2b7a3d")  # distinct for colour-blind readers too
 _MARKS = ("o", "s", "^")
 _FIGURES = (("cpu_us", "CPU per call, us"), ("p99_ms", "decision p99, ms"))
 
 
 def draw(curve: Curve, path: Path, note: str) -> None:
     """Write the picture of `curve`; `note` says below it how it was measured."""
-    # Texts stay texts, and the same points give the same bytes.
+    # Text is kept as text, and the same points give the same bytes.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "renvoi"}):
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         figure.suptitle(curve.title)

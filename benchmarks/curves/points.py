@@ -24,7 +24,7 @@ from benchmarks.wire import Wire
 
 _IDLE_S = 2.0
 _CHUNK = 50_000
-# Lines by the thousand are made inside Redis: from here it would take minutes.
+# A Lua script writes the lines inside Redis: from here it would take minutes.
 _POPULATE = """
 for index = tonumber(ARGV[1]), tonumber(ARGV[2]) - 1 do
   local number = string.format('+339%08d', index)
@@ -89,7 +89,7 @@ class Curve:
 
 
 class SizedRig(DuelRig):
-    """Renvoi at a size: lines in Redis, workers, max_calls, a Redis that is farther away."""
+    """Renvoi with a number of lines in Redis, workers, max_calls, and a delay to Redis."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class SizedRig(DuelRig):
         self.max_calls = max_calls
         self._lines, self._at_random, self._redis_ms = lines, at_random, redis_ms
         self._random = random.Random(7)
-        # As many calls as stand for a curve, and those that are measured.
+        # The calls in progress of a curve, and those that are measured.
         self.limits = {"calls": 40_000}
 
     def called_by(self, index: int) -> str:
@@ -171,13 +171,13 @@ def finish(lanes: Sequence[Run]) -> tuple[int, int]:
 
 
 def warm(rig: SizedRig, label: str, rate: float = 150.0) -> None:
-    """Each of the usual lines once through each worker, and a rest."""
+    """Each of the usual lines once through each worker, then a pause."""
     finish(send(rig, rate, LINES * rig.workers, f"{label}, warm-up"))
-    time.sleep(4.0 if rig.workers > 1 else 0.5)  # the process that stands by is starting
+    time.sleep(4.0 if rig.workers > 1 else 0.5)  # the warm spare is starting
 
 
 def measure(rig: SizedRig, x: float, rate: float, seconds: float, label: str) -> Point:
-    """`rate` calls/s for `seconds`, less what the engine does without them."""
+    """`rate` calls/s for `seconds`; the engine's idle use is subtracted."""
     assert rig.engine is not None
     idle = CpuMeter(rig.engine.pid)
     time.sleep(_IDLE_S)

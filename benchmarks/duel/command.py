@@ -22,8 +22,8 @@ from benchmarks.subject import CHECKOUT, Subject, machine
 
 CONTENDERS = (*PEERS, *CORES)
 USUAL_PEERS = ("kamailio", "kamailio-htable", "sippy")
-OTHERS = ("ceiling", "memory")  # what is searched or held, besides the cases
-_DISTURBED = 0.1  # share of a run in which others had the contender's core
+OTHERS = ("ceiling", "memory")  # measured besides the cases
+_DISTURBED = 0.1  # share of a run in which other programs had the contender's core
 _AGAIN = 2  # times that such a run is repeated at most
 EXAMPLES = """examples:
   python -m benchmarks duel --quick                        a look, some ten minutes
@@ -94,7 +94,7 @@ class _Duel:
         self._about = machine(settings.subject) | {"load": os.getloadavg()[0]}
 
     def run(self, peers: Sequence[str], cases: Sequence[str]) -> list[Ratio]:
-        """Every case with all peers that stand the same rate, then with Sippy at its own."""
+        """Every case with all peers that carry the same rate, then with Sippy at its own."""
         fast = [name for name in peers if name != "sippy"]
         groups = [group for group in (fast, [name for name in peers if name == "sippy"]) if group]
         rates = [self._common_rate(group) for group in groups]
@@ -119,16 +119,16 @@ class _Duel:
     def _case(self, case: str, group: Sequence[str], rate: float) -> list[Ratio]:
         runs: dict[str, list[Result]] = {name: [] for name in (RENVOI, *group)}
         for turn in range(self._rounds):
-            # A B, then B A: whoever comes first in a round does not always.
+            # A B, then B A: no contender is always the first of a round.
             order = list(runs) if turn % 2 == 0 else list(reversed(runs))
             for name in order:
                 slot = Slot(name, CASES[case], rate, self._seconds)
-                result = self._told(measure_slot(slot, self._settings))
+                result = self._print(measure_slot(slot, self._settings))
                 for _ in range(_AGAIN):
                     if (result.waited_share or 0.0) <= _DISTURBED:
                         break
-                    report(f"{name}: others had its core for a while, once more")
-                    result = self._told(measure_slot(slot, self._settings))
+                    report(f"{name}: other programs had its core for a while, once more")
+                    result = self._print(measure_slot(slot, self._settings))
                 runs[name].append(result)
         return self._ratios(case, runs)
 
@@ -145,7 +145,7 @@ class _Duel:
                 best: Result | None = None
                 steps = 3 if self._settings.quick else 6
                 for result in find_ceiling(slot, self._settings, first, steps):
-                    self._told(result)
+                    self._print(result)
                     if lossless(result) and (best is None or result.rate > best.rate):
                         best = result
                 if best is None:
@@ -162,13 +162,13 @@ class _Duel:
         runs: dict[str, list[Result]] = {}
         for name in (RENVOI, *peers):
             rate = rate_of.get(name, rates[0])
-            # A server that is filled slowly is not kept at it for longer than a minute.
+            # A server with a low rate is filled for a minute at most.
             calls = min(self._calls, round(rate * 60))
             slot = Slot(name, CASES["bridged"], rate, 0)
-            runs[name] = [self._told(stand(slot, self._settings, calls))]
+            runs[name] = [self._print(stand(slot, self._settings, calls))]
         return self._ratios("standing", runs)
 
-    def _told(self, result: Result) -> Result:
+    def _print(self, result: Result) -> Result:
         result.command = self._command
         print(f"{header()}\n{row(result)}\n{result.as_json(self._about)}", flush=True)
         return result

@@ -1,4 +1,4 @@
-"""Who takes part: Renvoi, Kamailio and Sippy B2BUA, each with the same rules in its own form."""
+"""The contenders: Renvoi, Kamailio and Sippy B2BUA, each with the same rules in its own form."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Peer(Protocol):
 
     @property
     def name(self) -> str:
-        """As the tables have it."""
+        """Its name in the tables."""
 
     def argv(self, rig: DuelRig) -> list[str]:
-        """Its command, with what files it needs written to the rig's directory."""
+        """Its command. Writes the files that it needs to the rig's directory."""
 
     def environment(self) -> Mapping[str, str] | None:
         """Its environment, None = this one's."""
@@ -46,14 +46,14 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class Kamailio:
-    """`kamailio.cfg` with what is defined for it."""
+    """`kamailio.cfg` with its defines."""
 
     name: str
     defines: tuple[str, ...] = ()
     children: int = 1
 
     def argv(self, rig: DuelRig) -> list[str]:
-        """In the foreground, its log (and its accounting) in a file."""
+        """In the foreground; its log, with its accounting, goes to a file."""
         addresses = rig.directory / "address.list"
         addresses.write_text(f"1 {HOST} 32 0\n")
         defines = (
@@ -124,7 +124,7 @@ class DuelRig(Rig):
         self._files = 0
 
     def called_by(self, index: int) -> str:
-        """Whom call number `index` of the rig calls: each line in turn."""
+        """The called number of call number `index` of the rig: each line in turn."""
         return called(index % LINES)
 
     def numbers(self, calls: int) -> str:
@@ -141,7 +141,7 @@ class DuelRig(Rig):
         return name
 
     def write_line(self, batch: redis.client.Pipeline, number: str) -> None:
-        """Renvoi's document and registration, or the flat hash of the others."""
+        """Renvoi's document and registration, or the flat hash of the peers."""
         if self.peer is None:
             targets = {
                 condition: {"kind": "voicemail", "number": number}
@@ -174,7 +174,7 @@ class DuelRig(Rig):
         self.wait_until_ready(self.engine, self.peer.name, self._answers)
 
     def metrics(self) -> Samples:
-        """See Rig; the others have none that say the same."""
+        """See Rig; the peers have no comparable metrics."""
         return super().metrics() if self.peer is None else {}
 
     def memory_bytes(self) -> int:
@@ -200,7 +200,7 @@ class DuelRig(Rig):
                 return False
 
     def close(self) -> None:
-        """See Rig; the others stop at SIGTERM."""
+        """See Rig; the peers stop at SIGTERM."""
         if self.peer is not None and self.engine is not None:
             self.engine.stop(signal.SIGTERM, 3.0)
         super().close()

@@ -17,13 +17,13 @@ from benchmarks.wire import Wire
 
 FILL = 0.5  # share of the slowest contender's core at which they are compared
 _CEILING_S = 5.0
-_STANDING_S = 35  # longer than transactions stay behind the set-up
+_STANDING_S = 35  # longer than transactions outlive the set-up
 _CEILING_GRAIN = 50.0
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Who is measured at what."""
+    """A contender, a case and a rate."""
 
     contender: str
     case: Case
@@ -37,7 +37,7 @@ class Slot:
 
     @property
     def bench(self) -> Bench:
-        """What the rest of the benchmarks know it as."""
+        """The slot as a bench of the other benchmarks."""
         load = {
             "scenario": self.case.scenario,
             "source": STRANGER if self.case.stranger else HOST,
@@ -48,7 +48,7 @@ class Slot:
                      load=load, warm_rate=self.case_rate)  # fmt: skip
 
     def plan(self, rate: float, calls: int) -> Plan:
-        """So many calls at `rate`."""
+        """`calls` calls at `rate`."""
         return replace(Plan(rate=rate, calls=calls), **self.bench.load)  # type: ignore[arg-type]
 
     def rig(self, settings: Settings) -> DuelRig:
@@ -63,7 +63,7 @@ def affordable_rate(contender: str, settings: Settings) -> float:
     """Plain calls per second that fill FILL of this contender's core, by two short runs.
 
     The busier a server, the less a call costs it: the first run is at a rate that all carry, the
-    second at what the first one promises."""
+    second at the rate that the first one suggests."""
     rate = 25.0
     for seconds in (4.0, 5.0):
         slot = Slot(contender, CASES["bridged"], rate, 0)
@@ -119,7 +119,7 @@ def find_ceiling(slot: Slot, settings: Settings, first: float, steps: int) -> It
 
 
 def stand(slot: Slot, settings: Settings, calls: int) -> Result:
-    """Memory with `calls` calls standing, less memory before, over the calls."""
+    """Memory with `calls` calls in progress, less memory before, divided by the calls."""
     bench = replace(slot.bench, name=f"memory {slot.contender}", remark="")
     with slot.rig(settings) as rig:
         settle(rig, bench, settings)
@@ -135,7 +135,7 @@ def stand(slot: Slot, settings: Settings, calls: int) -> Result:
         finally:
             outcome = running.finish()
     if not size:
-        raise BenchmarkError(f"{bench.name}: {calls} calls never stood: {outcome.errors}")
+        raise BenchmarkError(f"{bench.name}: never {calls} calls at once: {outcome.errors}")
     each = (size - before) / calls / 1024
     return Result(
         bench=bench.name,
@@ -144,7 +144,7 @@ def stand(slot: Slot, settings: Settings, calls: int) -> Result:
         got_rate=outcome.got_rate,
         calls=outcome.last.started,
         failed=outcome.last.failed,
-        remark=f"{each:.1f} KiB per standing call, from {before / 2**20:.1f} MiB",
+        remark=f"{each:.1f} KiB per active call, from {before / 2**20:.1f} MiB",
         more={"contender": slot.contender, "case": "memory", "kib_per_standing_call": each,
               "before_bytes": before, "standing_bytes": size, "lines": LINES},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the duel says in the end: Renvoi over each peer, the spread of all rounds."""
+"""The result of the duel: Renvoi divided by each peer, with the spread of all rounds."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def ratios(
 
 
 def table(found: Sequence[Ratio]) -> str:
-    """For people, and as it goes into the documentation."""
+    """A Markdown table, as in the documentation."""
     lines = [
         "| case | figure | peer | Renvoi | peer has | Renvoi / peer: min | median | max |",
         "|---|---|---|---|---|---|---|---|",
@@ -97,5 +97,5 @@ def table(found: Sequence[Ratio]) -> str:
 
 
 def number(value: float) -> str:
-    """As exact as is worth reading."""
+    """With as many digits as are significant."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -55,7 +55,7 @@ def contact():
 
 
 class Controller:
-    """One call: the caller's agent and that of whoever is tried now."""
+    """One call: the caller's agent and that of the callee that is tried now."""
 
     def __init__(self, config, rules):
         self._config, self._rules = config, rules
@@ -145,7 +145,7 @@ class Controller:
 
 
 class CallMap:
-    """Where requests come in that belong to no call yet."""
+    """Takes requests that belong to no call yet."""
 
     def __init__(self, config, rules, peer):
         self._config, self._rules, self._peer = config, rules, peer

@@ -51,7 +51,7 @@ class Source:
         self._variables = {
             "$job": job,
             "$instance": instance,
-            # A rate needs two scrapes, and stands a missed one with four: as Grafana does it.
+            # A rate needs two scrapes; with four it tolerates missed ones, as in Grafana.
             "$__rate_interval": f"{round(4 * max(scrape_s, self._step) * 1000)}ms",
         }
 

@@ -1,9 +1,10 @@
 """Confirms that a change is in force: every live worker acknowledges it.
 
 The writer of `line:<number>` then writes a probe. Redis reports both to every worker on the same
-stream of invalidations, in order. So a worker that receives the probe has already dropped the old
-line from memory, and acknowledges (`worker_registry.py`). The probe's key has the line's key as its
-hash tag: in a Redis Cluster both are on one node, and so on one stream.
+stream of invalidations, in order. So a worker that receives the probe knows that the line has
+changed. If it has it in memory it reads it again, then it acknowledges (`worker_registry.py`). The
+probe's key has the line's key as its hash tag: in a Redis Cluster both are on one node, and so on
+one stream.
 
 | key | type | content |
 |---|---|---|
@@ -81,16 +82,16 @@ class Acks:
         """Whether there are workers, and all have it in force."""
         return bool(self.workers) and not self.missing
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         """As text: "in force on 2 of 2 workers after 12 ms"."""
         if not self.workers:
             return "no engine runs: in force as soon as one does"
         many = len(self.workers)
-        heard = f"in force on {many - len(self.missing)} of {many} worker{'s' * (many > 1)}"
+        text = f"in force on {many - len(self.missing)} of {many} worker{'s' * (many > 1)}"
         if self.complete:
-            return f"{heard} after {max(self.said.values()):.0f} ms"
+            return f"{text} after {max(self.said.values()):.0f} ms"
         silent = ", ".join(map(str, self.missing))
-        return f"{heard} after {self.took_ms:.0f} ms, no word from {silent}"
+        return f"{text} after {self.took_ms:.0f} ms, no word from {silent}"
 
     def plain(self) -> dict[str, Any]:
         """The same for JSON: counts, milliseconds, and the missing workers."""

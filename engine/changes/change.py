@@ -68,10 +68,13 @@ async def change_line(
             raise NoLine(number)
         try:
             before = load_line(raw, number, numbering)
-        except DocumentError as error:
+            stored: Document = orjson.loads(raw)
+            document: Document = orjson.loads(raw)
+            orjson.dumps(stored)
+        # An unknown field may have what is no JSON, or is nested more deeply than JSON is written:
+        # calls do without it, a copy would not.
+        except (DocumentError, orjson.JSONDecodeError, orjson.JSONEncodeError) as error:
             raise Unreadable(str(error)) from None
-        stored: Document = orjson.loads(raw)
-        document: Document = orjson.loads(raw)
         edit(document)
         line = await _check(redis, stored, document, number, numbering)
         document = canonical(document, line)

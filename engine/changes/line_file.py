@@ -164,7 +164,7 @@ def to_cells(document: Document) -> list[str]:
     left = orjson.loads(orjson.dumps(document))
     cells = dict.fromkeys(COLUMNS, "")
     for name in _TEXTS:
-        if isinstance(left.get(name), str):
+        if isinstance(left.get(name), str) and _is_bare(left[name]):
             cells[name] = left.pop(name)
     for name in ("max_calls", "suspended"):
         _take(left, name, cells, name)
@@ -236,11 +236,16 @@ def _take(part: Document, name: str, cells: dict[str, str], column: str) -> None
     value = part.get(name)
     if isinstance(value, bool):
         cells[column] = "true" if value else "false"
-    elif isinstance(value, str | int | float) and value != "":
+    elif isinstance(value, int | float) or (isinstance(value, str) and _is_bare(value)):
         cells[column] = str(value)
     elif value is not None:
         return
     part.pop(name, None)
+
+
+def _is_bare(text: str) -> bool:
+    """Whether a cell keeps a text as it is: blanks around it are not read, nor is an empty one."""
+    return bool(text) and text == text.strip()
 
 
 def _part(document: Document, name: str) -> Document:

@@ -286,7 +286,7 @@ class LineImport:
         plan = self.plan
         lines = plan.added + plan.updated
         counts = {"added": plan.added, "updated": plan.updated, "deleted": len(plan.deleted)}
-        told = {"fleets": len(plan.fleets), **counts} | ({"parts": parts} if parts else {})
+        counted = {"fleets": len(plan.fleets), **counts} | ({"parts": parts} if parts else {})
         switch = Switch(
             self._client,
             self._changes,
@@ -294,14 +294,14 @@ class LineImport:
             lines,
             plan.size,
             self._progress,
-            audit.command(audit_key(), audit.imported(who, file, told)),
+            audit.command(audit_key(), audit.imported(who, file, counted)),
         )
         took = switch.slots(self._slots) if self._is_cluster else switch.carry_out(parts)
         with contextlib.suppress(*REDIS_ERRORS):  # it is done, and one entry records it
-            self._tell_fleets(who, file)
+            self._log_in_fleets(who, file)
         return took
 
-    def _tell_fleets(self, who: str, file: str) -> None:
+    def _log_in_fleets(self, who: str, file: str) -> None:
         pipe = self._client.pipeline(transaction=False)
         for place, (fleet, counts) in enumerate(self.plan.fleets.items(), 1):
             if fleet:

@@ -81,18 +81,18 @@ class WorkerHeartbeat:
     async def _announce(self) -> None:
         """Never raises; it is retried."""
         try:
-            await self._tell()
+            await self._write()
         except Exception as error:
             self._failed(error)
 
     def _failed(self, error: Exception) -> None:
         """Both loops continue as long as the worker, whatever the error."""
         if not isinstance(error, REDIS_ERRORS):
-            background_tasks.report("presence: what was to be told is not", error)
+            background_tasks.report("presence: the heartbeat failed", error)
         elif self.on_error is not None:
             self.on_error(error)
 
-    async def _tell(self) -> None:
+    async def _write(self) -> None:
         now, worker = time.time(), self._worker
         pipe = self._redis.pipeline(transaction=False)
         pipe.set(worker_key(worker.id), orjson.dumps(worker), ex=LIFE_S)

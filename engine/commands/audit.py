@@ -24,6 +24,7 @@ from store.keys import AUDIT, audit_key
 DEFAULT_LAST = 20
 _PAGE = 500
 _HEAD = ("FLEET", "WHO", "BY", "LINE", "CHANGE")
+_ACCOUNT = {"password": "new password"}  # beside made and deleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,8 @@ def show_changes(
 ) -> None:  # fmt: skip
     """Show who changed what of lines and fleets: by a command, the page, the API or a phone, oldest
     first. A fleet keeps its last 100,000 changes or so. An import of many lines is one change of
-    each fleet, and one of all.
+    each fleet, and one of all. What the page did with accounts is there too, and which operator saw
+    it as a customer does.
 
     WHEN is as in `renvoi cdr`. With --json one object a change; `before` and `after` hold only what
     differs.
@@ -131,18 +133,25 @@ def _plain(fleet: str, change: Change, zone: ZoneInfo) -> dict[str, Any]:
 
 def _row(fleet: str, change: Change, zone: ZoneInfo) -> list[object]:
     when = moments.shown(change.at, zone)
-    return [when, fleet or "(all)", change.who, change.how, change.line, _told(change)]
+    return [when, fleet or "(all)", change.who, change.how, change.line, _change_in_words(change)]
 
 
-def _told(change: Change) -> str:
+def _change_in_words(change: Change) -> str:
     """The change as one line of text."""
     if change.what == "deleted":
         return "deleted"
+    if change.what == "account":
+        name, did = change.after.get("account"), str(change.after.get("did"))
+        return f"account {_value(name)}: {_ACCOUNT.get(did, did)}"
+    if change.what == "seen":
+        account = change.after.get("account")
+        as_whom = f"account {_value(account)}" if account else "its administrator"
+        return f"page seen as {as_whom}"
     parts: list[str] = []
     for name in sorted(change.before.keys() | change.after.keys()):
         before, after = change.before.get(name), change.after.get(name)
         if name == "forwards":
-            parts += _forwards_told(before or {}, after or {})
+            parts += _forwards_in_words(before or {}, after or {})
         elif change.what in ("created", "import"):
             parts.append(f"{name} {_value(after)}")
         else:
@@ -151,37 +160,37 @@ def _told(change: Change) -> str:
     return words + ", ".join(parts)
 
 
-def _forwards_told(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+def _forwards_in_words(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
     for condition in (each.value for each in Condition):
-        was, now = _forward_told(before.get(condition)), _forward_told(after.get(condition))
+        was, now = _forward_in_words(before.get(condition)), _forward_in_words(after.get(condition))
         if was != now:
             yield f"{condition} {was} -> {now}"
 
 
-def _forward_told(forward: object) -> str:
+def _forward_in_words(forward: object) -> str:
     if isinstance(forward, list):
-        rules = [_forward_told(each) for each in forward]
-        return "; ".join(f"[{place}] {told}" for place, told in enumerate(rules))
+        rules = [_forward_in_words(each) for each in forward]
+        return "; ".join(f"[{place}] {text}" for place, text in enumerate(rules))
     if not isinstance(forward, dict) or not forward.get("on"):
         return "off"
     to = forward.get("to")
     several = to if isinstance(to, list) else [to]
-    told = ", ".join(map(_to_told, several))
+    text = ", ".join(map(_target_in_words, several))
     if forward.get("ring") is not None:
-        told = f"{str(forward['ring']).replace('_', ' ')} {told}"
+        text = f"{str(forward['ring']).replace('_', ' ')} {text}"
     after_s = forward.get("after_s")
-    told = told if after_s is None else f"{told} after {after_s} s"
-    return told + "".join(
+    text = text if after_s is None else f"{text} after {after_s} s"
+    return text + "".join(
         f", {name} {forward[name]}" for name in ("when", "callers", "until") if forward.get(name)
     )
 
 
-def _to_told(to: object) -> str:
+def _target_in_words(to: object) -> str:
     if not isinstance(to, dict):
         return "?"
     ring_s = to.get("ring_s")
-    told = f"{to.get('kind')} {to.get('number') or ''}".strip()
-    return told if ring_s is None else f"{told} for {ring_s} s"
+    text = f"{to.get('kind')} {to.get('number') or ''}".strip()
+    return text if ring_s is None else f"{text} for {ring_s} s"
 
 
 def _value(value: object) -> str:

@@ -92,7 +92,7 @@ def import_lines(
             hidden = f", {more} of them not shown" if more else ""
             faults = "1 fault" if plan.fault_count == 1 else f"{plan.fault_count} faults"
             raise Wrong(f"{file.name}: {faults}{hidden}; nothing was written")
-        warn_of([f"{file.name}, {told}" for told in plan.unread.told()])
+        warn_of([f"{file.name}, {text}" for text in plan.unread.in_words()])
         if not plan.lines and replace:
             raise Wrong(f"{file.name}: holds no line, and --replace would delete all")
         busy_s, acks = 0.0, None
@@ -105,7 +105,7 @@ def import_lines(
             every = [in_force_blocking(client, number) for number in plan.probes.values()]
             acks = next((one for one in every if not one.complete), every[-1])
         took_s = time.monotonic() - begun
-    told = {
+    plan_counts = {
         "lines": plan.lines, "added": plan.added, "updated": plan.updated,
         "unchanged": plan.unchanged, "deleted": len(plan.deleted),
     }  # fmt: skip
@@ -113,12 +113,14 @@ def import_lines(
         force = acks.plain() if acks is not None else None
         times = {"seconds": round(took_s, 3), "redis_busy_s": round(busy_s, 3)}
         state = {"in_force": force, "written": acks is not None}
-        print_json({**told, **times, **state, "unread": plan.unread.plain()})
+        print_json({**plan_counts, **times, **state, "unread": plan.unread.plain()})
         return 0
-    counts = ", ".join(f"{count:,} {name}" for name, count in told.items() if name != "lines")
+    counts = ", ".join(
+        f"{count:,} {name}" for name, count in plan_counts.items() if name != "lines"
+    )
     click.echo(f"{plan.lines:,} lines in {took_s:.1f} s: {counts}")
     if acks is not None:
-        click.echo(f"switched over in {busy_s:.3f} s, {acks.told()}")
+        click.echo(f"switched over in {busy_s:.3f} s, {acks.in_words()}")
     else:
         click.echo("nothing was written" if only_check else "nothing to change")
     return 0

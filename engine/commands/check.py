@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import socket
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 import click
-import orjson
 
 from engine import descriptors, ports, tls
 from engine.changes.acks import LiveWorker, live_workers_blocking
-from engine.commands.context import Failed, open_redis, with_config, with_json
-from engine.commands.documents import Documents
-from engine.commands.forward_words import forwards_told
+from engine.commands.context import Failed, Wrong, open_redis, with_config, with_json
+from engine.commands.documents import Documents, parse_document
+from engine.commands.forward_words import forwards_in_words
 from engine.commands.output import print_json, warn_of
 from engine.commands.still_named import unknown_names
 from engine.commands.watch import ADMIN_TIMEOUT_S
 from engine.config import SUPERVISOR, Address, Config
 from engine.config_values import listen
+from engine.sip_settings import nameservers
+from rules.fleet import FleetDocument, load_fleet
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError
 from rules.unread import UnreadFields
 from sip import compiled
+from sip.address import Address as Server
+from sip.names import Names, Place, address_of, place_of
 
 
 @click.command("check", short_help="Check the configuration and what it needs.")
@@ -58,11 +61,11 @@ def check(config: Config, as_json: bool) -> int:
 
 def _check_config(config: Config) -> str:
     listens = " ".join(map(str, config.sip.listen))
-    told = f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
+    text = f"SIP on {listens}, HTTP on {config.admin.listen}, workers {config.workers}"
     if config.workers > 1:
         last = config.workers - 1
-        told += f" (ports up to +{last}), supervisor's HTTP on {config.supervisor_listen}"
-    return told
+        text += f" (ports up to +{last}), supervisor's HTTP on {config.supervisor_listen}"
+    return text
 
 
 def _check_sip(config: Config) -> str:
@@ -105,9 +108,9 @@ def _check_ports(config: Config) -> str:
     ]
     if foreign:
         raise Failed("; ".join(map(str, foreign)))
-    told = [f"worker {worker.index} (process {worker.pid})" for worker in here]
+    workers = [f"worker {worker.index} (process {worker.pid})" for worker in here]
     if here:
-        words = f"an engine runs here: {', '.join(told)}, SIP on {' '.join(here[0].sip)}"
+        words = f"an engine runs here: {', '.join(workers)}, SIP on {' '.join(here[0].sip)}"
         held = [each.where for each in refused]
         idle = [
             f"{key} {where}" for key, where in config.ports() if where.port and where not in held
@@ -167,54 +170,99 @@ def _check_redis(config: Config) -> str:
         try:
             # The embedded one, reached over its socket, is a single server.
             url = "unix:///embedded" if config.redis.embedded else config.redis.url
-            told = describe(client, url)
+            server = describe(client, url)
         except Unfit as unfit:
             raise Failed(f"redis.url: {config.redis.safe_url}: {unfit}") from None
         count, refused, idle, gone = 0, [], [], []
-        unread = UnreadFields(LineDocument)
+        unread, unread_of_fleets = UnreadFields(LineDocument), UnreadFields(FleetDocument)
         documents = Documents(client, numbering)
         for number, raw in documents.every():
             count += 1
             try:
                 line = load_line(raw, number, numbering)
+                unread.note(f"line {number}", parse_document(raw, f"line {number}"))
             except DocumentError as error:
                 refused.append(f"line {number}: {error}")
                 continue
-            unread.note(f"line {number}", orjson.loads(raw))
-            off = documents.refused(line)
+            except Wrong as error:  # an unknown field has what is no JSON
+                refused.append(error.message)
+                continue
             gone += [f"line {number}: {each}" for each in unknown_names(line, documents)]
-            idle += [
-                f"line {number}: {condition} to {words}"
-                for condition, words in forwards_told(line, off)
-                if any(condition == of for of, _ in off)
-            ]
+            for name, part in line.in_each_profile():
+                off = documents.refused(part)
+                idle += [
+                    f"line {number}: {f'profile {name}: ' if name else ''}{condition} to {words}"
+                    for condition, words in forwards_in_words(part, off)
+                    if any(condition == of for of, _ in off)
+                ]
+        fleets, broken = 0, []
+        for name, raw in documents.every_fleet():
+            fleets += 1
+            try:
+                load_fleet(raw, name, numbering)
+                unread_of_fleets.note(f"fleet {name}", parse_document(raw, f"fleet {name}"))
+            except DocumentError as error:
+                broken.append(f"fleet {name}: {error}")
+            except Wrong as error:
+                broken.append(error.message)
     where = config.redis.data_dir if config.redis.embedded else config.redis.safe_url
     warn_of(idle)
     warn_of(gone)
-    warn_of(unread.told())
-    if refused:
-        more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-        raise Failed(f"{where}: {len(refused)} of {count} lines refused, {refused[0]}{more}")
+    warn_of([*unread.in_words(), *unread_of_fleets.in_words()])
+    faults = [_refused("lines", count, refused), _refused("fleets", fleets, broken)]
+    if any(faults):
+        raise Failed(f"{where}: {'; '.join(filter(None, faults))}")
     counted = f", {len(idle)} forwards to refused numbers" if idle else ""
-    return f"{told}; {where}: {count:,} line{'' if count == 1 else 's'}{counted}"
+    return f"{server}; {where}: {count:,} line{'' if count == 1 else 's'}{counted}"
+
+
+def _refused(what: str, count: int, refused: Sequence[str]) -> str:
+    """How many documents are refused, and the first of them; "" if none is."""
+    if not refused:
+        return ""
+    more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return f"{len(refused)} of {count} {what} refused, {refused[0]}{more}"
 
 
 def _check_destinations(config: Config) -> str:
-    """Check that every destination has an address."""
-    told = []
-    for name in ("voicemail", "fax", "number"):
-        template = getattr(config.destinations, name)
-        host = uri_host(template.replace("{number}", "+33900000000").replace("{national}", "0"))
-        try:
-            socket.getaddrinfo(host, None)
-        except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            raise Failed(f"destinations.{name}: {host}: {reason} (got {template!r})") from None
-        told.append(f"{name} {host}")
-    return ", ".join(told)
+    """Check that `serve` finds a server of every destination, or of the proxy to which all goes: by
+    its name servers and records, and for a transport of `sip.listen`."""
+    uris = {
+        f"destinations.{kind}": str(getattr(config.destinations, kind))
+        for kind in ("voicemail", "fax", "number")
+    }
+    if config.sip.outbound_proxy is not None:
+        uris = {"sip.outbound_proxy": config.sip.outbound_proxy}
+    places = [
+        place_of(uri.replace("{number}", "+33900000000").replace("{national}", "0"))
+        for uri in uris.values()
+    ]
+    found = asyncio.run(_servers(config, places))
+    for (key, uri), place, servers in zip(uris.items(), places, found, strict=True):
+        if not servers:
+            by = " ".join(dict.fromkeys(each.transport for each in config.sip.listen))
+            family = _family(config)
+            raise Failed(
+                f"{key}: {place.host}: no server found for {by} over {family} (got {uri!r})"
+            )
+    return ", ".join(
+        f"{key.partition('.')[2]} {place.host}" for key, place in zip(uris, places, strict=True)
+    )
 
 
-def uri_host(uri: str) -> str:
-    """The host of a SIP URI, an IPv6 address without its brackets."""
-    where = uri.partition(":")[2].partition("?")[0].partition(";")[0].rpartition("@")[2]
-    return urlsplit(f"//{where}").hostname or ""
+async def _servers(config: Config, places: Sequence[Place]) -> list[list[Server]]:
+    """The servers of each place to which the engine can send."""
+    kinds = {(each.transport, each.ipv6) for each in config.sip.listen}
+    names = Names(kinds, nameservers(config))
+    found = []
+    for place in places:
+        server = address_of(place)
+        servers = await names.ask(place) if server is None else [server]
+        found.append([each for each in servers if (each.transport, ":" in each.host) in kinds])
+    names.close()
+    return found
+
+
+def _family(config: Config) -> str:
+    families = sorted({"IPv6" if each.ipv6 else "IPv4" for each in config.sip.listen})
+    return " and ".join(families)

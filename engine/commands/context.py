@@ -75,20 +75,36 @@ class Whole(click.ParamType[int]):
 def with_config(command: F) -> F:
     """Adds `--config PATH`; the command gets a loaded `config`."""
 
-    def read(context: click.Context, _option: click.Parameter, path: Path | None) -> Config:
-        if path is None:  # given before the command's name?
-            path = context.find_root().params.get("config_path")
-        context.meta[CONFIG_PATH] = path
-        return load(path)
+    def read(context: click.Context, option: click.Parameter, path: Path | None) -> Config:
+        return load(_given(context, option, path))
 
+    return _config_option("config", read)(command)
+
+
+def with_config_path(group: F) -> F:
+    """The same for a group that is a command too, which gets `config_path` and loads the file when
+    it runs itself: a command in it may name another, or be asked for its help alone."""
+    return _config_option("config_path", _given)(group)
+
+
+def _config_option(name: str, read: Callable[..., Any]) -> Callable[[F], F]:
     return click.option(
         "--config",
-        "config",
+        name,
         type=click.Path(path_type=Path),
         metavar="PATH",
         callback=read,
         help=f"Configuration file.  [default: {CONFIG_VARIABLE}, or config.yaml if there is one]",
-    )(command)
+    )
+
+
+def _given(context: click.Context, _option: click.Parameter, path: Path | None) -> Path | None:
+    """The file that is named here, else with the group before, else before all."""
+    if path is None:
+        first = context.find_root().params.get("config_path")
+        path = context.meta.get(CONFIG_PATH, first)
+    context.meta[CONFIG_PATH] = path
+    return path
 
 
 def with_json(command: F) -> F:
@@ -103,11 +119,17 @@ def with_strict(command: F) -> F:
 
 
 def read_password() -> str:
-    """From the terminal, twice and unseen, or the first line of standard input."""
-    if sys.stdin.isatty():
-        typed: str = click.prompt("Password", hide_input=True, confirmation_prompt=True)
-        return typed
-    return sys.stdin.readline().rstrip("\r\n")
+    """From the terminal, twice and unseen, or the first line of standard input. Raises Wrong."""
+    typed: str
+    try:
+        if sys.stdin.isatty():
+            typed = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+        else:
+            typed = sys.stdin.readline().rstrip("\r\n")
+        typed.encode()
+    except UnicodeError:
+        raise Wrong("password: expected UTF-8 text") from None
+    return typed
 
 
 def read_number(name: str, text: str, numbering: Numbering) -> str:

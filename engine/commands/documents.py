@@ -19,7 +19,7 @@ from rules.model import DocumentError, Line
 from rules.numbers import Numbering
 from rules.validate import canonical, check_write, numbers_named, with_changed_profiles
 from store.documents import LINES, attempts_blocking, read_blocking
-from store.keys import LINE, fleet_key, line_key
+from store.keys import FLEET, LINE, fleet_key, line_key
 
 BATCH = 1000
 
@@ -44,12 +44,19 @@ class Documents:
 
     def every(self) -> Iterator[tuple[str, bytes]]:
         """Number and stored text of every line, ordered by number."""
-        keys = sorted({bytes(key) for key in self._redis.scan_iter(LINE + "*", count=BATCH)})
+        return self._every(LINE)
+
+    def every_fleet(self) -> Iterator[tuple[str, bytes]]:
+        """Name and stored text of every fleet that has a document, ordered by name."""
+        return self._every(FLEET)
+
+    def _every(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        keys = sorted({bytes(key) for key in self._redis.scan_iter(prefix + "*", count=BATCH)})
         for start in range(0, len(keys), BATCH):
             batch = keys[start : start + BATCH]
             for key, raw in zip(batch, read_blocking(self._redis, batch), strict=True):
                 if raw is not None:  # deleted meanwhile
-                    yield key.decode(errors="replace").removeprefix(LINE), raw
+                    yield key.decode(errors="replace").removeprefix(prefix), raw
 
     def lines(self, numbers: Iterable[str]) -> dict[str, Line | None]:
         """The lines of these numbers; None = not one of our lines, or a refused document."""
@@ -92,8 +99,8 @@ class Documents:
         """Change one document in place; `change` leaves the rest as it is.
 
         Only the forward of `condition` is checked against the line that it names, because problems
-        of the others must not prevent this change. None = no forward is checked, so that turning
-        one off is always possible. Raises Wrong.
+        of the others, or of the offer, must not prevent this change. None = no forward is checked,
+        so that turning one off is always possible. Raises Wrong.
         """
 
         def prepare(read: Read) -> list[Document]:
@@ -108,6 +115,8 @@ class Documents:
             if condition is None:
                 return None
             only = {**document, "forwards": {condition: document["forwards"][condition]}}
+            for name in ("also_ring", "offer"):
+                only.pop(name, None)
             return with_changed_profiles(only, only)
 
         return self._change(prepare, number, part)[0]

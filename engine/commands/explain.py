@@ -58,7 +58,7 @@ def explain_line(
       renvoi explain 0972101001 --from 0612345678
       renvoi explain 0972101001 --at 2026-12-25T10:00
     """
-    from engine.explain import RefusedLine, Told, UnknownLine, explain_call, plain
+    from engine.explain import Explanation, RefusedLine, UnknownLine, explain_call, plain
     from store.client import connect
 
     numbering = config.numbering.plan()
@@ -70,34 +70,34 @@ def explain_line(
     if at is not None and not 0 <= at < LATEST:
         raise Wrong(f"--at: expected a date from 1970 to 9998 (got {moment!r})")
 
-    async def ask(url: str) -> Told:
+    async def ask(url: str) -> Explanation:
         limits = {"socket_connect_timeout": CONNECT_TIMEOUT_S, "socket_timeout": ANSWER_TIMEOUT_S}
         async with connect(url, **limits) as redis:
             return await explain_call(redis, config, number, known, at=at)
 
     with reach_redis(config) as url:
         try:
-            told = asyncio.run(ask(url))
+            explanation = asyncio.run(ask(url))
         except UnknownLine as error:
             raise Wrong(str(error)) from None
         except RefusedLine as error:
             raise Failed(str(error)) from None
     if as_json:
-        print_json(plain(told))
+        print_json(plain(explanation))
         return
-    for facts in told.lines:
+    for facts in explanation.lines:
         for text in _known(facts):
             click.echo(text)
     then = "" if at is None else f" at {iso(at, zone)}"
     click.echo(f"A call to {number} from {known or 'a caller without a number'}{then}:")
-    for stage in told.stages:
+    for stage in explanation.stages:
         if stage.when:
             click.echo(f"{stage.when}:")
         for step in stage.steps[:-1]:
             click.echo(f"    {step}")
         where = f", paid by {stage.number}, sent to {stage.uri}" if stage.uri else ""
         click.echo(f"  -> {stage.steps[-1]}{where}")
-    named = ", ".join(f"{name} {value or 'none'}" for name, value in told.limits.items())
+    named = ", ".join(f"{name} {value or 'none'}" for name, value in explanation.limits.items())
     click.echo(f"Limits: {named}")
 
 

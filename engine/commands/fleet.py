@@ -88,7 +88,8 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
             which += f" {called:.64}"
         try:
             fleet = check_fleet(document, numbering)
-        except DocumentError as error:
+            orjson.dumps(document)
+        except (DocumentError, orjson.JSONEncodeError) as error:
             raise Wrong(f"{which}: {error}") from None
         if fleet.name in fleets:
             raise Wrong(f"{which}: name: is given twice (got {fleet.name!r})")
@@ -103,10 +104,10 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     unread = unread_in(documents, FleetDocument, "fleet", "name", strict)
     with open_redis(config) as client:
         still = _change(client, fleets, numbering)
-    idle += [each.told() for each in still]
-    for told in idle:
-        warn(told)
-    warn_of(unread.told())
+    idle += [each.in_words() for each in still]
+    for text in idle:
+        warn(text)
+    warn_of(unread.in_words())
     if as_json:
         named = [asdict(each) for each in still]
         print_json({"written": list(fleets), "unread": unread.plain(), "still_named": named})
@@ -135,12 +136,12 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         used = of_key(redis, fleet_usage_key(name, month))
         if raw is None:
             require_fleet(client, name)
-    fleet = Fleet(name) if raw is None else _read(name, raw, config.numbering.plan())
-    notify = read_notify(raw, of_fleet=True)
     if as_json:
-        document = {"name": name} if raw is None else orjson.loads(raw)
+        document = {"name": name} if raw is None else _stored(name, raw)
         print_json({**document, "month": month, "usage": used})
         return
+    fleet = Fleet(name) if raw is None else _read(name, raw, config.numbering.plan())
+    notify = read_notify(raw, of_fleet=True)
     spent = capped(used)
     left = None if fleet.cap_seconds is None else max(0, fleet.cap_seconds - spent)
     facts = [
@@ -149,10 +150,10 @@ def show_fleet(name: str, config: Config, as_json: bool) -> None:
         ("suspended", "yes" if fleet.suspended else "no"),
         ("cap a month", "none" if fleet.cap_seconds is None else duration(fleet.cap_seconds)),
         ("left", "-" if left is None else duration(left)),
-        ("countries", _told(fleet.forward_countries)),
+        ("countries", _countries_in_words(fleet.forward_countries)),
         ("calendars", ", ".join(sorted(fleet.calendars)) or "-"),
         ("lists", ", ".join(sorted(fleet.lists)) or "-"),
-        ("notifies", "-" if notify is None else notify.told()),
+        ("notifies", "-" if notify is None else notify.in_words()),
         *((f"{name} {month}", duration(used.get(name, 0))) for name in CLASSES),
     ]
     for what, value in facts:
@@ -203,7 +204,7 @@ def delete_fleet(name: str, config: Config, as_json: bool) -> None:
     with open_redis(config) as client:
         still = _change(client, {name: None}, config.numbering.plan())
     for each in still:
-        warn(each.told())
+        warn(each.in_words())
     if as_json:
         print_json({"deleted": name, "still_named": [asdict(each) for each in still]})
     else:
@@ -232,7 +233,7 @@ def _others(client: Any, name: str) -> str:
     return hint(name, names) if names else "nor has any other"
 
 
-def _told(countries: frozenset[str] | None) -> str:
+def _countries_in_words(countries: frozenset[str] | None) -> str:
     if countries is None:
         return "all of numbering.forward_countries"
     return ", ".join(sorted(countries)) or "none"

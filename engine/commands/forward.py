@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,7 @@ from engine.commands.context import (
     with_json,
 )
 from engine.commands.documents import Document, Documents, parse_document
-from engine.commands.forward_words import forwards_told, rules_told
+from engine.commands.forward_words import forwards_in_words, rules_in_words
 from engine.commands.output import print_json, warn
 from engine.commands.switches import circumstances_of
 from engine.config import Config
@@ -28,6 +29,7 @@ from rules.applies import profile_now
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Kind, Line
 from rules.numbers import NumberError, Numbering
+from rules.shared_document import has_ended
 
 DEFAULT_AFTER_S = 20
 CONDITIONS = [condition.value for condition in Condition]
@@ -89,7 +91,8 @@ def set_forward(
 
     no_answer without --after keeps the delay it had, else takes 20 seconds. A condition with
     several forwards is changed only with --replace; `renvoi line set` writes such lists. A single
-    forward keeps its hours, callers and end, unless --replace is given.
+    forward keeps its hours, callers and end, unless --replace is given. An end that has passed is
+    forgotten.
 
     \b
     Examples:
@@ -108,6 +111,8 @@ def set_forward(
             document["forwards"] = {**_mapping(document.get("forwards")), condition: {}}
         forward = _forward(document, condition, number)
         forward |= {"on": True, "to": {**_mapping(forward.get("to")), **to}}
+        if _has_ended(forward):
+            del forward["until"]  # as a star code: else it would be on and forward no call
         if condition == Condition.NO_ANSWER:
             if after_s is not None:
                 forward["after_s"] = after_s
@@ -166,10 +171,10 @@ def turn_off(n: str, condition: str, config: Config, as_json: bool) -> None:
     if condition != ALL:
         _confirm(line, condition, acks, as_json)
     elif as_json:
-        told = {"number": number, "condition": ALL, "on": False, "were_on": were_on}
-        print_json({**told, "in_force": acks.plain()})
+        shown = {"number": number, "condition": ALL, "on": False, "were_on": were_on}
+        print_json({**shown, "in_force": acks.plain()})
     else:
-        click.echo(f"{number} all: off ({', '.join(were_on) or 'none'} before), {acks.told()}")
+        click.echo(f"{number} all: off ({', '.join(were_on) or 'none'} before), {acks.in_words()}")
 
 
 @forward_group.command("show")
@@ -195,10 +200,10 @@ def show_forwards(n: str, config: Config, as_json: bool) -> None:
         return
     zone = ZoneInfo(config.numbering.timezone)
     for condition in Condition:
-        rules = rules_told(line, condition, refused, zone) or ["off"]
-        for place, told in enumerate(rules):
+        rules = rules_in_words(line, condition, refused, zone) or ["off"]
+        for place, words in enumerate(rules):
             name = f"{condition}[{place}]" if len(rules) > 1 else condition.value
-            click.echo(f"{name:<14} {told}")
+            click.echo(f"{name:<14} {words}")
 
 
 def read_destination(dest: str, number: str, numbering: Numbering) -> dict[str, str]:
@@ -236,6 +241,13 @@ def _forward(document: Document, condition: str, number: str) -> dict[str, Any]:
     return document
 
 
+def _has_ended(forward: Document) -> bool:
+    try:
+        return has_ended(forward, time.time())
+    except DocumentError:  # the document is refused for it
+        return False
+
+
 def _warn_of_profile(documents: Documents, line: Line) -> None:
     """A forward of the line itself has no effect while a profile is used."""
     use = profile_now(line, circumstances_of(documents, line)) if line.profile else None
@@ -248,7 +260,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _confirm(line: Line, condition: str, acks: Acks, as_json: bool) -> None:
-    told = dict(forwards_told(line))[condition]
+    words = dict(forwards_in_words(line))[condition]
     if as_json:
         forward = line.forwards[Condition(condition)]
         to = {"kind": forward.to.kind, "number": forward.to.number} if forward.to else None
@@ -258,4 +270,4 @@ def _confirm(line: Line, condition: str, acks: Acks, as_json: bool) -> None:
             answer["forwards"] = len(line.all_of(Condition(condition)))
         print_json(answer)
     else:
-        click.echo(f"{line.number} {condition}: {told}, {acks.told()}")
+        click.echo(f"{line.number} {condition}: {words}, {acks.in_words()}")

@@ -23,10 +23,10 @@ from engine.commands.context import (
     with_strict,
 )
 from engine.commands.documents import Document, Documents, parse_document
-from engine.commands.forward_words import Refused, forwards_told
+from engine.commands.forward_words import Refused, forwards_in_words
 from engine.commands.output import print_json, print_table, warn, warn_of
 from engine.commands.password import make_ha1, set_password
-from engine.commands.switches import choose_profile, switch_dnd, uses_told
+from engine.commands.switches import choose_profile, switch_dnd, uses_in_words
 from engine.config import Config
 from rules.line_document import LineDocument, load_line
 from rules.model import DocumentError, Line
@@ -82,14 +82,14 @@ def set_lines(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     with open_redis(config) as client:
         lines = Documents(client, numbering).put(documents)
         acks = in_force_blocking(client, lines[-1].number)
-    warn_of(unread.told())
+    warn_of(unread.in_words())
     if as_json:
-        told = {"written": [line.number for line in lines], "in_force": acks.plain()}
-        print_json({**told, "unread": unread.plain()})
+        shown = {"written": [line.number for line in lines], "in_force": acks.plain()}
+        print_json({**shown, "unread": unread.plain()})
     elif len(lines) == 1:
-        click.echo(f"{lines[0].number}: written, {acks.told()}")
+        click.echo(f"{lines[0].number}: written, {acks.in_words()}")
     else:
-        click.echo(f"{len(lines)} lines written, {acks.told()}")
+        click.echo(f"{len(lines)} lines written, {acks.in_words()}")
 
 
 @line_group.command("show")
@@ -120,8 +120,12 @@ def show_line(n: str, config: Config, as_json: bool) -> None:
         click.echo(f"{name:<14} {value}")
     notify = read_notify(raw, of_fleet=False)
     if notify is not None:
-        click.echo(f"{'notifies':<14} {notify.told()}")
-    warn_of([str(one) for one in unread_fields(orjson.loads(raw), LineDocument)])
+        click.echo(f"{'notifies':<14} {notify.in_words()}")
+    try:
+        stored = parse_document(raw, f"line {number}")
+        warn_of([str(one) for one in unread_fields(stored, LineDocument)])
+    except Wrong as error:  # an unknown field has what is no JSON
+        warn(error.message)
 
 
 @line_group.command("list")
@@ -146,8 +150,8 @@ def list_lines(config: Config, as_json: bool) -> None:
             rows.append([number, "-", "-", "-", f"REFUSED {error}"])
             continue
         on = ["do not disturb"] if line.do_not_disturb else []
-        on += [f"profile {_plain(told)}" for told in uses_told(line, zone)]
-        on += [f"{c}: {told}" for c, told in forwards_told(line, zone=zone) if told != "off"]
+        on += [f"profile {_plain(words)}" for words in uses_in_words(line, zone)]
+        on += [f"{c}: {words}" for c, words in forwards_in_words(line, zone=zone) if words != "off"]
         calls = "no limit" if line.max_calls is None else str(line.max_calls)
         state = "SUSPENDED " if line.suspended else ""
         rows.append([number, line.fleet, line.label, calls, state + ("; ".join(on) or "none")])
@@ -174,7 +178,7 @@ def delete_line(n: str, config: Config, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": number, "still_forwarding": left, "in_force": acks.plain()})
     else:
-        click.echo(f"{number}: deleted, {acks.told()}")
+        click.echo(f"{number}: deleted, {acks.in_words()}")
 
 
 def parse_input(raw: bytes, name: str) -> list[Document]:
@@ -208,7 +212,7 @@ def unread_in(
     for document in documents:
         unread.note(f"{what} {document.get(key)}", document)
     if strict and unread:
-        first, *more = unread.told()
+        first, *more = unread.in_words()
         others = f"; and {len(more)} more of the kind" if more else ""
         raise Wrong(f"{first}{others}; nothing was written")
     return unread
@@ -225,7 +229,7 @@ def _facts(line: Line, refused: Refused, zone: ZoneInfo) -> list[tuple[str, str]
         ("suspended", "yes" if line.suspended else "no"),
         ("offer", f"fax {'yes' if offer.fax else 'no'}, mobiles {mobile}"),
         ("user", _plain(line.credentials.user) if line.credentials else "-"),
-        *((condition, told) for condition, told in forwards_told(line, refused, zone)),
+        *((condition, words) for condition, words in forwards_in_words(line, refused, zone)),
         *_more_facts(line, zone),
     ]
 
@@ -239,7 +243,7 @@ def _more_facts(line: Line, zone: ZoneInfo) -> Iterator[tuple[str, str]]:
         yield "do not disturb", "yes"
     if line.profiles:
         yield "profiles", ", ".join(map(_plain, sorted(line.profiles)))
-    for text in uses_told(line, zone):
+    for text in uses_in_words(line, zone):
         yield "profile", _plain(text)
     if line.calendars:
         yield "calendars", ", ".join(map(_plain, sorted(line.calendars)))

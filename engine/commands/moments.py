@@ -27,7 +27,7 @@ def read_when(name: str, text: str, zone: ZoneInfo, now: float | None = None) ->
     """
     ago = None if now is None else _AGO.fullmatch(text)
     if ago and now is not None:
-        return now - float(ago[1]) * _UNIT_S[ago[2]]
+        return max(0.0, now - float(ago[1]) * _UNIT_S[ago[2]])
     if re.fullmatch(r"[0-9]{9,11}(\.[0-9]+)?", text):
         return float(text)
     try:
@@ -55,11 +55,11 @@ def day(unix: object, zone: ZoneInfo) -> str:
     return shown(unix, zone)[:10]
 
 
-def with_iso(told: Mapping[str, Any], names: Iterable[str], zone: ZoneInfo) -> dict[str, Any]:
-    """`told` and, for each of the times `names` in it (unix seconds), the same as `<name>_at` in
+def with_iso(times: Mapping[str, Any], names: Iterable[str], zone: ZoneInfo) -> dict[str, Any]:
+    """`times` and, for each of the times `names` in it (unix seconds), the same as `<name>_at` in
     ISO 8601 with the zone's offset; None where there is none."""
-    more = {f"{name}_at": iso(told.get(name), zone) for name in names if name in told}
-    return {**told, **more}
+    more = {f"{name}_at": iso(times.get(name), zone) for name in names if name in times}
+    return {**times, **more}
 
 
 def iso(unix: object, zone: ZoneInfo) -> str | None:

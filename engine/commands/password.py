@@ -37,6 +37,7 @@ def make_ha1(user: str, password: str | None, sha256: bool, config: Config) -> N
     """
     _user("USER", user)
     password = (read_password() if password is None else password).rstrip("\r\n")
+    _not_empty(password)
     print_json(_credentials(user, config.sip.realm, password, sha256))
 
 
@@ -44,6 +45,12 @@ def _user(name: str, user: str) -> str:
     if not user.isprintable() or set(user) & set(':"\\'):
         raise Wrong(f'{name}: may not contain : " or \\ (got {user!r})')
     return user
+
+
+def _not_empty(password: str) -> None:
+    """Raises Wrong."""
+    if not password:
+        raise Wrong("password: expected one, it is empty")
 
 
 def _credentials(user: str, realm: str, password: str, sha256: bool) -> dict[str, str]:
@@ -85,8 +92,8 @@ def set_password(
         documents.raw(number)  # before the password is typed
         made = secrets.token_urlsafe(_GENERATED_BYTES) if generate else None
         password = "" if remove else made or read_password()
-        if not remove and not password:
-            raise Wrong("password: expected one, it is empty")
+        if not remove:
+            _not_empty(password)
         chosen = ""
 
         def change(document: Document) -> None:
@@ -103,10 +110,10 @@ def set_password(
         documents.edit(number, change)
         acks = in_force_blocking(client, number)
     if as_json:
-        told = {"number": number, "user": None if remove else chosen, "password": made}
-        print_json({**told, "in_force": acks.plain()})
+        shown = {"number": number, "user": None if remove else chosen, "password": made}
+        print_json({**shown, "in_force": acks.plain()})
         return
     words = "no phone may register" if remove else f"user {chosen} has another password"
-    click.echo(f"{number}: {words}, {acks.told()}")
+    click.echo(f"{number}: {words}, {acks.in_words()}")
     if made:
         click.echo(f"password: {made}")

@@ -243,10 +243,17 @@ def _flat(record: CallRecord) -> Iterator[object]:
         value = getattr(record, name)
         if isinstance(value, list):
             yield msgspec.json.encode(value).decode()
-        elif isinstance(value, str) and value[:1] in "=@-\t\r" and value[:1]:
+        elif isinstance(value, str) and _is_formula(value):
             yield "'" + value
         else:
             yield "" if value is None else value
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet would take it for one; a number in E.164 it does not."""
+    if text.startswith("+"):
+        return not (text[1:].isascii() and text[1:].isdecimal())
+    return text.startswith(("=", "@", "-", "\t", "\r"))
 
 
 def _row(record: CallRecord) -> str:

@@ -13,7 +13,7 @@ from engine.commands.documents import Documents
 from engine.commands.output import print_json
 from engine.config import Config
 from engine.registration.bindings import MOST_CONTACTS, decide
-from rules.contact import member_of, read_contact
+from rules.contact import FAR_S, member_of, read_contact
 from rules.model import DocumentError
 from store.keys import registrations_key
 
@@ -66,11 +66,11 @@ def register(n: str, contact: str, for_s: int, config: Config, as_json: bool) ->
             for one in added:
                 pipe.zadd(key, {member_of(one): one.expires})
             last = max((e for m, e in [*stored, ("", given.expires)] if m not in gone), default=0)
-            pipe.expireat(key, math.ceil(last) + 60)  # as in the registrar
+            pipe.expireat(key, math.ceil(min(last, FAR_S)) + 60)  # as in the registrar
             pipe.zrange(key, 0, -1, withscores=True)
             left = pipe.execute()[-1]
     contacts = [
-        {"contact": member.decode("latin-1"), "expires_in_s": round(expires - now)}
+        {"contact": member.decode("latin-1"), "expires_in_s": round(min(expires, FAR_S) - now)}
         for member, expires in left
         if expires > now
     ]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import click
 
 from engine.commands.context import CONFIG_PATH, with_config, with_json
 from engine.config import Config
+from engine.stderr import say
 
 
 @click.command("serve", short_help="Take calls.")
@@ -23,10 +26,10 @@ def serve(config: Config) -> int:
     from engine.processes import upgrade
     from engine.telemetry import log
 
-    if upgrade.is_probe():
+    if workers := upgrade.tried_by():
         from engine.processes import supervised  # noqa: F401  # all that serving imports
 
-        return 0
+        return _try(config, workers)
     path = click.get_current_context().meta[CONFIG_PATH]
     log.set_up(config.log)
     try:
@@ -39,6 +42,22 @@ def serve(config: Config) -> int:
         return server.serve(config, path)
     finally:
         log.close()
+
+
+def _try(config: Config, workers: int) -> int:
+    """Whether new code can replace an engine with so many workers. A worker without supervisor
+    listens where the first of several does, and adopts none. Redis must answer; the embedded one
+    starts with the new code."""
+    from store.client import unreachable
+
+    redis = config.redis
+    if workers > 1 == config.workers:
+        say(f"workers: a change from {workers} to 1 needs a restart")
+    elif not redis.embedded and (problem := asyncio.run(unreachable(redis.url))):
+        say(redis.cannot_reach(problem))
+    else:
+        return 0
+    return 1
 
 
 @click.command("demo", short_help="Watch real calls being forwarded.")

@@ -27,7 +27,7 @@ class StillNamed:
     lines: int = 0
     first: list[str] = field(default_factory=list)
 
-    def told(self) -> str:
+    def in_words(self) -> str:
         first = ", ".join(self.first) + (", ..." if self.lines > len(self.first) else "")
         return (
             f"fleet {self.fleet}: {self.what} {self.name} is gone, {self.lines} lines still name "

@@ -54,11 +54,11 @@ def switch_dnd(n: str, state: str, config: Config, as_json: bool) -> None:
     use = profile_now(line, found)
     held = state == "off" and is_undisturbed(line, found) and use is not None
     if as_json:
-        told = {"number": number, "do_not_disturb": line.do_not_disturb}
-        print_json({**told, "now": is_undisturbed(line, found), "in_force": acks.plain()})
+        shown = {"number": number, "do_not_disturb": line.do_not_disturb}
+        print_json({**shown, "now": is_undisturbed(line, found), "in_force": acks.plain()})
         return
     more = f" (but profile {use.name} has it on)" if held and use is not None else ""
-    click.echo(f"{number} do not disturb: {state}{more}, {acks.told()}")
+    click.echo(f"{number} do not disturb: {state}{more}, {acks.in_words()}")
 
 
 @click.command("profile", short_help="Show or choose the profile of line N.")
@@ -88,7 +88,7 @@ def choose_profile(
     if moment is not None and name is None:
         raise Wrong("--until: needs NAME")
     zone, now = ZoneInfo(config.numbering.timezone), time.time()
-    until = None if moment is None else iso(read_when("--until", moment, zone), zone)
+    until = None if moment is None else _end(moment, zone)
 
     def change(document: Document) -> None:
         try:
@@ -108,18 +108,26 @@ def choose_profile(
         use = profile_now(line, circumstances_of(documents, line))
     used = None if use is None else use.name
     if as_json:
-        told: dict[str, Any] = {"number": number, "profiles": sorted(line.profiles), "now": used}
-        print_json(told if acks is None else {**told, "in_force": acks.plain()})
+        shown: dict[str, Any] = {"number": number, "profiles": sorted(line.profiles), "now": used}
+        print_json(shown if acks is None else {**shown, "in_force": acks.plain()})
     elif acks is not None:
-        click.echo(f"{number} profile now: {used or NONE}, {acks.told()}")
+        click.echo(f"{number} profile now: {used or NONE}, {acks.in_words()}")
     else:
         click.echo(f"{'now':<14} {used or NONE}")
         click.echo(f"{'profiles':<14} {', '.join(sorted(line.profiles)) or NONE}")
-        for text in uses_told(line, zone):
+        for text in uses_in_words(line, zone):
             click.echo(f"{'used':<14} {text}")
 
 
-def uses_told(line: Line, zone: ZoneInfo) -> list[str]:
+def _end(moment: str, zone: ZoneInfo) -> str:
+    """The end of a use of a profile as documents have it. Raises Wrong."""
+    until = iso(read_when("--until", moment, zone), zone)
+    if until is None:  # not even a date of the zone; the rules refuse others
+        raise Wrong(f"--until: expected a moment from 1970 to 9997 (got {moment!r})")
+    return until
+
+
+def uses_in_words(line: Line, zone: ZoneInfo) -> list[str]:
     """The entries of a line's `profile`, in order."""
     result = []
     for use in line.profile:

@@ -85,9 +85,10 @@ def of_key(redis: Any, key: str) -> dict[str, int]:
         return {}
     used = {}
     for name, value in stored.items():
-        text = value.decode("utf-8", "replace")
-        if text.lstrip("-").isdigit():
-            used[name.decode("utf-8", "replace")] = int(text)
+        try:
+            used[name.decode("utf-8", "replace")] = int(value)
+        except ValueError:
+            continue
     return used
 
 

@@ -61,9 +61,9 @@ def _row(call: dict[str, Any], zone: ZoneInfo) -> list[object]:
     if when and isinstance(received, (int, float)):
         came = max(0, round(time.time() - received))
     legs = [f"{leg.get('role')} {leg.get('number')}" for leg in call.get("legs") or ()]
-    told = [call.get(name) for name in ("called", "condition", "target")]
+    values = [call.get(name) for name in ("called", "condition", "target")]
     caller = "withheld" if call.get("withheld") else call.get("caller")
-    return [when, came, call.get("state"), caller, *told, ", ".join(legs), call.get("id")]
+    return [when, came, call.get("state"), caller, *values, ", ".join(legs), call.get("id")]
 
 
 def _ask(address: Address) -> list[dict[str, Any]]:

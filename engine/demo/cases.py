@@ -88,11 +88,11 @@ class Played:
         for name in ("invited", "code", "diversions"):
             wanted, seen = getattr(expected, name), getattr(got, name)
             if wanted != seen:
-                found.append(f"{name}: expected {_told(wanted)}, got {_told(seen)}")
+                found.append(f"{name}: expected {_in_words(wanted)}, got {_in_words(seen)}")
         return found
 
 
-def _told(value: object) -> str:
+def _in_words(value: object) -> str:
     """A part of a result as text."""
     if isinstance(value, tuple):
         return ", ".join(" ".join(item) for item in value) or "none"

@@ -23,7 +23,7 @@ HOST = "127.0.0.1"
 START_S, STOP_S = 20.0, 10.0
 ATTEMPTS = 3
 PORTS = (20000, 30000)  # below the system's ephemeral ports
-TIMERS = {"pre_ringing_s": 2, "max_ring_s": 8, "max_call_s": 60, "drain_s": 0}
+TIMERS = {"pre_ringing_s": 4, "max_ring_s": 8, "max_call_s": 60, "drain_s": 0}
 
 
 class EngineFailed(RuntimeError):

@@ -26,7 +26,7 @@ def _path(data_dir: Path, index: int) -> Path:
 
 
 @contextmanager
-def door(data_dir: Path, index: int) -> Iterator[socket.socket]:
+def adoption_socket(data_dir: Path, index: int) -> Iterator[socket.socket]:
     """The socket on which the next supervisor finds this worker. Raises OSError."""
     path = _path(data_dir, index)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)

@@ -8,7 +8,9 @@ process, are shown for each worker, with the label `worker`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from engine.config import Address
 from engine.processes.worker_pool import WorkerSlot
@@ -46,9 +48,11 @@ class Read:
 
     __slots__ = ("heading", "kind", "name", "values")
 
-    def __init__(self, name: str, kind: str, heading: str) -> None:
+    def __init__(
+        self, name: str, kind: str, heading: str, values: dict[str, float] | None = None
+    ) -> None:
         self.name, self.kind, self.heading = name, kind, heading
-        self.values: dict[str, float] = {}
+        self.values: dict[str, float] = values or {}
 
     @property
     def is_sum(self) -> bool:
@@ -60,8 +64,10 @@ class Aggregate:
 
     def __init__(self, slots: Sequence[WorkerSlot]) -> None:
         self._slots = slots
-        self._last: dict[int, list[Read]] = {}  # the last values of a worker's process
+        # The last values of a worker's process, with its id.
+        self._last: dict[int, tuple[int, list[Read]]] = {}
         self._past: dict[str, float] = {}  # sums of the ended processes, by series
+        self._ended: Counter[int] = Counter()  # processes of a worker that have ended
         up = Readings("renvoi_worker_up", "gauge", "1 while a worker takes calls.", ["worker"])
         up.read = lambda: {str(slot.index): _takes_calls(slot) for slot in slots}
         restarts = Readings(
@@ -84,30 +90,68 @@ class Aggregate:
 
     async def metrics(self) -> bytes:
         """The text for Prometheus."""
+        ended = self._ended.copy()
         answers = await asyncio.gather(*(_ask(slot, "/metrics") for slot in self._slots))
-        told: dict[str, list[Read]] = {}
+        by_process: dict[str, list[Read]] = {}
         for slot, answer in zip(self._slots, answers, strict=True):
-            if answer is not None:
-                told[str(slot.index)] = self._last[slot.index] = list(read(answer.decode()))
+            # A process that has ended while others were asked is among the past ones already.
+            if answer is not None and self._ended[slot.index] == ended[slot.index]:
+                by_process[str(slot.index)] = self._note(slot, answer)
             elif slot.index in self._last:
                 # Old gauges are dropped; its counters stay.
-                last = self._last[slot.index]
-                told[str(slot.index)] = [family for family in last if family.is_sum]
+                _, last = self._last[slot.index]
+                by_process[str(slot.index)] = [family for family in last if family.is_sum]
         process = text(self._process)
-        told["supervisor"] = list(read(process))
+        by_process["supervisor"] = list(read(process))
         own = text(self._own)
-        return (own + "".join(self._add_up(told))).encode()
+        return (own + "".join(self._add_up(by_process))).encode()
+
+    async def look(self, slot: WorkerSlot) -> None:
+        """Read what a worker has counted since the last scrape: its process ends now."""
+        ended = self._ended[slot.index]
+        answer = await _ask(slot, "/metrics")
+        if answer is not None and self._ended[slot.index] == ended:
+            self._note(slot, answer)
 
     def remember(self, index: int) -> None:
         """Keep the sums of this worker's ended process."""
-        for family in self._last.pop(index, ()):
+        self._ended[index] += 1
+        self._add_to_past(index)
+
+    def left(self) -> dict[str, Any]:
+        """All sums as plain data, for the supervisor that takes this one's place."""
+        last = {
+            index: (pid, [(f.name, f.kind, f.heading, f.values) for f in families if f.is_sum])
+            for index, (pid, families) in self._last.items()
+        }
+        return {"past": self._past, "last": last}
+
+    def resume(self, left: Mapping[str, Any]) -> None:
+        """Continue the sums of the supervisor whose place this one has taken."""
+        self._past.update(left.get("past", {}))
+        for index, (pid, families) in left.get("last", {}).items():
+            self._last[int(index)] = pid, [Read(*family) for family in families]
+
+    def _note(self, slot: WorkerSlot, answer: bytes) -> list[Read]:
+        """Keep what a worker's process has answered, and return it."""
+        assert slot.child is not None
+        pid = slot.child.pid
+        if slot.index in self._last and self._last[slot.index][0] != pid:
+            self._add_to_past(slot.index)  # it ended while a supervisor took another one's place
+        families = list(read(answer.decode()))
+        self._last[slot.index] = pid, families
+        return families
+
+    def _add_to_past(self, index: int) -> None:
+        _, families = self._last.pop(index, (0, []))
+        for family in families:
             if family.is_sum:
                 for series, value in family.values.items():
                     self._past[series] = self._past.get(series, 0.0) + value
 
-    def _add_up(self, told: dict[str, list[Read]]) -> Iterator[str]:
+    def _add_up(self, by_process: dict[str, list[Read]]) -> Iterator[str]:
         families: dict[str, list[tuple[str, Read]]] = {}
-        for worker, its in told.items():
+        for worker, its in by_process.items():
             for family in its:
                 families.setdefault(family.name, []).append((worker, family))
         for name, parts in families.items():
@@ -163,7 +207,7 @@ def _takes_calls(slot: WorkerSlot) -> float:
 
 
 async def _ask(slot: WorkerSlot, path: str) -> bytes | None:
-    """A page of a worker; None if it does not answer in time."""
+    """A page of a worker; None if it does not answer in time, or ends before it has sent it all."""
     child = slot.child
     if child is None or not child.takes_calls:
         return None
@@ -180,4 +224,5 @@ async def _ask(slot: WorkerSlot, path: str) -> bytes | None:
     finally:
         if writer is not None:
             writer.close()
-    return body if head.split(b" ")[1:2] == [b"200"] else None
+    is_whole = b"\r\nContent-Length: %d\r\n" % len(body) in head + b"\r\n"
+    return body if is_whole and head.split(b" ")[1:2] == [b"200"] else None

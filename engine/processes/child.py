@@ -113,22 +113,24 @@ class Child:
         return self._first_word.done() and not self.exited.done()
 
     async def assign(
-        self, index: int, document: Any, redis_url: str | None, sockets: Mapping[str, int]
+        self,
+        index: int,
+        document: Any,
+        redis_url: str | None,
+        sockets: Mapping[str, int],
+        predecessor: Child | None,
     ) -> None:
-        """Make it this worker. `sockets`: descriptors of its predecessor's listening sockets. What
-        else its predecessor left is sent before (`inherit`)."""
-        await self._opened.wait()
+        """Make it this worker. `sockets`: descriptors of its predecessor's listening sockets. It
+        gets the connections and flows that this one left too."""
         self.document = document
-        self.heard_at = self._loop.time()
+        self.heard_at = self._loop.time()  # a spare process has been silent
+        await self._opened.wait()
+        if predecessor is not None:
+            self._line.leave(predecessor.connections, predecessor.flows)
+            await self._line.all_sent()
+            predecessor.close_connections()
         names, descriptors = list(sockets), list(sockets.values())
         self._line.say(Assign(index, document, redis_url, names), descriptors)
-
-    async def inherit(self, predecessor: Child) -> None:
-        """Send it the connections and flows that its predecessor left."""
-        await self._opened.wait()
-        self._line.leave(predecessor.connections, predecessor.flows)
-        await self._line.all_sent()
-        predecessor.close_connections()
 
     def close_connections(self) -> None:
         """Close this process's copies of the connections that it left."""
@@ -254,7 +256,7 @@ def _peer(end: socket.socket) -> int:
     return int(pid)
 
 
-def told(status: int) -> str:
+def status_in_words(status: int) -> str:
     """An exit status as text: the signal's name, or the number."""
     if status < 0:
         try:

@@ -36,7 +36,8 @@ class Reload(msgspec.Struct, tag="reload"):
 
 class HandOver(msgspec.Struct, tag="hand_over"):
     """To a worker: leave its calls to a successor and end. Without a BYE, without a pause for new
-    calls: its sockets stay open here, and its journal has the calls."""
+    calls: its sockets stay open here, and its journal has the calls. If that has no room for all
+    of them any more, it drains instead."""
 
 
 class Left(msgspec.Struct, tag="left"):
@@ -50,6 +51,10 @@ class Left(msgspec.Struct, tag="left"):
 
 class Replaced(msgspec.Struct, tag="replaced"):
     """To a worker: another supervisor takes this one's place in a moment."""
+
+
+DRAINING = "draining"
+"""`Beat.not_ready` of a worker that lets its calls end."""
 
 
 class Beat(msgspec.Struct, tag="beat"):
@@ -180,6 +185,8 @@ class Line:
                 return
             except OSError:
                 data, descriptors = b"", []
+            for descriptor in descriptors:  # not for the process that this one may become
+                os.set_inheritable(descriptor, False)
             self._received += descriptors
             if not data:
                 assert self._loop is not None

@@ -23,6 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 import msgspec
@@ -76,7 +77,7 @@ class Left:
         beat = _BEAT.unpack_from(content) if content else (0.0, 0.0, b"", 0, 0, 0)
         self.died, died_at, boot, _, handed, self.attempts = beat
         self.is_handed_over = bool(handed)
-        self.died_at: float | None = died_at if boot == _boot() else None
+        self.died_at: float | None = died_at if _is_of_this_boot(path, boot) else None
         self.active: list[ActiveCall] = []
         self.over: list[CallRecord] = []
         entries, self.lost = _read(content)
@@ -279,6 +280,7 @@ class Journal:
     def elsewhere(self, id_: str) -> None:
         """Another host has this call."""
         self._forget([id_])
+        self._without.pop(id_, None)
         if self.standby is not None:
             self.standby.pop(id_, None)
 
@@ -415,10 +417,11 @@ def directory_of(data_dir: Path) -> Path:
     return data_dir
 
 
-def active_in(path: Path) -> list[str]:
-    """The ids of the active calls in a journal."""
+def active_in(journal: BinaryIO) -> list[str]:
+    """The ids of the active calls in a journal, which is closed."""
     try:
-        entries, _ = _read(path.read_bytes())
+        with journal:
+            entries, _ = _read(journal.read())
     except OSError:
         return []
     return [entry.id for entry in entries if isinstance(entry, ActiveCall)]
@@ -426,12 +429,22 @@ def active_in(path: Path) -> list[str]:
 
 @cache
 def _boot() -> bytes:
-    """Identifies the boot of the machine, from which monotonic seconds count."""
+    """Identifies the boot of the machine, from which monotonic seconds count; empty if that is not
+    known."""
     try:
         text = Path("/proc/sys/kernel/random/boot_id").read_text("ascii")
         return bytes.fromhex(text.strip().replace("-", ""))
     except (OSError, ValueError):
         return b""
+
+
+def _is_of_this_boot(path: Path, boot: bytes) -> bool:
+    """Whether the monotonic seconds of a journal, which states this boot, count from the present
+    one. systemd may hide its name (ProcSubset=pid); shared memory does not survive a boot."""
+    known = _boot()
+    if known and any(boot):
+        return boot == known
+    return path.parent.parent == SHARED_MEMORY
 
 
 def _read(content: bytes) -> tuple[list[Entry], int]:
@@ -492,7 +505,7 @@ def _age_s(path: Path) -> float:
             died, died_at, boot, *_ = _BEAT.unpack(reader.read(_BEAT.size))
     except (OSError, struct.error):
         return 0.0
-    return _since(died, died_at if boot == _boot() else None)
+    return _since(died, died_at if _is_of_this_boot(path, boot) else None)
 
 
 def _since(unix: float, monotonic: float | None) -> float:

@@ -107,8 +107,10 @@ class Link:
         self._worker = worker
 
     def say_started(self) -> None:
-        """That the worker takes calls, with its listening sockets."""
+        """That the worker takes calls, with its listening sockets. The last heartbeat is of before
+        its journal was open, and a rolling restart may come before the next: one goes ahead."""
         if self.started is not None:
+            self.line.say(self._beat())
             sockets = [each.fileno() for each in self._worker.sockets.values()]
             self.line.say(self.started, sockets)
 
@@ -130,8 +132,10 @@ class Link:
             await _obey(self.line, worker, drain=False)
             self.line.close()
             try:
-                with adoption.door(worker.config.redis.data_dir, worker.index) as door:
-                    end = await self._heir(door)
+                with adoption.adoption_socket(
+                    worker.config.redis.data_dir, worker.index
+                ) as listener:
+                    end = await self._next_supervisor(listener)
             except OSError as error:
                 worker.log.error("supervisor.none", error=str(error))
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -143,16 +147,16 @@ class Link:
             line.say(self._beat())
             worker.log.info("supervisor.found", calls=worker.active_calls)
 
-    async def _heir(self, door: socket.socket) -> socket.socket:
+    async def _next_supervisor(self, listener: socket.socket) -> socket.socket:
         """Wait for the line to the next supervisor. The worker takes calls meanwhile, and drains
         after a while; the next supervisor cancels the drain."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(adoption.ADOPTION_S):
-                return (await loop.sock_accept(door))[0]
+                return (await loop.sock_accept(listener))[0]
         except TimeoutError:
             os.kill(os.getpid(), signal.SIGTERM)
-        end, _ = await loop.sock_accept(door)
+        end, _ = await loop.sock_accept(listener)
         self._worker.resume()
         return end
 
@@ -168,9 +172,12 @@ async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
     known = False  # that the supervisor goes
     while (order := await line.hear()) is not None:
         if isinstance(order, HandOver):
-            await worker.hand_over(partial(_leave, line))
-            log.close()
-            os._exit(0)  # anything else would end the calls
+            if worker.journal.has_all():
+                await worker.hand_over(partial(_leave, line))
+                log.close()
+                os._exit(0)  # anything else would end the calls
+            worker.log.warning("roll.drains", journal_has_all=False)  # since the last heartbeat
+            os.kill(os.getpid(), signal.SIGTERM)
         known = isinstance(order, Replaced)
         if not isinstance(order, Reload):
             continue

@@ -13,9 +13,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from types import MappingProxyType
+from typing import Any, NamedTuple, NoReturn
 
 from engine.stderr import say
 
@@ -23,12 +25,14 @@ PROBE_S = 60.0  # for the new code to start, because a busy machine imports slow
 _PROBE = "RENVOI_PROBE"
 _LEFT = "RENVOI_LEFT"
 _ROLL = "RENVOI_ROLL"
-_ENDS = (signal.SIGTERM, signal.SIGINT)
+_CHANGES = (signal.SIGHUP, signal.SIGUSR2)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, *_CHANGES)
 
 
-def is_probe() -> bool:
-    """Whether this process only has to show that it can start with its configuration."""
-    return os.environ.pop(_PROBE, "") != ""
+def tried_by() -> int:
+    """The number of workers of the engine to which this process only has to show that it can start
+    with its configuration; 0 if it is no such trial."""
+    return int(os.environ.pop(_PROBE, "") or 0)
 
 
 def shall_roll() -> bool:
@@ -38,24 +42,27 @@ def shall_roll() -> bool:
 
 class Inheritance(NamedTuple):
     """What the process that this one replaces has left: its listening sockets by address, its TCP
-    connections and the flows of phones (Worker.hand_over)."""
+    connections and the flows of phones (Worker.hand_over); the sums of a supervisor's pages
+    (Aggregate.left)."""
 
     sockets: dict[str, socket.socket]
     connections: dict[str, socket.socket]
     flows: list[str]
+    sums: dict[str, Any]
 
 
 def inherited() -> Inheritance:
     """What the process that this one replaces has left; nothing if it replaces none."""
     number = os.environ.pop(_LEFT, "")
     if not number:
-        return Inheritance({}, {}, [])
+        return Inheritance({}, {}, [], {})
     with os.fdopen(int(number), "rb") as reader:
         reader.seek(0)
         left = json.load(reader)
     for descriptor in (*left["sockets"].values(), *left["connections"].values()):
         os.set_inheritable(descriptor, False)
-    return Inheritance(_opened(left["sockets"]), _opened(left["connections"]), left["flows"])
+    sockets, connections = _opened(left["sockets"]), _opened(left["connections"])
+    return Inheritance(sockets, connections, left["flows"], left.get("sums", {}))
 
 
 def _opened(named: dict[str, int]) -> dict[str, socket.socket]:
@@ -71,13 +78,14 @@ def command() -> list[str]:
     return [sys.executable, *sys.orig_argv[1:]]
 
 
-async def fault() -> str:
-    """Why the code on disk cannot start with its configuration, in one line; empty if it can."""
+async def fault(workers: int) -> str:
+    """Why the code on disk cannot start with its configuration in place of an engine with so many
+    workers, in one line; empty if it can."""
     arguments = command()
     try:
         process = await asyncio.create_subprocess_exec(
             *arguments,
-            env={**os.environ, _PROBE: "1"},
+            env={**os.environ, _PROBE: str(workers)},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -96,18 +104,49 @@ async def fault() -> str:
     return lines[-1] if lines else f"it ended with status {process.returncode}"
 
 
-def note_ends() -> list[signal.Signals]:
-    """From now on SIGTERM and SIGINT are only noted, in this list: the process that replaces this
-    one obeys them."""
-    loop, noted = asyncio.get_running_loop(), list[signal.Signals]()
-    for number in _ENDS:
-        loop.add_signal_handler(number, noted.append, number)
+def note_signals() -> list[signal.Signals]:
+    """From now on signals are only noted, in this list: the process that replaces this one obeys
+    them. The loop may have no turn left before `become`, so that it is not the loop that notes."""
+    noted = _note(_SIGNALS)
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: noted.append(signal.Signals(number)))
     return noted
 
 
-def hear_ends() -> None:
-    """SIGTERM and SIGINT have handlers now: handle those that came since `become` too."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+def shield_threads() -> None:
+    """Let the threads of this loop's executor take no signals: then all that come between
+    `SIG_BLOCK` and `exec` wait for the new code. Called before there is one."""
+    mask = signal.SIG_BLOCK, _SIGNALS
+    executor = ThreadPoolExecutor(initializer=signal.pthread_sigmask, initargs=mask)
+    asyncio.get_running_loop().set_default_executor(executor)
+
+
+def unblock_signals() -> None:
+    """All signals have handlers now: handle those that came since `become` too."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+class EarlySignals:
+    """SIGHUP and SIGUSR2 that come during the start wait for its end."""
+
+    def __init__(self) -> None:
+        self._noted = _note(_CHANGES)
+
+    def obey(self, on_hup: Callable[[], None], on_usr2: Callable[[], None]) -> None:
+        """The start is over: handle these signals from now on, and those that came before, each
+        once."""
+        loop = asyncio.get_running_loop()
+        for number, handler in zip(_CHANGES, (on_hup, on_usr2), strict=True):
+            loop.add_signal_handler(number, handler)
+            if number in self._noted:
+                handler()
+
+
+def _note(numbers: Sequence[signal.Signals]) -> list[signal.Signals]:
+    loop, noted = asyncio.get_running_loop(), list[signal.Signals]()
+    for number in numbers:
+        loop.add_signal_handler(number, noted.append, number)
+    return noted
 
 
 def become(
@@ -115,27 +154,31 @@ def become(
     connections: Mapping[str, int],
     flows: Sequence[str],
     *,
-    ends: Sequence[signal.Signals] = (),
+    signals: Sequence[signal.Signals] = (),
     roll: bool = False,
+    sums: Mapping[str, Any] = MappingProxyType({}),
 ) -> NoReturn:
-    """Replace this process by one of the code on disk, which gets these descriptors, and the
-    signals that ask it to end (`note_ends`). If that is impossible by now, the process ends: its
+    """Replace this process by one of the code on disk, which gets these descriptors, signals
+    (`note_signals`) and sums. If that is impossible by now, the process ends: its
     calls are in the journal, for whoever starts next."""
     left = os.memfd_create("renvoi-left")
     for descriptor in (left, *sockets.values(), *connections.values()):
         os.set_inheritable(descriptor, True)
-    content = {"sockets": dict(sockets), "connections": dict(connections), "flows": list(flows)}
+    content = {
+        "sockets": dict(sockets),
+        "connections": dict(connections),
+        "flows": list(flows),
+        "sums": dict(sums),
+    }
     with os.fdopen(os.dup(left), "wb") as writer:
         writer.write(json.dumps(content).encode())
     environment = {key: value for key, value in os.environ.items() if key not in (_LEFT, _ROLL)}
     environment[_LEFT] = str(left)
     if roll:
         environment[_ROLL] = "1"
-    for number in (signal.SIGHUP, signal.SIGUSR2):  # until the new code handles them
-        signal.signal(number, signal.SIG_IGN)
-    # These wait for the new code: `hear_ends`.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
-    for number in ends:
+    # Signals wait for the new code: `unblock_signals`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    for number in signals:
         signal.pthread_kill(threading.get_ident(), number)
     arguments = command()
     try:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from rules.fleet import is_name
+from rules.shared_document import LATEST
 from store.keys import fleet_usage_key, usage_key
 
 
@@ -88,13 +89,14 @@ class CallRecord(msgspec.Struct, gc=False):
     takeovers: int = 0  # how often another process has continued the call
 
     def __repr__(self) -> str:
-        told = (f"{name}={getattr(self, name)!r}" for name in FIELDS if name != "caller_withheld")
-        return f"CallRecord({', '.join(told)})"
+        shown = (f"{name}={getattr(self, name)!r}" for name in FIELDS if name != "caller_withheld")
+        return f"CallRecord({', '.join(shown)})"
 
 
 FIELDS = CallRecord.__struct_fields__
 _NESTED = ("forwards", "legs", "prevented")
 _MAY_BE_EMPTY = ("rang", "answered", "q850", "decided", "dialled", "forwarded")
+_TIMES = ("received", "rang", "answered", "ended", "decided", "dialled", "forwarded")
 
 
 Addition = tuple[str, str, str, int, int]
@@ -231,6 +233,13 @@ def _readable(record: CallRecord) -> CallRecord:
     return cleaned
 
 
+def _nested(name: str, text: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except RecursionError:
+        raise ValueError(f"cdr entry: {name}: is nested too deeply") from None
+
+
 def read_entry(entry: Mapping[str, str] | Mapping[bytes, bytes]) -> CallRecord:
     """The record of a stream entry (as XRANGE or XREAD give it). Unknown fields are ignored.
 
@@ -241,12 +250,17 @@ def read_entry(entry: Mapping[str, str] | Mapping[bytes, bytes]) -> CallRecord:
         name = raw_name.decode() if isinstance(raw_name, bytes) else raw_name
         value = raw_value.decode() if isinstance(raw_value, bytes) else raw_value
         if name in _NESTED:
-            content[name] = msgspec.json.decode(value)
+            content[name] = _nested(name, value)
         elif value or name not in _MAY_BE_EMPTY:
             content[name] = value
         else:
             content[name] = None
     try:
-        return msgspec.convert(content, CallRecord, strict=False)
+        record = msgspec.convert(content, CallRecord, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"cdr entry: {error}") from None
+    for name in _TIMES:
+        unix = getattr(record, name)
+        if unix is not None and not 0 <= unix < LATEST:
+            raise ValueError(f"cdr entry: {name}: expected unix seconds (got {unix!r})")
+    return record

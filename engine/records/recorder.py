@@ -59,8 +59,9 @@ class Recorder:
 
     `memory` is the number of records that may wait in memory, `spool_bytes` the size of the file
     for the rest. Records that have waited `spill_after_s` for Redis move to the file earlier, so
-    that a killed process loses few. `lost` counts records for which both were full. `on_safe` gets
-    the ids of calls whose records have reached Redis or the disk, `on_error` each failure of Redis.
+    that a killed process loses few. `others` are spools that nobody else will replay. `lost`
+    counts records for which both were full. `on_safe` gets the ids of calls whose records have
+    reached Redis or the disk, `on_error` each failure of Redis.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Recorder:
         timezone: str,
         worker: str,
         spool: Path,
+        others: Sequence[Path] = (),
         maxlen: int = 1_000_000,
         memory: int = 50_000,
         spool_bytes: int = 256 * 1024 * 1024,
@@ -87,7 +89,7 @@ class Recorder:
         self._maxlen = maxlen
         self._memory = memory
         self._spill_after_s = spill_after_s
-        self._spool = Spool(spool, limit_bytes=spool_bytes, size_of=records_in)
+        self._spool = Spool(spool, limit_bytes=spool_bytes, size_of=records_in, others=others)
         self._waiting: deque[Entry] = deque()
         self._kept: deque[tuple[float, Entry]] = deque()  # written at this loop time
         self.trouble: str | None = None  # why records wait

@@ -91,7 +91,7 @@ class SpendingCaps:
         self._steady = steady
         self._calls: dict[str, _ActiveCall] = {}
         self._by_fleet: dict[str, set[str]] = {}
-        self._planned: dict[str, tuple[int, float]] = {}  # by line: calls, sum of their answers
+        self._planned: dict[str, set[str]] = {}  # by line: its calls that are deducted from a plan
         self._over: dict[str, int] = {}  # by fleet: consecutive ticks above the cap
         self._task: asyncio.Task[None] | None = None
 
@@ -119,8 +119,7 @@ class SpendingCaps:
         self._calls[call_id] = _ActiveCall(forward.line, forward.fleet, planned, answered, stop)
         self._by_fleet.setdefault(forward.fleet, set()).add(call_id)
         if planned:
-            count, answers = self._planned.get(forward.line, (0, 0.0))
-            self._planned[forward.line] = count + 1, answers + answered
+            self._planned.setdefault(forward.line, set()).add(call_id)
 
     def end(self, call_id: str) -> None:
         """The call is over. Harmless if it was not counted."""
@@ -133,19 +132,24 @@ class SpendingCaps:
             del self._by_fleet[call.fleet]
             self._over.pop(call.fleet, None)
         if call.planned:
-            count, answers = self._planned.pop(call.line)
-            if count > 1:
-                self._planned[call.line] = count - 1, answers - call.answered
+            planned = self._planned[call.line]
+            planned.discard(call_id)
+            if not planned:
+                del self._planned[call.line]
 
     def less_standing(
         self, line: str, fleet: FleetState, plan_left_s: float | None, now: float
     ) -> float | None:
-        """Seconds left of a line's plan after active calls: this worker's, and those of all workers
-        if the fleet has a cap. None stays None (no plan, or not known)."""
+        """Seconds left of a line's plan after what active calls have used of this month: this
+        worker's, and those of all workers if the fleet has a cap. None stays None (no plan, or not
+        known)."""
         if plan_left_s is None:
             return None
-        count, answers = self._planned.get(line, (0, 0.0))
-        used_s = max(count * self._steady() - answers, fleet.using.plan_by(line, now))
+        used_s = fleet.using.plan_by(line, now)
+        if planned := self._planned.get(line):
+            steady, month_s = self._steady(), now - month_begin(now, self._zone)
+            active_s = (steady - self._calls[id_].answered for id_ in planned)
+            used_s = max(used_s, sum(min(each_s, month_s) for each_s in active_s))
         return max(0.0, plan_left_s - used_s)
 
     # -- once a second -----------------------------------------------------------------------------

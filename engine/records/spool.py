@@ -9,23 +9,45 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 _FILES = 8
+_OF_WORKER = re.compile(r"cdr-(\d+)\.spool(?:\.\d+)?")
+
+
+def spool_of(directory: Path, index: int) -> Path:
+    """The spool of a worker."""
+    return directory / f"cdr-{index}.spool"
+
+
+def spools_beyond(directory: Path, workers: int) -> list[Path]:
+    """What an engine that had more workers has left: nobody else opens these files."""
+    files = ((_OF_WORKER.fullmatch(path.name), path) for path in directory.glob("cdr-*"))
+    return sorted(path for name, path in files if name is not None and int(name[1]) >= workers)
 
 
 class Spool:
     """Bounded first-in-first-out file of lines. Safe to use from several threads.
 
-    `size_of(line)` returns the number of records in a line, 0 if it is invalid.
+    `size_of(line)` returns the number of records in a line, 0 if it is invalid. `others` are taken
+    over too, if no process has them open.
     """
 
-    def __init__(self, path: Path, *, limit_bytes: int, size_of: Callable[[bytes], int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        limit_bytes: int,
+        size_of: Callable[[bytes], int],
+        others: Sequence[Path] = (),
+    ) -> None:
         self.path = path  # the file in use, once open
         self._base = path
+        self._others = others
         self.records = 0
         self._limit = limit_bytes
         self._size_of = size_of
@@ -60,7 +82,7 @@ class Spool:
                 self._count(line)
             # A process killed during a write left half a line, which is useless.
             os.ftruncate(fd, self._end)
-        for candidate in self._candidates():
+        for candidate in (*self._candidates(), *self._others):
             if candidate != self.path and candidate.exists():
                 self._take_over(candidate)
 
@@ -101,10 +123,11 @@ class Spool:
         with self._lock:
             if self._fd < 0:  # closed meanwhile: the line stays
                 return
-            length, records = self._lines.popleft()
+            length, records = self._lines[0]
             if aside:
                 with self.path.with_name(self.path.name + ".bad").open("ab") as bad:
                     bad.write(os.pread(self._fd, length, self._at))
+            self._lines.popleft()
             self._at += length
             self.records -= records
             if not self._lines:

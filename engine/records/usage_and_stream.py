@@ -11,6 +11,7 @@ comes last, and an interrupted write is sent again until it is complete.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -113,7 +114,8 @@ return {kept, refused}
 )
 
 # One addition to one usage key, in a Cluster. KEYS: usage key, its marks, active calls.
-# ARGV: id, seconds to remember, seconds of the plan or -1, then class and seconds in turn.
+# ARGV: mark (the call's id for the first addition), seconds to remember, seconds of the plan or -1,
+# then class and seconds in turn.
 # Returns [seconds beyond the plan, the refusal or nothing].
 _USE = Script(
     _PLAN
@@ -271,7 +273,7 @@ async def _write_at_once(
     seen = (place(witness.key), witness.bit) if witness is not None else False
     content = _pack((batch.names, _place_of_beyond(batch) + 1, entries, list(marks), seen))
     kept, refused = await _WRITE.run(redis, list(places), maxlen, _REMEMBER_S, content)
-    _tell_refused(refused)
+    _log_refused(refused)
     return bool(kept)
 
 
@@ -279,7 +281,7 @@ def _place_of_beyond(batch: Batch) -> int:
     return batch.names.index(_BEYOND) if _BEYOND in batch.names else -1
 
 
-def _tell_refused(refused: Iterable[Any]) -> None:
+def _log_refused(refused: Iterable[Any]) -> None:
     additions = [str(item) for item in refused]
     if additions:
         _log.error("cdr.usage_refused", additions=additions)
@@ -311,8 +313,12 @@ async def _write_by_key(redis: Any, batch: Batch, maxlen: int) -> None:
 async def _use(redis: Any, call_id: str, entry: Entry) -> int:
     """Add the use of one call to every usage key; returns the seconds beyond a plan."""
     beyond, fleets = 0, dict[str, list[tuple[str, int]]]()
+    added: Counter[str] = Counter()
     for line, fleet, billing, seconds, plan_s in entry.usage:
-        over = await _add(redis, line, call_id, entry.day, plan_s, [(billing, seconds)])
+        # A line may pay twice in a call that was transferred: each addition has its own mark.
+        mark = f"{call_id}/{added[line]}" if line in added else call_id
+        added[line] += 1
+        over = await _add(redis, line, mark, entry.day, plan_s, [(billing, seconds)])
         beyond += seconds if billing == "out_of_plan" else over
         if fleet:
             parts = fleets.setdefault(fleet, [])
@@ -323,12 +329,12 @@ async def _use(redis: Any, call_id: str, entry: Entry) -> int:
 
 
 async def _add(
-    redis: Any, key: str, call_id: str, day: int, plan_s: int, parts: list[tuple[str, int]]
+    redis: Any, key: str, mark: str, day: int, plan_s: int, parts: list[tuple[str, int]]
 ) -> int:
-    words: list[Any] = [call_id, _REMEMBER_USE_S, plan_s]
+    words: list[Any] = [mark, _REMEMBER_USE_S, plan_s]
     for billing, seconds in parts:
         words += [billing, seconds]
     keys = [key, added_key(key, day), active_calls_key(key)]
     beyond, refused = await _USE.run(redis, keys, *words)
-    _tell_refused([refused] if refused else ())
+    _log_refused([refused] if refused else ())
     return int(beyond)

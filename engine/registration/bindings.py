@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from rules.contact import Contact, member_of, read_contact
+from rules.contact import FAR_S, Contact, member_of, read_contact
 from rules.model import DocumentError
 from sip.grammar import same_uri, same_urn
 from store.client import Client
@@ -15,6 +17,10 @@ from store.lines import Unavailable
 from store.script import Script
 
 MOST_CONTACTS = 10  # of a line
+# Requests to Redis in progress: each takes a connection, and a storm of REGISTERs must leave some
+# to records, fleets and heartbeats.
+AT_ONCE = 16
+TURN_S = 2.0  # the longest wait for a turn, if Redis is slow
 
 # KEYS: the nonce's highest count. ARGV: this count, seconds to remember it. 1 = never used before.
 _USE = Script("""
@@ -27,7 +33,7 @@ return 1
 # KEYS: reg:<number>. ARGV: the number of expected members and these, the number to remove and
 # these, then expiry and member of each to add. Returns the members with their expiries; 0 if they
 # were changed meanwhile.
-_BIND = Script("""
+_BIND = Script(f"""
 local expected, members = tonumber(ARGV[1]), redis.call('ZRANGE', KEYS[1], 0, -1)
 if #members ~= expected then return 0 end
 for n = 1, expected do
@@ -39,7 +45,10 @@ for n = at + tonumber(ARGV[at]) + 1, #ARGV, 2 do
   redis.call('ZADD', KEYS[1], ARGV[n], ARGV[n + 1])
 end
 local last = redis.call('ZREVRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-if last[2] then redis.call('EXPIREAT', KEYS[1], math.ceil(tonumber(last[2])) + 60) end
+if last[2] then
+  local at = math.ceil(math.min(tonumber(last[2]), {FAR_S}))
+  redis.call('EXPIREAT', KEYS[1], at + 60)
+end
 return redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
 """)
 _ATTEMPTS = 20
@@ -55,6 +64,7 @@ class Bindings:
 
     def __init__(self, redis: Client) -> None:
         self._redis: Any = redis
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     async def secret(self) -> bytes:
         """The secret of all workers on this Redis; the first one makes it."""
@@ -64,7 +74,8 @@ class Bindings:
     async def use_nonce(self, nonce: str, count: int, life_s: int) -> bool:
         """Note that a nonce was used with this count; False if it was used before with this or a
         higher one."""
-        used = await _USE.run(self._redis, [REGISTRAR_NONCE + nonce], count, life_s)
+        async with self._turn():
+            used = await _USE.run(self._redis, [REGISTRAR_NONCE + nonce], count, life_s)
         return bool(used == 1)
 
     async def bind(
@@ -84,18 +95,29 @@ class Bindings:
         """
         key = registrations_key(number)
         for _ in range(_ATTEMPTS):
-            listed = await self._redis.zrange(key, 0, -1, withscores=True)
-            stored = [(bytes(member), float(expires)) for member, expires in listed]
-            gone, added = decide(stored, changes, now=now, most=most, only=only)
-            if not gone and not added:
-                return stored
-            members = [member for member, _ in stored]
-            pairs = [part for contact in added for part in (contact.expires, member_of(contact))]
-            words = (len(members), *members, len(gone), *gone, *pairs)
-            found = await _BIND.run(self._redis, [key], *words)
+            async with self._turn():
+                listed = await self._redis.zrange(key, 0, -1, withscores=True)
+                stored = [(bytes(member), float(expires)) for member, expires in listed]
+                gone, added = decide(stored, changes, now=now, most=most, only=only)
+                if not gone and not added:
+                    return stored
+                members = [member for member, _ in stored]
+                pairs = [part for one in added for part in (one.expires, member_of(one))]
+                words = (len(members), *members, len(gone), *gone, *pairs)
+                found = await _BIND.run(self._redis, [key], *words)
             if found != 0:
                 return [(found[n], float(found[n + 1])) for n in range(0, len(found), 2)]
         raise Unavailable(f"{key} is changed by others all the time")
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Raises TimeoutError, which is one of REDIS_ERRORS, if the others take too long."""
+        async with asyncio.timeout(TURN_S):
+            await self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 def decide(

@@ -24,10 +24,12 @@ from engine.registration.own_addresses import (
     spot_of,
     spots_of,
 )
+from engine.sip_settings import nameservers
 from rules.contact import Contact
 from sip.address import Address
 from sip.names import Names, Place, address_of, place_of
 from sip.peers import Peers
+from sip.remembered import LONGEST, MOST
 
 HERE = "leads to the engine itself"
 THERE = "leads to a server of destinations or sip.outbound_proxy"
@@ -52,14 +54,21 @@ class Way(NamedTuple):
     own: frozenset[Place]
 
 
-@lru_cache(maxsize=4096)
 def way_of(uri: str, path: str | None) -> Way:
     """The route to a contact with this URI and Path."""
+    is_short = len(uri) + len(path or "") <= LONGEST
+    return _known_way(uri, path) if is_short else _way_of(uri, path)
+
+
+def _way_of(uri: str, path: str | None) -> Way:
     edge, *hops = hops_of(path) or ("",)
     own = [] if edge and goes_by_path(edge) else [uri]
     spots = [spot for hop in hops + own for spot in spots_of(hop)]
     names = _names([hop for hop in (edge, *hops, *own) if hop])
     return Way(edge, frozenset(spots), names, frozenset(_names(own)))
+
+
+_known_way = lru_cache(maxsize=MOST)(_way_of)
 
 
 class Dialled:
@@ -70,12 +79,9 @@ class Dialled:
         self._loop = asyncio.get_running_loop()
         self._places = places
         self._trusted = trusted
-        servers = None
-        if sip.nameservers is not None:
-            servers = tuple((item.host, item.port) for item in sip.nameservers)
         # The next hop may use transports that the engine does not have, and these look-ups must not
         # be cached for the engine's own calls.
-        self._names = Names(EVERY_KIND, servers)
+        self._names = Names(EVERY_KIND, nameservers(config))
         named = sip.advertise if sip.advertise and not _is_ip(sip.advertise) else None
         self._advertised = [Place(named.lower(), 5060)] if named else []
         self._timer: asyncio.TimerHandle | None = None

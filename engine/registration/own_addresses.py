@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Container, Iterable
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from engine.config import Config
 from sip import grammar
 from sip.address import Address, reached_by
 from sip.names import Place, address_of, place_of
+from sip.remembered import remembered
 
 LOOPBACK = "127.0.0.1"
 # Linux treats a packet to "any address" as one to the loopback; /etc/hosts names it.
@@ -94,7 +94,7 @@ def spot_of(server: Address) -> Spot:
     return Spot(_plain(server.host), server.port)
 
 
-@lru_cache(maxsize=4096)
+@remembered
 def spots_of(uri: str) -> frozenset[Spot]:
     """The spots of a URI: its host, and its maddr, which not every proxy obeys."""
     return frozenset(
@@ -113,10 +113,14 @@ def places_of(uri: str) -> tuple[Place, ...]:
     return (place,) if named == place else (place, named)
 
 
-@lru_cache(maxsize=4096)
 def hops_of(path: str | None) -> tuple[str, ...]:
     """The hops of a Path, in order (RFC 3327 5.2: a Route of the new leg)."""
-    return tuple(hop.decode() for hop in grammar.split(path.encode())) if path else ()
+    return _hops_of(path) if path else ()
+
+
+@remembered
+def _hops_of(path: str) -> tuple[str, ...]:
+    return tuple(hop.decode() for hop in grammar.split(path.encode()))
 
 
 def goes_by_path(hop: str) -> bool:

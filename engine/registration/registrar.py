@@ -198,7 +198,7 @@ class Registrar:
             expiries = [0.0] if only else [contact.expires for contact in asked]
             if expiries:
                 self.flows.note(flow, number, max(expiries) - now)
-        fields = [told(contact, now) for contact in contacts if contact.expires > now]
+        fields = [contact_field(contact, now) for contact in contacts if contact.expires > now]
         if path is not None:
             fields += [f"Path: {path}", "Supported: path"]
         return "\r\n".join(fields)
@@ -263,11 +263,12 @@ def _seconds(value: bytes | None) -> int | None:
     return min(int(value[:20]), _LONGEST_S) if value and value.isdigit() else None
 
 
-def told(contact: Contact, now: float) -> str:
+def contact_field(contact: Contact, now: float) -> str:
     """A Contact field of the 200."""
     given = member_of(replace(contact, path=None)).removeprefix(contact.uri)
     given = given.removeprefix(f"<{contact.uri}>")
-    return f"Contact: <{contact.uri}>{given};expires={max(1, round(contact.expires - now))}"
+    seconds = max(1, round(min(contact.expires - now, _LONGEST_S)))
+    return f"Contact: <{contact.uri}>{given};expires={seconds}"
 
 
 def sender_of(request: Request, trusted: Peers) -> str:

@@ -216,7 +216,7 @@ def process_families() -> list[Family]:
         "Runs of the garbage collector.", ["generation"],
     )  # fmt: skip
     collections.read = lambda: {
-        str(generation): told["collections"] for generation, told in enumerate(gc.get_stats())
+        str(generation): stats["collections"] for generation, stats in enumerate(gc.get_stats())
     }
     return [
         reading("process_cpu_seconds_total", "counter", "User and system CPU time, in seconds.",
@@ -247,7 +247,8 @@ def _most_files() -> float:
 
 
 def _started_at() -> float:
-    """Unix time at which this process started."""
+    """Unix time at which this process started. To a tenth of a second, because new code in the same
+    process (SIGUSR2) computes it again, and another time would count as a restart."""
     ticks = int(Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return boot + ticks / os.sysconf("SC_CLK_TCK")
+    return round(boot, 1) + ticks / os.sysconf("SC_CLK_TCK")

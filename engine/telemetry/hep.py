@@ -6,7 +6,6 @@ Format: "HEP/EEP Encapsulation Protocol, Revision 36", chunks of the generic ven
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
 import struct
@@ -70,8 +69,8 @@ class Hep:
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
         self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        with contextlib.suppress(OSError):  # no route now; each packet is tried separately
-            self._socket.connect((server.host, server.port))
+        self._server = server.host, server.port
+        self._is_connected = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="hep-sender", daemon=True)
         self._thread.start()
@@ -96,6 +95,9 @@ class Hep:
             while self._seen:
                 seen = self._seen.popleft()
                 try:
+                    if not self._is_connected:  # there may be no route yet, as at a machine's start
+                        self._socket.connect(self._server)
+                        self._is_connected = True
                     self._socket.send(packet(seen, self._agent, self._node))
                 except (OSError, ValueError, struct.error):  # ValueError: no IP address
                     self.dropped += 1

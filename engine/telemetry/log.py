@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import sys
 import time
 import zlib
@@ -25,13 +26,25 @@ from engine.telemetry.log_writer import Writer
 from engine.telemetry.privacy import Policy, clean_event
 
 __all__ = [
-    "FilteringBoundLogger", "apply", "change", "configure", "detail", "dropped", "flush",
-    "get_logger", "numbers", "of_worker", "set_up", "tell_end", "told",
+    "FilteringBoundLogger",
+    "apply",
+    "change",
+    "configure",
+    "detail",
+    "dropped",
+    "exception_entries",
+    "flush",
+    "get_logger",
+    "log_end",
+    "numbers",
+    "of_worker",
+    "set_up",
 ]  # fmt: skip
 
 ENGINE = "engine"  # the name of a worker's own logger
 FRAMES = 30  # of a traceback, the last ones
 _LEVELS = {"warn": "warning", "exception": "error"}  # of methods that are not called like them
+_PRIORITIES = {"debug": "<7>", "warning": "<4>", "error": "<3>", "critical": "<2>"}
 _METHODS = (
     "debug", "info", "warning", "warn", "error", "critical", "fatal", "exception", "msg", "log",
     "adebug", "ainfo", "awarning", "awarn", "aerror", "acritical", "afatal", "aexception", "amsg",
@@ -103,8 +116,9 @@ def configure(
     close()
     stream = stream or sys.stdout
     _worker, _writer, _in_json = None, Writer(stream), format != "console"
+    processors = _processors(format, colors=stream.isatty())
     structlog.configure(
-        processors=_processors(format, colors=stream.isatty()),
+        processors=[*processors, _prioritise] if _is_journal(stream) else processors,
         wrapper_class=_Bound,
         logger_factory=_Named,
         cache_logger_on_first_use=True,
@@ -166,7 +180,7 @@ def dropped() -> int:
     return _writer.dropped if _writer else 0
 
 
-def tell_end(logger: FilteringBoundLogger, facts: dict[str, Any]) -> None:
+def log_end(logger: FilteringBoundLogger, facts: dict[str, Any]) -> None:
     """`logger.info("call.end", **facts)`, past the steps of structlog where nothing has to be left
     out: every call pays for it. `logger` is the worker's, `facts` are this function's to change."""
     if _level > logging.INFO:
@@ -207,7 +221,7 @@ def _complete(logger: WrappedLogger, method: str, event: EventDict) -> EventDict
     """Add the fields of every event and mask what may not be logged: one step, because each call
     pays for it."""
     if "exc_info" in event:
-        _tell_exception(event)
+        _show_cause(event)
     event = _keep_private(event)
     if _worker is not None:
         event["worker"] = _worker
@@ -227,7 +241,7 @@ def _timestamp() -> str:
     return f"{_date}.{int((now - second) * 1e6):06d}Z"
 
 
-def _tell_exception(event: EventDict) -> None:
+def _show_cause(event: EventDict) -> None:
     """`exc_info` becomes `exception`: type, text and frames, outermost first, without values of
     variables; its causes follow."""
     given = event.pop("exc_info", None)
@@ -236,10 +250,10 @@ def _tell_exception(event: EventDict) -> None:
         if error is None:
             error = given[1] if isinstance(given, tuple) else sys.exc_info()[1]
         if error is not None:
-            event["exception"] = told(error)
+            event["exception"] = exception_entries(error)
 
 
-def told(error: BaseException) -> list[dict[str, Any]]:
+def exception_entries(error: BaseException) -> list[dict[str, Any]]:
     """An exception and its causes as plain data."""
     chain: list[dict[str, Any]] = []
     current: BaseException | None = error
@@ -286,12 +300,27 @@ def _show_exception(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
 def _render_json(_logger: WrappedLogger, _name: str, event: Any) -> str:
     """One JSON object per line; values that JSON cannot represent are written as text."""
     try:
-        return orjson.dumps(event, default=_told, option=orjson.OPT_NON_STR_KEYS).decode()
+        return orjson.dumps(event, default=_to_json, option=orjson.OPT_NON_STR_KEYS).decode()
     except (TypeError, ValueError):  # a lone surrogate in a header, an integer over 64 bits
         return orjson.dumps({str(key): _plain(value) for key, value in event.items()}).decode()
 
 
-def _told(value: object) -> object:
+def _is_journal(stream: IO[str]) -> bool:
+    """Whether systemd's journal reads it (systemd.exec(5), JOURNAL_STREAM)."""
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):  # of no descriptor
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _prioritise(_logger: WrappedLogger, method: str, line: Any) -> str:
+    """The line with its level as the journal reads and removes it (sd-daemon(3)); without one it
+    counts as info."""
+    return f"{_PRIORITIES.get(_LEVELS.get(method, method), '')}{line}"
+
+
+def _to_json(value: object) -> object:
     return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else str(value)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 
 from engine import __version__
-from engine.call_outcome import Outcome
+from engine.call_outcome import STAR_CODE, Outcome
 from engine.records.record import CallRecord, LegRecord
 from engine.telemetry.exposition import (
     CONTENT_TYPE,
@@ -75,7 +75,7 @@ RACES = (
     "byes_crossed",  # both sides ended the call at once
     "glare",  # re-INVITEs that crossed: 491
     "reinvite_overlap",  # a second re-INVITE before the first was answered: 500
-    "ack_lost",  # a callee repeated its 2xx: acknowledged again
+    "ack_lost",  # a side repeated its 2xx: acknowledged again
     "ack_missing",  # a caller never acknowledged a 2xx: BYE after 64*T1
     "invite_again",  # a copy of an INVITE, late or over another path: no second call
     "fork_answered_late",  # a second phone of a forked call answered: ACK and BYE
@@ -94,10 +94,11 @@ CODES = (
     "500", "503", "504", "5xx",
     "600", "603", "6xx",
 )  # fmt: skip
-# How an answered call ended: a BYE of either side, or what cut it off.
+# How an answered call ended: a BYE of either side, another call that took its place (Replaces), or
+# what cut it off.
 CONVERSATION_ENDS = (
-    "bye", "session_expired", "max_call", "fleet_cap", "ack_timeout", "transport", "shutdown",
-    "other",
+    "bye", "replaced", "session_expired", "max_call", "fleet_cap", "ack_timeout", "transport",
+    "shutdown", "other",
 )  # fmt: skip
 # How one outgoing leg ended. `given_up`: cancelled, because its time was over, somebody else
 # answered or the caller hung up.
@@ -304,7 +305,7 @@ class Metrics:
         )
         conversation = Histograms(
             "renvoi_conversation_seconds",
-            "Answer to the end of the call: completed by a BYE, or cut off.",
+            "Answer to the end of the call: completed by a BYE or a takeover, or cut off.",
             CONVERSATION_S,
             "end",
             ("completed", "cut_off"),
@@ -317,7 +318,7 @@ class Metrics:
         self.ring_overrun = ring_overrun[""]
         self._completed, self._cut_off = conversation["completed"], conversation["cut_off"]
 
-        self._watched = {name: Reading(*told) for name, told in WATCHED.items()}
+        self._watched = {name: Reading(*watched) for name, watched in WATCHED.items()}
         self._messages = Readings(
             "renvoi_sip_messages_total",
             "counter",
@@ -351,15 +352,16 @@ class Metrics:
             key = (leg.role, leg_result(leg))
             if key in self._targets.counts:
                 self._targets.counts[key] += 1
-        if record.answered is None:
-            return
-        conversation = self._completed if record.why == "bye" else self._cut_off
-        conversation.observe(max(0.0, record.ended - record.answered))
-        ends = self._ends.counts
-        ends[record.why if record.why in ends else "other"] += 1
+        # Also of a call whose caller never got the answer: its target's side was connected.
         for forward in record.forwards:
             if forward.billing in self._billed.counts:
                 self._billed.counts[forward.billing] += forward.seconds
+        if record.answered is None or record.why == STAR_CODE:  # no conversation
+            return
+        conversation = self._completed if record.why in ("bye", "replaced") else self._cut_off
+        conversation.observe(max(0.0, record.ended - record.answered))
+        ends = self._ends.counts
+        ends[record.why if record.why in ends else "other"] += 1
 
     def call_ended(self, condition: str, destination: str, outcome: str) -> None:
         """Count a call. Labels outside the closed sets count as a failed call, so that an unknown

@@ -30,6 +30,7 @@ BUFFER = 20_000  # calls
 BATCH = 200  # calls in one request
 SEND_INTERVAL_S = 1.0
 WAIT_S = 5.0  # for the collector's answer
+END_S = 4.0  # for the last spans; less than worker_pool.HAND_OVER_S, in which a worker is replaced
 TRIES = 3
 INTERNAL, SERVER, CLIENT = 1, 2, 3  # kinds of span
 ERROR = 2  # status code
@@ -42,7 +43,7 @@ _log = get_logger("spans")
 
 def spans_of(record: CallRecord, policy: Policy = "full") -> list[Span]:
     """The spans of one call, its own first. `log.numbers` applies to numbers."""
-    told: dict[str, Value] = {
+    values: dict[str, Value] = {
         "sip.call_id": record.call_id,
         "renvoi.call": record.id,
         "renvoi.caller": record.caller,
@@ -61,7 +62,7 @@ def spans_of(record: CallRecord, policy: Policy = "full") -> list[Span]:
     root = _span(record, "call", record.received, record.ended, SERVER)
     root |= {
         "parentSpanId": "",
-        "attributes": _attributes(told, policy),
+        "attributes": _attributes(values, policy),
         "events": _stages(record.rang, record.answered) + _forwards(record, policy),
     }
     if record.outcome == "failed":
@@ -91,7 +92,7 @@ def _span(
 
 
 def _leg(record: CallRecord, place: int, leg: LegRecord, policy: Policy) -> Span:
-    told: dict[str, Value] = {
+    values: dict[str, Value] = {
         "sip.uri": leg.uri,
         "sip.code": leg.code,
         "q850.cause": leg.q850,
@@ -100,7 +101,7 @@ def _leg(record: CallRecord, place: int, leg: LegRecord, policy: Policy) -> Span
     }
     end = leg.ended if leg.ended is not None else record.ended
     return _span(record, f"leg {leg.role}", leg.started, end, CLIENT, place) | {
-        "attributes": _attributes(told, policy),
+        "attributes": _attributes(values, policy),
         "events": _stages(leg.rang, leg.answered),
     }
 
@@ -113,7 +114,7 @@ def _stages(rang: float | None, answered: float | None) -> list[Span]:
 def _forwards(record: CallRecord, policy: Policy) -> list[Span]:
     events = []
     for forward in record.forwards:
-        told: dict[str, Value] = {
+        values: dict[str, Value] = {
             "renvoi.line": forward.line,
             "renvoi.condition": forward.condition,
             "renvoi.kind": forward.kind,
@@ -121,7 +122,7 @@ def _forwards(record: CallRecord, policy: Policy) -> list[Span]:
             "renvoi.billing": forward.billing,
         }
         at = record.received if forward.at is None else forward.at
-        events.append(_event("forward", at) | {"attributes": _attributes(told, policy)})
+        events.append(_event("forward", at) | {"attributes": _attributes(values, policy)})
     return events
 
 
@@ -174,7 +175,7 @@ class Spans:
         self._headers = {"Content-Type": "application/json"} | _headers_given()
         self._records: deque[CallRecord] = deque()
         self._closing = threading.Event()
-        self._told = False  # that the collector is away
+        self._is_away_logged = False  # that the collector is away
         self._thread = threading.Thread(target=self._run, name="span-sender", daemon=True)
         self._thread.start()
 
@@ -188,7 +189,7 @@ class Spans:
     def close(self) -> None:
         """Send the rest, if the collector accepts it soon, and end the thread."""
         self._closing.set()
-        self._thread.join(2 * WAIT_S)
+        self._thread.join(END_S)
 
     def _run(self) -> None:
         closing = False
@@ -201,7 +202,7 @@ class Spans:
                         batch.append(self._records.popleft())
                 if not self._send(batch):
                     self.dropped += len(batch)
-                    if closing:
+                    if self._closing.is_set():
                         self.dropped += len(self._records)
                         return
 
@@ -212,7 +213,7 @@ class Spans:
         for again in range(TRIES):
             try:
                 with urllib.request.urlopen(request, timeout=WAIT_S):
-                    self._told = False
+                    self._is_away_logged = False
                     return True
             except urllib.error.HTTPError as error:
                 with error:
@@ -221,11 +222,14 @@ class Spans:
                     break
             except (OSError, http.client.HTTPException) as error:
                 reason = str(error)
+            except ValueError:  # from http.client; its text has the key
+                reason = f"a header of {HEADERS_VARIABLE} cannot be sent"
+                break
             if self._closing.is_set():
                 break
             time.sleep(0.2 * (again + 1))
-        if not self._told:
-            self._told = True
+        if not self._is_away_logged:
+            self._is_away_logged = True
             _log.warning("spans.not_taken", url=self._url, reason=reason)
         return False
 

@@ -47,7 +47,7 @@ if (form) {
     else show(otherwise);
   };
 
-  // What is wrong is told when a field has been left, and taken away as soon as it is right.
+  // What is wrong is shown when a field has been left, and taken away as soon as it is right.
   const judge = (part) => {
     const wrong = new Map();
     const quiet = new Set();
@@ -74,10 +74,10 @@ if (form) {
 
   const correct = (isWrong) => {
     const summary = document.getElementById("errors");
-    for (const told of form.querySelectorAll(".problem")) {
-      const name = told.id.replace(/-error$/, "");
+    for (const problem of form.querySelectorAll(".problem")) {
+      const name = problem.id.replace(/-error$/, "");
       if (isWrong(name)) continue;
-      told.remove();
+      problem.remove();
       document.getElementById(name)?.removeAttribute("aria-invalid");
       summary?.querySelector(`a[href="#${CSS.escape(name)}"]`)?.closest("li").remove();
     }
@@ -90,18 +90,18 @@ if (form) {
 
   const complain = (name, text) => {
     const field = document.getElementById(name);
-    let told = document.getElementById(name + "-error");
+    let problem = document.getElementById(name + "-error");
     if (!field || !text) return;
-    if (!told) {
-      told = document.createElement("p");
-      told.className = "problem";
-      told.id = name + "-error";
-      (field.closest(".field") ?? field.closest(".choice").querySelector(".choice-body")).append(told);
+    if (!problem) {
+      problem = document.createElement("p");
+      problem.className = "problem";
+      problem.id = name + "-error";
+      (field.closest(".field") ?? field.closest(".choice").querySelector(".choice-body")).append(problem);
     }
-    told.textContent = text;
+    problem.textContent = text;
     field.setAttribute("aria-invalid", "true");
     const described = new Set((field.getAttribute("aria-describedby") ?? "").split(" "));
-    field.setAttribute("aria-describedby", [...described.add(told.id)].join(" ").trim());
+    field.setAttribute("aria-describedby", [...described.add(problem.id)].join(" ").trim());
   };
 
   const ask = (wait) => {

@@ -10,10 +10,10 @@ const boxes = () => [...list.querySelectorAll("input[name=line]")];
 
 const tell = () => {
   sessionStorage.setItem(KEPT, JSON.stringify([...ticked]));
-  const told = list.querySelector(".ticked");
-  if (!told) return;
-  const { none, one, many } = told.dataset;
-  told.textContent = !ticked.size ? none : ticked.size === 1 ? one : many.replace("#", ticked.size);
+  const counter = list.querySelector(".ticked");
+  if (!counter) return;
+  const { none, one, many } = counter.dataset;
+  counter.textContent = !ticked.size ? none : ticked.size === 1 ? one : many.replace("#", ticked.size);
   list.querySelector(".untick").hidden = !ticked.size;
   const all = list.querySelector(".tick-all");
   const here = boxes().filter((box) => box.checked).length;

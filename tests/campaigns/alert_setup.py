@@ -1,4 +1,4 @@
-"""What the faults of `tests.campaigns.alerts` meet: Redis, engine, phones, callers, Prometheus."""
+"""The setup for `tests.campaigns.alerts`: Redis, engine, phones, callers, Prometheus."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ MOBILE, FAX = "+33612345678", "+33972130099"
 
 @dataclass(frozen=True)
 class Flow:
-    """Calls of one kind: the called line, what its phone plays ("" = none is registered), and what
-    the caller plays."""
+    """Calls of one kind: the called line, the scenario of its phone ("" = none is registered), and
+    that of the caller."""
 
     number: str
     phone: str
@@ -45,7 +45,7 @@ def forward_to(kind: str, number: str, **more: Any) -> dict[str, Any]:
 
 
 def flows() -> list[Flow]:
-    """What a day looks like: most calls are answered, some forwarded, some refused."""
+    """Typical traffic: most calls are answered, some forwarded, some refused."""
     number = [f"+3397213{place:04d}" for place in range(10)]
     unlimited: dict[str, Any] = {"mobile": "unlimited"}
     return [
@@ -77,7 +77,7 @@ class AlertSetup:
         self._targets: dict[str, Sipp] = {}
 
     async def start(self) -> None:
-        """Everything runs, and nobody calls yet."""
+        """Start everything, without calls."""
         self.server.start()
         for name, play in {
             "answers": script.answering_phone(rings_s=0.2),
@@ -95,7 +95,7 @@ class AlertSetup:
         self.prometheus.start()
 
     async def stop(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self.prometheus.stop()
         for sipp in (*self._callers, *self._phones.values(), *self._targets.values()):
             await sipp.stop()
@@ -104,47 +104,47 @@ class AlertSetup:
         self.server.stop()
 
     def write_line(self, number: str, **fields: Any) -> None:
-        """A line of the fleet."""
+        """Write a line of the fleet."""
         document = {"number": number, "fleet": "acme", **fields}
         self.server.client.set(f"line:{number}", json.dumps(document))
 
     def register(self) -> None:
-        """Every phone is where it belongs."""
+        """Register every phone."""
         for flow in self.flows:
             if flow.phone:
                 self.register_line(flow.number, flow.phone)
 
     def register_line(self, number: str, phone: str) -> None:
-        """One phone, for an hour."""
+        """Register one phone for an hour."""
         uri = f"sip:phone@{HOST}:{self._phones[phone].port}"
         self.server.client.zadd(f"reg:{number}", {uri: time.time() + 3600})
 
     async def sipp(self, play: str, **options: Any) -> Sipp:
-        """A SIPp that goes on until it is stopped."""
+        """Start a SIPp that runs until it is stopped."""
         settings: dict[str, Any] = {"calls": 1_000_000, "limit_s": 3600, "trace": False}
         return await Sipp(self._directory, play, self.engine.peer).start(**(settings | options))
 
     async def target(self, kind: str, play: str) -> None:
-        """The server of a destination, in the place of the one before."""
+        """Replace the server of a destination."""
         if kind in self._targets:
             await self._targets[kind].stop()
         self._targets[kind] = await self.sipp(play, port=self.engine.ports[kind])
 
     async def call(self) -> None:
-        """The usual traffic begins."""
+        """Start the usual traffic."""
         for place, flow in enumerate(self.flows):
             play = flow.caller(flow.number, f"+3314000{place:04d}")
             self._callers.append(await self.sipp(play, rate=flow.rate))
 
     async def be_silent(self) -> None:
-        """Nobody calls any more."""
+        """Stop all calls."""
         for caller in self._callers:
             await caller.stop()
         self._callers.clear()
 
     @asynccontextmanager
     async def more(self, play: str, rate: float, **options: Any) -> AsyncIterator[None]:
-        """More calls, of one kind."""
+        """Add calls of one kind."""
         sipp = await self.sipp(play, rate=rate, **options)
         try:
             yield

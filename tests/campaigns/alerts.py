@@ -1,11 +1,11 @@
 """Dashboard and alerts against a real Prometheus that scrapes a real engine under SIPp traffic:
 `python -m tests.campaigns.alerts [--pictures DIRECTORY]`.
 
-Every query of the dashboard must return data and every rule must evaluate. Then faults are staged,
-one after the other: the alert fires, and clears when the fault is gone. Windows are shorter than in
-deploy/prometheus (see `tests.campaigns.prometheus`); the lags of 45 and 60 s are the real ones.
-At the end promtool fires every alert by the rules as they are (tests/prometheus), and a table says
-of each how it was shown.
+Every query of the dashboard must return data and every rule must evaluate. Then faults are caused
+one by one: the alert must fire, and clear when the fault is over. Windows are shorter than in
+deploy/prometheus (see `tests.campaigns.prometheus`); the lags of 45 and 60 s are unchanged. At the
+end promtool tests every alert with the unchanged rules (tests/prometheus). A table shows how each
+alert was tested.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.scenarios.processes import ROOT
 
 EARLY_S = 20.0
 DASHBOARD = ROOT / "deploy" / "grafana" / "renvoi.json"
-# Business hours are all hours here, and sums of money are small.
+# Here all hours are business hours, and the limits of costs are low.
 NUMBERS: Numbers = {
     "RenvoiNoTraffic": (
         "and on () (day_of_week() > 0 < 6) and on () (hour() >= 8 < 16)", ""
@@ -45,12 +45,12 @@ NUMBERS: Numbers = {
 
 
 class Wrong(AssertionError):
-    """A panel without data, a rule that does not evaluate, an alert that is silent or stays."""
+    """A panel without data, a rule that does not evaluate, an alert that does not fire or clear."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fault and the alerts that must fire while it is there."""
+    """A fault and the alerts that must fire while it lasts."""
 
     fault: Fault
     alerts: tuple[str, ...]
@@ -84,8 +84,8 @@ CASES = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What came of one alert: seconds from the fault until it fired, and from its end until it
-    cleared."""
+    """The result of one alert: seconds from the fault until it fired, and from the end of the fault
+    until it cleared."""
 
     alert: str
     fault: str
@@ -94,7 +94,7 @@ class Shown:
 
 
 async def until(condition: Callable[[], bool], within_s: float) -> float:
-    """Seconds until it holds. Raises TimeoutError."""
+    """Wait for the condition; returns the seconds. Raises TimeoutError."""
     start = time.monotonic()
     while not condition():
         if time.monotonic() - start > within_s:
@@ -104,14 +104,15 @@ async def until(condition: Callable[[], bool], within_s: float) -> float:
 
 
 async def show(setup: AlertSetup, cases: Sequence[Case], clears_s: float) -> list[Shown]:
-    """Setup these faults at once; each of their alerts must fire, and clear after. Raises Wrong."""
+    """Cause these faults at once; each of their alerts must fire, and clear afterwards. Raises
+    Wrong."""
     wanted = {alert: case for case in cases for alert in case.alerts}
     names = " + ".join(case.fault.__name__ for case in cases)
-    try:  # a machine with much else to do may have missed a scrape or two
+    try:  # on a busy machine some scrapes may be missing
         await until(lambda: not setup.prometheus.firing() & set(wanted), EARLY_S)
     except TimeoutError:
         early = sorted(setup.prometheus.firing() & set(wanted))
-        raise Wrong(f"{names}: {early} fire before anything is wrong") from None
+        raise Wrong(f"{names}: {early} fire before there is a fault") from None
     fired: dict[str, float] = {}
     start = time.monotonic()
 
@@ -146,7 +147,7 @@ async def show(setup: AlertSetup, cases: Sequence[Case], clears_s: float) -> lis
 
 
 def panel_queries() -> list[tuple[str, str]]:
-    """Every query of the dashboard as Grafana would send it, with the title of its panel."""
+    """Every query of the dashboard as Grafana sends it, with the title of its panel."""
     variables = {"$job": "renvoi", "$instance": ".*", "$__rate_interval": "20s"}
     found = []
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
@@ -159,7 +160,7 @@ def panel_queries() -> list[tuple[str, str]]:
 
 
 def silent_panels(prometheus: Prometheus) -> list[str]:
-    """The dashboard's queries that return no number."""
+    """The dashboard's queries without a numeric result."""
     silent = []
     for title, expression in panel_queries():
         if not any(map(math.isfinite, prometheus.values(expression))):
@@ -190,7 +191,7 @@ async def campaign(
     pictures: Path | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> list[Shown]:
-    """The whole: traffic, panels, rules, then the faults, group by group. Raises Wrong."""
+    """The whole campaign: traffic, panels, rules, then the faults, group by group. Raises Wrong."""
     with tempfile.TemporaryDirectory(prefix="alerts-") as name:
         setup = AlertSetup(Path(name), factor, numbers)
         try:
@@ -224,7 +225,7 @@ async def settled(prometheus: Prometheus, within_s: float = 45) -> None:
 
 
 async def paint(prometheus: Prometheus, directory: Path, minutes: float) -> None:
-    """Draw the dashboard as it stands, over the last minutes."""
+    """Draw the dashboard over the last minutes."""
     command = [sys.executable, str(ROOT / "deploy" / "grafana" / "picture.py")]
     command += ["--prometheus", prometheus.url, "--out", str(directory)]
     command += ["--minutes", f"{minutes:g}", "--scrape", f"{SCRAPE_S:g}"]
@@ -234,7 +235,7 @@ async def paint(prometheus: Prometheus, directory: Path, minutes: float) -> None
 
 
 def promtool() -> None:
-    """Fire every alert by the rules as they are, with tests/prometheus. Raises Wrong."""
+    """Test every alert with the unchanged rules, by tests/prometheus. Raises Wrong."""
     tests = ROOT / "tests" / "prometheus" / "test_rules.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -243,12 +244,12 @@ def promtool() -> None:
 
 
 def table(shown: Sequence[Shown]) -> Iterator[str]:
-    """How each alert of deploy/prometheus was shown, in its order; one that only promtool fires has
-    no figures."""
+    """How each alert of deploy/prometheus was tested, in the order of the file. One that only
+    promtool tests has no figures."""
     groups = yaml.safe_load((RULES / "alerts.yml").read_text())["groups"]
     names = [rule["alert"] for group in groups for rule in group["rules"]]
-    live = {one.alert: one for one in shown}  # the last, of those that several faults set off
-    yield "| alert | shown by | fault | fired after s | cleared after s |"
+    live = {one.alert: one for one in shown}  # the last result, if several faults caused it
+    yield "| alert | tested by | fault | fired after s | cleared after s |"
     yield "|---|---|---|---|---|"
     for name in names:
         one = live.get(name)
@@ -260,8 +261,8 @@ def table(shown: Sequence[Shown]) -> Iterator[str]:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else "")
-    parser.add_argument("--factor", type=float, default=30.0, help="so much shorter are windows")
-    parser.add_argument("--only", nargs="*", help="faults to setup; all if not given")
+    parser.add_argument("--factor", type=float, default=30.0, help="divides all windows")
+    parser.add_argument("--only", nargs="*", help="faults to cause; all if not given")
     parser.add_argument("--pictures", type=Path, help="draw the dashboard into this directory")
     options = parser.parse_args()
     known = {case.fault.__name__: case for case in CASES}

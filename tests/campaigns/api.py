@@ -1,11 +1,10 @@
 """The API against its own description: `python -m tests.campaigns.api [--seconds N] [--seed S]`.
 
-Schemathesis reads the OpenAPI description that a running manager serves and makes requests from it,
-right ones and wrong ones, as a fleet and as an operator. Every answer must be one that the
-description names, of the form it gives; nothing wrong may be taken, nothing right refused, and no
-operation may be open without a token. What is expected otherwise is in
-tests/manager/schemathesis.toml, each with its reason. `make test` installs schemathesis and runs
-this for a short time.
+Schemathesis reads the OpenAPI description that a running manager serves and makes valid and invalid
+requests from it, as a fleet and as an operator. Every answer must match the description. Invalid
+requests must be refused, valid ones accepted, and no operation may be open without a token.
+tests/manager/schemathesis.toml has the exceptions, each with its reason. `make test` installs
+schemathesis and runs this for a short time.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ def run(
     spoil: Callable[[str], str] = lambda text: text,
     tokens: Mapping[str, Sequence[str]] = TOKENS,
 ) -> str:
-    """Test the API of a manager of its own; one line for each token.
+    """Test the API of a new manager; returns one line for each token.
 
     Args:
-        seconds: make random requests for so long; None = `examples` for each operation.
-        spoil: is given the description as text, and gives the one to test against.
+        seconds: duration of random requests; None = `examples` for each operation.
+        spoil: changes the text of the description to test against.
         tokens: for each kind of token the operations to test, all if there are none.
     """
     if not PROGRAM.exists():
         raise Wrong(f"{PROGRAM} is missing: `make test` installs it")
-    told = []
+    lines = []
     with tempfile.TemporaryDirectory(prefix="api") as name:
         folder = Path(name)
         server = RedisServer(folder)
@@ -66,7 +65,7 @@ def run(
             for whose, operations in tokens.items():
                 chosen = [part for o in operations for part in ("--include-operation-id", o)]
                 report = _test(manager, manager.token(*whose.split()), description, most + chosen)
-                told.append(f"{whose}: {report}")
+                lines.append(f"{whose}: {report}")
                 if "Traceback" in manager.log:
                     raise Wrong(manager.log)
         finally:
@@ -74,11 +73,11 @@ def run(
             server.stop()
         if status != 0:
             raise Wrong(f"the manager ended with status {status}: {manager.log}")
-    return "\n".join(told)
+    return "\n".join(lines)
 
 
 def _fill(server: RedisServer) -> None:
-    """What the examples of the description speak of, and what they must never see."""
+    """Write the data for the examples of the description, and data that they must never get."""
     offer = {"fax": True, "mobile": "hours", "mobile_hours": 2}
     write(server.client, "+33972101001", label="Accueil", max_calls=2, offer=offer)
     write(server.client, "+33972101002", label="Atelier")
@@ -86,12 +85,12 @@ def _fill(server: RedisServer) -> None:
 
 
 def _test(manager: Manager, token: str, description: Path, more: list[str]) -> str:
-    """One run; its summary. Raises Wrong."""
+    """Do one run; returns its summary. Raises Wrong."""
     command = [str(PROGRAM), "--config-file", str(SETTINGS), "run", str(description)]
     command += ["--url", manager.url, "-H", f"Authorization: Bearer {token}"]
     command += ["--checks", "all", "--continue-on-failure", "--no-color", "--warnings", "off"]
     command += ["--request-timeout", "10", *more]
-    # A line that is deleted leaves nothing to test: that operation has tests of its own.
+    # After a deletion there is nothing to test: that operation has its own tests.
     command += ["--exclude-method", "DELETE"]
     ended = subprocess.run(
         command, cwd=description.parent, capture_output=True, text=True, check=False

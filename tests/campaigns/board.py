@@ -1,5 +1,5 @@
-"""A small engine on top of an endpoint, that does with calls whatever chance says: reject, forward,
-ring several phones at once or one after the other, cancel, hang up, answer late."""
+"""A small engine on top of an endpoint, which handles calls at random: reject, forward, ring
+several phones at once or in turn, cancel, hang up, answer late."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ELSEWHERE = Farewell(b'Reason: SIP;cause=200;text="Call completed elsewhere"')
 
 @dataclass(eq=False)
 class Call:
-    """A caller and whom it was connected to, or might be."""
+    """A caller with its callees: the connected one and the remaining targets."""
 
     caller: Any
-    left: list[str]  # targets that were not called yet
+    left: list[str]  # targets that are not dialled yet
     legs: list[Any] = field(default_factory=list)
     spoken: Any = None  # the leg that answered
     diverted: list[Diverted] = field(default_factory=list)
@@ -105,7 +105,7 @@ class Board:
         call.legs.append(leg)
 
     def _forward(self, call: Call) -> None:
-        """The line did not answer: call somebody else in its place."""
+        """The line did not answer: dial another target."""
         if call.spoken is not None or call.caller.state > EARLY:
             return
         for leg in call.legs:

@@ -1,7 +1,7 @@
-"""Message sequences that once broke an engine, or look as if they could: one function each.
+"""Message sequences that broke an earlier engine, or similar ones: one function each.
 
-Each plays its sequence against a running engine and returns; whoever plays them looks afterwards
-whether the engine still lives, still answers, and forgot the call.
+Each plays its sequence against a running engine and returns. Afterwards its caller checks that the
+engine still runs, still answers, and has removed the call.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ CASES: dict[str, Case] = {}
 
 @dataclass(frozen=True)
 class Ground:
-    """Who plays: a caller, and the phone that is registered for the line `number`."""
+    """The endpoints: a caller, and the phone that is registered for the line `number`."""
 
     caller: Peer
     phone: Peer
     number: bytes
 
     def invite(self) -> Packet:
-        """A well-formed INVITE for the line, not sent yet."""
+        """A well-formed INVITE to the line, not sent yet."""
         return request(self.caller.own, self.caller.engine, self.number)
 
     def ring(self, invite: Packet | None = None) -> tuple[Packet, Message]:
-        """Call the line; the INVITE as sent, and as the phone got it."""
+        """Call the line; returns the INVITE as sent, and as the phone got it."""
         sent = invite or self.invite()
         self.caller.send(sent)
         call_id = sent.get(b"Call-ID").decode()
@@ -60,7 +60,7 @@ class Ground:
 
 @dataclass
 class Talk:
-    """An answered call: how each side sees it."""
+    """An answered call, with the state of each side."""
 
     ground: Ground
     sent: Packet
@@ -100,7 +100,7 @@ class Talk:
         )
 
     def hang_up(self) -> None:
-        """The caller's BYE; what comes back is looked at by nobody."""
+        """Send the caller's BYE; the response is ignored."""
         self.ground.caller.send(self.from_caller(b"BYE"))
         self.ground.caller.receive(200, 0.5)
 
@@ -112,7 +112,7 @@ def case(function: Case) -> Case:
 
 
 def padded(length: int, letter: bytes = b"x") -> bytes:
-    """So many letters."""
+    """A string of `length` letters."""
     return letter * length
 
 
@@ -142,7 +142,7 @@ def invite_with_an_empty_host_in_the_request_uri(ground: Ground) -> None:
 
 
 def _poisoned_answer(name: bytes, value: bytes) -> Case:
-    """A 200 that the engine may well drop: then the caller gives up."""
+    """A 200 that the engine may drop: then the caller gives up."""
 
     def play(ground: Ground) -> None:
         sent, arrived = ground.ring()
@@ -390,7 +390,8 @@ def from_tag_of_three_thousand_bytes(ground: Ground) -> None:
 
 
 def _escaped(places: tuple[bytes, ...], raw: bytes, filler: int) -> Case:
-    """Characters that some write as three: what was measured may not be what is printed."""
+    """Characters that some parsers escape as three: the printed length may differ from the measured
+    one."""
 
     def play(ground: Ground) -> None:
         invite = ground.invite()
@@ -593,7 +594,7 @@ def response_with_another_method_in_cseq(ground: Ground) -> None:
             ground.phone.send(ground.reply(arrived, code).set(b"CSeq", number + b" " + method))
     ground.phone.send(ground.reply(arrived, 486))
     ended = ground.caller.receive(0, 1.0)
-    if ended is not None and ended.code == 200:  # a CSeq of ACK is as good as one of INVITE
+    if ended is not None and ended.code == 200:  # the CSeq method may be ACK or INVITE
         target = address_of(ended.one("Contact")).encode()
         ground.caller.send(acknowledgement(sent, ended, ground.caller.own, target))
         Talk(ground, sent, arrived, ended, target).hang_up()

@@ -1,10 +1,10 @@
-"""What a flood of chosen names costs: `python -m tests.campaigns.chosen [--messages N]`.
+"""The cost of a flood of chosen identifiers: `python -m tests.campaigns.chosen [--messages N]`.
 
-INVITEs, and what belongs to no call, once with random Call-IDs, tags and branches and once with
-such as somebody would choose: that begin alike, differ in one byte, end in counters, are as long as
-can be, or fall into one place of a table under a hash without a key (the FNV and DJB2 families, and
-Python's own under a seed that is no secret). CPU a message and the ratio to the random one, the
-best of several turns: a table that degrades shows as a ratio that grows with N.
+INVITEs, and messages that belong to no call: once with random Call-IDs, tags and branches and once
+with chosen ones. These have long common prefixes, differ in one byte, end in counters, have the
+maximum length, or collide in hash tables without a key (FNV and DJB2 families, and Python's own
+hash with a known seed). Prints CPU per message and the ratio to random identifiers, the best of
+several turns. In a table that degrades the ratio grows with N.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def one_byte() -> Iterator[str]:
 
 
 def djb2() -> Iterator[str]:
-    """Pairs of letters that DJB2 and its kin (h * 33 + c) cannot tell apart."""
+    """Pairs of letters that collide under DJB2 and similar hashes (h * 33 + c)."""
     pairs = itertools.product(("Ez", "FY"), repeat=12)
     return itertools.cycle("".join(one) for one in pairs)
 
 
 def sums() -> Iterator[str]:
-    """Twelve letters whose sum is always the same."""
+    """Strings of twelve letters with the same sum."""
     return (
         "".join(chr(97 + (n >> 2 * k & 3)) + chr(100 - (n >> 2 * k & 3)) for k in range(12))
         for n in itertools.count()
@@ -52,7 +52,7 @@ def sums() -> Iterator[str]:
 
 
 def one_place() -> Iterator[str]:
-    """Names that this very process puts into 1 of 64 places: nobody outside can do as well."""
+    """Names that this process hashes to 1 of 64 slots: no outside attacker can do better."""
     return (name for name in counted() if hash(name.encode()) & 63 == 0)
 
 
@@ -63,7 +63,7 @@ NAMES = {
 
 
 def messages(kind: str, count: int) -> list[bytes]:
-    """Half of them calls, the rest requests and responses that belong to nothing."""
+    """Half of them calls, the rest requests and responses that belong to no call."""
     names = NAMES[kind]()
     made = []
     for n, name in enumerate(itertools.islice(names, count)):
@@ -80,7 +80,7 @@ def messages(kind: str, count: int) -> list[bytes]:
 
 
 async def cost_us(raw: list[bytes]) -> float:
-    """CPU a message, all of them standing at the end."""
+    """CPU per message; all calls are in progress at the end."""
     home = House()
     home.dials = False
     line = home.line(CALLER)

@@ -1,4 +1,4 @@
-"""The fixtures of the scenarios, for the short runs that play on one."""
+"""The fixtures of the scenarios, for the short runs that use them."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Workers are killed under calls of every kind, and each call goes on to its own end.
+"""Workers are killed during calls of every kind, and each call continues to its own end.
 
-`python -m tests.campaigns.continued [--standing 500] [--rate 200] [--kills 10] [--seed 1]`. Calls
-that stand (plain, held and resumed, forwarded from a plan, with a limit, under a cap, transferred)
-send requests inside the call at random; new calls come at a rate; a worker gets SIGKILL at random
-moments. A model says of each call who hung up, how long it lasted and who pays:
+`python -m tests.campaigns.continued [--standing 500] [--rate 200] [--kills 10] [--seed 1]`. Long
+calls (plain, held and resumed, forwarded from a plan, with a limit, under a cap, transferred) send
+requests inside the call at random; new calls come at a rate; a worker gets SIGKILL at random
+moments. A model has for each call who hung up, how long it lasted and who pays:
 
 - each call that was answered ends by its own BYE, through the engine, on both sides;
 - it has one record, with its seconds and its payer;
-- a call that rang at a death rings on, or was refused with 503, is tried again, and has a record
-  that says so;
-- what the lines used is the sum of their records, and nothing counts any more.
+- a call that rang when its worker died continues to ring, or it was refused with 503, is tried
+  again, and has a record of that;
+- the usage of the lines is the sum of their records, and nothing is counted any more.
 
-Every kill tells how soon a new call was answered by the worker's next process.
+For every kill it prints how soon the worker's next process answered a new call.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ EACH = 10  # lines of each kind and worker
 MOBILE = "+336123450{:02d}"
 CAP_S = 10_000_000
 ROOM = 1 << 22  # bytes that may wait in a socket while this process does not run
-ANSWER_S = 40.0  # a caller gives up after 64*T1; its INVITE is heard by the next process before
+ANSWER_S = 40.0  # a caller gives up after 64*T1; the next process reads its INVITE before
 PATIENCE_S = 60.0
-LEASE_S = 62.0  # the life of a lease, and a little more
-RINGS_ON = 0.3  # of the phones, before somebody picks up
-AT_THE_KILL_S = 1.0  # a call that ended so close to a kill may have been heard before it, or after
+LEASE_S = 62.0  # a little longer than the lifetime of a lease
+RINGS_ON = 0.3  # seconds that phones ring before they answer
+AT_THE_KILL_S = 1.0  # a call that ends so close to a kill may be over before or after it
 SETTINGS: dict[str, Any] = {
     "limits": {"calls": 0, "wait_s": 0, "forwards_per_line": 0, "forwards_per_line_per_hour": 0},
     "timers": {"max_call_s": 3600, "pre_ringing_s": 20, "max_ring_s": 60},
@@ -64,7 +64,7 @@ _PORT = re.compile(
 
 
 class Everybody(Party):
-    """Parties of all workers on one socket: a message goes to the worker that it names."""
+    """The endpoints of all workers on one socket: a message goes to the worker that it names."""
 
     def put(self, raw: bytes) -> None:
         found = _PORT.match(raw)
@@ -73,7 +73,7 @@ class Everybody(Party):
             self._transport.sendto(raw, (found[1].decode(), int(found[2])))
 
     def begin(self, worker: tuple[str, int], called: str, caller: str, more: Fields) -> Made:
-        """A call of a number to another."""
+        """Begin a call from a number to another."""
         call_id = secrets.token_hex(10).encode() + b"@continued.example"
         uri = b"sip:%s@%s:%d" % (called.encode(), worker[0].encode(), worker[1])
         local = b"<sip:%s@c.example>;tag=%s" % (caller.encode(), secrets.token_hex(5).encode())
@@ -86,7 +86,7 @@ Made = tuple[Side, Asked]
 
 
 class Talk:
-    """A call that was answered, as the model has it. Times are monotonic seconds."""
+    """An answered call of the model. Times are monotonic seconds."""
 
     def __init__(self, kind: str, worker: int, line: str, caller: Side, asked_at: float) -> None:
         self.kind, self.worker, self.line, self.caller = kind, worker, line, caller
@@ -103,7 +103,7 @@ class Talk:
 
 
 class Crowd:
-    """Everybody who calls and is called, and what is true of their calls."""
+    """All callers and callees, and the model of their calls."""
 
     def __init__(self, pool: WorkerPool, client: redis.Redis, seed: int) -> None:
         self.pool, self.redis = pool, client
@@ -175,7 +175,7 @@ class Crowd:
             side.respond(invite, 200, SDP)
 
     async def _pick_up(self, side: Side, invite: Message) -> None:
-        """After a while, if nobody has given up."""
+        """Answer after a while, unless the call has ended."""
         await asyncio.wait([side.ended], timeout=self.chance.uniform(0.1, 1.5))
         if side.state == "early":
             side.respond(invite, 200, SDP)
@@ -185,7 +185,7 @@ class Crowd:
     async def connect(
         self, kind: str, worker: int, line: str, party: Everybody, caller: str, more: Fields
     ) -> Talk | None:
-        """Call until somebody answers; who is refused with 503 tries again, as a server does."""
+        """Call until a phone answers; after a 503 try again, as a server does."""
         for _ in range(8):
             token = secrets.token_hex(8)
             called = self._called[token] = asyncio.get_running_loop().create_future()
@@ -215,7 +215,7 @@ class Crowd:
         return None
 
     async def place(self, kind: str, standing: bool, hold_s: float = 0.0) -> None:
-        """A whole call: one that stands until all is over, or for `hold_s`."""
+        """A whole call: it lasts until the end of the campaign, or for `hold_s`."""
         self._turn += 1
         chance = random.Random(self.chance.random())
         place = self._turn % (WORKERS * EACH)
@@ -235,7 +235,7 @@ class Crowd:
         await self._hang_up(talk, chance.random() < 0.5)
 
     async def _act(self, talk: Talk, chance: random.Random) -> None:
-        """A request inside the call by one of its sides, which is answered however long that
+        """A request inside the call by one of its sides; it must be answered, however long that
         takes."""
         assert talk.callee is not None
         side = chance.choice([talk.caller, talk.callee])
@@ -244,13 +244,14 @@ class Crowd:
         answer = await side.ask(method, body).answer
         code = answer.code if answer is not None else 0
         self.requests[f"{method.decode()} {code}"] += 1
-        if code not in (200, 491, 500):  # two crossed
+        if code not in (200, 491, 500):  # two requests crossed
             self.problems.append(f"{talk!r}: {method.decode()} got {code}")
 
     async def _transfer(self, talk: Talk, place: int) -> None:
-        """The caller sends the mobile on to a plain line, whose call the forwarding line pays."""
+        """The caller transfers the mobile to a plain line; the forwarding line pays for that
+        call."""
         assert talk.callee is not None
-        target = self._target()  # of its own: one REFER, one call
+        target = self._target()  # a separate one: one REFER, one call
         to = b"<sip:%s@office.example>" % target.encode()
         answer = await talk.caller.ask(b"REFER", b"", [(b"Refer-To", to)]).answer
         if answer is None or answer.code != 202:
@@ -265,7 +266,7 @@ class Crowd:
             self.start(self._hang_up_later(onward))
 
     def _target(self) -> str:
-        """A new line."""
+        """Write a new line."""
         self._targets += 1
         number = f"+3397219{self._targets:04d}"
         host, at = self._phones.outer
@@ -284,16 +285,16 @@ class Crowd:
         answer = await one.ask(b"BYE").answer
         code, talk.over_at = answer.code if answer is not None else 0, time.monotonic()
         await asyncio.wait([other.ended], timeout=20.0)
-        heard = other.ended.result() if other.ended.done() else "nothing"
-        talk.ended = f"BYE {code}, other side {heard}"
+        other_end = other.ended.result() if other.ended.done() else "nothing"
+        talk.ended = f"BYE {code}, other side {other_end}"
         near = any(talk.ended_at - AT_THE_KILL_S < at < talk.over_at for at, _ in self.kills)
-        if heard != "bye received" or code not in ((200, 481) if near else (200,)):
+        if other_end != "bye received" or code not in ((200, 481) if near else (200,)):
             self.problems.append(repr(talk))
 
     # -- all --------------------------------------------------------------------------------------
 
     async def load(self, seconds: float, rate: float) -> None:
-        """New calls for so long."""
+        """Place new calls for `seconds`."""
         began, count = time.monotonic(), 0
         while time.monotonic() - began < seconds:
             kind = self.chance.choice(KINDS[:-1])
@@ -302,8 +303,8 @@ class Crowd:
             await asyncio.sleep(max(0.0, began + count / rate - time.monotonic()))
 
     async def kill(self, rate: float) -> float:
-        """SIGKILL of one of them under load, at a random moment; seconds until its next process
-        answers a new call."""
+        """SIGKILL of one worker under load, at a random moment; returns the seconds until its next
+        process answers a new call."""
         await self.load(self.chance.uniform(1.0, 3.0), rate)
         worker = self.chance.randrange(WORKERS)
         pid = self.pool.kill(worker)
@@ -318,7 +319,7 @@ class Crowd:
                 raise Wrong(f"worker {worker} never took a call again\n{self.pool.log}")
 
     async def finish(self) -> None:
-        """Everybody hangs up."""
+        """Hang up all calls."""
         self.is_over = True
         deadline = time.monotonic() + PATIENCE_S
         while self._tasks and time.monotonic() < deadline:
@@ -327,7 +328,7 @@ class Crowd:
             self.problems.append(f"{len(self._tasks)} calls without an end")
 
     async def check(self) -> str:
-        """Compare what was recorded with what is true."""
+        """Compare the records with the model."""
         deadline = time.monotonic() + 10
         expected = {talk.caller.call_id.decode(): talk for talk in self.talks}
         while not expected.keys() <= (records := by_call_id(self.redis)).keys():
@@ -347,9 +348,9 @@ class Crowd:
             if talk.payer:
                 used[talk.payer] += int(found[0]["seconds"])
         for call_id, why in self.attempts.items():
-            told = [(r["outcome"], r["why"]) for r in records.get(call_id, [])]
-            if told not in ([("failed", "worker_died")], []):
-                self.problems.append(f"{call_id} ({why}): {told}")
+            recorded = [(r["outcome"], r["why"]) for r in records.get(call_id, [])]
+            if recorded not in ([("failed", "worker_died")], []):
+                self.problems.append(f"{call_id} ({why}): {recorded}")
         ids = Counter(r["id"] for found in records.values() for r in found)
         self.problems += [f"{id_}: recorded twice" for id_, n in ids.items() if n > 1][:5]
         await self._check_counts(used)
@@ -362,7 +363,7 @@ class Crowd:
 
     def _differs(self, talk: Talk, record: dict[str, str]) -> bool:
         # By the caller's clock: from the INVITE or the answer to the BYE or its response. On a busy
-        # machine, or over a death, the engine may hear of each at any moment in between.
+        # machine, or over a death, the engine may read each at any moment in between.
         least_s, most_s = talk.ended_at - talk.answered_at, talk.over_at - talk.asked_at
         hits = [at for at, worker in self.kills if worker == talk.worker]
         least = sum(talk.answered_at < at < talk.ended_at for at in hits)
@@ -387,7 +388,7 @@ class Crowd:
         ]
 
     async def _check_counts(self, used: Counter[str]) -> None:
-        # Those of calls that were younger than 50 ms at a death expire.
+        # Those of calls that were younger than 50 ms when a worker died expire.
         deadline = time.monotonic() + LEASE_S
         while (leases := self._leases()) and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
@@ -416,12 +417,12 @@ async def campaign(crowd: Crowd, standing: int, rate: float, kills: int) -> str:
         soon = [await crowd.kill(rate) for _ in range(kills)]
         await crowd.load(1.0, rate)
         await crowd.finish()
-        told = await crowd.check()
+        found = await crowd.check()
     taken = Counter[str]()
-    for event in crowd.pool.told("calls.taken_over"):
+    for event in crowd.pool.logged("calls.taken_over"):
         taken.update({name: event[name] for name in ("continued", "ended", "lost")})
     shown = ", ".join(f"{s:.2f}" for s in soon)
-    summary = f"{told}\n{kills} kills: {dict(taken)}; a new call was answered {shown} s after each"
+    summary = f"{found}\n{kills} kills: {dict(taken)}; a new call was answered {shown} s after each"
     if crowd.problems or taken["lost"]:
         some = "\n".join(f"  {problem}" for problem in crowd.problems[:20])
         raise Wrong(f"{summary}\n{len(crowd.problems)} problems, the first:\n{some}")
@@ -429,7 +430,7 @@ async def campaign(crowd: Crowd, standing: int, rate: float, kills: int) -> str:
 
 
 def run(standing: int, rate: float, kills: int, seed: int, log: Path | None = None) -> str:
-    """The whole campaign; what was done. The engine's log is copied to `log`. Raises Wrong."""
+    """Run the campaign; returns a summary. The engine's log is copied to `log`. Raises Wrong."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         directory = Path(name)
         server = RedisServer(directory)

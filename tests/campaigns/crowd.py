@@ -1,4 +1,4 @@
-"""Callers and phones that behave, mostly: whole dialogs with a hostile message here and there."""
+"""Callers and phones that are mostly correct: whole dialogs with some hostile messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITHIN = (b"INVITE", b"UPDATE", b"INFO", b"MESSAGE", b"REFER", b"OPTIONS", b"PRA
 
 @dataclass
 class Dialog:
-    """What one side knows of a call."""
+    """The state of one side of a call."""
 
     local: bytes
     remote: bytes
@@ -35,7 +35,7 @@ class Dialog:
 class Crowd(asyncio.DatagramProtocol):
     """One socket with any number of callers and phones behind it.
 
-    `wildness` is the chance that a message is changed before it is sent, by `change`.
+    `wildness` is the probability that `change` damages a message before it is sent.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Crowd(asyncio.DatagramProtocol):
         return crowd
 
     def close(self) -> None:
-        """Stop everything that is still planned."""
+        """Cancel everything that is still scheduled."""
         for timer in self._timers:
             timer.cancel()
         if self._transport is not None:
@@ -89,7 +89,7 @@ class Crowd(asyncio.DatagramProtocol):
     # -- sending ----------------------------------------------------------------------------------
 
     def say(self, message: Packet, wildness: float | None = None) -> None:
-        """Send a message, changed or not."""
+        """Send a message, damaged or not."""
         wild = self._wildness if wildness is None else wildness
         changed = self._chance.random() < wild
         self.put(self._change(self._chance, message) if changed else message.render())
@@ -110,7 +110,7 @@ class Crowd(asyncio.DatagramProtocol):
             self._timers = {timer for timer in self._timers if timer.when() > now}
 
     def call(self, number: bytes) -> None:
-        """Begin a call, or send some other request out of the blue."""
+        """Begin a call, or send another request outside a dialog."""
         chance = self._chance
         method = b"INVITE"
         if chance.random() < 0.05:
@@ -161,7 +161,7 @@ class Crowd(asyncio.DatagramProtocol):
             self._later(0.02, invite)  # once more, as a retransmission or as a merged request
 
     def _names(self) -> list[bytes]:
-        """Some dialogs that stand, as the far end would name them."""
+        """Some active dialogs, as the far end would name them."""
         known = list(self._dialogs.values())[-20:]
         return [extensions.dialog_name(d.call_id, d.local, d.remote) for d in known if d.remote]
 
@@ -173,15 +173,15 @@ class Crowd(asyncio.DatagramProtocol):
     # -- what arrives -----------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there."""
+        """The socket is open."""
         self._transport = cast(asyncio.DatagramTransport, transport)
         self.own = transport.get_extra_info("sockname")[:2]
 
     def error_received(self, exc: Exception) -> None:
-        """A port that is closed again: nothing to do."""
+        """The port was closed: nothing to do."""
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
-        """Answer what the engine says. What cannot be read is what came back from a mutation."""
+        """Answer messages of the engine. An unreadable one is the result of a mutation."""
         try:
             message = parse(data)
             if message.code:
@@ -257,7 +257,7 @@ class Crowd(asyncio.DatagramProtocol):
             self.say(packet.response(self.own, asked, code, b"q", packet.SDP))
 
     def _on_invite(self, asked: Message) -> None:
-        """Ring and answer, or not, with one tag or several."""
+        """Ring and perhaps answer, with one tag or several."""
         chance = self._chance
         key = _raw(asked.call_id)
         if key in self._dialogs:

@@ -1,5 +1,5 @@
-"""What callers and phones of the crowd add to their messages: reliability, timers, transfers,
-registrations. All chance comes from the generator that is passed in."""
+"""Extensions in messages of the crowd: reliability, timers, transfers, registrations. All
+randomness comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _NONCE = re.compile(r'nonce="([^"]*)"')
 
 
 def dialog_name(call_id: bytes, local: bytes, remote: bytes) -> bytes:
-    """A Replaces value for the one whose own From or To header is `local`."""
+    """A Replaces value for the side whose own From or To header is `local`."""
     tags = [found[1] if (found := _TAG.search(side)) else b"none" for side in (local, remote)]
     return b"%s;to-tag=%s;from-tag=%s" % (call_id, *tags)
 
 
 def adorn(chance: Random, invite: Packet, names: Sequence[bytes]) -> None:
-    """Make a plain INVITE ask for more. `names` are dialogs that stand, as Replaces values."""
+    """Add extensions to a plain INVITE. `names` are active dialogs, as Replaces values."""
     draw = chance.random()
     if draw < 0.35:
         invite.fields.append((b"Supported", b"100rel, timer, replaces"))
@@ -39,7 +39,7 @@ def adorn(chance: Random, invite: Packet, names: Sequence[bytes]) -> None:
 
 
 def refer_to(chance: Random, own: Address, names: Sequence[bytes]) -> bytes:
-    """Where a REFER points: somewhere, or somebody's dialog."""
+    """A target for a REFER: a URI, or an active dialog."""
     target = b"sip:+33972100100@%s:%d" % (own[0].encode(), own[1])
     if not names or chance.random() < 0.4:
         return b"<" + target + b">"
@@ -67,7 +67,7 @@ def prack(
 
 
 def register(chance: Random, own: Address, engine: Address, number: bytes, nonce: str) -> Packet:
-    """A REGISTER, with an answer to a challenge that is wrong."""
+    """A REGISTER with a wrong answer to a challenge."""
     made = packet.request(own, engine, number, b"REGISTER", b"")
     made.set(b"To", b"<sip:%s@office.example>" % number)
     made.set(b"From", b"<sip:%s@office.example>;tag=r" % number)

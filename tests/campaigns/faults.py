@@ -1,5 +1,4 @@
-"""The faults that `tests.campaigns.alerts` stages: each is there inside its `async with`, and gone
-after."""
+"""The faults for `tests.campaigns.alerts`: each lasts for its `async with`."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from tests.campaigns.alert_setup import MOBILE, AlertSetup, forward_to
 from tests.scenarios import script
 
-NOBODY = "+33972139999"  # no line
+NOBODY = "+33972139999"  # not a line
 STRANGER = "127.0.0.2"  # on the loopback, and not trusted
 
 Fault = Callable[[AlertSetup], AbstractAsyncContextManager[None]]
@@ -39,7 +38,7 @@ async def redis_takes_no_writes(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def bad_document(setup: AlertSetup) -> AsyncIterator[None]:
-    """Somebody writes nonsense for a line that is called."""
+    """An invalid document is written for a line that is called."""
     setup.server.client.set(f"line:{setup.flows[0].number}", '{"number": 7}')
     try:
         yield
@@ -49,7 +48,7 @@ async def bad_document(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def registrations_gone(setup: AlertSetup) -> AsyncIterator[None]:
-    """All phones are gone at once."""
+    """All registrations are lost at once."""
     setup.server.client.delete(*(f"reg:{flow.number}" for flow in setup.flows))
     try:
         yield
@@ -59,7 +58,7 @@ async def registrations_gone(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def numbers_gone(setup: AlertSetup) -> AsyncIterator[None]:
-    """Many calls to numbers that are no lines: an import that went wrong."""
+    """Many calls to numbers that are not lines, as after a wrong import."""
     async with setup.more(script.refused_call(NOBODY, "+33140009001", 404), rate=40):
         yield
 
@@ -109,7 +108,7 @@ async def voicemail_fails(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def strangers(setup: AlertSetup) -> AsyncIterator[None]:
-    """Somebody who is not trusted tries many calls."""
+    """Many calls from an untrusted source."""
     play = script.refused_call(setup.flows[0].number, "+33140009005", 403)
     async with setup.more(play, rate=40, host=STRANGER):
         yield
@@ -117,7 +116,7 @@ async def strangers(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def core_taken(setup: AlertSetup) -> AsyncIterator[None]:
-    """Something else takes the engine's core most of the time."""
+    """Another program uses the engine's core most of the time."""
 
     async def take() -> None:
         while True:
@@ -183,7 +182,7 @@ async def engine_restarted(setup: AlertSetup) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def silence(setup: AlertSetup) -> AsyncIterator[None]:
-    """Nobody calls any more."""
+    """All calls stop."""
     await setup.be_silent()
     yield
     await setup.call()

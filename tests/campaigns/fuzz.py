@@ -1,8 +1,8 @@
 """Hostile SIP against a running engine: `python -m tests.campaigns.fuzz [--seconds N] [--seed S]`.
 
 First the named cases and the torture messages, then a crowd of callers and phones whose messages
-are changed at random. The engine must live, answer, tell of no error of its own, place a plain
-call afterwards, and forget everything.
+are damaged at random. The engine must survive, answer, log no internal error, connect a plain call
+afterwards, and keep no state.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ SETTINGS = {
     },
 }
 SETTLE_S = 30.0
-WILDNESS = 0.45  # the share of messages that are changed
-TRAIL = 4000  # messages kept for the report when the engine dies
+WILDNESS = 0.45  # the share of messages that are damaged
+TRAIL = 4000  # messages kept for the report if the engine dies
 PLAIN, BUSY, AWAY, ALWAYS, TWO, CHAIN = (f"+3397210010{n}" for n in range(6))
 
 
 class Broken(AssertionError):
-    """The engine did what it must not."""
+    """The engine failed a requirement."""
 
 
 def check(site: Site, doing: str) -> None:
-    """Raise Broken unless the engine lives, answers and has told of no trouble."""
+    """Raise Broken unless the engine runs, answers and has logged no error."""
     if site.engine.status() is not None:
         raise Broken(f"{doing}: {site.engine.death()}")
     if site.engine.get("/healthz")[0] != 200:
@@ -58,14 +58,14 @@ def check(site: Site, doing: str) -> None:
 
 
 def play_cases(site: Site, names: list[str]) -> None:
-    """The named cases, one after the other."""
+    """Play the named cases, one by one."""
     for name in names:
         if problem := play(site, name, settle=False):
             raise Broken(f"case {name}: {problem}")
 
 
 def play_tortures(site: Site) -> None:
-    """Each torture message once."""
+    """Send each torture message once."""
     with closing(Peer(site.engine.address)) as peer:
         for name, make in TORTURES.items():
             peer.send(make(peer.own, peer.engine, PLAIN.encode()))
@@ -74,7 +74,7 @@ def play_tortures(site: Site) -> None:
 
 
 def write_lines(site: Site, phones: list[str]) -> None:
-    """Lines for every way a call can take."""
+    """Write lines for every way that a call can take."""
     outside = {"kind": "number", "number": "+33186000001"}
     voicemail = {"kind": "voicemail", "number": PLAIN}
     site.write_line(PLAIN, (phones[0],))
@@ -96,7 +96,7 @@ def write_lines(site: Site, phones: list[str]) -> None:
 
 
 async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple[int, list[bytes]]:
-    """Let the crowd loose; messages sent, and the last of them."""
+    """Run the crowd; returns the number of messages sent, and the last of them."""
     engine = site.engine
     trail: deque[bytes] = deque(maxlen=TRAIL)
     opened = [
@@ -132,7 +132,7 @@ async def rage(site: Site, chance: Random, seconds: float, rate: float) -> tuple
 
 
 def over_tcp(chance: Random, trail: deque[bytes]) -> bytes:
-    """Something that was said over UDP, or a new request, as if it had come over TCP."""
+    """A message that was sent over UDP, or a new request, in the form for TCP."""
     if chance.random() < 0.5:
         return chance.choice(trail).replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
     own = HOST, 9
@@ -142,12 +142,12 @@ def over_tcp(chance: Random, trail: deque[bytes]) -> bytes:
     return mutate(chance, made) if chance.random() < WILDNESS else made.render()
 
 
-# What the crowd must have said, or the campaign proves little.
+# Methods that the crowd must have sent, or the campaign proves little.
 SAID = ("INVITE", "PRACK", "REFER", "UPDATE", "REGISTER", "OPTIONS", "BYE", "CANCEL")
 
 
 def keep(directory: Path, trail: list[bytes]) -> Path:
-    """Write the last messages down, one file each, newest last; the directory."""
+    """Save the last messages, one file each, newest last; returns the directory."""
     directory.mkdir(parents=True, exist_ok=True)
     for place, raw in enumerate(trail):
         (directory / f"{place:05d}.sip").write_bytes(raw)
@@ -162,7 +162,7 @@ def run(
     cases: list[str] | None = None,
     trails: Path | None = None,
 ) -> str:
-    """The whole campaign; what was done, in one line. Raises Broken at the first failure."""
+    """Run the campaign; returns a summary in one line. Raises Broken at the first failure."""
     chance = Random(seed)
     with open_site(SETTINGS) as site:
         play_cases(site, list(CASES) if cases is None else cases)
@@ -205,7 +205,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="of random messages")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=100.0, help="new calls a second")
-    parser.add_argument("--no-cases", action="store_true", help="go straight to chance")
+    parser.add_argument("--no-cases", action="store_true", help="only random messages")
     parser.add_argument("--trails", type=Path, help="where to keep the messages before a death")
     options = parser.parse_args()
     cases: list[str] | None = [] if options.no_cases else None

@@ -1,9 +1,9 @@
-"""Guided by coverage: `python -m tests.campaigns.guided [CORPUS] [-max_total_time=S]`.
+"""Fuzzing guided by coverage: `python -m tests.campaigns.guided [CORPUS] [-max_total_time=S]`.
 
 The uncompiled core: message, grammar, framing, and whole calls through layer, legs and machines. An
-input is up to 20 messages; where it says so, tags, branches and Call-IDs are those that the engine
-or an earlier message gave, so that it finds its way into dialogs. Atheris is no dependency of this
-project: it runs from an environment of its own that has it (docs/core.md).
+input is up to 20 messages; if it says so, tags, branches and Call-IDs are those of the engine or of
+an earlier message, so that it reaches dialogs. Atheris is not a dependency of this project: run
+this in a separate environment that has it (docs/core.md).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["sip"]):
 
 
 def _read(data: bytes) -> None:
-    """Everything that reads one value or one message."""
+    """Run all parsers of one value or one message."""
     grammar.name_addr(data)
     grammar.via(data)
     grammar.split(data)
@@ -39,19 +39,19 @@ def _read(data: bytes) -> None:
     if message.bad == 0:
         message.response_head(b"192.0.2.1", 5060)
         again = Message(message.data)
-        assert (again.bad, again.fields) == (0, message.fields), "read otherwise the second time"
+        assert (again.bad, again.fields) == (0, message.fields), "read differently the second time"
 
 
 def _frame(data: bytes, cut: int) -> None:
-    """A stream in pieces gives what it gives in one."""
+    """A stream in pieces must give the same messages as in one piece."""
     whole, pieces = (framing.Frames(1 << 18, 1 << 16) for _ in range(2))
     messages = whole.feed(data)
     found = pieces.feed(data[:cut]) + pieces.feed(data[cut:])
-    assert found == messages, "a stream that is cut is read otherwise"
+    assert found == messages, "a stream in pieces is read differently"
 
 
 async def _play(data: bytes) -> None:
-    """Messages in a house, one after the other, each from the caller or from the phone."""
+    """Feed messages to a house, one by one, each from the caller or from the phone."""
     home = House()
     home.feed(request("INVITE", body=b"x"), CALLER)
     for piece in data.split(b"\xff\xff")[:20]:
@@ -72,15 +72,15 @@ async def _play(data: bytes) -> None:
         raise home.errors[0]
     layer = home.endpoint.layer
     left = layer.servers or layer.clients or layer.merged
-    assert not left, "left over"
+    assert not left, "state is left"
 
 
 def one_input(data: bytes) -> None:
-    """What atheris calls."""
+    """The function that atheris calls."""
     if not data:
         return
     kind, rest = data[0] % 16, data[1:]
-    if kind < 12:  # the quickest
+    if kind < 12:  # the fastest one
         _read(rest)
     elif kind < 14:
         _frame(rest, data[0] * len(rest) // 256)
@@ -89,15 +89,15 @@ def one_input(data: bytes) -> None:
 
 
 def seeds(directory: str) -> None:
-    """RFC 4475, and a call, to begin with."""
+    """Write the first inputs: RFC 4475, and a call."""
     os.makedirs(directory, exist_ok=True)
-    told = {**MESSAGES}
-    told["call"] = b"\xff\xff".join((
+    inputs = {**MESSAGES}
+    inputs["call"] = b"\xff\xff".join((
         b"p\x00\x50", b"p\x00\x64", request("ACK", tag="TAG"), request("INFO", tag="TAG", cseq=2),
         request("INVITE", tag="TAG", cseq=3, body=b"y"), b"p\x00\x64",
         request("BYE", tag="TAG", cseq=4),
     ))  # fmt: skip
-    for name, raw in told.items():
+    for name, raw in inputs.items():
         for kind in (b"\0", b"\x0c", b"\x0e"):
             with open(f"{directory}/{name}-{kind[0]}", "wb") as seed:
                 seed.write(kind + raw)

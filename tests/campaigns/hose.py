@@ -1,4 +1,4 @@
-"""Hostile bytes over TCP: messages in pieces, run together, cut short, connections reset."""
+"""Hostile bytes over TCP: messages in pieces, joined, truncated, and connections that are reset."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ WIDTH = 20  # connections at once
 
 
 class Hose:
-    """Connections to the engine that say what they are told, badly. What comes back is read and
-    thrown away."""
+    """Connections to the engine that send messages in bad ways. Responses are read and
+    discarded."""
 
     def __init__(self, chance: Random, engine: Address) -> None:
         self._chance = chance
@@ -24,7 +24,7 @@ class Hose:
         self.opened = 0
 
     async def throw(self, raw: bytes) -> None:
-        """Send one message over one of the connections, whole or not."""
+        """Send one message over one of the connections, complete or not."""
         chance = self._chance
         try:
             writer = await self._one()

@@ -1,9 +1,9 @@
-"""An import of many lines beside an engine that takes calls: how long, how large, and who notices.
+"""An import of many lines beside an engine that takes calls: duration, memory, effect on others.
 
-`python -m tests.campaigns.imports [--lines 1000000] [--form jsonl|csv]`. By the command itself, on
-a real Redis: all lines new; then all of them changed, killed (SIGKILL) while Redis holds half of
-the transaction, after which every line must be the old one; then the same again to its end. All the
-while known lines are called, and none may wait for Redis.
+`python -m tests.campaigns.imports [--lines 1000000] [--form jsonl|csv]`. With the command itself,
+on a real Redis: all lines new; then all of them changed, killed (SIGKILL) while Redis holds half of
+the transaction, after which every line must be unchanged; then the same import to its end.
+Meanwhile known lines are called, and no call may wait for Redis.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from tests.scenarios.setup import OFFER_BYTES
 KNOWN = 20  # lines that are called
 FLEET = 50  # lines of a fleet
 CALLS_A_SECOND = 20
-ANSWER_S = 0.5  # the longest that a call of a known line may wait for its answer, machine included
+ANSWER_S = 0.5  # the longest time until a call of a known line is answered, on a busy machine
 SAMPLE = 2_000
 GIVE_UP_S = 1_200.0
 
 
 class Wrong(AssertionError):
-    """Something was not as promised."""
+    """A requirement was not met."""
 
 
 def number(n: int) -> str:
@@ -50,7 +50,7 @@ def number(n: int) -> str:
 
 
 def document(n: int, label: str) -> dict[str, Any]:
-    """A line as customers have them; those that are called have a phone that is always busy."""
+    """A typical line; the phones of those that are called are always busy."""
     mobile = {"kind": "number", "number": f"+336{n % 100_000_000:08d}"}
     box = {"kind": "voicemail", "number": number(n // FLEET * FLEET)}
     return {
@@ -69,8 +69,8 @@ def document(n: int, label: str) -> dict[str, Any]:
 
 @dataclass
 class Witness:
-    """What others see of an import: Redis, asked again and again; and the callers of known lines.
-    Seconds."""
+    """The effect of an import on others: another client of Redis, and callers of known lines. Times
+    in seconds."""
 
     redis_s: float = 0.0
     answers_s: list[float] = field(default_factory=list)
@@ -129,7 +129,7 @@ def start(
 
 
 def resources(child: subprocess.Popen[bytes]) -> resource.struct_rusage | None:
-    """What a command has used that has ended; None while it runs."""
+    """The resources that an ended command has used; None while it runs."""
     pid, status, used = os.wait4(child.pid, os.WNOHANG)
     if not pid:
         return None
@@ -146,58 +146,58 @@ async def carry_out(
         child = start(file, server, output, errors)
         while (used := resources(child)) is None:
             if end():
-                os.kill(child.pid, signal.SIGKILL)  # Popen.kill would take its resources away
+                os.kill(child.pid, signal.SIGKILL)  # Popen.kill would lose its resources
             if time.monotonic() - begun > GIVE_UP_S:
                 os.kill(child.pid, signal.SIGKILL)
                 raise Wrong(f"the import takes longer than {GIVE_UP_S:.0f} s")
             await asyncio.sleep(0.002)
         shown = errors if child.returncode else output
         shown.seek(0)
-        told = shown.read().decode()
-    return Ended(child.returncode, told, time.monotonic() - begun, used.ru_maxrss / 1024)
+        text = shown.read().decode()
+    return Ended(child.returncode, text, time.monotonic() - begun, used.ru_maxrss / 1024)
 
 
 def labels(server: RedisServer, lines: int) -> set[str]:
-    """Those of some lines, read in one step."""
+    """The labels of some lines, read in one step."""
     some = random.Random(2).sample(range(lines), min(SAMPLE, lines))
     stored: Any = server.client.mget([f"line:{number(n)}" for n in some])
     return {json.loads(raw)["label"] if raw else "none" for raw in stored}
 
 
 def is_sending(server: RedisServer, lines: int) -> bool:
-    """Whether Redis holds some of somebody's transaction; half of it, if it is a long one."""
+    """Whether Redis has part of a transaction; half of it, if it is a long one."""
     held: Any = server.client.client_list()
     return any(int(client["multi"]) >= min(lines // 2000, 200) for client in held)
 
 
 async def killed(server: RedisServer, lines: int, before: Path, file: Path) -> str:
-    """An import that ends by SIGKILL in the midst of its transaction; what was seen. A small one
-    may be through before it is hit: then it is done over."""
+    """An import that SIGKILL ends during its transaction; returns the result. A small import may
+    end before the kill: then it is repeated."""
     for _ in range(5):
         ended = await carry_out(file, server, lambda: is_sending(server, lines))
         if ended.status == -signal.SIGKILL:
             if found := labels(server, lines) - {before.stem}:
                 raise Wrong(f"an import that was killed left {found}")
-            return f"killed after {ended.seconds:.1f} s: every line is the old one"
+            return f"killed after {ended.seconds:.1f} s: every line is unchanged"
         await imported(server, lines, before)
     raise Wrong("was never killed in time")
 
 
 async def imported(server: RedisServer, lines: int, file: Path) -> str:
-    """An import to its end; what it took."""
+    """Run an import to its end; returns its figures."""
     done = await carry_out(file, server)
     if done.status:
         raise Wrong(done.output)
     if (found := labels(server, lines)) != {file.stem}:
         raise Wrong(f"after the import of {file.name}: {found}")
-    told = json.loads(done.output)
-    if not told["in_force"]["complete"]:
-        raise Wrong(f"not in force: {told}")
+    sums = json.loads(done.output)
+    if not sums["in_force"]["complete"]:
+        raise Wrong(f"not in force: {sums}")
     return (
-        f"{lines:,} lines of {file.suffix[1:]}, {'all new' if told['added'] else 'all changed'}: "
+        f"{lines:,} lines of {file.suffix[1:]}, {'all new' if sums['added'] else 'all changed'}: "
         f"{done.seconds:.1f} s, at most {done.peak_mb:.0f} MB, "
-        f"switch-over {1000 * told['redis_busy_s']:.0f} ms, "
-        f"in force after {told['in_force']['ms']:.0f} ms"
+        f"switch-over {1000 * sums['redis_busy_s']:.0f} ms, "
+        f"in force after {sums['in_force']['ms']:.0f} ms"
     )
 
 
@@ -221,13 +221,13 @@ async def campaign(lines: int, form: str, directory: Path, answer_s: float) -> s
             asyncio.create_task(refuse(phone)),
             asyncio.create_task(witness.call(engine, caller)),
         ]
-        await asyncio.sleep(1.0)  # the lines are known now
+        await asyncio.sleep(1.0)  # now the lines are known
         with witness.on_redis(server):
-            told = [await imported(server, lines, one)]
-            told.append(await killed(server, lines, one, two))
-            told.append(await imported(server, lines, two))
+            results = [await imported(server, lines, one)]
+            results.append(await killed(server, lines, one, two))
+            results.append(await imported(server, lines, two))
         if server.client.xlen("audit:") < 2:
-            raise Wrong("the log of changes does not tell of both imports")
+            raise Wrong("the log of changes does not have both imports")
         await asyncio.sleep(0.2)
     finally:
         for task in tasks:
@@ -238,14 +238,14 @@ async def campaign(lines: int, form: str, directory: Path, answer_s: float) -> s
         engine.stop()
         server.stop()
     worst_s = max(witness.answers_s)
-    told.append(
+    results.append(
         f"longest wait of another client of Redis {1000 * witness.redis_s:.0f} ms; "
         f"{len(witness.answers_s):,} calls of known lines, the slowest answered after "
         f"{1000 * worst_s:.0f} ms"
     )
     if witness.odd or worst_s > answer_s:
-        raise Wrong("\n".join([*told, f"calls of known lines: {witness.odd[:10]}"]))
-    return "\n".join(told)
+        raise Wrong("\n".join([*results, f"calls of known lines: {witness.odd[:10]}"]))
+    return "\n".join(results)
 
 
 async def refuse(phone: Endpoint) -> None:
@@ -255,7 +255,7 @@ async def refuse(phone: Endpoint) -> None:
 
 
 def run(lines: int, form: str, answer_s: float = ANSWER_S) -> str:
-    """The whole campaign; what was measured. Raises Wrong, also when a call of a known line is
+    """Run the campaign; returns the figures. Raises Wrong, also when a call of a known line is
     answered later than after `answer_s`."""
     with tempfile.TemporaryDirectory(prefix="imports-") as name:
         return asyncio.run(campaign(lines, form, Path(name), answer_s))

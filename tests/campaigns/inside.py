@@ -1,9 +1,9 @@
 """The core without sockets: `python -m tests.campaigns.inside [--messages N] [--seed S]`.
 
 The crowd of `tests.campaigns.structured` in one process with the core, thousands of messages a
-second, on a clock that jumps: callers and phones on UDP and TCP, strangers, whole dialogs with
-hostile messages here and there, both ways. `RENVOI_SIP_CORE` says which build; what is left over is
-looked for in every table, and what went wrong inside is told once for each place.
+second, on a clock that jumps: callers and phones on UDP and TCP, strangers, whole dialogs with some
+hostile messages in both directions. `RENVOI_SIP_CORE` selects the build. At the end every table
+must be empty. Exceptions are reported once per place.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ METHODS = (
     b"PRACK", b"NOTIFY", b"REFER",
 )  # fmt: skip
 CALLED = b"+33972100200"
-SETTLE_S = 400.0  # of the clock that jumps
-TURN_S = 0.02  # that pass between two turns of the crowd
+SETTLE_S = 400.0  # of simulated time
+TURN_S = 0.02  # simulated time between two turns of the crowd
 
 
 def change(chance: Random, made: Packet) -> bytes:
-    """A changed copy: damaged where it is opened and closed, or anyhow."""
+    """A damaged copy: in its quotes and brackets, or at random."""
     return wound(chance, made) if chance.random() < 0.6 else mutate(chance, made)
 
 
 class Wire:
-    """The network: who is at which address, and what crosses it."""
+    """The network: the endpoint at each address, and the messages between them."""
 
     def __init__(self, loop: QuickLoop, chance: Random) -> None:
         self.loop, self.chance = loop, chance
@@ -62,7 +62,7 @@ class Wire:
         self.ways: dict[tuple[str, int], Line] = {}
 
     def carry(self, data: bytes, port: int) -> None:
-        """From the engine; a little is lost, a little comes twice."""
+        """Deliver a message of the engine; some are lost, some come twice."""
         far, draw = self.there.get(port), self.chance.random()
         if far is not None and draw > 0.01:
             self.loop.call_soon(far.datagram_received, data, ENGINE)
@@ -74,6 +74,7 @@ class Line:
     """A way over UDP."""
 
     reliable = is_gone = False
+    carried = None
     transport = "udp"
     via = b"SIP/2.0/UDP %s:%d" % (ENGINE[0].encode(), ENGINE[1])
     contact = b"sip:renvoi@%s:%d" % (ENGINE[0].encode(), ENGINE[1])
@@ -95,11 +96,11 @@ class Line:
 
     def send(self, data: bytes) -> bool:
         self._wire.carry(data, self.port)
-        return self._wire.chance.random() > 0.002  # the kernel refuses
+        return self._wire.chance.random() > 0.002  # sometimes the kernel refuses
 
 
 class Socket:
-    """What the engine sends UDP by."""
+    """The engine's UDP socket."""
 
     ipv6 = False
     via, contact = Line.via, Line.contact
@@ -127,7 +128,7 @@ class Pipe:
         return ("127.0.0.1", TCP_PORT) if name == "sockname" else default
 
     def set_write_buffer_limits(self, high: int) -> None:
-        """Nothing waits."""
+        """Nothing is buffered."""
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -168,11 +169,11 @@ class Talker(Crowd):
             self._inside.loop.call_soon(self._inside.hear, raw[:65000], self.own)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 class StreamTalker(Talker):
-    """The same on TCP: connections of its own, and those that the engine makes."""
+    """The same on TCP: its own connections, and those that the engine opens."""
 
     pipes: list[Pipe]
 
@@ -195,14 +196,14 @@ class StreamTalker(Talker):
         cut = chance.randrange(len(raw)) if chance.random() < 0.3 else len(raw)
         loop = self._inside.loop
         loop.call_soon(pipe.say, raw[:cut])
-        if chance.random() > 0.02:  # else the rest never comes
+        if chance.random() > 0.02:  # otherwise the rest never comes
             loop.call_soon(pipe.say, raw[cut:])
         if chance.random() < 0.01:
             loop.call_soon(pipe.close)
 
 
 class AdmissionPolicy:
-    """Lets nearly everybody in."""
+    """Admits nearly every call."""
 
     draining = False
 
@@ -213,11 +214,11 @@ class AdmissionPolicy:
         return Rejection("overload", 503, 2) if self._chance.random() < 0.02 else None
 
     def waited(self, seconds: float) -> None:
-        """No matter."""
+        """Ignored."""
 
 
 class Inside:
-    """The endpoint, its board and who speaks to it."""
+    """The endpoint, its board and its peers."""
 
     def __init__(self, loop: QuickLoop, chance: Random) -> None:
         self.loop, self.chance = loop, chance
@@ -269,7 +270,7 @@ class Inside:
         return endpoint
 
     def _resolve(self, place: Place, found: Callable[[list[Address]], None]) -> None:
-        """A name server that is slow, and knows little."""
+        """A slow name server with few names."""
         known = [Address("udp", "127.0.0.1", 6004)] if self.chance.random() < 0.3 else []
         self.loop.call_later(self.chance.choice((0.1, 3.0)), found, known)
 
@@ -278,7 +279,7 @@ class Inside:
         detail()
 
     def note(self, error: BaseException) -> None:
-        """Something went wrong inside: kept once for each place, with the messages before it."""
+        """An exception in the core: kept once per place, with the messages before it."""
         frames = traceback.extract_tb(error.__traceback__)
         place = (
             f"{type(error).__name__} {frames[-1].name if frames else ''}:"
@@ -336,7 +337,7 @@ class Inside:
         return {name: count for name, count in counts.items() if count}
 
     def examples(self) -> str:
-        """Some of the transactions that are left."""
+        """Some of the remaining transactions."""
         layer = self.endpoint.layer
         left = [*layer.clients.values(), *layer.servers.values()][:10]
         return "\n".join(
@@ -344,7 +345,7 @@ class Inside:
         )
 
     async def rage(self, messages: int) -> None:
-        """Say so many messages; then everybody is silent until nothing goes on."""
+        """Send `messages` messages, then be silent until nothing is in progress."""
         chance = self.chance
         await self.endpoint.start()
         callers = [*self.udp[:3], self.tcp]
@@ -368,7 +369,7 @@ class Inside:
 
 
 def run(messages: int, seed: int) -> tuple[str, dict[str, str]]:
-    """What was done, in one line, and what went wrong, by place."""
+    """Run the campaign; returns a summary in one line, and the faults by place."""
     began, clock = time.monotonic(), layer_module._now_ms
     with asyncio.Runner(loop_factory=QuickLoop) as runner:
         loop: Any = runner.get_loop()
@@ -400,12 +401,12 @@ def run(messages: int, seed: int) -> tuple[str, dict[str, str]]:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=50_000, help="how many are said")
+    parser.add_argument("--messages", type=int, default=50_000, help="how many to send")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--report", type=Path, help="where to write what went wrong")
+    parser.add_argument("--report", type=Path, help="where to write the faults")
     options = parser.parse_args()
-    told, wrong = run(options.messages, options.seed)
-    print(told)
+    summary, wrong = run(options.messages, options.seed)
+    print(summary)
     text = "\n\n".join(f"== {place}\n{text}" for place, text in wrong.items())
     print(text if options.report is None else "\n".join(wrong), file=sys.stderr)
     if options.report is not None:

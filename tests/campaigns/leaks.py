@@ -1,8 +1,8 @@
 """Many plain calls, then nothing may be left: `python -m tests.campaigns.leaks [--calls N]`.
 
-The calls take every ordinary way through the engine. Afterwards it must have forgotten all of
-them: calls, legs, dialogs, transactions, tasks, leases, descriptors; its memory must have levelled
-off; and each call must have exactly one record.
+The calls take every ordinary way through the engine. Afterwards nothing of them may be left: calls,
+legs, dialogs, transactions, tasks, leases, descriptors. Its memory must have stopped growing, and
+each call must have exactly one record.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from tests.campaigns.packet import Packet
 from tests.campaigns.site import Site, open_site
 from tests.campaigns.switchboard import Switchboard
 
-LINGER_S = 32.0  # a transaction stays that long behind its call (RFC 3261 17.2.2, Timer J)
+LINGER_S = 32.0  # a transaction outlives its call by this time (RFC 3261 17.2.2, Timer J)
 HURRIED_LINGER_S = 2.0
 # Of resident memory, from half of the calls to all of them. Half of them must take longer than
-# the linger, else the first transactions are still piling up: mind that when choosing a rate.
+# the linger, otherwise the first transactions have not expired yet: choose the rate accordingly.
 GROWTH = 1.05
-POOLED = 4  # connections to Redis that a busy moment may add to the pool, and that stay
-SLACK_KB = 2048  # allocators work in steps: what a short run may add on a small process
+POOLED = 4  # connections that a busy moment may add to the pool of Redis
+SLACK_KB = 2048  # allocators grow in steps: allowed growth of a small process in a short run
 ANSWER_S = 20.0  # the longest a call may take
 
 
 @dataclass(frozen=True)
 class Way:
-    """One ordinary way of a call: whom it calls, what the caller does, and what must come."""
+    """One ordinary way of a call: the called number, the caller's actions, and the expected
+    code."""
 
     number: str
     code: int
@@ -61,11 +62,11 @@ WAYS = {
 
 
 class Leaked(AssertionError):
-    """Something is left, or a call went wrong."""
+    """State is left, or a call failed."""
 
 
 def write_lines(site: Site, phones: Switchboard) -> None:
-    """A line for each way; the contact's user part tells the phone what to do."""
+    """Write a line for each way; the contact's user part selects the phone's behaviour."""
     outside = to("number", "+33186000001")
     voicemail = to("voicemail", ANSWERS)
     site.write_line(ANSWERS, (phones.uri("answer"),), max_calls=100_000)
@@ -80,7 +81,7 @@ def write_lines(site: Site, phones: Switchboard) -> None:
 
 
 async def place(site: Site, calls: int, rate: float) -> tuple[list[str], int]:
-    """Place the calls; their Call-IDs, and the resident memory when half were placed."""
+    """Place the calls; returns their Call-IDs, and the resident memory at half of them."""
     engine = site.engine
     ways = list(WAYS.items())
     placed: list[str] = []
@@ -118,7 +119,7 @@ async def place(site: Site, calls: int, rate: float) -> tuple[list[str], int]:
 
 
 def look(site: Site, placed: list[str], before: int, half_kb: int, linger_s: float) -> str:
-    """Wait for the linger, then look for what is left; a summary. Raises Leaked."""
+    """Wait for the linger, then check that nothing is left; returns a summary. Raises Leaked."""
     engine = site.engine
     full_kb = engine.resident_kb
     problems = []
@@ -146,7 +147,7 @@ def look(site: Site, placed: list[str], before: int, half_kb: int, linger_s: flo
 
 
 def run(calls: int, rate: float, *, hurry: bool = False) -> str:
-    """The whole campaign; what was done, in one line. Raises Leaked."""
+    """Run the campaign; returns a summary in one line. Raises Leaked."""
     settings = {"limits": {"forwards_per_line": 0, "calls": 0}, "log": {"level": "warning"}}
     with open_site(settings, hurry=hurry) as site:
         before = site.engine.descriptors

@@ -1,4 +1,4 @@
-"""A relay on the loopback that loses some of what it carries, as a network does."""
+"""A relay on the loopback that loses some packets, as a network does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _End(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.transport: asyncio.DatagramTransport | None = None
         self.other: _End | None = None
-        self.peer: Address | None = None  # where this end sends to
+        self.peer: Address | None = None  # the target of this end
         self.chance = Random()
         self.loss = 0.0
         self.carried = self.lost = 0
@@ -36,12 +36,13 @@ class _End(asyncio.DatagramProtocol):
             other.transport.sendto(data, other.peer)
 
     def error_received(self, exc: Exception) -> None:
-        """Nobody there: that is a loss like any other."""
+        """No socket at the target: counts as a loss."""
 
 
 class Lossy:
-    """Two sockets: what comes in at `inner` (from a party) leaves at `outer` (to the engine), and
-    the reverse; each way loses the share `loss`. The engine knows the party by `outer`."""
+    """Two sockets: packets to `inner` (from an endpoint) leave from `outer` (to the engine), and
+    the reverse; each direction loses the share `loss`. For the engine `outer` is the endpoint's
+    address."""
 
     def __init__(self, inner: _End, outer: _End) -> None:
         self._inner, self._outer = inner, outer
@@ -70,8 +71,8 @@ class Lossy:
     def outer(self) -> Address:
         return _name(self._outer)
 
-    def told(self) -> tuple[int, int, int, int]:
-        """Carried and lost on the way to the engine, carried and lost on the way back."""
+    def counts(self) -> tuple[int, int, int, int]:
+        """Packets carried and lost to the engine, carried and lost from it."""
         to, back = self._inner, self._outer
         return to.carried, to.lost, back.carried, back.lost
 

@@ -1,4 +1,4 @@
-"""Random changes to a valid message. All chance comes from the generator that is passed in."""
+"""Random changes to a valid message. All randomness comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _huge(chance: Random, packet: Packet) -> None:
 
 
 def _fill(chance: Random, packet: Packet) -> None:
-    """Grow to a size just around a limit."""
+    """Grow to a size near a limit."""
     size = chance.choice((3300, 3400, 3500, 3700, 3800, 3900, 3990, 4000, 4010, 5000))
     room = size + chance.randrange(-20, 21) - len(packet.render()) - 12
     if room > 0:

@@ -1,4 +1,4 @@
-"""SIP messages as lists of bytes that may be as wrong as one likes."""
+"""SIP messages as lists of bytes, which may be arbitrarily wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _numbers = itertools.count(1)
 
 @dataclass
 class Packet:
-    """A message to be: start line, header fields in order, body."""
+    """A message to be sent: start line, header fields in order, body."""
 
     start: bytes
     fields: Fields = field(default_factory=list)
@@ -38,7 +38,7 @@ class Packet:
         return next((value for known, value in self.fields if known == name), b"")
 
     def set(self, name: bytes, *values: bytes) -> Packet:
-        """Replace every field of that name, where the first one stood; returns itself."""
+        """Replace every field of that name, at the position of the first; returns itself."""
         places = [i for i, (known, _) in enumerate(self.fields) if known == name]
         place = places[0] if places else len(self.fields)
         kept = [item for item in self.fields if item[0] != name]
@@ -51,7 +51,7 @@ class Packet:
 
 
 def new_via(own: Address, branch: bytes = b"") -> bytes:
-    """A Via with a branch of its own unless one is given."""
+    """A Via with a new branch unless one is given."""
     branch = branch or b"z9hG4bK" + secrets.token_hex(8).encode()
     return b"SIP/2.0/UDP %s:%d;rport;branch=%s" % (own[0].encode(), own[1], branch)
 

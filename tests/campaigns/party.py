@@ -1,5 +1,5 @@
-"""SIP endpoints by the thousand on one UDP socket, with the retransmissions that a lossy network
-takes (RFC 3261 17): requests until they are answered, final responses to INVITE until the ACK."""
+"""Thousands of SIP endpoints on one UDP socket, with the retransmissions for a lossy network (RFC
+3261 17): requests until they are answered, final responses to INVITE until the ACK."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Fields = list[tuple[bytes, bytes]]
 
 
 class Message:
-    """A message taken apart as far as an endpoint needs it."""
+    """A message, parsed as far as an endpoint needs it."""
 
     __slots__ = ("body", "code", "cseq", "fields", "method", "uri")
 
@@ -43,7 +43,7 @@ class Message:
 
 
 class Repeated:
-    """Something that is sent again, ever more slowly, until it is stopped or 64*T1 have passed."""
+    """A message that is repeated at growing intervals until it is stopped or 64*T1 have passed."""
 
     __slots__ = ("_most_s", "_party", "_raw", "_started", "_timer", "_wait_s", "on_expired")
 
@@ -71,8 +71,8 @@ class Repeated:
 
 
 class Asked:
-    """A request of ours and its client transaction; `answer` is done with the final response, or
-    None when none came."""
+    """An own request and its client transaction. The result of `answer` is the final response, or
+    None without one."""
 
     __slots__ = ("answer", "final", "method", "repeated", "sent")
 
@@ -90,8 +90,8 @@ class Asked:
 
 
 class Side:
-    """One dialog as one endpoint sees it. `state`: early, confirmed, ended or vanished; `ended` is
-    done when it is over, with what ended it."""
+    """One endpoint's side of a dialog. `state`: early, confirmed, ended or vanished. The result of
+    `ended` is the cause of its end."""
 
     def __init__(self, party: Party, call_id: bytes, local: bytes, remote: bytes, uri: bytes):
         self.party = party
@@ -105,10 +105,10 @@ class Side:
         self.reinvited = party.loop.create_future()
         self.referred = party.loop.create_future()
         self.notified = 0
-        self.invite: Message | None = None  # as it came, on a callee's side
+        self.invite: Message | None = None  # as received, on a callee's side
         self._asked: Asked | None = None  # the first INVITE, on a caller's side
         self._acks: dict[int, bytes] = {}
-        self._finals: dict[int, Repeated] = {}  # our final responses to INVITE, by CSeq number
+        self._finals: dict[int, Repeated] = {}  # own final responses to INVITE, by CSeq number
 
     # -- as a client ------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ class Side:
         return asked
 
     def cancel(self) -> None:
-        """Give the first INVITE up."""
+        """Cancel the first INVITE."""
         assert self._asked is not None
         sent = self._asked.sent
         raw = self._build(b"CANCEL", sent.cseq, sent.branch, b"", None)
@@ -134,7 +134,7 @@ class Side:
         self.end("bye sent" if answer is not None else "bye unanswered")
 
     def on_final(self, asked: Asked, message: Message) -> None:
-        """The final response to a request of ours: INVITE is acknowledged."""
+        """The final response to an own request: for an INVITE send the ACK."""
         if asked.method == b"INVITE":
             if message.code < 300:
                 self.remote = message.one(b"to")
@@ -176,13 +176,25 @@ class Side:
             self.state = "confirmed"
         elif request is self.invite:
             self.end(f"refused {code}")
-        self._finals[request.cseq] = Repeated(self.party, raw, T2_S, self._unacknowledged)
+        cseq = request.cseq
+        self._finals[cseq] = Repeated(self.party, raw, T2_S, lambda: self._unacknowledged(cseq))
 
-    def _unacknowledged(self) -> None:
+    @property
+    def is_owed_ack(self) -> bool:
+        """Whether it still repeats a final response, which may be after the end."""
+        return bool(self._finals)
+
+    def _unacknowledged(self, cseq: int) -> None:
+        self._finals.pop(cseq, None)
         self.party.complaints.append(f"{self!r}: a final response was never acknowledged")
 
+    def waits(self, message: Message) -> bool:
+        """Whether it is a copy of the first INVITE, which has no response yet."""
+        first, is_invite = self.invite, message.method == b"INVITE"
+        return is_invite and first is not None and first.branch == message.branch
+
     def on_request(self, message: Message) -> None:
-        """A request in this dialog, not a repetition."""
+        """A new request in this dialog."""
         method = message.method
         if method == b"ACK":
             repeated = self._finals.pop(message.cseq, None)
@@ -218,10 +230,11 @@ class Side:
                 self.ended.set_result(why)
 
     def vanish(self) -> None:
-        """From now on nothing is heard and nothing said."""
+        """From now on receive and send nothing."""
         self.state = "vanished"
         for repeated in self._finals.values():
             repeated.stop()
+        self._finals.clear()
         if not self.ended.done():
             self.ended.set_result("vanished")
 
@@ -241,8 +254,8 @@ class Side:
 
 
 class Party(asyncio.DatagramProtocol):
-    """All endpoints of one kind: callers, phones, a destination. `on_call` gets each new INVITE's
-    side and plays it."""
+    """All endpoints of one kind: callers, phones, a destination. `on_call` gets the side of each
+    new INVITE and handles it."""
 
     def __init__(self, name: str, on_call: Callable[[Side, Message], None] | None) -> None:
         self.name = name
@@ -252,8 +265,8 @@ class Party(asyncio.DatagramProtocol):
         self.answers: dict[tuple[bytes, bytes], bytes] = {}  # by branch and method of the request
         self.complaints: list[str] = []
         self.repeated = 0
-        self.engine: Address = ("", 0)  # the relay's end that leads to it
-        self.outer: Address = ("", 0)  # the relay's end by which the engine knows us
+        self.engine: Address = ("", 0)  # the relay's socket for the engine
+        self.outer: Address = ("", 0)  # the relay's address for the engine
         self._on_call = on_call
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -299,7 +312,8 @@ class Party(asyncio.DatagramProtocol):
         if answer is not None:
             self.put(answer)
         elif side is not None:
-            side.on_request(message)
+            if not side.waits(message):
+                side.on_request(message)
         elif message.method == b"INVITE" and self._on_call is not None:
             self._on_invite(message)
 

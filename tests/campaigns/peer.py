@@ -1,4 +1,4 @@
-"""A SIP peer on a plain socket: sends what it is told, waits for what it is told."""
+"""A SIP peer on a plain socket: sends the given messages, waits for the expected ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 from tests.campaigns.packet import Address, Packet
+from tests.patience import within
 from tests.scenarios.message import Message, parse
 
-WAIT_S = 2.0
+WAIT_S = within(2.0)
 
 
 class Peer:
@@ -22,7 +23,7 @@ class Peer:
         self.own: Address = self._socket.getsockname()
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the socket."""
         self._socket.close()
 
     def uri(self, user: str = "phone") -> str:
@@ -38,7 +39,7 @@ class Peer:
         self, wanted: str | int, wait_s: float = WAIT_S, also: Callable[[Message], bool] = bool
     ) -> Message | None:
         """The next request of that method (str) or response of that code (int; 0 = any final one
-        to an INVITE). Everything else is left aside; None when nothing comes in time."""
+        to an INVITE). Other messages are skipped; None when nothing comes in time."""
         deadline = time.monotonic() + wait_s
         while (left_s := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left_s)

@@ -12,13 +12,13 @@ from tests.campaigns.peer import Peer
 from tests.campaigns.site import Site, open_site
 from tests.scenarios.message import address_of
 
-LINES = (f"+339721{n:05d}" for n in range(20_000, 100_000))  # a case's own: none is in memory yet
+LINES = (f"+339721{n:05d}" for n in range(20_000, 100_000))  # one per case: not in memory yet
 PROBE_LINE = "+33972100002"
 SETTLE_S = 12.0
 
 
 def probe(site: Site) -> str:
-    """One plain call; empty when it went as it must, else what went wrong."""
+    """Place one plain call; returns the fault, empty without one."""
     engine = site.engine.address
     with closing(Peer(engine)) as caller, closing(Peer(engine)) as phone:
         site.redis.delete(f"reg:{PROBE_LINE}")
@@ -59,7 +59,7 @@ def probe(site: Site) -> str:
 
 
 def play(site: Site, name: str, *, settle: bool) -> str:
-    """Play one case; empty when the engine stood it, else what it did."""
+    """Play one case; returns the engine's fault, empty without one."""
     engine = site.engine
     before = len(engine.trouble())
     problem = ""
@@ -69,7 +69,7 @@ def play(site: Site, name: str, *, settle: bool) -> str:
         try:
             CASES[name](Ground(caller, phone, line.encode()))
         except AssertionError as error:
-            problem = f"did not come to its point: {error}"
+            problem = f"did not reach its end: {error}"
     if engine.status() is not None:
         return engine.death()
     if engine.get("/healthz")[0] != 200:
@@ -82,7 +82,8 @@ def play(site: Site, name: str, *, settle: bool) -> str:
 
 
 def main(parts: list[str]) -> int:
-    """Play the cases whose name holds one of `parts` (none: all), a new engine after each death."""
+    """Play the cases whose names contain one of `parts` (none: all), with a new engine after each
+    crash."""
     names = [n for n in CASES if not parts or any(part in n for part in parts)]
     failed = 0
     while names:

@@ -1,7 +1,8 @@
-"""A real Prometheus that scrapes one engine by the rules of deploy/prometheus, in a hurry.
+"""A real Prometheus that scrapes one engine, with faster versions of the rules of
+deploy/prometheus.
 
-What takes minutes there takes seconds here: every window, `for` and offset is divided by a factor,
-nothing else is touched but the numbers that a caller names.
+Every window, `for` and offset is divided by a factor, so minutes become seconds. Nothing else is
+changed except the numbers that a caller names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.scenarios.sipp import HOST, free_port
 
 RULES = ROOT / "deploy" / "prometheus"
 SCRAPE_S = 0.5
-SHORTEST_S = 3  # a window must hold a few scrapes
+SHORTEST_S = 3  # a window must contain some scrapes
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _WINDOW = re.compile(r"(\[|\boffset )(\d+)([smhd])\b")
 _FOR = re.compile(r"(\bfor: )(\d+)([smhd])$", re.MULTILINE)
@@ -32,7 +33,8 @@ Numbers = Mapping[str, tuple[str, str]]
 
 
 def hurried(text: str, factor: float, numbers: Numbers | None = None) -> str:
-    """Rules with shorter times. `numbers`: by alert, what its expression has and what it gets."""
+    """Rules with shorter times. `numbers`: by alert, a number in its expression and its
+    replacement."""
 
     def shorter(found: re.Match[str]) -> str:
         seconds = int(found[2]) * _UNITS[found[3]] / factor
@@ -50,7 +52,7 @@ def hurried(text: str, factor: float, numbers: Numbers | None = None) -> str:
 
 
 class Prometheus:
-    """The server, with everything it keeps in a directory of its own."""
+    """The server, with its data in its own directory."""
 
     def __init__(
         self, directory: Path, targets: list[str], factor: float, numbers: Numbers | None = None
@@ -99,7 +101,7 @@ class Prometheus:
             return False
 
     def ask(self, path: str, **parameters: str) -> Any:
-        """What an address of its API says. Raises AssertionError with its error."""
+        """The data of a request to its API. Raises AssertionError with its error."""
         query = urllib.parse.urlencode(parameters)
         try:
             with urllib.request.urlopen(f"{self.url}/api/v1/{path}?{query}", timeout=10) as answer:
@@ -114,7 +116,7 @@ class Prometheus:
         return [float(series["value"][1]) for series in result]
 
     def rules(self) -> dict[str, dict[str, Any]]:
-        """What it says of every rule, by name."""
+        """The state of every rule, by name."""
         groups = self.ask("rules")["groups"]
         return {rule["name"]: rule for group in groups for rule in group["rules"]}
 

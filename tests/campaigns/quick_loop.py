@@ -11,7 +11,7 @@ Connect = Callable[[Callable[[], asyncio.Protocol], str, int], None]
 
 
 class _Jumping(selectors.SelectSelector):
-    """Waits for nothing: time passes at once."""
+    """Does not wait: the clock jumps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class _Jumping(selectors.SelectSelector):
 
 
 class QuickLoop(asyncio.SelectorEventLoop):
-    """`connect` makes the connections that are asked for; it may raise OSError."""
+    """`connect` makes the requested connections; it may raise OSError."""
 
     def __init__(self) -> None:
         self._jumping = _Jumping()

@@ -1,7 +1,7 @@
-"""Two real redis-servers on one name: a primary and its replica, killed, cut off, failed over.
+"""Two real redis-servers behind one name: a primary and its replica, killed, cut off, failed over.
 
-Both keep what they are told (append-only file, synced at every write). Clients connect to one unix
-socket, a link that leads to whichever is the primary.
+Both persist their data (append-only file, synced at every write). Clients connect to one unix
+socket, a link to the current primary.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ START_S = 10.0
 
 
 class RedisPair:
-    """Server 0 and server 1. `cut_off`: the replica no longer hears of writes."""
+    """Server 0 and server 1. `cut_off`: the replica no longer receives writes."""
 
     def __init__(self) -> None:
-        # Not pytest's folder: the path of a unix socket is at most 107 bytes long.
+        # Not pytest's directory: the path of a unix socket is at most 107 bytes long.
         self._folder = Path(tempfile.mkdtemp(prefix="rp"))
         self.socket = self._folder / "redis.sock"
         self._processes: list[subprocess.Popen[bytes] | None] = [None, None]
@@ -46,7 +46,7 @@ class RedisPair:
         return redis.Redis(unix_socket_path=str(self.socket), decode_responses=True)
 
     def reset(self) -> None:
-        """Both up, the one a replica of the other, and empty."""
+        """Start both, empty, one as the replica of the other."""
         self.start()
         with self.client() as client:
             client.flushall()
@@ -54,31 +54,31 @@ class RedisPair:
         self.attach()
 
     def kill(self) -> None:
-        """The primary is killed; its data stays on disk."""
+        """Kill the primary; its data stays on disk."""
         self._end(self._primary)
         self.is_up = False
 
     def start(self) -> None:
-        """The primary is there (again), with all that it was told."""
+        """Start the primary (again), with all its data."""
         if self._processes[self._primary] is None:
             self._start(self._primary)
         self._lead(self._primary)
         self.is_up = True
 
     def drop_connections(self) -> None:
-        """Every connection of a client is cut; what was sent may have been done."""
+        """Cut every connection of a client; commands in transit may have been executed."""
         with self.client() as client:
             client.execute_command("CLIENT", "KILL", "TYPE", "normal")
             client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
 
     def attach(self) -> None:
-        """The replica follows the primary, and has all of it."""
+        """Make the replica follow the primary, and wait until it has all data."""
         other = 1 - self._primary
         if self._processes[other] is None:
             self._start(other)
         with self._own(other) as client:
-            client.execute_command("REPLICAOF", "NO", "ONE")  # else it waits a second to try again
-            # A server listens on no port: the link that replication needs goes over TCP.
+            client.execute_command("REPLICAOF", "NO", "ONE")  # otherwise it retries after a second
+            # The servers do not listen on ports; the link for replication needs TCP.
             client.execute_command("REPLICAOF", "127.0.0.1", self._port(self._primary))
             deadline = time.monotonic() + START_S
             while not _follows(client):
@@ -89,20 +89,20 @@ class RedisPair:
         self.replicate()
 
     def replicate(self) -> None:
-        """The replica has all that was written until now."""
+        """Wait until the replica has all previous writes."""
         with self._own(self._primary) as client:
-            client.set("replicated", "1")  # Redis waits for what this connection wrote
+            client.set("replicated", "1")  # Redis waits for the writes of this connection
             client.wait(1, 3000)
 
     def cut(self) -> None:
-        """From now on the replica hears of nothing."""
+        """From now on the replica receives nothing."""
         with self._own(1 - self._primary) as client:
             client.execute_command("REPLICAOF", "NO", "ONE")
         self.cut_off = True
 
     def fail_over(self) -> None:
-        """The primary dies and the replica takes its place. What the replica has not heard of is
-        lost; the old primary is forgotten."""
+        """The primary dies and the replica replaces it. Writes that the replica does not have are
+        lost; the old primary is not used any more."""
         self._end(self._primary)
         shutil.rmtree(self._home(self._primary), ignore_errors=True)
         self._primary = 1 - self._primary
@@ -165,8 +165,8 @@ class RedisPair:
 
 
 def _follows(replica: redis.Redis) -> bool:
-    """Whether it has all of the primary, also on disk: after a full copy it writes its file anew,
-    and is as old as before when it is killed meanwhile."""
+    """Whether it has all data of the primary, also on disk: after a full copy it rewrites its file,
+    and if it is killed meanwhile it has the old data."""
     link = replica.info("replication").get("master_link_status")
     disk = replica.info("persistence")
     writing = disk["aof_rewrite_in_progress"] or disk["aof_rewrite_scheduled"]

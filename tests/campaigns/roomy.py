@@ -1,4 +1,4 @@
-"""UDP sockets with room for bursts: what the kernel throws away would be a loss nobody ordered."""
+"""UDP sockets with large buffers for bursts: otherwise the kernel would drop packets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import socket
 import struct
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
-_SO_MEMINFO, _DROPS = 55, 8  # linux/sock_diag.h: SK_MEMINFO_DROPS is the ninth of its numbers
+_SO_MEMINFO, _DROPS = 55, 8  # linux/sock_diag.h: SK_MEMINFO_DROPS is its ninth value
 
 
 def open_udp(port: int = 0) -> socket.socket:
@@ -19,6 +19,6 @@ def open_udp(port: int = 0) -> socket.socket:
 
 
 def dropped(opened: socket.socket) -> int:
-    """How many packets it had no room for."""
+    """How many packets the kernel dropped at this socket."""
     numbers = opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4 * (_DROPS + 1))
     return int(struct.unpack_from("=I", numbers, 4 * _DROPS)[0])

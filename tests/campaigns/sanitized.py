@@ -1,9 +1,9 @@
 """The compiled core under AddressSanitizer and UndefinedBehaviorSanitizer:
 `python -m tests.campaigns.sanitized [--messages N] [--seed S] [--directory D]`.
 
-The sources are copied, built there with gcc's sanitizers, and `tests.campaigns.inside` is run on
-them. Whatever a sanitizer finds ends the run with its report. Leaks are not looked for: CPython
-leaves much of its own at exit. `--directory` keeps the build for the next time.
+The sources are copied, compiled there with gcc's sanitizers, and `tests.campaigns.inside` runs on
+them. Any finding of a sanitizer ends the run with its report. Leaks are not checked, because
+CPython does not free all its memory at exit. `--directory` keeps the build for the next run.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g1"
 OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1:detect_stack_use_after_return=1",
     "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
-    "PYTHONMALLOC": "malloc",  # so that each object is an allocation of its own
+    "PYTHONMALLOC": "malloc",  # so that each object is a separate allocation
     "RENVOI_SIP_CORE": "",
 }
 
 
 def library(name: str) -> str:
-    """Where gcc has one of its libraries."""
-    told = subprocess.run(
+    """The path of one of gcc's libraries."""
+    done = subprocess.run(
         ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
     )
-    return told.stdout.strip()
+    return done.stdout.strip()
 
 
 def build(into: Path) -> None:
-    """Copy the sources and compile them there, unless it was done already."""
+    """Copy the sources and compile them there, unless that was done before."""
     for package in PACKAGES:
         shutil.copytree(
             ROOT / package,
@@ -54,7 +54,7 @@ def build(into: Path) -> None:
 
 
 def run(into: Path, messages: int, seed: int) -> int:
-    """Play the messages; the status that the run ended with."""
+    """Play the messages; returns the exit status of the run."""
     preload = " ".join(library(name) for name in ("libasan.so", "libubsan.so"))
     return subprocess.run(
         [sys.executable, "-m", "tests.campaigns.inside", "--messages", str(messages),
@@ -66,7 +66,7 @@ def run(into: Path, messages: int, seed: int) -> int:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=100_000, help="how many are said")
+    parser.add_argument("--messages", type=int, default=100_000, help="how many to send")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--directory", type=Path, help="where to build; a temporary one otherwise")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A Redis, lines and a watched engine of one's own for a campaign, and what it must look like."""
+"""A Redis, lines and a watched engine for a campaign, and the checks of its state."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import redis
 from tests.campaigns.watched import HURRY, WATCH
 from tests.scenarios.processes import ROOT, START_S, Engine, RedisServer
 
-# What must be zero when everything is over (see `watched.counts`).
+# Counts that must be zero at the end (see `watched.counts`).
 STANDING = ("calls", "legs", "dialogs", "transactions", "forwards", "tasks", "cdr_backlog")
 _TROUBLE = re.compile(r'"event": ?"(sip\.error|call\.error)"|Traceback|Assertion|Fatal Python')
 
 
 class WatchedEngine(Engine):
-    """`renvoi serve` that also tells what the contract does not publish."""
+    """`renvoi serve` that also reports internal counts."""
 
     def __init__(
         self, directory: Path, redis_url: str, settings: dict[str, Any], *, hurry: bool
@@ -35,7 +35,7 @@ class WatchedEngine(Engine):
         self._hurry = hurry
 
     def start(self) -> None:
-        """Start it and wait until `/readyz` says 200 and the first counts are there."""
+        """Start it and wait until `/readyz` answers 200 and the first counts exist."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
         environment[WATCH] = str(self._watch)
         environment[HURRY] = "1" if self._hurry else ""
@@ -53,7 +53,7 @@ class WatchedEngine(Engine):
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Its process id."""
         assert self._process is not None
         return self._process.pid
 
@@ -71,22 +71,22 @@ class WatchedEngine(Engine):
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
     def counts(self) -> dict[str, Any]:
-        """Its own counts, at most a fraction of a second old."""
-        told: dict[str, Any] = json.loads(self._watch.read_text(encoding="utf-8"))
-        return told
+        """Its internal counts, at most a fraction of a second old."""
+        counts: dict[str, Any] = json.loads(self._watch.read_text(encoding="utf-8"))
+        return counts
 
     def standing(self) -> dict[str, int]:
-        """Those of `STANDING` that are not zero."""
-        told = self.counts()
-        return {name: told[name] for name in STANDING if told[name]}
+        """The counts of `STANDING` that are not zero."""
+        counts = self.counts()
+        return {name: counts[name] for name in STANDING if counts[name]}
 
     def trouble(self) -> list[str]:
-        """The lines of its output that no peer may ever cause."""
+        """The lines of its output that no peer may cause."""
         text = self._log.read_text("utf-8", "replace")
         return [line[:3000] for line in text.splitlines() if _TROUBLE.search(line)]
 
     def death(self) -> str:
-        """How it died: its status, the assertion, and the innermost frames of ours."""
+        """How it died: its status, the assertion, and the innermost frames of this project."""
         text = self._log.read_text("utf-8", "replace")
         found = [line.strip() for line in text.splitlines() if "Assertion" in line]
         frames = re.findall(rf'File "{ROOT}/((?:sip|engine)/\S+)", (line \d+ in \w+)', text)
@@ -94,13 +94,13 @@ class WatchedEngine(Engine):
         return f"died with status {self.status()}: {'; '.join(found)} [{places}]"
 
     def settle(self, wait_s: float) -> dict[str, int]:
-        """Wait until nothing stands any more; what still does after `wait_s`."""
+        """Wait until nothing is in progress; returns what remains after `wait_s`."""
         deadline = time.monotonic() + wait_s
         first = self.counts()["turn"]
         while True:
-            told = self.counts()
-            standing = {name: told[name] for name in STANDING if told[name]}
-            fresh = told["turn"] > first + 1
+            counts = self.counts()
+            standing = {name: counts[name] for name in STANDING if counts[name]}
+            fresh = counts["turn"] > first + 1
             if (fresh and not standing) or time.monotonic() > deadline:
                 return standing
             assert self.status() is None, f"the engine died:\n{self.log}"
@@ -108,7 +108,7 @@ class WatchedEngine(Engine):
 
 
 class Site:
-    """What a campaign works with."""
+    """The setup of a campaign."""
 
     def __init__(self, directory: Path, server: RedisServer, engine: WatchedEngine) -> None:
         self.directory = directory
@@ -117,7 +117,7 @@ class Site:
         self.engine = engine
 
     def write_line(self, number: str, contacts: tuple[str, ...] = (), **fields: Any) -> None:
-        """A line of the fleet, with the contacts registered for an hour."""
+        """Write a line of the fleet, with the contacts registered for an hour."""
         document = {"number": number, "fleet": "acme", **fields}
         self.redis.set(f"line:{number}", json.dumps(document))
         for uri in contacts:
@@ -126,7 +126,7 @@ class Site:
 
 @contextmanager
 def open_site(settings: dict[str, Any] | None = None, *, hurry: bool = True) -> Iterator[Site]:
-    """Start a Redis and an engine in a new directory; both are ended when it is left. `hurry`
+    """Start a Redis and an engine in a new directory; both are ended on exit. `hurry`
     shortens the timers of transactions."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         directory = Path(name)

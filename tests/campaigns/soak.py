@@ -1,8 +1,8 @@
 """Mixed calls over a network that loses packets: `python -m tests.campaigns.soak [--calls N]`.
 
 A relay on each side of the engine loses 1 % of what it carries. Callers, phones and destinations
-retransmit as RFC 3261 says. Every call must end as it should: one record on the engine, an end on
-each endpoint that is still there, and all counts back at zero.
+retransmit as RFC 3261 says. Every call must end correctly: one record on the engine, an end on each
+endpoint that still exists, an ACK of each final response, and all counts back at zero.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ from tests.campaigns.party import Asked, Message, Party, Side
 from tests.campaigns.roomy import dropped, open_udp
 from tests.campaigns.site import Site, open_site
 
-# Longer than any call here talks or rings, so that only those who were cut off meet them.
+# Longer than any call here lasts or rings, so that only calls that were cut off reach them.
 SETTINGS: dict[str, Any] = {
     "timers": {"pre_ringing_s": 4, "max_ring_s": 30, "max_call_s": 15},
     "limits": {"forwards_per_line": 0},
 }
 AFTER_S = 5  # the shortest no-answer time
-# What a call may take at most (no answer, target, cut off), and then 64*T1 for what was lost.
+# The maximum duration of a call (no answer, target, cut off), and then 64*T1 for losses.
 LAST_S = 60.0
-# A caller cut off whose ACK was lost: the 200 is repeated for 64*T1, then the BYE.
+# A caller that vanished and whose ACK was lost: the 200 is repeated for 64*T1, then the BYE.
 SETTLE_S = 75.0
-# Not hurried: endpoints repeat a 2xx after 0.5, 1.5 and 3.5 s, also when the call is over by then.
-PATIENCE_S = 20.0  # of an endpoint that waits for the other one's next step
+# Not shortened: endpoints repeat a 2xx after 0.5, 1.5 and 3.5 s, also after the end of the call.
+PATIENCE_S = 20.0  # for the next step of the other endpoint
 HOLD = SDP + b"a=sendonly\r\n"
-# A provisional response is not repeated by anybody's timer; said three times it arrives (1e-6).
+# No timer repeats a provisional response. Sent three times, at least one arrives (all but 1e-6).
 RINGING_S = (0.0, 0.15, 0.3)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way of a call: what its phone does (the user part of its contact; "" for none), its
-    forwards, what the caller does after the answer, and what must come of it."""
+    """One kind of call: what its phone does (the user part of its contact; "" for none), its
+    forwards, the caller's actions after the answer, and the expected result."""
 
     phone: str
     code: int
@@ -87,22 +87,23 @@ NUMBERS = {name: f"+339721200{place:02d}" for place, name in enumerate(KINDS)}
 OUTSIDE, MAILBOX = "+33186000001", NUMBERS["answered, caller hangs up"]
 
 
-# Endpoints that are so late, or an engine with so many seconds' worth of calls under way (two are
-# usual), are not those of any real network: no new calls until they are back.
+# Above this delay of the endpoints, or this number of seconds' worth of calls in progress (two are
+# usual), the load is not realistic: no new calls until both are below.
 BEHIND_S = 0.2
 UNDER_WAY_S = 3.0
 
 
 class Wrong(AssertionError):
-    """The soak found something."""
+    """The soak found a fault."""
 
 
 class Soak:
-    """The endpoints, their relays, and what is known of each call."""
+    """The endpoints, their relays, and the state of each call."""
 
-    def __init__(self, site: Site, loss: float, seed: int) -> None:
+    def __init__(self, site: Site, loss: float, seed: int, *, hurry: bool = False) -> None:
         self._site = site
         self._loss = loss
+        self._hurry = hurry
         self._chance = Random(seed)
         self._tasks: set[asyncio.Task[None]] = set()
         self.kinds: dict[str, str] = {}  # by Call-ID of the caller
@@ -110,7 +111,7 @@ class Soak:
         self.parties: dict[str, Party] = {}
         self.relays: dict[str, Lossy] = {}
         self._sockets: list[socket] = []
-        self.dropped = 0  # packets that the endpoints' own sockets had no room for
+        self.dropped = 0  # packets that the kernel dropped at the endpoints' own sockets
 
     async def open(self, stack: AsyncExitStack) -> None:
         engine = self._site.engine
@@ -166,7 +167,7 @@ class Soak:
         return len(self._tasks)
 
     def place(self, name: str) -> None:
-        """One call of that kind."""
+        """Place one call of that kind."""
         side, asked = self.parties["caller"].call(NUMBERS[name].encode(), self._site.engine.address)
         self.kinds[side.call_id.decode()] = name
         self._start(self._caller(KINDS[name], side, asked))
@@ -193,11 +194,11 @@ class Soak:
             await self._reinvite(side, HOLD)
         elif kind.then == "transfer":
             await self._happens(side, side.referred, "REFER")
-            # The phone hangs up when it has both; the answer to the second may be lost, and then
-            # the end of the call answers it (487, RFC 3261 15.1.2).
+            # The phone hangs up when it has both requests. The answer to the second may be lost;
+            # then the end of the call answers it (487, RFC 3261 15.1.2).
             for state, codes in ((b"active", (200,)), (b"terminated", (200, 487))):
-                told = [(b"Event", b"refer"), (b"Subscription-State", state)]
-                await self._expect(side, side.ask(b"NOTIFY", b"SIP/2.0 200 OK", told), *codes)
+                fields = [(b"Event", b"refer"), (b"Subscription-State", state)]
+                await self._expect(side, side.ask(b"NOTIFY", b"SIP/2.0 200 OK", fields), *codes)
 
     async def _phone(self, side: Side, invite: Message) -> None:
         role = invite.uri.partition(b"@")[0].removeprefix(b"sip:").decode()
@@ -247,8 +248,8 @@ class Soak:
         await self._happens(side, side.acked, "ACK")
 
     async def _reinvite(self, side: Side, body: bytes) -> None:
-        """A re-INVITE that comes before a lost ACK is there again, or meets another one, is tried
-        again (RFC 3261 14.1)."""
+        """A re-INVITE that comes before the repetition of a lost ACK, or crosses another one, is
+        tried again (RFC 3261 14.1)."""
         for _ in range(10):
             answer = await side.ask(b"INVITE", body).answer
             if answer is not None and answer.code == 200:
@@ -272,7 +273,7 @@ class Soak:
     # -- the end ----------------------------------------------------------------------------------
 
     def standing(self) -> list[Side]:
-        """The sides that believe that their call still stands."""
+        """The sides whose call has not ended."""
         return [
             side
             for party in self.parties.values()
@@ -280,18 +281,29 @@ class Soak:
             if side.state not in ("ended", "vanished")
         ]
 
+    def _is_ack_owed(self) -> bool:
+        """Whether a side waits for an ACK, and complains if none comes. A hurried engine forgets
+        its INVITEs before three copies of a 2xx have come, so then it is not waited for."""
+        sides = (side for party in self.parties.values() for side in party.sides.values())
+        return not self._hurry and any(side.is_owed_ack for side in sides)
+
     async def finish(self) -> None:
-        """Wait until everybody is done; what is left then is a problem."""
+        """Wait until all sides have ended and have their ACKs; what remains is a problem."""
         deadline = time.monotonic() + LAST_S
-        while (self.under_way or self.standing()) and time.monotonic() < deadline:
+        while (
+            self.under_way or self.standing() or self._is_ack_owed()
+        ) and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
         self.problems += [f"{side!r}: stands" for side in self.standing()]
+        if self._is_ack_owed():
+            self.problems.append("a final response still waits for its ACK")
         for party in self.parties.values():
             self.problems += party.complaints
         self.dropped = sum(map(dropped, self._sockets))
 
     def check_records(self, expected: dict[str, Kind]) -> Counter[str]:
-        """One record a call, as its kind says; how many were right, by kind."""
+        """Check that each call has one record, with the result of its kind; returns how many are
+        right, by kind."""
         entries: list[tuple[str, dict[str, str]]] = self._site.redis.xrange("cdr")  # type: ignore[assignment]
         found: dict[str, list[dict[str, str]]] = {}
         for _, fields in entries:
@@ -313,7 +325,8 @@ class Soak:
 
 
 class Lag:
-    """How late the endpoints are: they share one event loop, and the machine with others."""
+    """The delay of the endpoints: they share one event loop, and the machine with other
+    processes."""
 
     def __init__(self) -> None:
         self.now_s = self.most_s = 0.0
@@ -333,22 +346,22 @@ class Lag:
 async def play(
     site: Site, soak: Soak, calls: int, rate: float, names: Sequence[str]
 ) -> tuple[float, float]:
-    """Place the calls, each kind in its turn, at `rate` a second or as fast as engine and endpoints
-    can follow; the rate reached, and how late the endpoints were at most, in seconds."""
-    start = told = due = time.monotonic()
+    """Place the calls, each kind in turn, at `rate` a second or as fast as engine and endpoints
+    allow; returns the rate reached, and the maximum delay of the endpoints in seconds."""
+    start = shown = due = time.monotonic()
     lag = Lag()
     for turn in range(calls):
         while lag.now_s > BEHIND_S or soak.under_way > rate * UNDER_WAY_S:
             await asyncio.sleep(0.1)
         soak.place(names[turn % len(names)])
         now = time.monotonic()
-        if now - told >= 5:
-            told = now
+        if now - shown >= 5:
+            shown = now
             print(f"soak: {now - start:4.0f} s, {turn + 1} calls placed, {soak.under_way} sides "
                   f"under way, {len(soak.problems)} problems", file=sys.stderr)  # fmt: skip
         if site.engine.status() is not None:
             raise Wrong(site.engine.death())
-        due = max(due + 1 / rate, now - BEHIND_S)  # what was held back is not made up in a burst
+        due = max(due + 1 / rate, now - BEHIND_S)  # no burst after a delay
         await asyncio.sleep(max(0.0, due - now))
     reached = calls / (time.monotonic() - start)
     await soak.finish()
@@ -366,10 +379,10 @@ def run(
     names: Sequence[str] = tuple(KINDS),
     expected: dict[str, Kind] = KINDS,
 ) -> str:
-    """The whole soak; what was done. Raises Wrong. `hurry` shortens what is kept for late
-    copies after the calls."""
+    """Run the soak; returns a summary. Raises Wrong. `hurry` shortens the time for which state is
+    kept for late copies."""
     with open_site(SETTINGS, hurry=hurry) as site:
-        soak = Soak(site, loss, seed)
+        soak = Soak(site, loss, seed, hurry=hurry)
 
         async def whole() -> tuple[float, float]:
             async with AsyncExitStack() as stack:
@@ -385,20 +398,20 @@ def run(
             soak.problems.append(f"{leases} leases")
         soak.problems += site.engine.trouble()
         right = soak.check_records(expected)
-        report = told(site, soak, right, reached, late_s)
+        report = summary(site, soak, right, reached, late_s)
         if soak.problems:
             some = "\n".join(f"  {problem}" for problem in soak.problems[:20])
             raise Wrong(f"{report}\n{len(soak.problems)} problems, the first:\n{some}")
         return report
 
 
-def told(site: Site, soak: Soak, right: Counter[str], reached: float, late_s: float) -> str:
-    """The closing table."""
+def summary(site: Site, soak: Soak, right: Counter[str], reached: float, late_s: float) -> str:
+    """The final table."""
     placed = Counter(soak.kinds.values())
     lines = [f"{'kind':34} {'placed':>7} {'right':>7}"]
     lines += [f"{name:34} {placed[name]:7} {right[name]:7}" for name in KINDS]
     for name, relay in soak.relays.items():
-        carried, lost, back, lost_back = relay.told()
+        carried, lost, back, lost_back = relay.counts()
         lines.append(f"{name}: {lost} of {carried + lost} lost to the engine, "
                      f"{lost_back} of {back + lost_back} from it, "
                      f"{soak.parties[name].repeated} repeated")  # fmt: skip

@@ -15,11 +15,11 @@ from tests.campaigns.packet import Address, Packet
 
 _LENGTH = re.compile(rb"\ncontent-length *: *(\d+)", re.IGNORECASE)
 _CONTACT = re.compile(rb"(\n(?:Contact|m) *: *<sip:[^>;\r\n]*)>")
-WIDTH = 4  # connections to the engine that it speaks on
+WIDTH = 4  # connections to the engine on which it sends
 
 
 class StreamCrowd(Crowd):
-    """Listens for the engine's connections and makes some of its own."""
+    """Listens for the engine's connections and opens its own."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class StreamCrowd(Crowd):
             writer.transport.abort()
 
     async def gone(self) -> None:
-        """Wait until nothing is left of it."""
+        """Wait until all its connections are closed."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def put(self, raw: bytes) -> None:

@@ -1,10 +1,10 @@
 """Structured hostile SIP: `python -m tests.campaigns.structured [--messages N] [--seed S]`.
 
-Messages that open what they do not close, hide header fields behind it, end lines where none ends
-and name hosts that are none, over UDP and TCP (whole, in pieces, run together), from strangers and
-from peers, outside and inside calls, as requests of callers and as responses of phones. The engine
-is a process like any other, seen through its sockets, `/metrics`, `/calls` and its log: it must
-live, tell of no error, place a plain call afterwards and forget everything.
+Messages with unclosed quotes and brackets, header fields hidden behind them, false line ends and
+invalid hosts, over UDP and TCP (whole, in pieces, joined), from strangers and from peers, outside
+and inside calls, as requests of callers and as responses of phones. The engine is an ordinary
+process, observed through its sockets, `/metrics`, `/calls` and its log: it must survive, log no
+error, connect a plain call afterwards and keep no state.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import RunningEngine, Setup
 from tests.scenarios.sipp import HOST, free_port
 
-WILDNESS = 0.3  # the share of messages of calls that are changed
+WILDNESS = 0.3  # the share of messages of calls that are damaged
 STRANGER = "127.0.0.9"
 METHODS = (
     b"INVITE", b"OPTIONS", b"REGISTER", b"BYE", b"ACK", b"CANCEL", b"UPDATE", b"INFO", b"FOO",
 )  # fmt: skip
 SETTLE_S = 150.0  # 64*T1 for what never answers, twice, and the longest call
-# What is zero when nothing goes on.
+# Gauges that are zero when nothing is in progress.
 GAUGES = ("active_calls", "legs", "sip_dialogs", "sip_transactions", "call_tasks", "cdr_backlog",
           "connections")  # fmt: skip
 PLAIN, BUSY, AWAY, ALWAYS, TWO = (f"+3397210020{n}" for n in range(5))
 
 
 def settings(udp: int, tcp: int) -> dict[str, dict[str, object]]:
-    """An engine that takes strangers for what they are, and whose calls are short."""
+    """An engine with trusted peers and strangers, and with short calls."""
     return {
         "sip": {
             "listen": [f"udp:{HOST}:{udp}", f"tcp:{HOST}:{tcp}"],
@@ -56,7 +56,7 @@ def settings(udp: int, tcp: int) -> dict[str, dict[str, object]]:
 
 
 class Ground:
-    """The engine, its Redis and who speaks to it."""
+    """The engine, its Redis and its peers."""
 
     def __init__(self, directory: Path, chance: Random) -> None:
         self.tcp = free_port(socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ class Ground:
             self.server.client.zadd(f"reg:{number}", {uri: time.time() + 36_000})
 
     def write_lines(self, phones: tuple[str, ...]) -> list[bytes]:
-        """Lines for the ways that a call can take."""
+        """Write lines for the ways that a call can take."""
         outside = {"on": True, "to": {"kind": "number", "number": "+33186000001"}}
         voicemail = {"on": True, "to": {"kind": "voicemail", "number": PLAIN}}
         self.write_line(PLAIN, phones[:1])
@@ -90,7 +90,7 @@ class Ground:
         return [line.encode() for line in (PLAIN, BUSY, AWAY, ALWAYS, TWO)]
 
     def check(self, doing: str) -> None:
-        """Raise Broken unless the engine lives, answers and has told of no trouble."""
+        """Raise Broken unless the engine runs, answers and has logged no error."""
         if (status := self.engine.status()) is not None:
             raise Broken(f"{doing}: the engine ended with {status}\n{self.engine.log[-1500:]}")
         if self.engine.get("/healthz")[0] != 200:
@@ -99,14 +99,14 @@ class Ground:
             raise Broken(f"{doing}: {complaints[0]}")
 
     def standing(self) -> dict[str, float]:
-        """The gauges that are not zero, and calls that are shown."""
+        """The gauges that are not zero, and the calls of `/calls`."""
         left = {name: self.engine.metric(f"renvoi_{name}") for name in GAUGES}
         shown = json.loads(self.engine.get("/calls")[1])
         left["calls"] = len(shown if isinstance(shown, list) else shown.get("calls", ()))
         return {name: value for name, value in left.items() if value}
 
     async def settle(self) -> None:
-        """Wait until nothing stands any more."""
+        """Wait until nothing is in progress."""
         deadline = time.monotonic() + SETTLE_S
         while standing := self.standing():
             if time.monotonic() > deadline:
@@ -127,7 +127,7 @@ class Ground:
         return made
 
     def over_tcp(self, called: bytes) -> bytes:
-        """Something that was said over UDP, or a new request, for a TCP connection."""
+        """A message that was sent over UDP, or a new request, for a TCP connection."""
         chance = self.chance
         if self.trail and chance.random() < 0.5:
             return chance.choice(self.trail).replace(b"SIP/2.0/UDP", b"SIP/2.0/TCP", 1)
@@ -137,7 +137,7 @@ class Ground:
         return wound(chance, made) if chance.random() < 0.8 else made.render()
 
     async def rage(self, messages: int, pace: int) -> None:
-        """Say so many messages, about `pace` of them a second."""
+        """Send `messages` messages, about `pace` per second."""
         chance, address = self.chance, self.engine.address
         loop = asyncio.get_running_loop()
         ports = (0, 0, 0, *self.engine.ports.values())
@@ -190,7 +190,7 @@ class Ground:
 
 
 def run(messages: int, seed: int, *, pace: int = 1500, trails: Path | None = None) -> str:
-    """The whole campaign; what was done, in one line. Raises Broken at the first failure."""
+    """Run the campaign; returns a summary in one line. Raises Broken at the first failure."""
     with tempfile.TemporaryDirectory(prefix="structured-") as name:
         ground = Ground(Path(name), Random(seed))
         ground.server.start()
@@ -233,7 +233,7 @@ async def _run(ground: Ground, messages: int, seed: int, pace: int) -> str:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--messages", type=int, default=20_000, help="how many are said")
+    parser.add_argument("--messages", type=int, default=20_000, help="how many to send")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pace", type=int, default=1500, help="messages a second, about")
     parser.add_argument("--trails", type=Path, help="where to keep the messages before a death")

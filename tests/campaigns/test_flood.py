@@ -1,5 +1,6 @@
-"""Many times more calls than may come in: those that may are served, the others are told so at
-once, and calls in progress do not notice. (How many an engine can carry: `benchmarks goodput`.)"""
+"""Many times more calls than are admitted: admitted calls are served, the others are refused at
+once, and calls in progress are not affected. (How many an engine can carry: `benchmarks
+goodput`.)"""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from tests.scenarios.sipp import Sipp
 PER_SECOND = 200
 SETTINGS = {
     "limits": {"calls_per_second": PER_SECOND},
-    "timers": {"max_call_s": 60},  # of calls whose SIPp has given up, and said so in a lost BYE
+    "timers": {"max_call_s": 60},  # for calls that SIPp has ended with a lost BYE
 }
 SCENARIOS = ROOT / "benchmarks" / "scenarios"
 RATE, CALLS = 1500, 4500
@@ -22,8 +23,8 @@ STANDING = 5
 
 
 async def press(call: Call, ring: Call) -> None:
-    """A digit from one side to the other. A datagram may be lost in a flood, and a phone says what
-    was not heard again (RFC 3261 17.1.2)."""
+    """Send a digit from one side to the other. A datagram may be lost in a flood, and a phone
+    repeats its request (RFC 3261 17.1.2)."""
     sent = call.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
     for _ in range(20):
         if "INFO" in [m.method for m in ring.received]:
@@ -35,7 +36,7 @@ async def press(call: Call, ring: Call) -> None:
     await call.receive(200, "INFO", wait_s=20)
 
 
-async def test_a_flood_is_shed_and_standing_calls_go_on(setup: Setup) -> None:
+async def test_a_flood_is_shed_and_calls_in_progress_go_on(setup: Setup) -> None:
     engine, directory = setup.engine, setup.running_engine.directory
     standing = []
     for _ in range(STANDING):
@@ -54,7 +55,7 @@ async def test_a_flood_is_shed_and_standing_calls_go_on(setup: Setup) -> None:
     try:
         await flood.start(rate=RATE, calls=CALLS, limit_s=90, trace=False)
         await asyncio.sleep(1.5)
-        for call, ring in standing:  # in the middle of it
+        for call, ring in standing:  # during the flood
             await press(call, ring)
         async with asyncio.timeout(80):
             while flood.status() is None:

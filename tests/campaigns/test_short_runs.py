@@ -1,6 +1,6 @@
 """A short run of each campaign: `make test ARGS=tests/campaigns`, some five minutes.
 
-The long ones are commands. What each proves of one call, `make test` proves without load.
+The long runs are commands. `make test` checks the same properties for single calls without load.
 """
 
 from __future__ import annotations

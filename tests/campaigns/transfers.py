@@ -1,10 +1,10 @@
 """Random calls, transfers, takeovers, hang-ups and suspensions against a model of who pays.
 
 `python -m tests.campaigns.transfers --examples 20 --steps 60 --seed 1`: real calls over a real
-engine with two workers and a real Redis. After each step `/calls` and `forwards:<line>` say what
-the model says: who pays for what, and how many forwards stand, never more than the limit. In the
-end the records have the payers of the model, `usage` the seconds of the records, and every INVITE
-that reached the gateway is of a record with a payer.
+engine with two workers and a real Redis. After each step `/calls` and `forwards:<line>` must match
+the model: who pays for what, and the number of forwards in progress, never above the limit. In the
+end the records must have the payers of the model, `usage` the seconds of the records, and every
+INVITE that reached the gateway belongs to a record with a payer.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.changes.acks import in_force_blocking
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect
@@ -32,7 +33,7 @@ WORKERS = 2
 LIMIT = 2
 FLEETS = ("red", "blue")
 SETTINGS = {"limits": {"forwards_per_line": LIMIT}}
-Side = tuple[str, str]  # the Call-ID of a call's caller, and "a" (who called) or "b"
+Side = tuple[str, str]  # the Call-ID of a call's caller, and "a" (the caller) or "b"
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Line:
 
 @dataclass
 class Standing:
-    """A call that stands: its two sides, and the lines that pay for each."""
+    """A call in progress: its two sides, and the lines that pay for each."""
 
     a: Call
     b: Call
@@ -65,7 +66,7 @@ class Standing:
 
 
 class Refused(Exception):
-    """The model says that a call is refused with this code."""
+    """By the model the call is refused with this code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -73,11 +74,12 @@ class Refused(Exception):
 
 
 class Model:
-    """What is true: the lines, what stands, what was sent on and has not come yet."""
+    """The expected state: the lines, the calls in progress, the transfers that have not arrived
+    yet."""
 
     def __init__(self) -> None:
-        self.lines: dict[str, Line] = {}  # those that are called
-        self.colleagues: dict[str, Line] = {}  # by fleet: those that only take over
+        self.lines: dict[str, Line] = {}  # called lines
+        self.colleagues: dict[str, Line] = {}  # by fleet: lines that only take calls over
         self.stopped: set[str] = set()  # fleets
         self.calls: dict[str, Standing] = {}  # by the Call-ID of the caller
         self.pending: dict[tuple[str, str], tuple[Side, list[str], str]] = {}
@@ -89,14 +91,14 @@ class Model:
         return self.lines | {line.number: line for line in self.colleagues.values()}
 
     def count(self, line: str) -> int:
-        """The forwards of a line that stand."""
+        """The forwards of a line in progress."""
         return sum(line in call.payers for call in self.calls.values())
 
     def is_stopped(self, line: Line) -> bool:
         return line.suspended or line.fleet in self.stopped
 
     def admit(self, line: str, held: set[str], *, forwards: bool) -> None:
-        """A line is to pay for one more call. Raises Refused."""
+        """Let a line pay for one more call. Raises Refused."""
         known = self.known[line]
         if self.is_stopped(known) or (forwards and not known.on):
             raise Refused(403)
@@ -105,8 +107,8 @@ class Model:
         held.add(line)
 
     def arrive(self, caller: str, called: str) -> tuple[list[str], list[str], set[str]]:
-        """What a call owes because it comes of a transfer: for its caller's side, and for being
-        sent; and on which lines' forwards it counts. Raises Refused."""
+        """The payers of a call that comes from a transfer: for its caller's side, and for the
+        transfer; and the lines on whose forwards it counts. Raises Refused."""
         held: set[str] = set()
         _, paid, by = self.pending.pop((caller, called), (("", ""), [], ""))
         for line in paid:
@@ -116,14 +118,14 @@ class Model:
         return paid, [by] if by else [], held
 
     def refer(self, side: Side, key: tuple[str, str], paid: list[str], by: str) -> None:
-        """The newer REFER to a side replaces the older."""
+        """A newer REFER to a side replaces an older one."""
         for old, (known, _, _) in list(self.pending.items()):
             if known == side:
                 del self.pending[old]
         self.pending[key] = side, paid, by
 
     def end(self, call: Standing) -> None:
-        """A call is over; nobody can be told any more that its side was sent on."""
+        """A call has ended; its transfers can no longer be reported."""
         self.calls.pop(call.a.call_id)
         self.ended[call.a.call_id] = call.payers
 
@@ -152,8 +154,8 @@ class Play:
                 await self._hang_up(call)
             await self.check_records()
         except Exception as error:
-            told = "\n".join(self.facts)
-            raise AssertionError(f"seed {self.seed}: {error!r}; after\n{told}") from error
+            facts = "\n".join(self.facts)
+            raise AssertionError(f"seed {self.seed}: {error!r}; after\n{facts}") from error
 
     # -- steps ------------------------------------------------------------------------------------
 
@@ -162,7 +164,7 @@ class Play:
         await self._call(numbers.caller_number(), line.number)
 
     async def refer(self) -> None:
-        """One side sends the other on to a line."""
+        """One side transfers the other to a line."""
         call = self._any_call()
         if call is None:
             return
@@ -172,11 +174,11 @@ class Play:
         target = self.random.choice(list(self.model.lines))
         sender = self.model.known.get(who)
         if sender is not None and self.model.is_stopped(sender):
-            self._tell(f"{who} is suspended and sends {whom} to {target}")
+            self._note(f"{who} is suspended and transfers {whom} to {target}")
             referrer.request("REFER", headers=[("Refer-To", f"<sip:{target}@h>")])
             await referrer.receive(403, "REFER")
             return
-        self._tell(f"{who} sends {whom} to {target}")
+        self._note(f"{who} sends {whom} to {target}")
         code = self.random.choice([202, 202, 202, 603])
         referrer.request("REFER", headers=[("Refer-To", f"<sip:{target}@h>")])
         referee.respond(code, to=await referee.receive("REFER"))
@@ -190,13 +192,13 @@ class Play:
         await self._heard(f"transfer:{whom}:{target}", (whom, target) in self.model.pending)
 
     async def follow(self) -> None:
-        """Who was sent on calls."""
+        """A transferred side places its call."""
         if self.model.pending:
             caller, called = self.random.choice(list(self.model.pending))
             await self._call(caller, called)
 
     async def take_over(self) -> None:
-        """Somebody takes over the far end of a call, or tries to."""
+        """A phone takes over the far end of a call, or tries to."""
         call = self._any_call()
         if call is None:
             return
@@ -212,7 +214,7 @@ class Play:
         if self.random.random() < 0.5:
             name = _seen_by(call.b if of_caller else call.a)
         taking = await self._start(who, call.called, ("Replaces", name))
-        self._tell(f"{who} ({kind}) takes over {call.at_b}'s call from {call.caller}")
+        self._note(f"{who} ({kind}) takes over {call.at_b}'s call from {call.caller}")
         model = self.model
         for_a: list[str] = []
         sent: list[str] = []
@@ -229,7 +231,7 @@ class Play:
             if of_caller:
                 if line is None or line.phone is None:
                     raise Refused(480)
-                ring = await line.phone.incoming()  # its phone has another dialog, or none
+                ring = await line.phone.incoming()  # its phone gets another dialog, or none
                 ring.respond(486)
                 raise Refused(486)
         except Refused as refused:
@@ -247,11 +249,11 @@ class Play:
     async def hang_up(self) -> None:
         call = self._any_call()
         if call is not None:
-            self._tell(f"{call.caller} and {call.at_b} part")
+            self._note(f"{call.caller} and {call.at_b} part")
             await self._hang_up(call)
 
     async def switch(self) -> None:
-        """A line or a fleet is suspended, or a forward off, or no longer."""
+        """Suspend or resume a line or a fleet, or switch a forward."""
         line = self.random.choice(list(self.model.lines.values()))
         what = self.random.choice(["suspended", "on", "fleet"])
         if what == "fleet":
@@ -266,9 +268,9 @@ class Play:
             line.on = not line.on
             forward = {**to_number(line.mobile), "on": line.on}
             self.setup.change(line.number, forwards={"unconditional": forward})
-        self._tell(f"{what} of {line.number} ({line.fleet}) changes")
-        await asyncio.to_thread(in_force_blocking, self.setup.redis, line.number)
-        await self.setup.settle()
+        self._note(f"{what} of {line.number} ({line.fleet}) changes")
+        await self._in_force(line.number)
+        await self.setup.settle(fleets=what == "fleet")
 
     # -- on the wire ------------------------------------------------------------------------------
 
@@ -304,7 +306,7 @@ class Play:
         return await self.setup.server("number").incoming(number)
 
     async def _call(self, caller: str, called: str) -> None:
-        self._tell(f"{caller} calls {called}")
+        self._note(f"{caller} calls {called}")
         call = await self._start(caller, called)
         line = self.model.lines[called]
         for_a: list[str] = []
@@ -316,7 +318,7 @@ class Play:
             if line.mobile:
                 full = called not in held and self.model.count(called) >= LIMIT
                 if not line.on or full or caller == line.mobile:
-                    raise Refused(480)  # the forward counts as off, and nobody is registered
+                    raise Refused(480)  # the forward counts as off, and no phone is registered
         except Refused as refused:
             await self._refused(call, refused.code, for_a + sent)
             return
@@ -339,15 +341,19 @@ class Play:
         self.model.end(call)
 
     async def _heard(self, key: str, exists: bool) -> None:
-        """Wait until Redis has it, or no longer, and every worker knows."""
+        """Wait until Redis has the key, or no longer, and every worker has read the change."""
         await self._until(lambda: bool(self.setup.redis.exists(key)) == exists, key)
-        line = next(iter(self.model.lines))
-        await asyncio.to_thread(in_force_blocking, self.setup.redis, line)
+        await self._in_force(next(iter(self.model.lines)))
+
+    async def _in_force(self, line: str) -> None:
+        """Wait until every worker has read the last writes."""
+        proof = await asyncio.to_thread(in_force_blocking, self.setup.redis, line, within(2))
+        assert proof.complete, proof.in_words()
 
     # -- what is compared -------------------------------------------------------------------------
 
     async def compare(self) -> None:
-        """The engine says what the model says."""
+        """Compare the engine with the model."""
         model = self.model
         wanted = {call.a.call_id: (call.payers or [""])[-1] for call in model.calls.values()}
 
@@ -365,7 +371,7 @@ class Play:
             await self._until(counted, f"forwards:{line}: {count}")
 
     async def check_records(self) -> None:
-        """The money."""
+        """Check who pays, and the usage."""
         model = self.model
         await self._until(
             lambda: len(self.setup.records()) - self.begun >= len(model.ended), "records"
@@ -374,14 +380,14 @@ class Play:
         legs: Counter[str] = Counter()
         for record in self.setup.records()[self.begun :]:
             forwards = json.loads(record["forwards"])
-            told = [forward["line"] for forward in forwards]
+            recorded = [forward["line"] for forward in forwards]
             payers = model.ended.pop(record["call_id"])
-            assert told == payers, f"{record['call_id']}: {told}, the model says {payers}"
+            assert recorded == payers, f"{record['call_id']}: {recorded}, the model says {payers}"
             for forward in forwards:
                 used[forward["line"]] += forward["seconds"]
             for leg in json.loads(record["legs"]):
                 if leg["role"] != "line":
-                    assert payers, f"{record['call_id']} left the fleet and nobody pays"
+                    assert payers, f"{record['call_id']} left the fleet without a payer"
                     legs[leg["number"]] += 1
         assert not model.ended, model.ended
         assert legs == model.at_gateway, f"{legs}, the gateway saw {model.at_gateway}"
@@ -394,7 +400,7 @@ class Play:
             assert seconds == used[line], f"usage of {line}: {seconds}, records {used[line]}"
 
     async def _until(self, condition: Any, what: str, within_s: float = 10) -> None:
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + within(within_s)
         while not condition():
             calls = [(c["call_id"], c["payer"]) for c in self.pool.calls()]
             assert time.monotonic() < deadline, f"{what}; the engine has {calls}"
@@ -409,7 +415,7 @@ class Play:
     def _colleague(self, fleet: str) -> str:
         return self.model.colleagues[fleet].number
 
-    def _tell(self, what: str) -> None:
+    def _note(self, what: str) -> None:
         self.facts.append(what)
 
 
@@ -424,7 +430,7 @@ def _own(side: Call) -> str:
 
 
 async def play(examples: int, steps: int, seed: int) -> None:
-    """So many examples on one engine, the first with this seed."""
+    """Play `examples` examples on one engine, the first with this seed."""
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
@@ -441,7 +447,7 @@ async def play(examples: int, steps: int, seed: int) -> None:
 
 
 def run(examples: int, steps: int, seed: int) -> str:
-    """Play them; what was done. Raises AssertionError where engine and model differ."""
+    """Play them; returns a summary. Raises AssertionError where engine and model differ."""
     asyncio.run(play(examples, steps, seed))
     return f"{examples} examples of {steps} steps from seed {seed}: engine and model agree"
 

@@ -1,12 +1,12 @@
-"""Random calls, changes of rules, crashes and fail-overs against a simple model of what is true.
+"""Random calls, changes of rules, crashes and fail-overs, compared with a simple model.
 
 `python -m tests.campaigns.truth --examples 200`: after each run of random steps `live:`,
-`forwards:`, `usage:` and the CDR stream say what the model says: no call unbilled, none billed
-twice, none counted for ever, also when a call is taken over in a transfer.
+`forwards:`, `usage:` and the CDR stream must match the model: no call unbilled, none billed twice,
+none counted forever, also when a call is taken over in a transfer.
 
-The parts are the engine's own (rules, live counts, recorder, journal), as many workers as below,
-each with connections of its own to real Redis servers; only SIP is left out. A crash of a worker
-ends all it was doing at some instant, without a word: what it had in memory is gone.
+The parts are the engine's own (rules, live counts, recorder, journal). There are several workers,
+each with its own connections to real Redis servers; only SIP is missing. A crash of a worker stops
+everything that it does at one moment: its memory is lost.
 """
 
 from __future__ import annotations
@@ -60,14 +60,15 @@ from rules.numbers import Numbering
 from store.fleets import Fleets
 from store.lines import Store, Unavailable
 from tests.campaigns.redis_pair import RedisPair
+from tests.patience import within
 
 ZONE = "Europe/Paris"
 LEASE_S = 4.0
 WORKERS = 3
 MAX_CALLS = 2
-# So few that no worker has a share of its own: all are counted in Redis.
+# So few that no worker has a local quota: all are counted in Redis.
 LIMITS = Limits(forwards_per_line=3)
-PLAN_S = 180  # of the line that has one
+PLAN_S = 180  # of the line with a plan
 LINES = ("+33972101001", "+33972101002", "+33972101003")
 OFFERS = (
     {"mobile": "hours", "mobile_hours": PLAN_S / 3600},
@@ -84,25 +85,25 @@ FORWARDS: dict[str, tuple[dict[str, Any] | None, Any]] = {
     "voicemail": ({"kind": "voicemail"}, (FREE,) * 3),
     "premium": ({"kind": "number", "number": PREMIUM}, None),  # refused: counts as off
 }
-IN_FORCE_S = 1.0  # the promise for a change of the rules
-SETTLE_S = 10.0
+IN_FORCE_S = within(1.0)  # the promise for a change of the rules is one second
+SETTLE_S = within(10.0)
 LOOK_S = 0.05
 
 
 @dataclass
 class ActiveCall:
-    """What the model knows of a call in progress."""
+    """The model's state of a call in progress."""
 
     worker: int
     facts: CallFacts
-    line: str | None  # where it counts
+    line: str | None  # the line on which it counts
     forwarded: str | None = None  # the line on whose forwards it counts
-    carried: bool = False  # by what another call was let through for
+    carried: bool = False  # admitted by the forward of another call
 
 
 @dataclass
 class Truth:
-    """The model: what each key must say in the end."""
+    """The model: the expected content of each key at the end."""
 
     standing: dict[str, ActiveCall] = field(default_factory=dict)
     ended: dict[str, CallRecord] = field(default_factory=dict)
@@ -116,7 +117,7 @@ class Truth:
         return {id_ for id_, call in self.standing.items() if call.line == line}
 
     def forwarded(self, line: str) -> set[str]:
-        """The calls that were let through as forwards of the line."""
+        """The calls that were admitted as forwards of the line."""
         standing = self.standing.items()
         return {id_ for id_, c in standing if c.forwarded == line and not c.carried}
 
@@ -158,19 +159,19 @@ class Worker:
         await ends.complete(left, self.live, self.forwards)
 
     async def crash(self) -> None:
-        """As by SIGKILL: tasks stop where they are, files and sockets are closed by the kernel."""
+        """As by SIGKILL: tasks stop at once, the kernel closes files and sockets."""
         counts = (self.live, *self.forwards.pools)
         for task in (self.recorder._task, *(count._task for count in counts)):
             while task is not None and not task.done():
-                task.cancel()  # redis-py loses one that meets an error of its connection
+                task.cancel()  # redis-py loses a cancellation together with a connection error
                 await asyncio.wait({task}, timeout=0.02)
         for count in counts:
             if count._timer is not None:
                 count._timer.cancel()
         self.recorder._spool.close()
-        self.journal._slots["never"] = []  # what is in the file stays
+        self.journal._slots["never"] = []  # the content of the file stays
         self.journal.close()
-        for left in self.journal._left:  # those it had taken over are free again
+        for left in self.journal._left:  # the journals that it had taken over are free again
             os.close(left._descriptor)
         await self.store.close()
         await self.fleets.close()
@@ -186,9 +187,9 @@ class Worker:
 F = TypeVar("F", bound=Callable[..., None])
 
 
-def told(step: F) -> F:
-    """Keep the facts, and the first one that goes wrong: played again it may go well, because what
-    meets at one instant is not in our hands."""
+def recorded(step: F) -> F:
+    """Keep the facts, and the first fault: played again the run may pass, because the timing of
+    events is not deterministic."""
 
     @functools.wraps(step)
     def play(machine: Machine, **given: Any) -> None:
@@ -204,12 +205,12 @@ def told(step: F) -> F:
 
 
 class Machine(RuleBasedStateMachine):
-    """Each rule is one thing that happens; the invariants are checked at rest and at the end."""
+    """Each rule is one event; the invariants are checked at rest and at the end."""
 
     pair: ClassVar[RedisPair]
     runs: ClassVar[int] = 0
     counts: ClassVar[Counter[str]] = Counter()
-    failure: ClassVar[str] = ""  # the first facts that went wrong
+    failure: ClassVar[str] = ""  # the first facts that failed
 
     @initialize()
     def begin(self) -> None:
@@ -220,8 +221,8 @@ class Machine(RuleBasedStateMachine):
         self.truth = Truth()
         self.disturbed = False  # since the last rest: live counts may be local
         self.starts = 0
-        self.lossy = False  # what was lost in a fail-over may not be written again yet
-        self.one_copy = False  # what a worker that is gone wrote may be on the primary alone
+        self.lossy = False  # data lost in a fail-over may not be written again yet
+        self.one_copy = False  # writes of a dead worker may be only on the primary
         for line in LINES:
             self._write_line(line)
         self._write_fleet()
@@ -253,15 +254,15 @@ class Machine(RuleBasedStateMachine):
     # -- calls ------------------------------------------------------------------------------------
 
     @rule(index=st.integers(0, WORKERS - 1), line=st.sampled_from(LINES))
-    @told
+    @recorded
     def call(self, index: int, line: str) -> None:
-        """A call comes in, and is forwarded, rung and answered, or refused."""
+        """A call arrives, and is forwarded, rung and answered, or refused."""
         self._do(self._call(self.workers[index], line))
 
     @rule(line=st.sampled_from(LINES), count=st.integers(2, 9))
-    @told
+    @recorded
     def burst(self, line: str, count: int) -> None:
-        """Many calls at one moment, spread over the workers."""
+        """Many calls at once, spread over the workers."""
 
         async def all_at_once() -> None:
             await asyncio.gather(
@@ -272,7 +273,7 @@ class Machine(RuleBasedStateMachine):
         before, forwards = len(self.truth.on(line)), len(self.truth.forwarded(line))
         alone = self._local_decisions()
         self._do(all_at_once())
-        # A Redis that takes longer than 90 ms is not waited for, on a machine that has much to do.
+        # Workers wait 90 ms for Redis; on a busy machine it may take longer.
         self.disturbed |= self._local_decisions() > alone
         if not self.disturbed:
             assert len(self.truth.on(line)) <= max(before, MAX_CALLS), "one too many was admitted"
@@ -280,9 +281,9 @@ class Machine(RuleBasedStateMachine):
             assert len(self.truth.forwarded(line)) <= most, "one too many was forwarded"
 
     @rule(steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 90)), max_size=25))
-    @told
+    @recorded
     def traffic(self, steps: list[tuple[int, int]]) -> None:
-        """Calls come and go without a pause."""
+        """Calls begin and end without a pause."""
 
         async def play() -> None:
             for pick, seconds in steps:
@@ -295,17 +296,17 @@ class Machine(RuleBasedStateMachine):
         self._do(play())
 
     @rule(pick=st.integers(0, 99), seconds=st.integers(0, 90))
-    @told
+    @recorded
     def hang_up(self, pick: int, seconds: int) -> None:
-        # What stands depends on time a little, so what is drawn must not depend on it.
+        # The calls in progress depend on timing, so the random choices must not depend on them.
         standing = list(self.truth.standing)
         if standing:
             self._do(self._end(standing[pick % len(standing)], seconds))
 
     @rule(pick=st.integers(0, 99), seconds=st.integers(0, 90))
-    @told
+    @recorded
     def take_over(self, pick: int, seconds: int) -> None:
-        """Somebody takes the caller's place in a forwarded call: it goes on in another one."""
+        """A forwarded call is taken over from its caller's side: it continues in another call."""
         forwarded = [id_ for id_, call in self.truth.standing.items() if call.forwarded]
         if not forwarded:
             return
@@ -327,7 +328,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.is_up)
     @rule(line=st.sampled_from(LINES), forward=st.sampled_from(sorted(FORWARDS)))
-    @told
+    @recorded
     def change_rules(self, line: str, forward: str) -> None:
         self.truth.forward[line] = forward
         self._write_line(line)
@@ -335,7 +336,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.is_up)
     @rule()
-    @told
+    @recorded
     def suspend_or_resume(self) -> None:
         self.truth.suspended = not self.truth.suspended
         self._write_fleet()
@@ -344,11 +345,11 @@ class Machine(RuleBasedStateMachine):
     # -- trouble ----------------------------------------------------------------------------------
 
     @rule(index=st.integers(0, WORKERS - 1), after_ms=st.sampled_from([0, 1, 5, 30]))
-    @told
+    @recorded
     def crash(self, index: int, after_ms: int) -> None:
-        """A worker dies in the midst of what it does, and another takes its place.
+        """A worker dies during its work, and another replaces it.
 
-        Not at the moment at which Redis loses what it had confirmed: nobody would know any more.
+        Not while Redis loses confirmed data: then no process would have that data.
         """
         self.counts["crashes"] += 1
         if self.pair.is_up:
@@ -361,7 +362,7 @@ class Machine(RuleBasedStateMachine):
             if call.worker == index:
                 del self.truth.standing[id_]
                 self.truth.crashed[id_] = call.facts.answered or 0.0, time.time()
-        # What a worker's loop does every 250 ms: facts that were told are in the journal.
+        # As a worker's loop does every 250 ms: reported facts are written to the journal.
         worker.journal.beat()
         worker.journal.flush(10_000)
         self._do(worker.crash())
@@ -373,7 +374,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.is_up)
     @rule()
-    @told
+    @recorded
     def drop_connections(self) -> None:
         self.counts["drops"] += 1
         self.pair.drop_connections()
@@ -381,7 +382,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pair.is_up)
     @rule()
-    @told
+    @recorded
     def redis_dies(self) -> None:
         self.counts["outages"] += 1
         self._do(self._loss_noticed())
@@ -390,22 +391,22 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.pair.is_up)
     @rule()
-    @told
+    @recorded
     def redis_returns(self) -> None:
         self._start_redis()
         self._do(self._rules_in_force(SETTLE_S))
 
     @precondition(lambda self: self.pair.is_up and not self.pair.cut_off)
     @rule()
-    @told
+    @recorded
     def replica_lags(self) -> None:
         self.pair.cut()
 
     @precondition(lambda self: self.pair.is_up)
     @rule()
-    @told
+    @recorded
     def fail_over(self) -> None:
-        """What was written since the replica lagged is lost; documents are written again."""
+        """Writes since the replica lagged are lost; documents are written again."""
         self.counts["fail-overs"] += 1
         if not self.pair.cut_off:
             self.pair.cut()
@@ -418,14 +419,14 @@ class Machine(RuleBasedStateMachine):
         self._do(self._rules_in_force(SETTLE_S))
 
     @rule(ms=st.sampled_from([0, 3, 20, 60, 200]))
-    @told
+    @recorded
     def time_passes(self, ms: int) -> None:
         self._do(asyncio.sleep(ms / 1000))
 
     @rule()
-    @told
+    @recorded
     def rest(self) -> None:
-        """Redis is there and nothing is under way: every key says what is true."""
+        """Redis is up and nothing is in progress: every key must match the model."""
         self._start_redis()
         self._do(self._settle())
         self._do(self._rules_in_force(SETTLE_S))
@@ -467,15 +468,15 @@ class Machine(RuleBasedStateMachine):
             client.set("fleet:acme", json.dumps(document))
 
     async def _loss_noticed(self) -> None:
-        """Whoever wrote what a fail-over has lost writes it again, as long as it lives."""
+        """A process writes data again that a fail-over has lost, as long as the process runs."""
         deadline = time.monotonic() + SETTLE_S
         while self.lossy and not all(map(self._has_all_of, self.workers)):
-            assert time.monotonic() < deadline, "what was lost is not written again"
+            assert time.monotonic() < deadline, "lost data is not written again"
             await asyncio.sleep(0.01)
         self.lossy = False
 
     def _has_all_of(self, worker: Worker) -> bool:
-        """Whether Redis has every record that the worker has written or is about to."""
+        """Whether Redis has every record that the worker has written or will write."""
         kept = [mark_of(entry.values[0]) for _, entry in worker.recorder._kept]
         with self.pair.client() as client:
             return not worker.recorder.backlog and all(client.getbit(*mark) for mark in kept)
@@ -487,7 +488,8 @@ class Machine(RuleBasedStateMachine):
             self.one_copy = False
 
     async def _rules_in_force(self, within_s: float = IN_FORCE_S) -> None:
-        """A change is in force within a second on every worker, sooner here by asking."""
+        """A change is in force within a second on every worker; looking the line up makes it
+        faster."""
         deadline = time.monotonic() + within_s
         for worker in self.workers if hasattr(self, "workers") else ():
             for line in LINES:
@@ -521,7 +523,7 @@ class Machine(RuleBasedStateMachine):
         facts = self._facts(worker, number)
         try:
             entry = await worker.store.look_up(number)
-        except Unavailable:  # a worker that started while Redis was away knows nothing yet
+        except Unavailable:  # a worker that started while Redis was away has no rules yet
             assert self.disturbed
             self._over(worker, facts, Over(Outcome.FAILED, 503, "rules_unavailable"))
             return
@@ -555,7 +557,7 @@ class Machine(RuleBasedStateMachine):
         self.truth.standing[facts.id] = ActiveCall(worker.index, facts, counts_on, forwarded)
 
     def _check_decision(self, line: str, decision: Any) -> None:
-        """By the rules that were last written: they are in force before anything else happens."""
+        """Check a decision by the last rules written: they are in force before the next event."""
         if self.truth.suspended:
             assert decision == Reject(403, None, "fleet_suspended")
             return
@@ -565,7 +567,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert isinstance(decision, ForwardTo)
         expected = classes[LINES.index(line)]
-        if expected is None:  # by what is left of the plan, which calls that just ended may change
+        if expected is None:  # depends on the rest of the plan, which ended calls may change
             assert decision.billing in (Billing.DEDUCTED, Billing.OUT_OF_PLAN)
         else:
             assert decision.billing is expected
@@ -575,7 +577,7 @@ class Machine(RuleBasedStateMachine):
         return found is None
 
     async def _end(self, id_: str, seconds: int) -> None:
-        """The call ends after so many seconds of conversation."""
+        """End the call after `seconds` of conversation."""
         call = self.truth.standing.pop(id_)
         worker, facts = self.workers[call.worker], call.facts
         assert facts.answered is not None
@@ -596,7 +598,7 @@ class Machine(RuleBasedStateMachine):
     # -- the comparison -------------------------------------------------------------------------
 
     async def _settle(self) -> None:
-        """Wait until nothing is under way, at most so long; then everything must be true."""
+        """Wait for a limited time until nothing is in progress; then everything must match."""
         deadline = time.monotonic() + SETTLE_S
         while True:
             wrong = self._wrong()
@@ -606,7 +608,7 @@ class Machine(RuleBasedStateMachine):
             await asyncio.sleep(0.01)
 
     def _wrong(self) -> str | None:
-        """What is not as it must be, None when all is."""
+        """The first difference from the model, None without one."""
         with self.pair.client() as client:
             pipe = client.pipeline(transaction=True)
             pipe.xrange("cdr")
@@ -670,10 +672,10 @@ class Machine(RuleBasedStateMachine):
             seconds["out_of_plan"] += beyond
             beyond_s += seconds["out_of_plan"]
             fleet += seconds
-            if (told := _sum(client, f"usage:{line}:*")) != +seconds:
-                return f"usage of {line}: {told}, true: {+seconds}"
-        if (told := _sum(client, "usage:fleet:acme:*")) != +fleet:
-            return f"usage of the fleet: {told}, true: {+fleet}"
+            if (used := _sum(client, f"usage:{line}:*")) != +seconds:
+                return f"usage of {line}: {used}, true: {+seconds}"
+        if (used := _sum(client, "usage:fleet:acme:*")) != +fleet:
+            return f"usage of the fleet: {used}, true: {+fleet}"
         told_s = sum(record.out_of_plan_s for record in records)
         return None if told_s == beyond_s else f"out_of_plan_s: {told_s}, true: {beyond_s}"
 
@@ -686,7 +688,7 @@ def _sum(client: Any, pattern: str) -> Counter[str]:
 
 
 def run_apart(examples: int, steps: int, seed: int) -> str:
-    """`run` in a process of its own: what crashes in there leaves its sockets to be collected."""
+    """`run` in a separate process: crashes in it leave sockets for the garbage collector."""
     command = [sys.executable, "-m", "tests.campaigns.truth", "--examples", str(examples)]
     ended = subprocess.run(
         [*command, "--steps", str(steps), "--seed", str(seed)],
@@ -701,8 +703,8 @@ def run_apart(examples: int, steps: int, seed: int) -> str:
 
 
 def run(examples: int, steps: int, seed: int | None = None) -> str:
-    """Play `examples` runs of `steps` steps each; a `seed` of None takes always the same ones.
-    What was played, in one line. Raises AssertionError with the shortest facts that goes wrong."""
+    """Play `examples` runs of `steps` steps each; a `seed` of None always takes the same ones.
+    Returns a summary in one line. Raises AssertionError with the shortest failing facts."""
     Machine.counts.clear()
     Machine.failure = ""
     machine = type("Story", (Machine,), {})
@@ -711,7 +713,7 @@ def run(examples: int, steps: int, seed: int | None = None) -> str:
 
         machine = seeded(seed)(machine)
     begun = time.monotonic()
-    # Times of the parts that a run would spend waiting.
+    # Shorter waiting times of the parts.
     short = {
         (recorder, "_LOOK_S"): LOOK_S,
         (recorder, "_RETRY_S"): (0.01, 0.05),

@@ -1,8 +1,8 @@
-"""`renvoi serve`, watched from inside: counts that the engine does not publish, in a file.
+"""`renvoi serve` with internal counts that the engine does not expose, in a file.
 
 Run as `python -m tests.campaigns.watched --config X`. CAMPAIGN_WATCH names the file; it holds one
 JSON object, replaced several times a second. With CAMPAIGN_HURRY set the timers of transactions run
-sixteen times faster (T1 31 ms, 64*T1 2 s), so that what waits for a time-out is seen to end.
+sixteen times faster (T1 31 ms, 64*T1 2 s), so that a run includes the time-outs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HURRY = "CAMPAIGN_HURRY"
 
 
 def counts(watched: worker.Worker) -> dict[str, Any]:
-    """What must be back to zero when nothing goes on, and what was found odd on the way."""
+    """Counts that must be zero when nothing is in progress, and unexpected events."""
     sip = watched.endpoint
     return {
         "calls": len(watched.calls),
@@ -40,7 +40,7 @@ def counts(watched: worker.Worker) -> dict[str, Any]:
 
 
 async def report(watched: worker.Worker, path: Path) -> None:
-    """Write the counts again and again; a reader never sees half a file."""
+    """Write the counts periodically; a reader never sees an incomplete file."""
     draft = path.with_suffix(".draft")
     turn = 0
     while True:
@@ -51,7 +51,7 @@ async def report(watched: worker.Worker, path: Path) -> None:
 
 
 def watch(path: Path) -> None:
-    """Let every worker that starts report to `path`."""
+    """Make every worker that starts report to `path`."""
     start = worker.Worker.start
 
     async def start_and_report(self: worker.Worker) -> None:
@@ -63,7 +63,7 @@ def watch(path: Path) -> None:
 
 
 def hurry() -> None:
-    """Let the clock of transactions and dialogs run faster, before it starts."""
+    """Make the clock of transactions and dialogs faster, before it starts."""
     now_ms = layer._now_ms
     vars(layer)["_now_ms"] = lambda: now_ms() * HURRY_TIMES
 

@@ -1,12 +1,14 @@
-"""Workers under load: one is killed, all are reloaded, rolled and drained, and no call may be lost.
+"""Workers under load: one is killed, all are reloaded, restarted in turn and drained; no call is
+lost.
 
 `python -m tests.campaigns.workers [--rate 300] [--stage-s 10] [--workers 2] [--hold-s 1.5]`.
-Callers deal their calls out to the workers as a dispatcher would: who gets 503 tries another one.
-Whatever is done to the workers:
+Callers distribute their calls over the workers as a dispatcher would: after a 503 they try another
+one. In every stage:
 
-- the killed one is back within a second, its calls go on and end by their own BYE, and the other
-  workers have not noticed;
-- at a reload, a rolling restart and a drain every call that stands is ended by those who talk;
+- the killed worker is back within a second, its calls continue and end by their own BYE, and the
+  other workers are not affected;
+- at a reload, a rolling restart and a drain every call in progress is ended by its caller or
+  callee;
 - each call has one record, and no line keeps a lease.
 """
 
@@ -37,7 +39,7 @@ from tests.scenarios.worker_pool import WorkerPool
 
 LINES = [f"+33972140{n:03d}" for n in range(40)]
 BACK_S = 1.0  # a killed worker takes calls again within
-ANSWER_S = 10.0  # a caller whose INVITE was heard by a worker that died waits for nothing
+ANSWER_S = 10.0  # a caller whose INVITE was read by a worker that died gives up
 PATIENCE_S = 20.0
 SETTINGS: dict[str, Any] = {
     "limits": {"calls": 0, "wait_s": 0},
@@ -50,7 +52,7 @@ _WORKER = re.compile(rb"(?:SIP/2\.0/UDP |sip:renvoi@)([\d.]+):(\d+)")
 
 
 class Wrong(AssertionError):
-    """A call was lost, or something was not as promised."""
+    """A call was lost, or a requirement was not met."""
 
 
 class Phones(Party):
@@ -65,7 +67,7 @@ class Phones(Party):
 
 
 class Placed:
-    """One call as its caller saw it. Times are monotonic seconds."""
+    """One call on its caller's side. Times are monotonic seconds."""
 
     def __init__(self) -> None:
         self.tried: list[str] = []  # Call-IDs, the last is the one that was not refused
@@ -75,7 +77,7 @@ class Placed:
 
 
 class Load:
-    """Callers who call at a rate until they are told to stop."""
+    """Callers that place calls at a rate until they are stopped."""
 
     def __init__(
         self, pool: WorkerPool, client: redis.Redis, rate: float, hold_s: float = 1.5
@@ -84,7 +86,7 @@ class Load:
         self.calls: list[Placed] = []
         self.problems: list[str] = []
         self.killed_at = 0.0  # worker 1
-        self.draining = False  # everywhere: a refusal is as it should be
+        self.draining = False  # all workers: refusals are expected
         self._tasks: set[asyncio.Task[None]] = set()
         self._callers: list[Party] = []
 
@@ -124,7 +126,7 @@ class Load:
         side.respond(invite, 200, SDP)
 
     async def place(self, seconds: float) -> None:
-        """Go on calling for so long."""
+        """Place calls for `seconds`."""
         began, turn = time.monotonic(), len(self.calls)
         count = 0
         while time.monotonic() - began < seconds:
@@ -172,7 +174,7 @@ class Load:
             self.problems.append(f"{len(self._tasks)} calls without an end")
 
     def standing(self, at: float) -> list[Placed]:
-        """The calls that stood at a moment, by their callers."""
+        """The calls in progress at a moment, by their callers."""
         return [
             call for call in self.calls
             if call.answered_at and call.answered_at < at < (call.ended_at or at + 1)
@@ -193,13 +195,13 @@ async def kill(load: Load, stage_s: float) -> str:
         default=0.0,
     )
     started = await pool.replaced(1, pid)
-    back_s = _told_back_after(pool, pid)
+    back_s = _logged_back_after(pool, pid)
     if not first:
         raise Wrong("the killed worker never took a call again")
     if back_s > BACK_S:
         raise Wrong(f"the killed worker was back after {back_s:.2f} s only (waited {started:.1f})")
-    (death,) = pool.told("worker.died", pid=pid)
-    (taken,) = pool.told("calls.taken_over", worker=1)
+    (death,) = pool.logged("worker.died", pid=pid)
+    (taken,) = pool.logged("calls.taken_over", worker=1)
     stood = load.standing(killed_at)
     mine = [call for call in stood if call.worker == 1]
     records = by_call_id(load.redis)
@@ -212,15 +214,15 @@ async def kill(load: Load, stage_s: float) -> str:
         load.problems.append(f"{taken}, and {moved} records of such calls")
     if len(load.problems) == known:
         return (
-            f"kill: {len(mine)} calls stood by their callers, {death['calls']} by the journal; "
+            f"kill: {len(mine)} calls active by their callers, {death['calls']} by the journal; "
             f"{taken['continued']} went on, {taken['ended']} were ended; back after "
             f"{back_s:.2f} s, first call answered {first - killed_at:.2f} s after the kill"
         )
     return "kill: wrong"
 
 
-def _told_back_after(pool: WorkerPool, pid: int) -> float:
-    """Seconds from a process's death, as the supervisor saw it, until another took its place."""
+def _logged_back_after(pool: WorkerPool, pid: int) -> float:
+    """Seconds from a process's death until another replaced it, by the supervisor's log."""
     moments = {}
     for event in pool.events():
         if event["event"] == "worker.died" and event["pid"] == pid:
@@ -235,42 +237,42 @@ def _seconds(stamp: str) -> float:
 
 
 async def reload(load: Load, stage_s: float) -> str:
-    """A live change under load."""
+    """Change live settings under load."""
     pool = load.pool
     await load.place(stage_s / 3)
     pool.change(timers={"max_call_s": 599})
     pool.signal(signal.SIGHUP)
     await load.place(stage_s / 3)
-    applied = len(pool.told("reload.done", keys=["timers.max_call_s"]))
+    applied = len(pool.logged("reload.done", keys=["timers.max_call_s"]))
     if applied != pool.workers + 1:
-        raise Wrong(f"reload: told {applied} times")
+        raise Wrong(f"reload: logged {applied} times")
     return "reload: applied in every worker"
 
 
 async def roll(load: Load, stage_s: float) -> str:
-    """A rolling restart under load: no call ends by it, none is refused."""
+    """A rolling restart under load: it ends no call, and none is refused."""
     pool = load.pool
     await load.place(max(stage_s / 3, load.hold_s))
     stood, began = load.standing(time.monotonic()), time.monotonic()
     pool.signal(signal.SIGHUP)
-    while not pool.told("roll.done"):
+    while not pool.logged("roll.done"):
         if time.monotonic() - began > PATIENCE_S + 4 * stage_s:
             raise Wrong(f"roll: not done\n{pool.log}")
         await load.place(0.5)
     took_s = time.monotonic() - began
     each_s = [
-        _seconds(pool.told("worker.restarted", worker=worker)[-1]["timestamp"])
-        - _seconds(pool.told("roll.worker", worker=worker)[-1]["timestamp"])
+        _seconds(pool.logged("worker.restarted", worker=worker)[-1]["timestamp"])
+        - _seconds(pool.logged("roll.worker", worker=worker)[-1]["timestamp"])
         for worker in range(pool.workers)
     ]
     await load.place(stage_s / 3)
     await load.finish()
     cut = [call for call in stood if call.ended != "bye 200"]
     load.problems += [f"roll: {call.ended}" for call in cut[:5]]
-    taken = pool.told("calls.taken_over")[-pool.workers :]
+    taken = pool.logged("calls.taken_over")[-pool.workers :]
     return (
         f"roll: {pool.workers} workers replaced in {took_s:.1f} s, each in "
-        f"{min(each_s):.2f} to {max(each_s):.2f} s; {len(stood)} calls stood, "
+        f"{min(each_s):.2f} to {max(each_s):.2f} s; {len(stood)} active calls, "
         f"{sum(one['continued'] for one in taken)} went on in another process, "
         f"{sum(one['ended'] for one in taken)} were ended, {sum(one['lost'] for one in taken)} lost"
     )
@@ -290,7 +292,7 @@ async def drain(load: Load, stage_s: float) -> str:
     stood = load.standing(at)
     lost = [call for call in stood if call.ended != "bye 200"]
     load.problems += [f"drain: {call.ended}" for call in lost[:5]]
-    return f"drain: {len(stood)} calls stood and ended on their own, {time.monotonic() - at:.1f} s"
+    return f"drain: {len(stood)} active calls ended on their own, {time.monotonic() - at:.1f} s"
 
 
 def by_call_id(client: redis.Redis) -> dict[str, list[dict[str, str]]]:
@@ -303,7 +305,7 @@ def by_call_id(client: redis.Redis) -> dict[str, list[dict[str, str]]]:
 
 
 def check(load: Load) -> str:
-    """One record a call, whatever happened; no lease is left."""
+    """Check that each call has one record, and that no lease is left."""
     records = by_call_id(load.redis)
     ids = Counter(record["id"] for found in records.values() for record in found)
     twice = [id_ for id_, count in ids.items() if count > 1]
@@ -313,7 +315,7 @@ def check(load: Load) -> str:
             continue
         found = records[call.tried[-1]]
         whys = [record["why"] for record in found]
-        # A caller whose INVITE was lost with the killed worker has repeated it to the next one.
+        # A caller whose INVITE was lost with the killed worker repeats it to the next one.
         if len(found) != 1 and (len(found) != 2 or "worker_died" not in whys):
             load.problems.append(f"{call.tried[-1]}: {len(found)} records {whys}, {call.ended}")
         elif call.ended == "bye 200" and "bye" not in whys and "worker_died" not in whys:
@@ -328,22 +330,22 @@ def check(load: Load) -> str:
 
 
 async def campaign(load: Load, stage_s: float) -> str:
-    told = []
+    lines = []
     async with AsyncExitStack() as stack:
         await load.open(stack)
         await asyncio.sleep(1.0)
         for stage in (kill, reload, roll, drain):
-            told.append(await stage(load, stage_s))
-            print(f"workers: {told[-1]}", file=sys.stderr)
-        told.append(check(load))
+            lines.append(await stage(load, stage_s))
+            print(f"workers: {lines[-1]}", file=sys.stderr)
+        lines.append(check(load))
     if load.problems:
         some = "\n".join(f"  {problem}" for problem in load.problems[:20])
-        raise Wrong("\n".join(told) + f"\n{len(load.problems)} problems, the first:\n{some}")
-    return "\n".join(told)
+        raise Wrong("\n".join(lines) + f"\n{len(load.problems)} problems, the first:\n{some}")
+    return "\n".join(lines)
 
 
 def run(rate: float, stage_s: float, hold_s: float = 1.5, workers: int = 2) -> str:
-    """The whole campaign, with calls of `hold_s`; what was done. Raises Wrong."""
+    """Run the campaign, with calls of `hold_s`; returns a summary. Raises Wrong."""
     with tempfile.TemporaryDirectory(prefix="campaign-") as name:
         directory = Path(name)
         server = RedisServer(directory)
@@ -351,7 +353,7 @@ def run(rate: float, stage_s: float, hold_s: float = 1.5, workers: int = 2) -> s
         pool = WorkerPool(directory, server.url, workers, SETTINGS)
         try:
             pool.start()
-            time.sleep(1.5)  # the one that stands by has to be there
+            time.sleep(1.5)  # the warm spare has to be ready
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(campaign(Load(pool, server.client, rate, hold_s), stage_s))
         finally:

@@ -1,5 +1,5 @@
-"""Structured damage to a valid message: what is opened and not closed, fields hidden behind it,
-line ends that are none, hosts that are empty. All chance comes from the generator passed in."""
+"""Structured damage to a valid message: unclosed quotes and brackets, fields hidden behind them,
+false line ends, empty hosts. All randomness comes from the generator that is passed in."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ESCAPES = (b"%", b"%0", b"%00", b"%0d%0a", b"%zz", b"%25", b"%5B%5D", b"%40", b"
 
 
 def uri_of(chance: Random) -> bytes:
-    """A URI with something odd about it."""
+    """An unusual URI."""
     tail = chance.choice(
         (
             b"",
@@ -74,7 +74,7 @@ def uri_of(chance: Random) -> bytes:
 
 
 def hidden_field(chance: Random) -> bytes:
-    """A header field that ends a stack which acts on it."""
+    """A header field that would crash a stack that acts on it."""
     value = chance.choice((
         b"<sip:127.0.0.1%s>" % chance.choice(HIDES), b"<sip:%s;lr>" % chance.choice(HOSTS),
         b"<%s>" % uri_of(chance), uri_of(chance), b"<sip:127.0.0.1:9;lr>", b"*",
@@ -102,7 +102,7 @@ def _at(chance: Random, value: bytes, inserted: bytes) -> bytes:
 
 
 def _name(chance: Random, packet: Packet) -> bytes:
-    """A field that the message has, mostly; one that it gets otherwise."""
+    """Mostly a field that the message has, otherwise a new one."""
     if packet.fields and chance.random() < 0.75:
         return chance.choice(packet.fields)[0]
     name = chance.choice(NAMES)
@@ -125,7 +125,8 @@ def _change(packet: Packet, name: bytes, change: Callable[[bytes], bytes]) -> No
 
 
 def _open(chance: Random, packet: Packet) -> None:
-    """Open something, and close it behind a line end or never; maybe with fields behind it."""
+    """Open a quote or bracket, and close it after a line end or never; maybe with fields after
+    it."""
     text = chance.choice(OPENINGS)
     if chance.random() < 0.8:
         text += chance.choice(ENDS)
@@ -147,7 +148,7 @@ def _line_end(chance: Random, packet: Packet) -> None:
 
 
 def _fold(chance: Random, packet: Packet) -> None:
-    """Folding (RFC 3261 7.3.1), mostly where it may be."""
+    """Folding (RFC 3261 7.3.1), mostly where it is allowed."""
     fold = chance.choice((b"\r\n ", b"\r\n\t", b"\r\n    ", b"\n ", b"\r "))
     _change(packet, _name(chance, packet), lambda value: chance.choice((
         fold + value, value + fold, value.replace(b";", fold + b";", 1),
@@ -212,7 +213,7 @@ def _length(chance: Random, packet: Packet) -> None:
 
 
 def _again(chance: Random, packet: Packet) -> None:
-    """A field once more, by another spelling of its name and perhaps another value."""
+    """Repeat a field, with another spelling of its name and perhaps another value."""
     if not packet.fields:
         return
     name, value = chance.choice(packet.fields)
@@ -234,7 +235,7 @@ def _spelling(chance: Random, packet: Packet) -> None:
 
 
 def _bodily(chance: Random, packet: Packet) -> None:
-    """Header fields in the body, and a value before it that may be looked for the end of there."""
+    """Header fields in the body, and an unclosed value before it whose end may be sought there."""
     name = chance.choice(NAMES)
     packet.fields.append((name, chance.choice((b"x", b"x@y", b"<", b"", b"1", b"a,", b"x;y="))))
     opening = chance.choice((b";", b";a=b", b",", b">", b"", b"@h", b"&", b'"', b" ", b"=", b":"))
@@ -293,7 +294,7 @@ WOUNDS: tuple[Wound, ...] = (
 
 
 def wound(chance: Random, packet: Packet) -> bytes:
-    """A changed copy of the message, as bytes."""
+    """A damaged copy of the message, as bytes."""
     changed = Packet(packet.start, list(packet.fields), packet.body)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         chance.choice(WOUNDS)(chance, changed)

@@ -1,7 +1,7 @@
-"""Configurations for telephony servers beside Renvoi that Debian does not have: their own logic.
+"""The shipped configurations of telephony servers that Debian does not have: static checks.
 
-Kamailio's is tested with calls: tests/scenarios/test_kamailio.py. So are Asterisk's, and those of
-OpenSIPS where there is one: tests/servers.
+Tests with calls: tests/scenarios/test_kamailio.py for Kamailio; tests/servers for Asterisk, and for
+OpenSIPS where it is installed.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def trees() -> list[Path]:
 
 
 @pytest.mark.parametrize("path", trees(), ids=lambda path: path.name)
-def test_freeswitchs_files_are_whole(path: Path) -> None:
+def test_freeswitch_files_are_well_formed(path: Path) -> None:
     root = ElementTree.parse(path).getroot()
-    assert root.tag == "include"  # what FreeSWITCH's preprocessor puts in place
+    assert root.tag == "include"  # FreeSWITCH's preprocessor includes its content
     for condition in root.iter("condition"):
         expression = re.compile(condition.attrib["expression"])
         used = {int(n) for a in condition for n in re.findall(r"\$(\d)", a.attrib.get("data", ""))}
@@ -45,7 +45,7 @@ def test_freeswitchs_files_are_whole(path: Path) -> None:
         ("to-renvoi", "0033972101001", "transfer", "+$1 XML public"),
     ],
 )
-def test_freeswitch_knows_one_way_for_each_number(
+def test_freeswitch_has_one_extension_for_each_number(
     file: str, dialled: str, first: str, data: str | None
 ) -> None:
     root = ElementTree.parse(FREESWITCH / "dialplan" / f"{file}.xml").getroot()
@@ -67,7 +67,7 @@ def users() -> dict[str, ElementTree.Element]:
     return {user.attrib["id"]: user for user in root.iter("user")}
 
 
-def test_freeswitch_knows_engines_and_trunk_by_their_address() -> None:
+def test_freeswitch_identifies_engines_and_trunk_by_address() -> None:
     contexts = {
         user.attrib["cidr"]: variable.attrib["value"]
         for user in users().values()
@@ -78,20 +78,20 @@ def test_freeswitch_knows_engines_and_trunk_by_their_address() -> None:
 
 def test_no_user_of_freeswitchs_registers_without_a_password() -> None:
     for name, user in users().items():
-        told = {p.attrib["name"]: p.attrib["value"] for p in user.iter("param")}
-        assert told["allow-empty-password"] == "false", name
+        params = {p.attrib["name"]: p.attrib["value"] for p in user.iter("param")}
+        assert params["allow-empty-password"] == "false", name
 
 
 @pytest.mark.parametrize("file", ["from-renvoi", "to-renvoi"])
-def test_freeswitch_asserts_who_calls_on_the_leg_that_it_makes(file: str) -> None:
-    """`set` says it of the wrong leg: a withheld number stayed in From."""
+def test_freeswitch_asserts_the_caller_on_the_leg_that_it_makes(file: str) -> None:
+    """`set` applies to the wrong leg: a withheld number stayed in From."""
     root = ElementTree.parse(FREESWITCH / "dialplan" / f"{file}.xml").getroot()
     bridges = 0
     for condition in root.iter("condition"):
-        told = [(a.attrib["application"], a.attrib.get("data", "")) for a in condition]
-        if any(application == "bridge" for application, _ in told):
+        actions = [(a.attrib["application"], a.attrib.get("data", "")) for a in condition]
+        if any(application == "bridge" for application, _ in actions):
             bridges += 1
-            assert ("export", "nolocal:sip_cid_type=pid") in told
+            assert ("export", "nolocal:sip_cid_type=pid") in actions
     assert bridges
 
 
@@ -105,8 +105,8 @@ def test_opensips_routes_are_all_there() -> None:
 
 
 def test_the_destinations_in_the_docs_are_ones_the_engine_takes() -> None:
-    told = re.findall(r'^ *(voicemail|fax|number): "(sip:[^"]+)"', DOCS.read_text(), re.M)
-    assert {kind for kind, _ in told} == {"voicemail", "fax", "number"}
+    uris = re.findall(r'^ *(voicemail|fax|number): "(sip:[^"]+)"', DOCS.read_text(), re.M)
+    assert {kind for kind, _ in uris} == {"voicemail", "fax", "number"}
     reads = Destinations.__dataclass_fields__
-    for kind, uri in told:
+    for kind, uri in uris:
         assert reads[kind].metadata["read"](uri) == uri

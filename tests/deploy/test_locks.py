@@ -1,4 +1,4 @@
-"""The locks: what running needs, and what the tests need besides, for every machine."""
+"""The lock files: the packages for running, and those for tests, on every platform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def pins(name: str) -> dict[str, tuple[str, Marker | None]]:
-    """Version and marker of each package that a lock names."""
+    """Version and marker of each package in a lock file."""
     found = {}
     for line in (ROOT / name).read_text().splitlines():
         if match := re.match(r"([a-z0-9][^ =]*)==(\S+)(?: ; (.*?))? \\", line):

@@ -1,4 +1,4 @@
-"""The Makefile on machines that lack something."""
+"""The Makefile on machines where something is missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Not as part of the make that runs the tests."""
+    """Run make, without the environment of the make that runs the tests."""
     alone = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
         ["make", *arguments], cwd=ROOT, env=alone, capture_output=True, text=True, timeout=60,
@@ -27,13 +27,13 @@ def test_a_python_that_does_not_fit_is_refused_by_its_version(tmp_path: Path, ve
     python.chmod(0o755)
     done = make("install", f"PYTHON={python}", f"VENV={tmp_path}/venv")
     assert done.returncode != 0
-    told = " ".join(done.stderr.split())
-    assert "needs Python 3.11 to 3.14: name one with make PYTHON=..." in told
-    assert f"this is Python {version}" in told
+    error = " ".join(done.stderr.split())
+    assert "needs Python 3.11 to 3.14: name one with make PYTHON=..." in error
+    assert f"this is Python {version}" in error
     assert not (tmp_path / "venv").exists()
 
 
-# Stands for an environment's Python: it fits, and its pip says what pip says.
+# A substitute for an environment's Python: its version is accepted, and it prints what pip prints.
 PYTHON = """#!/bin/sh
 case "$*" in
     *"-m pip"*requirements.lock) {pip} ;;
@@ -50,7 +50,7 @@ def environment(directory: Path, pip: str) -> Path:
     return directory / "venv"
 
 
-def test_an_installation_says_how_far_it_is(tmp_path: Path) -> None:
+def test_an_installation_shows_its_progress(tmp_path: Path) -> None:
     venv = environment(tmp_path, f"{PACKAGES}; echo Installing collected packages: p1")
     done = make("install", f"VENV={venv}")
     assert done.returncode == 0, done
@@ -71,7 +71,7 @@ def test_an_installation_that_fails_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["run", "install"])
 def test_running_installs_what_running_needs(target: str, tmp_path: Path) -> None:
-    told = make("--dry-run", target, f"VENV={tmp_path}/venv").stdout
-    assert "requirements.lock" in told
-    assert "requirements-dev.lock" not in told
-    assert "requirements-api.lock" not in told
+    output = make("--dry-run", target, f"VENV={tmp_path}/venv").stdout
+    assert "requirements.lock" in output
+    assert "requirements-dev.lock" not in output
+    assert "requirements-api.lock" not in output

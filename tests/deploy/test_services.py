@@ -1,4 +1,4 @@
-"""systemd's units and the images, as far as they can be judged without running them."""
+"""The systemd units and the images, as far as they can be checked without running them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(*command: str | Path, **more: Any) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_accepts_the_unit(unit: Path, tmp_path: Path) -> None:
-    # Verified where its program is.
+    # With the path of a program that exists.
     text = unit.read_text().replace("/opt/renvoi/current/.venv/bin/renvoi", "/bin/true")
     copy = tmp_path / unit.name
     copy.write_text(text)
@@ -56,10 +56,26 @@ def test_the_unit_starts_a_command_that_there_is(unit: Path) -> None:
 
 
 def test_the_unit_gives_the_time_that_a_drain_asks_for() -> None:
-    """The engine extends its stop by itself (EXTEND_TIMEOUT_USEC), which needs Type=notify."""
+    """The engine extends its stop itself (EXTEND_TIMEOUT_USEC), which needs Type=notify."""
     text = (DEPLOY / "systemd" / "renvoi.service").read_text()
     for line in ("Type=notify", "KillMode=mixed", "KillSignal=SIGTERM", "Restart=always"):
         assert f"\n{line}\n" in text
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_the_journal_outlives_its_unit(unit: Path) -> None:
+    """systemd would delete all that the user has in /dev/shm when the last unit of the user ends,
+    also before it restarts one (`RemoveIPC`, which one unit sets for all of the user)."""
+    text = unit.read_text()
+    assert re.search(r"^User=renvoi$", text, re.M)
+    assert not re.search(r"^(RemoveIPC|DynamicUser)=(yes|true|on|1)", text, re.M | re.I)
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_the_unit_is_restarted_however_often_it_ends(unit: Path) -> None:
+    """By default systemd gives up after five starts within ten seconds."""
+    for line in ("Restart=always", "StartLimitIntervalSec=0"):
+        assert f"\n{line}\n" in unit.read_text()
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
@@ -74,7 +90,7 @@ def from_lines(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_images_are_pinned_and_run_as_nobody_in_particular(path: Path) -> None:
+def test_images_are_pinned_and_run_as_an_unprivileged_user(path: Path) -> None:
     for image in from_lines(path):
         assert re.search(r":\d+\.\d+", image), image
     user = re.findall(r"^USER (\d+):(\d+)$", path.read_text(), re.M)
@@ -106,7 +122,7 @@ def test_an_image_has_what_renvoi_runs_with_and_no_compiler() -> None:
     assert "apt-get" not in served
 
 
-# compose.yaml: no engine runs here, so every part that it hands to a program goes to that program
+# compose.yaml without Docker: each program checks the configuration that it would get.
 
 
 @pytest.fixture(scope="module")

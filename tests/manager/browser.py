@@ -1,4 +1,4 @@
-"""A browser without a screen or JavaScript: cookies, forms as they stand in the page, redirects."""
+"""A browser without a screen or JavaScript: cookies, forms as in the page, redirects."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Forms(HTMLParser):
 
 
 class Visitor:
-    """Somebody with a browser."""
+    """A visitor with a browser."""
 
     def __init__(self, manager: Manager, language: str = "fr") -> None:
         self.manager = manager
@@ -62,22 +62,22 @@ class Visitor:
         return answer
 
     def get(self, path: str) -> Answer:
-        """A page, after its redirects."""
+        """Get a page, and follow its redirects."""
         answer = self.request("GET", path)
         while answer.status == 303:
             answer = self.request("GET", answer.headers["location"])
         return answer
 
     def submit(self, page: Answer, action: str, **changes: str | None) -> Answer:
-        """The same as `send`, and where it leads."""
+        """As `send`, and follow the redirect."""
         answer = self.send(page, action, **changes)
         while answer.status == 303:
             answer = self.request("GET", answer.headers["location"])
         return answer
 
     def send(self, page: Answer, action: str, **changes: str | None) -> Answer:
-        """Send the page's form of that action. `changes` to its fields: "__" stands for "-" in
-        their names, None = not ticked."""
+        """Send the page's form of that action. `changes` to its fields: "__" is "-" in their names,
+        None = not ticked."""
         _, fields = next(form for form in Forms(page.text).forms if form[0] == action)
         wanted = {name.replace("__", "-"): value for name, value in changes.items()}
         sent = [(n, v) for n, v in fields if n not in wanted]
@@ -89,21 +89,21 @@ class Visitor:
 
 
 def text(answer: Answer) -> str:
-    """What the page says, without tags."""
+    """The text of the page, without tags."""
     body = re.sub(r"<(script|style|title)[^>]*>.*?</\1>", " ", answer.text, flags=re.DOTALL)
     bare = html.unescape(re.sub(r"<[^>]+>", " ", body)).replace("\u00a0", " ")
     return " ".join(bare.split())
 
 
 def path_of(answer: Answer, otherwise: str | None = None) -> str:
-    """Where an answer leads; `otherwise` when it leads nowhere."""
+    """The path that an answer redirects to; `otherwise` without a redirect."""
     if otherwise is not None and "location" not in answer.headers:
         return otherwise
     return urlsplit(answer.headers["location"]).path
 
 
 def csrf_of(visitor: Visitor, path: str = "/account") -> str:
-    """The token that the session's forms carry."""
+    """The CSRF token in the session's forms."""
     token = re.search(r'name="csrf" value="([^"]+)"', visitor.get(path).text)
     assert token is not None
     return token[1]

@@ -1,4 +1,4 @@
-"""A real Chromium, and the eyes on every page it opens: its console, and axe-core."""
+"""A real Chromium; every page that it opens is checked: its console, and axe-core."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from tests.manager.browser import PASSWORD
 from tests.manager.site import Manager
 from tests.patience import within
 
-# Without a window it takes half of the CPU.
+# The headless build needs half of the CPU time.
 PROGRAM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 AXE = Path(sys.prefix) / "axe" / "node_modules" / "axe-core" / "axe.min.js"
-# Where `RENVOI_SCREENSHOTS=docs/manager make test ARGS=tests/manager/test_browser.py` puts them.
+# The directory for screenshots, for example: RENVOI_SCREENSHOTS=docs/manager make test
+# ARGS=tests/manager/test_browser.py
 SCREENSHOTS = os.environ.get("RENVOI_SCREENSHOTS")
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 860}
@@ -40,7 +41,9 @@ expect.set_options(timeout=_WAIT_MS)
 @asynccontextmanager
 async def chromium() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=PROGRAM, args=_FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=PROGRAM, args=_FLAGS, timeout=2 * _WAIT_MS
+        )
         try:
             yield browser
         finally:
@@ -48,7 +51,7 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Person:
-    """Somebody in front of a browser of their own. `complaints`: what its console said."""
+    """A person with a browser. `complaints`: messages on its console."""
 
     def __init__(self, manager: Manager, context: BrowserContext, page: Page) -> None:
         self.manager = manager
@@ -81,12 +84,12 @@ class Person:
         return cls(manager, context, await context.new_page())
 
     async def leave(self) -> None:
-        """Close the browser; nothing may have been said on its console."""
+        """Close the browser; its console must be empty."""
         await self._context.close()
         assert not self.complaints
 
     def _on_console(self, message: Any) -> None:
-        # The status of an answer that the page itself shows is no complaint.
+        # The status of an answer that the page itself handles is not a complaint.
         if message.type == "error" and "Failed to load resource" not in message.text:
             self.complaints.append(message.text)
 
@@ -118,12 +121,12 @@ class Person:
         await self.page.get_by_text(text).first.wait_for()
 
     async def shown(self, name: str) -> None:
-        """The page as it is passes axe-core; kept as a picture when they are asked for."""
+        """Check the page with axe-core; save a screenshot if screenshots are requested."""
         if SCREENSHOTS:
             folder = Path(SCREENSHOTS)
             folder.mkdir(parents=True, exist_ok=True)
             await self.page.mouse.move(0, 0)
-            # A bar that stays would stand in the middle of a page that is longer than the screen.
+            # A fixed bar would be in the middle of a page that is longer than the screen.
             bar = "() => innerWidth < 900 && !!document.querySelector('.stays')"
             whole = not await self.page.evaluate(bar)
             await self.page.screenshot(path=folder / f"{name}.png", full_page=whole)
@@ -131,7 +134,7 @@ class Person:
         assert not found, (name, found)
 
     async def axe(self) -> list[str]:
-        """What axe-core has to say against the page: rule and element."""
+        """The violations that axe-core finds in the page: rule and element."""
         await self.page.evaluate(AXE.read_text("utf-8"))
         found = await self.page.evaluate("async () => (await axe.run()).violations")
         return [

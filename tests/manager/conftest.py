@@ -1,4 +1,4 @@
-"""Fixtures: a Redis and a manager for a module, a token of fleet acme and one of an operator."""
+"""Fixtures: a Redis and a manager for a module, tokens of fleet acme and of an operator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def client(server: RedisServer) -> redis.Redis:
-    """Another program that reads and writes."""
+    """A client, for reads and writes by another program."""
     return server.client
 
 

@@ -1,4 +1,4 @@
-"""The manager as a process of its own, and a small HTTP client that speaks to it."""
+"""The manager as a process, and a small HTTP client for it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Answer:
         return self.headers["etag"]
 
     def fields(self) -> dict[str, str]:
-        """The fields that a problem names, with what is wrong."""
+        """The fields in a problem, with their faults."""
         return {error["field"]: error["problem"] for error in self.json["errors"]}
 
 
@@ -88,11 +88,11 @@ class Manager:
                     return
                 except OSError:
                     assert self._process.poll() is None, f"the manager did not start:\n{self.log}"
-                    assert time.monotonic() < deadline, f"the manager is silent:\n{self.log}"
+                    assert time.monotonic() < deadline, f"the manager does not answer:\n{self.log}"
                     time.sleep(0.05)
 
     def stop(self) -> int:
-        """SIGTERM, and its exit status; killed when it does not end."""
+        """Send SIGTERM, kill it if it does not end; returns the exit status."""
         assert self._process is not None
         return end(self._process, signal.SIGTERM)
 
@@ -106,14 +106,14 @@ class Manager:
         return self._log.read_text("utf-8", "replace")[-6000:]
 
     def command(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-        """One command with this configuration. Accounts and tokens are made before the lines of
+        """Run a command with this configuration. Accounts and tokens are made before the lines of
         their fleet are written."""
         if "add" in arguments and "--fleet" in arguments:
             arguments += ("--new-fleet",)
         return run(*arguments, "--config", str(self.config), typed=typed)
 
     def fails(self) -> subprocess.CompletedProcess[str]:
-        """One more `renvoi manager` with this configuration, which ends by itself."""
+        """Start another `renvoi manager` with this configuration, which must end by itself."""
         return subprocess.run(
             [sys.executable, "-m", "engine.cli", "manager", "--config", str(self.config)],
             cwd=ROOT,
@@ -156,7 +156,7 @@ class Manager:
 
 
 class Api:
-    """The API as the holder of one token uses it."""
+    """A client of the API with one token."""
 
     def __init__(self, manager: Manager, token: str) -> None:
         self._manager = manager
@@ -180,7 +180,7 @@ class Api:
 
 
 def write(client: redis.Redis, number: str, fleet: str = "acme", **fields: Any) -> str:
-    """Write a line document as another program would; its number."""
+    """Write a line document as another program would; returns its number."""
     client.set(f"line:{number}", json.dumps({"number": number, "fleet": fleet, **fields}))
     return number
 
@@ -190,3 +190,14 @@ def read(client: redis.Redis, number: str) -> Json:
     assert isinstance(text, str)
     document: Json = json.loads(text)
     return document
+
+
+def fill_log(client: redis.Redis, line: str) -> None:
+    """More changes of a line of fleet acme than one request reads."""
+    entry: dict[Any, Any] = {
+        "who": "x", "how": "api", "line": line, "what": "forwards", "from": "{}", "to": "{}"
+    }  # fmt: skip
+    with client.pipeline(transaction=False) as pipe:
+        for _ in range(5_100):
+            pipe.xadd("audit:acme", entry)
+        pipe.execute()

@@ -6,12 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis
 
+from rules.contact import FAR_S
 from rules.model import Billing
-from tests.manager.site import Api, Manager, read, write
+from tests.manager.site import Api, Manager, fill_log, read, write
 from tests.patience import within
 
 LINE, PEER, FAX, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 9))
@@ -34,7 +36,7 @@ def to(kind: str, number: str | None = None, **more: Any) -> dict[str, Any]:
     return {"on": True, "to": target, **more}
 
 
-def test_without_a_token_there_is_nothing(manager: Manager, acme: Api) -> None:
+def test_without_a_token_nothing_is_served(manager: Manager, acme: Api) -> None:
     for header in ("", "Bearer", "Bearer x", "Bearer rvt_abc_def", "Basic YTpi"):
         answer = manager.get("/api/v1/lines", Authorization=header)
         assert answer.status == 401, header
@@ -91,7 +93,8 @@ def test_pages_follow_one_another(acme: Api) -> None:
     assert [i["number"] for i in second["items"]] == [FAX]
     assert second["next"] is None
     assert acme.get("/lines?cursor=@@").fields().keys() == {"cursor"}
-    assert acme.get("/lines?limit=0").fields().keys() == {"limit"}
+    for limit in ("0", "-1", "201", "1e2", "٣", "9" * 5000):
+        assert acme.get(f"/lines?limit={quote(limit)}").fields().keys() == {"limit"}
 
 
 def test_what_other_programs_write_shows(acme: Api, client: redis.Redis) -> None:
@@ -146,10 +149,10 @@ def test_put_is_idempotent(acme: Api, client: redis.Redis) -> None:
     assert client.xlen("audit:acme") == 1
 
 
-def test_turning_off_keeps_the_target_whatever_it_became(acme: Api, client: redis.Redis) -> None:
+def test_turning_off_keeps_a_target_that_is_invalid_now(acme: Api, client: redis.Redis) -> None:
     acme.put(FORWARDS + "/busy", to("fax", FAX))
     write(client, FAX)
-    assert acme.put(FORWARDS + "/busy", to("fax", FAX)).status == 422
+    assert acme.put(FORWARDS + "/unreachable", to("fax", FAX)).status == 422
     answer = acme.put(FORWARDS + "/busy", {"on": False})
     assert answer.status == 200, answer.text
     assert answer.json["to"] == {"kind": "fax", "number": FAX}
@@ -207,7 +210,7 @@ def test_what_cannot_work_is_refused_by_field(
     assert client.xlen("audit:acme") == 0
 
 
-def test_all_that_is_wrong_is_told_at_once(acme: Api) -> None:
+def test_all_faults_are_reported_at_once(acme: Api) -> None:
     answer = acme.put(FORWARDS, {"busy": to("number", LINE), "unreachable": to("fax", PEER)})
     assert answer.fields().keys() == {"busy.to.number", "unreachable.to.number"}
 
@@ -232,8 +235,29 @@ def test_two_writers_do_not_overwrite_one_another(acme: Api) -> None:
     assert acme.put(FORWARDS + "/busy", to("number", MOBILE), if_match=fresh).status == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", FORWARDS, {"busy": {"on": True, "to": {"kind": "number", "number": MOBILE}}}),
+        ("PUT", FORWARDS + "/busy", to("number", MOBILE)),
+        ("PATCH", f"/lines/{LINE}", {"do_not_disturb": True}),
+        ("PUT", f"/lines/{LINE}/do_not_disturb", {"on": True}),
+        ("PUT", f"/lines/{LINE}/profile", {"use": None}),
+        ("DELETE", f"/lines/{LINE}", None),
+        ("PATCH", "/fleets/acme", {"lists": {"vip": ["+33612345678"]}}),
+    ],
+)
+def test_what_is_there_is_not_written_if_it_must_be_new(
+    operator: Api, client: redis.Redis, method: str, path: str, body: Any
+) -> None:
+    before = client.get(f"line:{LINE}"), client.get("fleet:acme")
+    assert operator.send(method, path, body, if_none_match="*").status == 412
+    assert (client.get(f"line:{LINE}"), client.get("fleet:acme")) == before
+
+
 def test_not_modified(acme: Api) -> None:
     etag = acme.get(FORWARDS).etag
+    assert acme.get(FORWARDS, if_none_match="*").status == 304
     assert acme.get(FORWARDS, if_none_match=etag).status == 304
     acme.put(FORWARDS + "/busy", to("voicemail"))
     assert acme.get(FORWARDS, if_none_match=etag).status == 200
@@ -254,11 +278,27 @@ def test_every_change_is_in_the_log(acme: Api, operator: Api) -> None:
     assert operator.get(f"/lines/{OTHER}/changes").json["items"] == []
 
 
+def test_changes_of_a_line_are_found_behind_many_of_its_fleet(
+    acme: Api, client: redis.Redis
+) -> None:
+    """One request does not read that far, and says so: the list goes on."""
+    acme.put(FORWARDS + "/busy", to("voicemail"))
+    fill_log(client, PEER)
+    page = acme.get(f"/lines/{LINE}/changes").json
+    assert page["items"] == []
+    assert page["next"] is not None
+    page = acme.get(f"/lines/{LINE}/changes?cursor={page['next']}").json
+    assert [change["line"] for change in page["items"]] == [LINE]
+    assert page["next"] is None
+
+
 def test_only_operators_write_lines(acme: Api, operator: Api, client: redis.Redis) -> None:
     new = "+33972101070"
     document = {"number": new, "fleet": "acme", "max_calls": 2}
     assert acme.put(f"/lines/{new}", document).status == 403
     assert acme.send("DELETE", f"/lines/{LINE}").status == 403
+    assert operator.put(f"/lines/{new}", document, if_match="*").status == 412
+    assert client.get(f"line:{new}") is None
     made = operator.put(f"/lines/{new}", document, if_none_match="*")
     assert made.status == 200, made.text
     assert operator.put(f"/lines/{new}", document, if_none_match="*").status == 412
@@ -267,6 +307,7 @@ def test_only_operators_write_lines(acme: Api, operator: Api, client: redis.Redi
     }
     assert operator.put(f"/lines/{new}", {**document, "number": PEER}).fields().keys() == {"number"}
     assert read(client, new) == document
+    assert operator.put(f"/lines/{new}", document, if_match="*").status == 200
     assert operator.send("DELETE", f"/lines/{new}", if_match='"x"').status == 412
     assert operator.send("DELETE", f"/lines/{new}", if_match=made.etag).status == 204
     assert client.get(f"line:{new}") is None
@@ -280,11 +321,32 @@ def test_a_line_written_whole_keeps_its_credentials(operator: Api, client: redis
     assert read(client, LINE)["credentials"] is None
 
 
+def test_a_refused_line_that_is_written_anew_keeps_its_credentials(
+    operator: Api, client: redis.Redis
+) -> None:
+    """Its operator cannot read them, and its phones have no other password."""
+    kept = {"user": "a", "ha1": "0" * 32}
+    write(client, LINE, max_calls=0, credentials=kept)
+    assert operator.get(f"/lines/{LINE}").status == 409
+    assert operator.put(f"/lines/{LINE}", {"number": LINE, "fleet": "acme"}).status == 200
+    assert read(client, LINE) == {"number": LINE, "fleet": "acme", "credentials": kept}
+
+
+def test_a_contact_that_never_expires_has_a_time_too(acme: Api, client: redis.Redis) -> None:
+    """Another program wrote it; JSON has no infinity, and `null` is no time."""
+    client.zadd(f"reg:{LINE}", {"sip:a@10.0.0.1": float("inf")})
+    assert acme.get(f"/lines/{LINE}/state").json["registrations"] == [
+        {"contact": "sip:a@10.0.0.1", "expires": FAR_S}
+    ]
+    client.delete(f"reg:{LINE}")
+
+
 def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
     write(client, LINE, max_calls=2, offer={"mobile": "hours", "mobile_hours": 2})
     client.zadd(f"reg:{LINE}", {"sip:a@10.0.0.1": time.time() + 60, "sip:b@10.0.0.1": 1.0})
     client.zadd(f"live:{LINE}", {"x": time.time() + 60})
-    client.hset(f"usage:{LINE}:2026-11", mapping={"deducted": "600", "bad": "x"})
+    foreign: dict[Any, Any] = {"bad": "x", "free": "1e999", "standard": "x", b"\xff": "1"}
+    client.hset(f"usage:{LINE}:2026-11", mapping={"deducted": "600", **foreign})
     state = acme.get(f"/lines/{LINE}/state").json
     assert [c["contact"] for c in state["registrations"]] == ["sip:a@10.0.0.1"]
     assert (state["registered"], state["calls_in_progress"], state["max_calls"]) == (True, 1, 2)
@@ -293,9 +355,12 @@ def test_state_usage_and_explanation(acme: Api, client: redis.Redis) -> None:
     assert (usage["plan_hours"], usage["plan_left_s"]) == (2, 6600)
     assert acme.get(f"/lines/{LINE}/usage?month=november").fields().keys() == {"month"}
     acme.put(FORWARDS + "/busy", to("number", MOBILE))
-    told = acme.get(f"/lines/{LINE}/explain?from=0140000000").json
-    assert told["stages"][0]["decision"]["action"] == "ring"
-    assert told["stages"][1]["decision"]["number"] == MOBILE
+    answer = acme.get(f"/lines/{LINE}/explain?from=0140000000").json
+    assert answer["stages"][0]["decision"]["action"] == "ring"
+    assert answer["stages"][1]["decision"]["number"] == MOBILE
+    schemas = acme.get("/openapi.json").json["components"]["schemas"]
+    assert answer.keys() <= schemas["Explanation"]["properties"].keys()
+    assert answer["lines"][0].keys() == schemas["Facts"]["properties"].keys()
     assert acme.get(f"/lines/{LINE}/explain?from=x").fields().keys() == {"from"}
     client.delete(f"reg:{LINE}", f"live:{LINE}", f"usage:{LINE}:2026-11")
 
@@ -308,9 +373,9 @@ def test_a_fleets_countries_are_those_of_its_lines_targets(acme: Api, client: re
     assert acme.put(FORWARDS + "/unreachable", to("number", MOBILE)).status == 200
     client.delete("fleet:acme")
     assert acme.put(FORWARDS + "/unreachable", to("number", "+447400123456")).status == 200
-    told = acme.get(f"/lines/{LINE}/explain").json["stages"]
-    assert "billing international" in json.dumps(told)
-    # What was right before: the forward counts as off, and the state says why.
+    stages = acme.get(f"/lines/{LINE}/explain").json["stages"]
+    assert "billing international" in json.dumps(stages)
+    # A stored forward that was valid before: it counts as off, and the state has the reason.
     assert acme.get(f"/lines/{LINE}/state").json["refused"] == {}
     client.set("fleet:acme", '{"name": "acme", "forward_countries": ["FR"]}')
     assert acme.get(f"/lines/{LINE}/state").json["refused"] == {"unreachable": "fleet_countries"}
@@ -330,18 +395,56 @@ def test_stored_targets_that_are_refused_are_in_the_state(acme: Api, client: red
     assert steps[0].startswith("unconditional: not allowed, +4990012345670")
 
 
-def test_that_a_number_is_somebody_elses_line_is_not_told(acme: Api, client: redis.Redis) -> None:
+def test_that_a_number_is_a_line_of_others_is_not_shown(acme: Api, client: redis.Redis) -> None:
     forward = {"on": True, "to": {"kind": "voicemail", "number": OTHER}}
     write(client, LINE, forwards={"unconditional": forward})
     assert "another fleet" not in acme.get(f"/lines/{LINE}/explain").text
 
 
-def test_a_refused_document_is_told_to_its_fleet_only(acme: Api, client: redis.Redis) -> None:
+def test_a_refused_document_is_reported_to_its_fleet_only(acme: Api, client: redis.Redis) -> None:
     write(client, LINE, max_calls=0)
     write(client, OTHER, fleet="globex", max_calls=0)
     assert acme.get(f"/lines/{LINE}").status == 409
     assert "max_calls" in acme.get(f"/lines/{LINE}").json["detail"]
     assert acme.get(f"/lines/{OTHER}").status == 404
+
+
+DEEP = b"[" * 300 + b"]" * 300
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", f"/lines/{LINE}/forwards/busy", b'{"on": true, "to": %b}' % DEEP),
+        ("PUT", f"/lines/{LINE}/forwards", b'{"busy": {"on": true, "to": %b}}' % DEEP),
+        ("PATCH", f"/lines/{LINE}", b'{"profiles": %b}' % DEEP),
+        ("PATCH", "/fleets/acme", b'{"calendars": {"office": {"x": %b}}}' % DEEP),
+        ("PUT", f"/lines/{LINE}", b'{"number": "%b", "fleet": "acme", "x": %b}'
+         % (LINE.encode(), DEEP)),
+    ],
+)  # fmt: skip
+def test_what_is_nested_too_deeply_is_refused(
+    operator: Api, client: redis.Redis, method: str, path: str, body: bytes
+) -> None:
+    before = client.get(f"line:{LINE}"), client.get("fleet:acme")
+    answer = operator.send(method, path, body)
+    assert answer.status == 422, answer.text
+    assert "too deeply" in str(answer.fields())
+    assert (client.get(f"line:{LINE}"), client.get("fleet:acme")) == before
+
+
+def test_a_stored_document_that_is_nested_too_deeply_is_replaced_and_deleted(
+    operator: Api, client: redis.Redis
+) -> None:
+    stored = b'{"number": "%b", "fleet": "acme", "x": %b}' % (LINE.encode(), DEEP)
+    client.set(f"line:{LINE}", stored)
+    changed = operator.put(f"/lines/{LINE}/forwards/busy", to("number", MOBILE))
+    assert changed.status == 422, changed.text
+    new = operator.put(f"/lines/{LINE}", {"number": LINE, "fleet": "acme"})
+    assert new.status == 200, new.text
+    assert operator.get(f"/lines/{LINE}/changes").json["items"][0]["from"] == {"x": None}
+    client.set(f"line:{LINE}", stored)
+    assert operator.send("DELETE", f"/lines/{LINE}").status == 204
 
 
 # -- lists, do not disturb, profiles, calendars ------------------------------------------------
@@ -414,6 +517,73 @@ def test_a_list_is_refused_by_its_field(
     assert client.get(f"line:{LINE}") == before
 
 
+GONE = to("voicemail", PEER, when="gone", callers="list:gone")
+PREMIUM = to("number", "+4990012345670")
+
+
+@pytest.mark.parametrize("busy", [GONE, PREMIUM, [GONE, PREMIUM]])
+def test_what_was_wrong_before_prevents_no_other_change(
+    acme: Api, client: redis.Redis, busy: Any
+) -> None:
+    """A calendar was deleted, a country is allowed no more: nobody could turn off the others."""
+    own = {"busy": busy, "no_answer": to("voicemail", after_s=20)}
+    write(client, LINE, forwards=own, profiles={"a": {}})
+    assert acme.put(FORWARDS + "/no_answer", {"on": False}).status == 200
+    assert acme.put(f"/lines/{LINE}/do_not_disturb", {"on": True}).status == 200
+    assert acme.put(f"/lines/{LINE}/profile", {"use": "a"}).status == 200
+    assert read(client, LINE)["forwards"]["busy"] == busy
+    # What is new is checked, also beside it, at its place.
+    added = [*busy, PREMIUM | {"after_s": 5}] if isinstance(busy, list) else PREMIUM | {"x_n": 1}
+    write(client, LINE, forwards=own)
+    answer = acme.send("PATCH", f"/lines/{LINE}", {"forwards": {"busy": added}})
+    place = "[2]" if isinstance(busy, list) else ""
+    assert list(answer.fields()) == [f"forwards.busy{place}.to.number"], answer.text
+
+
+def test_an_offer_that_was_wrong_before_prevents_no_other_change(
+    acme: Api, operator: Api, client: redis.Redis
+) -> None:
+    """Its customer cannot mend it, and could turn off no forward."""
+    offer = {"mobile": "hours", "mobile_hours": 0}
+    write(client, LINE, offer=offer, forwards={"busy": to("number", MOBILE)})
+    assert acme.put(FORWARDS + "/busy", {"on": False}).status == 200
+    assert acme.put(FORWARDS + "/busy", {"on": True}).status == 200
+    assert acme.put(f"/lines/{LINE}/do_not_disturb", {"on": True}).status == 200
+    document = read(client, LINE)
+    assert operator.put(f"/lines/{LINE}", document | {"label": "x"}).status == 200
+    answer = operator.put(f"/lines/{LINE}", document | {"offer": {"mobile": "hours"}})
+    assert list(answer.fields()) == ["offer.mobile_hours"], answer.text
+
+
+def test_a_line_that_moves_is_checked_as_a_whole(operator: Api, client: redis.Redis) -> None:
+    forwards = {"busy": to("voicemail", PEER)}
+    write(client, LINE, forwards=forwards)
+    moved = {"number": LINE, "fleet": "globex", "forwards": forwards}
+    assert list(operator.put(f"/lines/{LINE}", moved).fields()) == ["forwards.busy.to.number"]
+
+
+def test_names_of_a_forward_that_is_turned_off_are_checked_too(
+    acme: Api, client: redis.Redis
+) -> None:
+    """Turning it off alone is always possible, whatever it names."""
+    write(client, LINE, forwards={"busy": GONE, "no_answer": PREMIUM})
+    assert acme.put(FORWARDS + "/busy", {"on": False}).status == 200
+    assert acme.put(FORWARDS + "/no_answer", {"on": False}).status == 200
+    for name, value in (("when", "nope"), ("callers", "list:nope")):
+        write(client, LINE, forwards={"busy": to("voicemail", PEER)})
+        answer = acme.put(FORWARDS + "/busy", {"on": False, name: value})
+        assert list(answer.fields()) == [name], answer.text
+
+
+def test_a_forward_that_has_ended_is_not_on(acme: Api, client: redis.Redis) -> None:
+    ended, ends = (
+        to("voicemail", until=f"{year}-01-01T08:00:00+01:00") for year in ("2020", "2099")
+    )
+    write(client, LINE, forwards={"unconditional": ended, "busy": [ended, ends], "no_answer": ends})
+    (line,) = (each for each in acme.get("/lines").json["items"] if each["number"] == LINE)
+    assert line["forwards"] == ["busy", "no_answer"]
+
+
 @pytest.mark.usefixtures("office")
 def test_a_single_forward_keeps_its_hours_until_they_are_taken_away(acme: Api) -> None:
     one = to("number", MOBILE, when="office", callers="outside")
@@ -428,7 +598,7 @@ def test_do_not_disturb_is_one_request(acme: Api, client: redis.Redis) -> None:
     assert acme.get(path).json == {"on": False, "now": False}
     done = acme.put(path, {"on": True})
     assert (done.status, done.json["on"], done.json["now"]) == (200, True, True)
-    assert done.json["in_force"]["complete"] is False  # there is no worker
+    assert done.json["in_force"]["complete"] is False  # no worker runs
     assert read(client, LINE)["do_not_disturb"] is True
     change = acme.get(f"/lines/{LINE}/changes").json["items"][0]
     assert (change["how"], change["to"]) == ("api", {"do_not_disturb": True})
@@ -456,8 +626,8 @@ def test_a_profile_is_chosen(acme: Api, client: redis.Redis) -> None:
         "conges", [{"use": "conges", "until": until}, {"use": "bureau"}])  # fmt: skip
     assert acme.get(f"/lines/{LINE}/do_not_disturb").json == {"on": False, "now": True}
     assert acme.put(FORWARDS + "/busy", to("voicemail")).json["profile"] == "conges"
-    told = acme.get(f"/lines/{LINE}/explain?at=2099-01-02T10:00").json
-    assert told["stages"][0]["steps"][0] == "profile: bureau"
+    answer = acme.get(f"/lines/{LINE}/explain?at=2099-01-02T10:00").json
+    assert answer["stages"][0]["steps"][0] == "profile: bureau"
     assert acme.get(f"/lines/{LINE}/explain").json["stages"][0]["decision"]["code"] == 486
     assert acme.get(f"/lines/{LINE}/state").json["refused"] == {}
     assert acme.get(f"/lines/{LINE}/explain?at=soon").fields().keys() == {"at"}
@@ -477,6 +647,34 @@ def test_a_profile_is_chosen(acme: Api, client: redis.Redis) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("naming", "field"),
+    [
+        ({"profile": [{"use": "a", "when": "summer"}]}, "profile[0].when"),
+        ({"profiles": {"a": {"forwards": {"busy": to("voicemail", when="not summer")}}}},
+         "profiles.a.forwards.busy.when"),
+        ({"profiles": {"a": {"forwards": {"busy": to("voicemail", callers="list:vip")}}}},
+         "profiles.a.forwards.busy.callers"),
+        ({"forwards": {"busy": to("voicemail", when="summer") | {"on": False}}},
+         "forwards.busy.when"),
+    ],
+)  # fmt: skip
+def test_a_line_keeps_the_calendars_and_lists_that_it_names(
+    acme: Api, client: redis.Redis, naming: dict[str, Any], field: str
+) -> None:
+    """Also where the names themselves do not change."""
+    whole: dict[str, Any] = {"profiles": {"a": {}}, "lists": {"vip": ["+331411*"]}}
+    write(client, LINE, **(whole | {"calendars": {"summer": {}}} | naming))
+    before = client.get(f"line:{LINE}")
+    answer = acme.send("PATCH", f"/lines/{LINE}", {"calendars": None, "lists": None})
+    assert answer.status == 422, answer.text
+    assert list(answer.fields()) == [field]
+    assert client.get(f"line:{LINE}") == before
+    (name,) = naming
+    less = {"calendars": None, "lists": None, "profile": None, name: None}
+    assert acme.send("PATCH", f"/lines/{LINE}", less).status == 200
+
+
 @pytest.mark.usefixtures("office")
 def test_the_calendars_of_a_fleet(
     manager: Manager, acme: Api, operator: Api, client: redis.Redis
@@ -493,6 +691,9 @@ def test_the_calendars_of_a_fleet(
         {"what": "calendar", "name": "office", "lines": 1, "first": [LINE]}]  # fmt: skip
     kept = json.loads(str(client.get("fleet:acme")))
     assert kept == {"name": "acme", "label": "Acme", "cap_seconds": 60, **change}
+    assert done.etag == acme.get("/fleets/acme").etag
+    same = acme.send("PATCH", "/fleets/acme", change, if_match=done.etag)
+    assert (same.status, same.etag) == (200, done.etag)
     wrong = {"calendars": {"a": {"weekly": {"mon": ["9-12"]}}}}
     answer = operator.send("PATCH", "/fleets/acme", wrong)
     assert list(answer.fields()) == ["calendars.a.weekly.mon[0]"]
@@ -503,6 +704,17 @@ def test_the_calendars_of_a_fleet(
     assert acme.send("PATCH", "/fleets/acme", {"lists": None}).json == {
         "name": "acme", "label": "Acme", "calendars": {"summer": {}}, "still_named": [],
     }  # fmt: skip
+
+
+def test_a_fleet_with_what_is_no_json_is_refused_by_name(acme: Api, client: redis.Redis) -> None:
+    document = '{"name": "acme", "crm": "é"}'.encode("latin-1")
+    client.set("fleet:acme", document)
+    try:
+        for answer in (acme.get("/fleets/acme"), acme.send("PATCH", "/fleets/acme", {"lists": {}})):
+            assert answer.status == 400, answer.text
+            assert "fleet acme: its document is refused" in answer.json["detail"]
+    finally:
+        client.delete("fleet:acme")
 
 
 def test_unknown_paths_and_methods(acme: Api) -> None:
@@ -516,6 +728,10 @@ def test_the_description_names_every_route(manager: Manager) -> None:
     described = manager.get("/api/v1/openapi.json").json
     assert described["openapi"].startswith("3.1")
     assert "/api/v1/lines/{number}/forwards/{condition}" in described["paths"]
+    line = described["paths"]["/api/v1/lines/{number}"]
+    for method, headers in (("get", ["If-None-Match"]), ("put", ["If-Match", "If-None-Match"])):
+        told = [each["name"] for each in line[method]["parameters"] if each["in"] == "header"]
+        assert told == headers
     refs = set(_refs(described))
     assert refs
     assert refs <= {f"#/components/schemas/{n}" for n in described["components"]["schemas"]}

@@ -1,7 +1,7 @@
-"""Every route, asked by everybody who may not.
+"""Every route, requested by every kind of user without the right to it.
 
-The routes are those that the application really has, so that a new one cannot be forgotten: it is
-tried like all others, and one with a parameter that this module does not know fails here.
+The routes are read from the application, so a new one is tested like all others; one with an
+unknown parameter fails here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.manager.site import Answer, Api, Manager, write
 
 OWN, PEER, THEIRS, NOBODYS = (f"+3397210100{n}" for n in (1, 2, 8, 9))
 SECRETS = ("Tresorerie", "globex", "+33699999999", "06 99 99 99 99", "192.0.2.77")
-# For everybody: the way in, and what describes the site without telling of anybody.
+# Open to everybody: the log-in, and pages without data of customers.
 OPEN = {
     ("GET", "/"),
     ("GET", "/healthz"),
@@ -42,10 +42,10 @@ SPELLINGS = (
 
 
 def all_routes() -> Iterator[tuple[str, str]]:
-    """Method and path of everything that is served, HEAD left out: it is GET's."""
+    """Method and path of everything that is served, without HEAD, which is handled as GET."""
     for route in build(Config(), "redis://127.0.0.1:1").routes:
         if isinstance(route, Mount):
-            assert route.path == "/static", f"{route.path}: is it for everybody?"
+            assert route.path == "/static", f"{route.path}: is it open to everybody?"
             continue
         assert isinstance(route, Route), route
         for method in sorted((route.methods or {"GET"}) - {"HEAD"}):
@@ -60,12 +60,12 @@ OF_A_LINE = [route for route in GUARDED if "{number}" in route[1]]
 
 
 def filled(path: str, number: str) -> str:
-    """A path with its parameters; a parameter that is not known here is an error."""
+    """A path with its parameters filled in; an unknown parameter is an error."""
     return path.format(number=quote(number, safe=""), condition="busy", fleet="globex")
 
 
 def body_for(method: str, path: str) -> dict[str, object] | None:
-    """Something that would change a forward, if it were let in."""
+    """A body that would change a forward, if the request were allowed."""
     if method not in ("PUT", "PATCH", "POST"):
         return None
     forward = {"on": True, "to": {"kind": "number", "number": "+33612345678"}}
@@ -99,7 +99,7 @@ def accounts(manager: Manager) -> None:
 
 @pytest.fixture(autouse=True)
 def lines(client: redis.Redis) -> Iterator[None]:
-    """The lines, and after each test that nobody has changed those of fleet globex."""
+    """The lines. After each test those of fleet globex must be unchanged."""
     for key in (*client.scan_iter("audit:*"), *client.scan_iter("manager:attempts:*")):
         client.delete(key)
     forward = {"on": True, "to": {"kind": "number", "number": "+33699999999"}}
@@ -123,14 +123,14 @@ def sessions(manager: Manager, accounts: None) -> dict[str, Visitor]:
 
 
 def visitor(opened: Visitor) -> Visitor:
-    """Somebody with the same session, whose cookies are his own."""
+    """A visitor with the same session and separate cookies."""
     copy = Visitor(opened.manager)
     copy.cookies = dict(opened.cookies)
     return copy
 
 
 def says_nothing(answer: Answer) -> bool:
-    """Nothing of fleet globex in it, headers included."""
+    """Whether the answer, including headers, has nothing of fleet globex."""
     whole = answer.text + repr(dict(answer.headers))
     return not any(secret.lower() in whole.lower() for secret in SECRETS)
 
@@ -162,7 +162,7 @@ def test_the_api_without_a_good_token(
         {"Authorization": f"Bearer {revoked}"},
         {"Authorization": f"Bearer {wrong}"},
         {"Authorization": basic},
-        {"Cookie": cookie},  # a session of the page is no token
+        {"Cookie": cookie},  # a session of the page is not a token
     ):
         answer = manager.request(method, filled(path, THEIRS), b"{}", headers)
         assert answer.status == 401, headers
@@ -174,14 +174,14 @@ _made: dict[str, str] = {}
 
 
 def manager_token(manager: Manager) -> str:
-    """A token of fleet globex, made once a module."""
+    """A token of fleet globex, made once per module."""
     if "good" not in _made:
         _made["good"] = manager.token("--fleet", "globex")
     return _made["good"]
 
 
 def manager_revoked(manager: Manager) -> str:
-    """The same, revoked."""
+    """A token of fleet globex that was revoked."""
     if "revoked" not in _made:
         _made["revoked"] = manager.token("--fleet", "globex")
         ended = manager.command("manager", "token", "revoke", _made["revoked"].split("_")[1])
@@ -204,7 +204,7 @@ def test_the_page_without_a_session(
         Visitor(manager).request(method, place, fields, **with_token),
     ):
         assert says_nothing(answer)
-        if answer.status == 401:  # what was typed into a form waits for the log-in
+        if answer.status == 401:  # the input of a form is kept until the log-in
             assert method == "POST"
             assert Forms(answer.text).forms[-1][0] == "/login"
             continue
@@ -213,7 +213,7 @@ def test_the_page_without_a_session(
 
 
 def test_sessions_that_are_over_open_nothing(manager: Manager) -> None:
-    """Logged out, of an account that is gone, of one whose password was changed."""
+    """Sessions after a log-out, of a deleted account, and after a change of password."""
     add = ("manager", "account", "add", "brief", "--fleet", "globex")
     manager.command(*add, typed=PASSWORD + "\n")
     out, gone, changed = (Visitor(manager) for _ in range(3))
@@ -230,7 +230,7 @@ def test_sessions_that_are_over_open_nothing(manager: Manager) -> None:
 
 
 @pytest.mark.parametrize("path", [path for method, path in GUARDED if method == "GET"])
-def test_head_tells_no_more_than_get(manager: Manager, path: str) -> None:
+def test_head_shows_no_more_than_get(manager: Manager, path: str) -> None:
     answer = manager.request("HEAD", filled(path, THEIRS))
     assert answer.status in (303, 401)
 
@@ -240,7 +240,7 @@ def test_head_tells_no_more_than_get(manager: Manager, path: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [r for r in OF_A_LINE if r[1].startswith(API)])
 def test_the_api_for_a_line_of_another_fleet(acme: Api, method: str, path: str) -> None:
-    """A line of another fleet, however its number is written, is as one that does not exist."""
+    """A line of another fleet, in any notation of its number, is treated as if it did not exist."""
     local = path.removeprefix(API)
     unknown = acme.send(method, filled(local, NOBODYS), body_for(method, path))
     assert unknown.status in (403, 404)
@@ -276,7 +276,7 @@ def test_the_page_of_a_line_of_another_fleet(
 def test_routes_of_no_single_line_show_nothing_of_another_fleet(
     acme: Api, sessions: dict[str, Visitor], method: str, path: str
 ) -> None:
-    """Whatever is asked for: their fleet, words of theirs, their number as a cursor or a line."""
+    """Requests with their fleet, their words, their number as a cursor or a line."""
     asked = [f"{name}={quote(value, safe='')}" for name in ("q", "fleet", "line", "after", "cursor")
              for value in (THEIRS, "0972101008", "tresorerie", "globex", "0699999999")]  # fmt: skip
     marie = visitor(sessions["marie"])
@@ -297,10 +297,10 @@ def test_routes_of_no_single_line_show_nothing_of_another_fleet(
         assert "09 72 10 10 08" not in shown, query
 
 
-def test_a_forward_to_their_line_tells_nothing_of_it(
+def test_a_forward_to_their_line_shows_nothing_of_it(
     acme: Api, sessions: dict[str, Visitor]
 ) -> None:
-    """It is an outside number, in the API, in the preview and in what would happen."""
+    """It is treated as an outside number: in the API, in the preview and in explanations."""
     wanted = {"on": True, "to": {"kind": "number", "number": THEIRS}}
     assert acme.put(f"/lines/{OWN}/forwards/unconditional", wanted).status == 200
     for path in ("", "/forwards", "/state", "/explain", "/changes", "/records", "/usage"):
@@ -319,11 +319,11 @@ def test_a_forward_to_their_line_tells_nothing_of_it(
         assert says_nothing(marie.get(f"/lines/{OWN}{path}"))
 
 
-# -- operators, and the fleet itself: the tests above would pass on a site that is down -------
+# -- operators, and the fleet itself: the tests above would pass if the site were down --------
 
 
 @pytest.mark.parametrize(("method", "path"), [r for r in OF_A_LINE if r[0] == "GET"])
-def test_who_may_is_let_in(
+def test_users_with_the_right_are_served(
     manager: Manager, operator: Api, sessions: dict[str, Visitor], method: str, path: str
 ) -> None:
     if path.startswith(API):
@@ -333,8 +333,10 @@ def test_who_may_is_let_in(
         return
     for name in ("gil", "support"):
         answer = visitor(sessions[name]).request(method, filled(path, THEIRS))
-        if path.endswith(("/done", "/restore")):  # of a change that was never made
+        if path.endswith(("/done", "/restore")):  # of a change that does not exist
             assert answer.status == 404
+        elif path.endswith("/switch"):  # only a form is sent there
+            assert (answer.status, answer.headers["location"]) == (303, f"/lines/{THEIRS}")
         else:
             assert answer.status == 200
             assert "Tresorerie" in answer.text or path.endswith(".csv")  # of no call
@@ -375,8 +377,8 @@ def test_every_form_must_be_ours(
         answer = marie.request("POST", place, [*fields, *token], **headers)
         assert answer.status == 403, (token, headers)
     assert client.get(f"line:{OWN}") == before
-    assert marie.request("GET", "/lines").status == 200  # nobody was logged out either
-    # and by a link, an image or a script: nothing is changed by GET
+    assert marie.request("GET", "/lines").status == 200  # the session still exists
+    # and links, images or scripts: GET changes nothing
     assert marie.request("GET", f"{place}?csrf={own}&busy-on=on&step=validate").status != 500
     assert client.get(f"line:{OWN}") == before
 

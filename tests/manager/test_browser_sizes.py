@@ -1,5 +1,5 @@
-"""The pages in a real Chromium at the widths of a desk and of phones, by day and by night, in both
-languages: nothing scrolls sideways, axe-core has no complaint, ticks stay."""
+"""The pages in a real Chromium at the widths of desktops and phones, in light and dark, in both
+languages: nothing scrolls sideways, axe-core finds no fault, ticks are kept."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PAGES = {
 async def test_every_page_at_every_width(
     browser: Browser, manager: Manager, language: str, size: dict[str, int]
 ) -> None:
-    dark = size is PHONE  # as many read at night
+    dark = size is PHONE  # dark on phones
     marie = await Person.sit_down(browser, manager, language, size, dark=dark)
     await marie.log_in()
     for name, path in PAGES.items():

@@ -1,5 +1,4 @@
-"""What happens and what it costs where the target has forwards of its own, or cannot be reached;
-names that are no whole names."""
+"""Effect and cost when the target has its own forwards or cannot be reached; incomplete names."""
 
 from __future__ import annotations
 
@@ -50,26 +49,26 @@ def test_a_chain_says_where_it_goes_on_and_who_pays(marie: Visitor, client: redi
         client, BOSS, label="Direction", offer={"mobile": "unlimited"},
         forwards={"unconditional": number(MOBILE)},
     )  # fmt: skip
-    told = preview(marie, BOSS)
+    shown = preview(marie, BOSS)
     name = "09 72 10 10 01 (Direction)"
     assert (
-        f"La ligne {name} renvoie à son tour tous ses appels vers : numéro 06 12 34 56 78" in told
+        f"La ligne {name} renvoie à son tour tous ses appels vers : numéro 06 12 34 56 78" in shown
     )
-    assert f"C’est la ligne {name} qui paie ce renvoi." in told
-    assert "→ ligne 09 72 10 10 01 (Direction) Hors forfait" in told  # not "Gratuit"
-    assert "C’est cette ligne qui paie" not in told
+    assert f"C’est la ligne {name} qui paie ce renvoi." in shown
+    assert "→ ligne 09 72 10 10 01 (Direction) Hors forfait" in shown  # not "Gratuit"
+    assert "C’est cette ligne qui paie" not in shown
     assert "C’est cette ligne qui paie l’appel renvoyé" in preview(marie, MOBILE)
 
 
-def test_a_chain_of_three_is_told_to_its_end(marie: Visitor, client: redis.Redis) -> None:
+def test_a_chain_of_three_is_shown_to_its_end(marie: Visitor, client: redis.Redis) -> None:
     write(client, SHOP, label="Boutique", forwards={"unconditional": number(BOSS)})
     write(
         client, BOSS, label="Direction", forwards={"no_answer": {**number(MOBILE), "after_s": 20}}
     )
-    told = preview(marie, SHOP)
-    assert "La ligne 09 72 10 10 02 (Boutique) renvoie à son tour tous ses appels vers : " in told
-    assert "Sans réponse, la ligne 09 72 10 10 01 (Direction) renvoie à son tour vers" in told
-    assert "→ ligne 09 72 10 10 02 (Boutique) Gratuit" in told  # what is certain
+    shown = preview(marie, SHOP)
+    assert "La ligne 09 72 10 10 02 (Boutique) renvoie à son tour tous ses appels vers : " in shown
+    assert "Sans réponse, la ligne 09 72 10 10 01 (Direction) renvoie à son tour vers" in shown
+    assert "→ ligne 09 72 10 10 02 (Boutique) Gratuit" in shown  # the certain part
 
 
 def test_a_ring_of_lines_ends(marie: Visitor, client: redis.Redis) -> None:
@@ -85,7 +84,7 @@ def test_a_ring_of_lines_ends(marie: Visitor, client: redis.Redis) -> None:
         ({}, "aucun téléphone n’est connecté à la ligne 09 72 10 10 02 (Boutique)"),
     ],
 )
-def test_a_target_that_nobody_reaches_is_no_green_light(
+def test_a_target_that_cannot_be_reached_has_a_warning(
     marie: Visitor, client: redis.Redis, change: Json, warning: str
 ) -> None:
     assert warning not in preview(marie, SHOP)
@@ -100,7 +99,7 @@ def test_a_target_that_nobody_reaches_is_no_green_light(
 
 
 def test_what_was_not_shown_is_not_written(marie: Visitor, client: redis.Redis) -> None:
-    """The other line changes after the preview: its cost has to be seen first."""
+    """The other line changes after the preview: the new cost must be shown first."""
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": BOSS}
     check = marie.submit(marie.get(FORM), FORM, step="check", **fields)
     write(client, BOSS, label="Direction", forwards={"unconditional": number(MOBILE)})
@@ -120,7 +119,7 @@ def test_a_part_of_a_name_picks_no_line(marie: Visitor, client: redis.Redis, ser
     assert "forwards" not in read(client, DESK)
 
 
-def test_the_whole_name_is_taken_and_stands_beside_the_number(
+def test_the_whole_name_is_taken_and_shown_beside_the_number(
     marie: Visitor, client: redis.Redis
 ) -> None:
     fields = {"busy__on": "on", "busy__service": "voicemail", "busy__voicemail": "poste DU depot"}

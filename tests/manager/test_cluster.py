@@ -29,6 +29,13 @@ def test_the_journey_on_a_cluster(cluster: ClusterServers, tmp_path: Path) -> No
     try:
         manager.command("manager", "account", "add", "marie", "--fleet", "acme", typed=PASSWORD)
         acme = Api(manager, manager.token("--fleet", "acme"))
+        for n in range(9):  # on every node
+            manager.command("manager", "account", "add", f"u{n}", "--operator", typed=PASSWORD)
+            manager.command("manager", "token", "add", f"t{n}", "--operator")
+        for kind, names in (("account", ["marie", "u8"]), ("token", ["test", "t8"])):
+            listed = manager.command("manager", kind, "list")
+            assert listed.returncode == 0, listed.stderr
+            assert all(name in listed.stdout for name in names)
         assert [item["number"] for item in acme.get("/lines").json["items"]] == LINES
         path = f"/lines/{LINES[0]}/forwards"
         forward = {"on": True, "to": {"kind": "voicemail", "number": LINES[1]}}
@@ -60,7 +67,10 @@ async def test_waiting_for_calls_keeps_its_connection(cluster: ClusterServers) -
     await calls.start()
     try:
         with cluster.master_of(RECORDS).client() as node:
-            await asyncio.sleep(0.5)
+            deadline = time.monotonic() + within(5)
+            while not any("b" in one["flags"] for one in node.client_list()):
+                assert time.monotonic() < deadline, "nobody waits for calls"
+                await asyncio.sleep(0.05)
             before = node.info("stats")["total_connections_received"]
             await asyncio.sleep(2.5)
             assert node.info("stats")["total_connections_received"] == before

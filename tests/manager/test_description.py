@@ -1,4 +1,4 @@
-"""The API keeps to its own description, and the test notices when it does not."""
+"""The API matches its description, and the check detects differences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.campaigns import api
 
 
 def test_every_answer_is_as_described() -> None:
-    # What the others may is the same, but for these.
+    # The other tokens have the same rights, except for these operations.
     one = ("list_lines", "get_line", "get_explanation", "put_forward")
     tokens = {
         "--fleet acme": (),

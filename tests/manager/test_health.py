@@ -1,4 +1,4 @@
-"""What the manager tells operators of itself: its metrics, whether it is ready, its failures."""
+"""The manager's pages for operators: metrics, readiness, logged failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def events(manager: Manager, name: str) -> list[dict[str, object]]:
-    lines = (line for line in manager.log.splitlines() if line.startswith("{"))
+    whole_lines, _, _ = manager.log.rpartition("\n")
+    lines = (line for line in whole_lines.splitlines() if line.startswith("{"))
     return [event for line in lines if (event := json.loads(line))["event"] == name]
 
 
@@ -96,11 +97,11 @@ def test_it_is_not_ready_while_redis_is_away_and_every_5xx_is_logged(
         assert acme.get("/lines").status == 503
         assert manager.get("/healthz").status == 503
         until(lambda: len(events(manager, "request.failed")) == before + 2)
-        told, health = events(manager, "request.failed")[-2:]
-        assert told["method"] == "GET"
-        assert told["path"] == "/api/v1/lines"
-        assert told["status"] == 503
-        assert told["level"] == "error"
+        event, health = events(manager, "request.failed")[-2:]
+        assert event["method"] == "GET"
+        assert event["path"] == "/api/v1/lines"
+        assert event["status"] == 503
+        assert event["level"] == "error"
         assert health["path"] == "/healthz"
         assert metric(manager, 'renvoi_manager_requests_total{area="api",class="5xx"}') >= 1
     finally:
@@ -124,7 +125,7 @@ def test_a_port_that_is_taken_is_named(server: RedisServer, tmp_path: Path, key:
 
 
 async def test_what_fails_without_an_answer_counts_as_500() -> None:
-    """As an error in the application itself does, of which its own handlers know nothing."""
+    """Such as an error in the application that no handler catches."""
     from engine.config import read
     from manager.health import Health
     from manager.site import Site
@@ -146,10 +147,10 @@ async def test_what_fails_without_an_answer_counts_as_500() -> None:
     await site.redis.aclose()
 
 
-async def test_it_ends_wherever_its_look_at_redis_is(
+async def test_it_ends_at_every_step_of_its_check_of_redis(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py loses a cancellation at one step of sending: it is met here at every step."""
+    """redis-py loses a cancellation at one step of sending: cancels at every step."""
     from engine.config import read
     from manager import health
     from manager.site import Site

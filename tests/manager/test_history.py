@@ -87,10 +87,10 @@ def test_calls_are_found(marie: Visitor, query: str, found: list[str]) -> None:
     assert ("Aucun appel." in page) == (not found)
 
 
-def test_a_call_is_told_in_words(marie: Visitor) -> None:
+def test_a_call_is_described_in_words(marie: Visitor) -> None:
     page = text(marie.get(CALLS))
-    told = "09 72 10 10 02 (Atelier) Renvoyé (Occupée) numéro 06 12 34 56 78 1 min Déduit"
-    assert told in page
+    words = "09 72 10 10 02 (Atelier) Renvoyé (Occupée) numéro 06 12 34 56 78 1 min Déduit"
+    assert words in page
     assert "01 40 00 00 02 Manqué" in page
     assert "01 40 00 00 01 Répondu 1 min" in page
     assert "Numéro masqué Répondu" in page

@@ -1,4 +1,4 @@
-"""The page in hostile hands: what is typed, what is stored by others, what a browser is sent to."""
+"""The page under attack: hostile input, hostile stored data, redirects."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def marie(manager: Manager, accounts: None) -> Visitor:
 
 
 def is_guarded(answer: Answer) -> bool:
-    """Every answer carries the policy, whatever it is."""
+    """Whether the answer has the security policy."""
     policy = answer.headers.get("content-security-policy", "")
     return (
         "default-src 'none'" in policy
@@ -73,7 +73,7 @@ def is_guarded(answer: Answer) -> bool:
     )
 
 
-# -- what is typed ----------------------------------------------------------------------------
+# -- input ------------------------------------------------------------------------------------
 
 NASTY = [
     "", " ", "0", "-1", "1e9", "0x10", "٣", "on", "ON", "voicemail", "fax", "number", "pigeon",
@@ -90,11 +90,11 @@ NAMES = [
 STEPS = ["validate", "check", "edit", "apply", "", "x"]
 
 
-def test_no_form_makes_the_page_stumble(
+def test_no_form_causes_a_server_error(
     marie: Visitor, manager: Manager, client: redis.Redis
 ) -> None:
-    """A few hundred forms of nasty parts: each is answered by a page, and what is then stored can
-    be read."""
+    """A few hundred forms with hostile values: each is answered by a page, and the stored document
+    can be read."""
     rng, token = random.Random(SEED), csrf_of(marie)
     for _ in range(300):
         path = rng.choice([FORM, FORM, FORM + "/preview", "/several"])
@@ -142,10 +142,8 @@ def test_bodies_that_are_no_forms(manager: Manager, marie: Visitor, body: bytes)
     assert raw_post(manager, marie, body, **kind) in (400, 403, 413)
 
 
-def test_clients_that_say_nothing_close_the_site_to_nobody(
-    manager: Manager, marie: Visitor
-) -> None:
-    """More of them than are served at once: the one that is silent longest makes room."""
+def test_silent_clients_do_not_block_others(manager: Manager, marie: Visitor) -> None:
+    """More of them than are served at once: the one that is silent longest is closed."""
     with ExitStack() as stack:
         silent = []
         for n in range(520):
@@ -155,7 +153,7 @@ def test_clients_that_say_nothing_close_the_site_to_nobody(
             silent.append(one)
         for _ in range(3):
             assert marie.request("GET", "/lines").status == 200
-        silent[0].settimeout(5)
+        silent[0].settimeout(within(5))
         assert silent[0].recv(1) == b""
 
 
@@ -172,6 +170,13 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
 
     with pytest.raises(TooSlow):
         await patience.read(Request({"type": "http", "method": "POST"}, receive), 100)
+
+
+@pytest.mark.parametrize("count", ["-1", "x", "٣", "1001", "9" * 5000])
+def test_a_count_of_forwards_that_is_none(marie: Visitor, count: str) -> None:
+    fields = [("csrf", csrf_of(marie)), ("count", count), ("step", "check")]
+    answer = marie.request("POST", f"/lines/{quote(OWN)}/rules/busy", fields)
+    assert answer.status == 409, answer.text  # without an etag
 
 
 @pytest.mark.parametrize("query", ["?q=%ff", "?after=%00", "?fleet=" + "x" * 3000, "?lang=xx"])
@@ -201,11 +206,11 @@ def test_paths_that_lead_nowhere(marie: Visitor, path: str) -> None:
     assert "def " not in answer.text
 
 
-# -- what others have stored ------------------------------------------------------------------
+# -- stored data ------------------------------------------------------------------------------
 
 
 def recorded(**fields: str) -> dict[Any, Any]:
-    """A record of a call that line OWN forwarded, with these fields of somebody else's."""
+    """A record of a call that line OWN forwarded, with these hostile fields."""
     forward = {"line": OWN, "condition": "busy", "kind": "number", "number": PEER,
                "billing": "free", "seconds": 3}  # fmt: skip
     whole = {
@@ -218,9 +223,9 @@ def recorded(**fields: str) -> dict[Any, Any]:
 
 
 def logged(before: object, after: object, **fields: str) -> dict[Any, Any]:
-    """An entry of the log of changes, with these fields of somebody else's."""
-    told = {"who": "x", "how": "page", "line": OWN, "what": "forwards"} | fields
-    return told | {"from": json.dumps(before), "to": json.dumps(after)}
+    """An entry of the log of changes, with these hostile fields."""
+    entry = {"who": "x", "how": "page", "line": OWN, "what": "forwards"} | fields
+    return entry | {"from": json.dumps(before), "to": json.dumps(after)}
 
 
 def forward_of(**fields: object) -> str:
@@ -255,17 +260,17 @@ def test_what_others_wrote_is_shown_as_text(
             assert answer.status in (200, 404), path
             assert is_guarded(answer)
             if answer.headers["content-type"].startswith("application/json"):
-                continue  # nosniff: no browser takes it for a page
+                continue  # nosniff: browsers do not treat it as a page
             assert SCRIPT not in answer.text, path
             assert "<img src=x" not in answer.text, path
     page = marie.get(f"/lines/{quote(OWN)}").text
-    assert page.count("&lt;script&gt;") >= 4  # it is there: label, caller, target, who
+    assert page.count("&lt;script&gt;") >= 4  # escaped: label, caller, target, user
 
 
 def test_what_is_no_record_and_no_change_is_left_out(
     manager: Manager, marie: Visitor, client: redis.Redis, acme: Api
 ) -> None:
-    """Anything may write to the streams; the page and the API take what they understand."""
+    """Any program may write to the streams; page and API skip entries that they cannot read."""
     client.delete("cdr")
     strange: list[object] = [[], "x", 5, None, {"forwards": []}, {"forwards": "x"}]
     targets: tuple[object, ...] = (None, 5, {}, {"kind": "x"}, {"kind": "number", "number": [1]})
@@ -282,11 +287,13 @@ def test_what_is_no_record_and_no_change_is_left_out(
     assert marie.request("GET", f"/lines/{quote(OWN)}").status == 200
     for path in ("changes", "records"):
         assert acme.get(f"/lines/{OWN}/{path}").status == 200
+    rows = marie.get(f"/lines/{quote(OWN)}/calls.csv").text.splitlines()
+    assert len(rows) == 2  # that of 1970
     client.delete("cdr")
 
 
 def test_scripts_and_styles_are_files_of_ours(marie: Visitor) -> None:
-    """So that the policy holds: nothing inline, nothing from elsewhere."""
+    """As the policy requires: nothing inline, nothing from other sites."""
     for path in (
         "/login", "/lines", f"/lines/{quote(OWN)}", FORM, f"/several?line={quote(OWN)}",
         "/account", "/accounts", f"/lines/{quote(OWN)}/calls",
@@ -301,7 +308,7 @@ def test_scripts_and_styles_are_files_of_ours(marie: Visitor) -> None:
         assert not outside, path
 
 
-# -- where a browser is sent ------------------------------------------------------------------
+# -- redirects --------------------------------------------------------------------------------
 
 ELSEWHERE = [
     "//evil.example/", "/\\evil.example/", "\\/evil.example", "https://evil.example/", "https:/x",
@@ -319,7 +326,7 @@ def test_the_log_in_leads_nowhere_else(manager: Manager, following: str) -> None
     answer = visitor.send(page, "/login", account="marie", password=PASSWORD, next=following)
     assert answer.status == 303
     place = answer.headers["location"]
-    # What a browser makes of it: backslashes are slashes, tabs and line ends are nothing.
+    # As browsers read it: backslashes are slashes, tabs and line ends are ignored.
     seen = re.sub(r"[\t\r\n]", "", place).replace("\\", "/").strip()
     base = f"http://{HOST}:{manager.port}/login"
     assert urlsplit(urljoin(base, seen)).netloc == f"{HOST}:{manager.port}", place
@@ -343,7 +350,7 @@ def test_nothing_typed_becomes_a_header(manager: Manager) -> None:
 
 
 def test_a_session_is_new_at_every_log_in(manager: Manager) -> None:
-    """Who has planted a cookie before does not share the session afterwards."""
+    """An attacker who set a cookie before the log-in does not share the session."""
     planted = "".join(random.Random(SEED).choices(string.ascii_letters, k=43))
     visitor = Visitor(manager)
     visitor.cookies["renvoi_session"] = planted
@@ -357,11 +364,22 @@ def test_a_session_is_new_at_every_log_in(manager: Manager) -> None:
     assert visitor.cookies["renvoi_session"] != first
 
 
-def test_an_account_that_does_not_exist_takes_as_long(manager: Manager) -> None:
-    """Names cannot be told by the clock: without a comparison of passwords an answer would take a
-    tenth of the time. Of each kind the quickest counts, and they take turns."""
+def test_an_account_that_does_not_exist_takes_as_long(
+    manager: Manager, client: redis.Redis
+) -> None:
+    """The response time must not reveal whether a name exists: without a comparison of passwords an
+    answer would take a tenth of the time. The kinds alternate, and the fastest of each is
+    compared; on a busy machine it takes more rounds to measure it."""
     times: dict[str, float] = {}
-    for _ in range(8):
+
+    def alike() -> bool:
+        return all(times[account] > 0.4 * times["marie"] for account in ("nobody", "<>"))
+
+    for turn in range(40):
+        if turn >= 8 and alike():
+            break
+        for key in client.scan_iter("manager:attempts:*"):
+            client.delete(key)
         for account in ("marie", "nobody", "<>"):
             visitor = Visitor(manager)
             page = visitor.get("/login")
@@ -370,11 +388,10 @@ def test_an_account_that_does_not_exist_takes_as_long(manager: Manager) -> None:
             took = time.perf_counter() - begun
             assert answer.status == 403
             times[account] = min(took, times.get(account, took))
-    assert times["nobody"] > 0.4 * times["marie"], times
-    assert times["<>"] > 0.4 * times["marie"], times
+    assert alike(), times
 
 
-def test_guesses_are_counted_wherever_they_claim_to_come_from(manager: Manager) -> None:
+def test_guesses_are_counted_from_any_claimed_address(manager: Manager) -> None:
     visitor, statuses = Visitor(manager), []
     token = login_token(visitor.get("/login"))
     for n in range(12):
@@ -388,10 +405,10 @@ def test_guesses_are_counted_wherever_they_claim_to_come_from(manager: Manager) 
 
 
 def test_a_count_of_guesses_ends(manager: Manager, client: redis.Redis) -> None:
-    """Also one whose key ended while the password was being compared."""
+    """Also if its key expired while the password was compared."""
     Visitor(manager).log_in("marie")
     for key in client.scan_iter("manager:attempts:*"):
-        client.set(key, -1)  # what a decrement leaves of a key that has just expired
+        client.set(key, -1)  # the result of a decrement of a key that has just expired
     Visitor(manager).log_in("marie", "wrong wrong wrong")
     assert all(int(str(client.ttl(key))) > 0 for key in client.scan_iter("manager:attempts:*"))
 
@@ -402,12 +419,25 @@ def test_passwords_and_tokens_are_in_no_log(manager: Manager) -> None:
     Visitor(manager).log_in("marie", "wrong wrong wrong")
     visitor.log_in("marie")
     manager.request("GET", "/api/v1/lines", headers={"Authorization": f"Bearer {token}x"})
-    time.sleep(0.3)  # the log is written behind
+    deadline = time.monotonic() + within(3)
+    while "login.refused" not in manager.log:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.3)  # the log is written in the background
     log = manager.log
-    assert "login.refused" in log
     session = visitor.cookies["renvoi_session"]
     for secret in (PASSWORD, "wrong wrong wrong", token, session):
         assert secret not in log
+
+
+@pytest.mark.parametrize("name", ["form.js", "list.js", "page.js", "style.css", "icon.svg"])
+def test_scripts_and_styles_are_asked_for_again(manager: Manager, name: str) -> None:
+    """Without a rule browsers keep a file for a tenth of its age: after an update the old one."""
+    answer = manager.get(f"/static/{name}")
+    assert answer.headers["cache-control"] == "no-cache"
+    again = manager.request("GET", f"/static/{name}", None, {"If-None-Match": answer.etag})
+    assert (again.status, again.headers["cache-control"]) == (304, "no-cache")
+    assert is_guarded(answer)
 
 
 @pytest.mark.parametrize("path", ["/lines", FORM, f"/lines/{quote(OWN)}"])
@@ -419,7 +449,7 @@ def test_pages_are_kept_by_no_cache(marie: Visitor, path: str) -> None:
 def behind(
     manager: Manager, tmp_path_factory: pytest.TempPathFactory, server: RedisServer
 ) -> Iterator[Manager]:
-    """A manager behind a proxy that has the certificate."""
+    """A manager behind a proxy that terminates TLS."""
     folder = tmp_path_factory.mktemp("behind")
     running = Manager(folder, server.url, https=True, trusted_proxies=["127.0.0.0/8"])
     running.start()
@@ -428,7 +458,7 @@ def behind(
 
 
 def test_over_https_cookies_are_for_this_host_alone(behind: Manager) -> None:
-    """And only such a proxy may say who asks."""
+    """And only such a proxy may set the client's address."""
     visitor = Visitor(behind)
     page = visitor.get("/login")
     assert page.headers["strict-transport-security"].startswith("max-age=")
@@ -446,7 +476,7 @@ def test_over_https_cookies_are_for_this_host_alone(behind: Manager) -> None:
     fields = [("account", "marie"), ("password", "wrong wrong wrong")]
     stranger = Visitor(behind)
     fields.append(("csrf", login_token(stranger.get("/login"))))
-    for n in range(15):  # each claim is believed: it is the proxy's
+    for n in range(15):  # each address is accepted, because it is the proxy's
         claim = {"X-Forwarded-For": f"203.0.113.9, 198.51.100.{n}"}
         assert stranger.request("POST", "/login", fields, **claim).status == 403
 
@@ -464,10 +494,10 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_nobody_guesses_on_by_saying_to_be_somebody_else(
+def test_a_false_address_does_not_reset_the_count_of_guesses(
     behind: Manager, client: redis.Redis, claim: str
 ) -> None:
-    """A client's own claims stand left of what the proxy says, or in a line above it."""
+    """A client's own entries are left of the proxy's entry, or in a line above it."""
     stranger = Visitor(behind)
     token = login_token(stranger.get("/login"))
     cookies = "; ".join(f"{n}={v}" for n, v in stranger.cookies.items())

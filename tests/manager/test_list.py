@@ -1,4 +1,4 @@
-"""The list of lines: where calls go now, and what is found first."""
+"""The list of lines: where calls go now, and the order of search results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def lines(client: redis.Redis) -> None:
 
 
 def row(marie: Visitor, client: redis.Redis, forwards: Json, **line: Any) -> str:
-    """What the list says of the line."""
+    """The text of the line in the list."""
     write(client, LINE, label="Accueil", forwards=forwards, **line)
     deadline = time.monotonic() + within(5)
     while "Accueil" not in (page := marie.get("/lines")).text:
@@ -50,20 +50,20 @@ def to(number: str) -> Json:
     return {"on": True, "to": {"kind": "number", "number": number}}
 
 
-def test_it_says_where_calls_go_now(marie: Visitor, client: redis.Redis) -> None:
+def test_it_shows_where_calls_go_now(marie: Visitor, client: redis.Redis) -> None:
     client.zadd(f"reg:{LINE}", {"sip:a@127.0.0.1:9": time.time() + 600})
     forwards = {"unconditional": to(PEER), "busy": {"on": True, "to": OWN_BOX}}
-    told = row(marie, client, forwards)
-    assert "→ ligne 09 72 10 10 02 (Atelier) Tous les appels" in told
-    assert "Au repos : Occupée" in told
+    shown = row(marie, client, forwards)
+    assert "→ ligne 09 72 10 10 02 (Atelier) Tous les appels" in shown
+    assert "Au repos : Occupée" in shown
     forwards["unconditional"]["on"] = False
-    told = row(marie, client, forwards)
-    assert "La ligne sonne Occupée → messagerie de la ligne" in told
-    assert "Au repos" not in told
+    shown = row(marie, client, forwards)
+    assert "La ligne sonne Occupée → messagerie de la ligne" in shown
+    assert "Au repos" not in shown
     client.delete(f"reg:{LINE}")
     assert "L’appelant est informé que la ligne est injoignable" in row(marie, client, forwards)
-    told = row(marie, client, {"unreachable": to("+33612345678")})
-    assert "→ numéro 06 12 34 56 78 Injoignable" in told
+    shown = row(marie, client, {"unreachable": to("+33612345678")})
+    assert "→ numéro 06 12 34 56 78 Injoignable" in shown
 
 
 def test_it_is_the_engines_own_decision(marie: Visitor, client: redis.Redis) -> None:
@@ -74,8 +74,8 @@ def test_it_is_the_engines_own_decision(marie: Visitor, client: redis.Redis) -> 
     premium = {"unconditional": to("+33899123456")}
     assert "La ligne sonne" in row(marie, client, premium)
     client.zadd(f"live:{LINE}", {"call": time.time() + 600})
-    told = row(marie, client, {"busy": to(PEER)}, max_calls=1)
-    assert "→ ligne 09 72 10 10 02 (Atelier) Occupée" in told
+    shown = row(marie, client, {"busy": to(PEER)}, max_calls=1)
+    assert "→ ligne 09 72 10 10 02 (Atelier) Occupée" in shown
     client.set("fleet:acme", '{"name": "acme", "suspended": true}')
     assert "La ligne est suspendue" in row(marie, client, all_calls)
 
@@ -101,7 +101,7 @@ def test_nothing_found_is_one_sentence(marie: Visitor, client: redis.Redis) -> N
     assert "Aucune ligne ne correspond à « zzz »." in text(marie.get("/lines?q=zzz"))
 
 
-def test_who_has_one_line_lands_on_it(
+def test_a_user_with_one_line_starts_on_its_page(
     manager: Manager, marie: Visitor, client: redis.Redis
 ) -> None:
     write(client, ALONE, fleet="alone", label="Solo")
@@ -125,8 +125,8 @@ SEVERAL: Json = {
 def test_several_forwards_of_a_condition_are_shown_and_stay_as_they_are(
     marie: Visitor, client: redis.Redis
 ) -> None:
-    told = row(marie, client, SEVERAL)
-    assert "Tous les appels → appelants bloqués, et d’autres règles" in told
+    shown = row(marie, client, SEVERAL)
+    assert "Tous les appels → appelants bloqués, et d’autres règles" in shown
     stored = client.get(f"line:{LINE}")
     form = marie.get(f"/lines/{LINE}/forwards")
     assert form.status == 200
@@ -136,7 +136,7 @@ def test_several_forwards_of_a_condition_are_shown_and_stay_as_they_are(
     refused = marie.submit(form, f"/lines/{LINE}/forwards", step="validate", **changes)
     assert "qui se modifient à part" in text(refused)
     assert client.get(f"line:{LINE}") == stored
-    # Another condition is changed as always, and these stay.
+    # Another condition can be changed as usual, and these stay.
     changes = {"busy__on": "on", "busy__service": "voicemail", "busy__box": "own"}
     check = marie.submit(form, f"/lines/{LINE}/forwards", step="validate", **changes)
     done = marie.submit(check, f"/lines/{LINE}/forwards", step="validate")

@@ -1,5 +1,5 @@
-"""The part `notify` of a line's document by the API: written, checked, described, never with a
-secret."""
+"""The part `notify` of a line's document in the API: written, checked, described, always without
+secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators see and do: fleets, registrations, the log of changes, the page as a customer."""
+"""Pages of operators: fleets, registrations, the log of changes, the customer's view."""
 
 from __future__ import annotations
 
@@ -108,7 +108,59 @@ def test_a_cap_that_is_none_is_refused(support: Visitor, client: redis.Redis, ca
     assert document(client, "acme") is None
 
 
-def test_a_fleet_that_nobody_knows_or_that_cannot_be_read_is_not_written(
+def test_a_wrong_cap_is_shown_as_it_was_typed(support: Visitor, client: redis.Redis) -> None:
+    """Also of a fleet that is not among those that the page shows at once."""
+    for n in range(200):
+        client.set(f"fleet:a{n:03}", json.dumps({"name": f"a{n:03}"}))
+    assert "globex" not in text(support.get("/fleets"))
+    sent = [("csrf", csrf_of(support)), ("fleet", "globex"), ("step", "cap"), ("cap", "dix")]
+    answer = support.request("POST", "/fleets", sent)
+    assert answer.status == 422
+    assert answer.text.count('value="dix"') == answer.text.count('id="cap-error"') == 1
+    assert "Un nombre d’heures, ou rien pour aucun plafond." in text(answer)
+
+
+def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Redis) -> None:
+    """The cap of a fleet, and an account: they come back after the log-in, unsaved."""
+    account = {"name": "luc", "fleet": "acme", "role": "line", "line": "09 72 10 10 02"}
+    for path, step, typed, shown in (
+        ("/fleets", "cap", {"fleet": "acme", "cap": "2,75"}, ["2,75"]),
+        ("/accounts", "add", account, ["luc", "acme", "09 72 10 10 02"]),
+    ):
+        support = visitor(manager, "support")
+        page = support.get(path)
+        client.delete(*client.scan_iter("manager:session:*"))
+        ended = support.submit(page, path, step=step, **typed)
+        assert ended.status == 401
+        back = support.submit(ended, "/login", account="support", password=PASSWORD)
+        assert back.status == 200
+        assert "Vous revoilà" in text(back)
+        for value in shown:
+            assert f'value="{value}"' in back.text
+    assert '<option value="line" selected>' in back.text
+    assert document(client, "acme") is None
+    assert not client.exists("manager:account:luc")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/fleets", {"fleet": "acme", "step": "suspend"}),
+        ("/accounts", {"name": "paul", "step": "delete"}),
+    ],
+)
+def test_a_tap_is_not_kept_for_after_the_log_in(
+    manager: Manager, client: redis.Redis, path: str, fields: dict[str, str]
+) -> None:
+    support = visitor(manager, "support")
+    page = support.get(path)
+    client.delete(*client.scan_iter("manager:session:*"))
+    assert path_of(support.send(page, path, **fields)) == "/login"
+    assert document(client, "acme") is None
+    assert client.exists("manager:account:paul")
+
+
+def test_a_fleet_that_is_unknown_or_cannot_be_read_is_not_written(
     support: Visitor, client: redis.Redis
 ) -> None:
     assert sends(support, "/fleets", fleet="nobody", step="suspend") == 404
@@ -193,7 +245,7 @@ def test_an_operator_sees_the_page_as_a_customer_and_changes_nothing(
     entries = logged(client, "acme")
     assert [(entry["who"], entry["what"]) for entry in entries] == [("support", "seen")]
     marie = visitor(manager, "marie")
-    assert "support" not in text(marie.get(f"/lines/{OWN}"))  # it is no change
+    assert "support" not in text(marie.get(f"/lines/{OWN}"))  # viewing is not a change
     after = support.submit(support.get("/lines"), "/see-as/end")
     assert "Parcs" in text(after)
     assert support.get(f"/lines/{THEIRS}").status == 200
@@ -208,7 +260,7 @@ def test_as_a_user_of_one_line(support: Visitor) -> None:
 
 
 @pytest.mark.parametrize("whom", [("account", "support"), ("account", "x"), ("fleet", "nobody")])
-def test_as_nobody_who_is_no_customer(
+def test_not_as_an_account_that_is_no_customer(
     support: Visitor, client: redis.Redis, whom: tuple[str, str]
 ) -> None:
     assert sends(support, "/see-as", **dict([whom])) == 404

@@ -1,4 +1,4 @@
-"""Redis goes away and comes back: nothing is half done, and nobody has to start anything again."""
+"""Redis goes away and comes back: no partial changes, and no restart is needed."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ def test_redis_goes_and_comes_back(tmp_path: Path) -> None:
         page = marie.request("GET", "/lines")
         assert page.status == 503
         assert "Rien n’a été modifié" in text(page)
+        passwords = [("old", PASSWORD), ("new", "another long password")]
+        for path in ("/account", "/login"):
+            answer = marie.request("POST", path, passwords)
+            assert answer.status in (403, 503)
+            assert not any(password in answer.text for _, password in passwords), path
         assert manager.get("/healthz").status == 503
         server.start()
         soon(lambda: marie.request("GET", f"/lines/{LINE}").status == 200)
@@ -74,7 +79,7 @@ def test_started_without_redis_it_waits_for_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
         (("account", "add", "x"), "--fleet: give either"),
         (("account", "add", "x", "--fleet", "a", "--operator"), "--fleet: give either"),
@@ -92,19 +97,19 @@ def test_started_without_redis_it_waits_for_it(tmp_path: Path) -> None:
 def test_wrong_commands_are_one_line_and_2(
     manager: Manager,
     arguments: tuple[str, ...],
-    told: str,
+    error: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("short\n"))
     assert main(["manager", *arguments, "--config", str(manager.config)]) == 2
     said = capsys.readouterr()
-    assert told in said.err
+    assert error in said.err
     assert said.err.count("\n") == 1
     assert not said.out
 
 
-def test_without_an_account_it_says_how_to_make_one(tmp_path: Path) -> None:
+def test_without_an_account_the_log_has_the_command_to_make_one(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     server.start()
     manager = Manager(tmp_path, server.url)
@@ -116,7 +121,7 @@ def test_without_an_account_it_says_how_to_make_one(tmp_path: Path) -> None:
         before = len(manager.log)
         manager.start()
         soon(lambda: "the customer's page on" in manager.log[before:])
-        manager.command("manager", "account", "list")  # time for more to be said
+        manager.command("manager", "account", "list")  # time for further log lines
         assert "account add" not in manager.log[before:]
     finally:
         manager.stop()

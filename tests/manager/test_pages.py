@@ -1,4 +1,4 @@
-"""The page over real HTTP, without a browser's help: every refusal, every guard."""
+"""The page over real HTTP, without a browser: every refusal, every guard."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from engine.config import Config
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, Months, to_entry
 from tests.manager.browser import PASSWORD, Visitor, csrf_of, path_of, text
 from tests.manager.site import Api, Manager, read, write
+from tests.month import this_month
 from tests.patience import within
 
 LINE, PEER, FAX, TWIN, OTHER = (f"+3397210100{n}" for n in (1, 2, 3, 4, 9))
@@ -46,13 +47,13 @@ def logged_in(manager: Manager, accounts: None) -> Visitor:
 
 @pytest.fixture
 def marie(logged_in: Visitor) -> Visitor:
-    """Somebody of fleet acme, who is logged in."""
+    """A user of fleet acme who is logged in."""
     visitor = Visitor(logged_in.manager)
     visitor.cookies = dict(logged_in.cookies)
     return visitor
 
 
-# -- who may ------------------------------------------------------------------------------------
+# -- authorisation ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_without_a_session_there_is_only_the_log_in(manager: Manager, path: str)
     assert path_of(answer) == "/login"
 
 
-def test_after_the_log_in_one_is_where_one_wanted_to_be(manager: Manager) -> None:
+def test_after_the_log_in_the_requested_page_is_shown(manager: Manager) -> None:
     visitor = Visitor(manager)
     page = visitor.get(FORM)
     after = visitor.send(page, "/login", account="marie", password=PASSWORD)
@@ -84,7 +85,7 @@ def test_wrong_passwords_are_limited_then_refused_unread(manager: Manager) -> No
     assert "Trop d’essais" in text(limited)
 
 
-def test_unknown_and_known_accounts_are_told_alike(manager: Manager) -> None:
+def test_unknown_and_known_accounts_get_the_same_answer(manager: Manager) -> None:
     known = Visitor(manager).log_in("marie", "wrong wrong wrong")
     unknown = Visitor(manager).log_in("nobody", "wrong wrong wrong")
     assert known.status == unknown.status == 403
@@ -228,7 +229,7 @@ def test_the_journey(marie: Visitor, client: redis.Redis) -> None:
 
 
 def test_what_was_shown_may_be_validated_at_once(marie: Visitor, client: redis.Redis) -> None:
-    page = marie.get(FORM)  # its preview is that of the form as it stands
+    page = marie.get(FORM)  # its preview is that of the unchanged form
     again = marie.submit(page, FORM, step="validate")
     assert "avait déjà" in text(again)
     assert client.xlen("audit:acme") == 0
@@ -285,7 +286,7 @@ def test_seconds_of_ringing(marie: Visitor, after: str) -> None:
     assert "entre 5 et 60" in text(answer)
 
 
-def test_all_problems_are_told_at_once(marie: Visitor) -> None:
+def test_all_problems_are_shown_at_once(marie: Visitor) -> None:
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "112"}
     fields |= {
         "unreachable__on": "on",
@@ -338,32 +339,32 @@ COSTS = [
 ]
 
 
-@pytest.mark.parametrize(("offer", "typed", "told"), COSTS)
+@pytest.mark.parametrize(("offer", "typed", "cost"), COSTS)
 def test_costs_in_plain_words(
-    marie: Visitor, client: redis.Redis, offer: dict[str, object], typed: str, told: str
+    marie: Visitor, client: redis.Redis, offer: dict[str, object], typed: str, cost: str
 ) -> None:
     write(client, LINE, offer=offer)
-    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+    month = this_month()
     client.hset(f"usage:{LINE}:{month}", "deducted", "3600")
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": typed}
-    assert told in text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert cost in text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
 
 
-def test_the_fleets_cap_is_told(marie: Visitor, client: redis.Redis) -> None:
-    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+def test_the_fleets_cap_is_shown(marie: Visitor, client: redis.Redis) -> None:
+    month = this_month()
     client.set("fleet:acme", '{"name": "acme", "cap_seconds": 7200}')
     client.hset(f"usage:fleet:acme:{month}", "out_of_plan", "3600")
     assert "Il reste 1 h 00 sur 2 h 00" in text(marie.get(f"/lines/{LINE}"))
     client.hset(f"usage:fleet:acme:{month}", "out_of_plan", "7200")
     write(client, LINE, offer={"mobile": "unlimited"})
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "0612345678"}
-    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
-    assert "Le plafond hors forfait du parc est atteint" in told
+    shown = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "Le plafond hors forfait du parc est atteint" in shown
     client.delete("fleet:acme", f"usage:fleet:acme:{month}")
 
 
 def test_calls_abroad_use_the_cap(marie: Visitor, client: redis.Redis) -> None:
-    month = time.strftime("%Y-%m", time.gmtime(time.time() + 3600))
+    month = this_month()
     client.set("fleet:acme", '{"name": "acme", "cap_seconds": 7200}')
     used = {"out_of_plan": "1800", "international": "900", "satellite": "900", "standard": "99999"}
     for billing, seconds in used.items():
@@ -371,12 +372,12 @@ def test_calls_abroad_use_the_cap(marie: Visitor, client: redis.Redis) -> None:
     assert "Il reste 1 h 00 sur 2 h 00" in text(marie.get(f"/lines/{LINE}"))
     client.hset(f"usage:fleet:acme:{month}", "international", "9000")
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "+44 20 7946 0123"}
-    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
-    assert "Le plafond hors forfait du parc est atteint" in told
+    shown = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "Le plafond hors forfait du parc est atteint" in shown
     client.delete("fleet:acme", f"usage:fleet:acme:{month}")
 
 
-def test_a_stored_target_that_is_refused_is_told_above_all(
+def test_a_stored_target_that_is_refused_is_shown_at_the_top(
     marie: Visitor, client: redis.Redis
 ) -> None:
     to = {"kind": "number", "number": "+4990012345670"}
@@ -396,16 +397,16 @@ def test_a_stored_target_that_is_refused_is_told_above_all(
     client.delete("fleet:acme")
 
 
-def test_all_calls_win_over_the_others(marie: Visitor) -> None:
+def test_all_calls_has_precedence_over_the_others(marie: Visitor) -> None:
     fields = {"busy__on": "on", "busy__service": "voicemail", "unconditional__on": "on"}
     fields |= {
         "unconditional__service": "voicemail",
         "unconditional__box": "other",
         "unconditional__voicemail": PEER,
     }
-    told = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
-    assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in told
-    assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02 (Atelier)." in told
+    shown = text(marie.submit(marie.get(FORM), FORM, step="check", **fields))
+    assert "« Tous les appels » l’emporte : « Occupée » n’agira pas" in shown
+    assert "Le prochain appel part aussitôt vers : messagerie du 09 72 10 10 02 (Atelier)." in shown
 
 
 def test_forwarded_calls_show_with_their_cost_and_to_the_right_fleet_only(
@@ -433,7 +434,7 @@ def test_a_withheld_number_is_for_operators_alone(
 ) -> None:
     secret, spelt = "+33612345677", "06 12 34 56 77"
     forward = ForwardRecord(LINE, "busy", "number", "+33140000009", "standard", 75, "acme")
-    for caller in ("", secret):  # as the engine writes it; and as nobody should
+    for caller in ("", secret):  # as the engine writes it; and wrongly, with the number
         record = CallRecord(
             "x", "y", caller, PEER, 1.0, None, 2.0, 3.0, "busy", "number", "+33140000009",
             "answered", 200, None, "", 75, LINE, "standard", [forward], [], caller_withheld=secret,
@@ -455,13 +456,13 @@ def test_a_withheld_number_is_for_operators_alone(
     assert secret[1:] not in customer.text
     for answer, shown in ((customer, None), (operator, secret)):
         items = answer.json["items"]
-        told = [(i["caller"], i["withheld"], i.get("caller_withheld")) for i in items]
-        assert told == [("", True, shown)] * 2
+        found = [(i["caller"], i["withheld"], i.get("caller_withheld")) for i in items]
+        assert found == [("", True, shown)] * 2
     assert "caller_withheld" not in customer.text
     client.delete("cdr")
 
 
-def test_two_people_the_second_is_told_and_sees_both(
+def test_two_people_the_second_is_warned_and_sees_both(
     manager: Manager, marie: Visitor, client: redis.Redis
 ) -> None:
     support = Visitor(manager)
@@ -478,13 +479,36 @@ def test_two_people_the_second_is_told_and_sees_both(
     fields = {"busy__on": "on", "busy__service": "number", "busy__number": "06 12 34 56 78"}
     late = marie.submit(mine, FORM, step="validate", **fields)
     assert late.status == 409
-    told = text(late)
-    assert "support l’a modifiée" in told
-    assert "Occupée messagerie du 09 72 10 10 02 (Atelier) numéro 06 12 34 56 78" in told
+    shown = text(late)
+    assert "support l’a modifiée" in shown
+    assert "Occupée messagerie du 09 72 10 10 02 (Atelier) numéro 06 12 34 56 78" in shown
     assert read(client, LINE)["forwards"]["busy"]["to"]["kind"] == "voicemail"
     knowing = marie.submit(late, FORM, step="validate")
     assert "C’est enregistré" in text(knowing)
     assert read(client, LINE)["forwards"]["busy"]["to"]["kind"] == "number"
+
+
+def test_rules_that_another_one_has_made_meanwhile_cost_no_input(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    rules = [{"on": True, "to": {"kind": "voicemail"}, "callers": c} for c in ("fleet", "outside")]
+    fields = {
+        "busy__on": "on",
+        "busy__service": "number",
+        "busy__number": "06 12 34 56 78",
+        "unreachable__on": "on",
+        "unreachable__service": "voicemail",
+    }
+    page = marie.get(FORM)
+    write(client, LINE, forwards={"busy": rules})
+    late = marie.submit(page, FORM, step="validate", **fields)
+    assert late.status == 422
+    assert "Ce renvoi a des règles" in text(late)
+    check = marie.submit(late, FORM, step="validate")
+    assert "C’est enregistré" in text(marie.submit(check, FORM, step="validate"))
+    forwards = read(client, LINE)["forwards"]
+    assert forwards["busy"] == rules
+    assert forwards["unreachable"]["on"] is True
 
 
 def test_changed_between_check_and_valider(marie: Visitor, client: redis.Redis) -> None:
@@ -533,7 +557,7 @@ def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
         back
     )
     assert client.xlen("audit:acme") == 2
-    write(client, FAX, label="Télécopie", offer={"fax": True}, forwards={})  # by somebody else
+    write(client, FAX, label="Télécopie", offer={"fax": True}, forwards={})  # by another user
     undone = marie.submit(back, "/several/undo", step="apply")
     assert "Lignes changées : 1" in text(undone)
     assert "09 72 10 10 03 : Modifiée depuis" in text(undone)
@@ -543,7 +567,7 @@ def test_several_lines(marie: Visitor, client: redis.Redis) -> None:
     assert read(client, LINE)["forwards"]["busy"]["to"]["number"] == PEER
 
 
-def test_what_was_done_to_several_lines_is_for_who_may_see_them(
+def test_a_change_of_several_lines_is_shown_only_to_their_users(
     manager: Manager, marie: Visitor, client: redis.Redis
 ) -> None:
     page = marie.get("/several?all=1&q=atelier")
@@ -590,7 +614,18 @@ def test_unknown_pages_are_pages(marie: Visitor) -> None:
     assert "Cette page n’existe pas" in text(answer)
 
 
-def test_a_refused_document_is_told(marie: Visitor, client: redis.Redis) -> None:
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/account", "GET, HEAD, POST"), ("/lines", "GET, HEAD"), ("/static/page.js", "GET, HEAD")],
+)
+def test_a_method_that_a_page_does_not_have_names_those_that_it_has(
+    marie: Visitor, path: str, allowed: str
+) -> None:
+    answer = marie.request("DELETE", path)
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+
+
+def test_a_refused_document_is_reported(marie: Visitor, client: redis.Redis) -> None:
     write(client, LINE, max_calls=0)
     answer = marie.get(f"/lines/{LINE}")
     assert answer.status == 409
@@ -600,7 +635,7 @@ def test_a_refused_document_is_told(marie: Visitor, client: redis.Redis) -> None
 # -- sessions that end ---------------------------------------------------------------------------
 
 
-def test_a_first_visit_hears_nothing_of_a_session(manager: Manager, client: redis.Redis) -> None:
+def test_a_first_visit_mentions_no_session(manager: Manager, client: redis.Redis) -> None:
     stranger = Visitor(manager)
     assert "session" not in text(stranger.get(FORM))
     marie = Visitor(manager)
@@ -623,9 +658,9 @@ def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Red
     assert back.status == 200
     assert 'name="busy-number" value="06 12 34 56 78"' in back.text
     assert "forwards" not in read(client, LINE)
-    marie.submit(back, FORM, step="validate")  # what it costs is on that page
+    marie.submit(back, FORM, step="validate")  # that page has the cost
     assert read(client, LINE)["forwards"]["busy"]["to"]["number"] == "+33612345678"
-    # it is for this account and this page alone
+    # it is only for this account and this page
     token = next(iter(client.scan_iter("manager:kept:*"))).removeprefix("manager:kept:")
     assert "Vous revoilà" not in text(marie.get(f"/lines/{PEER}/forwards?kept={token}"))
     other = Visitor(manager)

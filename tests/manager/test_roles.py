@@ -1,9 +1,10 @@
-"""Operators, administrators of a fleet, users of one line: what each may, and passwords."""
+"""Operators, administrators of a fleet, users of one line: rights and passwords."""
 
 from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -64,7 +65,7 @@ def test_a_user_of_one_line_sees_and_changes_that_line_only(
     manager: Manager, client: redis.Redis
 ) -> None:
     paul = visitor(manager, "paul")
-    assert paul.get("/lines").text.count("Accueil") >= 1  # he lands on it
+    assert paul.get("/lines").text.count("Accueil") >= 1  # it is the user's first page
     assert paul.get(f"/lines/{OWN}").status == 200
     before = client.get(f"line:{PEER}")
     token = csrf_of(paul, f"/lines/{OWN}/forwards")
@@ -80,7 +81,7 @@ def test_a_user_of_one_line_sees_and_changes_that_line_only(
     sent = {"busy__on": "on", "busy__service": "number", "busy__number": "Atelier"}
     check = paul.submit(form, path, step="check", **sent)
     assert "09 72 10 10 02 (Atelier)" in text(check)
-    assert "un numéro extérieur" in text(check)  # where a colleague forwards to is hers
+    assert "un numéro extérieur" in text(check)  # a colleague's target is not shown
     assert "06 12 34 56 78" not in check.text
     paul.submit(check, path, step="validate")
     assert read(client, OWN)["forwards"]["busy"]["to"]["number"] == PEER
@@ -102,23 +103,56 @@ def test_a_token_of_one_line(manager: Manager, client: redis.Redis) -> None:
 
 
 @pytest.mark.parametrize(
-    ("whose", "told"),
+    "theirs",
+    [
+        {"also_ring": [{"kind": "number", "number": MOBILE}]},
+        {
+            "forwards": {
+                "unconditional": {
+                    "on": True,
+                    "ring": "together",
+                    "to": [
+                        {"kind": "voicemail", "number": PEER},
+                        {"kind": "number", "number": MOBILE},
+                    ],
+                }
+            }
+        },
+    ],
+)
+def test_a_colleagues_further_targets_are_hers(
+    manager: Manager, client: redis.Redis, theirs: dict[str, Any]
+) -> None:
+    """Targets of a list, and what rings beside her phones, as well as a single target."""
+    write(client, PEER, **theirs)
+    to_peer = {"on": True, "to": {"kind": "number", "number": PEER}}
+    write(client, OWN, forwards={"unconditional": to_peer})
+    api = Api(manager, manager.token("--fleet", "acme", "--line", OWN))
+    answer = api.get(f"/lines/{quote(OWN)}/explain?from=0140000000")
+    assert answer.json["stages"][-1]["number"] == PEER
+    assert MOBILE not in answer.text
+    of_fleet = Api(manager, manager.token("--fleet", "acme"))
+    assert MOBILE in of_fleet.get(f"/lines/{quote(OWN)}/explain?from=0140000000").text
+
+
+@pytest.mark.parametrize(
+    ("whose", "error"),
     [
         (("--fleet", "acme", "--line", THEIRS), "--line: is no line of fleet acme"),
         (("--fleet", "acme", "--line", "x"), "--line: "),
         (("--operator", "--line", OWN), "--line: needs --fleet F"),
     ],
 )
-def test_wrong_lines_of_accounts(manager: Manager, whose: tuple[str, ...], told: str) -> None:
+def test_wrong_lines_of_accounts(manager: Manager, whose: tuple[str, ...], error: str) -> None:
     done = manager.command("manager", "account", "add", "x", *whose, typed=PASSWORD + "\n")
     assert done.returncode == 2
-    assert told in done.stderr
+    assert error in done.stderr
 
 
-def test_accounts_of_other_fleets_take_no_room_of_ones_own(
+def test_accounts_of_other_fleets_do_not_displace_ones_own(
     manager: Manager, client: redis.Redis
 ) -> None:
-    """Whoever may make accounts cannot push those of others off their page."""
+    """A user who may make accounts cannot displace those of others from their page."""
     crowd = {
         f"manager:account:crowd{n}": f'{{"name":"crowd{n}","fleet":"initech","password":"",'
         f'"created":0,"line":"{OWN}"}}'
@@ -136,8 +170,8 @@ def test_accounts_of_other_fleets_take_no_room_of_ones_own(
 
 
 @pytest.mark.parametrize("place", ["0-0", "18446744073709551616-0", "1-99999999999999999999"])
-def test_a_place_that_no_stream_has_is_no_trouble_of_redis(manager: Manager, place: str) -> None:
-    """Else whoever may log in could ring the alarm for it."""
+def test_an_invalid_stream_position_is_not_an_error_of_redis(manager: Manager, place: str) -> None:
+    """Otherwise any user could cause an alert about Redis."""
     paul = visitor(manager, "paul")
     assert paul.get(f"/lines/{OWN}/calls?before={place}").status == 200
     assert paul.get(f"/lines/{OWN}/forwards?restore={place}").status == 200
@@ -156,14 +190,14 @@ def test_ones_own_password(manager: Manager, client: redis.Redis) -> None:
     manager.command("manager", "account", "add", "anne", "--fleet", "acme", typed=PASSWORD + "\n")
     anne, elsewhere = visitor(manager, "anne"), visitor(manager, "anne")
     page = anne.get("/account")
-    for fields, told in (
+    for fields, problem in (
         ({"old": "wrong wrong wrong", "new": NEW, "again": NEW}, "pas votre mot de passe actuel"),
         ({"old": PASSWORD, "new": "short", "again": "short"}, "au moins 10 caractères"),
         ({"old": PASSWORD, "new": NEW, "again": NEW + "x"}, "sont différents"),
     ):
         answer = anne.submit(page, "/account", **fields)
         assert answer.status == 422
-        assert told in text(answer)
+        assert problem in text(answer)
         assert NEW not in answer.text
     done = anne.submit(page, "/account", old=PASSWORD, new=NEW, again=NEW)
     assert "Votre mot de passe est changé." in text(done)
@@ -252,7 +286,7 @@ def test_an_operator_resets_any_password_but_an_operators(
     assert ines.get(f"/lines/{THEIRS}").status == 200
 
 
-# -- what customers are not told -----------------------------------------------------------------
+# -- not shown to customers ----------------------------------------------------------------------
 
 
 def test_customers_see_no_users_of_our_machines(manager: Manager, client: redis.Redis) -> None:

@@ -1,8 +1,10 @@
 """Rules of a condition, do not disturb, profiles and the days to come on the page, without a
-browser's help."""
+browser."""
 
 from __future__ import annotations
 
+import hashlib
+import html
 import json
 import re
 import time
@@ -98,10 +100,10 @@ def test_a_rule_is_added_with_its_cost_shown_first(marie: Visitor, client: redis
         "busy__until": "2099-12-07T08:00",
     }
     check = marie.submit(page, BUSY, step="validate", **new)
-    told = text(check)
-    assert "Vérifiez, puis validez" in told
-    assert "Déduit de vos 2 h vers les mobiles" in told
-    assert "numéro 06 12 34 56 78, pendant « office », appelants extérieurs, jusqu’au 7" in told
+    shown = text(check)
+    assert "Vérifiez, puis validez" in shown
+    assert "Déduit de vos 2 h vers les mobiles" in shown
+    assert "numéro 06 12 34 56 78, pendant « office », appelants extérieurs, jusqu’au 7" in shown
     assert busy(client) is None
     done = marie.submit(check, BUSY, step="validate")
     assert "Aucun serveur d’appels ne répond" in text(done)  # no engine runs here
@@ -113,24 +115,30 @@ def test_a_rule_is_added_with_its_cost_shown_first(marie: Visitor, client: redis
         "until": "2099-12-07T08:00:00+01:00",
     }
     assert busy(client) == rule
-    # One more behind it, and the first is turned off.
+    # Add one after it, and turn the first off.
     page = marie.get(BUSY)
     more = {"busy__on": "on", "busy__service": "reject", "busy__place": "last", "rule__0__on": None}
     check = marie.submit(page, BUSY, step="check", **more)
     assert "Rien ne change" not in text(check)
     marie.submit(check, BUSY, step="validate")
     assert busy(client) == [{**rule, "on": False}, {"on": True, "to": {"kind": "reject"}}]
-    # The second is removed: one forward again.
+    # Remove the second: one forward again.
     page = marie.get(BUSY)
     check = marie.submit(page, BUSY, step="check", rule__1__drop="on", rule__0__on="on")
     done = marie.submit(check, BUSY, step="validate")
     assert busy(client) == rule
     assert client.xlen("audit:acme") == 3
-    # And back, with the cost shown again.
+    # Undo it, with the cost shown again.
     undo = re.search(r'href="(/lines/[^"]+/restore\?undo=[^"]+)"', done.text)
     assert undo is not None
     again = marie.get(undo[1])
     assert "appelants bloqués" in text(again)
+    # A link writes nothing, whoever made it.
+    seen = re.search(r'name="seen" value="([^"]+)"', again.text)
+    assert seen is not None
+    link = marie.request("GET", f"{undo[1]}&step=validate&seen={seen[1]}")
+    assert link.status == 200
+    assert busy(client) == rule
     marie.submit(again, f"{PAGE}/restore", step="validate")
     assert busy(client) == [{**rule, "on": False}, {"on": True, "to": {"kind": "reject"}}]
     history = marie.get(PAGE)
@@ -207,7 +215,7 @@ def test_a_wrong_rule_is_refused_at_its_field(
     assert client.get(f"line:{LINE}") == stored
 
 
-def test_who_was_faster_is_not_overwritten(marie: Visitor, client: redis.Redis) -> None:
+def test_an_earlier_change_is_not_overwritten(marie: Visitor, client: redis.Redis) -> None:
     write(client, LINE, forwards={"busy": RULES})
     page = marie.get(BUSY)
     write(client, LINE, forwards={"busy": RULES[1:]})
@@ -231,7 +239,7 @@ def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Red
     assert back.status == 200
     assert "Vous revoilà" in text(back)
     assert busy(client) == RULES
-    visitor.submit(back, BUSY, step="validate")  # what it costs is on that page
+    visitor.submit(back, BUSY, step="validate")  # that page has the cost
     added = {"on": True, "to": {"kind": "reject"}, "callers": "withheld"}
     assert busy(client) == [added, *RULES[1:]]
 
@@ -272,11 +280,11 @@ def test_a_profile_is_chosen_with_its_cost_shown_first(marie: Visitor, client: r
     assert "Profil : bureau" in text(page)
     assert "messagerie de la ligne" in text(page)
     check = marie.submit(page, SWITCH, step="check", profile="congés", until="2099-01-05T08:00")
-    told = text(check)
-    assert "Profil : bureau → congés, bureau" in told
-    assert "Tous les appels : Désactivé → numéro 06 12 34 56 78" in told
-    assert "Déduit de vos 2 h vers les mobiles" in told
-    assert "Le prochain appel part aussitôt vers : numéro 06 12 34 56 78" in told
+    shown = text(check)
+    assert "Profil : bureau → congés, bureau" in shown
+    assert "Tous les appels : Désactivé → numéro 06 12 34 56 78" in shown
+    assert "Déduit de vos 2 h vers les mobiles" in shown
+    assert "Le prochain appel part aussitôt vers : numéro 06 12 34 56 78" in shown
     assert read(client, LINE)["profile"] == "bureau"
     done = marie.submit(check, SWITCH, step="validate")
     assert "Profil « congés »" in text(done)
@@ -297,6 +305,61 @@ def test_a_profile_is_chosen_with_its_cost_shown_first(marie: Visitor, client: r
     assert "profile" not in read(client, LINE)
 
 
+def test_a_chosen_profile_outlives_its_session(manager: Manager, client: redis.Redis) -> None:
+    """It comes back after the log-in with its cost, unsaved; do not disturb has nothing typed."""
+    write(client, LINE, profiles=PROFILES)
+    visitor = Visitor(manager)
+    visitor.log_in("marie")
+    chosen = {"profile": "congés", "until": "2099-01-05T08:00"}
+    for step, status in (("on", 303), ("check", 401)):
+        page = visitor.get(PAGE)
+        sid = hashlib.sha256(visitor.cookies["renvoi_session"].encode()).hexdigest()
+        assert client.delete(f"manager:session:{sid}") == 1
+        ended = visitor.send(page, SWITCH, step=step, **(chosen if step == "check" else {}))
+        assert ended.status == status
+        asked = visitor.get("/login") if status == 303 else ended
+        back = visitor.submit(asked, "/login", account="marie", password=PASSWORD)
+        assert back.status == 200
+    assert "Voici votre saisie" in text(back)
+    assert "Tous les appels : Désactivé → numéro 06 12 34 56 78" in text(back)
+    assert read(client, LINE).keys() == {"number", "fleet", "profiles"}
+    visitor.submit(back, SWITCH, step="validate")
+    until = "2099-01-05T08:00:00+01:00"
+    assert read(client, LINE)["profile"] == [{"use": "congés", "until": until}]
+
+
+@pytest.mark.parametrize(
+    ("profile", "until", "why"),
+    [
+        ("congés", "2020-01-01T00:00", "une date et une heure à venir"),
+        ("", "2099-01-05T08:00", "Une fin suppose un profil"),
+    ],
+)
+def test_a_refused_profile_is_corrected_and_not_typed_again(
+    marie: Visitor, client: redis.Redis, profile: str, until: str, why: str
+) -> None:
+    write(client, LINE, profiles=PROFILES, profile="bureau")
+    page = marie.get(PAGE)
+    check = marie.submit(page, SWITCH, step="check", profile=profile, until=until)
+    assert check.status == 422
+    assert why in text(check)
+    assert marie.submit(check, SWITCH, step="validate").status == 422
+    back = marie.submit(check, SWITCH, step="edit")
+    assert back.status == 200
+    assert f'name="until" value="{until}"' in back.text
+    assert re.findall(r"<option selected>([^<]*)", back.text) == ([profile] if profile else [])
+    assert read(client, LINE)["profile"] == "bureau"
+
+
+def test_a_profile_that_is_gone_meanwhile_is_refused(marie: Visitor, client: redis.Redis) -> None:
+    write(client, LINE, profiles=PROFILES)
+    check = marie.submit(marie.get(PAGE), SWITCH, step="check", profile="congés")
+    write(client, LINE, profiles={"bureau": PROFILES["bureau"]})
+    answer = marie.submit(check, SWITCH, step="validate")
+    assert answer.status == 422
+    assert "profile" not in read(client, LINE)
+
+
 def test_the_cost_of_a_chain_is_that_of_the_profile_in_use(
     marie: Visitor, client: redis.Redis
 ) -> None:
@@ -308,16 +371,48 @@ def test_the_cost_of_a_chain_is_that_of_the_profile_in_use(
     assert "C’est la ligne 09 72 10 10 02 (Atelier) qui paie ce renvoi" in check
 
 
+def test_a_forward_that_has_ended_is_shown_as_off(marie: Visitor, client: redis.Redis) -> None:
+    """In the list of lines, and on the page of the line."""
+    ended = {"on": True, "to": TO_MOBILE, "until": "2020-01-01T08:00:00+01:00"}
+    write(client, LINE, forwards={"busy": ended, "unreachable": [ended, {"on": True, "to": OWN}]})
+    assert "06 12 34 56 78" not in text(marie.get("/lines"))
+    shown = text(marie.get(PAGE))
+    assert "Si la ligne est occupée Désactivé" in shown
+    assert re.search(r"06 12 34 56 78, jusqu’au [^(]*\(Désactivé\)", shown)
+
+
 def test_the_days_to_come_are_a_picture_and_text(marie: Visitor, client: redis.Redis) -> None:
     assert "Les sept jours" not in text(marie.get(PAGE))  # this line does not change by itself
     write(client, LINE, forwards={"unconditional": {"on": True, "when": "not office", "to": OWN}})
     page = marie.get(PAGE)
     assert page.text.count("<rect") >= 7
-    told = text(page)
-    assert "09:00–18:00 La ligne sonne" in told
-    assert "messagerie de la ligne" in told
-    assert "Maintenant :" in told
-    assert re.search(r"Ensuite, \d+ \w+\.? \d{4} à \d\d:00 : Le prochain appel", told)
+    shown = text(page)
+    assert "09:00–18:00 La ligne sonne" in shown
+    assert "messagerie de la ligne" in shown
+    assert "Maintenant :" in shown
+    assert re.search(r"Ensuite, \d+ \w+\.? \d{4} à \d\d:00 : Le prochain appel", shown)
+
+
+def test_the_language_is_switched_on_a_page_that_a_form_led_to(
+    manager: Manager, client: redis.Redis
+) -> None:
+    write(client, LINE, label="Accueil", profiles=PROFILES)
+    visitor = Visitor(manager)
+    visitor.log_in("marie")
+    token = re.search(r'name="csrf" value="([^"]+)"', visitor.get(PAGE).text)
+    assert token is not None
+    fields = [("csrf", token[1]), ("step", "check"), ("profile", "congés")]
+    check = visitor.request("POST", SWITCH, fields)
+    assert check.status == 200
+    link = re.search(r'class="language" href="([^"]+)"', check.text)
+    assert link is not None
+    page = visitor.get(html.unescape(link[1]))
+    assert page.status == 200
+    assert '<html lang="en">' in page.text
+    assert "Call management" in text(page)
+    for path in ("/logout", "/see-as/end", "/several/undo"):
+        assert visitor.get(f"{path}?lang=fr").status == 200
+        assert '<html lang="fr">' in visitor.get("/lines").text
 
 
 def test_a_read_only_visitor_switches_nothing(manager: Manager, client: redis.Redis) -> None:
@@ -345,7 +440,7 @@ def stored(client: redis.Redis) -> Any:
 
 
 def send(visitor: Visitor, page: Answer, **fields: str) -> Answer:
-    """One of the page's forms, with these fields only."""
+    """Send one of the page's forms, with these fields only."""
     token = re.search(r'name="csrf" value="([^"]+)"', page.text)
     etag = re.search(r'name="etag" value="([^"]+)"', page.text)
     assert token is not None
@@ -373,6 +468,50 @@ def test_an_administrator_writes_calendars(marie: Visitor, client: redis.Redis) 
     assert stored(client) == {"office": OFFICE}
 
 
+def test_a_calendar_outlives_its_session(manager: Manager, client: redis.Redis) -> None:
+    """What was typed comes back after the log-in, unsaved."""
+    for name, new in (("office", ""), ("nights", "1")):
+        visitor = Visitor(manager)
+        visitor.log_in("marie")
+        page = visitor.get(CALENDARS)
+        sid = hashlib.sha256(visitor.cookies["renvoi_session"].encode()).hexdigest()
+        assert client.delete(f"manager:session:{sid}") == 1
+        ended = send(visitor, page, name=name, new=new, mon="10:00-11:00", closed="2027-08-01")
+        assert ended.status == 401
+        back = visitor.submit(ended, "/login", account="marie", password=PASSWORD)
+        assert back.status == 200
+        assert "Voici votre saisie" in text(back)
+        assert "2027-08-01" in back.text
+        assert stored(client) == {"office": OFFICE}
+        there, _, fresh = back.text.partition('id="h-new"')
+        assert "10:00-11:00" in (fresh if new else there)
+        assert f'value="{name}"' in (fresh if new else there)
+
+
+def test_kept_input_of_a_field_without_a_value_is_none(manager: Manager) -> None:
+    """The browser keeps it until the log-in, so it may be anything."""
+    visitor = Visitor(manager)
+    kept = {"typed": '{"name": [], "mon": ["09:00-10:00"]}', "next": CALENDARS}
+    page = visitor.get("/login")
+    back = visitor.submit(page, "/login", account="marie", password=PASSWORD, **kept)
+    assert back.status == 200
+    assert "09:00-10:00" in back.text
+
+
+def test_a_calendar_with_many_days_keeps_them_all(marie: Visitor, client: redis.Redis) -> None:
+    """As one that the API has written."""
+    days = [f"{year}-{month:02}-{day:02}" for year in (2027, 2028) for month in range(1, 13)
+            for day in range(1, 26)]  # fmt: skip
+    document = {"name": "acme", "calendars": {"office": OFFICE | {"closed": days}}}
+    client.set("fleet:acme", json.dumps(document))
+    page = marie.get(CALENDARS)
+    typed = re.search(r'name="closed"[^>]*>\n([^<]*)<', page.text)
+    assert typed is not None
+    closed = typed[1].replace("\n", "\r\n")
+    assert send(marie, page, name="office", mon="10:00-11:00", closed=closed).status == 200
+    assert stored(client) == {"office": {"weekly": {"mon": ["10:00-11:00"]}, "closed": days}}
+
+
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
@@ -394,6 +533,30 @@ def test_a_wrong_calendar_is_refused_and_what_was_typed_stays(
     assert stored(client) == {"office": OFFICE}
 
 
+@pytest.mark.parametrize(
+    ("language", "problem"),
+    [("fr", "Un calendrier porte déjà ce nom"), ("en", "A calendar of this name exists already")],
+)
+def test_a_new_calendar_replaces_none_of_its_name(
+    marie: Visitor, client: redis.Redis, language: str, problem: str
+) -> None:
+    """What was typed stays in the form for a new one, so that it is not saved as the other."""
+    page = marie.get(f"{CALENDARS}?lang={language}")
+    assert page.text.count('name="new"') == 1
+    answer = send(marie, page, name="office", mon="10:00-11:00", new="1")
+    marie.get(f"{CALENDARS}?lang=fr")
+    assert answer.status == 422
+    assert problem in text(answer)
+    assert stored(client) == {"office": OFFICE}
+    there, _, fresh = answer.text.partition('id="h-new"')
+    assert ("10:00-11:00" in there, "10:00-11:00" in fresh) == (False, True)
+    assert "09:00-18:00" in there
+    assert send(marie, answer, name="desk", mon="10:00-11:00", new="1").status == 200
+    assert stored(client).keys() == {"office", "desk"}
+    assert send(marie, marie.get(CALENDARS), name="desk", mon="11:00-12:00").status == 200
+    assert stored(client)["desk"] == {"weekly": {"mon": ["11:00-12:00"]}}
+
+
 def test_calendars_of_others_and_of_users(manager: Manager, client: redis.Redis) -> None:
     manager.command("manager", "account", "add", "paul", "--fleet", "acme", "--line", LINE,
                     typed=PASSWORD + "\n")  # fmt: skip
@@ -406,12 +569,12 @@ def test_calendars_of_others_and_of_users(manager: Manager, client: redis.Redis)
     assert send(paul, page, name="a").status == 404
     assert "office" not in gil.get(f"{CALENDARS}?fleet=acme").text
     page = gil.get(CALENDARS)
-    send(gil, page, name="mine", mon="09:00-12:00")  # whatever fleet the form names
+    send(gil, page, name="mine", mon="09:00-12:00")  # the fleet in the form is ignored
     assert "mine" not in stored(client)
     client.delete("fleet:globex")
 
 
-def test_who_was_faster_at_a_calendar(marie: Visitor, client: redis.Redis) -> None:
+def test_an_earlier_change_of_a_calendar(marie: Visitor, client: redis.Redis) -> None:
     page = marie.get(CALENDARS)
     client.set("fleet:acme", json.dumps({"name": "acme", "calendars": {"b": {}}}))
     answer = send(marie, page, name="a", mon="09:00-12:00")

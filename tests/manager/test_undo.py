@@ -1,4 +1,4 @@
-"""A change is shown as before and after, and can be taken back: from its page, and from the
+"""A change is shown with before and after, and can be undone: from its page, and from the
 history."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from tests.manager.browser import PASSWORD, Visitor, text
-from tests.manager.site import Manager, read, write
+from tests.manager.site import Manager, fill_log, read, write
 
 LINE, PEER, OTHER = (f"+3397210100{n}" for n in (1, 2, 9))
 FORM = f"/lines/{LINE}/forwards"
@@ -36,37 +36,37 @@ def lines(client: redis.Redis) -> None:
 
 
 def link(page: str, words: str) -> str:
-    """Where the link of these words leads."""
+    """The target of the link with this text."""
     found = re.search(rf'<a [^>]*href="([^"]+)"[^>]*>{words}', page)
     assert found is not None, words
     return html.unescape(found[1])
 
 
 def turns_off_busy(marie: Visitor) -> str:
-    """The page after it."""
+    """Turn the busy forward off; returns the page."""
     check = marie.submit(marie.get(FORM), FORM, step="check", busy__on=None)
     return marie.submit(check, FORM, step="validate").text
 
 
-def test_the_panel_says_before_and_after_and_nothing_when_nothing_changes(marie: Visitor) -> None:
+def test_the_panel_shows_before_and_after_and_nothing_without_a_change(marie: Visitor) -> None:
     page = text(marie.get(FORM))
     assert "Rien ne change pour l’instant." in page
     assert "Gratuit" not in page
     assert "Numéro ou ligne Atelier Une ligne du parc" in page  # the name beside the number
-    told = text(marie.submit(marie.get(FORM), FORM, step="check", busy__number="0612345678"))
+    shown = text(marie.submit(marie.get(FORM), FORM, step="check", busy__number="0612345678"))
     was, now = "ligne 09 72 10 10 02 (Atelier)", "numéro 06 12 34 56 78"
-    assert f"Occupée : {was} → {now} Hors forfait" in told
-    assert "Pas de réponse :" not in told
+    assert f"Occupée : {was} → {now} Hors forfait" in shown
+    assert "Pas de réponse :" not in shown
 
 
 def test_undo_from_the_page_after_a_change(marie: Visitor, client: redis.Redis) -> None:
     done = turns_off_busy(marie)
     assert read(client, LINE)["forwards"]["busy"]["on"] is False
     form = marie.get(link(done, "Annuler ce changement"))
-    told = text(form)
-    assert "tels qu’ils étaient avant ce changement" in told
-    assert "Occupée : Désactivé → ligne 09 72 10 10 02 (Atelier) Gratuit" in told
-    assert read(client, LINE)["forwards"]["busy"]["on"] is False  # not before Valider
+    shown = text(form)
+    assert "tels qu’ils étaient avant ce changement" in shown
+    assert "Occupée : Désactivé → ligne 09 72 10 10 02 (Atelier) Gratuit" in shown
+    assert read(client, LINE)["forwards"]["busy"]["on"] is False  # unchanged until Valider
     marie.submit(form, FORM, step="validate")
     assert read(client, LINE)["forwards"] == BEFORE
 
@@ -78,6 +78,16 @@ def test_restore_from_the_history(marie: Visitor, client: redis.Redis) -> None:
     marie.submit(form, FORM, step="validate")
     assert read(client, LINE)["forwards"] == BEFORE
     assert client.xlen("audit:acme") == 2
+
+
+def test_a_history_that_is_not_read_to_its_begin_says_so(
+    marie: Visitor, client: redis.Redis
+) -> None:
+    turns_off_busy(marie)
+    fill_log(client, PEER)
+    assert "Il peut y en avoir de plus anciens" in text(marie.get(f"/lines/{LINE}"))
+    client.delete("audit:acme")
+    assert "Aucun changement pour l’instant" in text(marie.get(f"/lines/{LINE}"))
 
 
 @pytest.mark.parametrize("query", ["restore={}", "undo={}", "restore=x", "restore=*", "undo=x"])

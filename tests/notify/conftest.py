@@ -51,7 +51,7 @@ def smtp() -> Iterator[SmtpServer]:
 
 @pytest.fixture
 def start(server: RedisServer, tmp_path: Path) -> Iterator[Start]:
-    """Starts `renvoi notify`; each must end well, and write no traceback."""
+    """Starts `renvoi notify`; each process must end with success and write no traceback."""
     made: list[Notifier] = []
 
     def start(**settings: Any) -> Notifier:

@@ -1,5 +1,5 @@
-"""`renvoi notify` as a process of its own, and what it sends to: an HTTP server that answers as a
-test wants, and a real SMTP server."""
+"""`renvoi notify` as a process, and its receivers: an HTTP server with configurable answers, and a
+real SMTP server."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$", re.M)
 
 
 def until(condition: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> Any:
-    """Wait for a state; what it is."""
+    """Wait until the condition is true; returns its value."""
     deadline = time.monotonic() + wait_s
     while not (found := condition()):
         assert time.monotonic() < deadline, f"never: {what}"
@@ -63,7 +63,7 @@ class Notifier:
         self._process: subprocess.Popen[bytes] | None = None
         settings = {
             "admin_listen": f"{HOST}:{self.admin_port}", "allow_networks": ["127.0.0.0/8"],
-            "retry_s": 0.1, "retry_max_s": 1, "timeout_s": 1, "mail_from": "renvoi@example.com",
+            "retry_s": 0.1, "retry_max_s": 1, "timeout_s": 15, "mail_from": "renvoi@example.com",
             **notify,
         }  # fmt: skip
         config = {
@@ -119,7 +119,9 @@ class Notifier:
 
     def events(self, name: str = "") -> list[Json]:
         """The log's events of this name, or all."""
-        lines = [line for line in self.log.splitlines() if line.startswith("{")]
+        text = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+        whole_lines, _, _ = text.rpartition("\n")  # the last one is being written
+        lines = [line for line in whole_lines.splitlines() if line.startswith("{")]
         return [e for line in lines if (e := json.loads(line))["event"] == name or not name]
 
     def get(self, path: str) -> str:
@@ -128,7 +130,8 @@ class Notifier:
             with urllib.request.urlopen(url, timeout=within(3)) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
-            return f"{error.code} {error.read().decode()}"
+            with error:
+                return f"{error.code} {error.read().decode()}"
 
     def metric(self, name: str, **labels: str) -> float:
         for found, text, value in _SAMPLE.findall(self.get("/metrics")):
@@ -157,7 +160,7 @@ class Posted:
         return cast(Json, json.loads(self.body))
 
     def is_signed_with(self, secret: str) -> bool:
-        """As a receiver checks it, by the specification of Standard Webhooks."""
+        """Checks the signature as a receiver does, by the specification of Standard Webhooks."""
         key = base64.b64decode(secret.removeprefix("whsec_"))
         content = f"{self.id}.{self.headers['webhook-timestamp']}.".encode() + self.body
         digest = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
@@ -180,7 +183,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 class Receiver:
-    """An HTTP server. `answers` says how a path is answered; others get 204."""
+    """An HTTP server. `answers` has the answers by path; other paths get 204."""
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, Answer] = {}
@@ -224,7 +227,7 @@ class _Server(ThreadingHTTPServer):
     receiver: Receiver
 
     def handle_error(self, *_: object) -> None:
-        """The sender may leave at any time."""
+        """The sender may close the connection at any time."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -235,11 +238,12 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         receiver = self.server.receiver
-        receiver.got.append(Posted(self.path, headers, body))
+        self.posted = Posted(self.path, headers, body)
+        receiver.got.append(self.posted)
         receiver.answers.get(self.path, status(204))(self)
 
     def do_GET(self) -> None:
-        """A redirect that was followed would come here."""
+        """Would receive a redirect that was followed."""
         self.server.receiver.got.append(Posted(self.path, {}, b""))
         status(200)(self)
 
@@ -266,6 +270,7 @@ class SmtpServer:
             authenticator=self._check if auth else None,
             auth_required=auth,
             auth_require_tls=context is not None,
+            ready_timeout=within(5),
         )
         self._controller.start()
         self.port = self._controller.port
@@ -311,7 +316,7 @@ class SmtpServer:
 
 
 def certificate(folder: Path, name: str = HOST) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context with a certificate of its own, and the file that clients trust."""
+    """A server's TLS context with a self-signed certificate, and the file that clients trust."""
     key, pem = folder / "key.pem", folder / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
@@ -337,7 +342,7 @@ _serial = 0
 
 
 def add_record(client: redis.Redis, called: str, **fields: Any) -> str:
-    """Add a record of a call as an engine does; its id."""
+    """Add a record of a call as an engine does; returns its id."""
     global _serial
     _serial += 1
     now = time.time()

@@ -25,7 +25,7 @@ def test_records_and_changes_of_many_fleets(
         lines[fleet] = f"+3397210{3000 + n}"
         document = {"number": lines[fleet], "fleet": fleet}
         client.set(f"line:{lines[fleet]}", json.dumps(document))
-    notifier = Notifier(tmp_path, cluster.url, timeout_s=5)
+    notifier = Notifier(tmp_path, cluster.url)
     notifier.start()
     try:
         notifier.active()

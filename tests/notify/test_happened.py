@@ -1,15 +1,17 @@
-"""What is made of records and changes, which forwards prevent themselves, and whom it goes to."""
+"""Events from records and changes, forwards that are prevented, and the targets of each event."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from engine.records.record import CallRecord, read_entry
 from notify.deliveries import (
     Delivery,
+    FleetFacts,
     decode_delivery,
     deliveries,
     encode_delivery,
@@ -18,8 +20,11 @@ from notify.deliveries import (
     line_facts,
     wanted,
 )
+from notify.documents import Documents
 from notify.happened import FORWARDING, changed, is_missed, missed, used
-from notify.prevented import Prevented
+from notify.prevented import Prevented, carried_out
+from notify.reading import interesting
+from notify.usage import Usage
 from rules.decide import PREVENTED
 from rules.notify import Event
 from store.audit import Change
@@ -28,13 +33,18 @@ LINE, HIDDEN = "+33972101001", "+33611223344"
 
 
 def record(**fields: Any) -> CallRecord:
+    return read_entry(read_fields(**fields))
+
+
+def read_fields(**fields: Any) -> dict[bytes, bytes]:
+    """A record as it is in the stream."""
     base = {
         "id": "1", "call_id": "c", "caller": "+33140000000", "called": LINE, "received": "100",
         "rang": "101", "answered": "", "ended": "112.4", "condition": "none",
         "destination": "line", "target": LINE, "outcome": "no_answer", "code": "480", "q850": "",
         "why": "", "seconds": "0", "payer": "", "billing": "", "forwards": "[]", "legs": "[]",
     }  # fmt: skip
-    return read_entry({**base, **fields})
+    return {name.encode(): value.encode() for name, value in {**base, **fields}.items()}
 
 
 @pytest.mark.parametrize(
@@ -86,11 +96,30 @@ def test_changes_of_where_calls_go(name: str) -> None:
     assert (created.data["from"], created.data["to"]) == ({}, {name: 2})
 
 
+def test_the_user_names_on_our_machines_are_nobodys() -> None:
+    """As on the page and in the API."""
+    did = {"forwards": {"busy": {"on": True}}}
+    what = changed(change({}, did, who="root", how="cli"), "acme", "k")
+    assert what is not None
+    assert (what.data["who"], what.data["how"]) == ("operator", "cli")
+
+
 def test_other_changes_are_none_of_it() -> None:
     assert changed(change({"label": "a"}, {"label": "b"}), "acme", "k") is None
     fleet = change({"cap_seconds": 1}, {"cap_seconds": 2}, line="", what="fleet")
     assert changed(fleet, "acme", "k") is None
     assert changed(change({}, {"forwards": {}}, what="seen"), "acme", "k") is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [{"do_not_disturb": False}, {"profile": None}, {"forwards": {}}, {"also_ring": None}],
+)
+def test_what_is_off_is_no_change_of_what_was_left_out(written: dict[str, Any]) -> None:
+    made = change({}, {"fleet": "acme", **written}, what="created")
+    assert changed(made, "acme", "k") is None
+    assert changed(change({}, written), "acme", "k") is None
+    assert changed(change(written, {}), "acme", "k") is None
 
 
 @pytest.mark.parametrize(
@@ -103,25 +132,95 @@ def test_steps_of_a_plan(seconds: int, percent: int | None) -> None:
         assert what.once == f"plan_used:{LINE}:2026-11:1000:{percent}"
 
 
+async def test_usage_that_another_program_wrote_ends_nothing() -> None:
+    class Written:
+        async def ask(self, _commands: Any) -> list[Any]:
+            return [[b"inf", b"x", None]]
+
+    usage = Usage(cast(Documents, Written()), ZoneInfo("Europe/Paris"))
+    ((what, _, _),) = await usage.of_cap(FleetFacts("acme", cap_s=100), 1796040000.0)
+    assert what.data["percent"] == 100
+
+
 # Prevented
 
 
-def test_a_forward_is_told_of_once_until_it_works() -> None:
+def test_a_forward_is_reported_once_until_it_works() -> None:
     watched = Prevented({})
     watched.prevented(LINE, "busy", "not_ours", 100.0)
     assert list(watched.due(3699.0, 3600)) == []
     watched.prevented(LINE, "busy", "no_fax", 2000.0)
     ((line, condition, facts),) = watched.due(3700.0, 3600)
     assert (line, condition, facts.reason, facts.calls) == (LINE, "busy", "no_fax", 2)
-    watched.told(LINE, "busy")
+    watched.notified(LINE, "busy")
     assert list(watched.due(9000.0, 3600)) == []
-    # Another process reads what was kept.
+    # Another process reads the stored state.
     again = Prevented({name: text.encode() for name, text in watched.take().items()})
     assert list(again.due(9000.0, 3600)) == []
     again.carried_out(LINE, "busy")
     assert again.take() == {f"{LINE} busy": ""}
     again.prevented(LINE, "busy", "no_fax", 10_000.0)
     assert len(list(again.due(13_600.0, 3600))) == 1
+
+
+def leg(role: str, number: str, condition: str = "none") -> dict[str, Any]:
+    return {"role": role, "number": number, "uri": "sip:x", "code": 200, "q850": None,
+            "started": 100.1, "rang": None, "answered": None, "ended": 112.0,
+            "condition": condition}  # fmt: skip
+
+
+def paid(line: str, condition: str, kind: str, number: str) -> dict[str, Any]:
+    return {"line": line, "condition": condition, "kind": kind, "number": number,
+            "billing": "free", "seconds": 0, "at": 100.2004}  # fmt: skip
+
+
+PEER, MOBILE = "+33972101002", "+33612345678"
+TO_PEER = paid(LINE, "unconditional", "line", PEER)
+
+
+@pytest.mark.parametrize(
+    ("fields", "forwards", "legs", "expected"),
+    [
+        ({}, [], [leg("line", LINE)], set()),
+        ({"condition": "busy", "forwarded": "100.200"}, [paid(LINE, "busy", "number", MOBILE)], [],
+         {(LINE, "busy")}),
+        # A list of which nobody has answered
+        ({"condition": "busy", "forwarded": "100.200"}, [], [leg("number", MOBILE, "busy")],
+         {(LINE, "busy")}),
+        ({"condition": "no_answer", "forwarded": "108.000"}, [TO_PEER],
+         [leg("number", MOBILE, "no_answer")],
+         {(LINE, "unconditional"), (PEER, "no_answer")}),
+        ({"condition": "unconditional", "forwarded": "100.200"}, [TO_PEER],
+         [leg("line", PEER, "unconditional")], {(LINE, "unconditional")}),
+        # Beside the phones: one that answered, and one that rang
+        ({}, [paid(LINE, "none", "number", MOBILE)], [], {(LINE, "also_ring")}),
+        ({}, [], [leg("line", LINE), leg("number", MOBILE)], {(LINE, "also_ring")}),
+        ({}, [], [leg("line", PEER)], {(LINE, "also_ring")}),
+    ],
+)  # fmt: skip
+def test_which_forwards_a_call_has_taken(
+    fields: dict[str, Any], forwards: list[Any], legs: list[Any], expected: set[Any]
+) -> None:
+    nested = {"forwards": json.dumps(forwards), "legs": json.dumps(legs)}
+    assert carried_out(record(**fields, **nested)) == expected
+
+
+@pytest.mark.parametrize(("reason", "mended"), [("premium", False), ("caller_is_target", True)])
+def test_one_that_rings_beside_does_not_mend_another(reason: str, mended: bool) -> None:
+    rang = json.dumps([leg("line", LINE), leg("number", MOBILE)])
+    passed_over = json.dumps([{"line": LINE, "condition": "also_ring", "reason": reason}])
+    taken = carried_out(record(legs=rang, prevented=passed_over))
+    assert taken == ({(LINE, "also_ring")} if mended else set())
+
+
+def test_a_call_that_a_phone_answered_is_read_for_a_watched_line() -> None:
+    """What rings beside the phone may work again, though nobody pays for it."""
+    fields = read_fields(outcome="answered", answered="105")
+    assert interesting(fields, set()) is None
+    assert interesting(fields, {PEER.encode()}) is None
+    found = interesting(fields, {LINE.encode()})
+    assert found is not None
+    assert found.called == LINE
 
 
 def test_what_resets_it() -> None:
@@ -134,7 +233,7 @@ def test_what_resets_it() -> None:
     assert len(watched) == 3
     watched.changed_line(LINE)
     assert watched.lines() == {"+33972101002"}
-    watched.told("+33972101002", "busy")
+    watched.notified("+33972101002", "busy")
     assert list(watched.due(86_400.0, 3600)) == []
     assert len(watched) == 0  # not due for a day
 
@@ -146,7 +245,7 @@ def test_a_caller_who_is_the_target_is_by_design() -> None:
     assert len(watched) == 0
 
 
-# Whom it goes to
+# Targets
 
 HOOK, MAIL = {"webhook": {"url": "https://a.example/x"}}, {"email": ["m@a.example"]}
 
@@ -168,7 +267,7 @@ def test_targets_of_line_and_fleet() -> None:
     assert sent(None, None) == []
     owners = [(each.owner, each.channel) for each in sent(HOOK, MAIL)]
     assert owners == [(f"line:{LINE}", "webhook"), ("fleet:acme", "email")]
-    assert len(sent(HOOK | MAIL, MAIL)) == 2  # an address of both gets one
+    assert len(sent(HOOK | MAIL, MAIL)) == 2  # an address that is in both gets one
     assert sent(HOOK | {"events": ["plan_used"]}, MAIL | {"events": ["cap_used"]}) == []
     languages = [each.language for each in sent(HOOK, MAIL | {"language": "en"})]
     assert languages == ["en", "en"]
@@ -196,7 +295,7 @@ def test_whether_it_is_still_wanted() -> None:
 def test_what_matters_of_documents() -> None:
     forwards = {"busy": {"on": True}, "no_answer": [{"on": False}, {"on": True}],
                 "unreachable": {"on": False}}  # fmt: skip
-    offer = {"mobile": "hours", "mobile_hours": 1.5}
+    offer: dict[str, Any] = {"mobile": "hours", "mobile_hours": 1.5}
     facts = line_facts(LINE, line(offer=offer, forwards=forwards, also_ring=[{}], label="Accueil"))
     assert facts is not None
     assert (facts.plan_s, facts.label) == (5400, "Accueil")
@@ -207,6 +306,13 @@ def test_what_matters_of_documents() -> None:
         "c": {},
     }
     assert line_facts(LINE, line(profiles=profiles)).on == {"unreachable", "also_ring"}  # type: ignore[union-attr]
+    ended, ends = ({"on": True, "until": f"{year}-01-01T08:00:00+01:00"} for year in (2020, 2099))
+    for given, on in ((ended, False), (ends, True), ([ended, ends], True), ({"on": True}, True)):
+        raw = line(forwards={"busy": given}, profiles={"a": {"forwards": {"busy": given}}})
+        assert line_facts(LINE, raw, 1796040000.0).on == ({"busy"} if on else set())  # type: ignore[union-attr]
+    for hours in (-1, 745, 1e308):
+        offer["mobile_hours"] = hours
+        assert line_facts(LINE, line(offer=offer)).plan_s is None  # type: ignore[union-attr]
     assert line_facts(LINE, None) is line_facts(LINE, b"{}") is line_facts(LINE, b"\xff") is None
     assert fleet_facts("acme", b"[").cap_s is None
     assert fleet_facts("acme", fleet(MAIL, cap_seconds=60)).cap_s == 60

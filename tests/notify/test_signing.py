@@ -1,8 +1,8 @@
-"""Signatures, by the specification's own example, and secrets that are replaced."""
+"""Signatures, by the example of the specification, and secrets that are replaced."""
 
 from __future__ import annotations
 
-from notify.signing import Secret, encode_secret, new_secret, read_secret, signed
+from notify.signing import OVERLAP_S, Secret, encode_secret, new_secret, read_secret, signed
 
 # The example of the reference libraries (standard-webhooks, javascript/src/index.test.ts).
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -24,6 +24,26 @@ def test_a_replaced_secret_signs_for_a_while() -> None:
     assert len(both) == 2
     assert both[1] == SIGNATURE
     assert SIGNATURE not in signed(secret, ID, AT + 10, BODY)["webhook-signature"]
+
+
+def test_each_replaced_secret_signs_for_a_day() -> None:
+    """Also if the new one is replaced within that day."""
+    first = Secret(SECRET)
+    second = first.renewed(AT)
+    third = second.renewed(AT + 3600)
+    assert len({first.secret, second.secret, third.secret}) == 3
+    for after_s, expected in (
+        (3600, [third.secret, second.secret, SECRET]),
+        (OVERLAP_S - 1, [third.secret, second.secret, SECRET]),
+        (OVERLAP_S, [third.secret, second.secret]),
+        (OVERLAP_S + 3600, [third.secret]),
+    ):
+        assert third.valid(AT + after_s) == expected
+    assert read_secret(encode_secret(third)) == third
+    many = first
+    for _ in range(50):
+        many = many.renewed(AT)
+    assert len(many.valid(AT)) == 5  # a receiver has a limit on header fields
 
 
 def test_secrets_are_long_and_never_shown() -> None:

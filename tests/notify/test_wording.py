@@ -1,5 +1,4 @@
-"""The words of e-mails: complete in every language, and nothing in them that others chose can break
-a header."""
+"""The texts of e-mails: complete in every language; text from outside cannot break a header."""
 
 from __future__ import annotations
 
@@ -108,7 +107,7 @@ def test_forwards_of_several_rules_and_targets_and_odd_ones() -> None:
     assert "Rings as well: number 06 12 34 56 78 -> off" in text
 
 
-def test_nothing_that_others_chose_ends_a_header() -> None:
+def test_text_from_outside_cannot_end_a_header() -> None:
     nasty = "x\r\nBcc: evil@b.example\r\n\r\nbody"
     settings = Notify()
     mailer = Mailer(settings, PARIS, "FR", ssl.create_default_context(), None)
@@ -159,7 +158,7 @@ JSON = st.recursive(
 @settings(max_examples=300, deadline=None, database=None)
 @example(None, {"on": True, "after_s": "\x1f"}, "busy")
 @given(JSON, JSON, st.sampled_from(CONDITIONS))
-def test_whatever_a_document_held_there_is_a_message(before: Any, after: Any, name: str) -> None:
+def test_any_content_of_a_document_results_in_a_message(before: Any, after: Any, name: str) -> None:
     data: dict[str, Any] = {"from": {"forwards": {name: before}, "also_ring": before},
             "to": {"forwards": {name: after}, "profile": after}}  # fmt: skip
     subject, text = Wording(PARIS, "FR").of(delivery("forward_changed", **data))

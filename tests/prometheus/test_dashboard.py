@@ -1,4 +1,4 @@
-"""deploy/grafana/renvoi.json: what Grafana needs, and nothing that an engine does not expose."""
+"""deploy/grafana/renvoi.json: valid for Grafana, and only with metrics that an engine exposes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from engine.telemetry.metrics import Metrics
+
 ROOT = Path(__file__).resolve().parents[2]
 GRAFANA = ROOT / "deploy" / "grafana"
 DASHBOARD: dict[str, Any] = json.loads((GRAFANA / "renvoi.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 UNITS = {"reqps", "mps", "s", "percentunit", "short", "bytes"}
 NAME = re.compile(r"\b(?:(?:job|instance):)?(?:renvoi|process|python)_\w+(?::\w+)?")
+SELECTOR = re.compile(r"\b(renvoi_\w+)\{(.*?)\}")
+VALUE = re.compile(r'(\w+)[=!~]+"(.*?)"')
 
 
 def known() -> set[str]:
-    """Every metric that the documentation defines, and what figures.yml records."""
+    """Every metric in the documentation, and every series that figures.yml records."""
     page = "".join((ROOT / "docs" / f"{n}.md").read_text() for n in ("metrics", "notifications"))
     names = set()
     for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE):
@@ -35,7 +39,7 @@ def known() -> set[str]:
     return names | {rule["record"] for group in groups for rule in group["rules"]}
 
 
-# What Grafana reads though its schema does not have it: of queries in annotations and variables.
+# Fields that Grafana reads but its schema lacks: of queries in annotations and variables.
 BEYOND_SCHEMA = re.compile(r"annotations\.list\.\d\.(step|titleFormat)|list\.\d\.definition")
 BY_LABEL = re.compile(
     r"sum by \((?P<label>\w+)\) \((?:rate|increase)\((?P<metric>\w+)\{(?P<wanted>.*?)\}\["
@@ -43,7 +47,7 @@ BY_LABEL = re.compile(
 
 
 def lost(given: Any, read: Any, path: str = "") -> Iterator[str]:
-    """The paths of what is in `given` and not in `read`."""
+    """The paths that are in `given` and not in `read`."""
     if isinstance(given, dict) and isinstance(read, dict):
         for name, value in given.items():
             yield from lost(value, read.get(name), f"{path}.{name}")
@@ -55,14 +59,14 @@ def lost(given: Any, read: Any, path: str = "") -> Iterator[str]:
 
 
 def test_nothing_is_written_that_the_schema_of_grafana_does_not_have() -> None:
-    """Read into the types that are made of Grafana's own schema, and written again."""
+    """The dashboard is read into types generated from Grafana's schema, and written again."""
     plugins.register_default_plugins()
     read = json.loads(json.dumps(Dashboard.from_json(DASHBOARD), cls=JSONEncoder))
     assert not [path for path in lost(DASHBOARD, read) if not BEYOND_SCHEMA.search(path)]
 
 
 def by_label() -> list[tuple[str, str, re.Match[str]]]:
-    """Panel, query and its parts of each that draws a line for each value of a label."""
+    """Panel, query and matched parts, for each query that draws one line per label value."""
     return [
         (panel["title"], target["expr"], found)
         for panel in PANELS
@@ -73,8 +77,8 @@ def by_label() -> list[tuple[str, str, re.Match[str]]]:
 
 
 def test_values_that_never_occur_are_not_drawn_over_the_others(tmp_path: Path) -> None:
-    """In a stack a series of zeros is a line on top of the one below it. Of all that are zero one
-    is drawn, so that a panel says "none" and not "no data". As Prometheus answers it."""
+    """In a stacked panel a series of zeros hides the line below it. If all are zero, one is drawn,
+    so that the panel shows zero and not "no data". Checked with a real Prometheus."""
     cases = []
     for title, query, found in by_label():
         label, wanted = found["label"], found["wanted"]
@@ -112,7 +116,7 @@ def test_values_that_never_occur_are_not_drawn_over_the_others(tmp_path: Path) -
 
 
 def expressions() -> list[str]:
-    """All of PromQL that is shipped."""
+    """All shipped PromQL expressions."""
     found = [target["expr"] for panel in PANELS for target in panel["targets"]]
     found += [one["expr"] for one in DASHBOARD["annotations"]["list"] if "expr" in one]
     for name in ("figures.yml", "alerts.yml"):
@@ -125,6 +129,28 @@ def test_every_name_in_a_query_or_rule_is_a_metric_or_a_figure() -> None:
     for expression in expressions():
         unknown = set(NAME.findall(expression)) - known()
         assert not unknown, expression
+
+
+async def test_every_value_of_a_label_in_a_query_or_rule_occurs() -> None:
+    page = (await Metrics().render()).decode()
+    series = re.findall(r"^(\w+)\{(.*?)\} ", page, re.MULTILINE)
+    occurs = {(name, *pair) for name, labels in series for pair in VALUE.findall(labels)}
+    occurs |= {("renvoi_sip_messages_total", "direction", value) for value in ("in", "out")}
+    metrics = {name for name, *_ in occurs}  # those of every engine
+    asked = {
+        (name, label, value)
+        for name, labels in SELECTOR.findall("\n".join(expressions()))
+        for label, values in VALUE.findall(labels)
+        if name in metrics and label not in ("job", "instance")
+        for value in values.split("|")
+    }
+    assert len(asked) > 30
+    never = {
+        (name, label, value)
+        for name, label, value in asked
+        if not any(each[:2] == (name, label) and re.fullmatch(value, each[2]) for each in occurs)
+    }
+    assert not never
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
@@ -158,7 +184,7 @@ def test_panels_have_their_own_ids_and_places() -> None:
 def test_the_dashboard_can_be_provisioned() -> None:
     assert DASHBOARD["uid"] == "renvoi"
     assert DASHBOARD["schemaVersion"] == 39
-    assert "id" not in DASHBOARD  # Grafana gives one
+    assert "id" not in DASHBOARD  # Grafana assigns it
     names = [variable["name"] for variable in DASHBOARD["templating"]["list"]]
     assert names == ["datasource", "job", "instance"]
     provider = yaml.safe_load((GRAFANA / "provisioning/dashboards/renvoi.yml").read_text())

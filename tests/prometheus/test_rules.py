@@ -1,4 +1,4 @@
-"""deploy/prometheus: what promtool says of it; no alert without section and test."""
+"""deploy/prometheus: checked by promtool; every alert has a runbook section and a test."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def alerts() -> list[dict[str, Any]]:
 
 
 def anchors(markdown: str) -> set[str]:
-    """The anchors that a page's headings make."""
+    """The anchors of a page's headings."""
     titles = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def promtool(*arguments: str, within: Path) -> None:
-    """Run it; what it says when it is not content."""
+    """Run promtool; a failure shows its output."""
     done = subprocess.run(
         ["promtool", *arguments], cwd=within, capture_output=True, text=True, check=False
     )
@@ -49,7 +49,7 @@ def test_every_alert_fires_and_clears_in_time(timing: str, tmp_path: Path) -> No
     rules = yaml.safe_load((RULES / "alerts.yml").read_text())
     for group in rules["groups"]:
         for rule in group["rules"]:
-            del rule["annotations"]  # texts are not what is tested here
+            del rule["annotations"]  # texts are not tested here
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(rules))
     shutil.copy(Path(__file__).with_name(timing), tmp_path)
     promtool("test", "rules", timing, within=tmp_path)
@@ -62,7 +62,7 @@ def test_every_figure_is_what_its_definition_says(tmp_path: Path) -> None:
     text = (tmp_path / "ratios.yml").read_text()
     groups = yaml.safe_load((RULES / "figures.yml").read_text())["groups"]
     names = {rule["record"] for group in groups for rule in group["rules"]}
-    longer = re.compile(r"_(errors|decisions):ratio(30m|1h|6h|3d)$")  # those of 5m once more
+    longer = re.compile(r"_(errors|decisions):ratio(30m|1h|6h|3d)$")  # the same as those of 5m
     named = {name for name in names if name.startswith("job:") and not longer.search(name)}
     assert not {name for name in named if f"round({name}," not in text}
 
@@ -76,7 +76,7 @@ def test_the_timing_of_every_alert_is_tested() -> None:
                 (fires if case["exp_alerts"] else clears).add(case["alertname"])
     names = {rule["alert"] for rule in alerts()}
     assert fires == names
-    assert clears >= names - {"RenvoiSeerBurnSlow", "RenvoiDecisionBurnSlow"}  # it takes days
+    assert clears >= names - {"RenvoiSeerBurnSlow", "RenvoiDecisionBurnSlow"}  # clearing takes days
 
 
 def test_every_alert_says_what_it_is_and_links_to_its_section_of_the_runbook() -> None:

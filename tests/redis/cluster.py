@@ -1,4 +1,4 @@
-"""Several redis-servers that belong together: a cluster, and a master with its sentinels."""
+"""Groups of redis-servers: a cluster, and a master with its sentinels."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from store.client import Client, connect, connect_blocking
 from tests.child import started
 from tests.patience import within
 from tests.redis.servers import PROGRAM
+from tests.scenarios.sipp import free_port, part_of
 
 HOST = "127.0.0.1"
 SLOTS = 16384
 START_S = within(6)
+BUS_PORTS = part_of(range(1_100, 2_000))
 
 
 class Inside(Protocol):
-    """A network namespace: its name, and the address in there."""
+    """A network namespace: what to put before a command, and its address."""
 
-    name: str
+    prefix: list[str]
     inside: str
 
 
@@ -46,10 +48,10 @@ class Node:
         sentinel: bool = False,
         inside: Inside | None = None,
     ) -> None:
-        """`inside`: a network of its own to run in."""
+        """`inside`: the network namespace to run in."""
         self._inside = inside
         self.host = inside.inside if inside is not None else HOST
-        self.port = port or free_port()
+        self.port = port or free_port(socket.SOCK_STREAM)
         self.folder = folder / str(self.port)
         self.folder.mkdir()
         self._options = options
@@ -61,7 +63,7 @@ class Node:
         command = [PROGRAM, *self._options, "--port", str(self.port), "--bind", self.host]
         command += ["--protected-mode", "no"]
         if self._inside is not None:
-            command = ["ip", "netns", "exec", self._inside.name, *command]
+            command = [*self._inside.prefix, *command]
         command += ["--dir", str(self.folder)]
         command += ["--sentinel"] if self._sentinel else ["--save", ""]
         with (self.folder / "redis.log").open("ab") as log:
@@ -74,12 +76,18 @@ class Node:
         return redis.Redis(self.host, self.port, decode_responses=True, socket_timeout=5)
 
     def signal(self, number: signal.Signals) -> None:
-        """Pause it (SIGSTOP) or let it go on (SIGCONT)."""
+        """Pause it (SIGSTOP) or continue it (SIGCONT)."""
         assert self._process is not None
         os.kill(self._process.pid, number)
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
-        """End it the hard way; it can be started again."""
+        """Kill it; it can be started again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -87,11 +95,11 @@ class Node:
 
 
 class ClusterServers:
-    """Masters that share the slots, each with as many replicas as asked for."""
+    """Masters that share the slots, each with a number of replicas."""
 
-    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, timeout_ms: int = 1000):
+    def __init__(self, folder: Path, masters: int = 3, replicas: int = 0, timeout_ms: int = 3000):
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(timeout_ms)]
-        # Counted in the ping time of the cluster's bus: quick enough for a test.
+        # In units of the ping time of the cluster's bus: short, for tests.
         options += ["--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0"]
         options += ["--cluster-require-full-coverage", "no", "--appendonly", "no"]
         self.masters = [Node(folder, *options, port=bus_port()) for _ in range(masters)]
@@ -125,7 +133,7 @@ class ClusterServers:
         until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
 
     def restart(self) -> None:
-        """Start nodes that were killed; they still know one another."""
+        """Start nodes that were killed; they keep the cluster's configuration."""
         nodes = [*self.masters, *self.replicas]
         for node in nodes:
             node.start()
@@ -140,7 +148,7 @@ class ClusterServers:
         return connect(self.url, **options)
 
     def client(self) -> Any:
-        """A blocking client: the other program that writes. Close it."""
+        """A blocking client, for writes by another program. Close it."""
         return connect_blocking(self.url, decode_responses=True)
 
     def flush(self) -> None:
@@ -149,7 +157,7 @@ class ClusterServers:
                 client.flushall()
 
     def master_of(self, key: str) -> Node:
-        """The master that has a key's slot, as the slots were given out."""
+        """The master that has a key's slot, by the initial assignment."""
         slot = key_slot(key.encode())
         place = next(
             i
@@ -164,7 +172,7 @@ class SentinelServers:
 
     NAME = "renvoi"
 
-    def __init__(self, folder: Path, *options: str, down_after_ms: int = 400) -> None:
+    def __init__(self, folder: Path, *options: str, down_after_ms: int = 2000) -> None:
         self._down_after_ms = down_after_ms
         self._folder = folder
         quick = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
@@ -182,7 +190,7 @@ class SentinelServers:
         self.master.start()
         self.replica.start()
         for _ in range(3):
-            port = free_port()
+            port = free_port(socket.SOCK_STREAM)
             file = self._folder / f"sentinel-{port}.conf"
             file.write_text(
                 f"sentinel monitor {self.NAME} {HOST} {self.master.port} 2\n"
@@ -205,11 +213,11 @@ class SentinelServers:
         return connect(self.url, **options)
 
     def client(self) -> Any:
-        """A blocking client of the present master. Close it."""
+        """A blocking client of the current master. Close it."""
         return connect_blocking(self.url, decode_responses=True)
 
     def current(self) -> int:
-        """The port of the master, as the first sentinel says."""
+        """The port of the master, from the first sentinel."""
         with self.sentinels[0].client() as client:
             return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
 
@@ -222,7 +230,7 @@ class SentinelServers:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Not pytest's: the path of a unix socket is at most 107 bytes long."""
+    """Not pytest's directory: the path of a unix socket is at most 107 bytes long."""
     with tempfile.TemporaryDirectory(prefix="rc") as name:
         yield Path(name)
 
@@ -248,7 +256,7 @@ def cluster(cluster_servers: ClusterServers) -> ClusterServers:
 
 @pytest.fixture
 def sentinel() -> Iterator[SentinelServers]:
-    """A master, a replica and three sentinels, to be mistreated."""
+    """A master, a replica and three sentinels, which a test may kill and pause."""
     with folder() as place:
         servers = SentinelServers(place)
         try:
@@ -258,23 +266,16 @@ def sentinel() -> Iterator[SentinelServers]:
             servers.stop()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-_given: set[int] = set()  # nodes that have not started yet hold no port
+_given: set[int] = set()  # until they start, nodes do not occupy their ports
 
 
 def bus_port() -> int:
-    """A port whose 10,000th successor, the node's bus, is free too. Both are below those that the
-    system gives to whoever asks for any, and that tests/scenarios/sipp.py hands out: one of them
-    may be taken before the node has it."""
+    """A port whose 10,000th successor, the node's bus, is free too. Both are below the range from
+    which the system assigns ports, and below those of tests/scenarios/sipp.py: a port from these
+    ranges may be taken before the node starts."""
     for _ in range(1000):
         with socket.socket() as probe:
-            port = random.randrange(1_100, 2_000)
+            port = random.choice(BUS_PORTS)
             if port in _given:
                 continue
             try:
@@ -321,5 +322,5 @@ def _replicates(client: redis.Redis, master_id: str) -> bool:
     try:
         raw: Any = client
         return bool(raw.execute_command("CLUSTER REPLICATE", master_id))
-    except redis.ResponseError:  # the master is not known here yet
+    except redis.ResponseError:  # this sentinel does not know the master yet
         return False

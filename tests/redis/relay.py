@@ -1,4 +1,4 @@
-"""A relay in front of a Redis, whose connections can go dead without a word."""
+"""A relay in front of a Redis, whose connections can go silent without being closed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Self
 
 
 class Relay:
-    """Listens on a port of its own and passes bytes on, both ways, until it is told not to."""
+    """Listens on its own port and relays bytes in both directions until `go_dead`."""
 
     def __init__(self, socket_path: str) -> None:
         self._path = socket_path
@@ -24,7 +24,7 @@ class Relay:
         return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def go_dead(self) -> None:
-        """What stands now passes nothing more and is not closed; new connections work."""
+        """Present connections relay nothing more and are not closed; new connections work."""
         for alive in self._alive:
             alive.clear()
         self._alive = []

@@ -1,4 +1,4 @@
-"""A real redis-server of one's own: started on a unix socket, killed, paused, restarted."""
+"""A real redis-server for one test: started on a unix socket, killed, paused, restarted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAM = os.environ.get("RENVOI_TEST_REDIS_SERVER") or shutil.which("redis-serv
 
 
 class RedisServer:
-    """One server without persistence: what it holds is gone after `kill` or `stop`."""
+    """One server without persistence: its data is lost after `kill` or `stop`."""
 
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "redis.sock"
@@ -60,6 +60,12 @@ class RedisServer:
             self._process = None
             self.socket.unlink(missing_ok=True)
 
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def pause(self) -> None:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
@@ -71,7 +77,7 @@ class RedisServer:
 
 @contextmanager
 def running_server() -> Iterator[RedisServer]:
-    # Not pytest's folder: the path of a unix socket is at most 107 bytes long.
+    # Not pytest's directory: the path of a unix socket is at most 107 bytes long.
     with tempfile.TemporaryDirectory(prefix="rs") as folder:
         server = RedisServer(Path(folder))
         server.start()

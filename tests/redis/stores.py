@@ -1,4 +1,4 @@
-"""A store on any Redis, and waiting for what it must come to know."""
+"""A store on any Redis, and functions that wait for its state."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def labelled(store: Store, number: str, expected: str, limit_s: float = 1.
 
 
 async def settled(store: Store, *numbers: str) -> None:
-    """Look numbers up until memory has them all as current."""
+    """Look numbers up until all are current in memory."""
     await until(lambda: store.redis_up and store.age_s() == 0)
     deadline = time.monotonic() + within(5)
     while missing := [number for number in numbers if store.peek(number) is None]:

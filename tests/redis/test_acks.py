@@ -1,4 +1,4 @@
-"""Who has a change in force: presence and acknowledgements against a real Redis."""
+"""Which workers have a change in force: heartbeats and acknowledgements on a real Redis."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
-def told(index: int, started: float = 1.0, id_: str = "") -> LiveWorker:
-    """What a worker says of itself."""
+def heartbeat(index: int, started: float = 1.0, id_: str = "") -> LiveWorker:
+    """The heartbeat of a worker."""
     place = (f"udp:127.0.0.1:{5080 + index}",)
     return LiveWorker(id_ or f"w{index}", "host", index, 7, started, place, "127.0.0.1:9100", "1")
 
 
 @asynccontextmanager
 async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, WorkerHeartbeat]]:
-    """A worker's store and presence, as the engine puts them together."""
+    """A worker's store and heartbeat, connected as in the engine."""
     client = server.connect()
     store = Store(
         client,
@@ -53,7 +53,7 @@ async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, WorkerHe
         timezone="Europe/Paris",
         canary=f"test-{index}",
     )
-    here = WorkerHeartbeat(client, told(index))
+    here = WorkerHeartbeat(client, heartbeat(index))
     store.on_probe = here.on_probe
     try:
         await store.start()
@@ -65,8 +65,14 @@ async def worker(server: Any, index: int) -> AsyncIterator[tuple[Store, WorkerHe
         await client.aclose()
 
 
-async def label(store: Store) -> str:
-    entry = store.peek(LINE) or await store.look_up(LINE)
+def document(label: str) -> str:
+    return f'{{"number": "{LINE}", "fleet": "acme", "label": "{label}"}}'
+
+
+def label(store: Store) -> str:
+    """From memory, without Redis."""
+    entry = store.peek(LINE)
+    assert entry is not None
     assert entry.line is not None
     return entry.line.label
 
@@ -77,16 +83,18 @@ async def test_every_worker_that_has_acknowledged_answers_by_the_new_rules(
     client = server.connect()
     async with AsyncExitStack() as stack:
         stores = [(await stack.enter_async_context(worker(server, n)))[0] for n in range(3)]
+        await client.set(f"line:{LINE}", document("first"))
+        for store in stores:
+            await store.look_up(LINE)
         for n in range(20):
-            document = f'{{"number": "{LINE}", "fleet": "acme", "label": "{n}"}}'
-            await client.set(f"line:{LINE}", document)
-            found = await in_force(client, LINE)
+            await client.set(f"line:{LINE}", document(str(n)))
+            found = await in_force(client, LINE, within(1))
             assert found.complete, found
             assert [w.index for w in found.workers] == [0, 1, 2]
             assert set(found.said) == {"w0", "w1", "w2"}
-            # In memory there is nothing else any more; not a moment later, but now.
-            assert [await label(store) for store in stores] == [str(n)] * 3
-        assert "in force on 3 of 3 workers after " in found.told()
+            # Memory has the new rules: a call for which Redis is too slow uses the last good copy.
+            assert [label(store) for store in stores] == [str(n)] * 3
+        assert "in force on 3 of 3 workers after " in found.in_words()
     assert (await in_force(client, LINE)).workers == ()
     await client.aclose()
 
@@ -108,37 +116,37 @@ async def test_an_error_of_ours_ends_no_sign_of_life(
         await until(lambda: len(counts) > 2)
         assert all(isinstance(context["exception"], LookupError) for context in reported)
         here.on_workers = counts.append
-        told_before = len(counts)
-        await until(lambda: len(counts) > told_before)
+        count_before = len(counts)
+        await until(lambda: len(counts) > count_before)
 
 
-async def test_nobody_is_waited_for_when_no_engine_runs(server: RedisServer) -> None:
+async def test_a_change_does_not_wait_when_no_engine_runs(server: RedisServer) -> None:
     client = server.connect()
     found = await in_force(client, LINE)
     assert (found.workers, found.complete, found.missing) == ((), False, ())
-    assert found.told() == "no engine runs: in force as soon as one does"
+    assert found.in_words() == "no engine runs: in force as soon as one does"
     assert await client.keys() == []
     await client.aclose()
 
 
-async def test_who_does_not_hear_is_named_and_heard_when_it_hears_again(
+async def test_a_worker_that_does_not_acknowledge_is_named_until_it_does(
     server: RedisServer,
 ) -> None:
     client = server.connect()
     async with worker(server, 0), worker(server, 1) as (deaf, _):
         hear, deaf.on_probe = deaf.on_probe, None
-        found = await in_force(client, LINE, within_s=0.3)
+        found = await in_force(client, LINE, within_s=within(0.3))
         assert [w.id for w in found.missing] == ["w1"]
         assert set(found.said) == {"w0"}
-        assert found.told().endswith("no word from host/1 (pid 7)")
-        assert "1 of 2 workers" in found.told()
+        assert found.in_words().endswith("no word from host/1 (pid 7)")
+        assert "1 of 2 workers" in found.in_words()
         plain = found.plain()
         assert (plain["workers"], plain["acknowledged"], plain["complete"]) == (2, 1, False)
         assert plain["missing"][0]["id"] == "w1"
 
-        waiting = asyncio.create_task(in_force(client, LINE, within_s=5))
+        waiting = asyncio.create_task(in_force(client, LINE, within_s=within(5)))
         await asyncio.sleep(0.1)
-        deaf.on_probe = hear  # the probe is sent again until all have heard of it
+        deaf.on_probe = hear  # the probe is repeated until all have acknowledged
         assert (await waiting).complete
     await client.aclose()
 
@@ -148,7 +156,7 @@ async def test_a_stream_that_was_cut_is_waited_for(server: RedisServer) -> None:
     async with worker(server, 0):
         with server.client() as other:
             other.client_kill_filter(_type="pubsub")
-        assert (await in_force(client, LINE, within_s=5)).complete
+        assert (await in_force(client, LINE, within_s=within(5))).complete
     await client.aclose()
 
 
@@ -158,46 +166,47 @@ async def test_a_worker_that_was_killed_is_forgotten_when_its_successor_is_there
     client = server.connect()
     async with worker(server, 0):
         with server.client() as other:
-            killed = told(0, started=0.5, id_="killed")
+            killed = heartbeat(0, started=0.5, id_="killed")
             other.set(worker_key(killed.id), orjson.dumps(killed), ex=5)
             other.zadd(WORKERS, {killed.id: time.time() + 5, "gone": time.time() - 9})
             other.set(WORKER + "gone", "{}", ex=5)
         assert [w.id for w in await live_workers(client)] == ["w0"]
-        assert (await in_force(client, LINE)).complete
+        assert (await in_force(client, LINE, within(1))).complete
     await client.aclose()
 
 
 async def test_the_sign_of_life_ends_with_the_worker(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker_registry, "LIFE_S", 1)
+    monkeypatch.setattr(worker_registry, "LIFE_S", 4)
     monkeypatch.setattr(worker_registry, "RENEW_S", 0.2)
     client = server.connect()
     async with worker(server, 0) as (_, here):
-        await asyncio.sleep(1.3)
+        await asyncio.sleep(4.3)
         assert len(await live_workers(client)) == 1
         for task in here._tasks:
-            task.cancel()  # as when the process is killed: nobody says goodbye
-        await asyncio.sleep(1.3)
-        assert await live_workers(client) == ()
+            task.cancel()  # as when the process is killed: the heartbeat is not withdrawn
+        async with asyncio.timeout(within(4.3)):
+            while await live_workers(client):
+                await asyncio.sleep(0.05)
     await client.aclose()
 
 
 async def test_one_probe_is_acknowledged_once(server: RedisServer) -> None:
     client = server.connect()
     async with worker(server, 0):
-        await in_force(client, LINE)
+        await in_force(client, LINE, within(1))
         (probe,) = await client.keys(PROBE + "*")
         (ack,) = await client.keys(ACK + "*")
         assert 0 < await client.ttl(probe) <= 60
         assert 0 < await client.ttl(ack) <= 60
-        await client.delete(ack, probe)  # as when both expire: the stream tells of it
-        assert (await in_force(client, LINE)).complete
+        await client.delete(ack, probe)  # as when both expire: the stream reports it
+        assert (await in_force(client, LINE, within(1))).complete
         assert await client.exists(ack) == 0
     await client.aclose()
 
 
-async def test_redis_away_is_an_error_for_who_asks(server: RedisServer) -> None:
+async def test_redis_away_is_an_error_for_the_caller(server: RedisServer) -> None:
     once = Retry(NoBackoff(), 0)
     client = redis.asyncio.Redis(unix_socket_path=str(server.socket), retry=once)
     server.kill()
@@ -209,7 +218,7 @@ async def test_redis_away_is_an_error_for_who_asks(server: RedisServer) -> None:
 async def test_commands_ask_the_same_without_a_loop(server: RedisServer) -> None:
     def ask() -> Acks:
         with server.client() as client:
-            return in_force_blocking(client, LINE)
+            return in_force_blocking(client, LINE, within(1))
 
     async with worker(server, 0):
         assert (await asyncio.to_thread(ask)).complete
@@ -228,12 +237,12 @@ def test_a_probe_lives_where_its_line_does() -> None:
 async def test_a_goodbye_ends_wherever_the_sign_of_life_is(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """redis-py loses a cancellation at one step of sending: it is met here at every step."""
+    """redis-py loses a cancellation at one step of sending: cancels at every step."""
     monkeypatch.setattr(worker_registry, "RENEW_S", 0)
     client = redis.asyncio.Redis(unix_socket_path=str(server.socket), socket_timeout=2.0)
     try:
         for steps in range(40):
-            here = WorkerHeartbeat(client, told(0))
+            here = WorkerHeartbeat(client, heartbeat(0))
             await here.start()
             for _ in range(steps):
                 await asyncio.sleep(0)

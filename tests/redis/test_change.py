@@ -13,6 +13,7 @@ import redis.asyncio
 
 from engine.changes.acks import in_force
 from engine.changes.change import Conflict, NoLine, Unreadable, change_line
+from rules.line_document import load_line
 from rules.model import DocumentError
 from rules.numbers import Numbering
 from tests.redis.cluster import ClusterServers, cluster, cluster_servers
@@ -88,7 +89,7 @@ async def test_changes_at_once_are_all_made(
     assert other.xlen("audit:acme") == 12
 
 
-async def test_a_line_that_never_stands_still_is_given_up(
+async def test_a_line_that_changes_constantly_is_given_up(
     client: redis.asyncio.Redis, other: redis.Redis
 ) -> None:
     count = 0
@@ -126,23 +127,56 @@ async def test_what_may_not_be_is_refused(
 async def test_what_is_left_alone_or_turned_off_is_not_judged(
     client: redis.asyncio.Redis, other: redis.Redis
 ) -> None:
-    stale = {"on": True, "to": {"kind": "fax", "number": PEER}}  # a line that is gone
+    stale = {"on": True, "to": {"kind": "fax", "number": PEER}}  # a line that was deleted
     document = {"number": LINE, "fleet": "acme", "forwards": {"busy": stale, "unreachable": stale}}
     other.set(f"line:{LINE}", json.dumps(document))
     changed = await change_line(client, LINE, busy({**stale, "on": False}), FRANCE, who="", how="")
     assert changed.written
 
 
+async def test_an_offer_that_is_left_alone_is_not_judged(
+    client: redis.asyncio.Redis, other: redis.Redis
+) -> None:
+    """Hours of which there are none: another program wrote them."""
+    document = {"number": LINE, "fleet": "acme", "offer": {"mobile": "hours"}}
+    other.set(f"line:{LINE}", json.dumps(document | {"forwards": {"busy": TO_PEER}}))
+    for forward in ({**TO_PEER, "on": False}, TO_PEER):
+        changed = await change_line(client, LINE, busy(forward), FRANCE, who="", how="")
+        assert changed.written
+
+    def edit(document: dict[str, Any]) -> None:
+        document["offer"] = {"mobile": "hours", "mobile_hours": 0}
+
+    with pytest.raises(DocumentError, match=r"offer\.mobile_hours"):
+        await change_line(client, LINE, edit, FRANCE, who="", how="")
+
+
 async def test_no_line_and_no_document(client: redis.asyncio.Redis, other: redis.Redis) -> None:
     with pytest.raises(NoLine):
         await change_line(client, PEER, busy(TO_PEER), FRANCE, who="", how="")
-    other.set(f"line:{PEER}", "{")
+    # In an unknown field calls do without what is no JSON, but nobody can write it again.
+    latin = b'{"number": "%b", "fleet": "acme", "crm": "\xe9"}' % PEER.encode()
+    for document in (b"{", latin):
+        other.set(f"line:{PEER}", document)
+        with pytest.raises(Unreadable):
+            await change_line(client, PEER, busy(TO_PEER), FRANCE, who="", how="")
+    assert load_line(latin, PEER, FRANCE).number == PEER
+
+
+async def test_a_document_that_is_nested_too_deeply_is_not_changed(
+    client: redis.asyncio.Redis, other: redis.Redis
+) -> None:
+    """It can be read, and not written."""
+    deep = b'{"number": "%b", "fleet": "acme", "x": %b}' % (PEER.encode(), b"[" * 300 + b"]" * 300)
+    other.set(f"line:{PEER}", deep)
+    assert load_line(deep, PEER, FRANCE).number == PEER
     with pytest.raises(Unreadable):
         await change_line(client, PEER, busy(TO_PEER), FRANCE, who="", how="")
+    assert other.get(f"line:{PEER}") is not None
 
 
 async def test_on_a_cluster_too(cluster: ClusterServers) -> None:
-    """Lines of every master, and the workers' word for each: the probe follows the line's node."""
+    """Lines of every master, each confirmed by the workers: the probe goes to the line's node."""
     client: Any = cluster.connect()
     try:
         async with worker(cluster, 0), worker(cluster, 1):

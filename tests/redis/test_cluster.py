@@ -7,23 +7,30 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import redis
 
 from engine.cli import main
 from engine.commands.documents import Documents
 from engine.max_calls import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
+from rules.billing import month_of
 from rules.contact import Contact
 from rules.numbers import Numbering
 from store.client import close, connect, connect_blocking
+from store.fleets import Fleets
 from store.key_changes import KeyChanges
+from store.keys import fleet_key, fleet_usage_key
 from store.layout import ClusterLayout
 from store.lines import Unavailable
+from tests.month import this_month
 from tests.patience import Stalls
-from tests.redis.cluster import HOST, ClusterServers, cluster, cluster_servers
+from tests.redis.cluster import HOST, ClusterServers, Node, cluster, cluster_servers
 from tests.redis.stores import document, labelled, settled, store_on, until
 
 __all__ = ["cluster", "cluster_servers"]
@@ -32,6 +39,7 @@ NUMBERS = [f"+331234560{n:02}" for n in range(30)]
 LINE = NUMBERS[0]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_lines_of_all_masters_are_read_once_and_then_known(cluster: ClusterServers) -> None:
     with cluster.client() as other:
         for number in NUMBERS:
@@ -47,6 +55,7 @@ async def test_lines_of_all_masters_are_read_once_and_then_known(cluster: Cluste
             await until(lambda: 0 < store.invalidation_lag_s < 0.5, 3)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_change_on_any_master_is_in_force_at_once(cluster: ClusterServers) -> None:
     with cluster.client() as other:
         for number in NUMBERS:
@@ -59,11 +68,12 @@ async def test_a_change_on_any_master_is_in_force_at_once(cluster: ClusterServer
                 other.zadd(f"reg:{number}", {"sip:a@10.0.0.1": time.time() + 60})
                 await until(lambda n=number: store.peek(n) is None, 1)  # type: ignore[misc]
                 assert len((await store.look_up(number)).contacts) == 1
-            assert store.peek(NUMBERS[-1]) is not None  # nothing else was forgotten
+            assert store.peek(NUMBERS[-1]) is not None  # nothing else was removed
 
 
+@pytest.mark.usefixtures("patient")
 async def test_the_plan_is_read_from_its_own_slot_and_followed(cluster: ClusterServers) -> None:
-    month = time.strftime("%Y-%m")
+    month = this_month()
     with cluster.client() as other:
         offer = {"mobile": "hours", "mobile_hours": 2}
         other.set(f"line:{LINE}", document(LINE, offer=offer))
@@ -91,7 +101,7 @@ async def test_a_stream_killed_on_one_node_makes_only_what_is_there_stale(
             for round_ in range(5):
                 await settled(store, *NUMBERS)
                 with victim.client() as node, node.pipeline(transaction=True) as both:
-                    # The news of this change can reach nobody.
+                    # The notification of this change is lost.
                     both.client_kill_filter(_type="pubsub")
                     both.set(f"line:{LINE}", document(LINE, label=f"n{round_}"))
                     both.execute()
@@ -114,10 +124,12 @@ async def test_a_paused_master_delays_no_known_line_and_nobody_elsewhere(
             for number in (f"+339999990{n:02}" for n in range(60))
             if victim not in map(cluster.master_of, (f"line:{number}", f"reg:{number}"))
         ]
+        for node in cluster.masters:
+            stalls.watch(node.pid)
         victim.signal(signal.SIGSTOP)
         try:
             slowest, end = 0.0, time.monotonic() + 2.5
-            for ghost in ghosts:  # unknown lines of the others are read all the while
+            for ghost in ghosts:  # meanwhile unknown lines of the others are read
                 await store.look_up(ghost)
             while time.monotonic() < end:
                 for number in NUMBERS:
@@ -126,15 +138,71 @@ async def test_a_paused_master_delays_no_known_line_and_nobody_elsewhere(
                     slowest = max(slowest, time.monotonic() - start)
                 await asyncio.sleep(0.01)
             assert slowest < 0.2 + stalls.total_s
-            assert not store.redis_up
+            await until(lambda: not store.redis_up, 3)
             assert sum(shard.up for shard in store._layout.shards) == 2
         finally:
             victim.signal(signal.SIGCONT)
         await until(lambda: store.redis_up and store.age_s() == 0, 5)
 
 
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_master_that_is_away_keeps_no_fleet_elsewhere_from_being_read(
+    cluster: ClusterServers, fault: signal.Signals, stalls: Stalls
+) -> None:
+    month, _ = month_of(time.time(), ZoneInfo("UTC"))
+
+    def masters(name: str) -> list[Node]:
+        return [cluster.master_of(key) for key in (fleet_key(name), fleet_usage_key(name, month))]
+
+    names = [f"fleet-{n}" for n in range(60)]
+    victim = masters(names[0])[0]
+    there, elsewhere = names[0], next(name for name in names if victim not in masters(name))
+
+    def put(name: str, cap: int) -> bool:
+        with cluster.master_of(fleet_key(name)).client() as node, suppress(redis.RedisError):
+            node.set(fleet_key(name), json.dumps({"name": name, "cap_seconds": cap}))
+            return True
+        return False  # the cluster still finds out about its nodes
+
+    client = cluster.connect()
+    async with store_on(client) as store:
+        await until(lambda: len(store._layout.shards) == 3 and store.redis_up, 5)
+        fleets = Fleets(client, timezone="UTC", numbering=Numbering("FR"), ask=store.ask)
+        store.on_fleet = fleets.changed
+        await fleets.start()
+
+        def has(name: str, cap: int) -> bool:
+            known = fleets.find(name)
+            return known is not None and known.fleet is not None and known.fleet.cap_seconds == cap
+
+        try:
+            for name in (there, elsewhere):
+                put(name, 1)
+                with cluster.master_of(fleet_usage_key(name, month)).client() as node:
+                    node.hset(fleet_usage_key(name, month), "international", 5)
+                await fleets.load(name)
+                await until(lambda name=name: has(name, 1))  # type: ignore[misc]
+            assert fleets._known[elsewhere].used_s == 5
+            victim.signal(fault)
+            fleets.changed(there)
+            await until(lambda: not store.redis_up)
+            for cap in (2, 3, 4):
+                await until(lambda cap=cap: put(elsewhere, cap))  # type: ignore[misc]
+                await until(lambda cap=cap: has(elsewhere, cap), 1 + stalls.total_s)  # type: ignore[misc]
+            assert has(there, 1)
+        finally:
+            if fault is signal.SIGSTOP:
+                victim.signal(signal.SIGCONT)
+            else:
+                victim.kill()
+                await asyncio.to_thread(victim.start)
+        await until(lambda: put(there, 5))
+        await until(lambda: has(there, 5))
+        await fleets.close()
+
+
 async def test_slots_that_move_are_followed_and_nothing_is_missed(cluster: ClusterServers) -> None:
-    """Resharding as redis-cli does it, under look-ups and changes."""
+    """Resharding as by redis-cli, during look-ups and changes."""
     slot_key = f"line:{LINE}"
     with cluster.client() as other:
         for number in NUMBERS:
@@ -182,13 +250,13 @@ def node_id(node: Any) -> str:
 
 
 async def admitted(workers: list[LiveCalls], number: str) -> int:
-    """Ten calls at once by two workers, three may; how many were let in by Redis's own count."""
+    """Ten calls at once on two workers, three allowed; how many were admitted, by Redis's count."""
     local = sum(worker.local_decisions for worker in workers)
     asked = [workers[n % 2].admit(number, f"{number}-{n}", 3) for n in range(10)]
-    told = await asyncio.gather(*asked)
+    replies = await asyncio.gather(*asked)
     if sum(worker.local_decisions for worker in workers) > local:
         return -1
-    assert sum(reply is None for reply in told) == 3, told
+    assert sum(reply is None for reply in replies) == 3, replies
     return 3
 
 
@@ -200,7 +268,7 @@ async def test_live_calls_are_counted_across_workers(cluster: ClusterServers) ->
             await client.ping()  # as the engine does before it takes calls
             await worker.start()
         exact = [number for number in NUMBERS[:8] if await admitted(workers, number) == 3]
-        # A machine that is busy may make a worker decide by its own count; not every time.
+        # On a busy machine a worker may decide by its own count, but not every time.
         assert exact
         line = exact[-1]
         with cluster.client() as other:
@@ -275,7 +343,7 @@ def test_commands_change_documents_on_a_cluster(
         def change(found: dict[str, object]) -> None:
             nonlocal tried
             tried += 1
-            if tried == 1:  # somebody else writes between our reading and our writing
+            if tried == 1:  # another program writes between our read and our write
                 other.set(f"line:{NUMBERS[2]}", document(NUMBERS[2], label="theirs"))
             found["max_calls"] = 3
 
@@ -285,9 +353,9 @@ def test_commands_change_documents_on_a_cluster(
         documents._redis.close()
 
 
-async def test_an_index_hears_of_changed_keys_of_all_masters(cluster: ClusterServers) -> None:
+async def test_an_index_gets_changed_keys_of_all_masters(cluster: ClusterServers) -> None:
     client = cluster.connect()
-    heard: set[bytes] = set()
+    changed: set[bytes] = set()
     missed = 0
 
     def on_keys(keys: Sequence[bytes] | None) -> None:
@@ -295,7 +363,7 @@ async def test_an_index_hears_of_changed_keys_of_all_masters(cluster: ClusterSer
         if keys is None:
             missed += 1
         else:
-            heard.update(keys)
+            changed.update(keys)
 
     changes = KeyChanges(client, ("line:",), "index", on_keys)
     try:
@@ -304,8 +372,8 @@ async def test_an_index_hears_of_changed_keys_of_all_masters(cluster: ClusterSer
         with cluster.client() as other:
             for number in NUMBERS:
                 other.set(f"line:{number}", document(number))
-            await until(lambda: len(heard) == len(NUMBERS), 2)
-            assert heard == {f"line:{number}".encode() for number in NUMBERS}
+            await until(lambda: len(changed) == len(NUMBERS), 2)
+            assert changed == {f"line:{number}".encode() for number in NUMBERS}
             before = missed
             with cluster.masters[0].client() as node:
                 node.client_kill_filter(_type="pubsub")

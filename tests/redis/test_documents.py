@@ -1,4 +1,4 @@
-"""Documents written over what was read only, against a real Redis and a real cluster."""
+"""Documents are written only over the text that was read: on a real Redis and a real cluster."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stored(redis: Any, *keys: str) -> list[Any]:
     return [orjson.loads(redis.get(key) or b"null") for key in keys]
 
 
-def told(redis: Any, fleet: str) -> list[tuple[str, str]]:
+def logged(redis: Any, fleet: str) -> list[tuple[str, str]]:
     entries = [read_entry(key, fields) for key, fields in redis.xrange(f"audit:{fleet}")]
     return [(entry.what, entry.line) for entry in entries if entry is not None]
 
@@ -53,8 +53,8 @@ def test_documents_are_written_and_deleted_with_their_log_of_changes(redis: Any)
     assert second.read([TWO, ONE]) == {ONE: orjson.dumps(ACME), TWO: orjson.dumps(EMCA)}
     assert second.write({ONE: ACME | {"fleet": "emca"}, TWO: None}, "me", "cli")
     assert stored(redis, f"line:{TWO}") == [None]
-    assert told(redis, "acme") == [("created", ONE), ("line", ONE)]
-    assert told(redis, "emca") == [("created", TWO), ("line", ONE), ("deleted", TWO)]
+    assert logged(redis, "acme") == [("created", ONE), ("line", ONE)]
+    assert logged(redis, "emca") == [("created", TWO), ("line", ONE), ("deleted", TWO)]
     assert third.write({}, "me", "cli")
 
 
@@ -64,22 +64,22 @@ def test_what_was_changed_meanwhile_is_not_written_over(redis: Any) -> None:
     redis.set(f"line:{ONE}", b"{}")
     assert not attempt.write({ONE: ACME}, "me", "cli")
     assert stored(redis, f"line:{ONE}") == [{}]
-    assert told(redis, "acme") == []
+    assert logged(redis, "acme") == []
 
 
-def test_a_command_that_comes_twice_is_done_and_told_of_once(redis: Any) -> None:
-    """Its reply was lost: the client sends it again."""
+def test_a_command_that_comes_twice_is_done_and_logged_once(redis: Any) -> None:
+    """As after a lost reply: the client sends it again."""
     attempt = next(attempts_blocking(redis, FLEETS))
     attempt.read(["acme"])
     for _ in range(2):
         assert attempt.write({"acme": {"name": "acme", "suspended": True}}, "me", "cli")
     assert stored(redis, "fleet:acme") == [{"name": "acme", "suspended": True}]
-    if type(redis).__name__ == "Redis":  # in a cluster the entry follows, and comes with each
-        assert told(redis, "acme") == [("fleet", "")]
+    if type(redis).__name__ == "Redis":  # in a cluster the log entry comes with each
+        assert logged(redis, "acme") == [("fleet", "")]
 
 
 def test_one_redis_writes_all_or_nothing(server: RedisServer) -> None:
-    """Also when what was only read has changed."""
+    """Also when a document that was only read has changed."""
     with connect_blocking(server.url) as redis:
         redis.flushall()
         redis.set(f"line:{TWO}", orjson.dumps(EMCA))
@@ -99,6 +99,6 @@ async def test_on_the_loop_it_is_the_same(server: RedisServer, cluster: ClusterS
             for attempt in (first, late):
                 assert await attempt.read([ONE]) == {}
             assert await first.write({ONE: ACME}, ONE, "phone")
-            assert await late.read([ONE]) == {}  # as it was when it was read first
+            assert await late.read([ONE]) == {}  # as at the first read
             assert not await late.write({ONE: None, TWO: EMCA}, ONE, "phone")
             assert await redis.get(f"line:{ONE}") == orjson.dumps(ACME)

@@ -7,11 +7,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import uvloop
 
 from engine.records.recorder import CallRecord, ForwardRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
@@ -96,18 +98,48 @@ async def test_changes_are_in_force_at_once(server: RedisServer) -> None:
         await until(lambda: state(known).fleet is None)
 
 
+def test_a_loop_that_is_late_once_takes_the_document(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's loop runs timers before it sends and reads."""
+    monkeypatch.setattr("store.fleets._PATIENCE_S", 0.5)
+    put(server, suspended=True)
+
+    async def ask() -> None:
+        async with fleets(server) as known:
+            await known.load("other")  # it is connected
+            asked = asyncio.create_task(known.load("acme"))
+            for _ in range(5):
+                await asyncio.sleep(0)  # it is sent
+            time.sleep(0.6)  # noqa: ASYNC251  the loop is busy with other calls
+            assert (await asked).suspended
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
+async def test_a_name_that_begins_like_a_key_is_told_as_it_is(server: RedisServer) -> None:
+    name = "fleet:acme"
+    with server.client() as client:
+        client.set(f"fleet:{name}", json.dumps({"name": name}))
+        async with fleets(server) as known:
+            assert not (await known.load(name)).suspended
+            client.set(f"fleet:{name}", json.dumps({"name": name, "suspended": True}))
+            await until(lambda: known.find(name).suspended)  # type: ignore[union-attr]
+
+
 async def test_the_last_good_document_serves(server: RedisServer) -> None:
-    told: list[DocumentError] = []
+    refused: list[DocumentError] = []
     put(server, cap_seconds=7)
     async with fleets(server) as known:
-        known.on_refused = lambda key, error: told.append(error)
+        known.on_refused = lambda key, error: refused.append(error)
         await known.load("acme")
         put(server, cap_seconds="much")
-        await until(lambda: bool(told))
+        await until(lambda: bool(refused))
         for _ in range(3):
             known.changed("acme")
             await asyncio.sleep(0.05)
-        assert [error.field for error in told] == ["cap_seconds"]
+        assert [error.field for error in refused] == ["cap_seconds"]
         server.kill()
         await asyncio.sleep(0.1)
         assert (await known.load("other")).fleet is None
@@ -149,7 +181,7 @@ async def test_a_document_is_parsed_when_it_changes_not_when_its_usage_does(
         await until(lambda: not state(known).lists)
 
 
-async def test_a_fleet_that_cannot_be_dealt_with_is_in_nobody_s_way(server: RedisServer) -> None:
+async def test_a_fleet_that_causes_an_error_delays_no_other(server: RedisServer) -> None:
     reported: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
 
@@ -181,7 +213,7 @@ async def test_many_calls_of_many_fleets_at_once_are_one_exchange(server: RedisS
     assert [state.suspended for state in states] == [False] * 50 + [True] * 100
 
 
-async def test_a_caller_who_hangs_up_takes_nobody_s_answer(server: RedisServer) -> None:
+async def test_a_caller_who_hangs_up_takes_no_other_call_s_answer(server: RedisServer) -> None:
     put(server, suspended=True)
     async with fleets(server) as known:
         first = asyncio.ensure_future(known.load("acme"))
@@ -192,10 +224,10 @@ async def test_a_caller_who_hangs_up_takes_nobody_s_answer(server: RedisServer) 
         assert (await second).suspended
 
 
-# Standing calls
+# Calls in progress
 
 
-def test_standing_calls_use_a_plan_together() -> None:
+def test_active_calls_use_a_plan_together() -> None:
     notes = [
         Note(LINE, 100.0, 50.0, 138.0),  # two calls of one line, 40 s and 30 s, of 50 s left
         Note(LINE, 110.0, 50.0, 138.0),
@@ -205,7 +237,7 @@ def test_standing_calls_use_a_plan_together() -> None:
     assert out_of_plan_of(notes, 140.0, 0.0) == (20.0 + 10.0, {LINE})
     # a new month began at 135: only its seconds count
     assert out_of_plan_of(notes, 140.0, 135.0) == (5.0, set())
-    # whoever reads them by another clock is wrong by the life of a note at most
+    # with another clock the error is at most the lifetime of a note
     assert out_of_plan_of(notes[3:], 3740.0, 0.0) == (8.0 + 5.0, set())
     assert out_of_plan_of(notes[3:], -3460.0, 0.0) == (8.0, set())
 
@@ -232,8 +264,27 @@ def forward(billing: str, line: str = LINE) -> ForwardRecord:
     return ForwardRecord(line, "busy", "number", "+33612345678", billing, 0, "acme", None, None)
 
 
+def test_an_active_call_uses_the_plan_of_this_month_since_its_begin() -> None:
+    """What it used before midnight is settled with the month before."""
+    now = datetime(2026, 12, 1, 0, 30, tzinfo=ZoneInfo("Europe/Paris")).timestamp()
+    unused: Any = None
+    caps = SpendingCaps(
+        unused, unused, lambda _: None,
+        timezone="Europe/Paris", clock=lambda: now, steady=lambda: now,
+    )  # fmt: skip
+    caps.begin("0-a-1", forward("deducted"), 9000, lambda: None)
+    assert caps.less_standing(LINE, FleetState(), 7200.0, now) == 5400.0
+    caps.begin("0-a-2", forward("deducted"), 100, lambda: None)
+    assert caps.less_standing(LINE, FleetState(), 7200.0, now) == 5300.0
+    assert caps.less_standing(OTHER, FleetState(), 7200.0, now) == 7200.0
+    caps.end("0-a-1")
+    assert caps.less_standing(LINE, FleetState(), 7200.0, now) == 7100.0
+    caps.end("0-a-2")
+    assert caps.less_standing(LINE, FleetState(), 7200.0, now) == 7200.0
+
+
 class Worker:
-    """A meter and a recorder on a clock of their own: one worker of several."""
+    """One worker of several: a meter and a recorder with their own clock."""
 
     def __init__(self, server: RedisServer, known: Fleets, spool: Path, name: str) -> None:
         self.redis = server.connect()
@@ -277,14 +328,14 @@ async def workers(server: RedisServer, folder: Path) -> AsyncIterator[tuple[Work
 
 
 async def step(seconds: float, *made: Worker) -> None:
-    """Time passes, and every worker's meter ticks."""
+    """Advance the time; every worker's meter ticks."""
     for worker in made:
         worker.now += seconds
     for worker in made:
         await worker.spending_caps.tick()
 
 
-async def test_the_cap_is_reached_by_all_standing_calls_together(
+async def test_the_cap_is_reached_by_all_active_calls_together(
     server: RedisServer, tmp_path: Path
 ) -> None:
     put(server, cap_seconds=100)
@@ -313,7 +364,7 @@ async def test_a_call_that_was_settled_does_not_count_twice(
         b.begin("1-b-1")
         for _ in range(8):
             await step(5, a, b)
-        await b.end("1-b-1", 40)  # 40 s settled and 40 s standing: not 120
+        await b.end("1-b-1", 40)  # 40 s settled and 40 s in progress: not 120
         for _ in range(3):
             await step(1, a, b)
         assert not a.stopped
@@ -325,10 +376,11 @@ async def test_a_call_that_was_settled_does_not_count_twice(
         assert a.stopped
 
 
-async def test_a_worker_without_calls_of_a_fleet_knows_of_the_others_before_it_dials(
+async def test_a_worker_without_calls_of_a_fleet_counts_those_of_others_before_it_dials(
     server: RedisServer, tmp_path: Path, stalls: Stalls
 ) -> None:
     """Within a second of each note; and of a call that is settled, once."""
+    stalls.watch(server.pid)
     put(server, cap_seconds=100)
     async with workers(server, tmp_path) as (a, b):
         a.spending_caps._plan_left_s = {OTHER: 1000.0}.get
@@ -346,7 +398,7 @@ async def test_a_worker_without_calls_of_a_fleet_knows_of_the_others_before_it_d
         assert left is not None
         assert left <= 70
         assert state(b.known).cap_left_s(at + 3) == pytest.approx(left - 3)
-        # Nobody has spoken for it for the life of a note: it counts no further.
+        # No worker has renewed it for the lifetime of a note: it no longer counts.
         assert state(b.known).cap_left_s(at + 60) == pytest.approx(left - 5)
         assert b.spending_caps.less_standing(OTHER, state(b.known), 100.0, at) == pytest.approx(
             100 - (at - answered)
@@ -368,7 +420,7 @@ async def test_a_dead_worker_s_calls_stop_counting(server: RedisServer, tmp_path
         await step(45, a, b)
         for _ in range(8):  # b is gone
             await step(4, a)
-        assert not a.stopped  # 77 s of its own
+        assert not a.stopped  # it has 77 s itself
 
 
 async def test_a_planned_call_is_ended_only_beyond_its_plan(
@@ -400,7 +452,7 @@ async def test_a_planned_call_is_ended_only_beyond_its_plan(
 async def test_a_call_that_is_paid_for_anew_counts_once(
     server: RedisServer, tmp_path: Path
 ) -> None:
-    """The news of a transfer may come when the call is metered already."""
+    """A transfer may be reported when the call is already metered."""
     async with workers(server, tmp_path) as (a, _):
         for billing in ("deducted", "deducted", "out_of_plan", "deducted"):
             a.begin("0-a-1", billing)

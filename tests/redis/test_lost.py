@@ -1,4 +1,4 @@
-"""Connections that go dead without a word, and a Redis that comes back with nothing."""
+"""Connections that go silent without being closed, and a Redis that comes back empty."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from store.client import connect
-from tests.patience import Stalls
+from tests.patience import Stalls, within
 from tests.redis.relay import Relay
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import document, labelled, settled, store_on, until
@@ -27,6 +27,7 @@ def server() -> Iterator[RedisServer]:
 async def test_a_known_line_never_waits_for_a_dead_connection(
     server: RedisServer, stalls: Stalls
 ) -> None:
+    stalls.watch(server.pid)
     with server.client() as other:
         for number in (LINE, OTHER):
             other.set(f"line:{number}", document(number, label="one"))
@@ -63,7 +64,7 @@ async def test_dead_connections_of_the_client_are_noticed_by_the_writers(
     server: RedisServer,
 ) -> None:
     async with Relay(str(server.socket)) as relay:
-        client = connect(relay.url, socket_timeout=0.5)
+        client = connect(relay.url, socket_timeout=within(0.5))
         try:
             await client.set("a", 1)
             relay.go_dead()
@@ -88,6 +89,7 @@ async def test_a_connection_closed_while_it_was_idle_costs_the_writers_nothing(
         await client.aclose()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_redis_that_comes_back_with_nothing_has_no_lines_and_takes_new_ones(
     server: RedisServer,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Records in a Redis Cluster: every key on a node of its own, each written once."""
+"""Records in a Redis Cluster: the keys are on different nodes, each is written once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from engine.records import usage_and_stream
 from engine.records.record import FIELDS, Months, to_entry
@@ -66,12 +67,12 @@ def check(cluster: ClusterServers, count: int, seconds: int = 10) -> None:
         fleet: Counter[str] = Counter()
         for place, line in enumerate(LINES):
             used = seconds * len(range(place, count, len(LINES)))
-            told = client.hgetall(f"usage:{line}:2026-11")
+            usage = client.hgetall(f"usage:{line}:2026-11")
             expected = {"deducted": min(used, 95), "out_of_plan": max(0, used - 95)}
-            assert {k: int(v) for k, v in told.items()} == {k: v for k, v in expected.items() if v}
+            assert {k: int(v) for k, v in usage.items()} == {k: v for k, v in expected.items() if v}
             fleet.update(expected)
-        told = client.hgetall("usage:fleet:acme:2026-11")
-        assert Counter({k: int(v) for k, v in told.items()}) == +fleet
+        usage = client.hgetall("usage:fleet:acme:2026-11")
+        assert Counter({k: int(v) for k, v in usage.items()}) == +fleet
         assert sum(int(e["out_of_plan_s"]) for e in entries) == fleet["out_of_plan"]
 
 
@@ -87,6 +88,28 @@ async def test_a_call_s_keys_are_on_several_nodes_and_all_are_written(
     check(cluster, 120)
     with cluster.client() as client:
         assert client.ttl("{cdr}:done:0-c:0") > 86400
+
+
+async def test_a_line_that_pays_twice_in_one_call_pays_for_both(
+    cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line that pays for the caller's side after a transfer forwards the call as well. The record
+    is sent twice, as each is in a Cluster."""
+    monkeypatch.setattr("engine.records.recorder._AGAIN_S", 0.2)
+    monkeypatch.setattr("engine.records.recorder._LOOK_S", 0.1)
+    record = call(0, seconds=60)
+    (paid,) = record.forwards
+    record.forwards = [replace(paid, condition="none"), paid]
+    async with recorder(cluster, tmp_path / "s") as made:
+        made.add(record)
+        await until(lambda: made.backlog == 0)
+        await until(lambda: not made._kept)
+    with cluster.client() as client:
+        used = {"deducted": "95", "out_of_plan": "25"}
+        assert client.hgetall(f"usage:{LINES[0]}:2026-11") == used
+        assert client.hgetall("usage:fleet:acme:2026-11") == used
+        ((_, entry),) = client.xrange("cdr")
+        assert entry["out_of_plan_s"] == "25"
 
 
 async def test_what_is_sent_again_is_written_once(
@@ -107,7 +130,7 @@ async def test_what_is_sent_again_is_written_once(
 async def test_an_interruption_between_the_keys_is_made_good(
     cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Commands fail at random; the batch is sent until all of it is done."""
+    """Commands fail at random; the batch is sent until all of it is written."""
     client: Any = cluster.connect()
     months = Months("Europe/Paris")
     done = Script.run
@@ -142,18 +165,18 @@ async def test_an_interruption_between_the_keys_is_made_good(
 async def test_a_record_that_redis_lost_comes_again(
     cluster: ClusterServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that failed over has lost its newest: every record is sent a second time."""
-    monkeypatch.setattr("engine.records.recorder._AGAIN_S", 1.0)
+    """A node has lost its newest records in a fail-over: every record is sent a second time."""
     monkeypatch.setattr("engine.records.recorder._LOOK_S", 0.1)
     async with recorder(cluster, tmp_path / "s") as made:
         for n in range(12):
             made.add(call(n, LINES[n % len(LINES)]))
         await until(lambda: made.backlog == 0)
-        with cluster.client() as client:  # as if the node of one line had never heard of it
+        with cluster.client() as client:  # as if the node of one line had never received it
             for key in list(client.scan_iter(f"*usage:{LINES[1]}:*", count=1000)):
                 client.delete(key)
         with pytest.raises(AssertionError):
             check(cluster, 12)
+        monkeypatch.setattr("engine.records.recorder._AGAIN_S", 0.1)
         await until(lambda: not made._kept)
     with cluster.client() as client:
         assert client.hgetall(f"usage:{LINES[1]}:2026-11") == {"deducted": "20"}

@@ -1,4 +1,4 @@
-"""Scripts against a real Redis that knows them, or has forgotten them."""
+"""Scripts on a real Redis that has them cached, or no longer."""
 
 from __future__ import annotations
 

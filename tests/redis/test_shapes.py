@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -37,12 +38,13 @@ from tests.redis.cluster import (
     cluster,
     cluster_servers,
     folder,
-    free_port,
     sentinel,
 )
+from tests.redis.servers import running_server
 from tests.redis.stores import FRANCE, document, labelled, settled, store_on, until
-from tests.redis.test_acks import told
+from tests.redis.test_acks import heartbeat
 from tests.redis.test_recorder import call as a_record
+from tests.scenarios.sipp import free_port
 
 __all__ = ["cluster", "cluster_servers", "sentinel"]
 
@@ -108,11 +110,20 @@ def test_the_sentinels_may_have_a_password_of_their_own() -> None:
     assert place.asking == {"password": "q"}
 
 
+async def test_hundreds_of_commands_at_once_are_served() -> None:
+    """As for a page about many fleets. Too many connections look as if Redis were away."""
+    with running_server() as server:
+        client: Any = connect(server.url)
+        replies = await asyncio.gather(*(client.get(f"fleet:{n}") for n in range(300)))
+        assert replies == [None] * 300
+        await close(client)
+
+
 # -- one server ----------------------------------------------------------------------------------
 
 
 async def serves(url: str, other: redis.Redis) -> None:
-    """A store and the live count work on this URL, and changes by another program are heard."""
+    """A store and the live count work on this URL, and changes by another program are noticed."""
     other.set(f"line:{LINE}", document(LINE, label="one"))
     client = connect(url)
     live = LiveCalls(client, shared=True)
@@ -131,7 +142,7 @@ async def serves(url: str, other: redis.Redis) -> None:
 
 @pytest.fixture(scope="module")
 def certificates() -> Iterator[Path]:
-    """An authority, certificates by it for a server and a client, and another authority."""
+    """A CA, its certificates for a server and a client, and another CA."""
     with folder() as place:
         for name in ("ca", "stranger"):
             _openssl(
@@ -139,7 +150,7 @@ def certificates() -> Iterator[Path]:
                 f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem",
                 "-addext", "keyUsage=critical,keyCertSign,cRLSign",
             )  # fmt: skip
-        # From Python 3.13 on a certificate must be whole (RFC 5280 4.2.1).
+        # From Python 3.13 on a certificate must have all extensions (RFC 5280 4.2.1).
         (place / "ext").write_text(
             f"subjectAltName=IP:{HOST}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
         )
@@ -160,10 +171,10 @@ def _openssl(place: Path, *arguments: str) -> None:
 
 
 class TlsServer:
-    """A redis-server that speaks TLS only, and asks for a certificate."""
+    """A redis-server with TLS only, which requires a client certificate."""
 
     def __init__(self, place: Path, certificates: Path) -> None:
-        self.port = free_port()
+        self.port = free_port(socket.SOCK_STREAM)
         self._plain = Node(
             place,
             "--tls-port", str(self.port),
@@ -200,7 +211,7 @@ async def test_tls_by_options_of_the_url(certificates: Path) -> None:
 
 
 async def changes(url: str, other: redis.Redis) -> None:
-    """What a star code does: the line and its log are written, and the workers acknowledge."""
+    """As by a star code: the line and its log are written, and the workers acknowledge."""
     other.set(f"line:{LINE}", document(LINE))
     client = connect(url)
 
@@ -208,7 +219,7 @@ async def changes(url: str, other: redis.Redis) -> None:
         found["forwards"] = {"busy": {"on": True, "to": {"kind": "voicemail"}}}
 
     async with store_on(client) as store:
-        here = WorkerHeartbeat(client, told(0))
+        here = WorkerHeartbeat(client, heartbeat(0))
         store.on_probe = here.on_probe
         await here.start()
         assert (await change_line(client, LINE, edit, FRANCE, who="x", how="phone")).written
@@ -218,7 +229,7 @@ async def changes(url: str, other: redis.Redis) -> None:
 
 
 async def bills(url: str, other: redis.Redis, place: Path) -> None:
-    """A call that limits and a fleet's cap are about can be counted and recorded."""
+    """A call under limits and a fleet's cap can be counted and recorded."""
     client = connect(url)
     forwards = Forwards(client)
     forwards.workers = 9
@@ -238,7 +249,7 @@ async def bills(url: str, other: redis.Redis, place: Path) -> None:
 
 
 async def stands_by(url: str) -> None:
-    """A process leaves its calls, another one takes them, a third one replaces it."""
+    """A process stores its calls, another takes them over, a third replaces it."""
     client = connect(url)
     calls, place = StandbyCalls(client, 60), "192.0.2.10:5060;transport=udp"
     await calls.announce(place)
@@ -290,11 +301,13 @@ async def test_a_user_with_the_rights_that_are_needed_and_no_more() -> None:
 async def test_a_master_that_hangs_is_replaced_and_what_was_written_meanwhile_is_in_force(
     sentinel: SentinelServers, stalls: Stalls
 ) -> None:
-    """SIGSTOP: connections stay open and say nothing, the hardest of the ways to fail."""
+    """SIGSTOP: connections stay open and silent, the most difficult kind of failure."""
     with sentinel.client() as other:
         other.set(f"line:{LINE}", document(LINE, label="one"))
         other.wait(1, 2000)
     old = sentinel.current()
+    for node in (sentinel.replica, *sentinel.sentinels):
+        stalls.watch(node.pid)
     client = sentinel.connect(socket_timeout=1.0)
     live = LiveCalls(client, shared=True)
     async with store_on(client) as store:
@@ -324,7 +337,7 @@ async def test_a_master_that_hangs_is_replaced_and_what_was_written_meanwhile_is
             await until(lambda: other.zcard(f"live:{LINE}") == 1, 5)
             other.set(f"line:{LINE}", document(LINE, label="three"))
             await labelled(store, LINE, "three")
-            # The old master comes back as it was, and is nobody's any more.
+            # The old master comes back unchanged, and nothing uses it any more.
             sentinel.master.signal(signal.SIGCONT)
             await asyncio.sleep(0.5)
             other.set(f"line:{LINE}", document(LINE, label="four"))
@@ -353,7 +366,7 @@ async def test_a_planned_switch_of_the_master_is_followed(sentinel: SentinelServ
 
 
 def checked(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
-    """What `renvoi check` says of this Redis."""
+    """The result of `renvoi check` for this Redis."""
     monkeypatch.setenv("RENVOI_REDIS_URL", url)
     config = load(None)
     try:
@@ -362,20 +375,20 @@ def checked(url: str, monkeypatch: pytest.MonkeyPatch) -> tuple[bool, str]:
         return False, failed.message
 
 
-def test_check_tells_of_each_shape(
+def test_check_reports_each_shape(
     sentinel: SentinelServers, cluster: ClusterServers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, told = checked(sentinel.url, monkeypatch)
+    good, text = checked(sentinel.url, monkeypatch)
     assert good
-    assert "master renvoi at 127.0.0.1" in told
-    assert "by 3 sentinels, 1 replica" in told
-    good, told = checked(cluster.url, monkeypatch)
+    assert "master renvoi at 127.0.0.1" in text
+    assert "by 3 sentinels, 1 replica" in text
+    good, text = checked(cluster.url, monkeypatch)
     assert good
-    assert "a cluster of 3 masters and 0 replicas, all slots served" in told
+    assert "a cluster of 3 masters and 0 replicas, all slots served" in text
     replica = f"redis://{HOST}:{sentinel.replica.port}"
-    good, told = checked(replica, monkeypatch)
+    good, text = checked(replica, monkeypatch)
     assert not good
-    assert "is a replica of" in told
+    assert "is a replica of" in text
     with sentinel.master.client() as client:
         single = f"redis://{HOST}:{sentinel.master.port}"
         client.config_set("maxmemory", 1)

@@ -1,4 +1,5 @@
-"""Answered calls that processes leave in Redis, and who gets them; a server alone and a cluster."""
+"""Answered calls that processes store in Redis, and which process takes them over; on one server
+and a cluster."""
 
 from __future__ import annotations
 
@@ -136,7 +137,7 @@ async def test_a_process_that_is_recorded_may_write_again(calls: StandbyCalls) -
     await calls.write(PLACE, "a", HEAD, ENTRIES, [])
     assert await calls.claim(PLACE, "a", "b", 0, 2, tell=False) is not None
     written = await calls.write(PLACE, "a", HEAD, {"0-a-4": b"four"}, [])
-    assert (written.taken, written.calls) == (None, 1)  # it sees that Redis lacks the others
+    assert (written.taken, written.calls) == (None, 1)  # the others are missing in Redis
 
 
 async def test_a_process_of_the_same_host_replaces_the_dead_one(calls: StandbyCalls) -> None:
@@ -144,7 +145,7 @@ async def test_a_process_of_the_same_host_replaces_the_dead_one(calls: StandbyCa
     assert await calls.replace(PLACE, "a") == []
     assert await calls.processes(PLACE) == []
     assert await calls.claim(PLACE, "a", "b", 0, 2, tell=True) is None
-    # What it had sent just before it died does not bring it back.
+    # A command that it sent just before it died does not restore it.
     assert (await calls.write(PLACE, "a", HEAD, ENTRIES, [])).taken == []
     assert await calls.processes(PLACE) == []
 

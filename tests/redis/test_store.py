@@ -1,4 +1,4 @@
-"""The store against a real Redis: what is in force, what survives, what is never believed."""
+"""The store on a real Redis: which rules are in force, kept or never used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import redis
+import uvloop
 
 from rules.model import Condition, DocumentError
 from rules.numbers import Numbering
@@ -82,32 +83,35 @@ def kill_stream(client: redis.Redis) -> None:
 
 
 async def settled(store: Store, number: str = LINE) -> Entry:
-    """Look a number up until memory has it as current."""
+    """Look a number up until it is current in memory."""
     await until(lambda: store.redis_up and store.age_s() == 0)
-    for _ in range(100):
-        entry = await store.look_up(number)
-        if store.peek(number) is entry:
-            return entry
-    raise AssertionError("never current")
+    deadline = time.monotonic() + within(5)
+    while True:
+        with suppress(Unavailable):  # on a busy machine Redis may take too long
+            entry = await store.look_up(number)
+            if store.peek(number) is entry:
+                return entry
+        assert time.monotonic() < deadline, "never current"
+        await asyncio.sleep(0.002)
 
 
 # -- what is read ------------------------------------------------------------------------------
 
 
-async def test_who_is_only_asked_for_is_not_remembered(
+async def test_a_number_that_is_only_checked_is_not_cached(
     durable: DurableServer, other: redis.Redis
 ) -> None:
-    told: dict[str, bool] = {}
+    found: dict[str, bool] = {}
     async with running(durable) as store:
         for number in (LINE, GHOST):
-            store.ask_if_line(number, partial(told.__setitem__, number))
-        await until(lambda: len(told) == 2)
-        assert told == {LINE: True, GHOST: False}
+            store.ask_if_line(number, partial(found.__setitem__, number))
+        await until(lambda: len(found) == 2)
+        assert found == {LINE: True, GHOST: False}
         assert store.peek(LINE) is store.peek(GHOST) is None
         durable.kill()
         await until(lambda: not store.redis_up)
-        store.ask_if_line(PEER, partial(told.__setitem__, PEER))
-    assert PEER not in told
+        store.ask_if_line(PEER, partial(found.__setitem__, PEER))
+    assert PEER not in found
 
 
 async def test_a_line_is_read_once_and_then_known(
@@ -127,6 +131,7 @@ async def test_a_line_is_read_once_and_then_known(
         assert other.info("commandstats")["cmdstat_get"]["calls"] == reads
 
 
+@pytest.mark.usefixtures("patient")
 async def test_look_ups_of_one_moment_share_one_read(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -140,10 +145,12 @@ async def test_look_ups_of_one_moment_share_one_read(
         assert other.info("commandstats")["cmdstat_get"]["calls"] == before + len(numbers)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_an_unknown_number_is_remembered_and_appears_when_written(
     durable: DurableServer, other: redis.Redis, stalls: Stalls
 ) -> None:
     async with running(durable) as store:
+        stalls.watch(durable.pid)
         assert (await settled(store, NEW)).line is None
         assert store.peek(NEW) is not None
         other.set(f"line:{NEW}", document(NEW, label="new"))
@@ -163,6 +170,7 @@ async def test_memory_is_bounded(durable: DurableServer, other: redis.Redis) -> 
         assert len(store._cache) <= 10 + 16
 
 
+@pytest.mark.usefixtures("patient")
 async def test_targets_are_the_lines_that_forwards_name(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -190,6 +198,7 @@ async def test_targets_are_the_lines_that_forwards_name(
         assert store.targets(await store.look_up(GHOST)) == {}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_plan_use_is_read_for_lines_with_hours_and_follows_its_key(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -212,9 +221,83 @@ async def test_plan_use_is_read_for_lines_with_hours_and_follows_its_key(
         assert store.peek(PEER) is peer
 
 
+async def test_the_latest_serves_those_who_cannot_wait_and_is_read_again(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    async with running(durable, stale_max_s=0) as store:
+        assert store.latest(LINE) is None
+        entry = await settled(store)
+        other.zadd(f"reg:{LINE}", {"sip:phone@192.0.2.1": time.time() + 600})
+        await until(lambda: store.recall(LINE) == (None, False), 1)
+        assert store.latest(LINE) is entry
+        await until(lambda: store.recall(LINE)[1], 1)
+        latest = store.latest(LINE)
+        assert latest is not None
+        assert len(latest.contacts) == 1
+
+
+async def test_a_changed_line_that_is_read_at_once_is_current_then(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    """As `Leases` does for a line with calls. A read from before the change does not count."""
+    async with running(durable) as store:
+        await settled(store)
+
+        def on_line(number: str | None) -> None:
+            if number is not None:
+                store.latest(number)
+
+        store.on_line = on_line
+        before = store._read(LINE)
+        before.waiting += 1  # it has no answers yet
+        other.set(f"line:{LINE}", document(label="two"))
+        await until(lambda: store.recall(LINE)[1] and label(store.recall(LINE)[0]) == "two", 1)
+        assert before.overtaken
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
+async def test_a_refused_line_is_reported_until_it_is_repaired_without_a_call(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    async with running(durable) as store:
+        for repair in (
+            lambda: other.set(f"line:{LINE}", document(label="two")),
+            lambda: other.delete(f"line:{LINE}"),
+            other.flushall,
+        ):
+            other.set(f"line:{LINE}", document(max_calls=0))
+            await until(lambda: store.peek(LINE) is None, 1)
+            await store.look_up(LINE)
+            assert store.bad_lines == {LINE}
+            repair()
+            await until(lambda: not store.bad_lines, 1)
+        other.set(f"line:{LINE}", document(max_calls=0))
+        await until(lambda: store.peek(LINE) is None, 1)
+        await store.look_up(LINE)
+        durable.kill()
+        await until(lambda: not store.redis_up)
+        durable.start()
+        other.set(f"line:{LINE}", document(label="three"))
+        await until(lambda: not store.bad_lines)
+
+
+async def test_targets_that_are_refused_in_a_profile_are_reported(
+    durable: DurableServer, other: redis.Redis
+) -> None:
+    told: list[tuple[str, ...]] = []
+    to = {"on": True, "to": {"kind": "number", "number": "+4990012345670"}}
+    profiles = {"a": {"forwards": {"busy": to}}, "unused": {"forwards": {"unconditional": to}}}
+    async with running(durable) as store:
+        store.on_refused_target = lambda *given: told.append(given)
+        other.set(f"line:{NEW}", document(NEW, profiles=profiles, profile="a"))
+        await settled(store, NEW)
+    assert told == [(NEW, "busy", "+4990012345670", "premium")]
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_bad_document_is_counted_once_and_the_last_good_one_serves(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -277,6 +360,7 @@ async def test_a_change_by_another_program_is_in_force_well_within_a_second(
     durable: DurableServer, other: redis.Redis, stalls: Stalls
 ) -> None:
     async with running(durable) as store:
+        stalls.watch(durable.pid)
         await settled(store)
         took = []
         for n in range(30):
@@ -286,6 +370,7 @@ async def test_a_change_by_another_program_is_in_force_well_within_a_second(
         await until(lambda: 0 < store.invalidation_lag_s < 0.5, 3)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_registration_is_in_force_at_once_and_expires_by_itself(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -299,6 +384,7 @@ async def test_a_registration_is_in_force_at_once_and_expires_by_itself(
         assert entry.live_contacts(expiry) == ()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_flushall_forgets_everything(durable: DurableServer, other: redis.Redis) -> None:
     async with running(durable) as store:
         await settled(store)
@@ -308,7 +394,7 @@ async def test_flushall_forgets_everything(durable: DurableServer, other: redis.
 
 
 class Gate:
-    """Holds a read back after Redis has answered it, until it is let go."""
+    """Delays the result of a read after Redis has answered it, until it is released."""
 
     def __init__(self, store: Store) -> None:
         self.answered = asyncio.Event()
@@ -330,6 +416,7 @@ def span_of(store: Store) -> Span | None:
     return shard.span
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -346,6 +433,55 @@ async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
         assert label(await store.look_up(LINE)) == "two"
 
 
+async def waits_for_redis_and_its_phone(store: Store) -> None:
+    """A look-up is not answered from the copy in memory, which has no phone."""
+    gate = Gate(store)
+    call = asyncio.create_task(store.look_up(LINE))
+    await gate.answered.wait()
+    await asyncio.sleep(0.1)  # after which known lines do not wait for Redis
+    assert store.peek(LINE) is None
+    assert not call.done()
+    gate.open.set()
+    assert len((await call).contacts) == 1
+
+
+async def test_a_slow_redis_makes_no_phone_that_has_registered_unreachable(
+    durable: DurableServer, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last good copy has none; a line that had one is served from it."""
+    monkeypatch.setattr("store.shard.PATIENCE_S", within(10))
+    monkeypatch.setattr("store.lines._PATIENCE_UNKNOWN_S", within(10))
+    async with running(durable) as store:
+        assert (await settled(store)).contacts == ()
+        other.zadd(f"reg:{LINE}", {"sip:phone@192.0.2.1": time.time() + 600})
+        await until(lambda: store.peek(LINE) is None, 1)
+        await waits_for_redis_and_its_phone(store)
+        other.zadd(f"reg:{LINE}", {"sip:another@192.0.2.2": time.time() + 600})
+        await until(lambda: not store.recall(LINE)[1], 1)
+        gate = Gate(store)
+        assert len((await store.look_up(LINE)).contacts) == 1
+        gate.open.set()
+
+
+async def test_a_phone_that_registers_while_its_line_is_read_is_not_unreachable(
+    durable: DurableServer, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer is older, and has no phone: the next call waits for another one."""
+    monkeypatch.setattr("store.shard.PATIENCE_S", within(10))
+    monkeypatch.setattr("store.lines._PATIENCE_UNKNOWN_S", within(10))
+    async with running(durable) as store:
+        await until(lambda: store.age_s() == 0)
+        gate = Gate(store)
+        early = asyncio.create_task(store.look_up(LINE))
+        await gate.answered.wait()
+        other.zadd(f"reg:{LINE}", {"sip:phone@192.0.2.1": time.time() + 600})
+        await until(lambda: LINE not in store._reads)
+        gate.open.set()
+        assert (await early).contacts == ()
+        await waits_for_redis_and_its_phone(store)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_a_call_after_the_change_does_not_join_the_overtaken_read(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -355,15 +491,16 @@ async def test_a_call_after_the_change_does_not_join_the_overtaken_read(
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
         other.set(f"line:{LINE}", document(label="two"))
-        await until(lambda: LINE not in store._reads)  # the news has overtaken the answer
+        await until(lambda: LINE not in store._reads)  # the notification came before the answer
         late = asyncio.create_task(store.look_up(LINE))
         await asyncio.sleep(0)
         gate.open.set()
-        assert label(await early) == "one"  # what was true when it was asked
+        assert label(await early) == "one"  # correct at the time of the question
         assert label(await late) == "two"
         assert label(store.peek(LINE)) == "two"
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_read_across_an_interruption_is_never_taken_for_current(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -374,7 +511,7 @@ async def test_a_read_across_an_interruption_is_never_taken_for_current(
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
         kill_stream(other)
-        await until(lambda: span_of(store) not in (span, None))  # lost, and found again
+        await until(lambda: span_of(store) not in (span, None))  # lost, and connected again
         other.set(f"line:{LINE}", document(label="two"))
         gate.open.set()
         assert label(await early) == "one"
@@ -382,14 +519,37 @@ async def test_a_read_across_an_interruption_is_never_taken_for_current(
         assert label(await store.look_up(LINE)) == "two"
 
 
+@pytest.mark.parametrize("turns", [1, 4])
+def test_a_loop_that_is_late_once_takes_the_current_line(
+    durable: DurableServer, other: redis.Redis, turns: int
+) -> None:
+    """The engine's loop runs timers before it sends and reads."""
+
+    async def ask() -> None:
+        async with running(durable) as store:
+            for n in range(3):
+                await settled(store)
+                other.set(f"line:{LINE}", document(label=f"n{n}"))
+                await until(lambda: store.peek(LINE) is None, within(1))
+                asked = asyncio.create_task(store.look_up(LINE))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                time.sleep(0.1)  # noqa: ASYNC251  the loop is busy with other calls
+                assert label(await asked) == f"n{n}"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
 async def test_the_stream_killed_in_the_middle_of_changes(
     durable: DurableServer, other: redis.Redis, stalls: Stalls
 ) -> None:
+    stalls.watch(durable.pid)
     async with running(durable) as store:
         for n in range(20):
             await settled(store)
             with other.pipeline(transaction=True) as both:
-                # The news of this change can reach nobody.
+                # The notification of this change is lost.
                 kill_stream(both)
                 both.set(f"line:{LINE}", document(label=f"n{n}"))
                 both.execute()
@@ -397,6 +557,7 @@ async def test_the_stream_killed_in_the_middle_of_changes(
         assert store.redis_up
 
 
+@pytest.mark.usefixtures("patient")
 async def test_all_connections_killed_while_idle_fail_no_look_up(
     durable: DurableServer, other: redis.Redis
 ) -> None:
@@ -408,7 +569,7 @@ async def test_all_connections_killed_while_idle_fail_no_look_up(
         assert label(await store.look_up(NEW)) == "new"
 
 
-async def test_a_stream_that_answers_pings_but_tells_nothing_is_replaced(
+async def test_a_stream_that_answers_pings_but_sends_nothing_is_replaced(
     durable: DurableServer, other: redis.Redis
 ) -> None:
     async with running(durable) as store:
@@ -422,12 +583,12 @@ async def test_a_stream_that_answers_pings_but_tells_nothing_is_replaced(
 async def test_the_lag_grows_while_redis_takes_no_writes_and_the_stream_is_left_alone(
     durable: DurableServer, other: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Redis also tells of a canary that expires: that is no news of a write.
+    # Redis also reports a canary that expires: that is not a write.
     monkeypatch.setattr("store.shard._CANARY_TTL_S", 2)
     async with running(durable) as store:
         await settled(store)
         span = span_of(store)
-        other.config_set("min-replicas-to-write", 1)  # writes are refused, all else goes on
+        other.config_set("min-replicas-to-write", 1)  # only writes are refused
         await asyncio.sleep(5)
         assert store.invalidation_lag_s > 3.8
         assert store.redis_up
@@ -512,7 +673,7 @@ async def test_a_paused_redis_delays_no_call_of_a_known_line(
     async with running(durable) as store:
         await settled(store)
         await settled(store, PEER)
-        # PEER has been changed, and Redis stops before anybody has read the change.
+        # PEER has been changed, and Redis stops before the change was read.
         other.set(f"line:{PEER}", document(PEER, label="changed"))
         await until(lambda: store.peek(PEER) is None, 1)
         durable.pause()
@@ -527,8 +688,7 @@ async def test_a_paused_redis_delays_no_call_of_a_known_line(
                     assert entry.line is not None
                 await asyncio.sleep(0.01)
             assert slowest < 0.25 + stalls.total_s
-            assert not store.redis_up
-            assert store.age_s() > 1
+            await until(lambda: not store.redis_up and store.age_s() > 1, 3)
             start = time.monotonic()
             with pytest.raises(Unavailable):
                 await store.look_up(NEW)
@@ -565,6 +725,7 @@ async def test_a_copy_that_is_too_old_serves_nobody(
             await store.look_up(LINE)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_caller_who_hangs_up_takes_no_read_with_him(
     durable: DurableServer, other: redis.Redis
 ) -> None:

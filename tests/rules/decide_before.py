@@ -1,5 +1,6 @@
-"""`rules.decide` as it was when a condition had one forward, which always applied and led to one
-target. Documents without more than that are still decided so: `test_decide_as_before`."""
+"""The earlier `rules.decide`, from when a condition had one forward, which always applied and had
+one target. Documents without more than that must still give its decisions:
+`test_decide_as_before`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
-class Situation(msgspec.Struct):  # which C makes, at each decision
+class Situation(msgspec.Struct):  # created in C, at each decision
     """All that a decision depends on besides the rules.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The moments at which a line changes by itself: none is missed, against every minute."""
+"""The moments at which a line changes by itself: compared with a check of every minute."""
 
 from __future__ import annotations
 

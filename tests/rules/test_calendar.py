@@ -1,4 +1,4 @@
-"""Calendars: hours of the clock on the wall, holidays, closed and opened days; their documents."""
+"""Calendars: hours in local time, holidays, closed and opened days; their documents."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ OFFICE = {
     "open": ["2026-12-26T10:00/2026-12-26T12:30", "2026-12-31T23:59:30/2027-01-01T00:00:30"],
 }
 AT = [
-    # hours: the begin is in, the end is not
+    # hours: the begin is included, the end is not
     ("2026-11-30T08:59:59", False), ("2026-11-30T09:00:00", True), ("2026-11-30T12:29:59", True),
     ("2026-11-30T12:30:00", False), ("2026-11-30T13:59:59", False), ("2026-11-30T14:00:00", True),
     ("2026-11-30T17:59:59", True), ("2026-11-30T18:00:00", False),
     # days without an entry
     ("2026-12-01T10:00:00", False), ("2026-12-06T10:00:00", False),
     ("2026-12-05T10:00:00", True), ("2026-12-05T12:00:00", False),
-    # a holiday on a Monday (Easter, Whitsun), and the one a week later that is none
+    # a holiday on a Monday (Easter, Whitsun), and the Monday after it, which is not a holiday
     ("2026-04-06T10:00:00", False), ("2026-05-25T10:00:00", False), ("2026-04-13T10:00:00", True),
     # All Saints of 2027 is a Monday
     ("2027-11-01T10:00:00", False),
-    # closed from the first day's begin to the last day's end
+    # closed from the begin of the first day to the end of the last
     ("2026-12-28T10:00:00", False), ("2026-12-21T10:00:00", True), ("2027-01-02T11:59:59", False),
     ("2027-01-04T10:00:00", True),
-    # opened beats the weekday, a holiday and closed days, to the second
+    # opened has precedence over weekday, holiday and closed days, to the second
     ("2026-12-26T12:29:59", True), ("2026-12-26T10:00:00", True), ("2026-12-26T11:59:59", True),
     ("2026-12-26T12:30:00", False), ("2026-12-31T23:59:29", False),
     ("2026-12-31T23:59:30", True), ("2027-01-01T00:00:00", True), ("2027-01-01T00:00:29", True),
@@ -87,7 +87,7 @@ NIGHT: list[tuple[dict[str, Any], str, bool]] = [
     ({"weekly": {"mon": ["22:00-00:00"]}}, "2026-12-08T00:00:00", False),
     ({"weekly": daily("00:00-24:00")}, "2026-12-31T23:59:59", True),
     ({"weekly": daily("00:00-24:00")}, "2027-01-01T00:00:00", True),
-    # begun on an open day it runs on into a holiday; a holiday begins none
+    # hours that begin on an open day go on into a holiday; no hours begin on a holiday
     ({"weekly": daily("22:00-06:00"), "holidays": "FR"}, "2026-12-24T23:00:00", True),
     ({"weekly": daily("22:00-06:00"), "holidays": "FR"}, "2026-12-25T05:59:59", True),
     ({"weekly": daily("22:00-06:00"), "holidays": "FR"}, "2026-12-25T22:00:00", False),
@@ -96,20 +96,20 @@ NIGHT: list[tuple[dict[str, Any], str, bool]] = [
     # New Year: the year of the holiday is that of the day on which the hours begin
     ({"weekly": daily("22:00-06:00"), "holidays": "FR"}, "2027-01-01T03:00:00", True),
     ({"weekly": daily("22:00-06:00"), "holidays": "FR"}, "2027-01-02T03:00:00", False),
-    # closed days are closed at every moment, and begin none
+    # closed days are closed all day, and no hours begin on them
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24"]}, "2026-12-23T23:59:59", True),
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24"]}, "2026-12-24T00:00:00", False),
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24"]}, "2026-12-24T23:00:00", False),
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24"]}, "2026-12-25T03:00:00", False),
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24"]}, "2026-12-25T22:00:00", True),
-    # closed for some hours: only for these
+    # closed for some hours only
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24T20:00/2026-12-24T23:00"]},
      "2026-12-24T22:30:00", False),
     ({"weekly": daily("22:00-06:00"), "closed": ["2026-12-24T20:00/2026-12-24T23:00"]},
      "2026-12-24T23:00:00", True),
     ({"weekly": daily("08:00-20:00"), "closed": ["2026-12-24T16:00/2026-12-24T24:00"]},
      "2026-12-24T15:59:59", True),
-    # opened beats closed, closed beats holidays and hours
+    # precedence: opened, closed, holidays and hours
     ({"open": ["2026-12-24"], "closed": ["2026-12-24"]}, "2026-12-24T00:00:00", True),
     ({"open": ["2026-12-24"], "closed": ["2026-12-24"]}, "2026-12-24T23:59:59", True),
     ({"open": ["2026-12-24"], "closed": ["2026-12-24"]}, "2026-12-25T00:00:00", False),
@@ -176,7 +176,7 @@ CLOCKS = [
     (NEW_YORK, "01:00-02:00", "2026-11-01T01:30:00-04:00", True),
     (NEW_YORK, "01:00-02:00", "2026-11-01T01:30:00-05:00", True),
     (NEW_YORK, "01:00-02:00", "2026-11-01T02:00:00-05:00", False),
-    # the zone decides which day it is
+    # the date depends on the zone
     (NEW_YORK, "20:00-24:00", "2026-12-02T04:59:59+00:00", True),
     (NEW_YORK, "20:00-24:00", "2026-12-02T05:00:00+00:00", False),
 ]
@@ -207,7 +207,7 @@ times = st.integers(0, 24 * 60 - 1)
     unix=moments,
 )
 def test_hours_are_those_of_the_clock(zone: str, day: int, begin: int, end: int, unix: int) -> None:
-    """Against the local clock, read minute by minute."""
+    """Compared with the local clock, minute by minute."""
     if begin == end or (end == 24 * 60 and begin == 0):
         return
     text = f"{begin // 60:02}:{begin % 60:02}-{end // 60:02}:{end % 60:02}"

@@ -1,4 +1,4 @@
-"""Members of `reg:`: what is a contact and what is not."""
+"""Members of `reg:`: which are valid contacts."""
 
 from __future__ import annotations
 

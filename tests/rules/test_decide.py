@@ -1,6 +1,6 @@
 """What happens to a call: the order and the rules of forwarding-rules.md 1 and 2.
 
-Each table is read from top to bottom; its rows are the documentation of what wins over what.
+Each table is read from top to bottom; its rows document the precedence.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def line(**fields: Any) -> Line:
 
 
 def check(called: Line, situation: Situation, expected: Decision) -> None:
-    """`decide`, and `explain`, which must never differ."""
+    """Check `decide` and `explain`, which must give the same decision."""
     assert decide(called, situation, TARGETS) == expected
     explanation = explain(called, situation, TARGETS)
     assert explanation.decision == expected
@@ -87,7 +87,7 @@ ORDER: list[tuple[Line, Situation, Decision]] = [
     (line(max_calls=1, busy=on(), unreachable=on()), BUSY_NOW, forwarded(BUSY)),
     (line(max_calls=1, busy=on(), unreachable=on()), AWAY, forwarded(UNREACHABLE)),
     (line(max_calls=1, busy=on(), unreachable=on()), FREE, Ring(None)),
-    # a condition that is met is not passed over because its forward is off
+    # a condition that is met is not skipped when its forward is off
     (line(max_calls=1, unreachable=on()), BUSY_AND_AWAY, Reject(486, BUSY, "busy")),
     (line(max_calls=1), BUSY_NOW, Reject(486, BUSY, "busy")),
     (line(busy=on()), AWAY, Reject(480, UNREACHABLE, "unreachable")),
@@ -102,9 +102,9 @@ ORDER: list[tuple[Line, Situation, Decision]] = [
     (line(no_answer=on(after_s=20)), FREE, Ring(20)),
     (line(no_answer=on()), FREE, Ring(None)),
     (line(no_answer=Forward(False, OWN_VOICEMAIL, 20)), FREE, Ring(None)),
-    (line(no_answer=on(to("fax", PEER), 20)), FREE, Ring(None)),  # not allowed: nothing to wait for
+    (line(no_answer=on(to("fax", PEER), 20)), FREE, Ring(None)),  # not allowed: no timer
     (line(no_answer=on(to("number", CALLER), 20)), replace(FREE, caller=CALLER), Ring(None)),
-    # an unconditional forward that is not allowed leaves the rest as it was
+    # an unconditional forward that is not allowed changes nothing else
     (line(unconditional=on(to("number", LINE)), max_calls=1), FREE, Ring(None)),
     (
         line(unconditional=on(to("number", LINE)), busy=on(), max_calls=1),
@@ -145,14 +145,14 @@ def test_a_line_suspended_while_it_rang_forwards_nothing() -> None:
 @pytest.mark.parametrize(
     ("destination", "kind", "billing"),
     [
-        # where each destination leads, and who pays what
+        # the target of each destination, and the class
         (to("voicemail", LINE), "voicemail", "free"),
         (to("voicemail", PEER), "voicemail", "free"),
         (to("fax", FAX), "fax", "free"),
         (to("number", PEER), "line", "free"),
         (to("number", OUTSIDE), "number", "standard"),
         (to("number", MOBILE, mobile=True), "number", "out_of_plan"),
-        (to("number", FOREIGN), "number", "standard"),  # another fleet's line is outside
+        (to("number", FOREIGN), "number", "standard"),  # a line of another fleet counts as outside
     ],
 )
 def test_destinations(
@@ -171,7 +171,7 @@ def test_destinations(
 @pytest.mark.parametrize(
     ("destination", "situation", "why"),
     [
-        # what is checked again when the call is there
+        # checked again when the call arrives
         (to("fax", PEER), FREE, "no fax offer"),
         (to("fax", FOREIGN), FREE, "another fleet"),
         (to("fax", OUTSIDE), FREE, "no line of ours"),
@@ -188,13 +188,13 @@ def test_destinations(
         (to("number", OUTSIDE), replace(FREE, caller=OUTSIDE), "the caller"),
         (to("voicemail", PEER), replace(FREE, caller=PEER), "the caller"),
         (to("fax", FAX), replace(FREE, caller=FAX), "the caller"),
-        # never twice the same line in one call
+        # no line twice in one call
         (to("number", PEER), replace(FREE, visited=(PEER, LINE)), "already met"),
         (to("fax", FAX), replace(FREE, visited=(FAX, LINE)), "already met"),
         (to("number", OUTSIDE), replace(FREE, forwarded=(LINE,)), "has forwarded this call"),
         (to("fax", FAX), replace(FREE, forwarded=(LINE,)), "has forwarded this call"),
         (to("number", PEER), replace(FREE, forwarded=(PEER,)), "already met"),
-        # loops through the outside: a cap on what stands at once
+        # loops through the outside: a limit on forwards in progress
         (
             to("number", OUTSIDE),
             replace(FREE, forwards_in_progress=50, forwards_per_line=50),
@@ -225,9 +225,9 @@ def test_a_forward_that_is_not_allowed_counts_as_off(
 @pytest.mark.parametrize(
     ("destination", "situation"),
     [
-        # what looks like the above and is fine
+        # similar to the above, but allowed
         (OWN_VOICEMAIL, replace(FREE, caller=LINE)),
-        (to("voicemail", PEER), replace(FREE, visited=(PEER, LINE))),  # nothing rings there again
+        (to("voicemail", PEER), replace(FREE, visited=(PEER, LINE))),  # no phone rings there again
         (to("voicemail", PEER), replace(FREE, forwarded=(PEER, LINE))),
         (OWN_VOICEMAIL, replace(FREE, forwarded=(LINE,))),
         (to("number", OUTSIDE), replace(FREE, forwarded=(PEER,))),
@@ -243,7 +243,7 @@ def test_forwards_that_are_allowed(destination: Destination, situation: Situatio
     assert decision.number == destination.number
 
 
-def test_a_target_that_nobody_has_looked_up_is_no_line_of_ours() -> None:
+def test_a_target_that_was_not_looked_up_is_no_line_of_ours() -> None:
     called = line(unconditional=on(to("number", PEER)))
     decision = decide(called, FREE, {})
     assert decision == forwarded(UNCONDITIONAL, "number", PEER, "standard")
@@ -298,7 +298,7 @@ def test_the_forwarding_line_pays_by_its_own_offer(
     check(called, situation, forwarded(UNCONDITIONAL, "number", MOBILE, billing))
 
 
-def test_explain_tells_every_step() -> None:
+def test_explain_has_every_step() -> None:
     called = line(max_calls=2, no_answer=on(after_s=20), unreachable=on(to("fax", FAX)))
     assert explain(called, replace(AWAY, calls_in_progress=1), TARGETS).steps == (
         "unconditional: off",

@@ -1,5 +1,5 @@
-"""A document without hours, callers, lists and several targets means what it meant before there
-were any: its decisions are those of the table of that time (`decide_before`)."""
+"""A document without hours, callers, lists and several targets keeps its earlier meaning: the
+decisions are those of the earlier table (`decide_before`)."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def test_a_document_of_before_decides_as_before(
     assert now.steps == was.steps
     assert type(now.decision).__name__ == type(was.decision).__name__
     more = {"also": (), "targets": (), "ring": "in_turn", "rule": 0}
-    told = asdict(now.decision)
-    assert {name: told.pop(name) for name in more if name in told} == {
+    found = asdict(now.decision)
+    assert {name: found.pop(name) for name in more if name in found} == {
         name: value for name, value in more.items() if hasattr(now.decision, name)
     }
-    assert told == asdict(was.decision)
+    assert found == asdict(was.decision)
     assert decide.decide(line, decide.Situation(**given_situation), LINES) == now.decision
 
 

@@ -1,9 +1,9 @@
-"""Forwards that know the hour, the caller and more than one target, and their crossing with loops,
-caps and limits (forwarding-rules.md 1 and 2).
+"""Forwards by hour and caller and to several targets, combined with loops, caps and limits
+(forwarding-rules.md 1 and 2).
 
 Each table is read from top to bottom. A decision is written in short: `ring 20`, `486 busy`,
 `busy[1] voicemail` (the second of a list), `busy in_turn mobile/15 -peer:loop` (a list of targets,
-each with its time to ring; one that is passed over, with the reason).
+each with its time to ring; a skipped one, with the reason).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ FLEET = load_fleet(
 OWN_CALENDARS = {"calendars": {"office": {"weekly": {"sun": ["00:00-24:00"]}}}}
 OWN_LISTS = {"lists": {"vip": [SPAM]}}
 
-TUESDAY = "2026-12-01T10:00"  # an open hour
+TUESDAY = "2026-12-01T10:00"  # in open hours
 LUNCH, NIGHT, SUNDAY = "2026-12-01T13:00", "2026-12-01T23:00", "2026-12-06T10:00"
 CHRISTMAS, EVE, OPENED = "2026-12-25T10:00", "2026-12-24T10:00", "2026-12-26T11:00"
 
@@ -131,7 +131,7 @@ def _name(kind: str, to: str) -> str:
 
 
 def check(called: Line, now: Situation, expected: str) -> None:
-    """`decide`, `explain` and `prevented`, which must never differ."""
+    """Check `decide`, `explain` and `prevented`, which must agree."""
     decision = decide(called, now, LINES)
     assert short(decision) == expected
     explanation = explain(called, now, LINES)
@@ -145,7 +145,7 @@ OFFICE, CLOSED = {"when": "office"}, {"when": "not office"}
 ENDS = {"until": "2026-12-01T10:00:00+01:00"}
 
 WHEN: list[tuple[dict[str, Any], str, str]] = [
-    # A forward in the hours of a calendar of the fleet
+    # A forward in the hours of a fleet's calendar
     ({"unconditional": on(**OFFICE)}, TUESDAY, "unconditional voicemail"),
     ({"unconditional": on(**OFFICE)}, LUNCH, "ring"),
     ({"unconditional": on(**OFFICE)}, NIGHT, "ring"),
@@ -158,12 +158,12 @@ WHEN: list[tuple[dict[str, Any], str, str]] = [
     ({"unconditional": on(**CLOSED)}, LUNCH, "unconditional voicemail"),
     ({"unconditional": on(**CLOSED)}, CHRISTMAS, "unconditional voicemail"),
     ({"unconditional": on(**CLOSED)}, OPENED, "ring"),
-    # The begin is in, the end is not
+    # The begin is included, the end is not
     ({"unconditional": on(**OFFICE)}, "2026-12-01T08:59:59", "ring"),
     ({"unconditional": on(**OFFICE)}, "2026-12-01T09:00:00", "unconditional voicemail"),
     ({"unconditional": on(**OFFICE)}, "2026-12-01T12:29:59", "unconditional voicemail"),
     ({"unconditional": on(**OFFICE)}, "2026-12-01T12:30:00", "ring"),
-    # Unknown calendars never match, with `not` neither
+    # Unknown calendars never match, not even with `not`
     ({"unconditional": on(when="beach")}, TUESDAY, "ring"),
     ({"unconditional": on(when="not beach")}, TUESDAY, "ring"),
     ({"unconditional": on(when="never")}, TUESDAY, "ring"),
@@ -173,7 +173,7 @@ WHEN: list[tuple[dict[str, Any], str, str]] = [
     ({"unconditional": on(**OFFICE), **OWN_CALENDARS}, TUESDAY, "ring"),
     ({"unconditional": on(**OFFICE), **OWN_CALENDARS}, SUNDAY, "unconditional voicemail"),
     ({"unconditional": on(when="always"), **OWN_CALENDARS}, SUNDAY, "unconditional voicemail"),
-    # Of a list the first that is on and applies
+    # The first forward of a list that is on and applies
     ({"unconditional": [on(**OFFICE), on(TO_MOBILE)]}, TUESDAY, "unconditional voicemail"),
     ({"unconditional": [on(**OFFICE), on(TO_MOBILE)]}, NIGHT, "unconditional[1] mobile"),
     ({"unconditional": [off(**OFFICE), on(TO_MOBILE)]}, TUESDAY, "unconditional[1] mobile"),
@@ -181,7 +181,7 @@ WHEN: list[tuple[dict[str, Any], str, str]] = [
     ({"unconditional": [on(**CLOSED), on(TO_PEER, **OFFICE)]}, TUESDAY, "unconditional[1] peer"),
     ({"unconditional": [on(when="never"), on(when="never")]}, TUESDAY, "ring"),
     ({"unconditional": [on()]}, TUESDAY, "unconditional voicemail"),
-    # Until: past is off, from that second on
+    # Until: off from that second on
     ({"unconditional": on(**ENDS)}, "2026-12-01T09:59:59", "unconditional voicemail"),
     ({"unconditional": on(**ENDS)}, "2026-12-01T10:00:00", "ring"),
     ({"unconditional": on(**ENDS)}, "2027-06-01T10:00:00", "ring"),
@@ -205,8 +205,9 @@ def test_the_hour(fields: dict[str, Any], at: str, expected: str) -> None:
 
 
 CALLERS: list[tuple[str, dict[str, bool]]] = [
-    # callers, and for whom it applies: a line of the fleet, of another fleet, any other number,
-    # one in the list vip, one with its prefix, one in the list spam, nobody known, withheld
+    # callers, and the callers for which it applies: a line of the fleet, of another fleet, any
+    # other number, one in the list vip, one with its prefix, one in the list spam, unknown,
+    # withheld
     ("fleet", {"peer": True}),
     ("outside", {"foreign": True, "other": True, "vip": True, "prefix": True, "spam": True,
                  "unknown": True}),
@@ -284,7 +285,7 @@ TARGETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      "no_answer in_turn mobile/15 peer/20 voicemail/20"),
     ({"busy": on(TURN)}, {"trigger": Condition.BUSY},
      "busy in_turn mobile/15 peer/20 voicemail/20"),
-    # Each is checked by itself
+    # Each is checked separately
     ({"unconditional": on([TO_SELF, TO_MOBILE])}, {},
      "unconditional in_turn -self:self mobile/20"),
     ({"unconditional": on([number(PREMIUM), TO_MOBILE])}, {},
@@ -324,7 +325,7 @@ TARGETS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"no_answer": [on([TO_SELF], after_s=10), on(after_s=30)]}, {}, "ring 30"),
     ({"no_answer": on([TO_SELF], after_s=10)}, {}, "ring"),
     ({"no_answer": on([TO_SELF], after_s=10)}, {"trigger": Condition.NO_ANSWER}, "480 no_answer"),
-    # Limits on forwards concern all of them, the own voicemail included
+    # Limits on forwards apply to all of them, including the line's own voicemail
     ({"unconditional": on(TURN)}, {"forwards_per_line": 3, "forwards_in_progress": 3}, "ring"),
     ({"unconditional": on(TURN)}, {"forwards_per_line": 3, "forwards_in_progress": 2},
      "unconditional in_turn mobile/15 peer/20 voicemail/20"),
@@ -348,7 +349,7 @@ DND: dict[str, Any] = {"do_not_disturb": True}
 BESIDE: dict[str, Any] = {"also_ring": [TO_MOBILE]}
 
 REST: list[tuple[dict[str, Any], dict[str, Any], str]] = [
-    # Do not disturb: after unconditional, before all else
+    # Do not disturb: after unconditional, before everything else
     (DND, {}, "486 do_not_disturb"),
     ({**DND, "busy": on()}, {}, "busy voicemail"),
     ({**DND, "busy": on(TO_SELF)}, {}, "486 do_not_disturb"),
@@ -363,7 +364,7 @@ REST: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({**DND, "busy": on()}, {"diversions": 5}, "486 max_diversions"),
     ({**DND, "suspended": True}, {}, "403 suspended"),
     ({**DND, "busy": on(REJECT)}, {}, "603 blocked"),
-    # A rejection is no forward: no limit concerns it
+    # A rejection is not a forward: no limit applies
     ({"unconditional": on(REJECT)}, {}, "603 blocked"),
     ({"unconditional": on(REJECT)}, {"diversions": 5}, "603 blocked"),
     ({"unconditional": on(REJECT)}, {"forwards_per_line": 1, "forwards_in_progress": 1},

@@ -1,4 +1,4 @@
-"""A fleet's document, and what its cap and suspension do to its lines."""
+"""A fleet's document, and the effect of its cap and suspension on its lines."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def line(number: str, is_mobile: bool, tariff: Billing | None = None, **offer: o
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 10.0, 0.0, True),
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 0.0, 0.0, False),
         (line(MOBILE, True, mobile="hours", mobile_hours=1), 0.0, 1.0, True),
-        # abroad, whatever the plan has left
+        # abroad, even with seconds left in the plan
         (line(ABROAD, True, Billing.INTERNATIONAL), None, 0.5, True),
         (line(ABROAD, True, Billing.INTERNATIONAL), None, 0.0, False),
         (line(ABROAD, True, Billing.INTERNATIONAL, mobile="hours"), 9.0, 0.0, False),
@@ -104,7 +104,7 @@ def line(number: str, is_mobile: bool, tariff: Billing | None = None, **offer: o
             (line(ABROAD, False, tariff), None, 0.0, False)
             for tariff in (Billing.SATELLITE, Billing.INTERNATIONAL_NETWORK, Billing.PERSONAL)
         ),
-        # everything else costs nothing out of plan
+        # nothing else is out of plan
         (line(FIXED, False), None, 0.0, True),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_forward_out_of_plan_needs_some_of_the_cap(
         ("+447400123456", {"FR"}, False, "fleet_countries"),
         ("+447400123456", set(), False, "fleet_countries"),
         ("+447400123456", {"FR"}, True, None),  # a line of the fleet
-        ("+3227901234", {"FR", "BE"}, False, "country"),  # the engine's own list wins
+        ("+3227901234", {"FR", "BE"}, False, "country"),  # the engine's list has precedence
         ("+3227901234", {"FR", "BE"}, True, None),
         ("+33700000001", None, False, "invalid"),
         ("+33700000001", None, True, None),
@@ -164,7 +164,7 @@ def test_a_suspended_fleet_suspends_its_lines() -> None:
     assert decide(line(FIXED, False), now, {}) == Reject(403, None, "fleet_suspended")
 
 
-def test_why_forwards_are_prevented_is_told_once_each() -> None:
+def test_each_reason_for_a_prevented_forward_is_given_once() -> None:
     """Unconditional to a premium number, and busy to the line itself."""
     forwards = {
         Condition.UNCONDITIONAL: Forward(

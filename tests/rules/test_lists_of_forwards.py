@@ -1,4 +1,4 @@
-"""Lists of forwards against an independent model, which reads the document and not the line."""
+"""Lists of forwards, compared with an independent model that reads the document itself."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def applies(rule: dict[str, Any], hour: int, caller: str | None, withheld: bool)
 
 
 def allowed(rule: dict[str, Any], caller: str | None, visited: tuple[str, ...]) -> list[str]:
-    """The numbers that may be dialled, "" for the voicemail."""
+    """The numbers that may be dialled; "" is the voicemail."""
     to = rule["to"] if isinstance(rule["to"], list) else [rule["to"]]
     return [
         each.get("number", "")
@@ -133,8 +133,8 @@ def test_the_first_that_applies_and_may_happen(
         assert isinstance(decision, ForwardTo)
         assert decision.rule == place
         assert decision.number == (dialled[0] or LINE)
-        told = [each.number for each in decision.targets if each.passed_over is None]
-        assert told == (dialled if isinstance(rule["to"], list) else [])
+        numbers = [each.number for each in decision.targets if each.passed_over is None]
+        assert numbers == (dialled if isinstance(rule["to"], list) else [])
         return
     assert isinstance(decision, Reject)
     assert decision.why == condition.value

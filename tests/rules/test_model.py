@@ -1,4 +1,4 @@
-"""The line document: what it says, and how each fault of it is named."""
+"""The line document: its meaning, and the error for each fault."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def busy(**to: Any) -> dict[str, Any]:
 
 
 FAULTS: list[tuple[Any, str, Any]] = [
-    # the document, the field that is named, the value that is shown
+    # the document, the field and the value in the error
     ([], "document", []),
     ({"number": LINE}, "fleet", None),
     ({"fleet": "acme"}, "number", None),
@@ -176,6 +176,25 @@ def test_what_is_no_document(raw: bytes, problem: str) -> None:
     assert len(str(refusal.value)) < 200
 
 
+@pytest.mark.parametrize(
+    ("wrong", "last", "field"),
+    [
+        ('"forwards": {"busy": [{"on": 1}]}', '"forwards": {}', "forwards.busy[0].on"),
+        ('"forwards": {"busy": [{"on": 1}]}', '"forwards": {"busy": []}', "forwards.busy[0].on"),
+        ('"calendars": {"a": {"zone": 1}}', '"calendars": null', "calendars[...].zone"),
+        ('"calendars": {"a": {"closed": [1]}, "a": {}}', '"x": 1', "calendars[...].closed[0]"),
+        ('"profiles": {"a": {"also_ring": [{"kind": 1}]}}', '"profiles": 2',
+         "profiles[...].also_ring[0].kind"),
+    ],
+)  # fmt: skip
+def test_a_fault_in_a_key_that_occurs_twice(wrong: str, last: str, field: str) -> None:
+    """The last of them counts where values are looked up, the first is refused."""
+    raw = f'{{"number": "{LINE}", "fleet": "acme", {wrong}, {last}}}'
+    with pytest.raises(DocumentError) as refusal:
+        load_line(raw, LINE, FRANCE)
+    assert (refusal.value.field, refusal.value.value) == (field, None)
+
+
 def test_secrets_are_not_shown() -> None:
     assert "0123..." not in repr(load(CONTRACT))
 
@@ -204,13 +223,13 @@ anything = st.recursive(
 
 @QUICK
 @given(st.dictionaries(st.sampled_from([*CONTRACT]), anything, max_size=6))
-def test_no_document_does_worse_than_be_refused(fields: dict[str, Any]) -> None:
+def test_any_document_is_read_or_refused(fields: dict[str, Any]) -> None:
     with suppress(DocumentError):
         load_line(msgspec.json.encode(minimal() | fields), LINE, FRANCE)
 
 
 @QUICK
 @given(st.binary(max_size=60))
-def test_no_bytes_do_worse_than_be_refused(raw: bytes) -> None:
+def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with pytest.raises(DocumentError):
         load_line(raw, LINE, FRANCE)

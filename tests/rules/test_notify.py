@@ -1,4 +1,4 @@
-"""The part `notify` of line and fleet documents: what is read, and what is refused and how."""
+"""The part `notify` of line and fleet documents: values that are read, and errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ WRONG: list[tuple[Any, str, object]] = [
     ({"webhook": {"url": "https://a.fr:99999/"}}, "notify.webhook.url", "https://a.fr:99999/"),
     ({"webhook": {"url": "https://a.fr/#x"}}, "notify.webhook.url", "https://a.fr/#x"),
     ({"webhook": {"url": "https://[::1/"}}, "notify.webhook.url", "https://[::1/"),
-    # Notations of 127.0.0.1 that some resolvers read.
+    # Notations of 127.0.0.1 that some resolvers accept.
     ({"webhook": {"url": "http://2130706433/"}}, "notify.webhook.url", "http://2130706433/"),
     ({"webhook": {"url": "http://127.1/"}}, "notify.webhook.url", "http://127.1/"),
     ({"webhook": {"url": "http://0177.0.0.1/"}}, "notify.webhook.url", "http://0177.0.0.1/"),

@@ -1,4 +1,4 @@
-"""Numbers as people, programs and SIP peers write them."""
+"""Numbers in the forms that people, programs and SIP peers use."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_what_is_no_number_is_refused_with_its_value(text: str, problem: str) ->
     [
         ("+33612345678", True),
         ("+33712345678", True),
-        ("+33700000001", True),  # a range of 07 the library does not know: 07 is mobile
+        ("+33700000001", True),  # a range of 07 that the library lacks: 07 is mobile
         ("+33972101001", False),
         ("+33123456789", False),
         ("+41791234567", True),
@@ -96,7 +96,7 @@ def test_what_can_never_be_a_target(number: str, refused: str | None) -> None:
 @pytest.mark.parametrize(
     ("number", "refused"),
     [
-        # a premium number with digits too many, or in any plan of its country code
+        # a premium number with too many digits, or in any plan of its country code
         ("+4990012345670", "premium"),
         ("+499001234567890", "premium"),
         ("+49 (0)900 1234567 0", "premium"),
@@ -120,15 +120,15 @@ def test_what_can_never_be_a_target(number: str, refused: str | None) -> None:
         ("tel:112", "emergency"),
         ("sip:17@example.net", "emergency"),
         ("+1911", "emergency"),
-        # no such range, or not that many digits
+        # no such range, or a wrong number of digits
         ("+33700000001", "invalid"),
         ("+19762345678", "invalid"),
         ("+43118877", "invalid"),
-        ("+33118218000", "invalid"),  # a directory service with zeros: nobody has 01 18
+        ("+33118218000", "invalid"),  # a directory service with zeros: 01 18 is not assigned
         ("+33112000000", "invalid"),
         ("+61190012345", "invalid"),
         ("+88213123456", "invalid"),
-        # whole numbers that begin like a short one, and toll-free ones
+        # complete numbers that begin like a short one, and toll-free ones
         ("+441189876543", None),
         ("+390891234567", None),
         ("+18005551234", None),
@@ -139,14 +139,14 @@ def test_every_kind_that_is_refused(number: str, refused: str | None) -> None:
     assert FRANCE.refusal(number) == refused
 
 
-def test_what_is_dialled_is_what_was_looked_at() -> None:
-    """Brazil's 90 before a number is a collect call, and a zero may follow."""
+def test_what_is_dialled_is_what_was_checked() -> None:
+    """In Brazil 90 before a number is a collect call, and a zero may follow."""
     found = FRANCE.recognise("+559005441956778").number
     assert FRANCE.recognise(found) == FRANCE.recognise("+559005441956778")
 
 
-def test_no_digits_behind_a_premium_number_make_another_of_it() -> None:
-    """Whatever follows, as long as the library reads a number in it at all."""
+def test_further_digits_do_not_change_the_kind_of_a_premium_number() -> None:
+    """With any further digits, as long as the library accepts a number."""
     for premium in ("+499001234567", "+33899123456", "+19002345678", "+3531580123456"):
         base = FRANCE.refusal(premium)
         for digits in ("0", "12", "345", "6789"):
@@ -207,7 +207,7 @@ def test_countries_that_are_not_listed_are_refused() -> None:
         ("+8816123456789", None),
         ("+447400123456", "country"),
         ("+262692123456", "country"),
-        ("+499001234567", "premium"),  # what it is says more than where
+        ("+499001234567", "premium"),  # the kind has precedence over the country
     ):
         assert numbering.refusal(number) == refused
     assert Numbering("FR", forward_countries=[]).refusal("+33612345678") == "country"

@@ -26,7 +26,7 @@ ROWS: list[tuple[int, Condition | int, Condition | int]] = [
     (604, UNREACHABLE, NO_ANSWER),
     (500, UNREACHABLE, 500),
     (502, UNREACHABLE, 502),
-    (503, UNREACHABLE, 500),  # RFC 3261 16.7: not passed on as 503
+    (503, UNREACHABLE, 500),  # RFC 3261 16.7: not relayed as 503
     (504, UNREACHABLE, 504),
     (580, UNREACHABLE, 580),
     (401, 480, 480),
@@ -44,14 +44,14 @@ ROWS: list[tuple[int, Condition | int, Condition | int]] = [
     (420, 420, 420),
     (433, 433, 433),
     (430, UNREACHABLE, NO_ANSWER),  # RFC 5626: the edge has lost the phone
-    (481, 481, 481),  # RFC 3891 3: the call to take over is not there
+    (481, 481, 481),  # RFC 3891 3: the call to take over does not exist
     (482, 482, 482),
     (483, 483, 483),
     (484, 484, 484),
     (487, UNREACHABLE, NO_ANSWER),
     (488, 488, 488),
     (491, BUSY, BUSY),
-    (499, UNREACHABLE, NO_ANSWER),  # no known code is as x00
+    (499, UNREACHABLE, NO_ANSWER),  # an unknown code counts as x00
     (606, 606, 606),
     (699, BUSY, BUSY),
 ]
@@ -95,7 +95,7 @@ def test_any_other_q850_cause_leaves_it_to_the_code(cause: int) -> None:
 
 @pytest.mark.parametrize("rang", [False, True])
 @pytest.mark.parametrize("code", [408, 503])
-def test_a_peer_that_is_never_heard_is_unreachable(code: int, rang: bool) -> None:
+def test_a_peer_that_never_answers_is_unreachable(code: int, rang: bool) -> None:
     assert verdict([Failure(code, rang=rang, transport=True)]) == UNREACHABLE
 
 
@@ -116,14 +116,14 @@ CALLED_OFF = Failure(487, rang=True)
         # several contacts
         ([], UNREACHABLE),
         ([GONE, STALE], UNREACHABLE),
-        ([GONE, ENGAGED], BUSY),  # one stale contact does not kill the call
+        ([GONE, ENGAGED], BUSY),  # one stale contact does not end the call
         ([ENGAGED, STALE, ENGAGED], BUSY),
         ([GONE, UNANSWERED], NO_ANSWER),
         ([ENGAGED, UNANSWERED], NO_ANSWER),
         ([UNABLE, UNANSWERED], NO_ANSWER),
         ([GONE, UNABLE], 488),
         ([SENT_ON], UNREACHABLE),
-        ([SENT_ON, ENGAGED], BUSY),  # one phone that forwards is one phone less
+        ([SENT_ON, ENGAGED], BUSY),  # a phone that forwards counts as absent
         ([SENT_ON, UNANSWERED], NO_ANSWER),
         ([SENT_ON, UNABLE], 488),
         ([Failure(302, rang=True), ENGAGED], NO_ANSWER),
@@ -131,11 +131,11 @@ CALLED_OFF = Failure(487, rang=True)
         ([ENGAGED, UNABLE], 488),  # busy only if all that count are busy
         ([UNABLE, FORBIDDEN], 488),  # the first of the lowest class
         ([Failure(500, rang=True), FORBIDDEN], 403),
-        ([FORBIDDEN, Failure(415)], 415),  # RFC 3261 16.7: what tells the caller more
+        ([FORBIDDEN, Failure(415)], 415),  # RFC 3261 16.7: the more informative code
         ([FORBIDDEN, Failure(420), Failure(484)], 420),
         ([Failure(401), FORBIDDEN], 480),  # a challenge is never relayed
         ([Failure(503, rang=True)], 500),
-        ([CALLED_OFF, DECLINED], BUSY),  # a 6xx speaks for the person
+        ([CALLED_OFF, DECLINED], BUSY),  # a 6xx applies to the user, not the phone
         ([UNANSWERED, Failure(606)], 606),
     ],
 )

@@ -1,4 +1,4 @@
-"""Profiles of a line: which is used when, what it replaces, and what is refused at writing."""
+"""Profiles of a line: when each is used, what it replaces, and errors at writing."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_the_line_is_stays() -> None:
     ("own", "profile", "at", "expected"),
     [
         (False, "bureau", TUESDAY, False),
-        (True, "bureau", TUESDAY, True),  # the line's own switch holds in each profile
+        (True, "bureau", TUESDAY, True),  # the line's own switch applies in each profile
         (False, "calme", TUESDAY, True),
         (True, None, TUESDAY, True),
         (False, [{"when": "not office", "use": "calme"}], TUESDAY, False),
@@ -233,7 +233,7 @@ def test_what_is_refused_at_writing(fields: dict[str, Any], field: str, problem:
         written(document(**fields))
     assert caught.value.field == field
     assert problem in caught.value.problem
-    assert "<" not in str(caught.value)  # the value as the document has it, not as Python shows it
+    assert "<" not in str(caught.value)  # the value as in the document, not as Python shows it
 
 
 def test_the_document_is_kept_as_written_with_numbers_in_e164() -> None:

@@ -1,5 +1,5 @@
-"""Documents of lines and fleets with hours, callers, lists of forwards and of targets: what is
-refused and which field is named, what is kept, what may be misspelt."""
+"""Documents of lines and fleets with hours, callers, lists of forwards and of targets: errors and
+the field that they name, what is kept, warnings about misspelt fields."""
 
 from __future__ import annotations
 
@@ -240,16 +240,16 @@ def test_misspelt_fields_inside_lists_are_named() -> None:
         "calendars": {"office": {"zones": "UTC", "weekly": {"monday": []}, "x_note": 1}},
         "do_not_distrub": True,
     }
-    told = [str(one).replace(": no such field: it is kept and has no effect", "") for one in
-            unread_fields(BASE | document, LineDocument)]  # fmt: skip
-    assert sorted(told) == sorted([
+    hints = [str(one).replace(": no such field: it is kept and has no effect", "") for one in
+             unread_fields(BASE | document, LineDocument)]  # fmt: skip
+    assert sorted(hints) == sorted([
         "do_not_distrub, did you mean do_not_disturb?",
         "forwards.unconditional[0].wen, did you mean forwards.unconditional[0].when?",
         "forwards.unconditional[0].to[0].rings, did you mean "
         "forwards.unconditional[0].to[0].ring_s?",
         "also_ring[0].ring, did you mean also_ring[0].ring_s?",
         "calendars.office.zones, did you mean calendars.office.zone?",
-        "calendars.office.weekly.monday",
+        "calendars.office.weekly.monday, did you mean calendars.office.weekly.mon?",
     ])  # fmt: skip
     (of_fleet,) = unread_fields({"calendars": {"a": {"z": 1}}}, FleetDocument)
     assert of_fleet.path == "calendars.a.z"
@@ -281,7 +281,7 @@ def test_prefixes_of_several_lengths() -> None:
 
 BAD: dict[str, Any] = {"on": True, "to": {"kind": "fax", "number": PEER}}
 CHANGES = [
-    # before, after, and what of it is checked
+    # before, after, and which part is checked
     ([on(), BAD], [on(), BAD], None),
     ([on(), BAD], [on(), BAD | {"on": False}], None),
     ([on()], [on(), BAD], [{"on": False}, BAD]),

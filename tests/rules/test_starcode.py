@@ -1,4 +1,4 @@
-"""The table of star codes: what each means, and what it makes of a document."""
+"""The table of star codes: the meaning of each, and its change of a document."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from rules.starcode import Action, StarCode, StarCodeError, apply, is_on, looks_
 FRANCE = Numbering("FR")
 OWN, MOBILE = "+33972101001", "+33612345678"
 MAILBOX = ("123", "888")
+NOW = 1796040000.0  # 2026-11-30
+PAST, COMING = "2026-11-01T08:00:00+01:00", "2026-12-07T08:00:00+01:00"
 UNCONDITIONAL, BUSY, NO_ANSWER, UNREACHABLE = Condition
 EVERY = tuple(Condition)
 VOICEMAIL = {"kind": "voicemail", "number": OWN}
@@ -115,15 +117,15 @@ def test_other_users_are_not_taken_for_codes(user: str) -> None:
 
 
 def forwards(text: str, before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a code makes of the forwards of a document."""
+    """The forwards of a document after a code."""
     document: dict[str, Any] = {"number": OWN, "fleet": "acme", "crm": 7}
     if before is not None:
         document["forwards"] = before
     kept = orjson.dumps(before)
-    apply(read_code(text), document, OWN, FRANCE, MAILBOX)
-    assert orjson.dumps(before) == kept, "what was read is not what is edited"
+    apply(read_code(text), document, OWN, FRANCE, MAILBOX, NOW)
+    assert orjson.dumps(before) == kept, "the code changed the document that was read"
     assert document["crm"] == 7
-    load_line(orjson.dumps(document), OWN, FRANCE)  # it can always be read back
+    load_line(orjson.dumps(document), OWN, FRANCE)  # the result can always be read
     changed: dict[str, Any] = document["forwards"]
     return changed
 
@@ -185,7 +187,7 @@ def test_what_a_code_makes_of_the_forwards(
         ("*002#", {}, 404),
         ("*21*061234567#", None, 484),
         ("*21*06123456789012345678#", None, 404),
-        ("*21*000#", None, None),  # short: the document's own check refuses it, by name
+        ("*21*000#", None, None),  # a short number: the check of the document refuses it
     ],
 )
 def test_what_cannot_be_carried_out(
@@ -216,28 +218,28 @@ def test_what_cannot_be_carried_out(
         ("*#21*888#", {"unconditional": {"on": True, "to": VOICEMAIL}}, True),
     ],
 )
-def test_a_status_code_tells_whether_it_is_on(text: str, before: dict[str, Any], on: bool) -> None:
+def test_a_status_code_shows_whether_it_is_on(text: str, before: dict[str, Any], on: bool) -> None:
     document = {"number": OWN, "fleet": "acme", "forwards": before}
     line = load_line(orjson.dumps(document), OWN, FRANCE)
-    assert is_on(read_code(text), line, FRANCE, MAILBOX) is on
+    assert is_on(read_code(text), line, FRANCE, MAILBOX, NOW) is on
 
 
 keys = st.text("0123456789*#+ ", max_size=40)
 
 
 @given(st.one_of(keys, st.text(max_size=80), st.builds("*{}*{}#".format, keys, keys)))
-def test_whatever_is_dialled_is_understood_or_refused(text: str) -> None:
-    """And what is understood makes a document that can be read, or is refused by it."""
+def test_any_dialled_code_is_understood_or_refused(text: str) -> None:
+    """An accepted code results in a readable document, or the document refuses it."""
     document: dict[str, Any] = {"number": OWN, "fleet": "acme", "forwards": {"busy": ON}}
     refused: list[object] = []
     try:
-        apply(read_code(text), document, OWN, FRANCE, MAILBOX)
+        apply(read_code(text), document, OWN, FRANCE, MAILBOX, NOW)
         load_line(orjson.dumps(document), OWN, FRANCE)
     except StarCodeError as error:
         refused = [error.code, bool(error.problem)]
     except DocumentError as error:
         refused = [error.field]
-    # How long it rings, 5 to 60 s, is the document's to say.
+    # The document checks the ring time, 5 to 60 s.
     assert refused in ([], [404, True], [484, True], ["forwards.no_answer.after_s"])
 
 
@@ -250,7 +252,7 @@ LISTED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("dialled", ["#21#", "##21#"])
 def test_several_forwards_are_turned_off_together_and_stay(dialled: str) -> None:
     document = {"forwards": {"unconditional": LISTED}}
-    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX, NOW)
     assert document["forwards"] == {"unconditional": [each | {"on": False} for each in LISTED]}
 
 
@@ -258,7 +260,7 @@ def test_several_forwards_are_turned_off_together_and_stay(dialled: str) -> None
 def test_several_forwards_are_not_replaced_by_a_code(dialled: str) -> None:
     document = {"forwards": {"unconditional": LISTED}}
     with pytest.raises(StarCodeError) as caught:
-        apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+        apply(read_code(dialled), document, OWN, FRANCE, MAILBOX, NOW)
     assert (caught.value.code, caught.value.why) == (403, "several_forwards")
 
 
@@ -269,8 +271,27 @@ def test_what_a_code_registers_applies_always_and_to_everybody() -> None:
                      "until": "2026-12-07T08:00:00Z"},
         }
     }  # fmt: skip
-    apply(read_code("**67*0612345678#"), document, OWN, FRANCE, MAILBOX)
+    apply(read_code("**67*0612345678#"), document, OWN, FRANCE, MAILBOX, NOW)
     assert document["forwards"]["busy"] == {"on": True, "to": TO_MOBILE}
+
+
+@pytest.mark.parametrize(("until", "kept"), [(PAST, {}), (COMING, {"until": COMING})])
+def test_an_end_that_has_passed_is_forgotten_when_a_forward_is_turned_on(
+    until: str, kept: dict[str, Any]
+) -> None:
+    """Else the phone would hear that it is on, and no call would be forwarded."""
+    document: dict[str, Any] = {"forwards": {"busy": ON | {"until": until}}}
+    apply(read_code("*67#"), document, OWN, FRANCE, MAILBOX, NOW)
+    assert document["forwards"]["busy"] == ON | kept
+
+
+@pytest.mark.parametrize(("until", "on"), [(PAST, False), (COMING, True)])
+def test_a_forward_that_has_ended_is_off(until: str, on: bool) -> None:
+    ends = {"on": True, "to": TO_MOBILE, "until": until}
+    document = {"number": OWN, "fleet": "acme", "forwards": {"busy": ends, "unreachable": [ends]}}
+    line = load_line(orjson.dumps(document), OWN, FRANCE)
+    for dialled in ("*#67#", "*#62#", "*#002#", "*#67*0612345678#"):
+        assert is_on(read_code(dialled), line, FRANCE, MAILBOX, NOW) is on
 
 
 @pytest.mark.parametrize(
@@ -285,7 +306,7 @@ def test_the_status_looks_at_each_of_several(dialled: str, expected: bool) -> No
     }
     document = {"number": OWN, "fleet": "acme", "forwards": forwards}
     line = load_line(orjson.dumps(document), OWN, FRANCE)
-    assert is_on(read_code(dialled), line, FRANCE, MAILBOX) is expected
+    assert is_on(read_code(dialled), line, FRANCE, MAILBOX, NOW) is expected
 
 
 @pytest.mark.parametrize(
@@ -305,7 +326,8 @@ def test_do_not_disturb_is_switched_and_nothing_else(
 ) -> None:
     rest = {"number": OWN, "fleet": "acme", "forwards": {"busy": {"on": False}}}
     document = rest | before
-    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX)
+    apply(read_code(dialled), document, OWN, FRANCE, MAILBOX, NOW)
     assert document == rest | after
     line = load_line(orjson.dumps(document), OWN, FRANCE)
-    assert is_on(read_code("*#26#"), line, FRANCE, MAILBOX) is bool(after.get("do_not_disturb"))
+    on = bool(after.get("do_not_disturb"))
+    assert is_on(read_code("*#26#"), line, FRANCE, MAILBOX, NOW) is on

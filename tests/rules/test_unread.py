@@ -1,4 +1,4 @@
-"""Fields of a document that nothing reads are found, and the field that may be meant is named."""
+"""Unknown fields of a document are found, with a suggestion of the intended field."""
 
 from __future__ import annotations
 
@@ -47,6 +47,11 @@ def test_all_that_is_read_is_known_and_names_of_others_are_let_through() -> None
             "forwards.busy.to.type",
             None,
         ),
+        (
+            {"calendars": {"office": {"weekly": {"monday": ["09:00-12:00"]}}}},
+            "calendars.office.weekly.monday",
+            "calendars.office.weekly.mon",
+        ),
         ({"crm": {"max_cals": 1}}, "crm", None),
         ({"busy": {"on": True}}, "busy", "forwards.busy"),
     ],
@@ -58,12 +63,12 @@ def test_a_field_that_nothing_reads_is_named(
     assert (one.path, one.meant) == (path, meant)
 
 
-def test_of_many_documents_each_path_is_told_once() -> None:
+def test_of_many_documents_each_path_is_reported_once() -> None:
     unread = UnreadFields(FleetDocument)
     assert not unread
     for place in range(3):
         unread.note(f"fleet {place}", {"name": "a", "cap_second": 1})
-    assert unread.told() == [
+    assert unread.in_words() == [
         "fleet 0: cap_second: no such field: it is kept and has no effect, "
         "did you mean cap_seconds? (2 more)"
     ]

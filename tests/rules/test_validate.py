@@ -1,4 +1,4 @@
-"""The check of a write: as a whole, with the other lines at hand (README, "The rules")."""
+"""The check before a write: the whole document, together with the other lines."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def document(kind: str, number: str | None, on: bool = True, /, **fields: Any) -
         ("voicemail", PEER),
         ("fax", FAX),
         ("number", PEER),
-        ("number", FOREIGN),  # a line of another fleet is an outside number
+        ("number", FOREIGN),  # a line of another fleet counts as an outside number
         ("number", MOBILE),
         ("number", "06 12 34 56 78"),
         ("number", NOBODY),

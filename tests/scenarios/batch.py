@@ -1,8 +1,8 @@
-"""Scenarios that mostly wait for a timer, played all at once and judged one by one.
+"""Scenarios that mostly wait for a timer: played all at once, reported one by one.
 
-A module collects its scenarios in a `Batch`; one fixture plays them together, and one
-parametrised test per scenario reports how it went. Each scenario uses numbers of its own, so
-that they cannot meet.
+A module collects its scenarios in a `Batch`; one fixture plays them together, and one parametrised
+test per scenario reports its result. Each scenario uses its own numbers, so that they do not
+interfere.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class Batch:
 
 
 class Outcomes:
-    """How each scenario of a batch went."""
+    """The result of each scenario of a batch."""
 
     def __init__(self, results: dict[str, BaseException | None]) -> None:
         self._results = results
 
     def check(self, name: str) -> None:
-        """Raise what the scenario raised, if anything."""
+        """Raise the exception of the scenario, if there was one."""
         error = self._results[name]
         if error is not None:
             raise error

@@ -1,4 +1,4 @@
-"""Fixtures: one Redis for all scenarios, one engine a module, one setup a test."""
+"""Fixtures: one Redis for all scenarios, one engine per module, one setup per test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
+from tests.scenarios import certificates as tls_files
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import RunningEngine, Setup, started_engine
 from tests.scenarios.worker_pool import WorkerPool
@@ -15,7 +16,7 @@ from tests.scenarios.worker_pool import WorkerPool
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the engine said when a scenario fails."""
+    """Show the engine's log when a scenario fails."""
     report = yield
     if report.failed:
         known = getattr(item, "funcargs", {})
@@ -34,6 +35,13 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[None]:
+    """The files of `tests.scenarios.certificates`."""
+    with tls_files.made():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +67,6 @@ def running_engine(
 
 @pytest.fixture
 async def setup(running_engine: RunningEngine) -> AsyncIterator[Setup]:
-    """Surroundings for one scenario, with scripted destination servers."""
+    """The setup of one scenario, with scripted destination servers."""
     async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
         yield setup

@@ -1,4 +1,4 @@
-"""An engine that is killed and started again on the same ports, and what it kept of its calls."""
+"""An engine that is killed and started again on the same ports, and the calls in its journal."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ async def one_engine(
     *,
     but: tuple[str, ...] = (),
 ) -> AsyncIterator[Setup]:
-    """An engine of a test's own. Nothing may be left of its calls, and no error in its log `but`
-    these events."""
+    """An engine for one test. Afterwards no calls may be left, and no error in its log except the
+    events in `but`."""
     engine = Engine(directory, redis.url, settings)
     await asyncio.to_thread(engine.start)
     running_engine = RunningEngine(engine, redis.client, directory)
@@ -48,7 +48,7 @@ async def one_engine(
 
 
 async def until(condition: Callable[[], Any], what: object = "") -> Any:
-    """Wait for it; what it is then."""
+    """Wait until the condition is true; returns its value."""
     deadline = time.monotonic() + within(WAIT_S)
     while not (found := condition()):
         assert time.monotonic() < deadline, f"did not happen: {what}"
@@ -57,19 +57,20 @@ async def until(condition: Callable[[], Any], what: object = "") -> Any:
 
 
 def kept(setup: Setup, call_id: str) -> ActiveCall | None:
-    """What the journals say of a call now, the one that has changed the process most often."""
+    """The current entry of a call in the journals; of several the one with most changes of
+    process."""
     found: list[ActiveCall] = []
     for path in directory_of(setup.running_engine.directory / "data").glob("*.journal"):
         try:
             entries, _ = _read(path.read_bytes())
-        except FileNotFoundError:  # all of it was safe meanwhile
+        except FileNotFoundError:  # all of it became safe meanwhile
             continue
         found += [e for e in entries if isinstance(e, ActiveCall) and e.call_id == call_id]
     return max(found, key=lambda entry: entry.takeovers, default=None)
 
 
 async def noted(setup: Setup, call: Call, holds: Callable[[ActiveCall], Any]) -> ActiveCall:
-    """Wait until the journal has something of a call."""
+    """Wait until the journal has such an entry of a call."""
     found: ActiveCall = await until(
         lambda: entry if (entry := kept(setup, call.call_id)) and holds(entry) else None, call
     )
@@ -77,8 +78,7 @@ async def noted(setup: Setup, call: Call, holds: Callable[[ActiveCall], Any]) ->
 
 
 def is_up(entry: ActiveCall) -> bool:
-    """Both sides have answered and acknowledged. Others may have been cancelled and still be
-    there."""
+    """Whether both sides are answered and acknowledged. Cancelled legs may still exist."""
     return sum(leg is not None and leg.state == CONFIRMED for leg in entry.signalling) == 2
 
 
@@ -88,7 +88,7 @@ async def rang(setup: Setup, call: Call, phones: int = 1) -> None:
 
 
 async def stand(setup: Setup, headers: Any = (), **fields: Any) -> tuple[str, Call, Call]:
-    """A call that stands, and is in the journal: the line, and both sides."""
+    """A call in progress that is in the journal: the line, and both sides."""
     line, phone = await setup.line_with_phone(**fields)
     call = await setup.call(line, body=OFFER_BYTES, headers=headers)
     ring = await phone.incoming()
@@ -98,43 +98,44 @@ async def stand(setup: Setup, headers: Any = (), **fields: Any) -> tuple[str, Ca
 
 
 def die(setup: Setup) -> None:
-    """SIGKILL, now."""
+    """Send SIGKILL now."""
     setup.engine.signal(signal.SIGKILL)
 
 
 async def back(setup: Setup) -> dict[str, Any]:
-    """The next process is up; what it said of the calls that it found, {} if it found none."""
+    """Wait for the next process; returns its log event about the calls that it found, {} without
+    any."""
     await setup.engine.exited(5)
-    before = len(told(setup, "worker.start"))
+    before = len(events(setup, "worker.start"))
     await asyncio.to_thread(setup.engine.start)
-    await until(lambda: len(told(setup, "worker.start")) > before, "worker.start")
+    await until(lambda: len(events(setup, "worker.start")) > before, "worker.start")
     last = [e for e in setup.engine.events() if e["event"] in (TAKEN_OVER, "worker.start")][-2:]
     return last[0] if last[0]["event"] == TAKEN_OVER else {}
 
 
 async def killed(setup: Setup, *, continued: int = 1, ended: int = 0) -> None:
-    """The engine dies, and the next one has gone on with so many calls and ended so many."""
+    """Kill the engine; the next one has continued and ended these numbers of calls."""
     die(setup)
     taken = await back(setup)
     got = {name: taken.get(name, 0) for name in ("continued", "ended", "lost")}
     assert got == {"continued": continued, "ended": ended, "lost": 0}
 
 
-def told(setup: Setup, event: str) -> list[dict[str, Any]]:
+def events(setup: Setup, event: str) -> list[dict[str, Any]]:
     """The log events of that name."""
     return [found for found in setup.engine.events() if found["event"] == event]
 
 
 async def talk(call: Call, ring: Call) -> None:
-    """Requests go both ways."""
+    """Send requests in both directions."""
     for one, other in ((call, ring), (ring, call)):
         one.request("INFO", body=b"Signal=1\r\n", content_type="application/dtmf-relay")
-        heard = await other.receive("INFO")
-        other.respond(200, to=heard)
+        info = await other.receive("INFO")
+        other.respond(200, to=info)
         await one.receive(200, "INFO")
 
 
 async def ended(setup: Setup, call: Call, takeovers: int = 1, **expected: object) -> dict[str, Any]:
-    """The one record of a call that went on to its own end."""
+    """The only record of a call that continued to its own end."""
     expected = {"outcome": "answered", "why": "bye", "takeovers": takeovers, **expected}
     return await setup.ended(call.call_id, **expected)

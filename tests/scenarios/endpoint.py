@@ -1,8 +1,8 @@
-"""A scripted SIP endpoint on a raw UDP socket, for the moments SIPp cannot be told to hit.
+"""A scripted SIP endpoint on a raw UDP socket, for timing that SIPp scenarios cannot express.
 
-It does nothing by itself except what keeps transactions honest: it repeats its answer to a
-repeated request, acknowledges refusals, and (unless told otherwise) answers BYE and CANCEL.
-Everything it saw stays in `Call.received`, in order, for the assertions.
+By itself it only does what transactions require: it repeats its answer to a repeated request,
+acknowledges refusals, and (unless switched off) answers BYE and CANCEL. `Call.received` keeps all
+received messages, in order, for the assertions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ numbers = itertools.count(1)
 
 
 class Call:
-    """One dialog, or attempt at one, as one endpoint sees it."""
+    """One endpoint's side of a dialog, or of an attempt at one."""
 
     def __init__(self, endpoint: Endpoint, peer: Address, first: Message, *, caller: bool) -> None:
         self.endpoint = endpoint
@@ -60,7 +60,7 @@ class Call:
         role = "to" if self.is_caller else "from"
         return f"<Call {role} {self.first.uri} {self.state}: {self.received}>"
 
-    # What arrives
+    # Receiving
 
     async def receive(
         self, wanted: int | str, method: str = "INVITE", wait_s: float = WAIT_S
@@ -92,7 +92,7 @@ class Call:
             await asyncio.sleep(0.02)
 
     async def copies(self, count: int, code: int) -> list[Message]:
-        """Wait until a response to INVITE has come so often; all that have come."""
+        """Wait until a response to INVITE has come `count` times; returns all copies."""
         deadline = time.monotonic() + within(WAIT_S)
         while len(found := [m for m in self.received if m.code == code]) < count:
             assert time.monotonic() < deadline, f"{len(found)} copies of {code}: {self!r}"
@@ -100,16 +100,16 @@ class Call:
         return found
 
     def codes(self, method: str = "INVITE") -> list[int]:
-        """The codes received for that method, in order, 100 and repeats left out."""
+        """The codes received for that method, in order, without 100 and repeats."""
         seen = [m.code for m in self.received if m.code > 100 and m.method == method]
         return [code for code, _ in itertools.groupby(seen)]
 
     def requests(self, method: str) -> list[Message]:
-        """The requests of that method received so far, repeats included."""
+        """The requests of that method received so far, including repeats."""
         return [m for m in self.received if not m.code and m.method == method]
 
     def arrive(self, message: Message, sender: Address) -> None:
-        """Take one datagram of this call: repeat, acknowledge, answer, and keep it."""
+        """Handle one datagram of this call: repeat, acknowledge, answer, and store it."""
         self.received.append(message)
         repeated = self._is_repeat(message, self.received[:-1])
         if message.code:
@@ -172,7 +172,7 @@ class Call:
         elif self.state == "early":
             self.respond(487)
 
-    # What is sent
+    # Sending
 
     def respond(
         self,
@@ -183,7 +183,7 @@ class Call:
         body: bytes = b"",
         content_type: str = "application/sdp",
     ) -> Message:
-        """Answer a request (the INVITE unless told). 2xx and refusals change the call's state."""
+        """Answer a request (by default the INVITE). 2xx and refusals change the call's state."""
         request = to or self.first
         tag = f";tag={self.tag}" if code > 100 and self.tag else ""
         local = untagged(request.one("To")) + tag
@@ -219,7 +219,7 @@ class Call:
         )
 
     def ack(self, answer: Message, *, body: bytes = b"", headers: Headers = ()) -> Message:
-        """Acknowledge a 2xx; repeated 2xx are acknowledged again by themselves from now on."""
+        """Acknowledge a 2xx; from now on repeated 2xx are acknowledged automatically."""
         raw = self._within("ACK", answer.cseq[0], headers=headers, body=body)
         self._acks[answer.cseq[0], answer.to_tag] = raw
         return self._send(raw)
@@ -233,16 +233,16 @@ class Call:
         return self._send(build(f"CANCEL {first.uri} SIP/2.0", lines))
 
     def repeat(self, message: Message) -> None:
-        """Send the very same bytes once more, as a retransmission does."""
+        """Send the same bytes again, as a retransmission."""
         self.endpoint.send(message.raw, self.peer)
 
     async def hang_up(self) -> None:
-        """BYE and wait for its 200."""
+        """Send BYE and wait for its 200."""
         self.request("BYE")
         await self.receive(200, "BYE")
 
     def abandon(self) -> None:
-        """Leave nothing standing, whatever state a failed scenario left the call in."""
+        """End the call in any state, also after a failed scenario."""
         if self.state == "answered":
             self.request("BYE")
         elif self.state == "early" and self.first.method == "INVITE":
@@ -289,7 +289,7 @@ class Endpoint(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.stray: list[Message] = []
-        self.heard: list[Message] = []  # everything that came to this socket
+        self.heard: list[Message] = []  # all messages received on this socket
         self._transport: asyncio.DatagramTransport | None = None
         self._arrivals: Mailbox[Call] = Mailbox()
         self.features = ""  # parameters of its Contact
@@ -306,7 +306,7 @@ class Endpoint(asyncio.DatagramProtocol):
         return endpoint
 
     def close(self) -> None:
-        """End every call left standing, then close the socket."""
+        """End every remaining call, then close the socket."""
         for call in self.calls:
             call.abandon()
         if self._transport is not None:
@@ -317,13 +317,13 @@ class Endpoint(asyncio.DatagramProtocol):
         return f"sip:{user}@{bracketed(self.host)}:{self.port}"
 
     def show(self, other: Endpoint) -> None:
-        """From now on Via and Contact show the other's address. What comes there of a call belongs
-        to that call, too."""
+        """From now on Via and Contact show the other endpoint's address. Messages of a call that
+        arrive there belong to that call, too."""
         self.host, self.port = other.host, other.port
         other.calls = self.calls
 
     def requests(self) -> list[str]:
-        """The methods of the requests that came to this socket, in order, repeats left out."""
+        """The methods of the requests received on this socket, in order, without repeats."""
         seen = {(m.branch, m.method): m.method for m in self.heard if not m.code}
         return list(seen.values())
 
@@ -334,7 +334,7 @@ class Endpoint(asyncio.DatagramProtocol):
         return f"SIP/2.0/UDP {bracketed(self.host)}:{self.port}{rport};branch={branch}"
 
     def send(self, raw: bytes, peer: Address) -> None:
-        """Put bytes on the wire."""
+        """Send bytes."""
         assert self._transport is not None
         self._transport.sendto(raw, peer)
 
@@ -355,8 +355,8 @@ class Endpoint(asyncio.DatagramProtocol):
         content_type: str = "application/sdp",
         send: bool = True,
     ) -> Call:
-        """Send a first request to `peer` for the number `called` there, or for `uri`; the call it
-        begins."""
+        """Send a first request to `peer` for the number `called` there, or for `uri`; returns the
+        call."""
         uri = uri or f"sip:{called}@{bracketed(peer[0])}:{peer[1]}"
         sender = from_ or f'"Caller" <sip:{caller}@caller.example>'
         lines = [
@@ -388,7 +388,7 @@ class Endpoint(asyncio.DatagramProtocol):
         )
 
     def invited(self, user: str = "") -> list[Call]:
-        """The calls that arrived here so far, for that user part when one is given."""
+        """The calls received so far, for that user part when one is given."""
         return [
             call
             for call in self.calls
@@ -398,7 +398,7 @@ class Endpoint(asyncio.DatagramProtocol):
     # asyncio.DatagramProtocol
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
-        """Sort a datagram to its call, or begin one."""
+        """Pass a datagram to its call, or begin one."""
         if len(data.strip()) == 0:
             return
         message = parse(data)
@@ -419,7 +419,7 @@ class Endpoint(asyncio.DatagramProtocol):
 
 
 def bracketed(host: str) -> str:
-    """A host as a URI or a Via shows it."""
+    """A host in the form for a URI or a Via."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -1,4 +1,4 @@
-"""What every forward must look like, whatever the scenario."""
+"""Checks of forwards that all scenarios share."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def cause_of(value: str) -> str:
 
 
 def check_deposit(invite: Message, mailbox: str, condition: str) -> None:
-    """The Request-URI says whose mailbox and why (RFC 4458)."""
+    """The Request-URI has the mailbox and the cause (RFC 4458)."""
     given = parameters(";" + invite.uri.partition(";")[2])
     assert mailbox.lstrip("+") in given.get("target", ""), invite.uri
     assert given.get("cause") == CAUSE[condition], invite.uri
@@ -59,7 +59,7 @@ def check_one_tag(responses: Sequence[Message]) -> None:
 
 
 async def connect(caller: Call, phone: Call, *, ring: bool = True) -> Message:
-    """The phone rings and answers, the caller acknowledges; the 200 the caller got."""
+    """The phone rings and answers, the caller acknowledges; returns the caller's 200."""
     if ring:
         phone.respond(180)
         await caller.receive(180)
@@ -71,13 +71,13 @@ async def connect(caller: Call, phone: Call, *, ring: bool = True) -> Message:
 
 
 async def part(first: Call, second: Call) -> None:
-    """The first side hangs up; the second hears of it."""
+    """The first side hangs up; the second receives the BYE."""
     await first.hang_up()
     await second.receive("BYE")
 
 
 async def call_off(caller: Call, phone: Call) -> None:
-    """The phone rings and the caller gives up; both hear that it is over."""
+    """The phone rings and the caller cancels; the call ends on both sides."""
     phone.respond(180)
     await caller.receive(180)
     caller.cancel()

@@ -1,4 +1,4 @@
-"""Kamailio in front of engines, by the configuration that is shipped in deploy/kamailio."""
+"""Kamailio in front of engines, with the configuration shipped in deploy/kamailio."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STOP_S = within(3)
 
 
 def program() -> str:
-    """Where Debian puts it, on the PATH or not."""
+    """The path of the program in Debian, on the PATH or not."""
     found = shutil.which("kamailio", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     assert found, "these scenarios need kamailio (Debian: apt install kamailio)"
     return found
@@ -41,8 +41,8 @@ def port_of_both() -> int:
 
 
 class Kamailio:
-    """One Kamailio before `engines` (host:port each), with `gateways` to the outside. `callers`
-    are the addresses that may call without having registered."""
+    """One Kamailio in front of `engines` (host:port each), with `gateways` to the outside.
+    `callers` are the addresses that may call without a registration."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Kamailio:
             "DISPATCHER_LIST": f'"{self._directory}/dispatcher.list"',
             "ADDRESS_LIST": f'"{self._directory}/address.list"',
             "PING_S": 1,
-            "SILENT_MS": 800,
+            "SILENT_MS": 4000,
             "CHILDREN": 2,
             **(settings or {}),
         }
@@ -80,17 +80,17 @@ class Kamailio:
         self._write("dispatcher.list", [f"{group} sip:{target} 0 0" for group, target in targets])
 
     def use(self, engines: Sequence[str]) -> None:
-        """From now on these are the engines; nothing is started again."""
+        """Set the list of engines, without a restart."""
         self._write_targets(engines)
         control = f"unixs:{self._directory}/kamailio_ctl"
         command = ["kamcmd", "-s", control, "dispatcher.reload"]
-        # It refuses to reload twice within a second.
+        # Kamailio refuses to reload twice within a second.
         deadline = time.monotonic() + START_S
         while True:
-            told = subprocess.run(command, capture_output=True, text=True, check=False)
-            if told.returncode == 0 and not told.stdout.startswith("error"):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0 and not done.stdout.startswith("error"):
                 return
-            assert time.monotonic() < deadline, told
+            assert time.monotonic() < deadline, done
             time.sleep(0.2)
 
     def _write(self, name: str, lines: Sequence[str]) -> None:
@@ -105,7 +105,7 @@ class Kamailio:
 
     @property
     def log(self) -> str:
-        """What it said."""
+        """Its log."""
         return (self._directory / "log").read_text("utf-8", "replace")
 
     def start(self) -> None:
@@ -141,7 +141,7 @@ class Kamailio:
                 return False
 
     def stop(self) -> None:
-        """End it and its children."""
+        """Stop it and its children."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:

@@ -1,4 +1,4 @@
-"""A mailbox that hands out the first item that matches, whenever it arrives."""
+"""A mailbox that returns the first matching item, also one that arrives later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Mailbox(Generic[Item]):
         self._waiters: list[tuple[Callable[[Item], bool], asyncio.Future[Item]]] = []
 
     def put(self, item: Item) -> None:
-        """Give the item to the first waiter it suits, else keep it."""
+        """Give the item to the first waiter that it matches, otherwise keep it."""
         for matches, future in self._waiters:
             if not future.done() and matches(item):
                 future.set_result(item)
@@ -27,7 +27,7 @@ class Mailbox(Generic[Item]):
         self.items.append(item)
 
     async def take(self, matches: Callable[[Item], bool], wait_s: float, wanted: str) -> Item:
-        """Remove and return the first match; AssertionError naming `wanted` when none came
+        """Remove and return the first match. Raises AssertionError with `wanted` if none came
         `within` `wait_s`."""
         for item in self.items:
             if matches(item):

@@ -1,7 +1,7 @@
-"""SIP messages as the scenarios see them: parsed loosely, kept byte for byte.
+"""SIP messages for the scenarios: parsed leniently, kept byte for byte.
 
-This is deliberately a second, independent reading of SIP: it shares nothing with `sip/`, so
-that a mistake there cannot hide itself here.
+This is deliberately an independent parser: it shares nothing with `sip/`, so that a fault there is
+not repeated here.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Message:
         return bool(self.every(name))
 
     def one(self, name: str) -> str:
-        """The first header of that name; KeyError naming it when there is none."""
+        """The first header of that name. Raises KeyError with the name if there is none."""
         lines = self.every(name)
         if not lines:
             raise KeyError(f"no {name} in: {self.start}")
@@ -103,7 +103,7 @@ class Message:
 
 
 def parse(raw: bytes) -> Message:
-    """Read one datagram. The body is whatever follows the empty line, cut by Content-Length."""
+    """Read one datagram. The body follows the empty line, limited by Content-Length."""
     head, _, body = raw.partition(b"\r\n\r\n")
     lines = re.sub(rb"\r\n[ \t]+", b" ", head).decode("utf-8", "surrogateescape").split("\r\n")
     headers = []
@@ -125,13 +125,13 @@ def build(start: str, headers: list[tuple[str, str]], body: bytes = b"") -> byte
 
 
 def split_commas(line: str) -> list[str]:
-    """Split a header line at its commas, leaving quoted strings and <...> whole."""
+    """Split a header line at its commas, except in quoted strings and <...>."""
     parts = re.findall(r'(?:"(?:\\.|[^"\\])*"|<[^>]*>|[^,"<])+', line)
     return [part.strip() for part in parts if part.strip()]
 
 
 def user_of(uri: str) -> str:
-    """The user part of a SIP URI or name-addr, percent escapes of '+' undone."""
+    """The user part of a SIP URI or name-addr, with '+' unescaped."""
     found = re.search(r"(?:sips?|tel):([^@;>?]+)", uri)
     return found.group(1).replace("%2B", "+").replace("%2b", "+") if found else ""
 
@@ -149,7 +149,7 @@ def address_of(value: str) -> str:
 
 
 def untagged(value: str) -> str:
-    """A From or To value without its tag: what must stay the same across the engine."""
+    """A From or To value without its tag: this part must cross the engine unchanged."""
     return re.sub(r";\s*tag=[^;\s]+", "", value)
 
 

@@ -1,4 +1,4 @@
-"""A real name server for the scenarios: dnsmasq, with the records a test wants."""
+"""A real name server for the scenarios: dnsmasq, with the records of a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_S = within(6)
 
 
 class NameServer:
-    """dnsmasq on a port of its own, authority for `test`."""
+    """dnsmasq on its own port, authoritative for `test`."""
 
     def __init__(self, directory: Path, port: int) -> None:
         self._config = directory / "dnsmasq.conf"
@@ -30,7 +30,7 @@ class NameServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     async def start(self, *records: str, ttl_s: int = 300) -> None:
-        """Serve these records, lines of dnsmasq's configuration; instead of those before."""
+        """Serve these records (lines of dnsmasq's configuration) instead of the previous ones."""
         self.stop()
         program = shutil.which("dnsmasq", path="/usr/sbin:/usr/local/sbin:/usr/bin")
         assert program, "these scenarios need dnsmasq (Debian: apt install dnsmasq-base)"
@@ -60,7 +60,7 @@ class NameServer:
         return True
 
     def pause(self) -> None:
-        """It hangs: questions stay unanswered."""
+        """Make it hang: queries are not answered."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 

@@ -1,4 +1,4 @@
-"""Where real phones belong: an engine, straight or behind Kamailio, and lines with such phones."""
+"""The setup for real phones: an engine, direct or behind Kamailio, and lines with such phones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.scenarios.setup import RunningEngine, Setup, started_engine
 
 @dataclass(frozen=True)
 class Front:
-    """A running engine, and what its phones know: host:port, and transport if it is not UDP."""
+    """A running engine, and the server for its phones: host:port, and the transport if not UDP."""
 
     running_engine: RunningEngine
     server: str
@@ -32,9 +32,9 @@ def open_front(
     pre_ringing_s: float = 10,
     **sip: Any,
 ) -> Iterator[Front]:
-    """An engine at `server` (host:port), on an empty Redis. Behind Kamailio it trusts that alone,
-    and sends everything through it, over UDP. `transport` is the phones', `sip` are settings. A
-    real phone may take seconds to ring on a busy machine: `pre_ringing_s`."""
+    """An engine at `server` (host:port), on an empty Redis. Behind Kamailio it trusts only
+    Kamailio, and sends everything through it, over UDP. `transport` is that of the phones, `sip`
+    are settings. On a busy machine a real phone may take seconds to ring: `pre_ringing_s`."""
     redis.client.flushall()
     settings = {"listen": [f"{transport if kamailio is None else 'udp'}:{server}"], **sip}
     if kamailio is not None:
@@ -54,18 +54,18 @@ def open_front(
 
 
 class Phones:
-    """Starts phones, and ends them when the scenario is done."""
+    """Starts phones, and stops them at the end of the scenario."""
 
     def __init__(self, setup: Setup, front: Front) -> None:
         self.setup = setup
         self.server = front.server
 
     async def line(self, *options: str, **fields: Any) -> Baresip:
-        """A line with such a phone, registered."""
+        """A line with a registered phone."""
         return await self.start(self.setup.line(credentials=CREDENTIALS, **fields), options=options)
 
     async def start(self, line: str, **more: Any) -> Baresip:
-        """A phone of a line with credentials, registered."""
+        """A registered phone of a line with credentials."""
         directory = self.setup.running_engine.directory
         phone = Baresip(directory, line, self.server, password=PASSWORD, **more)
         self.setup._stack.push_async_callback(phone.stop)

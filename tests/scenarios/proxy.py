@@ -1,7 +1,7 @@
-"""Proxies on the way, as the scenarios play them.
+"""Proxies on the route, simulated by the scenarios.
 
-A proxy is a socket that belongs to the endpoint behind it: what comes there is of that endpoint's
-calls, and `Endpoint.requests` tells which of the two sockets a request came to.
+A proxy is a socket of the endpoint behind it: messages to it belong to that endpoint's calls, and
+`Endpoint.requests` shows which of the two sockets received a request.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.message import Message
 from tests.scenarios.setup import Setup
 
-# Two proxies that nobody has to reach: only the first hop of a request gets one.
+# Two proxies without sockets: the engine sends a request only to the first hop.
 FAR = "<sip:far.example;lr>"
 FURTHER = "<sip:192.0.2.77:5060;lr;x=y>"
 
 
 async def proxy_of(setup: Setup, endpoint: Endpoint) -> tuple[Endpoint, str]:
-    """A proxy before an endpoint, and its Record-Route."""
+    """A proxy in front of an endpoint, and its Record-Route."""
     proxy = await setup.endpoint()
     route = f"<{proxy.uri('edge')};lr>"
     proxy.calls = endpoint.calls

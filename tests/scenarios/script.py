@@ -59,7 +59,7 @@ def receive(what: int | str, *, optional: bool = False, route: bool = False) -> 
 
 
 def pause(seconds: float) -> str:
-    """Wait."""
+    """Pause for this time."""
     return f'<pause milliseconds="{int(seconds * 1000)}"/>'
 
 
@@ -87,7 +87,7 @@ def invite(called: str, caller: str, headers: Sequence[str] = (), body: str = OF
 
 
 def within(method: str, called: str, caller: str, cseq: int) -> list[str]:
-    """The lines of a request the caller sends inside the dialog."""
+    """The lines of a caller's request inside the dialog."""
     return [
         f"{method} [next_url] SIP/2.0",
         VIA,
@@ -101,7 +101,7 @@ def within(method: str, called: str, caller: str, cseq: int) -> list[str]:
 
 
 def provisional() -> list[str]:
-    """Whatever may come before the final answer."""
+    """The responses that may come before the final one."""
     return [receive(code, optional=True) for code in PROVISIONAL]
 
 
@@ -114,7 +114,7 @@ def answered_call(
     talk_s: float = 0.05,
     ends: str = "caller",
 ) -> str:
-    """A caller who is answered; `ends` says who hangs up: "caller" or "callee"."""
+    """A caller that is answered; `ends` is the side that hangs up: "caller" or "callee"."""
     steps = [
         invite(called, caller, headers, body),
         *provisional(),
@@ -133,7 +133,7 @@ def answered_call(
 
 
 def refused_call(called: str, caller: str, code: int, *, headers: Sequence[str] = ()) -> str:
-    """A caller who is refused with exactly that code."""
+    """A caller that is refused with exactly that code."""
     return render(
         [
             invite(called, caller, headers),
@@ -145,7 +145,7 @@ def refused_call(called: str, caller: str, code: int, *, headers: Sequence[str] 
 
 
 def cancelled_call(called: str, caller: str, *, after: int) -> str:
-    """A caller who gives up as soon as a response of code `after` has arrived."""
+    """A caller that cancels as soon as a response of code `after` has arrived."""
     cancel = [
         f"CANCEL sip:{called}@[remote_ip]:[remote_port] SIP/2.0",
         "[last_Via:]",
@@ -171,7 +171,7 @@ def cancelled_call(called: str, caller: str, *, after: int) -> str:
 
 
 def refusal_ack(called: str, caller: str) -> list[str]:
-    """The ACK of a refusal: the Via of the INVITE, which the refusal brought back."""
+    """The ACK of a refusal, with the Via of the INVITE from the refusal."""
     return [
         f"ACK sip:{called}@[remote_ip]:[remote_port] SIP/2.0",
         "[last_Via:]",
@@ -208,7 +208,7 @@ def answering_phone(
     steps = [
         receive("INVITE"),
         send(reply("180 Ringing", tag=True)),
-        # SIPp has been seen to stay for ever in a pause of nothing.
+        # A pause of zero may block SIPp forever.
         *([pause(rings_s)] if rings_s else []),
         send(
             reply("200 OK", tag=True, headers=[*headers, "Content-Type: application/sdp"]),

@@ -1,4 +1,4 @@
-"""What one scenario works with: an engine, documents in Redis, and endpoints of its own."""
+"""The setup of one scenario: an engine, documents in Redis, and endpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import redis
 from engine.changes.acks import in_force_blocking
 from tests.patience import within
 from tests.scenarios import numbers
-from tests.scenarios.endpoint import Call, Endpoint, Headers
+from tests.scenarios.endpoint import Address, Call, Endpoint, Headers
 from tests.scenarios.processes import Engine
 from tests.scenarios.script import ANSWER, OFFER, answering_phone
 from tests.scenarios.sipp import Sipp, Trace
@@ -83,8 +83,8 @@ SippServers = dict[str, Sipp]
 
 @contextmanager
 def started_engine(engine: Engine, client: redis.Redis, directory: Path) -> Iterator[RunningEngine]:
-    """Start the engine. At the end nothing may be left, no call, no lease, no error in the log,
-    and the engine must end well."""
+    """Start the engine. At the end no call, no lease and no error in the log may be left, and the
+    engine must end with success."""
     engine.start()
     try:
         yield RunningEngine(engine, client, directory)
@@ -100,7 +100,7 @@ def started_engine(engine: Engine, client: redis.Redis, directory: Path) -> Iter
 
 
 class Setup:
-    """One scenario's surroundings. Everything it opened is closed when it is left."""
+    """The setup of one scenario. Everything that it opened is closed on exit."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class Setup:
     # Documents
 
     def line(self, *, to: Sequence[str] = (), number: str = "", **fields: Any) -> str:
-        """Write a line document and register the contacts `to`; the line's number."""
+        """Write a line document and register the contacts `to`; returns the line's number."""
         chosen = number or numbers.line_number()
         document = {"number": chosen, "fleet": "acme", **fields}
         self.redis.set(f"line:{chosen}", json.dumps(document))
@@ -143,17 +143,27 @@ class Setup:
         self.redis.zadd(f"reg:{number}", {uri: time.time() + expires_s})
 
     async def settle(self, *, fleets: bool = False) -> None:
-        """Wait until every worker that lives says that what was just written is in force. Workers
-        read the document of a fleet anew after they have said so: the promise is one second."""
+        """Wait until every live worker confirms that the last writes are in force. Workers read the
+        document of a fleet again only after they have confirmed, a moment later: what they confirm
+        after that they have received after the document."""
         any_line = numbers.line_number()
-        await asyncio.to_thread(in_force_blocking, self.redis, any_line, within(1.0))
-        if fleets:
-            await asyncio.sleep(1.0)
+        for turn in range(4 if fleets else 1):
+            if turn:
+                await asyncio.sleep(0.1)
+            await asyncio.to_thread(in_force_blocking, self.redis, any_line, within(1.0))
+
+    async def know_fleet(self, name: str, *workers: Address) -> None:
+        """Wait until the engine, or each of these workers, has read the fleet's document. The first
+        call of a fleet waits only 50 ms for it."""
+        for address in workers or (self.engine.address,):
+            first = (await self.endpoint()).start(address, self.line(fleet=name), body=OFFER_BYTES)
+            await first.final()
+        await self.settle(fleets=True)
 
     # Scripted endpoints
 
     async def endpoint(self, host: str = "127.0.0.1") -> Endpoint:
-        """A fresh endpoint."""
+        """A new endpoint."""
         endpoint = await Endpoint.open(host)
         self._stack.callback(endpoint.close)
         return endpoint
@@ -177,8 +187,8 @@ class Setup:
         body: bytes = OFFER_BYTES,
         **more: Any,
     ) -> Call:
-        """A call from a fresh endpoint to a number of the engine. `caller` is a number that a
-        trusted peer asserts, unless told otherwise; without one From alone has a number."""
+        """A call from a fresh endpoint to a number of the engine. By default a trusted peer asserts
+        the number `caller`; without one only From has a number."""
         endpoint = await self.endpoint()
         if caller and asserted:
             headers = (*headers, identity(caller))
@@ -201,18 +211,18 @@ class Setup:
         return self.line(to=[f"sip:phone@127.0.0.1:{phone.port}"], **fields), phone
 
     async def sipp_call(self, script: str) -> Trace:
-        """A caller played by SIPp, from start to its proper end; what it saw."""
+        """A caller played by SIPp, to the end of its script; returns its messages."""
         return await (await self.sipp(script)).finish()
 
     def reached(self, user: str) -> list[str]:
-        """The kinds of SIPp server that got an INVITE for that user part, one entry for each."""
+        """The kinds of SIPp servers that got an INVITE for that user part, one entry each."""
         return [kind for kind, server in self._sipps.items() for _ in server.trace.invites(user)]
 
     def sipp_server(self, kind: str) -> Sipp:
         """The voicemail, fax or number server, played by SIPp."""
         return self._sipps[kind]
 
-    # What the engine left behind
+    # Results
 
     def records(self) -> list[dict[str, str]]:
         """Every CDR entry, oldest first."""
@@ -220,7 +230,7 @@ class Setup:
         return [fields for _, fields in entries]
 
     async def record(self, call_id: str, wait_s: float = 5.0) -> dict[str, Any]:
-        """The one CDR entry of a call, numbers and nested lists read."""
+        """The only CDR entry of a call, with numbers and nested lists parsed."""
         deadline = time.monotonic() + within(wait_s)
         while True:
             entries = [e for e in self.records() if e["call_id"] == call_id]
@@ -231,7 +241,7 @@ class Setup:
         return {**entries[0], **{k: json.loads(entries[0][k]) for k in NESTED}}
 
     async def records_of(self, called: str, wait_s: float = 5.0) -> list[dict[str, str]]:
-        """The records of the calls to a number, as soon as there is one."""
+        """The records of the calls to a number; waits until there is one."""
         deadline = time.monotonic() + within(wait_s)
         while not (found := [r for r in self.records() if r["called"] == called]):
             assert time.monotonic() < deadline, f"no record of a call to {called}"
@@ -239,7 +249,7 @@ class Setup:
         return found
 
     async def ended(self, call_id: str, **expected: object) -> dict[str, Any]:
-        """Like `record`, asserting the fields given (compared as text)."""
+        """As `record`; asserts the given fields (compared as text)."""
         record = await self.record(call_id)
         got = {name: record.get(name) for name in expected}
         assert got == {name: str(value) for name, value in expected.items()}, record
@@ -247,12 +257,12 @@ class Setup:
 
 
 def identity(number: str) -> tuple[str, str]:
-    """What a trusted peer says of who calls (RFC 3325)."""
+    """The header in which a trusted peer asserts the caller (RFC 3325)."""
     return ("P-Asserted-Identity", f"<sip:{number}@office.example>")
 
 
 def all_to_numbers(**more: Any) -> tuple[Mapping[str, str], dict[str, Forward]]:
-    """Forwards for busy, no answer and unreachable, each to an outside number of its own."""
+    """Forwards for busy, no answer and unreachable, each to a different outside number."""
     targets = {name: numbers.outside_number() for name in ("busy", "no_answer", "unreachable")}
     forwards = {name: to_number(number) for name, number in targets.items()}
     forwards["no_answer"]["after_s"] = 5

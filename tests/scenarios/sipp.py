@@ -1,4 +1,4 @@
-"""Real SIPp processes, and what they saw: the message trace, read back byte for byte."""
+"""Real SIPp processes, and their message traces, byte for byte."""
 
 from __future__ import annotations
 
@@ -20,18 +20,23 @@ _HEADING = re.compile(rb"UDP message (sent|received) [\[(](\d+)(?: bytes\)|\] by
 _names = itertools.count(1)
 
 
-# Ports are handed out from below the range from which the kernel takes its own. What is free when
-# it is looked up must still be free when the program that gets it binds it: so they are handed out
-# in turn, and none comes again before all others have. Test processes that run at once
-# (pytest-xdist's gw0, gw1 ...) have a share of them each.
-_PROCESS = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-_PORTS = range(12_000, 30_000)[_PROCESS * 18_000 // _PROCESSES :][: 18_000 // _PROCESSES]
-_place = random.randrange(len(_PORTS))  # of the next one in them
+# Ports are below the range from which the kernel assigns its own. A free port must still be free
+# when a program binds it: so ports are assigned in turn, and none comes again before all others.
+# Test processes that run at the same time (pytest-xdist's gw0, gw1 ...) use separate parts of the
+# range.
+def part_of(numbers: range) -> range:
+    """The part of a range that this test process alone uses."""
+    process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    size = len(numbers) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    return numbers[process * size :][:size]
+
+
+_PORTS = part_of(range(12_000, 30_000))
+_place = random.randrange(len(_PORTS))  # index of the next one
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_DGRAM, several: int = 1) -> int:
-    """A port nobody uses, and as many after it as are asked for: SIPp's media takes several."""
+    """The first of several consecutive free ports: SIPp's media needs several."""
     global _place
     for _ in _PORTS if several <= len(_PORTS) else ():
         if _place + several > len(_PORTS):
@@ -58,14 +63,14 @@ class Trace:
     received: list[Message] = field(default_factory=list)
 
     def call(self, call_id: str) -> Trace:
-        """Only the messages of one call."""
+        """The messages of one call."""
         return Trace(
             [m for m in self.sent if m.call_id == call_id],
             [m for m in self.received if m.call_id == call_id],
         )
 
     def invites(self, user: str = "") -> list[Message]:
-        """The INVITEs received, repeats left out, for that user part when one is given."""
+        """The INVITEs received, without repeats, for that user part when one is given."""
         found: dict[str, Message] = {}
         for message in self.received:
             if not message.code and message.method == "INVITE":
@@ -73,11 +78,12 @@ class Trace:
         return [m for m in found.values() if not user or m.user == user]
 
     def codes(self) -> list[int]:
-        """The codes received for INVITE above 100, in order."""
-        return [m.code for m in self.received if m.code > 100 and m.method == "INVITE"]
+        """The codes received for INVITE above 100, in order, without repeats."""
+        seen = [m.code for m in self.received if m.code > 100 and m.method == "INVITE"]
+        return [code for code, _ in itertools.groupby(seen)]
 
     def answer(self, code: int, method: str = "INVITE") -> Message:
-        """The first response received of that code; AssertionError listing what came instead."""
+        """The first response with that code. Raises AssertionError with the received ones."""
         for message in self.received:
             if message.code == code and message.method == method:
                 return message
@@ -100,7 +106,7 @@ class Sipp:
     """One SIPp process."""
 
     def __init__(self, directory: Path, script: str, peer: str) -> None:
-        """`directory` takes its files; `peer` is the host:port its requests go to."""
+        """`directory` is for its files; `peer` is the host:port of its requests."""
         self.name = f"sipp{next(_names)}"
         self.port = free_port()
         self._peer = peer
@@ -113,7 +119,7 @@ class Sipp:
 
     @property
     def trace(self) -> Trace:
-        """What it sent and received so far."""
+        """The messages that it sent and received so far."""
         return read_trace(self._file("messages"))
 
     async def start(
@@ -126,14 +132,14 @@ class Sipp:
         host: str = HOST,
         trace: bool = True,
     ) -> Sipp:
-        """Start it and wait until its socket is bound. It fails by itself when it has not ended
-        `within` `limit_s`. `rate`:
-        calls a second that it places; `trace`: whether it keeps every message."""
+        """Start it and wait until its socket is bound. It fails if it has not ended `within`
+        `limit_s`. `rate`: calls a second that it places; `trace`: whether it keeps every
+        message."""
         self.port = port or self.port
         command = ["sipp", self._peer, "-sf", str(self._file("xml")), "-i", host]
         command += ["-r", str(rate)]
         command += ["-p", str(self.port), "-m", str(calls), "-nostdin"]
-        # its control and media sockets: left alone, all SIPps of a machine crowd a few ports
+        # its control and media sockets: by default all SIPps of a machine share a few ports
         command += ["-cp", str(free_port()), "-mp", str(free_port(several=8))]
         if trace:
             command += ["-trace_msg", "-message_file", str(self._file("messages"))]
@@ -156,7 +162,8 @@ class Sipp:
         return None if self._process is None else self._process.returncode
 
     async def finish(self) -> Trace:
-        """Wait for it to end well: every step of its script was taken. Returns what it saw."""
+        """Wait until it has ended with success, after every step of its script. Returns its
+        messages."""
         assert self._process is not None
         status = await self._process.wait()
         trace = self.trace
@@ -170,7 +177,7 @@ class Sipp:
         return trace
 
     async def stop(self) -> None:
-        """End it now, whatever it was doing."""
+        """Stop it now, in any state."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

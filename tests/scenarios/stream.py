@@ -1,4 +1,4 @@
-"""A scripted SIP endpoint on TCP or TLS: the one of `endpoint.py` with connections."""
+"""A scripted SIP endpoint on TCP or TLS: that of `endpoint.py`, with connections."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 
 
 class StreamEndpoint(Endpoint):
-    """Listens on a port and keeps every connection, those it made included."""
+    """Listens on a port and keeps every connection, including its own."""
 
     def __init__(self) -> None:
         super().__init__()
         self.streams: dict[Address, asyncio.StreamWriter] = {}
-        self.made = 0  # connections that the other side made
+        self.made = 0  # connections that the other side opened
         self.pongs = 0
         self._server: asyncio.Server | None = None
         self._client_tls: ssl.SSLContext | None = None
@@ -52,7 +52,7 @@ class StreamEndpoint(Endpoint):
         return endpoint
 
     def close(self) -> None:
-        """End every call left standing, then close everything."""
+        """End every remaining call, then close everything."""
         for call in self.calls:
             call.abandon()
         if self._server is not None:
@@ -63,7 +63,7 @@ class StreamEndpoint(Endpoint):
             task.cancel()
 
     async def finish(self) -> None:
-        """Close and wait until every socket is gone."""
+        """Close, and wait until every socket is closed."""
         writers = list(self.streams.values())
         self.close()
         for writer in writers:
@@ -72,7 +72,7 @@ class StreamEndpoint(Endpoint):
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def drop(self) -> None:
-        """Every connection breaks, without a word."""
+        """Abort every connection."""
         for writer in self.streams.values():
             writer.transport.abort()
         self.streams.clear()

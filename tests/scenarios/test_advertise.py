@@ -1,4 +1,4 @@
-"""What the engine calls itself: its own address, or the one that `sip.advertise` names."""
+"""The address in the engine's messages: its own, or that of `sip.advertise`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, to_number
 from tests.scenarios.sipp import free_port
 from tests.scenarios.stream import StreamEndpoint
 
-OUTSIDE = "127.0.0.9"  # plays the address that a NAT in front of the engine has
+OUTSIDE = "127.0.0.9"  # the address of a simulated NAT in front of the engine
 LONG_NAME = ".".join(["a" * 62] * 4)
 
 
 @asynccontextmanager
-async def stage_of(
+async def engine_on(
     server: RedisServer, directory: Path, listen: Sequence[str], advertise: str | None
 ) -> AsyncIterator[Setup]:
-    """An engine that listens there and shows itself so."""
+    """An engine that listens on `listen` and advertises that address."""
     sip = {"listen": list(listen), "advertise": advertise}
     peers = ["127.0.0.0/8", "::1/128"]
     engine = Engine(directory, server.url, {"sip": {**sip, "trusted_peers": peers}})
@@ -40,7 +40,8 @@ async def stage_of(
 
 
 def shown(message: Message) -> tuple[str, str]:
-    """What a message of the engine's says of it: sent-by of its Via, host and port of its Contact.
+    """The engine's address in one of its messages: sent-by of its Via, host and port of its
+    Contact.
 
     The Via of a response is the caller's own.
     """
@@ -49,7 +50,7 @@ def shown(message: Message) -> tuple[str, str]:
 
 
 async def check_everything(setup: Setup, call: Call, phone: Endpoint, name: str) -> None:
-    """A forwarded call shows `name` (host and port) wherever the engine speaks of itself."""
+    """A forwarded call shows `name` (host and port) in every field with the engine's address."""
     host = name.rpartition(":")[0]
     suffix = ";transport=tcp" if isinstance(phone, StreamEndpoint) else ""
     back = ";transport=tcp" if isinstance(call.endpoint, StreamEndpoint) else ""
@@ -81,7 +82,7 @@ async def test_the_advertised_name_is_shown_everywhere_over_udp(
     shared_redis: RedisServer, tmp_path: Path, advertise: str
 ) -> None:
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise) as setup:
+    async with engine_on(shared_redis, tmp_path, [f"udp:127.0.0.1:{port}"], advertise) as setup:
         phone = await setup.endpoint()
         call = await setup.call(await forwarded_line(setup, phone))
         await check_everything(setup, call, phone, f"{advertise}:{port}")
@@ -92,7 +93,7 @@ async def test_the_advertised_name_is_shown_everywhere_over_tcp(
 ) -> None:
     udp, tcp = free_port(), free_port(socket.SOCK_STREAM)
     listen = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{tcp}"]
-    async with stage_of(shared_redis, tmp_path, listen, OUTSIDE) as setup:
+    async with engine_on(shared_redis, tmp_path, listen, OUTSIDE) as setup:
         ends = [await StreamEndpoint.listen() for _ in range(2)]
         for end in ends:
             setup._stack.push_async_callback(end.finish)
@@ -101,12 +102,12 @@ async def test_the_advertised_name_is_shown_everywhere_over_tcp(
         await check_everything(setup, call, ends[1], f"{OUTSIDE}:{tcp}")
 
 
-async def test_who_obeys_the_advertised_contact_reaches_the_call(
+async def test_requests_to_the_advertised_contact_reach_the_call(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     """The engine listens on every address, as behind a NAT that maps the port."""
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:0.0.0.0:{port}"], OUTSIDE) as setup:
+    async with engine_on(shared_redis, tmp_path, [f"udp:0.0.0.0:{port}"], OUTSIDE) as setup:
         line, phone = await setup.line_with_phone()
         caller = await setup.endpoint()
         call = caller.start(("127.0.0.1", port), line, body=OFFER_BYTES)
@@ -130,7 +131,7 @@ async def test_listening_everywhere_shows_an_address_that_can_be_reached(
 ) -> None:
     port = free_port()
     own = "::1" if anywhere == "[::]" else "127.0.0.1"
-    async with stage_of(shared_redis, tmp_path, [f"udp:{anywhere}:{port}"], None) as setup:
+    async with engine_on(shared_redis, tmp_path, [f"udp:{anywhere}:{port}"], None) as setup:
         caller, phone = await setup.endpoint(own), await setup.endpoint(own)
         line = setup.line(to=[phone.uri()])
         call = caller.start((own, port), line, body=OFFER_BYTES)
@@ -141,7 +142,7 @@ async def test_listening_everywhere_shows_an_address_that_can_be_reached(
         assert host not in ("0.0.0.0", "::")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.bind((host, 0))  # an address of this machine, of the right family
+            probe.bind((host, 0))  # an address of this machine and of the right family
         assert (":" in host) == (anywhere == "[::]")
         assert shown(await connect(call, ring)) == ("", contact)
         await part(call, ring)
@@ -157,7 +158,7 @@ async def test_an_address_is_advertised_for_its_own_family_only(
         ("2001:db8::5", (f"127.0.0.1:{four}", f"[2001:db8::5]:{six}")),
         ("engine.example", (f"engine.example:{four}", f"engine.example:{six}")),
     ):
-        async with stage_of(shared_redis, tmp_path, listen, advertise) as setup:
+        async with engine_on(shared_redis, tmp_path, listen, advertise) as setup:
             caller, phone = await setup.endpoint("127.0.0.1"), await setup.endpoint("::1")
             call = caller.start(("127.0.0.1", four), setup.line(to=[phone.uri()]))
             ring = await phone.incoming()
@@ -170,7 +171,7 @@ async def test_the_bracketed_address_is_shown_in_diversions_too(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     port = free_port()
-    async with stage_of(shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]") as setup:
+    async with engine_on(shared_redis, tmp_path, [f"udp:[::1]:{port}"], "[2001:db8::5]") as setup:
         caller, phone = await setup.endpoint("::1"), await setup.endpoint("::1")
         line = await forwarded_line(setup, phone)
         call = caller.start(("::1", port), line, body=OFFER_BYTES)
@@ -180,10 +181,10 @@ async def test_the_bracketed_address_is_shown_in_diversions_too(
 async def test_each_listening_address_is_the_contact_of_the_calls_it_took(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Two networks: who called one address is not told the other."""
+    """Two networks: a caller of one address does not see the other."""
     ports = free_port(), free_port()
     listen = [f"udp:127.0.0.1:{ports[0]}", f"udp:127.0.0.9:{ports[1]}"]
-    async with stage_of(shared_redis, tmp_path, listen, None) as setup:
+    async with engine_on(shared_redis, tmp_path, listen, None) as setup:
         line, phone = await setup.line_with_phone()
         for host, port in (("127.0.0.9", ports[1]), ("127.0.0.1", ports[0])):
             caller = await setup.endpoint()

@@ -1,4 +1,4 @@
-"""The caller gives up: at every moment, everything stops and nothing is forwarded."""
+"""The caller cancels: at any moment everything stops and nothing is forwarded."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_cancel_during_the_forward_stops_the_target(setup: Setup) -> None:
     )
 
 
-async def test_cancel_before_the_target_said_anything(setup: Setup) -> None:
+async def test_cancel_before_the_first_response_of_the_target(setup: Setup) -> None:
     target = numbers.outside_number()
     line = setup.line(forwards={"unconditional": to_number(target)})
     call = await setup.call(line)
@@ -102,7 +102,7 @@ async def test_a_200_that_crosses_the_cancel_is_acknowledged_and_ended(setup: Se
     await call.receive(180)
     await give_up(call)
     cancel = await ring.receive("CANCEL")
-    ring.respond(200, body=ANSWER_BYTES)  # it picked up before the CANCEL got there
+    ring.respond(200, body=ANSWER_BYTES)  # it answered before the CANCEL arrived
     ring.respond(200, to=cancel)
     await ring.receive("ACK")
     await ring.receive("BYE")

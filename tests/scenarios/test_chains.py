@@ -12,10 +12,7 @@ from tests.scenarios.expect import check_diversion, check_one_tag, connect, part
 from tests.scenarios.message import parameters, user_of
 from tests.scenarios.setup import Setup, to_number, to_voicemail
 
-SETTINGS = {
-    "limits": {"max_diversions": 5, "forwards_per_line": 3},
-    "timers": {"pre_ringing_s": 1},
-}
+SETTINGS = {"limits": {"max_diversions": 5, "forwards_per_line": 3}}
 
 
 async def test_a_chain_follows_each_lines_own_rules(setup: Setup) -> None:
@@ -69,7 +66,7 @@ async def test_a_loop_between_two_lines_ends(setup: Setup) -> None:
     check_diversion(ring.first, [(first, "unconditional")])
 
 
-async def test_a_loop_with_nobody_there_is_480(setup: Setup) -> None:
+async def test_a_loop_without_phones_is_480(setup: Setup) -> None:
     first, second = numbers.line_number(), numbers.line_number()
     setup.line(number=first, forwards={"unreachable": to_number(second)})
     setup.line(number=second, forwards={"unreachable": to_number(first)})
@@ -165,7 +162,7 @@ async def test_max_forwards_is_one_less_on_every_leg(setup: Setup) -> None:
 
 
 async def test_a_loop_through_the_outside_is_capped_per_line(setup: Setup) -> None:
-    """A gateway that sends the call back without Diversion or Max-Forwards."""
+    """A gateway that returns the call without Diversion or Max-Forwards."""
     target = numbers.outside_number()
     line = setup.line(forwards={"unconditional": to_number(target)})
     calls = [await setup.call(line) for _ in range(3)]

@@ -1,5 +1,5 @@
-"""`renvoi check` and `renvoi serve` agree: what the one refuses the other does, and an engine that
-runs is no reason to refuse."""
+"""`renvoi check` and `renvoi serve` refuse the same configurations; a running engine is not a
+fault."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ Check = Callable[[Path], dict[str, tuple[bool, str]]]
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Check:
-    """What `renvoi check` says, by the name of the check."""
+    """The results of `renvoi check`, by the name of the check."""
     monkeypatch.delenv("RENVOI_REDIS_URL", raising=False)
 
     def check(config: Path) -> dict[str, tuple[bool, str]]:
         capsys.readouterr()
         status = main(("check", "--config", str(config), "--json"))
         printed = capsys.readouterr()
-        told = {each["check"]: (each["ok"], each["detail"]) for each in json.loads(printed.out)}
-        assert status == (0 if all(ok for ok, _ in told.values()) else 1)
+        results = {each["check"]: (each["ok"], each["detail"]) for each in json.loads(printed.out)}
+        assert status == (0 if all(ok for ok, _ in results.values()) else 1)
         assert "Traceback" not in printed.err
-        return told
+        return results
 
     return check
 
 
 @contextmanager
 def taken(transport: str, place: str) -> Iterator[None]:
-    """Another program has this port."""
+    """Occupy this port, as another program would."""
     host, _, port = place.rpartition(":")
     kind = socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as other:
@@ -87,7 +87,7 @@ def after(place: str, more: int) -> str:
         ({}, f"tcp:{ADMIN}", "ports", "admin.listen"),
         ({"workers": 2}, f"tcp:{after(ADMIN, 1)}", "ports", "admin.listen"),
         ({"workers": 2}, f"tcp:{after(ADMIN, 2)}", "ports", "admin.supervisor_listen"),
-        ({"sip": {"listen": [f"tls:{HOST}:0"]}}, "", "tls", "sip.tls_certificate"),
+        ({"sip": {"listen": [SIP, f"tls:{HOST}:0"]}}, "", "tls", "sip.tls_certificate"),
         ({"tls": "of another"}, "", "tls", "sip.tls_key"),
         ({"tls": "no certificate"}, "", "tls", "sip.tls_certificate"),
         ({"tls": "with a passphrase"}, "", "tls", "sip.tls_key"),
@@ -113,7 +113,7 @@ def test_what_serve_fails_at_fails_in_check(
         own, own_key = certificate(tmp_path, "own")
         _, other_key = certificate(tmp_path, "other")
         _, locked = certificate(tmp_path, "locked", "-passout", "pass:secret")
-        sip = {"listen": [f"tls:{HOST}:0"], "tls_certificate": own, "tls_key": own_key}
+        sip = {"listen": [SIP, f"tls:{HOST}:0"], "tls_certificate": own, "tls_key": own_key}
         sip |= {
             "of another": {"tls_key": other_key},
             "no certificate": {"tls_certificate": own_key},
@@ -129,11 +129,11 @@ def test_what_serve_fails_at_fails_in_check(
     if busy:
         transport, _, place = busy.partition(":")
         with taken(transport, place):
-            told, served = run()
+            results, served = run()
     else:
-        told, served = run()
-    assert [name for name, (ok, _) in told.items() if not ok] == [check], told
-    detail = told[check][1]
+        results, served = run()
+    assert [name for name, (ok, _) in results.items() if not ok] == [check], results
+    detail = results[check][1]
     assert key in detail.partition(": ")[0], detail
     assert served.returncode == 1, served
     (said,) = (line for line in served.stderr.splitlines() if line.startswith("renvoi: "))
@@ -144,7 +144,7 @@ def test_what_serve_fails_at_fails_in_check(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_engine_that_runs_here_is_told_of_and_another_program_is_not_taken_for_it(
+def test_a_running_engine_is_reported_and_another_program_is_not_mistaken_for_it(
     shared_redis: RedisServer, tmp_path: Path, checked: Check, workers: int
 ) -> None:
     shared_redis.client.flushall()

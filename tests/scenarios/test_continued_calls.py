@@ -14,20 +14,20 @@ from typing import Any
 
 import pytest
 
-from tests.patience import Stalls, within
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.continued import (
     EXPIRES,
     back,
     die,
     ended,
+    events,
     is_up,
     kept,
     killed,
     noted,
     stand,
     talk,
-    told,
     until,
 )
 from tests.scenarios.endpoint import Call, Endpoint
@@ -43,7 +43,7 @@ HOURS = {"mobile": "hours", "mobile_hours": 1}
 
 
 async def reinvite(one: Call, other: Call, body: bytes = HOLD) -> None:
-    """One side changes the session; the body passes both ways, and the ACK."""
+    """One side changes the session; bodies and ACK pass in both directions."""
     one.request("INVITE", body=body)
     request = await other.receive("INVITE")
     assert request.body == body
@@ -62,7 +62,7 @@ async def test_an_answered_call_goes_on_and_ends_by_its_own_bye(setup: Setup, wh
     assert setup.engine.metric("renvoi_calls_taken_over_total", result="continued") == 1
     assert setup.engine.calls() == [before]
     assert before["state"] == "answered"
-    assert all(e["failed"] or e["recorded"] for e in told(setup, "journal.completed"))
+    assert all(e["failed"] or e["recorded"] for e in events(setup, "journal.completed"))
     await talk(call, ring)
     await part(*((call, ring) if who == "caller" else (ring, call)))
     record = await ended(setup, call)
@@ -86,7 +86,7 @@ async def test_a_call_may_change_its_process_twice(setup: Setup) -> None:
     await until(lambda: not setup.redis.exists(f"live:{line}"), "the lease")
 
 
-async def test_what_the_command_line_and_its_formats_say_of_such_a_call(setup: Setup) -> None:
+async def test_the_command_line_shows_such_a_call(setup: Setup) -> None:
     _, call, ring = await stand(setup)
     await killed(setup)
     await part(call, ring)
@@ -106,12 +106,11 @@ async def test_what_the_command_line_and_its_formats_say_of_such_a_call(setup: S
     assert row["takeovers"] == "1"
 
 
-# -- who pays, and what counts ---------------------------------------------------------------------
+# -- payers and counts -----------------------------------------------------------------------------
 
 
-async def test_a_forwarded_call_is_paid_by_its_line_for_the_whole_time(
-    setup: Setup, stalls: Stalls
-) -> None:
+async def test_a_forwarded_call_is_paid_by_its_line_for_the_whole_time(setup: Setup) -> None:
+    began = time.monotonic()
     line, mobile, call, away = await forwarded(setup, offer=HOURS)
     answered = time.monotonic()
     await noted(setup, call, is_up)
@@ -120,16 +119,17 @@ async def test_a_forwarded_call_is_paid_by_its_line_for_the_whole_time(
     (shown,) = setup.engine.calls()
     assert (shown["payer"], shown["target"]) == (line, mobile)
     await talk(call, away)
+    least_s = time.monotonic() - answered
     await part(call, away)
-    whole_s = time.monotonic() - answered
+    most_s = time.monotonic() - began
     record = await ended(
         setup, call, payer=line, billing="deducted", condition="unconditional",
         destination="number", target=mobile,
     )  # fmt: skip
     assert paid(record) == [(line, "unconditional", "number", mobile, "deducted")]
-    assert abs(int(record["seconds"]) - whole_s) <= 1 + stalls.total_s
+    assert least_s - 1 <= int(record["seconds"]) <= most_s + 1
     assert used(setup, line) == {"deducted": int(record["seconds"])}
-    await until(lambda: not setup.redis.keys(f"forwards:{line}"), "the forward is counted off")
+    await until(lambda: not setup.redis.keys(f"forwards:{line}"), "the forward is released")
 
 
 @pytest.mark.parametrize("how", ["list", "also_ring"])
@@ -160,19 +160,19 @@ async def test_a_cap_counts_from_the_answer_and_ends_the_call(setup: Setup) -> N
     cap_s = 6
     setup.redis.set("fleet:thrifty", json.dumps({"name": "thrifty", "cap_seconds": cap_s}))
     await setup.settle(fleets=True)
+    began = time.monotonic()
     line, _, call, away = await forwarded(setup, offer=None, fleet="thrifty")
-    answered = time.monotonic()
     await noted(setup, call, is_up)
     await asyncio.sleep(1.0)
     await killed(setup)
     bye = await away.receive("BYE", wait_s=2 * cap_s)
     assert "SIP;cause=402" in bye.one("Reason")
-    assert time.monotonic() - answered > cap_s
+    assert time.monotonic() - began > cap_s
     await call.receive("BYE")
     record = await ended(setup, call, why="fleet_cap", payer=line, billing="out_of_plan")
-    # counted from the death it would have got its second anew: then there is no sum
+    # counted from the death, the call would have its full second again
     assert cap_s <= int(record["out_of_plan_s"]) == int(record["seconds"])
-    assert int(record["seconds"]) <= time.monotonic() - answered + 1
+    assert int(record["seconds"]) <= time.monotonic() - began + 1
     await until(lambda: not setup.redis.keys("standing:*thrifty*"), "the notes of the cap")
 
 
@@ -223,8 +223,9 @@ async def test_a_held_call_is_resumed_and_held_again(setup: Setup, who: str) -> 
     await killed(setup)
     await reinvite(one, other, OFFER_BYTES)
     await reinvite(other, one)
-    for side in (call, ring):  # no number is used twice
-        sent = [m.cseq[0] for m in side.received if not m.code and m.method != "ACK"]
+    for side in (call, ring):  # no CSeq number is used twice
+        requests = [m for m in side.received if not m.code and m.method != "ACK"]
+        sent = list({m.raw: m.cseq[0] for m in requests}.values())  # without repeats
         assert sent == sorted(set(sent))
     await talk(call, ring)
     await part(other, one)
@@ -236,7 +237,7 @@ async def test_a_held_call_is_resumed_and_held_again(setup: Setup, who: str) -> 
 async def test_a_new_contact_is_in_the_journal_before_its_200_leaves(
     setup: Setup, who: str, method: str
 ) -> None:
-    """The process dies in the moment in which the 200 arrives."""
+    """The process dies at the moment at which the 200 arrives."""
     _, call, ring = await stand(setup)
     one, other = (call, ring) if who == "caller" else (ring, call)
     moved = await setup.endpoint()
@@ -249,9 +250,9 @@ async def test_a_new_contact_is_in_the_journal_before_its_200_leaves(
     if method == "INVITE":
         one.ack(answer)
     other.request("INFO", body=b"x", content_type="text/plain")
-    heard = await one.receive("INFO")
-    assert heard in moved.heard
-    one.respond(200, to=heard)
+    info = await one.receive("INFO")
+    assert info in moved.heard
+    one.respond(200, to=info)
     await other.receive(200, "INFO")
     await part(other, one)
     assert moved.requests()[-1] == "BYE"
@@ -262,22 +263,22 @@ async def test_a_session_expires_at_its_time_counted_from_before(setup: Setup) -
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=EXPIRES)
     ring = await phone.incoming()
-    expires = [("Session-Expires", "4;refresher=uac"), ("Require", "timer")]
+    # so long that the next process is up before
+    expires = [("Session-Expires", "15;refresher=uac"), ("Require", "timer")]
+    since = time.monotonic()
     ring.respond(200, body=ANSWER_BYTES, headers=expires)
     call.ack(await call.receive(200))
-    since = time.monotonic()
     await ring.receive("ACK")
     entry = await noted(setup, call, is_up)
     assert entry.answered is not None
-    assert abs(entry.expires - entry.answered - 4) < 1
-    await asyncio.sleep(1.0)
+    assert -0.1 < entry.expires - entry.answered - 15 < 3  # both by the engine's clock
     await killed(setup)
     after = kept(setup, call.call_id)
     assert after is not None
-    assert after.expires == entry.expires  # not four seconds from now
+    assert after.expires == entry.expires  # not fifteen seconds from now
     for side in (call, ring):
-        assert (await side.receive("BYE", wait_s=6)).one("Reason").startswith("Q.850;cause=102")
-    assert time.monotonic() - since > 3.9
+        assert (await side.receive("BYE", wait_s=17)).one("Reason").startswith("Q.850;cause=102")
+    assert time.monotonic() - since > 14.9
     await ended(setup, call, why="session_expired")
 
 
@@ -302,7 +303,7 @@ async def test_a_refresh_after_the_death_keeps_the_session(setup: Setup) -> None
 # -- transfers -------------------------------------------------------------------------------------
 
 
-async def test_a_side_of_a_continued_call_sends_the_other_on(setup: Setup) -> None:
+async def test_a_side_of_a_continued_call_transfers_the_other(setup: Setup) -> None:
     """The line whose forward led to the mobile pays for the call that follows."""
     line, mobile, call, away = await forwarded(setup, offer=UNLIMITED)
     target, phone = await setup.line_with_phone()
@@ -317,7 +318,7 @@ async def test_a_side_of_a_continued_call_sends_the_other_on(setup: Setup) -> No
     await connect(onward, ring)
     await part(call, away)
     await ended(setup, call, payer=line)
-    # and that one goes on too, with its payer
+    # that call continues too, with its payer
     await noted(setup, onward, is_up)
     await killed(setup)
     await part(onward, ring)
@@ -325,12 +326,12 @@ async def test_a_side_of_a_continued_call_sends_the_other_on(setup: Setup) -> No
     assert paid(record) == [(line, "none", "number", mobile, "out_of_plan")]
 
 
-async def test_a_call_that_was_sent_on_before_the_death_is_paid_after_it(setup: Setup) -> None:
+async def test_a_call_that_was_transferred_before_the_death_is_paid_after_it(setup: Setup) -> None:
     line, mobile, call, away = await forwarded(setup, offer=HOURS)
     target, phone = await setup.line_with_phone()
     await noted(setup, call, is_up)
     await refer(call, away, target)
-    await until(lambda: setup.redis.keys("transfer:*"), "Redis knows of the transfer")
+    await until(lambda: setup.redis.keys("transfer:*"), "the transfer is in Redis")
     await killed(setup)
     onward = away.endpoint.start(
         setup.engine.address, target, caller=mobile, body=OFFER_BYTES,
@@ -340,7 +341,7 @@ async def test_a_call_that_was_sent_on_before_the_death_is_paid_after_it(setup: 
     await connect(onward, ring)
     await part(call, away)
     await ended(setup, call, payer=line)
-    # Redis is read in the background: the payer may become known a moment after the call
+    # Redis is read in the background: the payer may be known only after the call began
     await until(lambda: [each["payer"] for each in setup.engine.calls()] == [line], "the payer")
     await part(onward, ring)
     record = await ended(setup, onward, takeovers=0, payer=line, condition="none")
@@ -381,7 +382,7 @@ async def test_a_colleague_takes_a_continued_call_over(setup: Setup) -> None:
     assert paid(record) == [(line, "none", "number", mobile, "out_of_plan")]
 
 
-# -- who may learn what ----------------------------------------------------------------------------
+# -- privacy and trust -----------------------------------------------------------------------------
 
 
 async def test_a_withheld_caller_stays_withheld(setup: Setup) -> None:
@@ -398,7 +399,7 @@ async def test_a_withheld_caller_stays_withheld(setup: Setup) -> None:
     await killed(setup)
     (shown,) = setup.engine.calls()
     assert (shown["caller"], shown["withheld"]) == ("", True)
-    for method in ("INVITE", "UPDATE", "INFO"):  # none of them says again what its INVITE said
+    for method in ("INVITE", "UPDATE", "INFO"):  # without the privacy fields of the INVITE
         call.request(method, body=OFFER_BYTES, headers=fields)
         request = await ring.receive(method)
         assert not shows(request, number)
@@ -411,8 +412,8 @@ async def test_a_withheld_caller_stays_withheld(setup: Setup) -> None:
     await ended(setup, call, caller="", caller_withheld=number)
 
 
-async def test_what_phones_may_learn_and_are_believed_stays_the_same(setup: Setup) -> None:
-    """A phone gets no charging data, and is not believed; a server is."""
+async def test_privacy_and_trust_of_phones_stay_the_same(setup: Setup) -> None:
+    """A phone gets no charging data, and is not trusted; a server is."""
     charged = [("P-Charge-Info", "<sip:+33140000001@office.example>")]
     claims = [("P-Asserted-Identity", "<sip:+33140009999@office.example>"), *charged]
 
@@ -471,7 +472,7 @@ async def test_many_calls_of_every_kind_go_on_at_once(setup: Setup) -> None:
 
 
 async def test_a_phone_that_is_called_elsewhere_meanwhile_is_not_confused(setup: Setup) -> None:
-    """New calls come to the same phone at once, and are told apart from the continued one."""
+    """New calls reach the same phone at once, and are not confused with the continued one."""
     line, call, ring = await stand(setup)
     await killed(setup)
     second = await setup.call(line)

@@ -1,4 +1,4 @@
-"""Real phones (baresip) whose engine dies during their call: they notice nothing."""
+"""Real phones (baresip) whose engine dies during their call: the call is not affected."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_they_talk_hold_and_hang_up_after_the_death(setup: Setup, phones: 
     await killed(setup)
     await phone.command("hold")
     await caller.is_sent("a=sendonly")
-    await phone.command("resume")
+    await phone.resume()
     await caller.command("hold")
     await phone.is_sent("a=sendonly")
     await phone.command("hangup")

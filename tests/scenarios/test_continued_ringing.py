@@ -1,4 +1,4 @@
-"""A worker dies, or is replaced, while a call rings: it rings on in the next process."""
+"""A worker dies, or is replaced, while a call rings: it continues to ring in the next process."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ async def test_a_caller_may_cancel(lone: Setup) -> None:
 async def test_the_no_answer_time_runs_on_and_the_forward_happens(lone: Setup) -> None:
     mailbox = lone.server("voicemail")
     number = lone.line()
-    line, call, phone = await ring(lone, forwards={"no_answer": to_voicemail(number, after_s=5)})
     began = asyncio.get_running_loop().time()
+    line, call, phone = await ring(lone, forwards={"no_answer": to_voicemail(number, after_s=5)})
     await dies(lone, call)
     await phone.receive("CANCEL")
     deposit = await mailbox.incoming()
@@ -116,7 +116,7 @@ async def test_a_target_rings_on(lone: Setup) -> None:
 
 
 async def test_a_call_that_rang_through_two_deaths_is_ended(lone: Setup) -> None:
-    """A call that ends the process by its ringing must not end a third one."""
+    """A ringing call that crashes its process must not crash a third one."""
     _, call, phone = await ring(lone)
     await dies(lone, call)
     await dies(lone, call, continued=0)
@@ -127,7 +127,7 @@ async def test_a_call_that_rang_through_two_deaths_is_ended(lone: Setup) -> None
 
 
 async def test_calls_of_all_stages_survive_new_code(lone: Setup) -> None:
-    """SIGUSR2 in the middle of calls that have just begun, ring and talk."""
+    """SIGUSR2 during calls that have just begun, ring, or are answered."""
     _, ringing, phone = await ring(lone)
     line, other = await lone.line_with_phone()
     calls = [await lone.call(line, body=OFFER_BYTES) for _ in range(5)]

@@ -18,6 +18,15 @@ from engine.call_entry import ActiveCall, decode, encode
 from engine.processes.journal import _HEADER, SLOT_BYTES, directory_of
 from tests.patience import Stalls
 from tests.scenarios import numbers
+from tests.scenarios.certificates import (
+    CA,
+    OWN,
+    OWN_KEY,
+    PHONE,
+    PHONE_KEY,
+    client_context,
+    server_context,
+)
 from tests.scenarios.continued import (
     back,
     die,
@@ -38,16 +47,8 @@ from tests.scenarios.proxy import FAR, FURTHER, check_route, proxy_of
 from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 from tests.scenarios.sipp import free_port
 from tests.scenarios.stream import StreamEndpoint
-from tests.scenarios.test_tls import (
-    CA,
-    OWN,
-    OWN_KEY,
-    PHONE,
-    PHONE_KEY,
-    client_context,
-    server_context,
-)
 
+pytestmark = pytest.mark.usefixtures("certificates")
 UDP, UDP6 = free_port(), free_port()
 TCP, TLS = (free_port(socket.SOCK_STREAM) for _ in range(2))
 PORTS = {"udp": UDP, "tcp": TCP, "tls": TLS, "udp6": UDP6}
@@ -87,7 +88,7 @@ def start(endpoint: Endpoint, transport: str, called: str, **more: Any) -> Call:
 
 
 async def dropped(side: Call) -> None:
-    """The endpoint has noticed that its connections are gone; it makes the next one itself."""
+    """Wait until the endpoint's connections are closed; it opens the next one itself."""
     endpoint = side.endpoint
     if isinstance(endpoint, StreamEndpoint):
         await until(lambda: not endpoint.streams, "the connections are gone")
@@ -102,7 +103,7 @@ PAIRS = [("tcp", "tcp"), ("tls", "tls"), ("tcp", "udp"), ("udp", "tls"), ("udp6"
 async def test_a_call_goes_on_over_new_connections(
     setup: Setup, here: str, there: str, who: str
 ) -> None:
-    """Whichever side speaks first: to its peer the engine makes a connection to the Contact."""
+    """If either side sends first, the engine opens a connection to the Contact of its peer."""
     caller, phone = await opened(setup, here), await opened(setup, there)
     line = setup.line(to=[phone.uri()])
     call = start(caller, here, line)
@@ -125,7 +126,7 @@ async def test_a_call_goes_on_over_new_connections(
 
 @pytest.mark.parametrize("transport", ["tcp", "tls", "udp6"])
 async def test_a_ringing_call_goes_on_over_new_connections(setup: Setup, transport: str) -> None:
-    """Each final response goes to the place in the Via of its INVITE (RFC 3261 18.2.2)."""
+    """Each final response goes to the address in the Via of its INVITE (RFC 3261 18.2.2)."""
     call, ring = await ringing(setup, transport)
     die(setup)
     await setup.engine.exited(5)
@@ -209,7 +210,8 @@ async def test_proxies_on_both_sides_stay_on_the_way(setup: Setup) -> None:
 
 
 async def test_strangers_and_moved_callers_over_a_new_connection(setup: Setup) -> None:
-    """A request inside the call over a connection from another port of the same host is heard."""
+    """A request inside the call over a connection from another port of the same host is
+    accepted."""
     caller, phone = await opened(setup, "tcp"), await opened(setup, "udp")
     assert isinstance(caller, StreamEndpoint)
     line = setup.line(to=[phone.uri()])
@@ -223,7 +225,7 @@ async def test_strangers_and_moved_callers_over_a_new_connection(setup: Setup) -
     call.request("INFO", body=b"x", content_type="text/plain")
     ring.respond(200, to=await ring.receive("INFO"))
     await call.receive(200, "INFO")
-    assert caller.made == before  # on the connection that it made
+    assert caller.made == before  # on the connection that it opened
     await part(call, ring)
     await ended(setup, call)
 
@@ -234,18 +236,19 @@ async def test_strangers_and_moved_callers_over_a_new_connection(setup: Setup) -
 async def test_the_longest_call_is_counted_from_its_answer(
     shared_redis: RedisServer, tmp_path: Path, stalls: Stalls
 ) -> None:
-    async with one_engine(shared_redis, tmp_path, {"timers": {"max_call_s": 4}}) as setup:
-        _, call, ring = await stand(setup)
+    async with one_engine(shared_redis, tmp_path, {"timers": {"max_call_s": 12}}) as setup:
         since = time.monotonic()
-        await asyncio.sleep(1.0)
+        _, call, ring = await stand(setup)
+        await asyncio.sleep(3.0)
         await killed(setup)
         up = time.monotonic()
-        await call.receive("BYE", wait_s=6)
+        stalls.watch(setup.engine.pid)
+        await call.receive("BYE", wait_s=14)
         await ring.receive("BYE")
-        assert time.monotonic() - since > 3.0
+        assert time.monotonic() - since > 11.9
         record = await ended(setup, call, why="max_call")
-        # four seconds from the take-over on would be more
-        assert int(record["seconds"]) <= max(4.0, up - since) + 1 + stalls.total_s
+        # twelve seconds from the takeover would be longer
+        assert int(record["seconds"]) <= max(12.0, up - since) + 1 + stalls.total_s
 
 
 async def test_an_outbound_proxy_gets_what_is_sent_after_the_death(
@@ -282,7 +285,7 @@ async def test_an_outbound_proxy_gets_what_is_sent_after_the_death(
 
 
 async def _answers(call: Call) -> bool:
-    """Whether this is the call that is answered, not the one that rings."""
+    """Whether this is the answered call, not the ringing one."""
     code = await until(lambda: [m.code for m in call.received if m.code > 100], call)
     return bool(200 in code)
 
@@ -307,14 +310,14 @@ def change(setup: Setup, section: str, **keys: Any) -> None:
 
 
 def gone(*sides: Call) -> None:
-    """Nobody will hear of these any more."""
+    """Mark these sides as over: the engine sends them nothing more."""
     for side in sides:
         side.state = "ended"
 
 
 @pytest.mark.parametrize("why", ["never", "late", "elsewhere"])
 async def test_calls_that_are_not_continued_are_recorded_as_failed(lone: Setup, why: str) -> None:
-    """Paid for until the last sign of life; what they counted on is free."""
+    """Paid for until the last heartbeat; their leases are released."""
     mobile = numbers.mobile_number()
     forwarding = lone.line(forwards={"unconditional": to_number(mobile)}, offer=HOURS)
     forward = await lone.call(forwarding)
@@ -347,7 +350,8 @@ async def test_calls_that_are_not_continued_are_recorded_as_failed(lone: Setup, 
 
 
 async def test_an_entry_that_is_not_whole_is_left_out(lone: Setup) -> None:
-    """As if the process had died while it wrote: the checksum is wrong. The others go on."""
+    """As if the process had died during a write: the checksum is wrong. The other calls
+    continue."""
     _, call, ring = await stand(lone)
     _, other, other_ring = await stand(lone)
     die(lone)
@@ -355,7 +359,7 @@ async def test_an_entry_that_is_not_whole_is_left_out(lone: Setup) -> None:
     (path,) = directory_of(lone.running_engine.directory / "data").glob("*.journal")
     content = bytearray(path.read_bytes())
     name = call.call_id.encode()
-    while (at := content.find(name)) >= 0:  # older ones are there, too
+    while (at := content.find(name)) >= 0:  # older entries exist too
         content[at] ^= 1
     path.write_bytes(content)
     assert (await back(lone))["continued"] == 1
@@ -368,7 +372,7 @@ async def test_an_entry_that_is_not_whole_is_left_out(lone: Setup) -> None:
 async def test_a_call_that_cannot_be_made_again_is_lost_and_recorded(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """Its entry is whole, and makes no sense; its lines are free, and the others go on."""
+    """Its entry is complete, but invalid; its lines are released, and the other calls continue."""
     async with one_engine(shared_redis, tmp_path, but=("call.error",)) as setup:
         line, call, ring = await stand(setup, max_calls=1)
         _, other, other_ring = await stand(setup)

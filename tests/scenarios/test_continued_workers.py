@@ -1,4 +1,4 @@
-"""One of several workers dies: what comes in the gap waits in its sockets, which stay open."""
+"""One of several workers dies: messages in the gap wait in its sockets, which stay open."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.scenarios import numbers
 from tests.scenarios.continued import is_up, noted, talk
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
+from tests.scenarios.test_takeover_workers import through
+from tests.scenarios.test_transfer import own
+from tests.scenarios.test_transfer import talk as conversation
 from tests.scenarios.worker_pool import WorkerPool
 
 MANY = 40
@@ -34,7 +38,7 @@ def running_engine(
 
 
 async def stand(setup: Setup, worker: int) -> tuple[Call, Call]:
-    """A call by that worker."""
+    """A call of that worker."""
     pool = setup.engine
     assert isinstance(pool, WorkerPool)
     line, phone = await setup.line_with_phone()
@@ -46,7 +50,7 @@ async def stand(setup: Setup, worker: int) -> tuple[Call, Call]:
 
 
 async def test_all_hang_up_in_the_gap_and_nobody_repeats_it(setup: Setup) -> None:
-    """Their BYEs are the first that the next process reads, before anything else of it has run."""
+    """Their BYEs are the first messages that the next process reads, before its other work."""
     pool = setup.engine
     assert isinstance(pool, WorkerPool)
     pairs = [await stand(setup, 1) for _ in range(MANY)]
@@ -90,3 +94,21 @@ async def test_a_worker_that_dies_again_and_again_keeps_its_calls(setup: Setup) 
         await asyncio.sleep(0.1)
     await part(call, ring)
     await setup.ended(call.call_id, outcome="answered", takeovers="3")
+
+
+async def test_what_a_worker_handed_to_a_dead_one_reaches_its_successor(setup: Setup) -> None:
+    """The caller sends everything to the worker that got its INVITE, by a fixed route."""
+    pool = setup.engine
+    assert isinstance(pool, WorkerPool)
+    caller = numbers.caller_number()
+    line, call, ring = await conversation(setup, caller)
+    taking = await through(setup, 1, line, caller, ("Replaces", own(ring)))
+    taken = await ring.endpoint.incoming()
+    await connect(taking, taken)
+    await setup.ended(call.call_id, why="replaced")
+    await noted(setup, taking, is_up)
+    pid = pool.kill(0)
+    await pool.replaced(0, pid)
+    await talk(taking, taken)
+    await part(taking, taken)
+    await setup.ended(taking.call_id, outcome="answered", takeovers="1")

@@ -28,8 +28,8 @@ async def proxy(setup: Setup) -> Endpoint:
 async def test_a_contact_that_is_the_proxy_by_another_name_is_never_rung(
     setup: Setup, proxy: Endpoint
 ) -> None:
-    """The proxy would send it wherever its user part says, unpaid. What the proxy is named by in
-    the configuration is an edge's word for itself."""
+    """The proxy would relay it by its user part, without billing. The name in the configuration may
+    be used by an edge for itself."""
     names = NameServer(setup.running_engine.directory, DNS)
     await names.start("host-record=evil.test,127.0.0.1", "host-record=pabx.test,127.0.0.1")
     try:
@@ -51,10 +51,8 @@ async def test_a_contact_that_is_the_proxy_by_another_name_is_never_rung(
         names.stop()
 
 
-async def test_a_name_that_nobody_answers_for_may_lead_anywhere(
-    setup: Setup, proxy: Endpoint
-) -> None:
-    """But for the name of the edge, whose word it is."""
+async def test_a_name_without_an_answer_may_lead_anywhere(setup: Setup, proxy: Endpoint) -> None:
+    """Except the name of the edge, which is trusted."""
     call = await setup.call(setup.line(to=["sip:+33899123456@unanswered.test"]))
     await call.receive(480)
     assert not proxy.invited()

@@ -1,9 +1,10 @@
-"""An engine that may open few files: connections do not take what the pages and Redis need."""
+"""An engine with a low limit on open files: connections leave enough for pages and Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.patience import within
+from tests.scenarios.continued import until
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT, Engine, RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, started_engine
@@ -43,7 +45,7 @@ def running_engine(
 
 
 async def warned(setup: Setup) -> dict[str, Any]:
-    """What the log says of the limit, as soon as it does."""
+    """Wait for the log event about the limit."""
     deadline = time.monotonic() + within(5)
     while not (found := [e for e in setup.engine.events() if e["event"] == "descriptors.few"]):
         assert time.monotonic() < deadline, setup.engine.log
@@ -60,10 +62,13 @@ async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(setup:
         for page in ("/healthz", "/readyz", "/metrics", "/calls"):
             status, body = await asyncio.to_thread(setup.engine.get, page)
             assert status == 200, (page, body)
-    assert setup.engine.metric("renvoi_rejected_total", reason="connections") >= 100 - FILES
+    await until(
+        lambda: setup.engine.metric("renvoi_rejected_total", reason="connections") >= 100 - FILES,
+        "the others are refused",
+    )
     for transport in ("udp", "tcp"):
         phone = await StreamEndpoint.listen() if transport == "tcp" else await setup.endpoint()
-        line = setup.line(to=[phone.uri()])  # Redis is asked, and answers
+        line = setup.line(to=[phone.uri()])  # needs a read from Redis
         call = await setup.call(line, body=OFFER_BYTES)
         ring = await phone.incoming()
         await connect(call, ring)
@@ -79,9 +84,9 @@ async def test_a_hundred_idle_connections_leave_the_pages_and_calls_alone(setup:
 
 @pytest.mark.parametrize(("files", "status"), [(64, 1), (1024, 1)])
 async def test_check_says_when_the_limit_is_too_low(setup: Setup, files: int, status: int) -> None:
-    told = await asyncio.to_thread(check, setup.engine.config, files)
-    assert told.returncode == status
-    line = next(text for text in told.stdout.splitlines() if "RLIMIT_NOFILE" in text)
+    done = await asyncio.to_thread(check, setup.engine.config, files)
+    assert done.returncode == status
+    line = next(text for text in done.stdout.splitlines() if "RLIMIT_NOFILE" in text)
     assert line.startswith("FAILED")
     assert "limits.connections: 10000" in line
 
@@ -89,3 +94,36 @@ async def test_check_says_when_the_limit_is_too_low(setup: Setup, files: int, st
 def check(config: Path, files: int) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", LIMITED.format(files), "check", "--config", str(config)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+async def test_new_code_begins_while_all_connections_are_open(
+    shared_redis: RedisServer, tmp_path: Path
+) -> None:
+    """SIGUSR2: there are no descriptors for copies of all of them. The other ones are closed."""
+    shared_redis.client.flushall()
+    tcp = free_port(socket.SOCK_STREAM)
+    listen = [f"udp:127.0.0.1:{free_port()}", f"tcp:127.0.0.1:{tcp}"]
+    engine = Engine(tmp_path, shared_redis.url, {"sip": {"listen": listen}})
+    engine.program = ["-c", LIMITED.format(160)]
+    with started_engine(engine, shared_redis.client, tmp_path) as running_engine:
+        async with Setup(running_engine) as setup:
+            held = [await asyncio.open_connection("127.0.0.1", tcp) for _ in range(160)]
+            await until(
+                lambda: engine.metric("renvoi_rejected_total", reason="connections") > 0,
+                "all places are taken",
+            )
+            engine.signal(signal.SIGUSR2)
+            await until(
+                lambda: [event for event in engine.events() if event["event"] == "roll.done"],
+                "the new code takes calls",
+            )
+            phone = await setup.endpoint()
+            call = await setup.call(setup.line(to=[phone.uri()]), body=OFFER_BYTES)
+            ring = await phone.incoming()
+            await connect(call, ring)
+            await part(call, ring)
+            await setup.ended(call.call_id, outcome="answered")
+            for _, writer in held:
+                writer.transport.abort()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()

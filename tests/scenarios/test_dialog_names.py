@@ -1,4 +1,4 @@
-"""The name of a dialog is as good as a key to it: nobody is told one but its own far end."""
+"""The identifiers of a dialog give access to it: only its own far end may learn them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.scenarios.test_transfer import calls, own, seen_by, talk
 
 
 def spelt(name: str, header: str) -> str:
-    """A Replaces value as another header names the dialog."""
+    """A Replaces value in the notation of another header."""
     if header.lower() == "target-dialog":
         return name.replace("to-tag", "local-tag").replace("from-tag", "remote-tag")
     return name
 
 
 def fields(name: str) -> list[list[tuple[str, str]]]:
-    """Ways of naming a dialog in a message."""
+    """Ways to name a dialog in a message."""
     inside = quote(name, safe="")
     twice = "".join(f"%{ord(char):02X}" for char in name)
     return [
@@ -40,7 +40,7 @@ def fields(name: str) -> list[list[tuple[str, str]]]:
 
 
 def secret_of(side: Call) -> tuple[str, str]:
-    """What only this side and the engine know: the Call-ID and the tag of the engine."""
+    """The identifiers that only this side and the engine have: the Call-ID and the engine's tag."""
     return side.call_id, side.remote.rpartition("tag=")[2]
 
 
@@ -49,8 +49,9 @@ def tells(message: Message, side: Call) -> bool:
     return any(secret in text for secret in secret_of(side))
 
 
-async def test_a_new_call_s_phone_is_told_of_nobody_else_s_dialog(setup: Setup) -> None:
-    """The thief calls a line of its own with the victim's ids, and reads what comes there."""
+async def test_a_new_call_s_phone_gets_no_other_dialog_s_name(setup: Setup) -> None:
+    """The attacker calls its own line with the victim's identifiers, and reads what arrives
+    there."""
     _, call, ring = await talk(setup)
     thief = numbers.caller_number()
     line, phone = await setup.line_with_phone(fleet="globex")
@@ -67,7 +68,7 @@ async def test_a_new_call_s_phone_is_told_of_nobody_else_s_dialog(setup: Setup) 
 
 
 @pytest.mark.parametrize("method", ["INFO", "MESSAGE", "NOTIFY", "UPDATE", "OPTIONS"])
-async def test_nor_in_a_request_inside_another_call(setup: Setup, method: str) -> None:
+async def test_requests_in_another_call_do_not_show_it_either(setup: Setup, method: str) -> None:
     _, call, ring = await talk(setup)
     _, own_call, own_phone = await talk(setup, fleet="globex")
     for name in (seen_by(call), own(ring)):
@@ -82,7 +83,7 @@ async def test_nor_in_a_request_inside_another_call(setup: Setup, method: str) -
     await part(call, ring)
 
 
-async def test_nor_by_a_refer_of_who_has_no_part_in_it(setup: Setup) -> None:
+async def test_a_refer_of_another_call_does_not_show_it_either(setup: Setup) -> None:
     _, call, ring = await talk(setup)
     _, own_call, own_phone = await talk(setup, fleet="globex")
     target = numbers.outside_number()
@@ -103,7 +104,7 @@ async def test_nor_by_a_refer_of_who_has_no_part_in_it(setup: Setup) -> None:
     await part(call, ring)
 
 
-async def test_the_far_end_itself_is_told(setup: Setup) -> None:
+async def test_the_far_end_itself_gets_the_name(setup: Setup) -> None:
     """Another call to the same phone, by a side of the first one."""
     caller = numbers.caller_number()
     line, call, ring = await talk(setup, caller)
@@ -117,7 +118,7 @@ async def test_the_far_end_itself_is_told(setup: Setup) -> None:
 
 
 async def test_a_stranger_joins_nobody(setup: Setup) -> None:
-    """Whoever has overheard a call gets to its phone, but not into the call."""
+    """A peer that has overheard a call reaches its phone, but not the call."""
     line, call, ring = await talk(setup)
     for name in (seen_by(call), own(ring)):
         other = await calls(setup, line, numbers.caller_number(), ("Join", name))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from tests.command import run
 from tests.scenarios.expect import connect, part
 from tests.scenarios.nameserver import NameServer, naptr, srv
 from tests.scenarios.setup import ANSWER_BYTES, Setup, to_number, to_voicemail
@@ -16,14 +19,14 @@ from tests.scenarios.sipp import free_port
 from tests.scenarios.stream import StreamEndpoint
 
 DNS, UDP, TCP = free_port(), free_port(), free_port(socket.SOCK_STREAM)
-PRE_RINGING_S = 4
+PRE_RINGING_S = 15
 SETTINGS = {
     "sip": {
         "listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"],
         "nameservers": [f"127.0.0.1:{DNS}"],
     },
     "destinations": {"number": "sip:{number}@gateways.test"},
-    "timers": {"pre_ringing_s": PRE_RINGING_S, "next_server_s": 0.5},
+    "timers": {"pre_ringing_s": PRE_RINGING_S, "next_server_s": 3},
 }
 
 
@@ -45,6 +48,43 @@ async def test_a_contact_named_by_srv(setup: Setup, names: NameServer) -> None:
     await part(call, ring)
 
 
+async def test_check_finds_destinations_as_the_engine_does(
+    setup: Setup, names: NameServer, tmp_path: Path
+) -> None:
+    """By SRV records at `sip.nameservers`, for transports in `sip.listen`, or only the proxy."""
+    await names.start(
+        srv("_sip._udp.gateways.test", "a.gateways.test", 5060),
+        srv("_sip._tcp.streams.test", "a.gateways.test", 5060),
+    )
+    found: dict[str, tuple[bool, str]] = {}
+    for name, more in {
+        "gateways.test": {},
+        "streams.test": {},
+        "nowhere.test": {},
+        "127.0.0.1;transport=tcp": {},
+        "127.0.0.1": {},
+        "only.the.proxy.knows": {"outbound_proxy": "sip:gateways.test;lr"},
+        "127.0.0.2": {"outbound_proxy": "sip:nowhere.test;lr"},
+    }.items():
+        config = tmp_path / "check.yaml"
+        document = {
+            "sip": {"listen": ["udp:127.0.0.1:0"], "nameservers": [f"127.0.0.1:{DNS}"], **more},
+            "admin": {"listen": "127.0.0.1:0"},
+            "redis": {"data_dir": str(tmp_path / "data")},
+            "destinations": {"number": f"sip:{{number}}@{name}"},
+        }
+        config.write_text(json.dumps(document), encoding="utf-8")
+        done = await asyncio.to_thread(run, "check", "--json", "--config", str(config))
+        (row,) = [each for each in json.loads(done.stdout) if each["check"] == "destinations"]
+        found[name] = row["ok"], row["detail"]
+    assert [name for name, (ok, _) in found.items() if ok] == [
+        "gateways.test", "127.0.0.1", "only.the.proxy.knows"
+    ]  # fmt: skip
+    told = "destinations.number: streams.test: no server found for udp over IPv4"
+    assert found["streams.test"][1].startswith(told)
+    assert found["127.0.0.2"][1].startswith("sip.outbound_proxy: nowhere.test: ")
+
+
 async def test_a_name_with_a_port_has_an_address(setup: Setup, names: NameServer) -> None:
     phone = await setup.endpoint()
     await names.start("host-record=two.test,127.0.0.1")
@@ -54,7 +94,7 @@ async def test_a_name_with_a_port_has_an_address(setup: Setup, names: NameServer
     await part(call, ring)
 
 
-async def test_a_phone_whose_contact_is_a_name_hears_ack_and_bye(
+async def test_a_phone_whose_contact_is_a_name_gets_ack_and_bye(
     setup: Setup, names: NameServer
 ) -> None:
     phone = await setup.endpoint()
@@ -104,7 +144,7 @@ async def test_naptr_chooses_the_transport(setup: Setup, names: NameServer) -> N
 async def test_naptr_chooses_the_transport_within_a_call_too(
     setup: Setup, names: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name in a Contact is looked up when there is something to say to it (RFC 3263 4.1)."""
+    """The name in a Contact is looked up when a request is sent to it (RFC 3263 4.1)."""
     phone, stream = await setup.endpoint(), await StreamEndpoint.listen()
     setup._stack.push_async_callback(stream.finish)
     await names.start(
@@ -118,11 +158,11 @@ async def test_naptr_chooses_the_transport_within_a_call_too(
     answer = await call.receive(200)
     stream.calls, ring.endpoint = phone.calls, stream
     call.ack(answer)
-    heard = [await ring.receive("ACK")]
+    requests = [await ring.receive("ACK")]
     await call.hang_up()
-    heard.append(await ring.receive("BYE"))
+    requests.append(await ring.receive("BYE"))
     assert stream.requests() == ["ACK", "BYE"]
-    for request in heard:
+    for request in requests:
         assert request.one("Via").startswith(f"SIP/2.0/TCP 127.0.0.1:{TCP};")
     await setup.ended(call.call_id, outcome="answered")
 
@@ -141,7 +181,7 @@ async def test_a_silent_first_server_and_its_successor(setup: Setup, names: Name
     await part(call, ring)
     record = await setup.ended(call.call_id, outcome="answered", condition="none")
     assert len(record["legs"]) == 2
-    # It is remembered: the next call does not wait for it.
+    # The failure is cached: the next call does not wait for that server.
     again = await setup.call(line)
     ring = await second.incoming()
     await connect(again, ring)
@@ -149,7 +189,7 @@ async def test_a_silent_first_server_and_its_successor(setup: Setup, names: Name
     assert len(silent.invited()) == 1
 
 
-async def test_a_server_that_wakes_up_late_wins_if_it_answers_first(
+async def test_a_server_that_responds_late_wins_if_it_answers_first(
     setup: Setup, names: NameServer
 ) -> None:
     slow, second = await setup.endpoint(), await setup.endpoint()
@@ -260,7 +300,10 @@ async def test_a_name_server_that_hangs_delays_nobody_else(setup: Setup, names: 
         ring = await phone.incoming()
         await connect(call, ring)
         await part(call, ring)
-    assert waiting.codes() == []
+    await waiting.receive(480)  # no answer after three seconds
+    await setup.ended(waiting.call_id, outcome="unreachable")
+    waiting = await setup.call(setup.line(to=["sip:phone@ten-again.test:5060"]))
+    await waiting.receive(100)
     waiting.cancel()
     await waiting.receive(487)
     await setup.ended(waiting.call_id, outcome="cancelled")

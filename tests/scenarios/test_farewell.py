@@ -1,4 +1,5 @@
-"""The end of a call crosses: every field and the body of BYE and CANCEL, and the answer to BYE."""
+"""The end of a call is relayed: every field and the body of BYE and CANCEL, and the answer to
+BYE."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ ANSWERED = [("User-to-User", "04ff;encoding=hex"), ("X-Answer", "a  b"), ("Warni
 
 
 async def talk(setup: Setup, way: str = "from_the_caller") -> tuple[Call, Call]:
-    """A call that stands: the side that hangs up, and the other."""
+    """A call in progress: the side that hangs up, and the other."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -72,24 +73,25 @@ async def test_all_of_a_bye_and_of_its_answer_crosses(setup: Setup, way: str) ->
 
 @WAYS
 @pytest.mark.parametrize(
-    ("code", "heard"), [(202, 202), (403, 403), (481, 481), (500, 500), (401, 200), (407, 200)]
+    ("code", "relayed"), [(202, 202), (403, 403), (481, 481), (500, 500), (401, 200), (407, 200)]
 )
-async def test_the_final_code_of_the_far_side_is_heard(
-    setup: Setup, way: str, code: int, heard: int
+async def test_the_final_code_of_the_far_side_is_relayed(
+    setup: Setup, way: str, code: int, relayed: int
 ) -> None:
-    """But a challenge is never passed on (RFC 3261 22.3)."""
+    """But a challenge is never relayed (RFC 3261 22.3)."""
     speaker, listener = await talk(setup, way)
     listener.automatic.discard("BYE")
     speaker.request("BYE")
     bye = await listener.receive("BYE")
     listener.respond(code, to=bye, headers=[("X-Answer", "no")])
-    assert (await speaker.final("BYE")).code == heard
+    assert (await speaker.final("BYE")).code == relayed
 
 
 @WAYS
-async def test_a_far_side_that_says_nothing_keeps_nobody_waiting(
+async def test_a_far_side_that_does_not_answer_delays_nobody(
     setup: Setup, way: str, stalls: Stalls
 ) -> None:
+    stalls.watch(setup.engine.pid)
     speaker, listener = await talk(setup, way)
     listener.automatic.discard("BYE")
     start_s = time.monotonic()
@@ -107,6 +109,7 @@ async def test_a_far_side_that_says_nothing_keeps_nobody_waiting(
 async def test_a_far_side_that_hangs_up_as_well_ends_the_waiting(
     setup: Setup, stalls: Stalls
 ) -> None:
+    stalls.watch(setup.engine.pid)
     call, ring = await talk(setup)
     for side in (call, ring):
         side.automatic.discard("BYE")
@@ -130,6 +133,7 @@ async def test_a_far_side_whose_connection_is_refused_ends_the_waiting(
     await connect(call, ring)
     ring.state = "ended"
     await phone.finish()
+    stalls.watch(setup.engine.pid)
     start_s = time.monotonic()
     call.request("BYE")
     assert (await call.final("BYE")).code == 200
@@ -137,7 +141,7 @@ async def test_a_far_side_whose_connection_is_refused_ends_the_waiting(
     await setup.ended(call.call_id, outcome="answered")
 
 
-async def test_a_bye_before_the_ack_is_told_with_all_its_fields(setup: Setup) -> None:
+async def test_a_bye_before_the_ack_is_relayed_with_all_its_fields(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -148,7 +152,7 @@ async def test_a_bye_before_the_ack_is_told_with_all_its_fields(setup: Setup) ->
     check_said(await ring.receive("BYE"), SAID)
 
 
-async def test_a_phone_that_hangs_up_before_the_ack_is_told_after_it(setup: Setup) -> None:
+async def test_a_phone_that_hangs_up_before_the_ack_gets_its_answer_after_it(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -171,7 +175,7 @@ async def test_all_of_a_cancel_reaches_every_phone_that_rings(setup: Setup) -> N
     await call.receive(180)
     call.cancel(headers=[*SAID, ("Require", "x-never")])
     await call.receive(487)
-    rings[2].respond(180)  # only now may it be cancelled (RFC 3261 9.1)
+    rings[2].respond(180)  # from now on it may be cancelled (RFC 3261 9.1)
     for ring in rings:
         cancel = await ring.receive("CANCEL")
         check_said(cancel, SAID)
@@ -192,7 +196,7 @@ async def test_a_cancel_reaches_the_target_of_a_forward(setup: Setup) -> None:
     check_said(await away.receive("CANCEL"), SAID)
 
 
-async def test_the_engine_says_its_own_reason_where_it_cancels_itself(setup: Setup) -> None:
+async def test_the_engine_sends_its_own_reason_when_it_cancels(setup: Setup) -> None:
     phones = [await setup.endpoint() for _ in range(2)]
     line = setup.line(to=[phone.uri() for phone in phones])
     call = await setup.call(line)
@@ -226,7 +230,7 @@ async def test_the_cancel_of_a_reinvite_crosses(setup: Setup) -> None:
 
 
 async def test_a_withheld_number_stays_withheld_at_the_end(setup: Setup) -> None:
-    """What a phone may not be told in INFO it is not told in BYE."""
+    """Fields that a phone may not get in INFO are not in BYE either."""
     line, phone = await setup.line_with_phone()
     asserted = [("P-Asserted-Identity", "<sip:+33140000077@office.example>"), ("Privacy", "id")]
     call = await setup.call(line, headers=asserted)

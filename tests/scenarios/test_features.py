@@ -1,4 +1,4 @@
-"""What a Contact says of its user agent (RFC 3840) crosses, onto the engine's own Contact."""
+"""The features in a Contact (RFC 3840) cross, to the engine's own Contact."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PHONE = ';isfocus;automata;+sip.rendering="no"'
 STAYS = ";expires=60;reg-id=1;q=0.5;ob"
 
 
-def told(message: Message) -> str:
+def features(message: Message) -> str:
     """The parameters of a Contact."""
     return message.one("Contact").partition(">")[2]
 
@@ -30,12 +30,12 @@ async def ringing(setup: Setup, **more: object) -> tuple[Call, Call, Endpoint, E
 
 async def test_features_cross_in_both_directions(setup: Setup) -> None:
     call, ring, caller, phone = await ringing(setup)
-    assert told(ring.first) == CALLER
+    assert features(ring.first) == CALLER
     ring.respond(180)
-    assert told(await call.receive(180)) == PHONE
+    assert features(await call.receive(180)) == PHONE
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
-    assert told(answer) == PHONE
+    assert features(answer) == PHONE
     call.ack(answer)
     await ring.receive("ACK")
     caller.features, phone.features = ";audio", ";video;isfocus"
@@ -46,10 +46,10 @@ async def test_features_cross_in_both_directions(setup: Setup) -> None:
         for method in ("INVITE", "UPDATE"):
             asker.request(method, body=OFFER_BYTES)
             request = await asked.receive(method)
-            assert told(request) == there
+            assert features(request) == there
             asked.respond(200, to=request, body=ANSWER_BYTES)
             final = await asker.receive(200, method)
-            assert told(final) == here
+            assert features(final) == here
             if method == "INVITE":
                 asker.ack(final)
                 await asked.receive("ACK")
@@ -60,18 +60,18 @@ async def test_without_features_a_contact_stays_bare(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
-    assert told(ring.first) == ""
+    assert features(ring.first) == ""
     ring.respond(200, body=ANSWER_BYTES)
     answer = await call.receive(200)
-    assert told(answer) == ""
+    assert features(answer) == ""
     call.ack(answer)
     await ring.receive("ACK")
     await part(call, ring)
 
 
-async def test_nothing_names_who_withholds_the_number(setup: Setup) -> None:
+async def test_no_feature_names_a_withheld_caller(setup: Setup) -> None:
     call, ring, _, _ = await ringing(setup, headers=[("Privacy", "id")])
-    assert told(ring.first) == ';audio;Video;isfocus;methods="INVITE,BYE"'
+    assert features(ring.first) == ';audio;Video;isfocus;methods="INVITE,BYE"'
     ring.respond(200, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
     await ring.receive("ACK")

@@ -1,4 +1,4 @@
-"""One contact that forks: several phones answer the same INVITE, each with a To tag of its own."""
+"""One contact that forks: several phones answer the same INVITE, each with its own To tag."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_a_second_answer_of_the_same_invite_is_acknowledged_and_ended(setu
     second = say(ring, "two", 200, ANSWER_BYTES)
     assert (await ring.receive("ACK")).to_tag == "two"
     assert (await ring.receive("BYE")).to_tag == "two"
-    ring.repeat(second)  # as it does until its ACK comes
+    ring.repeat(second)  # repeated until its ACK comes
     ring.tag = "one"
     ring.remote = ring.first.one("From")
     ring.local = f"{ring.first.one('To')};tag=one"
@@ -83,7 +83,7 @@ async def test_what_the_forking_proxy_decides_is_what_counts(setup: Setup, code:
     await setup.ended(call.call_id, outcome="busy")
 
 
-async def test_an_early_dialog_that_ends_is_not_the_callers_concern(setup: Setup) -> None:
+async def test_an_early_dialog_that_ends_does_not_affect_the_caller(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -97,10 +97,10 @@ async def test_an_early_dialog_that_ends_is_not_the_callers_concern(setup: Setup
     await part(call, ring)
 
 
-async def test_a_phone_that_another_has_overtaken_is_not_told_that_its_dialog_is_gone(
+async def test_a_phone_that_another_has_overtaken_gets_no_481(
     setup: Setup,
 ) -> None:
-    """Its requests have to wait; those of the phone that showed the last sign pass."""
+    """Its requests must wait; those of the phone that responded last pass."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()

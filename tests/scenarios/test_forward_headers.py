@@ -1,4 +1,4 @@
-"""What the new leg carries, and what the caller hears while a call is forwarded."""
+"""The headers of the new leg, and the responses to the caller of a forwarded call."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_received_history_is_continued(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("condition", ["unconditional", "busy", "unreachable"])
-async def test_voicemail_is_told_whose_box_and_why(setup: Setup, condition: str) -> None:
+async def test_the_voicemail_gets_the_mailbox_and_the_cause(setup: Setup, condition: str) -> None:
     line = numbers.line_number()
     box = setup.line()
     phone = await setup.endpoint()
@@ -108,7 +108,7 @@ async def test_voicemail_is_told_whose_box_and_why(setup: Setup, condition: str)
 
 
 async def test_the_caller_of_its_own_voicemail_deposits_too(setup: Setup) -> None:
-    """A caller must never land inside a mailbox, not even when the caller is its owner."""
+    """A caller must never get access to a mailbox, not even its owner."""
     line = numbers.line_number()
     setup.line(number=line, forwards={"unreachable": to_voicemail(line)})
     call = await setup.call(line, headers=[("P-Asserted-Identity", f"<sip:{line}@office>")])
@@ -154,7 +154,7 @@ async def test_a_withheld_number_stays_out_of_what_a_forward_adds(setup: Setup) 
     await part(call, away)
 
 
-async def test_the_caller_hears_181_then_ringing_with_one_to_tag(setup: Setup) -> None:
+async def test_the_caller_gets_181_then_ringing_with_one_to_tag(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     setup.change(line, forwards={"busy": to_voicemail(line)})
     call = await setup.call(line)

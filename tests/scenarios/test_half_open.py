@@ -1,4 +1,4 @@
-"""A TCP peer whose network is cut: gone without a word, noticed all the same."""
+"""A TCP peer whose network is cut: the dead connection is detected."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SETTINGS = {
             f"udp:127.0.0.1:{free_port()}",
             f"tcp:127.0.0.1:{free_port(socket.SOCK_STREAM)}",
         ]
-    }
+    },
+    "timers": {"pre_ringing_s": 5},
 }
 
 
@@ -44,7 +45,7 @@ async def test_a_phone_whose_network_was_cut_is_found_again(setup: Setup, networ
 
     network.cut()
     call = await setup.call(line)
-    await call.receive(480, wait_s=5)
+    await call.receive(480, wait_s=8)
     await setup.ended(call.call_id, outcome="unreachable")
     deadline = time.monotonic() + within(20)
     while setup.engine.metric("renvoi_connections"):

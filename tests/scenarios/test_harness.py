@@ -1,4 +1,4 @@
-"""The tools themselves: SIPp against SIPp, and SIPp against the scripted endpoint, no engine."""
+"""The test tools: SIPp with SIPp, and SIPp with the scripted endpoint, without an engine."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ async def test_a_cancelled_call_is_played_to_its_end(tmp_path: Path) -> None:
         script.cancelled_phone(),
     )
     assert caller.codes() == [180, 487]
-    assert [m.method for m in phone.received] == ["INVITE", "CANCEL", "ACK"]
+    assert list(dict.fromkeys(m.method for m in phone.received)) == ["INVITE", "CANCEL", "ACK"]
 
 
-async def test_a_wrong_answer_makes_sipp_fail_and_say_so(tmp_path: Path) -> None:
+async def test_a_wrong_answer_makes_sipp_fail_with_a_message(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="603"):
         await play(
             tmp_path,
@@ -94,7 +94,7 @@ async def test_the_endpoint_plays_both_sides_against_sipp(tmp_path: Path) -> Non
         await caller.stop()
 
 
-async def test_the_endpoint_keeps_transactions_honest() -> None:
+async def test_the_endpoint_follows_the_rules_of_transactions() -> None:
     left, right = await Endpoint.open(), await Endpoint.open()
     try:
         out = left.start(("127.0.0.1", right.port), "+33972100001", body=OFFER_BYTES)
@@ -130,8 +130,9 @@ def test_messages_are_read_as_written() -> None:
 
 
 def test_ports_do_not_run_out_and_none_comes_again_before_the_others() -> None:
-    given = [free_port(several=12) for _ in range(400)]
-    assert len(set(given)) == 400
+    most = len(_PORTS) // 12 - 25  # other programs have some
+    given = [free_port(several=12) for _ in range(most)]
+    assert len(set(given)) == most
     for _ in range(4000):  # more than there are
         first = free_port(several=12)
         assert first in _PORTS

@@ -1,4 +1,5 @@
-"""Whose call it is: what a trusted peer asserts, or a registered phone; never a From alone."""
+"""The calling line: asserted by a trusted peer, or known by its registered phone; never by From
+alone."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ FORGED: dict[str, Callable[[str], Headers]] = {
 
 
 def place(setup: Setup, phone: Endpoint, called: str, caller: str) -> Call:
-    """A call from this very phone, which gives `caller` in From."""
+    """A call from this phone, with `caller` in From."""
     return phone.start(setup.engine.address, called, caller=caller, body=OFFER_BYTES)
 
 
@@ -77,8 +78,8 @@ async def test_what_a_trusted_peer_asserts_counts(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_a_registered_phone_is_known_by_its_place(setup: Setup, known: bool) -> None:
-    """Also where its line is not in memory yet."""
+async def test_a_registered_phone_is_known_by_its_address(setup: Setup, known: bool) -> None:
+    """Also if its line is not in memory yet."""
     line, phone = await setup.line_with_phone(max_calls=1)
     other, other_phone = await setup.line_with_phone()
     if known:
@@ -106,8 +107,8 @@ async def test_a_registered_phone_is_known_by_its_flow(setup: Setup, transport: 
     await setup.ended(call.call_id, caller=line, caller_by="registered")
 
 
-async def test_only_who_is_known_to_be_the_target_is_not_forwarded_to_it(setup: Setup) -> None:
-    """The secretary must reach the boss; who only says to be the secretary gets the secretary."""
+async def test_only_a_verified_target_is_not_forwarded_to_itself(setup: Setup) -> None:
+    """The secretary must reach the boss; a caller with a false From gets the secretary."""
     secretary, desk = await setup.line_with_phone()
     boss, phone = await setup.line_with_phone(forwards={"unconditional": to_number(secretary)})
     forged = await setup.call(boss, caller=secretary, asserted=False)
@@ -120,8 +121,18 @@ async def test_only_who_is_known_to_be_the_target_is_not_forwarded_to_it(setup: 
         await part(call, there)
 
 
+async def test_the_first_call_of_a_phone_is_not_forwarded_to_its_own_line(setup: Setup) -> None:
+    """Her line is not in memory yet when the secretary calls the boss."""
+    secretary, desk = await setup.line_with_phone()
+    boss, phone = await setup.line_with_phone(forwards={"unconditional": to_number(secretary)})
+    call = place(setup, desk, boss, secretary)
+    await connect(call, there := await phone.incoming())
+    await part(call, there)
+    await setup.ended(call.call_id, condition="none", caller_by="registered")
+
+
 async def test_a_from_does_not_make_a_line_pay_for_a_transfer(setup: Setup) -> None:
-    """A forwarded call is sent on; somebody else calls its target with the same From."""
+    """A forwarded call is transferred; another caller calls its target with the same From."""
     mobile = numbers.mobile_number()
     line = setup.line(forwards={"unconditional": to_number(mobile)})
     target, phone = await setup.line_with_phone()
@@ -141,7 +152,7 @@ async def test_a_from_does_not_make_a_line_pay_for_a_transfer(setup: Setup) -> N
     await part(call, away)
 
 
-async def test_where_from_is_said_to_be_sure_it_counts(
+async def test_from_counts_if_the_configuration_trusts_it(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
     engine = Engine(tmp_path, shared_redis.url, {"numbering": {"identity": "from"}})

@@ -46,21 +46,21 @@ async def setup(
 
 
 async def renvoi(engine: Engine, *arguments: str) -> str:
-    """What a command prints; it must succeed."""
+    """Run a command, which must succeed; returns its output."""
     done = await asyncio.to_thread(run, *arguments, "--config", str(engine.config))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 async def forward(setup: Setup, *arguments: str) -> dict[str, Any]:
-    """`renvoi forward` on the setup's engine; its proof."""
-    told = json.loads(await renvoi(setup.engine, "forward", *arguments, "--json"))
-    proof: dict[str, Any] = told["in_force"]
+    """`renvoi forward` on the setup's engine; returns its proof."""
+    answer = json.loads(await renvoi(setup.engine, "forward", *arguments, "--json"))
+    proof: dict[str, Any] = answer["in_force"]
     return proof
 
 
 async def reached(engine: Engine, setup: Setup, line: str, box: Endpoint) -> str:
-    """Where a call through this engine comes out: "phone" or "voicemail"."""
+    """The target of a call through this engine: "phone" or "voicemail"."""
     before = len(box.invited(line))
     caller = await setup.endpoint()
     call = caller.start(engine.address, line, caller=numbers.caller_number(), body=b"v=0\r\n")
@@ -91,7 +91,7 @@ async def test_the_next_call_on_every_engine_follows_what_was_confirmed(
                 while not proof["complete"]:  # the machine may be slow
                     proof = await forward(setup, *arguments)
                 assert proof["workers"] == 2
-                # No waiting here: confirmed is in force.
+                # No waiting here: a confirmed change is in force.
                 for engine, box in zip(pair, boxes, strict=True):
                     assert await reached(engine, setup, line, box) == place
     finally:
@@ -105,17 +105,18 @@ async def test_an_engine_that_hangs_is_named(setup: Setup, pair: tuple[Engine, E
     line = setup.line(forwards={"busy": to_voicemail(numbers.line_number()) | {"on": False}})
     pair[1].signal(signal.SIGSTOP)
     try:
-        told = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
+        output = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
     finally:
         pair[1].signal(signal.SIGCONT)
-    assert "of 2 workers after" in told
+    assert "of 2 workers after" in output
     assert pair[1]._process is not None
-    assert f"(pid {pair[1]._process.pid})" in told
+    assert f"(pid {pair[1]._process.pid})" in output
     await complete(setup, line, workers=2)
 
 
 async def complete(setup: Setup, line: str, workers: int) -> None:
-    """Change the line until so many workers say that it is in force: the machine may be slow."""
+    """Change the line until `workers` workers confirm that it is in force: the machine may be
+    slow."""
     for _ in range(10):
         proof = await forward(setup, "off", line, "busy")
         if proof["complete"] and proof["workers"] == workers:
@@ -134,9 +135,9 @@ async def test_an_engine_that_stops_is_not_waited_for(
     await complete(setup, line, workers=2)
 
 
-async def test_when_no_engine_runs_that_is_said(setup: Setup, pair: tuple[Engine, Engine]) -> None:
+async def test_that_no_engine_runs_is_reported(setup: Setup, pair: tuple[Engine, Engine]) -> None:
     line = setup.line()
     for engine in pair:
         engine.stop()
-    told = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
-    assert told == f"{line} busy: voicemail, no engine runs: in force as soon as one does\n"
+    output = await renvoi(setup.engine, "forward", "set", line, "busy", "voicemail")
+    assert output == f"{line} busy: voicemail, no engine runs: in force as soon as one does\n"

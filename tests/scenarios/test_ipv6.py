@@ -28,7 +28,7 @@ SETTINGS = {
     },
     "destinations": {"number": f"sip:{{number}}@[::1]:{GATEWAY}"},
 }
-# How the engine shows itself, by host and transport of the other side.
+# The engine's address in its messages, by host and transport of the other side.
 SHOWN = {
     ("127.0.0.1", "udp"): f"127.0.0.1:{UDP4}",
     ("::1", "udp"): f"[::1]:{UDP6}",
@@ -42,7 +42,7 @@ OFFER6 = (
 
 
 def peer_of(endpoint: Endpoint) -> tuple[str, int]:
-    """Where this endpoint sends its calls: the engine's address of its family and transport."""
+    """The engine's address of this endpoint's family and transport."""
     transport = "tcp" if isinstance(endpoint, StreamEndpoint) else "udp"
     ports = {("127.0.0.1", "udp"): UDP4, ("::1", "udp"): UDP6}
     ports |= {("127.0.0.1", "tcp"): TCP4, ("::1", "tcp"): TCP6}
@@ -57,7 +57,7 @@ def contact_for(endpoint: Endpoint) -> str:
 
 
 def check_request(message: Message, receiver: Endpoint) -> None:
-    """A request of the engine's shows where it came from, and nothing else, in its Via."""
+    """The Via of an engine's request has its source address, and nothing else."""
     transport = "tcp" if isinstance(receiver, StreamEndpoint) else "udp"
     shown = SHOWN[receiver.host, transport]
     assert message.one("Via").startswith(f"SIP/2.0/{transport.upper()} {shown};rport;branch=")
@@ -105,7 +105,7 @@ async def test_a_call_over_tcp_from_ipv6(setup: Setup, caller: str, callee: str)
     here, phone = ends
     call = here.start(peer_of(here), setup.line(to=[phone.uri()]), body=OFFER6)
     await converse(setup, call, await phone.incoming())
-    assert here.made == 1  # for what the engine asks; its answers came on the caller's own
+    assert here.made == 1  # for the engine's requests; its answers use the caller's own
     assert phone.made == 1
 
 
@@ -160,7 +160,7 @@ async def test_contacts_of_both_families_ring_together(setup: Setup) -> None:
 
 
 async def test_the_answer_goes_to_the_address_in_via_without_rport(setup: Setup) -> None:
-    """RFC 3261 18.2.2: to the source's address and the port of sent-by, over IPv6 too."""
+    """RFC 3261 18.2.2: to the source address and the port of sent-by, also over IPv6."""
     here, listener = await setup.endpoint("::1"), await setup.endpoint("::1")
     line, phone = await setup.line_with_phone()
     here.rport, here.port = False, listener.port

@@ -1,6 +1,6 @@
-"""Kamailio before two engines, by the configuration of deploy/kamailio: what it does of its own.
+"""Kamailio in front of two engines, with the configuration of deploy/kamailio: its own behaviour.
 
-The same with real phones: test_real_phones.py, test_network_cut.py.
+With real phones: test_real_phones.py, test_network_cut.py.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
+from tests.scenarios.continued import until
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import call_off, part, refuse
 from tests.scenarios.kamailio import Kamailio
@@ -47,17 +50,18 @@ class Front:
     stack: ExitStack = field(default_factory=ExitStack)
 
     async def engine_of(self, call: Call) -> Engine:
-        """The engine that had this call, as it says when the call has ended."""
-        for _ in range(100):
+        """The engine that had this call, from its log at the end of the call."""
+        deadline = time.monotonic() + within(5)
+        while True:
             for engine in self.engines:
                 if any(event.get("call_id") == call.call_id for event in engine.events()):
                     return engine
+            assert time.monotonic() < deadline, f"no engine had {call!r}"
             await asyncio.sleep(0.05)
-        raise AssertionError(f"no engine had {call!r}")
 
 
 def open_front(redis: RedisServer, directory: Path, callers: Sequence[str] = (GATEWAY,)) -> Front:
-    """Two engines that trust Kamailio alone, and two gateways, the first of which is dead."""
+    """Two engines that trust only Kamailio, and two gateways, the first of which is down."""
     servers = [f"{HOST}:{free_port()}" for _ in range(2)]
     port = free_port()
     kamailio = Kamailio(
@@ -85,7 +89,7 @@ def open_front(redis: RedisServer, directory: Path, callers: Sequence[str] = (GA
 
 @pytest.fixture(scope="module")
 def front(shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
-    """Running, for all scenarios that leave it as it was."""
+    """Shared by all scenarios that do not change it."""
     shared_redis.client.flushall()
     front = open_front(shared_redis, tmp_path_factory.mktemp("front"))
     with front.stack as stack:
@@ -106,14 +110,14 @@ def running_engine(
 
 @pytest.fixture
 async def gateway(front: Front, setup: Setup) -> AsyncIterator[Endpoint]:
-    """The gateway that works."""
+    """The working gateway."""
     endpoint = await Endpoint.open(GATEWAY, front.gateway_port)
     yield endpoint
     endpoint.close()
 
 
 async def call_from_outside(front: Front, setup: Setup, called: str) -> Call:
-    """A call from a gateway to a number of Kamailio's."""
+    """A call from a gateway to a number of Kamailio."""
     endpoint = await setup.endpoint(GATEWAY)
     return endpoint.start(front.kamailio.address, called, body=OFFER_BYTES)
 
@@ -131,18 +135,19 @@ async def talk(call: Call, ring: Call) -> None:
 
 
 async def reinvite(speaker: Call, listener: Call) -> Message:
-    """One side changes the session; the request as the other got it. Kamailio's processes may let
-    it overtake the ACK sent before it: then it is refused, and sent again (RFC 3261 14.1)."""
+    """One side changes the session; returns the request as the other side got it. In Kamailio's
+    processes it may overtake the ACK before it: then it is refused, and sent again (RFC 3261
+    14.1)."""
     while True:
         speaker.request("INVITE", body=OFFER_BYTES)
         final = asyncio.create_task(speaker.final())
-        heard = asyncio.create_task(listener.receive("INVITE"))
-        await asyncio.wait({final, heard}, return_when=asyncio.FIRST_COMPLETED)
+        arrived = asyncio.create_task(listener.receive("INVITE"))
+        await asyncio.wait({final, arrived}, return_when=asyncio.FIRST_COMPLETED)
         if not final.done():
             break
         assert final.result().code in (491, 500)
-        heard.cancel()
-    request = heard.result()
+        arrived.cancel()
+    request = arrived.result()
     listener.respond(200, to=request, body=ANSWER_BYTES)
     answer = await final
     assert answer.code == 200
@@ -158,12 +163,10 @@ def test_the_shipped_configuration_is_one_that_kamailio_takes(tmp_path: Path) ->
     assert "config file ok" in checked.stderr
 
 
-async def test_a_line_meets_the_same_engine_however_it_is_dialled(
-    front: Front, setup: Setup
-) -> None:
+async def test_a_line_goes_to_the_same_engine_in_every_notation(front: Front, setup: Setup) -> None:
     used: list[Engine] = []
     while len({id(engine) for engine in used}) < 2:
-        assert len(used) < 40, "all lines meet one engine"
+        assert len(used) < 40, "all lines go to one engine"
         phone = await setup.endpoint()
         line = setup.line(to=[phone.uri()])
         met = []
@@ -207,8 +210,8 @@ async def test_requests_within_a_call_go_through_it_both_ways(front: Front, setu
 async def test_a_phone_behind_nat_is_reached_where_it_registered_from(
     front: Front, setup: Setup
 ) -> None:
-    """Its Contact is an address that nobody else knows: INVITE, CANCEL, ACK, re-INVITE and BYE find
-    it."""
+    """Its Contact is a private address: INVITE, CANCEL, ACK, re-INVITE and BYE reach it
+    nevertheless."""
     phone = await setup.endpoint()
     path = f"<sip:{front.kamailio.peer};lr;received=sip:{HOST}:{phone.port}>"
     phone.host, phone.port = "192.0.2.99", 5060
@@ -231,7 +234,7 @@ async def test_a_forward_to_a_number_takes_the_next_gateway_when_the_first_is_de
     target = numbers.outside_number()
     line = setup.line(forwards={"unconditional": to_number(target)})
     call = await call_from_outside(front, setup, line)
-    away = await gateway.incoming(target, wait_s=5)
+    away = await gateway.incoming(target, wait_s=8)
     assert away.first.has("Diversion")
     await talk(call, away)
     await part(call, away)
@@ -241,7 +244,8 @@ async def test_a_forward_to_a_number_takes_the_next_gateway_when_the_first_is_de
 async def test_what_an_engine_sends_never_comes_back_to_an_engine(
     front: Front, setup: Setup
 ) -> None:
-    """Somebody wrote the engines' addresses into the registrations: each knows its own alone."""
+    """The engines' addresses were written into the registrations: each engine only knows its
+    own."""
     line = setup.line(to=[f"sip:x@{engine.peer}" for engine in front.engines])
     call = await call_from_outside(front, setup, line)
     answer = await call.final()
@@ -267,7 +271,7 @@ async def test_who_is_neither_listed_nor_registered_may_not_call(
 async def test_nothing_is_relayed_that_belongs_to_no_call(
     front: Front, setup: Setup, method: str, routes: str
 ) -> None:
-    """A To tag and a Route make no dialog: Kamailio is no open relay."""
+    """A To tag and a Route are not enough for a dialog: Kamailio is not an open relay."""
     victim, stranger = await setup.endpoint(), await setup.endpoint()
     own = f"<{front.kamailio.uri}>"
     listed = {"front": own, "front twice": f"{own}, {own}"}
@@ -281,7 +285,7 @@ async def test_nothing_is_relayed_that_belongs_to_no_call(
     )
     if method != "ACK":
         assert (await attack.final(method)).code == 403
-    # What was relayed would be there before the answer to this.
+    # A relayed request would have arrived before the answer to this one.
     server = f"sip:{front.kamailio.peer}"
     probe = stranger.start(front.kamailio.address, "x", method="OPTIONS", uri=server)
     await probe.receive(200, "OPTIONS")
@@ -289,7 +293,7 @@ async def test_nothing_is_relayed_that_belongs_to_no_call(
 
 
 async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, setup: Setup) -> None:
-    """Whatever it says of itself: the engine counts and shows who it is."""
+    """With any From: the engine counts and shows the real line."""
     line, other = setup.line(credentials=CREDENTIALS), numbers.line_number()
     mine = Baresip(setup.running_engine.directory, line, front.kamailio.peer, password=PASSWORD)
     setup._stack.push_async_callback(mine.stop)
@@ -305,8 +309,8 @@ async def test_a_phone_calls_as_the_line_that_it_registered_as(front: Front, set
     assert [r["caller"] for r in await setup.records_of(called)] == [line]
 
 
-async def test_a_phone_does_not_speak_for_the_network(front: Front, setup: Setup) -> None:
-    """In its INVITE, in what it asks later and in what it answers."""
+async def test_a_phone_cannot_set_fields_of_the_network(front: Front, setup: Setup) -> None:
+    """In its INVITE, in its later requests and in its answers."""
     claims = [
         ("P-Asserted-Identity", "<sip:+33899000001@h>"), ("REMOTE-PARTY-ID", "<sip:+33899@h>"),
         ("P-Charge-Info", "<sip:+33899000001@h>"), ("Diversion", "<sip:+33899000001@h>"),
@@ -341,14 +345,14 @@ async def test_a_phone_does_not_speak_for_the_network(front: Front, setup: Setup
     await part(call, ring)
 
 
-# -- engines that go -----------------------------------------------------------------------------
+# -- engines that stop ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def mortal(
     shared_redis: RedisServer, tmp_path: Path, running_engine: RunningEngine
 ) -> Iterator[Front]:
-    """A Kamailio and engines of which one is not to survive."""
+    """A Kamailio and engines, one of which will be stopped."""
     front = open_front(shared_redis, tmp_path, [GATEWAY, HOST])
     with front.stack as stack:
         for engine in front.engines:
@@ -360,19 +364,19 @@ def mortal(
 
 
 async def line_of(front: Front, setup: Setup, engine: Engine) -> tuple[str, Endpoint]:
-    """A line that Kamailio gives to this engine, and its phone."""
+    """A line that Kamailio assigns to this engine, and its phone."""
     for _ in range(40):
         phone = await setup.endpoint()
         line = setup.line(to=[phone.uri()])
         if await meets(front, setup, line, phone) is engine:
             return line, phone
-    raise AssertionError("all lines meet the other engine")
+    raise AssertionError("all lines go to the other engine")
 
 
 async def meets(front: Front, setup: Setup, line: str, phone: Endpoint) -> Engine:
-    """The engine that a call to this line meets."""
+    """The engine that gets a call to this line."""
     call = await call_from_outside(front, setup, line)
-    await refuse(await phone.incoming(wait_s=5), 486)
+    await refuse(await phone.incoming(wait_s=8), 486)
     await call.receive(486)
     return await front.engine_of(call)
 
@@ -386,11 +390,10 @@ async def test_an_engine_that_is_gone_is_passed_over_and_found_again(
     assert await meets(mortal, setup, line, phone) is second
     await first.exited(5)
     first.start()
-    for _ in range(50):
-        if await meets(mortal, setup, line, phone) is first:
-            return
+    deadline = time.monotonic() + within(10)
+    while await meets(mortal, setup, line, phone) is not first:
+        assert time.monotonic() < deadline, "the engine that is back gets no calls"
         await asyncio.sleep(0.1)
-    raise AssertionError("the engine that is back gets no calls")
 
 
 async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
@@ -402,7 +405,7 @@ async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
     ring = await phone.incoming()
     await talk(standing, ring)
     first.signal(signal.SIGTERM)
-    await asyncio.sleep(0.3)
+    await until(lambda: first.get("/readyz")[0] == 503, "it drains")
     for _ in range(3):
         assert await meets(mortal, setup, line, phone) is second
     await part(standing, ring)
@@ -412,7 +415,7 @@ async def test_an_engine_that_drains_keeps_its_calls_and_gets_no_new_ones(
 async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other(
     mortal: Front, setup: Setup
 ) -> None:
-    """As an upgrade does it: drain, wait for the end, start, the next one."""
+    """As in an upgrade: drain, wait for the end, start; then the next one."""
     calls = 60
     line, _ = await line_of(mortal, setup, mortal.engines[0])
     phone = await setup.sipp(answering_phone(), calls=calls)
@@ -430,14 +433,13 @@ async def test_no_call_is_lost_while_the_engines_are_renewed_one_after_the_other
         await asyncio.to_thread(engine.start)
     await caller.finish()
     await phone.finish()
-    took = [0, 0]
-    for _ in range(100):
-        took = [
+
+    def took() -> list[int]:
+        return [
             sum(event.get("outcome") == "answered" for event in engine.events())
             for engine in mortal.engines
         ]
-        if sum(took) == calls:
-            break
-        await asyncio.sleep(0.05)  # logs are written a moment later
-    assert sum(took) == calls
-    assert all(took)
+
+    await until(lambda: sum(took()) >= calls, "logs are written shortly afterwards")
+    assert sum(took()) == calls
+    assert all(took())

@@ -28,7 +28,7 @@ both = pytest.mark.parametrize("transport", ["udp", "tcp"])
 
 @functools.cache
 def sdp(size: int) -> bytes:
-    """A session description of so many bytes, each line of it different."""
+    """A session description of `size` bytes, each line of it different."""
     lines = b"".join(b"a=x-line:%d\r\n" % n for n in range(size // 12 + 1))
     return (ANSWER_BYTES + lines)[: size - 2] + b"\r\n"
 
@@ -51,7 +51,7 @@ async def call_of(
 
 
 async def reinvite(asker: Call, asked: Call, offer: bytes, answer: bytes) -> None:
-    """A re-INVITE through the engine, its bodies unharmed."""
+    """A re-INVITE through the engine, with unchanged bodies."""
     asker.request("INVITE", body=offer)
     request = await asked.receive("INVITE")
     assert request.body == offer
@@ -65,7 +65,8 @@ async def reinvite(asker: Call, asked: Call, offer: bytes, answer: bytes) -> Non
 @both
 @pytest.mark.parametrize("size", [1290, 8_000, 63_000])
 async def test_large_bodies_cross_byte_for_byte(setup: Setup, transport: str, size: int) -> None:
-    """Nothing turns to TCP at 1,300 bytes (RFC 3261 18.1.1), where nobody may listen."""
+    """The engine does not switch to TCP at 1,300 bytes (RFC 3261 18.1.1): peers may not listen
+    there."""
     offer, answer = sdp(size), sdp(size + 1)
     call, phone = await call_of(setup, transport, offer)
     ring = await phone.incoming()
@@ -116,8 +117,8 @@ async def test_many_header_fields_cross(setup: Setup, transport: str) -> None:
     call.request("INFO", headers=MANY)
     request = await ring.receive("INFO")
     ring.respond(200, to=request, headers=MANY)
-    told = await call.receive(200, "INFO")
-    for message in (ring.first, early, answer, request, told):
+    final = await call.receive(200, "INFO")
+    for message in (ring.first, early, answer, request, final):
         assert len(message.raw) > 2600
         fields = [(name, value) for name, value in message.headers if name.startswith("x-field")]
         assert fields == [(name.lower(), value) for name, value in MANY]
@@ -140,8 +141,8 @@ async def test_passports_reach_a_server(setup: Setup) -> None:
     call = caller.start(PEERS["udp"], line, body=sdp(8192), headers=PASSPORTS)
     away = await setup.server("number").incoming(target)
     assert away.first.body == sdp(8192)
-    told = [value for name, value in away.first.headers if name == "identity"]
-    assert told == [value for _, value in PASSPORTS]
+    values = [value for name, value in away.first.headers if name == "identity"]
+    assert values == [value for _, value in PASSPORTS]
     await connect(call, away)
     await part(call, away)
 
@@ -177,7 +178,7 @@ async def test_an_invite_above_the_limit_of_a_stream_gets_513_and_the_next_is_se
 
 
 async def over_tcp_to_udp(setup: Setup, body: bytes = OFFER_BYTES) -> tuple[Call, Endpoint, str]:
-    """A call whose caller has room for more than its phone's datagrams."""
+    """A call whose caller can send larger messages than its phone's datagrams."""
     caller, phone = await endpoint_on(setup, "tcp"), await endpoint_on(setup, "udp")
     line = setup.line(to=[phone.uri()])
     return caller.start(PEERS["tcp"], line, body=body), phone, line
@@ -206,7 +207,7 @@ async def test_a_phone_that_can_be_called_is_not_held_up_by_one_that_cannot(setu
     await part(call, ring)
 
 
-async def test_a_request_within_the_call_that_fits_no_packet_gets_513_and_the_call_stands(
+async def test_a_request_within_the_call_that_fits_no_packet_gets_513_and_the_call_goes_on(
     setup: Setup,
 ) -> None:
     call, phone, _ = await over_tcp_to_udp(setup)
@@ -242,7 +243,7 @@ async def test_an_answer_within_the_call_that_fits_no_packet_becomes_a_refusal(
     call, phone, _ = await over_tcp_to_udp(setup)
     ring = await phone.incoming()
     await connect(call, ring)
-    call.request("INFO")  # it goes behind the ACK, which a re-INVITE over UDP might overtake
+    call.request("INFO")  # sent after the ACK, which a re-INVITE over UDP might overtake
     ring.respond(200, to=await ring.receive("INFO"))
     await call.receive(200, "INFO")
     ring.request("INVITE", body=OFFER_BYTES)
@@ -257,17 +258,17 @@ async def test_an_answer_within_the_call_that_fits_no_packet_becomes_a_refusal(
     await part(call, ring)
 
 
-async def test_a_hang_up_that_fits_no_packet_is_told_without_what_it_says(setup: Setup) -> None:
+async def test_a_bye_that_fits_no_packet_is_relayed_without_its_content(setup: Setup) -> None:
     call, phone, _ = await over_tcp_to_udp(setup)
     ring = await phone.incoming()
     await connect(call, ring)
     call.request(
         "BYE", headers=[("Reason", "Q.850;cause=16"), ("X-Long", "y" * 60_000)], body=sdp(9_000)
     )
-    told = await ring.receive("BYE")
-    assert told.one("Reason") == "Q.850;cause=16"
-    assert told.body == b""
-    ring.respond(200, to=told)
+    bye = await ring.receive("BYE")
+    assert bye.one("Reason") == "Q.850;cause=16"
+    assert bye.body == b""
+    ring.respond(200, to=bye)
     await call.receive(200, "BYE")
 
 

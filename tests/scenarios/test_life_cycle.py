@@ -1,4 +1,4 @@
-"""One worker alone: reload by SIGHUP, what systemd is told, and what a killed one leaves behind."""
+"""One worker alone: reload by SIGHUP, messages to systemd, and the calls of a killed worker."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.patience import within
+from tests.scenarios.continued import is_up, noted
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import ROOT, Engine, RedisServer
@@ -24,28 +26,30 @@ from tests.scenarios.worker_pool import WorkerPool
 
 
 @pytest.fixture
-def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
-    """What systemd would have been told so far."""
+def notified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """The messages to systemd so far."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(tmp_path / "notify"))
-        end.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "200000")
-        told: list[str] = []
+        messages: list[str] = []
 
-        def read() -> list[str]:
-            while True:
-                try:
-                    told.append(end.recv(1000).decode())
-                except BlockingIOError:
-                    return told
+        def read() -> None:
+            """At once, because the socket holds only ten."""
+            while message := end.recv(1000):
+                messages.append(message.decode())
 
-        yield read
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield lambda: list(messages)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", str(tmp_path / "notify"))
+        reader.join()
 
 
 @pytest.fixture
 async def lone(
-    heard: Callable[[], list[str]], shared_redis: RedisServer, tmp_path: Path
+    notified: Callable[[], list[str]], shared_redis: RedisServer, tmp_path: Path
 ) -> AsyncIterator[Setup]:
     engine = Engine(tmp_path, shared_redis.url, {"timers": {"drain_s": 5}})
     engine.start()
@@ -78,56 +82,57 @@ async def until(condition: Callable[[], Any], within_s: float = 10) -> None:
         await asyncio.sleep(0.02)
 
 
-def told(engine: Engine, name: str) -> list[dict[str, Any]]:
+def events(engine: Engine, name: str) -> list[dict[str, Any]]:
     return [event for event in engine.events() if event["event"] == name]
 
 
-async def test_sighup_and_systemd(lone: Setup, heard: Callable[[], list[str]]) -> None:
+async def test_sighup_and_systemd(lone: Setup, notified: Callable[[], list[str]]) -> None:
     engine = lone.engine
-    await until(lambda: any(text.startswith("READY=1\nSTATUS=1 worker") for text in heard()))
-    await until(lambda: heard().count("WATCHDOG=1") > 2)
+    await until(lambda: any(text.startswith("READY=1\nSTATUS=1 worker") for text in notified()))
+    await until(lambda: notified().count("WATCHDOG=1") > 2)
     call, ring = await stand(lone)
     # live
     change(engine, "limits", calls=1)
     engine.signal(signal.SIGHUP)
-    await until(lambda: told(engine, "reload.done"))
-    assert told(engine, "reload.done")[-1]["keys"] == ["limits.calls"]
-    await until(lambda: any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in heard()))
+    await until(lambda: events(engine, "reload.done"))
+    assert events(engine, "reload.done")[-1]["keys"] == ["limits.calls"]
+    await until(lambda: any(text.startswith("RELOADING=1\nMONOTONIC_USEC=") for text in notified()))
     line, _ = await lone.line_with_phone()
     assert (await (await lone.call(line)).final()).code == 503
     change(engine, "limits", calls=100)
     engine.signal(signal.SIGHUP)
-    await until(lambda: len(told(engine, "reload.done")) == 2)
-    # nothing of a change of which a part needs a new start
+    await until(lambda: len(events(engine, "reload.done")) == 2)
+    # no part of a change is applied if another part needs a restart
     change(engine, "limits", calls=1)
     change(engine, "numbering", country="BE")
     change(engine, "sip", nameservers=["127.0.0.1"])
     engine.signal(signal.SIGHUP)
-    await until(lambda: told(engine, "reload.refused"))
+    await until(lambda: events(engine, "reload.refused"))
     reason = "sip.nameservers, numbering.country: a change needs a restart"
-    assert told(engine, "reload.refused")[-1]["error"] == reason
-    assert f"renvoi: reload refused: {reason}" in engine.log
-    other_call, other_ring = await stand(lone)  # the limit is as it was
+    assert events(engine, "reload.refused")[-1]["error"] == reason
+    await until(lambda: f"renvoi: reload refused: {reason}" in engine.log)
+    other_call, other_ring = await stand(lone)  # the limit is unchanged
     for one, two in ((call, ring), (other_call, other_ring)):
         await part(one, two)
     engine.signal(signal.SIGTERM)
     assert await engine.exited(5) == 0
-    assert any(text.startswith("STOPPING=1\nSTATUS=draining, 0 calls") for text in heard())
+    stopping = "STOPPING=1\nSTATUS=draining, 0 calls"
+    await until(lambda: any(text.startswith(stopping) for text in notified()))
 
 
 async def test_calls_that_the_next_engine_may_not_continue_are_recorded_by_it(lone: Setup) -> None:
     engine = lone.engine
     change(engine, "timers", takeover_s=0)
     call, ring = await stand(lone)
-    await asyncio.sleep(0.6)  # what changes is written down after a moment
+    await noted(lone, call, is_up)
     engine.signal(signal.SIGKILL)
     await engine.exited(5)
     assert [r for r in lone.records() if r["call_id"] == call.call_id] == []
     engine.start()
     record = await lone.ended(call.call_id, outcome="failed", why="worker_died", code="500")
     assert record["legs"][0]["code"] == 200
-    await until(lambda: told(engine, "journal.completed"))
-    assert told(engine, "journal.completed")[-1]["failed"] == 1
+    await until(lambda: events(engine, "journal.completed"))
+    assert events(engine, "journal.completed")[-1]["failed"] == 1
     again, again_ring = await stand(lone)
     await part(again, again_ring)
     await lone.ended(again.call_id, outcome="answered")
@@ -136,13 +141,13 @@ async def test_calls_that_the_next_engine_may_not_continue_are_recorded_by_it(lo
 
 
 async def test_workers_share_the_supervisors_redis_and_the_commands_reach_all(
-    heard: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    notified: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("WATCHDOG_USEC")  # nobody reads while it starts: ten would fill the socket
+    monkeypatch.delenv("WATCHDOG_USEC")
     pool = WorkerPool(tmp_path, "embedded", 2)
     pool.start()
     try:
-        await until(lambda: any(t.startswith("READY=1\nSTATUS=2 of 2 workers") for t in heard()))
+        await until(lambda: any(t.startswith("READY=1\nSTATUS=2 of 2 workers") for t in notified()))
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
 
         def renvoi(*words: str) -> str:
@@ -164,6 +169,6 @@ async def test_workers_share_the_supervisors_redis_and_the_commands_reach_all(
         pids = [pool.pid_of(worker) for worker in range(2)]
         pool.signal(signal.SIGKILL)
         await pool.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
-        assert len(pool.told("supervisor.gone")) == 2
+        assert len(pool.logged("supervisor.gone")) == 2
     finally:
         pool.stop()

@@ -1,16 +1,16 @@
-"""An engine that is full says so at once, and calls in progress do not notice."""
+"""A full engine refuses calls at once, and calls in progress are not affected."""
 
 from __future__ import annotations
 
 from tests.scenarios.endpoint import Endpoint
-from tests.scenarios.expect import connect, part
+from tests.scenarios.expect import call_off, connect
 from tests.scenarios.setup import Setup
 from tests.scenarios.sipp import free_port
 
 PROXY_PORT = free_port()
 SETTINGS = {
     "limits": {"calls": 2},
-    "timers": {"max_call_s": 2},
+    "timers": {"max_call_s": 4},
     "sip": {"outbound_proxy": f"sip:127.0.0.1:{PROXY_PORT};lr"},
 }
 
@@ -45,12 +45,10 @@ async def test_a_call_that_lasts_too_long_is_ended_on_both_sides(setup: Setup) -
         call = await setup.call(line)
         ring = await proxy.incoming()
         await connect(call, ring)
-        await call.receive("BYE", wait_s=4)
+        await call.receive("BYE", wait_s=6)
         await ring.receive("BYE")
         await setup.ended(call.call_id, outcome="answered")
         call = await setup.call(line)
-        ring = await proxy.incoming()
-        await connect(call, ring)
-        await part(call, ring)
+        await call_off(call, await proxy.incoming())
     finally:
         proxy.close()

@@ -1,5 +1,5 @@
-"""A first 18x may bring the end of the waiting nearer, where phones have longer to show a sign than
-to be picked up."""
+"""A first 18x may shorten the wait, if the time for a first response is longer than the time to
+answer."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ async def test_the_no_answer_timer_ends_before_the_time_for_a_first_sign(setup: 
     line, phone = await setup.line_with_phone(forwards=forwards)
     call = await setup.call(line)
     ring = await phone.incoming()
-    ring.respond(180)
     rang = time.monotonic()
+    ring.respond(180)
     await call.receive(180)
     away = await setup.server("number").incoming(target, wait_s=30)
     assert time.monotonic() - rang > AFTER_S - 0.3

@@ -1,7 +1,7 @@
-"""Messages that can be read in two ways, or not at all: refused by name, and nothing dies of them.
+"""Messages that are ambiguous or unreadable: refused with the field's name, without a crash.
 
-RFC 3261 7.3.1, 18.3, 20; RFC 4475 3.1.2. The hostile ones carry header fields behind a line that
-does not close what it opens.
+RFC 3261 7.3.1, 18.3, 20; RFC 4475 3.1.2. The hostile ones hide header fields behind a line with an
+unclosed quote or bracket.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import select
 import socket
 
 import pytest
 
+from tests.patience import within
 from tests.scenarios.endpoint import Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.message import parse
@@ -31,7 +33,7 @@ HIDDEN = (
     "Via: SIP/2.0/UDP []:9;branch=z9hG4bKx",
     "To: <sip:[]>;tag=1",
 )
-# How a line is opened, and what closes it behind the empty line.
+# How a line is opened, and what closes it after the empty line.
 OPENED = {
     "To": ("<sip:x@[", "]>"),
     "From": ('"a', '" <sip:x@y>;tag=1'),
@@ -50,7 +52,7 @@ ENDS = ("\r\n\r\n", "\r\r", "\n\n", "\r", "\r\n \r\n", "\r\n\t\r\n\r\n", "\0\r\n
 
 
 class Line:
-    """A socket that says bytes to the engine and hears messages."""
+    """A socket that sends bytes to the engine and receives messages."""
 
     def __init__(self, transport: str, host: str = "127.0.0.1") -> None:
         self.transport = transport
@@ -58,7 +60,7 @@ class Line:
         self._socket = socket.socket(socket.AF_INET, kind)
         self._socket.bind((host, 0))
         self._socket.connect(("127.0.0.1", UDP if transport == "udp" else TCP))
-        self._socket.settimeout(WAIT_S)
+        self._socket.settimeout(within(WAIT_S))
         self.own = self._socket.getsockname()
         self._heard = b""
 
@@ -66,7 +68,7 @@ class Line:
         self._socket.close()
 
     def request(self, method: str = "OPTIONS", number: str = "", /, **fields: str | None) -> str:
-        """A request with other fields than the usual: `Max_Forwards` is Max-Forwards."""
+        """A request with changed fields: `Max_Forwards` is Max-Forwards."""
         tag = secrets.token_hex(6)
         usual: dict[str, str | None] = {
             "Via": f"SIP/2.0/{self.transport.upper()} 127.0.0.1:{self.own[1]};rport"
@@ -87,7 +89,7 @@ class Line:
     def say(self, text: str | bytes) -> None:
         self._socket.sendall(text.encode("latin-1") if isinstance(text, str) else text)
 
-    def hear(self) -> tuple[int, str]:
+    def receive(self) -> tuple[int, str]:
         """The next final response: code and reason phrase."""
         while True:
             if self.transport == "udp":
@@ -104,14 +106,18 @@ class Line:
                 return message.code, raw.split(b"\r\n")[0].decode().split(" ", 2)[2]
 
     def check_answers(self) -> None:
-        """A plain request after all that: it is answered, and nothing before it was."""
-        method = "OPTIONS"
-        self.say(self.request(method))
-        assert self.hear()[0] in (200, 403)
+        """Send a plain request: it is answered, and no earlier message was."""
+        request = self.request("OPTIONS")
+        for _ in range(round(within(WAIT_S))):
+            self.say(request)
+            # Many datagrams before it may have filled the engine's socket: it is repeated.
+            if self.transport == "tcp" or select.select([self._socket], [], [], 1)[0]:
+                break
+        assert self.receive()[0] in (200, 403)
 
 
 def replacing(line: Line, method: str, hidden: str) -> str:
-    """A Replaces without a parameter, and header fields in the body behind the next semicolon."""
+    """A Replaces without a parameter, and header fields in the body after the next semicolon."""
     body = f"a;b=c\r\n{hidden}\r\n\r\n"
     head = line.request(method, Content_Length=str(len(body)))[:-2]
     return head + "Replaces: x@y\r\n\r\n" + body
@@ -136,10 +142,10 @@ both = pytest.mark.parametrize("transport", ["udp", "tcp"])
 @both
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9"])
 @pytest.mark.parametrize("method", ["OPTIONS", "INVITE", "REGISTER", "BYE"])
-def test_header_fields_hidden_behind_an_open_line_reach_nobody(
+def test_header_fields_hidden_behind_an_open_line_are_not_relayed(
     setup: Setup, transport: str, host: str, method: str
 ) -> None:
-    """From anybody, trusted or not."""
+    """From any source, trusted or not."""
     before = setup.engine.metric("renvoi_rejected_total", reason="malformed")
     line = lines_of(transport, host)
     for name, end, hidden in itertools.product(OPENED, ENDS, HIDDEN):
@@ -158,7 +164,7 @@ def test_header_fields_hidden_behind_an_open_line_reach_nobody(
     assert not setup.engine.complaints()
 
 
-# What a peer may get wrong in one field: its name, and a value that cannot be read.
+# Faults in one field: its name, and a value that cannot be read.
 WRONG = [
     ("Allow", "INVITE, ACK, BYE,"),
     ("Accept", "application/sdp,"),
@@ -205,7 +211,7 @@ FULL = {"k": "Supported", "x": "Session-Expires", "l": "Content-Length"}
 @both
 @pytest.mark.parametrize("method", ["INVITE", "OPTIONS", "REGISTER", "CANCEL"])
 def test_one_bad_field_gets_400_that_names_it(setup: Setup, transport: str, method: str) -> None:
-    """Also when the request is sent again."""
+    """Also when the request is repeated."""
     line = lines_of(transport)
     known = setup.line()
     for name, value in WRONG:
@@ -214,15 +220,15 @@ def test_one_bad_field_gets_400_that_names_it(setup: Setup, transport: str, meth
             fields.setdefault(FULL[name].replace("-", "_"), None)
         bad = line.request(method, known, **fields)
         if transport == "tcp" and FULL.get(name, name) == "Content-Length" and "999" in value:
-            continue  # so many bytes will come
+            continue  # the engine waits for that many bytes
         closes = transport == "tcp" and FULL.get(name, name) == "Content-Length"
         for _ in range(1 if closes else 2):
             line.say(bad)
-            code, phrase = line.hear()
+            code, phrase = line.receive()
             assert code == 400, (name, value)
             assert FULL.get(name, name).lower() in phrase.lower(), (name, value, phrase)
         if closes:
-            assert line.hear() == (0, "")
+            assert line.receive() == (0, "")
             line.close()
             line = lines_of(transport)
     line.check_answers()
@@ -235,11 +241,11 @@ def test_one_bad_field_gets_400_that_names_it(setup: Setup, transport: str, meth
 def test_what_is_missing_gets_400_that_names_it_and_is_counted(
     setup: Setup, transport: str, name: str
 ) -> None:
-    """RFC 4475 3.3.1: Via says where the answer goes, whatever else there is."""
+    """RFC 4475 3.3.1: Via alone gives the target of the answer."""
     before = setup.engine.metric("renvoi_rejected_total", reason="malformed")
     line = lines_of(transport)
     line.say(line.request("INVITE", **{name.replace("-", "_"): None}))
-    code, phrase = line.hear()
+    code, phrase = line.receive()
     assert code == 400
     assert name in phrase
     line.check_answers()
@@ -260,7 +266,7 @@ def test_an_ack_is_never_answered(setup: Setup, transport: str) -> None:
 
 @both
 @pytest.mark.parametrize("side", ["caller", "phone"])
-async def test_a_bad_request_within_a_call_gets_400_and_the_call_stands(
+async def test_a_bad_request_within_a_call_gets_400_and_the_call_goes_on(
     setup: Setup, transport: str, side: str
 ) -> None:
     ends: list[Endpoint] = []
@@ -295,7 +301,7 @@ async def test_a_bad_request_within_a_call_gets_400_and_the_call_stands(
 
 
 @pytest.mark.parametrize("code", [180, 200, 486])
-async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_heard(
+async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_taken(
     setup: Setup, code: int
 ) -> None:
     line, phone = await setup.line_with_phone()
@@ -310,7 +316,7 @@ async def test_a_response_that_cannot_be_read_is_dropped_and_the_next_one_heard(
     for name, value in bad:
         ring.respond(code, headers=[(name, value)])
         ring.state = "early"
-    deadline = asyncio.get_running_loop().time() + WAIT_S
+    deadline = asyncio.get_running_loop().time() + within(WAIT_S)
     while setup.engine.metric("renvoi_rejected_total", reason="malformed") < before + len(bad):
         assert asyncio.get_running_loop().time() < deadline
         await asyncio.sleep(0.05)
@@ -332,8 +338,8 @@ def test_a_length_in_another_form_loses_no_request(setup: Setup, field: str) -> 
         whole = first + line.request()
         line.say(whole[:cut])
         line.say(whole[cut:])
-        assert line.hear()[0] == 200
-        assert line.hear()[0] == 200
+        assert line.receive()[0] == 200
+        assert line.receive()[0] == 200
     line.close()
 
 
@@ -350,20 +356,20 @@ def test_a_connection_whose_next_message_cannot_be_found_ends_after_a_400(
 ) -> None:
     line = lines_of("tcp")
     line.say(line.request() + line.request(Content_Length=None)[:-2] + f"{field}\r\n\r\n")
-    assert line.hear()[0] == 200
-    assert line.hear() == (400, phrase)
-    assert line.hear() == (0, "")
+    assert line.receive()[0] == 200
+    assert line.receive() == (400, phrase)
+    assert line.receive() == (0, "")
     line.close()
 
 
 def test_a_datagram_may_have_a_folded_length_and_more_than_it_says(setup: Setup) -> None:
     line = lines_of("udp")
     line.say(line.request(Content_Length="\r\n 3") + "abc")
-    assert line.hear()[0] == 200
+    assert line.receive()[0] == 200
     line.say(line.request(Content_Length="3") + "abcdef")
-    assert line.hear()[0] == 200
+    assert line.receive()[0] == 200
     line.say(line.request(Content_Length=None) + "abcdef")
-    assert line.hear()[0] == 200
+    assert line.receive()[0] == 200
     line.close()
 
 
@@ -385,5 +391,5 @@ def test_odd_and_valid_messages_are_answered(setup: Setup) -> None:
     ]
     for fields in odd:
         line.say(line.request(**fields))
-        assert line.hear()[0] == 200, fields
+        assert line.receive()[0] == 200, fields
     line.close()

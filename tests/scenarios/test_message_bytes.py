@@ -1,4 +1,4 @@
-"""A smaller `limits.message_bytes`: what is larger is refused, never passed on in part."""
+"""A smaller `limits.message_bytes`: larger messages are refused, never relayed in part."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_an_invite_just_below_is_taken(setup: Setup, transport: str) -> No
 
 
 async def test_an_answer_in_the_ack_that_is_too_large_is_not_passed_on(setup: Setup) -> None:
-    """Whoever made the offer sees that there is no answer, instead of half of one."""
+    """The side that made the offer gets no answer, instead of a part of one."""
     call, phone = await call_of(setup, "udp", b"")
     ring = await phone.incoming()
     ring.respond(200, body=sdp(1000))
@@ -52,7 +52,7 @@ async def test_an_answer_in_the_ack_that_is_too_large_is_not_passed_on(setup: Se
 
 
 async def check_stands(call: Call, ring: Call) -> None:
-    """Both sides can still do everything, and hang up."""
+    """Both sides can still send all requests, and hang up."""
     await reinvite(call, ring, OFFER_BYTES, ANSWER_BYTES)
     await reinvite(ring, call, sdp(2000), sdp(2100))
     await part(call, ring)
@@ -60,13 +60,13 @@ async def check_stands(call: Call, ring: Call) -> None:
 
 @both
 @pytest.mark.parametrize("side", ["caller", "phone"])
-async def test_a_request_within_the_call_that_is_too_large_is_refused_and_the_call_stands(
+async def test_a_request_within_the_call_that_is_too_large_is_refused_and_the_call_goes_on(
     setup: Setup, transport: str, side: str
 ) -> None:
     call, phone = await call_of(setup, transport)
     ring = await phone.incoming()
     await connect(call, ring)
-    await reinvite(call, ring, OFFER_BYTES, ANSWER_BYTES)  # the caller's ACK was there before it
+    await reinvite(call, ring, OFFER_BYTES, ANSWER_BYTES)  # the caller's ACK arrived before it
     asker, asked = (call, ring) if side == "caller" else (ring, call)
     asker.request("INVITE", body=sdp(MOST), headers=LONG)
     await asker.receive(513)

@@ -1,5 +1,5 @@
-"""A real phone (baresip) in a network of its own, whose cable is pulled: nobody is told, and its
-calls go where its line says for an unreachable phone. Straight, and through Kamailio as shipped."""
+"""A real phone (baresip) in a separate network that is cut: there is no error, and its calls follow
+the forward for an unreachable phone. Direct, and through Kamailio as shipped."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def front(
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Front]:
-    """Reached by phones of both networks."""
+    """A front that phones of both networks can reach."""
     directory = tmp_path_factory.mktemp("engine")
     sip: dict[str, Any] = {"register_min_s": 1}
     if request.param == "straight":
@@ -41,7 +41,7 @@ def front(
     else:
         server = f"{HOST}:{free_port()}"
         kamailio = Kamailio(directory, [server], callers=[], host=network.outside)
-    with open_front(directory, shared_redis, server, kamailio, pre_ringing_s=2, **sip) as front:
+    with open_front(directory, shared_redis, server, kamailio, pre_ringing_s=6, **sip) as front:
         yield front
 
 
@@ -51,7 +51,7 @@ def running_engine(front: Front) -> RunningEngine:
 
 
 class CutOff:
-    """The phone that is cut off, a caller, and the colleague that an unreachable one leads to."""
+    """The phone that is cut off, a caller, and the colleague that gets forwarded calls."""
 
     def __init__(self, phones: Phones, network: Network) -> None:
         self._phones, self._stage = phones, phones.setup
@@ -63,20 +63,20 @@ class CutOff:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.network.mend()  # so that the phone can say goodbye
+        self.network.mend()  # so that the phone can unregister
 
     async def cut_off(self, register_s: int) -> Baresip:
-        """A phone in the other network."""
+        """Start a phone in the other network."""
         forwards = {"unreachable": to_number(self.colleague.number)}
         line = self._stage.line(credentials=CREDENTIALS, forwards=forwards)
         return await self._phones.start(line, network=self.network, register_s=register_s)
 
     async def again(self, phone: Baresip) -> Baresip:
-        """The same phone, switched on again."""
+        """Start the same phone again."""
         return await self._phones.start(phone.number, network=self.network)
 
     async def rings(self, phone: Baresip) -> None:
-        """A call from the caller arrives there, and is answered and ended."""
+        """A call from the caller reaches the phone, and is answered and ended."""
         await self.caller.dial(phone.number)
         await phone.rings()
         await phone.command("accept")
@@ -85,7 +85,7 @@ class CutOff:
         await phone.closed()
 
     async def is_forwarded(self, phone: Baresip) -> dict[str, Any]:
-        """A call from the caller comes to the colleague; its record."""
+        """A call from the caller reaches the colleague; returns its record."""
         before = len(self._stage.records())
         await self.caller.dial(phone.number)
         for side in (self.caller, self.colleague):
@@ -130,5 +130,5 @@ async def test_a_phone_whose_registration_has_run_out_is_not_even_rung(
     record = await cut_off_phone.is_forwarded(phone)
     assert [leg["number"] for leg in record["legs"]] == [cut_off_phone.colleague.number]
     cut_off_phone.network.mend()
-    await phone.stop()  # by itself baresip would try again after half a minute
+    await phone.stop()  # baresip itself would retry after half a minute
     await cut_off_phone.rings(await cut_off_phone.again(phone))

@@ -26,7 +26,7 @@ SETTINGS = {
 
 @pytest.fixture
 async def proxy(setup: Setup) -> AsyncIterator[Endpoint]:
-    """What listens at the proxy's address."""
+    """An endpoint at the proxy's address."""
     endpoint = await Endpoint.open(port=PORT)
     yield endpoint
     endpoint.close()
@@ -80,7 +80,7 @@ async def test_the_proxy_comes_before_the_path_of_a_phone(
 async def test_a_path_that_begins_at_the_proxy_goes_there_once(
     setup: Setup, proxy: Endpoint
 ) -> None:
-    """A Kamailio that is proxy and edge in one would have to send the request to itself."""
+    """A Kamailio that is proxy and edge would otherwise have to send the request to itself."""
     phone = await setup.endpoint()
     path = f"<sip:127.0.0.1:{PORT};lr;received=sip:192.0.2.9:5060>"
     line = setup.line()
@@ -93,10 +93,10 @@ async def test_a_path_that_begins_at_the_proxy_goes_there_once(
 
 
 @pytest.mark.parametrize("records", [True, False])
-async def test_the_proxy_stays_on_the_way_if_it_says_so(
+async def test_the_proxy_stays_on_the_route_if_it_records_one(
     setup: Setup, proxy: Endpoint, records: bool
 ) -> None:
-    """RFC 3261 12.1.2: the route set of the dialog is what the answer recorded."""
+    """RFC 3261 12.1.2: the route set of the dialog comes from the answer."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await proxy.incoming()
@@ -131,7 +131,7 @@ async def test_a_proxy_that_is_not_there_makes_every_phone_unreachable(setup: Se
 
 
 async def test_no_phone_that_comes_by_itself_registers_at_the_proxy(setup: Setup) -> None:
-    """An edge may: it is the one that the proxy is."""
+    """An edge may, because edge and proxy are the same server."""
     contact = ("Contact", f"<sip:{numbers.outside_number()}@127.0.0.1:{PORT}>")
     for host, code in (("127.0.0.2", 403), ("127.0.0.1", 200)):
         phone = await phone_at(setup, host)

@@ -1,7 +1,7 @@
-"""What the phone does decides the condition: forwarding-rules.md 1, row by row, played by SIPp.
+"""The phone's response decides the condition: forwarding-rules.md 1, row by row, with SIPp.
 
-Each line forwards busy, no answer and unreachable to a number of its own, so that the number
-that is reached names the condition. "off" rows have no forwards.
+Each line forwards busy, no answer and unreachable to different numbers, so that the number that is
+reached shows the condition. "off" rows have no forwards.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from tests.scenarios.batch import Batch, Outcomes, Scenario, names_in
 from tests.scenarios.setup import RunningEngine, Setup, all_to_numbers
 from tests.scenarios.sipp import free_port
 
+SETTINGS = {"timers": {"pre_ringing_s": 6}}
 batch = Batch()
 RING = ("180 Ringing",)
 EARLY = ("183 Session Progress",)
@@ -199,7 +200,7 @@ async def only_181_in_pre_ringing_s_is_unreachable(setup: Setup) -> None:
 
 @batch
 async def a_silent_phone_is_unreachable(setup: Setup) -> None:
-    """Nothing at all comes back, not even 100: there is nothing to cancel either."""
+    """No response, not even 100: so there is no CANCEL either."""
     phone = await setup.endpoint()
     targets, forwards = all_to_numbers()
     line = setup.line(to=[phone.uri()], forwards=forwards)

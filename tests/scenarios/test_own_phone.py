@@ -1,6 +1,7 @@
-"""A star code comes from the line's own phone: by its place or its flow, not by its address alone.
+"""A star code must come from the line's own phone: known by its address and port or its flow, not
+by its IP address alone.
 
-Everybody here is at one address, as behind a NAT, and only ports and connections differ.
+All phones here have one IP address, as behind a NAT; only ports and connections differ.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from tests.scenarios.test_registrar import PASSWORD, Phone
 PORT = free_port()
 SETTINGS = {"sip": {"listen": [f"udp:{HOST}:{PORT}", f"tcp:{HOST}:{PORT}"]}}
 CODE = "*21*888%23"
-PRIVATE = "sip:desk@10.1.2.3:5060"  # how a phone behind a NAT names itself
+PRIVATE = "sip:desk@10.1.2.3:5060"  # the Contact of a phone behind a NAT
 
 
 async def dial(
     setup: Setup, phone: Endpoint, line: str, headers: Headers = (), *, contact: bool = True
 ) -> int:
-    """The phone dials a code that forwards the line; the final answer."""
+    """The phone dials a code that forwards the line; returns the final answer."""
     call = phone.start(
         setup.engine.address, CODE, caller=line, headers=headers, body=OFFER_BYTES, contact=contact
     )
@@ -49,7 +50,7 @@ def asserted(line: str) -> tuple[str, str]:
 
 
 async def registered(setup: Setup, phone: Endpoint, uri: str = PRIVATE) -> str:
-    """A line whose phone has registered by itself, with that Contact."""
+    """A line whose phone has registered directly, with that Contact."""
     credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
     line = setup.line(credentials=credentials)
     answer = await Phone(setup, phone, line).register(("Contact", f"<{uri}>"))
@@ -93,7 +94,7 @@ async def test_behind_a_nat_a_phone_is_known_by_the_way_it_registered(
     stranger = await phone_over(setup, transport)
     other = await registered(setup, stranger)
     for headers in ((), (asserted(line),)):
-        # Its own password is asked for, which is another one's.
+        # The engine challenges for its own line's password, which is not that of the other line.
         assert await dial(setup, stranger, line, headers) == 401
     assert not forwards(setup, line)
     assert await dial(setup, phone, line) == 200
@@ -112,7 +113,7 @@ async def test_a_new_connection_from_the_same_address_is_not_the_old_one(setup: 
 
 
 @pytest.mark.parametrize("how", ["removes", "removes_all"])
-async def test_a_phone_that_is_no_longer_registered_is_nobodys(setup: Setup, how: str) -> None:
+async def test_a_phone_that_is_no_longer_registered_has_no_line(setup: Setup, how: str) -> None:
     phone = await phone_over(setup, "udp")
     line = await registered(setup, phone)
     setup.register(line, "sip:another@192.0.2.9:5060")
@@ -123,8 +124,8 @@ async def test_a_phone_that_is_no_longer_registered_is_nobodys(setup: Setup, how
     assert await dial(setup, phone, line) == 401
 
 
-async def test_a_proxy_that_registers_phones_vouches_for_none_by_its_own_way(setup: Setup) -> None:
-    """All that its phones say comes by the same way."""
+async def test_a_proxy_that_registers_phones_proves_none_by_its_own_way(setup: Setup) -> None:
+    """All messages of its phones come by the same way."""
     proxy = await setup.endpoint()
     credentials = {"user": "accueil", "ha1": ha1("MD5", "accueil", "renvoi", PASSWORD)}
     line = setup.line(credentials=credentials)
@@ -135,7 +136,7 @@ async def test_a_proxy_that_registers_phones_vouches_for_none_by_its_own_way(set
     assert not forwards(setup, line)
 
 
-async def test_a_server_whose_contact_it_is_speaks_for_its_lines(setup: Setup) -> None:
+async def test_a_server_that_is_the_contact_acts_for_its_lines(setup: Setup) -> None:
     server = await setup.endpoint()
     lines = [numbers.line_number() for _ in range(2)]
     for line in lines:

@@ -8,8 +8,6 @@ from tests.scenarios.expect import check_one_tag, connect, part, refuse
 from tests.scenarios.setup import ANSWER_BYTES, Setup, all_to_numbers, to_number
 from tests.scenarios.sipp import free_port
 
-SETTINGS = {"timers": {"pre_ringing_s": 1}}
-
 
 async def three_phones(setup: Setup) -> tuple[str, dict[str, str], list[Endpoint]]:
     phones = [await setup.endpoint() for _ in range(3)]
@@ -32,7 +30,7 @@ async def reach(setup: Setup, call: Call, target: str) -> None:
     await part(call, away)
 
 
-async def test_the_first_answer_wins_and_the_others_are_told(setup: Setup) -> None:
+async def test_the_first_answer_wins_and_the_others_are_cancelled(setup: Setup) -> None:
     line, _, phones = await three_phones(setup)
     call = await setup.call(line)
     rings = await ring_all(call, phones)
@@ -178,7 +176,7 @@ async def test_an_expired_contact_is_not_rung(setup: Setup) -> None:
 
 
 async def test_one_phone_that_forwards_by_itself_is_one_phone_less(setup: Setup) -> None:
-    """Its 302 stops no other phone, and what the others say decides."""
+    """Its 302 stops no other phone, and the responses of the others decide."""
     fraud = f"<sip:+881623400000@127.0.0.1:{setup.engine.ports['number']}>"
     for said, condition in (486, "busy"), (480, "no_answer"), (302, "no_answer"):
         line, targets, phones = await three_phones(setup)

@@ -27,7 +27,7 @@ async def registered(setup: Setup, more: str = "") -> tuple[str, Endpoint, Endpo
 
 
 async def edge_call(setup: Setup, line: str, edge: Endpoint) -> tuple[Call, Call]:
-    """A call to the line, and what comes to the edge of it."""
+    """A call to the line, and the INVITE that the edge gets."""
     call = await setup.call(line)
     return call, await edge.incoming()
 
@@ -39,7 +39,7 @@ async def test_a_phone_is_rung_by_the_path_it_registered_through(setup: Setup, m
     check_route(ring.first, routes, phone.uri())
     ring.endpoint.show(phone)
     await connect(call, ring)
-    # What the answer says counts from then on: without Record-Route, straight to the Contact.
+    # From then on the answer counts: without Record-Route, directly to the Contact.
     await part(call, ring)
     for method in ("ACK", "BYE"):
         check_route(ring.requests(method)[0], [], phone.uri())
@@ -100,7 +100,7 @@ async def test_the_path_of_one_phone_is_not_taken_to_another(setup: Setup) -> No
 
 
 async def test_a_path_with_a_user_and_parameters_comes_back_as_it_was(setup: Setup) -> None:
-    """An edge tells its connections apart by what it put there (RFC 3327 5.3, RFC 5626 5.2)."""
+    """An edge uses them to identify its connections (RFC 3327 5.3, RFC 5626 5.2)."""
     phone = await setup.endpoint()
     edge, _ = await proxy_of(setup, phone)
     received = "received=sip:192.0.2.9:5061%3btransport%3dtls"
@@ -114,7 +114,7 @@ async def test_a_path_with_a_user_and_parameters_comes_back_as_it_was(setup: Set
 
 
 async def test_an_edge_on_tcp_is_reached_on_tcp_whatever_the_phone_has(setup: Setup) -> None:
-    """Where a request goes, the first route says: transport, Via and Contact follow it."""
+    """The first route decides where a request goes: transport, Via and Contact follow it."""
     edge = await StreamEndpoint.listen()
     setup._stack.push_async_callback(edge.finish)
     phone = await setup.endpoint()

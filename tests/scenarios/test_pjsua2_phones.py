@@ -1,7 +1,7 @@
-"""Phones on PJSIP, a stack that nobody here wrote: they register, call, are forwarded, transfer.
+"""Phones on PJSIP, an independent stack: they register, call, are forwarded, transfer.
 
-They use session timers and reliable provisional responses, which baresip does not. There are wheels
-of pjsua2 for some machines only; the process of a phone is that of the demo (engine/demo).
+They use session timers and reliable provisional responses, which baresip does not. Wheels of pjsua2
+exist for some platforms only; the process of a phone is that of the demo (engine/demo).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from engine.demo.softphone import SoftPhone
+from tests.patience import within
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD
 from tests.scenarios.phones import Front, open_front
 from tests.scenarios.processes import RedisServer
@@ -21,6 +22,13 @@ from tests.scenarios.sipp import HOST, free_port
 
 pytest.importorskip("pjsua2")
 Lines = Callable[..., Awaitable[tuple[str, SoftPhone]]]
+
+
+class Phone(SoftPhone):
+    """It may take longer than in the demo."""
+
+    async def event(self, kind: str, wait_s: float = within(6), **fields: Any) -> dict[str, Any]:
+        return await super().event(kind, wait_s, **fields)
 
 
 @pytest.fixture(scope="module", params=["udp", "tcp"])
@@ -43,11 +51,11 @@ def running_engine(front: Front) -> RunningEngine:
 
 @pytest.fixture
 def lines(setup: Setup, front: Front) -> Lines:
-    """Makes a line with a phone that is registered."""
+    """Makes a line with a registered phone."""
 
     async def make(**fields: Any) -> tuple[str, SoftPhone]:
         number = setup.line(credentials=CREDENTIALS, **fields)
-        phone = SoftPhone(transport=front.server.partition("transport=")[2] or "udp")
+        phone = Phone(transport=front.server.partition("transport=")[2] or "udp")
         setup._stack.push_async_callback(phone.stop)
         await phone.open(HOST)
         phone.say("enrol", number=number, server=front.server, user="accueil", password=PASSWORD)
@@ -66,22 +74,22 @@ async def ring(front: Front, caller: SoftPhone, number: str, phone: SoftPhone) -
 
 
 async def talk(*phones: SoftPhone) -> None:
-    """All have answered and hear something."""
+    """Wait until all have answered and receive sound."""
     for phone in phones:
         await phone.event("confirmed")
         await phone.event("media")
     for phone in phones:
-        while not (await heard(phone)):
+        while not (await received(phone)):
             pass
 
 
-async def heard(phone: SoftPhone) -> int:
-    """How many packets of sound came so far."""
+async def received(phone: SoftPhone) -> int:
+    """How many packets of sound it has received."""
     phone.say("heard")
     return int((await phone.event("heard"))["packets"])
 
 
-async def test_a_phone_is_called_and_both_hear_one_another(
+async def test_a_phone_is_called_and_audio_flows_both_ways(
     setup: Setup, front: Front, lines: Lines
 ) -> None:
     number, phone = await lines()
@@ -89,7 +97,7 @@ async def test_a_phone_is_called_and_both_hear_one_another(
     await ring(front, caller, number, phone)
     phone.say("answer")
     await talk(caller, phone)
-    caller.say("digits", digits="7")  # in the RTP, as both agreed by SDP
+    caller.say("digits", digits="7")  # in RTP, as negotiated by SDP
     await phone.event("digit", digit="7")
     for word, event in (("hold", "held"), ("resume", "media")):
         caller.say(word)

@@ -1,4 +1,4 @@
-"""A call no rule touches, with SIPp on both sides: it passes as if nobody stood between."""
+"""A call without any rule, with SIPp on both sides: it passes unchanged."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ async def test_a_plain_call_rings_talks_and_ends(setup: Setup, ends: str) -> Non
     assert arrived.body == out.body == OFFER_BYTES
     assert answer.body == ANSWER_BYTES
     assert arrived.one("Content-Type") == "application/sdp"
-    # what belongs to the caller passes
+    # the caller's fields pass
     assert untagged(arrived.one("From")) == untagged(out.one("From"))
     assert arrived.one("To") == out.one("To")
     for header in HEADERS:
         name, _, value = header.partition(": ")
         assert arrived.one(name) == value
     assert answer.one("X-Answered-By") == "phone"
-    # what belongs to the hop and the dialog does not
+    # fields of the hop and the dialog do not
     assert arrived.call_id != out.call_id
     assert arrived.from_tag != out.from_tag
     assert answer.to_tag not in {m.to_tag for m in answered}
@@ -61,7 +61,7 @@ async def test_a_plain_call_rings_talks_and_ends(setup: Setup, ends: str) -> Non
     assert not record["forwards"]
 
 
-async def test_a_refused_call_tells_the_caller_why(setup: Setup) -> None:
+async def test_a_refused_call_has_its_reason(setup: Setup) -> None:
     line, phone = await setup.sipp_phone(
         script.refusing_phone(
             "488 Not Acceptable Here", headers=['Warning: 305 phone "no such codec"']

@@ -1,4 +1,4 @@
-"""Which rule wins, what counts as a call in progress, and what a forward that is off gives."""
+"""The precedence of rules, what counts as a call in progress, and the codes without a forward."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.patience import within
 from tests.scenarios import numbers
+from tests.scenarios.continued import until
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import check_diversion, connect, part, refuse
 from tests.scenarios.setup import Forward, Setup, to_fax, to_number, to_voicemail
@@ -16,7 +17,7 @@ from tests.scenarios.setup import Forward, Setup, to_fax, to_number, to_voicemai
 
 async def occupy(setup: Setup, line: str, call: Call, ring: Call) -> None:
     await connect(call, ring)
-    assert setup.redis.zcard(f"live:{line}") == 1
+    await until(lambda: setup.redis.zcard(f"live:{line}") == 1, "it counts")
 
 
 async def reach_voicemail(setup: Setup, call: Call, line: str) -> Call:
@@ -25,7 +26,7 @@ async def reach_voicemail(setup: Setup, call: Call, line: str) -> Call:
     return deposit
 
 
-async def test_unconditional_beats_all_and_never_rings_the_line(setup: Setup) -> None:
+async def test_unconditional_comes_before_all_and_never_rings_the_line(setup: Setup) -> None:
     line, phone = await setup.line_with_phone(max_calls=1)
     target = numbers.outside_number()
     others = {"busy": to_voicemail(line), "unreachable": to_voicemail(line)}
@@ -42,7 +43,7 @@ async def test_unconditional_beats_all_and_never_rings_the_line(setup: Setup) ->
     await setup.ended(call.call_id, condition="unconditional", destination="number")
 
 
-async def test_unconditional_beats_unreachable(setup: Setup) -> None:
+async def test_unconditional_comes_before_unreachable(setup: Setup) -> None:
     target = numbers.outside_number()
     line = numbers.line_number()
     forwards = {"unconditional": to_number(target), "unreachable": to_voicemail(line)}
@@ -94,7 +95,7 @@ async def test_a_ringing_call_counts(setup: Setup) -> None:
     await first.receive(487)
 
 
-async def test_busy_beats_unreachable(setup: Setup) -> None:
+async def test_busy_comes_before_unreachable(setup: Setup) -> None:
     line = setup.line(max_calls=1)
     target = numbers.outside_number()
     forwards = {"busy": to_number(target), "unreachable": to_voicemail(line)}
@@ -141,7 +142,7 @@ async def test_a_call_the_line_makes_counts(setup: Setup) -> None:
     ring = await other_phone.incoming()
     await connect(out, ring)
     deadline = time.monotonic() + within(5)
-    while not setup.redis.zcard(f"live:{line}"):  # who calls is asked beside the call
+    while not setup.redis.zcard(f"live:{line}"):  # the caller is looked up in the background
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
     call = await setup.call(line)
@@ -155,7 +156,7 @@ async def test_a_call_the_line_makes_counts(setup: Setup) -> None:
 
 @pytest.mark.parametrize("known", ["never_met", "registered_again", "changed"])
 async def test_a_call_the_line_makes_counts_at_once(setup: Setup, known: str) -> None:
-    """Also while the line is not in memory: a call to it that comes right behind finds it busy."""
+    """Also while the line is not in memory: a call to it immediately afterwards finds it busy."""
     line, phone = await setup.line_with_phone(max_calls=1)
     other, other_phone = await setup.line_with_phone()
     if known != "never_met":

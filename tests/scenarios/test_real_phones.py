@@ -1,8 +1,7 @@
-"""Phones that nobody here wrote (baresip): they register, call, are forwarded, and talk.
+"""Independent phones (baresip): they register, call, are forwarded, and talk.
 
-Each scenario is played over UDP and TCP, straight to the engine and through Kamailio as
-deploy/kamailio ships it. Then the engine trusts Kamailio alone, and knows the phones by the Path
-they came by.
+Each scenario runs over UDP and TCP, directly with the engine and through Kamailio as shipped in
+deploy/kamailio. Then the engine trusts only Kamailio, and recognises the phones by their Path.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def phones(setup: Setup, front: Front) -> Phones:
     return Phones(setup, front)
 
 
-async def test_a_phone_registers_is_called_and_both_hear_one_another(
+async def test_a_phone_registers_is_called_and_audio_flows_both_ways(
     setup: Setup, phones: Phones
 ) -> None:
     phone = await phones.line()
@@ -59,18 +58,18 @@ async def test_a_phone_registers_is_called_and_both_hear_one_another(
     await phone.command("accept")
     for side in (caller, phone):
         await side.talks()
-    await caller.command("sndcode", "7")  # in the RTP, as both agreed by SDP
+    await caller.command("sndcode", "7")  # in RTP, as negotiated by SDP
     await phone.event("CALL_DTMF_START")
     await caller.command("hold")
     await phone.is_sent("a=sendonly")
-    await caller.command("resume")
+    await caller.resume()
     await phone.command("hangup")
     await caller.closed()
     (record,) = await setup.records_of(phone.number)
     assert record["outcome"] == "answered"
 
 
-async def test_a_phone_is_heard_before_it_is_picked_up(setup: Setup, phones: Phones) -> None:
+async def test_early_media_of_a_phone_reaches_the_caller(setup: Setup, phones: Phones) -> None:
     """Early media (183 with SDP); then the caller gives up."""
     phone = await phones.line("answermode=early")
     caller = await phones.line()
@@ -84,7 +83,7 @@ async def test_a_phone_is_heard_before_it_is_picked_up(setup: Setup, phones: Pho
 
 
 async def test_a_phone_that_is_busy_is_forwarded(setup: Setup, phones: Phones) -> None:
-    """The person declines: baresip says 486. The call goes to a colleague."""
+    """The user declines: baresip sends 486. The call goes to a colleague."""
     colleague = await phones.line("answermode=auto")
     forwards = {"busy": to_number(colleague.number)}
     phone = await phones.line(forwards=forwards)
@@ -142,8 +141,8 @@ async def test_a_phone_hands_its_call_over_to_a_colleague(setup: Setup, phones: 
 
 
 async def test_a_phone_changes_its_forwards_by_star_codes(setup: Setup, phones: Phones) -> None:
-    """Confirmed by a call that is taken and ended at once; refused by one that is not taken. It is
-    known by the address it registered from, behind Kamailio by what that asserts."""
+    """A code is confirmed by a call that is answered and ended at once, and refused by one that is
+    not answered. The phone is known by its address, behind Kamailio by the asserted identity."""
     colleague = await phones.line("answermode=auto")
     phone, caller = await phones.line(), await phones.line()
     await phone.dial(f"*21*{colleague.number}%23")
@@ -164,5 +163,6 @@ async def test_a_phone_changes_its_forwards_by_star_codes(setup: Setup, phones: 
     assert f"480 unconditional to number {colleague.number}: off" in await phone.closed()
     await caller.dial(phone.number)
     assert caller.number in await phone.rings()
+    await caller.event("CALL_RINGING")
     await caller.command("hangup")
     await phone.closed()

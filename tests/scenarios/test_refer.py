@@ -1,4 +1,4 @@
-"""Where one side of a call may send the other (REFER), and what many of them cost; from Redis."""
+"""Allowed targets of a REFER, and the limits on many of them; also checked in Redis."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SETTINGS = {
 
 
 async def sends(referrer: Call, referee: Call, *fields: tuple[str, str], code: int = 202) -> str:
-    """One REFER, answered with `code` by the other side; the Refer-To that arrives there."""
+    """One REFER, answered with `code` by the other side; returns the Refer-To that arrives
+    there."""
     referrer.request("REFER", headers=fields)
     request = await referee.receive("REFER")
     referee.respond(code, to=request)
@@ -36,7 +37,7 @@ async def is_refused(setup: Setup, referrer: Call, code: int, *fields: tuple[str
     before = setup.engine.metric("renvoi_rejected_total", reason="refer")
     referrer.request("REFER", headers=fields)
     assert (await referrer.final("REFER")).code == code, fields
-    if code != 400:  # what is no header at all does not come that far
+    if code != 400:  # an invalid header is refused earlier
         assert setup.engine.metric("renvoi_rejected_total", reason="refer") == before + 1
 
 
@@ -46,12 +47,12 @@ REFUSED = [
     "sip:00338%399123456@h",
     "<sip:+33 8 99 12 34 56@h>".replace(" ", "%20"),
     "<sip:+33899123456;phone-context=x:secret@h>",
-    "<sip:+33899123456%2C%2C1234@h>",  # and digits that follow
+    "<sip:+33899123456%2C%2C1234@h>",  # and further digits
     "<sips:+33899123456@h;user=phone>",
     "<tel:+33-899-12-34-56>",
     "<TEL:899123456;phone-context=+33>",
     "<sip:+881623400000@h>",  # satellite
-    "<sip:+14155550100@h>",  # a country that no forward may lead to
+    "<sip:+14155550100@h>",  # a country that forwards may not use
     "<sip:112@h>",
     "<sip:3631@h>",
     "<sip:*21*0612345678%23@h>",  # star codes
@@ -77,7 +78,7 @@ NOT_ONE = [
 ]
 
 
-async def test_a_phone_sends_nobody_where_its_line_could_not_forward(setup: Setup) -> None:
+async def test_a_phone_cannot_transfer_where_its_line_could_not_forward(setup: Setup) -> None:
     _, call, ring = await talk(setup)
     for target in REFUSED:
         await is_refused(setup, ring, 403, ("Refer-To", target))
@@ -110,15 +111,15 @@ async def test_a_refer_to_asks_for_nothing_but_a_takeover(setup: Setup) -> None:
         ("Route=%3Csip%3Agateway%3Blr%3E", ""),
         ("Authorization=Digest", ""),
     ):
-        told = await sends(ring, call, ("Refer-To", f'"C" <{target}?{asked}>;x=y'))
-        assert told == f'"C" <{target}{"?" if kept else ""}{kept}>;x=y'
+        got = await sends(ring, call, ("Refer-To", f'"C" <{target}?{asked}>;x=y'))
+        assert got == f'"C" <{target}{"?" if kept else ""}{kept}>;x=y'
         bare = await sends(ring, call, ("Refer-To", f"<{target};p=q?{asked}>"))
         assert bare == f"<{target};p=q{'?' if kept else ''}{kept}>"
     await part(call, ring)
 
 
 async def test_the_newer_refer_replaces_the_older(setup: Setup) -> None:
-    """Twelve to twelve lines: whoever follows the older ones calls there at nobody's expense."""
+    """Twelve REFERs to twelve lines: calls by the older ones have no payer."""
     line, mobile, call, away = await forwarded(setup)
     targets = [await setup.line_with_phone() for _ in range(4)]
     for target, _ in targets:
@@ -143,7 +144,7 @@ async def test_the_newer_refer_replaces_the_older(setup: Setup) -> None:
     assert not setup.redis.keys(f"transfer:{mobile}:*")
 
 
-async def test_transfers_are_forwards_to_the_limits_of_who_pays(setup: Setup) -> None:
+async def test_transfers_count_as_forwards_of_the_payer(setup: Setup) -> None:
     line, mobile, call, away = await forwarded(setup)
     onward: list[tuple[Call, Call]] = []
     for count in range(4):
@@ -153,7 +154,7 @@ async def test_transfers_are_forwards_to_the_limits_of_who_pays(setup: Setup) ->
             setup.engine.address, target, caller=mobile, headers=[identity(mobile)],
             body=OFFER_BYTES,
         )  # fmt: skip
-        if count < 2:  # with the first call itself that makes three
+        if count < 2:  # three with the first call itself
             await connect(begun, ring := await phone.incoming())
             onward.append((begun, ring))
         else:
@@ -167,9 +168,10 @@ async def test_transfers_are_forwards_to_the_limits_of_who_pays(setup: Setup) ->
 
 
 @pytest.mark.parametrize("stopped", ["line", "fleet"])
-async def test_who_is_suspended_sends_nobody_on(setup: Setup, stopped: str) -> None:
-    """Neither by a new REFER nor by one that it sent before."""
+async def test_a_suspended_line_cannot_transfer(setup: Setup, stopped: str) -> None:
+    """Neither by a new REFER nor by an earlier one."""
     setup.redis.set("fleet:stopped", json.dumps({"name": "stopped", "suspended": True}))
+    await setup.know_fleet("stopped")
     line, phone = await setup.line_with_phone()
     target, other = await setup.line_with_phone()
     caller = numbers.caller_number()
@@ -183,12 +185,28 @@ async def test_who_is_suspended_sends_nobody_on(setup: Setup, stopped: str) -> N
     await setup.ended(onward.call_id, payer="")
     assert "INVITE" not in other.requests()
     await is_refused(setup, ring, 403, ("Refer-To", f"<sip:{target}@h>"))
+    setup.redis.delete(f"reg:{line}")  # as it expires: what memory has is not current then
+    await setup.settle()
+    await is_refused(setup, ring, 403, ("Refer-To", f"<sip:{target}@h>"))
     await part(call, ring)
 
 
-async def test_whoever_is_cut_for_a_cap_is_told_why(setup: Setup) -> None:
-    """Also the phone of a line of another fleet, whose call the transferred side pays for."""
-    setup.redis.set("fleet:poor", json.dumps({"name": "poor", "cap_seconds": 2}))
+async def test_a_caller_of_a_suspended_fleet_that_nobody_has_called_sends_nobody_on(
+    setup: Setup,
+) -> None:
+    setup.redis.set("fleet:quiet", json.dumps({"name": "quiet", "suspended": True}))
+    caller = setup.line(fleet="quiet")
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, caller=caller)
+    await connect(call, ring := await phone.incoming())
+    await setup.settle(fleets=True)
+    await is_refused(setup, call, 403, ("Refer-To", "<sip:+33140000099@h>"))
+    await part(call, ring)
+
+
+async def test_a_call_that_is_ended_for_a_cap_has_its_reason(setup: Setup) -> None:
+    """Also the phone of a line of another fleet, if the transferred side pays for its call."""
+    setup.redis.set("fleet:poor", json.dumps({"name": "poor", "cap_seconds": 8}))
     _, mobile, call, away = await forwarded(setup, fleet="poor", offer=UNLIMITED)
     target, phone = await setup.line_with_phone(fleet="rich")
     await sends(call, away, ("Refer-To", f"<sip:{target}@h>"))
@@ -209,9 +227,9 @@ async def test_a_takeover_of_the_payer_s_far_end_keeps_its_own_name(setup: Setup
     z, _, asked, there = await forwarded(setup, caller)
     tag = asked.remote.rpartition("tag=")[2]
     name = f"{asked.call_id};to-tag={tag};from-tag={asked.tag}"
-    told = await sends(
+    got = await sends(
         call, away, ("Refer-To", f"<sip:{z}@h?Priority=x&Replaces={quote(name, safe='')}>")
     )
-    assert told == f"<sip:{z}@h?Replaces={quote(own(there), safe='')}>"
+    assert got == f"<sip:{z}@h?Replaces={quote(own(there), safe='')}>"
     await part(asked, there)
     await part(call, away)

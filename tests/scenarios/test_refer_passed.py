@@ -1,4 +1,4 @@
-"""`sip.refer: passed`: the telephony server says where calls may be sent, and bills by itself."""
+"""`sip.refer: passed`: the telephony server decides on targets, and bills itself."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The registrar: a phone says where it is, proves who it is, and is called there."""
+"""The registrar: a phone registers its contact with its password, and is called there."""
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Sequence
@@ -35,7 +34,7 @@ def line_with_password(setup: Setup, *, strong: bool = False, **fields: bool) ->
 
 
 class Phone:
-    """A phone that registers, on a socket of its own."""
+    """A phone that registers, on its own socket."""
 
     def __init__(self, setup: Setup, endpoint: Endpoint, number: str) -> None:
         self.setup = setup
@@ -48,7 +47,7 @@ class Phone:
         self.algorithm = "MD5"
 
     async def send(self, *headers: tuple[str, str]) -> Message:
-        """One REGISTER as it stands; the final answer."""
+        """Send one REGISTER without further fields; returns the final answer."""
         call = self.endpoint.start(
             self.registrar,
             self.number,
@@ -63,7 +62,7 @@ class Phone:
         return ("Contact", f"<{self.endpoint.uri()}>{more}")
 
     def authorization(self, challenge: Message, *, nc: int = 0) -> tuple[str, str]:
-        """What answers a 401."""
+        """The answer to a 401."""
         offered = {
             text.partition("algorithm=")[2].partition(",")[0]: text
             for text in challenge.every("WWW-Authenticate")
@@ -83,7 +82,7 @@ class Phone:
         )
 
     async def register(self, *headers: tuple[str, str]) -> Message:
-        """REGISTER, challenge, REGISTER again; the answer to that."""
+        """REGISTER, challenge, REGISTER again; returns the answer to the second."""
         challenge = await self.send(*headers)
         assert challenge.code == 401
         self.count = 0
@@ -130,7 +129,7 @@ async def test_a_challenge_offers_both_algorithms_the_stronger_first(setup: Setu
 
 
 async def test_an_algorithm_that_cannot_be_checked_is_not_offered(setup: Setup) -> None:
-    """baresip 1.0 knows MD5 alone and gives up where it meets SHA-256 first."""
+    """baresip 1.0 supports only MD5 and gives up if SHA-256 comes first."""
     for number in (line_with_password(setup), numbers.line_number()):
         phone = await phone_of(setup, number)
         answer = await phone.send(phone.contact())
@@ -152,7 +151,7 @@ async def test_several_phones_of_a_line_all_ring(setup: Setup) -> None:
     await part(call, rings[1])
 
 
-async def test_a_phone_says_where_it_is_no_more(setup: Setup) -> None:
+async def test_a_phone_removes_its_contact(setup: Setup) -> None:
     phone = await phone_of(setup)
     other = await phone_of(setup, phone.number)
     await other.register(other.contact())
@@ -166,7 +165,7 @@ async def test_a_phone_says_where_it_is_no_more(setup: Setup) -> None:
     await call.receive(480)
 
 
-async def test_a_register_without_contact_asks_what_is_known(setup: Setup) -> None:
+async def test_a_register_without_contact_lists_the_bindings(setup: Setup) -> None:
     phone = await phone_of(setup)
     await phone.register(phone.contact(";q=0.4;expires=120"))
     answer = await phone.register()
@@ -206,7 +205,7 @@ async def test_too_short_a_time_is_refused_with_the_least(setup: Setup) -> None:
     assert not setup.redis.exists(f"reg:{phone.number}")
 
 
-async def test_the_path_is_kept_told_and_used(setup: Setup) -> None:
+async def test_the_path_is_stored_returned_and_used(setup: Setup) -> None:
     phone = await phone_of(setup)
     edge = await setup.endpoint()
     path = f"<{edge.uri('edge')};lr>"
@@ -230,7 +229,7 @@ async def test_a_wrong_password_is_refused(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("kind", ["unknown", "without_credentials", "suspended"])
-async def test_nobody_learns_which_lines_exist(setup: Setup, kind: str) -> None:
+async def test_answers_do_not_show_which_lines_exist(setup: Setup, kind: str) -> None:
     number = numbers.line_number()
     if kind == "without_credentials":
         number = setup.line()
@@ -268,8 +267,7 @@ async def test_a_repeated_register_gets_the_same_answer(setup: Setup) -> None:
     call = phone.endpoint.calls[-1]
     call.repeat(call.first)
     call.repeat(call.first)
-    await asyncio.sleep(0.3)
-    answers = [m for m in call.received if m.code >= 200]
+    answers = await call.copies(3, 200)
     assert len(answers) == 3
     assert {m.raw for m in answers} == {answer.raw}
 
@@ -287,12 +285,12 @@ async def test_passwords_cannot_be_tried_one_after_the_other(setup: Setup) -> No
     assert int(answer.one("Retry-After")) > 0
     phone.password = PASSWORD
     answer = await phone.send(phone.contact(), phone.authorization(challenge), ("Via", via))
-    assert answer.code == 403  # not even the right one, for a while
+    assert answer.code == 403  # for a while the right one is refused too
     assert setup.engine.metric("renvoi_registrations_total", result="limited") >= 2
 
 
-async def test_who_guesses_is_the_one_that_the_edge_saw(setup: Setup) -> None:
-    """Below that, a phone may have written whatever Via it likes."""
+async def test_guesses_are_counted_by_the_source_at_the_edge(setup: Setup) -> None:
+    """The Vias below it may be forged by the phone."""
     phone = await phone_of(setup)
     challenge = await phone.send(phone.contact())
     phone.password = "wrong"
@@ -330,7 +328,7 @@ async def test_a_line_has_room_for_ten_phones(setup: Setup) -> None:
     assert (await phone.register(("Contact", many))).code == 200
     full = contacts(await phone.register(("Contact", "<sip:p3@192.0.2.1>")))
     assert len(full) == 10
-    # One more takes the place of the one that would expire first.
+    # One more replaces the one that would expire first.
     now = contacts(await phone.register(phone.contact()))
     assert set(now) == {*full, phone.endpoint.uri()} - {"sip:first@192.0.2.1"}
     await call_rings(setup, phone)
@@ -341,7 +339,7 @@ async def test_a_number_that_is_none_is_unknown(setup: Setup) -> None:
     assert (await phone.send(phone.contact())).code == 404
 
 
-async def test_who_may_register_may_not_therefore_call(setup: Setup) -> None:
+async def test_the_right_to_register_gives_no_right_to_call(setup: Setup) -> None:
     number = line_with_password(setup)
     phone = Phone(setup, await setup.endpoint("127.0.0.2"), number)
     assert (await phone.register(phone.contact())).code == 200
@@ -365,7 +363,7 @@ async def test_registrations_are_counted(setup: Setup) -> None:
 
 
 async def is_misplaced(setup: Setup, phone: Phone, *headers: tuple[str, str]) -> bool:
-    """Whether a registration is refused for what its Contact or Path says, and leaves nothing."""
+    """Whether a registration is refused for its Contact or Path, and leaves nothing."""
     before = setup.engine.metric("renvoi_registrations_total", result="misplaced")
     code = (await phone.register(*headers)).code
     refused = setup.engine.metric("renvoi_registrations_total", result="misplaced") - before
@@ -375,7 +373,7 @@ async def is_misplaced(setup: Setup, phone: Phone, *headers: tuple[str, str]) ->
 
 
 async def phone_at(setup: Setup, host: str) -> Phone:
-    """A phone of a line of its own: a trusted peer at 127.0.0.1, or by itself at 127.0.0.2."""
+    """A phone of a new line: a trusted peer at 127.0.0.1, or a direct one at 127.0.0.2."""
     return Phone(setup, await setup.endpoint(host), line_with_password(setup))
 
 
@@ -383,8 +381,8 @@ async def phone_at(setup: Setup, host: str) -> Phone:
 async def test_no_phone_registers_where_a_forward_goes_or_the_engine_is(
     setup: Setup, host: str
 ) -> None:
-    """Whoever called the line would reach anything from the engine's trusted address, unpaid, or
-    the engine itself over and over."""
+    """A caller of the line could otherwise reach any number from the engine's trusted address
+    without billing, or the engine itself in a loop."""
     target = numbers.outside_number()
     ports = setup.engine.ports
     places = [f"{target}@127.0.0.1:{ports[kind]}" for kind in KINDS]
@@ -430,7 +428,7 @@ async def test_an_edge_that_is_the_gateway_too_registers_its_phones(setup: Setup
 async def test_a_private_contact_may_be_any_if_the_edge_goes_by_its_path(
     setup: Setup, by: str
 ) -> None:
-    """An edge that goes by the Contact instead would be the way to the gateway."""
+    """An edge that routes by the Contact instead would be a way to the gateway."""
     contact = ("Contact", f"<sip:a@127.0.0.1:{setup.engine.ports['number']}>")
     edge = await setup.endpoint()
     phone = await phone_at(setup, "127.0.0.1")
@@ -444,7 +442,7 @@ async def test_a_private_contact_may_be_any_if_the_edge_goes_by_its_path(
 async def test_a_registered_contact_that_is_the_engine_is_never_rung(
     setup: Setup, contact: str
 ) -> None:
-    """Whoever wrote it: the call would come back as a call to the line, again and again."""
+    """Written by any program: the call would come back to the line in a loop."""
     refused = setup.engine.metric("renvoi_documents_refused_total", kind="reg")
     itself = contact.format(f"127.0.0.1:{setup.engine.address[1]}")
     alone = setup.line(to=[itself])
@@ -476,7 +474,7 @@ INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
 async def test_a_contact_is_removed_whatever_else_it_says(
     setup: Setup, form: str, more: str
 ) -> None:
-    """baresip takes its contact back with the first of these."""
+    """baresip unregisters with the first of these."""
     phone = await phone_of(setup)
     assert contacts(await phone.register(phone.contact())) == [phone.endpoint.uri()]
     taken = await phone.register(("Contact", form.format(phone.endpoint.uri(), more)))
@@ -493,8 +491,8 @@ async def test_what_is_in_quotes_is_no_parameter_of_a_contact(setup: Setup) -> N
     assert "q=" not in answer.one("Contact")
 
 
-async def test_only_an_edge_says_that_it_goes_by_its_path(setup: Setup) -> None:
-    """A phone may write a Path as well: what stands below the topmost entry may be its own."""
+async def test_only_an_edge_decides_that_it_routes_by_its_path(setup: Setup) -> None:
+    """A phone may send a Path too: entries below the topmost one may be its own."""
     gateway = f"127.0.0.1:{setup.engine.ports['number']}"
     edge = (await setup.endpoint()).uri("edge")
     for paths in (
@@ -524,7 +522,7 @@ async def test_only_an_edge_says_that_it_goes_by_its_path(setup: Setup) -> None:
 
 
 async def rung(setup: Setup, number: str, *endpoints: Endpoint) -> int:
-    """How many INVITEs one call brings to these endpoints."""
+    """How many INVITEs these endpoints get from one call."""
     before = {id(call) for endpoint in endpoints for call in endpoint.invited()}
     call = await setup.call(number)
     ring = await endpoints[0].incoming()
@@ -535,7 +533,7 @@ async def rung(setup: Setup, number: str, *endpoints: Endpoint) -> int:
 
 
 async def test_equivalent_contacts_are_one_binding(setup: Setup) -> None:
-    """RFC 3261 10.3 and 19.1.4: however a phone writes its URI when it comes again."""
+    """RFC 3261 10.3 and 19.1.4: in any notation of the phone's URI."""
     phone = await phone_of(setup)
     where = f"127.0.0.1:{phone.endpoint.port}"
     for uri, more in (
@@ -579,10 +577,10 @@ async def test_a_phone_that_others_list_twice_gets_one_invite(setup: Setup) -> N
     assert await rung(setup, phone.number, phone.endpoint) == 1
 
 
-async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
+async def test_a_phone_that_comes_back_from_another_port_replaces_its_binding(
     setup: Setup,
 ) -> None:
-    """RFC 5626 6: the same instance and flow; nobody is called at the old port."""
+    """RFC 5626 6: the same instance and flow; the old port is not called."""
     old = await phone_of(setup)
     flow = f';+sip.instance="{INSTANCE}";reg-id=1'
     answer = await old.register(old.contact(flow))
@@ -591,7 +589,7 @@ async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
     again = f';+SIP.Instance="{INSTANCE.upper()}" ;reg-id=1;expires=300'
     assert contacts(await new.register(new.contact(again))) == [new.endpoint.uri()]
     assert await rung(setup, new.number, new.endpoint, old.endpoint) == 1
-    # Another instance is another phone, another flow of one instance another way to it.
+    # Another instance is another phone; another flow of an instance is another way to it.
     other = f';+sip.instance="{INSTANCE[:-2]}0>";reg-id=1'
     assert len(contacts(await old.register(old.contact(other)))) == 2
     second = f';+sip.instance="{INSTANCE}";reg-id=2'
@@ -602,7 +600,7 @@ async def test_a_phone_that_comes_back_from_another_port_takes_its_own_place(
 
 
 async def test_phones_of_one_address_behind_two_edges_both_ring(setup: Setup) -> None:
-    """Many phones have the same URI in their private networks: what tells them apart is the way."""
+    """Many phones have the same URI in their private networks: the way distinguishes them."""
     edges = [await setup.endpoint(), await setup.endpoint()]
     phone = await phone_of(setup)
     contact = "<sip:a@192.168.1.10:5060>"

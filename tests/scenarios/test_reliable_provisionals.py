@@ -18,7 +18,7 @@ KNOWS = pytest.mark.parametrize("knows", [SUPPORTED, REQUIRED], ids=["supported"
 
 
 def say(ring: Call, code: int, rseq: int, **more: object) -> Message:
-    """The phone says something reliably."""
+    """The phone sends a reliable provisional response."""
     return ring.respond(
         code,
         headers=[("Require", "100rel"), ("RSeq", str(rseq))],
@@ -27,12 +27,12 @@ def say(ring: Call, code: int, rseq: int, **more: object) -> Message:
 
 
 def prack(call: Call, early: Message, **more: object) -> Message:
-    """The caller acknowledges it."""
+    """The caller sends its PRACK."""
     rack = f"{early.one('RSeq')} {early.cseq[0]} INVITE"
     return call.request("PRACK", headers=[("RAck", rack)], **more)  # type: ignore[arg-type]
 
 
-async def heard(call: Call, code: int) -> Message:
+async def received(call: Call, code: int) -> Message:
     """A reliable provisional response that the caller got."""
     early = await call.receive(code)
     assert early.one("Require") == "100rel", early
@@ -66,7 +66,7 @@ async def test_a_reliable_183_and_its_prack_pass_from_end_to_end(
     assert "100rel" in ring.first.values("Supported")
     assert not ring.first.has("Require")
     say(ring, 183, 8711, body=ANSWER_BYTES)
-    early = await heard(call, 183)
+    early = await received(call, 183)
     assert early.body == ANSWER_BYTES
     prack(call, early)
     await acknowledged(ring, 8711)
@@ -84,8 +84,8 @@ async def test_the_phone_is_not_acknowledged_before_the_caller_did(setup: Setup)
     call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     said = say(ring, 180, 1)
-    early = await heard(call, 180)
-    ring.repeat(said)  # the phone repeats it, as it must
+    early = await received(call, 180)
+    ring.repeat(said)  # the phone repeats it, as required
     copies = await call.copies(3, 180)  # the engine repeats its own: after 0.5 s and 1 s
     assert ring.requests("PRACK") == []
     assert {m.one("RSeq") for m in copies} == {early.one("RSeq")}
@@ -93,7 +93,7 @@ async def test_the_phone_is_not_acknowledged_before_the_caller_did(setup: Setup)
     await acknowledged(ring, 1)
     await call.receive(200, "PRACK")
     seen = len(call.received)
-    await asyncio.sleep(2.3)  # the next copy would have come by now
+    await asyncio.sleep(2.3)  # the next copy would have come
     assert len(call.received) == seen
     await connect(call, ring, ANSWER_BYTES)
     await part(ring, call)
@@ -104,12 +104,12 @@ async def test_several_reliable_responses_come_one_after_the_other(setup: Setup)
     call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 180, 5)
-    first = await heard(call, 180)
+    first = await received(call, 180)
     say(ring, 183, 6, body=ANSWER_BYTES)
     say(ring, 183, 8, body=ANSWER_BYTES)  # out of order: dropped until 7 has come
     prack(call, first)
     await acknowledged(ring, 5)
-    second = await heard(call, 183)
+    second = await received(call, 183)
     assert int(second.one("RSeq")) == int(first.one("RSeq")) + 1
     prack(call, second)
     await acknowledged(ring, 6)
@@ -123,7 +123,7 @@ async def test_offers_and_answers_pass_in_prack_and_update_before_the_answer(set
     call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 183, 1, body=ANSWER_BYTES)
-    early = await heard(call, 183)
+    early = await received(call, 183)
     prack(call, early, body=OFFER_BYTES + b"a=again\r\n")
     request = await ring.receive("PRACK")
     assert request.body == OFFER_BYTES + b"a=again\r\n"
@@ -144,7 +144,7 @@ async def test_a_late_offer_is_answered_in_the_prack(setup: Setup) -> None:
     call = await setup.call(line, headers=SUPPORTED, body=b"")
     ring = await phone.incoming()
     say(ring, 183, 3, body=OFFER_BYTES)
-    early = await heard(call, 183)
+    early = await received(call, 183)
     assert early.body == OFFER_BYTES
     prack(call, early, body=ANSWER_BYTES)
     request = await ring.receive("PRACK")
@@ -155,12 +155,12 @@ async def test_a_late_offer_is_answered_in_the_prack(setup: Setup) -> None:
     await part(call, ring)
 
 
-async def test_a_prack_that_names_nothing_is_refused(setup: Setup) -> None:
+async def test_a_prack_for_no_response_is_refused(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=SUPPORTED)
     ring = await phone.incoming()
     say(ring, 180, 1)
-    early = await heard(call, 180)
+    early = await received(call, 180)
     for rack in ("99 1 INVITE", f"{early.one('RSeq')} 1 INVITE", "x", "", "1 2", "9" * 40 + " 1 A"):
         call.request("PRACK", headers=[("RAck", rack)] if rack else [])
         await call.receive(481, "PRACK")
@@ -169,7 +169,7 @@ async def test_a_prack_that_names_nothing_is_refused(setup: Setup) -> None:
     await call.receive(200, "PRACK")
     prack(call, early)  # a second one for the same response
     await call.receive(481, "PRACK")
-    assert len(ring.requests("PRACK")) == 1
+    assert len({each.branch for each in ring.requests("PRACK")}) == 1
     await connect(call, ring, ANSWER_BYTES)
     await part(call, ring)
 
@@ -179,8 +179,8 @@ async def test_the_answer_waits_for_the_prack_of_an_early_answer(setup: Setup) -
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=REQUIRED)
     ring = await phone.incoming()
-    ring.respond(183, body=ANSWER_BYTES)  # this phone does not know 100rel
-    early = await heard(call, 183)
+    ring.respond(183, body=ANSWER_BYTES)  # this phone does not support 100rel
+    early = await received(call, 183)
     assert early.body == ANSWER_BYTES
     ring.respond(200, body=ANSWER_BYTES)
     await ring.receive("ACK")
@@ -200,7 +200,7 @@ async def test_a_call_that_ends_while_its_answer_waits(setup: Setup, who: str) -
     call = await setup.call(line, headers=REQUIRED)
     ring = await phone.incoming()
     ring.respond(183, body=ANSWER_BYTES)
-    await heard(call, 183)
+    await received(call, 183)
     ring.respond(200, body=ANSWER_BYTES)
     await ring.receive("ACK")
     if who == "caller":
@@ -217,15 +217,15 @@ async def test_a_call_that_ends_while_its_answer_waits(setup: Setup, who: str) -
 async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_back_its_prack(
     setup: Setup,
 ) -> None:
-    """The mobile has answered and is charged for, and media may pass, while the 2xx waits."""
+    """The mobile has answered and is billed, and media may pass, while the 2xx waits."""
     mobile = numbers.mobile_number()
     forwards = {"unconditional": to_number(mobile)}
     line = setup.line(forwards=forwards, offer={"mobile": "unlimited"})
     call = await setup.call(line, headers=REQUIRED)
     away = await setup.server("number").incoming(mobile)
-    prack(call, await heard(call, 181))
+    prack(call, await received(call, 181))
     away.respond(183, body=ANSWER_BYTES)
-    await heard(call, 183)
+    await received(call, 183)
     away.respond(200, body=ANSWER_BYTES)
     await away.receive("ACK")
     await asyncio.sleep(1.2)
@@ -242,20 +242,21 @@ async def test_a_forward_is_paid_for_from_its_answer_though_the_caller_keeps_bac
 
 
 @KNOWS
-async def test_a_cancelled_call_ends_as_ever(setup: Setup, knows: list[tuple[str, str]]) -> None:
+async def test_a_cancelled_call_ends_as_usual(setup: Setup, knows: list[tuple[str, str]]) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=knows)
     ring = await phone.incoming()
     say(ring, 180, 1)
-    await heard(call, 180)
+    await received(call, 180)
     call.cancel()
     await call.receive(487)
     await ring.receive("CANCEL")
     await setup.ended(call.call_id, outcome="cancelled")
 
 
-async def test_a_caller_that_requires_it_hears_a_forward_reliably(setup: Setup) -> None:
-    """The line may still forward: its phone promises nothing, the engine itself is reliable."""
+async def test_a_caller_that_requires_it_gets_a_forward_reliably(setup: Setup) -> None:
+    """The line may still forward: its phone is not asked for reliability, the engine itself is
+    reliable."""
     target = numbers.outside_number()
     line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
     call = await setup.call(line, headers=REQUIRED)
@@ -263,17 +264,17 @@ async def test_a_caller_that_requires_it_hears_a_forward_reliably(setup: Setup) 
     assert not ring.first.has("Require")
     assert not ring.first.has("Supported")
     ring.respond(183, body=ANSWER_BYTES)
-    ringing = await heard(call, 183)
+    ringing = await received(call, 183)
     assert ringing.body == b""  # another answer may follow
     await refuse(ring, 486)
     away = await setup.server("number").incoming(target)
     prack(call, ringing)
     await call.receive(200, "PRACK")
-    told = await heard(call, 181)
-    prack(call, told)
+    early_181 = await received(call, 181)
+    prack(call, early_181)
     await call.receive(200, "PRACK")
     say(away, 183, 700, body=ANSWER_BYTES)
-    early = await heard(call, 183)
+    early = await received(call, 183)
     assert early.body == ANSWER_BYTES
     prack(call, early)
     await acknowledged(away, 700)
@@ -310,7 +311,7 @@ async def test_each_fork_of_a_target_gets_its_own_prack(setup: Setup) -> None:
     ring = await phone.incoming()
     first_tag = ring.tag
     say(ring, 180, 1)
-    first = await heard(call, 180)
+    first = await received(call, 180)
     ring.tag = "other-fork"
     say(ring, 183, 40)
     prack(call, first)
@@ -318,7 +319,7 @@ async def test_each_fork_of_a_target_gets_its_own_prack(setup: Setup) -> None:
     assert request.to_tag == first_tag
     assert request.one("RAck").startswith("1 ")
     ring.respond(200, to=request)
-    second = await heard(call, 183)
+    second = await received(call, 183)
     prack(call, second)
     request = await ring.receive("PRACK")
     assert request.to_tag == "other-fork"
@@ -329,7 +330,7 @@ async def test_each_fork_of_a_target_gets_its_own_prack(setup: Setup) -> None:
     await part(call, ring)
 
 
-async def test_a_callee_that_was_not_asked_for_it_is_heard_as_any(setup: Setup) -> None:
+async def test_a_callee_that_was_not_asked_for_it_is_treated_as_usual(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()

@@ -1,7 +1,7 @@
-"""Calls that a line has sent outside and that come back to it.
+"""Calls that a line has forwarded outside and that come back to it.
 
-Nothing is left of what says so but what a server keeps that writes Diversion anew, as Asterisk
-does: number, reason and display name.
+The server outside rewrites Diversion, as Asterisk does: only number, reason and display name
+remain.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORKERS = 2
 
 
 def rewritten(invite: Message) -> tuple[str, str]:
-    """The topmost Diversion, as a server writes it that keeps no parameter of it but the reason."""
+    """The topmost Diversion, rewritten by a server that keeps only the parameter reason."""
     entry = invite.values("Diversion")[0]
     found = re.match(r'("[^"]*") <sip:([^@]+)@[^>]*>.*;reason=([\w-]+)', entry)
     assert found, entry
@@ -45,7 +45,7 @@ async def back(
 
 
 async def sent_outside(setup: Setup, line: str) -> tuple[Call, Call]:
-    """A call that the line's forward has sent outside: the caller's side and the target's."""
+    """A call that the line has forwarded outside: the caller's side and the target's."""
     call = await setup.call(line)
     return call, await setup.server("number").incoming()
 
@@ -68,7 +68,7 @@ async def test_a_line_forwards_a_call_once_whichever_worker_it_comes_back_to(set
 
 
 @pytest.mark.parametrize(("condition", "code"), [("unreachable", 480), ("busy", 486)])
-async def test_where_the_forward_counts_as_off_the_caller_hears_the_condition(
+async def test_where_the_forward_counts_as_off_the_caller_gets_the_code_of_the_condition(
     setup: Setup, condition: str, code: int
 ) -> None:
     phone = await setup.endpoint()
@@ -89,7 +89,7 @@ async def test_where_the_forward_counts_as_off_the_caller_hears_the_condition(
     assert len(setup.server("number").invited(out.first.user)) == 1
 
 
-async def test_its_own_voicemail_is_there_for_a_call_that_came_back(setup: Setup) -> None:
+async def test_its_own_voicemail_takes_a_call_that_came_back(setup: Setup) -> None:
     forwards = {"unconditional": to_number(numbers.outside_number())}
     line = setup.line(forwards={**forwards, "unreachable": to_voicemail(numbers.line_number())})
     setup.change(line, forwards={**forwards, "unreachable": to_voicemail(line)})
@@ -103,7 +103,7 @@ async def test_its_own_voicemail_is_there_for_a_call_that_came_back(setup: Setup
     await call.receive(486)
 
 
-async def test_no_other_line_of_the_circle_is_met_twice(setup: Setup) -> None:
+async def test_no_other_line_of_the_loop_is_reached_twice(setup: Setup) -> None:
     """A -> outside -> B -> A: B's forward counts as off, and B's phone rings."""
     first = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
     second, phone = await setup.line_with_phone()
@@ -125,7 +125,7 @@ async def test_no_other_line_of_the_circle_is_met_twice(setup: Setup) -> None:
     ],
     ids=["unsigned", "forged"],
 )
-async def test_nobody_else_turns_a_forward_off(setup: Setup, written: str) -> None:
+async def test_a_forged_mark_turns_no_forward_off(setup: Setup, written: str) -> None:
     """It counts toward max_diversions, as any Diversion does."""
     line = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
     await setup.settle()
@@ -136,7 +136,7 @@ async def test_nobody_else_turns_a_forward_off(setup: Setup, written: str) -> No
     await call.receive(486)
 
 
-async def test_the_mark_of_one_line_says_nothing_of_another(setup: Setup) -> None:
+async def test_the_mark_of_one_line_does_not_count_for_another(setup: Setup) -> None:
     first = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
     second = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
     await setup.settle()
@@ -169,7 +169,7 @@ async def test_another_engine_on_the_same_redis_knows_the_mark(
     await call.receive(486)
 
 
-async def test_a_phone_is_not_told_the_mark(setup: Setup) -> None:
+async def test_a_phone_does_not_get_the_mark(setup: Setup) -> None:
     second, phone = await setup.line_with_phone()
     first = setup.line(forwards={"unconditional": to_number(second)})
     await setup.settle()

@@ -1,4 +1,4 @@
-"""Proxies on the way: Record-Route and Route, and that each request visits them in order."""
+"""Proxies on the route: Record-Route and Route; each request visits them in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_voicemail
 
 
 async def update(asker: Call, asked: Call) -> Message:
-    """An UPDATE through the engine; as the asked side got it."""
+    """An UPDATE through the engine; returns it as the other side got it."""
     asker.request("UPDATE", body=OFFER_BYTES)
     request = await asked.receive("UPDATE")
     asked.respond(200, to=request)
@@ -21,7 +21,7 @@ async def update(asker: Call, asked: Call) -> Message:
 
 
 async def reinvite(asker: Call, asked: Call) -> tuple[Message, Message]:
-    """A re-INVITE through the engine; it and its ACK as the asked side got them."""
+    """A re-INVITE through the engine; returns it and its ACK as the other side got them."""
     asker.request("INVITE", body=OFFER_BYTES)
     request = await asked.receive("INVITE")
     asked.respond(200, to=request, body=ANSWER_BYTES)
@@ -110,8 +110,8 @@ async def test_requests_to_a_phone_take_the_way_its_answer_came(
     assert proxy.requests() == ["ACK", "UPDATE", "INVITE", "ACK", "BYE"]
 
 
-async def test_the_answer_decides_the_way_not_what_rang_before(setup: Setup) -> None:
-    """RFC 3261 13.2.2.4: the route set is computed anew from the 2xx."""
+async def test_the_answer_decides_the_route_not_an_earlier_18x(setup: Setup) -> None:
+    """RFC 3261 13.2.2.4: the route set is recomputed from the 2xx."""
     line, phone = await setup.line_with_phone()
     first, early = await proxy_of(setup, phone)
     second, late = await proxy_of(setup, phone)
@@ -145,7 +145,8 @@ async def test_a_lost_ack_is_sent_again_the_same_way(setup: Setup) -> None:
 
 @pytest.mark.parametrize("more", [[], [FAR]])
 async def test_a_route_that_names_the_engine_is_harmless(setup: Setup, more: list[str]) -> None:
-    """A pre-loaded Route: a proxy before the engine, or a caller, sends the call here by it."""
+    """A pre-loaded Route: a proxy in front of the engine, or a caller, routes the call here by
+    it."""
     host, port = setup.engine.address
     own = f"<sip:{host}:{port};lr>"
     line, phone = await setup.line_with_phone()
@@ -204,7 +205,7 @@ async def test_a_strict_router_is_the_target_and_the_contact_comes_last(
 
 
 @pytest.mark.parametrize("lr", ["lr", "lr=on", "transport=udp;r2=on;ftag=a1;lr", "LR;did=9.1"])
-async def test_loose_routers_say_so_in_several_ways(setup: Setup, lr: str) -> None:
+async def test_loose_routers_are_marked_in_several_ways(setup: Setup, lr: str) -> None:
     line, phone = await setup.line_with_phone()
     caller = await setup.endpoint()
     proxy, _ = await proxy_of(setup, caller)
@@ -215,8 +216,29 @@ async def test_loose_routers_say_so_in_several_ways(setup: Setup, lr: str) -> No
     request = await update(ring, call)
     assert request.uri == caller.uri()
     (taken,) = request.values("Route")
-    # `lr` may be written alone, and before the others, which means the same (RFC 3261 19.1.4).
+    # `lr` may have no value, and may come before the others, with the same meaning (RFC 3261
+    # 19.1.4).
     wanted, found = parameters(f";{lr.lower()}"), parameters(taken.rstrip(">").partition("<")[2])
     assert found in (wanted, wanted | {"lr": ""})
     await part(ring, call)
     assert proxy.requests() == ["UPDATE", "BYE"]
+
+
+async def test_a_contact_that_nothing_can_be_sent_to_keeps_no_call_from_ending(
+    setup: Setup,
+) -> None:
+    """The port of another scheme's URI may be any number. The phone hangs up, and the BYE to the
+    caller has nowhere to go."""
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line)
+    ring = await phone.incoming()
+    await connect(call, ring)
+    call.cseq += 1
+    update = call._within("UPDATE", call.cseq, headers=(), body=b"")
+    call._send(update.replace(call.endpoint.uri().encode(), b"tel:x@127.0.0.1:99999"))
+    ring.respond(200, to=await ring.receive("UPDATE"))
+    await call.receive(200, "UPDATE")
+    await ring.hang_up()
+    call.state = "ended"
+    await setup.ended(call.call_id, outcome="answered")
+    assert not setup.engine.complaints()

@@ -1,4 +1,4 @@
-"""Where the engine's own connections come from: peers know it by the address that it listens on."""
+"""The source of the engine's own connections: peers know it by its listening address."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import socket
 
 import pytest
 
+from tests.scenarios.certificates import CA, OWN, OWN_KEY, PHONE, PHONE_KEY, server_context
 from tests.scenarios.expect import connect, part
 from tests.scenarios.setup import Setup, to_number
 from tests.scenarios.sipp import free_port
 from tests.scenarios.stream import StreamEndpoint
-from tests.scenarios.test_tls import CA, OWN, OWN_KEY, PHONE, PHONE_KEY, server_context
 
+pytestmark = pytest.mark.usefixtures("certificates")
 UDP = free_port()
 PORTS = {name: free_port(socket.SOCK_STREAM) for name in ("tcp", "tls")}
 OURS = "127.0.0.2"

@@ -1,5 +1,5 @@
-"""Two hosts, each a network of its own, and one address that moves from one to the other when the
-first dies: the calls go on (`calls.standby: redis`)."""
+"""Two hosts in separate networks, and one address that moves to the second when the first dies: the
+calls go on (`calls.standby: redis`)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.scenarios.network import Network
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup
 from tests.scenarios.sipp import free_port
-from tests.scenarios.test_standby import event, kept, talk, told
+from tests.scenarios.test_standby import event, events, kept, talk
 
 
 class Host:
-    """A network with an engine, whose peers are the machine outside."""
+    """A network namespace with an engine; its peers are outside."""
 
     def __init__(
         self, directory: Path, redis_url: str, address: str, port: int, peers: list[Network]
@@ -54,7 +54,7 @@ class Host:
             },
         )
         self.engine.address = self._address, self._port
-        self.engine.where = ["ip", "netns", "exec", self.network.name]
+        self.engine.where = self.network.prefix
 
     def stop(self) -> None:
         if self.engine.has_been_started:
@@ -85,7 +85,7 @@ class Hosts:
         self.setup = Setup(RunningEngine(self.a.engine, redis_server.client, directory))
 
     def move(self) -> None:
-        """The address goes to `b`."""
+        """Move the address to `b`."""
         self.a.network.remove(self.address)
         self.b.network.add(self.address)
 
@@ -125,7 +125,7 @@ async def test_the_calls_of_a_dead_host_go_on_at_the_other(hosts: Hosts, which: 
         hosts.move()
         if which == "is_started_then":
             b.engine.start()
-        # One that runs does not have the calls yet: it holds what it cannot place.
+        # A running engine does not have the calls yet: it holds requests for unknown calls.
         await talk(*calls[0])
         assert (await event(b.engine, "calls.taken_over"))["continued"] == 3
         assert len(b.engine.calls()) == 3
@@ -140,7 +140,7 @@ async def test_the_calls_of_a_dead_host_go_on_at_the_other(hosts: Hosts, which: 
         assert not b.engine.complaints()
 
 
-async def test_a_host_that_was_taken_for_dead_drops_the_calls_without_a_word(hosts: Hosts) -> None:
+async def test_a_host_that_was_taken_for_dead_drops_the_calls_silently(hosts: Hosts) -> None:
     a, b = hosts.a, hosts.b
     a.engine.start()
     b.engine.start()
@@ -155,13 +155,13 @@ async def test_a_host_that_was_taken_for_dead_drops_the_calls_without_a_word(hos
         async with asyncio.timeout(within(5)):
             while a.engine.calls():
                 await asyncio.sleep(0.05)
-        await talk(call, ring)  # nobody had a BYE
+        await talk(call, ring)  # neither side got a BYE
         assert hosts.setup.records() == []
         await part(call, ring)
         await hosts.setup.ended(call.call_id, outcome="answered", why="bye", takeovers="1")
         assert len(hosts.setup.records()) == 1
         assert not [*a.engine.complaints(), *b.engine.complaints()]
-        # Its next calls are kept again, and may come back.
+        # Its next calls are stored again, and may be taken over.
         hosts.a.network.add(hosts.address)
         call, ring = await hosts.stand()
         await kept(a.engine, 1)
@@ -178,10 +178,10 @@ async def test_a_process_that_dies_is_replaced_at_its_own_host(hosts: Hosts) -> 
         await kept(a.engine, 1)
         a.engine.signal(signal.SIGKILL)
         await a.engine.exited(5)
-        await asyncio.sleep(3.5)  # the other host sees that it is dead, and has no address
+        await asyncio.sleep(3.5)  # the other host detects the death, but does not have the address
         a.engine.start()
         assert (await event(a.engine, "calls.taken_over"))["continued"] == 1
-        assert not told(b.engine, "standby.claimed")
+        assert not events(b.engine, "standby.claimed")
         await kept(a.engine, 1)
         await talk(call, ring)
         await part(call, ring)

@@ -1,4 +1,4 @@
-"""Star codes: a phone dials one, and the next call goes where it said."""
+"""Star codes: a phone dials one, and the next call follows the change."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS = {"sip": {"trusted_peers": ["127.0.0.1/32", "127.0.0.2/32"]}}
 
 @asynccontextmanager
 async def refusing(endpoint: Endpoint) -> AsyncIterator[None]:
-    """It answers every call with busy."""
+    """The endpoint answers every call with busy."""
 
     async def refuse() -> None:
         while True:
@@ -48,7 +48,7 @@ async def dial(
     headers: Headers = (),
     body: bytes = OFFER_BYTES,
 ) -> tuple[Message, Call]:
-    """The phone dials a code from a line; the final answer. A confirmed call is hung up on."""
+    """The phone dials a code from a line; returns the final answer. A confirmed call is ended."""
     called = code.replace("#", "%23")
     call = phone.start(setup.engine.address, called, caller=line, headers=headers, body=body)
     answer = await call.final()
@@ -65,15 +65,15 @@ def stored(setup: Setup, line: str) -> dict[str, Any]:
     return forwards
 
 
-def told(answer: Message) -> str:
-    """What the answer says to people."""
+def phrase(answer: Message) -> str:
+    """The text of the answer for users."""
     found = re.fullmatch(r'399 \S+ "(.*)"', answer.one("Warning"))
     assert found is not None
     return found[1]
 
 
 async def reaches(setup: Setup, line: str) -> str:
-    """Where a call to the line comes out now, with the user part it got there with."""
+    """The target of a call to the line now, with the user part that it gets."""
     places = {name: setup.server(name) for name in ("voicemail", "number")}
     before = {name: len(place.calls) for name, place in places.items()}
     call = await setup.call(line)
@@ -109,15 +109,16 @@ async def test_each_code_changes_the_next_call(setup: Setup) -> None:
         ):
             answer, call = await dial(setup, phone, code, line)
             assert answer.code == 200, f"{code}: {answer}"
-            # No waiting here: what was confirmed is in force.
+            # No waiting here: a confirmed change is in force.
             assert await reaches(setup, line) == place, code
-            await setup.ended(call.call_id, outcome="answered", code=200, why="star_code")
+            by = {"caller": line, "caller_by": "registered"}
+            await setup.ended(call.call_id, outcome="answered", code=200, why="star_code", **by)
 
 
 async def test_no_answer_takes_its_seconds(setup: Setup) -> None:
     line, phone = await setup.line_with_phone()
     answer, _ = await dial(setup, phone, "*61*888*5#", line)
-    assert told(answer) == "no answer to voicemail after 5 s: on"
+    assert phrase(answer) == "no answer to voicemail after 5 s: on"
     call = await setup.call(line)
     ring = await phone.incoming()
     ring.respond(180)
@@ -150,12 +151,12 @@ async def test_a_status_code_answers_by_its_final_response(setup: Setup) -> None
         ("*#69*888#", 480, f"busy to number {target}: on"),
     ):
         answer, call = await dial(setup, phone, code, line)
-        assert (answer.code, told(answer)) == (expected, words), code
+        assert (answer.code, phrase(answer)) == (expected, words), code
         assert answer.start.endswith(words)  # the reason phrase: what phones show
         await setup.ended(call.call_id, code=expected)
     answer, _ = await dial(setup, phone, "*#002#", line)
     assert answer.code == 200
-    assert len(told(answer).split("; ")) == 4
+    assert len(phrase(answer).split("; ")) == 4
     assert stored(setup, line) == {"busy": to_number(target)}
 
 
@@ -188,7 +189,7 @@ async def test_a_bare_hash_is_understood_too(setup: Setup) -> None:
 async def test_every_change_is_in_the_log_of_changes(setup: Setup) -> None:
     line, phone = await setup.line_with_phone(fleet="logged", credentials={"user": "u", "ha1": "x"})
     await dial(setup, phone, "*21*888#", line)
-    await dial(setup, phone, "*21*888#", line)  # it is so already
+    await dial(setup, phone, "*21*888#", line)  # no change
     await dial(setup, phone, "#21#", line)
     entries = cast("list[tuple[str, dict[str, str]]]", setup.redis.xrange("audit:logged"))
     first, second = (entry for _, entry in entries)
@@ -228,17 +229,17 @@ async def test_what_cannot_be_is_refused_and_changes_nothing(
     line, phone = await setup.line_with_phone(forwards={"busy": BUSY})
     answer, call = await dial(setup, phone, code, line)
     assert answer.code == expected
-    assert told(answer)
+    assert phrase(answer)
     assert stored(setup, line) == {"busy": BUSY}
     record = await setup.ended(call.call_id, outcome="rejected", code=expected, why=why)
     assert (record["caller"], record["called"]) == (line, code)
 
 
-# -- who may -----------------------------------------------------------------------------------
+# -- authorisation -----------------------------------------------------------------------------
 
 
 async def behind(setup: Setup, **fields: Any) -> tuple[str, Endpoint]:
-    """A line whose phone is somewhere behind a telephony server, and that server."""
+    """A line whose phone is behind a telephony server, and that server."""
     return setup.line(to=[ELSEWHERE], **fields), await setup.endpoint("127.0.0.2")
 
 
@@ -284,14 +285,14 @@ async def test_a_contact_that_is_another_lines_is_not(setup: Setup) -> None:
 
 
 async def test_the_edge_that_the_phone_registered_through_is_not_enough(setup: Setup) -> None:
-    """It may pass on calls from outside, with what they assert."""
+    """It may relay calls from outside, with their asserted identities."""
     line = setup.line(to=[f'<{ELSEWHERE}>;path="<sip:127.0.0.2;lr>"'])
     server = await setup.endpoint("127.0.0.2")
     assert (await dial(setup, server, "*21*888#", line))[0].code == 403
     assert (await dial(setup, server, "*21*888#", line, [asserted(line)]))[0].code == 403
 
 
-async def test_from_says_nothing_where_an_identity_is_asserted(setup: Setup) -> None:
+async def test_from_is_ignored_where_an_identity_is_asserted(setup: Setup) -> None:
     victim, phone = await setup.line_with_phone()
     answer, _ = await dial(setup, phone, "*21*888#", victim, [asserted("+33140000009")])
     assert answer.code == 403
@@ -314,7 +315,7 @@ async def test_a_registration_that_has_lapsed_counts_no_more(setup: Setup) -> No
     ],
     ids=lambda header: header[0],
 )
-async def test_nobody_else_can_have_a_phone_dial_a_code(
+async def test_no_other_peer_can_make_a_phone_dial_a_code(
     setup: Setup, header: tuple[str, str]
 ) -> None:
     line, phone = await setup.line_with_phone()
@@ -361,11 +362,12 @@ async def test_an_unknown_line_and_a_suspended_one_may_not(setup: Setup) -> None
 
 async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(setup: Setup) -> None:
     setup.redis.set("fleet:late", json.dumps({"name": "late", "suspended": True}))
+    await setup.know_fleet("late")
     line, phone = await setup.line_with_phone(fleet="late")
     for code in ("*21*888#", "*#21#"):
         answer, call = await dial(setup, phone, code, line)
         assert answer.code == 403
-        assert told(answer) == "the line's fleet is suspended"
+        assert phrase(answer) == "the line's fleet is suspended"
         await setup.ended(call.call_id, outcome="rejected", why="fleet_suspended")
     assert stored(setup, line) == {}
     setup.redis.set("fleet:late", json.dumps({"name": "late", "suspended": False}))
@@ -375,13 +377,13 @@ async def test_a_line_of_a_suspended_fleet_may_not_until_it_is_paid(setup: Setup
 
 
 class Softphone:
-    """A phone that knows a line's password but did not register here."""
+    """A phone that has a line's password but is not registered."""
 
     def __init__(self, setup: Setup, endpoint: Endpoint, line: str, password: str) -> None:
         self.setup, self.endpoint, self.line, self.password = setup, endpoint, line, password
 
     async def dial(self, code: str, shown_for: str = "", nonce: str = "", nc: int = 1) -> Message:
-        """Dial, answering the challenge (for `shown_for` instead of the code dialled)."""
+        """Dial and answer the challenge (for `shown_for` instead of the dialled code)."""
         if not nonce:
             challenge, _ = await dial(self.setup, self.endpoint, code, self.line)
             assert challenge.code == 401
@@ -431,7 +433,7 @@ async def test_an_answer_is_for_one_code_and_one_time(setup: Setup) -> None:
     assert "stale=true" in again.one("WWW-Authenticate")
 
 
-# -- when things go wrong ----------------------------------------------------------------------
+# -- failures ----------------------------------------------------------------------------------
 
 
 async def test_a_caller_that_gives_up_before_the_answer_ends_the_call(setup: Setup) -> None:
@@ -439,7 +441,7 @@ async def test_a_caller_that_gives_up_before_the_answer_ends_the_call(setup: Set
     call = phone.start(setup.engine.address, "*21*888", caller=line, body=OFFER_BYTES)
     call.cancel()
     answer = await call.final()
-    assert answer.code in (200, 487)  # the answer may have crossed the CANCEL
+    assert answer.code in (200, 487)  # the answer may cross the CANCEL
     if answer.code == 200:
         call.ack(answer)
         await call.receive("BYE")
@@ -505,13 +507,13 @@ async def test_do_not_disturb_is_switched_and_asked_for_by_a_code(setup: Setup) 
             ("**26#", 200, "do not disturb: on"),
         ):
             answer, call = await dial(setup, phone, code, line)
-            assert (answer.code, told(answer)) == (expected, words), code
+            assert (answer.code, phrase(answer)) == (expected, words), code
             await setup.ended(call.call_id, code=expected)
         call = await setup.call(line)
-        assert (await call.final()).code == 486  # no waiting: what was confirmed is in force
+        assert (await call.final()).code == 486  # no waiting: a confirmed change is in force
         await setup.ended(call.call_id, outcome="busy", code=486, why="do_not_disturb")
         answer, _ = await dial(setup, phone, "#26#", line)
-        assert (answer.code, told(answer)) == (200, "do not disturb: off")
+        assert (answer.code, phrase(answer)) == (200, "do not disturb: off")
         call = await setup.call(line)
         assert (await call.final()).code == 486
         await setup.ended(call.call_id, outcome="busy", code=486, why="busy")
@@ -537,10 +539,10 @@ async def test_a_code_that_the_profile_would_make_one_without_effect_is_refused(
         assert await reaches(setup, line) == f"voicemail {line}"
         answer, call = await dial(setup, phone, "*21*0612345678#", line)
         words = "profile bureau is used, change it or leave it first"
-        assert (answer.code, told(answer)) == (403, words)
+        assert (answer.code, phrase(answer)) == (403, words)
         await setup.ended(call.call_id, outcome="rejected", code=403, why="in_profile")
         answer, _ = await dial(setup, phone, "*#67#", line)
-        assert (answer.code, told(answer)) == (200, "busy to voicemail: on")
+        assert (answer.code, phrase(answer)) == (200, "busy to voicemail: on")
         answer, _ = await dial(setup, phone, "*26#", line)
         assert answer.code == 200
         assert await reaches(setup, line) == f"voicemail {line}"
@@ -550,5 +552,5 @@ async def test_a_code_that_the_profile_would_make_one_without_effect_is_refused(
         answer, _ = await dial(setup, phone, "#26#", line)
         assert answer.code == 403
         answer, _ = await dial(setup, phone, "*#26#", line)
-        assert (answer.code, told(answer)) == (200, "do not disturb: on")
+        assert (answer.code, phrase(answer)) == (200, "do not disturb: on")
     assert whole(setup, line) == document

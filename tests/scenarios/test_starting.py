@@ -1,4 +1,4 @@
-"""The first moments: whoever is answered at all is answered by the rules."""
+"""The start: every call that is answered follows the rules."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import redis
 
 from engine.redis_server import socket_path
 from tests.scenarios import numbers
+from tests.scenarios.continued import until
 from tests.scenarios.endpoint import Call
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import START_S, Engine, RedisServer
 from tests.scenarios.setup import OFFER_BYTES, RunningEngine, Setup, to_voicemail
 from tests.scenarios.worker_pool import WorkerPool
 
-# As systemd's MemoryDenyWriteExecute confines a service and whatever it starts: PR_SET_MDWE.
+# As systemd's MemoryDenyWriteExecute restricts a service and its child processes: PR_SET_MDWE.
 CONFINED = """
 import ctypes, mmap, sys
 if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
     sys.exit("this kernel cannot")
 try:
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    sys.exit("memory that can be written and executed was given out")
+    sys.exit("the kernel granted memory that can be written and executed")
 except PermissionError:
     pass
 from engine.cli import main
@@ -35,9 +36,11 @@ sys.exit(main())
 async def test_the_first_call_that_is_answered_reaches_its_destination(
     shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """A server beside us sends calls as soon as the port is open: none may be refused."""
+    """A server sends calls as soon as the port is open: none may be refused."""
     directory = tmp_path_factory.mktemp("engine")
-    engine = Engine(directory, shared_redis.url)
+    # Many calls of one line wait in the socket when the engine begins to read it.
+    limits = {"limits": {"forwards_per_line": 1_000_000}}
+    engine = Engine(directory, shared_redis.url, limits)
     running_engine = RunningEngine(engine, shared_redis.client, directory)
     try:
         async with running_engine.endpoints() as servers, Setup(running_engine, servers) as setup:
@@ -51,12 +54,19 @@ async def test_the_first_call_that_is_answered_reaches_its_destination(
                 assert time.monotonic() < deadline, engine.log
                 calls.append(caller.start(engine.address, line, body=OFFER_BYTES))
                 await asyncio.sleep(0.002)
+            voicemail = servers["voicemail"]
+
+            def reached() -> bool:
+                """Every call that was received so far has reached its destination."""
+                return len(voicemail.invited(line)) == sum(bool(c.received) for c in calls)
+
             await asyncio.sleep(0.5)
+            await until(lambda: reached() or any(c.state == "ended" for c in calls), "calls arrive")
             answered = [call for call in calls if call.received]
             refused = [call for call in answered if call.state == "ended"]
             assert not refused, f"{len(refused)} of {len(answered)}: {refused[0]}\n{engine.log}"
-            assert len(servers["voicemail"].invited(line)) == len(answered)
-            caller.calls[:] = answered  # the others never got there
+            assert len(voicemail.invited(line)) == len(answered)
+            caller.calls[:] = answered  # the others were not received
             for call in answered:
                 call.cancel()
                 await call.receive(200, "CANCEL")
@@ -66,7 +76,7 @@ async def test_the_first_call_that_is_answered_reaches_its_destination(
 
 
 async def test_no_memory_is_written_and_executed(tmp_path: Path) -> None:
-    """By workers, their supervisor and the embedded Redis: the unit forbids it."""
+    """By workers, supervisor and embedded Redis: the systemd unit forbids it."""
     pool = WorkerPool(tmp_path, "embedded", 2)
     pool.program = ["-c", CONFINED]
     pool.start()

@@ -23,9 +23,9 @@ WORKERS = 2
 @pytest.fixture
 async def setup(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setup]:
     """Two workers, whose supervisor may be killed."""
-    pool = WorkerPool(tmp_path, shared_redis.url, WORKERS)
+    pool = WorkerPool(tmp_path, shared_redis.url, WORKERS, {"timers": {"drain_s": 200}})
     pool.start()
-    await pool.until(lambda: len(pool.told("worker.start")) == WORKERS)
+    await pool.until(lambda: len(pool.logged("worker.start")) == WORKERS)
     running_engine = RunningEngine(pool, shared_redis.client, tmp_path)
     pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     try:
@@ -33,7 +33,7 @@ async def setup(shared_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Setu
             yield setup
     finally:
         pool.stop()
-        for pid in pids:  # what no supervisor has ended
+        for pid in pids:  # processes that no supervisor has ended
             if os.path.exists(f"/proc/{pid}"):
                 os.kill(pid, signal.SIGKILL)
 
@@ -57,17 +57,17 @@ async def takes_calls(setup: Setup, worker: int) -> None:
 
 
 async def kill_supervisor(pool: WorkerPool) -> None:
-    gone = len(pool.told("supervisor.gone"))
+    gone = len(pool.logged("supervisor.gone"))
     pool.signal(signal.SIGKILL)
     await pool.exited(10)
-    await pool.until(lambda: len(pool.told("supervisor.gone")) == gone + WORKERS)
+    await pool.until(lambda: len(pool.logged("supervisor.gone")) == gone + WORKERS)
 
 
 async def start_another(pool: WorkerPool) -> float:
-    """The next supervisor; the seconds until it has the workers."""
-    began, adopted = time.monotonic(), len(pool.told("worker.adopted"))
+    """Start the next supervisor; returns the seconds until it has the workers."""
+    began, adopted = time.monotonic(), len(pool.logged("worker.adopted"))
     pool.spawn()
-    await pool.until(lambda: len(pool.told("worker.adopted")) == adopted + WORKERS)
+    await pool.until(lambda: len(pool.logged("worker.adopted")) == adopted + WORKERS)
     await pool.until(lambda: pool.get("/readyz")[0] == 200)
     return time.monotonic() - began
 
@@ -77,12 +77,12 @@ async def test_workers_go_on_and_are_adopted_by_the_next_supervisor(setup: Setup
     pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     line, phone = await setup.line_with_phone()
     calls = []
-    for worker in range(WORKERS):  # one without a call would end if the next supervisor is late
+    for worker in range(WORKERS):  # without a call it might end before the next supervisor
         standing = await call_through(setup, worker, line)
         ring = await phone.incoming()
         await connect(standing, ring)
         calls.append((standing, ring))
-    for _ in range(2):  # as often as it is killed
+    for _ in range(2):  # once per kill
         await kill_supervisor(pool)
         for worker in range(WORKERS):
             await takes_calls(setup, worker)
@@ -94,13 +94,13 @@ async def test_workers_go_on_and_are_adopted_by_the_next_supervisor(setup: Setup
     (standing, ring), other = calls
     await part(*other)
     await setup.ended(other[0].call_id, outcome="answered", why="bye")
-    # They are the new one's own: replaced when they die, told of a new configuration, ended.
+    # They belong to the new supervisor: it replaces them when they die, reloads and ends them.
     pid = pool.kill(1)
     await pool.replaced(1, pid)
     await takes_calls(setup, 1)
     pool.change(log={"level": "debug"})
     pool.signal(signal.SIGHUP)
-    await pool.until(lambda: pool.told("reload.done", worker=0))
+    await pool.until(lambda: pool.logged("reload.done", worker=0))
     await part(standing, ring)
     await setup.ended(standing.call_id, outcome="answered", why="bye")
     pool.signal(signal.SIGTERM)
@@ -118,7 +118,7 @@ async def test_a_supervisor_that_comes_late_undoes_that_its_workers_drain(setup:
         await connect(standing, ring)
         calls.append((standing, ring))
     await kill_supervisor(pool)
-    await pool.until(lambda: len(pool.told("drain.start")) == WORKERS, within_s=30)
+    await pool.until(lambda: len(pool.logged("drain.start")) == WORKERS, within_s=30)
     for worker in range(WORKERS):
         assert (await (await call_through(setup, worker, line)).final()).code == 503
     await start_another(pool)
@@ -135,10 +135,10 @@ async def test_workers_without_calls_end_when_no_supervisor_comes(setup: Setup) 
     pids = [pool.pid_of(worker) for worker in range(WORKERS)]
     await kill_supervisor(pool)
     await pool.until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), 40)
-    started = len(pool.told("worker.start"))
-    pool.spawn()  # and the next one starts its own
-    await pool.until(lambda: len(pool.told("worker.start")) == started + WORKERS)
+    started = len(pool.logged("worker.start"))
+    pool.spawn()  # the next one starts its own
+    await pool.until(lambda: len(pool.logged("worker.start")) == started + WORKERS)
     await pool.until(lambda: pool.get("/readyz")[0] == 200)
     await takes_calls(setup, 0)
-    assert not pool.told("worker.adopted")
+    assert not pool.logged("worker.adopted")
     assert json.loads(pool.get("/calls")[1]) == []

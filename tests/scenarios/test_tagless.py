@@ -1,5 +1,5 @@
-"""Phones of the old kind, which put no tag into To: the tag of their side is null, and the dialog
-stands all the same (RFC 3261 12.1.1, 12.1.2)."""
+"""Old phones that put no tag into To: the tag of their side is null, and the dialog exists
+nevertheless (RFC 3261 12.1.1, 12.1.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup
 
 
 def say(ring: Call, code: int, body: bytes = b"", **more: object) -> Message:
-    """Answer as such a phone does: To as it came."""
+    """Answer like such a phone: with To as received."""
     return ring.respond(code, body=body, **more)  # type: ignore[arg-type]
 
 
@@ -26,20 +26,20 @@ async def ringing(setup: Setup, **fields: object) -> tuple[Call, Call]:
 
 
 def lines_of(message: Message) -> list[tuple[str, str]]:
-    """The header fields of a message, but its length."""
+    """The header fields of a message, except Content-Length."""
     names = {"call-id": "Call-ID"}
     fields = [(n, v) for n, v in message.headers if n != "content-length"]
     return [(names.get(n, n.title()), v) for n, v in fields]
 
 
 def forget_tag(ring: Call) -> None:
-    """From now on the phone names no tag of its own."""
+    """From now on the phone sends no tag of its own."""
     ring.tag = ""
     ring.local = ring.first.one("To")
 
 
 async def exchange(speaker: Call, listener: Call, method: str, body: bytes = b"") -> Message:
-    """A request inside the dialog and its 200; the request as it arrived."""
+    """A request inside the dialog and its 200; returns the request as it arrived."""
     speaker.request(method, body=body)
     request = await listener.receive(method)
     listener.respond(200, to=request, body=body)
@@ -146,7 +146,7 @@ async def test_it_is_refused_without_a_tag(setup: Setup) -> None:
 
 
 async def test_an_answer_without_a_tag_to_a_reinvite(setup: Setup) -> None:
-    """A phone that forgets its tag only there, and repeats that answer."""
+    """A phone that omits its tag only there, and repeats that answer."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -187,10 +187,10 @@ async def test_a_second_phone_of_a_fork_that_has_no_tag_harms_nobody(setup: Setu
 
 
 @pytest.mark.parametrize("answered", [False, True])
-async def test_whoever_has_no_part_in_the_call_is_not_obeyed_for_want_of_a_tag(
+async def test_requests_of_others_are_refused_even_without_a_tag(
     setup: Setup, answered: bool
 ) -> None:
-    """A far end without a tag is found by any; its address still has to be the right one."""
+    """Any tag finds a far end without a tag; its address must still be the right one."""
     call, ring = await ringing(setup)
     if answered:
         say(ring, 200, ANSWER_BYTES)

@@ -1,4 +1,4 @@
-"""Who may take over a call (INVITE with Replaces), how often, and who pays; read from Redis."""
+"""Who may take over a call (INVITE with Replaces), how often, and who pays; checked in Redis."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SATELLITE, PREMIUM, EMERGENCY = "+881623400000", "+33899123456", "112"
 
 
 async def refused(setup: Setup, attempt: Call, *codes: int) -> None:
-    """The call is refused with one of these codes, nobody pays, and the log says whose it was."""
+    """The call is refused with one of these codes, no line pays, and the log has the caller."""
     assert (await attempt.final()).code in codes
     record = await setup.ended(attempt.call_id, payer="", outcome="rejected")
     assert record["forwards"] == []
     if record["why"].startswith("takeover_"):
-        told = await said(setup, record["id"])
-        assert (told["caller"], told["called"]) == (record["caller"], record["called"])
+        event = await said(setup, record["id"])
+        assert (event["caller"], event["called"]) == (record["caller"], record["called"])
 
 
 async def said(setup: Setup, call: str) -> dict[str, Any]:
-    """What the log says of a takeover that was refused."""
+    """The log event of a refused takeover."""
     async with asyncio.timeout(within(5)):
         while True:
             for event in setup.engine.events():
@@ -43,15 +43,15 @@ async def said(setup: Setup, call: str) -> dict[str, Any]:
 
 
 def rung(setup: Setup, user: str) -> int:
-    """How many INVITEs for a user part came to the gateway, repetitions left out."""
+    """How many INVITEs for a user part the gateway got, without repeats."""
     invites = [m for m in setup.server("number").heard if m.method == "INVITE" and not m.code]
     return len({m.branch for m in invites if user in m.uri})
 
 
 @pytest.mark.parametrize("user", [SATELLITE, PREMIUM, EMERGENCY])
 @pytest.mark.parametrize("state", ["ringing", "answered", "updated"])
-async def test_nobody_s_own_contact_is_a_way_out(setup: Setup, user: str, state: str) -> None:
-    """The caller names its own dialog as it knows it itself, so that its Contact would be rung."""
+async def test_a_callers_own_contact_is_not_dialled(setup: Setup, user: str, state: str) -> None:
+    """The caller names its own dialog, with its own tags, so that its Contact would be rung."""
     phone, caller = await setup.endpoint(), numbers.caller_number()
     line = setup.line(to=[phone.uri()])
     gateway = setup.server("number")
@@ -110,8 +110,8 @@ async def test_a_forwarded_call_is_taken_over_once_and_that_ends_it(setup: Setup
     assert rung(setup, mobile) == 2
 
 
-async def test_takeovers_count_in_the_hour_of_who_pays(setup: Setup) -> None:
-    """Each copy names the one before it."""
+async def test_takeovers_count_in_the_hour_of_the_payer(setup: Setup) -> None:
+    """Each takeover names the one before it."""
     caller = numbers.caller_number()
     line, mobile, call, away = await forwarded(setup, caller)
     answered = 1
@@ -129,7 +129,7 @@ async def test_takeovers_count_in_the_hour_of_who_pays(setup: Setup) -> None:
     assert rung(setup, mobile) == answered
 
 
-async def test_takeovers_count_among_the_standing_forwards_of_who_pays(setup: Setup) -> None:
+async def test_takeovers_count_among_the_active_forwards_of_the_payer(setup: Setup) -> None:
     caller = numbers.caller_number()
     line, mobile, call, _ = await forwarded(setup, caller)
     other = await calls(setup, line, numbers.caller_number())
@@ -154,11 +154,13 @@ async def test_takeovers_count_among_the_standing_forwards_of_who_pays(setup: Se
         (None, "payer_unknown"),
     ],
 )
-async def test_who_may_not_pay_any_more_does_not(
+async def test_a_line_that_may_no_longer_pay_does_not(
     setup: Setup, change: dict[str, Any] | None, why: str
 ) -> None:
     setup.redis.set("fleet:stopped", json.dumps({"name": "stopped", "suspended": True}))
     setup.redis.set("fleet:used-up", json.dumps({"name": "used-up", "cap_seconds": 0}))
+    for fleet in ("stopped", "used-up"):
+        await setup.know_fleet(fleet)
     caller = numbers.caller_number()
     line, mobile, call, away = await forwarded(setup, caller)
     if change is None:
@@ -174,7 +176,7 @@ async def test_who_may_not_pay_any_more_does_not(
     assert rung(setup, mobile) == 1
 
 
-async def test_what_a_plan_has_left_is_asked_anew(setup: Setup) -> None:
+async def test_the_rest_of_a_plan_is_read_again(setup: Setup) -> None:
     caller, offer = numbers.caller_number(), {"mobile": "hours", "mobile_hours": 0.0005}
     line, mobile, call, _ = await forwarded(setup, caller, offer=offer)
     await asyncio.sleep(2.2)  # the plan has 1.8 s
@@ -195,7 +197,7 @@ async def test_a_takeover_needs_a_right_to_the_call(setup: Setup) -> None:
     cases = [
         (line, stranger, 403),
         (line, foreign, 403),
-        (setup.line(), caller, 403),  # a line, but none of that call
+        (setup.line(), caller, 403),  # a line, but not in that call
         (numbers.outside_number(), caller, 404),
         (foreign, foreign, 403),
     ]
@@ -205,7 +207,7 @@ async def test_a_takeover_needs_a_right_to_the_call(setup: Setup) -> None:
             await refused(setup, attempt, code)
     counted = setup.engine.metric("renvoi_rejected_total", reason="takeover") - before
     assert counted == 2 * len(cases)
-    assert [m.method for m in ring.endpoint.heard if not m.code] == ["INVITE", "ACK"]
+    assert ring.endpoint.requests() == ["INVITE", "ACK"]
     assert any(c["call_id"] == call.call_id for c in setup.engine.calls())
     await part(call, ring)
 
@@ -237,7 +239,7 @@ async def test_two_dialogs_at_once_are_refused(setup: Setup) -> None:
 
 @pytest.mark.parametrize("spelling", [str.upper, str.title, lambda text: text.replace(";", " ; ")])
 async def test_tags_may_be_written_in_any_way(setup: Setup, spelling: Any) -> None:
-    """A thief's spelling must not lead past the rules either."""
+    """No notation may bypass the rules."""
     line, call, ring = await talk(setup)
     call_id, _, rest = own(ring).partition(";")
     for tag in ("to-tag", "from-tag"):
@@ -264,8 +266,8 @@ async def test_a_dialog_that_nobody_knows_is_no_reason_to_forward(setup: Setup) 
     assert rung(setup, mobile) == 0
 
 
-async def test_who_was_sent_by_a_side_of_the_call_may_take_it_over(setup: Setup) -> None:
-    """Once, within a minute: the REFER passes here."""
+async def test_a_party_referred_by_a_side_of_the_call_may_take_it_over(setup: Setup) -> None:
+    """Once, within a minute: the REFER passed through this engine."""
     a, b = numbers.caller_number(), numbers.caller_number()
     a_line, b_to_a, a_side = await talk(setup, b)
     c_line, a_to_c, c_side = await talk(setup, a_line)
@@ -280,7 +282,30 @@ async def test_who_was_sent_by_a_side_of_the_call_may_take_it_over(setup: Setup)
     await a_to_c.receive("BYE")
     await part(b_to_a, a_side)
     late = await calls(setup, c_line, b, ("Replaces", own(c_side)))
-    ring = await c_side.endpoint.incoming()  # a dialog of nobody's is for the phone to know
+    ring = await c_side.endpoint.incoming()  # an unknown dialog is left to the phone
     ring.respond(481)
     await refused(setup, late, 481)
     await part(b_to_c, taken)
+
+
+async def test_a_caller_who_withholds_the_number_is_taken_over_without_showing_it(
+    setup: Setup,
+) -> None:
+    """Nor if that call is taken over again."""
+    caller, phone = await setup.line_with_phone()
+    line, desk = await setup.line_with_phone()
+    call = await calls(setup, line, caller, ("Privacy", "id"))
+    await connect(call, ring := await desk.incoming())
+    for _ in range(2):
+        taking = await calls(setup, line, setup.line(), ("Replaces", seen_by(ring)))
+        await connect(taking, taken := await phone.incoming())
+        await ring.receive("BYE")
+        (shown,) = [each for each in setup.engine.calls() if each["call_id"] == taking.call_id]
+        assert shown["destination"] == "line"
+        assert caller[1:] not in json.dumps(shown)
+        ring = taking
+    await part(taking, taken)
+    record = await setup.ended(taking.call_id, target="", destination="line", outcome="answered")
+    assert caller[1:] not in json.dumps(record)
+    (leg,) = record["legs"]
+    assert leg["number"] == leg["uri"] == ""

@@ -1,4 +1,4 @@
-"""Over TCP a takeover that reaches another worker than its dialog's is told where that one is."""
+"""A takeover over TCP that reaches the wrong worker is redirected to that of its dialog."""
 
 from __future__ import annotations
 

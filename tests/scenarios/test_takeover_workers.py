@@ -1,4 +1,4 @@
-"""With several workers a takeover that reaches another one than its dialog's comes to its end."""
+"""With several workers a takeover works also if it reaches another worker than its dialog's."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ async def test_an_attended_transfer_between_calls_of_two_workers(setup: Setup) -
     assert request.one("Refer-To") == refer_to
     b_to_a.respond(202, to=request)
     await a_side.receive(202, "REFER")
-    # The other workers hear of it by Redis, in a moment; a busy machine's is longer than a call
-    # waits for (0.1 s).
+    # The other workers get it from Redis after a moment; on a busy machine that may take longer
+    # than a call waits (0.1 s).
     async with asyncio.timeout(within(5.0)):
         while not setup.redis.exists(f"transfer:{b}:{c_line}"):
             await asyncio.sleep(0.01)

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.patience import within
+from tests.patience import Stalls, within
 from tests.scenarios import numbers
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import call_off, connect, part
@@ -26,7 +26,7 @@ SETTINGS = {
         "listen": [f"udp:127.0.0.1:{UDP}", f"tcp:127.0.0.1:{TCP}"],
         "registrar_peers": ["127.0.0.1/32", "127.0.0.2/31", "127.0.0.4/30"],
     },
-    "timers": {"pre_ringing_s": 40, "idle_connection_s": 2},
+    "timers": {"pre_ringing_s": 40, "idle_connection_s": 4},
     "limits": {"connections": 120},
 }
 
@@ -52,7 +52,7 @@ async def wait_for_connections(setup: Setup, wanted: float, wait_s: float = 5) -
 
 
 async def drop(setup: Setup, endpoint: StreamEndpoint) -> None:
-    """The endpoint's one connection breaks, and the engine has noticed."""
+    """Break the endpoint's only connection, and wait until the engine has noticed."""
     left = setup.engine.metric("renvoi_connections") - 1
     endpoint.drop()
     await wait_for_connections(setup, left)
@@ -74,7 +74,7 @@ async def test_a_call_over_tcp_on_both_sides(setup: Setup, streams: list[StreamE
         other.respond(200, to=request)
         await side.receive(200, "INFO")
     await part(ring, call)
-    # Responses came back on the caller's own connection, requests on one to its Contact.
+    # Responses use the caller's own connection, requests one to its Contact.
     assert caller.made == 1
     assert phone.made == 1
     await setup.ended(call.call_id, outcome="answered")
@@ -171,7 +171,7 @@ async def test_a_refused_connection_is_unreachable_at_once(
     nobody = f"sip:x@127.0.0.1:{free_port(socket.SOCK_STREAM)};transport=tcp"
     line = setup.line(to=[nobody], forwards={"unreachable": to_number(target)})
     call = start(streams[0], line)
-    away = await setup.server("number").incoming(target, wait_s=1.5)
+    away = await setup.server("number").incoming(target, wait_s=3)
     await connect(call, away)
     await part(call, away)
     await setup.ended(call.call_id, condition="unreachable", outcome="answered")
@@ -212,10 +212,10 @@ async def test_a_peer_that_dies_while_it_rings_is_unreachable_or_fails(
     await setup.ended(call.call_id, outcome="unreachable")
 
 
-async def test_a_standing_call_outlives_its_connection(
+async def test_a_call_in_progress_outlives_its_connection(
     setup: Setup, streams: list[StreamEndpoint]
 ) -> None:
-    """The phone's connection breaks in mid-call: the BYE goes to its Contact anew."""
+    """The phone's connection breaks during the call: the BYE goes to its Contact on a new one."""
     caller, phone = streams
     line = setup.line(to=[phone.uri()])
     call = start(caller, line)
@@ -240,7 +240,7 @@ async def test_a_caller_whose_connection_breaks_before_the_answer_is_gone(
     await drop(setup, caller)
     ring.respond(486)
     await ring.receive("ACK")
-    await call.receive(486)  # on a connection that the engine makes (RFC 3261 18.2.2)
+    await call.receive(486)  # on a connection that the engine opens (RFC 3261 18.2.2)
     await setup.record(call.call_id)
 
 
@@ -279,8 +279,8 @@ async def test_over_the_limit_new_connections_are_closed(setup: Setup) -> None:
 async def crowd(
     setup: Setup, host: str, count: int, *, kept: int, refused: str
 ) -> list[asyncio.StreamWriter]:
-    """Connections from that address that say nothing, of which the engine keeps so many and counts
-    the others as refused."""
+    """Silent connections from that address: the engine keeps the given number and counts the others
+    as refused."""
     before = setup.engine.metric("renvoi_rejected_total", reason=refused)
     made = [await asyncio.open_connection(*ENGINE, local_addr=(host, 0)) for _ in range(count)]
     deadline = time.monotonic() + within(5)
@@ -296,7 +296,7 @@ async def crowd(
 
 
 async def call_passes(setup: Setup, streams: list[StreamEndpoint]) -> None:
-    """On a connection that a trusted peer makes, and on one that the engine makes."""
+    """A call on a connection that a trusted peer opens, and on one that the engine opens."""
     caller, phone = streams
     call = start(caller, setup.line(to=[phone.uri()]))
     ring = await phone.incoming()
@@ -312,7 +312,7 @@ async def leave(crowd: list[asyncio.StreamWriter]) -> None:
 
 
 async def asked_to_register(host: str) -> bool:
-    """Whether a phone at that address is asked for its password."""
+    """Whether a phone at that address is challenged for its password."""
     reader, writer = await asyncio.open_connection(*ENGINE, local_addr=(host, 0))
     number = numbers.line_number()
     writer.write(
@@ -330,7 +330,7 @@ async def test_strangers_take_no_room_from_peers_and_phones(
 ) -> None:
     await wait_for_connections(setup, 0)
     strangers = await crowd(setup, "127.0.0.9", 250, kept=100, refused="stranger")
-    # Of the 120 of limits.connections.
+    # of the 120 in limits.connections
     peers = await crowd(setup, "127.0.0.1", 100, kept=100, refused="connections")
     assert await asked_to_register("127.0.0.2")
     await call_passes(setup, streams)
@@ -384,9 +384,9 @@ NO_CREDIT = {
 
 
 async def lasted_s(host: str, pieces: list[str]) -> float:
-    """How long the engine keeps a connection over which these come, one every 0.1 s."""
-    reader, writer = await asyncio.open_connection(*ENGINE, local_addr=(host, 0))
+    """How long the engine keeps a connection that sends these pieces, one every 0.1 s."""
     start_s = time.monotonic()
+    reader, writer = await asyncio.open_connection(*ENGINE, local_addr=(host, 0))
     ended = asyncio.ensure_future(reader.read())
     while not ended.done() and pieces:
         writer.write(pieces.pop(0).encode())
@@ -397,7 +397,7 @@ async def lasted_s(host: str, pieces: list[str]) -> float:
     return time.monotonic() - start_s
 
 
-async def test_what_is_no_valid_message_earns_no_credit(setup: Setup) -> None:
+async def test_invalid_messages_do_not_keep_a_connection(setup: Setup) -> None:
     sent = [(host, what) for host in (PEER, PHONE) for what in NO_CREDIT]
     kept = await asyncio.gather(*(lasted_s(host, list(NO_CREDIT[what])) for host, what in sent))
     found = dict(zip(sent, kept, strict=True))
@@ -405,8 +405,11 @@ async def test_what_is_no_valid_message_earns_no_credit(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("said", ["x\r\n\r\n", "GET / HTTP/1.1\r\nHost: x\r\n\r\n"])
-async def test_what_is_no_sip_ends_the_connection_at_once(setup: Setup, said: str) -> None:
-    assert await lasted_s(PHONE, [said]) < 8
+async def test_what_is_no_sip_ends_the_connection_at_once(
+    setup: Setup, stalls: Stalls, said: str
+) -> None:
+    stalls.watch(setup.engine.pid)
+    assert await lasted_s(PHONE, [said]) < 8 + stalls.total_s
 
 
 async def test_a_source_that_never_registered_or_called_is_closed_when_idle(setup: Setup) -> None:
@@ -414,10 +417,10 @@ async def test_a_source_that_never_registered_or_called_is_closed_when_idle(setu
 
     async def talk(host: str) -> None:
         messages = [OPTIONS.format(n=f"{host}{n}") for n in range(30)]
-        pieces = [*messages, *["\r\n\r\n"] * 60]
+        pieces = [*messages, *["\r\n\r\n"] * 100]
         seconds = await lasted_s(host, pieces)
-        assert seconds > 4  # while messages come, and two seconds more
-        assert pieces, "keep-alives have kept it"
+        assert seconds > 6  # during the messages, and four seconds more
+        assert pieces, "keep-alives kept the connection"
 
     await asyncio.gather(talk(PEER), talk(PHONE))
 
@@ -433,11 +436,11 @@ async def test_a_source_that_has_called_keeps_its_idle_connections(
     reader, writer = await asyncio.open_connection(*ENGINE)
     writer.write(OPTIONS.format(n="kept").encode())
     assert (await reader.readuntil(b"\r\n")).startswith(b"SIP/2.0 200")
-    await asyncio.sleep(4)
+    await asyncio.sleep(11)  # longer than a connection may take for its first valid message
     assert not reader.at_eof()
     await leave([writer])
     await part(call, ring)
-    assert caller.made == 0  # the BYE's answer came on the caller's own connection
+    assert caller.made == 0  # the BYE's answer uses the caller's own connection
 
 
 async def test_a_peer_that_does_not_read_is_closed(setup: Setup) -> None:
@@ -451,7 +454,7 @@ async def test_a_peer_that_does_not_read_is_closed(setup: Setup) -> None:
     number = 0
     with contextlib.suppress(ConnectionError, TimeoutError):
         while setup.engine.metric("renvoi_rejected_total", reason="slow_reader") == before:
-            assert time.monotonic() < deadline, "it is kept"
+            assert time.monotonic() < deadline, "the connection is kept"
             for _ in range(200):
                 number += 1
                 data = OPTIONS.format(n=f"slow{number}").encode()

@@ -1,4 +1,4 @@
-"""`renvoi` at a terminal: Tab, Ctrl-C, and what the engine says to paste."""
+"""`renvoi` in a terminal: Tab, Ctrl-C, and the commands that the engine prints."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def heed_ctrl_c() -> None:
-    """As at a terminal: what a shell starts in the background has SIGINT ignored, tests too."""
+    """As in a terminal: a process that a shell starts in the background ignores SIGINT, also this
+    test."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def completed(words: str) -> list[str]:
-    """What a real bash completes the last word to, after it has read `renvoi completion bash`."""
+    """The completions of the last word in a real bash, after it has read `renvoi completion
+    bash`."""
     script = f"""
         set -e
         source <({RENVOI} completion bash)
@@ -102,7 +104,7 @@ def test_ctrl_c_is_status_130_and_no_traceback(shared_redis: RedisServer, tmp_pa
 
 
 def test_ctrl_c_before_a_command_has_begun_is_status_130_too(tmp_path: Path) -> None:
-    """While the modules are read: whichever is last, when the signal comes."""
+    """During the import of the modules, at any of them."""
     slow = tmp_path / "engine_is_slow"
     slow.mkdir()
     (slow / "click.py").write_text(
@@ -115,10 +117,10 @@ def test_ctrl_c_before_a_command_has_begun_is_status_130_too(tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_what_serve_says_to_try_next_can_be_pasted_as_it_stands(
+def test_the_commands_that_serve_prints_can_be_pasted_unchanged(
     shared_redis: RedisServer, tmp_path: Path
 ) -> None:
-    """By a person in another directory, who has `renvoi` not on the path."""
+    """In another directory, without `renvoi` on the path."""
     shared_redis.client.flushall()
     directory = tmp_path / "with a blank"
     directory.mkdir()

@@ -1,4 +1,4 @@
-"""Calls over TLS, with certificates of the test's own making."""
+"""Calls over TLS, with certificates made by the tests."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import contextlib
 import signal
 import socket
 import ssl
-import subprocess
-import tempfile
 import time
 import warnings
 from functools import partial
@@ -16,9 +14,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.patience import within
+from tests.patience import Stalls, within
 from tests.scenarios import numbers
 from tests.scenarios.baresip import CREDENTIALS, PASSWORD, Baresip
+from tests.scenarios.certificates import (
+    CA,
+    OTHER,
+    OTHER_KEY,
+    OWN,
+    OWN_KEY,
+    PHONE,
+    PHONE_BOTH,
+    PHONE_KEY,
+    client_context,
+    server_context,
+)
+from tests.scenarios.continued import until
 from tests.scenarios.endpoint import Call, Endpoint
 from tests.scenarios.expect import connect, part
 from tests.scenarios.processes import Engine
@@ -27,26 +38,9 @@ from tests.scenarios.sipp import free_port
 from tests.scenarios.stream import StreamEndpoint
 from tests.scenarios.worker_pool import WorkerPool
 
+pytestmark = pytest.mark.usefixtures("certificates")
 UDP, TLS = free_port(), free_port(socket.SOCK_STREAM)
 ENGINE = ("127.0.0.1", TLS)
-DIRECTORY = Path(tempfile.mkdtemp(prefix="renvoi-tls-"))
-
-
-def certificate(name: str, subject: str) -> tuple[Path, Path]:
-    """A certificate that vouches for itself, for that name or address, and its key."""
-    paths = DIRECTORY / f"{name}.pem", DIRECTORY / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    command += ["-nodes", "-days", "2", "-subj", "/CN=test", "-addext", f"subjectAltName={subject}"]
-    command += ["-out", str(paths[0]), "-keyout", str(paths[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    return paths
-
-
-OWN, OWN_KEY = certificate("engine", "IP:127.0.0.1,DNS:localhost")
-PHONE, PHONE_KEY = certificate("phone", "IP:127.0.0.1")
-OTHER, OTHER_KEY = certificate("other", "DNS:elsewhere.example")
-CA = DIRECTORY / "ca.pem"
-CA.write_text(PHONE.read_text() + OTHER.read_text() + OWN.read_text(), encoding="ascii")
 SIP: dict[str, object] = {
     "listen": [f"udp:127.0.0.1:{UDP}", f"tls:127.0.0.1:{TLS}"],
     "tls_certificate": str(OWN),
@@ -57,23 +51,11 @@ SIP: dict[str, object] = {
 SETTINGS = {"sip": SIP, "timers": {"pre_ringing_s": 6}, "limits": {"connections": 40}}
 
 
-def server_context(certificate_: Path, key: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate_, key)
-    return context
-
-
-def client_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(OWN)
-    return context
-
-
 async def tls_endpoint(
-    setup: Setup, certificate_: Path = PHONE, key: Path = PHONE_KEY
+    setup: Setup, certificate: Path = PHONE, key: Path = PHONE_KEY
 ) -> StreamEndpoint:
     endpoint = await StreamEndpoint.listen(
-        server_tls=server_context(certificate_, key), client_tls=client_context()
+        server_tls=server_context(certificate, key), client_tls=client_context()
     )
     setup._stack.push_async_callback(endpoint.finish)
     return endpoint
@@ -121,14 +103,14 @@ async def test_a_server_with_a_name_that_is_not_its_own_is_not_called(setup: Set
     await setup.ended(call.call_id, condition="unreachable")
 
 
-async def test_what_is_no_tls_is_turned_away(setup: Setup) -> None:
+async def test_a_connection_without_tls_is_refused(setup: Setup) -> None:
     with socket.create_connection(ENGINE) as plain:
         plain.sendall(b"OPTIONS sip:x@y SIP/2.0\r\n\r\n")
-        plain.settimeout(6)
-        heard = b""
+        plain.settimeout(within(6))
+        received = b""
         while part_ := plain.recv(100):
-            heard += part_
-        assert not heard.startswith(b"SIP")
+            received += part_
+        assert not received.startswith(b"SIP")
 
 
 async def test_old_tls_is_refused(setup: Setup) -> None:
@@ -168,7 +150,8 @@ async def test_a_certificate_that_cannot_be_used_stops_the_start(
 async def test_a_reload_in_the_middle_of_a_renewal(
     setup: Setup, tmp_path: Path, workers: int
 ) -> None:
-    """The certificate and the key that are on disk do not match; what changes is something else."""
+    """Certificate and key on disk do not match; the reload changes another key of the
+    configuration."""
     key = tmp_path / "own.key"
     key.write_text(OWN_KEY.read_text(), encoding="ascii")
     unix = setup.redis.connection_pool.connection_kwargs["path"]
@@ -188,7 +171,7 @@ async def test_a_reload_in_the_middle_of_a_renewal(
         for turn, (peers, code) in enumerate((("192.0.2.0/24", 403), ("127.0.0.0/8", 200)), 1):
             pool.change(sip={"trusted_peers": [peers]})
             pool.signal(signal.SIGHUP)
-            done = partial(pool.told, "reload.done", keys=["sip.trusted_peers"])
+            done = partial(pool.logged, "reload.done", keys=["sip.trusted_peers"])
             await pool.until(lambda: len(done()) == turn * processes)  # noqa: B023
             for worker in range(workers):
                 call = caller.start(
@@ -202,9 +185,7 @@ async def test_a_reload_in_the_middle_of_a_renewal(
 
 
 async def test_real_phones_register_and_talk_over_tls(setup: Setup) -> None:
-    """baresip; the engine checks the certificate of the phone that it calls."""
-    both = DIRECTORY / "both.pem"
-    both.write_text(PHONE_KEY.read_text() + PHONE.read_text(), encoding="ascii")
+    """baresip; the engine verifies the certificate of the phone that it calls."""
     phones = []
     for _ in range(2):
         phone = Baresip(
@@ -212,7 +193,7 @@ async def test_real_phones_register_and_talk_over_tls(setup: Setup) -> None:
             setup.line(credentials=CREDENTIALS),
             f"127.0.0.1:{TLS};transport=tls",
             password=PASSWORD,
-            config=f"sip_certificate {both}\n",
+            config=f"sip_certificate {PHONE_BOTH}\n",
         )
         setup._stack.push_async_callback(phone.stop)
         phones.append(await phone.start())
@@ -229,7 +210,7 @@ async def test_real_phones_register_and_talk_over_tls(setup: Setup) -> None:
     assert ";transport=tls" in record["legs"]
 
 
-async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
+async def test_a_client_without_the_required_certificate_is_refused(
     setup: Setup, tmp_path: Path
 ) -> None:
     port = free_port(socket.SOCK_STREAM)
@@ -253,20 +234,22 @@ async def test_who_must_show_a_certificate_and_has_none_is_turned_away(
                     await call.receive(200, "OPTIONS", wait_s=1)
                 assert not call.received
             await caller.finish()
-        assert engine.metric("renvoi_connections") == 0
+        await until(lambda: engine.metric("renvoi_connections") == 0, "no connection is left")
     finally:
         engine.stop()
     assert not engine.complaints()
 
 
 async def test_handshakes_that_never_end_take_a_bounded_number_of_places_for_a_while(
-    setup: Setup,
+    setup: Setup, stalls: Stalls
 ) -> None:
     before = setup.engine.metric("renvoi_rejected_total", reason="source_connections")
+    stalls.watch(setup.engine.pid)
     start_s = time.monotonic()
     made = [await asyncio.open_connection(*ENGINE, local_addr=("127.0.0.2", 0)) for _ in range(30)]
     reads = [asyncio.ensure_future(reader.read()) for reader, _ in made]
-    _, waiting = await asyncio.wait(reads, timeout=2)
+    await until(lambda: sum(read.done() for read in reads) >= 20, "the others are refused")
+    waiting = {read for read in reads if not read.done()}
     assert len(waiting) == 10  # a quarter of 40
     assert setup.engine.metric("renvoi_rejected_total", reason="source_connections") == before + 20
     caller, phone = await tls_endpoint(setup), await tls_endpoint(setup)
@@ -276,9 +259,27 @@ async def test_handshakes_that_never_end_take_a_bounded_number_of_places_for_a_w
     await part(call, ring)
     _, waiting = await asyncio.wait(reads, timeout=within(10))
     assert not waiting
-    assert 3 < time.monotonic() - start_s < 10
+    assert 3 < time.monotonic() - start_s < 10 + stalls.total_s
     await asyncio.gather(*reads, return_exceptions=True)
     for _, writer in made:
         writer.transport.abort()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+async def test_a_peer_that_does_not_end_its_side_is_disconnected(setup: Setup) -> None:
+    """TLS ends when both sides have said so (RFC 8446 6.1): what is no SIP gets no more time."""
+
+    def sent() -> socket.socket:
+        secure = client_context().wrap_socket(
+            socket.create_connection(ENGINE), server_hostname="127.0.0.1"
+        )
+        secure.settimeout(within(3))
+        secure.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert secure.recv(100) == b""  # the engine has ended its side
+        return socket.socket(fileno=secure.detach())
+
+    with await asyncio.to_thread(sent) as plain:
+        plain.settimeout(within(3))
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.to_thread(plain.recv, 1) == b""

@@ -1,4 +1,4 @@
-"""Transfers pass through the engine: REFER, its NOTIFYs, and dialogs named in headers."""
+"""Transfers through the engine: REFER, its NOTIFYs, and dialogs named in headers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WAYS = pytest.mark.parametrize("way", ["from_the_caller", "from_the_callee"])
 
 
 async def calls(setup: Setup, called: str, caller: str, *headers: tuple[str, str]) -> Call:
-    """A call of somebody whom a trusted peer vouches for."""
+    """A call with an identity that a trusted peer asserts."""
     return await setup.call(called, caller=caller, headers=headers)
 
 
 async def talk(setup: Setup, caller: str = "", **fields: Any) -> tuple[str, Call, Call]:
-    """A call that stands: the line, the caller's side and the phone's."""
+    """A call in progress: the line, the caller's side and the phone's."""
     phone = await setup.endpoint()
     line = setup.line(to=[phone.uri()], **fields)
     call = await calls(setup, line, caller or numbers.caller_number())
@@ -31,13 +31,13 @@ async def talk(setup: Setup, caller: str = "", **fields: Any) -> tuple[str, Call
 
 
 def seen_by(side: Call) -> str:
-    """The dialog as this side tells another of it: the other's own tag is to-tag."""
+    """The dialog in this side's notation for a third party: the other side's tag is the to-tag."""
     remote_tag = side.remote.rpartition("tag=")[2]
     return f"{side.call_id};to-tag={remote_tag};from-tag={side.tag}"
 
 
 def own(side: Call) -> str:
-    """The dialog as this side must be told of it."""
+    """The dialog in the notation that this side must receive."""
     remote_tag = side.remote.rpartition("tag=")[2]
     return f"{side.call_id};to-tag={side.tag};from-tag={remote_tag}"
 
@@ -50,12 +50,12 @@ async def notify(side: Call, other: Call, fragment: bytes, state: str) -> None:
         body=fragment,
         content_type="message/sipfrag;version=2.0",
     )
-    told = await other.receive("NOTIFY")
-    assert told.body == fragment
-    assert told.one("Event") == "refer"
-    assert told.one("Subscription-State") == state
-    assert told.one("Content-Type") == "message/sipfrag;version=2.0"
-    other.respond(200, to=told)
+    got = await other.receive("NOTIFY")
+    assert got.body == fragment
+    assert got.one("Event") == "refer"
+    assert got.one("Subscription-State") == state
+    assert got.one("Content-Type") == "message/sipfrag;version=2.0"
+    other.respond(200, to=got)
     await side.receive(200, "NOTIFY")
 
 
@@ -78,9 +78,7 @@ async def test_a_blind_transfer_passes_with_its_notifications(setup: Setup, way:
 
 
 @WAYS
-async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
-    setup: Setup, way: str
-) -> None:
+async def test_notifications_arrive_after_the_referrer_has_hung_up(setup: Setup, way: str) -> None:
     _, call, ring = await talk(setup)
     referrer, referee = (call, ring) if way == "from_the_caller" else (ring, call)
     referrer.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
@@ -89,7 +87,7 @@ async def test_notifications_arrive_after_the_one_who_asked_has_hung_up(
     await part(referrer, referee)
     await setup.ended(call.call_id, outcome="answered")
     await notify(referee, referrer, b"SIP/2.0 180 Ringing\r\n", "active;expires=60")
-    # Its answer counts: 481 ends the subscription.
+    # Its answer matters: 481 ends the subscription.
     event = [("Event", "refer"), ("Subscription-State", "terminated;reason=noresource")]
     referee.request("NOTIFY", headers=event)
     referrer.respond(481, to=await referrer.receive("NOTIFY"))
@@ -109,7 +107,7 @@ async def test_without_a_transfer_nothing_crosses_after_the_end(setup: Setup) ->
 
 
 @pytest.mark.parametrize("code", [405, 603])
-async def test_a_refused_transfer_leaves_the_call_standing(setup: Setup, code: int) -> None:
+async def test_a_refused_transfer_does_not_end_the_call(setup: Setup, code: int) -> None:
     _, call, ring = await talk(setup)
     call.request("REFER", headers=[("Refer-To", "<sip:+33140000099@office.example>")])
     request = await ring.receive("REFER")
@@ -120,7 +118,7 @@ async def test_a_refused_transfer_leaves_the_call_standing(setup: Setup, code: i
 
 
 async def test_an_attended_transfer_joins_the_two_who_are_left(setup: Setup) -> None:
-    """A talks to B and to C; A sends B to C in A's place; C takes over and A is let go."""
+    """A talks to B and to C; A transfers B to C; the new call replaces A's, and A gets a BYE."""
     a = numbers.caller_number()
     b_line, a_to_b, b_side = await talk(setup, a)
     c_line, a_to_c, c_side = await talk(setup, a, max_calls=1)
@@ -143,7 +141,7 @@ async def test_an_attended_transfer_joins_the_two_who_are_left(setup: Setup) -> 
     record = await setup.record(a_to_c.call_id)
     assert record["outcome"] == "answered"
     assert [c["called"] for c in setup.engine.calls()] == [c_line]
-    busy = await setup.call(c_line)  # the line's one call is the transferred one
+    busy = await setup.call(c_line)  # the transferred call is the line's one call
     await busy.receive(486)
     await part(b_to_c, taken)
     await setup.ended(b_to_c.call_id, outcome="answered", condition="none", destination="line")
@@ -164,7 +162,7 @@ async def test_a_dialog_named_as_the_caller_knows_it_is_renamed_for_the_phone(
 
 
 async def test_a_line_that_called_is_taken_over_at_its_registered_phone(setup: Setup) -> None:
-    """Not where its Contact says: anybody may write that."""
+    """Not at its Contact, which any caller may forge."""
     caller, phone = await setup.line_with_phone()
     colleague = setup.line()
     _, call, ring = await talk(setup, caller)
@@ -178,7 +176,7 @@ async def test_a_line_that_called_is_taken_over_at_its_registered_phone(setup: S
     await setup.ended(taking.call_id, target=caller, destination="line", outcome="answered")
 
 
-async def test_a_transfer_goes_past_the_rules_of_the_line(setup: Setup) -> None:
+async def test_a_transfer_bypasses_the_rules_of_the_line(setup: Setup) -> None:
     caller = numbers.caller_number()
     line, call, ring = await talk(setup, caller)
     forwards = {

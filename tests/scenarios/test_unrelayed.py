@@ -1,5 +1,5 @@
-"""Requests inside a dialog while there is nobody to relay them to: the dialog stands, so nobody
-hears 481, on which phones hang up."""
+"""Requests inside a dialog without a side to relay them to: the dialog exists, so no phone gets
+481, after which it would hang up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.message import Message
 from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 
 TIMER = [("Session-Expires", "1800"), ("Supported", "timer")]
-# What is asked, with which headers and body, and what a caller and a phone hear.
+# The request, its headers and body, and the answers to a caller and to a phone.
 ASKED = [
     ("INFO", [], b"Signal=1\r\n", 500, 500),
     ("MESSAGE", [], b"hello", 500, 500),
@@ -31,7 +31,7 @@ ASKED = [
 
 
 async def ask_all(side: Call, *, caller: bool) -> None:
-    """One side asks everything; each request gets its own answer here and nobody loses the call."""
+    """One side sends all requests; each gets its own answer here, and no side loses the call."""
     for method, headers, body, heard_by_caller, heard_by_phone in ASKED:
         side.request(method, headers=headers, body=body)
         answer = await side.final(method)
@@ -73,7 +73,7 @@ async def test_while_two_phones_ring(setup: Setup) -> None:
     await part(call, first)
 
 
-async def test_between_a_line_and_the_first_sign_of_its_target(setup: Setup) -> None:
+async def test_between_a_line_and_the_first_response_of_its_target(setup: Setup) -> None:
     target = numbers.outside_number()
     line, phone = await setup.line_with_phone(forwards={"busy": to_number(target)})
     call = await setup.call(line)
@@ -88,8 +88,8 @@ async def test_between_a_line_and_the_first_sign_of_its_target(setup: Setup) -> 
     await part(call, away)
 
 
-async def test_a_phone_that_is_being_called_off(setup: Setup) -> None:
-    """No-answer expiry: the phone has its CANCEL and has not ended its INVITE."""
+async def test_a_phone_that_is_being_cancelled(setup: Setup) -> None:
+    """After the no-answer time: the phone has its CANCEL and has not ended its INVITE."""
     target = numbers.outside_number()
     forwards = {"no_answer": to_number(target, after_s=5)}
     line, phone = await setup.line_with_phone(forwards=forwards)
@@ -102,7 +102,7 @@ async def test_a_phone_that_is_being_called_off(setup: Setup) -> None:
     await ring.receive("CANCEL")
     await ask_all(ring, caller=False)
     await ask_all(call, caller=True)
-    # The target shows a sign and is the peer now; then the phone wins all the same.
+    # The target responds and is the peer now; then the phone wins nevertheless.
     away.respond(180)
     await call.receive(180)
     ring.respond(200, body=ANSWER_BYTES)
@@ -115,8 +115,8 @@ async def test_a_phone_that_is_being_called_off(setup: Setup) -> None:
     await part(call, ring)
 
 
-async def test_one_phone_that_rings_hears_what_can_be_relayed(setup: Setup) -> None:
-    """INFO, UPDATE and the like pass; an INVITE has to wait for the answer."""
+async def test_one_ringing_phone_gets_the_requests_that_can_be_relayed(setup: Setup) -> None:
+    """INFO, UPDATE and similar requests pass; an INVITE has to wait for the answer."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()
@@ -147,7 +147,7 @@ async def test_a_phone_whose_requests_overtake_its_18x(setup: Setup) -> None:
 async def test_a_phone_that_knows_no_such_dialog_while_it_rings_ends_nothing(
     setup: Setup, method: str
 ) -> None:
-    """The early dialog of one phone behind a fork is gone; the caller's stands."""
+    """The early dialog of one phone behind a fork has ended; the caller's still exists."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line)
     ring = await phone.incoming()

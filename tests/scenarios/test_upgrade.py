@@ -1,4 +1,4 @@
-"""SIGUSR2: every process is replaced by one of the code on disk, and no call notices."""
+"""SIGUSR2: every process is replaced by one with the code on disk, and no call is affected."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def stand(setup: Setup, worker: int = 0) -> tuple[Call, Call]:
 
 
 async def until(setup: Setup, event: str, count: int = 1) -> dict[str, Any]:
-    """Wait until it has been logged so often; the last one."""
+    """Wait until the event was logged `count` times; returns the last one."""
     deadline = asyncio.get_running_loop().time() + within(30)
     while len(found := [e for e in setup.engine.events() if e["event"] == event]) < count:
         assert asyncio.get_running_loop().time() < deadline, setup.engine.log
@@ -76,7 +76,7 @@ async def test_one_worker_continues_with_new_code_in_the_same_process(lone: Setu
     call, ring = await stand(lone)
     engine.signal(signal.SIGUSR2)
     await until(lone, "worker.handed_over")
-    # what arrives now waits in the socket
+    # messages that arrive now wait in the socket
     other, other_ring = await stand(lone)
     await until(lone, "roll.done")
     assert (await until(lone, "calls.taken_over"))["continued"] == 1
@@ -117,10 +117,12 @@ async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
     supervisor = engine._process.pid
     pids = [engine.pid_of(worker) for worker in range(WORKERS)]
     standing = [await stand(pool, worker) for worker in range(WORKERS)]
+    assert engine.metric("renvoi_line_arrivals_total", registered="yes") == WORKERS
     engine.signal(signal.SIGUSR2)
     await until(pool, "roll.done")
     assert engine._process.pid == supervisor
-    assert len(engine.told("worker.adopted")) == WORKERS
+    assert engine.metric("renvoi_line_arrivals_total", registered="yes") == WORKERS
+    assert len(engine.logged("worker.adopted")) == WORKERS
     every = range(WORKERS)
     await engine.until(lambda: not set(pids) & {engine.pid_of(worker) for worker in every})
     assert engine.metric("renvoi_worker_up") == WORKERS
@@ -128,7 +130,7 @@ async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
         await talk(call, ring)
         await part(call, ring)
         await pool.ended(call.call_id, outcome="answered", takeovers="1")
-    engine.signal(signal.SIGUSR2)  # and once more
+    engine.signal(signal.SIGUSR2)  # and again
     await until(pool, "roll.done", 2)
 
 
@@ -136,7 +138,7 @@ async def test_a_supervisor_and_its_workers_are_replaced(pool: Setup) -> None:
 async def test_tcp_connections_stay_open(
     shared_redis: RedisServer, tmp_path: Path, workers: int
 ) -> None:
-    """The two connections of a call, one of which is in the middle of a message."""
+    """The two connections of a call, one of them in the middle of a message."""
     tcp = free_port(socket.SOCK_STREAM, several=workers)
     udp = free_port(several=workers)
     listen = [f"udp:127.0.0.1:{udp}", f"tcp:127.0.0.1:{tcp}"]
@@ -157,16 +159,28 @@ async def test_tcp_connections_stay_open(
         begun = build_info(call)
         caller.send(begun[:100], ("127.0.0.1", tcp))
         await asyncio.sleep(0.2)  # it is read
-        engine.signal(signal.SIGUSR2)
-        await until(setup, "roll.done")
+        # The rest has to come within ten seconds: in them a busy machine replaces one worker.
+        if isinstance(engine, WorkerPool):
+            await replaced(engine, 0)
+        else:
+            engine.signal(signal.SIGUSR2)
+            await until(setup, "roll.done")
         caller.send(begun[100:], ("127.0.0.1", tcp))
-        heard = await ring.receive("INFO")
-        ring.respond(200, to=heard)
+        info = await ring.receive("INFO")
+        ring.respond(200, to=info)
         await call.receive(200, "INFO")
         await talk(call, ring)
         await part(ring, call)
         await setup.ended(call.call_id, outcome="answered", takeovers="1")
         assert (caller.made, phone.made) == (1, 1)
+        await until(setup, "roll.done")
+
+
+async def replaced(pool: WorkerPool, worker: int) -> None:
+    """Ask for new code, and wait until this worker has it."""
+    before = pool.pid_of(worker)
+    pool.signal(signal.SIGUSR2)
+    await pool.until(lambda: pool.pid_of(worker) != before)
 
 
 def build_info(call: Call) -> bytes:

@@ -1,4 +1,5 @@
-"""Header values as phones and servers write them: quotes, brackets, passwords, numbers in URIs."""
+"""Header values in the forms of phones and servers: quotes, brackets, passwords, numbers in
+URIs."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from tests.scenarios.setup import Setup, to_number
 
 
 async def rings(setup: Setup, line: str, called: str = "", **more: object) -> tuple[Call, Call]:
-    """A call that is answered and ended by the phone: both sides of it."""
+    """Both sides of a call that the phone answers and ends."""
     phone = await setup.endpoint()
     setup.register(line, phone.uri())
     caller = await setup.endpoint()
@@ -34,7 +35,7 @@ async def rings(setup: Setup, line: str, called: str = "", **more: object) -> tu
     ],
 )
 @pytest.mark.parametrize("forwarded", [False, True])
-async def test_whoever_calls_is_known_however_from_is_written(
+async def test_the_caller_is_known_in_every_form_of_from(
     setup: Setup, from_: str, forwarded: bool
 ) -> None:
     caller, line = numbers.caller_number(), setup.line()
@@ -88,19 +89,19 @@ async def test_the_number_in_an_asserted_identity(setup: Setup, value: str) -> N
     await setup.ended(call.call_id, outcome="answered", caller=caller)
 
 
-async def test_what_a_display_name_says_of_diversions_does_not_count(setup: Setup) -> None:
+async def test_diversions_in_a_display_name_do_not_count(setup: Setup) -> None:
     line = setup.line(forwards={"unconditional": to_number(target := numbers.outside_number())})
-    told = [
+    fields = [
         ("Diversion", f'"x;counter=9, y" <sip:{numbers.line_number()}@h;counter=9>;z=";counter=9"'),
         ("History-Info", '"a;cause=302, b;cause=302" <sip:a@h>;index=1'),
     ]
-    call = await setup.call(line, headers=told)
+    call = await setup.call(line, headers=fields)
     ring = await setup.server("number").incoming(target)
     await connect(call, ring)
     await part(call, ring)
     counted = setup.line(forwards={"unconditional": to_number(numbers.outside_number())})
-    told = [("Diversion", f'"x" <sip:{numbers.line_number()}@h> ; x="<y>" ; Counter = "5"')]
-    call = await setup.call(counted, headers=told)
+    fields = [("Diversion", f'"x" <sip:{numbers.line_number()}@h> ; x="<y>" ; Counter = "5"')]
+    call = await setup.call(counted, headers=fields)
     await call.receive(480)
 
 

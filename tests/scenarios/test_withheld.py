@@ -1,5 +1,5 @@
-"""Who withholds a number, by whatever words, is shown to no phone and no customer; what only the
-network may say is believed of the network alone (RFC 3323, 3325, 5806, 7044, 7315, 8224)."""
+"""A caller who withholds the number, in any notation, is shown to no phone and no customer. Fields
+of the network are accepted only from the network (RFC 3323, 3325, 5806, 7044, 7315, 8224)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.scenarios.message import Message, untagged
 from tests.scenarios.setup import ANSWER_BYTES, OFFER_BYTES, Setup, to_number
 
 ANONYMOUS = '"Anonymous" <sip:anonymous@anonymous.invalid>'
-OUTSIDE = "127.0.0.2"  # a phone there is on no trusted network
+OUTSIDE = "127.0.0.2"  # a phone there is untrusted
 
 MARKS: dict[str, Headers] = {
     "id": [("Privacy", "id")],
@@ -42,7 +42,7 @@ def passport(number: str) -> str:
 
 
 def naming(number: str) -> Headers:
-    """Every way there is to name the caller beside From."""
+    """Every header field that can name the caller, except From."""
     uri, local = f"sip:{number}@trusted.example", "0" + number[3:]
     spaced = " ".join(local[i : i + 2] for i in range(0, len(local), 2))
     return [
@@ -67,7 +67,7 @@ def naming(number: str) -> Headers:
 
 
 def shows(message: Message, number: str) -> list[str]:
-    """The lines of a message that give a number away, in clear or encoded."""
+    """The lines of a message that contain a number, in clear or encoded."""
     tail, found = number[-8:], []
     for line in message.raw.decode("utf-8", "replace").split("\r\n"):
         plain = "".join(c for c in line if c.isdigit())
@@ -77,7 +77,7 @@ def shows(message: Message, number: str) -> list[str]:
 
 
 @pytest.mark.parametrize("mark", MARKS)
-async def test_no_field_shows_a_phone_who_withholds_the_number(setup: Setup, mark: str) -> None:
+async def test_no_field_shows_a_phone_a_withheld_number(setup: Setup, mark: str) -> None:
     number = numbers.caller_number()
     marks = [(name, value.format(n=number)) for name, value in MARKS[mark]]
     line, phone = await setup.line_with_phone()
@@ -90,7 +90,7 @@ async def test_no_field_shows_a_phone_who_withholds_the_number(setup: Setup, mar
     await part(call, ring)
 
 
-async def test_a_from_that_names_nobody_is_enough(setup: Setup) -> None:
+async def test_an_anonymous_from_is_enough(setup: Setup) -> None:
     number = numbers.caller_number()
     line, phone = await setup.line_with_phone()
     for from_ in ("<sip:Anonymous@anonymous.invalid>", f"Anonymous <sip:{number}@gw.example>"):
@@ -145,7 +145,7 @@ async def test_a_server_gets_everything_with_its_marks(setup: Setup) -> None:
     await part(call, away)
 
 
-async def test_who_diverted_the_call_before_may_want_to_be_left_out(setup: Setup) -> None:
+async def test_an_earlier_diverting_user_may_want_privacy(setup: Setup) -> None:
     given = [
         ("Diversion", '<sip:+33141990001@x>;privacy="Full", <sip:+33141990002@x>;privacy=off'),
         ("History-Info", "<sip:+33141990003@x?Privacy=history>;index=1"),
@@ -155,8 +155,8 @@ async def test_who_diverted_the_call_before_may_want_to_be_left_out(setup: Setup
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=given)
     ring = await phone.incoming()
-    told = ring.first.raw.decode()
-    assert [n for n in range(1, 6) if f"+3314199000{n}" in told] == [2, 5]
+    text = ring.first.raw.decode()
+    assert [n for n in range(1, 6) if f"+3314199000{n}" in text] == [2, 5]
     indexes = [v.rpartition("index=")[2] for v in ring.first.values("History-Info")]
     assert indexes == ["1", "1.1", "1.1.1"]
     assert "+33140" in ring.first.one("From")
@@ -164,7 +164,7 @@ async def test_who_diverted_the_call_before_may_want_to_be_left_out(setup: Setup
     await part(call, ring)
 
 
-async def test_no_part_of_a_body_shows_who_withholds_the_number(setup: Setup) -> None:
+async def test_no_part_of_a_body_shows_a_withheld_number(setup: Setup) -> None:
     number = numbers.caller_number()
     parts = [
         ("application/sdp", OFFER_BYTES.decode()),
@@ -205,7 +205,7 @@ async def test_a_withheld_number_stays_withheld_in_later_requests(setup: Setup) 
     ring.respond(200, to=asked, body=ANSWER_BYTES)
     call.ack(await call.receive(200))
     await ring.receive("ACK")
-    # and in what is answered to the phone
+    # and in answers to the phone
     ring.request("INFO")
     call.respond(200, to=await call.receive("INFO"), headers=naming(number))
     assert shows(await ring.receive(200, "INFO"), number) == []
@@ -232,9 +232,9 @@ async def test_the_end_of_a_call_shows_no_withheld_number(setup: Setup, end: str
         await call.receive(180)
         call.cancel(headers=said)
         await call.receive(487)
-    heard = await ring.receive(end)
-    assert shows(heard, number) == []
-    assert heard.one("Subject") == "Bye"
+    request = await ring.receive(end)
+    assert shows(request, number) == []
+    assert request.one("Subject") == "Bye"
 
 
 async def test_privacy_asked_for_later_holds_from_then_on(setup: Setup) -> None:
@@ -261,7 +261,7 @@ async def phone_calls(setup: Setup) -> tuple[Call, Call, str]:
     """A call that a registered phone of a line makes to another line."""
     own, caller = await setup.line_with_phone(max_calls=5)
     line, phone = await setup.line_with_phone()
-    first = await setup.call(own, caller=line)  # so that the engine knows the line that calls
+    first = await setup.call(own, caller=line)  # so that the calling line is in memory
     await refuse(await caller.incoming(), 486)
     await first.receive(486)
     call = caller.start(setup.engine.address, line, caller=own, body=OFFER_BYTES)
@@ -269,7 +269,7 @@ async def phone_calls(setup: Setup) -> tuple[Call, Call, str]:
 
 
 async def test_who_is_called_may_withhold_the_number_too(setup: Setup) -> None:
-    """From a phone that calls; a server that calls gets it with its mark."""
+    """Towards a calling phone; a calling server gets the number with its privacy mark."""
     number = numbers.caller_number()
     for calling in (phone_calls, None):
         if calling is not None:
@@ -290,8 +290,8 @@ async def test_who_is_called_may_withhold_the_number_too(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("asked", ["critical;session", "id, critical, x-later"])
-async def test_who_insists_on_what_cannot_be_done_rings_no_phone(setup: Setup, asked: str) -> None:
-    """Servers on the way may do it still: they get the call as it is."""
+async def test_critical_privacy_that_is_impossible_rings_no_phone(setup: Setup, asked: str) -> None:
+    """A server may still be able to do it: servers get the call unchanged."""
     line, phone = await setup.line_with_phone()
     call = await setup.call(line, headers=[("Privacy", asked)])
     await call.receive(500)
@@ -306,7 +306,7 @@ async def test_who_insists_on_what_cannot_be_done_rings_no_phone(setup: Setup, a
     await part(call, away)
 
 
-# -- what is believed ------------------------------------------------------------------------------
+# -- trust -----------------------------------------------------------------------------------------
 
 CLAIMS = [
     ("P-Asserted-Identity", "<sip:+33899000001@h>"), ("P-Preferred-Identity", "<sip:+331@h>"),
@@ -320,29 +320,29 @@ SAID = [*CLAIMS, ("X-A", "1")]
 
 
 def believed(message: Message) -> int:
-    """How many of the claims came through; that which anybody may say did."""
+    """How many of the restricted fields were relayed; unrestricted ones must be."""
     assert message.one("X-A") == "1"
     return sum(message.has(name) for name, _ in CLAIMS)
 
 
 async def everything_said(setup: Setup, line: str, phone: Endpoint) -> list[int]:
-    """How much the caller hears of what a phone claims, message by message."""
-    heard: list[int] = []
+    """How many of a phone's restricted fields reach the caller, message by message."""
+    counts: list[int] = []
     call = await setup.call(line)
     ring = await phone.incoming()
     for code in (183, 180):
         ring.respond(code, headers=SAID)
-        heard.append(believed(await call.receive(code)))
+        counts.append(believed(await call.receive(code)))
     ring.respond(200, headers=SAID, body=ANSWER_BYTES)
     answer = await call.receive(200)
-    heard.append(believed(answer))
+    counts.append(believed(answer))
     call.ack(answer)
     await ring.receive("ACK")
     for method in ("UPDATE", "INFO", "MESSAGE", "INVITE"):
         body = OFFER_BYTES if method == "INVITE" else b""
         ring.request(method, headers=SAID, body=body)
         asked = await call.receive(method)
-        heard.append(believed(asked))
+        counts.append(believed(asked))
         call.respond(200, to=asked, body=ANSWER_BYTES if body else b"")
         got = await ring.receive(200, method)
         if method == "INVITE":
@@ -350,23 +350,23 @@ async def everything_said(setup: Setup, line: str, phone: Endpoint) -> list[int]
             await call.receive("ACK")
     call.request("INFO")
     ring.respond(200, to=await ring.receive("INFO"), headers=SAID)
-    heard.append(believed(await call.receive(200, "INFO")))
+    counts.append(believed(await call.receive(200, "INFO")))
     ring.request("BYE", headers=SAID)
-    heard.append(believed(await call.receive("BYE")))
+    counts.append(believed(await call.receive("BYE")))
     await ring.receive(200, "BYE")
     refused = await setup.call(line)
     await refuse(await phone.incoming(), 488, headers=SAID)
-    heard.append(believed(await refused.receive(488)))
-    return heard
+    counts.append(believed(await refused.receive(488)))
+    return counts
 
 
-async def test_what_a_phone_claims_of_itself_is_not_passed_on(setup: Setup) -> None:
+async def test_restricted_fields_of_a_phone_are_not_relayed(setup: Setup) -> None:
     phone = await setup.endpoint(OUTSIDE)
     line = setup.line(to=[phone.uri()])
     assert await everything_said(setup, line, phone) == [0] * 10
 
 
-async def test_a_contact_that_is_a_trusted_server_is_believed(setup: Setup) -> None:
+async def test_a_contact_that_is_a_trusted_server_is_trusted(setup: Setup) -> None:
     line, server = await setup.line_with_phone()
     assert await everything_said(setup, line, server) == [len(CLAIMS)] * 10
 
@@ -383,7 +383,7 @@ async def test_a_phone_behind_a_trusted_edge_is_not_the_edge(setup: Setup) -> No
     await part(call, ring)
 
 
-async def test_a_destination_is_believed_wherever_it_is(setup: Setup) -> None:
+async def test_a_destination_is_trusted_at_any_address(setup: Setup) -> None:
     target = numbers.outside_number()
     line = setup.line(forwards={"unconditional": to_number(target)})
     call = await setup.call(line)
@@ -394,7 +394,7 @@ async def test_a_destination_is_believed_wherever_it_is(setup: Setup) -> None:
     await part(call, away)
 
 
-# -- who reads the records -------------------------------------------------------------------------
+# -- readers of the records ------------------------------------------------------------------------
 
 
 async def test_a_record_keeps_a_withheld_number_for_operators_alone(setup: Setup) -> None:
@@ -412,10 +412,10 @@ async def test_a_record_keeps_a_withheld_number_for_operators_alone(setup: Setup
         call = await setup.call(line, caller=caller, from_=from_, headers=headers)
         caller = caller or number
         ring = await phone.incoming()
-        told = next(c for c in json.loads(setup.engine.get("/calls")[1]) if c["called"] == line)
-        assert (told["caller"], told["withheld"]) == ("" if withheld else caller, withheld)
-        assert (caller[1:] in json.dumps(told)) != withheld
-        if caller == own:  # it counts as what it is all the same
+        entry = next(c for c in json.loads(setup.engine.get("/calls")[1]) if c["called"] == line)
+        assert (entry["caller"], entry["withheld"]) == ("" if withheld else caller, withheld)
+        assert (caller[1:] in json.dumps(entry)) != withheld
+        if caller == own:  # the calling line still counts
             await (await setup.call(own)).receive(486)
         await connect(call, ring)
         await part(call, ring)

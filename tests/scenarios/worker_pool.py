@@ -1,4 +1,4 @@
-"""`renvoi serve` with several workers: the supervisor's pages and each worker's own."""
+"""`renvoi serve` with several workers: the pages of the supervisor and of each worker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.scenarios.sipp import HOST, free_port
 
 
 class WorkerPool(Engine):
-    """An engine with `workers` workers; `get`, `metric` and `calls` ask the supervisor."""
+    """An engine with `workers` workers; `get`, `metric` and `calls` query the supervisor."""
 
     def __init__(
         self, directory: Path, redis_url: str, workers: int, settings: Settings | None = None
@@ -52,28 +52,28 @@ class WorkerPool(Engine):
         deadline = time.monotonic() + START_S
         workers = set(range(self.workers))
         with started(self.stop):
-            while not self.told("supervisor.start") or workers - {
-                event["worker"] for event in self.told("worker.start")
-            }:  # each writes its own lines
+            while not self.logged("supervisor.start") or workers - {
+                event["worker"] for event in self.logged("worker.start")
+            }:  # each worker logs its own lines
                 assert time.monotonic() < deadline, self.log
                 time.sleep(0.02)
 
     def address_of(self, worker: int) -> Address:
-        """Where a worker takes calls."""
+        """The SIP address of a worker."""
         return self.address[0], self.address[1] + worker
 
     def pid_of(self, worker: int) -> int:
-        """Its process, the newest."""
+        """The id of its newest process."""
         started = [e for e in self.events() if e["event"] == "worker.start"]
         return int([e["pid"] for e in started if e["worker"] == worker][-1])
 
     def kill(self, worker: int, number: signal.Signals = signal.SIGKILL) -> int:
-        """Send a worker's process a signal; its pid."""
+        """Send a signal to a worker's process; returns its pid."""
         pid = self.pid_of(worker)
         os.kill(pid, number)
         return pid
 
-    def told(self, event: str, **fields: Any) -> list[dict[str, Any]]:
+    def logged(self, event: str, **fields: Any) -> list[dict[str, Any]]:
         """The log events of that name with these fields."""
         return [
             found
@@ -82,7 +82,7 @@ class WorkerPool(Engine):
         ]
 
     async def until(self, condition: Callable[[], Any], within_s: float = 12) -> float:
-        """Wait for it; the seconds that took."""
+        """Wait until the condition is true; returns the seconds."""
         began = time.monotonic()
         while not condition():
             assert time.monotonic() < began + within(within_s), f"did not happen:\n{self.log}"
@@ -90,5 +90,5 @@ class WorkerPool(Engine):
         return time.monotonic() - began
 
     async def replaced(self, worker: int, pid: int, within_s: float = 12) -> float:
-        """Wait until another process takes that worker's calls; the seconds that took."""
+        """Wait until another process takes that worker's calls; returns the seconds."""
         return await self.until(lambda: self.pid_of(worker) != pid, within_s)

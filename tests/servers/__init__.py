@@ -1,1 +1,1 @@
-"""The telephony servers that people run, real, beside the engine: `make test-servers`."""
+"""Tests with real telephony servers beside the engine: `make test-servers`."""

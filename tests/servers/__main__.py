@@ -1,7 +1,6 @@
-"""Make the chroot, then run these tests in a network of their own. Options for pytest pass.
+"""Make the chroot, then run these tests in their own network namespace. Takes options of pytest.
 
-In that network, which leads nowhere, the addresses of the shipped files are real: nothing in them
-has to be changed for a test.
+That isolated network has the addresses of the shipped files, so the tests use the files unchanged.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def main(arguments: list[str]) -> None:
 
 
 def enter_network() -> None:
-    """This process, and what it becomes, is in a network namespace with the addresses of the files.
+    """Enter a network namespace with the addresses of the files; it stays after an exec.
 
     Raises chroot.Unavailable.
     """

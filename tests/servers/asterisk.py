@@ -1,4 +1,4 @@
-"""A real Asterisk in the chroot: started, asked and stopped as its administrator does."""
+"""A real Asterisk in the chroot: started, queried and stopped as by an administrator."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class Asterisk:
         self._name = name
         self._etc = chroot.root / "etc" / name
         self._process: subprocess.Popen[bytes] | None = None
-        self._read = 0  # of the log, when the test began
+        self._read = 0  # bytes of the log when the test began
 
     def install(self, scripts: list[str]) -> None:
-        """Do what the page says, beside a copy of the sources."""
-        sources = self._chroot.root / "root" / "renvoi"
+        """Run the commands of the page, beside a copy of the sources."""
+        sources = self._chroot.root / "opt" / "renvoi"
         shutil.copytree(ROOT / "deploy" / "asterisk", sources / "deploy" / "asterisk")
         for script in scripts:
-            self._chroot.sh(script, cwd="/root/renvoi")
+            self._chroot.sh(script, cwd="/opt/renvoi")
 
     def start(self) -> None:
         """Start it and wait until all of it is loaded."""
@@ -69,19 +69,19 @@ class Asterisk:
         return done.stdout + done.stderr
 
     def cli(self, command: str) -> str:
-        """What it says to a command of its console."""
+        """The output of a command of its console."""
         return self._cli(command)
 
-    # What it left behind
+    # Output
 
     @property
     def log(self) -> str:
-        """What it logged, from `mark` on."""
+        """The log from `mark` on."""
         path = self._chroot.root / "var/log" / self._name / "full.log"
         return path.read_text("utf-8", "replace")[self._read :] if path.exists() else ""
 
     def mark(self) -> None:
-        """From now on `log` begins here."""
+        """Make `log` begin here."""
         self._read = 0
         self._read = len(self.log)
 
@@ -90,7 +90,7 @@ class Asterisk:
         return [Path(name).stem for name in re.findall(r"Playing '([^']+)'", self.log)]
 
     async def until(self, is_so: Callable[[], bool], what: str, wait_s: float = WAIT_S) -> None:
-        """Wait until something is so that shows in no message. AssertionError with the log."""
+        """Wait for a state that no message shows. Raises AssertionError with the log."""
         deadline = time.monotonic() + wait_s
         while not is_so():
             assert time.monotonic() < deadline, f"not {what} within {wait_s} s:\n{self.log}"
@@ -99,7 +99,7 @@ class Asterisk:
     # Mailboxes and faxes
 
     def spool(self, *parts: str) -> Path:
-        """A place in its spool directory."""
+        """A path in its spool directory."""
         return self._chroot.root.joinpath(SPOOL, *parts)
 
     def mailbox(self, number: str) -> Path:
@@ -119,25 +119,25 @@ class Asterisk:
         self._chroot.sh(f"chown -R asterisk: '/{SPOOL}/voicemail'")
 
     def empty(self, number: str) -> None:
-        """Whatever is in a mailbox is gone, greetings included."""
+        """Remove all messages and greetings of a mailbox."""
         shutil.rmtree(self.mailbox(number), ignore_errors=True)
 
     async def messages(self, number: str, count: int = 1) -> list[dict[str, str]]:
-        """What the messages in a mailbox say of themselves, as soon as there are so many."""
+        """The metadata of the messages in a mailbox; waits until there are `count`."""
         inbox = self.mailbox(number) / "INBOX"
 
         def found() -> list[Path]:
             return sorted(p for p in inbox.glob("msg*.txt") if "duration=" in p.read_text())
 
         await self.until(lambda: len(found()) >= count, f"{count} messages for {number}")
-        told = []
+        messages = []
         for path in found():
             reader = configparser.ConfigParser(interpolation=None)
             reader.read_string(path.read_text())
-            told.append(dict(reader["message"]))
+            messages.append(dict(reader["message"]))
             assert list(path.parent.glob(f"{path.stem}.[wW]*")), "a message without sound"
-        return told
+        return messages
 
     def reachable(self, endpoint: str) -> bool:
-        """Whether it takes that endpoint for reachable (qualify)."""
+        """Whether that endpoint is reachable (qualify)."""
         return " Avail " in self.cli(f"pjsip show aor {endpoint}")

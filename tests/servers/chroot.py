@@ -1,7 +1,7 @@
-"""A Debian that has Asterisk, in a directory, for machines whose own Debian has none.
+"""A Debian with Asterisk in a directory, for machines whose own Debian has no Asterisk.
 
-It is made once, by debootstrap, and kept; nothing is mounted. What Asterisk writes is laid anew
-at each use, as after its installation.
+debootstrap makes it once; it is kept, and nothing is mounted. The files that Asterisk writes are
+restored at each use, as after its installation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ PACKAGES = ("asterisk", "asterisk-core-sounds-en-gsm")
 MIRROR = "http://deb.debian.org/debian"
 MIRROR_VARIABLE = "DEBIAN_MIRROR"
 _RECIPE = f"1 {SUITE} {' '.join(PACKAGES)}"
-# What Asterisk or its user writes, as the packages have left it.
+# The directories that Asterisk or its user writes, as installed.
 _WRITTEN = ("etc/asterisk", "var/lib/asterisk", "var/spool/asterisk", "var/log/asterisk")
 
 
 class Unavailable(Exception):
-    """There can be no chroot here; the text says why."""
+    """No chroot is possible here; the text has the reason."""
 
 
 class Chroot:
-    """The directory and what is done in it."""
+    """The directory, and commands in it."""
 
     def __init__(self, place: Path | None = None) -> None:
         whole = place or Path(tempfile.gettempdir()) / f"renvoi-servers-{os.getuid()}"
@@ -37,7 +37,7 @@ class Chroot:
         self.root = whole / SUITE
 
     def open(self, *, rebuild: bool = False) -> None:
-        """Make it if it is not there, lay anew what Asterisk writes, and keep others out.
+        """Make it if it is missing, restore the files that Asterisk writes, and lock it.
 
         Raises Unavailable.
         """
@@ -60,7 +60,7 @@ class Chroot:
         self.renew()
 
     def close(self) -> None:
-        """Let others in."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -76,12 +76,13 @@ class Chroot:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         if proxy:
             environment["http_proxy"] = proxy
-        # Scripts are named by suites; older ones do not know the newest, which is made as sid is.
+        # debootstrap has a script per suite. Older versions lack the newest, which uses that of
+        # sid.
         self._run([program, "--variant=minbase", SUITE, str(self.root), mirror, "sid"], environment)
         settings = ['Acquire::Check-Valid-Until "false";']
         settings += [f'Acquire::http::Proxy "{proxy}";'] if proxy else []
         self._write("etc/apt/apt.conf.d/90renvoi", "\n".join(settings) + "\n")
-        # No package starts anything.
+        # Packages must not start services.
         self._write("usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n").chmod(0o755)
         within = ["chroot", str(self.root)]
         self._run([*within, "apt-get", "update", "-q"], environment)
@@ -107,14 +108,15 @@ class Chroot:
             raise Unavailable(f"{Path(command[0]).name} failed: {' / '.join(said)}")
 
     def renew(self) -> None:
-        """What Asterisk wrote is gone; all is as after its installation."""
+        """Restore the files that Asterisk writes, as after its installation."""
         for name in _WRITTEN:
             shutil.rmtree(self.root / name, ignore_errors=True)
             subprocess.run(["cp", "-a", self._pristine(name), self.root / name], check=True)
-        self.sh("rm -rf /root/renvoi; install -d -o asterisk -g asterisk /run/asterisk")
+        self.sh("rm -rf /opt/renvoi; install -d -o asterisk -g asterisk /run/asterisk")
 
     def sh(self, script: str, cwd: str = "/") -> str:
-        """Run a shell script in there; what it printed. AssertionError when it fails."""
+        """Run a shell script in the chroot; returns its output. Raises AssertionError if it
+        fails."""
         whole = f"cd {cwd}\n{script}"
         command = ["chroot", str(self.root), "sh", "-euc", whole]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -126,7 +128,7 @@ def apt_setting(name: str) -> str:
     """A setting of this machine's apt, "" without one."""
     command = ["apt-config", "shell", "value", name]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     except FileNotFoundError:
         return ""
-    return told.partition("=")[2].strip().strip("'")
+    return output.partition("=")[2].strip().strip("'")

@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a chroot and a network of their own these tests have no place."""
+    """Skip these tests without the chroot and the network namespace."""
     missing = os.environ.get(WITHOUT, "to be run by `make test-servers`")
     try:
         Path("/proc/net/fib_trie").read_text().index(SECOND_ENGINE)
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show what the servers said when a test fails."""
+    """Show the logs of the servers when a test fails."""
     report = yield
     site = getattr(item, "funcargs", {}).get("site")
     if report.failed and isinstance(site, Site):
@@ -64,7 +64,7 @@ def chroot() -> Iterator[Chroot]:
 
 @pytest.fixture(scope="session")
 def asterisk(chroot: Chroot) -> Iterator[Asterisk]:
-    """As docs/integration.md has it set up."""
+    """An Asterisk set up as in docs/integration.md."""
     asterisk = Asterisk(chroot)
     asterisk.install(followed.blocks("Asterisk", "sh"))
     try:
@@ -83,12 +83,12 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 
 def engine_at(host: str, redis: RedisServer, directory: Path, *callers: str) -> Engine:
-    """An engine that is set up as the page has it; `callers` may place calls as well."""
-    told = followed.settings("Asterisk")
-    told["sip"]["trusted_peers"] += [f"{caller}/32" for caller in callers]
-    told["sip"]["listen"] = [f"udp:{host}:{ENGINE_PORT}"]
-    told["timers"] = {"max_ring_s": 60}
-    return Engine(directory, redis.url, told)
+    """An engine set up as in the page; `callers` may place calls too."""
+    config = followed.settings("Asterisk")
+    config["sip"]["trusted_peers"] += [f"{caller}/32" for caller in callers]
+    config["sip"]["listen"] = [f"udp:{host}:{ENGINE_PORT}"]
+    config["timers"] = {"max_ring_s": 60}
+    return Engine(directory, redis.url, config)
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +108,7 @@ def second(
     shared_redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Engine]:
-    """The second one, on the same Redis. Phones may place calls with it by themselves."""
+    """The second one, on the same Redis. Phones may place calls through it directly."""
     directory = tmp_path_factory.mktemp("second")
     engine = engine_at(SECOND_ENGINE, shared_redis, directory, PHONE)
     try:
@@ -123,7 +123,7 @@ def second(
 async def site(
     running_engine: RunningEngine, second: Engine, asterisk: Asterisk, tmp_path: Path
 ) -> AsyncIterator[Site]:
-    """All of them, reachable for one another, and the trunk, which is played."""
+    """All of them, reachable for each other, and a simulated trunk."""
     trunk = await Endpoint.open(TRUNK, SIP_PORT)
     async with Site(running_engine, second, asterisk, trunk, tmp_path) as site:
         await site.all_are_reachable()

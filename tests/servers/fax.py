@@ -7,8 +7,8 @@ from pathlib import Path
 
 WIDTH, HEIGHT = 1728, 400
 _EOL = "000000000001"
-_WHITE = "010011011" + "00110101"  # 1728 white, and none: the whole line
-_BLACK = "00110101" + "0000001100101" + "0000110111"  # no white, 1728 black, and none
+_WHITE = "010011011" + "00110101"  # 1728 white, 0 black: the whole line
+_BLACK = "00110101" + "0000001100101" + "0000110111"  # 0 white, 1728 black, 0 white
 
 
 def write_page(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""docs/integration.md, as somebody follows it: its sections and the blocks in them."""
+"""docs/integration.md as instructions: its sections and the blocks in them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def blocks(section: str, kind: str) -> list[str]:
 
 
 def settings(section: str) -> dict[str, Any]:
-    """What the section has the engine's configuration say."""
+    """The engine's configuration in the section."""
     (text,) = blocks(section, "yaml")
-    told: dict[str, Any] = yaml.safe_load(text)
-    return told
+    config: dict[str, Any] = yaml.safe_load(text)
+    return config
 
 
 def ladders() -> dict[str, str]:

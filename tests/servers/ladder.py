@@ -1,6 +1,6 @@
-"""SIP as it passes between the addresses of this network, drawn as a ladder and read back from one.
+"""The SIP messages between the addresses of this network: draws ladder diagrams and reads them.
 
-The drawings in docs/integration.md are made so, and tested against what passes.
+The diagrams in docs/integration.md are drawn by this module and compared with captured messages.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _ALL_IP, _OUTGOING, _UDP = 0x0800, 4, 17
 _LEFT_OUT = ("OPTIONS", "REGISTER")
 _GAP = 3  # of a label to the bars at its sides, at least
 Arrow = tuple[str, str, str]
-"""From, to, and what is said."""
+"""From, to, and the message."""
 
 
 @dataclass(frozen=True)
 class Passed:
-    """One message that passed, and between which addresses."""
+    """One captured message and its addresses."""
 
     source: str
     target: str
@@ -33,7 +33,7 @@ class Passed:
 
 
 class Capture:
-    """Everything that passes the loopback while it is open (root)."""
+    """Captures everything on the loopback while it is open (root)."""
 
     def __init__(self) -> None:
         self.passed: list[Passed] = []
@@ -54,7 +54,7 @@ class Capture:
         with contextlib.suppress(BlockingIOError):
             while True:
                 packet, address = self._socket.recvfrom(65_535)
-                if address[2] != _OUTGOING:  # on the loopback each is seen twice
+                if address[2] != _OUTGOING:  # the loopback shows each packet twice
                     self._take(packet)
 
     def _take(self, packet: bytes) -> None:
@@ -71,10 +71,10 @@ class Capture:
 def arrows(
     passed: Sequence[Passed], places: Mapping[str, str], numbers: Mapping[str, str], again: str
 ) -> list[Arrow]:
-    """The messages of INVITE dialogs as arrows between named places; 100s and repeats left out.
+    """The messages of INVITE dialogs as arrows between named places; without 100s and repeats.
 
-    `numbers` are named too. A server that calls and is called is two places where `again` is the
-    name of the second one.
+    `numbers` are named too. `again` is the second name of a server that both calls and is called,
+    which is drawn as two places.
     """
     ends: dict[str, dict[str, str]] = {}
     seen: set[tuple[str, ...]] = set()
@@ -98,22 +98,22 @@ def arrows(
         if key in seen:
             continue
         seen.add(key)
-        told = str(message.code) if message.code else message.method
-        if told == "INVITE" and not message.to_tag:
+        what = str(message.code) if message.code else message.method
+        if what == "INVITE" and not message.to_tag:
             user = message.user
             for number, name in numbers.items():
                 user = user.replace(number, name)
-            told = f"INVITE {user}"
+            what = f"INVITE {user}"
         if message.code >= 200 and message.method != "INVITE":
-            told = f"{message.code} ({message.method})"
-        found.append((ends[message.call_id][each.source], ends[message.call_id][each.target], told))
+            what = f"{message.code} ({message.method})"
+        found.append((ends[message.call_id][each.source], ends[message.call_id][each.target], what))
     return found
 
 
-def draw(columns: Sequence[str], told: Sequence[Arrow]) -> str:
+def draw(columns: Sequence[str], messages: Sequence[Arrow]) -> str:
     """A ladder of these columns, as text."""
     step = max(len(name) + 2 for name in columns)
-    for source, target, label in told:
+    for source, target, label in messages:
         across = abs(columns.index(source) - columns.index(target))
         step = max(step, -(-(len(label) + 2 * _GAP + 2) // across))
     at = {name: step // 2 + index * step for index, name in enumerate(columns)}
@@ -123,7 +123,7 @@ def draw(columns: Sequence[str], told: Sequence[Arrow]) -> str:
         start = at[name] - len(name) // 2
         head[start : start + len(name)] = name
     lines = ["".join(head).rstrip()]
-    for source, target, label in told:
+    for source, target, label in messages:
         row = [" "] * end
         for name in columns:
             row[at[name]] = "|"
@@ -150,9 +150,9 @@ def read(text: str) -> list[Arrow]:
     return found
 
 
-def between(told: Sequence[Arrow]) -> dict[frozenset[str], list[Arrow]]:
-    """What passes between each two places, in order: what others do meanwhile may differ."""
+def between(messages: Sequence[Arrow]) -> dict[frozenset[str], list[Arrow]]:
+    """The messages between each two places, in order. The order of different pairs may differ."""
     lanes: dict[frozenset[str], list[Arrow]] = {}
-    for arrow in told:
+    for arrow in messages:
         lanes.setdefault(frozenset(arrow[:2]), []).append(arrow)
     return lanes

@@ -1,4 +1,4 @@
-"""A voice without a phone: RTP that is sent to whoever the SDP names, and what comes back."""
+"""Voice without a phone: sends RTP to the address in the SDP, and receives it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TONE = bytes(0x55 ^ (0x80 if i % 16 < 8 else 0) ^ 0x30 for i in range(160))  # 
 
 
 class Media(asyncio.DatagramProtocol):
-    """One RTP socket. It speaks (PCMA) as soon as it knows where to."""
+    """One RTP socket. It sends voice (PCMA) as soon as it has an address."""
 
     def __init__(self) -> None:
         self.heard = 0
@@ -32,13 +32,13 @@ class Media(asyncio.DatagramProtocol):
 
     @property
     def sdp(self) -> bytes:
-        """A session that is this socket."""
+        """A session description of this socket."""
         lines = ["v=0", f"o=- 1 1 IN IP4 {self._host}", "s=-", f"c=IN IP4 {self._host}", "t=0 0"]
         lines += [f"m=audio {self._port} RTP/AVP 8", "a=rtpmap:8 PCMA/8000", "a=sendrecv"]
         return ("\r\n".join(lines) + "\r\n").encode()
 
     def speak_to(self, sdp: bytes) -> None:
-        """From now on speak to the place that the other side's session names."""
+        """From now on send to the address in the other side's session description."""
         text = sdp.decode()
         host = re.search(r"^c=IN IP4 (\S+)", text, re.M)
         port = re.search(r"^m=audio (\d+)", text, re.M)
@@ -58,7 +58,7 @@ class Media(asyncio.DatagramProtocol):
             await asyncio.sleep(FRAME_S)
 
     async def says(self, frames: int) -> None:
-        """Wait until so many more frames are sent, 20 ms of voice each."""
+        """Wait until `frames` more frames are sent, 20 ms of voice each."""
         until = self._said + frames
         while self._said < until:
             await asyncio.sleep(FRAME_S)
@@ -68,7 +68,7 @@ class Media(asyncio.DatagramProtocol):
         self.sources.add(addr[0])
 
     def quiet(self) -> None:
-        """Speak no more."""
+        """Stop sending."""
         if self._speaking is not None:
             self._speaking.cancel()
 

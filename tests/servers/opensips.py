@@ -1,4 +1,4 @@
-"""OpenSIPS by the configuration that is shipped, where there is one: it is in no Debian suite."""
+"""OpenSIPS with the shipped configuration, where it is installed: it is in no Debian suite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.servers.places import ENGINE, OTHER_ENGINE, OTHER_SERVER, SERVER, SIP
 
 SHIPPED = ROOT / "deploy" / "opensips"
 PROGRAM, MODULES = "RENVOI_TEST_OPENSIPS", "RENVOI_TEST_OPENSIPS_MODULES"
-"""In the environment: where the program and its modules are, when not where a package puts them."""
+"""Environment variables: program and modules, if not where a package installs them."""
 START_S = 30.0
 
 
@@ -27,7 +27,7 @@ def moved(text: str) -> str:
 
 
 class OpenSips:
-    """One OpenSIPS, as deploy/opensips has it but for its address and its first engine's."""
+    """One OpenSIPS, as in deploy/opensips except its address and that of the first engine."""
 
     address = (OTHER_SERVER, SIP_PORT)
     uri = f"sip:{OTHER_SERVER}:{SIP_PORT};lr"
@@ -54,11 +54,11 @@ class OpenSips:
 
     @property
     def log(self) -> str:
-        """What it said."""
+        """Its log."""
         return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
 
     def check(self) -> subprocess.CompletedProcess[str]:
-        """Have it read its configuration."""
+        """Check its configuration."""
         command = [self._program, "-C", "-f", str(self._config)]
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
@@ -68,7 +68,7 @@ class OpenSips:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
-        # As the kernel lists it: the address in the other byte order.
+        # As in /proc/net: the address in reverse byte order.
         bound = f"{inet_aton(OTHER_SERVER)[::-1].hex().upper()}:{SIP_PORT:04X}"
         while bound not in Path("/proc/net/udp").read_text():
             assert self._process.poll() is None, f"OpenSIPS ended:\n{self.log}"
@@ -76,7 +76,7 @@ class OpenSips:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it as its administrator does."""
+        """Stop it as an administrator does."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
             try:

@@ -1,4 +1,4 @@
-"""What one test works with: engines, a telephony server, a trunk that is played, and phones."""
+"""The setup of one test: engines, a telephony server, a simulated trunk, and phones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CALLER = "+33140000001"
 
 
 def line_of_the_second() -> str:
-    """A number that meets the second engine first: its last digit is odd."""
+    """A number whose calls go to the second engine first: its last digit is odd."""
     while int((line := numbers.line_number())[-1]) % 2 == 0:
         pass
     return line
 
 
 class Site(Setup):
-    """One test's surroundings. Everything it opened is closed when it is left."""
+    """The setup of one test. Everything that it opened is closed on exit."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Site(Setup):
         self._before = len(self.records())
 
     async def all_are_reachable(self) -> None:
-        """Wait until Asterisk takes both engines for reachable."""
+        """Wait until both engines are reachable for Asterisk."""
         for engine in ("renvoi-1", "renvoi-2"):
             await self.asterisk.until(
                 lambda: self.asterisk.reachable(engine),  # noqa: B023 - asked before the next
@@ -73,7 +73,7 @@ class Site(Setup):
         return found[0]
 
     def does(self, *scripts: str) -> None:
-        """What the page has the operator do where the engine is."""
+        """Run the commands of the page on the engine's host."""
         program = f"{sys.executable} -m engine.cli"
         environment = {**os.environ, "RENVOI_CONFIG": str(self.engine.config)}
         for script in scripts:
@@ -83,7 +83,7 @@ class Site(Setup):
     # The outside
 
     async def media(self, host: str = TRUNK) -> Media:
-        """A voice at a place."""
+        """An RTP socket at an address."""
         media = await Media.open(host)
         self._stack.callback(media.close)
         return media
@@ -97,7 +97,7 @@ class Site(Setup):
         media: Media | None = None,
         **more: Any,
     ) -> Call:
-        """A call that comes in by the trunk, which asserts who calls."""
+        """A call from the trunk, which asserts the caller's number."""
         voice = media or await self.media()
         headers = (identity(caller), *headers)
         call = self.trunk.start(
@@ -107,31 +107,31 @@ class Site(Setup):
         return call
 
     def voice_of(self, call: Call) -> Media:
-        """The voice that a call was offered with."""
+        """The RTP socket of a call's offer."""
         return self._voices[call.call_id]
 
     async def answered(self, call: Call, media: Media) -> Message:
-        """Wait for the answer, acknowledge it, and speak."""
+        """Wait for the answer, acknowledge it, and send voice."""
         answer = await call.receive(200, wait_s=20)
         call.ack(answer)
         media.speak_to(answer.body)
         return answer
 
     async def talk(self, call: Call, ring: Call) -> Media:
-        """A phone that rings answers, and both sides speak; the phone's voice."""
+        """A ringing phone answers, and both sides send voice; returns the phone's RTP socket."""
         media = await self.media(ring.endpoint.host)
         ring.respond(180)
         ring.respond(200, body=media.sdp)
         await self.answered(call, self.voice_of(call))
         await ring.receive("ACK")
         media.speak_to(ring.first.body)
-        # From here on Asterisk has joined the two: before, a REFER might meet one of them alone.
+        # Now Asterisk has bridged the two channels: an earlier REFER might find only one of them.
         for voice in (media, self.voice_of(call)):
             await self.heard(voice)
         return media
 
     async def heard(self, media: Media, frames: int = 10) -> None:
-        """Wait until so many frames more have come to a voice."""
+        """Wait until `frames` more frames have been received."""
         until = media.heard + frames
         await self.asterisk.until(lambda: media.heard >= until, "a voice heard")
 

@@ -1,4 +1,4 @@
-"""What the trunk is told of refusals, and of engines that drain or are gone."""
+"""What the trunk receives for refusals, and when engines drain or are down."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.servers.site import Site, line_of_the_second
     ("phone_says", "trunk_hears"),
     [(486, 486), (603, 603), (484, 484), (488, 488), (403, 403), (410, 480), (500, 480)],
 )
-async def test_the_trunk_hears_what_the_engine_says(
+async def test_the_trunk_receives_the_engine_s_answer(
     site: Site, phone_says: int, trunk_hears: int
 ) -> None:
     line, phone = await site.line_with_phone()
@@ -43,7 +43,7 @@ async def test_an_engine_that_drains_gets_no_new_call_and_keeps_its_own(site: Si
     site.second.signal(signal.SIGTERM)
     try:
         await site.asterisk.until(
-            lambda: not site.asterisk.reachable("renvoi-2"), "the second seen to drain"
+            lambda: not site.asterisk.reachable("renvoi-2"), "the second seen draining"
         )
         call = await site.outside_call(line)
         ring = await phone.incoming()
@@ -57,8 +57,8 @@ async def test_an_engine_that_drains_gets_no_new_call_and_keeps_its_own(site: Si
 
 
 async def test_a_killed_engine_is_passed_over(site: Site) -> None:
-    """The call that meets it before anybody knows waits for timer B: 6.4 s in pjsip.conf, 32 s as
-    Asterisk comes."""
+    """A call to it before it is known to be down waits for timer B: 6.4 s in pjsip.conf, 32 s by
+    default in Asterisk."""
     phone = await site.endpoint()
     line = line_of_the_second()
     site.line(number=line, to=[phone.uri()])
@@ -82,7 +82,7 @@ async def test_a_killed_engine_is_passed_over(site: Site) -> None:
         restarted(site.second)
 
 
-async def test_without_any_engine_the_trunk_hears_503(site: Site) -> None:
+async def test_without_any_engine_the_trunk_receives_503(site: Site) -> None:
     line, _ = await site.line_with_phone()
     await site.settle()
     both = (site.engine, site.second)
@@ -102,7 +102,7 @@ async def test_without_any_engine_the_trunk_hears_503(site: Site) -> None:
 
 
 def restarted(engine: Engine) -> None:
-    """There again, for the next test."""
+    """Start the engine again for the next test."""
     if engine.status() is None:
         engine.stop()
     engine.start()

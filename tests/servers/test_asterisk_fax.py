@@ -1,4 +1,4 @@
-"""A page that is faxed to a line: over T.38, through the engine, into Asterisk's spool."""
+"""A page faxed to a line: over T.38, through the engine, into Asterisk's spool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ type=identify
 endpoint=customer
 match={SERVER}/32
 """
-# Debian's own asterisk.conf has this section as a template, which says nothing.
+# In Debian's asterisk.conf this section is a template, so it has no effect.
 DIRECTORIES = f"""\
 [directories]
 astetcdir => /etc/{NAME}
@@ -56,7 +56,7 @@ exten => s,1,SendFAX(/tmp/page.tiff)
 
 @pytest.fixture
 def sender(chroot: Chroot, site: Site) -> Iterator[Asterisk]:
-    """Another Asterisk, which sends: at the trunk's address."""
+    """Another Asterisk at the trunk's address, which sends the fax."""
     etc = chroot.root / "etc" / NAME
     chroot.sh(f"rm -rf /etc/{NAME}; cp -a /pristine/etc/asterisk /etc/{NAME}")
     for place in ("/run", "/var/spool", "/var/log", "/var/lib"):
@@ -78,9 +78,9 @@ async def test_a_page_that_is_faxed_to_a_line_is_received(site: Site, sender: As
     line = site.line(forwards={"unconditional": to_fax(machine)})
     await site.settle()
     sender.cli(f"channel originate PJSIP/{line}@customer extension s@send")
-    told = rf"{re.escape(machine)}-\S+\.tiff: SUCCESS, 1 pages by T38"
+    pattern = rf"{re.escape(machine)}-\S+\.tiff: SUCCESS, 1 pages by T38"
     await site.asterisk.until(
-        lambda: re.search(told, site.asterisk.log) is not None, "a page received", wait_s=90
+        lambda: re.search(pattern, site.asterisk.log) is not None, "a page received", wait_s=90
     )
     (page,) = site.asterisk.spool("fax").glob(f"{machine}-*.tiff")
     assert dimensions(page) == (WIDTH, HEIGHT)

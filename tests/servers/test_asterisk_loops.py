@@ -13,7 +13,7 @@ from tests.scenarios.message import parameters, user_of
 from tests.scenarios.setup import to_number
 from tests.servers.site import Site
 
-FORWARDS_PER_LINE = 50  # as it comes
+FORWARDS_PER_LINE = 50  # the default
 
 
 async def comes_back(site: Site, out: Call, line: str, headers: Headers) -> Call:

@@ -21,7 +21,7 @@ FORWARDS: dict[str, dict[str, Any]] = {
 
 
 async def deposit(site: Site, call: Call) -> dict[str, str]:
-    """Speak after the tone and hang up; what the message in the mailbox says of itself."""
+    """Speak after the tone and hang up; returns the metadata of the message in the mailbox."""
     voice = site.voice_of(call)
     await site.answered(call, voice)
     await site.asterisk.until(lambda: "beep" in site.asterisk.played(), "a tone to speak after")
@@ -74,7 +74,7 @@ async def test_a_withheld_number_is_not_written_into_the_mailbox(site: Site) -> 
 
 
 async def test_a_line_without_a_mailbox_is_not_answered(site: Site) -> None:
-    """Nor billed: it was answered and hung up after 10 ms."""
+    """And not billed. Earlier it was answered and ended after 10 ms."""
     line = numbers.line_number()
     site.line(number=line, forwards={"unconditional": to_voicemail(line)})
     await site.settle()

@@ -1,4 +1,4 @@
-"""Media that goes past Asterisk too, where its administrator has it so."""
+"""Media that bypasses Asterisk too, if its administrator has configured that."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ async def direct(site: Site, chroot: Chroot) -> AsyncIterator[Site]:
         place = "/etc/asterisk/renvoi/pjsip.conf"
         chroot.sh(f"sed -i 's/^direct_media={old}/direct_media={new}/' {place}")
         site.asterisk.cli("module reload res_pjsip.so")
-        told = "true" if new == "yes" else "false"
+        value = "true" if new == "yes" else "false"
         await site.asterisk.until(
             lambda: any(
-                line.split()[-1:] == [told]
+                line.split()[-1:] == [value]
                 for line in site.asterisk.cli("pjsip show endpoint renvoi-2").splitlines()
                 if line.strip().startswith("direct_media ")
             ),
@@ -37,7 +37,7 @@ async def direct(site: Site, chroot: Chroot) -> AsyncIterator[Site]:
 
 
 async def taken(side: Call, media: Media) -> str:
-    """Take a re-INVITE; where it has the media sent."""
+    """Accept a re-INVITE; returns the media address in it."""
     request = await side.receive("INVITE")
     side.respond(200, to=request, body=media.sdp)
     await side.receive("ACK")
@@ -54,6 +54,6 @@ async def test_media_goes_from_end_to_end_when_asterisk_lets_it(direct: Site) ->
     assert await taken(ring, media) == f"c=IN IP4 {TRUNK}"
     assert await taken(call, direct.voice_of(call)) == f"c=IN IP4 {PHONE}"
     call.request("BYE")
-    await taken(ring, media)  # Asterisk has it sent to itself again before it hangs up
+    await taken(ring, media)  # Asterisk redirects the media to itself before it hangs up
     await ring.receive("BYE")
     await call.receive(200, "BYE")

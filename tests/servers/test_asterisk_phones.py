@@ -1,4 +1,4 @@
-"""Phones that register with Asterisk: rung by the engine, and their star codes."""
+"""Phones that register with Asterisk: calls from the engine, and star codes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ async def test_a_phone_that_is_not_registered_is_unreachable(site: Site) -> None
 
 
 async def test_a_star_code_is_confirmed_by_a_voice_and_changes_the_line(site: Site) -> None:
-    """Its 200 has no media, which Asterisk tells its phone as 488: success sounded like failure."""
+    """Its 200 had no media, for which Asterisk sends the phone 488: success sounded like
+    failure."""
     line_of_the_phone(site)
     phone = await site.phone(ATELIER)
     await site.settle()
@@ -67,13 +68,13 @@ async def test_a_star_code_is_confirmed_by_a_voice_and_changes_the_line(site: Si
     await call.receive(486)
 
 
-@pytest.mark.parametrize(("code", "heard"), [("*99#", "404"), ("*21*12#", "403"), ("*#21#", "480")])
-async def test_a_star_code_that_fails_is_heard_as_it_is(site: Site, code: str, heard: str) -> None:
+@pytest.mark.parametrize(("code", "final"), [("*99#", "404"), ("*21*12#", "403"), ("*#21#", "480")])
+async def test_a_failed_star_code_has_its_own_status(site: Site, code: str, final: str) -> None:
     line_of_the_phone(site)
     phone = await site.phone(ATELIER)
     await site.settle()
     await phone.dial(code)
-    assert (await phone.closed()).startswith(heard)
+    assert (await phone.closed()).startswith(final)
     assert site.asterisk.played() == []
 
 

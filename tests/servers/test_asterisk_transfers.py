@@ -1,4 +1,4 @@
-"""Callers that a phone sends on: by the line's rules, and by who pays."""
+"""Callers that a phone transfers: the rules of the line, and the payer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.servers.site import CALLER, Site, line_of_the_second
 
 
 async def refer(side: Call, to: str) -> None:
-    """The phone sends the caller on, and takes what it is told of that."""
+    """The phone transfers the caller, and answers the NOTIFYs."""
     side.automatic = side.automatic | {"NOTIFY"}
     side.request("REFER", headers=[("Refer-To", to), ("Referred-By", "<sip:phone@phones.example>")])
     await side.receive(202, "REFER")
 
 
-async def told(side: Call, code: int) -> None:
-    """Wait for the NOTIFY that says so."""
+async def notified(side: Call, code: int) -> None:
+    """Wait for the NOTIFY with this code."""
     while f"SIP/2.0 {code}".encode() not in (await side.receive("NOTIFY")).body:
         pass
 
@@ -42,7 +42,7 @@ async def test_a_blind_transfer_to_a_line_comes_back_to_its_rules_and_is_paid_fo
     sent_on.respond(180)
     sent_on.respond(200, body=voice.sdp)
     await sent_on.receive("ACK")
-    await told(ring, 200)
+    await notified(ring, 200)
     await ring.hang_up()
     voice.speak_to(sent_on.first.body)
     await site.heard(voice)
@@ -54,7 +54,7 @@ async def test_a_blind_transfer_to_a_line_comes_back_to_its_rules_and_is_paid_fo
 
 
 async def test_a_blind_transfer_to_a_number_outside_goes_out(site: Site) -> None:
-    """The engine was asked first, and knows no such line."""
+    """The engine is asked first, and has no such line."""
     line, phone = await site.line_with_phone()
     await site.settle()
     call = await site.outside_call(line)
@@ -67,15 +67,15 @@ async def test_a_blind_transfer_to_a_number_outside_goes_out(site: Site) -> None
     out.respond(180)
     out.respond(200, body=voice.sdp)
     await out.receive("ACK")
-    await told(ring, 200)
+    await notified(ring, 200)
     assert f"{number}@renvoi" in site.asterisk.log
     await call.hang_up()
     await out.receive("BYE")
 
 
-async def test_an_attended_transfer_joins_the_caller_and_who_was_asked(site: Site) -> None:
-    """The phone calls a colleague by the engine itself. So Asterisk does not know the call that is
-    taken over, and calls with Replaces (`external_replaces`)."""
+async def test_an_attended_transfer_joins_the_caller_and_the_consulted_party(site: Site) -> None:
+    """The phone calls a colleague directly through the engine. So Asterisk has no state of the call
+    that is taken over, and sends an INVITE with Replaces (`external_replaces`)."""
     phone = await site.endpoint(PHONE)
     line = line_of_the_second()
     site.line(number=line, to=[phone.uri()])
@@ -102,7 +102,7 @@ async def test_an_attended_transfer_joins_the_caller_and_who_was_asked(site: Sit
     await taken.receive("ACK")
     await asked.receive("BYE")
     await question.receive("BYE")
-    await told(ring, 200)
+    await notified(ring, 200)
     await ring.hang_up()
     voice.speak_to(taken.first.body)
     for heard in (voice, site.voice_of(call)):
@@ -111,7 +111,7 @@ async def test_an_attended_transfer_joins_the_caller_and_who_was_asked(site: Sit
     await taken.receive("BYE")
 
 
-async def test_the_trunk_sends_nobody_on(site: Site) -> None:
+async def test_the_trunk_cannot_transfer(site: Site) -> None:
     line, phone = await site.line_with_phone()
     await site.settle()
     call = await site.outside_call(line)

@@ -1,6 +1,6 @@
-"""The ladders in docs/integration.md are what passes.
+"""The ladders in docs/integration.md match the captured messages.
 
-Where one is not, the failure shows the ladder of what did: it belongs into the page.
+If one does not, the failure shows the captured ladder, which belongs in the page.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def check(
     again: str = "",
     keep: Callable[[str], bool] = lambda _: True,
 ) -> None:
-    """The ladder of that name shows what was captured of what `keep` keeps."""
+    """The ladder of that name shows the captured messages that `keep` selects."""
     passed = [a for a in arrows(capture.passed, places, NUMBERS, again) if keep(a[2])]
     columns = list(dict.fromkeys([*places.values(), *([again] if again else [])]))
     drawn = draw(columns, passed)
-    told = followed.ladders().get(name)
-    assert told is not None, f"no ladder {name}:\n{drawn}"
-    assert between(read(told)) == between(passed), drawn
+    page = followed.ladders().get(name)
+    assert page is not None, f"no ladder {name}:\n{drawn}"
+    assert between(read(page)) == between(passed), drawn
 
 
 async def test_a_busy_line_and_its_mailbox(site: Site) -> None:
@@ -63,8 +63,8 @@ async def test_a_star_code_of_a_phone_of_asterisks(site: Site) -> None:
         await phone.talks()
         await phone.closed()
     places = {PHONE: "phone", SERVER: "Asterisk", ENGINE: "engine"}
-    # Both sides may hang up, in whatever order.
-    check("star-code", capture, places, keep=lambda told: "BYE" not in told)
+    # Both sides may hang up, in either order.
+    check("star-code", capture, places, keep=lambda label: "BYE" not in label)
 
 
 async def test_a_call_that_comes_back_to_its_line(site: Site) -> None:
@@ -83,4 +83,4 @@ async def test_a_call_that_comes_back_to_its_line(site: Site) -> None:
         await call.receive(486)
         await site.asterisk.until(lambda: len(site.new_records()) == 2, "both ended")
     places = {TRUNK: "trunk", SERVER: "Asterisk", ENGINE: "engine", PHONE: "phone"}
-    check("loop", capture, places, keep=lambda told: told.startswith("INVITE") or told == "486")
+    check("loop", capture, places, keep=lambda label: label.startswith("INVITE") or label == "486")

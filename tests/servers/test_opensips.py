@@ -1,4 +1,4 @@
-"""OpenSIPS before an engine, as deploy/opensips has it: what it does, and for whom it does not."""
+"""OpenSIPS in front of an engine, as in deploy/opensips: what it relays, and what it refuses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def opensips(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSips]:
         yield opensips
     finally:
         opensips.stop()
-    # It used to write the states of the engines into the dispatcher's file when it ended.
+    # Earlier it wrote the states of the engines into the dispatcher's file when it ended.
     assert {path: path.read_text() for path in opensips.tables.iterdir()} == before
 
 
@@ -33,7 +33,7 @@ def opensips(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSips]:
 def front_engine(
     opensips: OpenSips, shared_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningEngine]:
-    """The engine behind it; the second row of the dispatcher leads to nobody."""
+    """The engine behind it; the second row of the dispatcher has no engine."""
     directory = tmp_path_factory.mktemp("behind")
     settings: dict[str, dict[str, object]] = {
         "sip": {
@@ -96,7 +96,7 @@ async def test_a_call_is_forwarded_and_talks_both_ways(
 async def test_an_engine_that_is_not_there_is_passed_over(
     opensips: OpenSips, front: Setup, gateway: Endpoint
 ) -> None:
-    for _ in range(6):  # some of them are the second engine's by their hash
+    for _ in range(6):  # by their hash some go to the second engine
         line, phone = await front.line_with_phone()
         await front.settle()
         caller = call(opensips, gateway, line)
@@ -120,7 +120,7 @@ async def test_who_is_not_in_the_address_table_may_not_call(
 async def test_a_to_tag_and_a_route_make_no_dialog(
     opensips: OpenSips, front: Setup, method: str, routes: str
 ) -> None:
-    """It was an open relay: whatever had a To tag and a Route to it went on to anywhere."""
+    """Earlier it was an open relay: any request with a To tag and a Route was relayed anywhere."""
     victim, stranger = await front.endpoint(TRUNK), await front.endpoint(STRANGER)
     own = f"<{opensips.uri}>"
     listed = {"front": own, "front twice": f"{own}, {own}"}
@@ -135,7 +135,7 @@ async def test_a_to_tag_and_a_route_make_no_dialog(
     )
     if method != "ACK":
         assert (await attack.final(method)).code == 403
-    # What was relayed would be there before the answer to this.
+    # A relayed request would have arrived before the answer to this one.
     server = f"sip:{OTHER_SERVER}:{SIP_PORT}"
     probe = stranger.start(opensips.address, "x", method="OPTIONS", uri=server)
     assert (await probe.final("OPTIONS")).code == 200

@@ -1,4 +1,4 @@
-"""An endpoint of the core without sockets: what it sends is kept, what it hears is handed to it."""
+"""An endpoint of the core without sockets: stores what it sends; the test feeds messages to it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 
 class Line:
-    """A way that keeps what is sent on it."""
+    """A way that stores what is sent on it."""
 
     reliable = False
     most = 65_507
@@ -35,7 +35,9 @@ class Line:
     def __init__(self, host: bytes, port: int) -> None:
         self.host, self.port = host, port
         self.sent: list[Message] = []
+        self.carried: dict[object, None] = {}
         self.works = True
+        self.other: Line | None = None  # what leads back when it is lost
 
     @property
     def flow(self) -> Flow:
@@ -47,17 +49,20 @@ class Line:
     def with_port(self, port: int) -> Line:
         return self
 
+    def back_to(self, port: int) -> Line | None:
+        return self.other
+
     def send(self, data: bytes) -> bool:
         self.sent.append(Message(data))
         return self.works
 
     def heard(self) -> list[str]:
-        """What was sent since the last time, by method or status."""
+        """All messages sent so far, by method or status."""
         return [message.method.decode() or str(message.status) for message in self.sent]
 
 
 class AdmissionPolicy:
-    """Lets everybody in, or nobody."""
+    """Admits every call, or none."""
 
     draining = False
 
@@ -72,7 +77,7 @@ class AdmissionPolicy:
 
 
 class House:
-    """An endpoint that connects every caller to one phone, and what became of it."""
+    """An endpoint that connects every caller to one phone, and stores the results."""
 
     def __init__(self) -> None:
         self.policy = AdmissionPolicy()
@@ -120,15 +125,15 @@ class House:
         return self.line(server.port if server is not None else 9, HOST)
 
     def feed(self, data: bytes, port: int, host: bytes = HOST) -> None:
-        """A message comes from there."""
+        """Receive a message from that address."""
         self.endpoint.receive(data, self.line(port, host))
 
     def pass_time(self, ms: int) -> None:
-        """Timers ring."""
+        """Advance the time; timers run."""
         self._passed += ms
         self.endpoint.layer.wheel.run(time.monotonic_ns() // 1_000_000 + self._passed)
 
-    # -- what the engine would do -----------------------------------------------------------------
+    # -- actions of the engine --------------------------------------------------------------------
 
     def _on_invite(self, leg: Any) -> None:
         self.callers.append(leg)
@@ -178,7 +183,7 @@ class House:
 
 @contextmanager
 def house() -> Iterator[House]:
-    """A house in which nothing may go wrong."""
+    """A house that must end without an error."""
     made = House()
     yield made
     assert made.errors == [], made.errors
@@ -225,7 +230,7 @@ def answer(
     body: bytes = b"",
     port: int = PHONE,
 ) -> bytes:
-    """A response to a request of the engine's."""
+    """A response to a request of the engine."""
     lines = [f"SIP/2.0 {code} Because".encode()]
     for name, line, _ in asked.fields:
         if name in (b"via", b"from", b"call-id", b"cseq"):

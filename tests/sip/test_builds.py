@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from sip import compiled, message
+from tests.patience import within
 
 ROOT = Path(__file__).resolve().parents[2]
 is_compiled = message.__file__.endswith(".so")
 
 
 def python(*arguments: str, core: str) -> str:
-    """What a fresh interpreter prints, with the core that is asked for."""
+    """The output of a new interpreter with this core."""
     ran = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -31,8 +32,8 @@ def python(*arguments: str, core: str) -> str:
     return ran.stdout
 
 
-def test_no_extension_lies_in_the_tree() -> None:
-    """One beside its Python file would win silently, however old it is."""
+def test_no_extension_is_in_the_tree() -> None:
+    """An extension beside its Python file would be used silently, even if it is outdated."""
     assert not list((ROOT / "sip").rglob("*.so"))
 
 
@@ -62,20 +63,20 @@ def test_what_is_compiled_is_in_force_and_can_be_left_out() -> None:
     names = python("-c", show, core="python").split()
     assert all(name.endswith(".py") for name in names)
     if not is_compiled:
-        pytest.skip("the core is not compiled here")
+        pytest.skip("the core is not compiled")
     assert all(name.endswith(".so") for name in python("-c", show, core="").split())
 
 
-@pytest.mark.skipif(not is_compiled, reason="the Python files are what is tested already")
+@pytest.mark.skipif(not is_compiled, reason="the other tests already use the Python files")
 def test_the_python_files_pass_the_same_tests() -> None:
-    """Compiled and uncompiled: integers wrap in one of them only, attributes begin unset."""
+    """Only in the compiled core integers wrap and attributes begin unset."""
     tests = ROOT / "tests" / "sip"
     quietly = ("-q", "-x", "-p", "no:cacheprovider", "-n", "0")
     python("-m", "pytest", *quietly, str(tests), core="python")
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])
-def test_what_serves_is_told(monkeypatch: pytest.MonkeyPatch, is_compiled: bool) -> None:
+def test_the_build_in_use_is_reported(monkeypatch: pytest.MonkeyPatch, is_compiled: bool) -> None:
     suffix = EXTENSION_SUFFIXES[0] if is_compiled else ".py"
     found = ModuleSpec("sip.layer", None, origin=f"layer{suffix}")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
@@ -84,17 +85,17 @@ def test_what_serves_is_told(monkeypatch: pytest.MonkeyPatch, is_compiled: bool)
 
 
 def test_the_whole_product_starts_without_pjsip() -> None:
-    """It is a phone of the tests and the demo; on many machines there is no wheel of it."""
+    """PJSIP is only for phones of the tests and the demo; many platforms have no wheel of it."""
     without = "import sys; sys.modules.update(dict.fromkeys(['pjsua2', '_pjsua2']))"
     what = "import engine.serve, engine.supervisor, engine.demo.show, manager.serve"
     assert python("-c", f"{without}; {what}; print('fine')", core="python") == "fine\n"
 
 
 def test_a_source_archive_has_what_is_compiled(tmp_path: Path) -> None:
-    """A wheel is made of it, and one that lacked a declaration would be no wheel."""
+    """A wheel is built from it; without a declaration the build would fail."""
     subprocess.run(
         [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(tmp_path)],
-        cwd=ROOT, check=True, capture_output=True, timeout=60,
+        cwd=ROOT, check=True, capture_output=True, timeout=within(60),
     )  # fmt: skip
     (made,) = tmp_path.iterdir()
     with tarfile.open(made) as archive:
@@ -112,7 +113,7 @@ def test_what_compiling_lacks_is_named() -> None:
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=within(60),
             check=True,
         ).stdout
 

@@ -1,5 +1,5 @@
-"""The two builds say the same of the same bytes: C integers wrap, are cut and begin as 0, Python's
-do not. Hypothesis makes up the inputs; each build reads them in a process of its own."""
+"""Both builds give the same results for the same bytes: C integers wrap, are truncated and begin as
+0, Python's do not. Hypothesis generates the inputs; each build reads them in its own process."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ is_compiled = message.__file__.endswith(".so")
 EDGES = (0, 1, 70, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**63, 10**20)
 
 
-def told(raw: bytes) -> list[Any]:
-    """All that a build says of some bytes, as JSON has it."""
+def results(raw: bytes) -> list[Any]:
+    """All results of a build for some bytes, as JSON."""
     one = Message(raw)
     seen: list[Any] = [
         one.bad, one.fault, one.method, one.target, one.status, one.branch, one.raw_call_id,
@@ -58,7 +58,7 @@ TEXTS = st.one_of(
 
 
 def _numbered(texts: list[str]) -> bytes:
-    """A request whose numbers are these."""
+    """A request with these numbers."""
     cseq, forwards, length, port, expires, stamp = texts
     return "\r\n".join((
         "INVITE sip:b@example.com SIP/2.0",
@@ -70,7 +70,7 @@ def _numbered(texts: list[str]) -> bytes:
 
 
 def _damaged(seed: int) -> bytes:
-    """A message as the campaigns damage it."""
+    """A message, damaged as in the campaigns."""
     chance = random.Random(seed)
     made = request(("192.0.2.1", 9), ("192.0.2.2", 5060), b"+33972100200")
     change = chance.choice((wounds.wound, mutation.mutate))
@@ -86,8 +86,8 @@ INPUTS = st.one_of(
 )
 
 
-@pytest.mark.skipif(not is_compiled, reason="the core is not compiled here")
-def test_both_builds_say_the_same() -> None:
+@pytest.mark.skipif(not is_compiled, reason="the core is not compiled")
+def test_both_builds_give_the_same_results() -> None:
     seen: dict[bytes, list[Any]] = {}
 
     @settings(
@@ -99,7 +99,7 @@ def test_both_builds_say_the_same() -> None:
     )
     @given(INPUTS)
     def read(raw: bytes) -> None:
-        seen[raw] = told(raw)
+        seen[raw] = results(raw)
 
     read()
     assert len(seen) > 500
@@ -117,4 +117,4 @@ def test_both_builds_say_the_same() -> None:
 if __name__ == "__main__":
     assert not is_compiled
     for asked_of in sys.stdin.read().split("\n"):
-        print(json.dumps(told(bytes.fromhex(asked_of))))
+        print(json.dumps(results(bytes.fromhex(asked_of))))

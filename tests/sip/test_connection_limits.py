@@ -1,4 +1,4 @@
-"""Who gets a place among the connections."""
+"""Which peers may open connections, and how many."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def room_of(most: int = 100, per_source: int = 25) -> ConnectionLimits:
 
 
 def fill(room: ConnectionLimits, host: str, standing: PeerKind) -> tuple[int, str]:
-    """How many places there are for it, and why no more."""
+    """The number of connections that it may open, and the limit that it meets."""
     for count in range(1000):
         place = room.take(host, standing)
         if isinstance(place, str):
@@ -25,7 +25,7 @@ def fill(room: ConnectionLimits, host: str, standing: PeerKind) -> tuple[int, st
     [
         (PHONE, 25, "source_connections"),
         (PEER, 90, "connections"),
-        (OURS, 100, "connections"),
+        (OURS, 25, "source_connections"),
         (STRANGER, 100, "stranger"),
     ],
 )
@@ -39,7 +39,22 @@ def test_phones_of_many_sources_leave_a_tenth_and_peers_a_twentieth() -> None:
     assert got == 90
     assert fill(room, "198.51.100.1", PEER) == (5, "connections")
     assert fill(room, "198.51.100.2", OURS) == (5, "connections")
+    assert (fill(room, "198.51.100.3", OURS), len(room.made)) == ((0, "connections"), 1)
     assert fill(room, "203.0.113.1", STRANGER) == (100, "stranger")
+
+
+def test_the_engine_makes_a_quarter_to_one_source_and_all_to_a_trusted_peer() -> None:
+    """A phone names its Contacts, as many as it likes, and keeps the connections open."""
+    room = room_of()
+    assert fill(room, "2001:db8::1", OURS) == (25, "source_connections")
+    assert room.take("2001:db8::2", OURS) == "source_connections"  # of the same /64
+    places = [room.take("192.0.2.1", OURS, trusted=True) for _ in range(75)]
+    assert all(isinstance(place, Source) for place in places)
+    assert room.take("192.0.2.1", OURS, trusted=True) == "connections"
+    for place in places:
+        assert isinstance(place, Source)
+        room.leave("192.0.2.1", OURS, place)
+    assert (room.held, len(room.made), room.sources) == (25, 1, {})
 
 
 def test_a_trusted_peer_that_has_called_has_no_share() -> None:

@@ -41,7 +41,7 @@ class Next:
         self.to_caller, self.to_phone = self.home.line(CALLER), self.home.line(PHONE)
 
     def heard(self) -> tuple[list[str], list[str]]:
-        """What was sent to the caller and to the phone since the last time."""
+        """The messages sent to the caller and to the phone since the last call of this method."""
         found = self.to_caller.heard(), self.to_phone.heard()
         self.to_caller.sent.clear()
         self.to_phone.sent.clear()
@@ -122,7 +122,7 @@ async def test_an_answer_without_its_ack_is_repeated(home: House) -> None:
     assert again.data == first.data
     after.home.pass_time(600)
     assert after.heard() == (["200", "200"], [])
-    after.home.feed(request("INVITE", body=SDP), CALLER)  # another call is another call
+    after.home.feed(request("INVITE", body=SDP), CALLER)  # a separate call
     after.heard()
     after.home.feed(request("ACK", tag=first.to_tag.decode()), CALLER)
     assert after.caller.state is CONFIRMED
@@ -181,7 +181,7 @@ async def test_the_ack_of_an_answer_is_repeated_for_32_seconds(home: House) -> N
     (ack,) = after.to_phone.sent
     assert (ack.method, ack.cseq, ack.target) == (b"ACK", 1, b"sip:phone@127.0.0.1:%d" % PHONE)
     after.heard()
-    after.home.feed(answer(invite, 200, tag="another"), PHONE)  # a fork that was decided
+    after.home.feed(answer(invite, 200, tag="another"), PHONE)  # a fork that lost
     assert after.heard() == ([], ["ACK", "BYE"])
     after.home.endpoint.layer.orphans_until = 1  # later
     after.home.feed(answer(invite, 200, body=SDP), PHONE)
@@ -189,7 +189,7 @@ async def test_the_ack_of_an_answer_is_repeated_for_32_seconds(home: House) -> N
 
 
 def request_of(home: House) -> Any:
-    """The INVITE that the phone got, from its leg: the line has forgotten it."""
+    """The INVITE that the phone got, from its leg: the line no longer has it."""
     leg = home.callees[0]
     parts = [
         b"INVITE sip:phone@127.0.0.1 SIP/2.0", b"Via: SIP/2.0/UDP 127.0.0.1:5080;branch=z9hG4bKold",
@@ -207,7 +207,7 @@ async def test_a_reinvite_that_waits_for_its_response(home: House) -> None:
     home.feed(answer(sent, 100), PHONE)
     after = Next(home)
     assert after.heard() == ([], [])
-    after.home.feed(asked, CALLER)  # a copy that was on its way
+    after.home.feed(asked, CALLER)  # a copy that was in transit
     assert after.heard() == ([], [])
     after.home.feed(answer(sent, 200, body=SDP), PHONE)
     assert [m.status for m in after.to_caller.sent] == [200]
@@ -219,7 +219,7 @@ async def test_a_reinvite_that_waits_for_its_response(home: House) -> None:
 
 
 async def test_a_reinvite_without_any_response_is_repeated(home: House) -> None:
-    """It may have been lost before the death."""
+    """It may have been lost before the process died."""
     tag = talk(home)
     home.feed(request("INVITE", cseq=2, tag=tag, body=SDP), CALLER)
     (sent,) = home.line(PHONE).sent
@@ -230,7 +230,7 @@ async def test_a_reinvite_without_any_response_is_repeated(home: House) -> None:
     after.home.feed(answer(sent, 100), PHONE)
     after.home.pass_time(3000)
     assert after.heard() == ([], [])
-    # the process after that one knows that it needs no copy any more
+    # the process after that one does not repeat it any more
     after.home.callers, after.home.callees = [after.caller], [after.callee]
     last = Next(after.home)
     assert last.heard() == ([], [])
@@ -245,13 +245,13 @@ async def test_a_reinvite_that_waits_for_its_ack(home: House) -> None:
     home.feed(answer(sent, 200, body=SDP), PHONE)
     after = Next(home)
     assert after.heard() == (["200"], [])
-    after.home.feed(answer(sent, 200, body=SDP), PHONE)  # it waits for the caller's
+    after.home.feed(answer(sent, 200, body=SDP), PHONE)  # it waits for the caller's ACK
     assert after.heard() == ([], [])
     kind = ("Content-Type: application/sdp",)
     after.home.feed(request("ACK", cseq=2, tag=tag, body=SDP, fields=kind), CALLER)
     (ack,) = after.to_phone.sent
     assert (ack.method, ack.cseq, ack.body) == (b"ACK", sent.cseq, SDP)
-    # and the process after that one repeats it with its body
+    # the process after that one repeats it with its body
     after.home.callers, after.home.callees = [after.caller], [after.callee]
     last = Next(after.home)
     last.home.feed(answer(sent, 200, body=SDP), PHONE)
@@ -260,7 +260,7 @@ async def test_a_reinvite_that_waits_for_its_ack(home: House) -> None:
 
 
 async def test_the_ack_of_a_reinvite_is_kept_before_it_is_sent_on(home: House) -> None:
-    """Else another process repeats an INVITE that the phone has completed."""
+    """Otherwise another process repeats an INVITE that the phone has completed."""
     tag = talk(home)
     home.feed(request("INVITE", cseq=2, tag=tag), CALLER)
     (sent,) = home.line(PHONE).sent
@@ -278,7 +278,7 @@ async def test_the_ack_of_a_reinvite_is_kept_before_it_is_sent_on(home: House) -
 
 
 async def test_a_reinvite_that_may_have_been_lost_is_refused(home: House) -> None:
-    """Its journal entry is from before it was sent on: the asker tries again."""
+    """Its journal entry is older than its relaying: the requester tries again."""
     tag = talk(home)
     home.feed(request("INVITE", cseq=2, tag=tag, body=SDP), CALLER)
     for client in list(home.callees[0].exchanges.sent):

@@ -1,6 +1,7 @@
-"""An exception in the engine: one 500, counted and told once, and nothing is left of it.
+"""An exception in the engine: one 500, counted and reported once, and no state is left.
 
-What a hostile message would have to find is put in by hand: parts of the engine that raise.
+A hostile message would have to find such a fault. Here parts of the engine are replaced by ones
+that raise.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ async def home() -> House:
 
 @pytest.fixture
 def breaks(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Breaks a part of the engine until the test is over."""
+    """Replaces a part of the engine by one that raises, until the test is over."""
 
     def do(place: str) -> None:
         monkeypatch.setattr(place, boom)
@@ -41,7 +42,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def check(home: House, count: int = 1) -> None:
-    """It was counted and told, and nothing is left."""
+    """The exception was counted and reported, and no state is left."""
     assert [type(error) for error in home.errors] == [Boom] * count
     assert home.endpoint.illegal_counts["exception"] == count
     home.pass_time(80_000)
@@ -73,7 +74,7 @@ async def test_before_there_is_a_leg(home: House, breaks: Any, part: str) -> Non
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "FROBNICATE", "SUBSCRIBE"])
-async def test_at_the_door(home: House, breaks: Any, method: str) -> None:
+async def test_before_admission(home: House, breaks: Any, method: str) -> None:
     breaks("sip.screening.Screening.receive")
     home.feed(request(method), CALLER)
     assert home.line(CALLER).heard() == ["500"]
@@ -89,7 +90,7 @@ async def test_an_ack_is_never_answered(home: House, breaks: Any) -> None:
 
 @pytest.mark.parametrize("method", ["INVITE", "INFO", "UPDATE"])
 async def test_while_a_request_is_relayed(home: House, breaks: Any, method: str) -> None:
-    """The call stands, and the next request is relayed as if nothing had been."""
+    """The call continues, and the next request is relayed normally."""
     tag = talk(home)
     breaks("sip.exchange.crossing")
     home.feed(request(method, tag=tag, cseq=2, body=SDP), CALLER)
@@ -105,7 +106,7 @@ async def test_while_a_request_is_relayed(home: House, breaks: Any, method: str)
 
 
 async def test_while_a_call_ends(home: House, breaks: Any) -> None:
-    """The BYE gets its 500, and both sides are over all the same."""
+    """The BYE gets a 500, and both sides end nevertheless."""
     tag = talk(home)
     breaks("sip.bye.receive")
     home.feed(request("BYE", tag=tag, cseq=2), CALLER)
@@ -115,7 +116,7 @@ async def test_while_a_call_ends(home: House, breaks: Any) -> None:
 
 
 async def test_while_an_answer_is_taken(home: House, breaks: Any) -> None:
-    """Who answered gets ACK and BYE, the caller a 500."""
+    """The callee that answered gets ACK and BYE, the caller a 500."""
     ring(home)
     breaks("sip.outgoing.Outgoing._learn")
     home.feed(answer(home.line(PHONE).sent[0], 200, body=SDP), PHONE)
@@ -124,7 +125,7 @@ async def test_while_an_answer_is_taken(home: House, breaks: Any) -> None:
     check(home)
 
 
-async def test_while_an_answer_is_told(home: House, breaks: Any) -> None:
+async def test_while_an_answer_is_reported(home: House, breaks: Any) -> None:
     ring(home)
     heard: list[Any] = []
 
@@ -150,7 +151,7 @@ async def test_while_a_refusal_is_taken(home: House, breaks: Any) -> None:
 
 
 async def test_while_a_relayed_answer_is_taken(home: House, breaks: Any) -> None:
-    """A 200 to a re-INVITE gets its ACK, its asker a 500; the call stands."""
+    """The 200 to a re-INVITE gets its ACK, the side that sent it a 500; the call continues."""
     tag = talk(home)
     home.feed(request("INVITE", tag=tag, cseq=2, body=SDP), CALLER)
     breaks("sip.outgoing.Outgoing.mark")
@@ -160,6 +161,63 @@ async def test_while_a_relayed_answer_is_taken(home: House, breaks: Any) -> None
     assert home.line(CALLER).heard() == ["100", "500"]
     home.feed(request("BYE", tag=tag, cseq=3), CALLER)
     home.feed(answer(home.line(PHONE).sent[-1], 200), PHONE)
+    check(home)
+
+
+async def test_while_a_relayed_answer_is_passed_on(home: House, breaks: Any) -> None:
+    """The side that asked gets a 500, and the next requests of both sides pass."""
+    tag = talk(home)
+    phone, caller = home.line(PHONE), home.line(CALLER)
+    for n, method in enumerate(("INVITE", "INFO")):
+        home.feed(request(method, tag=tag, cseq=2 + n, body=SDP), CALLER)
+        breaks("sip.leg.crossing")
+        home.feed(answer(phone.sent[-1], 200, body=SDP), PHONE)
+        breaks.mend()
+    assert phone.heard() == ["INVITE", "ACK", "INFO"]
+    assert caller.heard() == ["100", "500", "500"]
+    home.feed(request("INVITE", tag=tag, cseq=4, body=SDP), CALLER)
+    home.feed(answer(phone.sent[-1], 200, body=SDP), PHONE)
+    home.feed(request("ACK", tag=tag, cseq=4), CALLER)
+    assert caller.heard()[3:] == ["100", "200"]
+    assert phone.heard()[3:] == ["INVITE", "ACK"]
+    home.feed(request("BYE", tag=tag, cseq=5), CALLER)
+    home.feed(answer(phone.sent[-1], 200), PHONE)
+    check(home, 2)
+
+
+async def test_while_the_time_of_a_session_is_told(home: House, breaks: Any) -> None:
+    """The side that asked has its 200, whose ACK passes."""
+    tag = talk(home)
+    phone, caller = home.line(PHONE), home.line(CALLER)
+    home.feed(request("INVITE", tag=tag, cseq=2, body=SDP), CALLER)
+    breaks("sip.exchange.Refreshed")
+    home.feed(answer(phone.sent[-1], 200, body=SDP), PHONE)
+    breaks.mend()
+    home.feed(request("ACK", tag=tag, cseq=2, body=b"late"), CALLER)
+    home.pass_time(2000)
+    assert caller.heard() == ["100", "200"]
+    assert phone.sent[-1].body == b"late"
+    home.feed(request("BYE", tag=tag, cseq=3), CALLER)
+    home.feed(answer(phone.sent[-1], 200), PHONE)
+    check(home)
+
+
+async def test_while_the_response_to_a_late_notify_is_taken(home: House, breaks: Any) -> None:
+    tag = talk(home)
+    dialog = home.callees[0].dialog
+    caller, phone = home.line(CALLER), home.line(PHONE)
+    home.feed(request("REFER", tag=tag, cseq=2, fields=("Refer-To: <sip:x@example.com>",)), CALLER)
+    home.feed(answer(phone.sent[-1], 202), PHONE)
+    home.feed(request("BYE", tag=tag, cseq=3), CALLER)
+    home.feed(answer(phone.sent[-1], 200), PHONE)
+    notify = request(
+        "NOTIFY", port=PHONE, call_id=dialog.call_id.decode(), tag=dialog.local_tag.decode(),
+        from_tag="phone", cseq=9,
+    )  # fmt: skip
+    home.feed(notify, PHONE)
+    breaks("sip.late_notify.crossing")
+    home.feed(answer(caller.sent[-1], 200), CALLER)
+    assert phone.heard()[-1] == "481"
     check(home)
 
 
@@ -173,10 +231,10 @@ class Timed:
             raise Boom
 
 
-def test_a_timer_that_raises_takes_no_other_with_it() -> None:
-    told: list[BaseException] = []
+def test_a_timer_that_raises_stops_no_other() -> None:
+    errors: list[BaseException] = []
     wheel = Wheel(0)
-    wheel.on_error = told.append
+    wheel.on_error = errors.append
     timers = [Timed(fails=n == 1) for n in range(3)]
     for timed in timers:
         wheel.after(timed, 100)
@@ -184,5 +242,5 @@ def test_a_timer_that_raises_takes_no_other_with_it() -> None:
     wheel.after(later, 200)
     wheel.run(300)
     assert [timed.called for timed in (*timers, later)] == [1, 1, 1, 1]
-    assert [type(error) for error in told] == [Boom]
+    assert [type(error) for error in errors] == [Boom]
     assert wheel.waiting == 0

@@ -1,4 +1,4 @@
-"""The scripted endpoint, one against another, with no engine between them."""
+"""Two scripted endpoints with each other, without an engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from sip import fake
 from sip.fake import ANSWERS, IS_BUSY, IS_SILENT, ONLY_RINGS, Call, FakeEndpoint
 from sip.message import Message
+from tests.patience import within
 
 SCRIPTS = {"answers": ANSWERS, "busy": IS_BUSY, "rings": ONLY_RINGS, "silent": IS_SILENT}
 
@@ -40,7 +41,7 @@ def only(phone: FakeEndpoint) -> Call:
 
 
 async def until(event: asyncio.Event) -> None:
-    await asyncio.wait_for(event.wait(), 5)
+    await asyncio.wait_for(event.wait(), within(5))
 
 
 async def test_an_answered_call_ends_on_both_sides(

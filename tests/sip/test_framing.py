@@ -1,4 +1,4 @@
-"""Whole messages out of a stream of bytes."""
+"""Complete messages from a stream of bytes."""
 
 import itertools
 
@@ -73,6 +73,8 @@ def test_a_stream_without_end_is_given_up(data: bytes) -> None:
         b"L\r\n  :\r\n  4",
         b"Content-Length: 4\r\nl: 4",
         b"Content-Length: 04",
+        b"Content-Length: 0000000000000004",
+        b"l:\r\n 0000000000000004",
     ],
 )
 def test_a_length_may_be_written_in_many_ways(field: bytes) -> None:
@@ -95,7 +97,7 @@ def test_a_length_may_be_written_in_many_ways(field: bytes) -> None:
         b"l:\r\n -1",
     ],
 )
-def test_a_length_that_says_nothing_ends_the_stream_after_what_came_before(field: bytes) -> None:
+def test_an_invalid_length_ends_the_stream_after_the_messages_before_it(field: bytes) -> None:
     frames = Frames(MESSAGE_MAX, HEAD_MAX)
     head = HEAD + field + b"\r\n\r\n"
     assert frames.feed(PLAIN + head + b"body" + PLAIN) == [PLAIN]
@@ -103,3 +105,42 @@ def test_a_length_that_says_nothing_ends_the_stream_after_what_came_before(field
     assert frames.error.head == head
     assert frames.error.fault is not None
     assert b"Content-Length" in frames.error.fault.phrase
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"X: y\nContent-Length: %d",
+        b"X: y\rContent-Length: %d",
+        b"X: y\nl : %d",
+        b"X: y\r\r\nContent-Length: %d",
+        b"Content-Length: 4\r\nX: y\nContent-Length: %d",
+        b"Content-Length: %d\r\nX: y\n",
+        b"Content-Length: %d\r\nX: y\n\nZ: z",
+        b"Content-Length: %d\r\nX: y\r\n\nZ: z",
+    ],
+)
+def test_no_other_message_is_found_in_what_a_peer_sent_as_a_body(field: bytes) -> None:
+    """The peer ends lines at a bare CR or LF too, and passes on what a stranger wrote."""
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
+    head = HEAD + field % len(PLAIN) + b"\r\n\r\n"
+    assert frames.feed(PLAIN + head + PLAIN) == [PLAIN]
+    assert frames.error is not None
+    assert frames.error.head == head
+    assert frames.error.fault is not None
+
+
+def test_a_bare_line_end_that_hides_nothing_ends_no_stream() -> None:
+    odd = HEAD + b"X: y\nz\rz\r\n\r\n"
+    assert frames_of(odd + PLAIN) == [odd, PLAIN]
+
+
+def test_a_message_has_not_begun_with_a_line_end() -> None:
+    """Some phones send one as a keep-alive, or behind each message."""
+    frames = Frames(MESSAGE_MAX, HEAD_MAX)
+    for data, wanted in ((PLAIN + b"\r\n", [PLAIN]), (b"\r\n", []), (b"\r", []), (b"\n", [])):
+        assert frames.feed(data) == wanted
+        assert frames.is_between
+    assert frames.feed(PLAIN) == [PLAIN]
+    assert frames.feed(PLAIN[:1]) == []
+    assert not frames.is_between

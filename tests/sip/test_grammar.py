@@ -1,4 +1,4 @@
-"""How SIP writes things down (RFC 3261 25, 19.1, 20), by tables."""
+"""The grammar of SIP (RFC 3261 25, 19.1, 20), in tables."""
 
 import itertools
 import re
@@ -18,13 +18,13 @@ from sip import grammar
         (b"70", 70),
         (b"4294967295", 4294967295),
         (b"4294967296", -1),  # above 32 bits
-        (b"00000000001", -1),  # more digits than any number here has
+        (b"00000000001", -1),  # more digits than any valid number
         (b"", -1),
         (b"-1", -1),
         (b"+1", -1),
         (b"1 ", -1),
         (b"1e3", -1),
-        ("٣".encode(), -1),  # a digit elsewhere
+        ("٣".encode(), -1),  # an Arabic digit
     ],
 )
 def test_numbers_are_decimal_and_bounded(text: bytes, number: int) -> None:
@@ -43,7 +43,7 @@ def test_numbers_are_decimal_and_bounded(text: bytes, number: int) -> None:
         (b'"a\\",b" <sip:x>, c', [b'"a\\",b" <sip:x>', b"c"]),
         (b'"never closed, b', [b'"never closed, b']),
         (b"<never, closed", [b"<never, closed"]),
-        (b'<sip:a"b>,c', [b'<sip:a"b>', b"c"]),  # a quote inside brackets quotes nothing
+        (b'<sip:a"b>,c', [b'<sip:a"b>', b"c"]),  # a quote inside brackets has no effect
     ],
 )
 def test_lists_are_cut_at_commas_outside_quotes_and_brackets(
@@ -182,7 +182,7 @@ def test_what_is_one(uri: bytes) -> None:
         (b'"never closed <sip:a@h>', b"", b""),
         (b"<<sip:a@h>>", b"", b""),
         (b"sip:a@h, sip:b@h", b"sip:a@h", b", sip:b@h"),
-        (b"sip:mine <sip:a@h>;tag=1", b"sip:a@h", b";tag=1"),  # brackets say where the URI is
+        (b"sip:mine <sip:a@h>;tag=1", b"sip:a@h", b";tag=1"),  # brackets mark the URI
         (b"a", b"", b""),
         (b"9a:b", b"", b""),
     ],
@@ -289,7 +289,7 @@ def test_the_header_fields_of_a_uri(uri: bytes, headers: bytes) -> None:
         (b"sip:carol@chicago.com", b"sip:carol@chicago.com?Subject=next%20meeting", False),
         (b"sip:bob@phone21.boxesbybob.com", b"sip:bob@192.0.2.4", False),
         (b"sip:carol@chicago.com;security=on", b"sip:carol@chicago.com;security=off", False),
-        # and what follows from its rules
+        # and cases that follow from its rules
         (b"SIP:a@h;ob;x=1", b"sip:a@H;X=1;OB", True),
         (b"sip:%75a@h", b"sip:ua@h", True),
         (b"sip:a%3bb@h", b"sip:a%3Bb@h", True),
@@ -356,16 +356,16 @@ MARKS = (b'"', b"<", b">", b"[", b"]", b"(", b")", b"\\", b"&", b"\r\n", b"\r", 
 @example(b'To: "a" <sip:a@[::1]&x(y)>;x=[::2] (z)')
 @example(b'"')
 def test_a_line_is_closed_when_what_it_opens_ends_on_it(lines: bytes) -> None:
-    """As the grammar of what is left without plain characters says it."""
+    """Compared with a grammar of the characters that remain without plain ones."""
     raw = lines + b"\r\n\r\nbody ["
     head = raw[: raw.find(b"\r\n\r\n") + 2]
     assert grammar.is_closed(raw) == (CLOSED.fullmatch(head.translate(None, PLAIN)) is not None)
-    assert not grammar.is_closed(head)  # its end never came
+    assert not grammar.is_closed(head)  # it never ends
 
 
-def test_the_quick_look_at_a_uri_says_what_the_thorough_one_does() -> None:
-    # An empty list of header fields behind "?" changes nothing, a password nothing of the user;
-    # both keep the quick look away.
+def test_the_fast_path_reads_a_uri_as_the_full_parser_does() -> None:
+    # An empty list of header fields after "?" changes nothing, a password does not change the user;
+    # both exclude the fast path.
     users = (b"", b"@", b"a@", b"+3397210@", b"a.b-c_d@", b"a b@", b"a%40@", b"a;x=1@", b"a:p@")
     hosts = (b"", b"a", b"a.b-c", b"a_b", b"192.0.2.1", b"[::1]", b"a/b", b"a@b")
     ports = (b"", b":", b":0", b":5060", b":65535", b":65536", b":1234567890123", b":x")

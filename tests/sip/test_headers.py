@@ -1,4 +1,4 @@
-"""What crosses the B2BUA, and how a diversion is told."""
+"""Header fields that cross the B2BUA, and how a diversion is signalled."""
 
 import pytest
 
@@ -124,7 +124,7 @@ def test_a_withheld_identity_stays_inside_the_trust_domain() -> None:
     assert crossing.caller_shown(hidden, trusted=False) == crossing.ANONYMOUS
 
 
-def test_an_identity_from_outside_the_trust_domain_is_not_believed() -> None:
+def test_an_identity_from_outside_the_trust_domain_is_ignored() -> None:
     message = invite(b"P-Asserted-Identity: <sip:+33612345678@h>", b"X-A: 1")
     message.untrusted = True
     assert crossing.crossing(message) == b"X-A: 1"
@@ -136,7 +136,7 @@ def test_reliable_provisional_responses_are_not_offered_onward() -> None:
     assert headers.requires_100rel(invite(b"Require: 100rel"))
 
 
-def test_the_mailbox_is_told_to_the_voicemail() -> None:
+def test_the_voicemail_gets_the_mailbox() -> None:
     assert headers.voicemail_parameters("sip:+33972101001@vm:5091", 486) == (
         ";target=sip%3A%2B33972101001%40vm%3A5091;cause=486"
     )

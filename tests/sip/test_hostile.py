@@ -1,5 +1,5 @@
-"""Hostile messages, in memory: outside and inside calls, as requests and as responses. Whatever
-comes, no exception leaves the core, nobody it does not concern hears of it, and nothing is left."""
+"""Hostile messages, in memory: outside and inside calls, as requests and as responses. In every
+case no exception leaves the core, no other peer receives anything, and no state is left."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.sip.house import CALLER, OTHER, PHONE, SDP, House, answer, house
 
 METHODS = (b"INVITE", b"BYE", b"CANCEL", b"OPTIONS", b"UPDATE", b"INFO", b"REFER", b"PRACK", b"FOO")
 OWN, PEER = ("127.0.0.1", CALLER), ("127.0.0.1", 5080)
-WILD = 60  # changed messages of each kind and seed
+WILD = 60  # damaged messages of each kind and seed
 
 
 def packet_of(raw: bytes) -> Packet:
-    """A well-formed message taken apart, to be changed."""
+    """A well-formed message as parts, to be damaged."""
     head, _, body = raw.partition(b"\r\n\r\n")
     start, *lines = head.split(b"\r\n")
     names = {b"call-id": b"Call-ID", b"cseq": b"CSeq"}
@@ -36,13 +36,13 @@ def packet_of(raw: bytes) -> Packet:
 
 
 def changed(chance: Random, raw: bytes) -> bytes:
-    """The message, changed by one of the two ways of changing it."""
+    """The message, damaged in one of two ways."""
     packet = packet_of(raw)
     return wound(chance, packet) if chance.random() < 0.6 else mutate(chance, packet)
 
 
 def call_up(home: House, number: int) -> str:
-    """A call that talks; the To tag of the caller's dialog."""
+    """Set up an answered call; returns the To tag of the caller's dialog."""
     call_id = f"call{number}"
     home.feed(home_of.request("INVITE", call_id=call_id, body=SDP), CALLER)
     home.feed(answer(home.line(PHONE).sent[-1], 200, body=SDP), PHONE)
@@ -52,7 +52,7 @@ def call_up(home: House, number: int) -> str:
 
 
 def settle(home: House) -> None:
-    """Everybody hangs up, and 64*T1 pass twice: nothing may be left."""
+    """All sides hang up, and 64*T1 pass twice: no state may be left."""
     for leg in list(home.endpoint.legs.values()):
         leg.detach()
         leg.hangup()
@@ -131,7 +131,7 @@ async def test_a_flood_of_malformed_messages_of_strangers_is_answered_within_a_b
             home.feed(broken if n % 20 else huge, OTHER, strangers[n % 10])
         assert heard() == STRANGERS_S
         assert len(home.rejected) >= 2 * STRANGERS_S  # all are counted
-        home.feed(broken, CALLER)  # a peer hears what is wrong, whatever strangers do
+        home.feed(broken, CALLER)  # a peer gets the reason, also during the flood
         assert [message.status for message in home.line(CALLER).sent] == [400]
         clock += 1.0
         home.feed(broken, OTHER, strangers[0])
@@ -140,7 +140,7 @@ async def test_a_flood_of_malformed_messages_of_strangers_is_answered_within_a_b
 
 
 async def test_tortures() -> None:
-    """What is malformed gets the one answer that says so, or none; nothing ends anything."""
+    """Malformed messages get one answer with the fault, or none; nothing crashes."""
     with house() as home:
         caller = home.line(CALLER)
         for name, make in TORTURES.items():
@@ -158,7 +158,7 @@ async def test_tortures() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_crosses_can_be_read_in_one_way_only(seed: int) -> None:
-    """Whatever is well formed is read alike again when it is sent on: no field appears."""
+    """A well-formed message is read identically after it was relayed: no field appears."""
     chance = Random(seed)
     for _ in range(WILD):
         raw = changed(chance, request(OWN, PEER, b"+33972100001").render())

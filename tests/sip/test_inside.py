@@ -6,6 +6,6 @@ from tests.campaigns import inside
 
 
 def test_a_crowd_of_hostile_callers_and_phones_leaves_nothing_behind() -> None:
-    told, wrong = inside.run(1500, 20_261_129)
-    print(told)
+    summary, wrong = inside.run(1500, 20_261_129)
+    print(summary)
     assert wrong == {}

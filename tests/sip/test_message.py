@@ -1,5 +1,4 @@
-"""One received message: what is well formed, what is refused, what is dropped (RFC 3261 7, 8.2, 18,
-RFC 4475)."""
+"""One received message: well formed, refused or dropped (RFC 3261 7, 8.2, 18, RFC 4475)."""
 
 import pytest
 
@@ -23,7 +22,7 @@ def without(line: bytes) -> tuple[bytes, ...]:
     return tuple(one for one in FIVE if one is not line)
 
 
-def test_what_steers_is_read_at_once() -> None:
+def test_routing_fields_are_parsed_at_once() -> None:
     message = Message(
         text(
             b"v: SIP/2.0/UDP 192.0.2.1:5070;rport;branch=z9hG4bKx, SIP/2.0/UDP b",
@@ -139,7 +138,7 @@ def test_what_cannot_be_answered_is_dropped(raw: bytes) -> None:
     assert Message(raw).bad == -1
 
 
-def test_as_many_fields_as_there_is_room_for_are_taken() -> None:
+def test_the_maximum_number_of_fields_is_taken() -> None:
     message = Message(text(*FIVE, *([b"X: 1"] * (FIELDS - 5))))
     assert message.bad == 0
     assert len(message.fields) == FIELDS
@@ -147,7 +146,7 @@ def test_as_many_fields_as_there_is_room_for_are_taken() -> None:
 
 @pytest.mark.parametrize("end", [b"\r", b"\n"])
 def test_no_field_hides_behind_a_bare_line_end(end: bytes) -> None:
-    """Another reader might take a bare CR or LF for the end of a line: so does this one."""
+    """Another parser might treat a bare CR or LF as the end of a line: so does this one."""
     message = Message(text(*FIVE, b"Subject: hi" + end + b"Route: <sip:evil>"))
     assert message.bad == 0
     assert message.first(b"subject") == b"hi"
@@ -155,7 +154,7 @@ def test_no_field_hides_behind_a_bare_line_end(end: bytes) -> None:
     assert end not in message.passing(HOP).replace(b"\r\n", b"")
 
 
-def test_line_ends_alone_do_as_well() -> None:
+def test_line_feeds_alone_are_accepted() -> None:
     message = Message(text(body=b"a\r\nb").replace(b"\r\n", b"\n"))
     assert message.bad == 0
     assert message.body == b"a\nb"
@@ -168,7 +167,7 @@ def test_a_folded_value_is_one_line(fold: bytes) -> None:
     assert b"Subject: one two" in message.head
 
 
-def test_a_fold_hides_no_steering_field() -> None:
+def test_a_fold_hides_no_routing_field() -> None:
     message = Message(text(b"Subject: x\r\n Via: SIP/2.0/UDP evil", *FIVE))
     assert message.vias == 1
     assert message.host == b"192.0.2.1"
@@ -245,7 +244,7 @@ def test_a_response_goes_back_the_way_the_request_came(via: bytes, expected: byt
 
 
 def test_the_requests_of_one_transaction_have_one_key() -> None:
-    """RFC 3261 17.2.3, the rules of RFC 2543 included."""
+    """RFC 3261 17.2.3, including the rules for RFC 2543."""
     one = Message(text())
     ack = Message(text(*without(CSEQ), b"CSeq: 1 ACK", start=LINE.replace(b"INVITE", b"ACK")))
     assert one.key(b"INVITE") == ack.key(b"INVITE")

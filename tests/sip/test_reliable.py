@@ -1,4 +1,4 @@
-"""Reliable provisional responses by the clock: what is repeated, what waits, what gives up."""
+"""Reliable provisional responses over time: what is repeated, what waits, what times out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def prack(rseq: int, cseq: int = 7) -> Message:
 
 
 class Clock:
-    """The loop's timers, run by hand. `now` in seconds."""
+    """The loop's timers, advanced by the test. `now` in seconds."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -56,7 +56,7 @@ class Timer:
 
 
 class CallersLeg:
-    """Takes down what it is told to send: (time, code, RSeq)."""
+    """Stores what it has to send: (time, code, RSeq)."""
 
     def __init__(self) -> None:
         self.endpoint = self
@@ -145,6 +145,23 @@ def test_what_does_not_fit_a_packet_blocks_nothing(leg: CallersLeg, reliable: Re
     assert [code for _, code, _ in leg.sent] == [180]
 
 
+def test_only_so_many_wait_for_the_callers_prack(leg: CallersLeg, reliable: Reliable) -> None:
+    """A phone may send as many as it likes meanwhile."""
+    for _ in range(1000):
+        assert reliable.send(183, EARLY_MEDIA, None, alone=True)
+    while reliable.on_prack(prack(leg.sent[-1][2])):
+        reliable.after_prack()
+    assert [rseq for _, _, rseq in leg.sent] == list(range(1, 22))
+
+
+def test_only_so_many_early_dialogs_are_heard() -> None:
+    earlies = Earlies()
+    leg = cast("Outgoing", None)
+    heard = [earlies.hear(leg, 1, reliable_183(1, f"t{n}")) is not None for n in range(60)]
+    assert heard == [True] * 50 + [False] * 10
+    assert earlies.hear(leg, 2, reliable_183(2, "t0")) is not None
+
+
 def test_after_the_final_response_nothing_is_repeated_but_the_last_prack_is_known(
     leg: CallersLeg, reliable: Reliable
 ) -> None:
@@ -157,7 +174,7 @@ def test_after_the_final_response_nothing_is_repeated_but_the_last_prack_is_know
     assert reliable.on_prack(prack(1)) is True
 
 
-def test_a_callers_support_alone_needs_no_reliable_word_of_the_engines_own(
+def test_a_callers_support_alone_makes_no_own_response_of_the_engine_reliable(
     leg: CallersLeg,
 ) -> None:
     invite = Message(b"INVITE sip:x@y SIP/2.0\r\nCSeq: 7 INVITE\r\nk: 100rel\r\n\r\n")

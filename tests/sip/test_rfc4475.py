@@ -1,6 +1,6 @@
-"""RFC 4475: each message is answered as it says. Where it leaves a choice, or where the engine
-chooses otherwise, the test says why. Registrations are decided by the registrar (`engine`); here
-is looked at what it would read."""
+"""RFC 4475: each message is answered as the RFC requires. If it leaves a choice, or if the engine
+deviates, the test says why. The registrar (`engine`) decides on registrations; these tests check
+what it would read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.sip.house import CALLER, PHONE, House, answer, house
 from tests.sip.rfc4475 import MESSAGES
 
 
-def hear(home: House, name: str) -> list[str]:
-    """What its sender is answered."""
+def answers(home: House, name: str) -> list[str]:
+    """The answers to its sender."""
     home.feed(MESSAGES[name], CALLER)
     return home.line(CALLER).heard()
 
@@ -26,18 +26,18 @@ def refusal(home: House) -> bytes:
 
 
 async def refused_with_400(name: str, fault: bytes) -> None:
-    """The answer names what is wrong, and nobody else hears of it."""
+    """The answer names the fault, and no other peer receives anything."""
     with house() as home:
-        assert hear(home, name) == ["400"]
+        assert answers(home, name) == ["400"]
         assert refusal(home) == b"Bad Request (%s)" % fault
         assert home.lines.keys() == {(b"127.0.0.1", CALLER)}
 
 
 async def called(name: str) -> Message:
-    """The INVITE is good: the phone's side of it."""
+    """The INVITE is valid: returns the one that the phone gets."""
     body = MESSAGES[name].partition(b"\r\n\r\n")[2]
     with house() as home:
-        assert hear(home, name) == []
+        assert answers(home, name) == []
         [invite] = home.line(PHONE).sent
         assert (invite.method, invite.body) == (b"INVITE", body)
         home.feed(answer(invite, 486), PHONE)
@@ -46,7 +46,7 @@ async def called(name: str) -> Message:
 
 
 def registration(name: str) -> Message:
-    """A REGISTER that the registrar gets to read."""
+    """A REGISTER that reaches the registrar."""
     message = Message(MESSAGES[name])
     assert (message.bad, message.method) == (0, b"REGISTER")
     return message
@@ -66,7 +66,7 @@ def test_there_are_forty_nine() -> None:
 
 
 async def test_wsinv() -> None:
-    """A short tortuous INVITE. It is within a dialog, of which nobody knows here."""
+    """A short tortuous INVITE. It is within a dialog that does not exist here."""
     message = Message(MESSAGES["wsinv"])
     assert message.bad == 0
     assert (message.method, message.target) == (
@@ -81,14 +81,14 @@ async def test_wsinv() -> None:
     assert len(headers.entries(message, b"via")) == 3
     assert len(message.body) == 150
     with house() as home:
-        assert hear(home, "wsinv") == ["481"]
+        assert answers(home, "wsinv") == ["481"]
 
 
 async def test_intmeth() -> None:
-    """Wide range of valid characters. A NUL in quotes is valid and refused all the same: it ends a
-    text for others, who would see another To. Without it: a method that nobody ever heard of."""
+    """Wide range of valid characters. A NUL in quotes is valid, but refused: other programs would
+    end the text there and see another To. Without it: an unknown method."""
     with house() as home:
-        assert hear(home, "intmeth") == ["400"]
+        assert answers(home, "intmeth") == ["400"]
         assert refusal(home) == b"Bad Request (a NUL in To)"
     with house() as home:
         home.feed(MESSAGES["intmeth"].replace(b"\0", b"0"), CALLER)
@@ -99,7 +99,7 @@ async def test_intmeth() -> None:
 
 
 async def test_esc01() -> None:
-    """Valid use of the % escaping mechanism: nothing is unescaped that is only passed on."""
+    """Valid use of the % escaping mechanism: fields that are only relayed are not unescaped."""
     await called("esc01")
     message = Message(MESSAGES["esc01"])
     assert grammar.user_of(message.target) == "sips:user@example.com"
@@ -114,16 +114,17 @@ def test_escnull() -> None:
 
 
 async def test_esc02() -> None:
-    """Use of % when it is not an escape: the method is not REGISTER, C%6Fntact is no Contact."""
+    """Use of % when it is not an escape: the method is not REGISTER, and C%6Fntact is not
+    Contact."""
     with house() as home:
-        assert hear(home, "esc02") == ["501"]
+        assert answers(home, "esc02") == ["501"]
     assert len(uris(Message(MESSAGES["esc02"]))) == 2
 
 
 async def test_lwsdisp() -> None:
     """No LWS between display name and <."""
     with house() as home:
-        assert hear(home, "lwsdisp") == ["200"]
+        assert answers(home, "lwsdisp") == ["200"]
         assert home.line(CALLER).sent[0].from_tag == b"323"
 
 
@@ -134,39 +135,40 @@ async def test_longreq() -> None:
 
 
 async def test_dblreq() -> None:
-    """Extra trailing octets in a UDP datagram are discarded: a REGISTER, no INVITE."""
+    """Extra trailing octets in a UDP datagram are discarded: a REGISTER, not an INVITE."""
     message = registration("dblreq")
     assert message.body == b""
     with house() as home:
-        assert hear(home, "dblreq") == ["405"]  # nobody registers here
+        assert answers(home, "dblreq") == ["405"]  # no registrar here
         assert home.callers == []
 
 
 async def test_semiuri() -> None:
     """Semicolon-separated parameters in the user part."""
     with house() as home:
-        assert hear(home, "semiuri") == ["200"]
+        assert answers(home, "semiuri") == ["200"]
     assert Message(MESSAGES["semiuri"]).target == b"sip:user;par=u%40example.net@example.com"
 
 
 async def test_transports() -> None:
-    """Varied and unknown transport types: all of them come back."""
+    """Varied and unknown transport types: all of them are returned."""
     with house() as home:
-        assert hear(home, "transports") == ["200"]
+        assert answers(home, "transports") == ["200"]
         assert home.line(CALLER).sent[0].vias == 5
 
 
 async def test_mpart01() -> None:
-    """A multipart MESSAGE: its body is read whole, with its NULs; no MESSAGE out of a call."""
+    """A multipart MESSAGE: its body is read completely, with its NULs; a MESSAGE outside a call is
+    refused."""
     message = Message(MESSAGES["mpart01"])
     assert message.bad == 0
     assert message.body == MESSAGES["mpart01"].partition(b"\r\n\r\n")[2]
     with house() as home:
-        assert hear(home, "mpart01") == ["405"]
+        assert answers(home, "mpart01") == ["405"]
 
 
 def test_unreason() -> None:
-    """Unusual reason phrase: passed on as it is."""
+    """Unusual reason phrase: relayed unchanged."""
     message = Message(MESSAGES["unreason"])
     assert (message.bad, message.status) == (0, 200)
     assert message.phrase.decode() == "= 2**3 * 5**2 но сто девяносто девять - простое"
@@ -187,7 +189,7 @@ async def test_badinv01() -> None:
 
 
 async def test_clerr() -> None:
-    """Content-Length larger than the message. On a stream the rest would be waited for."""
+    """Content-Length larger than the message. On a stream the engine would wait for the rest."""
     await refused_with_400("clerr", b"Content-Length")
 
 
@@ -197,7 +199,8 @@ async def test_ncl() -> None:
 
 
 async def test_scalar02() -> None:
-    """Request scalar fields with overlarge values: Max-Forwards comes first, CSeq is as bad."""
+    """Request scalar fields with overlarge values: Max-Forwards is checked first, CSeq is invalid
+    too."""
     await refused_with_400("scalar02", b"Max-Forwards")
     rest = Message(MESSAGES["scalar02"].replace(b"Max-Forwards: 300", b"Max-Forwards: 70"))
     assert (rest.bad, rest.fault) == (400, "CSeq")
@@ -206,7 +209,7 @@ async def test_scalar02() -> None:
 async def test_scalarlg() -> None:
     """Response scalar fields with overlarge values: discarded."""
     with house() as home:
-        assert hear(home, "scalarlg") == []
+        assert answers(home, "scalarlg") == []
         assert home.rejected[0].startswith("malformed: CSeq")
 
 
@@ -236,40 +239,41 @@ async def test_trws() -> None:
 
 
 async def test_escruri() -> None:
-    """Escaped header fields in the Request-URI: the engine dials a URI of its own, without them."""
+    """Escaped header fields in the Request-URI: the engine dials its own URI, without them."""
     invite = await called("escruri")
     assert b"?" not in invite.target
     assert invite.first(b"route") is None
 
 
 async def test_baddate() -> None:
-    """A Date not in GMT says nothing that steers: it passes."""
+    """A Date not in GMT does not affect routing: it passes."""
     invite = await called("baddate")
     assert invite.first(b"date") == b"Fri, 01 Jan 2010 16:00:00 EST"
 
 
 def test_regbadct() -> None:
-    """A Contact URI with header fields, without <>: the registrar takes no such contact (400)."""
+    """A Contact URI with header fields, without <>: the registrar refuses it (400)."""
     [uri] = uris(registration("regbadct"))
     with pytest.raises(DocumentError):
         read_contact(uri.decode(), 0.0)
 
 
 async def test_badaspec() -> None:
-    """Spaces within an addr-spec: it steers nothing here, and may be taken (3.1.2.14)."""
+    """Spaces within an addr-spec: it does not affect routing here, and may be accepted
+    (3.1.2.14)."""
     with house() as home:
-        assert hear(home, "badaspec") == ["200"]
+        assert answers(home, "badaspec") == ["200"]
 
 
 async def test_baddn() -> None:
-    """Non-token characters in a display name: behind the comma would be another From."""
+    """Non-token characters in a display name: after the comma would be another From."""
     await refused_with_400("baddn", b"From")
 
 
 async def test_badvers() -> None:
     """Unknown protocol version."""
     with house() as home:
-        assert hear(home, "badvers") == ["505"]
+        assert answers(home, "badvers") == ["505"]
 
 
 async def test_mismatch01() -> None:
@@ -278,14 +282,14 @@ async def test_mismatch01() -> None:
 
 
 async def test_mismatch02() -> None:
-    """The same with an unknown method. 501 would do as well; the fault is told first."""
+    """The same with an unknown method. 501 would be valid too; the fault is reported first."""
     await refused_with_400("mismatch02", b"CSeq")
 
 
 async def test_bigcode() -> None:
     """Overlarge response code: discarded."""
     with house() as home:
-        assert hear(home, "bigcode") == []
+        assert answers(home, "bigcode") == []
         assert home.rejected[0].startswith("malformed: no SIP")
 
 
@@ -293,21 +297,21 @@ async def test_bigcode() -> None:
 
 
 async def test_badbranch() -> None:
-    """Missing transaction identifier: as from RFC 2543, told apart by all of the rest."""
+    """Missing transaction identifier: as in RFC 2543, identified by the other fields."""
     message = Message(MESSAGES["badbranch"])
     other = Message(MESSAGES["badbranch"].replace(b"badbranch.", b"other."))
     assert message.key(b"OPTIONS") != other.key(b"OPTIONS")
     with house() as home:
-        assert hear(home, "badbranch") == ["200"]
+        assert answers(home, "badbranch") == ["200"]
 
 
 # -- 3.3 application layer
 
 
 async def test_insuf() -> None:
-    """Missing required header fields: 400 with what is there."""
+    """Missing required header fields: 400 with the fields that exist."""
     with house() as home:
-        assert hear(home, "insuf") == ["400"]
+        assert answers(home, "insuf") == ["400"]
         [sent] = home.line(CALLER).sent
         assert sent.first(b"via") is not None
         assert sent.first(b"cseq") == b"193942 INVITE"
@@ -318,12 +322,12 @@ async def test_insuf() -> None:
 async def test_unkscm_and_novelsc(name: str) -> None:
     """Request-URI with an unknown, and with a known but atypical scheme."""
     with house() as home:
-        assert hear(home, name) == ["416"]
+        assert answers(home, name) == ["416"]
 
 
 def test_unksm2() -> None:
-    """Unknown URI schemes in header fields: well-formed. The To is no line's: the registrar says
-    404; the Contact would be 400."""
+    """Unknown URI schemes in header fields: well-formed. The To is not of a line: the registrar
+    answers 404; the Contact would be 400."""
     message = registration("unksm2")
     assert headers.user_of(message.to) == ""
     with pytest.raises(DocumentError):
@@ -333,20 +337,20 @@ def test_unksm2() -> None:
 async def test_bext01() -> None:
     """Proxy-Require and Require."""
     with house() as home:
-        assert hear(home, "bext01") == ["420"]
+        assert answers(home, "bext01") == ["420"]
         assert home.line(CALLER).sent[0].first(b"unsupported") == (
             b"nothingSupportsThis, nothingSupportsThisEither"
         )
 
 
 async def test_invut() -> None:
-    """Unknown Content-Type: bodies are opaque to the engine; the phone says 415 if it must."""
+    """Unknown Content-Type: bodies are opaque to the engine; the phone may answer 415."""
     invite = await called("invut")
     assert invite.content_type == b"application/unknownformat"
 
 
 def test_regaut01() -> None:
-    """Unknown authorization scheme: as if there were none; the registrar challenges (401)."""
+    """Unknown authorization scheme: treated as missing; the registrar challenges (401)."""
     from engine.registration.digest import read_answer
 
     [value] = registration("regaut01").values(b"authorization")
@@ -366,14 +370,15 @@ async def test_mcl01() -> None:
 async def test_bcast() -> None:
     """200 OK response with a broadcast Via below: not ours, discarded."""
     with house() as home:
-        assert hear(home, "bcast") == []
+        assert answers(home, "bcast") == []
         assert home.rejected[0].startswith("malformed: Via")
 
 
 async def test_zeromf() -> None:
-    """Max-Forwards of zero: the OPTIONS has arrived, an INVITE would have to go on."""
+    """Max-Forwards of zero: the OPTIONS has reached its target, an INVITE would have to be
+    relayed."""
     with house() as home:
-        assert hear(home, "zeromf") == ["200"]
+        assert answers(home, "zeromf") == ["200"]
 
 
 def test_cparam01_and_cparam02() -> None:
@@ -383,8 +388,8 @@ def test_cparam01_and_cparam02() -> None:
 
 
 def test_regescrt() -> None:
-    """REGISTER with a URL escaped header. It is valid. The engine would have to put that Route
-    into each INVITE to the phone, which lets a phone say where its calls go: it is refused (400).
+    """REGISTER with a URL escaped header. It is valid, but refused (400): the engine would have to
+    put that Route into each INVITE to the phone, so a phone could redirect its calls.
     """
     [uri] = uris(registration("regescrt"))
     assert uri == b"sip:user@example.com?Route=%3Csip:sip.example.com%3E"
@@ -393,7 +398,7 @@ def test_regescrt() -> None:
 
 
 async def test_sdp01() -> None:
-    """Unacceptable Accept offering: between caller and phone, the engine passes it."""
+    """Unacceptable Accept offering: a matter of caller and phone, the engine relays it."""
     invite = await called("sdp01")
     assert invite.first(b"accept") == b"text/nobodyKnowsThis"
 
@@ -402,10 +407,11 @@ async def test_sdp01() -> None:
 
 
 async def test_inv2543() -> None:
-    """An INVITE of RFC 2543, valid there. It has no Contact: its caller could be told nothing after
-    the answer, and is refused (RFC 3261 8.1.1.8). With one it is taken, without branch and tag."""
+    """An INVITE of RFC 2543, valid there. It has no Contact: its caller could not be reached after
+    the answer, so it is refused (RFC 3261 8.1.1.8). With one it is accepted, without branch and
+    tag."""
     with house() as home:
-        assert hear(home, "inv2543") == ["400"]
+        assert answers(home, "inv2543") == ["400"]
         assert home.rejected[0].startswith("no_contact")
     with house() as home:
         contact = b"CSeq: 56 INVITE\r\nContact: <sip:x@192.0.2.5>"

@@ -1,4 +1,4 @@
-"""Session timers (RFC 4028): what the engine adds, and when a session expires."""
+"""Session timers (RFC 4028): fields that the engine adds, and when a session expires."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Values of fields that merely pass: what is refused by its name, and what is let through."""
+"""Values of fields that only cross: which are refused by name, and which pass."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ RIGHT = [
     (b"allow", b""), (b"allow", b"INVITE,ACK , BYE"), (b"supported", b"timer, 100rel"),
     (b"accept", b'application/sdp;x="a,,b", */*;q=0.1'), (b"expires", b"3600"),
     (b"retry-after", b"120 (in a meeting);duration=3600"),
+    (b"retry-after", b"120 (a (b) \\) (c)d) ;duration=3600"),
     (b"session-expires", b"90;refresher=uac"),
     (b"content-type", b'multipart/mixed; boundary="a;b"'), (b"content-type", b"application / sdp"),
     (b"event", b"dialog;id=4"), (b"subscription-state", b"active;expires=60"),
@@ -56,7 +57,7 @@ async def test_a_request_gets_400_by_the_fields_name_and_a_response_is_dropped()
             ("Allow: INVITE,", "Allow"), ("k: a,,b", "Supported"), ("MIN-SE: x", "Min-SE"),
             ("X-Odd: (", "X-Odd"), ('X-Odd: "a\r\r"', "X-Odd"),
         ):  # fmt: skip
-            assert name in hear(home, field)
+            assert name in reason(home, field)
         home.feed(request("INVITE"), CALLER)
         phone = home.line(PHONE)
         home.feed(answer(phone.sent[0], 180, fields=("Allow: INVITE,",)), PHONE)
@@ -66,7 +67,7 @@ async def test_a_request_gets_400_by_the_fields_name_and_a_response_is_dropped()
         assert home.line(CALLER).heard()[-1] == "180"
 
 
-def hear(home: House, field: str) -> str:
+def reason(home: House, field: str) -> str:
     """The reason phrase that an INVITE with this field gets."""
     home.feed(request("INVITE", fields=(field,)), CALLER)
     sent = home.line(CALLER).sent[-1]

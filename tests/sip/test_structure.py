@@ -1,4 +1,5 @@
-"""What opens on a line closes on it, and nothing is said twice: requests and responses."""
+"""Quotes and brackets are closed on their line, and single fields come once: requests and
+responses."""
 
 import pytest
 
@@ -33,7 +34,7 @@ def message(start: bytes = START, body: bytes = BODY, **fields: bytes | None) ->
 
 
 def refused(raw: bytes) -> bytes:
-    """Why this is refused, as the layer finds it; empty for what is taken."""
+    """The fault that the layer finds; empty for an accepted message."""
     read = Message(raw)
     if read.bad or is_closed(raw):
         return read.fault.encode()
@@ -54,7 +55,7 @@ def refused(raw: bytes) -> bytes:
         message(Content_Length=None),
     ],
 )
-def test_the_usual_message_is_read_once(raw: bytes) -> None:
+def test_a_usual_message_takes_the_fast_path(raw: bytes) -> None:
     assert is_closed(raw)
     assert fault_of(raw) is None
 
@@ -77,7 +78,7 @@ def test_the_usual_message_is_read_once(raw: bytes) -> None:
         message(Replaces=b"1@192.0.2.7;to-tag=1;from-tag=2"),
     ],
 )
-def test_the_unusual_message_is_read_twice_and_taken(raw: bytes) -> None:
+def test_an_unusual_message_is_checked_in_full_and_accepted(raw: bytes) -> None:
     assert fault_of(raw) is None
 
 
@@ -171,7 +172,7 @@ def test_the_start_line_is_one_line(start: bytes) -> None:
     assert refused(message(start))
 
 
-def test_other_line_ends_are_none() -> None:
+def test_other_characters_do_not_end_a_line() -> None:
     for raw in (message().replace(b"\r\n", b"\n"), message(body=b"").replace(b"\r\n", b"\r")):
         assert not is_closed(raw)
         assert fault_of(raw) is not None

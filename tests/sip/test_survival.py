@@ -1,4 +1,4 @@
-"""What hostile messages once did to the core, and must not do again: each found by a campaign."""
+"""Faults of the core with hostile messages, each found by a campaign and now fixed."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import pytest
 
 from engine.registration.digest import read_answer
 from engine.telemetry.privacy import LONGEST, cleaner
-from sip import replaces, streams
+from sip import message, replaces, streams
 from sip.message import Message
-from sip.names import address_of, place_of
+from sip.names import Names, address_of, place_of
 from sip.privacy import wish_of
+from sip.remembered import remembered
 from sip.udp import source_of
 from tests.sip.house import CALLER, PHONE, SDP, answer, house, request
 from tests.sip.test_endpoint import talk
@@ -17,7 +18,7 @@ from tests.sip.test_endpoint import talk
 
 @pytest.mark.parametrize("number", ["256", "2147483648", "4294967295", "4294967296", "9" * 60])
 async def test_a_max_forwards_that_fits_no_integer_is_a_400(number: str) -> None:
-    """An attribute of the compiled core holds 31 bits: the rest was an exception."""
+    """An attribute of the compiled core holds 31 bits: larger values raised an exception."""
     with house() as home:
         invite = request("INVITE").replace(b"Forwards: 70", b"Forwards: " + number.encode())
         home.feed(invite, CALLER)
@@ -26,7 +27,7 @@ async def test_a_max_forwards_that_fits_no_integer_is_a_400(number: str) -> None
 
 @pytest.mark.parametrize("code", [100, 180])
 async def test_a_relayed_invite_that_outlives_its_call_ends(code: int) -> None:
-    """The call ends while a re-INVITE waits; a provisional response then took its time limit."""
+    """The call ends while a re-INVITE waits; a provisional response then removed its time limit."""
     with house() as home:
         tag = talk(home)
         reinvite = request(
@@ -41,8 +42,9 @@ async def test_a_relayed_invite_that_outlives_its_call_ends(code: int) -> None:
         assert home.endpoint.layer.clients == {}
 
 
-async def test_a_refusal_does_not_need_what_it_is_for() -> None:
-    """To, From, Call-ID or CSeq missing: 400 with what is there, and its To, if any, with a tag."""
+async def test_a_refusal_does_not_need_the_missing_fields() -> None:
+    """To, From, Call-ID or CSeq missing: 400 with the fields that exist, and its To, if any, with a
+    tag."""
     for missing in (b"From", b"To", b"Call-ID", b"CSeq"):
         with house() as home:
             lines = request("INVITE").split(b"\r\n")
@@ -56,7 +58,7 @@ async def test_a_refusal_does_not_need_what_it_is_for() -> None:
 
 @pytest.mark.parametrize("port", ["9" * 5000, "\u00b2", "1\u00b9", "65536", "-1", ""])
 def test_a_port_is_decimal_digits(port: str) -> None:
-    """`str.isdigit` takes "\u00b2", and `int` no more than 4,300 digits: both raised."""
+    """`str.isdigit` takes "\u00b2", and `int` at most 4,300 digits: both raised."""
     place = place_of(f"sip:x@127.0.0.1:{port}")
     assert place.port in (0, 65536)
     address_of(place)
@@ -69,8 +71,8 @@ def test_a_zone_is_a_number_of_32_bits_or_an_interface(zone: str) -> None:
 
 
 @pytest.mark.parametrize("sender", [b"anonymous:", b"<anonymous.invalid:>", b"a:.invalid;tag=1"])
-async def test_a_from_of_nobody_that_is_no_address(sender: bytes) -> None:
-    """The leg of a call that could not be read stayed for ever."""
+async def test_an_anonymous_from_that_is_no_address(sender: bytes) -> None:
+    """The leg of a call that could not be read was never removed."""
     with house() as home:
         invite = request("INVITE").replace(b"<sip:a@example.com>", sender)
         home.feed(invite, CALLER)
@@ -78,7 +80,7 @@ async def test_a_from_of_nobody_that_is_no_address(sender: bytes) -> None:
 
 
 async def test_a_prack_of_an_early_dialog_after_one_without_a_tag() -> None:
-    """The tag to put another one in the place of was empty."""
+    """The tag to be replaced was empty."""
     with house() as home:
         home.feed(request("INVITE", body=SDP, fields=("Supported: 100rel",)), CALLER)
         invite = home.line(PHONE).sent[0]
@@ -94,7 +96,7 @@ async def test_a_prack_of_an_early_dialog_after_one_without_a_tag() -> None:
 
 
 async def test_a_call_whose_connection_is_lost_is_answered_or_ends() -> None:
-    """The way back to whose connection is lost is a way as any other."""
+    """A peer whose connection is lost is reached in another way."""
     for attribute in ("most", "reliable", "is_gone"):
         assert hasattr(streams.Reopened, attribute)
         assert hasattr(streams.Nowhere, attribute)
@@ -102,7 +104,7 @@ async def test_a_call_whose_connection_is_lost_is_answered_or_ends() -> None:
 
 @pytest.mark.parametrize("name", [b"From\xe2\x82\0", b"\0", b"X\0\xff", b"Sub\0ject"])
 async def test_a_nul_in_the_name_of_a_field_is_named(name: bytes) -> None:
-    """Other than ASCII was an exception; none of it may be in the reason phrase."""
+    """Non-ASCII characters raised; the reason phrase must not contain them."""
     with house() as home:
         field = name + b": x\r\nMax-Forwards"
         home.feed(request("INVITE").replace(b"Max-Forwards", field), CALLER)
@@ -117,7 +119,7 @@ SIZE = 262_144
 @pytest.mark.parametrize("text", ["a" * SIZE, "a =" * (SIZE // 3), 'a="' * (SIZE // 3),
                                   'a="' + '\\"' * (SIZE // 2)])  # fmt: skip
 def test_an_authorization_of_any_length_is_read_at_once(text: str) -> None:
-    """64 KB of letters took half a minute, from anybody who may register."""
+    """64 KB of letters from any source that may register took half a minute."""
     assert read_answer("Digest " + text) is None
 
 
@@ -145,3 +147,43 @@ def test_a_text_of_any_length_is_cut_before_it_is_logged(text: str) -> None:
     shown = cleaner("masked")({"detail": text})["detail"]
     assert len(shown) < 2 * LONGEST
     assert shown.endswith(" ...")
+
+
+def test_of_long_texts_from_the_network_nothing_is_kept() -> None:
+    """Their senders could fill the memory: caches count texts, not bytes."""
+    kept: list[int] = []
+
+    @remembered
+    def size(text: str) -> int:
+        kept.append(len(text))
+        return len(text)
+
+    for text in ("a" * 512, "a" * 513):
+        assert size(text) == size(text) == len(text)
+    assert kept == [512, 513, 513]
+
+
+async def test_no_long_name_of_a_field_is_kept() -> None:
+    with house() as home:
+        before = sum(map(len, message._names))
+        for n in range(100):
+            fields = (f"X-{n:0>60000}: x",)
+            home.feed(request("INVITE", call_id=f"c{n}", fields=fields), CALLER)
+        assert home.line(PHONE).heard() == ["INVITE"] * 100
+        assert sum(map(len, message._names)) < before + 10_000
+
+
+async def test_a_host_that_no_server_can_have_is_not_asked_for() -> None:
+    names = Names({("udp", False)}, [("127.0.0.1", 9)])
+    for place in (place_of(f"sip:{'a.' * 150}a"), place_of(f"sip:a.b;transport={'x' * 60000}")):
+        assert names.known(place) == []
+        assert await names.ask(place) == []
+        assert address_of(place) is None
+    assert names.known(place_of("sip:a.b")) is None
+
+
+def test_a_refused_invite_is_remembered_in_few_bytes() -> None:
+    one, other = (Message(request("INVITE", call_id=c * 60000, branch="b")) for c in "ab")
+    assert len(one.identity) == 16
+    assert one.identity != other.identity
+    assert one.identity == Message(one.data).identity

@@ -1,10 +1,10 @@
-"""The wheel: near and far timers, on a clock of the test's own."""
+"""The timer wheel: near and far timers, on a fake clock."""
 
 from sip.timers import Wheel
 
 
 class Waiter:
-    """Notes the time of each tick that is its own."""
+    """Stores the time of each of its ticks."""
 
     def __init__(self, wheel: Wheel, clock: list[int]) -> None:
         self.wheel, self.clock = wheel, clock
@@ -29,7 +29,7 @@ def pass_time(wheel: Wheel, clock: list[int], ms: int, step: int = 10) -> None:
         wheel.run(clock[0])
 
 
-def test_a_timer_rings_when_its_time_has_come_and_not_before() -> None:
+def test_a_timer_runs_at_its_time_and_not_before() -> None:
     clock = [1_000_003]
     wheel = Wheel(clock[0])
     waiter = Waiter(wheel, clock)
@@ -41,7 +41,7 @@ def test_a_timer_rings_when_its_time_has_come_and_not_before() -> None:
     assert wheel.waiting == 0
 
 
-def test_a_timer_rings_in_the_turn_that_comes_late() -> None:
+def test_a_timer_runs_in_a_turn_that_comes_late() -> None:
     clock = [0]
     wheel = Wheel(0)
     waiters = [Waiter(wheel, clock) for _ in range(100)]
@@ -65,7 +65,7 @@ def test_a_timer_that_was_stopped_or_moved_lapses() -> None:
     assert (waiter.rang, waiter.lapsed, wheel.waiting) == ([], 2, 0)
 
 
-def test_far_timers_ring_too() -> None:
+def test_far_timers_run_too() -> None:
     """A session of half an hour, beyond the 82 s of the wheel."""
     clock = [0]
     wheel = Wheel(0)
@@ -76,7 +76,7 @@ def test_far_timers_ring_too() -> None:
     assert [waiter.rang for waiter in waiters] == [[1_800_000], [90_000], [81_000], [83_000]]
 
 
-def test_a_timer_may_be_started_out_of_another() -> None:
+def test_a_timer_may_be_started_by_another() -> None:
     clock = [0]
     wheel = Wheel(0)
 
@@ -92,7 +92,7 @@ def test_a_timer_may_be_started_out_of_another() -> None:
     assert wheel.waiting == 1
 
 
-def test_an_idle_wheel_is_not_turned() -> None:
+def test_an_idle_wheel_does_not_tick() -> None:
     wheel = Wheel(0)
     wheel.run(10**12)
     waiter = Waiter(wheel, [0])

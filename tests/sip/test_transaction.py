@@ -1,7 +1,7 @@
-"""The four machines, row by row, on a clock and a transport of the test's own.
+"""The four state machines, row by row, on a fake clock and a fake transport.
 
-A script is a list of steps: what happens, and after the arrow the state then and what was done. The
-expectations are read from RFC 3261 figures 5 to 8 and RFC 6026, not from the tables.
+A script is a list of steps: an event, and after the arrow the new state and the actions. The
+expectations are from RFC 3261 figures 5 to 8 and RFC 6026, not from the tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ STATES = {number: name.lower() for name, number in vars(transaction).items() if 
 
 
 class Way:
-    """A transport that notes what is sent, and can fail."""
+    """A transport that stores what is sent, and can fail."""
+
+    carried = None
 
     def __init__(self, *, reliable: bool = False) -> None:
         self.reliable = reliable
@@ -38,22 +40,22 @@ class Way:
 
 
 class User:
-    """Who uses a transaction: notes what it is told."""
+    """The transaction user: stores what is reported to it."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.reports: list[str] = []
 
     def on_response(self, client: Client, code: int, message: Message | None) -> None:
-        self.told.append(f"{code}" if message is not None else f"no hope {code}")
+        self.reports.append(f"{code}" if message is not None else f"no hope {code}")
 
     def on_2xx_again(self, client: Client, message: Message) -> None:
-        self.told.append(f"again {message.status}")
+        self.reports.append(f"again {message.status}")
 
     def on_gone(self, server: Server, code: int) -> None:
-        self.told.append(f"gone {code}")
+        self.reports.append(f"gone {code}")
 
 
-class Stage:
+class Bench:
     """One transaction, its clock, its transport and its user."""
 
     def __init__(self, kind: str, *, reliable: bool = False) -> None:
@@ -75,9 +77,9 @@ class Stage:
             assert self.client.start(name + b" request", parts)
 
     def do(self, step: str) -> str:
-        """Do one step; the state then, and what was sent and told meanwhile."""
+        """Do one step; returns the new state, and what was sent and reported."""
         self.way.sent.clear()
-        self.user.told.clear()
+        self.user.reports.clear()
         what, _, more = step.partition(" ")
         if what == "wait":
             until = self.now + int(more)
@@ -102,7 +104,7 @@ class Stage:
         assert self.one is not None
         state = STATES[self.one.state]
         assert (state == "terminated") == (not self.table)
-        done = [*self.way.sent, *(f"({told})" for told in self.user.told)]
+        done = [*self.way.sent, *(f"({one})" for one in self.user.reports)]
         return " ".join([state, *done])
 
 
@@ -136,7 +138,7 @@ SCRIPTS = {
         "client INVITE", False,
         ["180 -> proceeding (180)", "603 -> completed ACK (603)", "broken -> terminated"],
     ),
-    "a 2xx is told each time it comes, until timer M": (
+    "a 2xx is reported each time it comes, until timer M": (
         "client INVITE", False,
         ["200 -> accepted (200)", "200 -> accepted (again 200)", "180 -> accepted",
          "486 -> accepted", "broken -> accepted", "wait 31900 -> accepted",
@@ -225,7 +227,7 @@ SCRIPTS = {
         ["480 -> completed 480", "wait 31900 -> completed 480 480 480 480 480 480 480 480 480 480",
          "wait 200 -> terminated"],
     ),
-    "a 2xx is repeated until the ACK, and copies of the INVITE are taken in": (
+    "a 2xx is repeated until the ACK, and copies of the INVITE are absorbed": (
         "server INVITE", False,
         ["200 -> accepted 200", "request -> accepted", "wait 510 -> accepted 200",
          "wait 1010 -> accepted 200", "acked -> acknowledged", "acked -> acknowledged",
@@ -260,8 +262,8 @@ SCRIPTS = {
          "wait 31900 -> completed", "request -> completed 200", "wait 200 -> terminated"],
     ),
     "answered at once": ("server BYE", False, ["481 -> completed 481", "broken -> terminated"]),
-    "nobody to answer any more": ("server BYE", False, ["broken -> terminated (gone 503)"]),
-    "nobody to answer any more, later": (
+    "the peer is gone": ("server BYE", False, ["broken -> terminated (gone 503)"]),
+    "the peer is gone later": (
         "server BYE", False, ["100 -> proceeding 100", "broken -> terminated (gone 503)"],
     ),
     "refused after a provisional response": (
@@ -275,14 +277,14 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_machine(name: str) -> None:
     kind, reliable, steps = SCRIPTS[name]
-    stage = Stage(kind, reliable=reliable)
+    bench = Bench(kind, reliable=reliable)
     for step in steps:
         what, _, expected = step.partition(" -> ")
-        assert stage.do(what) == expected, step
+        assert bench.do(what) == expected, step
 
 
 def test_every_row_of_every_table_is_in_a_script() -> None:
-    """What no script goes through, nobody has tested."""
+    """Rows without a script are not tested."""
     names = {number: name.lower() for name, number in _events().items()}
     tables = {
         "client INVITE": transaction.INVITE_CLIENT,
@@ -324,30 +326,30 @@ def _caused(step: str, after: str) -> set[str]:
 
 
 def test_a_request_that_cannot_be_sent_leaves_nothing_behind() -> None:
-    stage = Stage("server INVITE")
-    stage.way.works = False
+    bench = Bench("server INVITE")
+    bench.way.works = False
     table: dict[bytes, Any] = {}
-    client = Client(table, stage.wheel, stage.way, b"key", b"INVITE", 1)
-    client.user = stage.user
+    client = Client(table, bench.wheel, bench.way, b"key", b"INVITE", 1)
+    client.user = bench.user
     assert not client.start(b"INVITE request", None)
     assert client.is_over
-    assert (table, stage.user.told) == ({}, [])
+    assert (table, bench.user.reports) == ({}, [])
 
 
-def test_a_response_that_cannot_be_sent_is_told() -> None:
-    stage = Stage("server INVITE")
-    stage.way.works = False
-    assert stage.do("180") == "terminated 180 (gone 503)"
+def test_a_response_that_cannot_be_sent_is_reported() -> None:
+    bench = Bench("server INVITE")
+    bench.way.works = False
+    assert bench.do("180") == "terminated 180 (gone 503)"
 
 
-def test_an_ended_transaction_tells_nobody() -> None:
-    stage = Stage("client INVITE")
-    assert stage.client is not None
-    stage.client.end()
-    assert stage.do("wait 40000") == "terminated"
+def test_an_ended_transaction_reports_nothing() -> None:
+    bench = Bench("client INVITE")
+    assert bench.client is not None
+    bench.client.end()
+    assert bench.do("wait 40000") == "terminated"
 
 
-def test_the_ack_of_a_refusal_repeats_what_its_invite_said() -> None:
+def test_the_ack_of_a_refusal_repeats_fields_of_its_invite() -> None:
     """RFC 3261 17.1.1.3."""
     heard: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""Background tasks end, though a cancellation may be lost."""
+"""Background tasks end even if a cancellation is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may still be believed, with clocks of our own."""
+"""Which cached entries are still current, with a fake clock."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_age_of_a_copy_counts_from_when_it_was_last_known_current(
     cache: Cache, clock: Clock
 ) -> None:
     kept = slot(cache, span=(span := Span()))
-    clock.s += 3600  # current all the while: no age
+    clock.s += 3600  # current the whole time: no age
     assert cache.last_good(kept) is kept.entry
     span.end(clock.s - 2)
     clock.s += 58
@@ -97,13 +97,13 @@ def test_what_was_read_from_two_servers_is_current_while_both_streams_go_on(
     second.end(clock.s)
     assert [cache.is_current(each) for each in (alone, both, three)] == [True, False, False]
     assert joint.lost_at == clock.s
-    assert first.with_other(second) is second  # over: what is read under it is not current
+    assert first.with_other(second) is second  # its span is over: what is read in it is not current
     again = first.with_other(Span())
     assert again.lost_at is None
     assert again is not joint
 
 
-def test_a_server_that_reconnects_for_ever_leaves_no_joint_spans_behind() -> None:
+def test_a_server_that_reconnects_forever_leaves_no_joint_spans_behind() -> None:
     steady = Span()
     for _ in range(100):
         other = Span()

@@ -1,4 +1,4 @@
-"""One call on plain fakes: no sockets, no Redis, and a clock that stands until it is moved.
+"""One call on plain fakes: no sockets, no Redis, and a clock that only the test advances.
 
 The rules, the facts, the path and the counts of forwards are the real ones.
 """
@@ -15,6 +15,7 @@ from engine.call import Call, Handovers
 from engine.call_facts import CallFacts
 from engine.call_outcome import Over
 from engine.config import read
+from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.telemetry.metrics import Metrics
 from rules.contact import Contact
@@ -41,7 +42,7 @@ INVITE = Message(
 
 
 def response(code: int) -> Message:
-    """What a phone says."""
+    """A response of a phone."""
     return Message(
         f"SIP/2.0 {code} Phrase\r\nVia: SIP/2.0/UDP 127.0.0.1:5060;branch=z9hG4bK2\r\n"
         f"From: <sip:{CALLER}@peer.test>;tag=e\r\nTo: <sip:{LINE}@renvoi.test>;tag=p\r\n"
@@ -51,7 +52,7 @@ def response(code: int) -> Message:
 
 
 class Clock:
-    """The clock and the timers of an event loop. Everything else is the loop of the test."""
+    """The clock and the timers of an event loop; the rest is the loop of the test."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,11 +71,14 @@ class Clock:
         if timer in self._timers:
             self._timers.remove(timer)
 
+    def call_soon(self, do: Callable[..., None], *given: Any) -> None:
+        self._loop.call_soon(do, *given)
+
     def create_future(self) -> asyncio.Future[Any]:
         return self._loop.create_future()
 
     async def advance(self, seconds: float) -> None:
-        """Move on, timer by timer."""
+        """Advance the time, timer by timer."""
         until = self._now + seconds
         while due := [timer for timer in self._timers if timer[0] <= until]:
             timer = min(due, key=lambda one: one[0])
@@ -87,13 +91,13 @@ class Clock:
 
 
 async def settle() -> None:
-    """Let the call do what it can do now."""
+    """Run the loop until the call waits."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 class FakeCaller:
-    """The caller's leg. `heard` is what the caller was told: codes in order, and "bye"."""
+    """The caller's leg. `heard` is what the caller received: codes in order, and "bye"."""
 
     is_caller = True
 
@@ -101,6 +105,7 @@ class FakeCaller:
         self.invite: Message | None = INVITE
         self.state: State = TRYING
         self.heard: list[int | str] = []
+        self.refusal_field = b""  # the own fields of the refusal
         self.flow = self.owner = self.peer = self.reliable = None
         self.listener: Any = None
         self.source = "127.0.0.1"
@@ -118,8 +123,9 @@ class FakeCaller:
         self.heard.append(code)
         return True
 
-    def reject(self, code: int, *_: Any) -> None:
+    def reject(self, code: int, _message: Any = None, extra: bytes = b"") -> None:
         if self.state <= EARLY:
+            self.refusal_field = extra
             self.heard.append(code)
             self.state = ENDED
 
@@ -131,7 +137,10 @@ class FakeCaller:
     def detach(self) -> None:
         self.listener = None
 
-    # What a caller does
+    def is_phone(self, _contact: str) -> None:
+        self.trusted = False
+
+    # Actions of the caller
 
     def acks(self) -> None:
         self.state = CONFIRMED
@@ -148,7 +157,7 @@ class FakeCaller:
 
 
 class FakeCallee(Outgoing):
-    """A leg that was dialled, without a dialog. `said` is what its far end was told."""
+    """A leg that was dialled, without a dialog. `said` is what was sent to its far end."""
 
     def __init__(self, uri: str, listener: Any) -> None:
         self.uri, self.listener, self.routes = uri, listener, ()
@@ -156,7 +165,7 @@ class FakeCallee(Outgoing):
         self.said: list[str] = ["invite"]
         self.owner = self.peer = None
         self.trusted, self.alone, self.provisional, self.farewell = True, False, False, NOTHING
-        self.block = ""  # the header text of its INVITE
+        self.block = ""  # the header fields of its INVITE
 
     def accept(self, *_: Any) -> None:
         self.said.append("ack")
@@ -179,7 +188,7 @@ class FakeCallee(Outgoing):
     def detach(self) -> None:
         self.listener = None
 
-    # What a phone does
+    # Actions of the phone
 
     def rings(self, code: int = 180) -> None:
         self.provisional = True
@@ -216,7 +225,7 @@ def line(number: str = LINE, **forwards: str | tuple[str, int]) -> Line:
 
 
 def phones(*uris: str) -> tuple[Contact, ...]:
-    """Registered contacts, all preferred alike."""
+    """Registered contacts with the same preference."""
     return tuple(Contact(uri, None, math.inf) for uri in uris)
 
 
@@ -224,8 +233,8 @@ PHONE = "sip:phone@127.0.0.1:5090"
 
 
 class OneCall:
-    """One call to LINE and what becomes of it. `lines` are those that memory knows, all with
-    `contacts` unless `registered` has others."""
+    """One call to LINE and its result. `lines` are in memory, each with `contacts` unless
+    `registered` has others."""
 
     def __init__(
         self,
@@ -240,7 +249,7 @@ class OneCall:
         self.crashes: list[Exception] = []
         self.undialled: set[str] = set()
         self.counted: list[str] = []  # numbers on which the call counts
-        self.full: set[str] = set()  # lines with `max_calls` that have no place left
+        self.full: set[str] = set()  # lines that have reached `max_calls`
         self.cap_left_s: float | None = None  # of the fleet
         self.metered: list[Any] = []  # what is counted against plan and cap
         at = registered or {}
@@ -249,8 +258,10 @@ class OneCall:
                                         "number": "sip:{number}@127.0.0.1:5082"}})  # fmt: skip
         self.metrics = Metrics()
         nothing: Any = SimpleNamespace()
+        loop: Any = self.clock
         services: Any = SimpleNamespace(
-            loop=self.clock, config=config, numbering=Numbering("FR"), metrics=self.metrics,
+            loop=self.clock, deadlines=Deadlines(loop), config=config,
+            numbering=Numbering("FR"), metrics=self.metrics,
             log=SimpleNamespace(warning=lambda *_, **__: None),
             rejections=SimpleNamespace(document=lambda *_: None),
             fleets=SimpleNamespace(
@@ -275,6 +286,7 @@ class OneCall:
             endpoint=SimpleNamespace(host="renvoi.test", dial=self._dial, trusted=()),
             store=SimpleNamespace(
                 peek=lambda number: entries.get(number, Entry()),
+                latest=lambda number: entries.get(number, Entry()),
                 recall=lambda number: (entries.get(number), True),
                 targets=lambda entry, caller: {
                     number: entries[number].line
@@ -283,7 +295,7 @@ class OneCall:
                 },
             ),
         )  # fmt: skip
-        transfers: Any = []  # none under way
+        transfers: Any = []  # none in progress
         facts = CallFacts("0-1-1", "one", CALLER, LINE)
         leg: Any = self.caller
         self.call = Call(services, Handovers(transfers, nothing), self, leg, facts)
@@ -311,7 +323,7 @@ class OneCall:
         self.legs.append(leg)
         return leg
 
-    # Who is told of the end (engine.call.Ends)
+    # Receives the end of the call (engine.call.Ends)
 
     def over(self, _call: Any, over: Over) -> None:
         self.ended.append(over)
@@ -328,6 +340,6 @@ class OneCall:
     async def end(self) -> tuple[str, int, str]:
         """How it ended: outcome, code and why."""
         await settle()
-        assert self._task.done(), "the call goes on"
+        assert self._task.done(), "the call has not ended"
         (over,) = self.ended
         return over.outcome.value, over.code, over.why

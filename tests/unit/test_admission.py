@@ -1,4 +1,4 @@
-"""Admission: limits by engine, peer and line; Retry-After by the real drain rate; shedding."""
+"""Admission: limits by engine, peer and line; Retry-After from the actual drain rate; shedding."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALICE, BOB = b"10.0.0.1", b"10.0.0.2"
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test advances."""
 
     now = 1000.0
 
@@ -43,7 +43,7 @@ def came_in(gate_: Admission, attempts: int, source: bytes = ALICE, line: int = 
     return sum(gate_.ask(source, uri(line)) is None for _ in range(attempts))
 
 
-def test_without_limits_everybody_comes_in() -> None:
+def test_without_limits_every_call_is_admitted() -> None:
     admission, _ = policy()
     assert came_in(admission, 10_000) == 10_000
 
@@ -97,7 +97,7 @@ def test_a_line_above_its_limit_says_480_and_leaves_the_others_alone() -> None:
     assert came_in(admission, 9, line=2) == 2
 
 
-def test_who_is_refused_by_one_limit_uses_up_no_other() -> None:
+def test_a_call_refused_by_one_limit_uses_no_other() -> None:
     admission, clock = policy(calls_per_second=10, peer_calls_per_second=2)
     assert came_in(admission, 100, ALICE) == 2
     assert came_in(admission, 2, BOB) == 2
@@ -120,15 +120,15 @@ def test_retry_after_is_the_queue_over_the_rate_at_which_calls_end() -> None:
     admission, clock = policy(calls=100)
     for _ in range(100):
         admission.began("10.0.0.1", "+33972100001")
-    for _ in range(1000):  # 20 calls a second end, and others take their place
+    for _ in range(1000):  # 20 calls a second end, and others replace them
         clock.now += 0.05
         admission.ended("10.0.0.1", "+33972100001")
         admission.began("10.0.0.1", "+33972100001")
-    told = [retry(admission) for _ in range(200)]
-    assert told[0] == 1
-    assert told == sorted(told)
-    assert told[-1] == pytest.approx(200 / 20, abs=1)
-    for _ in range(100):  # half of the queue finds room
+    waits = [retry(admission) for _ in range(200)]
+    assert waits[0] == 1
+    assert waits == sorted(waits)
+    assert waits[-1] == pytest.approx(200 / 20, abs=1)
+    for _ in range(100):  # half of the queue is admitted
         clock.now += 0.05
         admission.ended("10.0.0.1", "+33972100001")
         admission.began("10.0.0.1", "+33972100001")
@@ -147,7 +147,7 @@ def test_retry_after_is_bounded_when_no_call_ends() -> None:
     assert {retry(admission) for _ in range(1000)} == {RETRY_MAX_S}
 
 
-def test_a_draining_engine_says_when_it_will_be_done() -> None:
+def test_a_draining_engine_sends_the_time_until_it_is_done() -> None:
     admission, clock = policy()
     for _ in range(300):
         admission.began("10.0.0.1", "+33972100001")
@@ -170,7 +170,7 @@ def test_peers_that_are_quiet_are_forgotten(limit: str) -> None:
     assert len(admission._peers) <= KEPT + 1
 
 
-def test_limits_change_while_calls_stand() -> None:
+def test_limits_change_while_calls_are_in_progress() -> None:
     admission, _ = policy(calls=1)
     admission.began("10.0.0.1", "+33972100001")
     assert came_in(admission, 1) == 0
@@ -178,13 +178,31 @@ def test_limits_change_while_calls_stand() -> None:
     assert came_in(admission, 1) == 1
 
 
-# An engine that handles `capacity` calls a second and lets what it cannot do wait.
+@pytest.mark.parametrize("limit", ["peer_calls", "line_calls"])
+def test_a_limit_that_begins_during_calls_counts_them(limit: str) -> None:
+    """The end of one of them makes room for one call, and not for more than the limit has."""
+    admission, _ = policy()
+    calls = [("10.0.0.1", "+33972100001")] * 2
+    for call in calls:
+        admission.began(*call)
+    admission.limit(replace(NONE, **{limit: 2}), calls)
+    assert admission.ask(ALICE, uri(1)) is not None
+    assert admission.ask(BOB, uri(2)) is None
+    admission.ended(*calls.pop())
+    assert admission.ask(ALICE, uri(1)) is None
+    admission.began("10.0.0.1", "+33972100001")
+    assert admission.ask(ALICE, uri(1)) is not None
+    admission.ended(*calls.pop())
+    assert admission.ask(ALICE, uri(1)) is None
+
+
+# An engine that handles `capacity` calls a second and queues the others.
 
 
 def load(
     admission: Admission, clock: Clock, offered: float, capacity: float, seconds: float
 ) -> tuple[float, float]:
-    """Calls/s that came in over the last half, and the longest wait there, in seconds."""
+    """Calls/s that were admitted in the second half, and the longest wait in it, in seconds."""
     waiting, done, longest = 0.0, 0, 0.0
     step, credit = 0.02, 0.0
     steps = int(seconds / step)
@@ -204,7 +222,7 @@ def load(
 
 
 @pytest.mark.parametrize("times", [1.1, 2, 5, 20])
-def test_above_its_capacity_the_engine_does_what_it_can_and_nobody_waits_long(
+def test_above_its_capacity_the_engine_stays_near_it_and_no_call_waits_long(
     times: float,
 ) -> None:
     admission, clock = policy(wait_s=0.1)
@@ -220,7 +238,7 @@ def test_below_its_capacity_nobody_is_refused() -> None:
     assert admission.shedding.per_second == math.inf
 
 
-def test_when_the_rush_is_over_the_gate_opens_again() -> None:
+def test_after_an_overload_calls_are_admitted_again() -> None:
     admission, clock = policy(wait_s=0.1)
     load(admission, clock, 1000, 200, 20)
     assert admission.shedding.per_second < 300
@@ -228,7 +246,7 @@ def test_when_the_rush_is_over_the_gate_opens_again() -> None:
     assert admission.shedding.per_second == math.inf
 
 
-def test_a_loop_that_is_late_for_whatever_reason_still_takes_some_calls() -> None:
+def test_a_loop_that_is_late_for_any_reason_still_takes_some_calls() -> None:
     admission, clock = policy(wait_s=0.1)
     for _ in range(100):
         clock.now += WINDOW_S

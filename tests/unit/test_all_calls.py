@@ -1,4 +1,4 @@
-"""What concerns all calls of a worker that has thousands gives way to those that come."""
+"""Work over all calls of a worker yields to new calls, also with thousands of calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.calls import Calls
 
 
 class Standing:
-    """A call that stands."""
+    """A call in progress."""
 
     def __init__(self, number: int) -> None:
         self.facts = SimpleNamespace(id=f"c-{number}")
@@ -30,7 +30,7 @@ class Standing:
 
 def calls_of(count: int) -> Calls:
     nothing: Any = SimpleNamespace()
-    ends: Any = SimpleNamespace(tell=lambda: None)
+    ends: Any = SimpleNamespace(report=lambda: None)
     tasks = CallTasks(asyncio.get_running_loop())
     calls = Calls(
         nothing, tasks, ends, journal=nothing, admission=nothing, collector=nothing, prefix="c",
@@ -48,7 +48,7 @@ async def test_every_call_is_shown_with_its_worker() -> None:
 
 @asynccontextmanager
 async def others(calls: Calls) -> AsyncIterator[Counter[str]]:
-    """Somebody else who wants the loop, and ends the last call."""
+    """Another task on the loop, which ends the last call."""
     had: Counter[str] = Counter()
 
     async def turn() -> None:
@@ -62,7 +62,7 @@ async def others(calls: Calls) -> AsyncIterator[Counter[str]]:
     task.cancel()
 
 
-async def test_others_have_their_turn_meanwhile_and_what_ended_is_not_shown() -> None:
+async def test_other_tasks_run_meanwhile_and_ended_calls_are_not_shown() -> None:
     calls = calls_of(1000)
     async with others(calls) as had:
         shown = json.loads(await calls.shown())

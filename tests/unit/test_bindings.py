@@ -78,7 +78,7 @@ def test_of_one_binding_given_twice_the_last_counts() -> None:
         decide([], [*given, contact("sip:c@h")], now=NOW, most=2)
 
 
-def test_a_phone_that_is_listed_twice_is_rung_once_where_it_was_heard_of_last() -> None:
+def test_a_phone_that_is_listed_twice_is_rung_once_at_its_latest_contact() -> None:
     members = [
         (b"sip:%75a@192.0.2.1;transport=UDP", 10.0),
         (b"<sip:ua@192.0.2.1;transport=udp>;q=0.5", 20.0),

@@ -1,4 +1,4 @@
-"""What the journal keeps of a call: read by this version, by older and by newer ones."""
+"""A call's entry in the journal: read by this version, by older and by newer ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from engine.call_entry import ActiveCall, EndedCall, active, decode, encode
-from engine.call_facts import CallFacts
+from engine.call_facts import CallFacts, EndedLeg
 from engine.call_outcome import Outcome, Over
 from engine.processes.journal import Journal, Left
+from engine.records.record import LegRecord
 from sip.leg_state import Asked, Asking, LegState, wish_of
 from sip.privacy import NO_WISH, Wish
 from tests.unit.test_journal import forward
@@ -69,7 +70,7 @@ def test_the_facts_of_a_call_are_the_same_after_it_was_written_and_read() -> Non
     assert facts.record(Over(Outcome.ANSWERED, 200, "bye")).takeovers == 2
 
 
-def test_a_wish_that_says_nothing_is_the_one_that_legs_compare_with() -> None:
+def test_an_empty_wish_is_the_object_that_legs_compare_with() -> None:
     assert wish_of(LEG) is NO_WISH
     assert wish_of(leg(wish=Wish(user=True))) == Wish(user=True)
 
@@ -84,14 +85,14 @@ def test_fields_that_a_newer_version_adds_are_ignored() -> None:
 
 
 def test_fields_that_an_older_version_did_not_write_have_their_defaults() -> None:
-    """The entries of before there was signalling: such a call can be recorded, not continued."""
+    """Entries from before they had signalling: such a call can be recorded, not continued."""
     parts = msgspec.msgpack.decode(encode(entry()))
     found = decode(msgspec.msgpack.encode(parts[:12]))
     assert isinstance(found, ActiveCall)
     assert (found.signalling, found.takeovers, found.withheld) == ([], 0, False)
     assert found.failed(found.received + 5, None).why == "worker_died"
     legs = msgspec.msgpack.decode(msgspec.msgpack.encode(LEGS[3]))
-    older = msgspec.convert(legs[:15], LegState)  # what every leg has had from the beginning
+    older = msgspec.convert(legs[:15], LegState)  # the fields that every version of a leg has
     assert (older.call_id, older.uri, older.asked) == (b"call", "", None)
 
 
@@ -128,7 +129,7 @@ def test_entries_that_this_version_cannot_read_are_counted(
     after.close()
 
 
-def test_a_journal_of_which_nothing_can_be_read_is_told_and_deleted(tmp_path: Path) -> None:
+def test_a_journal_of_which_nothing_can_be_read_is_reported_and_deleted(tmp_path: Path) -> None:
     left_by(tmp_path, "0-a", b"\xc1", b"\xc1")
     after = Journal(tmp_path, "0-b")
     after.open()
@@ -167,14 +168,14 @@ def test_of_two_generations_the_newer_counts(
         assert not [call for left in found for call in left.active if call.id == "0-a-1"]
         assert [r.takeovers for left in found for r in left.over] == [4]
     assert "another" in [call.id for left in found for call in left.active]
-    # both files go when the call is safe
+    # both files are deleted when the call is safe
     after.safe(["0-a-1", "another"])
     assert len(list(tmp_path.iterdir())) == 1
     after.close()
 
 
-def test_a_journal_that_makes_no_sense_costs_neither_time_nor_memory(tmp_path: Path) -> None:
-    """Sizes and slots that lead nowhere, or in circles."""
+def test_a_corrupt_journal_costs_neither_time_nor_memory(tmp_path: Path) -> None:
+    """Sizes and slots that are invalid or refer to each other."""
     path = left_by(tmp_path, "0-a", encode(entry()))
     content = bytearray(path.read_bytes())
     for place, (size, following) in enumerate(
@@ -186,3 +187,22 @@ def test_a_journal_that_makes_no_sense_costs_neither_time_nor_memory(tmp_path: P
     left = Left(path, os.open(path, os.O_RDWR))
     assert ([call.id for call in left.active], left.lost) == (["0-a-1"], 0)
     left.forget()
+
+
+def test_a_number_that_is_hidden_stays_so_in_another_process() -> None:
+    """It still counts for the rights to the call."""
+    number = "+33972101002"
+    facts = CallFacts("0-a-1", "abc", "+33612345678", "+33972101001")
+    started = facts.received
+    facts.legs[EndedLeg()] = LegRecord(
+        "line", number, "sip:x@192.0.2.1", 200, None, started, None, started, None, "none"
+    )
+    facts.hide(number)
+    found = decode(encode(active(facts)))
+    assert isinstance(found, ActiveCall)
+    after = found.restored()
+    assert [leg.number for leg in after.legs.values()] == [number]
+    assert after.now()["target"] == after.now()["legs"][0]["number"] == ""
+    record = after.record(Over(Outcome.ANSWERED, 200, "bye"))
+    assert (record.destination, record.target) == ("line", "")
+    assert record.legs[0].number == record.legs[0].uri == ""

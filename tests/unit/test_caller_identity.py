@@ -1,4 +1,4 @@
-"""Whose phone a call comes from: what proves it, what does not."""
+"""The line whose phone places a call: what proves it and what does not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_who_calls(fields: list[str], number: str | None, asserted: bool) -> Non
         ("Privacy: id", False),
     ],
 )
-def test_calls_that_somebody_else_had_made(field: str, second_hand: bool) -> None:
+def test_calls_that_another_user_made(field: str, second_hand: bool) -> None:
     assert is_second_hand(invite(field)) is second_hand
 
 
@@ -63,13 +63,13 @@ def test_calls_that_somebody_else_had_made(field: str, second_hand: bool) -> Non
     [
         (PHONE, [contact()], False, True),  # the phone itself
         (PHONE, [contact("sip:a@192.0.2.9"), contact()], False, True),
-        (Flow("udp", "192.0.2.7", 5063), [contact()], False, False),  # another behind its NAT
-        (Flow("udp", "192.0.2.7", 5063), [contact()], True, False),  # whatever it asserts
+        (Flow("udp", "192.0.2.7", 5063), [contact()], False, False),  # another one behind its NAT
+        (Flow("udp", "192.0.2.7", 5063), [contact()], True, False),  # also if it asserts the number
         (Flow("tcp", "192.0.2.7", 5062), [contact()], False, False),
         (Flow("tcp", "192.0.2.7", 5062, 1), [contact(f"{DESK};transport=TCP")], False, True),
         (Flow("tls", "192.0.2.7", 5061, 1), [contact("sips:desk@192.0.2.7")], False, True),
         (Flow("udp", "192.0.2.7", 5060), [contact("sip:desk@192.0.2.7")], False, True),
-        (SERVER, [contact()], False, False),  # a server that asserts nothing
+        (SERVER, [contact()], False, False),  # a server without an assertion
         (SERVER, [contact()], True, True),  # its Contact is the line's
         (SERVER, [contact("sip:desk@192.0.2.7:5062;transport=tcp")], True, True),
         (SERVER, [contact("sip:desk@192.0.2.7")], True, False),
@@ -78,7 +78,7 @@ def test_calls_that_somebody_else_had_made(field: str, second_hand: bool) -> Non
         (SERVER, [contact(DESK, "<sip:192.0.2.1;lr>")], True, True),
         (SERVER, [contact(DESK, "<sip:192.0.2.1;lr>")], False, False),
         (SERVER, [contact("sip:x@10.0.0.1", "<sip:192.0.2.1;lr>")], True, False),
-        # an edge on the machine of its phones is known by their Path
+        # an edge on the same machine as its phones is recognised by their Path
         (Flow("udp", "192.0.2.7", 5060), [contact(DESK, "<sip:192.0.2.7;lr>")], True, True),
         (Flow("udp", "192.0.2.7", 5063), [contact(DESK, "<sip:192.0.2.7;lr>")], True, False),
         (Flow("udp", "2001:db8::7", 5062), [contact("sip:d@[2001:db8::7]:5062")], False, True),
@@ -93,6 +93,6 @@ def test_what_makes_a_caller_the_lines_phone(
 
 
 @pytest.mark.parametrize("given", ["<>", "*", "<sip:>", f"<{DESK}>, <{DESK}>", '"x" <tel:+331>'])
-def test_a_contact_that_says_nothing_proves_nothing(given: str) -> None:
+def test_an_empty_contact_proves_nothing(given: str) -> None:
     message = invite(contact=given)
     assert not is_registered_phone(message, SERVER, [contact()], True)

@@ -3,6 +3,9 @@
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +22,9 @@ from engine.cli import main
 from engine.commands.documents import Documents
 from engine.redis_server import reach
 from rules.numbers import Numbering
+from tests.patience import within
 
+ROOT = Path(__file__).resolve().parents[2]
 LINE = "+33972101001"
 OTHER = "+33972101002"
 DOCUMENT: dict[str, Any] = {
@@ -72,8 +77,9 @@ def run(
     monkeypatch.setenv("RENVOI_REDIS_URL", server)
 
     def call(*arguments: str, stdin: object = "") -> Result:
-        text = stdin if isinstance(stdin, str) else json.dumps(stdin)
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        text = stdin if isinstance(stdin, str | bytes) else json.dumps(stdin)
+        raw = text.encode() if isinstance(text, str) else text
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(raw)))
         capsys.readouterr()
         status = main(arguments)
         captured = capsys.readouterr()
@@ -83,12 +89,12 @@ def run(
     return call
 
 
-def refused(result: Result, *told: str) -> None:
-    """Wrong input: status 2 and one line on standard error that names these."""
+def refused(result: Result, *texts: str) -> None:
+    """Wrong input: status 2 and one line on standard error with these texts."""
     assert result.status == 2, result
     assert result.out == ""
     assert result.err.count("\n") == 1
-    for text in told:
+    for text in texts:
         assert text in result.err
 
 
@@ -99,8 +105,8 @@ def test_a_document_is_written_under_its_number_with_unknown_fields_kept(
     given["forwards"] = {"busy": {"on": True, "to": {"kind": "number", "number": "0612345678"}}}
     result = run("line", "set", "-", stdin=given)
     assert result.status == 0
-    told = f"renvoi: warning: line {given['number']}: crm: no such field: it is kept"
-    assert result.err.startswith(told)
+    warning = f"renvoi: warning: line {given['number']}: crm: no such field: it is kept"
+    assert result.err.startswith(warning)
     assert "in force" in result.out
     stored = json.loads(store.get(f"line:{LINE}"))
     assert stored["number"] == LINE
@@ -129,7 +135,7 @@ def test_of_several_documents_all_are_written_or_none(run: Run, store: Any) -> N
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "texts"),
     [
         ({"number": "hello"}, ["number", "hello"]),
         ({"number": None}, ["number"]),
@@ -150,9 +156,9 @@ def test_of_several_documents_all_are_written_or_none(run: Run, store: Any) -> N
     ],
 )
 def test_a_wrong_document_is_refused_by_field_and_value(
-    run: Run, store: Any, change: dict[str, Any], told: list[str]
+    run: Run, store: Any, change: dict[str, Any], texts: list[str]
 ) -> None:
-    refused(run("line", "set", "-", stdin=DOCUMENT | change), *told)
+    refused(run("line", "set", "-", stdin=DOCUMENT | change), *texts)
     assert store.keys() == []
 
 
@@ -168,7 +174,7 @@ def test_input_that_is_no_document_is_refused_in_one_line(run: Run, store: Any, 
 MISSPELT = {"number": LINE, "fleet": "acme", "max_cals": 2, "x_crm": 7}
 
 
-def test_a_misspelt_field_is_told_of_with_the_one_that_may_be_meant(run: Run, store: Any) -> None:
+def test_a_misspelt_field_is_reported_with_a_suggestion(run: Run, store: Any) -> None:
     written = run("line", "set", "-", "--json", stdin=MISSPELT)
     assert written.status == 0
     assert f"line {LINE}: max_cals: no such field" in written.err
@@ -178,6 +184,26 @@ def test_a_misspelt_field_is_told_of_with_the_one_that_may_be_meant(run: Run, st
     assert json.loads(store.get(f"line:{LINE}")) == MISSPELT
     assert "max_cals" in run("line", "show", LINE).err
     assert f"line {LINE}: max_cals" in run("check").err
+
+
+def test_an_unknown_field_that_is_no_json_is_told_of(run: Run, store: Any) -> None:
+    """Calls do without it, and whoever changes the line learns of it."""
+    store.set(f"line:{LINE}", b'{"number": "%b", "fleet": "acme", "crm": "\xe9"}' % LINE.encode())
+    store.set("fleet:acme", b'{"name": "acme", "crm": "\xe9"}')
+    shown = run("line", "show", LINE)
+    assert shown.status == 0
+    assert f"line {LINE}: is not JSON" in shown.err
+    assert run("fleet", "show", "acme", "--json").json["refused"] == "is no JSON object"
+    checked = run("check")
+    assert checked.status == 1
+    assert f"1 of 1 lines refused, line {LINE}: is not JSON" in checked.out
+    refused(run("forward", "set", LINE, "busy", "voicemail"), f"line {LINE}: is not JSON")
+
+
+def test_a_fleet_that_is_nested_too_deeply_is_refused(run: Run, store: Any) -> None:
+    deep = '{"name": "acme", "x_crm": ' + "[" * 300 + "]" * 300 + "}"
+    refused(run("fleet", "set", "-", stdin=deep), "fleet acme")
+    assert not store.exists("fleet:acme")
 
 
 def test_strict_refuses_what_nothing_reads(run: Run, store: Any) -> None:
@@ -214,7 +240,7 @@ def test_a_target_in_redis_is_looked_at(run: Run, store: Any) -> None:
     assert run("line", "set", "-", stdin=DOCUMENT | {"forwards": to_fax}).status == 0
 
 
-def test_show_tells_people_and_programs(run: Run, store: Any) -> None:
+def test_show_has_text_and_json(run: Run, store: Any) -> None:
     store.set(f"line:{LINE}", json.dumps(DOCUMENT))
     people = run("line", "show", "0033 972 10 10 01")
     assert people.status == 0
@@ -341,7 +367,7 @@ def test_off_all_turns_every_forward_off_and_keeps_the_targets(run: Run, store: 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "text"),
     [
         ({"forwards": {"no_answer": {"on": True, "after_s": 90}}}, "expected 5 to 60 seconds"),
         ({"offer": {"mobile": "some"}}, "expected one of hours, none, unlimited"),
@@ -356,11 +382,11 @@ def test_off_all_turns_every_forward_off_and_keeps_the_targets(run: Run, store: 
         ),
     ],
 )
-def test_an_error_says_what_is_wanted_in_words_and_not_in_types(
-    run: Run, store: Any, change: dict[str, Any], told: str
+def test_an_error_describes_the_expected_value_without_python_types(
+    run: Run, store: Any, change: dict[str, Any], text: str
 ) -> None:
     result = run("line", "set", "-", stdin=DOCUMENT | change)
-    refused(result, told)
+    refused(result, text)
     for word in ("`", "enum", "int", "str,", "bool", "null"):
         assert word not in result.err.replace("expected", "")
 
@@ -380,7 +406,7 @@ def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "texts"),
     [
         (("no_answer", "voicemail", "--after", "61"), ["--after", "5 to 60 seconds", "61"]),
         (("no_answer", "voicemail", "--after", "x"), ["--after", "x"]),
@@ -406,11 +432,11 @@ def test_no_answer_keeps_its_delay_or_takes_twenty_seconds(run: Run, store: Any)
     ],
 )
 def test_a_wrong_forward_is_refused_and_changes_nothing(
-    run: Run, store: Any, arguments: tuple[str, ...], told: list[str]
+    run: Run, store: Any, arguments: tuple[str, ...], texts: list[str]
 ) -> None:
     before = json.dumps(DOCUMENT)
     store.set(f"line:{LINE}", before)
-    refused(run("forward", "set", LINE, *arguments), *told)
+    refused(run("forward", "set", LINE, *arguments), *texts)
     assert store.get(f"line:{LINE}") == before
 
 
@@ -428,7 +454,7 @@ def test_forward_off_keeps_the_target_even_when_that_is_gone(run: Run, store: An
 
 @pytest.mark.parametrize("kind", ["voicemail", "fax"])
 def test_a_forward_that_is_off_hinders_no_change(run: Run, store: Any, kind: str) -> None:
-    """It names another line's mailbox or fax, which a change has to look up as well."""
+    """Its target is another line's mailbox or fax, which a change looks up too."""
     run("line", "set", "-", stdin=[DOCUMENT, FAX])
     assert run("forward", "set", LINE, "busy", f"{kind}:{OTHER}").status == 0
     assert run("forward", "off", LINE, "busy").status == 0
@@ -436,7 +462,7 @@ def test_a_forward_that_is_off_hinders_no_change(run: Run, store: Any, kind: str
     assert run("forward", "set", LINE, "unconditional", "number:0612345678").status == 0
     stored = json.loads(store.get(f"line:{LINE}"))
     assert run("line", "set", "-", stdin=stored).status == 0
-    # Nor does what its target has become: it has to be right when it is turned on again.
+    # A target that became invalid does not either: it is checked when it is turned on again.
     assert run("line", "delete", OTHER).status == 0
     assert run("forward", "set", LINE, "unreachable", "voicemail").status == 0
     refused(run("forward", "set", LINE, "busy", f"{kind}:{OTHER}"), "forwards.busy.to", OTHER)
@@ -447,13 +473,13 @@ def test_every_change_is_in_the_log_of_changes(run: Run, store: Any) -> None:
     secret = {"credentials": {"user": "u", "ha1": "hidden"}}
     run("line", "set", "-", stdin=[DOCUMENT | secret, FAX])
     run("forward", "set", LINE, "busy", "voicemail")
-    run("forward", "set", LINE, "busy", "voicemail")  # it is so already
+    run("forward", "set", LINE, "busy", "voicemail")  # no change
     run("forward", "off", LINE, "busy")
     run("line", "set", "-", stdin=FAX | {"fleet": "globex"})
     run("line", "delete", OTHER)
     acme = [entry for _, entry in store.xrange("audit:acme")]
-    told = [(entry["line"], entry["what"]) for entry in acme]
-    assert told == [
+    entries = [(entry["line"], entry["what"]) for entry in acme]
+    assert entries == [
         (LINE, "created"), (OTHER, "created"), (LINE, "forwards"), (LINE, "forwards"),
         (OTHER, "line"),
     ]  # fmt: skip
@@ -549,9 +575,9 @@ def test_calls_come_from_every_worker(run: Run, tmp_path: Path) -> None:
         config = tmp_path / "config.yaml"
         config.write_text(f"admin: {{listen: '127.0.0.1:{admin.server_port}'}}")
         try:
-            (told,) = run("calls", "--json").json
+            (shown,) = run("calls", "--json").json
             received = datetime.fromtimestamp(CALL["received"], ZoneInfo("Europe/Paris"))
-            assert told == CALL | {"received_at": received.isoformat(timespec="milliseconds")}
+            assert shown == CALL | {"received_at": received.isoformat(timespec="milliseconds")}
             head, row = run("calls").out.splitlines()
             assert head.split()[2:6] == ["SECONDS", "STATE", "CALLER", "CALLED"]
             assert head.startswith("RECEIVED (Europe/Paris)  ")
@@ -621,6 +647,25 @@ def test_config_is_taken_before_and_after_the_command_or_from_the_environment_an
 
 
 @pytest.mark.parametrize(
+    ("group", "command"), [("manager", ("account", "list")), ("notify", ("waiting",))]
+)
+def test_config_of_a_group_that_is_a_command_too_holds_for_the_commands_in_it(
+    run: Run, tmp_path: Path, group: str, command: tuple[str, ...]
+) -> None:
+    """A command never uses another file than the one that was named, such as config.yaml here."""
+    (tmp_path / "good.yaml").write_text("workers: 1")
+    (tmp_path / "config.yaml").write_text("timers: {max_ring_s: soon}")
+    named = ("--config", "good.yaml")
+    for arguments in ((group, *named, *command), (group, *command, *named)):
+        assert run(*arguments).status == 0, arguments
+    assert run("--config", "config.yaml", group, *named, *command).status == 0
+    refused(run(group, *named, *command, "--config", "config.yaml"), "timers.max_ring_s")
+    for arguments in ((group,), (group, *command)):
+        refused(run(*arguments), "timers.max_ring_s", "'soon'")
+        assert run(*arguments, "--help").status == 0
+
+
+@pytest.mark.parametrize(
     "arguments", [("fly",), ("line",), (), ("line", "show"), ("cdr", "--last", "-1"), ("--nope",)]
 )
 def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None:
@@ -630,7 +675,7 @@ def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (("lines",), "Did you mean line?"),
         (("line", "improt", "x"), "Did you mean import?"),
@@ -638,10 +683,10 @@ def test_usage_errors_are_status_2(run: Run, arguments: tuple[str, ...]) -> None
         (("line", "import", "-", "--format", "jsnl"), "did you mean jsonl?"),
     ],
 )
-def test_a_slip_of_the_pen_is_answered_with_what_may_be_meant(
-    run: Run, arguments: tuple[str, ...], told: str
+def test_a_misspelt_argument_is_answered_with_a_suggestion(
+    run: Run, arguments: tuple[str, ...], text: str
 ) -> None:
-    refused(run(*arguments), told)
+    refused(run(*arguments), text)
 
 
 @pytest.mark.parametrize(
@@ -670,8 +715,8 @@ def test_a_key_of_another_type_is_a_failure_in_one_line(run: Run, store: Any) ->
     assert "WRONGTYPE" in result.err
 
 
-def test_check_tells_each_thing_in_a_line(run: Run, store: Any, tmp_path: Path) -> None:
-    # Others may serve on this machine: any free port will do.
+def test_check_reports_each_item_in_a_line(run: Run, store: Any, tmp_path: Path) -> None:
+    # Other engines may run on this machine: use any free port.
     free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
     (tmp_path / "config.yaml").write_text(free)
     result = run("check")
@@ -692,11 +737,61 @@ def test_check_tells_each_thing_in_a_line(run: Run, store: Any, tmp_path: Path) 
     assert "max_calls" in failed[0]["detail"]
 
 
+def test_check_names_fleets_whose_document_is_refused(run: Run, store: Any, tmp_path: Path) -> None:
+    """After a start, an engine refuses all calls of their lines (500)."""
+    free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
+    (tmp_path / "config.yaml").write_text(free)
+    store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme"}))
+    store.set("fleet:acme", json.dumps({"name": "acme", "cap_second": 3600}))
+    result = run("check")
+    assert result.status == 0, result
+    assert "fleet acme: cap_second: no such field" in result.err
+    assert "did you mean cap_seconds?" in result.err
+    store.set("fleet:acme", json.dumps({"name": "acme", "suspended": "yes"}))
+    store.set("fleet:globex", "{")
+    for lines in ("", f"1 of 2 lines refused, line {OTHER}: max_calls: "):
+        result = run("check", "--json")
+        (failed,) = [check["detail"] for check in result.json if not check["ok"]]
+        assert result.status == 1
+        assert lines in failed
+        assert "2 of 2 fleets refused, fleet acme: suspended: " in failed
+        assert failed.endswith(" and 1 more")
+        store.set(f"line:{OTHER}", json.dumps(FAX | {"max_calls": 0}))
+
+
+@pytest.mark.parametrize(
+    ("closed", "command"),
+    [
+        (">&-", ["line", "list"]),
+        ("2>&-", ["line", "import", "-"]),
+        ("<&-", ["forward", "show", OTHER]),
+        (">&- 2>&-", ["line", "export"]),
+        ("<&- >&- 2>&-", ["register", OTHER, "sip:phone@192.0.2.1"]),
+    ],
+)
+def test_a_closed_stream_is_no_fault(
+    server: str, store: Any, tmp_path: Path, closed: str, command: list[str]
+) -> None:
+    store.set(f"line:{OTHER}", json.dumps(FAX))
+    program = [sys.executable, "-m", "engine.cli", *command]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *program],
+        cwd=tmp_path,
+        env=os.environ | {"RENVOI_REDIS_URL": server, "PYTHONPATH": str(ROOT)},
+        input=json.dumps(FAX),
+        capture_output=True,
+        text=True,
+        timeout=within(20),
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     "command",
     [[], ["line"], ["line", "set"], ["forward"], ["forward", "set"], ["explain"], ["cdr"]],
 )
-def test_help_teaches(run: Run, command: list[str]) -> None:
+def test_help_has_an_example(run: Run, command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.status == 0
     assert "Usage: renvoi" in result.out
@@ -707,19 +802,57 @@ def test_line_ha1_prints_what_to_keep_of_a_password(run: Run) -> None:
     kept = {"user": "Mufasa", "ha1": hashlib.md5(b"Mufasa:renvoi:Circle of Life").hexdigest()}
     strong = {"ha1_sha256": hashlib.sha256(b"Mufasa:renvoi:Circle of Life").hexdigest()}
     for options, expected in (((), kept), (("--sha256",), kept | strong)):
-        told = run("line", "ha1", "Mufasa", *options, stdin="Circle of Life\n")
-        assert told.status == 0
-        assert json.loads(told.out.partition("{")[1] + told.out.partition("{")[2]) == expected
+        done = run("line", "ha1", "Mufasa", *options, stdin="Circle of Life\n")
+        assert done.status == 0
+        assert json.loads(done.out.partition("{")[1] + done.out.partition("{")[2]) == expected
     assert run("line", "ha1", "a:b", "--password", "x").status == 2
+
+
+@pytest.mark.parametrize("given", [{"stdin": ""}, {"stdin": "\n"}])
+def test_line_ha1_makes_no_credentials_of_an_empty_password(run: Run, given: Any) -> None:
+    """Anybody could register with them."""
+    refused(run("line", "ha1", "Mufasa", **given), "password", "empty")
+    refused(run("line", "ha1", "Mufasa", "--password", ""), "password", "empty")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("line", "password", LINE),
+        ("line", "ha1", "accueil"),
+        ("manager", "account", "add", "marie", "--operator"),
+    ],
+)
+def test_a_password_that_is_no_utf_8_is_refused_by_name(
+    run: Run, store: Any, command: tuple[str, ...]
+) -> None:
+    run("line", "set", "-", stdin=DOCUMENT)
+    refused(run(*command, stdin="clé très secrète\n".encode("latin-1")), "password", "UTF-8")
+    assert "credentials" not in json.loads(store.get(f"line:{LINE}"))
+    assert not store.keys("manager:account:*")
+
+
+def test_an_authority_of_notifications_that_is_none_is_named(
+    run: Run, store: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    settings = "notify: {tls_ca: ca.pem, admin_listen: '127.0.0.1:0'}"
+    (tmp_path / "config.yaml").write_text(settings)
+    refused(run("notify"), "notify.tls_ca: cannot be used", "(got 'ca.pem')")
+    notify = {"webhook": {"url": "https://crm.example.com"}}
+    store.set("fleet:acme", json.dumps({"name": "acme", "notify": notify}))
+    result = run("notify", "test", "acme")
+    assert (result.status, result.out, result.err.count("\n")) == (1, "", 1)
+    assert "notify.tls_ca: cannot be used" in result.err
 
 
 def test_a_phone_is_registered_replaced_and_removed_by_hand(run: Run, store: Any) -> None:
     run("line", "set", "-", stdin=DOCUMENT)
-    told = run("register", LINE, "sip:a@192.0.2.1:5062", "--for", "60", "--json").json
-    assert told["contacts"] == [{"contact": "sip:a@192.0.2.1:5062", "expires_in_s": 60}]
+    answer = run("register", LINE, "sip:a@192.0.2.1:5062", "--for", "60", "--json").json
+    assert answer["contacts"] == [{"contact": "sip:a@192.0.2.1:5062", "expires_in_s": 60}]
     behind = '<sip:b@10.0.0.1>;path="<sip:edge.example;lr>";q=0.5'
     assert run("register", "0972101001", behind).status == 0
-    # An equivalent URI takes the place of the one before.
+    # An equivalent URI replaces the earlier one.
     assert run("register", LINE, "SIP:a@192.0.2.1:5062", "--for", "120").status == 0
     kept = dict(store.zrange(f"reg:{LINE}", 0, -1, withscores=True))
     assert set(kept) == {"SIP:a@192.0.2.1:5062", behind}
@@ -736,3 +869,27 @@ def test_a_registration_by_hand_that_cannot_work_is_refused(run: Run, store: Any
     refused(run("register", LINE, "<sip:a@h>;q=7"), "q", "7")
     refused(run("register", LINE, "sip:a@192.0.2.1", "--for", "-1"), "--for", "-1")
     assert store.exists(f"reg:{LINE}") == 0
+
+
+def test_the_trial_of_new_code_needs_redis(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR2: without Redis the new process would not start, and nothing may be replaced."""
+    monkeypatch.setenv("RENVOI_PROBE", "1")
+    assert run("serve").status == 0
+    monkeypatch.setenv("RENVOI_PROBE", "1")
+    monkeypatch.setenv("RENVOI_REDIS_URL", "redis://u:secret@127.0.0.1:1")
+    tried = run("serve")
+    assert tried.status == 1
+    assert tried.err.splitlines()[-1].startswith("redis.url: cannot reach redis://***@127.0.0.1:1")
+    assert "secret" not in tried.err
+
+
+def test_the_trial_of_new_code_needs_a_supervisor_where_there_was_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A single worker would find the ports of the first one in use, and the engine would end."""
+    Path("config.yaml").write_text("workers: 1\n", encoding="utf-8")
+    monkeypatch.setenv("RENVOI_PROBE", "2")
+    tried = run("serve")
+    assert (tried.status, tried.err) == (1, "workers: a change from 2 to 1 needs a restart\n")
+    monkeypatch.setenv("RENVOI_PROBE", "1")
+    assert run("serve").status == 0

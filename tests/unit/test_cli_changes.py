@@ -1,4 +1,4 @@
-"""`renvoi audit`, `renvoi line password`, and names of fleets that there are not."""
+"""`renvoi audit`, `renvoi line password`, and unknown names of fleets."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from store.audit import entry
 from tests.unit.test_cli import DOCUMENT, FAX, LINE, OTHER, Run, refused, run, server, store
 
 __all__ = ["run", "server", "store"]
@@ -17,7 +18,7 @@ __all__ = ["run", "server", "store"]
 GLOBEX: dict[str, Any] = {"number": "+33972101009", "fleet": "globex"}
 
 
-def told(run: Run, *arguments: str) -> list[tuple[str, str]]:
+def changes(run: Run, *arguments: str) -> list[tuple[str, str]]:
     """Line and change of each row of the table."""
     head, *rows = run("audit", *arguments).out.splitlines()
     place = head.index("LINE")
@@ -34,7 +35,7 @@ def test_audit_shows_who_changed_what_of_all_fleets_in_order_of_time(run: Run, s
     run("line", "delete", LINE)
     shown = run("audit")
     assert shown.out.startswith("WHEN (Europe/Paris)  FLEET")
-    lines = told(run)
+    lines = changes(run)
     assert [line.strip() for line, _ in lines] == [LINE, GLOBEX["number"], LINE, LINE, "-", LINE]
     assert "created: " in lines[0][1]
     assert "max_calls 2" in lines[0][1]
@@ -42,12 +43,33 @@ def test_audit_shows_who_changed_what_of_all_fleets_in_order_of_time(run: Run, s
     assert lines[3][1] == "busy number +33612345678 -> off, max_calls 2 -> 3"
     assert lines[4][1].startswith("fleet: ")
     assert lines[5][1] == "deleted"
-    assert told(run, "--last", "2") == lines[-2:]
-    assert told(run, "--fleet", "globex") == [lines[1], lines[4]]
-    assert told(run, "--line", "0972101001", "--last", "1") == [lines[5]]
-    assert told(run, "--since", "1h") == lines
+    assert changes(run, "--last", "2") == lines[-2:]
+    assert changes(run, "--fleet", "globex") == [lines[1], lines[4]]
+    assert changes(run, "--line", "0972101001", "--last", "1") == [lines[5]]
+    assert changes(run, "--since", "1h") == lines
+    for ago in ("99999999d", "9" * 400 + "d"):  # before there was a calendar, or a number
+        assert changes(run, "--since", ago) == lines
     assert run("audit", "--until", "1h").out == "no such changes\n"
     assert run("audit", "--who", "nobody").out == "no such changes\n"
+
+
+def test_audit_tells_of_accounts_and_of_who_saw_the_page(run: Run, store: Any) -> None:
+    """What the page writes that is no change of a document (manager/people.py, operate.py)."""
+    for what, after in (
+        ("account", {"account": "paul", "did": "made"}),
+        ("account", {"account": "paul", "did": "password"}),
+        ("account", {"account": "paul", "did": "deleted"}),
+        ("seen", {"account": "paul", "fleet": "acme"}),
+        ("seen", {"account": "", "fleet": "acme"}),
+    ):
+        store.xadd("audit:acme", entry("support", "page", "", what, {}, after))
+    assert [change for _, change in changes(run)] == [
+        "account paul: made",
+        "account paul: new password",
+        "account paul: deleted",
+        "page seen as account paul",
+        "page seen as its administrator",
+    ]
 
 
 def test_audit_as_json_has_iso_times_and_what_differs(run: Run, store: Any) -> None:
@@ -70,8 +92,8 @@ def test_audit_reads_on_until_enough_fit_and_skips_what_is_foreign(
     for seconds in range(20, 26):
         run("forward", "set", LINE, "no_answer", "voicemail", "--after", str(seconds))
     store.xadd("audit:acme", {"something": "else"})
-    assert len(told(run)) == 7
-    assert [change for _, change in told(run, "--last", "1")] == [
+    assert len(changes(run)) == 7
+    assert [change for _, change in changes(run, "--last", "1")] == [
         f"no_answer voicemail {LINE} after 24 s -> voicemail {LINE} after 25 s"
     ]
 
@@ -157,7 +179,7 @@ def test_a_password_that_cannot_be_is_refused_and_nothing_changes(
         ("manager", "token", "add", "crm", "--fleet", "{}"),
     ],
 )
-def test_a_fleet_that_nobody_knows_is_refused_with_a_hint(
+def test_an_unknown_fleet_is_refused_with_a_hint(
     run: Run, store: Any, command: tuple[str, ...]
 ) -> None:
     def ask(name: str) -> Any:

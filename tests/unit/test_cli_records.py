@@ -18,12 +18,12 @@ from engine.commands.moments import read_when
 from engine.commands.usage import duration
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord, Months, to_entry
 from rules.model import Billing
+from tests.month import this_month
 from tests.unit.test_cli import DOCUMENT, LINE, OTHER, Run, refused, run, server, store
 
 __all__ = ["run", "server", "store"]
 
 NOW = time.time()
-MONTH = datetime.fromtimestamp(NOW, ZoneInfo("Europe/Paris")).strftime("%Y-%m")
 OUTSIDE, MOBILE = "+33140000000", "+33612345678"
 
 
@@ -40,10 +40,10 @@ def call(number: int, ago_s: float, **more: Any) -> CallRecord:
     return CallRecord(**{**given, **more})
 
 
-CALLS = [  # hours apart: the tests may run long after this was read
+CALLS = [  # hours apart, because the tests may run long after the import
     call(0, 86400 * 3),
     call(1, 2 * 86400, condition="none", outcome="busy", code=486, payer="", forwards=[]),
-    call(2, 20 * 3600, called=OTHER, why='=cmd "x", y'),
+    call(2, 20 * 3600, called=OTHER, why='=cmd "x", y', call_id="+1+cmd|x"),
     call(3, 5 * 3600, caller=OTHER, outcome="failed", code=500),
     call(4, 60, called=OTHER, payer=OTHER, forwards=[]),
 ]
@@ -51,7 +51,8 @@ CALLS = [  # hours apart: the tests may run long after this was read
 
 @pytest.fixture
 def records(store: Any) -> Any:
-    """As they are written: the entry's id is the time of the end; one was late, one is foreign."""
+    """Records as the engine writes them: the id is the time of the end; one is late, one is
+    foreign."""
     months = Months("Europe/Paris")
     store.xadd("cdr", {"something": "else"}, id=f"{int((NOW - 86400 * 4) * 1000)}-0")
     for record in CALLS:
@@ -61,7 +62,7 @@ def records(store: Any) -> Any:
     return store
 
 
-def test_a_withheld_number_is_shown_to_who_asks_for_it(run: Run, store: Any) -> None:
+def test_a_withheld_number_is_shown_only_on_request(run: Run, store: Any) -> None:
     secret = "+33199887766"
     record = call(5, 30, caller="", caller_withheld=secret)
     entry = to_entry(record, Months("Europe/Paris"))
@@ -123,6 +124,7 @@ def test_csv_has_every_field_and_no_formula(run: Run, records: Any) -> None:
     assert list(rows[0]) == list(FIELDS)
     assert len(rows) == 5
     assert rows[2]["why"] == '\'=cmd "x", y'
+    assert rows[2]["call_id"] == "'+1+cmd|x"
     assert json.loads(rows[0]["forwards"])[0]["line"] == LINE
     assert rows[0]["caller"] == OUTSIDE
     assert run("cdr", "--csv", "--since", "1s").out == ""
@@ -134,7 +136,7 @@ def test_the_table_says_when_nothing_fits(run: Run, records: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "texts"),
     [
         (("--line", "me"), ("--line", "me")),
         (("--since", "soon"), ("--since", "soon")),
@@ -145,9 +147,9 @@ def test_the_table_says_when_nothing_fits(run: Run, records: Any) -> None:
     ],
 )
 def test_wrong_filters_are_named(
-    run: Run, store: Any, arguments: tuple[str, ...], told: tuple[str, ...]
+    run: Run, store: Any, arguments: tuple[str, ...], texts: tuple[str, ...]
 ) -> None:
-    refused(run("cdr", *arguments), *told)
+    refused(run("cdr", *arguments), *texts)
 
 
 def test_moments() -> None:
@@ -164,7 +166,7 @@ def test_moments() -> None:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The machine's own zone is far from that of the configuration."""
+    """The machine's time zone is not that of the configuration."""
     monkeypatch.setenv("TZ", "Pacific/Auckland")
     time.tzset()
     yield
@@ -190,13 +192,13 @@ def test_a_time_that_was_printed_finds_the_record_on_a_machine_of_another_zone(
 def test_json_has_iso_times_with_the_offset_of_the_zone(
     run: Run, records: Any, elsewhere: None
 ) -> None:
-    told = json.loads(run("cdr", "--json", "--last", "1").out)
-    received = datetime.fromtimestamp(told["received"], ZoneInfo("Europe/Paris"))
-    assert told["received_at"] == received.isoformat(timespec="milliseconds")
-    assert told["received_at"][-6:] in ("+01:00", "+02:00")
-    assert told["received"] == pytest.approx(CALLS[-1].received, abs=0.001)
-    assert told["ended_at"] > told["answered_at"] > told["received_at"]
-    assert told["rang_at"] is None
+    stored = json.loads(run("cdr", "--json", "--last", "1").out)
+    received = datetime.fromtimestamp(stored["received"], ZoneInfo("Europe/Paris"))
+    assert stored["received_at"] == received.isoformat(timespec="milliseconds")
+    assert stored["received_at"][-6:] in ("+01:00", "+02:00")
+    assert stored["received"] == pytest.approx(CALLS[-1].received, abs=0.001)
+    assert stored["ended_at"] > stored["answered_at"] > stored["received_at"]
+    assert stored["rang_at"] is None
     assert ids(run, "--since", str(received.replace(microsecond=0))) == [4]
 
 
@@ -207,11 +209,13 @@ def test_usage_of_a_line_and_of_a_fleet(run: Run, store: Any) -> None:
     store.set(
         f"line:{LINE}", json.dumps(DOCUMENT | {"offer": {"mobile": "hours", "mobile_hours": 2}})
     )
-    store.hset(f"usage:{LINE}:{MONTH}", mapping={"deducted": 3600, "free": 65, "x": "garbage"})
+    store.hset(
+        f"usage:{LINE}:{this_month()}", mapping={"deducted": 3600, "free": 65, "x": "garbage"}
+    )
     store.hset("usage:fleet:acme:2026-01", mapping={"out_of_plan": 7509})
-    told = run("usage", "0972101001", "--json").json
-    assert told["usage"] == dict.fromkeys(Billing, 0) | {"free": 65, "deducted": 3600}
-    assert (told["plan_s"], told["plan_left_s"]) == (7200, 3600)
+    answer = run("usage", "0972101001", "--json").json
+    assert answer["usage"] == dict.fromkeys(Billing, 0) | {"free": 65, "deducted": 3600}
+    assert (answer["plan_s"], answer["plan_left_s"]) == (7200, 3600)
     assert "1 h 00 min 00 s left" in run("usage", LINE).out
     assert "2 h 05 min 09 s" in run("usage", "fleet:acme", "--month", "2026-01").out
     refused(run("usage", OTHER), OTHER)
@@ -234,7 +238,7 @@ def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     document = {"name": "acme", "cap_seconds": 3600, "crm": 7}
     assert "in force" in run("fleet", "set", "-", stdin=document).out
     assert json.loads(store.get("fleet:acme")) == document
-    store.hset(f"usage:fleet:acme:{MONTH}", mapping={"out_of_plan": 600})
+    store.hset(f"usage:fleet:acme:{this_month()}", mapping={"out_of_plan": 600})
     shown = run("fleet", "show", "acme").out
     assert "50 min 00 s" in shown
     assert run("fleet", "show", "acme", "--json").json["usage"] == {"out_of_plan": 600}
@@ -251,12 +255,13 @@ def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     refused(run("fleet", "delete", "acme"), "acme")
     refused(run("fleet", "show", "acme"), "acme")
     assert run("fleet", "show", "bad").status == 1
+    assert run("fleet", "show", "bad", "--json").json["text"] == "{"  # to be repaired
 
 
 def test_every_change_of_a_fleet_is_in_its_log_of_changes(run: Run, store: Any) -> None:
     for document in (
         {"name": "acme", "cap_seconds": 3600},
-        {"name": "acme", "cap_seconds": 3600},  # nothing has changed
+        {"name": "acme", "cap_seconds": 3600},  # no change
         {"name": "acme", "suspended": True},
     ):
         assert run("fleet", "set", "-", stdin=document).status == 0
@@ -272,7 +277,7 @@ def test_every_change_of_a_fleet_is_in_its_log_of_changes(run: Run, store: Any) 
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "texts"),
     [
         ({"name": "acme", "cap_seconds": "1h"}, ("fleet acme: cap_seconds", "1h")),
         ({"cap_seconds": 1}, ("name",)),
@@ -282,16 +287,16 @@ def test_every_change_of_a_fleet_is_in_its_log_of_changes(run: Run, store: Any) 
     ],
 )
 def test_a_bad_fleet_is_refused_whole(
-    run: Run, store: Any, document: Any, told: tuple[str, ...]
+    run: Run, store: Any, document: Any, texts: tuple[str, ...]
 ) -> None:
-    refused(run("fleet", "set", "-", stdin=document), *told)
+    refused(run("fleet", "set", "-", stdin=document), *texts)
     assert store.keys() == []
 
 
 # explain
 
 
-def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
+def test_explain_shows_plan_cap_and_suspension(run: Run, store: Any) -> None:
     """The chain's second line pays for the mobile: from its plan, then from the fleet's cap."""
     always = {"unconditional": {"on": True, "to": {"kind": "number", "number": OTHER}}}
     store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme", "forwards": always}))
@@ -301,11 +306,11 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     store.set(f"line:{OTHER}", json.dumps(other))
     store.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 100}))
 
-    def told() -> Any:
+    def explained() -> Any:
         return run("explain", LINE, "--json").json
 
-    store.hset(f"usage:{OTHER}:{MONTH}", mapping={"deducted": 600})
-    chain = told()
+    store.hset(f"usage:{OTHER}:{this_month()}", mapping={"deducted": 600})
+    chain = explained()
     assert [stage["number"] for stage in chain["stages"]] == [LINE, OTHER]
     last = chain["stages"][1]["decision"]
     assert (last["payer"], last["billing"]) == (OTHER, "deducted")
@@ -315,13 +320,13 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     assert (facts["cap_s"], facts["cap_left_s"]) == (100, 100)
     assert chain["limits"]["forwards_per_line"] == 50
 
-    store.hset(f"usage:{OTHER}:{MONTH}", mapping={"deducted": 3600})
-    assert told()["stages"][1]["decision"]["billing"] == "out_of_plan"
-    store.hset(f"usage:fleet:acme:{MONTH}", mapping={"out_of_plan": 60})
-    note = json.dumps([OTHER, time.time() - 50, None, time.time()])  # a call that stands
-    standing = "standing:{usage:fleet:acme:" + MONTH + "}"
+    store.hset(f"usage:{OTHER}:{this_month()}", mapping={"deducted": 3600})
+    assert explained()["stages"][1]["decision"]["billing"] == "out_of_plan"
+    store.hset(f"usage:fleet:acme:{this_month()}", mapping={"out_of_plan": 60})
+    note = json.dumps([OTHER, time.time() - 50, None, time.time()])  # a call in progress
+    standing = "standing:{usage:fleet:acme:" + this_month() + "}"
     store.hset(standing, mapping={"0-a-1": note, "old": "[]"})
-    capped = told()
+    capped = explained()
     assert capped["lines"][1]["cap_left_s"] < 0
     assert "the cap of fleet acme is used up" in " ".join(capped["stages"][1]["steps"])
     text = run("explain", LINE).out
@@ -329,40 +334,40 @@ def test_explain_tells_of_plan_cap_and_suspension(run: Run, store: Any) -> None:
     assert "0 s left of 1 h 00 min 00 s" in text
 
     store.set("fleet:acme", json.dumps({"name": "acme", "suspended": True}))
-    assert told()["stages"][0]["decision"]["why"] == "fleet_suspended"
+    assert explained()["stages"][0]["decision"]["why"] == "fleet_suspended"
     assert "SUSPENDED" in run("explain", LINE).out
 
 
-def test_explain_tells_that_the_fleets_document_is_refused(run: Run, store: Any) -> None:
+def test_explain_reports_that_the_fleets_document_is_refused(run: Run, store: Any) -> None:
     store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme"}))
     store.set("fleet:acme", json.dumps({"name": "acme", "suspended": "yes"}))
-    told = run("explain", LINE)
-    assert told.status == 0
-    assert "fleet acme: its DOCUMENT IS REFUSED: suspended" in told.out
+    done = run("explain", LINE)
+    assert done.status == 0
+    assert "fleet acme: its DOCUMENT IS REFUSED: suspended" in done.out
     assert "suspended" in run("explain", LINE, "--json").json["lines"][0]["fleet_problem"]
     store.delete("fleet:acme")
     assert "REFUSED" not in run("explain", LINE).out
 
 
-def test_explain_tells_when_all_workers_have_reached_a_limit_on_forwards(
+def test_explain_shows_when_all_workers_have_reached_a_limit_on_forwards(
     run: Run, store: Any
 ) -> None:
     mobile = {"unconditional": {"on": True, "to": {"kind": "number", "number": MOBILE}}}
     store.set(f"line:{LINE}", json.dumps({"number": LINE, "fleet": "acme", "forwards": mobile}))
     later = time.time() + 60
     store.zadd("workers", {"0-a": later, "1-b": later, "gone": time.time() - 60})
-    pool = 50 - 2 * (50 // 16)  # two workers have three each for themselves
+    pool = 50 - 2 * (50 // 16)  # each of two workers has a local quota of three
 
-    def told() -> Any:
+    def explained() -> Any:
         return run("explain", LINE, "--json").json
 
     store.zadd(f"forwards:{LINE}", {f"call-{n}": later for n in range(pool - 1)})
     store.zadd(f"forwards:{LINE}", {"lapsed": time.time() - 1})
-    assert told()["lines"][0]["forwards"] == pool - 1
-    assert told()["stages"][0]["decision"]["action"] == "forward"
+    assert explained()["lines"][0]["forwards"] == pool - 1
+    assert explained()["stages"][0]["decision"]["action"] == "forward"
     store.zadd(f"forwards:{LINE}", {"one more": later})
-    assert told()["lines"][0]["reached"] == "forwards_per_line"
-    assert told()["stages"][0]["decision"]["action"] == "reject"
+    assert explained()["lines"][0]["reached"] == "forwards_per_line"
+    assert explained()["stages"][0]["decision"]["action"] == "reject"
     text = run("explain", LINE).out
     assert f"{pool} in progress, 0 in the last hour, forwards_per_line is reached" in text
     assert "counts as off, 50 forwards of the line stand already" in text

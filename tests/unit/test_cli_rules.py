@@ -50,7 +50,7 @@ def line(run: Run, store: Any) -> Any:
     return lambda: json.loads(store.get(f"line:{LINE}"))
 
 
-def test_targets_in_turn_are_said_after_their_delay(run: Run, line: Any) -> None:
+def test_targets_in_turn_are_shown_after_their_delay(run: Run, line: Any) -> None:
     several = {"on": True, "after_s": 20, "to": [MOBILE | {"ring_s": 15}, OWN]}
     run("line", "set", "-", stdin=DOCUMENT | {"forwards": {"no_answer": several}})
     words = "after 20 s in turn number +33612345678 for 15 s, voicemail for 20 s"
@@ -97,16 +97,16 @@ def test_set_does_not_replace_a_list_unless_asked(run: Run, line: Any) -> None:
 
 def test_a_single_forward_keeps_its_hours_unless_replaced(run: Run, line: Any) -> None:
     run("line", "set", "-", stdin=DOCUMENT | {"forwards": {"busy": RULES[0]}})
-    told = run("forward", "set", LINE, "busy", "0612345678").out
-    assert f"{LINE} busy: number +33612345678, when not office, " in told
+    text = run("forward", "set", LINE, "busy", "0612345678").out
+    assert f"{LINE} busy: number +33612345678, when not office, " in text
     assert line()["forwards"]["busy"] == {"on": True, "when": "not office", "to": MOBILE}
     run("forward", "set", LINE, "busy", "0612345678", "--replace")
     assert line()["forwards"]["busy"] == {"on": True, "to": MOBILE}
 
 
 def test_off_turns_off_each_of_a_list(run: Run, line: Any) -> None:
-    told = run("forward", "off", LINE, "unconditional")
-    assert told.out.startswith(f"{LINE} unconditional: off")
+    done = run("forward", "off", LINE, "unconditional")
+    assert done.out.startswith(f"{LINE} unconditional: off")
     assert line()["forwards"]["unconditional"] == [each | {"on": False} for each in RULES]
     run("line", "set", "-", stdin=DOCUMENT)
     everything = run("forward", "off", LINE, "all", "--json").json
@@ -114,16 +114,16 @@ def test_off_turns_off_each_of_a_list(run: Run, line: Any) -> None:
     assert not any(each["on"] for each in line()["forwards"]["unconditional"])
 
 
-def test_the_log_of_changes_tells_of_lists(run: Run, line: Any) -> None:
+def test_the_log_of_changes_has_lists(run: Run, line: Any) -> None:
     run("forward", "off", LINE, "unconditional")
-    told = run("audit", "--last", "1").out
-    assert "unconditional [0] voicemail" in told
-    assert ", when not office" in told
-    assert "together number +33612345678 for 15 s, voicemail" in told
-    assert "-> [0] off; [1] off; [2] off" in told
+    text = run("audit", "--last", "1").out
+    assert "unconditional [0] voicemail" in text
+    assert ", when not office" in text
+    assert "together number +33612345678 for 15 s, voicemail" in text
+    assert "-> [0] off; [1] off; [2] off" in text
 
 
-def test_explain_says_what_will_happen_then(run: Run, line: Any, store: Any) -> None:
+def test_explain_shows_what_will_happen_at_a_time(run: Run, line: Any, store: Any) -> None:
     store.zadd(f"reg:{LINE}", {"sip:a@127.0.0.1": time.time() + 60})
     outcomes = {
         "2026-12-01T10:00": ("ring", None),
@@ -132,8 +132,8 @@ def test_explain_says_what_will_happen_then(run: Run, line: Any, store: Any) -> 
         "2026-12-01T08:59:59Z": ("ring", None),  # 09:59 in Paris
     }
     for at, (action, rule) in outcomes.items():
-        told = run("explain", LINE, "--at", at, "--json").json
-        decision = told["stages"][0]["decision"]
+        answer = run("explain", LINE, "--at", at, "--json").json
+        decision = answer["stages"][0]["decision"]
         assert (decision["action"], decision.get("rule")) == (action, rule), at
     vip = ["explain", LINE, "--at", "2026-12-01T10:00", "--from", "+33140000001"]
     decision = run(*vip, "--json").json["stages"][0]["decision"]
@@ -152,13 +152,48 @@ def test_explain_says_what_will_happen_then(run: Run, line: Any, store: Any) -> 
         refused(run("explain", LINE, "--at", wrong), "--at", wrong)
 
 
-def test_explain_knows_the_fleet_s_own_callers(run: Run, line: Any, store: Any) -> None:
+def test_explain_counts_only_contacts_that_the_engine_rings(
+    run: Run, line: Any, store: Any
+) -> None:
+    run("line", "set", "-", stdin={"number": OTHER, "fleet": "acme"})
+    store.zadd(f"reg:{OTHER}", {"mailto:a@127.0.0.1": time.time() + 60})
+    answer = run("explain", OTHER, "--json").json
+    assert (answer["lines"][0]["contacts"], answer["lines"][0]["registered_s"]) == (0, 0)
+    assert answer["stages"][0]["decision"]["code"] == 480
+    store.zadd(f"reg:{OTHER}", {"sip:a@127.0.0.1": time.time() + 30})
+    answer = run("explain", OTHER, "--json").json
+    assert answer["lines"][0]["contacts"] == 1
+    assert 25 < answer["lines"][0]["registered_s"] <= 30
+    assert answer["stages"][0]["decision"]["action"] == "ring"
+
+
+def test_explain_follows_the_rules_of_no_line_in_a_list(run: Run, store: Any) -> None:
+    """It rings there, also if it is the only target that is dialled."""
+    caller = MOBILE["number"]
+    to = [{"kind": "number", "number": OTHER}, MOBILE]
+    own = {"kind": "voicemail", "number": OTHER}
+    for number, forward in ((OTHER, own), (LINE, to)):
+        document = {
+            "number": number,
+            "fleet": "acme",
+            "forwards": {"unconditional": {"on": True, "to": forward}},
+        }
+        assert run("line", "set", "-", stdin=document).status == 0
+    answer = run("explain", LINE, "--from", caller, "--json").json
+    assert [stage["number"] for stage in answer["stages"]] == [LINE]
+    assert [each["passed_over"] for each in answer["stages"][0]["decision"]["targets"]] == [
+        None,
+        "caller_is_target",
+    ]
+
+
+def test_explain_uses_the_lists_of_the_fleet(run: Run, line: Any, store: Any) -> None:
     forwards = {"unconditional": {"on": True, "callers": "fleet", "to": OWN}}
     run("line", "set", "-", stdin=DOCUMENT | {"forwards": forwards})
     run("line", "set", "-", stdin={"number": OTHER, "fleet": "acme"})
     for caller, action in ((OTHER, "forward"), ("+33198765432", "ring")):
-        told = run("explain", LINE, "--from", caller, "--json").json
-        assert told["stages"][0]["decision"]["action"] == action
+        answer = run("explain", LINE, "--from", caller, "--json").json
+        assert answer["stages"][0]["decision"]["action"] == action
 
 
 def test_a_deleted_calendar_names_the_lines_that_still_use_it(run: Run, line: Any) -> None:
@@ -213,9 +248,9 @@ def test_an_import_checks_names_and_targets_in_lists(run: Run, line: Any, tmp_pa
         DOCUMENT | {"forwards": {"busy": [RULES[0], {"on": True, "to": [MOBILE, fax]}]}},
     ]
     file.write_text("\n".join(map(json.dumps, wrong)))
-    told = run("line", "import", str(file))
-    assert told.status == 2
-    assert "forwards.busy[0].when" in told.err
+    done = run("line", "import", str(file))
+    assert done.status == 2
+    assert "forwards.busy[0].when" in done.err
     right = [{"number": OTHER, "fleet": "acme"}, wrong[1]]
     file.write_text("\n".join(map(json.dumps, right)))
     assert "forwards.busy[1].to[1].number" in run("line", "import", str(file)).err
@@ -246,8 +281,8 @@ def test_do_not_disturb_is_switched_by_one_command(run: Run, line: Any) -> None:
     assert (
         "refuse with 486 (do_not_disturb)" in run("explain", LINE, "--at", "2026-12-01T10:00").out
     )
-    told = run("line", "dnd", LINE, "off", "--json").json
-    assert (told["do_not_disturb"], told["now"]) == (False, False)
+    answer = run("line", "dnd", LINE, "off", "--json").json
+    assert (answer["do_not_disturb"], answer["now"]) == (False, False)
     assert line() == DOCUMENT | {"do_not_disturb": False}
     log = run("audit", "--line", LINE, "--json").json
     changes = [(each["before"].get("do_not_disturb"), each["after"]["do_not_disturb"])
@@ -255,6 +290,17 @@ def test_do_not_disturb_is_switched_by_one_command(run: Run, line: Any) -> None:
     assert sorted(changes, key=str) == [(None, True), (True, False)]
     refused(run("line", "dnd", LINE, "perhaps"))
     refused(run("line", "dnd", OTHER, "on"))
+
+
+def test_a_forward_that_is_set_forgets_an_end_that_has_passed(run: Run, store: Any) -> None:
+    """Else it would be said to be on, and no call would be forwarded."""
+    for until, is_kept in (("2020-01-01T08:00:00Z", False), ("2099-01-01T08:00:00Z", True)):
+        busy = {"on": True, "to": OWN, "until": until}
+        document = {"number": LINE, "fleet": "acme", "forwards": {"busy": busy}}
+        store.set(f"line:{LINE}", json.dumps(document))
+        assert run("forward", "set", LINE, "busy", "voicemail").status == 0
+        left = json.loads(store.get(f"line:{LINE}"))["forwards"]["busy"]
+        assert left == (busy if is_kept else {"on": True, "to": OWN})
 
 
 def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
@@ -276,8 +322,8 @@ def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
     warned = run("forward", "set", LINE, "busy", "voicemail")
     assert (warned.status, "profile bureau is used now" in warned.err) == (0, True)
     run("line", "set", "-", stdin=document | {"profile": "bureau"})
-    told = run("line", "profile", LINE, "conges", "--until", "2099-01-05T08:00", "--json").json
-    assert told["now"] == "conges"
+    answer = run("line", "profile", LINE, "conges", "--until", "2099-01-05T08:00", "--json").json
+    assert answer["now"] == "conges"
     until = "2099-01-05T08:00:00.000+01:00"
     assert line()["profile"] == [{"use": "conges", "until": until}, {"use": "bureau"}]
     shown = run("line", "show", LINE).out
@@ -294,6 +340,15 @@ def test_a_profile_is_chosen_until_a_moment(run: Run, line: Any) -> None:
     assert (left.status, line()) == (0, document)
     for words in (("ete",), ("bureau", "--until", "2020-01-01T00:00"), ("none", "--until", "2h")):
         refused(run("line", "profile", LINE, *words))
+
+
+@pytest.mark.parametrize("until", ["9999-12-31T23:59-10:00", "0001-01-01T00:00+14:00"])
+def test_an_end_that_no_zone_can_show_is_refused(run: Run, store: Any, until: str) -> None:
+    """The profile was used without an end."""
+    document = {"number": LINE, "fleet": "acme", "profiles": {"a": {}}}
+    store.set(f"line:{LINE}", json.dumps(document))
+    refused(run("line", "profile", LINE, "a", "--until", until), "--until", until)
+    assert json.loads(store.get(f"line:{LINE}")) == document
 
 
 def test_an_unknown_profile_is_refused_at_writing(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""The collector of garbage looks at few objects at a time, however many calls stand."""
+"""The garbage collector examines few objects at a time, with any number of calls in progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ OF_A_CALL = 60
 
 
 async def test_as_many_calls_end_as_begin_and_few_objects_are_young() -> None:
-    """What ends was looked at long ago, so that the interpreter's own count hardly grows."""
+    """Objects that are freed were examined long ago, so the interpreter's own count hardly
+    grows."""
     thresholds = gc.get_threshold()
     collector = Collector(asyncio.get_running_loop())
     collector.start()

@@ -1,4 +1,4 @@
-"""config.yaml: defaults, and one clear error for everything that is wrong."""
+"""config.yaml: defaults, and one clear error for each fault."""
 
 import ipaddress
 from dataclasses import fields
@@ -165,19 +165,19 @@ def test_a_wrong_key_or_value_is_refused_by_name(document: Any, path: str, value
         ({"sip": {"listen": ["tcp:127.0.0.1:9100"]}}, "admin.listen"),
     ],
 )
-def test_ports_of_all_workers_exist_and_do_not_meet(document: Any, path: str) -> None:
+def test_ports_of_all_workers_exist_and_do_not_collide(document: Any, path: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(document)
     assert refused.value.path == path
 
 
-def test_udp_and_tcp_share_a_port_and_any_free_port_meets_no_other() -> None:
+def test_udp_and_tcp_share_a_port_and_any_free_port_collides_with_no_other() -> None:
     read({"sip": {"listen": ["udp:127.0.0.1:9100", "tcp:127.0.0.1:5080", "udp:127.0.0.1:5080"]}})
     read({"sip": {"listen": ["udp:127.0.0.1:0", "udp:127.0.0.1:0"]}, "workers": 4})
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "text"),
     [
         (b"sip: [", "is not YAML"),
         (b"workers: 1\nworkers: 2\n", "written twice"),
@@ -190,13 +190,13 @@ def test_udp_and_tcp_share_a_port_and_any_free_port_meets_no_other() -> None:
     ],
 )
 def test_a_file_that_is_no_yaml_is_one_line_with_its_name(
-    tmp_path: Path, content: bytes, told: str
+    tmp_path: Path, content: bytes, text: str
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as refused:
         load(path, {})
-    assert told in str(refused.value)
+    assert text in str(refused.value)
     assert str(path) in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -206,6 +206,28 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         load(tmp_path / "missing.yaml", {})
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path, {})
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "~no.such.user/key.pem"])
+def test_a_file_that_cannot_be_looked_at_is_refused_by_its_key(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read({"sip": {"tls_key": name}})
+    assert caught.value.path == "sip.tls_key"
+
+
+def test_a_directory_of_others_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as /etc/letsencrypt/live for a key, or the directory in which sudo leaves a command."""
+
+    def refuses(_path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuses)
+    monkeypatch.setattr(Path, "exists", refuses)
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: refuses(path))
+    with pytest.raises(ConfigError, match=r"^sip\.tls_key: .*: Permission denied \(got '/k'\)"):
+        read({"sip": {"tls_key": "/k"}})
+    with pytest.raises(ConfigError, match=r"^config\.yaml: cannot be read: Permission denied"):
+        load(None, {})
 
 
 def test_the_environment_overrides_the_redis_url_and_keeps_secrets_out_of_texts() -> None:
@@ -220,6 +242,22 @@ def test_the_environment_overrides_the_redis_url_and_keeps_secrets_out_of_texts(
         with pytest.raises(ConfigError) as refused:
             read({"redis": {"url": bad}})
         assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"trace": {"otlp": "http://me:hunter2@collector:4318"}},
+        {"redis": {"uri": "redis://me:hunter2@10.0.0.1"}},
+        {"redis": "redis://me:hunter2@10.0.0.1"},
+        {"redis": {"url": ["redis://me:hunter2@" + 120 * "a"]}},
+        {"redis": {"tls": "rediss://h?sentinel_password=hunter2&ca=x"}},
+    ],
+)
+def test_no_error_shows_the_password_of_a_url(document: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="got ") as refused:
+        read(document)
+    assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Digest authentication: the vectors of RFC 7616 3.9.1, signed nonces, counted guesses."""
+"""Digest authentication: the examples of RFC 7616 3.9.1, signed nonces, counted guesses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_an_incomplete_answer_is_none(value: str) -> None:
     assert read_answer(value) is None
 
 
-def test_a_nonce_is_known_again_by_whoever_has_the_secret() -> None:
+def test_a_nonce_is_accepted_by_every_worker_with_the_secret() -> None:
     nonce = Nonces(b"secret").make("+33972101001", 1_000_000)
     other = Nonces(b"secret")
     assert other.is_ours(nonce, "+33972101001")

@@ -1,4 +1,4 @@
-"""Forwards of a line: those that stand, and those of the last hour."""
+"""Forwards of a line: those in progress, and those of the last hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that wait for calls of a dead host; whether an address is this machine's."""
+"""Requests that wait for calls of a dead host; which addresses belong to this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The journal outlives its process, whole, whenever that dies."""
+"""The journal stays complete, at whatever moment its process dies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from engine.call_ends import CallEnds
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
+from engine.processes import journal as journals
 from engine.processes.journal import GROW_BYTES, SLOT_BYTES, Journal, active_in
 from engine.records.record import ForwardRecord
 from tests.patience import within
@@ -59,7 +63,7 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
     )
     assert child.returncode == -signal.SIGKILL
     path = tmp_path / "calls-0-busy.journal"
-    assert set(active_in(path)) == {f"0-busy-{n}" for n in range(10, 40)}
+    assert set(active_in(path.open("rb"))) == {f"0-busy-{n}" for n in range(10, 40)}
     journal = Journal(tmp_path, "0-next")
     journal.open()
     (left,) = journal.take_over()
@@ -70,8 +74,8 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
         number = int(record.id.rpartition("-")[2])
         assert record.call_id == "x" * (60 * number)
         assert (record.outcome, record.why) == ("failed", "worker_died")
-        assert record.ended + 1e-3 >= left.died > 0  # they come of two clocks
-    # it is kept until the last of it is safe
+        assert record.ended + 1e-3 >= left.died > 0  # they come from two clocks
+    # it is kept until all of it is safe
     ids = sorted(left.pending)
     journal.safe(ids[:-1])
     assert path.exists()
@@ -81,7 +85,7 @@ def test_what_a_killed_process_wrote_is_whole(tmp_path: Path, after_s: str) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path) -> None:
+def test_an_answered_call_is_paid_for_until_the_last_heartbeat(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "0-one")
     journal.open()
     facts = CallFacts("0-one-1", "abc", "+33612345678", "+33972101001")
@@ -91,7 +95,7 @@ def test_an_answered_call_is_paid_for_until_the_last_sign_of_life(tmp_path: Path
     facts.answered -= 100
     journal.write(facts)
     journal.beat()
-    journal.close()  # with a call in it: as good as killed
+    journal.close()  # with a call in it: as if killed
     after = Journal(tmp_path, "0-two")
     after.open()
     (left,) = after.take_over()
@@ -110,7 +114,7 @@ def test_a_withheld_number_stays_withheld_over_the_death_of_its_worker(tmp_path:
     (left,) = after.take_over()
     (record,) = map(left.failed, left.active)
     assert (record.caller, record.caller_withheld) == ("", "+33612345678")
-    assert "33612345678" not in repr(record)  # what an error would log
+    assert "33612345678" not in repr(record)  # an error would log the repr
     after.close()
 
 
@@ -136,14 +140,32 @@ def test_changes_are_gathered_and_ended_calls_stay_ended(tmp_path: Path) -> None
     assert not journal.changed
     journal.over(facts, facts.record(Over(Outcome.ANSWERED, 200, "bye")))
     facts.caller_rang()
-    assert active_in(journal.path) == []
+    assert active_in(journal.path.open("rb")) == []
     journal.safe(["0-a-1"])
     journal.close()
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_call_that_another_host_has_does_not_come_back(tmp_path: Path) -> None:
+    """Some change of it was not written yet."""
+    journal = Journal(tmp_path, "0-a")
+    journal.open()
+    journal.standby = {}
+    parts: Any = MagicMock()
+    ends = CallEnds(parts, parts, parts, journal, parts, None)
+    facts = CallFacts("0-a-1", "abc", "", "+33972101001", journal.changed)
+    facts.talks()
+    journal.write(facts)
+    facts.touch()
+    ends.leave(facts)
+    journal.flush()
+    assert active_in(journal.path.open("rb")) == []
+    assert journal.standby == {}
+    journal.close()
+
+
 def test_a_call_is_remembered_until_its_lease_is_given_back(tmp_path: Path) -> None:
-    """A lease goes back a moment after the record is safe: whoever takes over must know of it."""
+    """A lease is returned just after the record is safe: a successor must have it until then."""
     journal = Journal(tmp_path, "0-a")
     journal.open()
     facts = CallFacts("0-a-1", "abc", "", "+33972101001")
@@ -172,7 +194,7 @@ def test_slots_are_used_again_and_more_are_made_when_needed(tmp_path: Path) -> N
     for n in range(2 * size // SLOT_BYTES):
         journal.write(CallFacts(f"0-a-{n}", "abc", "", "+33972101001"))
     assert journal.full == 0
-    assert len(active_in(journal.path)) == 2 * size // SLOT_BYTES
+    assert len(active_in(journal.path.open("rb"))) == 2 * size // SLOT_BYTES
     journal.close()
 
 
@@ -197,7 +219,7 @@ async def test_a_call_that_cannot_be_written_keeps_no_other_from_it(tmp_path: Pa
     async with asyncio.timeout(within(5)):
         while journal.changed:
             await asyncio.sleep(0.01)
-    assert set(active_in(journal.path)) == set(ids)
+    assert set(active_in(journal.path.open("rb"))) == set(ids)
     broken.touch()
     others[0].touch()
     journal.hand_over()
@@ -229,6 +251,22 @@ def test_calls_without_room_are_known(tmp_path: Path, monkeypatch: pytest.Monkey
     journal.close()
 
 
+def test_a_call_without_room_that_another_host_has_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise no rolling restart could hand over any more."""
+    monkeypatch.setattr("engine.processes.journal.MOST_BYTES", GROW_BYTES)
+    journal = Journal(tmp_path, "0-small")
+    journal.open()
+    for n in range(GROW_BYTES // SLOT_BYTES):
+        facts = CallFacts(f"0-small-{n}", "a", "+33612345678", "+33972101001")
+        journal.write(facts)
+    assert not journal.has_all()
+    journal.elsewhere(facts.id)
+    assert journal.has_all()
+    journal.close()
+
+
 def test_a_clock_that_is_set_gives_no_calls_to_another_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,3 +280,27 @@ def test_a_clock_that_is_set_gives_no_calls_to_another_worker(
     (left,) = Journal(tmp_path, "1-next").take_over(1, 2, 30.0)
     assert left.age_s < 30
     left.forget()
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_calls_keep_their_clocks_where_the_name_of_the_boot_is_hidden(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_shared: bool
+) -> None:
+    """By systemd (ProcSubset=pid). Without them, a step of the machine's clock before the death of
+    a worker would be billed."""
+    monkeypatch.setattr(journals, "_boot", lambda: b"")
+    monkeypatch.setattr(journals, "SHARED_MEMORY", tmp_path if is_shared else tmp_path / "other")
+    directory = tmp_path / "renvoi"
+    directory.mkdir()
+    journal = Journal(directory, "0-one")
+    journal.open()
+    facts = CallFacts("0-one-1", "abc", "+33612345678", "+33972101001")
+    facts.offset -= 3600  # the clock was set by an hour since
+    journal.write(facts)
+    journal.close()  # with a call in it: as if killed
+    after = Journal(directory, "0-two")
+    after.open()
+    (left,) = after.take_over()
+    (call,) = left.active
+    assert (left.died_at is not None, call.offset == facts.offset) == (is_shared, is_shared)
+    after.close()

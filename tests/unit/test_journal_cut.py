@@ -1,5 +1,5 @@
-"""A process may die at every byte that it writes to its journal: each call is there as it was, or
-as it is written."""
+"""A process may die at every byte that it writes to its journal: each call has its old or its new
+state."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from engine.processes.journal import SLOT_BYTES, Journal, _read
 from tests.unit.test_journal import forward
 
 SLOTS = 24
-HEADER = 20  # bytes of a slot that say what is in it
+HEADER = 20  # bytes of a slot's header
 
 
 class Memory(bytearray):
-    """The journal's memory. `stores` are the writes since the last time: the content before, where,
-    and what."""
+    """The journal's memory. `stores` are the writes since the last check: the content before, the
+    position, and the new bytes."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -40,7 +40,7 @@ class Memory(bytearray):
 
 
 class Watched:
-    """A struct whose packing into memory is a store like any other."""
+    """A struct whose packing into memory is recorded as a store."""
 
     def __init__(self, layout: struct.Struct) -> None:
         self._layout = layout
@@ -66,8 +66,8 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Journal
 
 
 def images(before: bytes, at: int, new: bytes, chance: random.Random) -> Iterator[bytes]:
-    """What a death in the middle of one store may leave: so many bytes from its front, from its
-    back, or any of them."""
+    """What a death during one store may leave: some bytes from its front, from its back, or any
+    subset."""
     old = before[at : at + len(new)]
     cuts = {*range(min(len(new), 2 * HEADER) + 1), *range(0, len(new), 97), len(new)}
     for cut in cuts:
@@ -83,7 +83,7 @@ def content(entry: Entry) -> bytes:
 
 
 def check(journal: Journal, then: dict[str, bytes], now: dict[str, bytes], seed: int) -> int:
-    """At every instant of the writes since the last check each call is as before or as after."""
+    """At every point of the writes since the last check each call has its old or its new state."""
     chance, seen = random.Random(seed), 0
     memory: Any = journal._map
     stores, memory.stores = memory.stores, []
@@ -140,7 +140,7 @@ def test_every_call_is_whole_at_every_instant(written: Journal, seed: int) -> No
         seen += check(written, then, now, step)
         if len(written._free) < 8:
             then = dict(now)
-            for id_ in list(calls):  # one after the other, as records become safe
+            for id_ in list(calls):  # one by one, as records become safe
                 written._forget([id_])
                 del now[id_]
                 seen += check(written, then, now, step)
@@ -159,7 +159,7 @@ def test_a_beat_that_is_cut_off_loses_no_call(written: Journal) -> None:
 
 
 def test_what_was_there_before_is_never_taken_for_something_else(written: Journal) -> None:
-    """The same content in the same slot again, of another version."""
+    """The same content in the same slot again, with another version."""
     one, two = CallFacts("0-a-1", "abc", "", "+33"), CallFacts("0-a-2", "x" * 3000, "", "+33")
     now: dict[str, bytes] = {}
     for turn in range(6):

@@ -1,5 +1,5 @@
-"""Every link of the README and of docs/ to something of ours leads there; what the page on the
-architecture names is there."""
+"""Every internal link of the README and of docs/ is valid; the modules in docs/architecture.md
+exist."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("engine", "manager", "notify", "rules", "sip", "store", "tests")
 
 
 def anchors(markdown: str) -> set[str]:
-    """The anchors that a page's headings make."""
+    """The anchors of a page's headings."""
     titles = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line, nothing that makes the loop wait, nothing lost at the end."""
+"""Logs: one JSON object per line, the loop never waits, nothing is lost at exit."""
 
 import contextlib
 import io
@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ import pytest
 from engine.records.record import LegRecord
 from engine.telemetry import log
 from engine.telemetry.log_writer import Writer
-from tests.patience import Stalls
+from tests.patience import Stalls, within
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z?")
 
@@ -61,20 +62,43 @@ def test_one_json_object_a_line_with_level_time_and_logger(stream: io.StringIO) 
 @pytest.mark.parametrize("numbers", ["full", "masked"])
 @pytest.mark.parametrize("format", ["json", "console"])
 @pytest.mark.parametrize("level", ["info", "warning"])
-def test_the_end_of_a_call_is_told_as_any_other_event(
+def test_the_end_of_a_call_is_logged_as_any_other_event(
     stream: io.StringIO, uri: str, numbers: str, format: str, level: str
 ) -> None:
     log.configure(level, format, stream, numbers=numbers)
     log.of_worker(3)
     leg = LegRecord("line", "+33972101001", uri, 200, None, 1.0, 1.5, 2.0, 3.0, "none")
     engine = log.get_logger(log.ENGINE)
-    log.tell_end(engine, {"call": "0-1-1", "caller": "+33612345678", "legs": [leg]})
+    log.log_end(engine, {"call": "0-1-1", "caller": "+33612345678", "legs": [leg]})
     engine.info("call.end", call="0-1-1", caller="+33612345678", legs=[leg])
     log.flush()
     lines = [_TIME.sub("", line) for line in stream.getvalue().splitlines()]
     assert len(lines) == (2 if level == "info" else 0)
     assert len(set(lines)) <= 1
     assert "secret" not in stream.getvalue()
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+@pytest.mark.parametrize("is_journal", [True, False])
+def test_the_journal_gets_the_level_of_each_line_as_its_priority(
+    stream: io.StringIO, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str,
+    is_journal: bool,
+) -> None:  # fmt: skip
+    """sd-daemon(3). The runbook begins with `journalctl -p warning`."""
+    path = tmp_path / "log"
+    with path.open("w", encoding="utf-8") as journal:
+        of = os.fstat(journal.fileno())
+        where = f"{of.st_dev}:{of.st_ino + (0 if is_journal else 1)}"
+        monkeypatch.setenv("JOURNAL_STREAM", where)
+        log.configure("debug", format, journal)
+        logger = log.get_logger("x")
+        for method in ("debug", "info", "warning", "error", "critical", "exception"):
+            getattr(logger, method)("event")
+        log.log_end(logger, {"call": "0-1-1", "legs": []})
+        log.close()
+    begins = [line[:3] if line[0] == "<" else "" for line in path.read_text().splitlines()]
+    expected = ["<7>", "", "<4>", "<3>", "<2>", "<3>", ""] if is_journal else [""] * 7
+    assert begins == expected
 
 
 def test_every_line_of_a_worker_says_which(stream: io.StringIO) -> None:
@@ -105,12 +129,12 @@ def test_exceptions_are_part_of_their_event(stream: io.StringIO) -> None:
         log.get_logger("x").exception("failed")
     (event,) = written(stream)
     assert event["level"] == "error"
-    (told,) = event["exception"]
-    assert (told["type"], told["text"]) == ("ValueError", "boom")
-    assert "test_exceptions_are_part_of_their_event" in told["frames"][-1]
+    (error,) = event["exception"]
+    assert (error["type"], error["text"]) == ("ValueError", "boom")
+    assert "test_exceptions_are_part_of_their_event" in error["frames"][-1]
 
 
-def test_an_exception_tells_what_it_was_caused_by(stream: io.StringIO) -> None:
+def test_an_exception_has_its_cause(stream: io.StringIO) -> None:
     log.configure("info", "json", stream)
     try:
         try:
@@ -120,7 +144,7 @@ def test_an_exception_tells_what_it_was_caused_by(stream: io.StringIO) -> None:
     except KeyError:
         log.get_logger("x").exception("failed")
     (event,) = written(stream)
-    assert [told["text"] for told in event["exception"]] == ["'second'", "first"]
+    assert [one["text"] for one in event["exception"]] == ["'second'", "first"]
 
 
 def test_on_a_console_an_exception_is_text(stream: io.StringIO) -> None:
@@ -150,14 +174,14 @@ def test_console_is_for_people(stream: io.StringIO) -> None:
 
 
 class Stuck(io.StringIO):
-    """A terminal that takes nothing until it is let go."""
+    """A terminal that accepts nothing until it is released."""
 
     def __init__(self) -> None:
         super().__init__()
         self.go = threading.Event()
 
     def write(self, text: str) -> int:
-        self.go.wait(5)
+        self.go.wait(within(5))
         return super().write(text)
 
 
@@ -188,7 +212,9 @@ def test_the_last_lines_before_the_exit_are_written() -> None:
         "from engine.telemetry import log; log.configure(); "
         "[log.get_logger('x').info('line', i=i) for i in range(500)]; raise SystemExit(3)"
     )
-    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    child = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=within(10)
+    )
     assert child.returncode == 3
     assert [json.loads(line)["i"] for line in child.stdout.splitlines()] == list(range(500))
 
@@ -208,7 +234,7 @@ def test_the_level_changes_for_loggers_that_are_held(stream: io.StringIO) -> Non
     assert [event["event"] for event in written(stream)] == ["yes", "yes too"]
 
 
-def test_what_is_below_the_level_costs_nothing_worth_telling(stream: io.StringIO) -> None:
+def test_what_is_below_the_level_costs_almost_nothing(stream: io.StringIO) -> None:
     log.configure("info", "json", stream)
     held = log.get_logger("x")
     debug, empty = type(held).debug, type(held).info
@@ -217,7 +243,7 @@ def test_what_is_below_the_level_costs_nothing_worth_telling(stream: io.StringIO
     assert written(stream) == []
 
 
-def test_a_sampled_call_is_told_whole_and_the_others_not_at_all(stream: io.StringIO) -> None:
+def test_a_sampled_call_is_logged_completely_and_the_others_not_at_all(stream: io.StringIO) -> None:
     log.configure("info", "json", stream, sample=0.1)
     for number in range(2000):
         call_id = f"{number}@caller.example"
@@ -235,11 +261,11 @@ def test_a_sampled_call_is_told_whole_and_the_others_not_at_all(stream: io.Strin
 
 
 @pytest.mark.parametrize(
-    ("level", "sample", "told"), [("info", 0, 0), ("info", 1, 100), ("debug", 0, 100)]
+    ("level", "sample", "count"), [("info", 0, 0), ("info", 1, 100), ("debug", 0, 100)]
 )
-def test_none_or_all(stream: io.StringIO, level: str, sample: float, told: int) -> None:
+def test_none_or_all(stream: io.StringIO, level: str, sample: float, count: int) -> None:
     log.configure(level, "json", stream, sample=sample)
-    assert sum(log.detail(f"{n}@x") is not None for n in range(100)) == told
+    assert sum(log.detail(f"{n}@x") is not None for n in range(100)) == count
 
 
 def test_the_policy_on_numbers_holds_for_every_value(stream: io.StringIO) -> None:
@@ -256,7 +282,7 @@ def test_the_policy_on_numbers_holds_for_every_value(stream: io.StringIO) -> Non
     assert (second["line"], second["text"]) == ("***", "to sip:***@gw")
 
 
-# A reader that has stopped: a real pipe that is full
+# A reader that has stopped: a full pipe
 
 
 def test_a_pipe_that_nobody_reads_delays_nobody_and_the_end_comes(stalls: Stalls) -> None:
@@ -291,7 +317,7 @@ def test_a_pipe_that_is_read_again_goes_on_where_it_stopped() -> None:
         writer = Writer(stream, capacity=100_000)
         for number in range(5000):
             writer.put(f"{number:06} " + "x" * 100)
-        time.sleep(0.3)  # the pipe is full by now
+        time.sleep(0.3)  # now the pipe is full
 
         def drain() -> None:
             while piece := os.read(read_end, 1 << 16):
@@ -301,6 +327,6 @@ def test_a_pipe_that_is_read_again_goes_on_where_it_stopped() -> None:
         reader.start()
         writer.close()
         assert writer.dropped == 0
-    reader.join(5)
+    reader.join(within(5))
     os.close(read_end)
     assert [int(line[:6]) for line in taken.splitlines()] == list(range(5000))

@@ -1,4 +1,4 @@
-"""docs/logs.md has every event that is logged at info or above, and no other."""
+"""docs/logs.md lists exactly the events that are logged at info or above."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def names_of(event: ast.expr, path: Path) -> Iterator[str]:
             yield from names_of(one, path)
             yield from names_of(other, path)
         case _:
-            raise AssertionError(f"{path}: an event that has no name: {ast.unparse(event)}")
+            raise AssertionError(f"{path}: an event without a name: {ast.unparse(event)}")
 
 
 def test_every_event_is_in_the_page() -> None:

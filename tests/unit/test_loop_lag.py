@@ -1,4 +1,4 @@
-"""The lag that is shown is the worst of the last 15 s."""
+"""The exposed lag is the worst of the last 15 s."""
 
 from __future__ import annotations
 

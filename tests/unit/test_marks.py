@@ -1,4 +1,4 @@
-"""Marks in Diversion: who can make one, for which line, and how long it counts."""
+"""Marks in Diversion: which are valid, for which line, and for how long."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def known(*diversions: str, at: float = NOW) -> tuple[str, ...]:
         f'"{MARK}" <tel:{LINE}>',
     ],
 )
-def test_a_mark_is_known_in_whatever_form_servers_bring_it_back(entry: str) -> None:
+def test_a_mark_is_recognised_in_every_form_in_which_servers_return_it(entry: str) -> None:
     assert known(entry) == (LINE,)
 
 
@@ -83,18 +83,18 @@ def test_a_message_without_diversion_has_none() -> None:
 
 
 @pytest.mark.parametrize("display", [f'"{MARK}" ', f"{MARK} ", f' "{MARK}"'])
-def test_a_mark_that_comes_back_is_told_to_servers_and_to_no_phone(display: str) -> None:
+def test_a_mark_that_comes_back_is_sent_to_servers_and_to_no_phone(display: str) -> None:
     message = invite(f"{display}<sip:{LINE}@h>;reason=busy", '"Anne" <sip:+33140000001@h>')
-    told = [
+    sent = [
         b"\r\n".join(
             [
-                *privacy.story(message, b"diversion", to_trusted=trusted),
+                *privacy.history_entries(message, b"diversion", to_trusted=trusted),
                 crossing.crossing(message, to_trusted=trusted),
             ]
         )
         for trusted in (True, False)
     ]
-    assert told[0].count(MARK.encode()) == 2
-    assert told[1].count(b"Renvoi-") == 0
-    assert told[1].count(f"<sip:{LINE}@h>;reason=busy".encode()) == 2
-    assert told[1].count(b'"Anne" <sip:+33140000001@h>') == 2
+    assert sent[0].count(MARK.encode()) == 2
+    assert sent[1].count(b"Renvoi-") == 0
+    assert sent[1].count(f"<sip:{LINE}@h>;reason=busy".encode()) == 2
+    assert sent[1].count(b'"Anne" <sip:+33140000001@h>') == 2

@@ -1,14 +1,17 @@
-"""Metrics: names and labels of the contract, bounded series, what a scrape reads."""
+"""Metrics: documented names and labels, bounded series, the content of a scrape."""
 
 import ast
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.records.record import FIELDS, CallRecord, ForwardRecord, LegRecord
+from engine.telemetry import exposition
 from engine.telemetry.exposition import AT_ONCE, Histogram, parts
 from engine.telemetry.metrics import (
     CONDITIONS,
@@ -135,7 +138,7 @@ def test_how_a_leg_ended(ended: LegRecord, result: str) -> None:
     assert leg_result(ended) == result
 
 
-async def test_calls_that_are_cut_off_say_so() -> None:
+async def test_calls_that_are_cut_off_are_counted() -> None:
     metrics = Metrics()
     metrics.call_over(record(200, "max_call", answered=10.0))
     metrics.call_over(record(200, "no such reason", answered=10.0))
@@ -145,6 +148,35 @@ async def test_calls_that_are_cut_off_say_so() -> None:
     assert values["renvoi_conversation_ends_total{why=other}"] == 1
     assert values["renvoi_conversation_seconds_sum{end=cut_off}"] == 20
     assert values["renvoi_forwards_prevented_total{reason=forwards_per_line}"] == 1
+
+
+async def test_what_lines_pay_without_an_answer_to_the_caller_is_counted() -> None:
+    """The caller withheld its PRACK: the seconds are in `usage`, and so in the metric."""
+    metrics = Metrics()
+    forward = ForwardRecord("+33972101001", "busy", "number", "+33612345678", "out_of_plan", 9)
+    metrics.call_over(record(504, "ack_timeout", leg("number", 200, 3.0, 11.0), forwards=[forward]))
+    values = await scrape(metrics)
+    assert values["renvoi_billed_seconds_total{billing=out_of_plan}"] == 9
+    assert values["renvoi_conversation_seconds_count{end=cut_off}"] == 0
+
+
+async def test_an_answered_star_code_is_no_conversation_that_was_cut_off() -> None:
+    metrics = Metrics()
+    metrics.call_over(record(200, "star_code", outcome="answered", answered=19.9))
+    values = await scrape(metrics)
+    assert values["renvoi_answers_total{code=200}"] == 1
+    assert values["renvoi_conversation_ends_total{why=other}"] == 0
+    assert values["renvoi_conversation_seconds_count{end=cut_off}"] == 0
+
+
+async def test_a_call_whose_place_another_one_took_is_not_cut_off() -> None:
+    """As after each attended transfer (Replaces)."""
+    metrics = Metrics()
+    metrics.call_over(record(200, "replaced", answered=10.0))
+    values = await scrape(metrics)
+    assert values["renvoi_conversation_ends_total{why=replaced}"] == 1
+    assert values["renvoi_conversation_seconds_sum{end=completed}"] == 10
+    assert values["renvoi_conversation_seconds_count{end=cut_off}"] == 0
 
 
 async def test_unknown_labels_add_no_series_and_count_against_us() -> None:
@@ -175,7 +207,7 @@ async def test_histograms_are_cumulative_and_have_at_most_twelve_bounds() -> Non
     metrics.lookup_redis.observe(0.0003)
     metrics.forward_delay["no_answer"].observe(0.0001)
     values = await scrape(metrics)
-    assert values["renvoi_decision_seconds_bucket{le=0.001}"] == 3  # an upper bound belongs to it
+    assert values["renvoi_decision_seconds_bucket{le=0.001}"] == 3  # the upper bound is included
     assert values["renvoi_decision_seconds_bucket{le=0.002}"] == 4
     assert values["renvoi_decision_seconds_bucket{le=+Inf}"] == 5
     assert values["renvoi_decision_seconds_count{}"] == 5
@@ -228,8 +260,8 @@ async def test_two_workers_in_one_process_do_not_share_metrics() -> None:
 
 
 def test_no_metric_holds_the_loop_for_long() -> None:
-    """Calls have their turn after so many series. The SIP messages are as many as there are methods
-    and codes."""
+    """Calls are handled between groups of series. The number of SIP message series depends on
+    methods and codes."""
     metrics = Metrics()
     kinds = [(way, f"{number}") for way in ("in", "out") for number in range(80)]
     metrics.sip_messages(lambda: dict.fromkeys(kinds, 12_345))
@@ -240,8 +272,8 @@ def test_no_metric_holds_the_loop_for_long() -> None:
 
 
 def said() -> Iterator[tuple[str, str]]:
-    """The words in engine/ and sip/ but for the sets themselves, each with the method that it is
-    the first argument of ("" = none)."""
+    """The string constants in engine/ and sip/ except the sets themselves, each with the method
+    whose first argument it is ("" = none)."""
     for path in (p for package in ("engine", "sip") for p in (ROOT / package).rglob("*.py")):
         if path.name == "metrics.py":
             continue
@@ -262,6 +294,18 @@ def test_closed_sets_have_what_the_code_counts_and_nothing_else() -> None:
     counted = [(method, word) for method, word in words if method in sets]
     assert len(counted) > 20
     assert not [(method, word) for method, word in counted if word not in sets[method]]
-    unknown = {"other", "internal"}  # what no set names counts as these
+    unknown = {"other", "internal"}  # values that are in no set count as these
     everything = {word for _, word in words}
     assert {word for each in sets.values() for word in each} - unknown <= everything
+
+
+def test_new_code_in_the_same_process_finds_the_same_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGUSR2 is no restart: `RenvoiRestarts` must not fire."""
+    late_s = iter((0.0, 1e-6, 2e-4))  # between the two clocks that are read
+    clocks = SimpleNamespace(
+        CLOCK_BOOTTIME=time.CLOCK_BOOTTIME,
+        clock_gettime=lambda _: 1000.0 + next(late_s),
+        time=lambda: 1764554400.12,
+    )
+    monkeypatch.setattr(exposition, "time", clocks)
+    assert len({exposition._started_at() for _ in range(3)}) == 1

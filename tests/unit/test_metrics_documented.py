@@ -1,4 +1,4 @@
-"""docs/metrics.md says exactly what an engine exposes, and which rules make the figures."""
+"""docs/metrics.md lists exactly the metrics of an engine, and the rules for the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.telemetry.metrics import Metrics
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 RECORDED = re.compile(r"`((?:job|instance):[\w.:]+)[`{]")
-# What is exposed only when there is something to tell: name -> labels.
+# Metrics that are exposed only when they have samples: name -> labels.
 WHEN_TOLD = {
     "renvoi_sip_messages_total": ("direction", "kind"),
     "renvoi_destination_up": ("destination",),
@@ -26,13 +26,13 @@ def documented() -> dict[str, tuple[str, tuple[str, ...]]]:
     for name, kind, labels in re.findall(
         r"^\| `(\w+)` \| (\w+) \|(.*?)\|", of_a_worker, re.MULTILINE
     ):
-        assert name not in found, f"{name} is there twice"
+        assert name not in found, f"{name} is listed twice"
         found[name] = (kind, tuple(re.findall(r"`(\w+)`", labels)))
     return found
 
 
 async def exposed() -> dict[str, tuple[str, tuple[str, ...]]]:
-    """The same of what Prometheus would read."""
+    """The same, from a scrape."""
     text = (await Metrics().render()).decode()
     types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
     found = {}

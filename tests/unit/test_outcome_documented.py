@@ -1,4 +1,4 @@
-"""docs/signalling.md has the outcome table as the code has it."""
+"""The outcome table in docs/signalling.md matches the code."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def result(of: Condition | int) -> str:
 
 def test_the_page_has_every_row_with_its_reason() -> None:
     for row in TABLE:
-        told = f"| {spans(row.codes)} | {result(row.before)} | {result(row.after)} | {row.why} |"
-        assert told in PAGE
+        line = f"| {spans(row.codes)} | {result(row.before)} | {result(row.after)} | {row.why} |"
+        assert line in PAGE

@@ -1,4 +1,4 @@
-"""Where no phone is: which URIs lead to the engine, and which to its destinations."""
+"""Addresses that cannot be phones: URIs of the engine, and of its destinations."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def places(listen: list[str], **more: Any) -> OwnAddresses:
     ("uri", "leads_here"),
     [
         ("sip:a@192.0.2.5:5060", True),
-        ("sip:a@192.0.2.5", True),  # 5060 is what is not said
+        ("sip:a@192.0.2.5", True),  # the default port is 5060
         ("SIP:192.0.2.5", True),
         ("sip:a@192.0.2.5;transport=tcp", True),
         ("sip:a@[::FFFF:192.0.2.5]", True),
         ("sip:a@198.51.100.1;maddr=192.0.2.5", True),
         ("sip:a@198.51.100.1;%6daddr=192.0.2.5", True),
-        ("sip:a@192.0.2.5;maddr=198.51.100.1", True),  # a proxy may not heed it
+        ("sip:a@192.0.2.5;maddr=198.51.100.1", True),  # a proxy may ignore it
         ("sip:a;b=@192.0.2.5;c=d", True),
         ("sip:a@Engine.Example.:5060", True),
         ("sip:a@192.0.2.5:5061", True),  # the second worker's

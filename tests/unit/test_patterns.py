@@ -1,8 +1,8 @@
-"""Regular expressions mean the same to every Python that Renvoi runs on.
+"""Regular expressions have the same meaning in every supported Python.
 
-Python before 3.11.5, Debian 12's among them, is wrong about a possessive quantifier behind a group:
-what the group consumed before it failed stays consumed (gh-106052). A header field that opens a
-quoted string and never closes it was taken for sound."""
+Python before 3.11.5, including that of Debian 12, has a bug in possessive quantifiers after a
+group: what the group consumed before it failed stays consumed (gh-106052). With it, a header field
+with an unclosed quoted string was accepted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import rules
 import sip
 import store
 
-# What the standard library makes of a pattern; it has no public name.
+# The standard library's parser of patterns; it has no public name.
 parser: Any = importlib.import_module("re._parser")
 constants: Any = importlib.import_module("re._constants")
 ONE_CHARACTER = {constants.LITERAL, constants.NOT_LITERAL, constants.IN, constants.ANY}
@@ -32,7 +32,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
             try:
                 module = importlib.import_module(found.name)
             except ModuleNotFoundError as error:
-                if error.name != "pjsua2":  # a phone of the demo, where there is a wheel of it
+                if error.name != "pjsua2":  # for phones of the demo; may not be installed
                     raise
                 continue
             for name, value in vars(module).items():
@@ -41,8 +41,8 @@ def patterns() -> Iterator[tuple[str, re.Pattern[Any]]]:
 
 
 def doubtful(parsed: Any) -> list[Any]:
-    """The possessive repeats of a parsed pattern that repeat more than one character, and what is
-    atomic."""
+    """The possessive repeats of a parsed pattern that repeat more than one character, and its
+    atomic groups."""
     found = []
     for operation, argument in parsed:
         if operation is constants.POSSESSIVE_REPEAT:
@@ -64,7 +64,7 @@ def _parts(argument: Any) -> Iterator[Any]:
             yield from _parts(one)
 
 
-def test_possessive_quantifiers_stand_behind_single_characters() -> None:
+def test_possessive_quantifiers_follow_single_characters_only() -> None:
     wrong = {name: pattern.pattern for name, pattern in patterns()
              if doubtful(parser.parse(pattern.pattern, pattern.flags))}  # fmt: skip
     assert not wrong
@@ -75,5 +75,5 @@ def test_a_group_that_is_possessive_is_seen(pattern: str) -> None:
     assert doubtful(parser.parse(pattern))
 
 
-def test_single_characters_are_no_trouble() -> None:
+def test_single_characters_are_accepted() -> None:
     assert not doubtful(parser.parse(r"[ab]*+\s++.?+(?:a[^b]*+)*"))

@@ -1,4 +1,4 @@
-"""Numbers by the policy, secrets never."""
+"""Numbers in logs follow the policy; secrets never appear."""
 
 from __future__ import annotations
 

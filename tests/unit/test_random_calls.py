@@ -1,8 +1,8 @@
-"""Calls at random on fakes: lists in turn and together, what rings beside, lines in lists, forwards
-after them, with phones, targets, caller and clock that act in any order.
+"""Random calls on fakes: lists in turn and together, targets that ring beside a line, lines in
+lists, forwards after them. Phones, targets, caller and clock act in any order.
 
-Whatever happens: one end, one final response, one side that talks, counts that go back to zero, and
-the payer is the line of the leg that answered.
+In every case: one end, one final response, at most one conversation, counts that return to zero,
+and the payer is the line of the leg that answered.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def phone(pick: random.Random, number: str, place: int) -> Contact:
 
 
 async def act(pick: random.Random, one: OneCall) -> None:
-    """One thing happens."""
+    """One random event."""
     open_ = [leg for leg in one.legs if leg.listener and leg.state not in (CONFIRMED,)]
     waiting = [leg for leg in open_ if leg.state in (CALLING, EARLY)]
     deed = pick.random()
@@ -71,10 +71,10 @@ async def act(pick: random.Random, one: OneCall) -> None:
     elif deed < 0.85 and open_:
         late = [leg for leg in open_ if leg.state is not ANSWERED and leg.state.name != "ENDED"]
         if late:
-            pick.choice(late).answers()  # also one that was cancelled
+            pick.choice(late).answers()  # possibly a cancelled one
     elif deed < 0.87 and one.caller.state <= EARLY:
         one.caller.cancels()
-    if pick.random() < 0.7:  # otherwise the next thing happens at the same moment
+    if pick.random() < 0.7:  # otherwise the next event happens at the same moment
         await settle()
 
 
@@ -120,7 +120,7 @@ async def check(one: OneCall) -> None:
     for leg in one.legs:
         assert leg.said[-1] in ("invite", "cancel", "bye"), leg.said
         assert leg.said.count("ack") == leg.said.count("bye") <= 1
-        assert leg.said != ["invite"] or leg.state.name == "ENDED", leg  # none is left ringing
+        assert leg.said != ["invite"] or leg.state.name == "ENDED", leg  # no leg is left ringing
     assert one.counted == []
     assert len(one.forwards) == 0
     record = facts.record(one.ended[0])
@@ -130,7 +130,7 @@ async def check(one: OneCall) -> None:
 
 
 def check_winner(one: OneCall, winner: FakeCallee) -> None:
-    """The one that answered pays, and counts."""
+    """The line of the leg that answered pays, and counts."""
     facts = one.call.facts
     leg = facts.legs[winner]
     counted = {leg.number} if leg.role == "line" else set()

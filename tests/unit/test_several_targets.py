@@ -49,7 +49,7 @@ def listed(
 
 
 def beside(*targets: Destination, **more: Any) -> Line:
-    """LINE, and what rings beside its phones."""
+    """LINE with targets that ring beside its phones."""
     return Line(LINE, "acme", also_ring=targets, **more)
 
 
@@ -59,7 +59,7 @@ def gone_to(one: OneCall) -> list[str]:
 
 
 def paid(one: OneCall) -> list[tuple[str, str, str, str]]:
-    """What lines pay: line, condition, target, class."""
+    """Who pays: line, condition, target, class."""
     return [(f.line, str(f.condition), f.number, str(f.billing)) for f in one.call.facts.forwards]
 
 
@@ -71,7 +71,7 @@ async def talks(one: OneCall, leg: FakeCallee) -> None:
 
 
 async def ends(one: OneCall) -> Any:
-    """The caller hangs up; the record. Nothing is counted any more."""
+    """The caller hangs up; returns the record. Afterwards nothing is counted."""
     one.caller.hangs_up()
     await one.end()
     assert not one.crashes
@@ -127,7 +127,7 @@ async def test_a_target_has_its_time_from_its_first_ringing() -> None:
     one.legs[0].rings()
     await one.clock.advance(4.9)
     assert len(one.legs) == 1
-    one.legs[0].rings(183)  # no reason to wait longer
+    one.legs[0].rings(183)  # does not extend the time
     await one.clock.advance(0.2)
     assert gone_to(one) == [MOBILE, SECOND]
 
@@ -140,7 +140,7 @@ async def test_one_that_was_given_up_may_still_win() -> None:
     one.legs[1].rings()
     await one.clock.advance(20.1)
     assert gone_to(one) == [MOBILE, LINE, THIRD]
-    await talks(one, one.legs[1])  # the line's own voicemail: not the line itself
+    await talks(one, one.legs[1])  # the line's own voicemail is not the line itself
     assert one.legs[2].said == ["invite", "cancel"]
     record = await ends(one)
     assert paid(one) == [(LINE, "unconditional", LINE, "free")]
@@ -277,11 +277,11 @@ async def test_together_the_first_answer_wins_and_the_late_one_is_ended() -> Non
     assert gone_to(one) == [MOBILE, SECOND, THIRD]
     for leg in one.legs:
         leg.rings()
-    one.legs[0].fails(603)  # one declines: the others ring on
+    one.legs[0].fails(603)  # one declines: the others continue to ring
     await settle()
     await talks(one, one.legs[1])
     assert one.legs[2].said == ["invite", "cancel"]
-    one.legs[2].answers()  # crosses our CANCEL
+    one.legs[2].answers()  # crosses the CANCEL
     await settle()
     assert one.legs[2].said == ["invite", "cancel", "ack", "bye"]
     assert [f.number for f in one.metered] == [SECOND]
@@ -297,7 +297,7 @@ async def test_each_has_its_own_time() -> None:
         leg.rings()
     await one.clock.advance(5.1)
     assert [leg.said[-1] for leg in one.legs] == ["cancel", "invite"]
-    one.legs[0].answers()  # it may still answer
+    one.legs[0].answers()  # it can still answer
     await settle()
     assert one.legs[1].said == ["invite", "cancel"]
     assert paid(one) == [(LINE, "unconditional", MOBILE, "out_of_plan")]
@@ -341,6 +341,28 @@ async def test_the_lines_own_phone_wins_while_the_list_rings() -> None:
     record = await ends(one)
     assert record.forwards == []
     assert (record.condition, record.destination) == ("none", "line")
+
+
+async def test_how_long_a_target_rang_is_its_own_time() -> None:
+    one = OneCall(listed(to(MOBILE, 5), to(SECOND)))
+    await settle()
+    one.legs[0].rings()
+    await one.clock.advance(5.1)
+    assert one.legs[0].said == ["invite", "cancel"]
+    metrics = one.metrics
+    assert sum(metrics.ring_no_answer.counts) == sum(metrics.ring_overrun.counts) == 1
+    assert 5 <= metrics.ring_no_answer.total <= 5.1
+    one = OneCall(listed(to(MOBILE), to(SECOND), ring=TOGETHER))
+    await settle()
+    one.legs[0].rings()
+    await one.clock.advance(10)
+    one.legs[1].rings()
+    one.legs[1].answers()
+    await settle()
+    assert sum(one.metrics.ring_answered.counts) == 1
+    assert one.metrics.ring_answered.total < 5
+    one.caller.acks()
+    await ends(one)
 
 
 # -- lines of the fleet in a list -----------------------------------------------------------------
@@ -489,7 +511,7 @@ async def test_the_mobile_alone_fails(code: int, expected: tuple[str, int, str])
     check_counts(one)
 
 
-async def test_what_the_gateway_objects_to_does_not_stop_the_lines_forward() -> None:
+async def test_a_failure_at_the_gateway_does_not_stop_the_lines_forward() -> None:
     forward = {Condition.BUSY: Forward(True, Destination(Kind.VOICEMAIL, LINE))}
     one = OneCall(beside(to(MOBILE), forwards=forward))
     await settle()
@@ -654,7 +676,7 @@ async def test_a_blocked_caller(condition: Condition) -> None:
     assert (record.condition, record.forwards) == ("none", [])
 
 
-async def test_what_a_gateway_says_with_6xx_declines_only_if_it_means_busy() -> None:
+async def test_a_6xx_of_a_gateway_declines_only_if_it_means_busy() -> None:
     one = OneCall(beside(to(MOBILE)))
     await settle()
     one.legs[0].fails(606)

@@ -1,4 +1,4 @@
-"""How numbers, dates and durations are written."""
+"""The format of numbers, dates and durations."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_dates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (5040, "1 h 24"), (-1, "0 s")]
+    ("seconds", "shown"), [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (5040, "1 h 24"), (-1, "0 s")]
 )
-def test_durations(seconds: float, told: str) -> None:
-    assert duration(seconds).replace("\u00a0", " ") == told
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds).replace("\u00a0", " ") == shown

@@ -1,4 +1,4 @@
-"""Where a request comes from, by what proxies say."""
+"""The source address of a request behind proxies."""
 
 from ipaddress import ip_network
 
@@ -12,7 +12,7 @@ PROXIES = [ip_network("10.0.0.0/8"), ip_network("fd00::/8")]
 @pytest.mark.parametrize(
     ("peer", "x_forwarded_for", "forwarded", "source"),
     [
-        ("192.0.2.1", ["198.51.100.1"], [], "192.0.2.1"),  # no proxy of ours
+        ("192.0.2.1", ["198.51.100.1"], [], "192.0.2.1"),  # not a trusted proxy
         ("10.0.0.1", [], [], "10.0.0.1"),
         ("10.0.0.1", ["198.51.100.1"], [], "198.51.100.1"),
         ("10.0.0.1", ["1.1.1.1, 198.51.100.1"], [], "198.51.100.1"),

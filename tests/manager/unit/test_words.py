@@ -1,4 +1,4 @@
-"""The page's words: both languages say the same things."""
+"""The texts of the page: both languages have the same ones."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""The sender of notifications, without Redis and without a network."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any, cast
+
+from engine.config import Config
+from notify.attempts import Drop, Reason
+from notify.deliveries import Delivery
+from notify.ledger import Ledger
+from notify.sending import Outgoing, Sender
+from tests.patience import within
+
+URL = "https://crm.example.com/renvoi"
+DOCUMENT = json.dumps({"name": "acme", "notify": {"webhook": {"url": URL}}}).encode()
+
+
+class Redis:
+    """The document of the owner; `broken`: what the first look at it raises."""
+
+    def __init__(self, broken: Exception | None = None) -> None:
+        self._broken = broken
+
+    async def get(self, _key: str) -> bytes:
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            raise broken
+        return DOCUMENT
+
+
+class Sent:
+    """What is sent, instead of sending it."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def why_not(self, _delivery: Delivery) -> Drop | None:
+        return None
+
+    async def send(self, delivery: Delivery) -> None:
+        self.events.append(delivery.event)
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.counted: Counter[str] = Counter()
+
+    def sent(self, channel: str, event: str, took_s: float) -> None:
+        self.counted["sent"] += 1
+
+    def failed(self, channel: str, reason: Reason) -> None:
+        self.counted[reason.value] += 1
+
+    def dropped(self, channel: str, why: Drop) -> None:
+        self.counted[why.value] += 1
+
+
+def delivery(event: str, place: int) -> Delivery:
+    return Delivery(f"msg_{place}", "fleet:acme", "webhook", URL, event, time.time(), {})
+
+
+async def sent(redis: Redis, *events: str) -> tuple[list[str], Counter[str]]:
+    """What is sent when these wait for one URL."""
+    config = Config()
+    object.__setattr__(config.notify, "retry_s", 0.01)
+    out, counts = Sent(), Counts()
+    sender = Sender(redis, config, cast(Ledger, None), cast(Outgoing, cast(Any, out)), counts, [])
+    sender.add(delivery(event, place) for place, event in enumerate(events))
+    async with asyncio.timeout(within(5)):
+        while sender.waiting:
+            await asyncio.sleep(0.01)
+    await sender.close(drain=False)
+    return out.events, counts.counted
+
+
+async def test_a_fault_of_ours_blocks_none() -> None:
+    events, counted = await sent(Redis(KeyError("x")), "missed_call", "missed_call")
+    assert len(events) == 2
+    assert counted == {"fault": 1, "sent": 2}
