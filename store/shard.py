@@ -129,7 +129,7 @@ class Shard:
         ]
 
     async def tried(self) -> None:
-        """Wait until it has answered or failed (1 s at most)."""
+        """Wait until it has answered or failed (1 s at most), or is closed."""
         await self._stream.tried.wait()
         await self.answered.wait()
 
@@ -137,6 +137,8 @@ class Shard:
         """Stop, and end all waiting for answers."""
         await background_tasks.end(self._tasks)
         self._tasks = []
+        self._stream.tried.set()
+        self.answered.set()
         self._down(Unavailable("closed"))
         await self._disconnect()
 

@@ -130,14 +130,14 @@ class ClusterServers:
                 master_id = client.execute_command("CLUSTER MYID")
             with node.client() as client:
                 until(lambda c=client, m=master_id: _replicates(c, m), "a replica")  # type: ignore[misc]
-        until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
+        until(lambda: all(map(self._is_whole, nodes)), "the cluster's state")
 
     def restart(self) -> None:
         """Start nodes that were killed; they keep the cluster's configuration."""
         nodes = [*self.masters, *self.replicas]
         for node in nodes:
             node.start()
-        until(lambda: all(_is_ok(node) for node in nodes), "the cluster's state")
+        until(lambda: all(map(self._is_whole, nodes)), "the cluster's state")
 
     def stop(self) -> None:
         for node in (*self.masters, *self.replicas):
@@ -165,6 +165,12 @@ class ClusterServers:
             if i * SLOTS // len(self.masters) <= slot < (i + 1) * SLOTS // len(self.masters)
         )
         return self.masters[place]
+
+    def _is_whole(self, node: Node) -> bool:
+        """Whether a node knows who holds each slot: it is "ok" before it does."""
+        info = _info(node)
+        found = (info["cluster_state"], info["cluster_slots_assigned"], info["cluster_size"])
+        return found == ("ok", str(SLOTS), str(len(self.masters)))
 
 
 class SentinelServers:
@@ -312,10 +318,6 @@ def _info(node: Node) -> dict[str, str]:
 
 def _knows(node: Node, count: int) -> bool:
     return int(_info(node)["cluster_known_nodes"]) == count
-
-
-def _is_ok(node: Node) -> bool:
-    return _info(node)["cluster_state"] == "ok"
 
 
 def _replicates(client: redis.Redis, master_id: str) -> bool:
