@@ -9,8 +9,8 @@ import msgspec
 from engine.records.record import ForwardRecord
 from rules.contact import Contact
 from sip.address import Address
-from sip.crossing import Diverted
 from sip.names import Place, is_address, place_of
+from sip.relayed_fields import Diverted
 
 
 class Branch(msgspec.Struct, eq=False):

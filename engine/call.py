@@ -42,8 +42,8 @@ from rules.decide import (
 )
 from rules.model import Condition, Line
 from sip import headers
+from sip.end_of_call import Farewell
 from sip.events import Acked, Ended, Refreshed
-from sip.farewell import Farewell
 from sip.outgoing import Outgoing
 from sip.state import ANSWERED, CONFIRMED, EARLY
 from store.fleets import FleetState
@@ -51,8 +51,8 @@ from store.lines import Entry, Unavailable
 
 if TYPE_CHECKING:
     from sip.incoming import Incoming
+    from sip.interfaces import Party
     from sip.message import Message
-    from sip.party import Party
 
 
 SoFar: TypeAlias = "Outgoing | Rings | Over"

@@ -15,8 +15,8 @@ import msgspec
 from engine.call_facts import NOT_WAITING, AnyLeg, CallFacts, EndedLeg, Waits
 from engine.call_outcome import Outcome, Over
 from engine.records.record import CallRecord, ForwardRecord, LegRecord, PreventedRecord
-from sip.crossing import Diverted
 from sip.leg_state import LegState
+from sip.relayed_fields import Diverted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -15,9 +15,9 @@ from rules.decide import ForwardTo, Target
 from rules.model import Line
 
 if TYPE_CHECKING:
-    from sip.crossing import Diverted
     from sip.incoming import Incoming
     from sip.outgoing import Outgoing
+    from sip.relayed_fields import Diverted
 
 
 class EndedLeg:

@@ -11,7 +11,7 @@ from engine.leases import hold
 from rules.decide import ForwardTo
 from rules.model import Line
 from sip import headers
-from sip.crossing import Diverted
+from sip.relayed_fields import Diverted
 
 if TYPE_CHECKING:
     from engine.call_entry import ActiveCall

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.call_facts import CallFacts
+from engine.diversion_marks import Marks
 from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.leases import Leases
-from engine.marks import Marks
 from engine.max_calls import LiveCalls
 from engine.probing import Probing
 from engine.records.spending_caps import SpendingCaps

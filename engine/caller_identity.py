@@ -17,7 +17,7 @@ from sip import grammar, headers
 from sip.flow import Flow
 from sip.message import Message
 from sip.names import place_of
-from sip.remembered import remembered
+from sip.text_cache import remembered
 
 
 class Caller(NamedTuple):

@@ -17,7 +17,7 @@ from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.event_queue import Checked, Event, EventQueue, Resolved
 from rules.model import DocumentError
-from sip import crossing, headers, session_expires
+from sip import headers, privacy, relayed_fields, session_expires
 from sip.address import Address
 from sip.bodies import passing_body
 from sip.features import features
@@ -30,7 +30,7 @@ from store.keys import registrations_key
 
 if TYPE_CHECKING:
     from sip.incoming import Incoming
-    from sip.party import Party
+    from sip.interfaces import Party
 
 NO_MESSAGE = Message(b"")
 
@@ -173,7 +173,7 @@ class Dialling:
         services, invite, diverted = self._services, self._invite, self._path.diverted
         if branch.beside is not None:
             diverted = [*diverted, branch.beside]
-        block = crossing.invite_block(
+        block = relayed_fields.invite_block(
             invite,
             trusted=branch.trusted,
             diverted=diverted,
@@ -190,7 +190,7 @@ class Dialling:
         try:
             leg = services.endpoint.dial(
                 branch.uri,
-                from_=crossing.caller_shown(invite, trusted=branch.trusted),
+                from_=privacy.caller_shown(invite, trusted=branch.trusted),
                 to=headers.without_tag(invite.first(b"to") or b""),
                 block=block,
                 body=body,

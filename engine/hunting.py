@@ -21,8 +21,8 @@ from rules.decision import ALSO_RING, Circumstances, ForwardTo, Ring, Target
 from rules.model import CAPPED, Condition, Line
 from rules.model import Ringing as Order
 from rules.ringing_outcome import Failure, best_failure, target_failure, verdict
-from sip.crossing import Diverted
 from sip.outgoing import Outgoing
+from sip.relayed_fields import Diverted
 from store.lines import Unavailable
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from engine.sources import Sources
+from engine.refusal_sources import Sources
 from engine.telemetry.log import FilteringBoundLogger
 from engine.telemetry.metrics import REJECTIONS, Metrics
 from rules.model import DocumentError

@@ -1,14 +1,19 @@
-"""Which keys of a configuration changed, and what each of them needs.
+"""SIGHUP: the configuration is read again, and all its changes are applied, or none.
 
-The table is with the keys, in `engine/config.py` (`change=`).
+What the change of a key needs is in `engine/config.py` (`change=`): nothing, a rolling restart of
+the workers, or a restart of the whole engine, without which it is refused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
-from engine.config import SECTIONS, Config
+from engine.config import SECTIONS, Config, ConfigError, build, load_document
+from engine.stderr import say
+from engine.telemetry.log import FilteringBoundLogger
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,47 @@ class Changes:
 
     def __bool__(self) -> bool:
         return bool(self.live or self.restart or self.fixed)
+
+
+def reload(
+    old: Config,
+    path: Path | None,
+    log: FilteringBoundLogger,
+    *,
+    adopt: Callable[[Config, object], object],
+    roll_out: Callable[[], None] | None = None,
+) -> None:
+    """Read the configuration again and refuse its changes, apply them live, or do a rolling
+    restart.
+
+    Args:
+        old: the configuration in force.
+        path: its file; None = as for `load_document`.
+        adopt: called with the new configuration and its document, unless it is refused.
+        roll_out: replaces every worker, in turn; None if this process is the only one.
+    """
+    try:
+        document = load_document(path)
+        new = build(document)
+    except ConfigError as error:
+        _refuse(log, str(error))
+        return
+    found = changes(old, new)
+    if refused := found.fixed if roll_out is not None else found.restart + found.fixed:
+        _refuse(log, f"{', '.join(refused)}: a change needs a restart")
+        return
+    adopt(new, document)
+    if roll_out is None or (found.live and not found.restart):
+        log.info("reload.done", keys=found.live)
+    else:
+        # Without any change too: it is how the workers are replaced on purpose.
+        log.info("roll.start", keys=found.live + found.restart)
+        roll_out()
+
+
+def _refuse(log: FilteringBoundLogger, reason: str) -> None:
+    log.error("reload.refused", error=reason)
+    say(f"renvoi: reload refused: {reason}")
 
 
 def changes(old: Config, new: Config) -> Changes:

@@ -1,7 +1,10 @@
 """Ringing: the dialled legs of a call, which answers first, and the races between them.
 
-Cancelled legs may still answer (a 200 crosses our CANCEL), so they are kept as `_retired` until the
-call is over. A person who picks up on one wins while nobody else has (forwarding-rules.md 2).
+The no-answer timer is the deadline of `wait`: its seconds run from the first 18x of a phone. At its
+end the legs get CANCEL and `Call._follow` asks the rules again. Cancelled legs may still answer (a
+200 crosses our CANCEL), so they are kept as `_retired` until the call is over. A person who picks
+up on one wins while nobody else has (forwarding-rules.md 2). A caller's CANCEL is answered by
+`sip/incoming.py`.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from engine.dialling import NO_MESSAGE, Dialling
 from engine.event_queue import Checked, Event, EventQueue, Item, Resolved, Stop
 from rules.model import Condition
 from sip import headers, session_expires
+from sip.end_of_call import NOTHING, Farewell
 from sip.events import Answered, Cancelled, Ended, Failed, Progress
-from sip.farewell import NOTHING, Farewell
 from sip.message import Message
 from sip.outgoing import Outgoing
 from sip.state import ENDED

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import uvloop
 
-from engine.config import Config, ConfigError, load
+from engine.config import Config
 from engine.hint import next_steps
 from engine.processes import upgrade
 from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
-from engine.reload import changes
+from engine.reload import reload
 from engine.stderr import say
 from engine.telemetry import log
 from engine.worker import StartError, Worker
@@ -51,7 +51,7 @@ async def alone(config: Config, path: Path | None) -> int:
         if replaces:
             worker.log.info("roll.done")
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
-        early.obey(lambda: reload(worker, path, systemd), on_usr2)
+        early.obey(lambda: on_hup(worker, path, systemd), on_usr2)
 
     def draining() -> None:
         systemd.stopping(f"draining, {worker.active_calls} calls")
@@ -144,34 +144,15 @@ async def _upgrade(worker: Worker, systemd: Systemd) -> None:
     upgrade.become(sockets, *left[0], signals=signals, roll=True)
 
 
-def reload(worker: Worker, path: Path | None, systemd: Systemd) -> None:
+def on_hup(worker: Worker, path: Path | None, systemd: Systemd) -> None:
     """SIGHUP without a supervisor: apply all changes live, or none."""
     if worker.admission.draining:
         return
     systemd.reloading()
     try:
-        _reload(worker, path)
+        reload(worker.config, path, worker.log, adopt=lambda config, _: worker.apply(config))
     finally:  # in any case, or systemd would consider the engine failed
         systemd.ready(f"1 worker, SIP on {' '.join(sip_addresses(worker))}")
-
-
-def _reload(worker: Worker, path: Path | None) -> None:
-    try:
-        config = load(path)
-    except ConfigError as error:
-        refuse(worker, str(error))
-        return
-    found = changes(worker.config, config)
-    if found.restart or found.fixed:
-        names = ", ".join(found.restart + found.fixed)
-        refuse(worker, f"{names}: a change needs a restart")
-    else:
-        worker.log.info("reload.done", keys=worker.apply(config))
-
-
-def refuse(worker: Worker, reason: str) -> None:
-    worker.log.error("reload.refused", error=reason)
-    say(f"renvoi: reload refused: {reason}")
 
 
 def sip_addresses(worker: Worker) -> list[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 import uvloop
 
 from engine.admin import AddressInUse, Admin
-from engine.config import Config, ConfigError, build, load_document
+from engine.config import Config, load_document
 from engine.descriptors import raised, streams_of
 from engine.hint import next_steps
 from engine.processes import upgrade
@@ -25,7 +25,7 @@ from engine.processes.aggregate import Aggregate
 from engine.processes.systemd import Systemd
 from engine.processes.worker_pool import PROGRESS_S, WorkerPool
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
-from engine.reload import changes
+from engine.reload import reload
 from engine.stderr import say
 from engine.telemetry import log
 from sip import compiled
@@ -167,22 +167,8 @@ class Supervisor:
         if self._stopping:
             return
         self._systemd.reloading()
-        try:
-            document = load_document(self._path)
-            config = build(document)
-        except ConfigError as error:
-            self._refuse(str(error))
-        else:
-            found = changes(self._pool.config, config)
-            if found.fixed:
-                self._refuse(f"{', '.join(found.fixed)}: a change needs a restart")
-            else:
-                self._adopt(config, document)
-                if found.live and not found.restart:
-                    self.log.info("reload.done", keys=found.live)
-                else:
-                    self.log.info("roll.start", keys=found.live + found.restart)
-                    self._roll_out()
+        config = self._pool.config
+        reload(config, self._path, self.log, adopt=self._adopt, roll_out=self._roll_out)
         self._systemd.ready(self._status())
 
     def upgrade(self) -> None:
@@ -216,10 +202,6 @@ class Supervisor:
         log.close()
         sums = self._aggregate.left()
         upgrade.become({}, {}, [], signals=signals, roll=True, sums=sums)
-
-    def _refuse(self, reason: str) -> None:
-        self.log.error("reload.refused", error=reason)
-        say(f"renvoi: reload refused: {reason}")
 
     def _adopt(self, config: Config, document: object) -> None:
         if self._rolling is None or self._rolling.done():

@@ -30,8 +30,8 @@ REPLACED = b'Reason: SIP;cause=200;text="Call completed elsewhere"'
 
 if TYPE_CHECKING:
     from engine.call_facts import CallFacts
+    from sip.interfaces import Party
     from sip.message import Message
-    from sip.party import Party
 
 
 class Elsewhere(Over):

@@ -46,7 +46,7 @@ from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from engine.call_path import CallPath
-    from sip.party import Party
+    from sip.interfaces import Party
 
 LIFE_S = 60
 """Seconds after the REFER in which the new call may come."""

@@ -29,10 +29,10 @@ from engine.collector import Collector, look
 from engine.config import Address as HttpAddress
 from engine.config import Config
 from engine.continued_calls import ContinuedCalls
+from engine.diversion_marks import Marks
 from engine.event_queue import Deadlines
 from engine.forwards import Forwards
 from engine.leases import Leases
-from engine.marks import Marks
 from engine.max_calls import LiveCalls
 from engine.probing import Probing
 from engine.processes.control import DRAINING
@@ -41,7 +41,7 @@ from engine.records.recorder import Recorder
 from engine.records.spending_caps import SpendingCaps
 from engine.records.spool import spool_of, spools_beyond
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
-from engine.referrals import Referrals
+from engine.refer_targets import Referrals
 from engine.registration.bindings import Bindings, same_phone
 from engine.registration.dialled import Dialled
 from engine.registration.own_addresses import OwnAddresses

@@ -17,24 +17,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.config import Config
 from manager import (
+    accounts_page,
     api,
     bulk,
     calendars_page,
-    choose,
-    done,
-    editing,
-    fleets,
-    history,
-    operate,
-    pages,
-    people,
+    done_page,
+    fleets_page,
+    forwards_page,
+    history_page,
+    line_page,
+    lines_page,
+    operator_pages,
     problems,
     rules_page,
     switching,
 )
 from manager.login import LogIn
-from manager.operate import Seeing
-from manager.own import Own
+from manager.operator_pages import Seeing
+from manager.own_account import Own
 from manager.site import Site
 from manager.web import Visit, Web, failed, see
 from manager.who import NotFound
@@ -98,26 +98,28 @@ def _pages(site: Site) -> list[BaseRoute]:
         Route("/logout", web.guarded(log_in.leave, reads=True), methods=["POST"]),
         Route("/account", web.guarded(own.show)),
         Route("/account", web.guarded(own.change), methods=["POST"]),
-        Route("/fleets", web.guarded(fleets.show, role="operator")),
-        Route("/fleets", web.guarded(fleets.act, "operator", keeps="cap"), methods=["POST"]),
-        Route("/live", web.guarded(operate.live, role="operator")),
-        Route("/registrations", web.guarded(operate.registrations, role="operator")),
-        Route("/changes", web.guarded(operate.changes, role="operator")),
+        Route("/fleets", web.guarded(fleets_page.show, role="operator")),
+        Route("/fleets", web.guarded(fleets_page.act, "operator", keeps="cap"), methods=["POST"]),
+        Route("/live", web.guarded(operator_pages.live, role="operator")),
+        Route("/registrations", web.guarded(operator_pages.registrations, role="operator")),
+        Route("/changes", web.guarded(operator_pages.changes, role="operator")),
         Route("/see-as", web.guarded(seeing.begin, role="operator"), methods=["POST"]),
         Route("/see-as/end", web.guarded(seeing.end, reads=True), methods=["POST"]),
         Route("/calendars", web.guarded(calendars_page.show)),
         Route("/calendars", web.guarded(calendars_page.act, "fleet", keeps=True), methods=["POST"]),
-        Route("/accounts", web.guarded(people.show, role="fleet")),
-        Route("/accounts", web.guarded(people.act, "fleet", keeps="line"), methods=["POST"]),
-        Route("/lines", web.guarded(choose.lines)),
-        Route("/suggest", web.guarded(choose.suggest)),
-        Route(line, web.guarded(pages.line)),
-        Route(line + "/calls", web.guarded(history.page)),
-        Route(line + "/calls.csv", web.guarded(history.download)),
-        Route(forwards, web.guarded(editing.edit)),
-        Route(forwards, web.guarded(editing.submit, keeps=True), methods=["POST"]),
-        Route(forwards + "/preview", web.guarded(editing.preview, reads=True), methods=["POST"]),
-        Route(forwards + "/done", web.guarded(done.page)),
+        Route("/accounts", web.guarded(accounts_page.show, role="fleet")),
+        Route("/accounts", web.guarded(accounts_page.act, "fleet", keeps="line"), methods=["POST"]),
+        Route("/lines", web.guarded(lines_page.lines)),
+        Route("/suggest", web.guarded(lines_page.suggest)),
+        Route(line, web.guarded(line_page.line)),
+        Route(line + "/calls", web.guarded(history_page.page)),
+        Route(line + "/calls.csv", web.guarded(history_page.download)),
+        Route(forwards, web.guarded(forwards_page.edit)),
+        Route(forwards, web.guarded(forwards_page.submit, keeps=True), methods=["POST"]),
+        Route(
+            forwards + "/preview", web.guarded(forwards_page.preview, reads=True), methods=["POST"]
+        ),
+        Route(forwards + "/done", web.guarded(done_page.page)),
         Route(line + "/switch", web.guarded(switching.show)),
         Route(line + "/switch", web.guarded(switching.act, keeps="profile"), methods=["POST"]),
         Route(rules, web.guarded(rules_page.edit)),

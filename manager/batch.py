@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from manager.around import around
 from manager.costs import Cost
 from manager.forms import ORDER, Wanted
+from manager.line_page import forward_in_words, rules_in_words
 from manager.lines import Document, Stored
-from manager.pages import forward_in_words, rules_in_words
+from manager.targets_and_usage import around
 from manager.undo import Change, change_of
 from manager.web import Visit
 from manager.who import Failure, Refused

@@ -9,10 +9,10 @@ import msgspec
 from starlette.responses import Response
 
 from engine.changes.acks import Acks
-from manager import batch, forms, kept
+from manager import batch, forms, kept_input
 from manager.batch import Edit
-from manager.editing import labels_of, wanted_of
 from manager.forms import KEEP, Choice, FormError
+from manager.forwards_page import labels_of, wanted_of
 from manager.lines import Stored
 from manager.undo import Change
 from manager.web import Visit, see
@@ -34,7 +34,7 @@ class Kept(msgspec.Struct):
 async def choose(visit: Visit) -> Response:
     """The form, for the ticked or found lines."""
     params = visit.request.query_params
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         lines = await _lines(visit, typed.get("line", [])[:MOST_LINES])
         fields = {name: values[0] for name, values in typed.items() if values}
         if not lines:

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from manager import kept
+from manager import kept_input
 from manager.fleet_settings import change_fleet, read_fleet, still_named
 from manager.models import StillNamed
 from manager.web import Visit, see
@@ -36,7 +36,7 @@ class Typed:
 
 
 async def show(visit: Visit) -> Response:
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         visit.form = typed
         notice = visit.say("kept")
         return await _page(visit, await _fleet(visit), _typed(visit.fields), notice=notice)

@@ -21,8 +21,8 @@ from engine.commands.context import (
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config, load
+from manager.owner_options import fleet_of, line_of, whose
 from manager.token_command import token_group
-from manager.whose import fleet_of, line_of, whose
 from store.documents import read_blocking
 from store.keys import ACCOUNT
 

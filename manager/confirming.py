@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import orjson
 from starlette.responses import Response
 
-from manager import done
-from manager.around import around
+from manager import done_page
 from manager.batch import Row, priced_rows, rows_between
 from manager.forms import FormError
+from manager.line_now import present
 from manager.lines import Document, Stored
 from manager.outlook import Outlook
-from manager.present import present
+from manager.targets_and_usage import around
 from manager.undo import change_of
 from manager.web import Visit, see
 from rules.model import Line
@@ -33,7 +33,7 @@ class Check:
     outlook: Outlook | None = None
     seen: str = ""
     rows: Sequence[Row] = ()
-    switched: Sequence[done.Switched] = ()
+    switched: Sequence[done_page.Switched] = ()
 
 
 async def checked(visit: Visit, stored: Stored, edit: Edit, etag: str | None) -> Check:
@@ -52,7 +52,7 @@ async def checked(visit: Visit, stored: Stored, edit: Edit, etag: str | None) ->
         outlook = visit.teller.outlook(line, await around(site, line), explanation)
         rows = priced_rows(visit, line, change, outlook.costs)
     seen = _seen(stored, result, outlook)
-    return Check((), line, outlook, seen, rows, done.switched_rows(visit, change))
+    return Check((), line, outlook, seen, rows, done_page.switched_rows(visit, change))
 
 
 async def write(visit: Visit, stored: Stored, edit: Edit, etag: str | None) -> Response:
@@ -61,7 +61,7 @@ async def write(visit: Visit, stored: Stored, edit: Edit, etag: str | None) -> R
     written = await site.lines.change(visit.who, stored.number, edit, etag)
     acks = await site.in_force(stored.number)
     change = change_of(stored.number, written.before, written.stored.document)
-    token = await done.keep(visit, change, acks, written.changed)
+    token = await done_page.keep(visit, change, acks, written.changed)
     return see(f"/lines/{stored.number}/forwards/done?change={token}")
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from manager.around import Around
+from manager.formats import duration
 from manager.forms import ORDER
 from manager.records import Month
-from manager.shown import duration
 from manager.target_words import TargetWords
+from manager.targets_and_usage import Around
 from rules.billing import billing_class
 from rules.model import CAPPED, Billing, Condition, Destination, Kind, Line
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from manager.directory import Directory
+from manager.formats import Shown
 from manager.lines import Document
-from manager.shown import Shown
 from manager.undo import has_rules
 from manager.who import FieldError, Refused, Who
 from manager.words import Say

@@ -10,9 +10,9 @@ from typing import Any
 from starlette.responses import Response
 
 from manager import models
+from manager.line_now import circumstances, fleet_at
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
-from manager.present import circumstances, fleet_at
 from manager.site import Site
 from manager.who import FieldError, Refused
 from rules.applies import is_undisturbed, profile_now

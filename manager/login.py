@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from manager import kept
+from manager import kept_input
 from manager.web import Visit, Web, local, see
 from manager.who import TooMany
 
@@ -22,7 +22,7 @@ class LogIn:
 
     def ask_again(self, visit: Visit) -> Response:
         """The session of this form has ended: show the log-in, which keeps the input."""
-        return self._page(visit, 401, typed=kept.pack(visit.form), following=visit.path)
+        return self._page(visit, 401, typed=kept_input.pack(visit.form), following=visit.path)
 
     async def enter(self, visit: Visit) -> Response:
         fields = visit.fields
@@ -38,8 +38,8 @@ class LogIn:
         if sid is None:
             return self._again(visit, visit.say("login_wrong"), 403)
         place = local(fields.get("next", "/"))
-        if typed := kept.unpack(fields.get("typed", "")):
-            place += "?kept=" + await kept.put(visit.site.redis, name, place, typed)
+        if typed := kept_input.unpack(fields.get("typed", "")):
+            place += "?kept=" + await kept_input.put(visit.site.redis, name, place, typed)
         response = see(place)
         self._sessions.give(response, sid)
         return response

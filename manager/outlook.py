@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from engine.explain import Explanation, Stage
-from manager.around import Around
 from manager.costs import Cost, Costs
 from manager.target_words import TargetWords
+from manager.targets_and_usage import Around
 from rules.decide import BLOCKED, Decision, ForwardTo, Reject, Ring
 from rules.model import Condition, Line
 

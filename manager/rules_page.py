@@ -9,11 +9,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import audit, done, kept
+from manager import audit, done_page, kept_input
 from manager.confirming import Check, Edit, checked, write
 from manager.forms import DEFAULT_AFTER_S, Choice, FormError, Wanted, of_form
+from manager.line_now import Present, present
 from manager.lines import Document, Stored
-from manager.present import Present, present
 from manager.rule_words import rule_in_words
 from manager.switching import read_until
 from manager.undo import Change
@@ -68,7 +68,7 @@ async def edit(visit: Visit) -> Response:
     """The form with the line's present values."""
     condition = _condition(visit)
     stored = await visit.site.lines.read(visit.who, visit.number)
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         fields = {name: values[0] for name, values in typed.items() if values}
         form, etag = _read(fields, condition), fields.get("etag", "")
         return await _page(visit, stored, condition, form, etag, visit.say("kept"))
@@ -136,7 +136,7 @@ async def restore(visit: Visit) -> Response:
 
 async def _change(visit: Visit, stored: Stored, which: Mapping[str, str]) -> Change:
     """The change to undo. Raises NotFound."""
-    change = await done.change_at(visit, stored, which["undo"]) if which["undo"] else None
+    change = await done_page.change_at(visit, stored, which["undo"]) if which["undo"] else None
     if change is None and which["change"]:
         found = await audit.one(visit.redis, stored.fleet, which["change"])
         if found is not None and found.line == stored.number:

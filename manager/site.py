@@ -17,8 +17,8 @@ from engine.telemetry import log
 from manager import accounts, tokens
 from manager.calls import Calls
 from manager.directory import Directory
+from manager.formats import Shown
 from manager.lines import Lines, Stored
-from manager.shown import Shown
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from starlette.responses import Response
 
-from manager import kept, pages
+from manager import kept_input, line_page
 from manager.confirming import Check, Edit, checked, write
 from manager.forms import FormError
 from manager.lines import Document, Stored
@@ -23,7 +23,7 @@ async def show(visit: Visit) -> Response:
     """Only forms are sent here. The choice of a profile comes back after the log-in, if the session
     had ended; everything else leads to the line."""
     stored = await visit.site.lines.read(visit.who, visit.number)
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         visit.form = typed
         return await _choose(visit, stored, "check", visit.say("kept"))
     return see(f"/lines/{stored.number}")
@@ -38,7 +38,7 @@ async def act(visit: Visit) -> Response:
             visit, stored, lambda given: switch_do_not_disturb(given, step == "on"), None
         )
     if step == "edit":
-        return await pages.line(visit)  # with the profile and the end as they were typed
+        return await line_page.line(visit)  # with the profile and the end as they were typed
     if step not in ("check", "validate"):
         raise BadRequest("the form cannot be read: step")
     return await _choose(visit, stored, step)

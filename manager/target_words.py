@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from manager.shown import Shown
+from manager.formats import Shown
 from manager.words import Say
 from rules.model import Destination, Kind, Line
 

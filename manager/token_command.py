@@ -12,7 +12,7 @@ from engine.commands.context import Whole, Wrong, open_redis, with_config, with_
 from engine.commands.fleets import require_fleet
 from engine.commands.output import print_json, print_table
 from engine.config import Config
-from manager.whose import fleet_of, line_of, whose
+from manager.owner_options import fleet_of, line_of, whose
 from store.documents import read_blocking
 from store.keys import TOKEN
 

@@ -15,10 +15,10 @@ from starlette.responses import RedirectResponse, Response
 
 from engine.telemetry import log
 from manager import patience, problems
+from manager.formats import duration
 from manager.forms import ORDER
 from manager.outlook import Teller
 from manager.sessions import Session, Sessions
-from manager.shown import duration
 from manager.site import Site
 from manager.target_words import TargetWords
 from manager.who import ROLES, BadRequest, Failure, Forbidden, NotFound, Who

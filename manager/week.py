@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from msgspec.structs import replace
 
-from manager.present import circumstances
+from manager.line_now import circumstances
 from manager.web import Visit
 from rules.ahead import changes_by_itself, moments
 from rules.decide import Decision, ForwardTo, Reject, Ring, Situation, decide

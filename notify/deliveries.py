@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from notify.happened import Happened, forwards_of
+from notify.occurrences import Happened, forwards_of
 from rules.decide import ALSO_RING
 from rules.model import DocumentError, Offer
 from rules.notify import Event, Notify, read_notify

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from notify.deliveries import FleetFacts, LineFacts, fleet_facts, line_facts
-from notify.happened import Happened
+from notify.occurrences import Happened
 from store.client import exchange
 from store.keys import fleet_key, line_key
 

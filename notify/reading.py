@@ -16,12 +16,12 @@ from zoneinfo import ZoneInfo
 
 from engine.config import Config
 from engine.records.record import CallRecord, read_entry
-from notify import happened, prevented
+from notify import occurrences, prevented_forwards
 from notify.attempts import Drop
 from notify.deliveries import Delivery, FleetFacts, LineFacts, deliveries, wanted
 from notify.documents import Documents, Found
 from notify.ledger import Commit, Kept, Ledger
-from notify.prevented import Prevented
+from notify.prevented_forwards import Prevented
 from notify.usage import Usage, is_counted
 from rules.notify import Event
 from store import audit
@@ -134,16 +134,16 @@ class Reader:
         return len(entries) == _PAGE
 
     async def _of_records(self, records: Sequence[tuple[str, CallRecord]]) -> Found:
-        numbers = {record.called for _, record in records if happened.is_missed(record)}
+        numbers = {record.called for _, record in records if occurrences.is_missed(record)}
         numbers |= {p.line for _, record in records for p in record.prevented}
         numbers |= {f.line for _, record in records for f in record.forwards if is_counted(f)}
         lines, fleets = await self._documents.facts(numbers)
         found: Found = []
         for key, record in records:
             line = lines.get(record.called)
-            if line is not None and happened.is_missed(record):
+            if line is not None and occurrences.is_missed(record):
                 fleet = fleets[line.fleet]
-                found.append((happened.missed(record, line.fleet, key), line, fleet))
+                found.append((occurrences.missed(record, line.fleet, key), line, fleet))
             self._note_prevented(record, lines, fleets)
         return found + await self._usage.of_calls(records, lines, fleets)
 
@@ -153,7 +153,7 @@ class Reader:
         lines: dict[str, LineFacts | None],
         fleets: dict[str, FleetFacts],
     ) -> None:
-        for number, condition in prevented.carried_out(record):
+        for number, condition in prevented_forwards.carried_out(record):
             self._prevented.carried_out(number, condition)
         for each in record.prevented:
             line = lines.get(each.line)
@@ -199,7 +199,7 @@ class Reader:
         found: Found = []
         caps_changed = 0.0
         for key, change in changes:
-            what = happened.changed(change, name, key)
+            what = occurrences.changed(change, name, key)
             if what is not None:
                 line = lines.get(change.line)
                 # Of a line that left the fleet, the new fleet's log has the same entry.
@@ -219,7 +219,7 @@ class Reader:
             return
         after_s = self._config.notify.prevented_s
         self._next_due = now + min(_DUE_EVERY_S, after_s / 4)
-        due = prevented.by_line(self._prevented.due(now, after_s))
+        due = prevented_forwards.by_line(self._prevented.due(now, after_s))
         if not due and not self._prevented.changed:
             return
         lines, fleets = await self._documents.facts(due)
@@ -233,7 +233,7 @@ class Reader:
                 self._prevented.notified(number, condition)
                 if condition not in line.on:  # it has ended, or another program turned it off
                     continue
-                what = prevented.happened(number, condition, watched, line.fleet, now)
+                what = prevented_forwards.happened(number, condition, watched, line.fleet, now)
                 found.append((what, line, fleets[line.fleet]))
         await self._write(found, {})
 

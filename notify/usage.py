@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from engine.records.record import CallRecord, ForwardRecord
 from notify.deliveries import FleetFacts, LineFacts, wanted
 from notify.documents import Documents, Found
-from notify.happened import used
+from notify.occurrences import used
 from rules.billing import month_of
 from rules.model import CAPPED, Billing
 from rules.notify import Event

@@ -13,7 +13,7 @@ import phonenumbers
 import yaml
 
 from notify.deliveries import Delivery
-from notify.happened import forwards_of, plain
+from notify.occurrences import forwards_of, plain
 from rules.notify import LANGUAGES
 
 TEXTS = Path(__file__).with_name("texts")

@@ -2,20 +2,13 @@
 Pure."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from rules.billing import billing_class
-from rules.decision import Situation
+from rules.decision import No, Situation
+from rules.loops import comes_back, to_itself
 from rules.model import CAPPED, FLEET_COUNTRIES, Billing, Destination, Kind, Line
 
 Targets = Mapping[str, Line | None]
-
-
-class No(NamedTuple):
-    """Why a forward does not happen: one of PREVENTED ("" if it is off), and in words."""
-
-    reason: str
-    text: str
 
 
 def why_not(to: Destination | None, line: Line, now: Situation, targets: Targets) -> No | None:
@@ -30,8 +23,9 @@ def why_not(to: Destination | None, line: Line, now: Situation, targets: Targets
         # Its own voicemail is always allowed, also when the line itself calls.
         return _over_limit(now)
     return (
-        _wrong_target(to, line, targets)
-        or _wrong_call(to, line, now)
+        to_itself(to, line)
+        or _wrong_target(to, line, targets)
+        or comes_back(to, line, now)
         or _over_limit(now)
         or _over_cap(to, line, now, targets)
     )
@@ -49,8 +43,6 @@ def _refused_in_words(refused: str, to: Destination, line: Line) -> str:
 
 
 def _wrong_target(to: Destination, line: Line, targets: Targets) -> No | None:
-    if to.number == line.number:
-        return No("self", "not allowed, the target is the line itself")
     if to.kind is Kind.NUMBER:
         return None
     target = targets.get(to.number)
@@ -60,19 +52,6 @@ def _wrong_target(to: Destination, line: Line, targets: Targets) -> No | None:
         return No("other_fleet", f"not allowed, {to.number} is a line of another fleet")
     if to.kind is Kind.FAX and not target.offer.fax:
         return No("no_fax", f"not allowed, {to.number} has no fax offer")
-    return None
-
-
-def _wrong_call(to: Destination, line: Line, now: Situation) -> No | None:
-    if to.number == now.caller:
-        return No("caller_is_target", f"skipped, the caller {now.caller} is its target")
-    # A voicemail is not its line: no phone rings there, and no call can come back.
-    if to.kind is Kind.VOICEMAIL:
-        return None
-    if to.number in now.visited or to.number in now.forwarded:
-        return No("loop", f"counts as off, the call has already met {to.number}")
-    if line.number in now.forwarded:
-        return No("loop", "counts as off, the line has forwarded this call before")
     return None
 
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from rules.allowed import No, Targets
+from rules.allowed import Targets
 from rules.callers import CallerKind, Callers
-from rules.decision import Circumstances, Situation
+from rules.decision import Circumstances, No, Situation
 from rules.model import Forward, Line, ProfileUse
 
 OFF = No("", "off")

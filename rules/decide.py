@@ -23,6 +23,7 @@ from rules.decision import (
     Target,
     at_limit,
 )
+from rules.loops import is_too_long
 from rules.model import RING_S, Billing, Condition, Destination, Forward, Line, Ringing
 from rules.ringing_outcome import Failure, stops_all, target_failure, verdict
 
@@ -192,7 +193,7 @@ def _forward(
         if no.reason:
             notes.prevent(condition, no.reason)
         return None
-    if 0 < now.max_diversions <= now.diversions:
+    if is_too_long(now):
         return _too_many(condition, condition, now, notes)
     assert forward is not None
     to = forward.to
@@ -296,7 +297,7 @@ def _forward_by_rule(
     if not chosen:
         notes.step("{}: on, refuses the caller", label)
         return Reject(603, condition, BLOCKED, notes.prevented)
-    if 0 < now.max_diversions <= now.diversions:
+    if is_too_long(now):
         return _too_many(condition, label, now, notes)
     first = next(target for target in chosen if target.passed_over is None)
     cause, reason, _ = _TRIGGERS[condition]
@@ -330,7 +331,7 @@ def _target(
 
 def _also(line: Line, now: Situation, targets: Targets, notes: _Notes) -> tuple[Target, ...]:
     """What rings beside the line's phones. What may not is prevented."""
-    if 0 < now.max_diversions <= now.diversions:
+    if is_too_long(now):
         notes.step("also_ring: {} forwards so far are the limit", now.diversions)
         notes.prevent(ALSO_RING, "max_diversions")
         return ()

@@ -30,6 +30,13 @@ PREVENTED = (
 """Why a forward that is on does not happen (`prevented` of a decision)."""
 
 
+class No(NamedTuple):
+    """Why a forward does not happen: one of PREVENTED ("" if it is off), and in words."""
+
+    reason: str
+    text: str
+
+
 ALSO_RING = "also_ring"
 """In place of the condition: what rings beside the line's phones was prevented."""
 

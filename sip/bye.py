@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from sip.dialog import Dialog
-from sip.farewell import ANSWER_S, Farewell
+from sip.end_of_call import ANSWER_S, Farewell
 from sip.message import Message
 from sip.settings import TooLarge
 from sip.status import CHALLENGES, passed_on
@@ -19,7 +19,7 @@ from sip.transaction import Client, Server
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.party import Party
+    from sip.interfaces import Party
 
 
 class Bye:

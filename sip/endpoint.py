@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from sip import backlog
 from sip.address import Address
+from sip.ambiguity import with_length
 from sip.bye import Bye
 from sip.connection_limits import ConnectionLimits
 from sip.dialog import Dialog, is_name_addr, new_branch, token
@@ -26,20 +27,19 @@ from sip.listening import Listening
 from sip.message import Limits, Message
 from sip.names import Names, place_of
 from sip.outgoing import Outgoing
-from sip.outside import Probes, Request
+from sip.outside_dialogs import Probes, Request
 from sip.peers import Peers
 from sip.referral import anywhere
 from sip.reliable import Earlies
 from sip.replaces import NULL_TAG, Dialogs
 from sip.screening import AdmissionPolicy, Screening
-from sip.seen import Seen
 from sip.settings import DialError, Settings, TooLarge
 from sip.siblings import Siblings
 from sip.speakers import Speakers
 from sip.streams import Streams
-from sip.structure import with_length
 from sip.tracing import Tracing
 from sip.transaction import Client
+from sip.wire_message import Seen
 
 TICK_S = 0.02
 HEAD_BYTES = 65_535

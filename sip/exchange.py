@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from sip import session_expires, unrelayed
 from sip.bodies import passing_body
-from sip.crossing import crossing
 from sip.dialog import Dialog
+from sip.end_of_call import NOTHING, Farewell
 from sip.events import Refreshed
-from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.headers import requires_100rel
 from sip.late_notify import introduce
 from sip.leg_state import Asked, Asking
 from sip.message import Message
+from sip.relayed_fields import relayed
 from sip.replaces import End
 from sip.settings import TooLarge
 from sip.state import CONFIRMED, EARLY
@@ -29,7 +29,7 @@ from sip.timers import Wheel
 from sip.transaction import COMPLETED, Client, Server
 
 if TYPE_CHECKING:
-    from sip.party import Party
+    from sip.interfaces import Party
     from sip.reliable import Early
 
 # RFC 3261 14.2: a second INVITE before the first is answered; RFC 3261 14.1: ours crossed theirs.
@@ -274,7 +274,7 @@ class Exchanges:
         leg = self.leg
         dialog: Dialog = leg.dialog
         early, again = exchange.early, _REFER_TO if exchange.refer_to else _AS_IT_IS
-        block = crossing(message, to_trusted=leg.trusted, also_not=again)
+        block = relayed(message, to_trusted=leg.trusted, also_not=again)
         if message.tells_dialogs:
             block = leg.endpoint.dialog_names.pass_on(block, End(leg=leg))
         if exchange.refer_to:

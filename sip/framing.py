@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sip.structure import Fault, content_length, fault_of, number_of, with_length
+from sip.ambiguity import Fault, content_length, fault_of, number_of, with_length
 
 SKIPPED_MAX = 1 << 20  # bytes of a too large message that are skipped to find the next one
 PING, PONG = b"\r\n\r\n", b"\r\n"  # keep-alive and its answer (RFC 5626 3.5.1)

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import cython
 
-from sip.remembered import remembered
+from sip.text_cache import remembered
 
 if not cython.compiled:
     from sip.native import cut, seek

@@ -1,4 +1,4 @@
-"""Reading header fields. Pure functions on bytes; what crosses is in `crossing.py`."""
+"""Reading header fields. Pure functions on bytes; what crosses is in `relayed_fields.py`."""
 
 from __future__ import annotations
 

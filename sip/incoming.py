@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sip.bye import Bye, say
 from sip.dialog import Dialog, record_route_lines, token
+from sip.end_of_call import NOTHING, Farewell
 from sip.events import Acked, Cancelled
-from sip.farewell import NOTHING, Farewell
 from sip.flow import Flow
 from sip.headers import supports_100rel
 from sip.leg import Leg
@@ -19,7 +19,7 @@ from sip.state import ANSWERED, CONFIRMED, EARLY, TRYING, State
 from sip.transaction import Server
 
 if TYPE_CHECKING:
-    from sip.party import Host
+    from sip.interfaces import Host
     from sip.reliable import Early
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sip.bodies import passing_body
-from sip.crossing import crossing
 from sip.privacy import kept
+from sip.relayed_fields import relayed
 from sip.settings import TooLarge
 from sip.speakers import Speaker
 from sip.status import passed_on
@@ -92,7 +92,7 @@ class Notice:
                 other,
                 b"NOTIFY",
                 self,
-                fields=crossing(message, to_trusted=to_trusted),
+                fields=relayed(message, to_trusted=to_trusted),
                 body=body,
                 content_type=kind,
                 max_forwards=message.max_forwards - 1,
@@ -112,7 +112,7 @@ class Notice:
             return
         message.untrusted = True
         code = passed_on(code)
-        fields, respond = crossing(message, to_trusted=self._to_trusted), self._layer.respond
+        fields, respond = relayed(message, to_trusted=self._to_trusted), self._layer.respond
         if not respond(self._server, code, phrase=message.phrase, fields=fields):
             respond(self._server, code)  # it is too large
 

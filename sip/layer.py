@@ -16,13 +16,13 @@ from os import urandom
 from typing import Any, Protocol
 
 from sip import late_notify, unrelayed
+from sip.ambiguity import fault_of
 from sip.dialog import Dialog, new_branch, response
 from sip.grammar import is_closed, user_of
 from sip.message import Message
 from sip.settings import TooLarge
 from sip.speakers import Speaker, Speakers
 from sip.state import ANSWERED, CALLING, State
-from sip.structure import fault_of
 from sip.timers import Wheel
 from sip.transaction import ACCEPTED, Client, Server
 

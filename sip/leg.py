@@ -15,22 +15,22 @@ from typing import TYPE_CHECKING, Any
 from sip import bye
 from sip.bodies import passing_body
 from sip.bye import Bye, say
-from sip.crossing import crossing
 from sip.dialog import Dialog
+from sip.end_of_call import NOTHING, Farewell
 from sip.events import Answered, Ended
 from sip.exchange import Exchanges
-from sip.farewell import NOTHING, Farewell
 from sip.features import features
 from sip.leg_state import LegState
 from sip.message import Message
 from sip.names import is_address, place_of
 from sip.privacy import ASKING, NO_WISH, TRUSTED_ONLY, kept
+from sip.relayed_fields import relayed
 from sip.replaces import NULL_TAG, End, names_dialogs
 from sip.state import CONFIRMED, ENDED, State
 
 if TYPE_CHECKING:
+    from sip.interfaces import Host, Party
     from sip.layer import Layer
-    from sip.party import Host, Party
     from sip.reliable import Reliable
     from sip.transaction import Client, Server
 
@@ -266,7 +266,7 @@ class Leg:
         if message is not None:
             if message.lost and 200 <= code < 300:
                 return False
-            fields = crossing(message, to_trusted=self.trusted)
+            fields = relayed(message, to_trusted=self.trusted)
             if names_dialogs(message):
                 fields = self._endpoint.dialog_names.pass_on(fields, End(leg=self))
             extra = extra + b"\r\n" + fields if extra and fields else extra or fields

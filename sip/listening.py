@@ -17,7 +17,7 @@ from sip.streams import Kind, Nowhere, Reopened, Unresolved
 from sip.udp import Udp
 
 if TYPE_CHECKING:
-    from sip.party import Host
+    from sip.interfaces import Host
 
 LAST_PORT = 65_535
 

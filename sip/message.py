@@ -18,8 +18,8 @@ from typing import Any
 
 import cython
 
-from sip import strict
-from sip.fields import COMPACT, KNOWN, shown
+from sip import relayed_values
+from sip.field_names import COMPACT, KNOWN, shown
 from sip.grammar import (
     has_gap,
     is_plain_address,
@@ -75,7 +75,7 @@ PRIVACY = cython.declare(cython.int, KNOWN.index(b"privacy"))
 REMOTE_PARTY_ID = cython.declare(cython.int, KNOWN.index(b"remote-party-id"))
 # 1 for the kinds whose values are checked; for each kind, the results of its values, because those
 # of Allow repeat.
-_CHECKED = cython.declare(bytes, bytes(name in strict.CHECKED for name in KNOWN))
+_CHECKED = cython.declare(bytes, bytes(name in relayed_values.CHECKED for name in KNOWN))
 _verdicts: list[dict[bytes, bool]] = cython.declare(list, [{} for _ in KNOWN])
 _SHORT = {full: short for short, full in COMPACT.items()}
 # Every way to write a known name, in lower case, and the kind it is.
@@ -214,7 +214,7 @@ def _sound(kind: cython.int, value: bytes) -> cython.bint:
     if verdict is None and kind == CONTACT and is_plain_address(value):
         return True
     if verdict is None:
-        verdict = strict.is_sound(FULL[kind], value)
+        verdict = relayed_values.is_sound(FULL[kind], value)
         if len(known) < _VERDICTS and len(value) < 512:
             known[value] = verdict
     return verdict is True

@@ -23,7 +23,7 @@ import dns.resolver
 
 from sip.address import Address
 from sip.grammar import uri_in
-from sip.remembered import remembered
+from sip.text_cache import remembered
 
 LIFETIME_S = 3.0  # of one question, all name servers and repetitions included
 SHORTEST_S, LONGEST_S = 1.0, 3600.0  # how long an answer is kept, whatever its TTL says

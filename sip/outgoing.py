@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from sip import headers
 from sip.bye import Bye, say
 from sip.dialog import Dialog, routes_back
+from sip.end_of_call import NOTHING, Farewell
 from sip.events import Answered, Ended, Failed, Progress
-from sip.farewell import NOTHING, Farewell
 from sip.leg import Leg
 from sip.leg_state import LegState, dialog_of, wish_of
 from sip.message import Message
@@ -17,7 +17,7 @@ from sip.state import ANSWERED, CALLING, CANCELLING, CONFIRMED, EARLY, State
 from sip.transaction import Client
 
 if TYPE_CHECKING:
-    from sip.party import Host
+    from sip.interfaces import Host
 
 MOST_EARLY = 50  # early dialogs of one INVITE; a forking proxy has a handful
 # 199: an early dialog has ended (RFC 6228). Those of the other phones of the fork continue.

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from sip.grammar import host_of, name_addr, parameter, split, unquoted, user_of
-from sip.headers import entries
+from sip.headers import entries, without_tag
 from sip.message import Message
 
 # The diversions of a call: RFC 5806, RFC 7044. Entries have privacy marks of their own.
@@ -78,7 +78,8 @@ _LEAST_DIGITS, _TOLD_BY = 6, 8  # of a number, and of its end, by which it is re
 _MOST_NUMBERS = 16  # of one sender that are searched for: each in every field of each message
 
 MARK_NAME = "Renvoi-"
-"""The prefix of the display name by which engines recognise a forward (engine/marks.py)."""
+"""The prefix of the display name by which engines recognise a forward
+(engine/diversion_marks.py)."""
 _MARK = re.compile(rb'\s*"?%b[A-Z2-7]+"?\s*(?=<)' % MARK_NAME.encode())
 
 _NO_DIGIT = re.compile(rb"\D+")
@@ -108,6 +109,8 @@ class Wish(NamedTuple):
 
 NO_WISH = Wish()
 
+ANONYMOUS = b'"Anonymous" <sip:anonymous@anonymous.invalid>'
+
 
 def wish_of(message: Message) -> Wish:
     """The wish of the sender, from this message or noted from an earlier one."""
@@ -131,6 +134,14 @@ def kept(before: Wish, message: Message) -> Wish:
         before.undone or wish.undone,
         digits if len(digits) <= _MOST_NUMBERS else before.digits,
     )
+
+
+def caller_shown(message: Message, *, trusted: bool) -> bytes:
+    """The From of a new leg: as received, or anonymous towards a phone when the caller withholds
+    the number (RFC 3323 4.1.1.3)."""
+    if not trusted and wish_of(message).number:
+        return ANONYMOUS
+    return without_tag(message.first(b"from") or b"")
 
 
 @lru_cache(maxsize=64)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from sip.interfaces import Party
     from sip.message import Message
-    from sip.party import Party
 
 
 def nothing() -> None:

@@ -19,7 +19,7 @@ from sip.message import Message
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
-    from sip.party import Host
+    from sip.interfaces import Host
 
 T1_S = 0.5
 GIVE_UP_S = 64 * T1_S  # RFC 3262 3: then the INVITE is refused

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from sip.fields import full
+from sip.field_names import full
 from sip.grammar import parameters, split
 from sip.message import Message
 from sip.state import ANSWERED, CONFIRMED
 
 if TYPE_CHECKING:
-    from sip.party import Party
+    from sip.interfaces import Party
 
 
 class Finder(Protocol):

@@ -17,12 +17,12 @@ from sip.grammar import same
 from sip.incoming import Incoming
 from sip.layer import OnRejected, described
 from sip.message import Message
-from sip.outside import Request
+from sip.outside_dialogs import Request
 from sip.privacy import wish_of
 from sip.reliable import Reliable
 
 if TYPE_CHECKING:
-    from sip.party import Host
+    from sip.interfaces import Host
 
 HEARD_OF = frozenset((b"REGISTER", b"SUBSCRIBE", b"PUBLISH", *ALLOW.split(b", ")))
 PROXY_UNDERSTOOD = frozenset((b"privacy",))  # RFC 3323: Privacy is honoured

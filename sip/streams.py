@@ -27,7 +27,7 @@ from sip.message import Message
 from sip.names import Place, is_address
 
 if TYPE_CHECKING:
-    from sip.party import Host
+    from sip.interfaces import Host
 
 CONNECT_S = 4.0  # the time to connect to a peer
 FIRST_MESSAGE_S = 10.0  # a new connection that sends no valid message is closed

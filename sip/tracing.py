@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sip.seen import Place, Seen
+from sip.wire_message import Place, Seen
 
 REMEMBERED = 200_000  # Call-IDs of outgoing legs, with their caller's
 _CALL_ID = re.compile(rb"^(?:call-id|i)[ \t]*:[ \t]*([^\s]+)", re.IGNORECASE | re.MULTILINE)

@@ -16,7 +16,7 @@ from store import background_tasks
 from store.cache import Span
 from store.canary import Canary
 from store.connection import Command, Connection, Dial
-from store.invalidation import Invalidations
+from store.invalidation_stream import Invalidations
 from store.redis_errors import REDIS_ERRORS, kind_of, refuses
 
 PATIENCE_S = 1.0

@@ -29,7 +29,7 @@ from rules.contact import Contact
 from sip.address import Address
 from sip.names import Names, Place, address_of, place_of
 from sip.peers import Peers
-from sip.remembered import LONGEST, MOST
+from sip.text_cache import LONGEST, MOST
 
 HERE = "leads to the engine itself"
 THERE = "leads to a server of destinations or sip.outbound_proxy"

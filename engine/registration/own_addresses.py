@@ -17,7 +17,7 @@ from engine.config import Config
 from sip import grammar
 from sip.address import Address, reached_by
 from sip.names import Place, address_of, place_of
-from sip.remembered import remembered
+from sip.text_cache import remembered
 
 LOOPBACK = "127.0.0.1"
 # Linux treats a packet to "any address" as one to the loopback; /etc/hosts names it.

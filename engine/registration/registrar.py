@@ -30,7 +30,7 @@ from store.lines import Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 if TYPE_CHECKING:
-    from sip.outside import Request
+    from sip.outside_dialogs import Request
 
 DEFAULT_EXPIRES_S = 3600
 MOST_WAITING = 1000  # REGISTERs in progress at once; a storm must not slow Redis for calls

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 
 from engine.config import Address
-from sip.seen import Seen
+from sip.wire_message import Seen
 
 BUFFER = 20_000  # messages
 SEND_INTERVAL_S = 0.05

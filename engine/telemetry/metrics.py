@@ -2,7 +2,9 @@
 
 On the call path each count is one dictionary look-up and one addition. Values of other parts (calls
 in progress, the age of the rules) are read on the loop when Prometheus asks. docs/metrics.md
-defines each metric and the figures computed from it.
+defines each metric and the figures computed from it. The supervisor's own metrics are in
+`engine/processes/aggregate.py`, those of the other processes in `manager/health.py` and
+`notify/health.py`.
 """
 
 from __future__ import annotations

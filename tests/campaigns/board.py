@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from sip.crossing import Diverted, invite_block
+from sip.end_of_call import NOTHING, Farewell
 from sip.endpoint import Endpoint
 from sip.events import Acked, Answered, Cancelled, Ended, Failed, Progress
-from sip.farewell import NOTHING, Farewell
 from sip.outgoing import Outgoing
+from sip.relayed_fields import Diverted, invite_block
 from sip.settings import DialError
 from sip.state import EARLY, ENDED
 

@@ -18,7 +18,7 @@ from engine.registration import digest
 from engine.telemetry.privacy import cleaner
 from rules.contact import read_contact
 from rules.model import DocumentError
-from sip import bodies, crossing, grammar, headers, privacy, replaces, session_expires
+from sip import bodies, grammar, headers, privacy, relayed_fields, replaces, session_expires
 from sip.framing import Frames
 from sip.message import Message
 from sip.names import place_of
@@ -124,11 +124,11 @@ def read_whole(raw: bytes) -> None:
         return
     message.response_head(b"192.0.2.9", 5060)
     message.untrusted = True
-    block = crossing.invite_block(
+    block = relayed_fields.invite_block(
         message, trusted=False, diverted=[], target="sip:x@y", host="z", reliable=True
     )
     replaces.Dialogs(Nobody()).pass_on(block, replaces.End(uri="sip:x"))
-    crossing.crossing(message)
+    relayed_fields.relayed(message)
     privacy.kept(privacy.Wish(True), message)
     headers.q850_cause(message)
     headers.diversions(message)

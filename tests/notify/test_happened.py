@@ -21,8 +21,8 @@ from notify.deliveries import (
     wanted,
 )
 from notify.documents import Documents
-from notify.happened import FORWARDING, changed, is_missed, missed, used
-from notify.prevented import Prevented, carried_out
+from notify.occurrences import FORWARDING, changed, is_missed, missed, used
+from notify.prevented_forwards import Prevented, carried_out
 from notify.reading import interesting
 from notify.usage import Usage
 from rules.decide import PREVENTED

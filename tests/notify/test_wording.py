@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from engine.config import Notify
 from engine.telemetry.exposition import text as exposition
 from notify.deliveries import Delivery
-from notify.happened import MISSED
 from notify.health import Health
 from notify.mail import Mailer
+from notify.occurrences import MISSED
 from notify.wording import CONDITIONS, WORDS, Wording
 from rules.decide import PREVENTED
 from rules.model import Kind

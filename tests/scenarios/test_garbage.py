@@ -32,7 +32,7 @@ of_calls = (
     "engine.attempt", "engine.branch", "engine.call", "engine.event_queue", "engine.call_outcome",
     "engine.records.record", "engine.ringing", "engine.call_path", "engine.starcode",
     "engine.call_facts",
-    "sip.events", "sip.farewell", "sip.reliable", "sip.bye", "sip.dialog",
+    "sip.events", "sip.end_of_call", "sip.reliable", "sip.bye", "sip.dialog",
     "sip.exchange", "sip.incoming", "sip.message", "sip.outgoing",
     "sip.transaction",
 )

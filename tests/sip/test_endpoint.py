@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from sip.message import Message
-from sip.outside import Request
+from sip.outside_dialogs import Request
 from sip.replaces import End
 from sip.screening import Rejection
 from tests.sip.house import CALLER, OTHER, PHONE, SDP, House, answer, house, request

@@ -92,7 +92,7 @@ async def test_an_ack_is_never_answered(home: House, breaks: Any) -> None:
 async def test_while_a_request_is_relayed(home: House, breaks: Any, method: str) -> None:
     """The call continues, and the next request is relayed normally."""
     tag = talk(home)
-    breaks("sip.exchange.crossing")
+    breaks("sip.exchange.relayed")
     home.feed(request(method, tag=tag, cseq=2, body=SDP), CALLER)
     assert home.line(CALLER).heard() == ["500"] if method != "INVITE" else ["100", "500"]
     breaks.mend()
@@ -170,7 +170,7 @@ async def test_while_a_relayed_answer_is_passed_on(home: House, breaks: Any) -> 
     phone, caller = home.line(PHONE), home.line(CALLER)
     for n, method in enumerate(("INVITE", "INFO")):
         home.feed(request(method, tag=tag, cseq=2 + n, body=SDP), CALLER)
-        breaks("sip.leg.crossing")
+        breaks("sip.leg.relayed")
         home.feed(answer(phone.sent[-1], 200, body=SDP), PHONE)
         breaks.mend()
     assert phone.heard() == ["INVITE", "ACK", "INFO"]
@@ -215,7 +215,7 @@ async def test_while_the_response_to_a_late_notify_is_taken(home: House, breaks:
         from_tag="phone", cseq=9,
     )  # fmt: skip
     home.feed(notify, PHONE)
-    breaks("sip.late_notify.crossing")
+    breaks("sip.late_notify.relayed")
     home.feed(answer(caller.sent[-1], 200), CALLER)
     assert phone.heard()[-1] == "481"
     check(home)

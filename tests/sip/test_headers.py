@@ -2,9 +2,9 @@
 
 import pytest
 
-from sip import crossing, headers
-from sip.crossing import Diverted
+from sip import headers, privacy, relayed_fields
 from sip.message import Message
+from sip.relayed_fields import Diverted
 
 
 def invite(*lines: bytes) -> Message:
@@ -14,7 +14,7 @@ def invite(*lines: bytes) -> Message:
 def block(
     message: Message, *diverted: Diverted, trusted: bool = True, target: str = "sip:t@v"
 ) -> list[bytes]:
-    text = crossing.invite_block(
+    text = relayed_fields.invite_block(
         message, trusted=trusted, diverted=list(diverted), target=target, host="engine"
     )
     return text.split(b"\r\n") if text else []
@@ -120,14 +120,14 @@ def test_a_withheld_identity_stays_inside_the_trust_domain() -> None:
     assert b"P-Asserted-Identity: <sip:+33612345678@h>" in block(message)
     assert block(message, trusted=False) == [b"Privacy: id"]
     hidden = invite(b"Privacy: id", b"From: <sip:+33612345678@h>;tag=1")
-    assert crossing.caller_shown(hidden, trusted=True) == b"<sip:+33612345678@h>"
-    assert crossing.caller_shown(hidden, trusted=False) == crossing.ANONYMOUS
+    assert privacy.caller_shown(hidden, trusted=True) == b"<sip:+33612345678@h>"
+    assert privacy.caller_shown(hidden, trusted=False) == privacy.ANONYMOUS
 
 
 def test_an_identity_from_outside_the_trust_domain_is_ignored() -> None:
     message = invite(b"P-Asserted-Identity: <sip:+33612345678@h>", b"X-A: 1")
     message.untrusted = True
-    assert crossing.crossing(message) == b"X-A: 1"
+    assert relayed_fields.relayed(message) == b"X-A: 1"
 
 
 def test_reliable_provisional_responses_are_not_offered_onward() -> None:

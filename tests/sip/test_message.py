@@ -2,8 +2,8 @@
 
 import pytest
 
-from sip.crossing import HOP, crossing
 from sip.message import FIELDS, Message
+from sip.relayed_fields import HOP, relayed
 
 VIA = b"Via: SIP/2.0/UDP 192.0.2.1:5070;branch=z9hG4bKx"
 FROM = b"From: <sip:a@example.com>;tag=1"
@@ -178,7 +178,7 @@ def test_what_passes_is_byte_for_byte_what_came() -> None:
     odd = (b'X-Odd  :  a;;=,"', b"s:  hi ", b"Unknown:", latin)
     message = Message(text(*FIVE, *odd, b"Content-Length: 0"))
     assert message.passing(HOP) == b"\r\n".join(odd)
-    assert crossing(message) == b"\r\n".join(odd)
+    assert relayed(message) == b"\r\n".join(odd)
     assert message.values(b"x-odd") == [b'a;;=,"']
     assert message.first(b"subject") == b"hi"
     assert [name for name, _, _ in message.fields][5:9] == [

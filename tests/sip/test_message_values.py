@@ -1,7 +1,7 @@
 """Reading a received message from its bytes."""
 
-from sip.crossing import HOP
 from sip.message import Message
+from sip.relayed_fields import HOP
 
 INVITE = (
     b"INVITE sip:+33972101001@192.0.2.1 SIP/2.0\r\n"

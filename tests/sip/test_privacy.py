@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sip import crossing, headers
+from sip import headers, privacy, relayed_fields
 from sip.bodies import passing_body
 from sip.message import Message
 from sip.privacy import INSIDE, NAMING, NO_WISH, TRUSTED_ONLY, WRITTEN, kept, wish_of
@@ -24,7 +24,7 @@ def response(*lines: bytes) -> Message:
 
 def passed(message: Message, *, trusted: bool = False) -> list[bytes]:
     """The fields that cross, except Privacy."""
-    lines = crossing.crossing(message, to_trusted=trusted).split(b"\r\n")
+    lines = relayed_fields.relayed(message, to_trusted=trusted).split(b"\r\n")
     return [line for line in lines if line and not line.lower().startswith(b"privacy")]
 
 
@@ -79,8 +79,8 @@ def test_what_a_message_asks_for(line: bytes, number: bool, user: bool, history:
 def test_an_anonymous_from_is_a_wish_by_itself(value: bytes, anonymous: bool) -> None:
     message = Message(b"INVITE sip:x@h SIP/2.0\r\nFrom: " + value + b";tag=1\r\n\r\n")
     assert wish_of(message).number == anonymous
-    shown = crossing.caller_shown(message, trusted=False)
-    assert (shown == crossing.ANONYMOUS) == anonymous
+    shown = privacy.caller_shown(message, trusted=False)
+    assert (shown == privacy.ANONYMOUS) == anonymous
     answer = Message(b"SIP/2.0 200 OK\r\nFrom: " + value + b";tag=1\r\n\r\n")
     assert wish_of(answer) is NO_WISH  # in an answer it applies to the other side
 
@@ -136,7 +136,9 @@ def test_a_diverting_user_may_want_privacy() -> None:
         b'Diversion: "D" <sip:d@h>;reason=user-busy;Privacy="URI", <sip:e@h>;counter=1',
     )
     shown = [b"<sip:b@h>;privacy=off", b'"x>;privacy=full" <sip:c@h>', b"<sip:e@h>;counter=1"]
-    block = crossing.invite_block(message, trusted=False, diverted=[], target="sip:t@p", host="e")
+    block = relayed_fields.invite_block(
+        message, trusted=False, diverted=[], target="sip:t@p", host="e"
+    )
     assert block.split(b"\r\n") == [b"Diversion: " + entry for entry in shown]
     assert passed(message) == [b"Diversion: " + entry for entry in shown]
     assert len(headers.entries(message, b"diversion")) == 5
@@ -167,9 +169,9 @@ def test_an_entry_of_the_history_may_be_private_by_itself(uri: bytes) -> None:
 
 def test_a_caller_who_wants_no_history_is_shown_without_it() -> None:
     before = (b"History-Info: <sip:a@h>;index=1", b"Diversion: <sip:a@h>")
-    done = crossing.Diverted("+33972101001", "user-busy", 486)
+    done = relayed_fields.Diverted("+33972101001", "user-busy", 486)
     message = request(*before, b"Privacy: history", b"P-Asserted-Identity: <sip:+331@h>")
-    block = crossing.invite_block(
+    block = relayed_fields.invite_block(
         message, trusted=False, diverted=[done], target="sip:t@p", host="e"
     )
     assert block.split(b"\r\n") == [

@@ -10,7 +10,7 @@ from sip import message, replaces, streams
 from sip.message import Message
 from sip.names import Names, address_of, place_of
 from sip.privacy import wish_of
-from sip.remembered import remembered
+from sip.text_cache import remembered
 from sip.udp import source_of
 from tests.sip.house import CALLER, PHONE, SDP, answer, house, request
 from tests.sip.test_endpoint import talk

@@ -21,8 +21,8 @@ from engine.telemetry.metrics import Metrics
 from rules.contact import Contact
 from rules.model import Condition, Destination, Forward, Kind, Line
 from rules.numbers import Numbering
+from sip.end_of_call import NOTHING
 from sip.events import Acked, Answered, Cancelled, Ended, Failed, Progress
-from sip.farewell import NOTHING
 from sip.message import Message
 from sip.outgoing import Outgoing
 from sip.privacy import NO_WISH

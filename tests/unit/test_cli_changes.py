@@ -54,7 +54,8 @@ def test_audit_shows_who_changed_what_of_all_fleets_in_order_of_time(run: Run, s
 
 
 def test_audit_tells_of_accounts_and_of_who_saw_the_page(run: Run, store: Any) -> None:
-    """What the page writes that is no change of a document (manager/people.py, operate.py)."""
+    """What the page writes that is no change of a document (manager/accounts_page.py,
+    operator_pages.py)."""
     for what, after in (
         ("account", {"account": "paul", "did": "made"}),
         ("account", {"account": "paul", "did": "password"}),

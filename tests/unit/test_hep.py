@@ -12,7 +12,7 @@ import pytest
 
 from engine.config import Address
 from engine.telemetry.hep import Hep, packet
-from sip.seen import Seen
+from sip.wire_message import Seen
 from tests.patience import within
 
 SIX, FOUR = ("2001:db8::1", 5060), ("192.0.2.7", 5062)

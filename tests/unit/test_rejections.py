@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine import rejections
+from engine.refusal_sources import MOST, SHOWN, Sources
 from engine.rejections import Rejections
-from engine.sources import MOST, SHOWN, Sources
 
 
 class Log:

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from manager.shown import Shown, duration
+from manager.formats import Shown, duration
 
 FRANCE = Shown("FR", ZoneInfo("Europe/Paris"))
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from engine.records.record import read_entry
-from manager import history, records
+from manager import history_page, records
 from manager.records import Met, Span
 from rules.model import Line
 from tests.patience import within
@@ -35,7 +35,7 @@ async def test_a_file_that_nobody_reads_on_holds_up_no_other(
     monkeypatch.setattr(records, "search", search)
     site = SimpleNamespace(zone=ZoneInfo("Europe/Paris"))
     visit: Any = SimpleNamespace(site=site, redis=None, say=lambda key, **_: key)
-    begun = [history._rows(visit, LINE, Span()) for _ in range(5)]
+    begun = [history_page._rows(visit, LINE, Span()) for _ in range(5)]
     async with asyncio.timeout(within(5)):
         for rows in begun:  # each is left open behind its first call
             assert "when" in await anext(rows)

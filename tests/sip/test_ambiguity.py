@@ -3,9 +3,9 @@ responses."""
 
 import pytest
 
+from sip.ambiguity import content_length, fault_of, with_length
 from sip.grammar import is_closed
 from sip.message import Message
-from sip.structure import content_length, fault_of, with_length
 
 BODY = b"v=0\r\n"
 FIELDS = {

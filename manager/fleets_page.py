@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import kept, records
+from manager import kept_input, records
 from manager.fleet_settings import change_fleet
 from manager.records import Purse
 from manager.search import fold
@@ -36,7 +36,7 @@ class Row:
 
 
 async def show(visit: Visit) -> Response:
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         visit.form = typed
         return await _page(visit, visit.fields.get("fleet", ""), is_kept=True)
     return await _page(visit)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sip import privacy
 from sip.grammar import parameter
-from sip.headers import names_100rel, requires_100rel, without_tag
+from sip.headers import names_100rel, requires_100rel
 from sip.message import Message
 from sip.privacy import HISTORY
 
@@ -42,18 +42,7 @@ class Diverted:
     mark: str = ""
 
 
-ANONYMOUS = b'"Anonymous" <sip:anonymous@anonymous.invalid>'
-
-
-def caller_shown(message: Message, *, trusted: bool) -> bytes:
-    """The From of a new leg: as received, or anonymous towards a phone when the caller withholds
-    the number (RFC 3323 4.1.1.3)."""
-    if not trusted and privacy.wish_of(message).number:
-        return ANONYMOUS
-    return without_tag(message.first(b"from") or b"")
-
-
-def crossing(
+def relayed(
     message: Message,
     *,
     to_trusted: bool = True,
@@ -115,7 +104,7 @@ def invite_block(
             before = history(before, diverted, target, host, branch)
             parts += [b"History-Info: " + entry for entry in before]
     required = reliable and requires_100rel(message)
-    passing = crossing(
+    passing = relayed(
         message, to_trusted=trusted, also_not=HISTORY, keep_100rel=reliable and not required
     )
     if passing:

@@ -10,9 +10,9 @@ from typing import Any
 from starlette.responses import Response
 
 from manager import audit, records, state
-from manager.around import around
-from manager.present import present
+from manager.line_now import present
 from manager.rule_words import forwards_of, rule_in_words, target_in_words
+from manager.targets_and_usage import around
 from manager.undo import SWITCHES, has_rules
 from manager.web import Visit
 from manager.week import week_of

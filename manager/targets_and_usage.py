@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from manager import records, state
-from manager.present import circumstances, fleet_at
+from manager.line_now import circumstances, fleet_at
 from manager.records import Month, Purse
 from manager.site import Site
 from rules.applies import line_now

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from sip.fields import full, shown
-from sip.remembered import remembered
+from sip.field_names import full, shown
+from sip.text_cache import remembered
 
 # One line of a header field: the same with its text, and with quoted pairs (RFC 3261 25.1).
 _LINE = re.compile(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from engine.records.record import CallRecord, ForwardRecord, LegRecord
-from notify.happened import Happened
+from notify.occurrences import Happened
 from rules.decide import ALSO_RING
 from rules.notify import Event
 

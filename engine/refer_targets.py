@@ -25,7 +25,7 @@ from sip.referral import Referral, refer_to_of
 from sip.replaces import May
 
 if TYPE_CHECKING:
-    from sip.party import Party
+    from sip.interfaces import Party
     from store.cache import Entry
 
 KEPT = frozenset((b"replaces", b"require", b"subject"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sip.strict import CHECKED, is_sound
+from sip.relayed_values import CHECKED, is_sound
 from tests.sip.house import CALLER, PHONE, House, answer, house, request
 
 WRONG = [

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from sip.bodies import passing_body
-from sip.crossing import crossing
 from sip.message import Message
+from sip.relayed_fields import relayed
 from sip.replaces import End, names_dialogs
 
 if TYPE_CHECKING:
-    from sip.party import Party
+    from sip.interfaces import Party
 
 # A BYE or its response may be lost twice on UDP (0.5 s, 1.5 s) and still arrive in time.
 ANSWER_S = 3.0
@@ -40,7 +40,7 @@ class Farewell:
         message, block = self.message, self.fields
         if message is not None:
             not_in = _NOT_IN_CANCEL if cancel else frozenset()
-            passing = crossing(message, to_trusted=leg.trusted, also_not=not_in)
+            passing = relayed(message, to_trusted=leg.trusted, also_not=not_in)
             if names_dialogs(message):
                 passing = leg.endpoint.dialog_names.pass_on(passing, End(leg=leg))
             block = block + b"\r\n" + passing if block and passing else block or passing

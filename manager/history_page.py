@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from starlette.responses import Response, StreamingResponse
 
 from manager import records
-from manager.pages import destination_of
+from manager.line_page import destination_of
 from manager.records import Met, Span
 from manager.rule_words import target_in_words
 from manager.web import Visit

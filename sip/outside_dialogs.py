@@ -15,8 +15,8 @@ from sip.transaction import Client, Server
 if TYPE_CHECKING:
     from asyncio import TimerHandle
 
+    from sip.interfaces import Host
     from sip.layer import Layer
-    from sip.party import Host
 
 UNANSWERED = 408
 

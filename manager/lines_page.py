@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from manager import records, state
 from manager.forms import ORDER
+from manager.line_page import summary
 from manager.lines import Stored
-from manager.pages import summary
 from manager.records import Purse
 from manager.state import Now
 from manager.web import Visit, see

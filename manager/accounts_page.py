@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from manager import accounts, kept
+from manager import accounts, kept_input
 from manager.accounts import Account
 from manager.web import Visit
 from manager.who import NotFound
@@ -20,7 +20,7 @@ _MOST = 2_000
 
 
 async def show(visit: Visit) -> Response:
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         visit.form = typed
         return await _page(visit, is_kept=True)
     return await _page(visit)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from engine.marks import LIFE_S, MOST, Marks
+from engine.diversion_marks import LIFE_S, MOST, Marks
 from rules.numbers import Numbering
-from sip import crossing, privacy
+from sip import privacy, relayed_fields
 from sip.message import Message
 
 LINE, OTHER, NOW = "+33972101001", "+33972101002", 1_790_000_000.0
@@ -89,7 +89,7 @@ def test_a_mark_that_comes_back_is_sent_to_servers_and_to_no_phone(display: str)
         b"\r\n".join(
             [
                 *privacy.history_entries(message, b"diversion", to_trusted=trusted),
-                crossing.crossing(message, to_trusted=trusted),
+                relayed_fields.relayed(message, to_trusted=trusted),
             ]
         )
         for trusted in (True, False)

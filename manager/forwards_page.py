@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from starlette.responses import Response
 
-from manager import audit, done, forms, kept
+from manager import audit, done_page, forms, kept_input
 from manager.confirming import Check, checked, write
 from manager.forms import Choice, FormError, Wanted
+from manager.line_now import present
+from manager.line_page import forward_in_words, rule_list, who_did
 from manager.lines import Stored
-from manager.pages import forward_in_words, rule_list, who_did
-from manager.present import present
 from manager.undo import Change
 from manager.web import Visit
 from manager.who import Outdated, Refused
@@ -27,7 +27,7 @@ _FAX_LINES = 50
 async def edit(visit: Visit) -> Response:
     """The form with the line's present values."""
     stored = await visit.site.lines.read(visit.who, visit.number)
-    if typed := await kept.of(visit):
+    if typed := await kept_input.of(visit):
         fields = {name: values[0] for name, values in typed.items() if values}
         etag = fields.get("etag", "")
         return await _form(visit, stored, forms.of_form(fields), etag, notice=visit.say("kept"))
@@ -84,7 +84,7 @@ def wanted_of(visit: Visit, choices: Sequence[Choice]) -> Wanted:
 
 async def _before(visit: Visit, stored: Stored) -> Line | None:
     """The line as it was before the change to undo; None without one."""
-    change = await done.undone(visit, stored) or await _from_history(visit, stored)
+    change = await done_page.undone(visit, stored) or await _from_history(visit, stored)
     if change is None:
         return None
     document = dict(stored.document)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from engine.changes.acks import LiveWorker, live_workers
 from manager import accounts, audit, state
-from manager.pages import change_rows
+from manager.line_page import change_rows
 from manager.search import fold
 from manager.web import Visit, Web, see
 from manager.who import NotFound
