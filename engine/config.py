@@ -183,6 +183,8 @@ class Redis:
         stray = next((name for name, value in given.items() if value is not None), None)
         if stray is not None and not self.url.startswith("rediss"):
             raise ConfigError(f"redis.{stray}", str(given[stray]), "needs a rediss:// URL")
+        if self.tls_key is not None and self.tls_certificate is None:
+            raise ConfigError("redis.tls_key", str(self.tls_key), "needs redis.tls_certificate")
         url = with_tls(self.url, self.tls_ca, self.tls_certificate, self.tls_key, self.tls_verify)
         return replace(self, url=url)
 
@@ -367,6 +369,7 @@ def read(document: object) -> Config:
     config = Config(**_section(Config, document, ""))
     _check_ports(config)
     _check_advertise(config.sip)
+    _check_longest(config)
     if config.notify.smtp_host is not None and config.notify.mail_from is None:
         raise ConfigError("notify.mail_from", "null", "is needed with notify.smtp_host")
     return config
@@ -426,6 +429,17 @@ def _check_advertise(sip: Sip) -> None:
     if name is not None and not any(fits_family(name, item.ipv6) for item in sip.listen):
         family = "IPv6" if ":" in name else "IPv4"
         raise ConfigError("sip.advertise", name, f"nothing in sip.listen is {family}")
+
+
+def _check_longest(config: Config) -> None:
+    """The longest duration of a kind is not below the shortest or first one."""
+    sip, notify = config.sip, config.notify
+    for place, value, longest_place, longest in (
+        ("sip.register_min_s", sip.register_min_s, "sip.register_max_s", sip.register_max_s),
+        ("notify.retry_s", notify.retry_s, "notify.retry_max_s", notify.retry_max_s),
+    ):
+        if value > longest:
+            raise ConfigError(place, value, f"expected at most {longest_place}, which is {longest}")
 
 
 def _parse(path: Path) -> object:

@@ -301,3 +301,39 @@ def test_standby_needs_a_redis_that_outlives_the_host() -> None:
         build(document, {})
     config = build(document, {"RENVOI_REDIS_URL": "redis://192.0.2.1"})
     assert config.calls.standby == "redis"
+
+
+@pytest.mark.parametrize(
+    ("document", "error"),
+    [
+        (
+            {"sip": {"register_min_s": 600, "register_max_s": 300}},
+            "sip.register_min_s: expected at most sip.register_max_s, which is 300 (got 600)",
+        ),
+        (
+            {"sip": {"register_max_s": 30}},  # below the default of the other
+            "sip.register_min_s: expected at most sip.register_max_s, which is 30 (got 60)",
+        ),
+        (
+            {"notify": {"retry_s": 10, "retry_max_s": 2.5}},
+            "notify.retry_s: expected at most notify.retry_max_s, which is 2.5 (got 10.0)",
+        ),
+    ],
+)
+def test_a_longest_duration_is_not_below_the_shortest(document: Any, error: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read(document)
+    assert str(refused.value) == error
+
+
+def test_a_shortest_duration_may_be_the_longest_too() -> None:
+    read({"sip": {"register_min_s": 300, "register_max_s": 300}})
+    read({"notify": {"retry_s": 5, "retry_max_s": 5}})
+
+
+def test_a_key_for_redis_needs_its_certificate(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_text("")
+    document = {"redis": {"url": "rediss://192.0.2.1", "tls_key": str(key)}}
+    with pytest.raises(ConfigError, match=r"^redis\.tls_key: needs redis\.tls_certificate \(got "):
+        build(document, {})
