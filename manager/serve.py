@@ -12,7 +12,7 @@ import click
 import uvicorn
 
 from engine.admin import AddressInUse
-from engine.config import Config
+from engine.config import Address, Config
 from engine.ports import why
 from engine.telemetry import log
 from manager.app import build
@@ -34,13 +34,9 @@ _MOST_REQUESTS = 500  # at once; above it 503
 def serve(config: Config, redis_url: str) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status."""
     listen = config.manager.listen
-    family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((listen.host, listen.port))
+        bound = _bound(listen)
     except OSError as error:
-        bound.close()
         click.echo(f"renvoi: manager.listen: cannot listen on {listen}: {why(error)}", err=True)
         return 1
     app = build(config, redis_url)
@@ -106,6 +102,18 @@ def _loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
+
+
+def _bound(listen: Address) -> socket.socket:
+    """A socket on this address. Raises OSError, also if the system has no IPv6."""
+    bound = socket.socket(socket.AF_INET6 if ":" in listen.host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((listen.host, listen.port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def _place(bound: socket.socket) -> str:

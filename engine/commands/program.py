@@ -110,6 +110,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader has closed the pipe (| head). The interpreter must not try to write the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error or type(error).__name__}", FAILED)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}", FAILED)
 

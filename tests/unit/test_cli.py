@@ -737,6 +737,26 @@ def test_check_reports_each_item_in_a_line(run: Run, store: Any, tmp_path: Path)
     assert "max_calls" in failed[0]["detail"]
 
 
+def test_check_goes_on_when_the_embedded_redis_cannot_be_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
+    (tmp_path / "config.yaml").write_text(free)
+    monkeypatch.setenv("RENVOI_REDIS_URL", "embedded")
+    monkeypatch.setattr("engine.redis_server.program", lambda: str(tmp_path / "config.yaml"))
+    result = run("check", "--json")
+    failed = [check["check"] for check in result.json if not check["ok"]]
+    assert (result.status, failed, len(result.json)) == (1, ["redis"], 6)
+    assert "cannot run" in result.out
+
+
+def test_an_error_of_the_system_is_one_line_without_its_number() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "engine.cli", "completion", "bash"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, text=True)
+    assert (done.returncode, done.stderr) == (1, "renvoi: No space left on device\n")
+
+
 def test_check_names_fleets_whose_document_is_refused(run: Run, store: Any, tmp_path: Path) -> None:
     """After a start, an engine refuses all calls of their lines (500)."""
     free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
