@@ -14,7 +14,7 @@ from manager.fleet_settings import change_fleet
 from manager.records import Purse
 from manager.search import fold
 from manager.web import Visit, see
-from manager.who import BadRequest, NotFound, Refused
+from manager.who import BadRequest, NotFound, Outdated, Refused
 from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import DocumentError
 from store.keys import FLEET, fleet_key
@@ -60,8 +60,24 @@ async def act(visit: Visit) -> Response:
         except ValueError:
             return await _page(visit, name, status=422)
         seconds = None if hours is None else round(hours * 3600)
-        await _change(visit, name, lambda document: document | {"cap_seconds": seconds})
+        try:
+            await _change(visit, name, _cap(seconds, visit.fields.get("was")))
+        except Outdated:
+            return await _page(visit, name, status=409)
     return see("/fleets")
+
+
+def _cap(seconds: int | None, was: str | None) -> Callable[[Any], Any]:
+    """The edit that sets the cap. `was`: the cap that the form showed ("" = none), None = any. The
+    edit raises Outdated if it is another one by now."""
+
+    def edit(document: Any) -> Any:
+        now = document.get("cap_seconds")
+        if was is not None and now != seconds and was != ("" if now is None else str(now)):
+            raise Outdated("the cap was changed since it was read")
+        return document | {"cap_seconds": seconds}
+
+    return edit
 
 
 async def _change(visit: Visit, name: str, edit: Callable[[Any], Any]) -> None:
@@ -94,7 +110,9 @@ async def _page(
         most=_MOST,
         retyped=retyped,
         cap=visit.fields.get("cap", "")[:_LONGEST_TYPED],
-        wrong=retyped if status == 422 else "",
+        was=None if status == 409 else visit.fields.get("was"),
+        wrong=retyped if status != 200 else "",
+        is_outdated=status == 409,
         is_kept=is_kept,
     )
 

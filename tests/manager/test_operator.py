@@ -120,6 +120,33 @@ def test_a_wrong_cap_is_shown_as_it_was_typed(support: Visitor, client: redis.Re
     assert "Un nombre d’heures, ou rien pour aucun plafond." in text(answer)
 
 
+def test_a_cap_that_another_operator_has_changed_is_not_overwritten_unseen(
+    support: Visitor, client: redis.Redis
+) -> None:
+    client.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 3600}))
+    assert 'name="was" value="3600"' in support.get("/fleets").text
+    client.set("fleet:acme", json.dumps({"name": "acme", "cap_seconds": 36000, "suspended": True}))
+    typed = [("csrf", csrf_of(support)), ("fleet", "acme"), ("step", "cap"), ("cap", "2,5")]
+    refused = support.request("POST", "/fleets", [*typed, ("was", "3600")])
+    assert refused.status == 409
+    assert document(client, "acme")["cap_seconds"] == 36000
+    assert "Ce plafond vient d’être modifié par quelqu’un d’autre." in text(refused)
+    assert "Il reste 10 h 00 sur 10 h 00" in text(refused)
+    assert 'value="2,5"' in refused.text
+    assert 'name="was" value="36000"' in refused.text
+    assert support.request("POST", "/fleets", [*typed, ("was", "36000")]).status == 303
+    assert document(client, "acme") == {"name": "acme", "cap_seconds": 9000, "suspended": True}
+    # The same cap once more, as after a double click: nothing is lost.
+    assert support.request("POST", "/fleets", [*typed, ("was", "36000")]).status == 303
+
+
+def test_a_first_cap_is_noticed_too(support: Visitor, client: redis.Redis) -> None:
+    assert 'name="was" value=""' in support.get("/fleets").text
+    assert sends(support, "/fleets", fleet="acme", step="cap", cap="1", was="") == 303
+    assert sends(support, "/fleets", fleet="acme", step="cap", cap="2", was="") == 409
+    assert document(client, "acme")["cap_seconds"] == 3600
+
+
 def test_what_was_typed_outlives_the_session(manager: Manager, client: redis.Redis) -> None:
     """The cap of a fleet, and an account: they come back after the log-in, unsaved."""
     account = {"name": "luc", "fleet": "acme", "role": "line", "line": "09 72 10 10 02"}
