@@ -32,7 +32,7 @@ async def put_forwards(call: Call) -> Response:
         for name, value in given.items()
         if name not in set(Condition)
     ]
-    wrong += [error for name, value in given.items() for error in _unknown(value, name)]
+    wrong += [error for name, value in given.items() for error in _unknown(value, name, name)]
     if wrong:
         raise Refused(wrong)
     stored, force = await _change(call, {c: v for c, v in given.items() if v is not None})
@@ -48,7 +48,7 @@ async def put_forward(call: Call) -> Response:
     condition, given = _condition(call), await call.json()
     if not isinstance(given, dict | list):
         raise Refused([FieldError("", given, "expected a JSON object, or a list of them")])
-    if wrong := _unknown(given, ""):
+    if wrong := _unknown(given, "", condition):
         raise Refused(wrong)
     try:
         stored, force = await _change(call, {condition.value: given})
@@ -84,11 +84,15 @@ def _forward(stored: Stored, condition: Condition) -> Any:
         to = forward.to and {"kind": forward.to.kind.value, "number": forward.to.number}
         return {"on": forward.on, "to": to, "after_s": forward.after_s}
     kept = canonical(stored.document, stored.line)["forwards"][condition.value]
-    return [_known(each) for each in kept] if isinstance(kept, list) else _known(kept)
+    several = kept if isinstance(kept, list) else [kept]
+    shown = [_known(each, condition) for each in several]
+    return shown if isinstance(kept, list) else shown[0]
 
 
-def _known(forward: Document) -> Document:
+def _known(forward: Document, condition: Condition) -> Document:
     found = {name: value for name, value in forward.items() if name in _FORWARD}
+    if condition is not Condition.NO_ANSWER:
+        found.pop("after_s", None)
     to = found.get("to")
     if isinstance(to, list):
         found["to"] = [{k: v for k, v in each.items() if k in _TO} for each in to]
@@ -97,16 +101,23 @@ def _known(forward: Document) -> Document:
     return found
 
 
-def _unknown(given: object, path: str) -> list[FieldError]:
-    """Unknown keys of a forward, so that a typo cannot silently change its meaning."""
+def _unknown(given: object, path: str, condition: str) -> list[FieldError]:
+    """Unknown keys of a forward, and a time that its condition does not have, so that a typo cannot
+    silently change its meaning."""
     if given is None:
         return []
     if isinstance(given, list):
         pairs = enumerate(given)
-        return [error for place, each in pairs for error in _unknown(each, f"{path}[{place}]")]
+        return [
+            error
+            for place, each in pairs
+            for error in _unknown(each, f"{path}[{place}]", condition)
+        ]
     if not isinstance(given, dict):
         return [FieldError(path, given, "expected an object")]
     wrong = _unknown_names(given, path, _FORWARD)
+    if condition != Condition.NO_ANSWER and given.get("after_s") is not None:
+        wrong.append(FieldError(_join(path, "after_s"), given["after_s"], "only no_answer waits"))
     to = given.get("to")
     if isinstance(to, dict):
         wrong += _unknown_names(to, _join(path, "to"), _TO)

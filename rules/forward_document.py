@@ -1,6 +1,7 @@
 """The forwards of a line's document, or of one of its profiles, and their targets: what is read,
 and how it becomes `rules.model.Forward`. `rules.line_document` reads the rest."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
@@ -49,14 +50,18 @@ Targets = Annotated[list[_To], Meta(min_length=1, max_length=10)]
 class _Forward(msgspec.Struct):
     on: bool
     to: _To | Targets | None = None
-    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
     ring: Ringing | None = None
     when: str | None = None
     until: str | None = None
     callers: str | None = None
 
 
+class _NoAnswer(_Forward):
+    after_s: Annotated[int, Meta(ge=5, le=60)] | None = None
+
+
 _Rules = Annotated[list[_Forward], Meta(min_length=1)]
+_NoAnswerRules = Annotated[list[_NoAnswer], Meta(min_length=1)]
 
 
 class ForwardsDocument(msgspec.Struct):
@@ -64,7 +69,7 @@ class ForwardsDocument(msgspec.Struct):
 
     unconditional: _Forward | _Rules | None = None
     busy: _Forward | _Rules | None = None
-    no_answer: _Forward | _Rules | None = None
+    no_answer: _NoAnswer | _NoAnswerRules | None = None
     unreachable: _Forward | _Rules | None = None
 
 
@@ -82,11 +87,11 @@ def read_forwards(
     """
     forwards, rules = {}, {}
     for condition in Condition:
-        stated: _Forward | list[_Forward] | None = getattr(given, condition.value)
+        stated: _Forward | Sequence[_Forward] | None = getattr(given, condition.value)
         if stated is None:
             continue
         path = f"{prefix}forwards.{condition.value}"
-        if isinstance(stated, list):
+        if not isinstance(stated, _Forward):
             several = tuple(
                 _forward(f"{path}[{place}]", each, own, numbering)
                 for place, each in enumerate(stated)
@@ -120,13 +125,14 @@ def _forward(path: str, given: _Forward, own: str, numbering: Numbering) -> Forw
         to = _destination(f"{path}.to.number", given.to, own, numbering)
     if given.on and to is None and not rejects:
         raise DocumentError(f"{path}.to", None, "is needed when it is on")
+    after_s = given.after_s if isinstance(given, _NoAnswer) else None
     always = given.when is None and given.until is None and given.callers is None
     if always and not targets and not rejects:
-        return Forward(given.on, to, given.after_s)
+        return Forward(given.on, to, after_s)
     return Forward(
         given.on,
         to,
-        given.after_s,
+        after_s,
         targets,
         given.ring or Ringing.IN_TURN,
         None if given.when is None else read_when(f"{path}.when", given.when),

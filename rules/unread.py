@@ -34,7 +34,8 @@ class Unread:
 
 
 def unread_fields(document: Mapping[str, Any], kind: type[msgspec.Struct]) -> list[Unread]:
-    """The unknown fields of a document of type `kind`, without those that begin with `OWN`."""
+    """The unknown fields of a document of type `kind`, without those that begin with `OWN`, and
+    those that are null: they would have no effect either if they were known."""
     found: list[Unread] = []
     _look(document, "", "", _level(kind), kind, found)
     return found
@@ -102,8 +103,8 @@ def _look(
         shape: the same without places and keys: "forwards.busy.".
     """
     if not level.names.issuperset(part):
-        for name in part:
-            if name not in level.names and not name.startswith(OWN):
+        for name, value in part.items():
+            if name not in level.names and value is not None and not name.startswith(OWN):
                 beside, elsewhere = _meant(name, shape, kind)
                 found.append(Unread(under + name, under + beside if beside else elsewhere))
     for name, inner in level.inner.items():

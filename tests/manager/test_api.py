@@ -191,7 +191,8 @@ REFUSALS = [
     ({"on": True}, "to", "is needed when it is on"),
     ({"to": {"kind": "voicemail"}}, "on", "is required"),
     ({"on": "yes", "to": {"kind": "voicemail"}}, "on", "expected true or false"),
-    (to("voicemail", after_s=4), "after_s", "expected 5 to 60 seconds"),
+    (to("voicemail", after_s=20), "after_s", "only no_answer waits"),
+    ([to("voicemail", after_s=20)], "[0].after_s", "only no_answer waits"),
     (to("voicemail", afters=4), "afters", "is not known here"),
     ({"on": True, "to": {"kind": "voicemail", "n": 1}}, "to.n", "is not known here"),
 ]
@@ -208,6 +209,25 @@ def test_what_cannot_work_is_refused_by_field(
     assert answer.fields() == {field: problem}
     assert client.get(f"line:{LINE}") == before
     assert client.xlen("audit:acme") == 0
+
+
+def test_the_time_of_no_answer_is_checked(acme: Api) -> None:
+    answer = acme.put(FORWARDS + "/no_answer", to("voicemail", after_s=4))
+    assert (answer.status, answer.fields()) == (422, {"after_s": "expected 5 to 60 seconds"})
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_time_that_is_stored_for_another_condition_stays_and_is_not_shown(
+    acme: Api, client: redis.Redis, several: bool
+) -> None:
+    forward = to("number", MOBILE, after_s=25)
+    document = json.loads(str(client.get(f"line:{LINE}")))
+    document["forwards"] = {"busy": [forward] if several else forward}
+    client.set(f"line:{LINE}", json.dumps(document))
+    shown = acme.get(FORWARDS + "/busy").json
+    assert not (shown[0] if several else shown).get("after_s")
+    assert acme.put(FORWARDS + "/busy", shown).status == 200
+    assert acme.put(FORWARDS + "/unreachable", to("voicemail")).status == 200
 
 
 def test_all_faults_are_reported_at_once(acme: Api) -> None:
@@ -533,7 +553,9 @@ def test_what_was_wrong_before_prevents_no_other_change(
     assert acme.put(f"/lines/{LINE}/profile", {"use": "a"}).status == 200
     assert read(client, LINE)["forwards"]["busy"] == busy
     # What is new is checked, also beside it, at its place.
-    added = [*busy, PREMIUM | {"after_s": 5}] if isinstance(busy, list) else PREMIUM | {"x_n": 1}
+    added = (
+        [*busy, PREMIUM | {"ring": "in_turn"}] if isinstance(busy, list) else PREMIUM | {"x_n": 1}
+    )
     write(client, LINE, forwards=own)
     answer = acme.send("PATCH", f"/lines/{LINE}", {"forwards": {"busy": added}})
     place = "[2]" if isinstance(busy, list) else ""

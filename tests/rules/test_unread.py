@@ -15,9 +15,9 @@ FULL: dict[str, Any] = {
     "offer": {"fax": True, "mobile": "hours", "mobile_hours": 2},
     "credentials": {"user": "a", "ha1": "b", "ha1_sha256": "c"},
     "forwards": {
-        condition: {"on": True, "after_s": 5, "to": {"kind": "voicemail", "number": "+33"}}
-        for condition in ("unconditional", "busy", "no_answer", "unreachable")
-    },
+        condition: {"on": True, "to": {"kind": "voicemail", "number": "+33"}}
+        for condition in ("unconditional", "busy", "unreachable")
+    } | {"no_answer": {"on": True, "after_s": 5, "to": {"kind": "voicemail"}}},
 }  # fmt: skip
 
 
@@ -53,6 +53,16 @@ def test_all_that_is_read_is_known_and_names_of_others_are_let_through() -> None
             "calendars.office.weekly.mon",
         ),
         ({"crm": {"max_cals": 1}}, "crm", None),
+        (  # only no_answer waits
+            {"forwards": {"busy": {"on": True, "after_s": 20}, "no_answer": {"after_s": 20}}},
+            "forwards.busy.after_s",
+            "forwards.no_answer.after_s",
+        ),
+        (
+            {"forwards": {"unreachable": [{"on": True}, {"on": True, "after_s": 20}]}},
+            "forwards.unreachable[1].after_s",
+            "forwards.no_answer.after_s",
+        ),
         ({"busy": {"on": True}}, "busy", "forwards.busy"),
     ],
 )
@@ -61,6 +71,13 @@ def test_a_field_that_nothing_reads_is_named(
 ) -> None:
     (one,) = unread_fields(document, LineDocument)
     assert (one.path, one.meant) == (path, meant)
+
+
+def test_a_null_is_not_reported() -> None:
+    """Such as the after_s that the API shows for each condition."""
+    assert not unread_fields(
+        {"max_cals": None, "forwards": {"busy": {"after_s": None}}}, LineDocument
+    )
 
 
 def test_of_many_documents_each_path_is_reported_once() -> None:

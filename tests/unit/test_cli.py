@@ -750,6 +750,18 @@ def test_check_goes_on_when_the_embedded_redis_cannot_be_run(
     assert "cannot run" in result.out
 
 
+def test_a_time_for_a_condition_that_does_not_wait_is_reported(run: Run, store: Any) -> None:
+    busy = {"on": True, "after_s": 20, "to": {"kind": "voicemail"}}
+    document = DOCUMENT | {"forwards": {"busy": busy}, "crm": None}
+    done = run("line", "set", "-", stdin=document)
+    assert done.status == 0
+    assert "forwards.busy.after_s: no such field: it is kept and has no effect" in done.err
+    assert "did you mean forwards.no_answer.after_s?" in done.err
+    assert json.loads(store.get(f"line:{LINE}"))["forwards"] == {"busy": busy}
+    assert "busy" in run("line", "show", LINE).out
+    refused(run("line", "set", "-", "--strict", stdin=document), "forwards.busy.after_s")
+
+
 def test_an_error_of_the_system_is_one_line_without_its_number() -> None:
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "engine.cli", "completion", "bash"]
