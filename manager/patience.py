@@ -48,6 +48,9 @@ class Patient(H11Protocol):
         if not self.transport.is_closing() and not self._is_serving():
             self._wait(self.timeout_keep_alive)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Not logged: any client could write into the log, and the advice is not for us."""
+
     def _is_serving(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 

@@ -29,6 +29,7 @@ _NO_ACCOUNT = (
     "  renvoi manager account add NAME --fleet FLEET    a customer's administrator"
 )
 _MOST_REQUESTS = 500  # at once; above it 503
+_log = log.get_logger("manager")
 
 
 def serve(config: Config, redis_url: str) -> int:
@@ -44,6 +45,7 @@ def serve(config: Config, redis_url: str) -> int:
     options = uvicorn.Config(
         health.observe(app),
         log_config=None,
+        log_level="warning",  # its steps of start and end are in `manager.start` and `manager.end`
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the log-in reads the client's address, from trusted proxies only
@@ -58,6 +60,8 @@ def serve(config: Config, redis_url: str) -> int:
     server = _Server(options, app.state.site, f"http://{_place(bound)}/")
     with bound, asyncio.Runner(loop_factory=_loop) as runner:
         runner.run(_run(server, health, bound))
+    if server.started:
+        _log.info("manager.end")
     return 0 if server.started else 1
 
 
@@ -92,7 +96,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            log.get_logger("manager").info("manager.start", url=self._url)
+            _log.info("manager.start", url=self._url)
             click.echo(f"renvoi: the customer's page on {self._url}", err=True)
             if await self._site.without_account():
                 click.echo(_NO_ACCOUNT, err=True)

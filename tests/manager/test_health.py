@@ -110,6 +110,25 @@ def test_it_is_not_ready_while_redis_is_away_and_every_5xx_is_logged(
     assert metric(manager, "renvoi_manager_redis_up") == 1
 
 
+def test_the_log_has_events_with_names_and_what_clients_do_wrong(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    manager = Manager(tmp_path, server.url)
+    manager.start()
+    upgrade = {"Connection": "upgrade", "Upgrade": "websocket"}
+    assert manager.request("GET", "/login", headers=upgrade).status == 200
+    with socket.create_connection((HOST, manager.port)) as client:
+        client.sendall(b"no HTTP\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert manager.stop() == 0
+    lines = [json.loads(line) for line in manager.log.splitlines() if line.startswith("{")]
+    assert [(line["logger"], line["level"], line["event"]) for line in lines] == [
+        ("manager", "info", "manager.start"),
+        ("uvicorn.error", "warning", "Invalid HTTP request received."),
+        ("manager", "info", "manager.end"),
+    ]
+
+
 @pytest.mark.parametrize("key", ["listen", "admin_listen"])
 def test_a_port_that_is_taken_is_named(server: RedisServer, tmp_path: Path, key: str) -> None:
     with socket.socket() as other:
