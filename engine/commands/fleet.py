@@ -35,6 +35,7 @@ from store.documents import FLEETS, attempts_blocking
 from store.keys import FLEET, fleet_key, fleet_usage_key
 
 IN_FORCE = "in force within one second"
+_FIGURES = {"month": str, "usage": dict}  # that `show` and `list` print beside the document
 
 
 @click.group("fleet")
@@ -61,7 +62,8 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     """Write the fleet documents in FILE (- = standard input): one, a list, or one per line.
 
     They are checked before any is written, and all are written or none. A fleet that exists is
-    replaced. Unknown fields are kept and reported, because they may be misspelt.
+    replaced. Unknown fields are kept and reported, because they may be misspelt. The month and the
+    usage that `show --json` and `list --json` print are not written.
 
     \b
     name               as in the lines' `fleet`, at most 64 characters without braces
@@ -75,10 +77,12 @@ def set_fleets(file: Any, strict: bool, config: Config, as_json: bool) -> None:
     notify             whom webhooks and e-mails tell what: renvoi notify --help
 
     \b
-    Example:
+    Examples:
       echo '{"name": "acme", "suspended": true}' | renvoi fleet set -
+      renvoi fleet show acme --json | jq '.cap_seconds = 7200' | renvoi fleet set -
     """
     documents = parse_input(file.read(INPUT_BYTES), getattr(file, "name", "-"))
+    documents = [_without_figures(document) for document in documents]
     numbering = config.numbering.plan()
     fleets: dict[str, dict[str, Any] | None] = {}
     idle = []  # countries in the list that the engine does not allow
@@ -225,6 +229,14 @@ def _change(
         if attempt.write(fleets, myself(), "cli"):
             return still_named(client, before, fleets, numbering)
     raise Failed("fleet: changed by others all the time, nothing was written")
+
+
+def _without_figures(document: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in document.items()
+        if name not in _FIGURES or not isinstance(value, _FIGURES[name])
+    }
 
 
 def _others(client: Any, name: str) -> str:

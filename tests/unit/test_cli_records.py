@@ -234,6 +234,17 @@ def test_durations() -> None:
 # fleets
 
 
+def test_what_show_and_list_print_of_a_fleet_can_be_written_again(run: Run, store: Any) -> None:
+    document = {"name": "acme", "cap_seconds": 3600, "x_crm": 7}
+    store.set("fleet:acme", json.dumps(document))
+    store.hset(f"usage:fleet:acme:{this_month()}", mapping={"out_of_plan": 600})
+    for printed in (run("fleet", "show", "acme", "--json"), run("fleet", "list", "--json")):
+        assert "usage" in printed.out
+        written = run("fleet", "set", "-", "--strict", stdin=printed.out)
+        assert (written.status, written.err) == (0, "")
+        assert json.loads(store.get("fleet:acme")) == document
+
+
 def test_a_fleet_from_set_to_delete(run: Run, store: Any) -> None:
     document = {"name": "acme", "cap_seconds": 3600, "crm": 7}
     assert "in force" in run("fleet", "set", "-", stdin=document).out
