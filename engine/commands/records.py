@@ -113,6 +113,8 @@ def show_records(
 ) -> None:
     """Show the records of calls that ended, oldest first; with --json one object a line,
     its times in unix seconds and, as received_at, rang_at, answered_at and ended_at, in ISO 8601.
+    The table has the main fields; --json and --csv have all of docs/cdr.md, such as payer, why and
+    takeovers.
 
     WHEN is a time ago (90s, 15m, 2h, 7d), a date and time as they are printed, in the zone of
     numbering.timezone ("2026-11-25", "2026-11-25 14:30:05"), one with its own offset, or unix
