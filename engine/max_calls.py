@@ -19,6 +19,7 @@ import structlog
 from redis.asyncio import RedisCluster
 from redis.exceptions import ResponseError
 
+from store import background_tasks
 from store.client import Client, exchange
 from store.connection import Command, Connection, dial_like
 from store.keys import LIVE
@@ -286,12 +287,13 @@ class LiveCalls:
 
     async def _run(self) -> None:
         try:
-            await self._talk()
+            await background_tasks.continuing(self._talk, "live: the exchange with Redis stopped")
         finally:
             if self._connection is not None:
                 await self._connection.close()
 
     async def _talk(self) -> None:
+        self._wake.set()  # after an error something may wait
         while True:
             try:
                 async with asyncio.timeout_at(self._next_renewal):

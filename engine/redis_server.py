@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.telemetry.log import get_logger
+from store import background_tasks
 
 SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path on Linux, less its final zero
 START_TIMEOUT_S = 60.0  # a long append-only file takes time to load
@@ -105,7 +106,10 @@ class EmbeddedRedis:
         except BaseException:
             self._server.stop()
             raise
-        self._watch = asyncio.create_task(self._keep_alive(), name="embedded-redis")
+        self._watch = asyncio.create_task(
+            background_tasks.continuing(self._keep_alive, "embedded-redis: not watched"),
+            name="embedded-redis",
+        )
 
     async def close(self) -> None:
         """Ends the server; what was written is on disk when this returns."""

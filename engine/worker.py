@@ -58,6 +58,7 @@ from sip.endpoint import Endpoint
 from sip.leg import Leg
 from sip.settings import ListenError
 from sip.state import ANSWERED
+from store import background_tasks
 from store.client import Client, close, connect
 from store.fleets import Fleets
 from store.keys import fleet_key
@@ -362,7 +363,9 @@ class Worker:
             on_workers=self._on_workers,
         )
         await self._started("heartbeat", self._heartbeat)
-        beating = services.loop.create_task(self._beat())
+        beating = services.loop.create_task(
+            background_tasks.continuing(self._beat, "worker: the heartbeat stopped")
+        )
         self.is_started = True
         self._start_is_over.set()
         completing = services.loop.create_task(self._ends.complete(left, self.live, self.forwards))

@@ -40,7 +40,10 @@ class Calls:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._follow(), name="calls: follow")
+        self._task = asyncio.create_task(
+            background_tasks.continuing(self._follow, "calls: records were not read"),
+            name="calls: follow",
+        )
 
     async def close(self) -> None:
         await background_tasks.end([self._task])

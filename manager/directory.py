@@ -27,6 +27,7 @@ from store.redis_errors import REDIS_ERRORS
 _PREFIX = LINE.encode()
 _BATCH = 1000
 _RETRY_S = 0.5
+_FAULT_S = 5.0  # after an error of ours: all lines are read again
 _BEHIND = "1"
 _FIRST_READ_S = 60.0
 _SEPARATORS = " .-()/\u00a0\u202f"
@@ -184,9 +185,12 @@ class Directory:
                     await self._read_all()
                 await self._read_changed()
                 self._ready.set()
-            except REDIS_ERRORS:
+            except Exception as error:
                 self._all = True
-                await asyncio.sleep(_RETRY_S)
+                is_away = isinstance(error, REDIS_ERRORS)
+                if not is_away:
+                    background_tasks.report("directory: lines were not read", error)
+                await asyncio.sleep(_RETRY_S if is_away else _FAULT_S)
                 self._wake.set()
 
     async def _read_all(self) -> None:

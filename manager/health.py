@@ -120,4 +120,7 @@ class Health:
                 self._away = ""
             except (*REDIS_ERRORS, TimeoutError):
                 self._away = "redis does not answer"
+            except Exception as error:
+                self._away = "redis was not asked"
+                background_tasks.report("manager: Redis was not asked", error)
             await asyncio.sleep(_LOOK_EVERY_S)

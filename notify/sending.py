@@ -259,7 +259,8 @@ class _Target:
             self.is_trying = True
             try:
                 pause_s = await self._sender.attempt(self)
-            except REDIS_ERRORS:
+            except Exception as error:  # what waits for the target must not wait for ever
+                background_tasks.report("notify: a target was not served", error)
                 pause_s = _AWAY_S
             self.is_trying = False
             if self._sender.is_closing:

@@ -94,6 +94,8 @@ class Service:
                 self._now("notify.standby")
             except REDIS_ERRORS as error:
                 self._away(error)
+            except Exception as error:  # it goes on from the positions that are in the ledger
+                background_tasks.report("notify: the work stopped", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_STANDBY_S):
                     await self._ended.wait()

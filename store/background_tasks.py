@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _AGAIN_S = 0.2
+_PAUSE_S = 1.0  # after an error that nobody expected
 _SLICES = 5
 
 
@@ -36,6 +37,18 @@ def report(message: str, error: Exception) -> None:
     """Report an internal error in a task that continues, as asyncio reports uncaught exceptions."""
     context = {"message": message, "exception": error}
     asyncio.get_running_loop().call_exception_handler(context)
+
+
+async def continuing(work: Callable[[], Awaitable[None]], message: str) -> None:
+    """Do work that no error may end, until it returns: one that it raises is reported, and a second
+    later it begins again."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception as error:
+            report(message, error)
+            await asyncio.sleep(_PAUSE_S)
 
 
 async def end(tasks: Iterable[asyncio.Task[Any] | None]) -> None:

@@ -5,7 +5,6 @@ concerned reconnect and everything read from them is in doubt.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,12 +73,16 @@ class Layout:
         manager, name = self._sentinel.sentinel_manager, self._sentinel.service_name
         known: object = None
         while True:
-            with contextlib.suppress(*REDIS_ERRORS):
+            try:
                 async with asyncio.timeout(_ANSWER_S):
                     master = await manager.discover_master(name)
                 if known is not None and master != known:
                     self._only.restart()
                 known = master
+            except REDIS_ERRORS:
+                pass  # it is asked again
+            except Exception as error:
+                background_tasks.report("rules: Sentinel was not asked", error)
             await asyncio.sleep(_POLL_S if self._only.up else _SEEK_S)
 
 
@@ -107,7 +110,10 @@ class ClusterLayout(Layout):
     async def start(self) -> None:
         """Ask the nodes of the URL for the slots, then continue as for a single server."""
         await self._seek_once()
-        self._watch = asyncio.create_task(self._seek(), name="rules: cluster")
+        self._watch = asyncio.create_task(
+            background_tasks.continuing(self._seek, "rules: no master was looked for"),
+            name="rules: cluster",
+        )
         await asyncio.gather(*(shard.tried() for shard in self.shards))
 
     async def close(self) -> None:
@@ -150,7 +156,7 @@ class ClusterLayout(Layout):
 
     def _apply(self, found: dict[Address, tuple[tuple[int, int], ...]]) -> None:
         """Apply other masters or slots: new shards start, changed ones forget, old ones end."""
-        before, self._ranges = self._ranges, found
+        before = self._ranges
         gone = [shard for address, shard in self._shards.items() if address not in found]
         kept = {a: shard for a, shard in self._shards.items() if a in found}
         self._shards = {}
@@ -174,6 +180,7 @@ class ClusterLayout(Layout):
             shard.canary.key = _key_in(shard.canary.prefix, ranges)
             shard.canary.expect_nothing()
         self.shards = tuple(self._shards.values())
+        self._ranges = found  # not before: an error above leaves it to the next view
         for shard in gone:
             # Not awaited: the shard that reported this may be the one that ends.
             task = asyncio.create_task(shard.close())
@@ -194,14 +201,16 @@ class ClusterLayout(Layout):
                 async with asyncio.timeout(_ANSWER_S):
                     await connection.open()
                     slots, info = await connection.ask(self._QUESTIONS)
+                if not isinstance(slots, ResponseError) and not isinstance(info, ResponseError):
+                    self._see(slots, info, address)
+                    if self.shards:
+                        return
             except REDIS_ERRORS:
                 continue
+            except Exception as error:  # the others may have a view that can be used
+                background_tasks.report(f"rules: the view of {address} was not used", error)
             finally:
                 await connection.close()
-            if not isinstance(slots, ResponseError) and not isinstance(info, ResponseError):
-                self._see(slots, info, address)
-                if self.shards:
-                    return
 
 
 def layout_of(client: Client, make: MakeShard) -> Layout:

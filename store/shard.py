@@ -123,9 +123,14 @@ class Shard:
     def start(self) -> None:
         """Begin to connect."""
         self._tasks = [
-            asyncio.create_task(self._stream.run(), name=f"rules: invalidations {self.name}"),
-            asyncio.create_task(self._read_for_ever(), name=f"rules: reader {self.name}"),
-            asyncio.create_task(self._sing(), name=f"rules: canary {self.name}"),
+            asyncio.create_task(
+                background_tasks.continuing(work, f"{name} stopped"), name=f"{name} {self.name}"
+            )
+            for name, work in (
+                ("rules: invalidations", self._stream.run),
+                ("rules: reader", self._read_for_ever),
+                ("rules: canary", self._sing),
+            )
         ]
 
     async def tried(self) -> None:
@@ -311,7 +316,10 @@ class Shard:
         self._watcher.on_stream(self)
 
     def _trouble(self, error: BaseException, kind: str) -> None:
-        self._watcher.on_shard_trouble(self, error, kind)
+        try:
+            self._watcher.on_shard_trouble(self, error, kind)
+        except Exception as fault:  # those who wait for an answer must get it
+            background_tasks.report("rules: a failure was not noted", fault)
 
 
 def _give(taker: Taker, reply: Any, span: Span | None, begun: float) -> None:

@@ -27,6 +27,7 @@ from engine.processes.control import (
     Started,
     ToSupervisor,
 )
+from store import background_tasks
 
 START_S = 30.0  # for a process to send its first message, because a busy machine imports slowly
 
@@ -74,7 +75,9 @@ class Child:
         loop.add_reader(self._pidfd, self._on_exit)
         self._opened = asyncio.Event()  # our end of the line
         self._first_word: asyncio.Future[Any] = loop.create_future()
-        self._hearing = asyncio.ensure_future(self._hear())
+        self._hearing = asyncio.ensure_future(
+            background_tasks.continuing(self._hear, "worker: its messages were not read")
+        )
 
     def _spawn(self) -> socket.socket:
         """Start the process; returns our end of the line to it."""

@@ -76,7 +76,10 @@ async def supervised(descriptor: int) -> int:
     }
     worker = Worker(config, order.index, order.redis_url, sockets, connections, flows)
     link = Link(line, worker)
-    helpers = [asyncio.ensure_future(link.beat()), asyncio.ensure_future(link.follow())]
+    helpers = [
+        asyncio.ensure_future(background_tasks.continuing(work, "worker: the supervisor's line"))
+        for work in (link.beat, link.follow)
+    ]
 
     def started() -> None:
         sip, admin = sip_addresses(worker), str(worker.admin.address)

@@ -8,6 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from engine.config import Config
@@ -17,6 +18,7 @@ from engine.processes.control import DRAINING
 from engine.processes.crash import last_stack
 from engine.processes.journal import active_in
 from engine.telemetry.log import FilteringBoundLogger
+from store import background_tasks
 from store.client import unreachable
 
 WATCH_S = 0.5
@@ -114,7 +116,9 @@ class WorkerPool:
     async def start(self) -> str:
         """Start all workers; returns why one cannot start, empty if all take calls. Where some are
         adopted, one that cannot start ends nothing: the others have calls."""
-        self._watching = asyncio.ensure_future(self._watch())
+        self._watching = asyncio.ensure_future(
+            background_tasks.continuing(self._watch, "workers: not watched")
+        )
         for slot in self.slots:
             try:
                 orphan = await find_orphan(self.config.redis.data_dir, slot.index)
@@ -137,7 +141,14 @@ class WorkerPool:
                 self._log.info(
                     "worker.adopted", worker=slot.index, pid=child.pid, calls=child.calls
                 )
-        self._slot_tasks = [asyncio.ensure_future(self._keep(slot)) for slot in self.slots]
+        self._slot_tasks = [
+            asyncio.ensure_future(
+                background_tasks.continuing(
+                    partial(self._keep, slot), f"worker {slot.index}: not replaced"
+                )
+            )
+            for slot in self.slots
+        ]
         self._let_one_stand_by()
         return ""
 

@@ -30,6 +30,7 @@ from engine.records.record import (
 )
 from engine.records.spool import Spool
 from engine.records.usage_and_stream import Batch, is_written, mark_of, read_line, records_in, write
+from store import background_tasks
 from store.redis_errors import REDIS_ERRORS
 
 __all__ = [
@@ -138,7 +139,9 @@ class Recorder:
             _log.error("cdr.spool_unusable", path=str(self._spool.path), error=str(error))
         if self._spool.records:
             _log.info("cdr.replay", path=str(self._spool.path), records=self._spool.records)
-        self._task = asyncio.create_task(self._run(), name="cdr")
+        self._task = asyncio.create_task(
+            background_tasks.continuing(self._run, "cdr: the writer stopped"), name="cdr"
+        )
 
     async def close(self, deadline_s: float = 2.0) -> None:
         """Write waiting records for at most `deadline_s`; the rest goes to the spool."""

@@ -8,11 +8,14 @@ import time
 from collections import Counter
 from typing import Any, cast
 
+import pytest
+
 from engine.config import Config
 from notify.attempts import Drop, Reason
 from notify.deliveries import Delivery
 from notify.ledger import Ledger
 from notify.sending import Outgoing, Sender
+from notify.serve import Service
 from tests.patience import within
 
 URL = "https://crm.example.com/renvoi"
@@ -81,3 +84,51 @@ async def test_a_fault_of_ours_blocks_none() -> None:
     events, counted = await sent(Redis(KeyError("x")), "missed_call", "missed_call")
     assert len(events) == 2
     assert counted == {"fault": 1, "sent": 2}
+
+
+async def test_an_error_beside_an_attempt_leaves_no_target_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("notify.sending._AWAY_S", 0.0)
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+    whole, broken = Sender._finish, [KeyError("x")]
+
+    def finish(sender: Sender, target: Any) -> None:
+        if broken:
+            raise broken.pop()
+        whole(sender, target)
+
+    monkeypatch.setattr(Sender, "_finish", finish)
+    events, _ = await sent(Redis(), "missed_call")
+    assert set(events) == {"missed_call"}
+    assert [type(error) for error in reported] == [KeyError]
+
+
+async def test_an_error_of_ours_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("notify.serve._STANDBY_S", 0.0)
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+    service: Any = object.__new__(Service)
+    service._ended = asyncio.Event()
+    works = 0
+
+    async def hold() -> bool:
+        return True
+
+    async def work() -> None:
+        nonlocal works
+        works += 1
+        if works == 1:
+            raise KeyError("x")
+        service._ended.set()
+
+    service._hold, service._work = hold, work
+    async with asyncio.timeout(within(5)):
+        await Service.run(service)
+    assert works == 2
+    assert [type(error) for error in reported] == [KeyError]

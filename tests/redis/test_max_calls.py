@@ -234,3 +234,27 @@ def test_a_late_loop_decides_by_the_answer_that_waits_in_the_socket(server: Redi
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(decide())
+
+
+@pytest.mark.usefixtures("patient")
+async def test_an_error_of_ours_does_not_end_the_exchange(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("store.background_tasks._PAUSE_S", 0.0)
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+    async with worker(server) as live:
+        whole = live._take_changes
+        broken = [KeyError("x")]
+
+        def take_changes() -> object:
+            if broken:
+                raise broken.pop()
+            return whole()
+
+        monkeypatch.setattr(live, "_take_changes", take_changes)
+        assert await live.admit(LINE, "call-1", 2) is None
+        assert leases(server) == {"call-1"}
+        assert [type(error) for error in reported] == [KeyError]

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -700,3 +700,27 @@ async def test_a_month_s_end_gives_each_month_its_own_plan(
         made.add(planned)
     assert usage(server) == {"deducted": "5", "out_of_plan": "1"}
     assert usage(server, "2026-12") == {"deducted": "4"}
+
+
+async def test_an_error_of_ours_does_not_end_the_writer(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even one while records go to the disk because Redis is away."""
+    monkeypatch.setattr("store.background_tasks._PAUSE_S", 0.0)
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+    async with recorder(server, tmp_path / "spool", spill_after_s=0) as made:
+        whole, broken = made._form, [KeyError("writing"), KeyError("spilling")]
+
+        def form(entries: Iterable[Entry]) -> batches.Batch:
+            if broken:
+                raise broken.pop(0)
+            return whole(entries)
+
+        monkeypatch.setattr(made, "_form", form)
+        made.add(call())
+        await until(lambda: written(server) == Counter({"call-0": 1}))
+    assert [str(error) for error in reported] == ["'spilling'"]
+    expect(server, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
+
+import pytest
 
 from store import background_tasks
 from tests.patience import within
@@ -39,3 +42,22 @@ async def test_tasks_that_have_ended_are_left_alone() -> None:
     await background_tasks.end([failed, waiting])
     assert waiting.cancelled()
     assert isinstance(failed.exception(), ValueError)
+
+
+async def test_work_that_no_error_may_end_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background_tasks, "_PAUSE_S", 0.0)
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    errors = [KeyError("a"), RuntimeError("b")]
+
+    async def work() -> None:
+        if errors:
+            raise errors.pop()
+
+    async with asyncio.timeout(within(5)):
+        await background_tasks.continuing(work, "it stopped")
+    assert [str(each["exception"]) for each in reported] == ["b", "'a'"]
+    assert {each["message"] for each in reported} == {"it stopped"}
+    waiting = asyncio.create_task(background_tasks.continuing(asyncio.Event().wait, ""))  # type: ignore[arg-type]
+    await background_tasks.end([waiting])
+    assert waiting.cancelled()

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis.asyncio
 
-from store.shard import Shard
+from store.shard import Shard, Unavailable
 from tests.patience import within
 
 
@@ -43,3 +43,36 @@ async def test_a_start_goes_on_when_the_server_it_waits_for_leaves_the_cluster()
         await shard.close()
         async with asyncio.timeout(within(5)):
             await waiting
+
+
+class _Faulty(_Ignores):
+    def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None:
+        raise LookupError(kind)
+
+
+async def test_an_error_while_a_failure_is_noted_leaves_nobody_without_an_answer() -> None:
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        host, port = closed.getsockname()
+    shard = Shard(
+        "a server that is away",
+        lambda: redis.asyncio.Connection(host=host, port=port),
+        prefixes=("line:",),
+        canary="test",
+        watcher=_Faulty(),
+    )
+    replies: asyncio.Queue[Any] = asyncio.Queue()
+
+    def take(reply: Any, span: object, begun: float) -> None:
+        replies.put_nowait(reply)
+
+    shard.start()
+    async with asyncio.timeout(within(5)):
+        for _ in range(2):
+            shard.ask(("GET", "line:1"), take)
+            assert isinstance(await replies.get(), Unavailable)
+    await shard.close()
+    assert {type(error) for error in reported} == {LookupError}

@@ -401,3 +401,46 @@ async def test_the_next_process_begins_before_the_journal_of_a_dead_one_is_read(
     await turns()
     assert read == [["assign"]]
     keeping.cancel()
+
+
+async def test_an_error_of_ours_leaves_no_slot_empty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("store.background_tasks._PAUSE_S", 0.0)
+    reported: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: reported.append(context["exception"])
+    )
+
+    async def no_orphan(_directory: Any, _index: int) -> None: ...
+
+    made: list[Worker] = []
+
+    def child(_orphan: object = None) -> Worker:
+        made.append(Worker())
+        return made[-1]
+
+    monkeypatch.setattr(worker_pool, "find_orphan", no_orphan)
+    monkeypatch.setattr(worker_pool, "Child", child)
+    monkeypatch.setattr(Worker, "is_adopted", False, raising=False)
+    monkeypatch.setattr(Worker, "journal", None, raising=False)
+    pool = pool_of(1)
+    broken = [OSError("no descriptor is left")]
+
+    def last_stack(_directory: Path, _index: int) -> str:
+        if broken:
+            raise broken.pop()
+        return ""
+
+    monkeypatch.setattr(worker_pool, "last_stack", last_stack)
+    starting = asyncio.ensure_future(pool.start())
+    await turns()
+    made[0].start()
+    assert await starting == ""
+    made[0].exited.set_result(-signal.SIGKILL)
+    slot: Any = pool.slots[0]
+    async with asyncio.timeout(within(5)):
+        while slot.child is made[0]:
+            await asyncio.sleep(0.01)
+    assert [str(error) for error in reported] == ["no descriptor is left"]
+    pool.close()
