@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
@@ -24,13 +25,14 @@ class CallPath:
     progress."""
 
     __slots__ = (
-        "_call_id", "_services", "before", "diverted", "held", "joined", "received_diversions",
-        "visited",
+        "_asking", "_call_id", "_services", "before", "diverted", "held", "joined",
+        "received_diversions", "visited",
     )  # fmt: skip
 
     def __init__(self, services: CallServices, call_id: str, invite: Message) -> None:
         self._services = services
         self._call_id = call_id
+        self._asking: asyncio.Lock | None = None  # once a shared limit is asked
         self.received_diversions = headers.diversions(invite)
         # The lines that forwarded it before it came back from outside.
         self.before = services.marks.forwarded(invite, services.numbering, time.time())
@@ -100,8 +102,10 @@ class CallPath:
 
     def may_forward(self, number: str) -> bool:
         """Count a forward of the line within this worker's local quota; False if the shared limit
-        must be asked (`ask_to_forward`)."""
+        must be asked (`ask_to_forward`), or is being asked."""
         if number not in self.held:
+            if self._asking is not None and self._asking.locked():
+                return False
             if not self._services.forwards.begin(number, self._services.config.limits):
                 return False
             self.held += (number,)
@@ -114,12 +118,20 @@ class CallPath:
             self.held += (number,)
 
     async def ask_to_forward(self, number: str) -> str | None:
-        """Count it against the shared limit. None, or the limit that is reached."""
+        """Count it against the shared limit. None, or the limit that is reached.
+
+        One at a time: the news of a transfer may ask for the same line as the call's own coroutine.
+        """
         services = self._services
-        full = await services.forwards.ask(number, self._call_id, services.config.limits)
-        if full is None:
-            self.held += (number,)
-        return full
+        if self._asking is None:
+            self._asking = asyncio.Lock()
+        async with self._asking:
+            if number in self.held:
+                return None
+            full = await services.forwards.ask(number, self._call_id, services.config.limits)
+            if full is None:
+                self.held += (number,)
+            return full
 
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """Move the call on from this line."""
