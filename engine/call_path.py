@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from engine.call_services import CallServices
+from engine.forwards import LAST_HOUR, STANDING
 from engine.leases import hold
 from rules.decide import ForwardTo
 from rules.model import Line
@@ -132,6 +133,19 @@ class CallPath:
             if full is None:
                 self.held += (number,)
             return full
+
+    async def count_forward(self, number: str) -> str | None:
+        """Count a forward of the line that no decision of this moment allows. None, or the limit
+        that is reached."""
+        if number in self.held:
+            return None
+        limits, forwards = self._services.config.limits, self._services.forwards
+        if 0 < limits.forwards_per_line <= forwards.standing(number):
+            return STANDING
+        hourly = limits.forwards_per_line_per_hour
+        if 0 < hourly <= forwards.last_hour(number, hourly):
+            return LAST_HOUR
+        return None if self.may_forward(number) else await self.ask_to_forward(number)
 
     def forward(self, line: Line, decision: ForwardTo) -> None:
         """Move the call on from this line."""

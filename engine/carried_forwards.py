@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
-from engine.forwards import LAST_HOUR, STANDING
 from engine.records.record import ForwardRecord
 from rules.billing import billing_class
 from rules.forward_document import tariff_of
@@ -54,7 +53,7 @@ async def admit(services: CallServices, path: CallPath, forward: ForwardRecord) 
     cap_s = fleet.cap_left_s(now)
     if billing in CAPPED and cap_s is not None and cap_s <= 0:
         raise _prevented(services, "fleet_cap")
-    full = await _count(services, path, line.number)
+    full = await path.count_forward(line.number)
     if full is not None:
         raise _prevented(services, full)
     return replace(forward, billing=billing, fleet=line.fleet, plan_s=line.offer.plan_s)
@@ -70,21 +69,6 @@ def _is_on(
         and each.why_refused(inside=False, countries=countries) is None
         for each in line.all_targets(now)
     )
-
-
-async def _count(services: CallServices, path: CallPath, line: str) -> str | None:
-    """Count one more forward of a line. None, or the limit that is reached."""
-    if line in path.held:
-        return None
-    limits, forwards = services.config.limits, services.forwards
-    if 0 < limits.forwards_per_line <= forwards.standing(line):
-        return STANDING
-    hourly = limits.forwards_per_line_per_hour
-    if 0 < hourly <= forwards.last_hour(line, hourly):
-        return LAST_HOUR
-    if path.may_forward(line):
-        return None
-    return await path.ask_to_forward(line)
 
 
 def _prevented(services: CallServices, why: str) -> Over:

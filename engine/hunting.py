@@ -108,13 +108,13 @@ class Hunting:
         raise Over(of_code(outcome), outcome, "passed_on", ringing.attempt.response_with(outcome))
 
     async def _admit_also(self, line: Line, also: tuple[Target, ...]) -> tuple[Target, ...]:
-        """Count what rings beside the line as a forward of it. Empty if a limit is reached."""
-        if not self._path.may_forward(line.number):
-            full = await self._path.ask_to_forward(line.number)
-            self._ringing.check_caller()
-            if full is not None:
-                self._prevented(line, ALSO_RING, full)
-                return ()
+        """Count what rings beside the line as a forward of it. Empty if a limit is reached, also
+        by other calls since the decision."""
+        full = await self._path.count_forward(line.number)
+        self._ringing.check_caller()
+        if full is not None:
+            self._prevented(line, ALSO_RING, full)
+            return ()
         return also
 
     async def _dial_also(self, line: Line, also: tuple[Target, ...]) -> None:

@@ -630,6 +630,23 @@ async def test_the_limit_on_forwards_keeps_the_mobile_silent() -> None:
     assert one.metrics._prevented.counts["forwards_per_line"] == 1
 
 
+async def test_the_limit_that_other_calls_reach_meanwhile_keeps_the_mobile_silent() -> None:
+    """Between the decision and the mobile Redis is asked whether the line is free."""
+    one = OneCall(beside(to(MOBILE), max_calls=5))
+    limits = one.call._services.config.limits
+
+    async def admit(number: str, _call: str, _most: int) -> None:
+        for _ in range(limits.forwards_per_line):
+            one.forwards.begin(number, limits)
+
+    live: Any = one.call._services.live
+    live.admit = admit
+    await settle()
+    assert gone_to(one) == ["phone"]
+    assert one.forwards.standing(LINE) == limits.forwards_per_line
+    assert one.metrics._prevented.counts["forwards_per_line"] == 1
+
+
 # -- busy without ringing, and refused callers ----------------------------------------------------
 
 

@@ -156,7 +156,10 @@ async def test_a_forward_that_has_ended_pays_for_no_transfer(
     services: Any = SimpleNamespace(
         store=SimpleNamespace(look_up=look_up), fleets=SimpleNamespace(find=lambda _name: fleet)
     )
-    path: Any = SimpleNamespace(held={PAYER})
+
+    async def count_forward(_number: str) -> None: ...
+
+    path: Any = SimpleNamespace(count_forward=count_forward)
     forward = ForwardRecord(PAYER, "busy", "voicemail", PAYER, "free", 0, "acme")
     if pays:
         assert (await carried_forwards.admit(services, path, forward)).line == PAYER
