@@ -287,7 +287,7 @@ class Call:
                 facts.talks()
                 facts.touch()
                 if winner.state is ANSWERED:  # late offer: the answer came in the ACK
-                    winner.accept(*event.message.answer)
+                    winner.accept(event.message)
             elif isinstance(event, Ended) and event.leg in (caller, winner):
                 facts.leg_ended(winner, 0, headers.q850_cause(event.message))
                 other = winner if event.leg is caller else caller

@@ -40,6 +40,11 @@ def passing_body(message: Message, *, to_trusted: bool) -> tuple[bytes, bytes]:
     return (rest_of_body, kind) if rest_of_body else (b"", b"")
 
 
+def ack_body(ack: Message | None, *, to_trusted: bool) -> tuple[bytes, bytes]:
+    """The same of an ACK; empty without one."""
+    return passing_body(ack, to_trusted=to_trusted) if ack is not None else (b"", b"")
+
+
 def _without_naming(body: bytes, boundary: bytes) -> bytes:
     """A multipart body (RFC 2046 5.1) without the parts that name the sender, or that hold such a
     part; empty when none is left."""

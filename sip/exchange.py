@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sip import session_expires, unrelayed
-from sip.bodies import passing_body
+from sip.bodies import ack_body, passing_body
 from sip.dialog import Dialog
 from sip.end_of_call import NOTHING, Farewell
 from sip.events import Refreshed
@@ -379,7 +379,7 @@ class Exchanges:
         exchange, self.unacked = self.unacked, None
         dialog = self.leg.dialog if exchange is not None else None
         if dialog is not None:
-            self.last_ack = message.answer if message is not None else (b"", b"")
+            self.last_ack = ack_body(message, to_trusted=self.leg.trusted)
         if asker is not None:
             asker.endpoint.on_kept(asker)
         if dialog is not None and exchange is not None:

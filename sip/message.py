@@ -820,11 +820,6 @@ class Message:
         return b"" if self._type < 0 else self._text(self._type)
 
     @property
-    def answer(self) -> tuple[bytes, bytes]:
-        """Body and media type of an ACK."""
-        return self.body, self.content_type
-
-    @property
     def declared_length(self) -> int | None:
         return None if self._length < 0 else self._length
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sip import headers
+from sip.bodies import ack_body
 from sip.bye import Bye, say
 from sip.dialog import Dialog, routes_back
 from sip.end_of_call import NOTHING, Farewell
@@ -116,14 +117,15 @@ class Outgoing(Leg):
         """Release a leg whose INVITE was never sent."""
         self._release()
 
-    def accept(self, body: bytes = b"", content_type: bytes = b"") -> None:
-        """Acknowledge the 2xx, with a body if it contained the offer (late offer)."""
+    def accept(self, ack: Message | None = None) -> None:
+        """Acknowledge the 2xx, with the body of the caller's `ack` if it contained the offer (late
+        offer)."""
         if self.state is not ANSWERED:
             self._endpoint.illegal("accept")
             return
         self.state = CONFIRMED
-        self._ack = body, content_type
-        self._layer.acknowledge(self.dialog, self.invite_cseq, body, content_type)
+        self._ack = answer = ack_body(ack, to_trusted=self.trusted)
+        self._layer.acknowledge(self.dialog, self.invite_cseq, *answer)
 
     def cancel(self, farewell: Farewell = NOTHING) -> None:
         """Cancel with `farewell` in the CANCEL. The leg still reports its end: a 200 may cross the

@@ -166,6 +166,6 @@ class Board:
     def _on_caller(self, call: Call, event: Any) -> None:
         if isinstance(event, Acked):
             if call.spoken is not None and call.spoken.dialog is not None:
-                call.spoken.accept(*event.message.answer)
+                call.spoken.accept(event.message)
         elif isinstance(event, (Cancelled, Ended)):
             self._end(call, event.leg.farewell)

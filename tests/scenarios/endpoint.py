@@ -218,9 +218,17 @@ class Call:
             self._within(method, self.cseq, headers=headers, body=body, content_type=content_type)
         )
 
-    def ack(self, answer: Message, *, body: bytes = b"", headers: Headers = ()) -> Message:
+    def ack(
+        self,
+        answer: Message,
+        *,
+        body: bytes = b"",
+        headers: Headers = (),
+        content_type: str = "application/sdp",
+    ) -> Message:
         """Acknowledge a 2xx; from now on repeated 2xx are acknowledged automatically."""
-        raw = self._within("ACK", answer.cseq[0], headers=headers, body=body)
+        cseq = answer.cseq[0]
+        raw = self._within("ACK", cseq, headers=headers, body=body, content_type=content_type)
         self._acks[answer.cseq[0], answer.to_tag] = raw
         return self._send(raw)
 

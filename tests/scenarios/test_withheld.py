@@ -186,6 +186,29 @@ async def test_no_part_of_a_body_shows_a_withheld_number(setup: Setup) -> None:
     await part(call, ring)
 
 
+async def test_no_part_of_the_body_of_an_ack_shows_a_withheld_number(setup: Setup) -> None:
+    """Of the INVITE and of a re-INVITE, both without an offer. The network's own ACK has no
+    Privacy: what the INVITE asked for holds."""
+    number, kind = numbers.caller_number(), "multipart/mixed;boundary=x"
+    card = f"--x\r\nContent-Type: text/vcard\r\n\r\nTEL:{number}\r\n".encode()
+    body = b"--x\r\nContent-Type: application/sdp\r\n\r\n" + ANSWER_BYTES + b"\r\n" + card
+    headers = [("Privacy", "id"), ("P-Asserted-Identity", f"<sip:{number}@h>")]
+    line, phone = await setup.line_with_phone()
+    call = await setup.call(line, caller=number, headers=headers, body=b"")
+    ring = await phone.incoming()
+    ring.respond(200, body=OFFER_BYTES)
+    call.ack(await call.receive(200), body=body + b"--x--\r\n", content_type=kind)
+    first = await ring.receive("ACK")
+    call.request("INVITE")
+    ring.respond(200, to=await ring.receive("INVITE"), body=OFFER_BYTES)
+    call.ack(await call.receive(200), body=body + b"--x--\r\n", content_type=kind)
+    for ack in (first, await ring.receive("ACK")):
+        assert shows(ack, number) == []
+        assert ANSWER_BYTES in ack.body
+        assert ack.one("Content-Type").replace(" ", "") == kind
+    await part(call, ring)
+
+
 async def test_a_withheld_number_stays_withheld_in_later_requests(setup: Setup) -> None:
     number = numbers.caller_number()
     line, phone = await setup.line_with_phone()
