@@ -23,7 +23,7 @@ from engine.hint import next_steps
 from engine.processes import upgrade
 from engine.processes.aggregate import Aggregate
 from engine.processes.systemd import Systemd
-from engine.processes.worker_pool import PROGRESS_S, WorkerPool
+from engine.processes.worker_pool import PROGRESS_S, WorkerPool, WorkerSlot
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
 from engine.reload import reload
 from engine.stderr import say
@@ -39,7 +39,9 @@ class Supervisor:
     def __init__(self, config: Config, path: Path | None) -> None:
         self.log = log.get_logger("supervisor")
         self._path = path
-        self._pool = WorkerPool(config, load_document(path), self.log, self._on_gone)
+        self._pool = WorkerPool(
+            config, load_document(path), self.log, self._on_gone, self._on_leaving
+        )
         # Restored after a failed rolling restart.
         self._before = self._pool.config, self._pool.document
         self._rolling: asyncio.Task[None] | None = None
@@ -50,7 +52,6 @@ class Supervisor:
         self._stop_asked_at = 0.0
         self._end = asyncio.Event()
         self._aggregate = Aggregate(self._pool.slots)
-        self._pool.on_leaving = self._aggregate.look
         self.admin = Admin(
             config.supervisor_listen,
             self._aggregate.metrics,
@@ -237,6 +238,9 @@ class Supervisor:
 
     def _on_gone(self, index: int) -> None:
         self._aggregate.remember(index)
+
+    async def _on_leaving(self, slot: WorkerSlot) -> None:
+        await self._aggregate.look(slot)
 
     def _status(self) -> str:
         slots = self._pool.slots

@@ -76,7 +76,8 @@ class WorkerPool:
     """The processes of all workers, and the spare process.
 
     `config` and its `document` are for new processes, `redis_url` is the embedded Redis. `on_gone`
-    gets the index of each worker whose process has ended.
+    gets the index of each worker whose process has ended; `on_leaving` a worker's slot before its
+    process leaves its calls to the next one.
     """
 
     def __init__(
@@ -85,14 +86,14 @@ class WorkerPool:
         document: Any,
         log: FilteringBoundLogger,
         on_gone: Callable[[int], None],
+        on_leaving: Callable[[WorkerSlot], Awaitable[None]],
     ) -> None:
         self.config, self.document = config, document
         self.redis_url: str | None = None
         self.slots = [WorkerSlot(index) for index in range(config.workers)]
-        # Called before a worker leaves its calls to the next process.
-        self.on_leaving: Callable[[WorkerSlot], Awaitable[None]] | None = None
         self._log = log
         self._on_gone = on_gone
+        self._on_leaving = on_leaving
         self._generation = 0  # of code and configuration
         self._spare: Child | None = None
         self._is_over = False
@@ -248,8 +249,7 @@ class WorkerPool:
         spare = await self._tried_spare()
         if isinstance(spare, str):
             return spare
-        if self.on_leaving is not None:
-            await self.on_leaving(slot)
+        await self._on_leaving(slot)
         child = slot.child
         assert child is not None
         if slot.generation == self._generation or not child.started.done():

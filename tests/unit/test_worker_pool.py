@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -139,11 +140,17 @@ class Process:
     def close_connections(self) -> None: ...
 
 
-def pool_of(workers: int) -> WorkerPool:
+async def ignore(_slot: WorkerSlot) -> None:
+    """What is called before a worker leaves its calls to the next process."""
+
+
+def pool_of(
+    workers: int, on_leaving: Callable[[WorkerSlot], Awaitable[None]] = ignore
+) -> WorkerPool:
     redis = Redis(url="redis://r", data_dir=Path("data"))
     config: Any = SimpleNamespace(workers=workers, redis=redis)
     log: Any = SimpleNamespace(**dict.fromkeys(("info", "warning", "error"), lambda *_, **__: None))
-    return WorkerPool(config, {}, log, lambda _: None)
+    return WorkerPool(config, {}, log, lambda _: None, on_leaving)
 
 
 @pytest.mark.parametrize("looks", [1, 2, 3])
@@ -242,9 +249,11 @@ async def test_a_process_that_waits_for_many_connections_is_of_the_present_gener
         os.close(writing)
 
 
-def rolled() -> tuple[WorkerPool, Any, Any]:
+def rolled(
+    on_leaving: Callable[[WorkerSlot], Awaitable[None]] = ignore,
+) -> tuple[WorkerPool, Any, Any]:
     """A pool that replaces its worker, the worker and the spare process."""
-    pool = pool_of(1)
+    pool = pool_of(1, on_leaving)
     worker: Any = Worker()
     spare: Any = Worker()
     pool.slots[0].child = worker
@@ -366,14 +375,13 @@ async def test_workers_that_are_left_to_another_supervisor_do_not_count_as_hung(
 
 
 async def test_a_worker_s_counts_are_read_before_it_is_replaced() -> None:
-    pool, worker, _ = rolled()
-    worker.start()
     read: list[list[object]] = []
 
     async def look(_slot: WorkerSlot) -> None:
         read.append(list(worker.asked))
 
-    pool.on_leaving = look
+    pool, worker, _ = rolled(look)
+    worker.start()
     replacing = asyncio.ensure_future(pool.replace(pool.slots[0]))
     await turns()
     assert (read, worker.asked) == ([[]], ["hand over"])
