@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from manager import models
-from manager.line_settings import profile_used
+from manager.line_settings import in_force, profile_used
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
 from manager.who import FieldError, Refused
@@ -142,7 +142,6 @@ def _join(path: str, name: str) -> str:
 async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, dict[str, Any]]:
     """Put these forwards into the document; what to say of it. Missing `to` and `after_s` are
     kept."""
-    number = call.number
 
     def edit(document: Document) -> None:
         forwards = dict(document.get("forwards") or {})
@@ -164,21 +163,16 @@ async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, dict[st
         document["forwards"] = forwards
 
     try:
-        written = await call.site.lines.change(call.who, number, edit, call.unchanged)
+        written = await call.site.lines.change(call.who, call.number, edit, call.unchanged)
     except Refused as refused:
         raise Refused(
             [FieldError(_short(e.field), e.value, e.problem) for e in refused.errors]
         ) from None
     stored = written.stored
-    force = {"in_force": await _in_force(call, number)}
+    force = {"in_force": await in_force(call)}
     used = await profile_used(call.site, stored.line)
     return stored, force if used is None else {"profile": used, **force}
 
 
 def _short(path: str) -> str:
     return path.removeprefix("forwards.")
-
-
-async def _in_force(call: Call, number: str) -> models.InForce:
-    force = (await call.site.in_force(number)).plain()
-    return models.InForce(force["complete"], force["workers"], force["acknowledged"], force["ms"])

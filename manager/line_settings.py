@@ -40,6 +40,12 @@ async def profile_used(site: Site, line: Line) -> str | None:
     return None if use is None else use.name
 
 
+async def in_force(call: Call) -> models.InForce:
+    """Wait until a change of the line is in force; how it became so."""
+    acks = (await call.site.in_force(call.number)).plain()
+    return models.InForce(acks["complete"], acks["workers"], acks["acknowledged"], acks["ms"])
+
+
 async def patch_line(call: Call) -> Response:
     await call.line()  # first of all, whether this token may see it
     given = await call.body()
@@ -126,6 +132,4 @@ def _only(given: Document, names: set[str]) -> None:
 async def _change(call: Call, edit: Callable[[Document], None]) -> tuple[Stored, models.InForce]:
     """Change the line, and wait until it is in force."""
     written = await call.site.lines.change(call.who, call.number, edit, call.unchanged)
-    acks = (await call.site.in_force(call.number)).plain()
-    force = models.InForce(acks["complete"], acks["workers"], acks["acknowledged"], acks["ms"])
-    return written.stored, force
+    return written.stored, await in_force(call)
