@@ -58,7 +58,7 @@ class Directory:
         self._changed: set[bytes] = set()
         self._all = True
         self._wake = asyncio.Event()
-        self._ready = asyncio.Event()
+        self._tried = asyncio.Event()
         name = f"directory-{secrets.token_hex(8)}"
         self._key_changes = KeyChanges(redis, (LINE,), name, self._on_keys)
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,7 +72,7 @@ class Directory:
         await self._key_changes.start()
         if self._key_changes.is_complete:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), _FIRST_READ_S)
+                await asyncio.wait_for(self._tried.wait(), _FIRST_READ_S)
 
     async def close(self) -> None:
         await background_tasks.end(self._tasks)
@@ -184,9 +184,10 @@ class Directory:
                     self._all = False
                     await self._read_all()
                 await self._read_changed()
-                self._ready.set()
+                self._tried.set()
             except Exception as error:
                 self._all = True
+                self._tried.set()
                 is_away = isinstance(error, REDIS_ERRORS)
                 if not is_away:
                     background_tasks.report("directory: lines were not read", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from manager.lines import Lines, Stored
 from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError
-from store.client import close, connect
+from store.client import ANSWER_S, close, connect
 from store.keys import TOKEN
 from store.redis_errors import REDIS_ERRORS
 
@@ -64,14 +65,17 @@ class Site:
             await close(self.redis)
 
     async def ping(self) -> None:
-        """Raises REDIS_ERRORS."""
+        """Raises REDIS_ERRORS, after ANSWER_S at the latest: a silent Redis would cost a new
+        connection two times its socket limits."""
         client: Any = self.redis
-        await client.ping()
+        async with asyncio.timeout(ANSWER_S):
+            await client.ping()
 
     async def without_account(self) -> bool:
         """Whether there is no account to log in with; False if Redis cannot be asked."""
         client: Any = self.redis
         try:
+            await self.ping()
             return not await accounts.every(client, 1)
         except REDIS_ERRORS:
             return False

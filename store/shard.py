@@ -195,7 +195,8 @@ class Shard:
                     # An error with one answer must not stop the other reads.
                     background_tasks.report("rules: an exchange failed", error)
                     await self._fail(error)
-            self.answered.set()
+                # A silent server is asked again before this loop ends: the next canary is due.
+                self.answered.set()
 
     async def _exchange(self) -> None:
         """Send the canary if it is due, and the queued commands, in one round trip."""

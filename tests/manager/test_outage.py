@@ -78,6 +78,21 @@ def test_started_without_redis_it_waits_for_it(tmp_path: Path) -> None:
         server.stop()
 
 
+def test_started_while_redis_is_silent_it_serves_and_ends(tmp_path: Path) -> None:
+    """It accepts connections and answers nothing, as a stopped process."""
+    server = RedisServer(tmp_path)
+    server.start()
+    server.pause()
+    manager = Manager(tmp_path, server.url)
+    try:
+        manager.start()
+        assert manager.get("/healthz").status == 503
+        assert manager.stop() == 0
+    finally:
+        server.stop()
+    assert "Traceback" not in manager.log
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

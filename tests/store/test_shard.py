@@ -1,12 +1,13 @@
-"""A shard that is closed while somebody waits for it."""
+"""A shard for which a start waits: it is closed meanwhile, or does not answer."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import pytest
 import redis.asyncio
 
 from store.shard import Shard, Unavailable
@@ -25,24 +26,41 @@ class _Ignores:
     def on_shard_trouble(self, shard: Shard, error: BaseException, kind: str) -> None: ...
 
 
-async def test_a_start_goes_on_when_the_server_it_waits_for_leaves_the_cluster() -> None:
-    """The layout closes the shard of a master that another one's view no longer names. The engine
-    and the manager wait for the shards that they found first."""
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        host, port = silent.getsockname()
-        shard = Shard(
+@pytest.fixture
+def silent() -> Iterator[Shard]:
+    """A shard of a server that accepts connections and does not answer, as one that is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        yield Shard(
             "a server that does not answer",
             lambda: redis.asyncio.Connection(host=host, port=port),
             prefixes=("line:",),
             canary="test",
             watcher=_Ignores(),
         )
-        shard.start()
-        waiting = asyncio.create_task(shard.tried())
-        await asyncio.sleep(0)
-        await shard.close()
-        async with asyncio.timeout(within(5)):
-            await waiting
+
+
+async def test_a_start_goes_on_when_the_server_it_waits_for_leaves_the_cluster(
+    silent: Shard,
+) -> None:
+    """The layout closes the shard of a master that another one's view no longer names. The engine
+    and the manager wait for the shards that they found first."""
+    silent.start()
+    waiting = asyncio.create_task(silent.tried())
+    await asyncio.sleep(0)
+    await silent.close()
+    async with asyncio.timeout(within(5)):
+        await waiting
+
+
+async def test_a_start_goes_on_when_the_server_it_waits_for_does_not_answer(silent: Shard) -> None:
+    """The next canary is due before the silence of the first has lasted long enough."""
+    silent.start()
+    try:
+        async with asyncio.timeout(within(3)):
+            await silent.tried()
+    finally:
+        await silent.close()
 
 
 class _Faulty(_Ignores):
