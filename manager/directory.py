@@ -20,9 +20,10 @@ from redis.asyncio import Redis
 from manager.search import Listed, Page, View, fold
 from manager.who import Who
 from store import background_tasks
+from store.client import exchange
 from store.key_changes import KeyChanges
 from store.keys import LINE
-from store.redis_errors import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS, is_wrong_type
 
 _PREFIX = LINE.encode()
 _BATCH = 1000
@@ -215,13 +216,13 @@ class Directory:
         """Read these lines again; returns the numbers of those that are lines."""
         if not keys:
             return []
-        pipe = self._redis.pipeline(transaction=False)  # in a cluster they are on several nodes
-        for key in keys:
-            pipe.get(key)
         there = []
-        for key, raw in zip(keys, await pipe.execute(), strict=True):
+        replies = await exchange(self._redis, [("GET", key) for key in keys])
+        for key, raw in zip(keys, replies, strict=True):
+            if isinstance(raw, Exception) and not is_wrong_type(raw):
+                raise raw
             number = key.removeprefix(_PREFIX).decode(errors="replace")
-            line = self._listed(number, raw) if raw is not None else None
+            line = self._listed(number, raw) if isinstance(raw, bytes) else None
             if line is None:
                 self._drop(number)
             else:

@@ -10,6 +10,7 @@ from notify.deliveries import FleetFacts, LineFacts, fleet_facts, line_facts
 from notify.occurrences import Happened
 from store.client import exchange
 from store.keys import fleet_key, line_key
+from store.redis_errors import is_wrong_type
 
 Found = list[tuple[Happened, LineFacts | None, FleetFacts]]
 """What happened, with the line that it concerns, and its fleet."""
@@ -41,6 +42,6 @@ class Documents:
             return []
         replies = await exchange(self._client, commands)
         for reply in replies:
-            if isinstance(reply, Exception) and not str(reply).startswith("WRONGTYPE"):
+            if isinstance(reply, Exception) and not is_wrong_type(reply):
                 raise reply
         return [None if isinstance(reply, Exception) else reply for reply in replies]

@@ -16,7 +16,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
 
 from rules.billing import month_begin, month_of
 from rules.calendar import Calendar
@@ -29,7 +28,7 @@ from store import background_tasks
 from store.connection import Command
 from store.keys import active_calls_key, fleet_key, fleet_usage_key
 from store.lookup import seconds_used
-from store.redis_errors import REDIS_ERRORS
+from store.redis_errors import REDIS_ERRORS, is_wrong_type
 
 _PATIENCE_S = 0.05
 """Seconds that the first call of a fleet waits for its document."""
@@ -233,7 +232,7 @@ class Fleets:
             replies = await self._ask(commands)
             for place, name in enumerate(names):
                 answers = replies[3 * place : 3 * place + 3]
-                if any(isinstance(one, Exception) and not _is_wrong_type(one) for one in answers):
+                if any(isinstance(one, Exception) and not is_wrong_type(one) for one in answers):
                     failed.append(name)
                     continue
                 raw, used, standing = answers
@@ -325,7 +324,3 @@ def _finish(reads: Iterable["asyncio.Future[None]"]) -> None:
     for read in reads:
         if not read.done():
             read.set_result(None)
-
-
-def _is_wrong_type(reply: Exception) -> bool:
-    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")

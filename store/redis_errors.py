@@ -66,4 +66,9 @@ def kind_of(error: BaseException) -> str:
 def refuses(error: ResponseError) -> bool:
     """Whether an error means that Redis is not usable, not merely that one key holds bad data or is
     elsewhere."""
-    return not isinstance(error, AskError) and not str(error).startswith("WRONGTYPE")
+    return not isinstance(error, AskError) and not is_wrong_type(error)
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """Whether a key holds something else than expected; it says nothing about other keys."""
+    return isinstance(error, ResponseError) and str(error).startswith("WRONGTYPE")

@@ -109,6 +109,19 @@ def test_what_other_programs_write_shows(acme: Api, client: redis.Redis) -> None
         time.sleep(0.01)
 
 
+def test_a_key_that_holds_no_document_hides_no_line(acme: Api, client: redis.Redis) -> None:
+    """Any program may write there, and another one's mistake is not a reason to list nothing."""
+    client.rpush("line:+33972101051", "no string")
+    try:
+        write(client, "+33972101050", label="Nouvelle")
+        deadline = time.monotonic() + within(5)
+        while acme.get("/lines?q=nouvelle").json["total"] != 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        client.delete("line:+33972101050", "line:+33972101051")
+
+
 def test_a_line_is_shown_without_its_credentials(acme: Api) -> None:
     answer = acme.get(f"/lines/{LINE}")
     assert answer.json == {"number": LINE, "fleet": "acme", "label": "Accueil", "extra": 1}
