@@ -88,8 +88,8 @@ class Reader:
         """Read until cancelled. Raises REDIS_ERRORS and LostLease."""
         name = f"notify-{secrets.token_hex(8)}"
         changes = KeyChanges(self._client, (AUDIT,), name, self._on_keys)
-        await changes.start()
         try:
+            await changes.start()
             while True:
                 more = await self._read_records()
                 await self._read_logs()
