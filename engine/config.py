@@ -369,7 +369,7 @@ def read(document: object) -> Config:
     config = Config(**_section(Config, document, ""))
     _check_ports(config)
     _check_advertise(config.sip)
-    _check_longest(config)
+    _check_longest(config.sip)
     if config.notify.smtp_host is not None and config.notify.mail_from is None:
         raise ConfigError("notify.mail_from", "null", "is needed with notify.smtp_host")
     return config
@@ -431,15 +431,12 @@ def _check_advertise(sip: Sip) -> None:
         raise ConfigError("sip.advertise", name, f"nothing in sip.listen is {family}")
 
 
-def _check_longest(config: Config) -> None:
-    """The longest duration of a kind is not below the shortest or first one."""
-    sip, notify = config.sip, config.notify
-    for place, value, longest_place, longest in (
-        ("sip.register_min_s", sip.register_min_s, "sip.register_max_s", sip.register_max_s),
-        ("notify.retry_s", notify.retry_s, "notify.retry_max_s", notify.retry_max_s),
-    ):
-        if value > longest:
-            raise ConfigError(place, value, f"expected at most {longest_place}, which is {longest}")
+def _check_longest(sip: Sip) -> None:
+    """The longest registration is not below the shortest."""
+    least, most = sip.register_min_s, sip.register_max_s
+    if least > most:
+        problem = f"expected at most sip.register_max_s, which is {most}"
+        raise ConfigError("sip.register_min_s", least, problem)
 
 
 def _parse(path: Path) -> object:

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import uvloop
-
 from engine.config import Config
 from engine.hint import next_steps
+from engine.loop import Loop
 from engine.processes import upgrade
 from engine.processes.crash import watch_for_crashes
 from engine.processes.systemd import Systemd
@@ -29,7 +28,7 @@ from sip import compiled
 def serve(config: Config, path: Path | None) -> int:
     """`renvoi serve`: runs until a signal ends it; the exit status. `path` is the file that SIGHUP
     reads again."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(alone(config, path))
 
 

@@ -14,12 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-import uvloop
-
 from engine.admin import AddressInUse, Admin
 from engine.config import Config, load_document
 from engine.descriptors import raised, streams_of
 from engine.hint import next_steps
+from engine.loop import Loop
 from engine.processes import upgrade
 from engine.processes.aggregate import Aggregate
 from engine.processes.systemd import Systemd
@@ -268,5 +267,5 @@ async def run(config: Config, path: Path | None) -> int:
 
 def serve(config: Config, path: Path | None) -> int:
     """`renvoi serve` with several workers; the exit status."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(run(config, path))

@@ -13,6 +13,7 @@ import uvicorn
 
 from engine.admin import AddressInUse
 from engine.config import Address, Config
+from engine.loop import Loop
 from engine.ports import why
 from engine.telemetry import log
 from manager.app import build
@@ -58,7 +59,7 @@ def serve(config: Config, redis_url: str) -> int:
         timeout_graceful_shutdown=_DRAIN_S,
     )
     server = _Server(options, app.state.site, f"http://{_place(bound)}/")
-    with bound, asyncio.Runner(loop_factory=_loop) as runner:
+    with bound, asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(_run(server, health, bound))
     if server.started:
         _log.info("manager.end")
@@ -100,12 +101,6 @@ class _Server(uvicorn.Server):
             click.echo(f"renvoi: the customer's page on {self._url}", err=True)
             if await self._site.without_account():
                 click.echo(_NO_ACCOUNT, err=True)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()
 
 
 def _bound(listen: Address) -> socket.socket:

@@ -14,6 +14,7 @@ import click
 
 from engine.admin import AddressInUse
 from engine.config import Config
+from engine.loop import Loop
 from engine.telemetry.log import get_logger
 from notify.health import Health
 from notify.ledger import LEASE_S, RENEW_S, Ledger, LostLease
@@ -43,7 +44,7 @@ def outgoing(client: Any, config: Config) -> Outgoing:
 
 def serve(config: Config, redis_url: str) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status. Raises ConfigError."""
-    with asyncio.Runner(loop_factory=_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(_serve(config, redis_url))
 
 
@@ -181,9 +182,3 @@ class Service:
             _log.info("notify.active", **values)
         else:
             _log.info("notify.standby", **values)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    import uvloop
-
-    return uvloop.new_event_loop()

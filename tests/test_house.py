@@ -31,6 +31,7 @@ PLAIN = {
     "engine.config",
     "engine.ports",
     "engine.explain",
+    "engine.loop",
     "engine.telemetry.exposition",
     "engine.telemetry.log",
     "engine.records.record",

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import uvloop
-
 from engine.call_entry import VERSION
 from engine.config import build
+from engine.loop import Loop
 from engine.processes import adoption
 from engine.processes.control import (
     Assign,
@@ -199,7 +198,7 @@ async def _obey(line: Line, worker: Worker, *, drain: bool = True) -> None:
 
 
 def main() -> int:
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         return runner.run(supervised(int(sys.argv[1])))
 
 

@@ -314,21 +314,16 @@ def test_standby_needs_a_redis_that_outlives_the_host() -> None:
             {"sip": {"register_max_s": 30}},  # below the default of the other
             "sip.register_min_s: expected at most sip.register_max_s, which is 30 (got 60)",
         ),
-        (
-            {"notify": {"retry_s": 10, "retry_max_s": 2.5}},
-            "notify.retry_s: expected at most notify.retry_max_s, which is 2.5 (got 10.0)",
-        ),
     ],
 )
-def test_a_longest_duration_is_not_below_the_shortest(document: Any, error: str) -> None:
+def test_the_longest_registration_is_not_below_the_shortest(document: Any, error: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(document)
     assert str(refused.value) == error
 
 
-def test_a_shortest_duration_may_be_the_longest_too() -> None:
+def test_the_shortest_registration_may_be_the_longest_too() -> None:
     read({"sip": {"register_min_s": 300, "register_max_s": 300}})
-    read({"notify": {"retry_s": 5, "retry_max_s": 5}})
 
 
 def test_a_key_for_redis_needs_its_certificate(tmp_path: Path) -> None:

@@ -33,21 +33,22 @@ def reports() -> list[str]:
 
 
 async def test_the_directory_reads_all_lines_again() -> None:
-    reported, reads = reports(), 0
+    reported, reads, again = reports(), 0, asyncio.Event()
 
     async def read_all() -> None:
         nonlocal reads
         reads += 1
         if reads == 1:
             raise RuntimeError("a line that nobody expected")
+        again.set()
 
     lines: Any = object.__new__(Directory)
-    lines._wake, lines._ready = asyncio.Event(), asyncio.Event()
+    lines._wake, lines._tried = asyncio.Event(), asyncio.Event()
     lines._all, lines._changed, lines._read_all = True, set(), read_all
     lines._wake.set()
     following = asyncio.create_task(Directory._follow(lines))
     async with asyncio.timeout(within(5)):
-        await lines._ready.wait()
+        await again.wait()
     following.cancel()
     assert reads == 2
     assert reported == ["a line that nobody expected"]

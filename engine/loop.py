@@ -1,0 +1,97 @@
+"""The event loop of every process: uvloop's, except that names are looked up beside it.
+
+uvloop looks up all names of a process in four threads, and waits for every question when it is
+closed. While the name servers are silent a question takes half a minute, and connections to Redis
+are tried several times a second: such a process would not end before the last of thousands of
+questions. Names of SIP are not asked here (sip/names.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import signal
+import socket
+import ssl
+import threading
+from typing import Any
+
+import uvloop
+
+
+class Loop(uvloop.Loop):
+    """Asks about each name once at a time. A process that ends does not wait for the answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: dict[tuple[Any, ...], asyncio.Future[list[Any]]] = {}
+
+    async def getaddrinfo(
+        self,
+        host: Any,
+        port: Any,
+        *,
+        family: int = 0,
+        type: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+    ) -> list[Any]:
+        """As that of the socket module. Raises OSError."""
+        question = host, port, family, type, proto, flags
+        answer = self._asked.get(question)
+        if answer is None:
+            answer = self._asked[question] = self.create_future()
+            answer.add_done_callback(lambda _: self._asked.pop(question))
+            asking = threading.Thread(
+                target=self._ask, args=(question, answer), name="look-up", daemon=True
+            )
+            asking.start()
+        return await asyncio.shield(answer)
+
+    async def create_connection(
+        self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        """As uvloop's, to the first address of a name that accepts the connection."""
+        if host is None or _is_address(host) or options.get("local_addr") is not None:
+            return await super().create_connection(protocol_factory, host, port, **options)
+        choice = {name: options.pop(name, 0) for name in ("family", "proto", "flags")}
+        found = await self.getaddrinfo(host, port, type=socket.SOCK_STREAM, **choice)
+        if options.get("ssl") and options.get("server_hostname") is None:
+            options["server_hostname"] = host
+        first: OSError | None = None
+        for *_, address in found:
+            try:
+                return await super().create_connection(protocol_factory, *address[:2], **options)
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                first = first or error
+        raise first or OSError(f"{host} has no address")
+
+    def _ask(self, question: tuple[Any, ...], answer: asyncio.Future[list[Any]]) -> None:
+        """In a thread of its own, which takes no signals: they are for the loop's."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        found: list[Any] | OSError
+        try:
+            found = socket.getaddrinfo(*question)
+        except (OSError, UnicodeError) as error:
+            found = error if isinstance(error, OSError) else OSError(str(error))
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(_answer, answer, found)
+
+
+def _answer(answer: asyncio.Future[list[Any]], found: list[Any] | OSError) -> None:
+    if isinstance(found, OSError):
+        answer.set_exception(found)
+        answer.exception()  # nobody may wait any more
+    else:
+        answer.set_result(found)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
