@@ -317,6 +317,11 @@ class Store:
     def _done(self, read: Lookup) -> None:
         """Finish a look-up: all answers are there."""
         try:
+            newer = self._cache.find(read.number) if read.overtaken else None
+            if newer is not None and self._cache.is_current(newer):
+                # A read that began later needed fewer answers, or its server was faster.
+                self._end(read, newer.entry)
+                return
             slot = read.slot
             if slot is None:
                 slot = read.slot = self._slot(read.number, read.document, read.members)
@@ -332,21 +337,19 @@ class Store:
                 slot.lacks_phone = True  # it may have registered meanwhile
             slot.span = span
             self._cache.keep(read.number, slot)
-            self._forget(read)
-            if not read.future.done():
-                read.future.set_result(slot.entry)
+            self._end(read, slot.entry)
         except BaseException:
             self._failed(read)
             raise
 
     def _failed(self, read: Lookup) -> None:
-        self._forget(read)
-        if not read.future.done():
-            read.future.set_result(None)
+        self._end(read, None)
 
-    def _forget(self, read: Lookup) -> None:
+    def _end(self, read: Lookup, entry: Entry | None) -> None:
         if self._reads.get(read.number) is read:
             del self._reads[read.number]
+        if not read.future.done():
+            read.future.set_result(entry)
 
     def _slot(self, number: str, document: bytes | ResponseError | None, listed: Any) -> Slot:
         """Evaluate an answer. An unchanged document is neither parsed nor counted again."""
@@ -433,6 +436,8 @@ class Store:
             read = self._reads.pop(number, None)
             if read is not None:
                 read.overtaken = True
+                if kind == LINE and self._cache.find(number) is None:
+                    self._read(number)  # its old document must not be all that memory has
             if kind == LINE and self.on_line is not None:
                 self.on_line(number)  # after that: what it reads now is not overtaken
             if kind == LINE and number in self.bad_lines:
@@ -446,8 +451,8 @@ class Store:
         """Report a probe once its line is read again: a call that waits too long for Redis uses the
         last good copy, which is the old line."""
         number = number_of_probe(probe)
-        slot = self._cache.find(number)
-        if slot is None or self._cache.is_current(slot):
+        slot, read = self._cache.find(number), self._reads.get(number)
+        if (slot is None and read is None) or (slot is not None and self._cache.is_current(slot)):
             self._report(probe)
             return
 
@@ -455,7 +460,7 @@ class Store:
             if done.result() is not None:
                 self._report(probe)
 
-        (self._reads.get(number) or self._read(number)).future.add_done_callback(on_read)
+        (read or self._read(number)).future.add_done_callback(on_read)
 
     def _report(self, probe: str) -> None:
         if self.on_probe is not None:

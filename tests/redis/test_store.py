@@ -425,12 +425,12 @@ async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
         gate = Gate(store)
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
+        read = store._reads[LINE]
         other.set(f"line:{LINE}", document(label="two"))
-        await until(lambda: LINE not in store._reads)
+        await until(lambda: store._reads[LINE] is not read)
         gate.open.set()
         assert label(await early) == "one"
-        assert store.peek(LINE) is None
-        assert label(await store.look_up(LINE)) == "two"
+        assert label(store.peek(LINE) or await store.look_up(LINE)) == "two"
 
 
 async def waits_for_redis_and_its_phone(store: Store) -> None:
@@ -490,8 +490,9 @@ async def test_a_call_after_the_change_does_not_join_the_overtaken_read(
         gate = Gate(store)
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
+        read = store._reads[LINE]
         other.set(f"line:{LINE}", document(label="two"))
-        await until(lambda: LINE not in store._reads)  # the notification came before the answer
+        await until(lambda: store._reads[LINE] is not read)  # notified before the answer
         late = asyncio.create_task(store.look_up(LINE))
         await asyncio.sleep(0)
         gate.open.set()
