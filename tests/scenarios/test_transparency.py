@@ -124,8 +124,9 @@ async def test_a_request_passes_with_its_answer(setup: Setup, way: str, method: 
 @WAYS
 @pytest.mark.parametrize(
     ("method", "code"),
-    [("UPDATE", 488), ("INFO", 469), ("INFO", 415), ("DANCE", 501), ("MESSAGE", 405)],
-)
+    [("UPDATE", 488), ("INFO", 469), ("INFO", 415), ("DANCE", 501), ("MESSAGE", 405),
+     ("INFO", 408), ("UPDATE", 481)],
+)  # fmt: skip
 async def test_a_refused_request_gives_its_code(
     setup: Setup, way: str, method: str, code: int
 ) -> None:
