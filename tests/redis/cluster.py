@@ -131,6 +131,7 @@ class ClusterServers:
             with node.client() as client:
                 until(lambda c=client, m=master_id: _replicates(c, m), "a replica")  # type: ignore[misc]
         until(lambda: all(map(self._is_whole, nodes)), "the cluster's state")
+        until(lambda: all(map(_follows, self.replicas)), "the replicas' copies")
 
     def restart(self) -> None:
         """Start nodes that were killed; they keep the cluster's configuration."""
@@ -138,6 +139,7 @@ class ClusterServers:
         for node in nodes:
             node.start()
         until(lambda: all(map(self._is_whole, nodes)), "the cluster's state")
+        until(lambda: all(map(_follows, self.replicas)), "the replicas' copies")
 
     def stop(self) -> None:
         for node in (*self.masters, *self.replicas):
@@ -167,10 +169,15 @@ class ClusterServers:
         return self.masters[place]
 
     def _is_whole(self, node: Node) -> bool:
-        """Whether a node knows who holds each slot: it is "ok" before it does."""
+        """Whether a node knows who holds each slot, and who follows whom: it is "ok" before it
+        does."""
         info = _info(node)
         found = (info["cluster_state"], info["cluster_slots_assigned"], info["cluster_size"])
-        return found == ("ok", str(SLOTS), str(len(self.masters)))
+        with node.client() as client:
+            nodes: Any = client.execute_command("CLUSTER NODES")
+        replicas = sum("slave" in each["flags"] for each in nodes.values())
+        whole = ("ok", str(SLOTS), str(len(self.masters)))
+        return found == whole and replicas == len(self.replicas)
 
 
 class SentinelServers:
@@ -206,8 +213,7 @@ class SentinelServers:
             node = Node(self._folder, str(file), port=port, sentinel=True)
             node.start()
             self.sentinels.append(node)
-        with self.replica.client() as client:
-            until(lambda: client.info("replication")["master_link_status"] == "up", "the replica")
+        until(lambda: _follows(self.replica), "the replica")
         until(lambda: all(map(self._sees_all, self.sentinels)), "the sentinels")
 
     def stop(self) -> None:
@@ -228,10 +234,17 @@ class SentinelServers:
             return int(client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)[1])
 
     def _sees_all(self, sentinel: Node) -> bool:
+        """Whether it could replace the master: it reaches the other sentinels, and knows that the
+        replica has a copy. Before, a fail-over is given up and tried again six seconds later."""
         with sentinel.client() as client:
-            said = client.execute_command("SENTINEL MASTER", self.NAME)
-        state = said if isinstance(said, dict) else dict(zip(said[::2], said[1::2], strict=True))
-        return int(state["num-other-sentinels"]) == 2 and int(state["num-slaves"]) == 1
+            said: Any = client.sentinel_master(self.NAME)
+            replicas: Any = client.sentinel_slaves(self.NAME)
+            try:
+                client.execute_command("SENTINEL CKQUORUM", self.NAME)
+            except redis.ResponseError:
+                return False
+        copies = [each for each in replicas if each["master-link-status"] == "ok"]
+        return said["num-other-sentinels"] == 2 and len(copies) == 1
 
 
 @contextmanager
@@ -241,9 +254,9 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster_servers() -> Iterator[ClusterServers]:
-    """Three masters for the whole run of this process."""
+    """Three masters for a module. Each module that imports this has its own."""
     with folder() as place:
         servers = ClusterServers(place)
         try:
@@ -318,6 +331,12 @@ def _info(node: Node) -> dict[str, str]:
 
 def _knows(node: Node, count: int) -> bool:
     return int(_info(node)["cluster_known_nodes"]) == count
+
+
+def _follows(replica: Node) -> bool:
+    """Whether it has a copy of its master's data, and gets every change."""
+    with replica.client() as client:
+        return bool(client.info("replication").get("master_link_status") == "up")
 
 
 def _replicates(client: redis.Redis, master_id: str) -> bool:
