@@ -431,7 +431,7 @@ async def test_a_disk_that_is_slow_to_empty_the_spool_delays_nobody(
     def slow(fd: int, size: int) -> None:
         threads.append(threading.current_thread())
         emptying.set()
-        on_disk.wait(10)
+        on_disk.wait(within(10))
         truncate(fd, size)
 
     server.kill()

@@ -119,14 +119,14 @@ async def test_while_the_stream_of_changes_is_off_a_line_is_read_once(
     memory.off_s = 1.0
     live.add(LINE, ID)
     counts.makes(call)
-    await asyncio.wait_for(memory.has_fleet.wait(), 5)
+    await asyncio.wait_for(memory.has_fleet.wait(), within(5))
     assert live.is_leased(LINE, ID)
     while len(tasks):
         await asyncio.sleep(0)
     assert memory.looked_up == len(asked) == 1
     memory.off_s = 0.0
     counts.changed(None)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(within(5)):
         while len(asked) == 1:
             await asyncio.sleep(0.01)
 
