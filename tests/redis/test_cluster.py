@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -19,7 +18,6 @@ from engine.cli import main
 from engine.commands.documents import Documents
 from engine.max_calls import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
-from rules.billing import month_of
 from rules.contact import Contact
 from rules.numbers import Numbering
 from store.client import close, connect, connect_blocking
@@ -149,7 +147,7 @@ async def test_a_paused_master_delays_no_known_line_and_nobody_elsewhere(
 async def test_a_master_that_is_away_keeps_no_fleet_elsewhere_from_being_read(
     cluster: ClusterServers, fault: signal.Signals, stalls: Stalls
 ) -> None:
-    month, _ = month_of(time.time(), ZoneInfo("UTC"))
+    month = this_month("UTC")
 
     def masters(name: str) -> list[Node]:
         return [cluster.master_of(key) for key in (fleet_key(name), fleet_usage_key(name, month))]

@@ -17,13 +17,13 @@ import uvloop
 
 from engine.records.recorder import CallRecord, ForwardRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
-from rules.billing import month_of
 from rules.fleet import Fleet, load_fleet
 from rules.model import DocumentError
 from rules.numbers import Numbering
 from rules.usage_notes import Note, encode_note, notes_of, out_of_plan_of
 from store.fleets import Fleets, FleetState, read_notes
 from store.lines import Store
+from tests.month import this_month
 from tests.patience import Stalls
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -79,7 +79,7 @@ def put(server: RedisServer, **fields: Any) -> None:
 
 
 def usage_key(name: str = "fleet:acme") -> str:
-    return f"usage:{name}:{month_of(time.time(), ZoneInfo('UTC'))[0]}"
+    return f"usage:{name}:{this_month('UTC')}"
 
 
 async def test_changes_are_in_force_at_once(server: RedisServer) -> None:

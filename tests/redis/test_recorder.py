@@ -357,7 +357,7 @@ def _replay_and_die(socket: str, spool: Path) -> None:
         redis = Deaf(unix_socket_path=socket)
         made = Recorder(redis, timezone="Europe/Paris", worker="w0", spool=spool)
         await made.start()
-        await asyncio.sleep(20)
+        await asyncio.sleep(within(20))  # it ends before
 
     asyncio.run(replay())
 

@@ -165,6 +165,7 @@ async def test_a_call_in_progress_shows_and_then_is_gone(setup: Setup) -> None:
 
 
 async def test_each_forwarding_line_pays_for_its_own_leg(setup: Setup) -> None:
+    month = this_month()
     mobile = numbers.mobile_number()
     second = setup.line(
         offer={"mobile": "hours", "mobile_hours": 2},
@@ -182,7 +183,6 @@ async def test_each_forwarding_line_pays_for_its_own_leg(setup: Setup) -> None:
     bills = {f["line"]: f["billing"] for f in record["forwards"]}
     assert bills == {first: "free", second: "deducted"}
     assert int(record["seconds"]) >= 1
-    month = this_month()
     usage = setup.redis.hgetall(f"usage:{second}:{month}")
     assert usage == {"deducted": record["seconds"]}
 
