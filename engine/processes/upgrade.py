@@ -95,9 +95,11 @@ async def fault(workers: int) -> str:
     try:
         _, said = await asyncio.wait_for(process.communicate(), PROBE_S)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         return f"it did not start within {PROBE_S:.0f} s"
+    finally:  # also if this engine ends meanwhile
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode == 0:
         return ""
     lines = said.decode("utf-8", "replace").strip().splitlines()
