@@ -24,7 +24,7 @@ from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
-from engine.records.usage_and_stream import METERED
+from engine.records.writing_once import METERED
 from engine.ringing import Ringing, Rings
 from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers

@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
 from engine.records.record import ForwardRecord
-from rules.billing import billing_class
-from rules.forward_document import tariff_of
+from rules.billing import billing_class, tariff_of
 from rules.model import CAPPED, Line
 from store.lines import Unavailable
 

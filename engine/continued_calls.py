@@ -4,6 +4,8 @@ place and its ports.
 A call whose two sides had answered goes on, and so does one that rings one line or one target. A
 call in another state, such as a list of targets, is ended on both sides: its phones get CANCEL, its
 caller 503 with `Retry-After: 0`, so that the caller's server can try again.
+What is known of the calls comes from the journal (`processes/journal.py`): a locked file in shared
+memory in which each process keeps the facts of its calls and the state of their legs.
 All this happens before the first datagram is read, so that no message of a continued call meets a
 process that does not know it.
 """
@@ -23,7 +25,7 @@ from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.calls import Calls
 from engine.processes.journal import Journal
-from engine.records.usage_and_stream import METERED
+from engine.records.writing_once import METERED
 from engine.ringing import Rings
 from engine.telemetry.metrics import CONTINUED, ENDED, LOST, TAKEN_OVER
 from sip import state

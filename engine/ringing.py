@@ -117,7 +117,9 @@ class Ringing(Dialling):
         `group_s` without answer (`attempt` has the failures).
 
         A leg has `pre_s` from its INVITE until its first 18x. From the attempt's first 18x on the
-        call waits `ring_s`, and never longer than `most_s` from the INVITE. With a finite `group_s`
+        call waits `ring_s`, and never longer than `most_s` from the INVITE. At a line these are
+        `timers.pre_ringing_s` and its `after_s`, without one `timers.max_ring_s`; at a target its
+        own `ring_s` and `timers.max_ring_s`. With a finite `group_s` (`timers.group_ring_s`)
         others will follow: legs beside the line neither end nor extend the group's time, and go on.
         Raises Over if the caller cancels.
         """

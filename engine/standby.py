@@ -22,7 +22,7 @@ from engine.claimed_calls import ClaimedCalls
 from engine.config import Config
 from engine.held_requests import HeldRequests, is_here
 from engine.processes.journal import Journal, Left
-from engine.records.usage_and_stream import written_of
+from engine.records.writing_once import written_of
 from engine.telemetry.log import get_logger
 from sip.endpoint import Endpoint
 from sip.message import Message

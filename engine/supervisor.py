@@ -4,7 +4,11 @@ The supervisor is not on the call path and handles no SIP. It owns the embedded 
 signals: SIGTERM drains all workers, SIGINT ends them, SIGHUP reads the configuration again and
 either applies it live or replaces one worker after the other, SIGUSR2 replaces every process by one
 of the code on disk. A worker that is replaced leaves its ports and its calls to the next process.
-More: docs/operation.md; `processes/worker_pool.py` watches and replaces the processes.
+More: docs/operation.md.
+
+`processes/worker_pool.py` watches the processes. It notices at once that one has ended, and kills
+one that has sent no heartbeat for `timers.hung_s`. It keeps copies of the listening sockets, and
+gives the slot to a spare process: at once, or after a growing pause if the dead one never served.
 """
 
 from __future__ import annotations

@@ -35,8 +35,7 @@ from engine.call_outcome import Outcome, Over
 from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.records.record import ForwardRecord
-from rules.billing import billing_class
-from rules.forward_document import tariff_of
+from rules.billing import billing_class, tariff_of
 from sip.outgoing import Outgoing
 from sip.referral import nothing
 from store import background_tasks

@@ -21,7 +21,7 @@ from manager.search import Listed, Page, View, fold
 from manager.who import Who
 from store import background_tasks
 from store.client import exchange
-from store.key_changes import KeyChanges
+from store.index_changes import KeyChanges
 from store.keys import LINE
 from store.redis_errors import REDIS_ERRORS, is_wrong_type
 

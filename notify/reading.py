@@ -26,7 +26,7 @@ from notify.usage import Usage, is_counted
 from rules.notify import Event
 from store import audit
 from store.client import exchange
-from store.key_changes import KeyChanges
+from store.index_changes import KeyChanges
 from store.keys import AUDIT, RECORDS
 
 _POLL_S = 0.5

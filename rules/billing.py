@@ -7,6 +7,17 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from rules.model import Billing, Line
+from rules.numbers import Recognised
+
+
+def tariff_of(target: Recognised, country: str) -> Billing | None:
+    """The class of a call from a line of a country to a number that no plan includes: satellites,
+    global networks, personal numbers and numbers abroad. None if the line's plan decides."""
+    if target.tariff:
+        return Billing(target.tariff)
+    if target.country and target.country != country:
+        return Billing.INTERNATIONAL
+    return None
 
 
 def billing_class(

@@ -9,10 +9,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from rules.billing import tariff_of
 from rules.callers import Callers
 from rules.model import (
     RING_S,
-    Billing,
     Condition,
     Destination,
     DocumentError,
@@ -20,7 +20,7 @@ from rules.model import (
     Kind,
     Ringing,
 )
-from rules.numbers import NumberError, Numbering, Recognised
+from rules.numbers import NumberError, Numbering
 from rules.shared_document import read_until, read_when
 
 
@@ -186,13 +186,3 @@ def _destination(path: str, to: _To, own: str, numbering: Numbering) -> Destinat
         raise DocumentError(path, to.number, error.problem) from None
     tariff = tariff_of(found, numbering.country_of(own))
     return Destination(kind, found.number, found.mobile, found.refused, found.country, tariff)
-
-
-def tariff_of(target: Recognised, country: str) -> Billing | None:
-    """The class of a call from a line of a country to a number that no plan includes: satellites,
-    global networks, personal numbers and numbers abroad. None if the line's plan decides."""
-    if target.tariff:
-        return Billing(target.tariff)
-    if target.country and target.country != country:
-        return Billing.INTERNATIONAL
-    return None

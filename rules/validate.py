@@ -1,5 +1,9 @@
 """Checks a whole line document before it is written, together with the other lines.
 
+It must be at most 64 KiB of JSON whose fields have the types and ranges of `line_document.py` and
+`forward_document.py`, and its forwards may only lead where this line may forward: to a valid number
+of a country and kind that is allowed, a voicemail or fax of its own fleet, never to itself.
+
 The engine is more lenient when it reads documents (`line_document.load_line`), and repeats these
 checks at call time, because another line may have changed since (README, "The rules").
 """

@@ -1,7 +1,9 @@
 """Screening of requests outside any dialog: calls, registrations, OPTIONS.
 
 Refusals happen here, before a dialog or a transaction is made and before any other work is done:
-strangers, overload, unsupported methods, loops.
+strangers, overload, unsupported methods, loops. A stranger gets 403 (`layer.py` refuses what it
+sends inside a dialog of others likewise, and answers 500 of all strangers' malformed messages a
+second with 400); only a REGISTER from where phones may register goes further.
 """
 
 from __future__ import annotations

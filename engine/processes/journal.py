@@ -6,7 +6,7 @@ its record is in Redis or on disk: first its facts and the state of its legs, th
 write copies one or two kilobytes into a memory map, without a system call. What must outlive the
 next message is written at once, other changes are collected for a moment. The next process takes
 over the files of dead owners. That may happen twice, because records are identified by their call's
-id (engine/records/usage_and_stream.py), and of two entries of a call the one counts that has
+id (engine/records/writing_once.py), and of two entries of a call the one counts that has
 changed the process more often.
 """
 

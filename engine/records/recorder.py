@@ -1,7 +1,8 @@
 """The recorder: every call's record reaches the `cdr` stream and `usage` exactly once.
 
-Calls pass their record to `add` and continue. One background task writes them in batches. Redis
-identifies records by their call's id (usage_and_stream.py), so records in doubt are sent again.
+Calls pass their record to `add` and continue. One background task writes them in batches. The step
+that adds a record to Redis also sets a mark for its call's id (`writing_once.py`): records in doubt
+are sent again, and a copy that finds the mark is not added.
 While Redis is away records wait in memory, then on disk. Written records are kept for a while, in
 case a fail-over or a restart of Redis loses confirmed ones. A call's own task never waits for
 Redis, so a hang-up cannot interrupt a write.
@@ -29,7 +30,7 @@ from engine.records.record import (
     to_entry,
 )
 from engine.records.spool import Spool
-from engine.records.usage_and_stream import Batch, is_written, mark_of, read_line, records_in, write
+from engine.records.writing_once import Batch, is_written, mark_of, read_line, records_in, write
 from store import background_tasks
 from store.redis_errors import REDIS_ERRORS
 

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from engine.records.usage_and_stream import METERED
+from engine.records.writing_once import METERED
 from rules.billing import month_begin, month_of
 from rules.fleet import is_name
 from rules.model import CAPPED

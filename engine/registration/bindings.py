@@ -1,4 +1,9 @@
-"""The registrar's writes: contacts of a line, nonce counts, the secret that signs nonces."""
+"""The registrar's writes: contacts of a line, nonce counts, the secret that signs nonces.
+
+A contact is a member of its line's sorted set, whose score is the unix time at which it expires.
+That time is granted in `registrar.py`: what the phone asks for, an hour if it does not say, at
+least `sip.register_min_s` (423 below) and at most `sip.register_max_s`.
+"""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ from engine.processes.journal import Journal
 from engine.records import recorder
 from engine.records.record import CallRecord, read_entry
 from engine.records.recorder import Recorder
-from engine.records.usage_and_stream import mark_of
+from engine.records.writing_once import mark_of
 from engine.telemetry.metrics import Metrics
 from rules.decide import ForwardTo, Reject, Ring, Situation, at_limit, decide
 from rules.model import Billing

@@ -22,7 +22,7 @@ from rules.contact import Contact
 from rules.numbers import Numbering
 from store.client import close, connect, connect_blocking
 from store.fleets import Fleets
-from store.key_changes import KeyChanges
+from store.index_changes import KeyChanges
 from store.keys import fleet_key, fleet_usage_key
 from store.layout import ClusterLayout
 from store.lines import Unavailable

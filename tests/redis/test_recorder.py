@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from msgspec.structs import replace
 
-from engine.records import usage_and_stream as batches
+from engine.records import writing_once as batches
 from engine.records.record import FIELDS, Months, to_entry
 from engine.records.recorder import (
     CallRecord,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from engine.records import usage_and_stream
+from engine.records import writing_once
 from engine.records.record import FIELDS, Months, to_entry
 from engine.records.recorder import CallRecord, Recorder
 from engine.records.spending_caps import SpendingCaps
@@ -150,10 +150,10 @@ async def test_an_interruption_between_the_keys_is_made_good(
     monkeypatch.setattr(Script, "run", unreliable)
     entries = [to_entry(call(n, LINES[n % len(LINES)]), months) for n in range(60)]
     for start in range(0, 60, 6):
-        part = usage_and_stream.Batch(6, list(FIELDS), entries[start : start + 6])
+        part = writing_once.Batch(6, list(FIELDS), entries[start : start + 6])
         for _ in range(100):
             try:
-                await usage_and_stream.write(client, part, 1000)
+                await writing_once.write(client, part, 1000)
                 break
             except ConnectionError:
                 await asyncio.sleep(0)
