@@ -41,13 +41,19 @@ class Loop(uvloop.Loop):
         question = host, port, family, type, proto, flags
         answer = self._asked.get(question)
         if answer is None:
-            answer = self._asked[question] = self.create_future()
-            answer.add_done_callback(lambda _: self._asked.pop(question))
+            answer = self.create_future()
             asking = threading.Thread(
                 target=self._ask, args=(question, answer), name="look-up", daemon=True
             )
-            asking.start()
-        return await asyncio.shield(answer)
+            try:
+                asking.start()
+            except RuntimeError as error:  # the system has no thread
+                raise OSError(f"{host} cannot be looked up: {error}") from None
+            self._asked[question] = answer
+            answer.add_done_callback(lambda _: self._asked.pop(question))
+        # Not `shield`: from Python 3.14 on it reports the error once for each waiter that gave up.
+        await asyncio.wait((answer,))
+        return answer.result()
 
     async def create_connection(
         self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
@@ -75,8 +81,10 @@ class Loop(uvloop.Loop):
         found: list[Any] | OSError
         try:
             found = socket.getaddrinfo(*question)
-        except (OSError, UnicodeError) as error:
-            found = error if isinstance(error, OSError) else OSError(str(error))
+        except OSError as error:
+            found = error
+        except Exception as error:  # no name at all; whatever it is, somebody waits
+            found = OSError(str(error))
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.call_soon_threadsafe(_answer, answer, found)
 

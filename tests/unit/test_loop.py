@@ -105,3 +105,42 @@ def test_a_server_must_have_the_certificate_of_its_name(names: NameServers) -> N
 
     with certificates.made(), asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(serve())
+
+
+def test_a_name_is_asked_about_again_when_the_system_has_threads_again(
+    names: NameServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def later() -> None:
+        with monkeypatch.context() as scarce:
+            scarce.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(OSError, match="can't start new thread"):
+                await connect()
+        names.answer.set()
+        with pytest.raises(OSError, match="no name server answers"):
+            async with asyncio.timeout(within(2)):
+                await connect()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(later())
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_reported(names: NameServers) -> None:
+    reports: list[Any] = []
+
+    async def given_up() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reports.append(context))
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await connect()
+        names.answer.set()
+        with pytest.raises(OSError, match="no name server answers"):
+            await connect()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(given_up())
+    assert reports == []
