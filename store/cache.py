@@ -118,6 +118,7 @@ class Slot:
         digest: of the document the entry was read from, so that it is not parsed twice.
         until: unix seconds until which the used plan is valid (the month's end).
         lacks_phone: a phone has registered since, or may have, and the entry has none.
+        begun: monotonic seconds when its read began.
     """
 
     entry: Entry
@@ -125,6 +126,7 @@ class Slot:
     digest: bytes = b""
     until: float | None = None
     lacks_phone: bool = False
+    begun: float = 0.0
 
     def use_plan(self, used_s: float, until: float) -> None:
         """Add what is used of the month's plan."""

@@ -318,9 +318,9 @@ class Store:
         """Finish a look-up: all answers are there."""
         try:
             newer = self._cache.find(read.number) if read.overtaken else None
-            if newer is not None and self._cache.is_current(newer):
+            if newer is not None and newer.begun >= read.begun:
                 # A read that began later needed fewer answers, or its server was faster.
-                self._end(read, newer.entry)
+                self._end(read, self._cache.latest(newer))
                 return
             slot = read.slot
             if slot is None:
@@ -335,7 +335,7 @@ class Store:
                 span = Span(lost_at=read.begun)
             if read.overtaken and not slot.entry.live_contacts(time.time()):
                 slot.lacks_phone = True  # it may have registered meanwhile
-            slot.span = span
+            slot.span, slot.begun = span, read.begun
             self._cache.keep(read.number, slot)
             self._end(read, slot.entry)
         except BaseException:
@@ -435,9 +435,7 @@ class Store:
             )
             read = self._reads.pop(number, None)
             if read is not None:
-                read.overtaken = True
-                if kind == LINE and self._cache.find(number) is None:
-                    self._read(number)  # its old document must not be all that memory has
+                self._overtake(read)
             if kind == LINE and self.on_line is not None:
                 self.on_line(number)  # after that: what it reads now is not overtaken
             if kind == LINE and number in self.bad_lines:
@@ -492,10 +490,17 @@ class Store:
 
     def _overtake_all(self) -> None:
         self._report_any_fleet()
-        for read in self._reads.values():
-            read.overtaken = True
-        self._reads.clear()
+        reads, self._reads = self._reads, {}
+        for read in reads.values():
+            self._overtake(read)
         self._read_again(self.bad_lines)
+
+    def _overtake(self, read: Lookup) -> None:
+        """Its answers may be old. They must not be all that memory has, nor come after a change is
+        confirmed: the next read begins at once."""
+        read.overtaken = True
+        if self._cache.find(read.number) is None:
+            self._read(read.number)
 
     def _read_again(self, refused: Iterable[str]) -> None:
         """Documents that were refused may be valid now, or gone: `bad_lines` does not wait for a

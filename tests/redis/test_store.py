@@ -431,9 +431,9 @@ async def test_a_read_that_a_change_overtakes_is_never_taken_for_current(
         assert label(store.peek(LINE) or await store.look_up(LINE)) == "two"
 
 
-async def waits_for_redis_and_its_phone(store: Store) -> None:
+async def waits_for_redis_and_its_phone(store: Store, gate: Gate | None = None) -> None:
     """A look-up is not answered from the copy in memory, which has no phone."""
-    gate = Gate(store)
+    gate = gate or Gate(store)
     call = asyncio.create_task(store.look_up(LINE))
     await gate.answered.wait()
     await asyncio.sleep(0.1)  # after which known lines do not wait for Redis
@@ -472,11 +472,12 @@ async def test_a_phone_that_registers_while_its_line_is_read_is_not_unreachable(
         gate = Gate(store)
         early = asyncio.create_task(store.look_up(LINE))
         await gate.answered.wait()
+        read, next_gate = store._reads[LINE], Gate(store)
         other.zadd(f"reg:{LINE}", {"sip:phone@192.0.2.1": time.time() + 600})
-        await until(lambda: LINE not in store._reads)
+        await until(lambda: store._reads[LINE] is not read)
         gate.open.set()
         assert (await early).contacts == ()
-        await waits_for_redis_and_its_phone(store)
+        await waits_for_redis_and_its_phone(store, next_gate)
 
 
 @pytest.mark.usefixtures("patient")
