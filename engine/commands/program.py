@@ -112,7 +112,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error or type(error).__name__}", FAILED)
+        return _fail(f"{where}{error.strerror or str(error) or type(error).__name__}", FAILED)
     except Exception as error:
         return _fail(f"{type(error).__name__}: {error}", FAILED)
 

@@ -769,6 +769,17 @@ def test_an_error_of_the_system_is_one_line_without_its_number() -> None:
     assert (done.returncode, done.stderr) == (1, "renvoi: No space left on device\n")
 
 
+def test_an_error_of_the_system_without_text_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(Documents, "raw", fail)
+    result = run("line", "show", LINE)
+    assert (result.status, result.err) == (1, "renvoi: TimeoutError\n")
+
+
 def test_check_names_fleets_whose_document_is_refused(run: Run, store: Any, tmp_path: Path) -> None:
     """After a start, an engine refuses all calls of their lines (500)."""
     free = "sip: {listen: ['udp:127.0.0.1:0']}\nadmin: {listen: '127.0.0.1:0'}\n"
