@@ -217,12 +217,12 @@ class Shard:
         for reply in replies[len(own) :]:
             if isinstance(reply, ResponseError) and refuses(reply):
                 raise reply
-        self._flying = []
         self.up = True
         if own:
             self._hear_canary(replies[0])
             if self.questions:
                 self._watcher.on_answers(self, replies[1 : len(own)])
+        self._flying = []  # not before: after an error above they still need a reply
         for (_, taker), reply in zip(batch, replies[len(own) :], strict=True):
             _give(taker, reply, span, begun)
 

@@ -94,3 +94,35 @@ async def test_an_error_while_a_failure_is_noted_leaves_nobody_without_an_answer
             assert isinstance(await replies.get(), Unavailable)
     await shard.close()
     assert {type(error) for error in reported} == {LookupError}
+
+
+class _Misreads(_Ignores):
+    def on_answers(self, shard: Shard, replies: Sequence[Any]) -> None:
+        raise LookupError("a view that cannot be read")
+
+
+async def test_an_answer_that_cannot_be_read_leaves_nobody_without_a_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A cluster node's view comes in the same round trip as the answers of look-ups."""
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    shard = Shard(
+        "a node",
+        lambda: redis.asyncio.Connection(),
+        prefixes=("line:",),
+        canary="test",
+        watcher=_Misreads(),
+        questions=(("CLUSTER", "SLOTS"),),
+    )
+
+    async def answers(commands: Sequence[Any]) -> list[Any]:
+        return [b"OK"] * len(commands)
+
+    monkeypatch.setattr(shard, "_ask", answers)
+    replies: list[Any] = []
+    shard.ask(("GET", "line:1"), lambda reply, span, begun: replies.append(reply))
+    reader = asyncio.create_task(shard._read_for_ever())
+    async with asyncio.timeout(within(2)):
+        await shard.answered.wait()
+    reader.cancel()
+    assert [type(reply) for reply in replies] == [Unavailable]
