@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.patience import Stalls
+from tests.scenarios import certificates as tls_files
 
 TESTS = Path(__file__).parent
 SCENARIOS = TESTS / "scenarios"
@@ -59,3 +60,10 @@ def stalls() -> Iterator[Stalls]:
     """Measures the time for which the machine did not run this test."""
     with Stalls() as stalls:
         yield stalls
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Iterator[None]:
+    """The files of `tests.scenarios.certificates`, once for all tests of this process."""
+    with tls_files.made():
+        yield

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Generator, Iterator
 
 import pytest
 
-from tests.scenarios import certificates as tls_files
 from tests.scenarios.processes import Engine, RedisServer
 from tests.scenarios.setup import RunningEngine, Setup, started_engine
 from tests.scenarios.worker_pool import WorkerPool
@@ -35,13 +34,6 @@ def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server.start()
     yield server
     server.stop()
-
-
-@pytest.fixture(scope="session")
-def certificates() -> Iterator[None]:
-    """The files of `tests.scenarios.certificates`."""
-    with tls_files.made():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def test_the_first_address_that_accepts_is_used(names: NameServers) -> None:
             assert runner.run(peer()) == accepts.getsockname()
 
 
+@pytest.mark.usefixtures("certificates")
 def test_a_server_must_have_the_certificate_of_its_name(names: NameServers) -> None:
     names.answer.set()
 
@@ -103,7 +104,7 @@ def test_a_server_must_have_the_certificate_of_its_name(names: NameServers) -> N
             await connect(ssl=certificates.client_context())
         server.close()
 
-    with certificates.made(), asyncio.Runner(loop_factory=Loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(serve())
 
 
