@@ -1,9 +1,12 @@
-"""The event loop of every process: uvloop's, except that names are looked up beside it.
+"""The event loop of every process: uvloop's, with two differences.
 
-uvloop looks up all names of a process in four threads, and waits for every question when it is
-closed. While the name servers are silent a question takes half a minute, and connections to Redis
-are tried several times a second: such a process would not end before the last of thousands of
-questions. Names of SIP are not asked here (sip/names.py).
+Names are looked up beside it. uvloop looks up all names of a process in four threads, and waits for
+every question when it is closed. While the name servers are silent a question takes half a minute,
+and connections to Redis are tried several times a second: such a process would not end before the
+last of thousands of questions. Names of SIP are not asked here (sip/names.py).
+
+Who writes to a stream whose connection is lost gets an OSError from `drain`, as in asyncio. uvloop
+raises a RuntimeError at once (MagicStack/uvloop#506), which no client of Redis expects.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import signal
 import socket
 import ssl
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import uvloop
@@ -59,6 +63,17 @@ class Loop(uvloop.Loop):
         self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
     ) -> Any:
         """As uvloop's, to the first address of a name that accepts the connection."""
+        return _for_writer(await self._connected(protocol_factory, host, port, options))
+
+    async def create_unix_connection(
+        self, protocol_factory: Any, path: Any = None, **options: Any
+    ) -> Any:
+        """As uvloop's."""
+        return _for_writer(await super().create_unix_connection(protocol_factory, path, **options))
+
+    async def _connected(
+        self, protocol_factory: Any, host: Any, port: Any, options: dict[str, Any]
+    ) -> Any:
         if host is None or _is_address(host) or options.get("local_addr") is not None:
             return await super().create_connection(protocol_factory, host, port, **options)
         choice = {name: options.pop(name, 0) for name in ("family", "proto", "flags")}
@@ -87,6 +102,36 @@ class Loop(uvloop.Loop):
             found = OSError(str(error))
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self.call_soon_threadsafe(_answer, answer, found)
+
+
+class _WriterTransport:
+    """A stream's transport for its StreamWriter: drops what is written after the connection is
+    lost. `drain` raises then."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def writelines(self, data: Iterable[bytes]) -> None:
+        if not self._transport.is_closing():
+            self._transport.writelines(data)
+
+    def write_eof(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+
+def _for_writer(connected: tuple[Any, Any]) -> tuple[Any, Any]:
+    transport, protocol = connected
+    if isinstance(protocol, asyncio.StreamReaderProtocol):
+        return _WriterTransport(transport), protocol
+    return connected
 
 
 def _answer(answer: asyncio.Future[list[Any]], found: list[Any] | OSError) -> None:

@@ -1,16 +1,23 @@
-"""The event loop's questions about names."""
+"""The event loop: questions about names, and writing to a connection that is lost."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.loop import Loop
+from store.client import close
+from store.client import connect as connect_redis
+from store.redis_errors import REDIS_ERRORS
 from tests.patience import within
 from tests.scenarios import certificates
 
@@ -145,3 +152,108 @@ def test_an_answer_that_nobody_waits_for_any_more_is_not_reported(names: NameSer
     with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(given_up())
     assert reports == []
+
+
+@contextmanager
+def resetting(family: socket.AddressFamily, address: Any) -> Iterator[socket.socket]:
+    """A server that resets each connection as soon as it has accepted it."""
+
+    def reset() -> None:
+        while True:
+            try:
+                accepted, _ = server.accept()
+            except OSError:  # the end of the test
+                return
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+
+    with socket.create_server(address, family=family) as server:
+        thread = threading.Thread(target=reset)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+async def lost(writer: asyncio.StreamWriter) -> None:
+    """Write until the peer's reset has closed the connection."""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(within(10)):
+            while True:
+                writer.write(b"PING\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.001)
+
+
+WRITES: list[Callable[[asyncio.StreamWriter], None]] = [
+    lambda writer: writer.write(b"PING\r\n"),
+    lambda writer: writer.writelines([b"PING\r\n"]),
+    lambda writer: writer.write_eof(),
+]
+
+
+@pytest.mark.parametrize("write", WRITES, ids=["write", "writelines", "write_eof"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX], ids=["tcp", "unix"])
+def test_who_writes_to_a_lost_connection_is_told_by_drain(
+    family: socket.AddressFamily, write: Callable[[asyncio.StreamWriter], None], tmp_path: Path
+) -> None:
+    async def told(server: socket.socket) -> None:
+        address = server.getsockname()
+        if family == socket.AF_UNIX:
+            _, writer = await asyncio.open_unix_connection(address)
+        else:
+            _, writer = await asyncio.open_connection(*address)
+        await lost(writer)
+        write(writer)
+        with pytest.raises(ConnectionError):
+            await writer.drain()
+
+    address: Any = str(tmp_path / "socket") if family == socket.AF_UNIX else ("127.0.0.1", 0)
+    with resetting(family, address) as server, asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(told(server))
+
+
+@pytest.mark.usefixtures("certificates")
+def test_who_writes_to_a_lost_connection_over_tls_is_told_by_drain() -> None:
+    """And nothing is reported as an internal error."""
+    reports: list[Any] = []
+
+    async def told() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: reports.append(what))
+        context = certificates.server_context(certificates.OWN, certificates.OWN_KEY)
+
+        def abort(_: asyncio.StreamReader, accepted: asyncio.StreamWriter) -> None:
+            accepted.transport.abort()
+
+        server = await asyncio.start_server(abort, "127.0.0.1", 0, ssl=context)
+        address = server.sockets[0].getsockname()
+        _, writer = await asyncio.open_connection(
+            *address, ssl=certificates.client_context(), server_hostname="localhost"
+        )
+        await lost(writer)
+        writer.write(b"PING\r\n")
+        with pytest.raises(ConnectionError):
+            await writer.drain()
+        server.close()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(told())
+    assert reports == []
+
+
+def test_a_redis_that_resets_each_connection_is_away() -> None:
+    """Its client writes after the connection was made, in a task of its own (redis-py)."""
+
+    async def pings(server: socket.socket) -> None:
+        host, port = server.getsockname()
+        client = connect_redis(f"redis://{host}:{port}", socket_timeout=within(5))
+        for _ in range(50):
+            with pytest.raises(REDIS_ERRORS):
+                await client.ping()
+        await close(client)
+
+    address = ("127.0.0.1", 0)
+    with resetting(socket.AF_INET, address) as server, asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(pings(server))
