@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from tests.patience import within
+from tests.preloaded import Forked
+
+Process = subprocess.Popen[bytes] | Forked
 
 
-def end(process: subprocess.Popen[bytes], number: signal.Signals, seconds: float = 3) -> int:
+def end(process: Process, number: signal.Signals, seconds: float = 3) -> int:
     """Send the signal, wait `within` the seconds, then kill; the exit status."""
     if process.poll() is None:
         process.send_signal(number)

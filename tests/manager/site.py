@@ -16,7 +16,8 @@ from typing import Any
 
 import redis
 
-from tests.child import end, started
+from tests import preloaded
+from tests.child import Process, end, started
 from tests.command import run
 from tests.patience import within
 from tests.scenarios.processes import ROOT
@@ -60,7 +61,7 @@ class Manager:
         self._directory = directory
         self._log = directory / "manager.log"
         self.config = directory / "manager.yaml"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         config = {
             "redis": {"url": redis_url, "data_dir": str(directory / "data")},
             "manager": {
@@ -73,13 +74,8 @@ class Manager:
 
     def start(self) -> None:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", "manager", "--config", str(self.config)],
-                cwd=ROOT,
-                env=self._environment(),
-                stdout=log,
-                stderr=log,
-            )
+            arguments = ["manager", "--config", str(self.config)]
+            self._process = preloaded.start(arguments, log, self._environment())
         deadline = time.monotonic() + START_S
         with started(self.stop):
             while True:

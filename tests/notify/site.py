@@ -14,7 +14,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import threading
 import time
 import urllib.request
@@ -31,10 +30,10 @@ import redis
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
-from tests.child import end, started
+from tests import preloaded
+from tests.child import Process, end, started
 from tests.command import run
 from tests.patience import within
-from tests.scenarios.processes import ROOT
 from tests.scenarios.sipp import HOST, free_port
 
 START_S = within(12)
@@ -60,7 +59,7 @@ class Notifier:
         self._log = directory / f"{name}.log"
         self.config = directory / f"{name}.yaml"
         self.environment: dict[str, str] = {}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         settings = {
             "admin_listen": f"{HOST}:{self.admin_port}", "allow_networks": ["127.0.0.0/8"],
             "retry_s": 0.1, "retry_max_s": 1, "timeout_s": 15, "mail_from": "renvoi@example.com",
@@ -80,13 +79,8 @@ class Notifier:
     def spawn(self) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RENVOI_")}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", "notify", "--config", str(self.config)],
-                cwd=ROOT,
-                env=environment | self.environment,
-                stdout=log,
-                stderr=log,
-            )
+            arguments = ["notify", "--config", str(self.config)]
+            self._process = preloaded.start(arguments, log, environment | self.environment)
 
     def _serves(self) -> bool:
         assert self._process is not None

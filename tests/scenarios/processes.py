@@ -22,12 +22,14 @@ from typing import Any
 import redis
 
 from engine.processes.journal import directory_of
-from tests.child import end, started
+from tests import preloaded
+from tests.child import Process, end, started
 from tests.patience import within
 from tests.scenarios.sipp import HOST, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = within(12)
+_PROGRAM = ["-m", "engine.cli"]
 Settings = Mapping[str, Mapping[str, Any]]
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
@@ -106,9 +108,9 @@ class Engine:
         self._log = directory / "engine.log"
         self._config = directory / "config.yaml"
         self._directory = directory
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self.environment: dict[str, str] = {}  # of its process, in addition to ours
-        self.program = ["-m", "engine.cli"]
+        self.program = _PROGRAM
         self.where: list[str] = []  # prefix of its command, such as `Network.prefix`
         config: dict[str, dict[str, Any]] = {
             "sip": {
@@ -161,18 +163,18 @@ class Engine:
             if not k.startswith("RENVOI_") or k == "RENVOI_SIP_CORE"
         }
         environment |= self.environment
-        command = [
-            *self.where,
-            sys.executable,
-            *self.program,
-            "serve",
-            "--config",
-            str(self._config),
-        ]
+        arguments = ["serve", "--config", str(self._config)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
+            if self.where or self.program != _PROGRAM:
+                self._process = subprocess.Popen(
+                    [*self.where, sys.executable, *self.program, *arguments],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+            else:
+                self._process = preloaded.start(arguments, log, environment)
 
     @property
     def pid(self) -> int:
