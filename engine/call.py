@@ -25,8 +25,8 @@ from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
 from engine.records.writing_once import METERED
+from engine.replaces import Elsewhere, Replaced, Replacements
 from engine.ringing import Ringing, Rings
-from engine.takeovers import Elsewhere, Replaced, Takeovers
 from engine.transfers import Owed, Transfers
 from rules.decide import (
     BLOCKED,
@@ -69,7 +69,7 @@ class Handovers(NamedTuple):
     """Access to earlier calls, whose sides this call may take over."""
 
     transfers: Transfers
-    takeovers: Takeovers
+    replacements: Replacements
 
 
 class Ends(Protocol):
@@ -102,7 +102,7 @@ class Call:
         self._owed: Owed | None = None  # by a transfer that this call follows
         self._carrying: asyncio.Lock | None = None
         self._services = services
-        self._transfers, self._takeovers = handovers
+        self._transfers, self._replacements = handovers
         self._ends = ends
         self._caller = leg
         self._events = EventQueue(services.deadlines)
@@ -163,7 +163,7 @@ class Call:
             facts.touch()
             if self._caller.trusted:
                 self._caller.is_phone("")  # at any address, because it came without an edge
-            self._services.leases.makes(self)
+            self._services.max_calls.makes(self)
         return bool(facts.identity)
 
     def _identity(self) -> str | None:
@@ -234,7 +234,7 @@ class Call:
             self._ringing.may_name = self._may_name
         if takes_over and invite is not None:
             try:
-                replaced = await self._takeovers.ask(self.facts, invite, owed)
+                replaced = await self._replacements.ask(self.facts, invite, owed)
             except Elsewhere as over:
                 self._ringing.refusal_field = over.contact
                 raise
@@ -262,7 +262,7 @@ class Call:
                 decision = await self._decide(line, entry, result)
             if takes_over and isinstance(decision, ForwardTo):
                 # A dialog unknown to this engine may be a phone's, but never a forward target's.
-                raise self._takeovers.unknown(self.facts)
+                raise self._replacements.unknown(self.facts)
             if not isinstance(decision, ForwardTo):
                 raise self._refusal(decision)
             self._forward(line, decision)
@@ -572,9 +572,9 @@ class Call:
                 )
             winner = await self._hunting.answer_of_target()
         except BaseException:
-            self._takeovers.release(replaced)
+            self._replacements.release(replaced)
             raise
-        self._takeovers.over(replaced)
+        self._replacements.over(replaced)
         return winner
 
     def _may_name(self, leg: Party) -> bool:
@@ -582,7 +582,7 @@ class Call:
         holder = self._ringing.holder
         if holder is not None and holder in (leg, leg.peer):
             return True
-        return self._takeovers.may_name(self.facts, leg)
+        return self._replacements.may_name(self.facts, leg)
 
     # -- the end ----------------------------------------------------------------------------------
 

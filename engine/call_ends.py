@@ -14,8 +14,8 @@ from engine.call_entry import LeftCalls
 from engine.call_facts import CallFacts, end_fields
 from engine.call_outcome import Over
 from engine.forwards import Forwards
-from engine.leases import hold
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
+from engine.max_calls import hold
 from engine.processes.journal import Journal
 from engine.records.record import CallRecord
 from engine.records.recorder import Recorder

@@ -127,7 +127,7 @@ class CallFacts:
         self.offers = _NO_OFFERS  # what is paid if a leg answers: targets of lists, `also_ring`
         self.brought = 0  # how many of the first ones pay for the caller's side (transfers.py)
         self.is_transferred = False  # it must pay what the earlier call left
-        self.replaced_by = ""  # the call that takes over this one (takeovers.py)
+        self.replaced_by = ""  # the call that takes over this one (replaces.py)
         self.legs: dict[AnyLeg, LegRecord] = {}
         self.expires = 0.0  # when the session ends by this clock, 0 = never (RFC 4028)
         self.waits = NOT_WAITING

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.call_services import CallServices
 from engine.forwards import LAST_HOUR, STANDING
-from engine.leases import hold
+from engine.max_calls import hold
 from rules.decide import ForwardTo
 from rules.model import Line
 from sip import headers
@@ -73,7 +73,7 @@ class CallPath:
         self.visited, self.diverted = entry.visited, list(entry.diverted)
         for number in entry.counted:
             services.live.add(number, id_, lease=number in entry.leased)
-            services.leases.count(number, id_)
+            services.max_calls.count(number, id_)
         if entry.identity in entry.leased:
             services.live.add(entry.identity, hold(id_), lease=True)
         for number in entry.held:
@@ -86,16 +86,16 @@ class CallPath:
 
     async def admit(self, line: Line) -> int | None:
         """Count the call on the line. None, or the number of calls if `max_calls` is reached."""
-        self._services.leases.settle(line.number)
+        self._services.max_calls.settle(line.number)
         if line.max_calls is None:
-            self._services.leases.count(line.number, self._call_id)
+            self._services.max_calls.count(line.number, self._call_id)
             return None
         return await self._services.live.admit(line.number, self._call_id, line.max_calls)
 
     def take_over(self, line: Line) -> None:
         """Count the call on the line instead of the one that it replaces."""
         self.arrive(line)
-        self._services.leases.count(line.number, self._call_id)
+        self._services.max_calls.count(line.number, self._call_id)
 
     def leave(self, number: str) -> None:
         """Stop counting the call on this line. Harmless if it was not counted."""
@@ -172,7 +172,7 @@ class CallPath:
         the call counts on that line alone, and as a forward of the lines that pay."""
         self.part()
         if number:
-            self._services.leases.count(number, self._call_id)
+            self._services.max_calls.count(number, self._call_id)
         for line in self.held:
             if line not in payers:
                 self._let_go(line)
@@ -190,7 +190,7 @@ class CallPath:
             self._let_go(left)
             if left == number:
                 break
-        self._services.leases.count(number, self._call_id)
+        self._services.max_calls.count(number, self._call_id)
         return True
 
     def leave_leases(self, caller: str) -> None:

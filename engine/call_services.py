@@ -8,8 +8,8 @@ from engine.call_facts import CallFacts
 from engine.diversion_marks import Marks
 from engine.event_queue import Deadlines
 from engine.forwards import Forwards
-from engine.leases import Leases
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
+from engine.max_calls import MaxCalls
 from engine.probing import Probing
 from engine.records.spending_caps import SpendingCaps
 from engine.registration.dialled import Dialled
@@ -24,7 +24,7 @@ class CallServices(Services):
 
     live: LiveCalls
     forwards: Forwards
-    leases: Leases
+    max_calls: MaxCalls
     spending_caps: SpendingCaps
     marks: Marks
     dialled: Dialled

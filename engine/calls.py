@@ -18,9 +18,9 @@ from engine.call_tasks import CallTasks
 from engine.caller_identity import shown_caller
 from engine.collector import Collector
 from engine.processes.journal import Journal
+from engine.replaces import Replacements
 from engine.ringing import Rings
 from engine.starcode import StarCall, dialled_code
-from engine.takeovers import Takeovers
 from engine.transfers import Transfers
 from rules.numbers import Numbering
 from sip import grammar
@@ -50,7 +50,7 @@ class Calls:
         index: int,
     ) -> None:
         self.handovers = Handovers(
-            Transfers(services, tasks, self.begun), Takeovers(services, self.find)
+            Transfers(services, tasks, self.begun), Replacements(services, self.find)
         )
         self._services = services
         self._tasks = tasks
@@ -139,7 +139,7 @@ class Calls:
         self._journal.begin(call.facts)
         self._collector.call_began()
         if isinstance(call, Call):
-            self._services.leases.makes(call)
+            self._services.max_calls.makes(call)
 
     def resume(self, leg: Incoming, facts: CallFacts, so_far: SoFar, entry: ActiveCall) -> None:
         """Continue a call of another process."""
@@ -178,7 +178,7 @@ class Calls:
         services, facts = self._services, call.facts
         self._active.pop(facts.id, None)
         self._admission.ended(call.source, facts.called)
-        services.leases.made(facts)
+        services.max_calls.made(facts)
         services.spending_caps.end(facts.id)
         if isinstance(call, Call) and call.is_elsewhere:
             self._ends.leave(facts)

@@ -9,13 +9,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.attempt import Attempt
 from engine.branch import Branch
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.call_path import CallPath
 from engine.call_services import CallServices
 from engine.event_queue import Checked, Event, EventQueue, Resolved
+from engine.failed_legs import Attempt
 from rules.model import DocumentError
 from sip import headers, privacy, relayed_fields, session_expires
 from sip.address import Address

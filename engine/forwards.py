@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from engine.config import Limits
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from store.client import Client
 from store.keys import FORWARDS, FORWARDS_LAST_HOUR
 

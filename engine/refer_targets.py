@@ -46,7 +46,7 @@ class Referrals:
 
     def __init__(self, services: CallServices, handovers: Handovers) -> None:
         self._services = services
-        self._transfers, self._takeovers = handovers
+        self._transfers, self._replacements = handovers
 
     def on_refer(self, referrer: Party, message: Message) -> Referral:
         """Decide on a REFER from one side of a call to the other."""
@@ -134,7 +134,7 @@ class Referrals:
             other = facts_of(named)
             if named is referrer or other is None:
                 return named is referrer
-            return bool(number) and self._takeovers.is_party(number, other)
+            return bool(number) and self._replacements.is_party(number, other)
 
         return may
 

@@ -32,8 +32,8 @@ from engine.continued_calls import ContinuedCalls
 from engine.diversion_marks import Marks
 from engine.event_queue import Deadlines
 from engine.forwards import Forwards
-from engine.leases import Leases
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
+from engine.max_calls import MaxCalls
 from engine.probing import Probing
 from engine.processes.control import DRAINING
 from engine.processes.journal import Journal, Left, directory_of
@@ -292,7 +292,9 @@ class Worker:
             endpoint=self.endpoint,
             live=self.live,
             forwards=self.forwards,
-            leases=Leases(loop, self.store, self.fleets, self.live, self._tasks, self._on_leased),
+            max_calls=MaxCalls(
+                loop, self.store, self.fleets, self.live, self._tasks, self._on_leased
+            ),
             spending_caps=SpendingCaps(redis, self.fleets, self._plan_left_s, timezone=timezone),
             marks=Marks(secret),
             dialled=Dialled(config, places, lambda: self.endpoint.trusted),
@@ -539,7 +541,7 @@ class Worker:
 
     def _on_line(self, number: str | None) -> None:
         """A line's document has changed; None: any may have, and transfers may be missing too."""
-        self.services.leases.changed(number)
+        self.services.max_calls.changed(number)
         if number is None and self.is_started:
             self.calls.handovers.transfers.missed()
 

@@ -34,7 +34,7 @@ START_S = 30.0  # for a process to send its first message, because a busy machin
 
 class Child:
     """A spare process that waits until it is assigned; or an `orphan`, the line to a running worker
-    whose supervisor has ended (adoption.py).
+    whose supervisor has ended (orphaned_workers.py).
 
     `calls`, `not_ready` and `remark` are from its last heartbeat, `heard_at` is its loop time.
     `started` is its message that it takes calls, `exited` its exit status (negative: the signal

@@ -18,7 +18,7 @@ from functools import partial
 from engine.call_entry import VERSION
 from engine.config import build
 from engine.loop import Loop
-from engine.processes import adoption
+from engine.processes import orphaned_workers
 from engine.processes.control import (
     Assign,
     Beat,
@@ -134,7 +134,7 @@ class Link:
             await _obey(self.line, worker, drain=False)
             self.line.close()
             try:
-                with adoption.adoption_socket(
+                with orphaned_workers.adoption_socket(
                     worker.config.redis.data_dir, worker.index
                 ) as listener:
                     end = await self._next_supervisor(listener)
@@ -154,7 +154,7 @@ class Link:
         after a while; the next supervisor cancels the drain."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(adoption.ADOPTION_S):
+            async with asyncio.timeout(orphaned_workers.ADOPTION_S):
                 return (await loop.sock_accept(listener))[0]
         except TimeoutError:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -12,11 +12,11 @@ from functools import partial
 from typing import Any
 
 from engine.config import Config
-from engine.processes.adoption import find_orphan
 from engine.processes.child import START_S, Child, status_in_words
 from engine.processes.control import DRAINING
 from engine.processes.crash import last_stack
 from engine.processes.journal import active_in
+from engine.processes.orphaned_workers import find_orphan
 from engine.telemetry.log import FilteringBoundLogger
 from store import background_tasks
 from store.client import unreachable

@@ -23,7 +23,7 @@ from structlog.typing import EventDict, FilteringBoundLogger, Processor, Wrapped
 
 from engine.config import Log as Section
 from engine.telemetry.log_writer import Writer
-from engine.telemetry.privacy import Policy, clean_event
+from engine.telemetry.masking import Policy, clean_event
 
 __all__ = [
     "FilteringBoundLogger",

@@ -24,7 +24,7 @@ import orjson
 from engine import __version__
 from engine.records.record import CallRecord, LegRecord
 from engine.telemetry.log import get_logger, numbers
-from engine.telemetry.privacy import Policy, mask, without_secrets
+from engine.telemetry.masking import Policy, mask, without_secrets
 
 BUFFER = 20_000  # calls
 BATCH = 200  # calls in one request

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from engine.registration import digest
-from engine.telemetry.privacy import cleaner
+from engine.telemetry.masking import cleaner
 from rules.contact import read_contact
 from rules.model import DocumentError
 from sip import bodies, grammar, headers, privacy, relayed_fields, replaces, session_expires

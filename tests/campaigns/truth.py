@@ -47,7 +47,7 @@ from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
 from engine.config import Limits
 from engine.forwards import Forwards
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from engine.processes.journal import Journal
 from engine.records import recorder
 from engine.records.record import CallRecord, read_entry

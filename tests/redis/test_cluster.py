@@ -16,7 +16,7 @@ import redis
 
 from engine.cli import main
 from engine.commands.documents import Documents
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from engine.registration.bindings import Bindings, TooMany
 from rules.contact import Contact
 from rules.numbers import Numbering

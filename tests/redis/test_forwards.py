@@ -31,7 +31,7 @@ def server() -> Iterator[RedisServer]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not lead to local decisions."""
-    monkeypatch.setattr("engine.max_calls._TICKS", 2000)
+    monkeypatch.setattr("engine.leases._TICKS", 2000)
 
 
 @asynccontextmanager

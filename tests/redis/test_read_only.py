@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.exceptions import ReadOnlyError
 
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from store.client import close, connect
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until

@@ -23,7 +23,7 @@ from engine.commands.check import _check_redis
 from engine.commands.context import Failed
 from engine.config import Limits, load
 from engine.forwards import Forwards
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from engine.records.recorder import ForwardRecord, Recorder
 from store.client import close, connect, connect_blocking
 from store.redis_errors import kind_of

@@ -237,7 +237,7 @@ async def test_the_latest_serves_those_who_cannot_wait_and_is_read_again(
 async def test_a_changed_line_that_is_read_at_once_is_current_then(
     durable: DurableServer, other: redis.Redis
 ) -> None:
-    """As `Leases` does for a line with calls. A read from before the change does not count."""
+    """As `MaxCalls` does for a line with calls. A read from before the change does not count."""
     async with running(durable) as store:
         await settled(store)
 

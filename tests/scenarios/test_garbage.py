@@ -29,9 +29,9 @@ gc.set_debug(gc.DEBUG_SAVEALL)
 gc.unfreeze()
 collect()
 of_calls = (
-    "engine.attempt", "engine.branch", "engine.call", "engine.event_queue", "engine.call_outcome",
-    "engine.records.record", "engine.ringing", "engine.call_path", "engine.starcode",
-    "engine.call_facts",
+    "engine.failed_legs", "engine.branch", "engine.call", "engine.event_queue",
+    "engine.call_outcome", "engine.records.record", "engine.ringing", "engine.call_path",
+    "engine.starcode", "engine.call_facts",
     "sip.events", "sip.end_of_call", "sip.reliable", "sip.bye", "sip.dialog",
     "sip.exchange", "sip.incoming", "sip.message", "sip.outgoing",
     "sip.transaction",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.registration.digest import read_answer
-from engine.telemetry.privacy import LONGEST, cleaner
+from engine.telemetry.masking import LONGEST, cleaner
 from sip import message, replaces, streams
 from sip.message import Message
 from sip.names import Names, address_of, place_of

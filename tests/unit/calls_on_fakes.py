@@ -271,7 +271,7 @@ class OneCall:
                 )
             ),
             forwards=Forwards(None),
-            leases=SimpleNamespace(
+            max_calls=SimpleNamespace(
                 settle=lambda _: None, makes=lambda _: None,
                 count=lambda number, _: self._count(number),
             ),

@@ -12,8 +12,8 @@ from engine.call_path import CallPath
 from engine.config import Limits
 from engine.dialling import NO_MESSAGE
 from engine.forwards import Forwards
-from engine.leases import hold
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
+from engine.max_calls import hold
 
 LINE, CALLER, ID = "+33972101001", "+33972101002", "0-a-1"
 

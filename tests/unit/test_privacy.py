@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.telemetry.privacy import clean_event, mask, without_secrets
+from engine.telemetry.masking import clean_event, mask, without_secrets
 
 NUMBERS = [
     "+33972101001",

@@ -74,8 +74,8 @@ class Ending(Protocol):
         """Ask it to end."""
 
 
-class Takeovers:
-    """Takeovers of one worker's calls. `find` returns an active call by its id."""
+class Replacements:
+    """Replacements of one worker's calls. `find` returns an active call by its id."""
 
     def __init__(self, services: CallServices, find: Callable[[str], Ending | None]) -> None:
         self._services = services

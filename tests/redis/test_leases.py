@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 import uvloop
 
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
 from tests.patience import Stalls
 from tests.redis.servers import RedisServer, running_server
 from tests.redis.stores import until
@@ -42,7 +42,7 @@ async def worker(
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine must not lead to local decisions."""
-    monkeypatch.setattr("engine.max_calls._TICKS", 2000)
+    monkeypatch.setattr("engine.leases._TICKS", 2000)
 
 
 def leases(server: RedisServer) -> set[str]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from engine import leases
+from engine import max_calls
 from engine.call_tasks import CallTasks
-from engine.leases import Leases
-from engine.max_calls import LiveCalls
+from engine.leases import LiveCalls
+from engine.max_calls import MaxCalls
 from tests.patience import within
 
 LINE, ID, FLEET = "+33972101001", "0-a-1", "acme"
@@ -60,13 +60,13 @@ def counting(
     monkeypatch: pytest.MonkeyPatch,
     memory: Any,
     on_leased: Callable[[str], None] = lambda _: None,
-) -> tuple[Leases, LiveCalls, CallTasks]:
+) -> tuple[MaxCalls, LiveCalls, CallTasks]:
     """What leases calls on the lines of `memory`, at once, with its counts and its tasks."""
-    monkeypatch.setattr(leases, "GATHER_S", 0.0)
+    monkeypatch.setattr(max_calls, "GATHER_S", 0.0)
     loop = asyncio.get_running_loop()
     redis: Any = SimpleNamespace()
     live, tasks = LiveCalls(redis, shared=True), CallTasks(loop)
-    return Leases(loop, memory, memory, live, tasks, on_leased), live, tasks
+    return MaxCalls(loop, memory, memory, live, tasks, on_leased), live, tasks
 
 
 @pytest.mark.parametrize("max_calls", [None, 2])
@@ -135,13 +135,13 @@ async def test_a_call_that_may_be_a_lines_own_is_looked_at_when_redis_is_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Redis was away when the call began: nobody knew the phones of the line in its From."""
-    monkeypatch.setattr(leases, "GATHER_S", 0.0)
+    monkeypatch.setattr(max_calls, "GATHER_S", 0.0)
     loop = asyncio.get_running_loop()
     redis: Any = SimpleNamespace()
     memory: Any = Memory(max_calls=1, knows_line=False)
     memory.ask_if_line = lambda *_: None
     live = LiveCalls(redis, shared=True)
-    counts = Leases(loop, memory, memory, live, CallTasks(loop), lambda _: None)
+    counts = MaxCalls(loop, memory, memory, live, CallTasks(loop), lambda _: None)
     known = asyncio.Event()
 
     def is_known_by(entry: Any) -> bool:
