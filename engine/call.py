@@ -24,7 +24,6 @@ from engine.caller_identity import ASSERTED, REGISTERED, is_phone_at, phone_of
 from engine.dialling import NO_MESSAGE
 from engine.event_queue import Event, EventQueue, Stop
 from engine.hunting import Hunting
-from engine.records.writing_once import METERED
 from engine.replaces import Elsewhere, Replaced, Replacements
 from engine.ringing import Ringing, Rings
 from engine.transfers import Owed, Transfers
@@ -40,7 +39,7 @@ from rules.decide import (
     decide,
     prevented,
 )
-from rules.model import Condition, Line
+from rules.model import METERED, Condition, Line
 from sip import headers
 from sip.end_of_call import Farewell
 from sip.events import Acked, Ended, Refreshed

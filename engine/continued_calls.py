@@ -25,9 +25,9 @@ from engine.call_services import CallServices
 from engine.call_tasks import CallTasks
 from engine.calls import Calls
 from engine.processes.journal import Journal
-from engine.records.writing_once import METERED
 from engine.ringing import Rings
 from engine.telemetry.metrics import CONTINUED, ENDED, LOST, TAKEN_OVER
+from rules.model import METERED
 from sip import state
 from sip.continued_call import connect
 from sip.incoming import Incoming

@@ -39,7 +39,7 @@ class Account(msgspec.Struct, frozen=True):
 
     @property
     def role(self) -> str:
-        """As `manager.who.Who.role`."""
+        """As `manager.access.Who.role`."""
         return "operator" if self.fleet is None else "fleet" if self.line is None else "line"
 
     @property

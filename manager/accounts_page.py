@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from manager import accounts, kept_input
 from manager.accounts import Account
+from manager.failures import NotFound
 from manager.web import Visit
-from manager.who import NotFound
 from rules.fleet import is_name
 from rules.numbers import NumberError
 from store.audit import KEPT, entry

@@ -19,13 +19,15 @@ from manager import (
     line_settings,
     models,
     openapi,
+    preconditions,
     records,
     state,
 )
+from manager.access import Who
+from manager.failures import FieldError, Refused
 from manager.lines import Stored
 from manager.operation import Call, Operation, answer, cursor_of, serve, tagged
 from manager.site import Site
-from manager.who import FieldError, Refused, Who
 from rules.applies import line_now
 from rules.contact import FAR_S
 from rules.model import Condition, Kind
@@ -60,16 +62,23 @@ async def get_line(call: Call) -> Response:
 
 
 async def put_line(call: Call) -> Response:
-    body = await call.body()
+    body, headers = await call.body(), call.request.headers
     written = await call.site.lines.replace(
-        call.who, call.number, body, call.if_match, new=call.must_be_new, known=call.must_exist
+        call.who,
+        call.number,
+        body,
+        preconditions.if_match(headers),
+        new=preconditions.must_be_new(headers),
+        known=preconditions.must_exist(headers),
     )
     stored = written.stored
     return answer(without_secrets(stored.document), stored.etag)
 
 
 async def delete_line(call: Call) -> Response:
-    await call.site.lines.delete(call.who, call.number, call.unchanged)
+    await call.site.lines.delete(
+        call.who, call.number, preconditions.unchanged(call.request.headers)
+    )
     return Response(None, 204)
 
 

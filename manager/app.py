@@ -32,12 +32,12 @@ from manager import (
     rules_page,
     switching,
 )
+from manager.failures import NotFound
 from manager.login import LogIn
 from manager.operator_pages import Seeing
 from manager.own_account import Own
 from manager.site import Site
 from manager.web import Visit, Web, failed, see
-from manager.who import NotFound
 from manager.words import preferred
 from store.redis_errors import REDIS_ERRORS
 

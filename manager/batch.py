@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from manager.costs import Cost
+from manager.failures import Failure, Refused
 from manager.forms import ORDER, Wanted
 from manager.line_page import forward_in_words, rules_in_words
 from manager.lines import Document, Stored
 from manager.targets_and_usage import around
 from manager.undo import Change, change_of
 from manager.web import Visit
-from manager.who import Failure, Refused
 from rules.model import Condition, Line
 
 Edit = Callable[[Document], None]

@@ -11,12 +11,12 @@ from starlette.responses import Response
 from engine.changes.acks import Acks
 from manager import batch, forms, kept_input
 from manager.batch import Edit
+from manager.failures import NotFound, Refused
 from manager.forms import KEEP, Choice, FormError
 from manager.forwards_page import labels_of, wanted_of
 from manager.lines import Stored
 from manager.undo import Change
 from manager.web import Visit, see
-from manager.who import NotFound, Refused
 from store.keys import DONE_SEVERAL
 
 MOST_LINES = 500

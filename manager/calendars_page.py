@@ -12,10 +12,10 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from manager import kept_input
+from manager.failures import FieldError, NotFound, Outdated, Refused
 from manager.fleet_settings import change_fleet, read_fleet, still_named
 from manager.models import StillNamed
 from manager.web import Visit, see
-from manager.who import FieldError, NotFound, Outdated, Refused
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 TAKEN = "taken"

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from manager.access import Who
 from manager.search import Listed, Page, View, fold
-from manager.who import Who
 from store import background_tasks
 from store.client import exchange
 from store.index_changes import KeyChanges

@@ -9,13 +9,13 @@ from starlette.responses import Response
 
 from engine.changes.acks import Acks
 from manager.batch import priced_rows
+from manager.failures import NotFound
 from manager.line_now import present
 from manager.line_page import summary, switch_in_words
 from manager.lines import Stored
 from manager.targets_and_usage import around
 from manager.undo import Change
 from manager.web import Visit
-from manager.who import NotFound
 from store.keys import DONE
 
 _LIFE_S = 86_400

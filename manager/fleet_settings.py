@@ -3,27 +3,25 @@ lists of callers to the accounts of the fleet."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 from starlette.responses import Response
 
-from manager import models
-from manager.lines import TOO_DEEP
-from manager.operation import Call, answer, tagged
-from manager.site import Site
-from manager.who import (
+from manager import models, preconditions
+from manager.access import Who
+from manager.failures import (
     BadRequest,
     FieldError,
     Forbidden,
     NotFound,
-    Outdated,
     Refused,
     Unavailable,
-    Who,
 )
+from manager.lines import TOO_DEEP
+from manager.operation import Call, answer, tagged
+from manager.site import Site
 from rules.fleet import check_fleet, is_name, load_fleet
 from rules.model import DocumentError
 from rules.validate import names_used
@@ -46,7 +44,7 @@ async def read_fleet(site: Site, who: Who, name: str) -> tuple[Document, str]:
     raw = await client.get(fleet_key(name))
     if raw is None and name not in site.directory.fleets():
         raise NotFound(f"fleet {name}: unknown fleet")
-    return _decoded(site, name, raw), _etag(raw)
+    return _decoded(site, name, raw), preconditions.etag_of(raw)
 
 
 async def change_fleet(
@@ -63,8 +61,7 @@ async def change_fleet(
     """
     for attempt in attempts(site.redis, FLEETS):
         raw = (await attempt.read([name])).get(name)
-        if etag is not None and etag != _etag(raw):
-            raise Outdated(f"fleet {name} was changed since it was read")
+        preconditions.require(etag, preconditions.etag_of(raw), f"fleet {name}")
         before = _decoded(site, name, raw)
         document = edit(dict(before))
         try:
@@ -76,9 +73,9 @@ async def change_fleet(
             raise Refused([FieldError("document", None, TOO_DEEP)]) from None
         who.check_writes()
         if document == before and raw is not None:
-            return document, _etag(raw)
+            return document, preconditions.etag_of(raw)
         if await attempt.write({name: document}, who.name, who.how):
-            return document, _etag(orjson.dumps(document))
+            return document, preconditions.etag_of(orjson.dumps(document))
     raise Unavailable(f"fleet {name} is changed by others all the time")
 
 
@@ -92,10 +89,6 @@ def _decoded(site: Site, name: str, raw: bytes | None) -> Document:
     except (DocumentError, orjson.JSONDecodeError) as error:
         raise BadRequest(f"fleet {name}: its document is refused: {error}") from None
     return document
-
-
-def _etag(raw: bytes | None) -> str:
-    return hashlib.sha256(raw or b"").hexdigest()[:24]
 
 
 async def still_named(
@@ -147,7 +140,9 @@ async def patch_fleet(call: Call) -> Response:
     def edit(document: Document) -> Document:
         return {name: value for name, value in {**document, **given}.items() if value is not None}
 
-    after, etag = await change_fleet(call.site, call.who, name, edit, call.unchanged)
+    after, etag = await change_fleet(
+        call.site, call.who, name, edit, preconditions.unchanged(call.request.headers)
+    )
     named = await still_named(call.site, call.who, name, before, after)
     return answer(_shown(after) | {"still_named": named}, etag)
 

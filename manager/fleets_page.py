@@ -10,11 +10,11 @@ from typing import Any
 from starlette.responses import Response
 
 from manager import kept_input, records
+from manager.failures import BadRequest, NotFound, Outdated, Refused
 from manager.fleet_settings import change_fleet
 from manager.records import Purse
 from manager.search import fold
 from manager.web import Visit, see
-from manager.who import BadRequest, NotFound, Outdated, Refused
 from rules.fleet import Fleet, is_name, load_fleet
 from rules.model import DocumentError
 from store.keys import FLEET, fleet_key

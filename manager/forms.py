@@ -7,11 +7,12 @@ from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from manager.access import Who
 from manager.directory import Directory
+from manager.failures import FieldError, Refused
 from manager.formats import Shown
 from manager.lines import Document
 from manager.undo import has_rules
-from manager.who import FieldError, Refused, Who
 from manager.words import Say
 from rules.model import Condition, Forward, Kind, Line
 from rules.numbers import Numbering

@@ -7,11 +7,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import models
+from manager import models, preconditions
+from manager.failures import FieldError, Refused
 from manager.line_settings import in_force, profile_used
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
-from manager.who import FieldError, Refused
 from rules.model import Condition
 from rules.validate import canonical
 
@@ -163,7 +163,9 @@ async def _change(call: Call, given: Mapping[str, Any]) -> tuple[Stored, dict[st
         document["forwards"] = forwards
 
     try:
-        written = await call.site.lines.change(call.who, call.number, edit, call.unchanged)
+        written = await call.site.lines.change(
+            call.who, call.number, edit, preconditions.unchanged(call.request.headers)
+        )
     except Refused as refused:
         raise Refused(
             [FieldError(_short(e.field), e.value, e.problem) for e in refused.errors]

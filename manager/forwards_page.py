@@ -10,13 +10,13 @@ from starlette.responses import Response
 
 from manager import audit, done_page, forms, kept_input
 from manager.confirming import Check, checked, write
+from manager.failures import Outdated, Refused
 from manager.forms import Choice, FormError, Wanted
 from manager.line_now import present
 from manager.line_page import forward_in_words, rule_list, who_did
 from manager.lines import Stored
 from manager.undo import Change
 from manager.web import Visit
-from manager.who import Outdated, Refused
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
 from store.audit import differing

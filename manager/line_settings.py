@@ -9,12 +9,12 @@ from typing import Any
 
 from starlette.responses import Response
 
-from manager import models
+from manager import models, preconditions
+from manager.failures import FieldError, Refused
 from manager.line_now import circumstances, fleet_at
 from manager.lines import Document, Stored
 from manager.operation import Call, answer, tagged
 from manager.site import Site
-from manager.who import FieldError, Refused
 from rules.applies import is_undisturbed, profile_now
 from rules.decision import Circumstances
 from rules.model import DocumentError, Line
@@ -131,5 +131,7 @@ def _only(given: Document, names: set[str]) -> None:
 
 async def _change(call: Call, edit: Callable[[Document], None]) -> tuple[Stored, models.InForce]:
     """Change the line, and wait until it is in force."""
-    written = await call.site.lines.change(call.who, call.number, edit, call.unchanged)
+    written = await call.site.lines.change(
+        call.who, call.number, edit, preconditions.unchanged(call.request.headers)
+    )
     return written.stored, await in_force(call)

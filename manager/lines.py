@@ -7,7 +7,6 @@ For `Lines.read` a line of another fleet does not exist. Nothing else in `manage
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from manager.who import Broken, FieldError, NotFound, Outdated, Refused, Unavailable, Who
+from manager import preconditions
+from manager.access import Who
+from manager.failures import Broken, FieldError, NotFound, Outdated, Refused, Unavailable
 from rules.fleet import Fleet, fleet_of
 from rules.line_document import load_line
 from rules.model import Condition, DocumentError, Line
@@ -159,8 +160,7 @@ class Lines:
                 raise Outdated(f"line {number} is there already")
             if raw is None and known:
                 raise Outdated(f"line {number} is not there")
-            if etag is not None and (stored is None or etag != stored.etag):
-                raise Outdated(f"line {number} was changed since it was read")
+            preconditions.require(etag, None if stored is None else stored.etag, f"line {number}")
             result = dict(document)
             if raw is not None and "credentials" not in result:
                 kept = _credentials_of(raw)
@@ -176,8 +176,7 @@ class Lines:
         for attempt in attempts(self._redis, LINES):
             raw = (await attempt.read([number])).get(number)
             stored = self._let_in(who, number, raw)
-            if etag is not None and etag != stored.etag:
-                raise Outdated(f"line {number} was changed since it was read")
+            preconditions.require(etag, stored.etag, f"line {number}")
             if await attempt.write({number: None}, who.name, who.how):
                 return
         raise Unavailable(_RESTLESS.format(number))
@@ -196,8 +195,7 @@ class Lines:
         etag: str | None,
     ) -> tuple[Stored, Document]:
         stored = self._let_in(who, number, raw)
-        if etag is not None and etag != stored.etag:
-            raise Outdated(f"line {number} was changed since it was read")
+        preconditions.require(etag, stored.etag, f"line {number}")
         document: Document = orjson.loads(raw or b"{}")
         edit(document)
         return stored, document
@@ -221,7 +219,7 @@ class Lines:
         if not await attempt.write({number: document}, who.name, who.how):
             return None
         replaced = stored.document if stored is not None else {}
-        etag = etag_of(orjson.dumps(document))
+        etag = preconditions.etag_of(orjson.dumps(document))
         return Written(Stored(line, document, etag), changed=True, before=replaced)
 
     async def _check(self, number: str, stored: Stored | None, document: Document) -> Line:
@@ -302,21 +300,16 @@ class Lines:
         if not who.may(line.fleet, number):
             raise unknown
         try:
-            return Stored(line, orjson.loads(raw), etag_of(raw))
+            return Stored(line, orjson.loads(raw), preconditions.etag_of(raw))
         except orjson.JSONDecodeError as error:
             raise Broken(f"line {number}: its document is no JSON: {error}") from None
 
     def _if_readable(self, number: str, raw: bytes) -> Stored | None:
         try:
             line = load_line(raw, number, self._numbering)
-            return Stored(line, orjson.loads(raw), etag_of(raw))
+            return Stored(line, orjson.loads(raw), preconditions.etag_of(raw))
         except (DocumentError, orjson.JSONDecodeError):
             return None
-
-
-def etag_of(raw: bytes) -> str:
-    """The ETag of the stored text, which shows every change by any writer."""
-    return hashlib.sha256(raw).hexdigest()[:24]
 
 
 def _fleet_of(raw: bytes) -> str | None:

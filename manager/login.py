@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from manager import kept_input
+from manager.failures import TooMany
 from manager.web import Visit, Web, local, see
-from manager.who import TooMany
 
 
 class LogIn:

@@ -15,11 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.telemetry import log
-from manager import patience, problems
+from manager import patience, preconditions, problems
+from manager.access import Who
+from manager.failures import BadRequest, FieldError, Forbidden, Refused
 from manager.lines import Document, Stored
 from manager.records import is_place
 from manager.site import Site
-from manager.who import BadRequest, FieldError, Forbidden, Outdated, Refused, Who
 from rules.model import Condition
 from rules.shared_document import LATEST
 
@@ -40,30 +41,6 @@ class Call:
     @property
     def number(self) -> str:
         return self.site.number(self.request.path_params["number"])
-
-    @property
-    def if_match(self) -> str | None:
-        """The etag of If-Match; None without one, or for "*"."""
-        given = self.request.headers.get("if-match", "*").strip()
-        return None if given == "*" else given.removeprefix("W/").strip('"')
-
-    @property
-    def unchanged(self) -> str | None:
-        """The same, for what a line or a fleet always has. Raises Outdated for `If-None-Match: *`,
-        which asks to write only what is not there yet (RFC 9110 13.1.2)."""
-        if self.must_be_new:
-            raise Outdated("this is there already")
-        return self.if_match
-
-    @property
-    def must_be_new(self) -> bool:
-        """Whether what is written may not be there yet: `If-None-Match: *`."""
-        return self.request.headers.get("if-none-match", "").strip() == "*"
-
-    @property
-    def must_exist(self) -> bool:
-        """Whether what is written has to be there already: `If-Match: *` (RFC 9110 13.1.1)."""
-        return self.request.headers.get("if-match", "").strip() == "*"
 
     async def line(self) -> Stored:
         return await self.site.lines.read(self.who, self.number)
@@ -157,9 +134,7 @@ def answer(value: object, etag: str | None = None, status: int = 200) -> Respons
 
 def tagged(call: Call, value: object, etag: str) -> Response:
     """A response with its ETag, or 304 if the client has it already."""
-    known = call.request.headers.get("if-none-match", "").split(",")
-    tags = [tag.strip().removeprefix("W/").strip('"') for tag in known]
-    if etag in tags or call.must_be_new:
+    if preconditions.is_known(call.request.headers, etag):
         return Response(None, 304, {"ETag": f'"{etag}"'})
     return answer(value, etag)
 

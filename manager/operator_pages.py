@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from engine.changes.acks import LiveWorker, live_workers
 from manager import accounts, audit, state
+from manager.failures import NotFound
 from manager.line_page import change_rows
 from manager.search import fold
 from manager.web import Visit, Web, see
-from manager.who import NotFound
 from rules.model import Line
 from store.audit import KEPT, entry
 from store.keys import ACCOUNT, audit_key

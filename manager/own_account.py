@@ -5,8 +5,8 @@ from __future__ import annotations
 from starlette.responses import Response
 
 from manager import accounts
+from manager.failures import TooMany
 from manager.web import Visit, Web, see
-from manager.who import TooMany
 
 
 class Own:

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 from starlette.requests import ClientDisconnect, Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from manager.who import BadRequest, TooLarge, TooSlow
+from manager.failures import BadRequest, TooLarge, TooSlow
 
 HEAD_S = 10.0
 BODY_S = 20.0

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from engine.telemetry import log
-from manager.who import Failure, Refused, TooMany, Unauthenticated, Unavailable
+from manager.failures import Failure, Refused, TooMany, Unauthenticated, Unavailable
 from store.redis_errors import REDIS_ERRORS
 
 _log = log.get_logger("manager")

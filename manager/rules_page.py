@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from manager import audit, done_page, kept_input
 from manager.confirming import Check, Edit, checked, write
+from manager.failures import FieldError, NotFound, Outdated, Refused
 from manager.forms import DEFAULT_AFTER_S, Choice, FormError, Wanted, of_form
 from manager.line_now import Present, present
 from manager.lines import Document, Stored
@@ -18,7 +19,6 @@ from manager.rule_words import rule_in_words
 from manager.switching import read_until
 from manager.undo import Change
 from manager.web import Visit
-from manager.who import FieldError, NotFound, Outdated, Refused
 from rules.model import Condition, DocumentError, Line
 from rules.shared_document import read_until as read_end
 

@@ -21,8 +21,9 @@ from starlette.responses import Response
 from engine.config import Manager
 from engine.telemetry import log
 from manager import accounts
+from manager.access import Who
+from manager.failures import Forbidden, TooMany
 from manager.source import neighbourhood, source_of
-from manager.who import Forbidden, TooMany, Who
 from store.keys import ACCOUNT, LOGIN_ATTEMPTS, SESSION
 from store.script import Script
 

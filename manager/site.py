@@ -16,11 +16,12 @@ from engine.config import Config
 from engine.explain import Explanation, RefusedLine, UnknownLine, explain_call
 from engine.telemetry import log
 from manager import accounts, tokens
+from manager.access import Who
 from manager.calls import Calls
 from manager.directory import Directory
+from manager.failures import Broken, NotFound, Unauthenticated
 from manager.formats import Shown
 from manager.lines import Lines, Stored
-from manager.who import Broken, NotFound, Unauthenticated, Who
 from rules.model import Line
 from rules.numbers import NumberError
 from store.client import ANSWER_S, close, connect

@@ -9,10 +9,10 @@ from starlette.responses import Response
 
 from manager import kept_input, line_page
 from manager.confirming import Check, Edit, checked, write
+from manager.failures import BadRequest, Outdated, Refused
 from manager.forms import FormError
 from manager.lines import Document, Stored
 from manager.web import Visit, see
-from manager.who import BadRequest, Outdated, Refused
 from rules.model import DocumentError
 from rules.switches import switch_do_not_disturb, switch_profile
 

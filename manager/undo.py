@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from manager.failures import FieldError, Refused
 from manager.lines import Document
-from manager.who import FieldError, Refused
 from store.audit import differing
 
 CHANGED_SINCE = "was changed since"

@@ -15,13 +15,14 @@ from starlette.responses import RedirectResponse, Response
 
 from engine.telemetry import log
 from manager import patience, problems
+from manager.access import ROLES, Who
+from manager.failures import BadRequest, Failure, Forbidden, NotFound
 from manager.formats import duration
 from manager.forms import ORDER
 from manager.outlook import Teller
 from manager.sessions import Session, Sessions
 from manager.site import Site
 from manager.target_words import TargetWords
-from manager.who import ROLES, BadRequest, Failure, Forbidden, NotFound, Who
 from manager.words import LANGUAGES, Say, preferred, speaker
 
 _LARGEST_FORM = 131_072

@@ -58,6 +58,9 @@ CAPPED = (
 )
 """The classes whose seconds count against a fleet's cap."""
 
+METERED = frozenset({Billing.DEDUCTED, *CAPPED})
+"""The classes that count against a plan or a cap during the call."""
+
 RING_S = 20
 """Seconds for which one of several targets rings, unless its forward says otherwise."""
 

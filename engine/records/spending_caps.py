@@ -17,10 +17,9 @@ from zoneinfo import ZoneInfo
 
 import structlog
 
-from engine.records.writing_once import METERED
 from rules.billing import month_begin, month_of
 from rules.fleet import is_name
-from rules.model import CAPPED
+from rules.model import CAPPED, METERED
 from rules.usage_notes import Note, encode_note, out_of_plan_of
 from store import background_tasks
 from store.fleets import Fleets, FleetState, capped_s, read_notes

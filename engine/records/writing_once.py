@@ -20,7 +20,7 @@ import structlog
 from redis.asyncio import Redis, RedisCluster
 
 from engine.records.record import Entry
-from rules.model import CAPPED, Billing
+from rules.model import METERED
 from store.client import exchange
 from store.keys import RECORDS, active_calls_key, added_key, written_key
 from store.script import Script
@@ -148,8 +148,6 @@ end
 return {beyond, refused}
 """
 )
-METERED = frozenset({Billing.DEDUCTED.value, *(each.value for each in CAPPED)})
-"""The billing classes that count against a plan or a cap during the call."""
 
 
 class Batch(msgspec.Struct, gc=False):

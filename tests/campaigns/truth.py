@@ -41,7 +41,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from engine import max_calls
+from engine import leases
 from engine.call_ends import CallEnds
 from engine.call_facts import CallFacts
 from engine.call_outcome import Outcome, Over
@@ -717,7 +717,7 @@ def run(examples: int, steps: int, seed: int | None = None) -> str:
     short = {
         (recorder, "_LOOK_S"): LOOK_S,
         (recorder, "_RETRY_S"): (0.01, 0.05),
-        (max_calls, "_RETRY_S"): 0.05,
+        (leases, "_RETRY_S"): 0.05,
     }
     before = {place: getattr(*place) for place in short}
     try:

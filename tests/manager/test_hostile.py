@@ -20,7 +20,7 @@ import redis
 from starlette.requests import Request
 
 from manager import patience
-from manager.who import TooSlow
+from manager.failures import TooSlow
 from tests.manager.browser import PASSWORD, Visitor, csrf_of
 from tests.manager.site import Answer, Api, Manager, write
 from tests.patience import within
