@@ -25,6 +25,7 @@ from engine.hint import next_steps
 from engine.loop import Loop
 from engine.processes import upgrade
 from engine.processes.aggregate import Aggregate
+from engine.processes.rolling_restart import RollingRestart
 from engine.processes.systemd import Systemd
 from engine.processes.worker_pool import PROGRESS_S, WorkerPool, WorkerSlot
 from engine.redis_server import EmbeddedRedis, EmbeddedRedisError
@@ -45,9 +46,7 @@ class Supervisor:
         self._pool = WorkerPool(
             config, load_document(path), self.log, self._on_gone, self._on_leaving
         )
-        # Restored after a failed rolling restart.
-        self._before = self._pool.config, self._pool.document
-        self._rolling: asyncio.Task[None] | None = None
+        self._rolling = RollingRestart(self._pool, self.log)
         self._upgrading: asyncio.Task[None] | None = None
         self._redis: EmbeddedRedis | None = None
         self._systemd = Systemd()
@@ -88,7 +87,7 @@ class Supervisor:
                 self._greet()
                 self._systemd.ready(self._status())
                 if replaces:
-                    self._roll_out()
+                    self._rolling.start()
                 early.obey(self.reload, self.upgrade)
             await self._end.wait()
             await self._finish()
@@ -148,8 +147,7 @@ class Supervisor:
     async def _finish(self) -> None:
         """Wait for the workers to end, and kill those that do not."""
         pool, loop = self._pool, asyncio.get_running_loop()
-        if self._rolling is not None:
-            self._rolling.cancel()
+        self._rolling.cancel()
         await pool.leave()
         self.log.info("drain.start", how=self._stopping, calls=pool.calls)
         self._pass_on()  # one that was started meanwhile has not been asked
@@ -172,7 +170,7 @@ class Supervisor:
             return
         self._systemd.reloading()
         config = self._pool.config
-        reload(config, self._path, self.log, adopt=self._adopt, roll_out=self._roll_out)
+        reload(config, self._path, self.log, adopt=self._adopt, roll_out=self._rolling.start)
         self._systemd.ready(self._status())
 
     def upgrade(self) -> None:
@@ -184,11 +182,10 @@ class Supervisor:
     async def _upgrade(self) -> None:
         self._systemd.reloading()
         while True:
-            if self._rolling is not None:
-                await asyncio.wait([self._rolling])
+            await self._rolling.over()
             # Not before: it may take hours, in which code and configuration change.
             problem = await upgrade.fault(len(self._pool.slots))
-            if problem or self._rolling is None or self._rolling.done():
+            if problem or not self._rolling.in_progress:
                 break
         if self._stopping:  # meanwhile
             return
@@ -208,9 +205,7 @@ class Supervisor:
         upgrade.become({}, {}, [], signals=signals, roll=True, sums=sums)
 
     def _adopt(self, config: Config, document: object) -> None:
-        if self._rolling is None or self._rolling.done():
-            self._before = self._pool.config, self._pool.document
-        self._pool.adopt(config, document)
+        self._rolling.adopt(config, document)
         self._make_room()
         log.apply(config.log)
 
@@ -218,24 +213,6 @@ class Supervisor:
         """For the connections that pass from worker to worker."""
         if streams_of(self._pool.config):
             raised(self._pool.config.limits.connections)
-
-    def _roll_out(self) -> None:
-        """Replace every worker that was started before now, one after the other. A rolling restart
-        in progress continues and includes the newer ones."""
-        self._pool.renew()
-        if self._rolling is None or self._rolling.done():
-            self._rolling = asyncio.ensure_future(self._roll())
-
-    async def _roll(self) -> None:
-        while (slot := self._pool.oldest) is not None:
-            problem = await self._pool.replace(slot)
-            if problem:  # stop before a second worker, and restore the previous state
-                self.log.error("roll.stopped", worker=slot.index, error=problem)
-                self._pool.adopt(*self._before)
-                log.apply(self._pool.config.log)
-                self._pool.keep_old()
-                return
-        self.log.info("roll.done")
 
     # -- reports ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ is a new interpreter (`tests.scenarios.processes`), and so is each worker of a s
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -91,6 +92,11 @@ class Interpreter:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
             )
+        atexit.register(self._end)
+
+    def _end(self) -> None:
+        self._requests.close()
+        self._process.wait()
 
     def fork(self, arguments: Sequence[str], output: IO[bytes]) -> Forked:
         """Start `renvoi` with these arguments; `output` gets both its outputs."""

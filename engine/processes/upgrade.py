@@ -1,7 +1,8 @@
 """SIGUSR2: this process becomes one of the code on disk, with the same process id.
 
 Sockets that must stay open go on through `exec`; the calls are in the journal, or in workers that
-the new process adopts. The new code is tried first: what does not start must replace nothing.
+the new process adopts and replaces in turn (`rolling_restart.py`). The new code is tried first
+(`fault`): what does not start must replace nothing.
 """
 
 from __future__ import annotations
