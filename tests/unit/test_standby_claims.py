@@ -11,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from engine.call_entry import VERSION, active, encode
 from engine.call_facts import CallFacts
-from engine.standby import DEAD_S, Standby
+from engine.standby_claims import DEAD_S, OwnName, StandbyClaims
 from store.standby import Claimed, Head, Process
 
 PLACE = "192.0.2.10:5060;transport=udp"
@@ -42,30 +42,26 @@ class Store:
             raise RedisConnectionError("away")
 
 
-def standby_of(store: Store) -> Any:
-    config: Any = SimpleNamespace(
-        timers=SimpleNamespace(takeover_s=30.0), rules=SimpleNamespace(stale_max_s=60.0)
-    )
+def claims_in(store: Store) -> Any:
     endpoint: Any = SimpleNamespace(receive=lambda *_: None, places=lambda: [PLACE])
     parts: Any = SimpleNamespace(dead=[])
     calls: Any = {}
-    standby: Any = Standby(
-        parts, config, parts, calls, endpoint, "0-this",
+    redis_store: Any = store
+    return StandbyClaims(
+        parts, redis_store, parts, calls, endpoint, OwnName("0-this"),
         continue_calls=lambda _: parts, on_error=lambda _: None,
     )  # fmt: skip
-    standby._store = store
-    return standby
 
 
 async def test_a_claim_that_redis_interrupts_is_not_given_up() -> None:
     """The calls are forgotten in Redis once they are written anew: not if nobody has them."""
-    standby = standby_of(Store(failures=1))
-    standby._names = ["0-this"]  # under which another host had taken calls of this one
+    claims = claims_in(Store(failures=1))
+    claims._name.earlier = ["0-this"]  # under which another host had taken calls of this one
     with pytest.raises(RedisConnectionError):
-        await standby._claim(PLACE, "0-dead", DEAD_S, tell=True)
-    assert standby._claims == []
-    assert await standby._claim(PLACE, "0-dead", DEAD_S, tell=True) is not None
-    assert standby._claims == [(PLACE, CLAIM)]
+        await claims._claim(PLACE, "0-dead", DEAD_S, tell=True)
+    assert claims._unwritten == []
+    assert await claims._claim(PLACE, "0-dead", DEAD_S, tell=True) is not None
+    assert claims._unwritten == [(PLACE, CLAIM)]
 
 
 async def test_a_call_of_a_claim_that_is_in_the_journal_as_well_is_continued_once(
@@ -76,9 +72,9 @@ async def test_a_call_of_a_claim_that_is_in_the_journal_as_well_is_continued_onc
     async def written_of(*_: Any) -> set[str]:
         return set()
 
-    monkeypatch.setattr("engine.standby.written_of", written_of)
-    monkeypatch.setattr("engine.standby.is_here", lambda _place: True)
+    monkeypatch.setattr("engine.standby_claims.written_of", written_of)
+    monkeypatch.setattr("engine.standby_claims.is_here", lambda _place: True)
     journal: Any = SimpleNamespace(pending={"0-dead-1"}, active=[])
-    standby = standby_of(Store(calls=("0-dead-1", "0-dead-2")))
-    (claimed,) = await standby.begin([journal])
+    claims = claims_in(Store(calls=("0-dead-1", "0-dead-2")))
+    (claimed,) = await claims.begin([journal])
     assert [call.id for call in claimed.active] == ["0-dead-2"]
